@@ -1,0 +1,154 @@
+"""The engine seam: what answers token requests, and what it says about each answer.
+
+Owns the request, answer and usage types. Knows nothing of tasks, items or storage. Engines take and return token ids;
+tokenisation and judging belong to the harness. Every call names the model that it wants and every reply names the model
+that answered, so that a restarted or swapped engine can never answer in another model's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from schemas.failures import ConfigError, EngineError
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """One model at one pinned revision, and where this machine finds its files."""
+
+    name: str
+    source: str
+    #: Commit sha of a hub repo, or the fingerprint of a folder's files.
+    revision: str
+    #: Local folder to load from; None until fetched.
+    path: str | None
+    dtype: str = "auto"
+    quantization: str | None = None
+    trust_remote_code: bool = False
+    #: Engine options of this model, laid over the run's.
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def key(self) -> str:
+        """What tells loaded models apart: revision, dtype and quantization."""
+        return f"{self.revision}:{self.dtype}:{self.quantization}"
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """log P(continuation | context), in token ids; both hold at least one token."""
+
+    context: list[int]
+    continuation: list[int]
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Text to generate after `prompt` (token ids), until a stop string, the end token or max_tokens."""
+
+    prompt: list[int]
+    max_tokens: int
+    stop: list[str]
+    #: 0 is greedy; other sampling settings by vLLM's names (top_p, top_k, …).
+    temperature: float = 0.0
+    seed: int | None = None
+    params: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one request took, as the engine itself counted and timed it. None: the engine does not tell."""
+
+    #: Tokens sent (context and continuation of a ScoreRequest).
+    prompt_tokens: int
+    #: Tokens generated, with the one that completes a stop string.
+    generated_tokens: int
+    #: Prompt tokens read from the prefix cache.
+    cached_tokens: int | None = None
+    #: stop or length; None for a ScoreRequest.
+    finish_reason: str | None = None
+    #: Seconds on the engine's monotonic clock.
+    scheduled: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    logprob: float
+    greedy: bool
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Generation:
+    text: str
+    token_ids: list[int]
+    usage: Usage
+
+
+class Tokenizer(Protocol):
+    """What the harness asks of a tokenizer: the part of transformers' PreTrainedTokenizerBase that it uses."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    chat_template: Any
+
+    def encode(self, text: str, **kwargs: Any) -> list[int]: ...
+    def decode(self, token_ids: Any, **kwargs: Any) -> str: ...
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
+
+
+class Engine(Protocol):
+    """Loads one model at a time and answers for it. Methods raise ModelError or EngineError."""
+
+    #: The loaded model; None before the first load.
+    model: ModelRef | None
+    tokenizer: Tokenizer
+    #: Longest context in tokens, prompt and answer together.
+    max_length: int
+    #: Longest window of a rolling log-likelihood, tokens (lm-eval's backends differ).
+    rolling_length: int
+
+    def load(self, model: ModelRef) -> str:
+        """Loads `model` unless it is loaded already; returns the key of the model that now answers."""
+
+    def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
+        """Answers in order, with the key of the model that answered. Raises EngineError when it is not `key`."""
+
+    def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
+        """Texts in order, with the key of the model that answered. Raises EngineError when it is not `key`."""
+
+    def close(self) -> None:
+        """Frees the model's memory; the engine can load again afterwards."""
+
+
+#: Engine name -> "module:class". Modules are imported on first use: each brings gigabytes.
+ENGINES = {
+    "vllm": "collectors.engines.vllm:VllmEngine",
+    "hf": "collectors.engines.hf:HfEngine",
+    "stub": "collectors.engines.stub:StubEngine",
+}
+
+
+def make_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
+    """A new engine, nothing loaded. Raises ConfigError for an unknown name or option, or a library not installed."""
+    if name not in ENGINES:
+        raise ConfigError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
+    module, _, cls = ENGINES[name].partition(":")
+    try:
+        engine_class = getattr(importlib.import_module(module), cls)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"engine {name!r} needs the package {error.name!r}; install routerlake[cpu] or [gpu]") from error
+    engine: Engine = engine_class(**(options or {}))
+    return engine
+
+
+def check_key(engine: Engine, key: str) -> None:
+    """Raises EngineError when `engine` holds another model than `key` names."""
+    loaded = engine.model.key if engine.model else "no model"
+    if loaded != key:
+        raise EngineError(f"asked for model {key} but the engine holds {loaded}", kind="wrong_model")

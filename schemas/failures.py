@@ -1,0 +1,72 @@
+"""What can go wrong, as a small tree of exceptions, each with the kind that is stored and reported.
+
+    RouterlakeError
+    ├── ConfigError    the input is wrong: nothing is started, exit code 2
+    ├── ModelError     this model cannot answer: its cells fail, others go on
+    ├── TaskError      this task cannot be asked or judged: its cells fail, others go on
+    ├── EngineError    the engine broke under a shard: retried on a new engine, then failed
+    └── StorageError   the lake cannot be read or written: the run stops
+
+Owns the kinds; knows nothing of who raises or stores them.
+"""
+
+from __future__ import annotations
+
+
+class RouterlakeError(Exception):
+    """Base of all errors with a message for a person. `kind` is what failures rows hold."""
+
+    kind = "error"
+
+    def __init__(self, message: str, kind: str | None = None) -> None:
+        super().__init__(message)
+        if kind:
+            self.kind = kind
+
+    def __reduce__(self) -> tuple[type[RouterlakeError], tuple[str, str]]:
+        return type(self), (str(self), self.kind)
+
+
+class ConfigError(RouterlakeError):
+    kind = "config"
+
+
+class ModelError(RouterlakeError):
+    """kinds: no_weights, unknown_architecture, remote_code, gated, not_found, bad_model, model_changed"""
+
+    kind = "bad_model"
+
+
+class TaskError(RouterlakeError):
+    """kinds: unknown_task, empty_task, no_data, bad_task, no_chat_template"""
+
+    kind = "bad_task"
+
+
+class EngineError(RouterlakeError):
+    """kinds: engine, engine_died, wrong_model"""
+
+    kind = "engine"
+
+
+class StorageError(RouterlakeError):
+    kind = "storage"
+
+
+# Failure kinds of a single item (RECORD.failure).
+EMPTY_ANSWER = "empty_answer"
+PROMPT_TOO_LONG = "prompt_too_long"
+NAN_LOGPROBS = "nan_logprobs"
+NOT_JUDGED = "not_judged"
+
+#: Kinds in which the model was asked and gave nothing: counted as unanswered. All others are failed.
+UNANSWERED = frozenset({EMPTY_ANSWER})
+ITEM_FAILURES = frozenset({EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, NOT_JUDGED})
+
+
+def one_line(error: BaseException, limit: int = 500) -> str:
+    """The error's message on one line of at most `limit` characters, named by its type where it is not ours."""
+    text = " ".join(str(error).split()) or "no message"
+    if not isinstance(error, RouterlakeError):
+        text = f"{type(error).__name__}: {text}"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

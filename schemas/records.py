@@ -1,0 +1,137 @@
+"""The pinned Arrow schema of every table in a lake.
+
+Owns column names, types, units and what a null means. Knows nothing of where the tables are stored or who writes them.
+A null always means "unknown": it never stands for wrong, zero or free.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+#: Version of all schemas below; a lake written with another one is refused.
+#: 1: first version.
+SCHEMA_VERSION = 1
+
+
+def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
+    return pa.field(name, dtype, nullable=null, metadata={"doc": doc})
+
+
+_TEXTS = pa.list_(pa.string())
+
+#: One item of one cell, per filter and repeat: the rows of shards/.
+RECORD = pa.schema(
+    [
+        _field("cell_id", pa.string(), "identity of model, task, items, prompting and decoding", null=False),
+        _field("model", pa.string(), "model name, as the run's config calls it", null=False),
+        _field("task", pa.string(), "lm-eval task name", null=False),
+        _field("item", pa.int32(), "position of the item in the task's item table, from 0", null=False),
+        _field("item_hash", pa.string(), "lm-eval's doc_hash: SHA-256 of the document as JSON", null=False),
+        _field("filter", pa.string(), "lm-eval filter that read the answer", null=False),
+        _field(
+            "repeat",
+            pa.int16(),
+            "0: the task's own verdict over all repeats; r >= 1: the r-th answer judged alone, only where a task repeats",
+            null=False,
+        ),
+        _field("score", pa.float64(), "the primary metric; null when unanswered, failed or not judged"),
+        _field("correct", pa.bool_(), "score >= the cell's correct_threshold; null when unknown"),
+        _field("metrics", pa.string(), "JSON object of every metric that the task computed; null when not judged"),
+        _field("failure", pa.string(), "failure kind of this item (see schemas.failures); null when scored"),
+        _field("prompt_tokens", pa.int32(), "context tokens, counted once"),
+        _field("completion_tokens", pa.int32(), "tokens generated (all repeats on repeat 0), or of the chosen answer"),
+        _field("cached_tokens", pa.int32(), "prompt tokens that the engine read from its prefix cache"),
+        _field("engine_tokens", pa.int64(), "all tokens that the engine took in or put out for the item"),
+        _field("finish_reason", pa.string(), "stop or length for generated text; null for scored choices"),
+        _field("ttft_s", pa.float64(), "seconds from scheduled to first token, by the engine's clock"),
+        _field("latency_s", pa.float64(), "seconds from scheduled to finish, by the engine's clock"),
+        _field("responses", _TEXTS, "generated text per repeat; on the first filter's rows only"),
+        _field("loglikelihoods", pa.list_(pa.float64()), "log-likelihood per request (choice); first filter's rows only"),
+        _field("is_greedy", pa.list_(pa.bool_()), "whether each request was the greedy continuation; first filter only"),
+        _field("filtered", pa.string(), "JSON of what the filter left of a generated answer"),
+    ]
+)
+
+#: One document of a task: the rows of items/.
+ITEM = pa.schema(
+    [
+        _field("task", pa.string(), "lm-eval task name", null=False),
+        _field("items_digest", pa.string(), "digest of all item hashes of the table, in order", null=False),
+        _field("item", pa.int32(), "position in the table, from 0", null=False),
+        _field("item_hash", pa.string(), "lm-eval's doc_hash", null=False),
+        _field("prompt", pa.string(), "the question as the task renders it, without few-shot examples"),
+        _field("target", pa.string(), "the reference answer, as JSON"),
+        _field("choices", _TEXTS, "answer choices; null for free-form tasks"),
+        _field("subject", pa.string(), "the document's own subject or category, where it has one"),
+        _field("doc", pa.string(), "the whole document as JSON"),
+    ]
+)
+
+#: One model at one revision: models/.
+MODEL = pa.schema(
+    [
+        _field("model", pa.string(), "model name, as the run's config calls it", null=False),
+        _field("source", pa.string(), "hub repo, folder or URI", null=False),
+        _field("revision", pa.string(), "commit sha of a hub repo, or fingerprint of a folder's files", null=False),
+        _field("architecture", pa.string(), "first entry of config.json's architectures"),
+        _field("parameters", pa.int64(), "number of parameters in the safetensors headers"),
+        _field("weight_bytes", pa.int64(), "bytes of the weight files"),
+        _field("max_length", pa.int32(), "longest context that config.json allows, tokens"),
+        _field("tokenizer_hash", pa.string(), "SHA-256 over the tokenizer's files"),
+        _field("chat_template_hash", pa.string(), "SHA-256 of the chat template"),
+    ]
+)
+
+#: One planned cell of one run: runs/. Everything in the identity, and what is left out of it on purpose.
+RUN_CELL = pa.schema(
+    [
+        _field("run_id", pa.string(), "UTC start time and a random suffix", null=False),
+        _field("started_at", pa.timestamp("us", tz="UTC"), "when the run was planned", null=False),
+        _field("cell_id", pa.string(), "identity of the cell", null=False),
+        _field("model", pa.string(), "model name", null=False),
+        _field("source", pa.string(), "hub repo, folder or URI", null=False),
+        _field("revision", pa.string(), "resolved revision", null=False),
+        _field("task", pa.string(), "lm-eval task name", null=False),
+        _field("task_version", pa.string(), "the task's own version", null=False),
+        _field("task_digest", pa.string(), "digest of the task's resolved config", null=False),
+        _field("items_digest", pa.string(), "digest of the task's items", null=False),
+        _field("output_type", pa.string(), "lm-eval request kind", null=False),
+        _field("num_fewshot", pa.int32(), "few-shot examples", null=False),
+        _field("fewshot_seed", pa.int32(), "seed of the few-shot sampler", null=False),
+        _field("chat_template", pa.string(), "true, a template's name, or null when none is applied"),
+        _field("fewshot_as_multiturn", pa.bool_(), "few-shot examples as chat turns", null=False),
+        _field("system_prompt", pa.string(), "system prompt; null when none"),
+        _field("decoding", pa.string(), "JSON of generation settings laid over the task's own", null=False),
+        _field("dtype", pa.string(), "weight and activation type", null=False),
+        _field("quantization", pa.string(), "quantization method; null when none"),
+        _field("prompting", pa.string(), "hash of everything above but the model: equal hashes compare models", null=False),
+        _field("metric", pa.string(), "primary metric: what score holds", null=False),
+        _field("filter", pa.string(), "primary filter: the one that the matrix shows", null=False),
+        _field("higher_is_better", pa.bool_(), "direction of the primary metric", null=False),
+        _field("correct_threshold", pa.float64(), "score from which an answer is correct; null: no such rule"),
+        _field("items", pa.int32(), "items of the task", null=False),
+        _field("planned_items", pa.int32(), "items that this run was asked for (limit)", null=False),
+        _field("generation", pa.int32(), "0, or the number of the forced recollection", null=False),
+        _field("engine", pa.string(), "engine name", null=False),
+        _field("versions", pa.string(), "JSON of library versions", null=False),
+        _field("config", pa.string(), "the run's whole config as JSON", null=False),
+    ]
+)
+
+#: One failure above the level of an item: failures/. Item failures are the `failure` column of RECORD.
+FAILURE = pa.schema(
+    [
+        _field("run_id", pa.string(), "run in which it happened", null=False),
+        _field("failed_at", pa.timestamp("us", tz="UTC"), "when", null=False),
+        _field("model", pa.string(), "model name; null when the failure is not a model's"),
+        _field("task", pa.string(), "task name; null when it concerns all of the model's cells"),
+        _field("cell_id", pa.string(), "cell; null when the identity could not be formed"),
+        _field("first_item", pa.int32(), "first item of the shard in hand"),
+        _field("last_item", pa.int32(), "last item of the shard in hand"),
+        _field("kind", pa.string(), "failure kind (see schemas.failures)", null=False),
+        _field("message", pa.string(), "one line: what happened and what to do", null=False),
+    ]
+)
+
+#: Table folder -> schema; the folders of a lake, in the order in which views build on them.
+TABLES = {"shards": RECORD, "items": ITEM, "models": MODEL, "runs": RUN_CELL, "failures": FAILURE}
