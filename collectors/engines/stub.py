@@ -1,0 +1,195 @@
+"""An engine without a model, for load tests and for trying out a pipeline: answers at once, fails on request.
+
+Owns a deterministic answer for every request (a hash of the model's key and the tokens, so that a rerun, another batch
+or another machine gives the same one and another model gives another), a byte-level tokenizer, settable latency, and
+the faults that a fleet has to survive. Knows nothing of tasks; its answers are right only by chance.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import signal
+import threading
+import time
+from array import array
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
+from collectors.engines.checks import EngineOptions, read_options
+from schemas.failures import EngineError, ModelError
+
+
+class StubOptions(EngineOptions):
+    """Every `*_after` counts the requests that this engine has answered since it was made."""
+
+    #: Longest context in byte tokens; few-shot prompts are 4 to 5 times longer in bytes than in usual tokens.
+    max_length: int = 65536
+    #: Seconds slept per load.
+    load_s: float = 0.0
+    #: Seconds slept per request, before its first token.
+    latency_s: float = 0.0
+    #: Tokens, prompt and answer together, that take one more second; None: no time.
+    tokens_per_s: float | None = None
+    #: Name patterns of models that do not load, or a map from pattern to the kind of the ModelError.
+    fail_load: list[str] | dict[str, str] = Field(default_factory=list)
+    #: Requests until an EngineError, until SIGKILL of the own process, until a request that is never answered.
+    fail_after: int | None = None
+    crash_after: int | None = None
+    hang_after: int | None = None
+    #: A file that the first of these three faults creates; while it exists none happens again.
+    fault_once: str | None = None
+    #: One of this many score requests gets a NaN, one of this many texts is empty (chosen by the answer's hash).
+    nan_every: int | None = None
+    empty_every: int | None = None
+
+
+class ByteTokenizer:
+    """UTF-8 bytes as token ids, then bos and eos. Any text comes back as it was; no special token is ever added."""
+
+    bos_token_id: int | None = 256
+    eos_token_id: int | None = 257
+    chat_template: Any = "[role] content"
+    specials: ClassVar[dict[int, str]] = {256: "<|bos|>", 257: "<|eos|>"}
+
+    def encode(self, text: str, **kwargs: Any) -> list[int]:
+        """Options of transformers' tokenizers (add_special_tokens, …) are accepted and change nothing."""
+        return list(text.encode("utf-8", "replace"))
+
+    def decode(self, token_ids: Any, **kwargs: Any) -> str:
+        """Text of one id or a sequence of ids; special tokens by name, or left out with skip_special_tokens=True."""
+        ids = [token_ids] if isinstance(token_ids, int) else token_ids
+        names = {} if kwargs.get("skip_special_tokens") else self.specials
+        raw = b"".join(bytes([i]) if i < 256 else names.get(i, "").encode() for i in ids)
+        return raw.decode("utf-8", "replace")
+
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any:
+        """One "[role] content" line per message; with add_generation_prompt an open "[assistant]" at the end."""
+        lines = [f"[{message['role']}] {message['content']}" for message in conversation]
+        text = "\n".join(lines) + ("\n[assistant] " if kwargs.get("add_generation_prompt") else "")
+        return self.encode(text) if kwargs.get("tokenize", True) else text
+
+
+class StubEngine:
+    """See StubOptions for what it takes. Needs no files: any model loads."""
+
+    def __init__(self, **options: Any) -> None:
+        self._given = options
+        self._options = read_options("stub", StubOptions, options)
+        self._answered = 0
+        self.model: ModelRef | None = None
+        self.tokenizer: Tokenizer = ByteTokenizer()
+        self.max_length = self.rolling_length = self._options.max_length
+
+    def load(self, model: ModelRef) -> str:
+        """Raises ModelError for a model that `fail_load` names."""
+        if self.model and self.model.key == model.key and self.model.options == model.options:
+            return model.key
+        self.close()
+        options = read_options("stub", StubOptions, self._given, model)
+        kinds = options.fail_load if isinstance(options.fail_load, dict) else dict.fromkeys(options.fail_load, "")
+        for pattern, kind in kinds.items():
+            if fnmatch.fnmatchcase(model.name, pattern):
+                raise ModelError(
+                    f"model {model.name!r} was told not to load (fail_load: {pattern!r})", kind=kind or None
+                )
+        _sleep(options.load_s)
+        self._options, self.model = options, model
+        self.max_length = self.rolling_length = options.max_length
+        return model.key
+
+    def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
+        check_key(self, key)
+        return key, [self._score(key, request) for request in requests]
+
+    def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
+        check_key(self, key)
+        return key, [self._generate(key, request) for request in requests]
+
+    def close(self) -> None:
+        self.model = None
+
+    def _score(self, key: str, request: ScoreRequest) -> Score:
+        drawn = _draw(key, request.context, request.continuation)
+        # Up to 8 nats a token, about what an untrained model gives to English text.
+        logprob = -len(request.continuation) * 8.0 * (drawn % 10**9) / 10**9
+        if _chosen(drawn, self._options.nan_every):
+            logprob = float("nan")
+        usage = self._use(len(request.context) + len(request.continuation), 1, None)
+        return Score(logprob, drawn % 4 == 0, usage)
+
+    def _generate(self, key: str, request: GenerateRequest) -> Generation:
+        drawn = _draw(key, request.prompt, [])
+        text = f" Counted to {drawn % 97}.\nThe answer is {drawn % 13}.\n#### {drawn % 13}\n\nQ: What is next?\n\n"
+        if _chosen(drawn, self._options.empty_every):
+            text = ""
+        text, ids, reason = _cut(text, request)
+        return Generation(text, ids, self._use(len(request.prompt), len(ids), reason))
+
+    def _use(self, prompt: int, generated: int, reason: str | None) -> Usage:
+        """Takes the time and has the faults that the options ask for."""
+        self._fault()
+        self._answered += 1
+        scheduled = time.monotonic()
+        _sleep(self._options.latency_s)
+        first = time.monotonic()
+        if self._options.tokens_per_s:
+            _sleep((prompt + generated) / self._options.tokens_per_s)
+        return Usage(prompt, generated, 0, reason, scheduled, first, time.monotonic())
+
+    def _fault(self) -> None:
+        options = self._options
+        due = [
+            after is not None and self._answered >= after
+            for after in (options.fail_after, options.crash_after, options.hang_after)
+        ]
+        if not any(due) or (options.fault_once and not _create(options.fault_once)):
+            return
+        fail, crash, _ = due
+        if crash:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fail:
+            answered, self._answered = self._answered, 0
+            self.close()
+            raise EngineError(f"the stub engine was told to fail after {answered} requests (fail_after)")
+        threading.Event().wait()
+
+
+def _draw(key: str, *parts: list[int]) -> int:
+    """64 bits from the model's key and token ids."""
+    hashed = hashlib.blake2b(key.encode(), digest_size=8)
+    for part in parts:
+        hashed.update(b"|" + array("I", part).tobytes())
+    return int.from_bytes(hashed.digest(), "big")
+
+
+def _chosen(drawn: int, every: int | None) -> bool:
+    return every is not None and (drawn >> 32) % every == 0
+
+
+def _cut(text: str, request: GenerateRequest) -> tuple[str, list[int], str]:
+    """Text, token ids and why they end: at the first stop string, at max_tokens, or by an end token."""
+    ends = [(at, at + len(stop)) for stop in request.stop if stop and (at := text.find(stop)) >= 0]
+    start, end = min(ends, default=(len(text), len(text)))
+    ids = list(text[:end].encode()) + ([] if ends else [257])
+    if len(ids) > request.max_tokens:
+        ids = ids[: request.max_tokens]
+        return bytes(ids).decode("utf-8", "replace"), ids, "length"
+    return text[:start], ids, "stop"
+
+
+def _create(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sleep(seconds: float) -> None:
+    if seconds > 0:
+        time.sleep(seconds)
