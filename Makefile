@@ -1,0 +1,53 @@
+# routerlake: everything a person does in a checkout. `make` alone lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+python := .venv/bin/python
+demo_lake := demo-lake
+
+.PHONY: help env models demo test test-fast lint format bench bench-parity clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: .venv/.stamp ## build .venv from lock-cpu.txt (3.5 GB; a minute with uv, a few with pip), again only when that changed
+
+.venv/.stamp: lock-cpu.txt pyproject.toml infra/env.sh
+	@bash infra/env.sh
+
+models: env ## fetch and convert the demo's two small real models into .cache/models (0.9 GB)
+	@$(python) infra/demo_models.py
+
+demo: env models ## collect four real tasks for the two models into demo-lake and show the matrix, offline after `models`
+	$(python) pipelines/collect.py --config pipelines/configs/demo.yaml
+	$(python) pipelines/matrix.py --lake $(demo_lake) --show
+
+test: env ## run every test
+	$(python) -m pytest
+
+test-fast: env ## run the tests that need no engine, no Ray and no more than seconds
+	$(python) -m pytest -m "not slow"
+
+lint: env ## ruff check, ruff format --check, mypy --strict
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+format: env ## let ruff rewrite what it can
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+bench: ## list the benchmarks: what each measures and how to start it
+	@for script in tests/benchmarks/bench_*.py; do \
+	  [ -e "$$script" ] || { echo "no benchmarks yet"; continue; }; \
+	  printf '  %-44s %s\n' "$(python) $$script" "$$(sed -n '/"""/ { s/^[^"]*"""//; s/"""$$//; p; q; }' "$$script")"; \
+	done
+
+bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
+	$(python) tests/benchmarks/bench_parity.py
+
+clean: ## remove .venv, caches and demo-lake; .cache/models stays (rm -r .cache removes it)
+	rm -rf .venv $(demo_lake) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
