@@ -1,0 +1,30 @@
+-- _superseded: one row per range of items that a shard file holds but does not own. Empty in most lakes.
+-- Within a generation the file that sorts first by name owns an overlap, so a file owns what lies beyond the last item
+-- of all files before it. Between generations the higher one owns whatever its files cover.
+CREATE VIEW _superseded AS
+WITH files AS MATERIALIZED (
+    SELECT * FROM _shard_files
+),
+
+ordered AS (
+    SELECT
+        file,
+        first_item,
+        max(last_item) OVER (
+            PARTITION BY cell_id, generation
+            ORDER BY first_item, last_item
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS owned_before
+    FROM files
+)
+SELECT file, first_item, owned_before AS last_item
+FROM ordered
+WHERE owned_before >= first_item
+UNION ALL
+SELECT older.file, newer.first_item, newer.last_item
+FROM files AS older
+INNER JOIN files AS newer
+    ON older.cell_id = newer.cell_id
+    AND older.generation < newer.generation
+    AND older.first_item <= newer.last_item
+    AND older.last_item >= newer.first_item;

@@ -1,0 +1,22 @@
+-- _totals: one row per cell with at least one collected item: counts and sums over its rows of the matrix.
+-- unanswered: the failure kinds of schemas.failures.UNANSWERED; every other kind is failed.
+CREATE VIEW _totals AS
+SELECT
+    cell_id,
+    count(*) AS attempted,
+    count(score) AS scored,
+    count(*) FILTER (failure IN ('empty_answer')) AS unanswered,
+    count(*) FILTER (failure NOT IN ('empty_answer')) AS failed,
+    avg(score) AS score,
+    stddev_samp(score) AS deviation,
+    bool_and(score IN (0, 1)) FILTER (score IS NOT NULL) AS zero_or_one,
+    avg(prompt_tokens) AS mean_prompt_tokens,
+    avg(completion_tokens) AS mean_completion_tokens,
+    sum(prompt_tokens)::BIGINT AS prompt_tokens,
+    sum(completion_tokens)::BIGINT AS completion_tokens,
+    sum(engine_tokens)::BIGINT AS engine_tokens,
+    sum(cached_tokens)::BIGINT AS cached_tokens,
+    sum(cached_tokens) / nullif(sum(prompt_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached_share,
+    avg(latency_s) AS mean_latency_s
+FROM matrix
+GROUP BY cell_id;
