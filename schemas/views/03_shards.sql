@@ -14,6 +14,7 @@ SELECT
     json_extract_string(facts, '$.run_id') AS run_id,
     json_extract_string(facts, '$.host') AS host,
     json_extract_string(facts, '$.gpu') AS gpu,
+    json_extract_string(facts, '$.engine') AS engine,
     TRY_CAST(json_extract_string(facts, '$.engine_seconds') AS DOUBLE) AS engine_seconds,
     TRY_CAST(json_extract_string(facts, '$.wall_seconds') AS DOUBLE) AS wall_seconds,
     TRY_CAST(json_extract_string(facts, '$.load_seconds') AS DOUBLE) AS load_seconds,

@@ -1,5 +1,7 @@
 -- _totals: one row per cell with at least one collected item: counts and sums over its rows of the matrix.
 -- unanswered: the failure kinds of schemas.failures.UNANSWERED; every other kind is failed.
+-- cached_share: of the engine's tokens, those read from its prefix cache (an item's choices share their context, so
+-- cached_tokens can exceed prompt_tokens, which count it once). Means and sums are over the items where it is known.
 CREATE VIEW _totals AS
 SELECT
     cell_id,
@@ -16,7 +18,7 @@ SELECT
     sum(completion_tokens)::BIGINT AS completion_tokens,
     sum(engine_tokens)::BIGINT AS engine_tokens,
     sum(cached_tokens)::BIGINT AS cached_tokens,
-    sum(cached_tokens) / nullif(sum(prompt_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached_share,
+    sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached_share,
     avg(latency_s) AS mean_latency_s
 FROM matrix
 GROUP BY cell_id;

@@ -1,0 +1,357 @@
+#!/usr/bin/env -S python3 -P
+"""Writes the views over a lake into a DuckDB file, and shows the matrix to a person.
+
+Owns that file and what is printed. What a row of each view is stands in schemas/views/*.sql.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from collectors.lake import Lake
+from schemas.failures import ConfigError, RouterlakeError, one_line
+from schemas.views import create_views
+
+MOST_TASKS, MOST_CELLS, MOST_ITEMS = 10, 15, 8
+GROUP = ("task", "items_digest", "prompting", "metric")
+
+DESCRIPTION = """\
+Assemble the matrix (items × models) from a lake.
+
+Writes a small DuckDB file that holds views, no data: it reads the lake each time it is asked, so shards that are
+collected later are seen. The views are cells, tasks, models, items, records, responses, failures, runs, shards,
+coverage, leaderboard, matrix (one row per item and cell) and oracle."""
+
+EXAMPLES = """\
+examples:
+  python pipelines/matrix.py --lake lake --show
+  python pipelines/matrix.py --lake lake --sql "SELECT model, task, score, ci_low, ci_high FROM leaderboard"
+  python pipelines/matrix.py --lake lake --sql "SELECT item, count(*) FILTER (correct) FROM matrix GROUP BY item"
+  python pipelines/matrix.py --lake lake --sql "DESCRIBE matrix"
+
+exit codes: 0 done, also for a lake without records; 2 the input is wrong, nothing was written"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Not wrapped at 80 columns in a file or a pipe; in a terminal the terminal knows.
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+    try:
+        run(args, console)
+    except RouterlakeError as error:
+        print(f"matrix: {one_line(error)}", file=sys.stderr)
+        return 2
+    except duckdb.Error as error:
+        print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="matrix.py",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to read (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="the DuckDB file to write (default: matrix.duckdb; none with --sql). "
+        "An existing file is replaced only if this command wrote it and it holds no tables of yours",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="print leaderboards, a corner of the matrix, oracle, tokens and failures"
+    )
+    parser.add_argument("--sql", metavar="QUERY", help="run one query over the views and print its result")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    lake = Lake(args.lake)
+    if not lake.local:
+        raise ConfigError(f"--lake {args.lake}: only a lake in a folder can be read here so far; copy it to one first")
+    lake.open_for_reading()
+    out = args.out or (None if args.sql else Path("matrix.duckdb"))
+    with contextlib.closing(duckdb.connect()) as con:
+        create_views(con, lake.uri)
+        if out:
+            write_database(lake.uri, out)
+            console.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
+        if args.sql:
+            print_query(con, args.sql, console)
+            return
+        if not con.execute("SELECT 1 FROM _shard_files LIMIT 1").fetchall():
+            console.print(f"the lake {lake.uri} holds no records yet: collect into it with pipelines/collect.py")
+        if args.show:
+            show(con, console)
+    if out:
+        print_next(args.lake, out, console)
+
+
+# ---- the file
+
+
+def write_database(lake_uri: str, out: Path) -> None:
+    """Writes the views into `out`, whole or not at all. Raises ConfigError when `out` must not or cannot be written."""
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    if out.exists():
+        _check_replaceable(out)
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with contextlib.closing(duckdb.connect(temporary)) as con:
+            create_views(con, lake_uri)
+        os.replace(temporary, out)
+    except (OSError, duckdb.IOException) as error:
+        raise ConfigError(f"--out {out}: cannot be written: {one_line(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(out: Path) -> None:
+    refusal = f"--out {out} is there and is not a file that this command wrote; remove it or name another"
+    if out.with_name(out.name + ".wal").exists():
+        raise ConfigError(f"--out {out} is open in another program; close it there or name another file")
+    try:
+        with contextlib.closing(duckdb.connect(out, read_only=True)) as con:
+            tables = con.execute("SELECT count(*) FROM duckdb_tables()").fetchall()
+            views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    except duckdb.Error as error:
+        raise ConfigError(f"{refusal} ({one_line(error)})") from error
+    if tables != [(0,)] or not {("records",), ("matrix",)} <= set(views):
+        raise ConfigError(refusal)
+
+
+# ---- what a person sees
+
+
+def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) -> None:
+    result = con.sql(query)
+    if result is not None:
+        # Outside a terminal no column is left out.
+        result.show(max_width=console.width if console.is_terminal else 10_000, max_rows=1000)
+
+
+def print_next(lake: str, out: Path, console: Console) -> None:
+    """The commands that a person can type next, as they stand."""
+    python, script = (_from_here(path) for path in (sys.executable, os.path.abspath(__file__)))
+    code = f'import duckdb; print(duckdb.connect({json.dumps(str(out))}, read_only=True).sql("FROM leaderboard"))'
+    commands = [
+        [python, script, "--lake", lake, "--sql", "SELECT * FROM matrix LIMIT 20"],
+        [python, "-c", code],
+    ]
+    if shutil.which("duckdb"):
+        commands.append(["duckdb", "-readonly", str(out), "FROM leaderboard"])
+    for command in commands:
+        console.print(f"next: {shlex.join(command)}", soft_wrap=True)
+
+
+def _from_here(path: str) -> str:
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    show_coverage(con, console)
+    # One scan of the records for everything that is printed per cell.
+    con.execute("CREATE TEMP TABLE shown AS SELECT leaderboard.* FROM leaderboard")
+    groups = fetch(
+        con,
+        f"SELECT {', '.join(GROUP)}, any_value(higher_is_better) AS higher_is_better, count(*) AS cells "
+        "FROM shown GROUP BY ALL ORDER BY ALL",
+    )
+    for group in groups[:MOST_TASKS]:
+        show_leaderboard(con, console, group)
+        show_corner(con, console, group)
+    if len(groups) > MOST_TASKS:
+        console.print(f"… and {len(groups) - MOST_TASKS} more tasks: see the view leaderboard")
+    if groups:
+        show_oracle(con, console)
+        show_tokens(con, console)
+    show_failures(con, console)
+
+
+def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    [total] = fetch(
+        con,
+        "SELECT count(*) AS cells, count(DISTINCT model) AS models, count(DISTINCT task) AS tasks, "
+        "count(*) FILTER (missing <= 0) AS complete, count(*) FILTER (attempted = 0) AS untouched, "
+        "coalesce(sum(planned), 0) AS planned, coalesce(sum(attempted), 0) AS attempted FROM coverage",
+    )
+    console.print(
+        f"{total['models']} models × {total['tasks']} tasks: {total['cells']} cells, {total['complete']} complete, "
+        f"{total['untouched']} without any item; {total['attempted']:,} of {total['planned']:,} planned items collected"
+    )
+    [(unplanned,)] = con.execute(
+        "SELECT count(DISTINCT cell_id) FROM _shard_files WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
+    ).fetchall()
+    if unplanned:
+        console.print(f"{unplanned} cells have shards but no row in runs/: their records are in no view but records")
+
+
+def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
+    rows = fetch(
+        con,
+        "SELECT shown.*, cells.planned_items - attempted AS missing FROM shown JOIN cells USING (cell_id) "
+        f"WHERE {_where('shown')} ORDER BY rank NULLS LAST, shown.model, cell_id LIMIT {MOST_CELLS}",
+        [group[name] for name in GROUP],
+    )
+    better = "higher is better" if group["higher_is_better"] else "lower is better"
+    console.print(f"\n{group['task']}: {group['metric']}, {better}; prompting {group['prompting']}")
+    table = _table(
+        "rank", "<model", "dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing", "prompt tok",
+        "compl. tok", "latency s",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            _number(row["rank"]),
+            row["model"],
+            _dtype(row),
+            _number(row["score"], ".4f"),
+            f"{row['ci_low']:.3f}–{row['ci_high']:.3f}" if row["ci_low"] is not None else "",
+            *(_number(row[name], ",d") for name in ("scored", "unanswered", "failed", "missing")),
+            *(_number(row[name], ",.1f") for name in ("mean_prompt_tokens", "mean_completion_tokens")),
+            _number(row["mean_latency_s"], ".3f"),
+        )
+    console.print(table)
+    if group["cells"] > MOST_CELLS:
+        console.print(f"… and {group['cells'] - MOST_CELLS} more models")
+
+
+def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
+    """The first models × the first items of one task."""
+    values = [group[name] for name in GROUP]
+    cells = fetch(
+        con,
+        f"SELECT cell_id, model, dtype, quantization FROM shown WHERE {_where('shown')} "
+        f"ORDER BY rank NULLS LAST, model, cell_id LIMIT {MOST_CELLS}",
+        values,
+    )
+    items = [
+        item
+        for (item,) in con.execute(
+            f"SELECT DISTINCT item FROM matrix WHERE {_where('matrix')} ORDER BY item LIMIT {MOST_ITEMS}", values
+        ).fetchall()
+    ]
+    rows = fetch(
+        con,
+        f"SELECT cell_id, item, score FROM matrix WHERE {_where('matrix')} AND list_contains(?, item)",
+        [*values, items],
+    )
+    verdicts = {(row["cell_id"], row["item"]): row["score"] for row in rows}
+    table = _table("<model", "dtype", *(f"item {item}" for item in items))
+    for cell in cells:
+        marks = (_mark(verdicts, (cell["cell_id"], item)) for item in items)
+        table.add_row(cell["model"], _dtype(cell), *marks)
+    console.print(table)
+    console.print("score per item; ? asked, no verdict; · not collected")
+
+
+def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    rows = fetch(con, f"SELECT * FROM oracle ORDER BY task, prompting, dtype LIMIT {MOST_TASKS}")
+    console.print("\noracle (best model per item) against the best single model, on the items that all models scored")
+    table = _table("<task", "dtype", "models", "items", "<best model", "its score", "oracle", "gap")
+    for row in rows:
+        table.add_row(
+            row["task"],
+            _dtype(row),
+            _number(row["models"]),
+            f"{row['items']:,} of {row['items_scored_by_any']:,}",
+            row["best_model"] or "",
+            *(_number(row[name], ".4f") for name in ("best_model_score", "oracle_score", "gap")),
+        )
+    console.print(table)
+
+
+def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    rows = fetch(
+        con,
+        "SELECT model, sum(attempted) AS items, sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion, "
+        "sum(engine_tokens) AS engine, "
+        "sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached "
+        f"FROM shown GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
+    )
+    console.print("\ntokens over all tasks; cached: share of the engine's tokens that its prefix cache held")
+    table = _table("<model", "items", "prompt", "completion", "engine", "cached")
+    for row in rows:
+        counts = (_number(row[name], ",d") for name in ("items", "prompt", "completion", "engine"))
+        table.add_row(row["model"], *counts, _number(row["cached"], ".1%"))
+    console.print(table)
+
+
+def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    rows = fetch(
+        con,
+        "SELECT level, kind, model, task, count(*) AS times, max(message) AS message FROM failures "
+        f"GROUP BY ALL ORDER BY level, times DESC, kind, model, task LIMIT {MOST_CELLS}",
+    )
+    if not rows:
+        return
+    console.print("\nfailures")
+    table = _table("<level", "<kind", "<model", "<task", "times", "<message")
+    for row in rows:
+        table.add_row(*(str(row[name] if row[name] is not None else "") for name in row))
+    console.print(table)
+
+
+# ---- small helpers
+
+
+def fetch(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """The rows of a query, each by column name."""
+    cursor = con.execute(sql, list(parameters))
+    names = [column[0] for column in cursor.description or []]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _where(view: str) -> str:
+    return " AND ".join(f"{view}.{name} = ?" for name in GROUP)
+
+
+def _table(*headers: str) -> Table:
+    """A table whose columns are right-aligned but for those whose header starts with '<'."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        left = header.startswith("<") or header == "dtype"
+        name = header.removeprefix("<")
+        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+    return table
+
+
+def _number(value: float | None, form: str = "") -> str:
+    return "" if value is None else format(int(value) if form == ",d" else value, form)
+
+
+def _dtype(row: dict[str, Any]) -> str:
+    return f"{row['dtype']}/{row['quantization']}" if row["quantization"] else str(row["dtype"])
+
+
+def _mark(verdicts: dict[tuple[str, int], float | None], key: tuple[str, int]) -> str:
+    if key not in verdicts:
+        return "·"
+    score = verdicts[key]
+    return "?" if score is None else f"{score:g}" if score in (0, 1) else f"{score:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
