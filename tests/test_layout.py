@@ -1,0 +1,149 @@
+"""The layout rules of the packages: which way imports go, who may touch which library, what files may be called."""
+
+import ast
+import importlib.metadata
+import itertools
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("schemas", "collectors", "pipelines")
+SHEBANG = "#!/usr/bin/env -S python3 -P"
+
+MUST_NOT_IMPORT = {
+    "schemas": {"collectors", "pipelines", "ray", "torch", "lm_eval", "vllm", "transformers", "datasets", "s3fs"},
+    "collectors": {"pipelines", "ray"},
+}
+MAY_ONLY_BE_IMPORTED_IN = {
+    "ray": ("pipelines/fleet.py",),
+    "vllm": ("collectors/engines/vllm.py",),
+    "lm_eval": ("collectors/harness*.py", "collectors/harness*/*.py"),
+    "s3fs": ("collectors/lake.py",),
+    # catalog.py reads model folders from any URI; they are no part of the lake
+    "fsspec": ("collectors/lake.py", "collectors/catalog.py"),
+    "obstore": ("collectors/lake.py",),
+}
+
+
+def modules(root: Path, package: str) -> list[Path]:
+    return sorted((root / package).rglob("*.py"))
+
+
+def imported_names(source: str) -> Iterator[str]:
+    """Top-level names a module imports anywhere in it: in functions, under TYPE_CHECKING and by import_module too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield first.value.partition(".")[0]
+
+
+def import_violations(root: Path) -> list[str]:
+    found = []
+    for package in PACKAGES:
+        for path in modules(root, package):
+            relative = path.relative_to(root)
+            for name in sorted(set(imported_names(path.read_text(encoding="utf-8")))):
+                allowed = MAY_ONLY_BE_IMPORTED_IN.get(name)
+                if name in MUST_NOT_IMPORT.get(package, ()):
+                    found.append(f"{relative}: {package} must not import {name}")
+                elif allowed and not any(relative.match(pattern) for pattern in allowed):
+                    found.append(f"{relative}: {name} belongs in {' or '.join(allowed)}")
+    return found
+
+
+def is_entry_script(path: Path) -> bool:
+    guards = (node.test for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.If))
+    return any(ast.unparse(guard) == "__name__ == '__main__'" for guard in guards)
+
+
+def script_violations(root: Path) -> list[str]:
+    found = []
+    for path in sorted((root / "pipelines").glob("*.py")):
+        if is_entry_script(path):
+            name = path.relative_to(root)
+            if path.read_text(encoding="utf-8").partition("\n")[0] != SHEBANG:
+                found.append(f"{name}: the first line is not {SHEBANG}")
+            if not os.access(path, os.X_OK):
+                found.append(f"{name}: not executable, chmod +x")
+    return found
+
+
+def test_imports_in_packages_go_one_way() -> None:
+    assert import_violations(ROOT) == []
+
+
+def test_import_rules_planted_violations_are_reported(tmp_path: Path) -> None:
+    planted = {
+        "schemas/records.py": "def f():\n    import collectors.lake\n",
+        "collectors/plan.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from vllm.outputs import X\n",
+        "collectors/harness/tasks.py": "import lm_eval.tasks\n",
+        "pipelines/collect.py": "import importlib\nimportlib.import_module('ray.data')\nfrom . import ray\n",
+    }
+    for name, source in planted.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source)
+    assert import_violations(tmp_path) == [
+        "schemas/records.py: schemas must not import collectors",
+        "collectors/plan.py: vllm belongs in collectors/engines/vllm.py",
+        "pipelines/collect.py: ray belongs in pipelines/fleet.py",
+    ]
+
+
+def test_imports_of_third_parties_are_declared_in_pyproject() -> None:
+    """What only arrives with another library goes away with its next release."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    owners = importlib.metadata.packages_distributions()
+    sources = (path.read_text(encoding="utf-8") for package in PACKAGES for path in modules(ROOT, package))
+    imported = set(itertools.chain(*map(imported_names, sources))) - set(PACKAGES) - sys.stdlib_module_names
+    assert (
+        sorted(name for name in imported if not {canonicalize_name(o) for o in owners.get(name, [])} & declared) == []
+    )
+
+
+def test_schemas_import_in_fresh_process_loads_no_heavy_library() -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules(ROOT, "schemas")]
+    heavy = MUST_NOT_IMPORT["schemas"]
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nprint({heavy} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_module_names_at_package_top_shadow_no_other_module() -> None:
+    """A script's folder comes first on sys.path unless -P is given: pipelines/datasets.py would hide the library."""
+    taken = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions())
+    ours = [path for package in PACKAGES for path in (ROOT / package).iterdir() if path.name != "__init__.py"]
+    candidates = {p.stem: p for p in ours if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py")))}
+    assert sorted(str(path.relative_to(ROOT)) for stem, path in candidates.items() if stem in taken) == []
+
+
+def test_pipeline_entry_scripts_have_shebang_and_exec_bit() -> None:
+    assert script_violations(ROOT) == []
+
+
+def test_script_rules_planted_violations_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "pipelines").mkdir()
+    guard = "if __name__ == '__main__':\n    pass\n"
+    (tmp_path / "pipelines" / "bare.py").write_text(guard)
+    (tmp_path / "pipelines" / "good.py").write_text(f"{SHEBANG}\n{guard}")
+    (tmp_path / "pipelines" / "good.py").chmod(0o755)
+    (tmp_path / "pipelines" / "library.py").write_text("x = 1\n")
+    assert script_violations(tmp_path) == [
+        f"pipelines/bare.py: the first line is not {SHEBANG}",
+        "pipelines/bare.py: not executable, chmod +x",
+    ]

@@ -1,0 +1,117 @@
+"""What the wheel ships, that its names collide with nothing, and that the locks hold what the project asks for."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("collectors", "pipelines", "schemas")
+DATA_SUFFIXES = {".sql", ".yaml", ".arrow", ".json", ".md"}
+LEFT_OUT_OF_CPU_LOCK = {"torchvision", "torchaudio", "torchcodec", "triton"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.iterdir()
+    return built
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def data_files(package: str) -> set[str]:
+    paths = (path for path in (ROOT / package).rglob("*") if path.suffix in DATA_SUFFIXES)
+    return {str(path.relative_to(ROOT)) for path in paths}
+
+
+def pins(lock: str) -> dict[str, Version]:
+    lines = (line for line in (ROOT / lock).read_text().splitlines() if line and not line.startswith("#"))
+    pairs = (line.split("==") for line in lines)
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def asked_for(*extras: str) -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    return [Requirement(line) for line in lines]
+
+
+def test_wheel_top_level_is_three_packages_and_metadata(wheel: Path) -> None:
+    version = wheel.name.split("-")[1]
+    top = {name.partition("/")[0] for name in names_in(wheel)}
+    assert top == {*PACKAGES, f"routerlake-{version}.dist-info"}
+
+
+def test_wheel_contents_hold_every_data_file_and_no_test(wheel: Path) -> None:
+    names = names_in(wheel)
+    data = {name for package in PACKAGES for name in data_files(package)}
+    assert {Path(name).suffix for name in data} >= {".sql", ".arrow"}
+    assert data - names == set()
+    assert [name for name in names if "tests" in Path(name).parts or Path(name).name.startswith("test_")] == []
+
+
+def test_wheel_metadata_refuses_upload(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        assert "Classifier: Private :: Do Not Upload" in archive.read(metadata).decode()
+
+
+def test_installed_wheel_is_the_only_owner_of_its_names(wheel: Path, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    code = "import importlib.metadata as m; o = m.packages_distributions()\n"
+    code += f"print([sorted(set(o.get(name, []))) for name in {PACKAGES}])"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str([["routerlake"]] * 3)
+
+
+def test_editable_install_in_this_environment_resolves_to_the_checkout(tmp_path: Path) -> None:
+    """An editable install lists no modules, so no other distribution may claim one of ours and all must be found."""
+    owners = importlib.metadata.packages_distributions()
+    assert [name for name in PACKAGES if set(owners.get(name, [])) - {"routerlake"}] == []
+    code = f"import importlib.util as u; print(*[u.find_spec(name).origin for name in {PACKAGES}])"
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [str(ROOT / name / "__init__.py") for name in PACKAGES]
+
+
+@pytest.mark.parametrize(("lock", "extras"), [("lock-cpu.txt", ("cpu", "dev")), ("lock-gpu.txt", ("gpu", "dev"))])
+def test_lock_pins_satisfy_the_project(lock: str, extras: tuple[str, ...]) -> None:
+    locked = pins(lock)
+    unmet = [
+        str(wanted)
+        for wanted in asked_for(*extras)
+        if canonicalize_name(wanted.name) not in locked
+        or not wanted.specifier.contains(locked[canonicalize_name(wanted.name)], prereleases=True)
+    ]
+    assert unmet == []
+
+
+@pytest.mark.parametrize("lock", ["lock-cpu.txt", "lock-gpu.txt"])
+def test_lock_lines_are_bare_pins_without_hosts_or_paths(lock: str) -> None:
+    lines = [line for line in (ROOT / lock).read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_]+", line)] == []
+
+
+def test_cpu_lock_leaves_out_what_breaks_beside_torch_cpu() -> None:
+    locked = pins("lock-cpu.txt")
+    assert set(locked) & LEFT_OUT_OF_CPU_LOCK == set()
+    assert locked["torch"].local == "cpu"
