@@ -31,12 +31,12 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
-    """The cell id: 16 hex digits over the model's revision, dtype and quantization and the prompting hash.
+    """The cell id: 16 hex digits over the model's name, revision, dtype and quantization and the prompting hash.
 
-    `model` needs the keys revision, dtype and quantization. The model's name and place are left out: the revision is
-    a commit or a fingerprint of the files, so the same weights under another name are the same cell.
+    `model` needs the keys name, revision, dtype and quantization. The place that the model was read from is left out:
+    its revision is a commit or a fingerprint of the files.
     """
-    return digest({"model": {k: model[k] for k in ("revision", "dtype", "quantization")}, "prompting": prompting})
+    return digest({"model": {k: model[k] for k in ("name", "revision", "dtype", "quantization")}, "prompting": prompting})
 
 
 def new_run_id() -> str:

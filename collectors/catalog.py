@@ -1,0 +1,277 @@
+"""Which model is meant: names, pinned revisions, and the files on this machine.
+
+Owns model identity (commit of a hub repo, fingerprint of a folder's files, listing digest of a remote folder), fetching
+to node-local disk, and the facts read from a model's own files. Knows nothing of engines or tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from filelock import FileLock
+
+from collectors.config import ModelSpec
+from collectors.engines import ModelRef
+from schemas.failures import ModelError, one_line
+from schemas.identity import digest, safe_name
+
+_WEIGHTS = (".safetensors", ".bin")
+#: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
+_SUFFIXES = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+_HUB_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+_COMMIT = re.compile(r"[0-9a-f]{40}$")
+
+
+def cache_dir() -> Path:
+    """Where this machine keeps fetched models and prepared data: $ROUTERLAKE_CACHE or ~/.cache/routerlake."""
+    return Path(os.environ.get("ROUTERLAKE_CACHE") or "~/.cache/routerlake").expanduser()
+
+
+def resolve(spec: ModelSpec, dtype: str) -> ModelRef:
+    """Pins `spec` to a revision; `dtype` is the run's, for a spec without one. Weights of a hub repo stay where they are.
+
+    "auto" becomes the dtype of the model's own config.json, so that an identity never says "auto". Raises ModelError of
+    kind not_found, gated, no_weights or bad_model.
+    """
+    if "://" in spec.source:
+        revision, config, path = _resolve_uri(spec.source)
+    elif is_folder(spec.source):
+        folder = Path(spec.source).expanduser().absolute()
+        revision, config, path = fingerprint(folder), _read_config(folder), str(folder)
+    else:
+        revision, config, path = _resolve_hub(spec)
+    return ModelRef(
+        name=spec.label,
+        source=spec.source if path is None else path,
+        revision=revision,
+        path=path,
+        dtype=_dtype(spec.dtype or dtype, config),
+        quantization=spec.quantization or (config.get("quantization_config") or {}).get("quant_method"),
+        trust_remote_code=spec.trust_remote_code,
+        options=dict(spec.engine),
+    )
+
+
+def is_folder(source: str) -> bool:
+    """Whether `source` means a local folder: it is one, or it is written like a path."""
+    expanded = os.path.expanduser(source)
+    return os.path.isdir(expanded) or source[0] in "./~\\" or not _HUB_REPO.match(source)
+
+
+def fetch(model: ModelRef) -> ModelRef:
+    """`model` with its files on this machine's disk, proven to be the planned revision. Raises ModelError."""
+    if model.path is not None:
+        if (now := fingerprint(Path(model.path))) != model.revision:
+            raise ModelError(f"{model.path} changed since the run was planned ({model.revision} → {now})", "model_changed")
+        return model
+    path = _fetch_uri(model) if "://" in model.source else _fetch_hub(model)
+    return ModelRef(**{**vars(model), "path": path})
+
+
+# ---- folders
+
+
+def fingerprint(folder: Path) -> str:
+    """Digest over names and SHA-256 of a folder's config, tokenizer, weight and code files.
+
+    Raises ModelError: not_found without the folder, no_weights without weight files.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"no folder {folder}", "not_found")
+    files = sorted(f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.is_file())
+    if not any(f.suffix in _WEIGHTS for f in files):
+        raise ModelError(f"{folder} holds no weights (*.safetensors or *.bin)", "no_weights")
+    hashes = []
+    for file in files:
+        try:
+            with open(file, "rb") as stream:
+                hashes.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
+        except OSError as error:
+            raise ModelError(f"cannot read {file}: {one_line(error)}") from error
+    return "files-" + digest(hashes)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return _parse_config((folder / "config.json"), str(folder))
+
+
+def _parse_config(file: Path, source: str) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{source} has no config.json") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: config.json is damaged: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{source}: config.json is no JSON object")
+    return config
+
+
+def _dtype(wanted: str, config: dict[str, Any]) -> str:
+    if wanted != "auto":
+        return wanted
+    text = config.get("text_config") or {}
+    own = next((c[k] for c in (config, text) for k in ("dtype", "torch_dtype") if c.get(k)), "float32")
+    return str(own)
+
+
+def model_facts(model: ModelRef) -> dict[str, Any]:
+    """A row of schemas.records.MODEL, read from the fetched folder. Unknown facts are None."""
+    folder = Path(model.path or "")
+    config = _read_config(folder)
+    text = config.get("text_config") or {}
+    weights = [f for f in folder.iterdir() if f.suffix in _WEIGHTS]
+    tokenizer = sorted(f for f in folder.iterdir() if f.name.startswith(("tokenizer", "vocab", "merges", "special_")))
+    return {
+        "model": model.name,
+        "source": model.source,
+        "revision": model.revision,
+        "architecture": next(iter(config.get("architectures") or []), None),
+        "parameters": _parameters(weights),
+        "weight_bytes": sum(f.stat().st_size for f in weights),
+        "max_length": config.get("max_position_embeddings") or text.get("max_position_embeddings"),
+        "tokenizer_hash": _hash_files(tokenizer),
+        "chat_template_hash": _template_hash(folder),
+    }
+
+
+def _parameters(weights: list[Path]) -> int | None:
+    """Parameters by the safetensors headers (8 bytes length, then JSON); None where any weight file is another kind."""
+    total = 0
+    for file in weights:
+        if file.suffix != ".safetensors":
+            return None
+        with open(file, "rb") as stream:
+            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+        total += sum(prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+    return total
+
+
+def _hash_files(files: list[Path]) -> str | None:
+    return digest([(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]) if files else None
+
+
+def _template_hash(folder: Path) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return digest(file.read_text(encoding="utf-8"))
+    try:
+        template = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+    except (OSError, ValueError):
+        return None
+    return digest(template) if template else None
+
+
+# ---- hub repos
+
+
+def _resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
+    from huggingface_hub import HfApi, hf_hub_download  # seconds to import; folders do not need it
+
+    with _hub_errors(spec.source):
+        revision = spec.revision or "main"
+        if not _COMMIT.match(revision):
+            revision = HfApi().model_info(spec.source, revision=revision).sha or ""
+        config = hf_hub_download(spec.source, "config.json", revision=revision)
+    return revision, _parse_config(Path(config), spec.source), None
+
+
+def _fetch_hub(model: ModelRef) -> str:
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(model.source):
+        path = snapshot_download(
+            model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in _SUFFIXES]
+        )
+    if not any(f.suffix in _WEIGHTS for f in Path(path).iterdir()):
+        raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
+    return path
+
+
+@contextmanager
+def _hub_errors(source: str) -> Iterator[None]:
+    """Turns the hub client's exceptions into ModelError with a kind and what to do."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ModelError(f"{source} is gated: accept its terms on the hub and set HF_TOKEN", "gated") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise ModelError(f"the hub has no {source} at this revision, or HF_TOKEN may not see it", "not_found") from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise ModelError(f"{source} has no config.json: not a transformers model") from error
+    except (errors.HTTPError, OSError, ValueError) as error:  # HTTPError: of the client library that the hub's uses
+        raise ModelError(
+            f"{source} is no folder here and the hub did not answer for it: {one_line(error)}", "not_found"
+        ) from error
+
+
+# ---- folders at a URI
+
+
+def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
+    listing = _list_uri(source)
+    revision = "listing-" + digest(sorted(listing.items()))
+    fs, root = fsspec.core.url_to_fs(source)
+    try:
+        config = json.loads(fs.cat_file(f"{root.rstrip('/')}/config.json"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{source} has no config.json") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: config.json cannot be read: {one_line(error)}") from error
+    return revision, config, None
+
+
+def _list_uri(source: str) -> dict[str, str]:
+    """File name -> size and the store's own version of it (ETag, checksum or change time)."""
+    try:
+        fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
+        entries = fs.ls(root, detail=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"nothing at {source}", "not_found") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"cannot list {source}: {one_line(error)}", "not_found") from error
+    files = {}
+    for entry in entries:
+        name = str(entry["name"]).rsplit("/", 1)[-1]
+        if entry["type"] == "file" and name.endswith(_SUFFIXES):
+            version = next((entry[k] for k in ("ETag", "etag", "md5Hash", "mtime", "created") if entry.get(k)), "")
+            files[name] = f"{entry['size']}:{version}"
+    if not any(name.endswith(_WEIGHTS) for name in files):
+        raise ModelError(f"{source} holds no weights (*.safetensors or *.bin)", "no_weights")
+    return files
+
+
+def _fetch_uri(model: ModelRef) -> str:
+    """Downloads once per node into the cache, whole or not at all; proves the listing unchanged after the download."""
+    target = cache_dir() / "models" / f"{safe_name(model.name)}-{model.revision}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if target.is_dir():
+            return str(target)
+        fs, root = fsspec.core.url_to_fs(model.source, use_listings_cache=False)
+        temporary = target.with_name(f"{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            for name in _list_uri(model.source):
+                fs.get_file(f"{root.rstrip('/')}/{name}", str(temporary / name))
+        except OSError as error:
+            raise ModelError(f"cannot download {model.source}: {one_line(error)}", "not_found") from error
+        if "listing-" + digest(sorted(_list_uri(model.source).items())) != model.revision:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise ModelError(f"{model.source} changed since the run was planned", "model_changed")
+        temporary.rename(target)
+    return str(target)

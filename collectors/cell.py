@@ -1,0 +1,182 @@
+"""Collecting one shard: ask an engine the items of one cell, judge them, and commit the records.
+
+Owns the order of things inside one shard and the facts kept beside it. Knows nothing of Ray: fleet.py calls it inside
+an actor, tests call it directly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.catalog import fetch, model_facts
+from collectors.config import TaskSpec
+from collectors.engines import Engine, ModelRef, make_engine
+from collectors.harness.judge import record_table
+from collectors.harness.requests import Asked, Requester
+from collectors.harness.tasks import BoundTask, load_like
+from collectors.lake import Lake
+from schemas.identity import ShardName, safe_name
+from schemas.records import MODEL
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One planned cell: all that a worker needs to collect any shard of it."""
+
+    cell_id: str
+    model: ModelRef
+    spec: TaskSpec
+    #: Task or group of the config that the task came from, and the folder of its YAML file.
+    group: str
+    folder: str | None
+    #: Hash of the prompting (schemas.identity): the worker's task must have the same.
+    prompting: str
+    generation: int
+    #: Items asked for: 0..items-1.
+    items: int
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What one shard took; kept in the shard's Parquet metadata and summed by the driver."""
+
+    run_id: str
+    items: int
+    requests: int
+    failures: int
+    engine_tokens: int
+    #: Seconds inside the engine, of the whole shard, and of loading the model for it (0: already loaded).
+    engine_seconds: float
+    wall_seconds: float
+    load_seconds: float
+    tokens_per_second: float | None
+    #: Requests in flight, on average over the time that any was.
+    concurrency: float | None
+    host: str
+    engine: str
+    #: False: another worker had committed the shard first, and this one's records were dropped.
+    committed: bool
+
+
+class Collector:
+    """One engine with the tasks and requests that it has built so far. Not thread-safe."""
+
+    def __init__(self, run_id: str, lake: str, engine: str, options: dict[str, Any], include: list[str]) -> None:
+        self.run_id = run_id
+        self.lake = Lake(lake)
+        self.engine_name = engine
+        self.options = options
+        self.include = include
+        self._engines: dict[str, Engine] = {}
+        self._requester: Requester | None = None
+        self._tasks: dict[str, BoundTask] = {}
+        self._built: dict[tuple[str, str], tuple[int, list[Any]]] = {}
+
+    def collect(self, cell: Cell, first: int, last: int) -> ShardReport:
+        """Collects and commits items first..last (both included) of `cell`.
+
+        Raises ModelError, TaskError, EngineError or StorageError; nothing is written then.
+        """
+        started = time.monotonic()
+        shard = ShardName(cell.cell_id, cell.generation, first, last)
+        path = Lake.shard_path(cell.spec.task, shard)
+        if self.lake.has(path):  # another run was faster: its records stand
+            return self._report([], 0.0, 0.0, 0.0, committed=False)
+        task = self._task(cell)
+        requester, load_seconds = self._load(cell.model)
+        instances = self._instances(requester, task, cell)
+        asking = time.monotonic()
+        asked = requester.ask({i: instances[i] for i in range(first, last + 1)}, cell.cell_id)
+        engine_seconds = time.monotonic() - asking
+        table = record_table(task, asked, cell.cell_id, cell.model.name)
+        report = self._report(asked, load_seconds, engine_seconds, time.monotonic() - started, committed=True)
+        facts = dataclasses.asdict(report)
+        facts.pop("committed")
+        created = self.lake.create_table(path, table, {"shard": facts, "cell": self._cell_facts(cell, task)})
+        if not created:
+            logger.warning("cell %s: shard %s was there already; this copy is dropped", cell.cell_id, shard)
+        return dataclasses.replace(report, committed=created)
+
+    def close(self) -> None:
+        for engine in self._engines.values():
+            engine.close()
+
+    def _task(self, cell: Cell) -> BoundTask:
+        if cell.prompting not in self._tasks:
+            self._tasks[cell.prompting] = load_like(cell.spec, cell.group, cell.folder, cell.prompting, self.include)
+        return self._tasks[cell.prompting]
+
+    def _load(self, model: ModelRef) -> tuple[Requester, float]:
+        """An engine with this model's options and the model loaded in it; other engines are emptied first."""
+        started = time.monotonic()
+        options = {**self.options, **model.options}
+        name = repr(sorted(options.items()))
+        for other, engine in self._engines.items():
+            if other != name:
+                engine.close()
+        engine = self._engines.setdefault(name, make_engine(self.engine_name, options))
+        if engine.model and engine.model.key == model.key and self._requester and self._requester.key == model.key:
+            return self._requester, 0.0
+        self._built = {owner: built for owner, built in self._built.items() if not owner[1]}
+        key = engine.load(fetch(model) if self.engine_name != "stub" else model)
+        self._requester = Requester(engine, key)
+        self._write_facts(model, engine)
+        return self._requester, time.monotonic() - started
+
+    def _write_facts(self, model: ModelRef, engine: Engine) -> None:
+        """The model's row in models/, once per revision, from the files that were loaded."""
+        name = f"models/{safe_name(model.name)}-{safe_name(model.revision)}.parquet"
+        if engine.model and engine.model.path and not self.lake.has(name):
+            row = model_facts(dataclasses.replace(model, path=engine.model.path))
+            self.lake.create_table(name, pa.Table.from_pylist([row], schema=MODEL))
+
+    def _instances(self, requester: Requester, task: BoundTask, cell: Cell) -> list[Any]:
+        """The cell's Instances. Without a chat template they do not depend on the model and are kept for the next."""
+        owner = (cell.prompting, cell.model.key if task.spec.chat_template else "")
+        built = self._built.get(owner)
+        if built is None or built[0] < cell.items:
+            built = (cell.items, requester.build(task, cell.items))
+            self._built[owner] = built
+        return built[1]
+
+    def _cell_facts(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
+        model = {k: getattr(cell.model, k) for k in ("name", "source", "revision", "dtype", "quantization")}
+        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.facts)}
+
+    def _report(self, asked: list[Asked], load: float, engine: float, wall: float, *, committed: bool) -> ShardReport:
+        answers = [answer for one in asked for answers in one.answers for answer in answers]
+        usages = [usage for answer in answers for usage in answer.usages]
+        tokens = sum(u.prompt_tokens + u.generated_tokens for u in usages)
+        timed = [(u.scheduled, u.finished) for u in usages if u.scheduled is not None and u.finished is not None]
+        return ShardReport(
+            run_id=self.run_id,
+            items=len(asked),
+            requests=len(usages),
+            failures=sum(1 for one in asked if one.failure),
+            engine_tokens=tokens,
+            engine_seconds=engine,
+            wall_seconds=wall,
+            load_seconds=load,
+            tokens_per_second=tokens / engine if engine > 0 else None,
+            concurrency=_concurrency(timed),
+            host=platform.node(),
+            engine=self.engine_name,
+            committed=committed,
+        )
+
+
+def _concurrency(spans: list[tuple[float, float]]) -> float | None:
+    """Mean number of open spans over the time from the first start to the last end; None without spans."""
+    if not spans:
+        return None
+    length = max(end for _, end in spans) - min(start for start, _ in spans)
+    return sum(end - start for start, end in spans) / length if length > 0 else None

@@ -1,0 +1,187 @@
+"""What a run is asked to do: the YAML config of collect.py, checked whole before anything starts.
+
+Owns the config's keys, defaults and error messages. Knows nothing of how models are found or tasks are loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from schemas.failures import ConfigError
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prompting(_Strict):
+    """How questions are put and answers drawn. Set for the whole run, or per task."""
+
+    #: Few-shot examples; null: the task's own number. A task that fixes 0 keeps 0, as in lm-eval.
+    num_fewshot: int | None = Field(None, ge=0, le=1000)
+    fewshot_seed: int = 1234
+    #: true: the model's chat template; a name: that one of several.
+    chat_template: bool | str = False
+    #: Few-shot examples as chat turns; only with a chat template. lm-eval's default.
+    fewshot_as_multiturn: bool = True
+    system_prompt: str | None = None
+    #: Generation settings laid over the task's own (temperature, top_p, max_gen_toks, until, …).
+    decoding: dict[str, Any] = {}
+
+
+class TaskSpec(Prompting):
+    """One lm-eval task or group. Unset prompting keys come from the run."""
+
+    task: Name
+    #: Primary metric and filter, where the task's first of each is not wanted.
+    metric: str | None = None
+    filter: str | None = None
+    limit: int | None = Field(None, ge=1)
+
+
+class ModelSpec(_Strict):
+    """One model: a hub repo (org/name) at a revision, a local folder, or a folder at any fsspec URI."""
+
+    source: Name
+    #: Name in the lake; when unset the hub repo's id, or the last element of a path or URI.
+    name: Name | None = None
+    #: Hub branch, tag or commit; resolved to a commit before anything starts.
+    revision: str | None = None
+    dtype: Dtype | None = None
+    quantization: str | None = None
+    trust_remote_code: bool = False
+    #: Engine options of this model, laid over the run's.
+    engine: dict[str, Any] = {}
+
+    @field_validator("source")
+    @classmethod
+    def _expand(cls, value: str) -> str:
+        return os.path.expandvars(value)
+
+    @property
+    def label(self) -> str:
+        is_path = "://" in self.source or self.source.count("/") != 1 or os.path.isdir(self.source)
+        return self.name or (self.source.rstrip("/").rsplit("/", 1)[-1] if is_path else self.source)
+
+
+class EngineSpec(_Strict):
+    name: Literal["vllm", "hf", "stub"] = "vllm"
+    #: Options of the engine's constructor, such as max_model_len.
+    options: dict[str, Any] = {}
+
+
+class FleetSpec(_Strict):
+    """How many engines run side by side, and on what."""
+
+    #: null: one per GPU of the cluster; without GPUs one per CPU core, at most one per model.
+    workers: int | None = Field(None, ge=1)
+    cpus_per_worker: float = Field(1, gt=0)
+    #: null: 1 when the cluster has GPUs, else 0. Fractions share a GPU.
+    gpus_per_worker: float | None = Field(None, ge=0)
+    #: Seconds of work that one shard should hold.
+    shard_seconds: float = Field(60, gt=0)
+    #: Items of a cell's first shard, before its speed is known.
+    first_shard_items: int = Field(64, ge=1, le=4096)
+    #: Ray cluster address; null: the job's own cluster inside `ray job submit`, else one started here.
+    address: str | None = None
+
+
+class RunConfig(Prompting):
+    """The whole config file."""
+
+    models: list[ModelSpec] = Field(min_length=1)
+    tasks: list[TaskSpec] = Field(min_length=1)
+    lake: str = "lake"
+    dtype: Dtype = "auto"
+    limit: int | None = Field(None, ge=1)
+    #: Prepared HF datasets cache to read items from instead of the hub.
+    datasets: str | None = None
+    #: Folders with lm-eval task files of your own.
+    include_tasks: list[str] = []
+    engine: EngineSpec = EngineSpec()
+    fleet: FleetSpec = FleetSpec()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _short_models(cls, value: Any) -> Any:
+        return [{"source": m} if isinstance(m, str) else m for m in value] if isinstance(value, list) else value
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _short_tasks(cls, value: Any) -> Any:
+        return [{"task": t} if isinstance(t, str) else t for t in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> RunConfig:
+        seen: dict[Any, str] = {}
+        for model in self.models:
+            key = (model.label, model.dtype, model.quantization)
+            if key in seen:
+                raise ValueError(
+                    f"models: the name {model.label!r} stands for both {seen[key]!r} and {model.source!r}; "
+                    "remove one, or give one another `name`"
+                )
+            seen[key] = model.source
+        return self
+
+    @field_validator("lake", "datasets")
+    @classmethod
+    def _expand(cls, value: str | None) -> str | None:
+        return os.path.expandvars(value) if value else value
+
+    def task_specs(self) -> list[TaskSpec]:
+        """The tasks with every unset prompting key and limit filled in from the run."""
+        shared = {key: getattr(self, key) for key in (*Prompting.model_fields, "limit")}
+        return [
+            task.model_copy(update={k: v for k, v in shared.items() if k not in task.model_fields_set})
+            for task in self.tasks
+        ]
+
+
+def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Reads and checks a config file; `overrides` replace top-level keys.
+
+    Raises ConfigError with one line per fault: the file, the key and what is wrong with it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config {path}: {error}") from error
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: the config must be a mapping with models: and tasks:")
+    try:
+        return RunConfig.model_validate({**data, **(overrides or {})})
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} is given twice, near line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {str(error['input'])[:80]!r})"

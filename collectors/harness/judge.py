@@ -1,0 +1,201 @@
+"""lm-eval's filters and metrics over answered items, as record rows.
+
+Owns the step from answers to schemas.records.RECORD: scores, metrics, token counts and times of an item. Knows nothing
+of engines or storage. What lm-eval would log for an item stands in `metrics` unchanged; `score` is null where the model
+gave no answer or could not be asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lm_eval.utils
+import numpy as np
+import pyarrow as pa
+from lm_eval.api.instance import Instance
+
+from collectors.harness.requests import Asked
+from collectors.harness.tasks import BoundTask
+from schemas.failures import NOT_JUDGED
+from schemas.records import RECORD
+
+logger = logging.getLogger(__name__)
+
+
+def record_table(task: BoundTask, asked: Sequence[Asked], cell_id: str, model: str) -> pa.Table:
+    """One row per item, filter and repeat, ordered so; see schemas.records.RECORD."""
+    judged = [a for a in asked if not _unjudgeable(a)]
+    repeats = max((len(answers) for a in asked for answers in a.answers), default=1)
+    verdicts = {0: _verdicts(task, judged, None)}
+    if repeats > 1:
+        verdicts |= {r + 1: _verdicts(task, judged, r) for r in range(repeats)}
+    filters = [f.name for f in task.task._filters]
+    rows = []
+    for one in asked:
+        for position, name in enumerate(filters):
+            for repeat, found in verdicts.items():
+                row = {"cell_id": cell_id, "model": model, "task": task.name, "item": one.item, "filter": name}
+                row |= {"item_hash": task.hashes[one.item], "repeat": repeat}
+                row |= _verdict_columns(task, one, found.get((one.item, name)), repeat)
+                row |= _usage_columns(one, repeat)
+                if position == 0:
+                    row |= _response_columns(one, repeat)
+                rows.append(row)
+    return pa.Table.from_pylist(rows, schema=RECORD)
+
+
+def _unjudgeable(asked: Asked) -> bool:
+    """Items with a request that has no usable answer: judging them would invent one."""
+    return any(answer.response is None for answers in asked.answers for answer in answers) or any(
+        answer.loglikelihood is not None and math.isnan(answer.loglikelihood)
+        for answers in asked.answers
+        for answer in answers
+    )
+
+
+def _verdicts(task: BoundTask, asked: Sequence[Asked], repeat: int | None) -> dict[tuple[int, str], dict[str, Any]]:
+    """(item, filter) -> {"metrics": …, "filtered": …}, as lm-eval's evaluator judges; for one repeat alone or for all.
+
+    A filter that needs all repeats at once (maj@k) leaves no verdict for a repeat alone.
+    """
+    instances = {one.item: [_answered(one, i, repeat) for i in range(len(one.instances))] for one in asked}
+    flat = [instance for group in instances.values() for instance in group]
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for ensemble in task.task._filters if flat else []:
+        try:
+            ensemble.apply(flat)
+        except Exception as error:  # filters are task code
+            level = logging.DEBUG if repeat is not None else logging.ERROR
+            logger.log(level, "task %s: filter %s failed: %r", task.name, ensemble.name, error)
+            continue
+        for item, group in instances.items():
+            filtered = [instance.filtered_resps[ensemble.name] for instance in group]
+            metrics = _metrics(task, item, filtered)
+            found[item, ensemble.name] = {"metrics": metrics, "filtered": filtered}
+    return found
+
+
+def _metrics(task: BoundTask, item: int, filtered: list[Any]) -> dict[str, Any] | None:
+    try:
+        metrics: dict[str, Any] = task.task.process_results(task.docs[item], filtered)
+    except Exception as error:  # process_results is task code
+        logger.error("task %s item %d cannot be judged: %r", task.name, item, error)
+        return None
+    return metrics
+
+
+def _answered(asked: Asked, index: int, repeat: int | None) -> Instance:
+    instance = copy.copy(asked.instances[index])
+    answers = asked.answers[index]
+    instance.resps = [a.response for a in (answers if repeat is None else answers[repeat : repeat + 1])]
+    instance.filtered_resps = {}
+    return instance
+
+
+def _verdict_columns(task: BoundTask, asked: Asked, verdict: dict[str, Any] | None, repeat: int) -> dict[str, Any]:
+    failure = asked.failure if repeat == 0 else _repeat_failure(asked, repeat - 1)
+    metrics = verdict["metrics"] if verdict else None
+    if metrics is None:
+        return {"failure": failure or (NOT_JUDGED if repeat == 0 else None)}
+    score = None if failure else _score(task, metrics)
+    if score is None and not failure:
+        failure = NOT_JUDGED if repeat == 0 else None
+    threshold = task.facts.correct_threshold
+    known = score is not None and threshold is not None and 0 <= score <= 1
+    texts = verdict["filtered"] if verdict and task.facts.output_type == "generate_until" else None
+    return {
+        "score": score,
+        "correct": bool(score >= threshold) if known else None,  # type: ignore[operator]
+        "metrics": json.dumps(metrics, default=_jsonable, ensure_ascii=False),
+        "failure": failure,
+        "filtered": json.dumps(texts, default=_jsonable, ensure_ascii=False) if texts else None,
+    }
+
+
+def _score(task: BoundTask, metrics: dict[str, Any]) -> float | None:
+    """The primary metric's value; where the task's value of an item is no number, its own aggregation over that item.
+
+    Source of the second rule: lm-eval's aggregations take the list of item values (weighted_perplexity, f1, bleu).
+    """
+    name = task.facts.metric if task.facts.metric in metrics else next(iter(metrics), "")
+    value = metrics.get(name)
+    if not _is_number(value) and value is not None:
+        aggregate = task.task.aggregation().get(name)
+        try:
+            value = aggregate([value]) if aggregate else None
+        except (TypeError, ValueError, ZeroDivisionError, IndexError):
+            value = None
+    if not _is_number(value) or math.isnan(float(value)):
+        return None
+    return float(value)
+
+
+def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
+    chosen = _chosen(asked)
+    replies = asked.answers[chosen] if repeat == 0 else asked.answers[chosen][repeat - 1 : repeat]
+    everything = [
+        answer
+        for answers in asked.answers
+        for answer in (answers if repeat == 0 else answers[repeat - 1 : repeat])
+    ]
+    usages = [usage for answer in everything for usage in answer.usages]
+    cached = [u.cached_tokens for u in usages]
+    started = [u.scheduled for u in usages if u.scheduled is not None]
+    first = [u.first_token for u in usages if u.first_token is not None]
+    finished = [u.finished for u in usages if u.finished is not None]
+    answered = bool(usages)
+    return {
+        "prompt_tokens": replies[0].prompt_tokens,
+        "completion_tokens": sum(a.completion_tokens for a in replies) if answered else None,
+        "cached_tokens": sum(c for c in cached if c is not None) if answered and None not in cached else None,
+        "engine_tokens": sum(u.prompt_tokens + u.generated_tokens for u in usages) if answered else None,
+        "finish_reason": next((u.finish_reason for a in replies for u in a.usages if u.finish_reason), None),
+        "ttft_s": min(first) - min(started) if started and first else None,
+        "latency_s": max(finished) - min(started) if started and finished else None,
+    }
+
+
+def _chosen(asked: Asked) -> int:
+    """The Instance whose answer the model chose: the likeliest choice (the first of equals, as lm-eval's argmax).
+
+    Requests without a context (acc_mutual_info's unconditional ones) are not answers.
+    """
+    scores = [
+        (answers[0].loglikelihood, i)
+        for i, (instance, answers) in enumerate(zip(asked.instances, asked.answers, strict=True))
+        if answers[0].loglikelihood is not None and (instance.args[0] != "" or len(asked.instances) == 1)
+    ]
+    usable = [(score, -i) for score, i in scores if score is not None and not math.isnan(score)]
+    return -max(usable)[1] if usable else 0
+
+
+def _response_columns(asked: Asked, repeat: int) -> dict[str, Any]:
+    picked = slice(None) if repeat == 0 else slice(repeat - 1, repeat)
+    first = [answers[picked] for answers in asked.answers]
+    texts = [a.response for answers in first for a in answers if isinstance(a.response, str)]
+    scored = [answers[0] for answers in first if answers and answers[0].loglikelihood is not None]
+    return {
+        "responses": texts or None,
+        "loglikelihoods": [a.loglikelihood for a in scored] or None,
+        "is_greedy": [a.greedy for a in scored] if scored and scored[0].greedy is not None else None,
+    }
+
+
+def _repeat_failure(asked: Asked, repeat: int) -> str | None:
+    return next((a.failure for answers in asked.answers for a in answers[repeat : repeat + 1] if a.failure), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.bool_ | np.number)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return lm_eval.utils.handle_non_serializable(value)
+

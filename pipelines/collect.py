@@ -1,0 +1,160 @@
+#!/usr/bin/env -S python3 -P
+"""Collect what models answer, item by item, into a lake. See --help and the README."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collectors.lake import Lake
+    from collectors.planning import Plan
+
+logger = logging.getLogger("collect")
+
+HELP = """\
+Collect what models answer, item by item, into a lake of Parquet files.
+
+The config names models, tasks and how they are prompted; pipelines/configs/demo.yaml is a commented example. Every
+(model, task, prompting) is a cell, every minute of a cell's work a shard, every shard one file that is written whole
+or not at all. Running the same command again collects only what is missing, whatever stopped the run before.
+"""
+
+EPILOG = """\
+examples:
+  python pipelines/collect.py --config pipelines/configs/demo.yaml --dry-run
+  python pipelines/collect.py --config my.yaml --lake /data/lake --limit 100
+  ray job submit --working-dir . -- python pipelines/collect.py --config my.yaml --lake /shared/lake
+
+exit codes: 0 all collected, 1 some cells failed (named, and in the lake's failures), 2 the input is wrong and nothing
+was started, 130 stopped by hand
+"""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="YAML", help="what to collect")
+    parser.add_argument("--lake", metavar="URI", help="where to write; overrides the config's lake")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N items of each task")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
+    parser.add_argument("--force", action="store_true", help="collect again, as a new generation that readers prefer")
+    parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    configure_logging(verbose=args.verbose)
+    from schemas.failures import ConfigError, RouterlakeError  # after parse_args: --help needs no imports
+
+    try:
+        return collect(args)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RouterlakeError as error:
+        print(f"error: {error}\nCommitted shards are safe: run the same command again to go on.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; committed shards are safe: run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def collect(args: argparse.Namespace) -> int:
+    from collectors.config import load_config
+    from collectors.lake import Lake
+
+    started = time.monotonic()
+    overrides = {key: getattr(args, key) for key in ("lake", "limit") if getattr(args, key) is not None}
+    config = load_config(args.config, overrides)
+    lake = Lake(config.lake)
+    refuse_lost_lake(lake)
+
+    from collectors.harness.tasks import use_datasets
+    from collectors.planning import make_plan
+
+    use_datasets(config.datasets)
+    logger.info("planning: loading tasks and pinning models")
+    plan = make_plan(config, lake, force=args.force)
+    print_plan(plan, lake)
+    if args.dry_run:
+        print("dry run: nothing was started or written")
+        return 1 if plan.failures else 0
+    lake.open_for_writing()
+    plan.write(lake)
+    failed = work(plan, lake, verbose=args.verbose)
+    print_end(plan, lake, failed, time.monotonic() - started)
+    return 1 if failed or plan.failures else 0
+
+
+def work(plan: Plan, lake: Lake, *, verbose: bool) -> dict[str, str]:
+    """Collects what is open; returns the failed cells' messages by cell id. No engine starts when nothing is open."""
+    if not plan.items_todo:
+        print("nothing to collect: every planned item is in the lake already, no model was loaded")
+        return {}
+    from pipelines.fleet import run_plan  # seconds to import
+
+    return run_plan(plan, lake, verbose=verbose).failed
+
+
+def configure_logging(*, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for name in ("lm_eval", "lm-eval", "datasets", "huggingface_hub", "httpx2", "httpcore2", "urllib3", "filelock", "fsspec"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def refuse_lost_lake(lake: Lake) -> None:
+    """A lake inside a Ray job's unpacked files would be deleted with the job."""
+    from schemas.failures import ConfigError
+
+    if lake.local and "runtime_resources/working_dir_files" in os.path.abspath(lake.root):
+        raise ConfigError("lake: a relative path would be lost with the job; give an absolute path or a URI with --lake")
+
+
+def print_plan(plan: Plan, lake: Lake) -> None:
+    """Cells, items and requests by task, and what is in the lake already."""
+    cells = plan.cells
+    models = {cell.cell.model.name: cell.cell.model for cell in cells}
+    done = sum(cell.cell.items for cell in cells) - plan.items_todo
+    print(f"run {plan.run_id}: {len(cells)} cells = {len(models)} models × {len(plan.items)} tasks → {lake.uri}")
+    for model in models.values():
+        print(f"  model {model.name}  revision {model.revision[:22]}  {model.dtype}")
+    tasks = {cell.cell.prompting: cell for cell in cells}
+    for prompting, cell in tasks.items():
+        same = [c for c in cells if c.cell.prompting == prompting]
+        todo = sum(c.items_todo for c in same)
+        requests = round(sum(c.items_todo * c.requests_per_item for c in same))
+        shots = f"{cell.facts['num_fewshot']}-shot"
+        print(
+            f"  task {cell.cell.spec.task} ({shots}, {cell.facts['output_type']}, {cell.cell.items} of "
+            f"{cell.facts['items']} items): {todo} items to collect, {requests} requests"
+        )
+    print(f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}")
+    for row in plan.failures:
+        print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
+
+
+def print_end(plan: Plan, lake: Lake, failed: dict[str, str], seconds: float) -> None:
+    if plan.items_todo:
+        done = sum(1 for cell in plan.cells if cell.todo and cell.cell.cell_id not in failed)
+        print(f"collected {done} cells in {seconds:.0f} s")
+    names = {cell.cell.cell_id: cell for cell in plan.cells}
+    for cell_id, message in failed.items():
+        cell = names[cell_id].cell
+        print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
+    print(f"next: python pipelines/matrix.py --lake {lake.uri} --show")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

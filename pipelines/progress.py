@@ -1,0 +1,85 @@
+"""What a person sees while a fleet works: a live line on a terminal, a log line every 30 s without one.
+
+Owns the counters of a run and how they are shown. Knows nothing of Ray or storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two lines where output is no terminal: tqdm and rich would fill a job's log.
+LINE_SECONDS = 30.0
+
+
+@dataclass
+class Progress:
+    """Counters of one run. `items` and `cells` are totals to do; rates are over this run's own time."""
+
+    cells: int
+    items: int
+    cells_done: int = 0
+    cells_failed: int = 0
+    items_done: int = 0
+    shards: int = 0
+    dropped_shards: int = 0
+    engine_tokens: int = 0
+    workers: int = 0
+    started: float = field(default_factory=time.monotonic)
+    _last_line: float = field(default_factory=time.monotonic)
+    _live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if sys.stdout.isatty():
+            self._live = Live(self._text(), console=Console(), refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.update(self._text())
+            self._live.stop()
+        else:
+            logger.info(self.line())
+
+    def tick(self) -> None:
+        """Shows the counters where it is time to."""
+        if self._live:
+            self._live.update(self._text())
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            logger.info(self.line())
+
+    def line(self) -> str:
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        left = self.items - self.items_done
+        eta = _duration(left * elapsed / self.items_done) if self.items_done else "?"
+        return (
+            f"cells {self.cells_done}/{self.cells} failed {self.cells_failed} items {self.items_done}/{self.items} "
+            f"tokens/s {_short(self.engine_tokens / elapsed)} workers {self.workers} eta {eta}"
+        )
+
+    def _text(self) -> Text:
+        return Text(self.line(), style="cyan")
+
+
+def _short(number: float) -> str:
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= limit:
+            return f"{seconds / limit:.1f}{unit}"
+    return f"{seconds:.0f}s"
