@@ -35,9 +35,8 @@ class Cell:
     cell_id: str
     model: ModelRef
     spec: TaskSpec
-    #: Task or group of the config that the task came from, and the folder of its YAML file.
+    #: Task or group of the config that the task came from.
     group: str
-    folder: str | None
     #: Hash of the prompting (schemas.identity): the worker's task must have the same.
     prompting: str
     generation: int
@@ -74,9 +73,8 @@ class Collector:
         self.run_id = run_id
         self.lake = Lake(lake)
         self.engine_name = engine
-        self.options = options
+        self.engine = make_engine(engine, options)
         self.include = include
-        self._engines: dict[str, Engine] = {}
         self._requester: Requester | None = None
         self._tasks: dict[str, BoundTask] = {}
         self._built: dict[tuple[str, str], tuple[int, list[Any]]] = {}
@@ -106,30 +104,21 @@ class Collector:
             logger.warning("cell %s: shard %s was there already; this copy is dropped", cell.cell_id, shard)
         return dataclasses.replace(report, committed=created)
 
-    def close(self) -> None:
-        for engine in self._engines.values():
-            engine.close()
-
     def _task(self, cell: Cell) -> BoundTask:
         if cell.prompting not in self._tasks:
-            self._tasks[cell.prompting] = load_like(cell.spec, cell.group, cell.folder, cell.prompting, self.include)
+            self._tasks[cell.prompting] = load_like(cell.spec, cell.group, cell.prompting, self.include)
         return self._tasks[cell.prompting]
 
     def _load(self, model: ModelRef) -> tuple[Requester, float]:
-        """An engine with this model's options and the model loaded in it; other engines are emptied first."""
+        """The model loaded in the engine, and the seconds that it took (0: it was loaded already)."""
         started = time.monotonic()
-        options = {**self.options, **model.options}
-        name = repr(sorted(options.items()))
-        for other, engine in self._engines.items():
-            if other != name:
-                engine.close()
-        engine = self._engines.setdefault(name, make_engine(self.engine_name, options))
-        if engine.model and engine.model.key == model.key and self._requester and self._requester.key == model.key:
+        held = self.engine.model
+        if held and held.key == model.key and self._requester and self._requester.key == model.key:
             return self._requester, 0.0
         self._built = {owner: built for owner, built in self._built.items() if not owner[1]}
-        key = engine.load(fetch(model) if self.engine_name != "stub" else model)
-        self._requester = Requester(engine, key)
-        self._write_facts(model, engine)
+        key = self.engine.load(fetch(model) if self.engine_name != "stub" else model)
+        self._requester = Requester(self.engine, key)
+        self._write_facts(model, self.engine)
         return self._requester, time.monotonic() - started
 
     def _write_facts(self, model: ModelRef, engine: Engine) -> None:

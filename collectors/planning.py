@@ -20,8 +20,8 @@ import pyarrow as pa
 from collectors.catalog import resolve
 from collectors.cell import Cell
 from collectors.config import RunConfig, TaskSpec
-from collectors.engines import ModelRef
-from collectors.harness.tasks import BoundTask, check_names, load_tasks, task_folder
+from collectors.engines import ModelRef, make_engine
+from collectors.harness.tasks import BoundTask, check_names, load_tasks
 from collectors.lake import Lake, missing_ranges
 from schemas.failures import ConfigError, ModelError, RouterlakeError, TaskError, one_line
 from schemas.identity import ShardName, cell_identity, digest, new_run_id, safe_name
@@ -114,13 +114,14 @@ def make_plan(config: RunConfig, lake: Lake, *, force: bool = False) -> Plan:
         seen[task.name, task.facts.prompting] = spec.task
         plan.items[f"items/task={safe_name(task.name)}/{task.facts.items_digest}.parquet"] = task
         for model in models:
-            plan.cells.append(_plan_cell(model, spec, task, committed, include, force))
+            plan.cells.append(_plan_cell(model, spec, task, committed, force))
     return plan
 
 
 def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
     models = []
     for spec in config.models:
+        make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # checks the options, loads nothing
         if config.engine.name == "stub":
             dtype = spec.dtype or config.dtype
             models.append(ModelRef(spec.label, spec.source, f"stub-{digest(spec.source)}", None, dtype, options=spec.engine))
@@ -150,7 +151,6 @@ def _plan_cell(
     spec: TaskSpec,
     task: BoundTask,
     committed: dict[str, list[ShardName]],
-    include: list[str],
     force: bool,
 ) -> PlannedCell:
     facts = dataclasses.asdict(task.facts)
@@ -165,7 +165,6 @@ def _plan_cell(
         model=model,
         spec=task.spec,
         group=spec.task,
-        folder=task_folder(task.name, include),
         prompting=task.facts.prompting,
         generation=generation,
         items=items,

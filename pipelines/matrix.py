@@ -199,8 +199,9 @@ def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         "coalesce(sum(planned), 0) AS planned, coalesce(sum(attempted), 0) AS attempted FROM coverage",
     )
     console.print(
-        f"{total['models']} models × {total['tasks']} tasks: {total['cells']} cells, {total['complete']} complete, "
-        f"{total['untouched']} without any item; {total['attempted']:,} of {total['planned']:,} planned items collected"
+        f"models: {total['models']}; tasks: {total['tasks']}; cells: {total['cells']}, of them {total['complete']} "
+        f"complete and {total['untouched']} without any item; {total['attempted']:,} of {total['planned']:,} planned "
+        "items collected"
     )
     [(unplanned,)] = con.execute(
         "SELECT count(DISTINCT cell_id) FROM _shard_files WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
@@ -228,7 +229,7 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
             row["model"],
             _dtype(row),
             _number(row["score"], ".4f"),
-            f"{row['ci_low']:.3f}–{row['ci_high']:.3f}" if row["ci_low"] is not None else "",
+            f"{row['ci_low']:.3f}…{row['ci_high']:.3f}" if row["ci_low"] is not None else "",
             *(_number(row[name], ",d") for name in ("scored", "unanswered", "failed", "missing")),
             *(_number(row[name], ",.1f") for name in ("mean_prompt_tokens", "mean_completion_tokens")),
             _number(row["mean_latency_s"], ".3f"),

