@@ -219,10 +219,7 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
     )
     better = "higher is better" if group["higher_is_better"] else "lower is better"
     console.print(f"\n{group['task']}: {group['metric']}, {better}; prompting {group['prompting']}")
-    table = _table(
-        "rank", "<model", "dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing", "prompt tok",
-        "compl. tok", "latency s",
-    )  # fmt: skip
+    table = _table("rank", "<model", "<dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing")
     for row in rows:
         table.add_row(
             _number(row["rank"]),
@@ -231,8 +228,6 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
             _number(row["score"], ".4f"),
             f"{row['ci_low']:.3f}…{row['ci_high']:.3f}" if row["ci_low"] is not None else "",
             *(_number(row[name], ",d") for name in ("scored", "unanswered", "failed", "missing")),
-            *(_number(row[name], ",.1f") for name in ("mean_prompt_tokens", "mean_completion_tokens")),
-            _number(row["mean_latency_s"], ".3f"),
         )
     console.print(table)
     if group["cells"] > MOST_CELLS:
@@ -260,18 +255,18 @@ def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[st
         [*values, items],
     )
     verdicts = {(row["cell_id"], row["item"]): row["score"] for row in rows}
-    table = _table("<model", "dtype", *(f"item {item}" for item in items))
+    table = _table("<model", "<dtype", *(f"#{item}" for item in items))
     for cell in cells:
         marks = (_mark(verdicts, (cell["cell_id"], item)) for item in items)
         table.add_row(cell["model"], _dtype(cell), *marks)
     console.print(table)
-    console.print("score per item; ? asked, no verdict; · not collected")
+    console.print("score per item (#); ? asked, no verdict; · not collected")
 
 
 def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     rows = fetch(con, f"SELECT * FROM oracle ORDER BY task, prompting, dtype LIMIT {MOST_TASKS}")
     console.print("\noracle (best model per item) against the best single model, on the items that all models scored")
-    table = _table("<task", "dtype", "models", "items", "<best model", "its score", "oracle", "gap")
+    table = _table("<task", "<dtype", "models", "items", "<best model", "its score", "oracle", "gap")
     for row in rows:
         table.add_row(
             row["task"],
@@ -289,14 +284,15 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         con,
         "SELECT model, sum(attempted) AS items, sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion, "
         "sum(engine_tokens) AS engine, "
-        "sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached "
+        "sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached, "
+        "sum(mean_latency_s * attempted) / sum(attempted) FILTER (mean_latency_s IS NOT NULL) AS latency "
         f"FROM shown GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
     )
     console.print("\ntokens over all tasks; cached: share of the engine's tokens that its prefix cache held")
-    table = _table("<model", "items", "prompt", "completion", "engine", "cached")
+    table = _table("<model", "items", "prompt", "completion", "engine", "cached", "s per item")
     for row in rows:
         counts = (_number(row[name], ",d") for name in ("items", "prompt", "completion", "engine"))
-        table.add_row(row["model"], *counts, _number(row["cached"], ".1%"))
+        table.add_row(row["model"], *counts, _number(row["cached"], ".1%"), _number(row["latency"], ".3f"))
     console.print(table)
 
 
@@ -331,11 +327,12 @@ def _where(view: str) -> str:
 
 def _table(*headers: str) -> Table:
     """A table whose columns are right-aligned but for those whose header starts with '<'."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for header in headers:
-        left = header.startswith("<") or header == "dtype"
-        name = header.removeprefix("<")
-        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+        left = header.startswith("<")
+        table.add_column(
+            header.removeprefix("<"), justify="left" if left else "right", overflow="fold", no_wrap=not left
+        )
     return table
 
 

@@ -1,0 +1,193 @@
+"""The matrix command: the file that it writes, what it prints, and what bad input gets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from pipelines.matrix import main
+from tests.lake_builder import BuiltCell, LakeBuilder, rows
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "pipelines" / "matrix.py"
+CELL = BuiltCell()
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LakeBuilder:
+    """An empty lake in ./lake of a fresh working directory."""
+    monkeypatch.chdir(tmp_path)
+    return LakeBuilder(tmp_path / "lake")
+
+
+def fill(lake: LakeBuilder) -> None:
+    """Two models: right, wrong, unanswered and missing answers, one fraction, one model that could not be loaded."""
+    lake.planned(CELL, [1.0, 0.0, 0.0, 1.0])
+    other = BuiltCell(model="[bold]model-b")
+    run_id = lake.run(other)
+    judged = [other.record(0, score=0.25), other.record(1, score=1.0)]
+    lake.shard(other, [*judged, other.record(2, failure="empty_answer")])
+    lake.failure(run_id, "no_weights", "model-x: no weight files in its folder", model="model-x")
+
+
+def run_script(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "40"}
+    return subprocess.run([sys.executable, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+def line_of(text: str, *words: str) -> str:
+    [line] = [line for line in text.splitlines() if all(word in line for word in words)]
+    return line
+
+
+# ---- the file
+
+
+def test_matrix_file_opens_in_plain_duckdb_from_another_folder_and_sees_later_shards(
+    lake: LakeBuilder, tmp_path: Path
+) -> None:
+    fill(lake)
+    (tmp_path / "sub").mkdir()
+    assert main(["--lake", "lake", "--out", "sub/m.duckdb"]) == 0
+    code = (
+        "import duckdb; print(duckdb.connect({!r}, read_only=True).execute('SELECT count(*) FROM matrix').fetchall())"
+    )
+    path = str(tmp_path / "sub" / "m.duckdb")
+    assert run_script("-c", code.format(path), cwd=Path("/")).stdout.strip() == "[(7,)]"
+    lake.scores(CELL, [1.0], first=4)
+    assert run_script("-c", code.format(path), cwd=Path("/")).stdout.strip() == "[(8,)]"
+    assert [file.name for file in (tmp_path / "sub").iterdir()] == ["m.duckdb"]
+
+
+def test_matrix_own_file_is_replaced_and_points_to_the_new_lake(lake: LakeBuilder, tmp_path: Path) -> None:
+    assert main(["--lake", "lake"]) == 0
+    LakeBuilder(tmp_path / "second").planned(CELL, [1.0])
+    assert main(["--lake", "second"]) == 0
+    with duckdb.connect("matrix.duckdb", read_only=True) as con:
+        assert rows(con, "SELECT count(*) FROM matrix") == [(1,)]
+
+
+def test_matrix_file_with_a_table_of_the_users_is_kept(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    with duckdb.connect("matrix.duckdb") as con:
+        con.execute("CREATE TABLE mine AS SELECT 1 AS answer")
+    assert main([]) == 2
+    assert "matrix.duckdb is there" in capsys.readouterr().err
+    with duckdb.connect("matrix.duckdb", read_only=True) as con:
+        assert rows(con, "FROM mine") == [(1,)]
+
+
+@pytest.mark.parametrize("content", [b"", b"notes of a person\n" * 1000])
+def test_matrix_foreign_file_is_kept(lake: LakeBuilder, tmp_path: Path, content: bytes) -> None:
+    out = tmp_path / "notes.txt"
+    out.write_bytes(content)
+    assert main(["--out", str(out)]) == 2
+    assert out.read_bytes() == content
+
+
+def test_matrix_file_open_for_writing_elsewhere_is_kept(lake: LakeBuilder, tmp_path: Path) -> None:
+    assert main([]) == 0
+    with duckdb.connect("matrix.duckdb") as con:
+        con.execute("CREATE VIEW mine AS SELECT 1")
+        result = run_script(str(SCRIPT), "--lake", "lake", cwd=tmp_path)
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+        assert rows(con, "FROM mine") == [(1,)]
+
+
+def test_matrix_folder_of_out_is_missing_exits_2(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", "nowhere/m.duckdb"]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_matrix_hostile_lake_path_file_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    LakeBuilder(tmp_path / "it's [a] *lake?").planned(CELL, [1.0])
+    assert main(["--lake", "it's [a] *lake?"]) == 0
+    with duckdb.connect("matrix.duckdb", read_only=True) as con:
+        assert rows(con, "SELECT score FROM leaderboard") == [(1.0,)]
+
+
+# ---- wrong input
+
+
+@pytest.mark.parametrize("prepare", [lambda folder: None, lambda folder: folder.mkdir()])
+def test_matrix_no_lake_there_one_line_exit_2_nothing_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], prepare: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert callable(prepare)
+    prepare(tmp_path / "lake")
+    before = list(tmp_path.rglob("*"))
+    assert main(["--show"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "lake") in line
+    assert "--lake" in line
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_matrix_sql_is_wrong_exit_2(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--sql", "FROM leaderbord"]) == 2
+    assert "leaderbord" in capsys.readouterr().err
+
+
+# ---- what is printed
+
+
+def test_matrix_empty_lake_says_so_exit_0(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--show"]) == 0
+    assert "holds no records yet" in capsys.readouterr().out
+
+
+def test_matrix_sql_prints_every_column_and_writes_no_file(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(lake)
+    assert main(["--sql", "SELECT * FROM leaderboard"]) == 0
+    out = capsys.readouterr().out
+    assert "ci_high" in out
+    assert "quantization" in out
+    assert not (tmp_path / "matrix.duckdb").exists()
+
+
+def test_matrix_show_prints_the_numbers_of_the_views(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(lake)
+    assert main(["--show"]) == 0
+    out = capsys.readouterr().out
+    assert "cells: 2, of them 0 complete and 0 without any item; 7 of 20 planned items collected" in out
+    # rank, model, dtype, score, interval, scored, unanswered, failed
+    assert line_of(out, "-0.110…1.360").split()[:8] == [
+        "1", "[bold]model-b", "float32", "0.6250", "-0.110…1.360", "2", "1", "0",
+    ]  # fmt: skip
+    assert line_of(out, "model-a", "0.5000", "float32", "0.150…0.850").split()[0] == "2"
+    assert line_of(out, "[bold]model-b", "0.25", "?", "·").split() == [
+        "[bold]model-b",
+        "float32",
+        "0.25",
+        "1",
+        "?",
+        "·",
+    ]
+    assert line_of(out, "quiz", "2 of 4").split()[-4:] == ["[bold]model-b", "0.6250", "1.0000", "0.3750"]
+    assert line_of(out, "no_weights", "model-x").split()[0] == "cell"
+    assert line_of(out, "empty_answer").split()[:3] == ["item", "empty_answer", "[bold]model-b"]
+    # 4 items of 10, 11, 12 and 13 prompt tokens, 2 completion, 16 engine and 4 cached tokens each
+    assert line_of(out, "46", "64").split() == ["model-a", "4", "46", "8", "64", "25.0%", "0.500"]
+
+
+def test_matrix_script_piped_is_not_wrapped_and_its_next_commands_run(lake: LakeBuilder, tmp_path: Path) -> None:
+    fill(lake)
+    result = run_script(str(SCRIPT), "--lake", "lake", "--show", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\x1b" not in result.stdout
+    commands = [line.removeprefix("next: ") for line in result.stdout.splitlines() if line.startswith("next: ")]
+    assert len(commands) >= 2
+    for command in commands:
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "model-a" in done.stdout
