@@ -61,7 +61,7 @@ hand_to_uv() { # VARIABLE SETTING: pip's setting, unless uv has its own
 
 choose_installer() { # sets `install`, a command to which requirements are appended
   if ! command -v uv >/dev/null; then
-    install=("$venv/bin/python" -m pip install --quiet --no-deps)
+    install=("$venv/bin/python" -m pip install -qq --no-deps)
     return
   fi
   # unsafe-best-match is pip's own rule (any source may have it); every version is pinned, so there is no best to confuse
@@ -89,7 +89,7 @@ install_lock() {
   if command -v uv >/dev/null; then
     uv pip install --quiet --python "$venv/bin/python" --no-deps "pip==$(pinned pip)"
   else
-    "$venv/bin/python" -m pip install --quiet --no-deps "pip==$(pinned pip)"
+    "$venv/bin/python" -m pip install -qq --no-deps "pip==$(pinned pip)"
   fi
   choose_installer
   install_torch
