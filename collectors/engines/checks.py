@@ -112,7 +112,7 @@ def _check_weights(model: ModelRef, folder: Path) -> None:
 
 
 def _safetensors_problem(file: Path) -> str | None:
-    """What is wrong with a safetensors file: 8 bytes of header length, a JSON header, then exactly the tensors' bytes."""
+    """What is wrong with a safetensors file: 8 bytes of header length, a JSON header, then exactly the tensors."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
