@@ -329,9 +329,10 @@ def _table(*headers: str) -> Table:
     """A table whose columns are right-aligned but for those whose header starts with '<'."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for header in headers:
-        left = header.startswith("<")
+        left, name = header.startswith("<"), header.removeprefix("<")
+        # Only texts of any length are folded where the width is short.
         table.add_column(
-            header.removeprefix("<"), justify="left" if left else "right", overflow="fold", no_wrap=not left
+            name, justify="left" if left else "right", overflow="fold", no_wrap=not left or name == "dtype"
         )
     return table
 

@@ -318,8 +318,9 @@ def test_leaderboard_nothing_scored_everything_about_the_score_is_null(lake: Lak
 
 
 def test_leaderboard_ranks_do_not_cross_promptings_items_or_metrics(lake: LakeBuilder) -> None:
-    for cell in (CELL, BuiltCell(prompting="p1"), BuiltCell(items_digest="i1"), BuiltCell(metric="f1")):
-        lake.planned(cell, [1.0])
+    cells = (CELL, BuiltCell(prompting="p1"), BuiltCell(items_digest="i1"), BuiltCell(metric="f1"))
+    for score, cell in enumerate(cells):
+        lake.planned(cell, [score / 4])
     assert rows(lake.views(), "SELECT rank FROM leaderboard") == [(1,)] * 4
 
 
