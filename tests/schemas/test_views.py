@@ -385,6 +385,9 @@ def test_oracle_unanswered_item_is_left_out_not_wrong(lake: LakeBuilder) -> None
     lake.run(other)
     judged = [other.record(i, score=s) for i, s in enumerate([0.0, 1.0])]
     lake.shard(other, [*judged, other.record(2, failure="empty_answer")])
+    silent = BuiltCell(model="model-c")  # scored nowhere: no part of the pool
+    lake.run(silent)
+    lake.shard(silent, [silent.record(i, failure="empty_answer") for i in range(3)])
     found = row(lake.views(), "SELECT * FROM oracle")
     assert (found["models"], found["items"], found["items_scored_by_any"]) == (2, 2, 3)
     assert (found["best_model"], found["best_model_score"], found["oracle_score"], found["gap"]) == (
