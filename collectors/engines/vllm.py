@@ -105,13 +105,15 @@ class VllmEngine:
         vLLM generates at least one token per request: usage counts it, since the engine really made it, though it is
         no part of the answer.
         """
-        from vllm import SamplingParams
-
         check_key(self, key)
         prompts = [request.context + request.continuation for request in requests]
-        # flat_logprobs: the same numbers in lists instead of an object per token.
-        params = SamplingParams(temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False, flat_logprobs=True)
-        outputs = self._ask(prompts, [params] * len(prompts))
+        outputs = self._ask(prompts, [_scoring(reuse=True)] * len(prompts))
+        # vLLM returns garbage for the part of a prompt that it read from its prefix cache and right values for the rest:
+        # where that part reaches the continuation (choices that begin alike), the request is asked again without it.
+        reached = [i for i, o in enumerate(outputs) if (o.num_cached_tokens or 0) >= len(requests[i].context)]
+        again = self._ask([prompts[i] for i in reached], [_scoring(reuse=False)] * len(reached))
+        for i, output in zip(reached, again, strict=True):
+            outputs[i] = output
         return key, [_score(request, output) for request, output in zip(requests, outputs, strict=True)]
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
@@ -240,6 +242,15 @@ def _score(request: ScoreRequest, output: Any) -> Score:
         logprob += choices[token]
         greedy = greedy and max(choices, key=choices.__getitem__) == token
     return Score(logprob, greedy, _usage(output, None))
+
+
+def _scoring(*, reuse: bool) -> Any:
+    """Log-probabilities of the prompt; `reuse` of the prefix cache is off in vLLM when they are asked for."""
+    from vllm import SamplingParams
+
+    # flat_logprobs: the same numbers in lists instead of an object per token.
+    settings = {"prompt_logprobs": 1, "detokenize": False, "flat_logprobs": True, "skip_reading_prefix_cache": not reuse}
+    return SamplingParams(temperature=0, max_tokens=1, **settings)
 
 
 def _sampling(request: GenerateRequest) -> Any:

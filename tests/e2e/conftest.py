@@ -1,0 +1,98 @@
+"""The cluster that the end-to-end tests share, and a home folder of their own.
+
+Owns one `ray start --head` on free ports of 127.0.0.1: a person's cluster, token file and caches are never touched, and
+it is ended by its own process ids.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.runs import PATIENCE, ROOT, alive, kill, tree, wait_until
+
+#: Where this interpreter and its `ray` are: first on PATH, so that a job's `python` is this one.
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster of one node."""
+
+    #: host:port of its control store, for `fleet.address`.
+    address: str
+    #: URL that jobs are submitted to.
+    dashboard: str
+    pid: int
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Caches, tokens and temporary files of these tests, for this process and all that it starts."""
+    short = Path(tempfile.mkdtemp(prefix="rl-"))  # Ray's socket paths may have 107 characters: no pytest folder fits
+    settings = {
+        "ROUTERLAKE_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "TMPDIR": str(short),
+        "RAY_TMPDIR": str(short),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "NO_COLOR": "1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setattr(tempfile, "tempdir", None)
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield short
+    shutil.rmtree(short, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(own_home: Path) -> Iterator[Cluster]:
+    """A running cluster with four CPUs, whatever the machine has."""
+    port, dashboard = _free_ports(2)
+    options = {"port": port, "dashboard-port": dashboard, "num-cpus": 4, "object-store-memory": 100 * 2**20}
+    options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": own_home / "cluster"}
+    command = [BIN / "ray", "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
+    with open(own_home / "cluster.log", "wb") as log:
+        head = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_until("the cluster answers", lambda: _listens(dashboard) or head.poll() is not None)
+        assert head.poll() is None, (own_home / "cluster.log").read_text()
+        yield Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", head.pid)
+    finally:
+        started = tree(head.pid)
+        head.terminate()
+        head.wait(PATIENCE)
+        for process in started:
+            kill(process)
+        psutil.wait_procs(started, timeout=PATIENCE)
+        assert not [process for process in started if alive(process)]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports: list[int] = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,292 @@
+"""pipelines/collect.py on the stub engine and the demo's data: what is collected, what is left alone, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from schemas.records import RECORD
+from tests.e2e import runs
+from tests.e2e.conftest import Cluster
+from tests.e2e.runs import CHOICE, ITEMS, TEXT, Run, collect_here, config, query, shard_files
+from tests.mini_tasks import write_tasks
+
+#: Nothing listens here: a run that tries Ray fails instead of passing by accident.
+NO_RAY = "127.0.0.1:1"
+
+Collect = Callable[..., Run]
+
+
+@pytest.fixture
+def collect(cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Collect:
+    """Runs a config on the shared cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    return lambda path, *flags: collect_here(capsys, path, *flags)
+
+
+@pytest.fixture
+def plan(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Collect:
+    """Runs a config where no Ray can be reached."""
+    monkeypatch.setenv("RAY_ADDRESS", NO_RAY)
+    return lambda path, *flags: collect_here(capsys, path, *flags)
+
+
+def record_counts(lake: Path) -> dict[tuple[str, str], int]:
+    """(model, task) -> items in the lake, over all cells; proves the rows per item on the way."""
+    counts = {}
+    for row in query(
+        lake,
+        "SELECT model, task, count(*) AS rows, count(DISTINCT (cell_id, item)) AS items FROM records GROUP BY ALL",
+    ):
+        assert row["rows"] == row["items"] * runs.ROWS.get(row["task"], 1)
+        counts[row["model"], row["task"]] = row["items"]
+    return counts
+
+
+def everything(items: int, models: tuple[str, ...] = ("stub/alpha", "stub/beta")) -> dict[tuple[str, str], int]:
+    return {(model, task): items for model in models for task in (CHOICE, TEXT)}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+
+
+# ---- what is collected
+
+
+@pytest.mark.slow
+def test_collect_in_a_process_of_its_own_with_a_ray_of_its_own_collects_everything(tmp_path: Path) -> None:
+    path, lake = config(tmp_path), tmp_path / "lake"
+    run = runs.finish(runs.start_collect(path))
+    assert run.code == 0, run.err
+    assert "collected 4 cells" in run.out
+    assert "Traceback" not in run.err
+    assert record_counts(lake) == everything(ITEMS)
+    assert all(pq.read_schema(lake / name).remove_metadata().equals(RECORD.remove_metadata()) for name in shard_files(lake))
+    assert runs.failures(lake) == []
+    left = [f for f in lake.rglob("*") if f.name.endswith(".tmp") or "probe" in f.name]
+    assert left == []
+
+    before = shard_files(lake)
+    again = runs.finish(runs.start_collect(path, env={"RAY_ADDRESS": NO_RAY}))
+    assert again.code == 0, again.err
+    assert "nothing to collect" in again.out
+    assert shard_files(lake) == before
+
+
+@pytest.mark.slow
+def test_collect_with_a_limit_and_then_without_adds_only_the_other_items(tmp_path: Path, collect: Collect) -> None:
+    path, lake = config(tmp_path), tmp_path / "lake"
+    assert collect(path, "--limit", "10").code == 0
+    first = shard_files(lake)
+    assert record_counts(lake) == everything(10)
+
+    run = collect(path)
+    assert run.code == 0
+    assert f"to collect: {4 * (ITEMS - 10)} items in 4 cells; already in the lake: 40" in run.out
+    assert first.items() <= shard_files(lake).items()
+    assert record_counts(lake) == everything(ITEMS)
+    assert {row["first_item"] for row in runs.shard_facts(lake) if row["last_item"] == ITEMS - 1} != {0}
+    assert runs.stored_records(lake).num_rows == 2 * (ITEMS + 2 * ITEMS)
+
+    fewer = collect(path, "--limit", "7")
+    assert "nothing to collect" in fewer.out
+
+
+@pytest.mark.slow
+def test_collect_forced_writes_a_new_generation_and_keeps_the_old(tmp_path: Path, collect: Collect) -> None:
+    path, lake = config(tmp_path, models=["stub/alpha"], limit=5), tmp_path / "lake"
+    assert collect(path).code == 0
+    first, records = shard_files(lake), runs.viewed_records(lake)
+
+    assert collect(path, "--force").code == 0
+    both = shard_files(lake)
+    assert first.items() <= both.items()
+    assert sorted(set(both) - set(first)) == sorted(name.replace("-g0-", "-g1-") for name in first)
+    runs.assert_same(runs.viewed_records(lake), records)
+
+    assert "nothing to collect" in collect(path).out
+    assert shard_files(lake) == both
+
+
+@pytest.mark.slow
+def test_collect_under_another_prompting_makes_cells_of_their_own(tmp_path: Path, collect: Collect) -> None:
+    models, lake = ["stub/alpha"], tmp_path / "lake"
+    assert collect(config(tmp_path, models=models, tasks=[TEXT], limit=4)).code == 0
+    before, answers = shard_files(lake), runs.stored_records(lake)["responses"].to_pylist()
+
+    assert collect(config(tmp_path, models=models, tasks=[TEXT], limit=4, num_fewshot=2)).code == 0
+    assert before.items() <= shard_files(lake).items()
+    cells = query(lake, "SELECT num_fewshot, planned_items FROM cells ORDER BY ALL")
+    assert cells == [{"num_fewshot": 2, "planned_items": 4}, {"num_fewshot": 5, "planned_items": 4}]
+    both = runs.stored_records(lake)["responses"].to_pylist()
+    assert len(both) == 2 * len(answers)
+    assert any(answer not in answers for answer in both)
+
+
+@pytest.mark.slow
+def test_collect_with_a_changed_setting_plans_other_cells(tmp_path: Path, collect: Collect, plan: Collect) -> None:
+    same: dict[str, Any] = {"models": ["stub/alpha"], "tasks": [TEXT], "limit": 3}
+    collect(config(tmp_path, **same))
+    plan_only = lambda **changes: plan(config(tmp_path, **{**same, **changes}), "--dry-run").out  # noqa: E731
+    os.environ["RAY_ADDRESS"] = NO_RAY
+    assert "to collect: 0 items in 0 cells; already in the lake: 3" in plan_only()
+    assert "to collect: 0 items in 0 cells; already in the lake: 3" in plan_only(fleet={"workers": 3})
+    for changes in (
+        {"dtype": "float16"},
+        {"num_fewshot": 4},
+        {"fewshot_seed": 7},
+        {"chat_template": True},
+        {"system_prompt": "Answer."},
+        {"decoding": {"max_gen_toks": 9}},
+        {"models": [{"source": "stub/alpha", "name": "another"}]},
+        {"models": [{"source": "stub/alpha", "quantization": "fp8"}]},
+    ):
+        assert "to collect: 3 items in 1 cells; already in the lake: 0" in plan_only(**changes), changes
+
+
+@pytest.mark.slow
+def test_collect_with_bad_models_and_tasks_among_good_ones_collects_the_good(tmp_path: Path, collect: Collect) -> None:
+    own = write_tasks(tmp_path / "tasks")
+    path, lake = config(
+        tmp_path,
+        models=["stub/alpha", "stub/gated", "stub/beta"],
+        tasks=[CHOICE, "mini_empty", "mini_group"],
+        include_tasks=[str(own)],
+        engine={"name": "stub", "options": {"fail_load": {"*/gated": "gated"}}},
+        limit=6,
+    ), tmp_path / "lake"
+    run = collect(path)
+    assert run.code == 1
+    tasks = (CHOICE, "mini_choice", "mini_likelihood")
+    assert record_counts(lake) == {(model, task): 6 for model in ("stub/alpha", "stub/beta") for task in tasks}
+    assert sum(1 for line in run.out.splitlines() if line.startswith("failed: stub/gated on ")) == len(tasks)
+    found = runs.failures(lake)
+    assert [(row["kind"], row["model"], row["task"]) for row in found] == [
+        ("empty_task", None, "mini_empty"),
+        *(("gated", "stub/gated", task) for task in sorted(tasks)),
+    ]
+    assert "mini_empty" in found[0]["message"]
+    assert "was told not to load" in found[1]["message"]
+    assert "cannot be planned: mini_empty" in run.out
+
+
+# ---- what is refused or only planned
+
+
+@pytest.mark.slow
+def test_collect_dry_run_shows_the_plan_and_writes_nothing(tmp_path: Path, plan: Collect) -> None:
+    path = config(tmp_path)
+    before = files(tmp_path)
+    run = plan(path, "--dry-run", "--limit", "20")
+    assert run.code == 0
+    assert "4 cells = 2 models × 2 tasks" in run.out
+    assert "to collect: 80 items in 4 cells" in run.out
+    assert f"{CHOICE} (0-shot, multiple_choice, 20 of 50 items): 40 items to collect, 160 requests" in run.out
+    assert "nothing was started or written" in run.out
+    assert files(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_collect_with_nothing_but_bad_tasks_says_so_and_fails(tmp_path: Path, plan: Collect) -> None:
+    own = write_tasks(tmp_path / "tasks")
+    run = plan(config(tmp_path, tasks=["mini_empty"], include_tasks=[str(own)]))
+    assert run.code == 1
+    assert "already" not in run.out.split("to collect:")[1].partition("\n")[2]
+    assert [row["kind"] for row in runs.failures(tmp_path / "lake")] == ["empty_task"]
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"modles": ["x"]}, "modles: unknown key"),
+    "unknown key below": ({"fleet": {"worker": 2}}, "fleet.worker: unknown key"),
+    "no models": ({"models": None}, "models"),
+    "model twice": ({"models": ["stub/alpha", "stub/alpha"]}, "'stub/alpha' stands for both"),
+    "task twice": ({"tasks": [TEXT, TEXT]}, "gsm8k comes twice"),
+    "unknown task": ({"tasks": ["gsm8kk"]}, "unknown task 'gsm8kk'; did you mean gsm8k"),
+    "unknown metric": ({"tasks": [{"task": TEXT, "metric": "accuracy"}]}, "no metric 'accuracy'; it has exact_match"),
+    "no such folder": ({"include_tasks": ["nowhere"]}, "include_tasks: no folder"),
+    "no such data": ({"datasets": "nowhere"}, "datasets: no folder nowhere"),
+    "unknown engine": ({"engine": {"name": "stab"}}, "engine.name"),
+    "unknown option": ({"engine": {"name": "stub", "options": {"latency": 1}}}, "option 'latency' is unknown"),
+    "option of a model": ({"models": [{"source": "a/b", "engine": {"x": 1}}]}, "'x' is unknown"),
+    "limit": ({"limit": 0}, "limit: "),
+    "unknown store": ({"lake": "nostore://x"}, "lake 'nostore://x' is not a folder or a known URI"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_collect_with_a_wrong_config_says_one_line_and_writes_nothing(
+    tmp_path: Path, plan: Collect, changes: dict[str, Any], message: str
+) -> None:
+    path = config(tmp_path, **changes)
+    before = files(tmp_path)
+    refused(plan(path), message)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_collect_with_a_limit_of_zero_says_one_line(tmp_path: Path, plan: Collect) -> None:
+    refused(plan(config(tmp_path), "--limit", "0"), "limit: ")
+
+
+BROKEN = {
+    "missing": (None, "cannot read the config"),
+    "not YAML": ("models: [a, b\ntasks: {", "is not valid YAML"),
+    "key twice": ("models: [a/b]\ntasks: [gsm8k]\nmodels: [c/d]\n", "key 'models' is given twice"),
+    "a list": ("- gsm8k\n", "must be a mapping"),
+    "empty": ("", "must be a mapping"),
+    "not text": ("\0\x01", "is not valid YAML"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
+def test_collect_with_a_broken_config_file_says_one_line(
+    tmp_path: Path, plan: Collect, text: str | None, message: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    run = plan(path)
+    refused(run, message)
+    assert str(path) in run.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", [(), ("--dry-run",)], ids=["collect", "dry run"])
+def test_collect_into_a_lake_of_another_schema_version_is_refused(
+    tmp_path: Path, plan: Collect, flag: tuple[str, ...]
+) -> None:
+    path, marker = config(tmp_path), tmp_path / "lake" / "shards" / "schema.parquet"
+    marker.parent.mkdir(parents=True)
+    schema = RECORD.with_metadata({"routerlake_schema_version": "999"})
+    pq.write_table(schema.empty_table(), marker)
+    before = files(tmp_path)
+    refused(plan(path, *flag), "has schema version 999")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_collect_in_a_process_of_its_own_with_a_wrong_config_shows_no_traceback(tmp_path: Path) -> None:
+    path = config(tmp_path, engine={"name": "stub", "options": {"latency": 1}})
+    run = runs.finish(runs.start_collect(path, env={"RAY_ADDRESS": NO_RAY}))
+    assert run.code == 2
+    assert "Traceback" not in run.err
+    assert [line for line in run.err.splitlines() if line.startswith("error: ")] == run.err.splitlines()[-1:]
+    assert not (tmp_path / "lake").exists()
+
+
+def refused(run: Run, message: str) -> None:
+    """Exit code 2 and nothing on stderr but one line with `message`."""
+    assert run.code == 2
+    [line] = run.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
