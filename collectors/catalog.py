@@ -39,7 +39,7 @@ def cache_dir() -> Path:
 
 
 def resolve(spec: ModelSpec, dtype: str) -> ModelRef:
-    """Pins `spec` to a revision; `dtype` is the run's, for a spec without one. Weights of a hub repo stay where they are.
+    """Pins `spec` to a revision; `dtype` is the run's, for a spec without one. No weights are downloaded.
 
     "auto" becomes the dtype of the model's own config.json, so that an identity never says "auto". Raises ModelError of
     kind not_found, gated, no_weights or bad_model.
@@ -73,7 +73,9 @@ def fetch(model: ModelRef) -> ModelRef:
     """`model` with its files on this machine's disk, proven to be the planned revision. Raises ModelError."""
     if model.path is not None:
         if (now := fingerprint(Path(model.path))) != model.revision:
-            raise ModelError(f"{model.path} changed since the run was planned ({model.revision} → {now})", "model_changed")
+            raise ModelError(
+                f"{model.path} changed since the run was planned ({model.revision} → {now})", "model_changed"
+            )
         return model
     path = _fetch_uri(model) if "://" in model.source else _fetch_hub(model)
     return ModelRef(**{**vars(model), "path": path})
@@ -204,15 +206,19 @@ def _hub_errors(source: str) -> Iterator[None]:
     """Turns the hub client's exceptions into ModelError with a kind and what to do."""
     from huggingface_hub import errors
 
+    # What the client's HTTP library raises when nothing answers: the first base of the hub's own error.
+    transport_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
     except errors.GatedRepoError as error:
         raise ModelError(f"{source} is gated: accept its terms on the hub and set HF_TOKEN", "gated") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise ModelError(f"the hub has no {source} at this revision, or HF_TOKEN may not see it", "not_found") from error
+        raise ModelError(
+            f"the hub has no {source} at this revision, or HF_TOKEN may not see it", "not_found"
+        ) from error
     except errors.RemoteEntryNotFoundError as error:
         raise ModelError(f"{source} has no config.json: not a transformers model") from error
-    except (errors.HTTPError, OSError, ValueError) as error:  # HTTPError: of the client library that the hub's uses
+    except (OSError, ValueError, transport_error) as error:
         raise ModelError(
             f"{source} is no folder here and the hub did not answer for it: {one_line(error)}", "not_found"
         ) from error

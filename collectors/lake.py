@@ -133,7 +133,7 @@ class Lake:
         except OSError as error:
             raise StorageError(f"cannot read the lake at {self.uri}: {one_line(error)}") from error
 
-    def list(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """Names below `folder`, relative to the root, in byte order (stores differ in theirs)."""
         try:
             paths: Iterable[str] = self._fs.find(self._path(folder))
@@ -152,7 +152,7 @@ class Lake:
     def committed(self) -> dict[str, list[ShardName]]:
         """Every committed shard by cell id, in name order. One listing, no file is opened."""
         shards: dict[str, list[ShardName]] = defaultdict(list)
-        for name in self.list("shards"):
+        for name in self.names("shards"):
             if shard := ShardName.parse(name):
                 shards[shard.cell_id].append(shard)
         return dict(shards)

@@ -110,7 +110,9 @@ def make_plan(config: RunConfig, lake: Lake, *, force: bool = False) -> Plan:
     for spec, task in _load_tasks(config, include, plan):
         if (task.name, task.facts.prompting) in seen:
             first = seen[task.name, task.facts.prompting]
-            raise ConfigError(f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}")
+            raise ConfigError(
+                f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}"
+            )
         seen[task.name, task.facts.prompting] = spec.task
         plan.items[f"items/task={safe_name(task.name)}/{task.facts.items_digest}.parquet"] = task
         for model in models:
@@ -124,7 +126,9 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
         make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # checks the options, loads nothing
         if config.engine.name == "stub":
             dtype = spec.dtype or config.dtype
-            models.append(ModelRef(spec.label, spec.source, f"stub-{digest(spec.source)}", None, dtype, options=spec.engine))
+            models.append(
+                ModelRef(spec.label, spec.source, f"stub-{digest(spec.source)}", None, dtype, options=spec.engine)
+            )
             continue
         try:
             models.append(resolve(spec, config.dtype))

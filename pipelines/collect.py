@@ -75,6 +75,8 @@ def collect(args: argparse.Namespace) -> int:
     config = load_config(args.config, overrides)
     lake = Lake(config.lake)
     refuse_lost_lake(lake)
+    if lake.exists():
+        lake.open_for_reading()  # of another schema version: refused before anything is planned
 
     from collectors.harness.tasks import use_datasets
     from collectors.planning import make_plan
@@ -95,6 +97,9 @@ def collect(args: argparse.Namespace) -> int:
 
 def work(plan: Plan, lake: Lake, *, verbose: bool) -> dict[str, str]:
     """Collects what is open; returns the failed cells' messages by cell id. No engine starts when nothing is open."""
+    if not plan.cells:
+        print("nothing to collect: no cell could be planned")
+        return {}
     if not plan.items_todo:
         print("nothing to collect: every planned item is in the lake already, no model was loaded")
         return {}
@@ -110,7 +115,17 @@ def configure_logging(*, verbose: bool) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    for name in ("lm_eval", "lm-eval", "datasets", "huggingface_hub", "httpx2", "httpcore2", "urllib3", "filelock", "fsspec"):
+    for name in (
+        "lm_eval",
+        "lm-eval",
+        "datasets",
+        "huggingface_hub",
+        "httpx2",
+        "httpcore2",
+        "urllib3",
+        "filelock",
+        "fsspec",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -119,7 +134,9 @@ def refuse_lost_lake(lake: Lake) -> None:
     from schemas.failures import ConfigError
 
     if lake.local and "runtime_resources/working_dir_files" in os.path.abspath(lake.root):
-        raise ConfigError("lake: a relative path would be lost with the job; give an absolute path or a URI with --lake")
+        raise ConfigError(
+            "lake: a relative path would be lost with the job; give an absolute path or a URI with --lake"
+        )
 
 
 def print_plan(plan: Plan, lake: Lake) -> None:
@@ -140,7 +157,9 @@ def print_plan(plan: Plan, lake: Lake) -> None:
             f"  task {cell.cell.spec.task} ({shots}, {cell.facts['output_type']}, {cell.cell.items} of "
             f"{cell.facts['items']} items): {todo} items to collect, {requests} requests"
         )
-    print(f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}")
+    print(
+        f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"
+    )
     for row in plan.failures:
         print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
 

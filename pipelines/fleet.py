@@ -138,7 +138,9 @@ class WorkQueue:
             self._seconds_per_item[job.planned.cell.cell_id] = pace
 
     def retry(self, job: Job) -> None:
-        self._retries.setdefault(job.planned.cell.model.key, deque()).append(dataclasses.replace(job, tries=job.tries + 1))
+        self._retries.setdefault(job.planned.cell.model.key, deque()).append(
+            dataclasses.replace(job, tries=job.tries + 1)
+        )
 
     def drop_cell(self, cell_id: str) -> None:
         self._gaps[cell_id] = deque()
@@ -308,10 +310,8 @@ def placement(spec: FleetSpec, models: int) -> tuple[int, dict[str, float]]:
     """
     total = ray.cluster_resources()
     gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(total.get("GPU", 0) > 0)
-    if gpus:
-        fits = int(total.get("GPU", 0) / gpus)
-    else:
-        fits = min(int(total.get("CPU", 1) / spec.cpus_per_worker), models)
+    on_cpus = min(int(total.get("CPU", 1) / spec.cpus_per_worker), models)
+    fits = int(total.get("GPU", 0) / gpus) if gpus else on_cpus
     resources = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
     if fits < 1 and not spec.workers:
         have = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"

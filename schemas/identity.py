@@ -36,7 +36,9 @@ def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
     `model` needs the keys name, revision, dtype and quantization. The place that the model was read from is left out:
     its revision is a commit or a fingerprint of the files.
     """
-    return digest({"model": {k: model[k] for k in ("name", "revision", "dtype", "quantization")}, "prompting": prompting})
+    return digest(
+        {"model": {k: model[k] for k in ("name", "revision", "dtype", "quantization")}, "prompting": prompting}
+    )
 
 
 def new_run_id() -> str:

@@ -31,7 +31,7 @@ RECORD = pa.schema(
         _field(
             "repeat",
             pa.int16(),
-            "0: the task's own verdict over all repeats; r >= 1: the r-th answer judged alone, only where a task repeats",
+            "0: the task's own verdict over all repeats; r >= 1: the r-th answer judged alone, where a task repeats",
             null=False,
         ),
         _field("score", pa.float64(), "the primary metric; null when unanswered, failed or not judged"),
@@ -46,8 +46,12 @@ RECORD = pa.schema(
         _field("ttft_s", pa.float64(), "seconds from scheduled to first token, by the engine's clock"),
         _field("latency_s", pa.float64(), "seconds from scheduled to finish, by the engine's clock"),
         _field("responses", _TEXTS, "generated text per repeat; on the first filter's rows only"),
-        _field("loglikelihoods", pa.list_(pa.float64()), "log-likelihood per request (choice); first filter's rows only"),
-        _field("is_greedy", pa.list_(pa.bool_()), "whether each request was the greedy continuation; first filter only"),
+        _field(
+            "loglikelihoods", pa.list_(pa.float64()), "log-likelihood per request (choice); first filter's rows only"
+        ),
+        _field(
+            "is_greedy", pa.list_(pa.bool_()), "whether each request was the greedy continuation; first filter only"
+        ),
         _field("filtered", pa.string(), "JSON of what the filter left of a generated answer"),
     ]
 )
@@ -104,7 +108,9 @@ RUN_CELL = pa.schema(
         _field("decoding", pa.string(), "JSON of generation settings laid over the task's own", null=False),
         _field("dtype", pa.string(), "weight and activation type", null=False),
         _field("quantization", pa.string(), "quantization method; null when none"),
-        _field("prompting", pa.string(), "hash of everything above but the model: equal hashes compare models", null=False),
+        _field(
+            "prompting", pa.string(), "hash of everything above but the model: equal hashes compare models", null=False
+        ),
         _field("metric", pa.string(), "primary metric: what score holds", null=False),
         _field("filter", pa.string(), "primary filter: the one that the matrix shows", null=False),
         _field("higher_is_better", pa.bool_(), "direction of the primary metric", null=False),

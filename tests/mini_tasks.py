@@ -76,7 +76,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "mini_generate": {
         **_GENERATE,
         "num_fewshot": 2,
-        "filter_list": _filters(strict_match=[{**_NUMBER, "regex_pattern": "^ (\\d+)$"}, _FIRST], flexible=[_NUMBER, _FIRST]),
+        "filter_list": _filters(
+            strict_match=[{**_NUMBER, "regex_pattern": "^ (\\d+)$"}, _FIRST], flexible=[_NUMBER, _FIRST]
+        ),
     },
     "mini_repeats": {
         **_GENERATE,
@@ -92,7 +94,11 @@ TASKS: dict[str, dict[str, Any]] = {
         "metric_list": [{"metric": m, "aggregation": m, "higher_is_better": True} for m in ("bleu", "chrf")],
     },
 }
-GROUP = {"group": "mini_group", "task": ["mini_choice", "mini_likelihood"], "aggregate_metric_list": [{"metric": "acc"}]}
+GROUP = {
+    "group": "mini_group",
+    "task": ["mini_choice", "mini_likelihood"],
+    "aggregate_metric_list": [{"metric": "acc"}],
+}
 
 
 def documents(count: int, seed: int) -> list[dict[str, Any]]:

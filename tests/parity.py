@@ -19,7 +19,11 @@ TOLERANCE = 1e-4
 
 def close(ours: Any, theirs: Any, tolerance: float = TOLERANCE) -> bool:
     """Equality of two JSON values; floats within an absolute and relative `tolerance`."""
-    if isinstance(ours, bool) or isinstance(theirs, bool) or isinstance(ours, int | float) and isinstance(theirs, int | float):
+    if (
+        isinstance(ours, bool)
+        or isinstance(theirs, bool)
+        or (isinstance(ours, int | float) and isinstance(theirs, int | float))
+    ):
         return math.isclose(float(ours), float(theirs), rel_tol=tolerance, abs_tol=tolerance)
     if isinstance(ours, list) and isinstance(theirs, list):
         return len(ours) == len(theirs) and all(close(a, b, tolerance) for a, b in zip(ours, theirs, strict=True))
@@ -31,10 +35,16 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)))
 
 
-def compare(records: pa.Table, samples: Iterable[dict[str, Any]], tolerance: float = TOLERANCE) -> tuple[Counter[str], list[str]]:
+def compare(
+    records: pa.Table, samples: Iterable[dict[str, Any]], tolerance: float = TOLERANCE
+) -> tuple[Counter[str], list[str]]:
     """Counts of what was compared, and a line for each difference. `samples` are one task's rows by --log_samples."""
     rows = {(r["item"], r["filter"]): r for r in records.to_pylist() if r["repeat"] == 0}
-    first = {r["item"]: r for r in reversed(records.to_pylist()) if r["repeat"] == 0 and (r["responses"] or r["loglikelihoods"])}
+    first = {
+        r["item"]: r
+        for r in reversed(records.to_pylist())
+        if r["repeat"] == 0 and (r["responses"] or r["loglikelihoods"])
+    }
     counts: Counter[str] = Counter()
     faults: list[str] = []
     for sample in samples:
@@ -51,7 +61,9 @@ def compare(records: pa.Table, samples: Iterable[dict[str, Any]], tolerance: flo
             faults.append(f"{where}: metrics {ours} against {theirs}")
         if row["item_hash"] != sample["doc_hash"]:
             faults.append(f"{where}: another item")
-        faults += [f"{where}: {fault}" for fault in _responses(first[sample["doc_id"]], sample["resps"], counts, tolerance)]
+        faults += [
+            f"{where}: {fault}" for fault in _responses(first[sample["doc_id"]], sample["resps"], counts, tolerance)
+        ]
         if row["score"] is None and row["failure"] is None:
             faults.append(f"{where}: neither score nor failure")
         counts["unscored"] += row["score"] is None

@@ -142,7 +142,9 @@ def make_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     try:
         engine_class = getattr(importlib.import_module(module), cls)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"engine {name!r} needs the package {error.name!r}; install routerlake[cpu] or [gpu]") from error
+        raise ConfigError(
+            f"engine {name!r} needs the package {error.name!r}; install routerlake[cpu] or [gpu]"
+        ) from error
     engine: Engine = engine_class(**(options or {}))
     return engine
 

@@ -108,7 +108,7 @@ class VllmEngine:
         check_key(self, key)
         prompts = [request.context + request.continuation for request in requests]
         outputs = self._ask(prompts, [_scoring(reuse=True)] * len(prompts))
-        # vLLM returns garbage for the part of a prompt that it read from its prefix cache and right values for the rest:
+        # vLLM returns garbage for the part of a prompt that came from its prefix cache and right values for the rest:
         # where that part reaches the continuation (choices that begin alike), the request is asked again without it.
         reached = [i for i, o in enumerate(outputs) if (o.num_cached_tokens or 0) >= len(requests[i].context)]
         again = self._ask([prompts[i] for i in reached], [_scoring(reuse=False)] * len(reached))
@@ -249,7 +249,12 @@ def _scoring(*, reuse: bool) -> Any:
     from vllm import SamplingParams
 
     # flat_logprobs: the same numbers in lists instead of an object per token.
-    settings = {"prompt_logprobs": 1, "detokenize": False, "flat_logprobs": True, "skip_reading_prefix_cache": not reuse}
+    settings = {
+        "prompt_logprobs": 1,
+        "detokenize": False,
+        "flat_logprobs": True,
+        "skip_reading_prefix_cache": not reuse,
+    }
     return SamplingParams(temperature=0, max_tokens=1, **settings)
 
 

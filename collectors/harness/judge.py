@@ -124,24 +124,20 @@ def _score(task: BoundTask, metrics: dict[str, Any]) -> float | None:
     """
     name = task.facts.metric if task.facts.metric in metrics else next(iter(metrics), "")
     value = metrics.get(name)
-    if not _is_number(value) and value is not None:
-        aggregate = task.task.aggregation().get(name)
+    if value is not None and not _is_number(value) and (aggregate := task.task.aggregation().get(name)):
         try:
-            value = aggregate([value]) if aggregate else None
+            value = aggregate([value])
         except (TypeError, ValueError, ZeroDivisionError, IndexError):
             value = None
-    if not _is_number(value) or math.isnan(float(value)):
-        return None
-    return float(value)
+    number = float(value) if value is not None and _is_number(value) else math.nan
+    return None if math.isnan(number) else number
 
 
 def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
     chosen = _chosen(asked)
     replies = asked.answers[chosen] if repeat == 0 else asked.answers[chosen][repeat - 1 : repeat]
     everything = [
-        answer
-        for answers in asked.answers
-        for answer in (answers if repeat == 0 else answers[repeat - 1 : repeat])
+        answer for answers in asked.answers for answer in (answers if repeat == 0 else answers[repeat - 1 : repeat])
     ]
     usages = [usage for answer in everything for usage in answer.usages]
     cached = [u.cached_tokens for u in usages]
@@ -198,4 +194,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return lm_eval.utils.handle_non_serializable(value)
-

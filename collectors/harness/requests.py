@@ -17,8 +17,8 @@ import jinja2
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import (
-    has_bos_prefix,
     handle_stop_sequences,
+    has_bos_prefix,
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
@@ -130,7 +130,9 @@ class Requester(TemplateLM):
         template: str | None = None
         if chat:
             if not self.tokenizer.chat_template:
-                raise TaskError(f"task {task.name} wants a chat template and the model has none", kind="no_chat_template")
+                raise TaskError(
+                    f"task {task.name} wants a chat template and the model has none", kind="no_chat_template"
+                )
             template = self.chat_template(chat)
         try:
             task.task.set_fewshot_seed(seed=task.spec.fewshot_seed)

@@ -265,7 +265,7 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
     # Some tasks shuffle choices while loading, from the global generators: lm-eval's seeds, for each task anew, so
     # that what else a run holds cannot change a task's items.
     random.seed(0)
-    np.random.seed(1234)  # noqa: NPY002
+    np.random.seed(1234)
     try:
         with _hub_switch():
             tasks: dict[str, Any] = manager.load([name])["tasks"]

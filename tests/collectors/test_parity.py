@@ -50,7 +50,7 @@ def collect(engine: str, model: Path, tasks: Path, lake: Path, **prompting: Any)
             worker.collect(planned.cell, first, first + 6)
             worker.collect(planned.cell, first + 7, last)
     worker.engine.close()
-    names = sorted(n for n in store.list("shards") if "task=" in n)
+    names = sorted(n for n in store.names("shards") if "task=" in n)
     tables = [pq.ParquetFile(lake / name).read() for name in names]
     return {task: pa.concat_tables(t for t in tables if t["task"][0].as_py() == task) for task in TASKS}
 
