@@ -288,7 +288,7 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     A cluster of our own gets its own folder and `address="local"`: plain ray.init() would join whatever cluster the
     machine's current-cluster file names.
     """
-    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.WARNING}
+    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     folder = None
     if address is None:

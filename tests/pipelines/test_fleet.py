@@ -1,0 +1,95 @@
+"""The order of work: shards are cut, handed out, retried and dropped without losing or doubling an item."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.cell import Cell, ShardReport
+from collectors.config import FleetSpec, TaskSpec
+from collectors.engines import ModelRef
+from collectors.planning import PlannedCell
+from pipelines.fleet import Job, WorkQueue
+from pipelines.progress import Progress
+from schemas.identity import MAX_SHARD_ITEMS
+
+
+def planned(model: str, task: str, *todo: tuple[int, int]) -> PlannedCell:
+    ref = ModelRef(name=model, source=model, revision=model, path=None)
+    items = max((last + 1 for _, last in todo), default=1)
+    cell = Cell(f"{model}-{task}", ref, TaskSpec(task=task), task, f"prompt-{task}", 0, items)
+    return PlannedCell(cell, {}, list(todo), 1.0)
+
+
+def report(items: int, seconds: float) -> ShardReport:
+    facts: dict[str, Any] = dict.fromkeys(ShardReport.__dataclass_fields__, 0)
+    return ShardReport(**{**facts, "items": items, "wall_seconds": seconds, "committed": True})
+
+
+def drain(queue: WorkQueue, seconds_per_item: float = 0.0) -> list[Job]:
+    jobs = []
+    while job := queue.take(None, Counter()):
+        jobs.append(job)
+        if seconds_per_item:
+            items = job.last - job.first + 1
+            queue.learn(job, report(items, items * seconds_per_item))
+    return jobs
+
+
+@given(
+    gaps=st.lists(st.integers(1, 300), min_size=1, max_size=6),
+    first=st.integers(1, 100),
+    pace=st.sampled_from([0.0, 0.001, 0.5, 30.0, 1000.0]),
+)
+def test_queue_taken_until_empty_hands_out_each_item_once(gaps: list[int], first: int, pace: float) -> None:
+    position, todo = 0, []
+    for size in gaps:
+        todo.append((position, position + size - 1))
+        position += size + 3
+    cell = planned("a", "t", *todo)
+    jobs = drain(WorkQueue([cell], FleetSpec(first_shard_items=first)), pace)
+    handed = [item for job in jobs for item in range(job.first, job.last + 1)]
+    assert sorted(handed) == [item for a, b in todo for item in range(a, b + 1)]
+    assert all(job.last - job.first < MAX_SHARD_ITEMS for job in jobs)
+
+
+def test_queue_after_a_measured_shard_cuts_a_minute_of_work() -> None:
+    queue = WorkQueue([planned("a", "t", (0, 99_999))], FleetSpec(first_shard_items=10, shard_seconds=60))
+    first = queue.take(None, Counter())
+    assert first is not None
+    queue.learn(first, report(10, 5.0))
+    second = queue.take("a:auto:None", Counter())
+    assert second is not None
+    assert (second.first, second.last) == (10, 129)  # 0.5 s an item
+
+
+def test_queue_with_a_held_model_stays_with_it_then_takes_the_least_served() -> None:
+    cells = [planned("a", "t", (0, 9)), planned("b", "t", (0, 9)), planned("b", "u", (0, 9)), planned("c", "t", (0, 9))]
+    queue = WorkQueue(cells, FleetSpec())
+    taken = [queue.take("c:auto:None", Counter({"b:auto:None": 1})) for _ in range(4)]
+    assert [job.planned.cell.model.name for job in taken if job] == ["c", "a", "b", "b"]
+
+
+def test_queue_retry_comes_first_and_dropped_cells_never_come() -> None:
+    a, b = planned("a", "t", (0, 99)), planned("b", "t", (0, 99))
+    queue = WorkQueue([a, b], FleetSpec(first_shard_items=10))
+    job = queue.take("a:auto:None", Counter())
+    assert job is not None
+    queue.retry(job)
+    again = queue.take("a:auto:None", Counter())
+    assert again is not None
+    assert (again.first, again.last, again.tries) == (job.first, job.last, 1)
+    queue.retry(again)
+    queue.drop_cell(a.cell.cell_id)
+    assert {j.planned.cell.model.name for j in drain(queue)} == {"b"}
+
+
+def test_progress_line_before_anything_is_done_has_no_eta() -> None:
+    progress = Progress(cells=9000, items=100_000)
+    assert "eta ?" in progress.line()
+    progress.items_done, progress.cells_done, progress.engine_tokens = 50_000, 412, 5
+    assert "cells 412/9000 failed 0 items 50000/100000" in progress.line()
+    assert "eta ?" not in progress.line()
