@@ -7,6 +7,7 @@ traceback from inside a library. Knows nothing of how a model is loaded or of wh
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from collectors.engines import ModelRef
 from schemas.failures import ConfigError, ModelError, one_line
+
+logger = logging.getLogger(__name__)
 
 #: Any one of these makes a tokenizer; tokenizer_config.json alone makes an empty one without a word.
 TOKENIZER_FILES = (
@@ -111,17 +114,49 @@ def _check_weights(model: ModelRef, folder: Path) -> None:
             raise ModelError(f"model {model.name!r}: {file} is damaged: {problem}")
 
 
+def check_shapes(model: ModelRef, folder: Path) -> None:
+    """Raises ModelError where config.json and the weights disagree on a matrix's shape, as transformers would.
+
+    For engines that cut weights into parts: vLLM takes the first rows of a larger matrix without a word. Quantized
+    weights, a model's own code and classes that transformers lacks are left to the engine.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if model.trust_remote_code or "quantization_config" in _read_json(model, folder / "config.json"):
+        return
+    try:
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    except Exception as error:
+        logger.info("model %s: shapes not checked: %s", model.name, one_line(error))
+        return
+    expected = {name: list(weight.shape) for name, weight in empty.state_dict().items() if weight.ndim == 2}
+    for file in folder.glob("*.safetensors"):
+        for name, tensor in _header(file).items():
+            if name in expected and tensor["shape"] != expected[name]:
+                shapes = f"{tensor['shape']} in {file.name} but {expected[name]} by config.json"
+                raise ModelError(f"model {model.name!r}: {name} has the shape {shapes}")
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """Tensor name -> dtype, shape and data_offsets, of a safetensors file."""
+    with file.open("rb") as stream:
+        header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    header.pop("__metadata__", None)
+    return header
+
+
 def _safetensors_problem(file: Path) -> str | None:
     """What is wrong with a safetensors file: 8 bytes of header length, a JSON header, then exactly the tensors."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            return f"{size} bytes hold no header"
-        try:
-            header = json.loads(stream.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            return f"its header cannot be read ({one_line(error, 100)})"
+    if length > size - 8:
+        return f"{size} bytes hold no header"
+    try:
+        ends = [tensor["data_offsets"][1] for tensor in _header(file).values()]
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        return f"its header cannot be read ({one_line(error, 100)})"
     expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{size} bytes instead of {expected}"

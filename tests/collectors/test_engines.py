@@ -1,0 +1,418 @@
+"""Real engines answer alike, count what they take, refuse broken models; the stub answers and fails as told."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.engines import Engine, GenerateRequest, ModelRef, ScoreRequest, make_engine
+from collectors.engines.stub import ByteTokenizer
+from schemas.failures import ConfigError, EngineError, ModelError, TaskError
+
+SUMS = "Q: 2+3=\nA: 5\n\nQ: 7+1=\nA: 8\n\nQ: 4+9=\nA:"
+STUB_MODEL = ModelRef("m", "m", "revision-1", None)
+
+Ref = Callable[..., ModelRef]
+
+
+@pytest.fixture(scope="module")
+def tiny_ref(tiny_models: dict[str, Path]) -> Ref:
+    """tiny_ref("good", dtype=…) is the ModelRef of a tiny checkpoint, float32 unless told otherwise."""
+
+    def ref(name: str, /, **fields: Any) -> ModelRef:
+        folder = str(tiny_models[name])
+        known = {"name": name, "source": folder, "revision": f"tiny-{name}", "path": folder, "dtype": "float32"}
+        return ModelRef(**{**known, **fields})
+
+    return ref
+
+
+@pytest.fixture(scope="module")
+def vllm_engine(tiny_ref: Ref) -> Iterator[Engine]:
+    """One for all tests here: a process holds one at a time. Tests load into it what they need."""
+    engine = make_engine("vllm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the imports of vllm warn of
+        engine.load(tiny_ref("good"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def hf_engine() -> Iterator[Engine]:
+    engine = make_engine("hf")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(params=["vllm", "hf"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each real engine; whatever it holds, tests load what they need."""
+    real: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return real
+
+
+def scores_to_ask(engine: Engine) -> list[ScoreRequest]:
+    """Continuations of one and of several tokens, short and long contexts, two choices of one context."""
+    encode = engine.tokenizer.encode
+    texts = [("Q:", " 1"), (SUMS, " 13"), (SUMS, " 4"), (SUMS * 30, " 13\n\nQ: 5"), ("The", " import statement")]
+    return [ScoreRequest(encode(context), encode(continuation)) for context, continuation in texts]
+
+
+def texts_to_ask(engine: Engine) -> list[GenerateRequest]:
+    encode = engine.tokenizer.encode
+    return [
+        GenerateRequest(encode(SUMS), 24, ["\n\n"]),
+        GenerateRequest(encode(SUMS), 24, ["Q:", "<|end|>"]),
+        GenerateRequest(encode(SUMS), 3, []),
+        GenerateRequest(encode("Q: 1+1=\n"), 40, ["nowhere"]),
+    ]
+
+
+def plain_logprob(folder: Path, request: ScoreRequest) -> tuple[float, bool]:
+    """The same question put to transformers by hand."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        logprobs = model(torch.tensor([request.context + request.continuation])).logits[0].log_softmax(-1)
+    rows = range(len(request.context) - 1, len(request.context) + len(request.continuation) - 1)
+    pairs = list(zip(rows, request.continuation, strict=True))
+    greedy = all(int(logprobs[row].argmax()) == token for row, token in pairs)
+    return sum(float(logprobs[row, token]) for row, token in pairs), greedy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["good", "random"])
+def test_score_both_engines_equal_a_plain_forward_pass(
+    engine: Engine, tiny_ref: Ref, tiny_models: dict[str, Path], name: str
+) -> None:
+    key = engine.load(tiny_ref(name))
+    requests = scores_to_ask(engine)
+    answered, scores = engine.score(key, requests)
+    assert answered == key
+    for request, score in zip(requests, scores, strict=True):
+        logprob, greedy = plain_logprob(tiny_models[name], request)
+        assert score.logprob == pytest.approx(logprob, abs=1e-4)
+        assert score.greedy == greedy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["good", "weak"])
+def test_generate_greedy_both_engines_give_equal_texts(
+    vllm_engine: Engine, hf_engine: Engine, tiny_ref: Ref, name: str
+) -> None:
+    answers = []
+    for engine in (vllm_engine, hf_engine):
+        key = engine.load(tiny_ref(name))
+        generations = engine.generate(key, texts_to_ask(engine))[1]
+        answers.append([(g.text, g.token_ids, g.usage.finish_reason) for g in generations])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.slow
+def test_tokenizer_both_engines_give_equal_ids(vllm_engine: Engine, hf_engine: Engine, tiny_ref: Ref) -> None:
+    for engine in (vllm_engine, hf_engine):
+        engine.load(tiny_ref("good"))
+    text = "<|start|>user\nWhat is 12+30? Ünïcödé\n<|end|>"
+    assert vllm_engine.tokenizer.encode(text) == hf_engine.tokenizer.encode(text)
+
+
+@pytest.mark.slow
+def test_usage_scored_request_equals_the_tokenizers_count(engine: Engine, tiny_ref: Ref) -> None:
+    key = engine.load(tiny_ref("good"))
+    for request, score in zip(requests := scores_to_ask(engine), engine.score(key, requests)[1], strict=True):
+        assert score.usage.prompt_tokens == len(request.context) + len(request.continuation)
+        assert score.usage.finish_reason is None
+
+
+@pytest.mark.slow
+def test_usage_generated_text_counts_every_token(engine: Engine, tiny_ref: Ref) -> None:
+    key = engine.load(tiny_ref("good"))
+    stopped, _, cut, _ = engine.generate(key, texts_to_ask(engine))[1]
+    assert stopped.usage.prompt_tokens == len(engine.tokenizer.encode(SUMS))
+    # The text ends before the stop string, the tokens with it.
+    assert engine.tokenizer.decode(stopped.token_ids) == stopped.text + "\n\n"
+    assert (stopped.usage.generated_tokens, stopped.usage.finish_reason) == (len(stopped.token_ids), "stop")
+    assert (cut.usage.generated_tokens, cut.usage.finish_reason) == (3, "length")
+
+
+@pytest.mark.slow
+def test_usage_times_are_ordered(engine: Engine, tiny_ref: Ref) -> None:
+    key = engine.load(tiny_ref("good"))
+    for generation in engine.generate(key, texts_to_ask(engine))[1]:
+        usage = generation.usage
+        assert usage.scheduled is not None
+        assert usage.first_token is not None
+        assert usage.finished is not None
+        assert 0 < usage.scheduled <= usage.first_token <= usage.finished
+        assert usage.finished - usage.scheduled < 60
+
+
+@pytest.mark.slow
+def test_usage_vllm_repeated_prompt_is_read_from_the_cache(vllm_engine: Engine, tiny_ref: Ref) -> None:
+    key = vllm_engine.load(tiny_ref("weak"))
+    request = GenerateRequest(vllm_engine.tokenizer.encode(SUMS * 30), 2, [])
+    vllm_engine.generate(key, [request])
+    again = vllm_engine.generate(key, [request])[1][0].usage
+    assert again.cached_tokens is not None
+    assert 128 <= again.cached_tokens < again.prompt_tokens
+
+
+@pytest.mark.slow
+def test_generate_sampled_with_seed_is_repeatable(engine: Engine, tiny_ref: Ref) -> None:
+    key = engine.load(tiny_ref("random"))
+    prompt = engine.tokenizer.encode("Q:")
+    request, other = (GenerateRequest(prompt, 20, [], 1.0, seed, {"top_p": 0.9}) for seed in (1, 2))
+    first, again, different = (engine.generate(key, [asked])[1][0].token_ids for asked in (request, request, other))
+    assert first == again
+    assert first != different
+
+
+@pytest.mark.slow
+def test_generate_unknown_decoding_setting_is_a_task_error(engine: Engine, tiny_ref: Ref) -> None:
+    key = engine.load(tiny_ref("good"))
+    with pytest.raises(TaskError, match="wishful"):
+        engine.generate(key, [GenerateRequest([5], 2, [], params={"wishful": 1})])
+
+
+@pytest.mark.slow
+def test_load_second_model_answers_as_a_fresh_engine(vllm_engine: Engine, hf_engine: Engine, tiny_ref: Ref) -> None:
+    requests = scores_to_ask(vllm_engine)
+    before = vllm_engine.score(vllm_engine.load(tiny_ref("random")), requests)[1]
+    key = vllm_engine.load(tiny_ref("other"))
+    swapped = [score.logprob for score in vllm_engine.score(key, requests)[1]]
+    fresh = hf_engine.score(hf_engine.load(tiny_ref("other")), requests)[1]
+    assert swapped == pytest.approx([score.logprob for score in fresh], abs=1e-4)
+    assert all(abs(a.logprob - b) > 1e-3 for a, b in zip(before, swapped, strict=True))
+
+
+@pytest.mark.slow
+def test_score_wrong_key_is_refused(engine: Engine, tiny_ref: Ref) -> None:
+    engine.load(tiny_ref("good"))
+    with pytest.raises(EngineError, match="asked for model") as caught:
+        engine.score(tiny_ref("weak").key, [ScoreRequest([5], [6])])
+    assert caught.value.kind == "wrong_model"
+
+
+@pytest.mark.slow
+def test_score_after_close_is_refused_and_loads_again(engine: Engine, tiny_ref: Ref) -> None:
+    key = engine.load(tiny_ref("good"))
+    engine.close()
+    with pytest.raises(EngineError, match="no model"):
+        engine.score(key, [ScoreRequest([5], [6])])
+    assert engine.load(tiny_ref("good")) == key
+    assert len(engine.score(key, [ScoreRequest([5], [6])])[1]) == 1
+
+
+@pytest.mark.slow
+def test_load_model_option_overrides_the_engines(engine: Engine, tiny_ref: Ref) -> None:
+    engine.load(tiny_ref("good", options={"max_model_len": 512}))
+    assert engine.max_length == 512
+    engine.load(tiny_ref("good"))
+    assert engine.max_length == 2048
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def unknown(folder: Path) -> None:
+    edit_config(folder, model_type="nosuch", architectures=["NoSuchForCausalLM"])
+
+
+def remote(folder: Path) -> None:
+    unknown(folder)
+    edit_config(folder, auto_map={"AutoModelForCausalLM": "modeling.NoSuchForCausalLM"})
+
+
+def cut_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def two_shards(folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+BROKEN = {
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no_weights", "no weights"),
+    "unknown architecture": (unknown, "unknown_architecture", "NoSuchForCausalLM"),
+    "remote code": (remote, "remote_code", "trust_remote_code"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "bad_model", "config.json"),
+    "no JSON in config": (lambda folder: (folder / "config.json").write_text("{"), "bad_model", "not JSON"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "bad_model", "tokenizer"),
+    "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "bad_model", "cannot be loaded"),
+    "cut weights": (cut_weights, "bad_model", "damaged"),
+    "no header": (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 4), "bad_model", "damaged"),
+    "missing shard": (two_shards, "bad_model", "00002-of-00002"),
+    "other shapes": (
+        lambda folder: edit_config(folder, intermediate_size=256),
+        "bad_model",
+        "(shape|cannot be loaded)",
+    ),
+    "no folder": (shutil.rmtree, "not_found", "does not exist"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", BROKEN)
+def test_load_broken_folder_gives_one_line_of_its_kind(
+    engine: Engine, tiny_models: dict[str, Path], tiny_ref: Ref, tmp_path: Path, what: str
+) -> None:
+    breaks, kind, words = BROKEN[what]
+    folder = shutil.copytree(tiny_models["random"], tmp_path / "model")
+    breaks(folder)
+    with pytest.raises(ModelError, match=words) as caught:
+        engine.load(tiny_ref("random", name="broken-one", revision="broken", path=str(folder)))
+    assert caught.value.kind == kind
+    assert "broken-one" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert engine.model is None
+
+
+@pytest.mark.slow
+def test_load_after_a_broken_model_answers_again(
+    engine: Engine, tiny_models: dict[str, Path], tiny_ref: Ref, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_models["random"], tmp_path / "model")
+    edit_config(folder, intermediate_size=256)
+    with pytest.raises(ModelError):
+        engine.load(tiny_ref("random", revision="broken", path=str(folder)))
+    key = engine.load(tiny_ref("good"))
+    assert engine.generate(key, [GenerateRequest(engine.tokenizer.encode(SUMS), 3, [])])[1][0].token_ids
+
+
+@pytest.mark.parametrize("name", ["vllm", "hf", "stub"])
+def test_options_unknown_name_is_a_config_error_naming_the_known(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"'max_lenght' is unknown; known options: .*max_"):
+        make_engine(name, {"max_lenght": 1})
+
+
+def test_options_wrong_value_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="'latency_s' is 'quick'"):
+        make_engine("stub", {"latency_s": "quick"})
+
+
+def stub_answers(options: dict[str, object], model: ModelRef = STUB_MODEL, batch: int = 50) -> list[object]:
+    """Logprobs, greedy flags and texts of 50 questions of each kind, asked `batch` at a time."""
+    engine = make_engine("stub", options)
+    key = engine.load(model)
+    scores = [ScoreRequest([i, 7], [i]) for i in range(50)]
+    texts = [GenerateRequest([i], 100, ["\n\n"]) for i in range(50)]
+    answers: list[object] = []
+    for at in range(0, 50, batch):
+        answers += [(s.logprob, s.greedy) for s in engine.score(key, scores[at : at + batch])[1]]
+    return answers + [g.text for g in engine.generate(key, texts)[1]]
+
+
+def test_stub_rerun_in_other_batches_gives_equal_answers() -> None:
+    assert stub_answers({}) == stub_answers({}, batch=7)
+
+
+def test_stub_other_revision_gives_other_answers() -> None:
+    other = stub_answers({}, ModelRef("m", "m", "revision-2", None))
+    assert sum(a != b for a, b in zip(stub_answers({}), other, strict=True)) > 90
+
+
+def test_stub_text_stops_at_the_stop_string_and_at_max_tokens() -> None:
+    engine = make_engine("stub")
+    key = engine.load(STUB_MODEL)
+    stopped, cut, ended = engine.generate(
+        key, [GenerateRequest([1], 999, ["\n\n"]), GenerateRequest([1], 5, ["\n\n"]), GenerateRequest([1], 999, [])]
+    )[1]
+    assert engine.tokenizer.decode(stopped.token_ids) == stopped.text + "\n\n"
+    assert (stopped.usage.finish_reason, cut.usage.finish_reason) == ("stop", "length")
+    assert (len(cut.token_ids), cut.usage.generated_tokens) == (5, 5)
+    assert ended.token_ids[-1] == engine.tokenizer.eos_token_id
+
+
+def test_stub_latency_and_rate_show_in_the_times() -> None:
+    engine = make_engine("stub", {"latency_s": 0.01, "tokens_per_s": 1000})
+    key = engine.load(STUB_MODEL)
+    usage = engine.score(key, [ScoreRequest([1] * 15, [2] * 4)])[1][0].usage
+    assert usage.scheduled is not None
+    assert usage.first_token is not None
+    assert usage.finished is not None
+    assert usage.first_token - usage.scheduled >= 0.01
+    assert usage.finished - usage.first_token >= 0.02
+
+
+def test_stub_nan_every_spoils_some_scores_the_same_ones_each_time() -> None:
+    spoiled = [math.isnan(answer[0]) for answer in stub_answers({"nan_every": 5}) if isinstance(answer, tuple)]
+    assert 0 < sum(spoiled) < 25
+    assert spoiled == [math.isnan(a[0]) for a in stub_answers({"nan_every": 5}, batch=3) if isinstance(a, tuple)]
+
+
+def test_stub_empty_every_one_gives_only_empty_texts() -> None:
+    assert stub_answers({"empty_every": 1})[50:] == [""] * 50
+
+
+def test_stub_fail_load_raises_for_named_models_only() -> None:
+    engine = make_engine("stub", {"fail_load": {"bad-*": "no_weights"}})
+    with pytest.raises(ModelError) as caught:
+        engine.load(ModelRef("bad-1", "bad-1", "r", None))
+    assert caught.value.kind == "no_weights"
+    assert engine.load(STUB_MODEL) == STUB_MODEL.key
+
+
+def test_stub_fail_after_raises_once_with_a_marker_and_goes_on_after_a_load(tmp_path: Path) -> None:
+    engine = make_engine("stub", {"fail_after": 3, "fault_once": str(tmp_path / "marker")})
+    requests = [ScoreRequest([1], [2])] * 10
+    key = engine.load(STUB_MODEL)
+    with pytest.raises(EngineError, match="after 3 requests"):
+        engine.score(key, requests)
+    assert engine.model is None
+    engine.load(STUB_MODEL)
+    assert len(engine.score(key, requests)[1]) == 10
+
+
+STUB_PROCESS = """
+from collectors.engines import ModelRef, ScoreRequest, make_engine
+engine = make_engine("stub", {options!r})
+key = engine.load(ModelRef("m", "m", "r", None))
+engine.score(key, [ScoreRequest([1], [2])] * 2)
+print("answered", flush=True)
+engine.score(key, [ScoreRequest([1], [2])])
+print("survived", flush=True)
+"""
+
+
+def stub_process(options: dict[str, object]) -> subprocess.Popen[str]:
+    source = STUB_PROCESS.format(options=options)
+    return subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+
+
+def test_stub_crash_after_kills_its_own_process() -> None:
+    with stub_process({"crash_after": 2}) as process:
+        assert process.communicate(timeout=60)[0] == "answered\n"
+    assert process.returncode == -9
+
+
+def test_stub_hang_after_never_answers() -> None:
+    with stub_process({"hang_after": 2}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "answered\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        process.kill()
+
+
+@given(st.text())
+def test_byte_tokenizer_any_text_comes_back(text: str) -> None:
+    tokenizer = ByteTokenizer()
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
