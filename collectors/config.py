@@ -5,21 +5,46 @@ Owns the config's keys, defaults and error messages. Knows nothing of how models
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from schemas.failures import ConfigError
+from schemas.failures import ConfigError, one_line
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 
 
+def _json_only(value: dict[str, Any]) -> dict[str, Any]:
+    """Settings are hashed and stored as JSON: dates, NaN and cycles, all of which YAML can write, are refused."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"holds what JSON cannot: {error}") from None
+    return value
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_json_only)]
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # strict: `limit: true` is no 1 and `system_prompt: 5` no text
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Prompting(_Strict):
@@ -27,14 +52,21 @@ class Prompting(_Strict):
 
     #: Few-shot examples; null: the task's own number. A task that fixes 0 keeps 0, as in lm-eval.
     num_fewshot: int | None = Field(None, ge=0, le=1000)
-    fewshot_seed: int = 1234
+    fewshot_seed: int = Field(1234, ge=0, lt=2**31)
     #: true: the model's chat template; a name: that one of several.
     chat_template: bool | str = False
     #: Few-shot examples as chat turns; only with a chat template. lm-eval's default.
     fewshot_as_multiturn: bool = True
     system_prompt: str | None = None
     #: Generation settings laid over the task's own (temperature, top_p, max_gen_toks, until, …).
-    decoding: dict[str, Any] = {}
+    decoding: Settings = {}
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _switch_or_name(cls, value: Any) -> Any:
+        if isinstance(value, bool) or (isinstance(value, str) and value not in ("", "true", "false")):
+            return value
+        raise ValueError(f"should be true, false or the name of a template (got {reprlib.repr(value)})")
 
 
 class TaskSpec(Prompting):
@@ -59,12 +91,12 @@ class ModelSpec(_Strict):
     quantization: str | None = None
     trust_remote_code: bool = False
     #: Engine options of this model, laid over the run's.
-    engine: dict[str, Any] = {}
+    engine: Settings = {}
 
     @field_validator("source")
     @classmethod
     def _expand(cls, value: str) -> str:
-        return os.path.expandvars(value)
+        return _expand(value)
 
     @property
     def label(self) -> str:
@@ -75,7 +107,7 @@ class ModelSpec(_Strict):
 class EngineSpec(_Strict):
     name: Literal["vllm", "hf", "stub"] = "vllm"
     #: Options of the engine's constructor, such as max_model_len.
-    options: dict[str, Any] = {}
+    options: Settings = {}
 
 
 class FleetSpec(_Strict):
@@ -123,7 +155,7 @@ class RunConfig(Prompting):
     def _no_duplicates(self) -> RunConfig:
         seen: dict[Any, str] = {}
         for model in self.models:
-            key = (model.label, model.dtype, model.quantization)
+            key = (model.label, model.dtype or self.dtype, model.quantization)
             if key in seen:
                 raise ValueError(
                     f"models: the name {model.label!r} stands for both {seen[key]!r} and {model.source!r}; "
@@ -135,7 +167,7 @@ class RunConfig(Prompting):
     @field_validator("lake", "datasets")
     @classmethod
     def _expand(cls, value: str | None) -> str | None:
-        return os.path.expandvars(value) if value else value
+        return None if value is None else _expand(value)
 
     def task_specs(self) -> list[TaskSpec]:
         """The tasks with every unset prompting key and limit filled in from the run."""
@@ -144,6 +176,16 @@ class RunConfig(Prompting):
             task.model_copy(update={k: v for k, v in shared.items() if k not in task.model_fields_set})
             for task in self.tasks
         ]
+
+
+def _expand(value: str) -> str:
+    """`value` with $NAME and ${NAME} from the environment. A name that is not set would become a folder's name."""
+    for plain, braced in re.findall(r"\$(?:(\w+)|\{([^}]*)\})", value):
+        if (name := plain or braced) not in os.environ:
+            raise ValueError(f"the environment variable {name} is not set")
+    if not (expanded := os.path.expandvars(value).strip()):
+        raise ValueError("is empty")
+    return expanded
 
 
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -157,8 +199,8 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig
         raise ConfigError(f"cannot read the config {path}: {error}") from error
     try:
         data = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # yaml's constructors raise whatever Python does: ValueError for the date 2024-13-01
+        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: the config must be a mapping with models: and tasks:")
     try:
@@ -168,20 +210,26 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not silently the last one."""
+    """YAML in which a key given twice is an error, not silently the last one. Merged keys (<<) may be overridden."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} is given twice, near line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.YAMLError(f"key {key.value!r} is given twice, near line {key.start_mark.line + 1}")
+            seen.add(name)
+        return node
 
 
 def _explain(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    """One line: the key and what is wrong with it."""
+    place = ".".join(str(part) if str(part).isprintable() else repr(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key"
+    if error["type"] == "missing":
+        return f"{place}: this key is missing"
     if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {str(error['input'])[:80]!r})"
+        return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {reprlib.repr(error['input'])})"
