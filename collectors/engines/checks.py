@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,29 +115,46 @@ def _check_weights(model: ModelRef, folder: Path) -> None:
             raise ModelError(f"model {model.name!r}: {file} is damaged: {problem}")
 
 
-def check_shapes(model: ModelRef, folder: Path) -> None:
-    """Raises ModelError where config.json and the weights disagree on a matrix's shape, as transformers would.
+def check_tensors(model: ModelRef, folder: Path) -> None:
+    """Raises ModelError where the weights lack a tensor that config.json asks for, or hold a matrix of another shape.
 
-    For engines that cut weights into parts: vLLM takes the first rows of a larger matrix without a word. Quantized
-    weights, a model's own code and classes that transformers lacks are left to the engine.
+    vLLM says nothing about either: it takes the first rows of a larger matrix and leaves a missing one as the memory
+    was. Quantized weights, a model's own code and classes that transformers lacks are left to the engine.
     """
+    held = {name: tensor["shape"] for file in folder.glob("*.safetensors") for name, tensor in _header(file).items()}
+    asked = _parameter_shapes(model, folder)
+    # Names differ between a file and transformers' class where weights are merged on loading. A parameter is missing
+    # when the files know its kind (the name without layer numbers), or know no name that the class does not.
+    kinds = {_kind(name) for name in held}
+    exact = held.keys() <= asked.keys()
+    for name, shape in asked.items() if held else ():
+        if name not in held and (exact or _kind(name) in kinds):
+            raise ModelError(f"model {model.name!r}: the weights lack {name}")
+        if len(shape) == 2 and held.get(name, shape) != shape:
+            shapes = f"{held[name]} in the weights but {shape} by config.json"
+            raise ModelError(f"model {model.name!r}: {name} has the shape {shapes}")
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "*", name)
+
+
+def _parameter_shapes(model: ModelRef, folder: Path) -> dict[str, list[int]]:
+    """Name -> shape of each parameter of transformers' class for config.json, tied ones once; {} if it cannot tell."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if model.trust_remote_code or "quantization_config" in _read_json(model, folder / "config.json"):
-        return
+        return {}
     try:
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     except Exception as error:
-        logger.info("model %s: shapes not checked: %s", model.name, one_line(error))
-        return
-    expected = {name: list(weight.shape) for name, weight in empty.state_dict().items() if weight.ndim == 2}
-    for file in folder.glob("*.safetensors"):
-        for name, tensor in _header(file).items():
-            if name in expected and tensor["shape"] != expected[name]:
-                shapes = f"{tensor['shape']} in {file.name} but {expected[name]} by config.json"
-                raise ModelError(f"model {model.name!r}: {name} has the shape {shapes}")
+        logger.info("model %s: tensors not checked: %s", model.name, one_line(error))
+        return {}
+    optional = [re.compile(pattern) for pattern in empty._keys_to_ignore_on_load_missing or ()]
+    parameters = {name: list(parameter.shape) for name, parameter in empty.named_parameters()}
+    return {name: shape for name, shape in parameters.items() if not any(p.search(name) for p in optional)}
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
-from collectors.engines.checks import EngineOptions, check_folder, load_error, read_options
+from collectors.engines.checks import EngineOptions, check_folder, check_tensors, load_error, read_options
 from schemas.failures import ConfigError, EngineError, RouterlakeError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class HfEngine:
         if model.quantization:
             raise ConfigError(f"model {model.name!r}: engine 'hf' cannot quantize; remove quantization")
         folder = str(check_folder(model, _supported))
+        check_tensors(model, Path(folder))
         try:
             self._model, self.tokenizer = _start(model, folder, options.device)
         except Exception as error:

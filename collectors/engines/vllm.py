@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
-from collectors.engines.checks import EngineOptions, check_folder, check_shapes, load_error, read_options
+from collectors.engines.checks import EngineOptions, check_folder, check_tensors, load_error, read_options
 from schemas.failures import EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class VllmEngine:
         started = time.monotonic()
         on_cpu = _prepare()
         folder = str(check_folder(model, _supported))
-        check_shapes(model, Path(folder))
+        check_tensors(model, Path(folder))
         self.tokenizer = _load_tokenizer(model, folder)
         # A start runs the collector nine times, 0.5 s each with all the libraries' objects: 4.1 of 5.4 s.
         gc.freeze()

@@ -244,6 +244,14 @@ def cut_weights(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
+def drop_tensor(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def two_shards(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -263,8 +271,9 @@ BROKEN = {
     "other shapes": (
         lambda folder: edit_config(folder, intermediate_size=256),
         "bad_model",
-        "(shape|cannot be loaded)",
+        "has the shape",
     ),
+    "missing tensor": (drop_tensor, "bad_model", "lack model.layers.1.mlp.down_proj.weight"),
     "no folder": (shutil.rmtree, "not_found", "does not exist"),
 }
 
