@@ -21,7 +21,7 @@ from typing import Any
 import fsspec
 from filelock import FileLock
 
-from collectors.config import ModelSpec
+from collectors.config import ModelSpec, is_folder
 from collectors.engines import ModelRef
 from schemas.failures import ModelError, one_line
 from schemas.identity import digest, safe_name
@@ -29,7 +29,6 @@ from schemas.identity import digest, safe_name
 _WEIGHTS = (".safetensors", ".bin")
 #: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
 _SUFFIXES = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
-_HUB_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 _COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
@@ -61,12 +60,6 @@ def resolve(spec: ModelSpec, dtype: str) -> ModelRef:
         trust_remote_code=spec.trust_remote_code,
         options=dict(spec.engine),
     )
-
-
-def is_folder(source: str) -> bool:
-    """Whether `source` means a local folder: it is one, or it is written like a path."""
-    expanded = os.path.expanduser(source)
-    return os.path.isdir(expanded) or source[0] in "./~\\" or not _HUB_REPO.match(source)
 
 
 def fetch(model: ModelRef) -> ModelRef:

@@ -61,6 +61,8 @@ class ShardReport:
     #: Requests in flight, on average over the time that any was.
     concurrency: float | None
     host: str
+    #: Name of the GPU that answered; None on CPUs.
+    gpu: str | None
     engine: str
     #: False: another worker had committed the shard first, and this one's records were dropped.
     committed: bool
@@ -158,6 +160,7 @@ class Collector:
             tokens_per_second=tokens / engine if engine > 0 else None,
             concurrency=_concurrency(timed),
             host=platform.node(),
+            gpu=self.engine.gpu,
             engine=self.engine_name,
             committed=committed,
         )

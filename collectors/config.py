@@ -27,6 +27,7 @@ from pydantic import (
 from schemas.failures import ConfigError, one_line
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+_HUB_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 
 
@@ -100,8 +101,14 @@ class ModelSpec(_Strict):
 
     @property
     def label(self) -> str:
-        is_path = "://" in self.source or self.source.count("/") != 1 or os.path.isdir(self.source)
+        is_path = "://" in self.source or is_folder(self.source)
         return self.name or (self.source.rstrip("/").rsplit("/", 1)[-1] if is_path else self.source)
+
+
+def is_folder(source: str) -> bool:
+    """Whether `source` means a local folder: it is one, or it is written like a path."""
+    expanded = os.path.expanduser(source)
+    return os.path.isdir(expanded) or source[0] in "./~\\" or not _HUB_REPO.match(source)
 
 
 class EngineSpec(_Strict):
@@ -213,7 +220,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key given twice is an error, not silently the last one. Merged keys (<<) may be overridden."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             name = (key.tag, str(key.value))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from schemas.records import SCHEMA_VERSION, TABLES
 
 _VERSION_KEY = b"routerlake_schema_version"
 
+#: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
+_CONFLICT_TRIES = 8
+
 
 class Lake:
     """One lake at a root URI: a folder, or any fsspec URI whose store honours exclusive creation.
@@ -34,8 +39,10 @@ class Lake:
     """
 
     def __init__(self, uri: str) -> None:
+        if re.match(r"\w+://[^/]*@", uri):
+            raise ConfigError("the lake's URI holds a user or password: give credentials by the environment instead")
         try:
-            self._fs, root = fsspec.core.url_to_fs(uri, **({"use_listings_cache": False} if "s3" in uri[:4] else {}))
+            self._fs, root = fsspec.core.url_to_fs(uri, **({"use_listings_cache": False} if "://" in uri else {}))
         except (ValueError, ImportError, OSError) as error:
             raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
         self.local = isinstance(self._fs, LocalFileSystem)
@@ -64,14 +71,16 @@ class Lake:
         return self
 
     def _read_version(self) -> int | None:
+        name = "shards/schema.parquet"
+        with self._doing("read"):
+            try:
+                data = self._fs.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
         try:
-            data = self._fs.cat_file(self._path("shards/schema.parquet"))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageError(f"cannot read the lake at {self.uri}: {one_line(error)}") from error
-        metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
-        return int(metadata.get(_VERSION_KEY, b"0"))
+            return int((pq.read_schema(io.BytesIO(data)).metadata or {}).get(_VERSION_KEY, b"0"))
+        except (ValueError, OSError) as error:
+            raise StorageError(f"{name} in {self.uri} is damaged: {one_line(error)}") from error
 
     def _check_version(self) -> None:
         version = self._read_version()
@@ -84,12 +93,11 @@ class Lake:
     def _probe(self) -> None:
         """Creates one object twice: a store that accepts the second would lose commits, so it is refused."""
         name = f"probe-{secrets.token_hex(8)}"
-        first, second = self.create(name, b"1"), self.create(name, b"2")
-        try:
+        self.create(name, b"1")
+        second, kept = self.create(name, b"2"), self.has(name)
+        with self._doing("delete a probe object in"):
             self._fs.rm_file(self._path(name))
-        except OSError as error:
-            raise StorageError(f"cannot delete a probe object in {self.uri}: {one_line(error)}") from error
-        if not first or second:
+        if second or not kept:
             raise StorageError(f"the store at {self.uri} ignores exclusive creation: commits would be lost")
 
     # ---- objects
@@ -97,19 +105,32 @@ class Lake:
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        """Turns what a store's client raises into one line. Clients have error types of their own, not only OSError."""
+        try:
+            yield
+        except Exception as error:
+            raise StorageError(f"cannot {what} the lake at {self.uri}: {one_line(error)}") from error
+
     def create(self, name: str, data: bytes) -> bool:
         """Creates the object whole; False when it is there already (the first writer won)."""
-        try:
+        with self._doing(f"write {name} to"):
             if self.local:
                 return _create_file(Path(self._path(name)), data)
-            self._fs.pipe_file(self._path(name), data, mode="create")
-            return True
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _is_conflict(error):
-                return False
-            raise StorageError(f"cannot write {name} to {self.uri}: {one_line(error)}") from error
+            for _ in range(_CONFLICT_TRIES):
+                try:
+                    self._fs.pipe_file(self._path(name), data, mode="create")
+                    return True
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    status = _http_status(error)
+                    if status == 412:
+                        return False
+                    if status != 409:
+                        raise
+            raise OSError("other writers of the same object kept it busy")
 
     def create_table(self, name: str, table: pa.Table, facts: dict[str, Any] | None = None) -> bool:
         """Creates a Parquet object; `facts` go as JSON into its metadata, one key each. False when it is there."""
@@ -128,20 +149,20 @@ class Lake:
         return self.create(name, sink.getvalue())
 
     def has(self, name: str) -> bool:
-        try:
+        with self._doing("read"):
             return bool(self._fs.exists(self._path(name)))
-        except OSError as error:
-            raise StorageError(f"cannot read the lake at {self.uri}: {one_line(error)}") from error
 
     def names(self, folder: str) -> list[str]:
         """Names below `folder`, relative to the root, in byte order (stores differ in theirs)."""
-        try:
-            paths: Iterable[str] = self._fs.find(self._path(folder))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StorageError(f"cannot list {folder} in {self.uri}: {one_line(error)}") from error
-        return sorted(path[len(self.root) + 1 :] for path in paths if not path.endswith(".tmp"))
+        with self._doing(f"list {folder} in"):
+            if self.local:
+                names = _walk(self.root, folder)
+            else:
+                try:
+                    names = [path[len(self.root) + 1 :] for path in self._fs.find(self._path(folder))]
+                except FileNotFoundError:
+                    names = []
+        return sorted((name for name in names if not name.endswith(".tmp")), key=os.fsencode)
 
     # ---- shards
 
@@ -158,10 +179,27 @@ class Lake:
         return dict(shards)
 
 
+def _walk(root: str, folder: str) -> list[str]:
+    """Files below root/folder, relative to `root`; none without the folder. Raises OSError for what cannot be listed.
+
+    fsspec's find() leaves out, silently, folders that it may not read: their shards would be collected again.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    walked = os.walk(os.path.join(root, folder), onerror=refuse, followlinks=True)
+    return [os.path.relpath(os.path.join(place, file), root) for place, _, files in walked for file in files]
+
+
 def _create_file(path: Path, data: bytes) -> bool:
     """Temporary file, fsync, hard link: link() is atomic and fails when the name is taken, also over NFS."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # not to be taken for an object that is there already
+        raise NotADirectoryError(f"{path.parent} is a file") from error
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -181,9 +219,13 @@ def _create_file(path: Path, data: bytes) -> bool:
         temporary.unlink(missing_ok=True)
 
 
-def _is_conflict(error: OSError) -> bool:
-    """s3fs reports a failed If-None-Match as OSError(EINVAL) that carries the store's 412."""
-    return "PreconditionFailed" in str(error) or "412" in str(error) or "pre-conditions" in str(error)
+def _http_status(error: BaseException) -> int | None:
+    """The store's HTTP status behind `error`; None for another kind of error.
+
+    s3fs reports a failed If-None-Match (412) as OSError(EINVAL), like other faults: the cause alone tells them apart.
+    """
+    response = getattr(error.__cause__, "response", None)
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
 
 
 def missing_ranges(done: Iterable[ShardName], generation: int, items: int) -> list[tuple[int, int]]:

@@ -112,6 +112,8 @@ class Engine(Protocol):
     max_length: int
     #: Longest window of a rolling log-likelihood, tokens (lm-eval's backends differ).
     rolling_length: int
+    #: Name of the GPU that answers; None on CPUs and before the first load.
+    gpu: str | None
 
     def load(self, model: ModelRef) -> str:
         """Loads `model` unless it is loaded already; returns the key of the model that now answers."""

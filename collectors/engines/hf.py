@@ -53,9 +53,12 @@ class HfEngine:
         self.tokenizer: Tokenizer
         self.max_length = 0
         self.rolling_length = 0
+        self.gpu: str | None = None
 
     def load(self, model: ModelRef) -> str:
         """Raises ModelError for a model that cannot answer, ConfigError for a quantization."""
+        import torch
+
         options = read_options("hf", HfOptions, self._given, model)
         if self.model and self.model.key == model.key and self._options == options:
             return model.key
@@ -70,6 +73,8 @@ class HfEngine:
             raise load_error(model, error) from error
         own = _context(self._model.config, self.tokenizer)
         self.max_length = self.rolling_length = min(options.max_model_len or own, own)
+        device = self._model.device
+        self.gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         self._options, self.model = options, model
         logger.info("model %s: loaded, context of %d tokens", model.name, self.max_length)
         return model.key

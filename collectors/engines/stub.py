@@ -84,6 +84,7 @@ class StubEngine:
         self.model: ModelRef | None = None
         self.tokenizer: Tokenizer = ByteTokenizer()
         self.max_length = self.rolling_length = self._options.max_length
+        self.gpu: str | None = None
 
     def load(self, model: ModelRef) -> str:
         """Raises ModelError for a model that `fail_load` names."""

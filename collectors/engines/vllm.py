@@ -72,6 +72,7 @@ class VllmEngine:
         self.tokenizer: Tokenizer
         self.max_length = 0
         self.rolling_length = 0
+        self.gpu: str | None = None
 
     def load(self, model: ModelRef) -> str:
         """Raises ModelError for a model that cannot answer, EngineError when memory runs out."""
@@ -97,6 +98,7 @@ class VllmEngine:
         self.max_length = self._llm.llm_engine.model_config.max_model_len
         # One token of context and one that vLLM always generates (lm-eval's vLLM backend).
         self.rolling_length = self.max_length - 2
+        self.gpu = None if on_cpu else _gpu_name()
         seconds = time.monotonic() - started
         logger.info("model %s: loaded in %.1f s, context of %d tokens", model.name, seconds, self.max_length)
         return model.key
@@ -171,6 +173,12 @@ def _prepare() -> bool:
         torch._dynamo.config.disable = os.environ["TORCHDYNAMO_DISABLE"] == "1"
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return on_cpu
+
+
+def _gpu_name() -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name())
 
 
 def _supported(config: dict[str, Any]) -> bool:
