@@ -30,7 +30,7 @@ from lm_eval.tasks import TaskManager
 
 from collectors.catalog import cache_dir
 from collectors.config import TaskSpec
-from schemas.failures import ConfigError, TaskError, one_line
+from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import digest
 from schemas.records import ITEM
 
@@ -239,7 +239,16 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> list[BoundTask]:
         loaded = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
     except _MissingName:  # a group with members in other folders
         loaded = _load(_manager(tuple(include), True), spec.task)
-    return [BoundTask(task, spec.model_copy(update={"task": name})) for name, task in loaded.items()]
+    return [_bind(task, spec.model_copy(update={"task": name})) for name, task in loaded.items()]
+
+
+def _bind(task: Any, spec: TaskSpec) -> BoundTask:
+    try:
+        return BoundTask(task, spec)
+    except RouterlakeError:
+        raise
+    except Exception as error:  # a task's documents, metrics and settings come from its own code
+        raise TaskError(f"task {spec.task} cannot be read: {one_line(error)}") from error
 
 
 def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) -> BoundTask:

@@ -67,11 +67,13 @@ def cluster(own_home: Path) -> Iterator[Cluster]:
     options = {"port": port, "dashboard-port": dashboard, "num-cpus": 4, "object-store-memory": 100 * 2**20}
     options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": own_home / "cluster"}
     command = [BIN / "ray", "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
-    with open(own_home / "cluster.log", "wb") as log:
-        head = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    log = own_home / "cluster.log"
+    with open(log, "wb") as output:
+        head = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until("the cluster answers", lambda: _listens(dashboard) or head.poll() is not None)
-        assert head.poll() is None, (own_home / "cluster.log").read_text()
+        wait_until("the cluster starts", lambda: "block forever" in log.read_text() or head.poll() is not None)
+        assert head.poll() is None, log.read_text()
+        wait_until("the dashboard listens", lambda: _listens(dashboard))
         yield Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", head.pid)
     finally:
         started = tree(head.pid)

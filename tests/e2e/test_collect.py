@@ -54,6 +54,15 @@ def everything(items: int, models: tuple[str, ...] = ("stub/alpha", "stub/beta")
     return {(model, task): items for model in models for task in (CHOICE, TEXT)}
 
 
+def own_tasks(folder: Path) -> Path:
+    """The tests' own lm-eval tasks, and `no_items`, whose filter leaves nothing of its data set."""
+    write_tasks(folder)
+    (folder / "nothing.py").write_text("def nothing(docs):\n    return docs.select([])\n", encoding="utf-8")
+    text = "include: mini_choice.yaml\ntask: no_items\nprocess_docs: !function nothing.nothing\n"
+    (folder / "no_items.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
 def files(folder: Path) -> list[str]:
     return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
 
@@ -154,11 +163,11 @@ def test_collect_with_a_changed_setting_plans_other_cells(tmp_path: Path, collec
 
 @pytest.mark.slow
 def test_collect_with_bad_models_and_tasks_among_good_ones_collects_the_good(tmp_path: Path, collect: Collect) -> None:
-    own = write_tasks(tmp_path / "tasks")
+    own = own_tasks(tmp_path / "tasks")
     path, lake = config(
         tmp_path,
         models=["stub/alpha", "stub/gated", "stub/beta"],
-        tasks=[CHOICE, "mini_empty", "mini_group"],
+        tasks=[CHOICE, "no_items", "mini_group"],
         include_tasks=[str(own)],
         engine={"name": "stub", "options": {"fail_load": {"*/gated": "gated"}}},
         limit=6,
@@ -170,12 +179,12 @@ def test_collect_with_bad_models_and_tasks_among_good_ones_collects_the_good(tmp
     assert sum(1 for line in run.out.splitlines() if line.startswith("failed: stub/gated on ")) == len(tasks)
     found = runs.failures(lake)
     assert [(row["kind"], row["model"], row["task"]) for row in found] == [
-        ("empty_task", None, "mini_empty"),
+        ("empty_task", None, "no_items"),
         *(("gated", "stub/gated", task) for task in sorted(tasks)),
     ]
-    assert "mini_empty" in found[0]["message"]
+    assert "no_items" in found[0]["message"]
     assert "was told not to load" in found[1]["message"]
-    assert "cannot be planned: mini_empty" in run.out
+    assert "cannot be planned: no_items" in run.out
 
 
 # ---- what is refused or only planned
@@ -196,10 +205,9 @@ def test_collect_dry_run_shows_the_plan_and_writes_nothing(tmp_path: Path, plan:
 
 @pytest.mark.slow
 def test_collect_with_nothing_but_bad_tasks_says_so_and_fails(tmp_path: Path, plan: Collect) -> None:
-    own = write_tasks(tmp_path / "tasks")
-    run = plan(config(tmp_path, tasks=["mini_empty"], include_tasks=[str(own)]))
+    run = plan(config(tmp_path, tasks=["no_items"], include_tasks=[str(own_tasks(tmp_path / "tasks"))]))
     assert run.code == 1
-    assert "already" not in run.out.split("to collect:")[1].partition("\n")[2]
+    assert "nothing to collect: no cell could be planned" in run.out
     assert [row["kind"] for row in runs.failures(tmp_path / "lake")] == ["empty_task"]
 
 
