@@ -297,18 +297,29 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
 
 
 def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    """What failed, a row per kind and model; cells that a later run completed are left out."""
     rows = fetch(
         con,
-        "SELECT level, kind, model, task, count(*) AS times, max(message) AS message FROM failures "
-        f"GROUP BY ALL ORDER BY level, times DESC, kind, model, task LIMIT {MOST_CELLS}",
+        """
+        SELECT level, kind, model,
+            CASE WHEN count(DISTINCT task) > 1 THEN count(DISTINCT task) || ' tasks' ELSE max(task) END AS task,
+            count(*) AS times, max(message) AS message
+        FROM failures
+        WHERE level = 'item' OR cell_id IS NULL
+            OR cell_id NOT IN (SELECT cell_id FROM coverage WHERE missing = 0)
+        GROUP BY level, kind, model
+        ORDER BY level DESC, times DESC, kind, model
+        """,
     )
     if not rows:
         return
     console.print("\nfailures")
     table = _table("<level", "<kind", "<model", "<task", "times", "<message")
-    for row in rows:
+    for row in rows[:MOST_CELLS]:
         table.add_row(*(str(row[name] if row[name] is not None else "") for name in row))
     console.print(table)
+    if len(rows) > MOST_CELLS:
+        console.print(f"and {len(rows) - MOST_CELLS} more: --sql 'FROM failures'")
 
 
 # ---- small helpers

@@ -282,7 +282,7 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
         raise
     except KeyError as error:
         raise _MissingName(f"task {name} cannot be loaded: {one_line(error)}") from error
-    except IndexError as error:  # lm-eval renders the first document while loading
+    except (IndexError, StopIteration) as error:  # from the first document, and from a JSON file without a line
         raise TaskError(f"task {name}: its data set has no items", kind="empty_task") from error
     except (datasets.exceptions.DatasetsError, ConnectionError, FileNotFoundError) as error:
         raise TaskError(f"task {name}: its data cannot be read: {one_line(error)}", kind="no_data") from error
