@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -291,7 +292,9 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     folder = None
-    if address is None:
+    if address:
+        _check_address(address)
+    else:
         folder = tempfile.mkdtemp(prefix="routerlake-")
         settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     ray.init(address=address or "local", **settings)
@@ -301,6 +304,17 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[None]:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_address(address: str) -> None:
+    """Raises ConfigError where nothing listens at host:port: ray.init() would try for many minutes, past SIGTERM."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=30).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster at {address} (fleet.address or RAY_ADDRESS): {one_line(error)}") from error
 
 
 def placement(spec: FleetSpec, models: int) -> tuple[int, dict[str, float]]:
@@ -320,7 +334,7 @@ def placement(spec: FleetSpec, models: int) -> tuple[int, dict[str, float]]:
 
 
 def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
-    """Collects what `plan` left open on a Ray cluster. Raises StorageError, or ConnectionError without a cluster."""
+    """Collects what `plan` left open on a Ray cluster. Raises StorageError, or ConfigError without a cluster."""
     config = plan.config
     worker = WorkerSpec(
         run_id=plan.run_id,
