@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -44,11 +45,14 @@ def ours(models: list[Path], limit: int, lake: Path) -> pa.Table:
 
 def theirs(backend: str, model: Path, limit: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Stock lm-eval's rows by task, from a process of its own."""
-    out = folder / f"{backend}-{model.name}.json"
+    out = folder / f"{backend}-{model.name}-{limit}.json"
+    if out.exists():
+        kept: dict[str, list[dict[str, Any]]] = json.loads(out.read_text(encoding="utf-8"))
+        return kept
     data = folder / "datasets"
     if not data.exists():
         subprocess.run(["cp", "-r", str(ROOT / "pipelines/configs/demo_data"), str(data)], check=True)
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(data), "TQDM_DISABLE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(data)}
     command = [sys.executable, str(ROOT / "tests/benchmarks/stock.py"), backend, str(model), "float32", str(limit)]
     log = out.with_suffix(".log")
     with open(log, "w") as stream:
@@ -69,10 +73,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=25, help="items per task (default 25)")
     parser.add_argument("--backends", nargs="+", default=["hf", "vllm"], choices=["hf", "vllm"])
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps the lake and lm-eval's rows, to go on after a stop"
+    )
     args = parser.parse_args()
     models = sorted(path for path in MODELS.iterdir() if (path / "config.json").exists())
     good = True
-    with tempfile.TemporaryDirectory() as scratch:
+    with contextlib.nullcontext(args.work) if args.work else tempfile.TemporaryDirectory() as scratch:
+        Path(scratch).mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         records = ours(models, args.limit, Path(scratch) / "lake")
         print(f"ours: {records.num_rows} records in {time.monotonic() - started:.0f} s", flush=True)

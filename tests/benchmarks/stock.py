@@ -29,7 +29,8 @@ def backend(name: str, folder: str, dtype: str) -> Any:
     os.environ |= ENVIRONMENT | CPU_ENVIRONMENT
     from lm_eval.models.vllm_causallms import VLLM
 
-    return VLLM(pretrained=folder, dtype=dtype, max_model_len=2048, enforce_eager=True, kv_cache_memory_bytes=2**29)
+    settings = {"max_model_len": 2048, "enforce_eager": True, "kv_cache_memory_bytes": 2**29}
+    return VLLM(pretrained=folder, dtype=dtype, batch_size=4096, **settings)
 
 
 def main(name: str, folder: str, dtype: str, limit: str, out: str, *tasks: str) -> None:

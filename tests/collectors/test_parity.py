@@ -86,7 +86,8 @@ def stock_vllm_samples(
         from lm_eval.models.vllm_causallms import VLLM
 
         settings = {"dtype": "float32", "max_model_len": 2048, "enforce_eager": True, "kv_cache_memory_bytes": 2**28}
-        lm = VLLM(pretrained=str(tiny_models["good"]), **settings)
+        # A batch size, because vLLM 0.32 divides by zero under "auto" where tqdm is switched off.
+        lm = VLLM(pretrained=str(tiny_models["good"]), batch_size=4096, **settings)
         samples = evaluate(lm, tasks)
         lm.model.llm_engine.engine_core.shutdown()
         _clean_up()  # vLLM's distributed state belongs to the process: two engines cannot live in it
