@@ -42,7 +42,10 @@ class Lake:
         if re.match(r"\w+://[^/]*@", uri):
             raise ConfigError("the lake's URI holds a user or password: give credentials by the environment instead")
         try:
-            self._fs, root = fsspec.core.url_to_fs(uri, **({"use_listings_cache": False} if "://" in uri else {}))
+            if "://" in uri:
+                self._fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            else:  # not url_to_fs: it takes "a::b" for a chain of stores
+                self._fs, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
         except (ValueError, ImportError, OSError) as error:
             raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
         self.local = isinstance(self._fs, LocalFileSystem)
@@ -162,7 +165,7 @@ class Lake:
                     names = [path[len(self.root) + 1 :] for path in self._fs.find(self._path(folder))]
                 except FileNotFoundError:
                     names = []
-        return sorted((name for name in names if not name.endswith(".tmp")), key=os.fsencode)
+        return sorted(name for name in names if not name.endswith(".tmp"))
 
     # ---- shards
 

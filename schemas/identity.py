@@ -18,7 +18,9 @@ from typing import Any
 #: Most items in one shard: 100,000 cells must not become a million objects.
 MAX_SHARD_ITEMS = 4096
 
-_SHARD = re.compile(r"(?P<cell>[0-9a-f]{16})-g(?P<generation>\d+)-(?P<first>\d{7})-(?P<last>\d{7})\.parquet$")
+_SHARD = re.compile(
+    r"(?:.*/)?(?P<cell>[0-9a-f]{16})-g(?P<generation>[0-9]+)-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet", re.DOTALL
+)
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -66,5 +68,5 @@ class ShardName:
     @classmethod
     def parse(cls, path: str) -> ShardName | None:
         """The shard that `path` names, or None when it names none (schema files, temporary files)."""
-        match = _SHARD.search(path)
+        match = _SHARD.fullmatch(path)
         return cls(match["cell"], int(match["generation"]), int(match["first"]), int(match["last"])) if match else None
