@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=25, help="items per task (default 25)")
     parser.add_argument("--backends", nargs="+", default=["hf", "vllm"], choices=["hf", "vllm"])
     parser.add_argument(
-        "--work", type=Path, help="folder that keeps the lake and lm-eval's rows, to go on after a stop"
+        "--work", type=Path, help="folder that keeps what was made, to go on after a stop"
     )
     args = parser.parse_args()
     models = sorted(path for path in MODELS.iterdir() if (path / "config.json").exists())
