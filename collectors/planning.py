@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from collectors.catalog import resolve
 from collectors.cell import Cell
-from collectors.config import RunConfig, TaskSpec
+from collectors.config import ModelSpec, RunConfig, TaskSpec
 from collectors.engines import ModelRef, make_engine
 from collectors.harness.tasks import BoundTask, check_names, load_tasks
 from collectors.lake import Lake, missing_ranges
@@ -121,21 +121,25 @@ def make_plan(config: RunConfig, lake: Lake, *, force: bool = False) -> Plan:
 
 
 def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
-    models = []
+    models: dict[tuple[str, str], ModelRef] = {}
     for spec in config.models:
         make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # checks the options, loads nothing
-        if config.engine.name == "stub":
-            dtype = spec.dtype or config.dtype
-            models.append(
-                ModelRef(spec.label, spec.source, f"stub-{digest(spec.source)}", None, dtype, options=spec.engine)
-            )
-            continue
         try:
-            models.append(resolve(spec, config.dtype))
+            model = _resolve_model(config, spec)
         except ModelError as error:
             logger.error("model %s: %s", spec.label, one_line(error))
             plan.failures.append(failure_row(plan.run_id, error, model=spec.label))
-    return models
+            continue
+        if models.setdefault((model.name, model.key), model) is not model:  # "auto" beside the dtype that it means
+            raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
+    return list(models.values())
+
+
+def _resolve_model(config: RunConfig, spec: ModelSpec) -> ModelRef:
+    if config.engine.name != "stub":
+        return resolve(spec, config.dtype)
+    dtype = spec.dtype or config.dtype
+    return ModelRef(spec.label, spec.source, f"stub-{digest(spec.source)}", None, dtype, options=spec.engine)
 
 
 def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:

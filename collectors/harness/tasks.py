@@ -84,7 +84,7 @@ class BoundTask:
         self.task = task
         self.spec = spec
         self.name: str = task.task_name
-        task_digest = digest(_plain(task.dump_config()))  # before the settings below change it
+        task_digest = digest(_settings(task))  # before the settings below change it
         self._apply(spec)
         self.docs: list[Any] = list(task.eval_docs)
         if not self.docs:
@@ -303,6 +303,16 @@ def _hub_switch() -> Iterator[None]:
         yield
     finally:
         hub.HF_HUB_OFFLINE = before
+
+
+def _settings(task: Any) -> dict[str, Any]:
+    """The task's resolved config without what only says where this machine keeps its files (lm-eval 0.4.13 notes the
+    path of the YAML file in it): what a local data file holds is in the digests of items and few-shot examples."""
+    config: dict[str, Any] = _plain(task.dump_config())
+    for key, places in (("metadata", ("config_source",)), ("dataset_kwargs", ("data_files", "data_dir"))):
+        if isinstance(config.get(key), dict):
+            config[key] = {k: v for k, v in config[key].items() if k not in places}
+    return config
 
 
 def _plain(value: Any) -> Any:

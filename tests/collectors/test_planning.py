@@ -1,0 +1,352 @@
+"""What a plan holds: cells whose identity is what decides an answer and nothing else, and what is left to collect."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from collectors.config import RunConfig
+from collectors.lake import Lake
+from collectors.planning import Plan, make_plan, write_failure
+from schemas.failures import ConfigError
+from schemas.identity import ShardName
+from schemas.records import FAILURE, ITEM, RUN_CELL
+from tests.mini_tasks import GROUP, ITEMS, TASKS, write_tasks
+
+ROOT = Path(__file__).parent.parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "cells.json"
+TASK = "mini_generate"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Data sets in a folder of these tests; the index of lm-eval's tasks, seconds to make, stays between sessions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        patch.setenv("ROUTERLAKE_CACHE", str(ROOT / ".cache" / "routerlake"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+def write_model(folder: Path, weights: bytes = b"weights") -> Path:
+    """A folder that identity can be read from; no engine could load it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llama", "dtype": "float32"}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def configured(folder: Path, model: Path | str, /, **changes: Any) -> RunConfig:
+    keys: dict[str, Any] = {
+        "models": [str(model)],
+        "tasks": [TASK],
+        "include_tasks": [str(folder)],
+        "engine": {"name": "hf"},
+    }
+    return RunConfig.model_validate({**keys, **changes})
+
+
+def planned(config: RunConfig, lake: Path | str = "/nowhere/lake", **flags: Any) -> Plan:
+    return make_plan(config, Lake(str(lake)), **flags)
+
+
+def ids(plan: Plan) -> list[str]:
+    return [cell.cell.cell_id for cell in plan.cells]
+
+
+@pytest.fixture(scope="module")
+def base(tasks: Path, model: Path) -> str:
+    """The cell that the changes below are compared with."""
+    (cell_id,) = ids(planned(configured(tasks, model)))
+    return cell_id
+
+
+# ---- identity
+
+ANOTHER: dict[str, dict[str, Any]] = {
+    "dtype": {"dtype": "float16"},
+    "num_fewshot": {"num_fewshot": 1},
+    "fewshot_seed": {"fewshot_seed": 5},
+    "chat_template": {"chat_template": True},
+    "chat_template_name": {"chat_template": "tool_use"},
+    "multiturn": {"chat_template": True, "fewshot_as_multiturn": False},
+    "system_prompt": {"system_prompt": "Be brief."},
+    "decoding": {"decoding": {"temperature": 1.0}},
+    "filter": {"tasks": [{"task": TASK, "filter": "flexible"}]},
+    "another_task": {"tasks": ["mini_text"]},
+}
+SAME: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "limit": {"limit": 3},
+    "task_limit": {"tasks": [{"task": TASK, "limit": 5}]},
+    "engine": {"engine": {"name": "vllm"}},
+    "engine_options": {"engine": {"name": "hf", "options": {"max_model_len": 512}}},
+    "workers": {"fleet": {"workers": 3, "shard_seconds": 5}},
+    "lake": {"lake": "elsewhere"},
+    "dtype_that_auto_means": {"dtype": "float32"},
+    "default_metric": {"tasks": [{"task": TASK, "metric": "exact_match", "filter": "strict-match"}]},
+    "own_fewshot": {"num_fewshot": 2},
+    "empty_system_prompt": {"system_prompt": ""},
+    "multiturn_without_chat": {"fewshot_as_multiturn": False},
+}
+
+
+@pytest.mark.parametrize("change", ANOTHER)
+def test_cell_id_what_changes_answers_or_verdicts_makes_another(
+    tasks: Path, model: Path, base: str, change: str
+) -> None:
+    (cell_id,) = ids(planned(configured(tasks, model, **ANOTHER[change])))
+    assert cell_id != base
+
+
+def test_cell_id_every_change_makes_one_of_its_own(tasks: Path, model: Path) -> None:
+    cells = [ids(planned(configured(tasks, model, **change)))[0] for change in ANOTHER.values()]
+    assert len(set(cells)) == len(cells)
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_cell_id_what_changes_no_answer_leaves_it(tasks: Path, model: Path, base: str, change: str) -> None:
+    assert ids(planned(configured(tasks, model, **SAME[change]))) == [base]
+
+
+def test_cell_id_primary_metric_makes_another(tasks: Path, model: Path) -> None:
+    kinds = [{"task": "mini_choice", "metric": metric} for metric in ("acc", "acc_norm", None)]
+    one, other, default = (ids(planned(configured(tasks, model, tasks=[kind])))[0] for kind in kinds)
+    assert one == default != other
+
+
+def test_cell_id_other_places_of_the_same_files_leave_it(
+    tmp_path: Path, tasks: Path, model: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = write_tasks(tmp_path / "other tasks")
+    shutil.copytree(model, tmp_path / "deep" / "er" / "tiny")
+    (tmp_path / "deep" / "er" / "tiny" / "README.md").write_text("moved here")
+    config = configured(moved, tmp_path / "deep" / "er" / "tiny")
+    assert ids(planned(config, tmp_path / "lake")) == [base]
+    monkeypatch.chdir(tmp_path / "deep")
+    assert ids(planned(configured(Path("../other tasks"), "er/tiny"))) == [base]
+
+
+def test_cell_id_another_name_or_other_weights_make_another(
+    tmp_path: Path, tasks: Path, model: Path, base: str
+) -> None:
+    (named,) = ids(planned(configured(tasks, model, models=[{"source": str(model), "name": "other"}])))
+    (trained,) = ids(planned(configured(tasks, write_model(tmp_path / "tiny", b"weightz"))))
+    assert len({base, named, trained}) == 3
+
+
+@pytest.mark.parametrize("file", ["test.jsonl", "train.jsonl"])
+def test_cell_id_another_item_or_few_shot_example_makes_another(
+    tmp_path: Path, model: Path, base: str, file: str
+) -> None:
+    changed = write_tasks(tmp_path / "tasks")
+    data = changed / file
+    lines = data.read_text().splitlines()
+    doc = {**json.loads(lines[-1]), "subject": "subtraction"}
+    data.write_text("\n".join([*lines[:-1], json.dumps(doc)]) + "\n")
+    assert ids(planned(configured(changed, model))) != [base]
+
+
+def test_cell_id_few_shot_pool_without_few_shot_is_left_out(tmp_path: Path, tasks: Path, model: Path) -> None:
+    changed = write_tasks(tmp_path / "tasks")
+    pool = changed / "train.jsonl"
+    pool.write_text("\n".join(pool.read_text().splitlines()[:4]) + "\n")
+    one, other = (planned(configured(folder, model, tasks=["mini_choice"])) for folder in (tasks, changed))
+    assert ids(one) == ids(other)
+
+
+@pytest.mark.parametrize(
+    "change", [{"doc_to_text": "{{a}}+{{b}}="}, {"metadata": {"version": 2.0}}, {"description": "Add."}]
+)
+def test_cell_id_another_task_definition_makes_another(
+    tmp_path: Path, model: Path, base: str, change: dict[str, Any]
+) -> None:
+    changed = write_tasks(tmp_path / "tasks")
+    file = changed / f"{TASK}.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **change}))
+    assert ids(planned(configured(changed, model))) != [base]
+
+
+def test_cell_id_and_facts_of_known_cells_stay_as_they_were(tasks: Path) -> None:
+    """Identities must outlive releases: change the golden file only together with a new schema version."""
+    config = configured(tasks, "org/model", tasks=sorted(TASKS), engine={"name": "stub"}, dtype="float32")
+    found = {cell.facts["task"]: cell.facts for cell in planned(config).cells}
+    assert found == json.loads(GOLDEN.read_text())
+
+
+PLANNER = """
+import dataclasses, json, sys
+from collectors.config import RunConfig
+from collectors.harness.tasks import use_datasets
+from collectors.lake import Lake
+from collectors.planning import make_plan
+config = RunConfig.model_validate(json.load(sys.stdin))
+use_datasets(config.datasets)
+plan = make_plan(config, Lake("/nowhere/lake"))
+print(json.dumps([plan.failures, [[c.facts, c.todo] for c in plan.cells]], sort_keys=True))
+"""
+
+
+@pytest.mark.slow
+def test_plans_of_processes_with_other_hash_seeds_and_folders_are_identical(tmp_path: Path) -> None:
+    """Benchmarks with functions and sets in their configs, and copies of them at two places."""
+    data = ROOT / "pipelines" / "configs" / "demo_data"
+    names = ["gsm8k", "mmlu_world_religions_continuation", TASK]
+    plans = []
+    for seed in ("1", "2"):
+        place = tmp_path / seed
+        config = configured(write_tasks(place / "tasks"), "org/model", tasks=names, engine={"name": "stub"})
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": f"UTC+{seed}", "PYTHONPATH": str(ROOT)}
+        environment |= {"HF_HOME": str(place / "hf"), "ROUTERLAKE_CACHE": str(ROOT / ".cache" / "routerlake")}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([sys.executable, "-c", PLANNER], cwd=place, env=environment, **pipes)
+        plans.append((process, config.model_copy(update={"datasets": str(data)}).model_dump_json()))
+    outputs = [process.communicate(config, timeout=300)[0] for process, config in plans]
+    assert outputs[0] == outputs[1]
+    failures, cells = json.loads(outputs[0])
+    assert (failures, len(cells)) == ([], len(names))
+
+
+# ---- what is planned
+
+
+def test_plan_group_becomes_its_tasks_once_per_model(tasks: Path) -> None:
+    config = configured(tasks, "", models=["org/a", "org/b"], tasks=["mini_group"], engine={"name": "stub"})
+    plan = planned(config)
+    assert [(cell.facts["task"], cell.facts["model"]) for cell in plan.cells] == [
+        (task, model) for task in GROUP["task"] for model in ("org/a", "org/b")
+    ]
+    assert {cell.cell.group for cell in plan.cells} == {"mini_group"}
+    assert len(set(ids(plan))) == 4
+
+
+@pytest.mark.parametrize(
+    "twice", [[TASK, TASK], [TASK, {"task": TASK, "limit": 3}], ["mini_group", "mini_choice"]], ids=str
+)
+def test_plan_task_twice_with_the_same_prompting_is_refused(tasks: Path, model: Path, twice: list[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^tasks: mini_\w+ comes twice with the same prompting"):
+        planned(configured(tasks, model, tasks=twice))
+
+
+def test_plan_task_twice_with_another_prompting_is_two_cells(tasks: Path, model: Path) -> None:
+    plan = planned(configured(tasks, model, tasks=[TASK, {"task": TASK, "num_fewshot": 1}]))
+    assert [cell.facts["num_fewshot"] for cell in plan.cells] == [2, 1]
+    assert len(set(ids(plan))) == 2
+
+
+def test_plan_model_twice_by_auto_and_the_dtype_that_it_means_is_refused(tasks: Path, model: Path) -> None:
+    models = [str(model), {"source": str(model), "dtype": "float32"}]
+    with pytest.raises(ConfigError, match="models: tiny comes twice in the same dtype, float32"):
+        planned(configured(tasks, model, models=models))
+
+
+def test_plan_empty_task_is_a_failure_and_the_others_are_planned(tasks: Path, model: Path, tmp_path: Path) -> None:
+    plan = planned(configured(tasks, model, tasks=["mini_empty", TASK]))
+    assert [cell.facts["task"] for cell in plan.cells] == [TASK]
+    (failure,) = plan.failures
+    assert (failure["kind"], failure["task"], failure.get("model")) == ("empty_task", "mini_empty", None)
+    lake = Lake(str(tmp_path)).open_for_writing()
+    plan.write(lake)
+    (name,) = [name for name in lake.names("failures") if "schema" not in name]
+    (row,) = pq.ParquetFile(tmp_path / name).read().to_pylist()
+    assert row == {**dict.fromkeys(FAILURE.names), **failure}
+
+
+def test_plan_missing_model_is_a_failure_and_the_others_are_planned(tasks: Path, model: Path, tmp_path: Path) -> None:
+    plan = planned(configured(tasks, model, models=[str(tmp_path / "none"), str(model)]))
+    assert [cell.facts["model"] for cell in plan.cells] == ["tiny"]
+    assert [(f["kind"], f["model"], f.get("task")) for f in plan.failures] == [("not_found", "none", None)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ["mini_choise"]}, "unknown task 'mini_choise'; did you mean mini_choice"),
+        ({"tasks": [{"task": TASK, "metric": "acc"}]}, "has no metric 'acc'; it has exact_match"),
+        ({"tasks": [{"task": TASK, "filter": "x"}]}, "has no filter 'x'; it has strict-match, flexible"),
+        ({"include_tasks": ["/nowhere"]}, "include_tasks: no folder /nowhere"),
+        ({"engine": {"name": "hf", "options": {"speed": 9}}}, "option 'speed' is unknown"),
+    ],
+)
+def test_plan_config_that_names_what_is_not_there_is_refused(
+    tasks: Path, model: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(configured(tasks, model, **change))
+
+
+def test_plan_written_item_tables_are_complete_whatever_the_limit(tasks: Path, model: Path, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path)).open_for_writing()
+    plan = planned(configured(tasks, model, tasks=list(TASKS), limit=2), tmp_path)
+    plan.write(lake)
+    assert {cell.cell.items for cell in plan.cells} == {2}
+    names = [name for name in lake.names("items") if "task=" in name]
+    assert len(names) == len(TASKS)
+    documents = [json.loads(line) for line in (tasks / "test.jsonl").read_text().splitlines()]
+    for name in names:
+        table = pq.ParquetFile(tmp_path / name).read()
+        rows = table.to_pylist()
+        assert table.schema.equals(ITEM)
+        assert [json.loads(row["doc"]) for row in rows] == documents
+        assert [row["item"] for row in rows] == list(range(ITEMS))
+    runs = pq.ParquetFile(tmp_path / "runs" / f"{plan.run_id}.parquet").read()
+    assert runs.schema.equals(RUN_CELL)
+    assert set(runs["planned_items"].to_pylist()) == {2}
+    assert set(runs["items"].to_pylist()) == {ITEMS}
+    assert runs["cell_id"].to_pylist() == ids(plan)
+
+
+def test_plan_committed_shards_are_never_planned_again_unless_forced(
+    tasks: Path, model: Path, base: str, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path)).open_for_writing()
+    config = configured(tasks, model, limit=8)
+    assert planned(config, tmp_path).cells[0].todo == [(0, 7)]
+    for first, last in ((0, 2), (5, 5)):
+        lake.create(Lake.shard_path(TASK, ShardName(base, 0, first, last)), b"")
+    assert planned(config, tmp_path).cells[0].todo == [(3, 4), (6, 7)]
+    assert planned(configured(tasks, model), tmp_path).cells[0].todo == [(3, 4), (6, ITEMS - 1)]
+    assert planned(configured(tasks, model, limit=3), tmp_path).items_todo == 0
+    (forced,) = planned(config, tmp_path, force=True).cells
+    assert (forced.cell.generation, forced.todo) == (1, [(0, 7)])
+    lake.create(Lake.shard_path(TASK, ShardName(base, 1, 0, 3)), b"")
+    (resumed,) = planned(config, tmp_path).cells
+    assert (resumed.cell.generation, resumed.todo) == (1, [(4, 7)])
+
+
+def test_plan_force_without_any_shard_is_the_first_generation(tasks: Path, model: Path, tmp_path: Path) -> None:
+    (cell,) = planned(configured(tasks, model), tmp_path, force=True).cells
+    assert cell.cell.generation == 0
+
+
+@pytest.mark.parametrize(("task", "requests"), [("mini_choice", 4), ("mini_repeats", 3), ("mini_rolling", 1)])
+def test_plan_requests_per_item_are_choices_times_repeats(tasks: Path, model: Path, task: str, requests: float) -> None:
+    assert planned(configured(tasks, model, tasks=[task])).cells[0].requests_per_item == requests
+
+
+def test_write_failure_of_any_text_and_twice_is_kept(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path)).open_for_writing()
+    plan = planned(configured(write_tasks(tmp_path / "tasks"), "x/y", tasks=["mini_empty"], engine={"name": "stub"}))
+    for message in ("a\x00b", "日本" * 300, "same", "same"):
+        write_failure(lake, {**plan.failures[0], "message": message})
+    assert len([name for name in lake.names("failures") if "schema" not in name]) == 3
