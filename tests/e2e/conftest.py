@@ -48,6 +48,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # without it Ray turns 127.0.0.1 into the machine's outer address
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "NO_COLOR": "1",
     }
@@ -63,9 +64,11 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cluster(own_home: Path) -> Iterator[Cluster]:
     """A running cluster with four CPUs, whatever the machine has."""
-    port, dashboard = _free_ports(2)
-    options = {"port": port, "dashboard-port": dashboard, "num-cpus": 4, "object-store-memory": 100 * 2**20}
+    port, dashboard, agent, client = _free_ports(4)
+    options = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
+    options |= {"ray-client-server-port": client, "min-worker-port": 0, "max-worker-port": 0, "num-cpus": 4}
     options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": own_home / "cluster"}
+    options |= {"object-store-memory": 100 * 2**20}
     command = [BIN / "ray", "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
     log = own_home / "cluster.log"
     with open(log, "wb") as output:

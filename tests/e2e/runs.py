@@ -6,6 +6,7 @@ files and through the `records` view. Knows nothing of how a cluster is started 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -33,9 +34,10 @@ CHOICE, TEXT = "mmlu_world_religions_continuation", "gsm8k"
 ITEMS, ROWS = 50, {CHOICE: 1, TEXT: 2}
 
 #: A busy machine with two cores is ten times slower than a quiet one; past this something hangs.
-PATIENCE = 300.0
+PATIENCE = 240.0
 _ORDER = [(name, "ascending") for name in ("cell_id", "item", "filter", "repeat")]
 #: Columns of a record that are the same on every run: all but the two that are measured times.
+_ANSWERS = ("responses", "loglikelihoods", "is_greedy", "filtered")
 SAME = [name for name in RECORD.names if name not in ("ttft_s", "latency_s")]
 
 
@@ -107,10 +109,8 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def kill(process: psutil.Process) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def alive(process: psutil.Process) -> bool:
@@ -151,11 +151,12 @@ def stored_records(lake: Path) -> pa.Table:
 
 
 def viewed_records(lake: Path) -> pa.Table:
-    """The `records` view with the answers of the `responses` view's source, columns and order as `stored_records`."""
+    """The `records` view with the answers from `responses`, columns and order as in `stored_records`."""
+    columns = [f"{'answers' if name in _ANSWERS else 'records'}.{name}" for name in SAME]
+    sql = f"SELECT {', '.join(columns)} FROM records JOIN responses AS answers USING (cell_id, item, filter, repeat)"
     with duckdb.connect() as con:
         create_views(con, str(lake))
-        records = con.sql("SELECT * EXCLUDE (ttft_s, latency_s) FROM records").to_arrow_table()
-    return records.sort_by(_ORDER).replace_schema_metadata(None)
+        return con.sql(sql).to_arrow_table().sort_by(_ORDER)
 
 
 def query(lake: Path, sql: str) -> list[dict[str, Any]]:

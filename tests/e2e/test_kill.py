@@ -1,0 +1,190 @@
+"""Killing what works on a lake, at any moment: nothing is lost or doubled, nobody answers for another model."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from pipelines.collect import main
+from schemas.identity import ShardName
+from tests.e2e import runs
+from tests.e2e.conftest import Cluster
+from tests.e2e.runs import CHOICE, ITEMS, TEXT, collect_here, config, shard_files
+
+MODELS = ["stub/alpha", "stub/beta", "stub/gamma"]
+TOTAL = len(MODELS) * 2 * ITEMS
+WORKERS = 2
+
+
+def slow_config(folder: Path, cluster: Cluster | None, **changes: Any) -> Path:
+    """Three models on two tasks: eight engine seconds in some fifty shards. Without `cluster` on a Ray of its own."""
+    fleet = {"workers": WORKERS, "first_shard_items": 4, "shard_seconds": 0.2}
+    fleet |= {"address": cluster.address} if cluster else {}
+    engine = {"name": "stub", "options": {"latency_s": 0.01, **changes.pop("options", {})}}
+    return config(folder, **{"models": MODELS, "fleet": fleet, "engine": engine, **changes})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """The records of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main(["--config", str(slow_config(folder, cluster))]) == 0
+    records = runs.stored_records(folder / "lake")
+    assert records.num_rows == len(MODELS) * (ITEMS + 2 * ITEMS)
+    answers = {str(runs.of_model(records, model)["loglikelihoods"].to_pylist()) for model in MODELS}
+    assert len(answers) == len(MODELS)  # another model's answers would be seen
+    return records
+
+
+def assert_undisturbed(lake: Path, expected: pa.Table) -> None:
+    runs.assert_same(runs.stored_records(lake), expected)
+    runs.assert_same(runs.viewed_records(lake), expected)
+    assert runs.failures(lake) == []
+
+
+def shards(lake: Path) -> list[ShardName]:
+    return [name for file in lake.glob("shards/*/*.parquet") if (name := ShardName.parse(file.name))]
+
+
+def committed(lake: Path) -> int:
+    """Items that lie in shard files by now."""
+    return sum(shard.last - shard.first + 1 for shard in shards(lake))
+
+
+def worker_processes(pid: int) -> list[psutil.Process]:
+    """The actors below process `pid`."""
+    found = []
+    for process in runs.tree(pid):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
+                found.append(process)
+        except (psutil.NoSuchProcess, IndexError):
+            continue
+    return found
+
+
+def kill_driver(path: Path, lake: Path, moment: int) -> None:
+    """Starts a run with a Ray of its own and kills its driver once `moment` items are committed; returns when no worker
+    is left. A worker may still commit the shard in hand. Ray's two agents end by themselves after a minute, idle: here
+    they are ended at once.
+    """
+    driver = runs.start_collect(path)
+    runs.wait_until("work", lambda: committed(lake) >= moment or driver.poll() is not None)
+    started, workers = runs.tree(driver.pid), worker_processes(driver.pid)
+    driver.kill()
+    assert workers
+    runs.wait_until("the workers end with their driver", lambda: not any(map(runs.alive, workers)), 60)
+    for process in started:
+        runs.kill(process)
+    driver.communicate()
+    assert driver.returncode == -signal.SIGKILL
+
+
+def moments(seed: int, count: int) -> list[int]:
+    """Numbers of committed items at which something is killed, in order."""
+    print(f"seed {seed}")
+    return sorted(random.Random(seed).sample(range(1, TOTAL * 3 // 4), count))
+
+
+@pytest.mark.slow
+def test_kill_of_a_worker_in_mid_shard_is_survived_by_the_run(
+    tmp_path: Path, cluster: Cluster, undisturbed: pa.Table
+) -> None:
+    lake, [moment] = tmp_path / "lake", moments(random.randrange(10**6), 1)
+    before = worker_processes(cluster.pid)
+    driver = runs.start_collect(slow_config(tmp_path, cluster), "--verbose")
+    runs.wait_until("work", lambda: committed(lake) >= moment or driver.poll() is not None)
+    victim = next(process for process in worker_processes(cluster.pid) if process not in before)
+    runs.kill(victim)
+    run = runs.finish(driver)
+    assert run.code == 0, run.err
+    assert_undisturbed(lake, undisturbed)
+
+    reports = re.findall(r"items (\d+)-(\d+) ShardReport\(.*committed=(True|False)", run.err)
+    assert run.err.count("its engine process died") == 1
+    assert len(reports) == len(shards(lake))  # the shard in hand was reported once: by who did it again
+    assert sum(committed == "False" for _, _, committed in reports) <= 1
+
+
+@pytest.mark.slow
+def test_kill_of_the_driver_three_times_loses_only_what_was_in_hand(
+    tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, done = tmp_path / "lake", 0
+    for moment in moments(random.randrange(10**6), 3):
+        kept = shard_files(lake)
+        kill_driver(slow_config(tmp_path, None), lake, max(moment, done + 1))
+        assert kept.items() <= shard_files(lake).items()
+        done = committed(lake)
+    left = sum(file.name.endswith(".tmp") for file in lake.rglob("*"))
+    assert left <= 3 * WORKERS  # a file that was being written when its writer died: no reader sees it
+
+    last = collect_here(capsys, slow_config(tmp_path, cluster))
+    assert last.code == 0
+    assert f"to collect: {TOTAL - done} items" in last.out
+    assert f"already in the lake: {done}" in last.out
+    assert_undisturbed(lake, undisturbed)
+    assert len({facts["run_id"] for facts in runs.shard_facts(lake)}) >= 2
+
+
+@pytest.mark.slow
+def test_kill_of_an_engine_by_itself_once_is_survived_by_the_run(
+    tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault = tmp_path / "fault"
+    path = slow_config(tmp_path, cluster, options={"crash_after": 30, "fault_once": str(fault)})
+    assert main(["--config", str(path)]) == 0
+    assert fault.exists()
+    assert caplog.text.count("its engine process died") == 1
+    assert_undisturbed(tmp_path / "lake", undisturbed)
+
+
+@pytest.mark.slow
+def test_kill_of_every_engine_of_one_model_fails_that_model_alone(
+    tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, bad = tmp_path / "lake", {"source": "stub/beta", "engine": {"crash_after": 0}}
+    run = collect_here(capsys, slow_config(tmp_path, cluster, models=["stub/alpha", bad, "stub/gamma"]))
+    assert run.code == 1
+    assert run.out.count("failed: stub/beta on ") == 2
+    found = [(row["kind"], row["model"], row["task"]) for row in runs.failures(lake)]
+    assert found == [("engine_died", "stub/beta", TEXT), ("engine_died", "stub/beta", CHOICE)]
+    stored = runs.stored_records(lake)
+    assert set(stored["model"].to_pylist()) == {"stub/alpha", "stub/gamma"}
+    for model in ("stub/alpha", "stub/gamma"):
+        runs.assert_same(runs.of_model(stored, model), runs.of_model(undisturbed, model))
+
+    healed = collect_here(capsys, slow_config(tmp_path, cluster))
+    assert healed.code == 0
+    runs.assert_same(runs.stored_records(lake), undisturbed)
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_on_one_lake_share_the_work(
+    tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = tmp_path / "lake"
+    first = runs.start_collect(slow_config(tmp_path, cluster))
+    runs.wait_until("the first run's plan", lambda: list(lake.glob("runs/2*.parquet")) or first.poll() is not None)
+    second = collect_here(capsys, slow_config(tmp_path, cluster))
+    run = runs.finish(first)
+    assert (run.code, second.code) == (0, 0), run.err
+    planned = [int(re.search(r"to collect: (\d+) items", one.out)[1]) for one in (run, second)]  # type: ignore[index]
+    assert sum(planned) > TOTAL  # both set out for the same items
+
+    runs.assert_same(runs.viewed_records(lake), undisturbed)
+    assert runs.failures(lake) == []
+    # Ranges cut differently may overlap in the files; whoever wrote a record, it is the same one.
+    stored = runs.stored_records(lake)
+    key = ["cell_id", "item", "filter", "repeat"]
+    copies = stored.group_by(key).aggregate([(name, "count_distinct") for name in ("metrics", "filtered")])
+    assert copies.num_rows == undisturbed.num_rows
+    assert max(copies["metrics_count_distinct"].to_pylist()) == 1
+    assert stored.num_rows < 2 * undisturbed.num_rows
