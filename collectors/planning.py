@@ -189,7 +189,7 @@ def _requests_per_item(task: BoundTask) -> float:
     if task.facts.output_type != "multiple_choice":
         return repeats
     sample = task.docs[:20]
-    return repeats * sum(len(task._choices(doc) or [1]) for doc in sample) / len(sample)
+    return repeats * sum(len(task.choices(doc) or [1]) for doc in sample) / len(sample)
 
 
 def failure_row(run_id: str, error: BaseException, **columns: Any) -> dict[str, Any]:

@@ -64,29 +64,44 @@ def _verdicts(task: BoundTask, asked: Sequence[Asked], repeat: int | None) -> di
     A filter that needs all repeats at once (maj@k) leaves no verdict for a repeat alone.
     """
     instances = {one.item: [_answered(one, i, repeat) for i in range(len(one.instances))] for one in asked}
-    flat = [instance for group in instances.values() for instance in group]
     found: dict[tuple[int, str], dict[str, Any]] = {}
-    for ensemble in task.task._filters if flat else []:
-        try:
-            ensemble.apply(flat)
-        except Exception as error:  # filters are task code
-            level = logging.DEBUG if repeat is not None else logging.ERROR
-            logger.log(level, "task %s: filter %s failed: %r", task.name, ensemble.name, error)
-            continue
-        for item, group in instances.items():
-            filtered = [instance.filtered_resps[ensemble.name] for instance in group]
-            metrics = _metrics(task, item, filtered)
-            found[item, ensemble.name] = {"metrics": metrics, "filtered": filtered}
+    for ensemble in task.task._filters:
+        for item, filtered in _filtered(task, ensemble, instances, repeat).items():
+            found[item, ensemble.name] = {"metrics": _metrics(task, item, filtered), "filtered": filtered}
     return found
+
+
+def _filtered(
+    task: BoundTask, ensemble: Any, instances: dict[int, list[Instance]], repeat: int | None
+) -> dict[int, list[Any]]:
+    """What the filter leaves of each item's answers; without the items on which it raises.
+
+    All at once, as lm-eval does; where that raises, item by item: one item's answer must not cost the others theirs.
+    """
+    flat = [instance for group in instances.values() for instance in group]
+    for instance in flat:
+        instance.filtered_resps = {}
+    try:
+        if flat:
+            ensemble.apply(flat)
+        return {item: [i.filtered_resps[ensemble.name] for i in group] for item, group in instances.items()}
+    except Exception as error:  # filters are task code
+        if len(instances) == 1:
+            level = logging.DEBUG if repeat is not None else logging.ERROR
+            logger.log(level, "task %s item %d: filter %s failed: %r", task.name, *instances, ensemble.name, error)
+            return {}
+    alone = [_filtered(task, ensemble, {item: group}, repeat) for item, group in instances.items()]
+    return {item: answers for one in alone for item, answers in one.items()}
 
 
 def _metrics(task: BoundTask, item: int, filtered: list[Any]) -> dict[str, Any] | None:
     try:
         metrics: dict[str, Any] = task.task.process_results(task.docs[item], filtered)
+        _to_json(metrics)
     except Exception as error:  # process_results is task code
         logger.error("task %s item %d cannot be judged: %r", task.name, item, error)
         return None
-    return metrics
+    return metrics if isinstance(metrics, dict) else None
 
 
 def _answered(asked: Asked, index: int, repeat: int | None) -> Instance:
@@ -111,26 +126,27 @@ def _verdict_columns(task: BoundTask, asked: Asked, verdict: dict[str, Any] | No
     return {
         "score": score,
         "correct": bool(score >= threshold) if known else None,  # type: ignore[operator]
-        "metrics": json.dumps(metrics, default=_jsonable, ensure_ascii=False),
+        "metrics": _to_json(metrics),
         "failure": failure,
-        "filtered": json.dumps(texts, default=_jsonable, ensure_ascii=False) if texts else None,
+        "filtered": _to_json(texts) if texts else None,
     }
 
 
 def _score(task: BoundTask, metrics: dict[str, Any]) -> float | None:
     """The primary metric's value; where the task's value of an item is no number, its own aggregation over that item.
 
-    Source of the second rule: lm-eval's aggregations take the list of item values (weighted_perplexity, f1, bleu).
+    None where the task did not compute that metric for the item, or no finite number came out. Source of the second
+    rule: lm-eval's aggregations take the list of item values (weighted_perplexity, f1, bleu).
     """
-    name = task.facts.metric if task.facts.metric in metrics else next(iter(metrics), "")
+    name = task.facts.metric
     value = metrics.get(name)
     if value is not None and not _is_number(value) and (aggregate := task.task.aggregation().get(name)):
         try:
             value = aggregate([value])
-        except (TypeError, ValueError, ZeroDivisionError, IndexError):
-            value = None
+        except Exception as error:  # aggregations are task code, made for many items
+            logger.debug("task %s: %s of one item failed: %r", task.name, name, error)
     number = float(value) if value is not None and _is_number(value) else math.nan
-    return None if math.isnan(number) else number
+    return number if math.isfinite(number) else None
 
 
 def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
@@ -159,15 +175,12 @@ def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
 def _chosen(asked: Asked) -> int:
     """The Instance whose answer the model chose: the likeliest choice (the first of equals, as lm-eval's argmax).
 
-    Requests without a context (acc_mutual_info's unconditional ones) are not answers.
+    Requests without a context beside others with one (acc_mutual_info's unconditional ones) are not answers.
     """
-    scores = [
-        (answers[0].loglikelihood, i)
-        for i, (instance, answers) in enumerate(zip(asked.instances, asked.answers, strict=True))
-        if answers[0].loglikelihood is not None and (instance.args[0] != "" or len(asked.instances) == 1)
-    ]
-    usable = [(score, -i) for score, i in scores if score is not None and not math.isnan(score)]
-    return -max(usable)[1] if usable else 0
+    scores = [(answers[0].loglikelihood, -i) for i, answers in enumerate(asked.answers)]
+    usable = [(score, i) for score, i in scores if score is not None and not math.isnan(score)]
+    answering = [(score, i) for score, i in usable if asked.instances[-i].args[0] != ""]
+    return -max(answering or usable)[1] if usable else 0
 
 
 def _response_columns(asked: Asked, repeat: int) -> dict[str, Any]:
@@ -188,6 +201,14 @@ def _repeat_failure(asked: Asked, repeat: int) -> str | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, bool | int | float | np.bool_ | np.number)
+
+
+def _to_json(value: Any) -> str:
+    """JSON text; NaN and infinities, which JSON lacks, as null. Raises TypeError or ValueError."""
+    text = json.dumps(value, default=_jsonable, ensure_ascii=False)
+    if "NaN" in text or "Infinity" in text:
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
+    return text
 
 
 def _jsonable(value: Any) -> Any:

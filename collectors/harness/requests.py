@@ -26,7 +26,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from collectors.engines import Engine, GenerateRequest, Generation, Score, ScoreRequest, Usage
 from collectors.harness.tasks import BoundTask
-from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, PROMPT_TOO_LONG, EngineError, TaskError, one_line
+from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG, EngineError, TaskError, one_line
 
 #: lm-eval's default when a task sets no limit on generated tokens.
 DEFAULT_MAX_GEN_TOKENS = 256
@@ -75,7 +75,7 @@ class Requester(TemplateLM):
         if bos is None and eos is None:
             raise EngineError("the tokenizer has neither a begin nor an end token", kind="bad_model")
         self._prefix = int(bos if bos is not None else eos)  # type: ignore[arg-type]
-        self._prefix_text = self.tokenizer.decode(self._prefix)
+        self._prefix_text = self._text(self._prefix)
         self._encoded: list[tuple[list[int], list[int]]] = []
 
     # ---- what lm-eval's TemplateLM asks for
@@ -95,6 +95,13 @@ class Requester(TemplateLM):
             add_special_tokens = False
         special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return list(self.tokenizer.encode(string, **special, **kwargs))
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """lm-eval's, but for a context of spaces only: it moves them to the continuation and leaves no context."""
+        before, after = super()._encode_pair(context, continuation)
+        if before:
+            return before, after
+        return [self._prefix], after[1:] if after[:1] == [self._prefix] else after
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         self._encoded = [(context, continuation) for _, context, continuation in requests]
@@ -127,14 +134,10 @@ class Requester(TemplateLM):
         Raises TaskError when the task or the chat template cannot render.
         """
         chat = task.spec.chat_template
-        template: str | None = None
-        if chat:
-            if not self.tokenizer.chat_template:
-                raise TaskError(
-                    f"task {task.name} wants a chat template and the model has none", kind="no_chat_template"
-                )
-            template = self.chat_template(chat)
+        if chat and not self.tokenizer.chat_template:
+            raise TaskError(f"task {task.name} wants a chat template and the model has none", kind="no_chat_template")
         try:
+            template = self.chat_template(chat) if chat else None
             task.task.set_fewshot_seed(seed=task.spec.fewshot_seed)
             task.task.build_all_requests(
                 limit=upto,
@@ -172,15 +175,21 @@ class Requester(TemplateLM):
         return _by_item(items, answers)
 
     def _ask_scores(self, jobs: list[Any], seed: str) -> list[Answer]:
-        self.loglikelihood([inst for _, inst, _ in jobs], disable_tqdm=True)
-        pairs, self._encoded = self._encoded, []
+        pairs = self._encode_scores([inst for _, inst, _ in jobs])
         limit = self.engine.max_length - 1  # vLLM always generates one token
         fits = [bool(c) and len(p) + len(c) <= limit for p, c in pairs]
         scores = iter(self._score([ScoreRequest(p, c) for (p, c), fit in zip(pairs, fits, strict=True) if fit]))
         return [
-            _scored(next(scores), p, c) if fit else _unasked(PROMPT_TOO_LONG, len(p), len(c))
+            _scored(next(scores), p, c) if fit else _unasked(PROMPT_TOO_LONG if c else NOT_JUDGED, len(p), len(c))
             for (p, c), fit in zip(pairs, fits, strict=True)
         ]
+
+    def _encode_scores(self, instances: list[Instance]) -> list[tuple[list[int], list[int]]]:
+        """Context and continuation of each by lm-eval's rules, which have none for an empty answer to no question."""
+        empty = [not any(inst.args[:2]) for inst in instances]
+        self.loglikelihood([inst for inst, skip in zip(instances, empty, strict=True) if not skip], disable_tqdm=True)
+        encoded, self._encoded = iter(self._encoded), []
+        return [([self._prefix], []) if skip else next(encoded) for skip in empty]
 
     def _ask_rolling(self, jobs: list[Any], seed: str) -> list[Answer]:
         texts = [self.tok_encode(inst.args[0]) for _, inst, _ in jobs]
@@ -226,18 +235,30 @@ class Requester(TemplateLM):
 
     def _generate_request(self, instance: Instance, seed: str) -> GenerateRequest:
         context, settings = instance.args
-        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(settings, default_max_gen_toks=DEFAULT_MAX_GEN_TOKENS))
-        stop = handle_stop_sequences(kwargs.pop("until", None), eos=self.tokenizer.decode(self.eot_token_id))
-        sampled = kwargs.pop("do_sample")
-        temperature = float(kwargs.pop("temperature", 0.0)) if sampled else 0.0
+        eos = self.tokenizer.eos_token_id
+        try:
+            kwargs: dict[str, Any] = dict(normalize_gen_kwargs(settings, default_max_gen_toks=DEFAULT_MAX_GEN_TOKENS))
+            stop = handle_stop_sequences(kwargs.pop("until", None), eos=None if eos is None else self._text(eos))
+            if not all(isinstance(s, str) for s in stop):
+                raise ValueError(f"until is {stop}")
+            sampled = kwargs.pop("do_sample")
+            temperature = float(kwargs.pop("temperature", 0.0)) if sampled else 0.0
+            max_tokens = int(kwargs.pop("max_gen_toks"))
+            if max_tokens < 1:
+                raise ValueError(f"max_gen_toks is {max_tokens}")
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"task {instance.task_name} has a wrong generation setting: {one_line(error)}") from error
         return GenerateRequest(
-            prompt=self.tok_encode(context),
-            max_tokens=int(kwargs.pop("max_gen_toks")),
+            prompt=self.tok_encode(context) or [self._prefix],
+            max_tokens=max_tokens,
             stop=[s for s in stop if s],
             temperature=temperature,
             seed=int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big") if temperature else None,
             params=kwargs,
         )
+
+    def _text(self, token: int) -> str:
+        return str(self.tokenizer.decode(token))
 
     def _score(self, requests: list[ScoreRequest]) -> list[Score]:
         return self._checked(self.engine.score(self.key, requests)) if requests else []

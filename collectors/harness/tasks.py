@@ -140,8 +140,8 @@ class BoundTask:
                 "item": i,
                 "item_hash": self.hashes[i],
                 "prompt": self._text(doc),
-                "target": json.dumps(_plain(self.task.doc_to_target(doc)), ensure_ascii=False),
-                "choices": self._choices(doc),
+                "target": self._target(doc),
+                "choices": self.choices(doc),
                 "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
                 "doc": json.dumps(_plain(doc), ensure_ascii=False),
             }
@@ -150,13 +150,26 @@ class BoundTask:
         return pa.Table.from_pylist(rows, schema=ITEM)
 
     def _text(self, doc: Any) -> str | None:
-        text = self.task.doc_to_text(doc)
+        text = self._read("doc_to_text", doc)
         return text if isinstance(text, str) else None  # an index into the choices (winogrande): they hold the text
 
-    def _choices(self, doc: Any) -> list[str] | None:
+    def _target(self, doc: Any) -> str | None:
+        target = _plain(self._read("doc_to_target", doc))
+        return None if target is None else json.dumps(target, ensure_ascii=False)
+
+    def choices(self, doc: Any) -> list[str] | None:
+        """The document's answer choices; None for free-form tasks, and where the task cannot tell."""
         if not getattr(self.task.config, "doc_to_choice", None):
             return None
-        return [str(choice) for choice in self.task.doc_to_choice(doc)]
+        choices = self._read("doc_to_choice", doc)
+        return None if choices is None else [str(choice) for choice in choices]
+
+    def _read(self, name: str, doc: Any) -> Any:
+        try:
+            return getattr(self.task, name)(doc)
+        except Exception as error:  # task code: a document that it cannot read must not cost the run
+            logger.warning("task %s: %s failed: %r", self.name, name, error)
+            return None
 
 
 def doc_hash(doc: Any) -> str:
@@ -234,10 +247,14 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> list[BoundTask]:
 
     Raises TaskError when lm-eval or its data cannot be loaded.
     """
-    folder = _folders(include).get(spec.task)
+    known = _folders(include)
+    folder = known.get(spec.task)
     try:
         loaded = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
-    except _MissingName:  # a group with members in other folders
+    except _MissingKey as error:
+        if error.key not in known:  # a KeyError of the task's own code
+            raise
+        # a group with members in other folders
         loaded = _load(_manager(tuple(include), True), spec.task)
     return [_bind(task, spec.model_copy(update={"task": name})) for name, task in loaded.items()]
 
@@ -266,8 +283,10 @@ def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) ->
     )
 
 
-class _MissingName(TaskError):
-    """lm-eval's index does not hold a name that a group refers to."""
+class _MissingKey(TaskError):
+    """A KeyError while loading: lm-eval's index lacks a name that a group refers to, or a task's own code raised."""
+
+    key: str = ""
 
 
 def _load(manager: TaskManager, name: str) -> dict[str, Any]:
@@ -281,8 +300,12 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
     except (KeyboardInterrupt, MemoryError):
         raise
     except KeyError as error:
-        raise _MissingName(f"task {name} cannot be loaded: {one_line(error)}") from error
+        missing = _MissingKey(f"task {name} cannot be loaded: {one_line(error)}")
+        missing.key = str(error.args[0]) if error.args else ""
+        raise missing from error
     except (IndexError, StopIteration) as error:  # from the first document, and from a JSON file without a line
+        if str(error) == "string index out of range":
+            raise TaskError(f"task {name} cannot be loaded: {one_line(error)}") from error
         raise TaskError(f"task {name}: its data set has no items", kind="empty_task") from error
     except (datasets.exceptions.DatasetsError, ConnectionError, FileNotFoundError) as error:
         raise TaskError(f"task {name}: its data cannot be read: {one_line(error)}", kind="no_data") from error
