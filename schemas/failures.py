@@ -38,7 +38,7 @@ class ModelError(RouterlakeError):
 
 
 class TaskError(RouterlakeError):
-    """kinds: unknown_task, empty_task, no_data, bad_task, no_chat_template"""
+    """kinds: unknown_task, empty_task, no_data, bad_task, no_chat_template, unsafe_code, multimodal"""
 
     kind = "bad_task"
 

@@ -84,6 +84,10 @@ class BoundTask:
         self.task = task
         self.spec = spec
         self.name: str = task.task_name
+        if getattr(task, "UNSAFE_CODE", False):
+            raise TaskError(f"task {self.name} would run code that models wrote; it is refused", kind="unsafe_code")
+        if getattr(task, "MULTIMODAL", False):
+            raise TaskError(f"task {self.name} asks about images or sound; only text is supported", kind="multimodal")
         task_digest = digest(_settings(task))  # before the settings below change it
         self._apply(spec)
         self.docs: list[Any] = list(task.eval_docs)

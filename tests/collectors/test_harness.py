@@ -126,6 +126,8 @@ ODD: dict[str, dict[str, Any]] = {
     },
     "odd_trailing": {**CHOICE, "doc_to_text": "Q: {{a}}+{{b}}=\nA: ", "target_delimiter": ""},
     "odd_sampled": {**TEXT, "repeats": 3, "filter_list": TASKS["mini_repeats"]["filter_list"]},
+    "odd_unsafe": {**TEXT, "unsafe_code": True},
+    "odd_image": {**TEXT, "doc_to_image": "a"},
     "odd_stop": {**TEXT, "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 0}},
 }
 
@@ -647,3 +649,10 @@ def test_templates_compiled_once_render_what_stock_lm_eval_renders(tasks: Path) 
         instances = [instance for item in requester.build(bind(tasks, name), ITEMS) for instance in item]
         ours[name] = [hashlib.sha256(repr(instance.args).encode()).hexdigest() for instance in instances]
     assert json.loads(stock.stdout.strip().splitlines()[-1]) == ours
+
+
+@pytest.mark.parametrize(("name", "kind"), [("odd_unsafe", "unsafe_code"), ("odd_image", "multimodal")])
+def test_task_that_runs_written_code_or_shows_images_is_refused_by_kind(tasks: Path, name: str, kind: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        load_tasks(TaskSpec(task=name), [str(tasks)])
+    assert caught.value.kind == kind
