@@ -56,7 +56,7 @@ def resolve(spec: ModelSpec, dtype: str) -> ModelRef:
         revision=revision,
         path=path,
         dtype=_dtype(spec.dtype or dtype, config),
-        quantization=spec.quantization or (config.get("quantization_config") or {}).get("quant_method"),
+        quantization=spec.quantization or _section(config, "quantization_config").get("quant_method"),
         trust_remote_code=spec.trust_remote_code,
         options=dict(spec.engine),
     )
@@ -84,7 +84,10 @@ def fingerprint(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise ModelError(f"no folder {folder}", "not_found")
-    files = sorted(f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.is_file())
+    try:
+        files = sorted(f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.is_file())
+    except OSError as error:
+        raise ModelError(f"cannot read {folder}: {one_line(error)}") from error
     if not any(f.suffix in _WEIGHTS for f in files):
         raise ModelError(f"{folder} holds no weights (*.safetensors or *.bin)", "no_weights")
     hashes = []
@@ -98,44 +101,55 @@ def fingerprint(folder: Path) -> str:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    return _parse_config((folder / "config.json"), str(folder))
-
-
-def _parse_config(file: Path, source: str) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        data = (folder / "config.json").read_bytes()
     except FileNotFoundError as error:
-        raise ModelError(f"{source} has no config.json") from error
-    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} has no config.json") from error
+    except OSError as error:
+        raise ModelError(f"{folder}: config.json cannot be read: {one_line(error)}") from error
+    return _parse_config(data, str(folder))
+
+
+def _parse_config(data: bytes, source: str) -> dict[str, Any]:
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{source}: config.json is damaged: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise ModelError(f"{source}: config.json is no JSON object")
     return config
 
 
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object inside the config; empty where it is missing or something else."""
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
 def _dtype(wanted: str, config: dict[str, Any]) -> str:
     if wanted != "auto":
         return wanted
-    text = config.get("text_config") or {}
+    text = _section(config, "text_config")
     own = next((c[k] for c in (config, text) for k in ("dtype", "torch_dtype") if c.get(k)), "float32")
-    return str(own)
+    return str(own).removeprefix("torch.")
 
 
 def model_facts(model: ModelRef) -> dict[str, Any]:
     """A row of schemas.records.MODEL, read from the fetched folder. Unknown facts are None."""
     folder = Path(model.path or "")
     config = _read_config(folder)
-    text = config.get("text_config") or {}
-    weights = [f for f in folder.iterdir() if f.suffix in _WEIGHTS]
+    weights = [f for f in folder.iterdir() if f.suffix in _WEIGHTS and f.is_file()]
+    architectures = config.get("architectures")
+    lengths = [c.get("max_position_embeddings") for c in (config, _section(config, "text_config"))]
     tokenizer = sorted(f for f in folder.iterdir() if f.name.startswith(("tokenizer", "vocab", "merges", "special_")))
     return {
         "model": model.name,
         "source": model.source,
         "revision": model.revision,
-        "architecture": next(iter(config.get("architectures") or []), None),
+        "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
         "parameters": _parameters(weights),
         "weight_bytes": sum(f.stat().st_size for f in weights),
-        "max_length": config.get("max_position_embeddings") or text.get("max_position_embeddings"),
+        "max_length": next((length for length in lengths if isinstance(length, int) and 0 < length < 2**31), None),
         "tokenizer_hash": _hash_files(tokenizer),
         "chat_template_hash": _template_hash(folder),
     }
@@ -179,17 +193,19 @@ def _resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
         if not _COMMIT.match(revision):
             revision = HfApi().model_info(spec.source, revision=revision).sha or ""
         config = hf_hub_download(spec.source, "config.json", revision=revision)
-    return revision, _parse_config(Path(config), spec.source), None
+    return revision, _parse_config(Path(config).read_bytes(), spec.source), None
 
 
 def _fetch_hub(model: ModelRef) -> str:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     with _hub_errors(model.source):
         path = snapshot_download(
             model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in _SUFFIXES]
         )
     if not any(f.suffix in _WEIGHTS for f in Path(path).iterdir()):
+        with _hub_errors(model.source):  # while the hub is out, the client gives a folder of what was fetched so far
+            HfApi().model_info(model.source, revision=model.revision)
         raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
     return path
 
@@ -223,14 +239,14 @@ def _hub_errors(source: str) -> Iterator[None]:
 def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
     listing = _list_uri(source)
     revision = "listing-" + digest(sorted(listing.items()))
-    fs, root = fsspec.core.url_to_fs(source)
     try:
-        config = json.loads(fs.cat_file(f"{root.rstrip('/')}/config.json"))
+        fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
+        data = fs.cat_file(f"{root.rstrip('/')}/config.json")
     except FileNotFoundError as error:
         raise ModelError(f"{source} has no config.json") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # clients of stores have error types of their own
         raise ModelError(f"{source}: config.json cannot be read: {one_line(error)}") from error
-    return revision, config, None
+    return revision, _parse_config(data, source), None
 
 
 def _list_uri(source: str) -> dict[str, str]:
@@ -240,7 +256,7 @@ def _list_uri(source: str) -> dict[str, str]:
         entries = fs.ls(root, detail=True)
     except FileNotFoundError as error:
         raise ModelError(f"nothing at {source}", "not_found") from error
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # clients of stores have error types of their own
         raise ModelError(f"cannot list {source}: {one_line(error)}", "not_found") from error
     files = {}
     for entry in entries:
@@ -267,7 +283,9 @@ def _fetch_uri(model: ModelRef) -> str:
         try:
             for name in _list_uri(model.source):
                 fs.get_file(f"{root.rstrip('/')}/{name}", str(temporary / name))
-        except OSError as error:
+        except ModelError:
+            raise
+        except Exception as error:
             raise ModelError(f"cannot download {model.source}: {one_line(error)}", "not_found") from error
         if "listing-" + digest(sorted(_list_uri(model.source).items())) != model.revision:
             shutil.rmtree(temporary, ignore_errors=True)

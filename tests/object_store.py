@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import s3fs
 
 #: Seconds until a server that starts, or stops, on a busy machine is taken for hung.
@@ -123,8 +124,9 @@ def _is_free(port: int) -> bool:
     return True
 
 
-@contextmanager
-def temporary_store() -> Iterator[ObjectStore]:
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """One server for all tests that ask for it, started by the first."""
     with (
         tempfile.TemporaryDirectory(prefix="rl-s3-", ignore_cleanup_errors=True) as folder,
         serve(Path(folder)) as store,

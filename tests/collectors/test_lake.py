@@ -31,16 +31,10 @@ from collectors.lake import Lake, missing_ranges
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName, safe_name
 from schemas.records import RECORD, SCHEMA_VERSION, TABLES
-from tests.object_store import BUCKET, PATIENCE, ObjectStore, temporary_store
+from tests.object_store import BUCKET, PATIENCE, ObjectStore
 
 ROOT = Path(__file__).parent.parent.parent
 CELL = "0123456789abcdef"
-
-
-@pytest.fixture(scope="session")
-def object_store() -> Iterator[ObjectStore]:
-    with temporary_store() as store:
-        yield store
 
 
 @pytest.fixture
