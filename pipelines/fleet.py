@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 #: Deaths of an engine process under one model, without a committed shard between them, after which it is given up.
 MAX_DEATHS = 2
 
+#: How often a cluster of our own is started before the run is given up.
+START_TRIES = 3
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
@@ -297,13 +300,28 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     else:
         folder = tempfile.mkdtemp(prefix="routerlake-")
         settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    ray.init(address=address or "local", **settings)
+    _init(address or "local", settings)
     try:
         yield
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _init(address: str, settings: dict[str, Any]) -> None:
+    """ray.init(), again where a cluster of our own did not start: Ray gives its processes 30 s, whatever the load."""
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init(address=address, **settings)
+            return
+        except Exception as error:  # Ray raises a bare Exception for it
+            if address != "local" or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise EngineError(f"Ray did not start on this machine: {one_line(error)}") from error
+            logger.warning("Ray did not start within its 30 s; trying again")
 
 
 def _check_address(address: str) -> None:
