@@ -15,7 +15,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -64,28 +66,47 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cluster(own_home: Path) -> Iterator[Cluster]:
     """A running cluster with four CPUs, whatever the machine has."""
-    port, dashboard, agent, client = _free_ports(4)
-    options = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
-    options |= {"ray-client-server-port": client, "min-worker-port": 0, "max-worker-port": 0, "num-cpus": 4}
-    options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": own_home / "cluster"}
-    options |= {"object-store-memory": 100 * 2**20}
-    command = [BIN / "ray", "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
     log = own_home / "cluster.log"
+    for _ in range(3):  # Ray gives a node 30 s to start, whatever the load of the machine
+        head, cluster = _start_head(own_home, log)
+        if wait_until("the cluster starts or ends", partial(_outcome, head, log)) == "started":
+            break
+    else:
+        raise AssertionError(log.read_text())
+    try:
+        wait_until("the dashboard listens", lambda: _listens(cluster.dashboard))
+        yield cluster
+    finally:
+        _end(head)
+
+
+def _start_head(folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], Cluster]:
+    port, dashboard, agent, client = _free_ports(4)
+    options: dict[str, Any] = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
+    options |= {"ray-client-server-port": client, "min-worker-port": 0, "max-worker-port": 0, "num-cpus": 4}
+    options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": folder / "cluster"}
+    options |= {"object-store-memory": 100 * 2**20}
+    command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
     with open(log, "wb") as output:
         head = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_until("the cluster starts", lambda: "block forever" in log.read_text() or head.poll() is not None)
-        assert head.poll() is None, log.read_text()
-        wait_until("the dashboard listens", lambda: _listens(dashboard))
-        yield Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", head.pid)
-    finally:
-        started = tree(head.pid)
-        head.terminate()
-        head.wait(PATIENCE)
-        for process in started:
-            kill(process)
-        psutil.wait_procs(started, timeout=PATIENCE)
-        assert not [process for process in started if alive(process)]
+    return head, Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", head.pid)
+
+
+def _outcome(head: subprocess.Popen[bytes], log: Path) -> str | None:
+    if head.poll() is not None:
+        return "ended"
+    return "started" if "block forever" in log.read_text() else None
+
+
+def _end(head: subprocess.Popen[bytes]) -> None:
+    """Ends a head and all that it started; nothing else on the machine."""
+    started = tree(head.pid)
+    head.terminate()
+    head.wait(PATIENCE)
+    for process in started:
+        kill(process)
+    psutil.wait_procs(started, timeout=PATIENCE)
+    assert not [process for process in started if alive(process)]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -98,6 +119,6 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _listens(port: int) -> bool:
+def _listens(url: str) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == 0

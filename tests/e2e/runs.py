@@ -91,7 +91,7 @@ def finish(process: subprocess.Popen[str]) -> Run:
     except subprocess.TimeoutExpired:
         kill_tree(process.pid)
         out, err = process.communicate()
-        raise AssertionError(f"{process.args} still ran after {PATIENCE} s\n{out[-2000:]}\n{err[-4000:]}") from None
+        raise AssertionError(f"{process.args!r} still ran after {PATIENCE} s\n{out[-2000:]}\n{err[-4000:]}") from None
     return Run(process.returncode, out, err)
 
 
@@ -103,7 +103,7 @@ def kill_tree(pid: int) -> None:
 def tree(pid: int) -> list[psutil.Process]:
     """Everything that process `pid` started, and what those started."""
     try:
-        return psutil.Process(pid).children(recursive=True)
+        return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
 
@@ -116,7 +116,7 @@ def kill(process: psutil.Process) -> None:
 def alive(process: psutil.Process) -> bool:
     """Whether it still runs; psutil tells a reused pid apart, a zombie runs no more."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
