@@ -44,8 +44,8 @@ def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
 
 
 def new_run_id() -> str:
-    """UTC time to the second and four random hex digits: sorts by time, unique between machines."""
-    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    """UTC time to the second and eight random hex digits: sorts by time, unique between machines."""
+    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 def safe_name(name: str) -> str:

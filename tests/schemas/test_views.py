@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,14 @@ def test_records_another_cell_recollected_nothing_is_dropped(lake: LakeBuilder) 
         ("model-a", 3),
         ("model-b", 3),
     ]
+
+
+def test_records_file_that_is_no_shard_is_not_read(lake: LakeBuilder) -> None:
+    lake.scores(CELL, [1.0] * 3)
+    [shard] = Path(lake.lake.root).glob("shards/task=*/*.parquet")
+    for name in (f"copy-of-{shard.name}", "x.parquet"):
+        shutil.copy(shard, shard.with_name(name))
+    assert rows(lake.views(), "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM shards)") == [(3, 1)]
 
 
 def test_responses_overlap_follows_records(lake: LakeBuilder) -> None:
