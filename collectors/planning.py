@@ -138,8 +138,8 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
 def _resolve_model(config: RunConfig, spec: ModelSpec) -> ModelRef:
     if config.engine.name != "stub":
         return resolve(spec, config.dtype)
-    dtype = spec.dtype or config.dtype
-    return ModelRef(spec.label, spec.source, f"stub-{digest(spec.source)}", None, dtype, options=spec.engine)
+    dtype, revision = spec.dtype or config.dtype, f"stub-{digest(spec.source)}"
+    return ModelRef(spec.label, spec.source, revision, None, dtype, spec.quantization, options=spec.engine)
 
 
 def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:

@@ -61,22 +61,23 @@ class Worker:
     """One engine process. Restarts are the driver's business: only it knows which shard was in hand."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self.base = spec.base
-        include = [self._here(folder) for folder in spec.include]
-        use_datasets(self._here(spec.datasets) if spec.datasets else None)
-        self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
+        self.spec = spec
+        self.collector: Collector | None = None
 
     def collect(self, cell: Cell, first: int, last: int) -> ShardReport:
+        """See Collector.collect. It is made here, not in __init__: its errors then are errors, not a dead actor."""
+        if self.collector is None:
+            spec = self.spec
+            use_datasets(self._here(spec.datasets) if spec.datasets else None)
+            include = [self._here(folder) for folder in spec.include]
+            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
         if cell.model.path:
             cell = dataclasses.replace(cell, model=dataclasses.replace(cell.model, path=self._here(cell.model.path)))
         return self.collector.collect(cell, first, last)
 
-    def pid(self) -> int:
-        return os.getpid()
-
     def _here(self, path: str) -> str:
-        if not os.path.exists(path) and Path(path).is_relative_to(self.base):
-            return str(Path.cwd() / Path(path).relative_to(self.base))
+        if not os.path.exists(path) and Path(path).is_relative_to(self.spec.base):
+            return str(Path.cwd() / Path(path).relative_to(self.spec.base))
         return path
 
 
@@ -316,9 +317,11 @@ def _init(address: str, settings: dict[str, Any]) -> None:
             ray.init(address=address, **settings)
             return
         except Exception as error:  # Ray raises a bare Exception for it
-            if address != "local" or "timed out during startup" not in str(error):
-                raise
             ray.shutdown()
+            if address != "local":
+                raise ConfigError(f"cannot join the Ray cluster at {address}: {one_line(error)}") from error
+            if "timed out during startup" not in str(error):
+                raise
             if not left:
                 raise EngineError(f"Ray did not start on this machine: {one_line(error)}") from error
             logger.warning("Ray did not start within its 30 s; trying again")

@@ -73,9 +73,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=25, help="items per task (default 25)")
     parser.add_argument("--backends", nargs="+", default=["hf", "vllm"], choices=["hf", "vllm"])
-    parser.add_argument(
-        "--work", type=Path, help="folder that keeps what was made, to go on after a stop"
-    )
+    parser.add_argument("--work", type=Path, help="folder that keeps what was made, to go on after a stop")
     args = parser.parse_args()
     models = sorted(path for path in MODELS.iterdir() if (path / "config.json").exists())
     good = True
