@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -41,7 +42,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config", required=True, metavar="YAML", help="what to collect")
     parser.add_argument("--lake", metavar="URI", help="where to write; overrides the config's lake")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N items of each task")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N items of each task without a limit of its own"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     parser.add_argument("--force", action="store_true", help="collect again, as a new generation that readers prefer")
     parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
@@ -172,7 +175,10 @@ def print_end(plan: Plan, lake: Lake, failed: dict[str, str], seconds: float) ->
     for cell_id, message in failed.items():
         cell = names[cell_id].cell
         print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
-    print(f"next: python pipelines/matrix.py --lake {lake.uri} --show")
+    matrix = os.path.join(os.path.dirname(os.path.abspath(__file__)), "matrix.py")
+    print(
+        f"next: {shlex.join([os.path.relpath(sys.executable), os.path.relpath(matrix), '--lake', lake.uri, '--show'])}"
+    )
 
 
 if __name__ == "__main__":

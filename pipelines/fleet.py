@@ -370,5 +370,6 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
         models = len({p.cell.model.key for p in plan.cells if p.todo})
         workers, resources = placement(config.fleet, models)
         fleet = Fleet(plan, lake, worker, workers, resources)
+        logger.info("starting %d engines; each first load of a model takes a minute or so", workers)
         fleet.run()
     return fleet

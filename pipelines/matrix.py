@@ -92,7 +92,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         raise ConfigError(f"--lake {args.lake}: only a lake in a folder can be read here so far; copy it to one first")
     lake.open_for_reading()
     out = args.out or (None if args.sql else Path("matrix.duckdb"))
-    with contextlib.closing(duckdb.connect()) as con:
+    # Without replacements: a mistyped view is an unknown table, not a Python variable of this script.
+    with contextlib.closing(duckdb.connect(config={"python_enable_replacements": "false"})) as con:
         create_views(con, lake.uri)
         if out:
             write_database(lake.uri, out)
@@ -152,12 +153,16 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) ->
         result.show(max_width=console.width if console.is_terminal else 10_000, max_rows=1000)
 
 
+#: Columns of the suggested query: those that fit on a screen.
+CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
+
+
 def print_next(lake: str, out: Path, console: Console) -> None:
     """The commands that a person can type next, as they stand."""
     python, script = (_from_here(path) for path in (sys.executable, os.path.abspath(__file__)))
     code = f'import duckdb; print(duckdb.connect({json.dumps(str(out))}, read_only=True).sql("FROM leaderboard"))'
     commands = [
-        [python, script, "--lake", lake, "--sql", "SELECT * FROM matrix LIMIT 20"],
+        [python, script, "--lake", lake, "--sql", f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"],
         [python, "-c", code],
     ]
     if shutil.which("duckdb"):
@@ -289,7 +294,7 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         f"FROM shown GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
     )
     console.print("\ntokens over all tasks; cached: share of the engine's tokens that its prefix cache held")
-    table = _table("<model", "items", "prompt", "completion", "engine", "cached", "s per item")
+    table = _table("<model", "items", "prompt", "completion", "engine", "cached", "latency s")
     for row in rows:
         counts = (_number(row[name], ",d") for name in ("items", "prompt", "completion", "engine"))
         table.add_row(row["model"], *counts, _number(row["cached"], ".1%"), _number(row["latency"], ".3f"))

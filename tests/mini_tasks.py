@@ -135,5 +135,6 @@ def write_tasks(folder: Path, *, items: int = ITEMS) -> Path:
     empty = {"data_files": {"train": data["data_files"]["train"], "test": str(folder / "none.jsonl")}}
     nothing = {"task": "mini_empty", **shared, **TASKS["mini_choice"], "dataset_kwargs": empty}
     (folder / "mini_empty.yaml").write_text(yaml.safe_dump(nothing), encoding="utf-8")
-    (folder / "mini_group.yaml").write_text(yaml.safe_dump(GROUP), encoding="utf-8")
+    (folder / "groups").mkdir(exist_ok=True)  # away from its members, as many of lm-eval's own groups are
+    (folder / "groups" / "mini_group.yaml").write_text(yaml.safe_dump(GROUP), encoding="utf-8")
     return folder

@@ -213,13 +213,13 @@ def _manager(folders: tuple[str, ...], defaults: bool) -> TaskManager:
 
 
 def _folders(include: list[str]) -> dict[str, str | None]:
-    """Every task, group and tag that lm-eval knows -> the folder of its YAML file (None for tags).
+    """Every task, group and tag that lm-eval knows -> the folder of its YAML file (None for groups and tags).
 
     lm-eval parses 14,000 YAML files to find one name, 5 s of CPU in each process: the names of a release are kept in
     this machine's cache. Folders of the user's own are read anew, and win.
     """
     key = digest([lm_eval.__file__, importlib.metadata.version("lm_eval")])
-    cached = cache_dir() / f"lm-eval-tasks-{key}.json"
+    cached = cache_dir() / f"lm-eval-leaf-folders-{key}.json"
     try:
         known: dict[str, str | None] = json.loads(cached.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -232,7 +232,12 @@ def _folders(include: list[str]) -> dict[str, str | None]:
 
 
 def _yaml_folders(manager: TaskManager) -> dict[str, str | None]:
-    return {name: str(e.yaml_path.parent) if e.yaml_path else None for name, e in manager.task_index.items()}
+    """None for groups and tags: their members may be anywhere, so they need the whole index."""
+    leaves = set(manager.all_subtasks)
+    return {
+        name: str(entry.yaml_path.parent) if name in leaves and entry.yaml_path else None
+        for name, entry in manager.task_index.items()
+    }
 
 
 def check_names(specs: list[TaskSpec], include: list[str]) -> None:
@@ -251,15 +256,8 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> list[BoundTask]:
 
     Raises TaskError when lm-eval or its data cannot be loaded.
     """
-    known = _folders(include)
-    folder = known.get(spec.task)
-    try:
-        loaded = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
-    except _MissingKey as error:
-        if error.key not in known:  # a KeyError of the task's own code
-            raise
-        # a group with members in other folders
-        loaded = _load(_manager(tuple(include), True), spec.task)
+    folder = _folders(include).get(spec.task)
+    loaded = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
     return [_bind(task, spec.model_copy(update={"task": name})) for name, task in loaded.items()]
 
 
@@ -287,12 +285,6 @@ def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) ->
     )
 
 
-class _MissingKey(TaskError):
-    """A KeyError while loading: lm-eval's index lacks a name that a group refers to, or a task's own code raised."""
-
-    key: str = ""
-
-
 def _load(manager: TaskManager, name: str) -> dict[str, Any]:
     # Some tasks shuffle choices while loading, from the global generators: lm-eval's seeds, for each task anew, so
     # that what else a run holds cannot change a task's items.
@@ -303,10 +295,6 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
             tasks: dict[str, Any] = manager.load([name])["tasks"]
     except (KeyboardInterrupt, MemoryError):
         raise
-    except KeyError as error:
-        missing = _MissingKey(f"task {name} cannot be loaded: {one_line(error)}")
-        missing.key = str(error.args[0]) if error.args else ""
-        raise missing from error
     except (IndexError, StopIteration) as error:  # from the first document, and from a JSON file without a line
         if str(error) == "string index out of range":
             raise TaskError(f"task {name} cannot be loaded: {one_line(error)}") from error
