@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from collectors.catalog import resolve
+from collectors.catalog import lacks_chat_template, resolve
 from collectors.cell import Cell
 from collectors.config import ModelSpec, RunConfig, TaskSpec
 from collectors.engines import ModelRef, make_engine
@@ -116,6 +116,10 @@ def make_plan(config: RunConfig, lake: Lake, *, force: bool = False) -> Plan:
         seen[task.name, task.facts.prompting] = spec.task
         plan.items[f"items/task={safe_name(task.name)}/{task.facts.items_digest}.parquet"] = task
         for model in models:
+            if spec.chat_template and lacks_chat_template(model):
+                wrong = TaskError(f"task {task.name} wants a chat template and the model has none", "no_chat_template")
+                plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
+                continue
             plan.cells.append(_plan_cell(model, spec, task, committed, force))
     return plan
 

@@ -350,3 +350,15 @@ def test_write_failure_of_any_text_and_twice_is_kept(tmp_path: Path) -> None:
     for message in ("a\x00b", "日本" * 300, "same", "same"):
         write_failure(lake, {**plan.failures[0], "message": message})
     assert len([name for name in lake.names("failures") if "schema" not in name]) == 3
+
+
+def test_plan_chat_template_that_the_model_lacks_fails_that_model_only(
+    tasks: Path, model: Path, tmp_path: Path
+) -> None:
+    for name, template in (("bare", {}), ("whole", {"chat_template": "{{ messages }}"})):
+        shutil.copytree(model, tmp_path / name)
+        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(template), encoding="utf-8")
+    models = [str(tmp_path / "bare"), str(tmp_path / "whole")]
+    plan = planned(configured(tasks, model, models=models, chat_template=True))
+    assert [cell.cell.model.name for cell in plan.cells] == ["whole"]
+    assert [(row["model"], row["kind"]) for row in plan.failures] == [("bare", "no_chat_template")]
