@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.tiny_models import tiny_models as build_tiny_models
+
+# Ray reads these when it is first imported, by whichever test module is collected first: a token of the tests' own, and
+# 127.0.0.1 as it is written (without the last one Ray turns it into the machine's outer address).
+os.environ |= {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
 
 # A busy machine is slow for no fault of the code under test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,7 +7,6 @@ it is ended by its own process ids.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -41,16 +40,12 @@ class Cluster:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Caches, tokens and temporary files of these tests, for this process and all that it starts."""
+    """Caches and temporary files of these tests, for this process and all that it starts."""
     short = Path(tempfile.mkdtemp(prefix="rl-"))  # Ray's socket paths may have 107 characters: no pytest folder fits
     settings = {
         "ROUTERLAKE_CACHE": str(tmp_path_factory.mktemp("cache")),
         "TMPDIR": str(short),
         "RAY_TMPDIR": str(short),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # without it Ray turns 127.0.0.1 into the machine's outer address
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "NO_COLOR": "1",
     }
