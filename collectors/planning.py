@@ -23,7 +23,7 @@ from collectors.config import ModelSpec, RunConfig, TaskSpec
 from collectors.engines import ModelRef, make_engine
 from collectors.harness.tasks import BoundTask, check_names, load_tasks
 from collectors.lake import Lake, missing_ranges
-from schemas.failures import ConfigError, ModelError, RouterlakeError, TaskError, one_line
+from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import ShardName, cell_identity, digest, new_run_id, safe_name
 from schemas.records import FAILURE, RUN_CELL
 
@@ -66,7 +66,9 @@ class Plan:
             if not lake.has(name):
                 lake.create_table(name, task.item_table())
         if self.cells:
-            rows = [self._run_row(cell) for cell in self.cells]
+            # The same texts for every cell: made once, or 10,000 models take gigabytes.
+            shared = {"versions": json.dumps(library_versions()), "config": self.config.model_dump_json()}
+            rows = [{**self._run_row(cell), **shared} for cell in self.cells]
             lake.create_table(f"runs/{self.run_id}.parquet", pa.Table.from_pylist(rows, schema=RUN_CELL))
         for row in self.failures:
             write_failure(lake, row)
@@ -78,8 +80,6 @@ class Plan:
             "generation": planned.cell.generation,
             "planned_items": planned.cell.items,
             "engine": self.config.engine.name,
-            "versions": json.dumps(library_versions()),
-            "config": self.config.model_dump_json(),
             **planned.facts,
         }
 
@@ -130,7 +130,9 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
         make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # checks the options, loads nothing
         try:
             model = _resolve_model(config, spec)
-        except ModelError as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # stores and configs of others fail in ways of their own: this model's failure only
             logger.error("model %s: %s", spec.label, one_line(error))
             plan.failures.append(failure_row(plan.run_id, error, model=spec.label))
             continue

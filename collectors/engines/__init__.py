@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from schemas.failures import ConfigError, EngineError
+from schemas.identity import digest
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class ModelRef:
 
     @property
     def key(self) -> str:
-        """What tells loaded models apart: revision, dtype and quantization."""
-        return f"{self.revision}:{self.dtype}:{self.quantization}"
+        """What tells loaded models apart: revision, dtype, quantization, and what else decides how they are loaded."""
+        base = f"{self.revision}:{self.dtype}:{self.quantization}"
+        special = [self.options, self.trust_remote_code]
+        return f"{base}:{digest(special)}" if any(special) else base
 
 
 @dataclass(frozen=True)

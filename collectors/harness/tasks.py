@@ -266,7 +266,7 @@ def _bind(task: Any, spec: TaskSpec) -> BoundTask:
         return BoundTask(task, spec)
     except RouterlakeError:
         raise
-    except Exception as error:  # a task's documents, metrics and settings come from its own code
+    except (Exception, SystemExit) as error:  # a task's documents, metrics and settings come from its own code
         raise TaskError(f"task {spec.task} cannot be read: {one_line(error)}") from error
 
 
@@ -301,7 +301,10 @@ def _load(manager: TaskManager, name: str) -> dict[str, Any]:
         raise TaskError(f"task {name}: its data set has no items", kind="empty_task") from error
     except (datasets.exceptions.DatasetsError, ConnectionError, FileNotFoundError) as error:
         raise TaskError(f"task {name}: its data cannot be read: {one_line(error)}", kind="no_data") from error
-    except Exception as error:  # task files run code of their own: whatever it raises is this task's failure
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # task files run code of their own: whatever it raises is this task's failure
         raise TaskError(f"task {name} cannot be loaded: {one_line(error)}") from error
     return tasks
 
