@@ -326,7 +326,7 @@ def _hub_switch() -> Iterator[None]:
 def _settings(task: Any) -> dict[str, Any]:
     """The task's resolved config without what only says where this machine keeps its files (lm-eval 0.4.13 notes the
     path of the YAML file in it): what a local data file holds is in the digests of items and few-shot examples."""
-    config: dict[str, Any] = _plain(task.dump_config())
+    config: dict[str, Any] = _plain(task.config.to_dict(keep_callable=True))
     for key, places in (("metadata", ("config_source",)), ("dataset_kwargs", ("data_files", "data_dir"))):
         if isinstance(config.get(key), dict):
             config[key] = {k: v for k, v in config[key].items() if k not in places}
@@ -342,10 +342,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
     if callable(value):
-        try:
-            return inspect.getsource(value)
+        name = getattr(value, "__qualname__", type(value).__qualname__)
+        try:  # the whole file: what a function does is also in the helpers and constants beside it
+            return [name, Path(inspect.getfile(value)).read_text(encoding="utf-8")]
         except (TypeError, OSError):
-            return getattr(value, "__qualname__", type(value).__qualname__)
+            return name
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return lm_eval.utils.handle_non_serializable(value)
