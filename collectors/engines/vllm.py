@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
 from collectors.engines.checks import EngineOptions, check_folder, check_tensors, load_error, read_options
@@ -59,6 +59,14 @@ class VllmOptions(EngineOptions):
     seed: int = 1234
     #: More arguments of vllm.LLM.
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("extra")
+    @classmethod
+    def _not_the_model(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        taken = {"model", "tokenizer", "dtype", "quantization", "trust_remote_code", "revision", "tokenizer_revision"}
+        if wrong := sorted(extra.keys() & taken):
+            raise ValueError(f"{', '.join(wrong)} may not be set here: it is part of the model's identity")
+        return extra
 
 
 class VllmEngine:
