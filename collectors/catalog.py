@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,8 +24,10 @@ from filelock import FileLock
 
 from collectors.config import ModelSpec, is_folder
 from collectors.engines import ModelRef
-from schemas.failures import ModelError, one_line
+from schemas.failures import ConfigError, ModelError, one_line
 from schemas.identity import digest, safe_name
+
+logger = logging.getLogger(__name__)
 
 _WEIGHTS = (".safetensors", ".bin")
 #: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
@@ -32,16 +35,26 @@ _SUFFIXES = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 _COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
-def cache_dir() -> Path:
-    """Where this machine keeps fetched models and prepared data: $ROUTERLAKE_CACHE or ~/.cache/routerlake."""
-    return Path(os.environ.get("ROUTERLAKE_CACHE") or "~/.cache/routerlake").expanduser()
+def cache_dir(name: str = "") -> Path:
+    """Where this machine keeps fetched models and prepared data: $ROUTERLAKE_CACHE or ~/.cache/routerlake.
+
+    The folder `name` in it is made where missing. Raises ConfigError where that cannot be.
+    """
+    folder = Path(os.environ.get("ROUTERLAKE_CACHE") or "~/.cache/routerlake").expanduser() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except OSError as error:
+        raise ConfigError(f"no cache: {one_line(error)}; set ROUTERLAKE_CACHE to a folder of yours") from error
+    return folder
 
 
-def resolve(spec: ModelSpec, dtype: str) -> ModelRef:
-    """Pins `spec` to a revision; `dtype` is the run's, for a spec without one. No weights are downloaded.
+def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None) -> ModelRef:
+    """Pins `spec` to a revision; `dtype` and `max_length` are the run's, for a spec without. Downloads no weights.
 
-    "auto" becomes the dtype of the model's own config.json, so that an identity never says "auto". Raises ModelError of
-    kind not_found, gated, no_weights or bad_model.
+    "auto" becomes the dtype of the model's own config.json, so that an identity never says "auto"; a max_length beyond
+    the model's own becomes that. Raises ModelError of kind not_found, gated, no_weights or bad_model.
     """
     if "://" in spec.source:
         revision, config, path = _resolve_uri(spec.source)
@@ -57,6 +70,7 @@ def resolve(spec: ModelSpec, dtype: str) -> ModelRef:
         path=path,
         dtype=_dtype(spec.dtype or dtype, config),
         quantization=spec.quantization or _section(config, "quantization_config").get("quant_method"),
+        max_length=_max_length(spec.max_length or max_length, config),
         trust_remote_code=spec.trust_remote_code,
         options=dict(spec.engine),
     )
@@ -134,13 +148,28 @@ def _dtype(wanted: str, config: dict[str, Any]) -> str:
     return str(own).removeprefix("torch.")
 
 
+def _max_length(wanted: int | None, config: dict[str, Any]) -> int | None:
+    """`wanted`, or the model's own where that is known to be shorter: both then are one cell."""
+    own = _own_length(config)
+    ropes = [c.get(k) for c in (config, _section(config, "text_config")) for k in ("rope_scaling", "rope_parameters")]
+    if own is None or '"factor"' in json.dumps(ropes):  # by how much a scaled one is longer only the engine knows
+        return wanted
+    return own if wanted is None else min(wanted, own)
+
+
+def _own_length(config: dict[str, Any]) -> int | None:
+    """The longest context that config.json names, tokens."""
+    sections = (config, _section(config, "text_config"))
+    lengths = [section.get(name) for section in sections for name in ("max_position_embeddings", "n_positions")]
+    return next((length for length in lengths if type(length) is int and 0 < length < 2**31), None)
+
+
 def model_facts(model: ModelRef) -> dict[str, Any]:
     """A row of schemas.records.MODEL, read from the fetched folder. Unknown facts are None."""
     folder = Path(model.path or "")
     config = _read_config(folder)
     weights = [f for f in folder.iterdir() if f.suffix in _WEIGHTS and f.is_file()]
     architectures = config.get("architectures")
-    lengths = [c.get("max_position_embeddings") for c in (config, _section(config, "text_config"))]
     tokenizer = sorted(f for f in folder.iterdir() if f.name.startswith(("tokenizer", "vocab", "merges", "special_")))
     return {
         "model": model.name,
@@ -149,7 +178,7 @@ def model_facts(model: ModelRef) -> dict[str, Any]:
         "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
         "parameters": _parameters(weights),
         "weight_bytes": sum(f.stat().st_size for f in weights),
-        "max_length": next((length for length in lengths if isinstance(length, int) and 0 < length < 2**31), None),
+        "max_length": _own_length(config),
         "tokenizer_hash": _hash_files(tokenizer),
         "chat_template_hash": _template_hash(folder),
     }
@@ -245,8 +274,7 @@ def _hub_errors(source: str) -> Iterator[None]:
 
 
 def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
-    listing = _list_uri(source)
-    revision = "listing-" + digest(sorted(listing.items()))
+    revision = _listing_digest(source)
     try:
         fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
         data = fs.cat_file(f"{root.rstrip('/')}/config.json")
@@ -257,8 +285,15 @@ def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
     return revision, _parse_config(data, source), None
 
 
+def _listing_digest(source: str) -> str:
+    """A revision by what the store says of the files. A change time holds at one place only, so that is part of it."""
+    listing = _list_uri(source)
+    timed = any(version.startswith("time ") for version in listing.values())
+    return "listing-" + digest([sorted(listing.items()), source if timed else None])
+
+
 def _list_uri(source: str) -> dict[str, str]:
-    """File name -> size and the store's own version of it (ETag, checksum or change time)."""
+    """File name -> the store's own version of it: ETag or checksum, else "time " and when it changed; and its size."""
     try:
         fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
         entries = fs.ls(root, detail=True)
@@ -270,20 +305,29 @@ def _list_uri(source: str) -> dict[str, str]:
     for entry in entries:
         name = str(entry["name"]).rsplit("/", 1)[-1]
         if entry["type"] == "file" and name.endswith(_SUFFIXES):
-            version = next((entry[k] for k in ("ETag", "etag", "md5Hash", "mtime", "created") if entry.get(k)), "")
-            files[name] = f"{entry['size']}:{version}"
+            version = next((entry[k] for k in ("ETag", "etag", "md5Hash", "content_md5") if entry.get(k)), None)
+            time = next((entry[k] for k in ("mtime", "LastModified", "updated", "last_modified") if entry.get(k)), None)
+            if version is None and time is None:
+                raise ModelError(f"{source}: this store tells no version of its files; copy them to a folder first")
+            files[name] = f"{f'time {time}' if version is None else version} {entry['size']}"
     if not any(name.endswith(_WEIGHTS) for name in files):
         raise ModelError(f"{source} holds no weights (*.safetensors or *.bin)", "no_weights")
     return files
 
 
 def _fetch_uri(model: ModelRef) -> str:
-    """Downloads once per node into the cache, whole or not at all; proves the listing unchanged after the download."""
-    target = cache_dir() / "models" / f"{safe_name(model.name)}-{model.revision}"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Downloads once per node into the cache, whole or not at all; proves the listing unchanged after the download.
+
+    What is in the cache is used again only if its files are, by their contents, those that were downloaded.
+    """
+    target = cache_dir("models") / f"{safe_name(model.name)}-{model.revision}"
+    noted = target.with_name(f"{target.name}.fingerprint")
     with FileLock(f"{target}.lock"):
         if target.is_dir():
-            return str(target)
+            if noted.is_file() and noted.read_text(encoding="utf-8") == _fingerprint_or_none(target):
+                return str(target)
+            logger.warning("model %s: its copy in %s is not what was downloaded; once more", model.name, target)
+            shutil.rmtree(target)
         fs, root = fsspec.core.url_to_fs(model.source, use_listings_cache=False)
         temporary = target.with_name(f"{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -295,8 +339,16 @@ def _fetch_uri(model: ModelRef) -> str:
             raise
         except Exception as error:
             raise ModelError(f"cannot download {model.source}: {one_line(error)}", "not_found") from error
-        if "listing-" + digest(sorted(_list_uri(model.source).items())) != model.revision:
+        if _listing_digest(model.source) != model.revision:
             shutil.rmtree(temporary, ignore_errors=True)
             raise ModelError(f"{model.source} changed since the run was planned", "model_changed")
+        noted.write_text(fingerprint(temporary), encoding="utf-8")
         temporary.rename(target)
     return str(target)
+
+
+def _fingerprint_or_none(folder: Path) -> str | None:
+    try:
+        return fingerprint(folder)
+    except ModelError:
+        return None

@@ -22,7 +22,7 @@ from collectors.harness.judge import record_table
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
 from collectors.lake import Lake
-from schemas.identity import ShardName, safe_name
+from schemas.identity import MODEL_IDENTITY, ShardName, safe_name
 from schemas.records import MODEL
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Collector:
         return built[1]
 
     def _cell_facts(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
-        model = {k: getattr(cell.model, k) for k in ("name", "source", "revision", "dtype", "quantization")}
+        model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
         return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.facts)}
 
     def _report(self, asked: list[Asked], load: float, engine: float, wall: float, *, committed: bool) -> ShardReport:

@@ -90,6 +90,8 @@ class ModelSpec(_Strict):
     revision: str | None = None
     dtype: Dtype | None = None
     quantization: str | None = None
+    #: Longest context in tokens, question and answer together; null: the run's.
+    max_length: int | None = Field(None, ge=1, lt=2**31)
     trust_remote_code: bool = False
     #: Engine options of this model, laid over the run's.
     engine: Settings = {}
@@ -113,7 +115,7 @@ def is_folder(source: str) -> bool:
 
 class EngineSpec(_Strict):
     name: Literal["vllm", "hf", "stub"] = "vllm"
-    #: Options of the engine's constructor, such as max_model_len.
+    #: Options of the engine's constructor, such as max_num_seqs: see VllmOptions in collectors/engines/vllm.py.
     options: Settings = {}
 
 
@@ -129,6 +131,9 @@ class FleetSpec(_Strict):
     shard_seconds: float = Field(60, gt=0)
     #: Items of a cell's first shard, before its speed is known.
     first_shard_items: int = Field(64, ge=1, le=4096)
+    #: Seconds after which a shard, with loading the model for it, is given up: its engine is ended and the shard tried
+    #: once more on another.
+    stall_seconds: float = Field(3600, gt=0)
     #: Ray cluster address; null: the job's own cluster inside `ray job submit`, else one started here.
     address: str | None = None
 
@@ -140,6 +145,9 @@ class RunConfig(Prompting):
     tasks: list[TaskSpec] = Field(min_length=1)
     lake: str = "lake"
     dtype: Dtype = "auto"
+    #: Longest context in tokens, question and answer together; null, or more than a model has: the model's own, whose
+    #: key-value cache may not fit (131,072 tokens of an 8B model take 16 GiB). Longer questions fail, they are not cut.
+    max_length: int | None = Field(8192, ge=1, lt=2**31)
     limit: int | None = Field(None, ge=1)
     #: Prepared HF datasets cache to read items from instead of the hub.
     datasets: str | None = None
@@ -162,7 +170,7 @@ class RunConfig(Prompting):
     def _no_duplicates(self) -> RunConfig:
         seen: dict[Any, str] = {}
         for model in self.models:
-            key = (model.label, model.dtype or self.dtype, model.quantization)
+            key = (model.label, model.dtype or self.dtype, model.quantization, model.max_length or self.max_length)
             if key in seen:
                 raise ValueError(
                     f"models: the name {model.label!r} stands for both {seen[key]!r} and {model.source!r}; "

@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, safe_name
-from schemas.records import SCHEMA_VERSION, TABLES
+from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
 
 _VERSION_KEY = b"routerlake_schema_version"
 
@@ -63,7 +63,7 @@ class Lake:
         self._check_version()
         self._probe()
         for folder, schema in TABLES.items():
-            self.create_table(f"{folder}/schema.parquet", schema.empty_table())
+            self.create_table(SCHEMA_FILES[folder], schema.empty_table())
         return self
 
     def open_for_reading(self) -> Lake:
@@ -74,7 +74,7 @@ class Lake:
         return self
 
     def _read_version(self) -> int | None:
-        name = "shards/schema.parquet"
+        name = SCHEMA_FILES["shards"]
         with self._doing("read"):
             try:
                 data = self._fs.cat_file(self._path(name))
@@ -159,7 +159,7 @@ class Lake:
         """Names below `folder`, relative to the root, in byte order (stores differ in theirs)."""
         with self._doing(f"list {folder} in"):
             if self.local:
-                names = _walk(self.root, folder)
+                names = [os.path.relpath(path, self.root) for path in _files(self._path(folder))]
             else:
                 try:
                     names = [path[len(self.root) + 1 :] for path in self._fs.find(self._path(folder))]
@@ -174,26 +174,28 @@ class Lake:
         return f"shards/task={safe_name(task)}/{shard}"
 
     def committed(self) -> dict[str, list[ShardName]]:
-        """Every committed shard by cell id, in name order. One listing, no file is opened."""
+        """Every committed shard by cell id, in name order: what the views read. One listing, no file is opened."""
         shards: dict[str, list[ShardName]] = defaultdict(list)
         for name in self.names("shards"):
-            if shard := ShardName.parse(name):
+            if name.count("/") == 2 and (shard := ShardName.parse(name)):
                 shards[shard.cell_id].append(shard)
         return dict(shards)
 
 
-def _walk(root: str, folder: str) -> list[str]:
-    """Files below root/folder, relative to `root`; none without the folder. Raises OSError for what cannot be listed.
+def _files(folder: str, depth: int = 3) -> Iterator[str]:
+    """Files below `folder`, through links, as the views read them; no deeper than a lake is, so that no loop matters.
 
     fsspec's find() leaves out, silently, folders that it may not read: their shards would be collected again.
     """
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-    walked = os.walk(os.path.join(root, folder), onerror=refuse, followlinks=True)
-    return [os.path.relpath(os.path.join(place, file), root) for place, _, files in walked for file in files]
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    yield entry.path
+                elif depth > 1 and entry.is_dir():
+                    yield from _files(entry.path, depth - 1)
+    except FileNotFoundError:
+        return
 
 
 def _create_file(path: Path, data: bytes) -> bool:
@@ -231,10 +233,10 @@ def _http_status(error: BaseException) -> int | None:
     return response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
 
 
-def missing_ranges(done: Iterable[ShardName], generation: int, items: int) -> list[tuple[int, int]]:
-    """The item ranges (first, last, both included) of 0..items-1 that no shard of `generation` covers."""
+def missing_ranges(done: Iterable[ShardName], items: int) -> list[tuple[int, int]]:
+    """The item ranges (first, last, both included) of 0..items-1 that no shard of `done` covers."""
     gaps, position = [], 0
-    for shard in sorted(s for s in done if s.generation == generation):
+    for shard in sorted(done, key=lambda s: (s.first, s.last)):
         if shard.first > position:
             gaps.append((position, min(shard.first, items) - 1))
         position = max(position, shard.last + 1)

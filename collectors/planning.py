@@ -24,7 +24,7 @@ from collectors.engines import ModelRef, make_engine
 from collectors.harness.tasks import BoundTask, check_names, load_tasks
 from collectors.lake import Lake, missing_ranges
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
-from schemas.identity import ShardName, cell_identity, digest, new_run_id, safe_name
+from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, new_run_id, safe_name
 from schemas.records import FAILURE, RUN_CELL
 
 logger = logging.getLogger(__name__)
@@ -95,11 +95,12 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def make_plan(config: RunConfig, lake: Lake, *, force: bool = False) -> Plan:
+def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -> Plan:
     """Loads the tasks, pins the models and lists the lake.
 
-    Raises ConfigError for what is wrong in the config itself; a model or task that cannot be had becomes a failure of
-    the plan, and the others are planned.
+    With a `generation` everything that it lacks is planned for it, whatever older ones hold; without, every item that
+    no generation holds, for the newest that the cell has. Raises ConfigError for what is wrong in the config itself; a
+    model or task that cannot be had becomes a failure of the plan, and the others are planned.
     """
     include = [str(Path(folder).expanduser().absolute()) for folder in config.include_tasks]
     check_names(config.task_specs(), include)
@@ -120,32 +121,45 @@ def make_plan(config: RunConfig, lake: Lake, *, force: bool = False) -> Plan:
                 wrong = TaskError(f"task {task.name} wants a chat template and the model has none", "no_chat_template")
                 plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
                 continue
-            plan.cells.append(_plan_cell(model, spec, task, committed, force))
+            plan.cells.append(_plan_cell(model, spec, task, committed, generation))
     return plan
 
 
 def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
     models: dict[tuple[str, str], ModelRef] = {}
     for spec in config.models:
-        make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # checks the options, loads nothing
+        engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # nothing is loaded
+        overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})
         try:
             model = _resolve_model(config, spec)
         except ConfigError:
             raise
         except Exception as error:  # stores and configs of others fail in ways of their own: this model's failure only
-            logger.error("model %s: %s", spec.label, one_line(error))
             plan.failures.append(failure_row(plan.run_id, error, model=spec.label))
             continue
+        if overrides:
+            model = dataclasses.replace(model, overrides=json.dumps(overrides, sort_keys=True))
         if models.setdefault((model.name, model.key), model) is not model:  # "auto" beside the dtype that it means
-            raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
+            raise ConfigError(
+                f"models: {model.name} comes twice with the same dtype ({model.dtype}) and max_length; remove one"
+            )
     return list(models.values())
 
 
 def _resolve_model(config: RunConfig, spec: ModelSpec) -> ModelRef:
     if config.engine.name != "stub":
-        return resolve(spec, config.dtype)
+        return resolve(spec, config.dtype, config.max_length)
     dtype, revision = spec.dtype or config.dtype, f"stub-{digest(spec.source)}"
-    return ModelRef(spec.label, spec.source, revision, None, dtype, spec.quantization, options=spec.engine)
+    return ModelRef(
+        name=spec.label,
+        source=spec.source,
+        revision=revision,
+        path=None,
+        dtype=dtype,
+        quantization=spec.quantization,
+        max_length=spec.max_length,  # not the run's: the stub's tokens are bytes
+        options=spec.engine,
+    )
 
 
 def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:
@@ -153,7 +167,6 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
         try:
             tasks = load_tasks(spec, include)
         except TaskError as error:
-            logger.error("task %s: %s", spec.task, one_line(error))
             plan.failures.append(failure_row(plan.run_id, error, task=spec.task))
             continue
         for task in tasks:
@@ -165,14 +178,16 @@ def _plan_cell(
     spec: TaskSpec,
     task: BoundTask,
     committed: dict[str, list[ShardName]],
-    force: bool,
+    generation: int | None,
 ) -> PlannedCell:
     facts = dataclasses.asdict(task.facts)
-    identity = {"name": model.name, **{k: getattr(model, k) for k in ("revision", "dtype", "quantization")}}
+    identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
     cell_id = cell_identity(identity, task.facts.prompting)
     shards = committed.get(cell_id, [])
     newest = max((shard.generation for shard in shards), default=0)
-    generation = newest + 1 if force and shards else newest
+    if generation is not None and generation < newest:
+        raise ConfigError(f"{model.name} on {task.name} has generation {newest} already: give that or a higher one")
+    relevant = [shard for shard in shards if generation is None or shard.generation == generation]
     items = min(spec.limit or task.facts.items, task.facts.items)
     cell = Cell(
         cell_id=cell_id,
@@ -180,13 +195,13 @@ def _plan_cell(
         spec=task.spec,
         group=spec.task,
         prompting=task.facts.prompting,
-        generation=generation,
+        generation=newest if generation is None else generation,
         items=items,
     )
     facts.pop("fewshot_digest")
     columns = {"cell_id": cell_id, "model": model.name, "prompting": task.facts.prompting, **facts}
-    columns |= {k: getattr(model, k) for k in ("source", "revision", "dtype", "quantization")}
-    return PlannedCell(cell, columns, missing_ranges(shards, generation, items), _requests_per_item(task))
+    columns |= {"source": model.source, **{k: v for k, v in identity.items() if k != "name"}}
+    return PlannedCell(cell, columns, missing_ranges(relevant, items), _requests_per_item(task))
 
 
 def _requests_per_item(task: BoundTask) -> float:

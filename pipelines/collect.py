@@ -46,7 +46,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--limit", type=int, metavar="N", help="only the first N items of each task without a limit of its own"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
-    parser.add_argument("--force", action="store_true", help="collect again, as a new generation that readers prefer")
+    parser.add_argument(
+        "--generation",
+        type=int,
+        metavar="N",
+        help="collect again what generation N (1, 2, …) lacks, whatever older ones hold; readers prefer the highest",
+    )
     parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
     return parser.parse_args(argv)
 
@@ -62,7 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RouterlakeError as error:
-        print(f"error: {error}\nCommitted shards are safe: run the same command again to go on.", file=sys.stderr)
+        print(
+            f"error: {error}\nCommitted shards are safe: once that is mended the same command goes on.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("\nstopped; committed shards are safe: run the same command again to go on", file=sys.stderr)
@@ -72,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 def collect(args: argparse.Namespace) -> int:
     from collectors.config import load_config
     from collectors.lake import Lake
+    from schemas.failures import StorageError
 
     started = time.monotonic()
     overrides = {key: getattr(args, key) for key in ("lake", "limit") if getattr(args, key) is not None}
@@ -86,13 +94,18 @@ def collect(args: argparse.Namespace) -> int:
 
     use_datasets(config.datasets)
     logger.info("planning: loading tasks and pinning models")
-    plan = make_plan(config, lake, force=args.force)
+    plan = make_plan(config, lake, generation=args.generation)
     print_plan(plan, lake)
     if args.dry_run:
         print("dry run: nothing was started or written")
         return 1 if plan.failures else 0
-    lake.open_for_writing()
-    plan.write(lake)
+    try:
+        lake.open_for_writing()
+        plan.write(lake)
+    except StorageError as error:
+        if plan.items_todo or plan.failures:
+            raise
+        logger.warning("this run leaves no trace, but it has nothing to add: %s", error)
     failed = work(plan, lake, verbose=args.verbose)
     print_end(plan, lake, failed, time.monotonic() - started)
     return 1 if failed or plan.failures else 0
@@ -176,10 +189,11 @@ def print_end(plan: Plan, lake: Lake, failed: dict[str, str], seconds: float) ->
         cell = names[cell_id].cell
         print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
     matrix = os.path.join(os.path.dirname(os.path.abspath(__file__)), "matrix.py")
-    print(
-        f"next: {shlex.join([os.path.relpath(sys.executable), os.path.relpath(matrix), '--lake', lake.uri, '--show'])}"
-    )
+    command = [os.path.relpath(sys.executable), os.path.relpath(matrix), "--lake", lake.uri, "--show"]
+    print(f"next: {shlex.join(command)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from pipelines.script import run_script
+
+    run_script(main)

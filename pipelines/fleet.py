@@ -14,7 +14,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayActorError, RayError
 
 from collectors.cell import Cell, Collector, ShardReport
@@ -30,16 +32,23 @@ from collectors.harness.tasks import use_datasets
 from collectors.lake import Lake
 from collectors.planning import Plan, PlannedCell, failure_row, write_failure
 from pipelines.progress import Progress
+from pipelines.workqueue import Job, WorkQueue
 from schemas.failures import ConfigError, EngineError, ModelError, RouterlakeError, StorageError, TaskError, one_line
-from schemas.identity import MAX_SHARD_ITEMS
 
 logger = logging.getLogger(__name__)
 
 #: Deaths of an engine process under one model, without a committed shard between them, after which it is given up.
 MAX_DEATHS = 2
 
-#: How often a cluster of our own is started before the run is given up.
+#: How often a cluster of our own, or an engine process, is started before the run is given up.
 START_TRIES = 3
+
+#: How a client opens a connection (RFC 9113, 3.4), and the kind of the frame that each side has to send first.
+HTTP2_SETTINGS = b"\x04"
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
+
+#: Seconds without any engine after which, and then every so often, a person is told that the cluster is full.
+WAITING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,9 @@ class Worker:
         self.spec = spec
         self.collector: Collector | None = None
 
+    def ready(self) -> None:
+        """Answers once Ray has found room for this process and started it."""
+
     def collect(self, cell: Cell, first: int, last: int) -> ShardReport:
         """See Collector.collect. It is made here, not in __init__: its errors then are errors, not a dead actor."""
         if self.collector is None:
@@ -82,75 +94,13 @@ class Worker:
 
 
 @dataclass
-class Job:
-    """A shard in hand."""
+class InHand:
+    """A shard that a worker has been given, and when (monotonic clock)."""
 
-    planned: PlannedCell
-    first: int
-    last: int
-    tries: int = 0
-
-
-class WorkQueue:
-    """The shards that are left, cut as they are taken. A worker keeps its model as long as that has work."""
-
-    def __init__(self, cells: list[PlannedCell], spec: FleetSpec) -> None:
-        self._spec = spec
-        self._cells: dict[str, list[PlannedCell]] = {}
-        self._gaps: dict[str, deque[tuple[int, int]]] = {}
-        self._retries: dict[str, deque[Job]] = {}
-        self._seconds_per_item: dict[str, float] = {}
-        for planned in cells:
-            if planned.todo:
-                self._cells.setdefault(planned.cell.model.key, []).append(planned)
-                self._gaps[planned.cell.cell_id] = deque(planned.todo)
-
-    def take(self, current: str | None, busy: Counter[str]) -> Job | None:
-        """The next shard: of the model that the worker holds, else of the fullest model with the fewest workers."""
-        if current and (job := self._take_from(current)):
-            return job
-        for model in sorted(self._cells, key=lambda m: (busy[m], -self._items_left(m))):
-            if job := self._take_from(model):
-                return job
-        return None
-
-    def _take_from(self, model: str) -> Job | None:
-        if retries := self._retries.get(model):
-            return retries.popleft()
-        for planned in self._cells.get(model, []):
-            gaps = self._gaps[planned.cell.cell_id]
-            if gaps:
-                first, last = gaps.popleft()
-                cut = min(last, first + self._shard_items(planned.cell.cell_id) - 1)
-                if cut < last:
-                    gaps.appendleft((cut + 1, last))
-                return Job(planned, first, cut)
-        return None
-
-    def _shard_items(self, cell_id: str) -> int:
-        pace = self._seconds_per_item.get(cell_id)
-        if pace is None:
-            return self._spec.first_shard_items
-        return max(1, min(MAX_SHARD_ITEMS, int(self._spec.shard_seconds / max(pace, 1e-9))))
-
-    def _items_left(self, model: str) -> int:
-        return sum(b - a + 1 for planned in self._cells[model] for a, b in self._gaps[planned.cell.cell_id])
-
-    def learn(self, job: Job, report: ShardReport) -> None:
-        """Takes the pace of a finished shard as that of the cell's next; loading the model is not part of it."""
-        if report.items:
-            pace = (report.wall_seconds - report.load_seconds) / report.items
-            self._seconds_per_item[job.planned.cell.cell_id] = pace
-
-    def retry(self, job: Job) -> None:
-        self._retries.setdefault(job.planned.cell.model.key, deque()).append(
-            dataclasses.replace(job, tries=job.tries + 1)
-        )
-
-    def drop_cell(self, cell_id: str) -> None:
-        self._gaps[cell_id] = deque()
-        for model, jobs in self._retries.items():
-            self._retries[model] = deque(j for j in jobs if j.planned.cell.cell_id != cell_id)
+    actor: Any
+    job: Job
+    since: float
+    stalled: bool = False
 
 
 class Fleet:
@@ -168,55 +118,96 @@ class Fleet:
         self.failed: dict[str, str] = {}
         self.progress = Progress(cells=len(open_cells), items=plan.items_todo, workers=workers)
         self._deaths: Counter[str] = Counter()
+        #: Actors that Ray has not yet found room for or not yet started, by the answer that says they are.
+        self._starting: dict[Any, Any] = {}
+        self._failed_starts = 0
+        self._told_waiting = time.monotonic()
         self._holds: dict[Any, str | None] = {}
-        self._jobs: dict[Any, tuple[Any, Job]] = {}
+        self._in_hand: dict[Any, InHand] = {}
 
     def run(self) -> None:
-        """Works until every cell is collected or failed. Raises StorageError when the lake cannot be written."""
+        """Works until every cell is collected or failed.
+
+        Raises StorageError when the lake cannot be written, EngineError when no engine process can be started.
+        """
         with self.progress:
             for _ in range(self.workers):
                 self._start_worker()
-            while self._jobs:
-                ready, _ = ray.wait(list(self._jobs), num_returns=1, timeout=1.0)
+            while self._in_hand or (self._starting and self.queue):
+                ready, _ = ray.wait([*self._in_hand, *self._starting], num_returns=1, timeout=1.0)
                 for future in ready:
-                    self._finish(future)
+                    if future in self._starting:
+                        self._started(future)
+                    else:
+                        self._finish(future)
+                self._watch()
                 self.progress.tick()
+            for actor in self._starting.values():
+                ray.kill(actor)
 
     def _start_worker(self) -> None:
         actor = Worker.options(**self.resources).remote(self.worker_spec)  # type: ignore[attr-defined]
+        self._starting[actor.ready.remote()] = actor
+
+    def _started(self, future: Any) -> None:
+        actor = self._starting.pop(future)
+        try:
+            ray.get(future)
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= START_TRIES:
+                raise EngineError(f"no engine process could be started: {one_line(error)}") from error
+            self._start_worker()
+            return
+        self._failed_starts = 0
         self._holds[actor] = None
         self._give(actor)
 
     def _give(self, actor: Any) -> None:
-        busy = Counter(job.planned.cell.model.key for _, job in self._jobs.values())
-        job = self.queue.take(self._holds[actor], busy)
-        model = job.planned.cell.model.key if job else None
+        busy = Counter(hand.job.planned.cell.model.key for hand in self._in_hand.values())
         held = self._holds[actor]
-        if held is not None and model != held and self.resources.get("num_gpus") and job:
+        job = self.queue.take(held, busy)
+        if job is None:
+            self._stop_worker(actor)
+            return
+        model = job.planned.cell.model.key
+        if held not in (None, model) and self.resources.get("num_gpus"):
             # On a GPU a process gives its memory back only by ending: a new model gets a new one.
             self.queue.retry(dataclasses.replace(job, tries=job.tries - 1))
             self._stop_worker(actor)
             self._start_worker()
             return
-        if job is None:
-            self._stop_worker(actor)
-            return
         self._holds[actor] = model
-        self._jobs[actor.collect.remote(job.planned.cell, job.first, job.last)] = (actor, job)
+        future = actor.collect.remote(job.planned.cell, job.first, job.last)
+        self._in_hand[future] = InHand(actor, job, time.monotonic())
 
     def _stop_worker(self, actor: Any) -> None:
         ray.kill(actor)
         del self._holds[actor]
 
+    def _watch(self) -> None:
+        """Ends engines that do not answer, and says when the cluster has no room for any."""
+        now = time.monotonic()
+        for hand in self._in_hand.values():
+            if now - hand.since > self.plan.config.fleet.stall_seconds and not hand.stalled:
+                hand.stalled = True
+                ray.kill(hand.actor)
+        if self._in_hand or not self._starting:
+            self._told_waiting = now
+        elif now - self._told_waiting > WAITING_SECONDS:
+            self._told_waiting = now
+            logger.warning("the cluster has no room yet for an engine of %s; waiting", self.resources)
+
     def _finish(self, future: Any) -> None:
-        actor, job = self._jobs.pop(future)
+        hand = self._in_hand.pop(future)
+        actor, job = hand.actor, hand.job
         moot = job.planned.cell.cell_id in self.failed  # failed while this shard was under way
         try:
             report: ShardReport = ray.get(future)
         except RayActorError as error:
             del self._holds[actor]
             if not moot:
-                self._died(job, error)
+                self._died(job, self._cause_of_death(hand, error))
             self._start_worker()
             return
         except RayError as error:
@@ -227,6 +218,12 @@ class Fleet:
             if not moot:
                 self._done(job, report)
         self._give(actor)
+
+    def _cause_of_death(self, hand: InHand, error: Exception) -> EngineError:
+        if hand.stalled:
+            seconds = self.plan.config.fleet.stall_seconds
+            return EngineError(f"no answer within {seconds:g} s (fleet.stall_seconds)", "engine_stalled")
+        return EngineError(f"its process died: {one_line(error, 300)}", "engine_died")
 
     def _done(self, job: Job, report: ShardReport) -> None:
         cell = job.planned.cell
@@ -242,13 +239,13 @@ class Fleet:
             self.progress.cells_done += 1
         logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
 
-    def _died(self, job: Job, error: Exception) -> None:
+    def _died(self, job: Job, error: EngineError) -> None:
         model = job.planned.cell.model
         self._deaths[model.key] += 1
-        logger.warning("model %s: its engine process died (%s)", model.name, one_line(error, 160))
+        logger.warning("model %s: its engine was lost: %s", model.name, one_line(error, 160))
         if self._deaths[model.key] >= MAX_DEATHS:
-            message = f"the engine process died {MAX_DEATHS} times under this model: {one_line(error)}"
-            self._fail_model(job, EngineError(message, "engine_died"))
+            message = f"the engine was lost {MAX_DEATHS} times under this model: {error}"
+            self._fail_model(job, EngineError(message, error.kind))
         else:
             self.queue.retry(job)
 
@@ -274,7 +271,7 @@ class Fleet:
         if cell.cell_id in self.failed:
             return
         self.failed[cell.cell_id] = one_line(error)
-        self.queue.drop_cell(cell.cell_id)
+        self.queue.drop(planned)
         self.progress.cells_failed += 1
         self.progress.items -= self.left[cell.cell_id]
         place = {"first_item": job.first, "last_item": job.last} if job else {}
@@ -287,27 +284,34 @@ class Fleet:
 
 
 @contextmanager
-def cluster(address: str | None, *, verbose: bool = False) -> Iterator[None]:
+def cluster(address: str | None, *, verbose: bool = False) -> Iterator[bool]:
     """Connects to Ray: at `address`, inside a Ray job to its own cluster, else to one started for this run only.
 
-    A cluster of our own gets its own folder and `address="local"`: plain ray.init() would join whatever cluster the
-    machine's current-cluster file names.
+    Yields whether it is one of our own: that gets its own folder and `address="local"`, because plain ray.init() would
+    join whatever cluster the machine's current-cluster file names.
     """
     settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
+    own = address in (None, "", "local")
     folder = None
-    if address:
-        _check_address(address)
-    else:
-        folder = tempfile.mkdtemp(prefix="routerlake-")
+    if own:
+        folder = _short_folder()
         settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    _init(address or "local", settings)
+    else:
+        _check_address(str(address))
+    _init("local" if own else str(address), settings)
     try:
-        yield
+        yield own
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """A new folder for Ray's sockets, whose paths may have 107 characters: in /tmp where TMPDIR is too long."""
+    folder = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="routerlake-", dir=folder if len(folder) <= 30 else "/tmp")
 
 
 def _init(address: str, settings: dict[str, Any]) -> None:
@@ -328,30 +332,44 @@ def _init(address: str, settings: dict[str, Any]) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Raises ConfigError where nothing listens at host:port: ray.init() would try for many minutes, past SIGTERM."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():  # "auto", "local"
-        return
+    """Raises ConfigError where nothing speaks HTTP/2, as gRPC does: ray.init() would try for minutes, past SIGTERM."""
+    place = canonicalize_bootstrap_address(address) if address == "auto" else address.removeprefix("ray://")
+    host, _, port = str(place).rpartition(":")
+    if place is None or not host or not port.isdigit():
+        raise ConfigError(f"no Ray cluster at {address!r} (fleet.address or RAY_ADDRESS): give its host:port")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=30).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=30) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "1":
+                connection.sendall(HTTP2_HELLO)
+                if connection.recv(4)[3:] != HTTP2_SETTINGS:
+                    raise ConnectionError("something else than Ray answers there")
     except (OSError, OverflowError) as error:
         raise ConfigError(f"no Ray cluster at {address} (fleet.address or RAY_ADDRESS): {one_line(error)}") from error
 
 
-def placement(spec: FleetSpec, models: int) -> tuple[int, dict[str, float]]:
+def placement(spec: FleetSpec, models: int, *, own: bool) -> tuple[int, dict[str, float]]:
     """How many workers the connected cluster gets, and the resources of each. Raises ConfigError when none fits.
 
-    With `workers` set the count stands: a cluster that scales up may start without room.
+    With `workers` set the count stands, and a cluster that is not our `own` may start without room: it may grow.
     """
-    total = ray.cluster_resources()
-    gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(total.get("GPU", 0) > 0)
-    on_cpus = min(int(total.get("CPU", 1) / spec.cpus_per_worker), models)
-    fits = int(total.get("GPU", 0) / gpus) if gpus else on_cpus
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
+    gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(have_gpus)
     resources = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
-    if fits < 1 and not spec.workers:
-        have = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
-        raise ConfigError(f"fleet: no node fits a worker of {resources}; the cluster has {have}")
-    return spec.workers or fits, resources
+    fits = sum(_fits(node, spec.cpus_per_worker, gpus) for node in nodes)
+    if fits < 1 and (own or not spec.workers):
+        largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
+        raise ConfigError(
+            f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {gpus:g} GPUs; the largest of the "
+            f"cluster has {largest[0]:g} and {largest[1]:g}"
+        )
+    return spec.workers or (fits if gpus else min(fits, models)), resources
+
+
+def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many workers a node has room for when it is empty."""
+    by_cpu = int(node.get("CPU", 0) / cpus)
+    return min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu
 
 
 def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
@@ -366,9 +384,9 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
         datasets=str(Path(config.datasets).expanduser().absolute()) if config.datasets else None,
         base=os.getcwd(),
     )
-    with cluster(config.fleet.address, verbose=verbose):
+    with cluster(config.fleet.address, verbose=verbose) as own:
         models = len({p.cell.model.key for p in plan.cells if p.todo})
-        workers, resources = placement(config.fleet, models)
+        workers, resources = placement(config.fleet, models, own=own)
         fleet = Fleet(plan, lake, worker, workers, resources)
         logger.info("starting %d engines; each first load of a model takes a minute or so", workers)
         fleet.run()

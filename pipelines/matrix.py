@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -30,6 +31,22 @@ from schemas.views import create_views
 
 MOST_TASKS, MOST_CELLS, MOST_ITEMS = 10, 15, 8
 GROUP = ("task", "items_digest", "prompting", "metric")
+
+#: Everything of a database that is not DuckDB's own.
+CONTENTS = """
+SELECT 'view', view_name FROM duckdb_views() WHERE NOT internal
+UNION ALL SELECT 'table', table_name FROM duckdb_tables()
+UNION ALL SELECT 'sequence', sequence_name FROM duckdb_sequences()
+UNION ALL SELECT 'macro', function_name FROM duckdb_functions() WHERE NOT internal
+UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal
+"""
+#: Statements with an effect outside the database in memory.
+WRITING = {
+    duckdb.StatementType.COPY,
+    duckdb.StatementType.COPY_DATABASE,
+    duckdb.StatementType.EXPORT,
+    duckdb.StatementType.ATTACH,
+}
 
 DESCRIPTION = """\
 Assemble the matrix (items × models) from a lake.
@@ -59,9 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
     except duckdb.Error as error:
-        print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}", file=sys.stderr)
+        print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}{advice(str(error))}", file=sys.stderr)
         return 2
     return 0
+
+
+def advice(message: str) -> str:
+    """What to do about a shard that DuckDB cannot read; nothing where its message names none."""
+    damaged = re.search(r"[^\s\"']*/shards/[^\"']*?\.parquet", message)
+    again = "if it is damaged, delete that file and run collect.py again: only its items are collected anew"
+    return f"\n{damaged[0]}: {again}" if damaged else ""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -91,14 +115,16 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if not lake.local:
         raise ConfigError(f"--lake {args.lake}: only a lake in a folder can be read here so far; copy it to one first")
     lake.open_for_reading()
-    out = args.out or (None if args.sql else Path("matrix.duckdb"))
+    out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
     # Without replacements: a mistyped view is an unknown table, not a Python variable of this script.
     with contextlib.closing(duckdb.connect(config={"python_enable_replacements": "false"})) as con:
         create_views(con, lake.uri)
         if out:
-            write_database(lake.uri, out)
+            if out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve()):
+                raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
+            write_database(lake.uri, out, con)
             console.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
-        if args.sql:
+        if args.sql is not None:
             print_query(con, args.sql, console)
             return
         if not con.execute("SELECT 1 FROM _shard_files LIMIT 1").fetchall():
@@ -112,12 +138,15 @@ def run(args: argparse.Namespace, console: Console) -> None:
 # ---- the file
 
 
-def write_database(lake_uri: str, out: Path) -> None:
-    """Writes the views into `out`, whole or not at all. Raises ConfigError when `out` must not or cannot be written."""
+def write_database(lake_uri: str, out: Path, ours: duckdb.DuckDBPyConnection) -> None:
+    """Writes the views, which `ours` has in memory, into `out`, whole or not at all.
+
+    Raises ConfigError when `out` must not or cannot be written.
+    """
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if out.exists():
-        _check_replaceable(out)
+        _check_replaceable(out, ours)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
         with contextlib.closing(duckdb.connect(temporary)) as con:
@@ -129,17 +158,17 @@ def write_database(lake_uri: str, out: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _check_replaceable(out: Path) -> None:
+def _check_replaceable(out: Path, ours: duckdb.DuckDBPyConnection) -> None:
+    """Raises ConfigError where `out` holds anything but views of the names that `ours` has."""
     refusal = f"--out {out} is there and is not a file that this command wrote; remove it or name another"
     if out.with_name(out.name + ".wal").exists():
         raise ConfigError(f"--out {out} is open in another program; close it there or name another file")
     try:
         with contextlib.closing(duckdb.connect(out, read_only=True)) as con:
-            tables = con.execute("SELECT count(*) FROM duckdb_tables()").fetchall()
-            views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+            found = con.execute(CONTENTS).fetchall()
     except duckdb.Error as error:
         raise ConfigError(f"{refusal} ({one_line(error)})") from error
-    if tables != [(0,)] or not {("records",), ("matrix",)} <= set(views):
+    if not found or not set(found) <= set(ours.execute(CONTENTS).fetchall()):
         raise ConfigError(refusal)
 
 
@@ -147,6 +176,11 @@ def _check_replaceable(out: Path) -> None:
 
 
 def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) -> None:
+    statements = con.extract_statements(query)
+    if not statements:
+        raise ConfigError("--sql is empty: give it a query, such as 'FROM leaderboard'")
+    if any(statement.type in WRITING for statement in statements):
+        raise ConfigError("--sql only reads: to write files open the database (--out) in DuckDB")
     result = con.sql(query)
     if result is not None:
         # Outside a terminal no column is left out.
@@ -369,4 +403,6 @@ def _mark(verdicts: dict[tuple[str, int], float | None], key: tuple[str, int]) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from pipelines.script import run_script
+
+    run_script(main)

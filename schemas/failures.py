@@ -44,7 +44,7 @@ class TaskError(RouterlakeError):
 
 
 class EngineError(RouterlakeError):
-    """kinds: engine, engine_died, wrong_model"""
+    """kinds: engine, engine_died, engine_stalled, wrong_model"""
 
     kind = "engine"
 

@@ -32,15 +32,14 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
-    """The cell id: 16 hex digits over the model's name, revision, dtype and quantization and the prompting hash.
+#: What makes a model another one to a cell. The place that it was read from is left out: its revision is a commit or a
+#: fingerprint of the files.
+MODEL_IDENTITY = ("name", "revision", "dtype", "quantization", "max_length", "overrides")
 
-    `model` needs the keys name, revision, dtype and quantization. The place that the model was read from is left out:
-    its revision is a commit or a fingerprint of the files.
-    """
-    return digest(
-        {"model": {k: model[k] for k in ("name", "revision", "dtype", "quantization")}, "prompting": prompting}
-    )
+
+def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
+    """The cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash."""
+    return digest({"model": {key: model[key] for key in MODEL_IDENTITY}, "prompting": prompting})
 
 
 def new_run_id() -> str:
@@ -49,8 +48,12 @@ def new_run_id() -> str:
 
 
 def safe_name(name: str) -> str:
-    """`name` with every character outside [A-Za-z0-9._-] as '_': usable in any store's key."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    """`name` usable as one element of any store's key, at most 100 characters; another name never gives the same.
+
+    Characters outside [A-Za-z0-9._-] become '_', and a name that was changed or cut ends in its digest.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return name if safe == name and len(name) <= 100 else f"{safe[:83]}-{digest(name)}"
 
 
 @dataclass(frozen=True, order=True)

@@ -108,6 +108,8 @@ RUN_CELL = pa.schema(
         _field("decoding", pa.string(), "JSON of generation settings laid over the task's own", null=False),
         _field("dtype", pa.string(), "weight and activation type", null=False),
         _field("quantization", pa.string(), "quantization method; null when none"),
+        _field("max_length", pa.int32(), "longest context asked for, tokens; null: whatever the model allows"),
+        _field("overrides", pa.string(), "JSON of engine arguments that may change answers; null when none"),
         _field(
             "prompting", pa.string(), "hash of everything above but the model: equal hashes compare models", null=False
         ),
@@ -141,3 +143,9 @@ FAILURE = pa.schema(
 
 #: Table folder -> schema; the folders of a lake, in the order in which views build on them.
 TABLES = {"shards": RECORD, "items": ITEM, "models": MODEL, "runs": RUN_CELL, "failures": FAILURE}
+
+#: Table folder -> its empty file, as deep as its other files are: by it views can open a table without rows.
+SCHEMA_FILES = {
+    folder: f"{folder}/schema/schema.parquet" if folder in ("shards", "items") else f"{folder}/schema.parquet"
+    for folder in TABLES
+}

@@ -28,15 +28,19 @@ class ModelRef:
     path: str | None
     dtype: str = "auto"
     quantization: str | None = None
+    #: Longest context in tokens, question and answer together; None: the model's own.
+    max_length: int | None = None
     trust_remote_code: bool = False
     #: Engine options of this model, laid over the run's.
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    #: JSON of the engine's settings that may change answers (Engine.overrides); None: none.
+    overrides: str | None = None
 
     @property
     def key(self) -> str:
         """What tells loaded models apart: revision, dtype, quantization, and what else decides how they are loaded."""
         base = f"{self.revision}:{self.dtype}:{self.quantization}"
-        special = [self.options, self.trust_remote_code]
+        special = [self.options, self.trust_remote_code, self.max_length, self.overrides]
         return f"{base}:{digest(special)}" if any(special) else base
 
 
@@ -108,6 +112,8 @@ class Tokenizer(Protocol):
 class Engine(Protocol):
     """Loads one model at a time and answers for it. Methods raise ModelError or EngineError."""
 
+    #: Settings that it was made with and that may change what a model answers: part of a cell's identity.
+    overrides: dict[str, Any]
     #: The loaded model; None before the first load.
     model: ModelRef | None
     tokenizer: Tokenizer

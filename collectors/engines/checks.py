@@ -58,7 +58,7 @@ def read_options(engine: str, kind: type[O], given: Mapping[str, Any], model: Mo
         raise ConfigError(f"{owner}: option {name!r} is {first['input']!r}: {first['msg']}") from None
 
 
-def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -> Path:
+def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -> str:
     """The model's folder, once its files can make a model that `supported` (given config.json) says the engine runs.
 
     Raises ModelError: not_found, bad_model, no_weights, remote_code or unknown_architecture.
@@ -76,7 +76,8 @@ def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -
     if not any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern)):
         raise ModelError(f"model {model.name!r}: {folder} has no tokenizer (such as tokenizer.json)")
     _check_weights(model, folder)
-    return folder
+    _check_tensors(model, folder)
+    return str(folder)
 
 
 def load_error(model: ModelRef, error: Exception) -> ModelError:
@@ -115,7 +116,7 @@ def _check_weights(model: ModelRef, folder: Path) -> None:
             raise ModelError(f"model {model.name!r}: {file} is damaged: {problem}")
 
 
-def check_tensors(model: ModelRef, folder: Path) -> None:
+def _check_tensors(model: ModelRef, folder: Path) -> None:
     """Raises ModelError where the weights lack a tensor that config.json asks for, or hold a matrix of another shape.
 
     vLLM says nothing about either: it takes the first rows of a larger matrix and leaves a missing one as the memory

@@ -12,11 +12,10 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
-from collectors.engines.checks import EngineOptions, check_folder, check_tensors, load_error, read_options
+from collectors.engines.checks import EngineOptions, check_folder, load_error, read_options
 from schemas.failures import ConfigError, EngineError, RouterlakeError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -34,8 +33,6 @@ RENAMED = {"min_tokens": "min_new_tokens"}
 
 
 class HfOptions(EngineOptions):
-    #: Longest context in tokens; the model's own where that is shorter or None.
-    max_model_len: int | None = None
     #: torch's name of the device; None: cuda where there is one, else cpu.
     device: str | None = None
 
@@ -45,7 +42,8 @@ class HfEngine:
 
     def __init__(self, **options: Any) -> None:
         self._given = options
-        self._options = read_options("hf", HfOptions, options)
+        read_options("hf", HfOptions, options)
+        self.overrides: dict[str, Any] = {}
         self._model: Any = None
         #: Input and logits of the last forward pass: choices of one token share it.
         self._last: tuple[list[int], Any] = ([], None)
@@ -59,23 +57,22 @@ class HfEngine:
         """Raises ModelError for a model that cannot answer, ConfigError for a quantization."""
         import torch
 
-        options = read_options("hf", HfOptions, self._given, model)
-        if self.model and self.model.key == model.key and self._options == options:
+        if self.model and self.model.key == model.key:
             return model.key
         self.close()
+        options = read_options("hf", HfOptions, self._given, model)
         if model.quantization:
             raise ConfigError(f"model {model.name!r}: engine 'hf' cannot quantize; remove quantization")
-        folder = str(check_folder(model, _supported))
-        check_tensors(model, Path(folder))
+        folder = check_folder(model, _supported)
         try:
             self._model, self.tokenizer = _start(model, folder, options.device)
         except Exception as error:
             raise load_error(model, error) from error
         own = _context(self._model.config, self.tokenizer)
-        self.max_length = self.rolling_length = min(options.max_model_len or own, own)
+        self.max_length = self.rolling_length = min(model.max_length or own, own)
         device = self._model.device
         self.gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-        self._options, self.model = options, model
+        self.model = model
         logger.info("model %s: loaded, context of %d tokens", model.name, self.max_length)
         return model.key
 

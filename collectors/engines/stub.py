@@ -80,6 +80,7 @@ class StubEngine:
     def __init__(self, **options: Any) -> None:
         self._given = options
         self._options = read_options("stub", StubOptions, options)
+        self.overrides: dict[str, Any] = {}
         self._answered = 0
         self.model: ModelRef | None = None
         self.tokenizer: Tokenizer = ByteTokenizer()
@@ -88,7 +89,7 @@ class StubEngine:
 
     def load(self, model: ModelRef) -> str:
         """Raises ModelError for a model that `fail_load` names."""
-        if self.model and self.model.key == model.key and self.model.options == model.options:
+        if self.model and self.model.key == model.key:
             return model.key
         self.close()
         options = read_options("stub", StubOptions, self._given, model)
@@ -100,7 +101,7 @@ class StubEngine:
                 )
         _sleep(options.load_s)
         self._options, self.model = options, model
-        self.max_length = self.rolling_length = options.max_length
+        self.max_length = self.rolling_length = min(model.max_length or options.max_length, options.max_length)
         return model.key
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:

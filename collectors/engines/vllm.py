@@ -13,13 +13,12 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
-from collectors.engines.checks import EngineOptions, check_folder, check_tensors, load_error, read_options
+from collectors.engines.checks import EngineOptions, check_folder, load_error, read_options
 from schemas.failures import EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -44,9 +43,6 @@ CPU_KV_CACHE_BYTES = 512 * 2**20
 class VllmOptions(EngineOptions):
     """None: vLLM's own default, unless the line above the option says otherwise."""
 
-    #: Longest context in tokens; the model's own where that is shorter. None: always the model's own, whose key-value
-    #: cache may not fit (131,072 tokens of an 8B model take 16 GiB).
-    max_model_len: int | None = 8192
     #: Bytes of key-value cache. None: on GPUs what gpu_memory_utilization leaves, on CPUs 512 MiB or one sequence.
     kv_cache_memory_bytes: int | None = None
     gpu_memory_utilization: float | None = None
@@ -64,6 +60,7 @@ class VllmOptions(EngineOptions):
     @classmethod
     def _not_the_model(cls, extra: dict[str, Any]) -> dict[str, Any]:
         taken = {"model", "tokenizer", "dtype", "quantization", "trust_remote_code", "revision", "tokenizer_revision"}
+        taken |= {"max_model_len"}  # max_length in the config
         if wrong := sorted(extra.keys() & taken):
             raise ValueError(f"{', '.join(wrong)} may not be set here: it is part of the model's identity")
         return extra
@@ -74,7 +71,7 @@ class VllmEngine:
 
     def __init__(self, **options: Any) -> None:
         self._given = options
-        self._options = read_options("vllm", VllmOptions, options)
+        self.overrides: dict[str, Any] = read_options("vllm", VllmOptions, options).extra
         self._llm: Any = None
         self.model: ModelRef | None = None
         self.tokenizer: Tokenizer
@@ -84,14 +81,13 @@ class VllmEngine:
 
     def load(self, model: ModelRef) -> str:
         """Raises ModelError for a model that cannot answer, EngineError when memory runs out."""
-        options = read_options("vllm", VllmOptions, self._given, model)
-        if self.model and self.model.key == model.key and self._options == options:
+        if self.model and self.model.key == model.key:
             return model.key
         self.close()
+        options = read_options("vllm", VllmOptions, self._given, model)
         started = time.monotonic()
         on_cpu = _prepare()
-        folder = str(check_folder(model, _supported))
-        check_tensors(model, Path(folder))
+        folder = check_folder(model, _supported)
         self.tokenizer = _load_tokenizer(model, folder)
         # A start runs the collector nine times, 0.5 s each with all the libraries' objects: 4.1 of 5.4 s.
         gc.freeze()
@@ -102,7 +98,7 @@ class VllmEngine:
             if isinstance(error, MemoryError) or "memory" in str(error).lower():
                 raise EngineError(f"model {model.name!r} does not fit: {one_line(error)}") from error
             raise error if isinstance(error, ModelError) else load_error(model, error) from error
-        self._options, self.model = options, model
+        self.model = model
         self.max_length = self._llm.llm_engine.model_config.max_model_len
         # One token of context and one that vLLM always generates (lm-eval's vLLM backend).
         self.rolling_length = self.max_length - 2
@@ -230,7 +226,7 @@ def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool) -> 
     if own.runner_type != "generate":
         raise ModelError(f"model {model.name!r} generates no text ({own.architecture})", kind="unknown_architecture")
     given = options.model_dump(exclude={"extra"}, exclude_none=True)
-    given["max_model_len"] = min(options.max_model_len or own.max_model_len, own.max_model_len)
+    given["max_model_len"] = min(model.max_length or own.max_model_len, own.max_model_len)
     if on_cpu:
         given.setdefault("enforce_eager", True)
         given.setdefault("kv_cache_memory_bytes", max(CPU_KV_CACHE_BYTES, _sequence_bytes(own, given["max_model_len"])))

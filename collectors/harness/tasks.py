@@ -195,7 +195,7 @@ def use_datasets(folder: str | None) -> None:
         raise ConfigError(f"datasets: no folder {folder}; leave the key out to read from the hub")
     files = sorted(f for f in source.rglob("*") if f.is_file() and not f.name.endswith(".lock"))
     key = digest([(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
-    target = cache_dir() / "datasets" / key
+    target = cache_dir("datasets") / key
     if not target.is_dir():
         temporary = target.with_name(f"{key}.{os.getpid()}.tmp")
         shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.lock"))
@@ -224,7 +224,6 @@ def _folders(include: list[str]) -> dict[str, str | None]:
         known: dict[str, str | None] = json.loads(cached.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         known = _yaml_folders(_manager((), True))
-        cached.parent.mkdir(parents=True, exist_ok=True)
         temporary = cached.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(known), encoding="utf-8")
         temporary.replace(cached)

@@ -9,7 +9,7 @@ WITH listed AS (
             '(?:^|/)([0-9a-f]{16})-g([0-9]+)-([0-9]{7})-([0-9]{7})\.parquet$',
             ['cell_id', 'generation', 'first_item', 'last_item']
         ) AS name
-    FROM glob('{lake}/shards/**/*.parquet')
+    FROM glob('{lake}/shards/*/*.parquet')
 )
 SELECT
     file,

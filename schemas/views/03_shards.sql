@@ -3,7 +3,7 @@
 CREATE VIEW shards AS
 WITH facts AS (
     SELECT file_name AS file, decode(value)::JSON AS facts
-    FROM parquet_kv_metadata('{lake}/shards/**/*.parquet')
+    FROM parquet_kv_metadata('{lake}/shards/*/*.parquet')
     WHERE decode(key) = 'shard'
 )
 SELECT

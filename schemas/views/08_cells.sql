@@ -8,6 +8,8 @@ SELECT
     revision,
     dtype,
     quantization,
+    max_length,
+    overrides,
     task,
     task_version,
     task_digest,

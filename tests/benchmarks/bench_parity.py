@@ -35,7 +35,8 @@ def ours(models: list[Path], limit: int, lake: Path) -> pa.Table:
         "dtype": "float32",
         "datasets": str(ROOT / "pipelines/configs/demo_data"),
         "lake": str(lake),
-        "engine": {"name": "vllm", "options": {"max_model_len": 2048}},
+        "engine": {"name": "vllm"},
+        "max_length": 2048,
     }
     file = lake.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import huggingface_hub.constants as hub
 import pytest
 import s3fs
 
-from collectors.catalog import fetch, fingerprint, model_facts, resolve
+from collectors.catalog import cache_dir, fetch, fingerprint, model_facts, resolve
 from collectors.config import ModelSpec
 from collectors.engines import ModelRef
-from schemas.failures import ModelError
+from schemas.failures import ConfigError, ModelError
 from schemas.records import MODEL
 from tests.object_store import BUCKET, PATIENCE, ObjectStore
 
@@ -124,6 +125,29 @@ def test_resolve_damaged_config_is_refused_by_name(tmp_path: Path, config: bytes
     message = refused("bad_model", lambda: resolve(ModelSpec(source=str(folder)), "auto"))
     assert str(folder) in message
     assert "config.json" in message
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted", "length"),
+    [
+        ({"max_position_embeddings": 2048}, 8192, 2048),
+        ({"max_position_embeddings": 2048}, 512, 512),
+        ({"max_position_embeddings": 2048}, None, 2048),
+        ({"n_positions": 1024}, 8192, 1024),
+        ({"text_config": {"max_position_embeddings": 2048}}, 8192, 2048),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default"}}, 8192, 2048),
+        ({"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 8192, 8192),
+        ({"max_position_embeddings": 2048, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, None, None),
+        ({"max_position_embeddings": True}, 8192, 8192),
+        ({}, None, None),
+    ],
+)
+def test_resolve_max_length_is_the_models_own_where_that_is_known_to_be_shorter(
+    tmp_path: Path, config: dict[str, Any], wanted: int | None, length: int | None
+) -> None:
+    folder = write(tmp_path / "m", **{"config.json": json.dumps(config).encode()})
+    assert resolve(ModelSpec(source=str(folder)), "auto", wanted).max_length == length
+    assert resolve(ModelSpec(source=str(folder), max_length=100), "auto", wanted).max_length == 100
 
 
 @pytest.mark.parametrize(
@@ -413,7 +437,25 @@ def test_uri_folder_is_pinned_by_its_listing_and_fetched_once(place: Any, tmp_pa
     inode = folder.stat().st_ino
     assert fetch(model).path == str(folder)
     assert folder.stat().st_ino == inode
+    (folder / "model.safetensors").write_bytes(b"weightz")
+    assert (Path(fetch(model).path or "") / "model.safetensors").read_bytes() == b"weights"
     assert not list((tmp_path / "node" / "models").glob("*.tmp"))
+
+
+def test_uri_of_a_store_without_versions_is_refused() -> None:
+    """fsspec's memory store tells when a file was made but by no name that a change would show in."""
+    memory = fsspec.filesystem("memory")
+    for name, data in FILES.items():
+        memory.pipe_file(f"/unversioned/{name}", data)
+    assert "no version" in refused("bad_model", lambda: resolve(ModelSpec(source="memory://unversioned"), "auto"))
+
+
+@pytest.mark.parametrize("made", ["file", "folder"])
+def test_cache_that_cannot_be_made_is_one_line(made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ROUTERLAKE_CACHE", str(tmp_path / "file") + ("/deeper" if made == "folder" else ""))
+    with pytest.raises(ConfigError, match="set ROUTERLAKE_CACHE"):
+        cache_dir("models")
 
 
 def test_uri_folder_changed_since_the_plan_is_refused_and_leaves_nothing(place: Any, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_score_after_close_is_refused_and_loads_again(engine: Engine, tiny_ref: 
 
 @pytest.mark.slow
 def test_load_model_option_overrides_the_engines(engine: Engine, tiny_ref: Ref) -> None:
-    engine.load(tiny_ref("good", options={"max_model_len": 512}))
+    engine.load(tiny_ref("good", max_length=512))
     assert engine.max_length == 512
     engine.load(tiny_ref("good"))
     assert engine.max_length == 2048

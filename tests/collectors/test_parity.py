@@ -37,7 +37,8 @@ def collect(engine: str, model: Path, tasks: Path, lake: Path, **prompting: Any)
             "tasks": list(TASKS),
             "include_tasks": [str(tasks)],
             "dtype": "float32",
-            "engine": {"name": engine, "options": {"max_model_len": 2048}},
+            "engine": {"name": engine},
+            "max_length": 2048,
             **prompting,
         }
     )

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,19 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_model(folder: Path, weights: bytes = b"weights") -> Path:
     """A folder that identity can be read from; no engine could load it."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"model_type": "llama", "dtype": "float32"}')
+    config = {"model_type": "llama", "dtype": "float32", "max_position_embeddings": 2048}
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(weights)
     return folder
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = write_model(tmp_path_factory.mktemp("models") / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINY_MODEL", str(folder))
+        yield folder
 
 
 def configured(folder: Path, model: Path | str, /, **changes: Any) -> RunConfig:
@@ -94,13 +99,22 @@ ANOTHER: dict[str, dict[str, Any]] = {
     "decoding": {"decoding": {"temperature": 1.0}},
     "filter": {"tasks": [{"task": TASK, "filter": "flexible"}]},
     "another_task": {"tasks": ["mini_text"]},
+    "max_length": {"max_length": 512},
+    "own_code": {"models": [{"source": "$TINY_MODEL", "trust_remote_code": True}]},
+    "engine_arguments": {"engine": {"name": "vllm", "options": {"extra": {"kv_cache_dtype": "fp8"}}}},
+    "other_engine_arguments": {
+        "engine": {"name": "vllm"},
+        "models": [{"source": "$TINY_MODEL", "engine": {"extra": {"a": 1}}}],
+    },
 }
 SAME: dict[str, dict[str, Any]] = {
     "nothing": {},
     "limit": {"limit": 3},
     "task_limit": {"tasks": [{"task": TASK, "limit": 5}]},
     "engine": {"engine": {"name": "vllm"}},
-    "engine_options": {"engine": {"name": "hf", "options": {"max_model_len": 512}}},
+    "engine_options": {"engine": {"name": "vllm", "options": {"max_num_seqs": 2}}},
+    "max_length_beyond_the_models": {"max_length": 100_000},
+    "models_own_max_length": {"max_length": None},
     "workers": {"fleet": {"workers": 3, "shard_seconds": 5}},
     "lake": {"lake": "elsewhere"},
     "dtype_that_auto_means": {"dtype": "float32"},
@@ -316,7 +330,7 @@ def test_plan_written_item_tables_are_complete_whatever_the_limit(tasks: Path, m
     assert runs["cell_id"].to_pylist() == ids(plan)
 
 
-def test_plan_committed_shards_are_never_planned_again_unless_forced(
+def test_plan_committed_shards_are_planned_again_for_another_generation_only(
     tasks: Path, model: Path, base: str, tmp_path: Path
 ) -> None:
     lake = Lake(str(tmp_path)).open_for_writing()
@@ -327,16 +341,15 @@ def test_plan_committed_shards_are_never_planned_again_unless_forced(
     assert planned(config, tmp_path).cells[0].todo == [(3, 4), (6, 7)]
     assert planned(configured(tasks, model), tmp_path).cells[0].todo == [(3, 4), (6, ITEMS - 1)]
     assert planned(configured(tasks, model, limit=3), tmp_path).items_todo == 0
-    (forced,) = planned(config, tmp_path, force=True).cells
-    assert (forced.cell.generation, forced.todo) == (1, [(0, 7)])
+    (again,) = planned(config, tmp_path, generation=1).cells
+    assert (again.cell.generation, again.todo) == (1, [(0, 7)])
     lake.create(Lake.shard_path(TASK, ShardName(base, 1, 0, 3)), b"")
-    (resumed,) = planned(config, tmp_path).cells
+    (resumed,) = planned(config, tmp_path, generation=1).cells
     assert (resumed.cell.generation, resumed.todo) == (1, [(4, 7)])
-
-
-def test_plan_force_without_any_shard_is_the_first_generation(tasks: Path, model: Path, tmp_path: Path) -> None:
-    (cell,) = planned(configured(tasks, model), tmp_path, force=True).cells
-    assert cell.cell.generation == 0
+    (plain,) = planned(config, tmp_path).cells
+    assert (plain.cell.generation, plain.todo) == (1, [(4, 4), (6, 7)])
+    with pytest.raises(ConfigError, match="has generation 1 already"):
+        planned(config, tmp_path, generation=0)
 
 
 @pytest.mark.parametrize(("task", "requests"), [("mini_choice", 4), ("mini_repeats", 3), ("mini_rolling", 1)])

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.records import RECORD
+from schemas.records import RECORD, SCHEMA_FILES
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import CHOICE, ITEMS, TEXT, Run, collect_here, config, query, shard_files
@@ -117,18 +117,19 @@ def test_collect_with_a_limit_and_then_without_adds_only_the_other_items(tmp_pat
 
 
 @pytest.mark.slow
-def test_collect_forced_writes_a_new_generation_and_keeps_the_old(tmp_path: Path, collect: Collect) -> None:
+def test_collect_another_generation_keeps_the_old_and_is_resumed(tmp_path: Path, collect: Collect) -> None:
     path, lake = config(tmp_path, models=["stub/alpha"], limit=5), tmp_path / "lake"
     assert collect(path).code == 0
     first, records = shard_files(lake), runs.viewed_records(lake)
 
-    assert collect(path, "--force").code == 0
+    assert collect(path, "--generation", "1").code == 0
     both = shard_files(lake)
     assert first.items() <= both.items()
     assert sorted(set(both) - set(first)) == sorted(name.replace("-g0-", "-g1-") for name in first)
     runs.assert_same(runs.viewed_records(lake), records)
 
-    assert "nothing to collect" in collect(path).out
+    for again in ((), ("--generation", "1")):
+        assert "nothing to collect" in collect(path, *again).out
     assert shard_files(lake) == both
 
 
@@ -287,7 +288,7 @@ def test_collect_with_a_broken_config_file_says_one_line(
 def test_collect_into_a_lake_of_another_schema_version_is_refused(
     tmp_path: Path, plan: Collect, flag: tuple[str, ...]
 ) -> None:
-    path, marker = config(tmp_path), tmp_path / "lake" / "shards" / "schema.parquet"
+    path, marker = config(tmp_path), tmp_path / "lake" / SCHEMA_FILES["shards"]
     marker.parent.mkdir(parents=True)
     schema = RECORD.with_metadata({"routerlake_schema_version": "999"})
     pq.write_table(schema.empty_table(), marker)

@@ -52,7 +52,8 @@ def collected(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFac
         tasks=tasks,
         include_tasks=[str(write_tasks(folder / "tasks"))],
         limit=8,
-        engine={"name": "vllm", "options": {"max_model_len": 1024}},
+        engine={"name": "vllm"},
+        max_length=1024,
         fleet={"first_shard_items": 5, "workers": 1},
     )
     return finish(start_collect(path)), folder / "lake"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,26 @@ def test_matrix_file_with_a_table_of_the_users_is_kept(lake: LakeBuilder, capsys
         assert rows(con, "FROM mine") == [(1,)]
 
 
+def test_matrix_file_with_a_view_of_the_users_is_kept(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    for mine in ("VIEW mine AS FROM leaderboard", "MACRO mine(x) AS x + 1", "SEQUENCE mine"):
+        with duckdb.connect("matrix.duckdb") as con:
+            con.execute(f"CREATE {mine}")
+        assert main([]) == 2
+        assert "matrix.duckdb is there" in capsys.readouterr().err
+        with duckdb.connect("matrix.duckdb") as con:
+            con.execute(f"DROP {mine.split('(')[0].split(' AS ')[0]}")
+    assert main([]) == 0
+
+
+def test_matrix_out_inside_the_lake_is_refused(lake: LakeBuilder, tmp_path: Path) -> None:
+    fill(lake)
+    before = sorted(tmp_path.rglob("*"))
+    for out in ("lake/m.duckdb", str(tmp_path / "lake" / "shards" / "x.parquet"), "../" + tmp_path.name + "/lake/m"):
+        assert main(["--out", out]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("content", [b"", b"notes of a person\n" * 1000])
 def test_matrix_foreign_file_is_kept(lake: LakeBuilder, tmp_path: Path, content: bytes) -> None:
     out = tmp_path / "notes.txt"
@@ -133,6 +154,44 @@ def test_matrix_no_lake_there_one_line_exit_2_nothing_written(
 def test_matrix_sql_is_wrong_exit_2(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--sql", "FROM leaderbord"]) == 2
     assert "leaderbord" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("query", ["", " ", ";", "-- nothing"])
+def test_matrix_sql_is_empty_exit_2_nothing_written(lake: LakeBuilder, tmp_path: Path, query: str) -> None:
+    assert main(["--sql", query]) == 2
+    assert not (tmp_path / "matrix.duckdb").exists()
+
+
+@pytest.mark.parametrize("query", ["COPY (SELECT 1) TO '{}'", "SELECT 1; ATTACH '{}'", "EXPORT DATABASE '{}'"])
+def test_matrix_sql_that_would_write_is_refused(lake: LakeBuilder, tmp_path: Path, query: str) -> None:
+    target = tmp_path / "lake" / "new"
+    assert main(["--sql", query.format(target)]) == 2
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"not parquet" * 100, None])
+def test_matrix_damaged_shard_is_named_with_what_to_do(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes | None
+) -> None:
+    fill(lake)
+    shard = next((tmp_path / "lake" / "shards").glob("task=*/*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-100] if data is None else data)
+    assert main(["--show"]) == 2
+    error = capsys.readouterr().err
+    assert str(shard) in error
+    assert "delete that file" in error
+
+
+def test_matrix_output_that_nobody_reads_or_that_takes_ascii_only_is_no_traceback(
+    lake: LakeBuilder, tmp_path: Path
+) -> None:
+    LakeBuilder(tmp_path / "lake").planned(BuiltCell(model="modèle"), [1.0])
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPT))} --lake lake --show"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    for pipe in ("| true", "| head -1", "> shown.txt"):
+        done = subprocess.run(f"{command} {pipe}", shell=True, cwd=tmp_path, env=env, capture_output=True, check=False)
+        assert done.stderr == b""
+    assert "mod?le" in (tmp_path / "shown.txt").read_text()
 
 
 # ---- what is printed

@@ -12,8 +12,8 @@ from collectors.cell import Cell, ShardReport
 from collectors.config import FleetSpec, TaskSpec
 from collectors.engines import ModelRef
 from collectors.planning import PlannedCell
-from pipelines.fleet import Job, WorkQueue
 from pipelines.progress import Progress
+from pipelines.workqueue import Job, WorkQueue
 from schemas.identity import MAX_SHARD_ITEMS
 
 
@@ -83,7 +83,7 @@ def test_queue_retry_comes_first_and_dropped_cells_never_come() -> None:
     assert again is not None
     assert (again.first, again.last, again.tries) == (job.first, job.last, 1)
     queue.retry(again)
-    queue.drop_cell(a.cell.cell_id)
+    queue.drop(a)
     assert {j.planned.cell.model.name for j in drain(queue)} == {"b"}
 
 

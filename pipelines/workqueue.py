@@ -1,0 +1,105 @@
+"""The order of work: which shard is next, and how large.
+
+Owns the open shards of a run while it lasts. Knows nothing of Ray, engines or storage: fleet.py hands out what it cuts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from collectors.cell import ShardReport
+from collectors.config import FleetSpec
+from collectors.planning import PlannedCell
+from schemas.identity import MAX_SHARD_ITEMS
+
+
+@dataclass
+class Job:
+    """A shard to collect."""
+
+    planned: PlannedCell
+    first: int
+    last: int
+    tries: int = 0
+
+
+class WorkQueue:
+    """The shards that are left, cut as they are taken. A worker keeps its model as long as that has work."""
+
+    def __init__(self, cells: list[PlannedCell], spec: FleetSpec) -> None:
+        self._spec = spec
+        #: By model: its cells in the plan's order, and how many of their items nobody has taken.
+        self._cells: dict[str, deque[PlannedCell]] = {}
+        self._items: Counter[str] = Counter()
+        self._gaps: dict[str, deque[tuple[int, int]]] = {}
+        self._retries: dict[str, deque[Job]] = {}
+        self._seconds_per_item: dict[str, float] = {}
+        for planned in cells:
+            if planned.todo:
+                self._cells.setdefault(planned.cell.model.key, deque()).append(planned)
+                self._gaps[planned.cell.cell_id] = deque(planned.todo)
+                self._items[planned.cell.model.key] += planned.items_todo
+
+    def __bool__(self) -> bool:
+        """Whether any shard is left to take."""
+        return bool(self._items or self._retries)
+
+    def take(self, current: str | None, busy: Counter[str]) -> Job | None:
+        """The next shard: of the model that the worker holds, else of the fullest model with the fewest workers."""
+        models = {**self._retries, **self._items}
+        if not models:
+            return None
+        model = current if current in models else min(models, key=lambda m: (busy[m], -self._items[m]))
+        return self._retry_of(model) if model in self._retries else self._next_of(model)
+
+    def _retry_of(self, model: str) -> Job:
+        job = self._retries[model].popleft()
+        if not self._retries[model]:
+            del self._retries[model]
+        return job
+
+    def _next_of(self, model: str) -> Job:
+        cells = self._cells[model]
+        while not self._gaps[cells[0].cell.cell_id]:
+            cells.popleft()
+        cell_id = cells[0].cell.cell_id
+        first, last = self._gaps[cell_id].popleft()
+        cut = min(last, first + self._shard_items(cell_id) - 1)
+        if cut < last:
+            self._gaps[cell_id].appendleft((cut + 1, last))
+        self._taken(model, cut - first + 1)
+        return Job(cells[0], first, cut)
+
+    def _taken(self, model: str, items: int) -> None:
+        self._items[model] -= items
+        if not self._items[model]:
+            del self._items[model]
+
+    def _shard_items(self, cell_id: str) -> int:
+        pace = self._seconds_per_item.get(cell_id)
+        if pace is None:
+            return self._spec.first_shard_items
+        return max(1, min(MAX_SHARD_ITEMS, int(self._spec.shard_seconds / max(pace, 1e-9))))
+
+    def learn(self, job: Job, report: ShardReport) -> None:
+        """Takes the pace of a finished shard as that of the cell's next; loading the model is not part of it."""
+        if report.items:
+            pace = (report.wall_seconds - report.load_seconds) / report.items
+            self._seconds_per_item[job.planned.cell.cell_id] = pace
+
+    def retry(self, job: Job) -> None:
+        self._retries.setdefault(job.planned.cell.model.key, deque()).append(
+            dataclasses.replace(job, tries=job.tries + 1)
+        )
+
+    def drop(self, planned: PlannedCell) -> None:
+        """Forgets the shards of a cell that has failed."""
+        model, cell_id = planned.cell.model.key, planned.cell.cell_id
+        self._taken(model, sum(last - first + 1 for first, last in self._gaps[cell_id]))
+        self._gaps[cell_id].clear()
+        if model in self._retries:
+            left = deque(job for job in self._retries.pop(model) if job.planned.cell.cell_id != cell_id)
+            if left:
+                self._retries[model] = left
