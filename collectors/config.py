@@ -224,8 +224,28 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig
         raise ConfigError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from error
 
 
+#: Values that a config may have, with those that its aliases repeat: nine lines of nested aliases can stand for 10⁹.
+MAX_VALUES = 1_000_000
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values `node` stands for once its aliases are written out."""
+    if id(node) not in known:
+        known[id(node)] = 1  # an alias inside its own anchor
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_values(child, known) for child in children)
+    return known[id(node)]
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key given twice is an error, not silently the last one. Merged keys (<<) may be overridden."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _values(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)

@@ -126,7 +126,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
 
 
 def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
-    models: dict[tuple[str, str], ModelRef] = {}
+    models: dict[tuple[Any, ...], ModelRef] = {}
     for spec in config.models:
         engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # nothing is loaded
         overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})
@@ -139,10 +139,9 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
             continue
         if overrides:
             model = dataclasses.replace(model, overrides=json.dumps(overrides, sort_keys=True))
-        if models.setdefault((model.name, model.key), model) is not model:  # "auto" beside the dtype that it means
-            raise ConfigError(
-                f"models: {model.name} comes twice with the same dtype ({model.dtype}) and max_length; remove one"
-            )
+        identity = tuple(getattr(model, key) for key in MODEL_IDENTITY)
+        if models.setdefault(identity, model) is not model:  # "auto" beside the dtype that it means
+            raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
     return list(models.values())
 
 
@@ -165,10 +164,10 @@ def _resolve_model(config: RunConfig, spec: ModelSpec) -> ModelRef:
 def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:
     for spec in config.task_specs():
         try:
-            tasks = load_tasks(spec, include)
+            tasks, failed = load_tasks(spec, include)
         except TaskError as error:
-            plan.failures.append(failure_row(plan.run_id, error, task=spec.task))
-            continue
+            tasks, failed = [], {spec.task: error}
+        plan.failures.extend(failure_row(plan.run_id, error, task=name) for name, error in failed.items())
         for task in tasks:
             yield spec, task
 

@@ -26,7 +26,9 @@ import huggingface_hub.constants as hub
 import lm_eval.utils
 import numpy as np
 import pyarrow as pa
+from lm_eval.api.group import Group
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
 
 from collectors.catalog import cache_dir
 from collectors.config import TaskSpec
@@ -250,14 +252,20 @@ def check_names(specs: list[TaskSpec], include: list[str]) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def load_tasks(spec: TaskSpec, include: list[str]) -> list[BoundTask]:
-    """The task that `spec` names, or every task of the group that it names.
+def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dict[str, TaskError]]:
+    """The task that `spec` names, or every task of the group that it names; and by name those that cannot be had.
 
-    Raises TaskError when lm-eval or its data cannot be loaded.
+    Raises TaskError when the group itself cannot be loaded.
     """
     folder = _folders(include).get(spec.task)
-    loaded = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
-    return [_bind(task, spec.model_copy(update={"task": name})) for name, task in loaded.items()]
+    loaded, failed = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
+    bound = []
+    for name, task in loaded.items():
+        try:
+            bound.append(_bind(task, spec.model_copy(update={"task": name})))
+        except TaskError as error:
+            failed[name] = error
+    return bound, failed
 
 
 def _bind(task: Any, spec: TaskSpec) -> BoundTask:
@@ -275,37 +283,62 @@ def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) ->
     Tries the task by its own name, then the group that it was planned from, which may have settings of its own. Raises
     TaskError when neither is what was planned.
     """
+    reasons: dict[str, TaskError] = {}
     for name in dict.fromkeys((spec.task, group)):
-        for bound in load_tasks(spec.model_copy(update={"task": name}), include):
+        tasks, failed = load_tasks(spec.model_copy(update={"task": name}), include)
+        reasons |= failed
+        for bound in tasks:
             if bound.name == spec.task and bound.facts.prompting == prompting:
                 return bound
-    raise TaskError(
+    raise reasons.get(spec.task) or TaskError(
         f"task {spec.task} is not the one that was planned: lm-eval's version or the data differ between the machines"
     )
 
 
-def _load(manager: TaskManager, name: str) -> dict[str, Any]:
-    # Some tasks shuffle choices while loading, from the global generators: lm-eval's seeds, for each task anew, so
-    # that what else a run holds cannot change a task's items.
-    random.seed(0)
-    np.random.seed(1234)
+class _Lenient(TaskFactory):
+    """Builds a group without the tasks that cannot be loaded, which lm-eval drops whole, and keeps their errors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: dict[str, BaseException] = {}
+
+    def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Any:
+        # Some tasks shuffle choices while loading, from the global generators: lm-eval's seeds, for each task anew, so
+        # that what else a run or a group holds cannot change a task's items.
+        random.seed(0)
+        np.random.seed(1234)
+        try:
+            return super()._build_task(entry, overrides)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:  # task files run code of their own: whatever it raises
+            self.failed[entry.name] = error
+            return Group(name=entry.name)  # without tasks
+
+
+def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], dict[str, TaskError]]:
+    manager._factory = factory = _Lenient()
     try:
         with _hub_switch():
             tasks: dict[str, Any] = manager.load([name])["tasks"]
     except (KeyboardInterrupt, MemoryError):
         raise
-    except (IndexError, StopIteration) as error:  # from the first document, and from a JSON file without a line
-        if str(error) == "string index out of range":
-            raise TaskError(f"task {name} cannot be loaded: {one_line(error)}") from error
-        raise TaskError(f"task {name}: its data set has no items", kind="empty_task") from error
-    except (datasets.exceptions.DatasetsError, ConnectionError, FileNotFoundError) as error:
-        raise TaskError(f"task {name}: its data cannot be read: {one_line(error)}", kind="no_data") from error
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # task files run code of their own: whatever it raises is this task's failure
-        raise TaskError(f"task {name} cannot be loaded: {one_line(error)}") from error
-    return tasks
+    except (Exception, SystemExit) as error:
+        raise _task_error(name, error) from error
+    return tasks, {task: _task_error(task, error) for task, error in factory.failed.items()}
+
+
+def _task_error(name: str, error: BaseException) -> TaskError:
+    """What lm-eval, `datasets` or a task's own code raised while it loaded, as a TaskError of its kind."""
+    empty = isinstance(error, IndexError | StopIteration)  # from the first document, or a JSON file without a line
+    if empty and str(error) != "string index out of range":
+        return TaskError(f"task {name}: its data set has no items", kind="empty_task")
+    if isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | FileNotFoundError):
+        hint = (
+            " (the config's `datasets` folder is all that is looked at)" if datasets.config.HF_DATASETS_OFFLINE else ""
+        )
+        return TaskError(f"task {name}: its data cannot be read{hint}: {one_line(error)}", kind="no_data")
+    return TaskError(f"task {name} cannot be loaded: {one_line(error)}")
 
 
 @contextmanager

@@ -101,6 +101,14 @@ def test_model_without_a_name_is_called_by_its_source(source: str, label: str) -
     assert ModelSpec(source=source, name="mine").label == "mine"
 
 
+def test_config_with_aliases_that_stand_for_a_billion_values_is_refused_at_once(path: Path) -> None:
+    lines = ["a: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"]
+    lines += [f"b{i}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]" for i in range(9)]
+    path.write_text("\n".join([*lines, "decoding: {x: *a9}", "models: [a/b]", "tasks: [gsm8k]"]))
+    with pytest.raises(ConfigError, match="aliases stand for more than"):
+        load_config(str(path))
+
+
 def test_config_anchors_and_merge_keys_work_and_may_be_overridden(path: Path) -> None:
     text = """
     models: [a/b]

@@ -254,6 +254,28 @@ def test_plan_group_becomes_its_tasks_once_per_model(tasks: Path) -> None:
     assert len(set(ids(plan))) == 4
 
 
+@pytest.mark.parametrize("kind", ["group", "tag"])
+def test_plan_group_with_members_that_cannot_be_had_names_them_and_plans_the_others(tmp_path: Path, kind: str) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    lost = yaml.safe_load((folder / "mini_choice.yaml").read_text())
+    lost |= {"task": "mini_lost", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "gone.jsonl")}}}
+    (folder / "mini_lost.yaml").write_text(yaml.safe_dump(lost))
+    members = ["mini_choice", "mini_lost", "mini_empty", "mini_likelihood"]
+    if kind == "group":
+        (folder / "groups" / "mixed.yaml").write_text(yaml.safe_dump({"group": "mixed", "task": members}))
+    for name in members if kind == "tag" else ():
+        file = folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "tag": ["mixed"]}))
+    plan = planned(configured(folder, "org/a", tasks=["mixed"], engine={"name": "stub"}))
+    assert [cell.facts["task"] for cell in plan.cells] == ["mini_choice", "mini_likelihood"]
+    assert sorted((row["task"], row["kind"]) for row in plan.failures) == [
+        ("mini_empty", "empty_task"),
+        ("mini_lost", "no_data"),
+    ]
+    alone = planned(configured(folder, "org/a", tasks=["mini_likelihood"], engine={"name": "stub"}))
+    assert ids(alone) == ids(plan)[1:]
+
+
 @pytest.mark.parametrize(
     "twice", [[TASK, TASK], [TASK, {"task": TASK, "limit": 3}], ["mini_group", "mini_choice"]], ids=str
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,44 @@ def test_collect_with_a_limit_of_zero_says_one_line(tmp_path: Path, plan: Collec
 @pytest.mark.slow
 def test_collect_with_no_cluster_at_the_address_says_one_line(tmp_path: Path, plan: Collect) -> None:
     refused(plan(config(tmp_path, fleet={"address": "127.0.0.1:1"})), "no Ray cluster at 127.0.0.1:1")
+
+
+@pytest.mark.slow
+def test_collect_with_something_else_at_the_address_says_one_line(tmp_path: Path, plan: Collect) -> None:
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        refused(plan(config(tmp_path, fleet={"address": address})), f"no Ray cluster at {address}")
+        server.shutdown()
+    refused(plan(config(tmp_path, fleet={"address": "nowhere"})), "give its host:port")
+
+
+@pytest.mark.slow
+def test_collect_with_workers_that_no_node_can_hold_says_one_line_and_starts_none(tmp_path: Path) -> None:
+    path = config(tmp_path, fleet={"workers": 1, "cpus_per_worker": 4096})
+    run = runs.finish(runs.start_collect(path, env={"TMPDIR": str(long_folder(tmp_path))}))
+    assert run.code == 2
+    assert "no node fits a worker of 4096 CPUs" in run.err.splitlines()[-1]
+
+
+def long_folder(tmp_path: Path) -> Path:
+    """A TMPDIR that leaves no room for the names of Ray's sockets."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.slow
+def test_collect_when_the_lake_is_complete_needs_no_right_to_write(tmp_path: Path, collect: Collect) -> None:
+    path, lake = config(tmp_path, models=["stub/alpha"], tasks=[TEXT], limit=2), tmp_path / "lake"
+    assert collect(path).code == 0
+    (lake / "runs").rename(tmp_path / "runs")
+    (lake / "runs").write_text("no folder any more")  # root may write anywhere
+    again = collect(path)
+    assert (again.code, "nothing to collect" in again.out) == (0, True)
 
 
 BROKEN = {

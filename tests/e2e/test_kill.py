@@ -27,7 +27,7 @@ WORKERS = 2
 def slow_config(folder: Path, cluster: Cluster | None, **changes: Any) -> Path:
     """Three models on two tasks: eight engine seconds in some fifty shards. Without `cluster` on a Ray of its own."""
     fleet: dict[str, Any] = {"workers": WORKERS, "first_shard_items": 4, "shard_seconds": 0.2}
-    fleet |= {"address": cluster.address} if cluster else {}
+    fleet |= {"stall_seconds": changes.pop("stall_seconds", 600), **({"address": cluster.address} if cluster else {})}
     engine = {"name": "stub", "options": {"latency_s": 0.01, **changes.pop("options", {})}}
     return config(folder, **{"models": MODELS, "fleet": fleet, "engine": engine, **changes})
 
@@ -111,7 +111,7 @@ def test_kill_of_a_worker_in_mid_shard_is_survived_by_the_run(
     assert_undisturbed(lake, undisturbed)
 
     reports = re.findall(r"items (\d+)-(\d+) ShardReport\(.*committed=(True|False)", run.err)
-    assert run.err.count("its engine process died") == 1
+    assert run.err.count("its engine was lost") == 1
     assert len(reports) == len(shards(lake))  # the shard in hand was reported once: by who did it again
     assert sum(committed == "False" for _, _, committed in reports) <= 1
 
@@ -145,7 +145,7 @@ def test_kill_of_an_engine_by_itself_once_is_survived_by_the_run(
     path = slow_config(tmp_path, cluster, options={"crash_after": 30, "fault_once": str(fault)})
     assert main(["--config", str(path)]) == 0
     assert fault.exists()
-    assert caplog.text.count("its engine process died") == 1
+    assert caplog.text.count("its engine was lost") == 1
     assert_undisturbed(tmp_path / "lake", undisturbed)
 
 
@@ -167,6 +167,29 @@ def test_kill_of_every_engine_of_one_model_fails_that_model_alone(
     healed = collect_here(capsys, slow_config(tmp_path, cluster))
     assert healed.code == 0
     runs.assert_same(runs.stored_records(lake), undisturbed)
+
+
+@pytest.mark.slow
+def test_engine_that_never_answers_is_ended_and_its_shard_done_again(
+    tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"hang_after": 30, "fault_once": str(tmp_path / "fault")}
+    path = slow_config(tmp_path, cluster, options=options, stall_seconds=20)
+    assert main(["--config", str(path)]) == 0
+    assert "no answer within 20 s (fleet.stall_seconds)" in caplog.text
+    assert_undisturbed(tmp_path / "lake", undisturbed)
+
+
+@pytest.mark.slow
+def test_engine_that_never_answers_under_one_model_fails_that_model_alone(
+    tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {"source": "stub/beta", "engine": {"hang_after": 0}}
+    run = collect_here(capsys, slow_config(tmp_path, cluster, models=["stub/alpha", bad], stall_seconds=10))
+    assert (run.code, run.out.count("failed: stub/beta on ")) == (1, 2)
+    assert {row["kind"] for row in runs.failures(tmp_path / "lake")} == {"engine_stalled"}
+    stored = runs.stored_records(tmp_path / "lake")
+    runs.assert_same(runs.of_model(stored, "stub/alpha"), runs.of_model(undisturbed, "stub/alpha"))
 
 
 @pytest.mark.slow
