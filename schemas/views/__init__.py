@@ -9,11 +9,24 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from importlib import resources
 
 import duckdb
 
 from schemas.failures import StorageError
+from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL
+
+#: View -> the schema that its columns of the same names come from.
+SCHEMAS = {
+    "records": RECORD,
+    "responses": RECORD,
+    "matrix": RECORD,
+    "items": ITEM,
+    "models": MODEL,
+    "cells": RUN_CELL,
+    "failures": FAILURE,
+}
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -27,6 +40,20 @@ def create_views(con: duckdb.DuckDBPyConnection, lake_uri: str) -> None:
     place = quoted_place(lake_uri)
     for sql in view_files().values():
         con.execute(sql.replace("{lake}", place))
+    for target, text in list(_comments(con)):
+        con.execute(f"COMMENT ON {target} IS '{text.replace(chr(39), chr(39) * 2)}'")
+
+
+def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
+    """What can be said of each view and its columns: the head of its file, and the docs of the schema behind it."""
+    for sql in view_files().values():
+        head, _, statement = sql.partition("CREATE VIEW ")
+        view = statement.split()[0]
+        yield f"VIEW {view}", " ".join(line.removeprefix("--").strip() for line in head.splitlines())
+        docs = {field.name: field.metadata[b"doc"].decode() for field in SCHEMAS.get(view, ())}
+        for column, *_ in con.execute(f"DESCRIBE {view}").fetchall():
+            if column in docs:
+                yield f"COLUMN {view}.{column}", docs[column]
 
 
 def view_files() -> dict[str, str]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from schemas.failures import ITEM_FAILURES, UNANSWERED, StorageError
 from schemas.identity import ShardName
+from schemas.records import RECORD
 from schemas.views import create_views, view_files
 from tests.lake_builder import BuiltCell, LakeBuilder, row, rows
 
@@ -35,6 +36,27 @@ def owners(lake: LakeBuilder, view: str = "records") -> dict[int, float]:
     found = rows(lake.views(), f"SELECT item, {'score' if view == 'records' else 'filtered::DOUBLE'} FROM {view}")
     assert len(found) == len(dict(found)), "an item is there twice"
     return dict(found)
+
+
+@pytest.mark.parametrize("renamed", ["cell", "range"])
+def test_records_of_a_shard_under_another_name_are_not_doubled(lake: LakeBuilder, renamed: str) -> None:
+    lake.run(CELL)
+    name = lake.shard(CELL, [CELL.record(item, score=1.0) for item in range(4)])
+    folder = Path(lake.lake.root) / "shards" / "task=quiz"
+    other = ShardName("f" * 16, 0, 0, 3) if renamed == "cell" else ShardName(name.cell_id, 0, 2, 9)
+    shutil.copy(folder / str(name), folder / str(other))
+    shutil.copy(folder / str(name), folder / "copy.parquet")
+    assert owners(lake) == dict.fromkeys(range(4), 1.0)
+    (folder / str(name)).unlink()
+    assert owners(lake) == ({} if renamed == "cell" else {2: 1.0, 3: 1.0})
+
+
+def test_views_and_their_columns_say_what_they_are(lake: LakeBuilder) -> None:
+    con = lake.views()
+    assert rows(con, "SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL") == []
+    said = dict(rows(con, "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'matrix'"))
+    assert said["score"] == RECORD.field("score").metadata[b"doc"].decode()
+    assert said["items_digest"] is None
 
 
 def test_records_ranges_of_one_generation_overlap_first_name_owns(lake: LakeBuilder) -> None:
