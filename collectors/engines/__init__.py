@@ -112,8 +112,6 @@ class Tokenizer(Protocol):
 class Engine(Protocol):
     """Loads one model at a time and answers for it. Methods raise ModelError or EngineError."""
 
-    #: Settings that it was made with and that may change what a model answers: part of a cell's identity.
-    overrides: dict[str, Any]
     #: The loaded model; None before the first load.
     model: ModelRef | None
     tokenizer: Tokenizer
@@ -123,6 +121,10 @@ class Engine(Protocol):
     rolling_length: int
     #: Name of the GPU that answers; None on CPUs and before the first load.
     gpu: str | None
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Settings that it was made with and that may change what a model answers: part of a cell's identity."""
 
     def load(self, model: ModelRef) -> str:
         """Loads `model` unless it is loaded already; returns the key of the model that now answers."""

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
-from collectors.engines.checks import EngineOptions, check_folder, load_error, read_options
+from collectors.engines.base import BaseEngine, EngineOptions
+from collectors.engines.checks import check_folder, load_error
 from schemas.failures import ConfigError, EngineError, RouterlakeError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -37,44 +38,33 @@ class HfOptions(EngineOptions):
     device: str | None = None
 
 
-class HfEngine:
-    """See HfOptions for what it takes. torch and transformers are imported by the first load."""
+class HfEngine(BaseEngine[HfOptions]):
+    """See HfOptions for what it takes."""
+
+    NAME = "hf"
+    OPTIONS = HfOptions
 
     def __init__(self, **options: Any) -> None:
-        self._given = options
-        read_options("hf", HfOptions, options)
-        self.overrides: dict[str, Any] = {}
+        super().__init__(**options)
         self._model: Any = None
         #: Input and logits of the last forward pass: choices of one token share it.
         self._last: tuple[list[int], Any] = ([], None)
-        self.model: ModelRef | None = None
-        self.tokenizer: Tokenizer
-        self.max_length = 0
-        self.rolling_length = 0
-        self.gpu: str | None = None
 
-    def load(self, model: ModelRef) -> str:
-        """Raises ModelError for a model that cannot answer, ConfigError for a quantization."""
+    def _open(self, model: ModelRef) -> None:
         import torch
 
-        if self.model and self.model.key == model.key:
-            return model.key
-        self.close()
-        options = read_options("hf", HfOptions, self._given, model)
         if model.quantization:
             raise ConfigError(f"model {model.name!r}: engine 'hf' cannot quantize; remove quantization")
         folder = check_folder(model, _supported)
         try:
-            self._model, self.tokenizer = _start(model, folder, options.device)
+            self._model, self.tokenizer = _start(model, folder, self._options.device)
         except Exception as error:
             raise load_error(model, error) from error
         own = _context(self._model.config, self.tokenizer)
         self.max_length = self.rolling_length = min(model.max_length or own, own)
         device = self._model.device
         self.gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-        self.model = model
         logger.info("model %s: loaded, context of %d tokens", model.name, self.max_length)
-        return model.key
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
         """Context and continuation together hold at most max_length + 1 tokens: the last one is never an input."""

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
-from collectors.engines.checks import EngineOptions, read_options
+from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Usage, check_key
+from collectors.engines.base import BaseEngine, EngineOptions
 from schemas.failures import EngineError, ModelError
 
 
@@ -74,25 +74,20 @@ class ByteTokenizer:
         return self.encode(text) if kwargs.get("tokenize", True) else text
 
 
-class StubEngine:
+class StubEngine(BaseEngine[StubOptions]):
     """See StubOptions for what it takes. Needs no files: any model loads."""
 
-    def __init__(self, **options: Any) -> None:
-        self._given = options
-        self._options = read_options("stub", StubOptions, options)
-        self.overrides: dict[str, Any] = {}
-        self._answered = 0
-        self.model: ModelRef | None = None
-        self.tokenizer: Tokenizer = ByteTokenizer()
-        self.max_length = self.rolling_length = self._options.max_length
-        self.gpu: str | None = None
+    NAME = "stub"
+    OPTIONS = StubOptions
 
-    def load(self, model: ModelRef) -> str:
-        """Raises ModelError for a model that `fail_load` names."""
-        if self.model and self.model.key == model.key:
-            return model.key
-        self.close()
-        options = read_options("stub", StubOptions, self._given, model)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._answered = 0
+        self.tokenizer = ByteTokenizer()
+        self.max_length = self.rolling_length = self._options.max_length
+
+    def _open(self, model: ModelRef) -> None:
+        options = self._options
         kinds = options.fail_load if isinstance(options.fail_load, dict) else dict.fromkeys(options.fail_load, "")
         for pattern, kind in kinds.items():
             if fnmatch.fnmatchcase(model.name, pattern):
@@ -100,9 +95,7 @@ class StubEngine:
                     f"model {model.name!r} was told not to load (fail_load: {pattern!r})", kind=kind or None
                 )
         _sleep(options.load_s)
-        self._options, self.model = options, model
         self.max_length = self.rolling_length = min(model.max_length or options.max_length, options.max_length)
-        return model.key
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
         check_key(self, key)
@@ -111,9 +104,6 @@ class StubEngine:
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
         check_key(self, key)
         return key, [self._generate(key, request) for request in requests]
-
-    def close(self) -> None:
-        self.model = None
 
     def _score(self, key: str, request: ScoreRequest) -> Score:
         drawn = _draw(key, request.context, request.continuation)

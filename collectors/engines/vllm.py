@@ -18,7 +18,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
-from collectors.engines.checks import EngineOptions, check_folder, load_error, read_options
+from collectors.engines.base import BaseEngine, EngineOptions
+from collectors.engines.checks import check_folder, load_error
 from schemas.failures import EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -66,25 +67,22 @@ class VllmOptions(EngineOptions):
         return extra
 
 
-class VllmEngine:
-    """See VllmOptions for what it takes. vllm is imported by the first load, so that making one costs nothing."""
+class VllmEngine(BaseEngine[VllmOptions]):
+    """See VllmOptions for what it takes."""
+
+    NAME = "vllm"
+    OPTIONS = VllmOptions
 
     def __init__(self, **options: Any) -> None:
-        self._given = options
-        self.overrides: dict[str, Any] = read_options("vllm", VllmOptions, options).extra
+        super().__init__(**options)
         self._llm: Any = None
-        self.model: ModelRef | None = None
-        self.tokenizer: Tokenizer
-        self.max_length = 0
-        self.rolling_length = 0
-        self.gpu: str | None = None
 
-    def load(self, model: ModelRef) -> str:
-        """Raises ModelError for a model that cannot answer, EngineError when memory runs out."""
-        if self.model and self.model.key == model.key:
-            return model.key
-        self.close()
-        options = read_options("vllm", VllmOptions, self._given, model)
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Everything in `extra`: nobody can tell which of vLLM's arguments change no answer."""
+        return self._options.extra
+
+    def _open(self, model: ModelRef) -> None:
         started = time.monotonic()
         on_cpu = _prepare()
         folder = check_folder(model, _supported)
@@ -92,20 +90,18 @@ class VllmEngine:
         # A start runs the collector nine times, 0.5 s each with all the libraries' objects: 4.1 of 5.4 s.
         gc.freeze()
         try:
-            self._llm = _start(model, folder, options, on_cpu)
+            self._llm = _start(model, folder, self._options, on_cpu)
         except Exception as error:
             _clean_up()
             if isinstance(error, MemoryError) or "memory" in str(error).lower():
                 raise EngineError(f"model {model.name!r} does not fit: {one_line(error)}") from error
             raise error if isinstance(error, ModelError) else load_error(model, error) from error
-        self.model = model
         self.max_length = self._llm.llm_engine.model_config.max_model_len
         # One token of context and one that vLLM always generates (lm-eval's vLLM backend).
         self.rolling_length = self.max_length - 2
         self.gpu = None if on_cpu else _gpu_name()
         seconds = time.monotonic() - started
         logger.info("model %s: loaded in %.1f s, context of %d tokens", model.name, seconds, self.max_length)
-        return model.key
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
         """Context and continuation together hold at most max_length - 1 tokens.

@@ -308,7 +308,7 @@ def test_load_after_a_broken_model_answers_again(
 
 @pytest.mark.parametrize("name", ["vllm", "hf", "stub"])
 def test_options_unknown_name_is_a_config_error_naming_the_known(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"'max_lenght' is unknown; known options: .*max_"):
+    with pytest.raises(ConfigError, match=r"'max_lenght' is unknown; known options: \w"):
         make_engine(name, {"max_lenght": 1})
 
 

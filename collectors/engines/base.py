@@ -1,0 +1,74 @@
+"""What all engines do the same way: reading their options, and holding one model at a time.
+
+Owns the rule that a model stays loaded while its key is asked for, and is closed before another is opened. Knows
+nothing of how a model is opened or asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from collectors.engines import ModelRef, Tokenizer
+from schemas.failures import ConfigError
+
+
+class EngineOptions(BaseModel):
+    """Base of every engine's options: unknown names are errors, values are never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+O = TypeVar("O", bound=EngineOptions)  # noqa: E741
+
+
+class BaseEngine(Generic[O]):
+    """See collectors.engines.Engine for the attributes. Libraries are imported by `_open`: making one costs nothing."""
+
+    NAME: ClassVar[str]
+    OPTIONS: ClassVar[type[EngineOptions]]
+
+    def __init__(self, **options: Any) -> None:
+        self._given = options
+        self._options: O = self._read(options)
+        self.model: ModelRef | None = None
+        self.tokenizer: Tokenizer
+        self.max_length = 0
+        self.rolling_length = 0
+        self.gpu: str | None = None
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """None of the options changes an answer."""
+        return {}
+
+    def load(self, model: ModelRef) -> str:
+        """Raises ModelError for a model that cannot answer, ConfigError for its options, EngineError without memory."""
+        if self.model and self.model.key == model.key:
+            return model.key
+        self.close()
+        self._options = self._read({**self._given, **model.options}, model)
+        self._open(model)
+        self.model = model
+        return model.key
+
+    def _open(self, model: ModelRef) -> None:
+        """Makes `model` answer: sets tokenizer, max_length, rolling_length and gpu."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.model = None
+
+    def _read(self, given: Mapping[str, Any], model: ModelRef | None = None) -> O:
+        try:
+            return self.OPTIONS(**given)  # type: ignore[return-value]
+        except ValidationError as error:
+            first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        owner = f"engine {self.NAME!r}" if model is None else f"model {model.name!r}, engine {self.NAME!r}"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(self.OPTIONS.model_fields))
+            raise ConfigError(f"{owner}: option {name!r} is unknown; known options: {known}")
+        raise ConfigError(f"{owner}: option {name!r} is {first['input']!r}: {first['msg']}")
