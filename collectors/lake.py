@@ -35,7 +35,8 @@ _CONFLICT_TRIES = 8
 class Lake:
     """One lake at a root URI: a folder, or any fsspec URI whose store honours exclusive creation.
 
-    Raises StorageError when the store cannot be reached, written, or was written by another schema version.
+    Raises StorageError when the store cannot be reached, written, or was written by another schema version. Its fsspec
+    client, `filesystem`, is for those who only read (collectors.reading).
     """
 
     def __init__(self, uri: str) -> None:
@@ -43,12 +44,12 @@ class Lake:
             raise ConfigError("the lake's URI holds a user or password: give credentials by the environment instead")
         try:
             if "://" in uri:
-                self._fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+                self.filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
             else:  # not url_to_fs: it takes "a::b" for a chain of stores
-                self._fs, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
+                self.filesystem, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
         except (ValueError, ImportError, OSError) as error:
             raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
-        self.local = isinstance(self._fs, LocalFileSystem)
+        self.local = isinstance(self.filesystem, LocalFileSystem)
         self.root = root.rstrip("/") or "/"
         self.uri = self.root if self.local else uri.rstrip("/")
 
@@ -77,7 +78,7 @@ class Lake:
         name = SCHEMA_FILES["shards"]
         with self._doing("read"):
             try:
-                data = self._fs.cat_file(self._path(name))
+                data = self.filesystem.cat_file(self._path(name))
             except FileNotFoundError:
                 return None
         try:
@@ -99,7 +100,7 @@ class Lake:
         self.create(name, b"1")
         second, kept = self.create(name, b"2"), self.has(name)
         with self._doing("delete a probe object in"):
-            self._fs.rm_file(self._path(name))
+            self.filesystem.rm_file(self._path(name))
         if second or not kept:
             raise StorageError(f"the store at {self.uri} ignores exclusive creation: commits would be lost")
 
@@ -123,7 +124,7 @@ class Lake:
                 return _create_file(Path(self._path(name)), data)
             for _ in range(_CONFLICT_TRIES):
                 try:
-                    self._fs.pipe_file(self._path(name), data, mode="create")
+                    self.filesystem.pipe_file(self._path(name), data, mode="create")
                     return True
                 except FileExistsError:
                     return False
@@ -153,7 +154,7 @@ class Lake:
 
     def has(self, name: str) -> bool:
         with self._doing("read"):
-            return bool(self._fs.exists(self._path(name)))
+            return bool(self.filesystem.exists(self._path(name)))
 
     def names(self, folder: str) -> list[str]:
         """Names below `folder`, relative to the root, in byte order (stores differ in theirs)."""
@@ -162,7 +163,7 @@ class Lake:
                 names = [os.path.relpath(path, self.root) for path in _files(self._path(folder))]
             else:
                 try:
-                    names = [path[len(self.root) + 1 :] for path in self._fs.find(self._path(folder))]
+                    names = [path[len(self.root) + 1 :] for path in self.filesystem.find(self._path(folder))]
                 except FileNotFoundError:
                     names = []
         return sorted(name for name in names if not name.endswith(".tmp"))

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collectors.lake import Lake
+from collectors.reading import connect, open_store
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import create_views
 
@@ -111,18 +112,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    lake = Lake(args.lake)
-    if not lake.local:
-        raise ConfigError(f"--lake {args.lake}: only a lake in a folder can be read here so far; copy it to one first")
-    lake.open_for_reading()
+    lake = Lake(args.lake).open_for_reading()
     out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
-    # Without replacements: a mistyped view is an unknown table, not a Python variable of this script.
-    with contextlib.closing(duckdb.connect(config={"python_enable_replacements": "false"})) as con:
-        create_views(con, lake.uri)
+    with contextlib.closing(connect(lake)) as con:
         if out:
             if out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve()):
                 raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
-            write_database(lake.uri, out, con)
+            write_database(lake, out, con)
             console.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
         if args.sql is not None:
             print_query(con, args.sql, console)
@@ -132,13 +128,13 @@ def run(args: argparse.Namespace, console: Console) -> None:
         if args.show:
             show(con, console)
     if out:
-        print_next(args.lake, out, console)
+        print_next(lake, args.lake, out, console)
 
 
 # ---- the file
 
 
-def write_database(lake_uri: str, out: Path, ours: duckdb.DuckDBPyConnection) -> None:
+def write_database(lake: Lake, out: Path, ours: duckdb.DuckDBPyConnection) -> None:
     """Writes the views, which `ours` has in memory, into `out`, whole or not at all.
 
     Raises ConfigError when `out` must not or cannot be written.
@@ -150,7 +146,8 @@ def write_database(lake_uri: str, out: Path, ours: duckdb.DuckDBPyConnection) ->
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
         with contextlib.closing(duckdb.connect(temporary)) as con:
-            create_views(con, lake_uri)
+            open_store(con, lake)
+            create_views(con, lake.uri)
         os.replace(temporary, out)
     except (OSError, duckdb.IOException) as error:
         raise ConfigError(f"--out {out}: cannot be written: {one_line(error)}") from error
@@ -191,15 +188,14 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) ->
 CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 
 
-def print_next(lake: str, out: Path, console: Console) -> None:
+def print_next(lake: Lake, uri: str, out: Path, console: Console) -> None:
     """The commands that a person can type next, as they stand."""
     python, script = (_from_here(path) for path in (sys.executable, os.path.abspath(__file__)))
     code = f'import duckdb; print(duckdb.connect({json.dumps(str(out))}, read_only=True).sql("FROM leaderboard"))'
-    commands = [
-        [python, script, "--lake", lake, "--sql", f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"],
-        [python, "-c", code],
-    ]
-    if shutil.which("duckdb"):
+    commands = [[python, script, "--lake", uri, "--sql", f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"]]
+    if lake.local:  # elsewhere the file needs a secret first, which no file holds
+        commands.append([python, "-c", code])
+    if lake.local and shutil.which("duckdb"):
         commands.append(["duckdb", "-readonly", str(out), "FROM leaderboard"])
     for command in commands:
         console.print(f"next: {shlex.join(command)}", soft_wrap=True)

@@ -64,7 +64,7 @@ def lake(uri: str) -> Lake:
 
 
 def read(lake: Lake, name: str) -> bytes:
-    data: bytes = lake._fs.cat_file(f"{lake.root}/{name}")
+    data: bytes = lake.filesystem.cat_file(f"{lake.root}/{name}")
     return data
 
 

@@ -1,0 +1,90 @@
+"""Reading a lake with DuckDB where it lies: in a folder, or in an object store.
+
+Owns how a DuckDB connection gets at a store: DuckDB's own httpfs extension where it can be had, else fsspec, with the
+same results (2,000 small files: 2 to 4 s against 20 to 46 s). Credentials come from the environment or the AWS profile
+and stay in the connection's memory: no file and no message holds them. Knows nothing of what the views mean.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+from typing import Any
+from urllib.parse import urlsplit
+
+import duckdb
+
+from collectors.lake import Lake
+from schemas.failures import StorageError, one_line
+from schemas.views import create_views
+
+logger = logging.getLogger(__name__)
+
+
+def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """A database in memory with the views over `lake`. Raises StorageError when its store cannot be read."""
+    # Without replacements: a mistyped view is an unknown table, not a Python variable of whoever asks.
+    con = duckdb.connect(config={"python_enable_replacements": "false"})
+    try:
+        open_store(con, lake)
+        create_views(con, lake.uri)
+    except (duckdb.Error, StorageError) as error:
+        con.close()
+        raise (
+            error
+            if isinstance(error, StorageError)
+            else StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}")
+        ) from error
+    return con
+
+
+def open_store(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Lets `con` read objects of the lake's store; a folder it reads anyhow."""
+    if lake.local:
+        return
+    if lake.uri.startswith(("s3://", "s3a://")) and _load_httpfs(con):
+        _create_s3_secret(con)
+    else:
+        con.register_filesystem(lake.filesystem)
+
+
+def _load_httpfs(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether DuckDB's S3 client is loaded: from the package that carries it, or as installed on this machine."""
+    for source in (_packaged_httpfs(), "httpfs"):
+        try:
+            if source:
+                con.execute(f"LOAD '{source}'")
+                return True
+        except duckdb.Error as error:  # of another DuckDB, or not installed
+            logger.debug("httpfs from %s: %s", source, one_line(error))
+    logger.info("DuckDB's httpfs extension is not installed: reading through fsspec, which is about ten times slower")
+    return False
+
+
+def _packaged_httpfs() -> str | None:
+    try:
+        package = importlib.resources.files("duckdb_extension_httpfs")
+    except ModuleNotFoundError:
+        return None
+    return str(package / "extensions" / f"v{duckdb.__version__}" / "httpfs.duckdb_extension").replace("'", "''")
+
+
+def _create_s3_secret(con: duckdb.DuckDBPyConnection) -> None:
+    """Gives `con` what s3fs, which writes the lake, would use: the environment, else the profile, else nothing."""
+    import botocore.session  # half a second, for object stores only
+
+    session = botocore.session.Session()
+    settings: dict[str, Any] = {"REGION": session.get_config_variable("region") or "us-east-1"}
+    if credentials := session.get_credentials():
+        frozen = credentials.get_frozen_credentials()
+        settings |= {"KEY_ID": frozen.access_key, "SECRET": frozen.secret_key, "SESSION_TOKEN": frozen.token}
+    if endpoint := session.create_client("s3", region_name=settings["REGION"]).meta.endpoint_url:
+        url = urlsplit(endpoint)
+        if not url.netloc.endswith(".amazonaws.com"):  # a server that knows buckets by path only
+            settings |= {"ENDPOINT": url.netloc, "URL_STYLE": "path", "USE_SSL": str(url.scheme == "https").lower()}
+    options = "".join(f", {name} {_quoted(value)}" for name, value in settings.items() if value)
+    con.execute(f"CREATE SECRET lake (TYPE s3{options})")
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
