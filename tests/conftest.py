@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.object_store import object_store as object_store  # a fixture
 from tests.tiny_models import tiny_models as build_tiny_models
 
 # Ray reads these when it is first imported, by whichever test module is collected first: a token of the tests' own, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 
+from collectors.lake import Lake
+from collectors.reading import connect
 from schemas.records import RECORD, SCHEMA_FILES
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import CHOICE, ITEMS, TEXT, Run, collect_here, config, query, shard_files
 from tests.mini_tasks import write_tasks
+from tests.object_store import BUCKET, ObjectStore
 
 #: Nothing listens here: a run that tries Ray is refused instead of passing by accident.
 NO_RAY = "127.0.0.1:1"
@@ -97,6 +102,27 @@ def test_collect_in_a_process_of_its_own_with_a_ray_of_its_own_collects_everythi
     assert again.code == 0, again.err
     assert "nothing to collect" in again.out
     assert shard_files(lake) == before
+
+
+@pytest.mark.slow
+def test_collect_into_an_object_store_collects_what_a_folder_gets(
+    tmp_path: Path, object_store: ObjectStore, collect: Collect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"models": ["stub/alpha"], "limit": 6}
+    uri = f"s3://{BUCKET}/{secrets.token_hex(4)}/lake"
+    path = config(tmp_path, **few, lake=uri)
+    run = runs.finish(runs.start_collect(path, env=object_store.environment))
+    assert run.code == 0, run.err
+    assert object_store.secret not in run.out + run.err
+    assert collect(config(tmp_path, **few)).code == 0
+
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    sql = f"SELECT {', '.join(runs.SAME)} FROM _rows ORDER BY ALL"
+    there, here = (connect(Lake(place)).sql(sql).fetchall() for place in (uri, str(tmp_path / "lake")))
+    assert there == here != []
+    assert "nothing to collect" in collect(path).out
 
 
 @pytest.mark.slow
