@@ -7,15 +7,18 @@ SHELL := bash
 python := .venv/bin/python
 demo_lake := demo-lake
 
-.PHONY: help env models demo test test-fast lint format bench bench-parity clean
+.PHONY: help env s3 models demo test test-fast lint format bench bench-parity clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: .venv/.stamp ## build .venv from lock-cpu.txt (3.5 GB; a minute with uv, a few with pip), again only when that changed
 
 .venv/.stamp: lock-cpu.txt pyproject.toml infra/env.sh
 	@bash infra/env.sh
+
+s3: env ## run an S3 server on 127.0.0.1 for development, its data in .cache/s3, until Ctrl-C
+	@$(python) -m tests.object_store .cache/s3
 
 models: env ## fetch and convert the demo's two small real models into .cache/models (0.9 GB)
 	@$(python) infra/demo_models.py

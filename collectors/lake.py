@@ -115,7 +115,7 @@ class Lake:
         try:
             yield
         except Exception as error:
-            raise StorageError(f"cannot {what} the lake at {self.uri}: {one_line(error)}") from error
+            raise StorageError(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
 
     def create(self, name: str, data: bytes) -> bool:
         """Creates the object whole; False when it is there already (the first writer won)."""
@@ -230,8 +230,26 @@ def _http_status(error: BaseException) -> int | None:
 
     s3fs reports a failed If-None-Match (412) as OSError(EINVAL), like other faults: the cause alone tells them apart.
     """
-    response = getattr(error.__cause__, "response", None)
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+    status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status if isinstance(status, int) else None
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    """What botocore kept of the store's answer behind `error`; empty for another kind of error."""
+    answer = getattr(error.__cause__, "response", None)
+    return answer if isinstance(answer, dict) else {}
+
+
+def _advice(error: BaseException) -> str:
+    """What a person can do about a store's refusal; nothing where its answer does not tell."""
+    code = _answer(error).get("Error", {}).get("Code")
+    if code == "NoSuchBucket":
+        return "; make the bucket first"
+    if code == "RequestTimeTooSkewed":
+        return "; set this machine's clock"
+    if _http_status(error) in (401, 403):
+        return "; see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they may do there"
+    return ""
 
 
 def missing_ranges(done: Iterable[ShardName], items: int) -> list[tuple[int, int]]:

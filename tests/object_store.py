@@ -5,6 +5,7 @@ Owns the server's process and the environment by which clients find it. Knows no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class ObjectStore:
         }
 
 
-@contextmanager
+@contextlib.contextmanager
 def serve(folder: Path) -> Iterator[ObjectStore]:
     """A running server with an empty bucket BUCKET, its data below `folder`; stopped by pid at the end."""
     ports = dict(zip(("master", "volume", "filer", "s3", "admin"), _free_ports(5), strict=True))
@@ -58,7 +58,7 @@ def serve(folder: Path) -> Iterator[ObjectStore]:
     identity = {"name": "tests", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": ["Admin"]}
     settings = folder / "s3.json"
     settings.write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(exist_ok=True)
     off = ["-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command = [
         *(str(Path(sys.executable).parent / "weed"), "-logtostderr=true", "mini", f"-dir={folder / 'data'}"),
@@ -132,3 +132,21 @@ def object_store() -> Iterator[ObjectStore]:
         serve(Path(folder)) as store,
     ):
         yield store
+
+
+def main() -> None:
+    """A server for a person: its data in a folder that stays, until Ctrl-C."""
+    folder = Path(sys.argv[1]).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with serve(folder) as store:
+        print("an S3 server; in the shell that uses it:\n")
+        for name, value in store.environment.items():
+            print(f"export {name}={value}")
+        print(f"\nthen: --lake s3://{BUCKET}/my-lake; Ctrl-C ends it", flush=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main()

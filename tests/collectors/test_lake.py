@@ -570,12 +570,21 @@ def test_create_reply_of_the_store_tells_who_won(replies: list[tuple[int, str]],
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, "InvalidArgument"), (403, "AccessDenied"), (404, "NoSuchBucket"), (409, "Busy")]
+    ("status", "code", "advice"),
+    [
+        (400, "InvalidArgument", ""),
+        (403, "AccessDenied", "AWS_PROFILE"),
+        (403, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+        (403, "RequestTimeTooSkewed", "set this machine's clock"),
+        (404, "NoSuchBucket", "make the bucket first"),
+        (409, "Busy", ""),
+    ],
 )
-def test_create_other_refusals_are_errors_even_when_they_speak_of_412(status: int, code: str) -> None:
+def test_create_other_refusals_are_errors_even_when_they_speak_of_412(status: int, code: str, advice: str) -> None:
     with answering((status, code)) as (endpoint, _), store_at(endpoint), pytest.raises(StorageError) as caught:
         Lake("s3://bucket/lake").create("x", b"1")
     assert str(caught.value).startswith("cannot write x to the lake at s3://bucket/lake: ")
+    assert advice in str(caught.value)
     assert "hidden-secret" not in str(caught.value)
 
 
