@@ -32,6 +32,7 @@ from collectors.lake import Lake, missing_ranges
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName, safe_name
 from schemas.records import RECORD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from tests.fault_proxy import Faults, faulty
 from tests.lake_builder import BuiltCell, LakeBuilder
 from tests.object_store import BUCKET, PATIENCE, ObjectStore
 
@@ -643,3 +644,33 @@ def test_lake_at_any_key_works(s3_environment: ObjectStore, name: str) -> None:
     assert lake.create(Lake.shard_path("t", shard(0, 1)), b"1")
     assert not Lake(uri).create(Lake.shard_path("t", shard(0, 1)), b"1")
     assert Lake(uri).open_for_reading().committed() == {CELL: [shard(0, 1)]}
+
+
+@pytest.mark.slow
+def test_lake_behind_a_store_that_fails_at_random_loses_and_doubles_nothing(object_store: ObjectStore) -> None:
+    """Busy answers, cut connections before and after the store has done its part, and late ones: 1 request in 4."""
+    faults = Faults(seed=secrets.randbelow(10**6))
+    print(f"seed {faults.seed}")
+    uri, names = f"s3://{BUCKET}/{secrets.token_hex(4)}/lake", [f"runs/{i}" for i in range(25)]
+    with (
+        faulty(object_store.endpoint, faults) as endpoint,
+        store_at(endpoint, object_store.key, object_store.secret),
+    ):
+        lake = Lake(uri)
+
+        def write(writer: int) -> list[str]:
+            return [name for name in names if lake.create(name, f"{writer} {name}".encode() * 1000)]
+
+        with ThreadPoolExecutor(4) as pool:
+            won = list(pool.map(write, range(4)))
+        assert lake.names("runs") == sorted(names)
+        assert all(lake.has(name) for name in names)
+    assert min(faults.seen[kind] for kind in ("refused", "before", "late")) > 0
+    # A writer whose answer was lost is told that another was faster, never the other way round.
+    assert len({name for one in won for name in one}) == sum(map(len, won)) <= len(names)
+    with store_at(object_store.endpoint, object_store.key, object_store.secret):
+        stored = {name: read(Lake(uri), name) for name in names}
+    for name, data in stored.items():
+        assert data in [f"{writer} {name}".encode() * 1000 for writer in range(4)]
+    for writer, mine in enumerate(won):
+        assert all(stored[name].startswith(str(writer).encode()) for name in mine)
