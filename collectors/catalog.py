@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 _WEIGHTS = (".safetensors", ".bin")
 #: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
 _SUFFIXES = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+#: Where transformers keeps chat templates with names.
+_TEMPLATES = "additional_chat_templates"
 _COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
@@ -40,7 +42,7 @@ def cache_dir(name: str = "") -> Path:
 
     The folder `name` in it is made where missing. Raises ConfigError where that cannot be.
     """
-    folder = Path(os.environ.get("ROUTERLAKE_CACHE") or "~/.cache/routerlake").expanduser() / name
+    folder = Path(os.path.expanduser(os.environ.get("ROUTERLAKE_CACHE") or "~/.cache/routerlake")) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -59,7 +61,7 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None) -> Model
     if "://" in spec.source:
         revision, config, path = _resolve_uri(spec.source)
     elif is_folder(spec.source):
-        folder = Path(spec.source).expanduser().absolute()
+        folder = Path(os.path.expanduser(spec.source)).absolute()
         revision, config, path = fingerprint(folder), _read_config(folder), str(folder)
     else:
         revision, config, path = _resolve_hub(spec)
@@ -100,6 +102,7 @@ def fingerprint(folder: Path) -> str:
         raise ModelError(f"no folder {folder}", "not_found")
     try:
         files = sorted(f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.is_file())
+        files += sorted((folder / _TEMPLATES).glob("*.jinja"))
     except OSError as error:
         raise ModelError(f"cannot read {folder}: {one_line(error)}") from error
     if not any(f.suffix in _WEIGHTS for f in files):
@@ -108,7 +111,7 @@ def fingerprint(folder: Path) -> str:
     for file in files:
         try:
             with open(file, "rb") as stream:
-                hashes.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
+                hashes.append((str(file.relative_to(folder)), hashlib.file_digest(stream, "sha256").hexdigest()))
         except OSError as error:
             raise ModelError(f"cannot read {file}: {one_line(error)}") from error
     return "files-" + digest(hashes)
@@ -297,13 +300,17 @@ def _list_uri(source: str) -> dict[str, str]:
     try:
         fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
         entries = fs.ls(root, detail=True)
+        if any(entry["type"] == "directory" and _base(entry) == _TEMPLATES for entry in entries):
+            entries += [
+                e for e in fs.ls(f"{root.rstrip('/')}/{_TEMPLATES}", detail=True) if _base(e).endswith(".jinja")
+            ]
     except FileNotFoundError as error:
         raise ModelError(f"nothing at {source}", "not_found") from error
     except Exception as error:  # clients of stores have error types of their own
         raise ModelError(f"cannot list {source}: {one_line(error)}", "not_found") from error
     files = {}
     for entry in entries:
-        name = str(entry["name"]).rsplit("/", 1)[-1]
+        name = _base(entry) if f"/{_TEMPLATES}/" not in entry["name"] else f"{_TEMPLATES}/{_base(entry)}"
         if entry["type"] == "file" and name.endswith(_SUFFIXES):
             version = next((entry[k] for k in ("ETag", "etag", "md5Hash", "content_md5") if entry.get(k)), None)
             time = next((entry[k] for k in ("mtime", "LastModified", "updated", "last_modified") if entry.get(k)), None)
@@ -313,6 +320,10 @@ def _list_uri(source: str) -> dict[str, str]:
     if not any(name.endswith(_WEIGHTS) for name in files):
         raise ModelError(f"{source} holds no weights (*.safetensors or *.bin)", "no_weights")
     return files
+
+
+def _base(entry: dict[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
 
 
 def _fetch_uri(model: ModelRef) -> str:
@@ -334,6 +345,7 @@ def _fetch_uri(model: ModelRef) -> str:
         temporary.mkdir()
         try:
             for name in _list_uri(model.source):
+                (temporary / name).parent.mkdir(exist_ok=True)
                 fs.get_file(f"{root.rstrip('/')}/{name}", str(temporary / name))
         except ModelError:
             raise

@@ -119,14 +119,23 @@ class EngineSpec(_Strict):
     options: Settings = {}
 
 
+def _four_digits(value: float) -> float:
+    if round(value, 4) != value:
+        raise ValueError("has more than four digits after the point, the finest that Ray divides")
+    return value
+
+
+Share = Annotated[float, AfterValidator(_four_digits)]
+
+
 class FleetSpec(_Strict):
     """How many engines run side by side, and on what."""
 
     #: null: one per GPU of the cluster; without GPUs one per CPU core, at most one per model.
     workers: int | None = Field(None, ge=1)
-    cpus_per_worker: float = Field(1, gt=0)
+    cpus_per_worker: Share = Field(1, gt=0)
     #: null: 1 when the cluster has GPUs, else 0. Fractions share a GPU.
-    gpus_per_worker: float | None = Field(None, ge=0)
+    gpus_per_worker: Share | None = Field(None, ge=0)
     #: Seconds of work that one shard should hold.
     shard_seconds: float = Field(60, gt=0)
     #: Items of a cell's first shard, before its speed is known.

@@ -21,6 +21,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, safe_name
@@ -40,6 +41,8 @@ class Lake:
     """
 
     def __init__(self, uri: str) -> None:
+        if not uri.isprintable():
+            raise ConfigError(f"the lake's URI {uri!r} holds what is no text")
         if re.match(r"\w+://[^/]*@", uri):
             raise ConfigError("the lake's URI holds a user or password: give credentials by the environment instead")
         try:
@@ -50,6 +53,8 @@ class Lake:
         except (ValueError, ImportError, OSError) as error:
             raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
         self.local = isinstance(self.filesystem, LocalFileSystem)
+        if isinstance(self.filesystem, MemoryFileSystem):
+            raise ConfigError(f"lake {uri!r} would be lost: every engine is a process with a memory of its own")
         self.root = root.rstrip("/") or "/"
         self.uri = self.root if self.local else uri.rstrip("/")
 
@@ -154,6 +159,8 @@ class Lake:
 
     def has(self, name: str) -> bool:
         with self._doing("read"):
+            if self.local:
+                return _is_file(Path(self._path(name)))
             return bool(self.filesystem.exists(self._path(name)))
 
     def names(self, folder: str) -> list[str]:
@@ -199,6 +206,15 @@ def _files(folder: str, depth: int = 3) -> Iterator[str]:
         return
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; False where nothing is. Raises OSError for anything else, which is no object."""
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} is in the way: it is no file; remove it")
+    return False
+
+
 def _create_file(path: Path, data: bytes) -> bool:
     """Temporary file, fsync, hard link: link() is atomic and fails when the name is taken, also over NFS."""
     try:
@@ -214,6 +230,8 @@ def _create_file(path: Path, data: bytes) -> bool:
         try:
             os.link(temporary, path)
         except FileExistsError:
+            if not _is_file(path):
+                raise FileExistsError(f"{path} vanished while it was written") from None
             return False
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:

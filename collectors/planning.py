@@ -10,6 +10,7 @@ import datetime as dt
 import importlib.metadata
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
     no generation holds, for the newest that the cell has. Raises ConfigError for what is wrong in the config itself; a
     model or task that cannot be had becomes a failure of the plan, and the others are planned.
     """
-    include = [str(Path(folder).expanduser().absolute()) for folder in config.include_tasks]
+    include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [])
     models = _resolve_models(config, plan)

@@ -48,12 +48,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     parser.add_argument(
         "--generation",
-        type=int,
+        type=generation,
         metavar="N",
         help="collect again what generation N (1, 2, …) lacks, whatever older ones hold; readers prefer the highest",
     )
     parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
     return parser.parse_args(argv)
+
+
+def generation(text: str) -> int:
+    """The argument of --generation."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 999_999:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 999999")
+    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -48,7 +48,7 @@ HTTP2_SETTINGS = b"\x04"
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
 
 #: Seconds without any engine after which, and then every so often, a person is told that the cluster is full.
-WAITING_SECONDS = 60.0
+WAITING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,10 @@ class Fleet:
             self._told_waiting = now
         elif now - self._told_waiting > WAITING_SECONDS:
             self._told_waiting = now
+            if not any(node["Alive"] for node in ray.nodes()):
+                raise EngineError(
+                    "the Ray cluster has no node left: what ran it was killed, perhaps for want of memory"
+                )
             logger.warning("the cluster has no room yet for an engine of %s; waiting", self.resources)
 
     def _finish(self, future: Any) -> None:
@@ -380,8 +384,8 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
         lake=lake.uri,
         engine=config.engine.name,
         options=config.engine.options,
-        include=[str(Path(folder).expanduser().absolute()) for folder in config.include_tasks],
-        datasets=str(Path(config.datasets).expanduser().absolute()) if config.datasets else None,
+        include=[str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks],
+        datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
         base=os.getcwd(),
     )
     with cluster(config.fleet.address, verbose=verbose) as own:

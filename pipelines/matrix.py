@@ -41,13 +41,9 @@ UNION ALL SELECT 'sequence', sequence_name FROM duckdb_sequences()
 UNION ALL SELECT 'macro', function_name FROM duckdb_functions() WHERE NOT internal
 UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal
 """
-#: Statements with an effect outside the database in memory.
-WRITING = {
-    duckdb.StatementType.COPY,
-    duckdb.StatementType.COPY_DATABASE,
-    duckdb.StatementType.EXPORT,
-    duckdb.StatementType.ATTACH,
-}
+#: Statements without an effect outside the database in memory. DESCRIBE, SUMMARIZE and SHOW are SELECTs to DuckDB, a
+#: PIVOT is a CREATE TYPE and a SELECT.
+READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.CREATE}
 
 DESCRIPTION = """\
 Assemble the matrix (items × models) from a lake.
@@ -76,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RouterlakeError as error:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "interrupt" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from error  # what DuckDB makes of a signal
     except duckdb.Error as error:
         print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}{advice(str(error))}", file=sys.stderr)
         return 2
@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def advice(message: str) -> str:
     """What to do about a shard that DuckDB cannot read; nothing where its message names none."""
-    damaged = re.search(r"[^\s\"']*/shards/[^\"']*?\.parquet", message)
-    again = "if it is damaged, delete that file and run collect.py again: only its items are collected anew"
+    damaged = re.search(r"[^\s\"']*/(?:shards|items|models|runs|failures)/[^\"']*?\.parquet", message)
+    again = "if it is damaged or not the lake's own, remove it; what a removed shard held is collected anew"
     return f"\n{damaged[0]}: {again}" if damaged else ""
 
 
@@ -141,7 +141,7 @@ def write_database(lake: Lake, out: Path, ours: duckdb.DuckDBPyConnection) -> No
     """
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
-    if out.exists():
+    if os.path.lexists(out):
         _check_replaceable(out, ours)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -157,6 +157,8 @@ def write_database(lake: Lake, out: Path, ours: duckdb.DuckDBPyConnection) -> No
 
 def _check_replaceable(out: Path, ours: duckdb.DuckDBPyConnection) -> None:
     """Raises ConfigError where `out` holds anything but views of the names that `ours` has."""
+    if not out.is_file():  # DuckDB would wait for the other end of a pipe
+        raise ConfigError(f"--out {out} is there and is no file; name another")
     refusal = f"--out {out} is there and is not a file that this command wrote; remove it or name another"
     if out.with_name(out.name + ".wal").exists():
         raise ConfigError(f"--out {out} is open in another program; close it there or name another file")
@@ -176,7 +178,7 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) ->
     statements = con.extract_statements(query)
     if not statements:
         raise ConfigError("--sql is empty: give it a query, such as 'FROM leaderboard'")
-    if any(statement.type in WRITING for statement in statements):
+    if any(s.type not in READING or re.match(r"\s*EXPLAIN\b.*\bANALYZE\b", s.query, re.I | re.S) for s in statements):
         raise ConfigError("--sql only reads: to write files open the database (--out) in DuckDB")
     result = con.sql(query)
     if result is not None:

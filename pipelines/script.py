@@ -5,6 +5,7 @@ Owns what every script of this folder does around its main. Knows nothing of wha
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -14,15 +15,45 @@ from typing import NoReturn
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Runs `main` and exits with its code: 143 after SIGTERM, 1 when whoever read the output has gone (`| head`)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal or file that takes ASCII only still gets the rest
+    """Runs `main` and exits with its code.
+
+    143 after SIGTERM, 130 after Ctrl-C, 2 for an argument that is no text, 1 when nobody reads the output any more
+    (`| head`) or it cannot be written.
+    """
+    _mend_streams()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by default the process would end without cleaning up
     try:
-        code = main()
+        code = _check_arguments() or main()
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it again at exit
+    except KeyboardInterrupt:
+        code = 130
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        if error.errno == errno.ENOSPC:
+            print(f"error: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of it again at exit
         code = 1
     sys.exit(code)
+
+
+def _mend_streams() -> None:
+    """A closed stream becomes one that goes nowhere, and one that takes ASCII only still gets the rest."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(descriptor, number)  # or the next file that is opened would get what is printed by libraries
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _check_arguments() -> int:
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            print(f"error: the argument {argument!r} is no text in UTF-8", file=sys.stderr)
+            return 2
+    return 0

@@ -19,7 +19,8 @@ from typing import Any
 MAX_SHARD_ITEMS = 4096
 
 _SHARD = re.compile(
-    r"(?:.*/)?(?P<cell>[0-9a-f]{16})-g(?P<generation>[0-9]+)-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet", re.DOTALL
+    r"(?:.*/)?(?P<cell>[0-9a-f]{16})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet",
+    re.DOTALL,
 )
 
 

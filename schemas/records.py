@@ -101,7 +101,7 @@ RUN_CELL = pa.schema(
         _field("items_digest", pa.string(), "digest of the task's items", null=False),
         _field("output_type", pa.string(), "lm-eval request kind", null=False),
         _field("num_fewshot", pa.int32(), "few-shot examples", null=False),
-        _field("fewshot_seed", pa.int32(), "seed of the few-shot sampler", null=False),
+        _field("fewshot_seed", pa.int32(), "seed of the few-shot sampler; 0 without few-shot examples", null=False),
         _field("chat_template", pa.string(), "true, a template's name, or null when none is applied"),
         _field("fewshot_as_multiturn", pa.bool_(), "few-shot examples as chat turns", null=False),
         _field("system_prompt", pa.string(), "system prompt; null when none"),

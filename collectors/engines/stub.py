@@ -1,6 +1,6 @@
 """An engine without a model, for load tests and for trying out a pipeline: answers at once, fails on request.
 
-Owns a deterministic answer for every request (a hash of the model's key and the tokens, so that a rerun, another batch
+Owns a deterministic answer for every request (a hash of the model and the tokens, so that a rerun, another batch
 or another machine gives the same one and another model gives another), a byte-level tokenizer, settable latency, and
 the faults that a fleet has to survive. Knows nothing of tasks; its answers are right only by chance.
 """
@@ -83,11 +83,19 @@ class StubEngine(BaseEngine[StubOptions]):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._answered = 0
+        self._who = ""
         self.tokenizer = ByteTokenizer()
         self.max_length = self.rolling_length = self._options.max_length
 
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What takes answers away."""
+        given = self._options.model_dump(include={"max_length", "nan_every", "empty_every"})
+        return {name: value for name, value in given.items() if value != StubOptions.model_fields[name].default}
+
     def _open(self, model: ModelRef) -> None:
         options = self._options
+        self._who = f"{model.revision}:{model.dtype}:{model.quantization}"
         kinds = options.fail_load if isinstance(options.fail_load, dict) else dict.fromkeys(options.fail_load, "")
         for pattern, kind in kinds.items():
             if fnmatch.fnmatchcase(model.name, pattern):
@@ -99,14 +107,14 @@ class StubEngine(BaseEngine[StubOptions]):
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
         check_key(self, key)
-        return key, [self._score(key, request) for request in requests]
+        return key, [self._score(request) for request in requests]
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
         check_key(self, key)
-        return key, [self._generate(key, request) for request in requests]
+        return key, [self._generate(request) for request in requests]
 
-    def _score(self, key: str, request: ScoreRequest) -> Score:
-        drawn = _draw(key, request.context, request.continuation)
+    def _score(self, request: ScoreRequest) -> Score:
+        drawn = _draw(self._who, request.context, request.continuation)
         # Up to 8 nats a token, about what an untrained model gives to English text.
         logprob = -len(request.continuation) * 8.0 * (drawn % 10**9) / 10**9
         if _chosen(drawn, self._options.nan_every):
@@ -114,8 +122,8 @@ class StubEngine(BaseEngine[StubOptions]):
         usage = self._use(len(request.context) + len(request.continuation), 1, None)
         return Score(logprob, drawn % 4 == 0, usage)
 
-    def _generate(self, key: str, request: GenerateRequest) -> Generation:
-        drawn = _draw(key, request.prompt, [])
+    def _generate(self, request: GenerateRequest) -> Generation:
+        drawn = _draw(self._who, request.prompt, [])
         text = f" Counted to {drawn % 97}.\nThe answer is {drawn % 13}.\n#### {drawn % 13}\n\nQ: What is next?\n\n"
         if _chosen(drawn, self._options.empty_every):
             text = ""
@@ -151,9 +159,9 @@ class StubEngine(BaseEngine[StubOptions]):
         threading.Event().wait()
 
 
-def _draw(key: str, *parts: list[int]) -> int:
-    """64 bits from the model's key and token ids."""
-    hashed = hashlib.blake2b(key.encode(), digest_size=8)
+def _draw(model: str, *parts: list[int]) -> int:
+    """64 bits from the model and token ids."""
+    hashed = hashlib.blake2b(model.encode(), digest_size=8)
     for part in parts:
         hashed.update(b"|" + array("I", part).tobytes())
     return int.from_bytes(hashed.digest(), "big")

@@ -85,7 +85,7 @@ def _filtered(
         if flat:
             ensemble.apply(flat)
         return {item: [i.filtered_resps[ensemble.name] for i in group] for item, group in instances.items()}
-    except Exception as error:  # filters are task code
+    except (Exception, SystemExit) as error:  # filters are task code
         if len(instances) == 1:
             level = logging.DEBUG if repeat is not None else logging.ERROR
             logger.log(level, "task %s item %d: filter %s failed: %r", task.name, *instances, ensemble.name, error)
@@ -98,7 +98,7 @@ def _metrics(task: BoundTask, item: int, filtered: list[Any]) -> dict[str, Any] 
     try:
         metrics: dict[str, Any] = task.task.process_results(task.docs[item], filtered)
         _to_json(metrics)
-    except Exception as error:  # process_results is task code
+    except (Exception, SystemExit) as error:  # process_results is task code
         logger.error("task %s item %d cannot be judged: %r", task.name, item, error)
         return None
     return metrics if isinstance(metrics, dict) else None
@@ -143,7 +143,7 @@ def _score(task: BoundTask, metrics: dict[str, Any]) -> float | None:
     if value is not None and not _is_number(value) and (aggregate := task.task.aggregation().get(name)):
         try:
             value = aggregate([value])
-        except Exception as error:  # aggregations are task code, made for many items
+        except (Exception, SystemExit) as error:  # aggregations are task code, made for many items
             logger.debug("task %s: %s of one item failed: %r", task.name, name, error)
     number = float(value) if value is not None and _is_number(value) else math.nan
     return number if math.isfinite(number) else None

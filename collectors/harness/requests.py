@@ -146,7 +146,7 @@ class Requester(TemplateLM):
                 fewshot_as_multiturn=bool(chat) and task.spec.fewshot_as_multiturn,
                 chat_template=_named(self, template) if template else None,
             )
-        except Exception as error:  # templates and task functions are code of others
+        except (Exception, SystemExit) as error:  # templates and task functions are code of others
             raise TaskError(f"task {task.name} cannot build its requests: {one_line(error)}") from error
         items: list[list[Instance]] = [[] for _ in range(upto)]
         for instance in task.task.instances:

@@ -16,6 +16,7 @@ import logging
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,11 +125,11 @@ class BoundTask:
             fewshot_digest=digest([doc_hash(d) for d in task.sampler.df]) if shots and hasattr(task, "sampler") else "",
             output_type=task.OUTPUT_TYPE,
             num_fewshot=shots,
-            fewshot_seed=spec.fewshot_seed,
+            fewshot_seed=spec.fewshot_seed if shots else 0,
             chat_template=None if chat is False else "true" if chat is True else chat,
-            fewshot_as_multiturn=bool(chat) and spec.fewshot_as_multiturn,
+            fewshot_as_multiturn=bool(chat and shots) and spec.fewshot_as_multiturn,
             system_prompt=spec.system_prompt or None,
-            decoding=json.dumps(spec.decoding if generates else {}, sort_keys=True),
+            decoding=json.dumps(_whole(spec.decoding) if generates else {}, sort_keys=True),
             metric=metric,
             filter=chosen,
             higher_is_better=bool(task.higher_is_better().get(metric, True)),
@@ -178,6 +179,15 @@ class BoundTask:
             return None
 
 
+def _whole(value: Any) -> Any:
+    """`value` with 1.0 as 1: a config may write either."""
+    if isinstance(value, dict):
+        return {k: _whole(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_whole(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def doc_hash(doc: Any) -> str:
     """lm-eval's own doc_hash: SHA-256 of the document as indented JSON (lm_eval.evaluator.evaluate)."""
     text = json.dumps(doc, indent=2, default=lm_eval.utils.handle_non_serializable, ensure_ascii=False)
@@ -192,19 +202,24 @@ def use_datasets(folder: str | None) -> None:
     """
     if folder is None:
         return
-    source = Path(folder).expanduser()
+    source = Path(os.path.expanduser(folder))
     if not source.is_dir():
         raise ConfigError(f"datasets: no folder {folder}; leave the key out to read from the hub")
-    files = sorted(f for f in source.rglob("*") if f.is_file() and not f.name.endswith(".lock"))
-    key = digest([(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
-    target = cache_dir("datasets") / key
-    if not target.is_dir():
-        temporary = target.with_name(f"{key}.{os.getpid()}.tmp")
-        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.lock"))
-        try:
-            temporary.rename(target)
-        except OSError:  # another process was first
-            shutil.rmtree(temporary)
+    try:
+        files = sorted(f for f in source.rglob("*") if f.is_file() and not f.name.endswith(".lock"))
+        key = digest([(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+        target = cache_dir("datasets") / key
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(prefix=f"{key}.", suffix=".tmp", dir=target.parent) as temporary:
+                copy, ignore = Path(temporary) / key, shutil.ignore_patterns("*.lock")
+                shutil.copytree(source, copy, ignore=ignore, ignore_dangling_symlinks=True)
+                try:
+                    copy.rename(target)
+                except OSError:
+                    if not target.is_dir():  # another process was not first
+                        raise
+    except OSError as error:
+        raise ConfigError(f"datasets: {folder} cannot be copied to this machine's cache: {one_line(error)}") from error
     datasets.config.HF_DATASETS_CACHE = target
     datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
 
@@ -265,6 +280,8 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dic
             bound.append(_bind(task, spec.model_copy(update={"task": name})))
         except TaskError as error:
             failed[name] = error
+    if not bound and not failed:
+        raise TaskError(f"group {spec.task} has no tasks", kind="empty_task")
     return bound, failed
 
 
@@ -302,6 +319,20 @@ class _Lenient(TaskFactory):
         super().__init__()
         self.failed: dict[str, BaseException] = {}
 
+    def _build_group_members(self, member_list: list[Any], group_name: str, overrides: Any, registry: Any) -> list[Any]:
+        children = []
+        for member in member_list:
+            name = str(member.get("task") or member.get("group") if isinstance(member, dict) else member)
+            try:
+                if isinstance(member, str) and member not in registry:
+                    raise TaskError(f"lm-eval has no task or group {name!r}, a member of {group_name}", "unknown_task")
+                children += super()._build_group_members([member], group_name, overrides, registry)
+            except (KeyboardInterrupt, MemoryError):
+                raise
+            except (Exception, SystemExit) as error:
+                self.failed[name] = error
+        return children
+
     def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Any:
         # Some tasks shuffle choices while loading, from the global generators: lm-eval's seeds, for each task anew, so
         # that what else a run or a group holds cannot change a task's items.
@@ -330,6 +361,8 @@ def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], dict[str, Ta
 
 def _task_error(name: str, error: BaseException) -> TaskError:
     """What lm-eval, `datasets` or a task's own code raised while it loaded, as a TaskError of its kind."""
+    if isinstance(error, TaskError):
+        return error
     empty = isinstance(error, IndexError | StopIteration)  # from the first document, or a JSON file without a line
     if empty and str(error) != "string index out of range":
         return TaskError(f"task {name}: its data set has no items", kind="empty_task")

@@ -1,4 +1,7 @@
 -- items: one row per document of a task, in the version of the task's data that items_digest names.
 CREATE VIEW items AS
 SELECT task, items_digest, item, item_hash, prompt, target, choices, subject, doc
-FROM read_parquet('{lake}/items/*/*.parquet', hive_partitioning = false);
+FROM read_parquet(
+    ['{lake}/items/schema/schema.parquet', '{lake}/items/*/*.parquet'],
+    hive_partitioning = false
+);

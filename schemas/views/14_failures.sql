@@ -13,7 +13,10 @@ SELECT
     run_id,
     failed_at,
     message
-FROM read_parquet('{lake}/failures/*.parquet', hive_partitioning = false)
+FROM read_parquet(
+    ['{lake}/failures/schema.parquet', '{lake}/failures/*.parquet'],
+    hive_partitioning = false
+)
 UNION ALL
 SELECT
     'item' AS level,

@@ -10,7 +10,8 @@ SELECT
     count(*) FILTER (failure IN ('empty_answer')) AS unanswered,
     count(*) FILTER (failure NOT IN ('empty_answer')) AS failed,
     avg(score) AS score,
-    stddev_samp(score) AS deviation,
+    -- Null beyond 1e150, whose square is no number: word_perplexity of one long word gets there.
+    CASE WHEN max(abs(score)) < 1e150 THEN stddev_samp(CASE WHEN abs(score) < 1e150 THEN score END) END AS deviation,
     bool_and(score IN (0, 1)) FILTER (score IS NOT NULL) AS zero_or_one,
     avg(prompt_tokens) AS mean_prompt_tokens,
     avg(completion_tokens) AS mean_completion_tokens,

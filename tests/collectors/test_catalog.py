@@ -458,6 +458,24 @@ def test_cache_that_cannot_be_made_is_one_line(made: str, tmp_path: Path, monkey
         cache_dir("models")
 
 
+def test_chat_templates_with_names_are_part_of_the_revision(place: Any, tmp_path: Path) -> None:
+    uri, put = place
+    for name, data in FILES.items():
+        put(name, data)
+    folder = write(tmp_path / "here")
+    plain, alone = resolve(ModelSpec(source=uri), "auto").revision, fingerprint(folder)
+    if uri.startswith("file"):
+        (Path(uri.removeprefix("file://")) / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates").mkdir()
+    put("additional_chat_templates/terse.jinja", b"{{ messages }}")
+    (folder / "additional_chat_templates" / "terse.jinja").write_bytes(b"{{ messages }}")
+    model = resolve(ModelSpec(source=uri), "auto")
+    assert model.revision != plain
+    assert fingerprint(folder) != alone
+    fetched = Path(fetch(model).path or "") / "additional_chat_templates" / "terse.jinja"
+    assert fetched.read_bytes() == b"{{ messages }}"
+
+
 def test_uri_folder_changed_since_the_plan_is_refused_and_leaves_nothing(place: Any, tmp_path: Path) -> None:
     uri, put = place
     for name, data in FILES.items():

@@ -414,6 +414,22 @@ def test_committed_is_what_the_views_read(tmp_path: Path) -> None:
     assert {cell for (cell,) in read} == set(found)
 
 
+@pytest.mark.parametrize("kind", ["folder", "dangling"])
+def test_create_where_something_else_than_a_file_is_is_an_error_never_a_lost_race(tmp_path: Path, kind: str) -> None:
+    lake, name = Lake(str(tmp_path)).open_for_writing(), Lake.shard_path("t", shard(0, 1))
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).mkdir() if kind == "folder" else (tmp_path / name).symlink_to("nowhere")
+    for use in (lambda: lake.has(name), lambda: lake.create(name, b"1")):
+        with pytest.raises(StorageError, match="is in the way"):
+            use()
+
+
+def test_lake_that_no_other_process_can_reach_is_refused() -> None:
+    for uri in ("memory://lake", "/tmp/l\udcff", "/tmp/a\nb"):
+        with pytest.raises(ConfigError, match=r"lake|no text"):
+            Lake(uri)
+
+
 READ_ONLY = """
 import os, sys
 from collectors.lake import Lake

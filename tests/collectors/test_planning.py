@@ -123,6 +123,12 @@ SAME: dict[str, dict[str, Any]] = {
     "empty_system_prompt": {"system_prompt": ""},
     "multiturn_without_chat": {"fewshot_as_multiturn": False},
 }
+#: Of a task without few-shot examples.
+SAME_ALONE: list[dict[str, Any]] = [
+    {"fewshot_seed": 5},
+    {"chat_template": True, "fewshot_as_multiturn": False},
+    {"decoding": {"temperature": 0, "top_p": 1}},
+]
 
 
 @pytest.mark.parametrize("change", ANOTHER)
@@ -141,6 +147,13 @@ def test_cell_id_every_change_makes_one_of_its_own(tasks: Path, model: Path) -> 
 @pytest.mark.parametrize("change", SAME)
 def test_cell_id_what_changes_no_answer_leaves_it(tasks: Path, model: Path, base: str, change: str) -> None:
     assert ids(planned(configured(tasks, model, **SAME[change]))) == [base]
+
+
+def test_cell_id_of_a_task_without_examples_leaves_out_how_they_are_drawn_and_shown(tasks: Path, model: Path) -> None:
+    alike: list[dict[str, Any]] = [{}, {"chat_template": True}, {"decoding": {"temperature": 0.0, "top_p": 1.0}}]
+    for change, same in zip(SAME_ALONE, alike, strict=True):
+        one, other = (ids(planned(configured(tasks, model, tasks=["mini_text"], **c))) for c in (change, same))
+        assert one == other
 
 
 def test_cell_id_primary_metric_makes_another(tasks: Path, model: Path) -> None:
@@ -257,21 +270,26 @@ def test_plan_group_becomes_its_tasks_once_per_model(tasks: Path) -> None:
 @pytest.mark.parametrize("kind", ["group", "tag"])
 def test_plan_group_with_members_that_cannot_be_had_names_them_and_plans_the_others(tmp_path: Path, kind: str) -> None:
     folder = write_tasks(tmp_path / "tasks")
-    lost = yaml.safe_load((folder / "mini_choice.yaml").read_text())
-    lost |= {"task": "mini_lost", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "gone.jsonl")}}}
-    (folder / "mini_lost.yaml").write_text(yaml.safe_dump(lost))
+    gone = yaml.safe_load((folder / "mini_choice.yaml").read_text())
+    gone |= {"task": "mini_lost", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "gone.jsonl")}}}
+    (folder / "mini_lost.yaml").write_text(yaml.safe_dump(gone))
     members = ["mini_choice", "mini_lost", "mini_empty", "mini_likelihood"]
+    strange = ["mini_nowhere", {"task": "mini_nothing", "num_fewshot": 1}, 5]
     if kind == "group":
-        (folder / "groups" / "mixed.yaml").write_text(yaml.safe_dump({"group": "mixed", "task": members}))
+        (folder / "groups" / "mixed.yaml").write_text(yaml.safe_dump({"group": "mixed", "task": strange + members}))
     for name in members if kind == "tag" else ():
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "tag": ["mixed"]}))
     plan = planned(configured(folder, "org/a", tasks=["mixed"], engine={"name": "stub"}))
     assert [cell.facts["task"] for cell in plan.cells] == ["mini_choice", "mini_likelihood"]
-    assert sorted((row["task"], row["kind"]) for row in plan.failures) == [
-        ("mini_empty", "empty_task"),
-        ("mini_lost", "no_data"),
-    ]
+    kinds = {row["task"]: row["kind"] for row in plan.failures}
+    assert {name: kinds.pop(name) for name in members if name in kinds} == {
+        "mini_lost": "no_data",
+        "mini_empty": "empty_task",
+    }
+    assert kinds == (
+        {"mini_nowhere": "unknown_task", "mini_nothing": "bad_task", "5": "bad_task"} if kind == "group" else {}
+    )
     alone = planned(configured(folder, "org/a", tasks=["mini_likelihood"], engine={"name": "stub"}))
     assert ids(alone) == ids(plan)[1:]
 
@@ -294,6 +312,14 @@ def test_plan_model_twice_by_auto_and_the_dtype_that_it_means_is_refused(tasks: 
     models = [str(model), {"source": str(model), "dtype": "float32"}]
     with pytest.raises(ConfigError, match="models: tiny comes twice in the same dtype, float32"):
         planned(configured(tasks, model, models=models))
+
+
+@pytest.mark.parametrize("members", [None, []])
+def test_plan_group_without_members_is_a_failure(tmp_path: Path, members: Any) -> None:
+    folder = write_tasks(tmp_path / "tasks")
+    (folder / "groups" / "bare.yaml").write_text(yaml.safe_dump({"group": "bare", "task": members}))
+    plan = planned(configured(folder, "org/a", tasks=["bare"], engine={"name": "stub"}))
+    assert [(row["task"], row["kind"]) for row in plan.failures] == [("bare", "empty_task")]
 
 
 def test_plan_empty_task_is_a_failure_and_the_others_are_planned(tasks: Path, model: Path, tmp_path: Path) -> None:

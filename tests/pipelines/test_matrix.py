@@ -162,11 +162,55 @@ def test_matrix_sql_is_empty_exit_2_nothing_written(lake: LakeBuilder, tmp_path:
     assert not (tmp_path / "matrix.duckdb").exists()
 
 
-@pytest.mark.parametrize("query", ["COPY (SELECT 1) TO '{}'", "SELECT 1; ATTACH '{}'", "EXPORT DATABASE '{}'"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "COPY (SELECT 1) TO '{}'",
+        "SELECT 1; ATTACH '{}'",
+        "EXPORT DATABASE '{}'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{}'",
+        "explain\n/**/analyze copy (SELECT 1) TO '{}'",
+        "PREPARE p AS COPY (SELECT 1) TO '{}'; EXECUTE p",
+        "SET log_query_path='{}'; SELECT 1",
+        "PRAGMA enable_profiling='json'; PRAGMA profile_output='{}'; SELECT 1",
+    ],
+)
 def test_matrix_sql_that_would_write_is_refused(lake: LakeBuilder, tmp_path: Path, query: str) -> None:
     target = tmp_path / "lake" / "new"
     assert main(["--sql", query.format(target)]) == 2
     assert not target.exists()
+
+
+def test_matrix_sql_that_reads_in_any_way_works(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(lake)
+    pivot = "PIVOT (SELECT item, model, score FROM matrix) ON model USING any_value(score)"
+    for query in ("DESCRIBE matrix", "SUMMARIZE cells", "EXPLAIN FROM records", pivot, "WITH a AS (SELECT 1) FROM a"):
+        assert main(["--sql", query]) == 0, query
+    assert "model-a" in capsys.readouterr().out
+
+
+def test_matrix_out_that_is_no_file_is_refused(lake: LakeBuilder, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name in ("pipe", "dangling", "lake"):
+        assert main(["--out", name]) == 2
+
+
+@pytest.mark.parametrize("table", ["runs", "items/task=quiz", "models", "failures", "shards/aaa"])
+@pytest.mark.parametrize("kind", ["foreign", "damaged"])
+def test_matrix_file_of_others_in_a_lake_is_passed_over_or_named(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, kind: str
+) -> None:
+    fill(lake)
+    place = tmp_path / "lake" / table
+    place.mkdir(exist_ok=True, parents=True)
+    with duckdb.connect() as con:
+        con.execute(f"COPY (SELECT 1 AS a) TO '{place / '0.parquet'}' (FORMAT parquet)")
+    if kind == "damaged":
+        (place / "0.parquet").write_bytes(b"PAR1")
+    code = main(["--sql", f"SELECT count(*) FROM {'records' if 'shards' in table else table.split('/')[0]}"])
+    error = capsys.readouterr().err
+    assert code == 0 or (code == 2 and str(place / "0.parquet") in error and "remove it" in error), error
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"not parquet" * 100, None])
@@ -179,7 +223,7 @@ def test_matrix_damaged_shard_is_named_with_what_to_do(
     assert main(["--show"]) == 2
     error = capsys.readouterr().err
     assert str(shard) in error
-    assert "delete that file" in error
+    assert "remove it" in error
 
 
 def test_matrix_output_that_nobody_reads_or_that_takes_ascii_only_is_no_traceback(
@@ -188,9 +232,11 @@ def test_matrix_output_that_nobody_reads_or_that_takes_ascii_only_is_no_tracebac
     LakeBuilder(tmp_path / "lake").planned(BuiltCell(model="modèle"), [1.0])
     command = f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPT))} --lake lake --show"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    for pipe in ("| true", "| head -1", "> shown.txt"):
-        done = subprocess.run(f"{command} {pipe}", shell=True, cwd=tmp_path, env=env, capture_output=True, check=False)
-        assert done.stderr == b""
+    for pipe in ("| true", "| head -1", "> shown.txt", ">&-", ">/dev/full", "--sql $'\\xff'"):
+        bash = ["bash", "-c", f"{command} {pipe}"]
+        done = subprocess.run(bash, cwd=tmp_path, env=env, capture_output=True, check=False)
+        assert b"Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) <= 1
     assert "mod?le" in (tmp_path / "shown.txt").read_text()
 
 

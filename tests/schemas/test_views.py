@@ -51,6 +51,15 @@ def test_records_of_a_shard_under_another_name_are_not_doubled(lake: LakeBuilder
     assert owners(lake) == ({} if renamed == "cell" else {2: 1.0, 3: 1.0})
 
 
+@pytest.mark.parametrize("huge", [1e155, 1e278, 1.7e308])
+def test_leaderboard_score_beyond_what_can_be_squared_leaves_the_others(lake: LakeBuilder, huge: float) -> None:
+    lake.planned(BuiltCell(metric="word_perplexity"), [huge, 3.0, huge])
+    lake.planned(BuiltCell(task="other"), [1.0, 0.0])
+    found = dict(rows(lake.views(), "SELECT task, stderr FROM leaderboard"))
+    assert found == {"quiz": None, "other": pytest.approx(0.5)}
+    assert len(rows(lake.views(), "FROM oracle")) == 2
+
+
 def test_views_and_their_columns_say_what_they_are(lake: LakeBuilder) -> None:
     con = lake.views()
     assert rows(con, "SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL") == []
