@@ -1,0 +1,86 @@
+"""The dense matrix equals what is in the lake, cell by cell, and what is not there is never a zero."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.dense import Matrix, load_matrix
+from schemas.failures import ConfigError
+from tests.lake_builder import BuiltCell, LakeBuilder
+
+Scores = list[float | None]
+scores = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 0.25, 1.0, -3.5, 1e300])), min_size=5, max_size=5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from(["t1", "t2"])), scores, min_size=1))
+def test_load_matrix_any_lake_equals_its_records_one_by_one(cells: dict[tuple[str, str], Scores]) -> None:
+    with TemporaryDirectory() as folder:
+        lake = LakeBuilder(folder)
+        for (model, task), values in cells.items():
+            lake.planned(BuiltCell(model=model, task=task, items=5), values)
+        matrix = load_matrix(folder)
+    models = matrix.models["model"].to_pylist()
+    assert models == sorted({model for model, _ in cells})
+    rows = list(zip(matrix.items["task"].to_pylist(), matrix.items["item"].to_pylist(), strict=True))
+    assert rows == [(task, item) for task in sorted({task for _, task in cells}) for item in range(5)]
+    for i, (task, item) in enumerate(rows):
+        for j, model in enumerate(models):
+            score = cells.get((model, task), [None] * 5)[item]
+            assert matrix.valid[i, j] == (score is not None)
+            assert matrix.prompt_tokens[i, j] == (-1 if score is None else 10 + item)
+            assert matrix.completion_tokens[i, j] == (-1 if score is None else 2)
+            expected = np.float32(min(score, 3.4e38)) if score is not None else np.float32(math.nan)
+            np.testing.assert_equal(matrix.scores[i, j], expected)
+
+
+def test_load_matrix_unanswered_item_has_tokens_and_no_score(tmp_path: Path) -> None:
+    lake, cell = LakeBuilder(tmp_path), BuiltCell(items=3)
+    lake.run(cell)
+    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="empty_answer")])
+    matrix = load_matrix(str(tmp_path))
+    assert matrix.valid.tolist() == [[True], [False], [False]]
+    assert matrix.completion_tokens.tolist() == [[2], [2], [-1]]
+    assert np.isnan(matrix.scores[1:]).all()
+
+
+def test_load_matrix_variants_of_a_model_are_columns_and_promptings_are_blocks(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path)
+    for dtype, score in (("float32", 1.0), ("bfloat16", 0.0)):
+        lake.planned(BuiltCell(dtype=dtype, items=1), [score])
+    lake.planned(BuiltCell(prompting="p1", items=1), [0.5])
+    matrix = load_matrix(str(tmp_path))
+    assert matrix.models["dtype"].to_pylist() == ["bfloat16", "float32"]
+    assert matrix.items["prompting"].to_pylist() == ["p0", "p1"]
+    np.testing.assert_equal(matrix.scores, np.array([[0.0, 1.0], [math.nan, 0.5]], np.float32))
+
+
+def test_load_matrix_of_some_tasks_and_models_holds_those_only(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path)
+    for model in "abc":
+        for task in ("t1", "t2"):
+            lake.planned(BuiltCell(model=model, task=task, items=2), [1.0, 0.0])
+    matrix = load_matrix(str(tmp_path), tasks=["t2"], models=["a", "c"])
+    assert matrix.models["model"].to_pylist() == ["a", "c"]
+    assert set(matrix.items["task"].to_pylist()) == {"t2"}
+    assert matrix.valid.all()
+    with pytest.raises(ConfigError, match="no cell of these tasks"):
+        load_matrix(str(tmp_path), tasks=["none"])
+
+
+def test_matrix_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
+    LakeBuilder(tmp_path / "lake").planned(BuiltCell(model="modèle", items=2), [1.0, None])
+    matrix = load_matrix(str(tmp_path / "lake"))
+    matrix.save(tmp_path / "m.npz")
+    again = Matrix.load(tmp_path / "m.npz")
+    for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(matrix, name))
+    assert again.items.equals(matrix.items)
+    assert again.models.equals(matrix.models)
