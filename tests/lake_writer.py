@@ -1,0 +1,30 @@
+"""A process that writes into a lake until it is killed: what the kill tests start.
+
+Owns what it writes, so that a reader can tell a whole object from a part. Imports little: it is started often.
+"""
+
+from __future__ import annotations
+
+import random
+from multiprocessing.connection import Connection
+
+from collectors.lake import Lake
+
+NAMES = 40
+
+
+def content(name: str, writer: int) -> bytes:
+    """What `writer` puts into `name`: up to 300 KB, another length for each."""
+    return f"{writer} {name} ".encode() * random.Random(f"{name} {writer}").randrange(1, 20_000)
+
+
+def write(uri: str, writer: int, told: Connection) -> None:
+    """Creates names in an order of its own and tells what it won, until it is killed or has been through all."""
+    lake = Lake(uri)
+    names = [f"shards/task=t/{i}" for i in range(NAMES)]
+    random.Random(writer).shuffle(names)
+    told.send("started")
+    for name in names:
+        if lake.create(name, content(name, writer)):
+            told.send(name)
+    told.send("done")
