@@ -170,6 +170,11 @@ class RunConfig(Prompting):
     def _short_models(cls, value: Any) -> Any:
         return [{"source": m} if isinstance(m, str) else m for m in value] if isinstance(value, list) else value
 
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _short_engine(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
     @field_validator("tasks", mode="before")
     @classmethod
     def _short_tasks(cls, value: Any) -> Any:

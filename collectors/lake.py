@@ -55,7 +55,7 @@ class Lake:
         self.local = isinstance(self.filesystem, LocalFileSystem)
         if isinstance(self.filesystem, MemoryFileSystem):
             raise ConfigError(f"lake {uri!r} would be lost: every engine is a process with a memory of its own")
-        self.root = root.rstrip("/") or "/"
+        self.root = (os.path.normpath(root) if self.local else root).rstrip("/") or "/"
         self.uri = self.root if self.local else uri.rstrip("/")
 
     # ---- opening

@@ -119,7 +119,11 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
         plan.items[f"items/task={safe_name(task.name)}/{task.facts.items_digest}.parquet"] = task
         for model in models:
             if spec.chat_template and lacks_chat_template(model):
-                wrong = TaskError(f"task {task.name} wants a chat template and the model has none", "no_chat_template")
+                wrong = TaskError(
+                    f"task {task.name} wants a chat template and the model has none: give such models a config of "
+                    "their own without chat_template",
+                    "no_chat_template",
+                )
                 plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
                 continue
             plan.cells.append(_plan_cell(model, spec, task, committed, generation))
@@ -149,7 +153,8 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
 def _resolve_model(config: RunConfig, spec: ModelSpec) -> ModelRef:
     if config.engine.name != "stub":
         return resolve(spec, config.dtype, config.max_length)
-    dtype, revision = spec.dtype or config.dtype, f"stub-{digest(spec.source)}"
+    # In the dtype, which every view shows and compares within: made-up answers never stand beside real ones.
+    dtype, revision = f"stub-{spec.dtype or config.dtype}", f"stub-{digest(spec.source)}"
     return ModelRef(
         name=spec.label,
         source=spec.source,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("collect")
 
+#: Lines printed of what cannot be planned.
+MOST_FAILURES = 10
+
 HELP = """\
 Collect what models answer, item by item, into a lake of Parquet files.
 
@@ -183,8 +186,10 @@ def print_plan(plan: Plan, lake: Lake) -> None:
     print(
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"
     )
-    for row in plan.failures:
+    for row in plan.failures[:MOST_FAILURES]:
         print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
+    if len(plan.failures) > MOST_FAILURES:
+        print(f"  … and {len(plan.failures) - MOST_FAILURES} more that cannot be planned: see the view failures")
 
 
 def print_end(plan: Plan, lake: Lake, failed: dict[str, str], seconds: float) -> None:

@@ -392,6 +392,6 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
         models = len({p.cell.model.key for p in plan.cells if p.todo})
         workers, resources = placement(config.fleet, models, own=own)
         fleet = Fleet(plan, lake, worker, workers, resources)
-        logger.info("starting %d engines; each first load of a model takes a minute or so", workers)
+        logger.info("starting %d engines; the first shards take longest, models are loaded for them", workers)
         fleet.run()
     return fleet

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Not wrapped at 80 columns in a file or a pipe; in a terminal the terminal knows.
-    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 140)
     try:
         run(args, console)
     except RouterlakeError as error:
@@ -214,7 +214,8 @@ def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     con.execute("CREATE TEMP TABLE shown AS SELECT leaderboard.* FROM leaderboard")
     groups = fetch(
         con,
-        f"SELECT {', '.join(GROUP)}, any_value(higher_is_better) AS higher_is_better, count(*) AS cells "
+        f"SELECT {', '.join(GROUP)}, any_value(higher_is_better) AS higher_is_better, count(*) AS cells, "
+        "any_value(num_fewshot) AS num_fewshot, any_value(chat_template) AS chat_template "
         "FROM shown GROUP BY ALL ORDER BY ALL",
     )
     for group in groups[:MOST_TASKS]:
@@ -240,6 +241,11 @@ def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         f"complete and {total['untouched']} without any item; {total['attempted']:,} of {total['planned']:,} planned "
         "items collected"
     )
+    [(refused,)] = con.execute(
+        "SELECT count(DISTINCT (model, task)) FROM failures WHERE level = 'cell' AND cell_id IS NULL"
+    ).fetchall()
+    if refused:
+        console.print(f"{refused} more could not be planned and are in no view but failures (see below)")
     [(unplanned,)] = con.execute(
         "SELECT count(DISTINCT cell_id) FROM _shard_files WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
     ).fetchall()
@@ -255,7 +261,7 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
         [group[name] for name in GROUP],
     )
     better = "higher is better" if group["higher_is_better"] else "lower is better"
-    console.print(f"\n{group['task']}: {group['metric']}, {better}; prompting {group['prompting']}")
+    console.print(f"\n{group['task']}: {group['metric']}, {better}; {_setup(group)}; prompting {group['prompting']}")
     table = _table("rank", "<model", "<dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing")
     for row in rows:
         table.add_row(
@@ -303,10 +309,11 @@ def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[st
 def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     rows = fetch(con, f"SELECT * FROM oracle ORDER BY task, prompting, dtype LIMIT {MOST_TASKS}")
     console.print("\noracle (best model per item) against the best single model, on the items that all models scored")
-    table = _table("<task", "<dtype", "models", "items", "<best model", "its score", "oracle", "gap")
+    table = _table("<task", "<setup", "<dtype", "models", "items", "<best model", "its score", "oracle", "gap")
     for row in rows:
         table.add_row(
             row["task"],
+            _setup(row),
             _dtype(row),
             _number(row["models"]),
             f"{row['items']:,} of {row['items_scored_by_any']:,}",
@@ -340,7 +347,11 @@ def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         """
         SELECT level, kind, model,
             CASE WHEN count(DISTINCT task) > 1 THEN count(DISTINCT task) || ' tasks' ELSE max(task) END AS task,
-            count(*) AS times, max(message) AS message
+            count(*) AS times,
+            max(message) || CASE
+                WHEN count(DISTINCT message) > 1 THEN ' (and ' || (count(DISTINCT message) - 1) || ' other reasons)'
+                ELSE ''
+            END AS message
         FROM failures
         WHERE level = 'item' OR cell_id IS NULL
             OR cell_id NOT IN (SELECT cell_id FROM coverage WHERE missing = 0)
@@ -387,6 +398,10 @@ def _table(*headers: str) -> Table:
 
 def _number(value: float | None, form: str = "") -> str:
     return "" if value is None else format(int(value) if form == ",d" else value, form)
+
+
+def _setup(row: dict[str, Any]) -> str:
+    return f"{row['num_fewshot']}-shot" + (", chat" if row["chat_template"] else "")
 
 
 def _dtype(row: dict[str, Any]) -> str:

@@ -366,10 +366,10 @@ def _task_error(name: str, error: BaseException) -> TaskError:
     empty = isinstance(error, IndexError | StopIteration)  # from the first document, or a JSON file without a line
     if empty and str(error) != "string index out of range":
         return TaskError(f"task {name}: its data set has no items", kind="empty_task")
-    if isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | FileNotFoundError):
-        hint = (
-            " (the config's `datasets` folder is all that is looked at)" if datasets.config.HF_DATASETS_OFFLINE else ""
-        )
+    offline = bool(datasets.config.HF_DATASETS_OFFLINE)
+    missing = isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | FileNotFoundError)
+    if missing or (offline and "cache" in str(error)):
+        hint = " (only the config's `datasets` folder is looked at)" if offline else ""
         return TaskError(f"task {name}: its data cannot be read{hint}: {one_line(error)}", kind="no_data")
     return TaskError(f"task {name} cannot be loaded: {one_line(error)}")
 

@@ -1,6 +1,8 @@
 -- _rows: one row per item, filter and repeat of a cell, all columns, from the one shard file that owns the item.
 CREATE VIEW _rows AS
-SELECT stored.*
+SELECT
+    stored.*,
+    TRY_CAST(regexp_extract(stored.filename, '-g([0-9]{1,6})-[0-9-]+\.parquet$', 1) AS INTEGER) AS generation
 FROM read_parquet(
     ['{lake}/shards/schema/schema.parquet', '{lake}/shards/*/*.parquet'],
     hive_partitioning = false,

@@ -19,5 +19,6 @@ SELECT
     engine_tokens,
     finish_reason,
     ttft_s,
-    latency_s
+    latency_s,
+    generation
 FROM _rows;

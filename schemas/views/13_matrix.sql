@@ -21,7 +21,8 @@ SELECT
     records.completion_tokens,
     records.cached_tokens,
     records.engine_tokens,
-    records.latency_s
+    records.latency_s,
+    records.generation
 FROM records
 INNER JOIN cells
     ON records.cell_id = cells.cell_id

@@ -5,17 +5,19 @@
 -- ci_low, ci_high: 95 % interval. ci_method says which:
 --   wilson  every score is 0 or 1: Wilson's score interval, (p + z²/2n ± z·sqrt(p(1 − p)/n + z²/4n²)) / (1 + z²/n),
 --           E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927) 209-212
---   normal  otherwise: score ± z · stderr; null below two scored items
+--   normal  otherwise: score ± z · stderr, cut to [0, 1] for metrics that live there; null below two scored items
 -- with z = 1.959963984540054, the 97.5 % quantile of the standard normal distribution.
 CREATE VIEW leaderboard AS
 WITH estimates AS (
     SELECT
-        *,
+        _totals.*,
         1.959963984540054::DOUBLE AS z,
         deviation / sqrt(scored) AS stderr,
         z * z / nullif(scored, 0) AS zz_n,
+        cells.correct_threshold IS NOT NULL AND score BETWEEN 0 AND 1 AS in_unit,
         z * sqrt(greatest(score * (1 - score) + zz_n / 4, 0) / nullif(scored, 0)) AS wilson_half
     FROM _totals
+    INNER JOIN cells USING (cell_id)
 )
 SELECT
     cells.task,
@@ -27,8 +29,18 @@ SELECT
     cells.metric,
     estimates.score,
     estimates.stderr,
-    CASE WHEN zero_or_one THEN (score + zz_n / 2 - wilson_half) / (1 + zz_n) ELSE score - z * stderr END AS ci_low,
-    CASE WHEN zero_or_one THEN (score + zz_n / 2 + wilson_half) / (1 + zz_n) ELSE score + z * stderr END AS ci_high,
+    CASE
+        WHEN zero_or_one THEN (score + zz_n / 2 - wilson_half) / (1 + zz_n)
+        WHEN stderr IS NULL THEN NULL
+        WHEN in_unit THEN greatest(score - z * stderr, 0)
+        ELSE score - z * stderr
+    END AS ci_low,
+    CASE
+        WHEN zero_or_one THEN (score + zz_n / 2 + wilson_half) / (1 + zz_n)
+        WHEN stderr IS NULL THEN NULL
+        WHEN in_unit THEN least(score + z * stderr, 1)
+        ELSE score + z * stderr
+    END AS ci_high,
     CASE WHEN zero_or_one THEN 'wilson' WHEN stderr IS NOT NULL THEN 'normal' END AS ci_method,
     estimates.attempted,
     estimates.scored,
@@ -42,10 +54,14 @@ SELECT
     estimates.cached_tokens,
     estimates.cached_share,
     estimates.mean_latency_s,
+    cells.num_fewshot,
+    cells.chat_template,
     cells.prompting,
     cells.items_digest,
+    cells.revision,
     cells.dtype,
     cells.quantization,
+    cells.max_length,
     cells.higher_is_better,
     cells.cell_id
 FROM estimates

@@ -65,6 +65,8 @@ SELECT
     CASE WHEN singles.score IS NOT NULL THEN greatest(
         CASE WHEN members.higher_is_better THEN 1 ELSE -1 END * (pools.oracle_score - singles.score), 0
     ) END AS gap,
+    members.num_fewshot,
+    members.chat_template,
     members.prompting,
     members.items_digest,
     members.dtype,

@@ -234,7 +234,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"include_tasks": "folder"}, "include_tasks"),
     ({"include_tasks": [1]}, "include_tasks.0"),
     ({"dtype": "float64"}, "dtype"),
-    ({"engine": "stub"}, "engine"),
+    ({"engine": "stubb"}, "engine.name"),
     ({"engine": {"name": "gpt"}}, "engine.name"),
     ({"engine": {"options": {"a": {"b": float("inf")}}}}, "engine.options"),
     ({"fleet": {"workers": 0}}, "fleet.workers"),

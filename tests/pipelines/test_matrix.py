@@ -265,8 +265,8 @@ def test_matrix_show_prints_the_numbers_of_the_views(lake: LakeBuilder, capsys: 
     out = capsys.readouterr().out
     assert "cells: 2, of them 0 complete and 0 without any item; 7 of 20 planned items collected" in out
     # rank, model, dtype, score, interval, scored, unanswered, failed
-    assert line_of(out, "-0.110…1.360").split()[:8] == [
-        "1", "[bold]model-b", "float32", "0.6250", "-0.110…1.360", "2", "1", "0",
+    assert line_of(out, "0.000…1.000").split()[:8] == [
+        "1", "[bold]model-b", "float32", "0.6250", "0.000…1.000", "2", "1", "0",
     ]  # fmt: skip
     assert line_of(out, "model-a", "0.5000", "float32", "0.150…0.850").split()[0] == "2"
     assert line_of(out, "[bold]model-b", "0.25", "?", "·").split() == [
@@ -282,6 +282,24 @@ def test_matrix_show_prints_the_numbers_of_the_views(lake: LakeBuilder, capsys: 
     assert line_of(out, "empty_answer").split()[:3] == ["item", "empty_answer", "[bold]model-b"]
     # 4 items of 10, 11, 12 and 13 prompt tokens, 2 completion, 16 engine and 4 cached tokens each
     assert line_of(out, "46", "64").split() == ["model-a", "4", "46", "8", "64", "25.0%", "0.500"]
+
+
+def test_matrix_show_tells_setups_refusals_and_reasons_apart(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for prompting, shots, template in (("p0", 0, None), ("p1", 5, "true")):
+        cell = BuiltCell(prompting=prompting)
+        run_id = lake.run(cell, num_fewshot=shots, chat_template=template)
+        lake.scores(cell, [1.0])
+    for task, message in (("t1", "no pool of 10 examples"), ("t2", "no such setting")):
+        lake.failure(run_id, "bad_task", message, model="model-x", task=task)
+    assert main(["--show"]) == 0
+    out = capsys.readouterr().out
+    assert "higher is better; 0-shot; prompting p0" in out
+    assert "higher is better; 5-shot, chat; prompting p1" in out
+    assert line_of(out, "quiz", "5-shot, chat", "model-a")
+    assert "2 more could not be planned" in out
+    assert line_of(out, "bad_task", "2 tasks", "(and 1 other reasons)")
 
 
 def test_matrix_script_piped_is_not_wrapped_and_its_next_commands_run(lake: LakeBuilder, tmp_path: Path) -> None:

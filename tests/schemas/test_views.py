@@ -324,7 +324,8 @@ def test_leaderboard_scores_of_0_and_1_wilson_interval(lake: LakeBuilder, succes
 
 def test_leaderboard_other_scores_normal_interval(lake: LakeBuilder) -> None:
     scores = [0.25, 3.5, -1.0, 0.0, 1.0]
-    lake.planned(CELL, scores)
+    lake.run(CELL, correct_threshold=None)
+    lake.scores(CELL, scores)
     found = row(lake.views(), "SELECT * FROM leaderboard")
     stderr = statistics.stdev(scores) / math.sqrt(len(scores))
     z = statistics.NormalDist().inv_cdf(0.975)
@@ -332,6 +333,13 @@ def test_leaderboard_other_scores_normal_interval(lake: LakeBuilder) -> None:
     assert found["ci_method"] == "normal"
     assert (found["score"], found["stderr"]) == (pytest.approx(mean), pytest.approx(stderr))
     assert (found["ci_low"], found["ci_high"]) == (pytest.approx(mean - z * stderr), pytest.approx(mean + z * stderr))
+
+
+def test_leaderboard_interval_of_fractions_ends_where_they_do(lake: LakeBuilder) -> None:
+    lake.planned(CELL, [0.0, 0.1, 0.9, 1.0])
+    lake.planned(BuiltCell(task="high"), [1.0, 1.0, 0.9])
+    found = rows(lake.views(), "SELECT ci_low, ci_high, ci_method FROM leaderboard ORDER BY task DESC")
+    assert found == [(0.0, 1.0, "normal"), (pytest.approx(0.9013, abs=1e-4), 1.0, "normal")]
 
 
 def test_leaderboard_one_fractional_score_has_no_interval(lake: LakeBuilder) -> None:
