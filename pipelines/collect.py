@@ -61,8 +61,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def generation(text: str) -> int:
     """The argument of --generation."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 999_999:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 999999")
+    from schemas.identity import MAX_GENERATION
+
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:7]) <= MAX_GENERATION:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_GENERATION}")
     return int(text)
 
 

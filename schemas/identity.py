@@ -18,6 +18,9 @@ from typing import Any
 #: Most items in one shard: 100,000 cells must not become a million objects.
 MAX_SHARD_ITEMS = 4096
 
+#: Highest generation that a shard's name can hold.
+MAX_GENERATION = 999_999
+
 _SHARD = re.compile(
     r"(?:.*/)?(?P<cell>[0-9a-f]{16})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet",
     re.DOTALL,

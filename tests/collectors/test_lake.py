@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from collectors.lake import Lake, missing_ranges
 from schemas.failures import ConfigError, StorageError
-from schemas.identity import ShardName, safe_name
+from schemas.identity import MAX_GENERATION, ShardName, safe_name
 from schemas.records import RECORD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from tests.fault_proxy import Faults, faulty
 from tests.lake_builder import BuiltCell, LakeBuilder
@@ -473,7 +473,7 @@ def test_lake_folder_of_another_user_is_an_error_of_one_line_each(hidden: bool) 
 shard_names = st.builds(
     lambda cell, generation, first, length: ShardName(cell, generation, first, first + length),
     st.text("0123456789abcdef", min_size=16, max_size=16),
-    st.integers(0, 10**6),
+    st.integers(0, MAX_GENERATION),
     st.integers(0, 9_000_000),
     st.integers(0, 4095),
 )
