@@ -6,7 +6,6 @@ Owns the axes and how records are laid into them. Knows nothing of how records a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class Matrix:
         return cls(**arrays)
 
 
-def load_matrix(lake: str | Lake, tasks: Sequence[str] | None = None, models: Sequence[str] | None = None) -> Matrix:
+def load_matrix(lake: str | Lake, tasks: list[str] | None = None, models: list[str] | None = None) -> Matrix:
     """The matrix of a lake, or of some of its tasks and models by name.
 
     A block has as many rows as the most that any run asked of its task. Memory: 13 bytes per element, and a batch of
@@ -71,7 +70,7 @@ def load_matrix(lake: str | Lake, tasks: Sequence[str] | None = None, models: Se
         con.execute(
             "CREATE TEMP TABLE chosen AS SELECT * FROM cells WHERE (? IS NULL OR list_contains(?, task)) "
             "AND (? IS NULL OR list_contains(?, model))",
-            [_names(tasks)] * 2 + [_names(models)] * 2,
+            [tasks, tasks, models, models],
         )
         columns, blocks = ", ".join(COLUMN_KEY), ", ".join(BLOCK_KEY)
         con.execute(
@@ -126,10 +125,6 @@ def _lay(matrix: Matrix, batch: pa.RecordBatch) -> None:
     matrix.valid.ravel()[at] = ~np.isnan(scores)
     for name in ("prompt_tokens", "completion_tokens"):
         getattr(matrix, name).ravel()[at] = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
-
-
-def _names(names: Sequence[str] | None) -> list[str] | None:
-    return None if names is None else list(names)
 
 
 def _to_bytes(table: pa.Table) -> npt.NDArray[np.uint8]:

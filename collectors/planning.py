@@ -153,7 +153,7 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
 def _resolve_model(config: RunConfig, spec: ModelSpec) -> ModelRef:
     if config.engine.name != "stub":
         return resolve(spec, config.dtype, config.max_length)
-    # In the dtype, which every view shows and compares within: made-up answers never stand beside real ones.
+    # In the dtype, which every view shows and within which the oracle compares: made-up answers are seen to be so.
     dtype, revision = f"stub-{spec.dtype or config.dtype}", f"stub-{digest(spec.source)}"
     return ModelRef(
         name=spec.label,

@@ -28,13 +28,9 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
     try:
         open_store(con, lake)
         create_views(con, lake.uri)
-    except (duckdb.Error, StorageError) as error:
+    except duckdb.Error as error:
         con.close()
-        raise (
-            error
-            if isinstance(error, StorageError)
-            else StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}")
-        ) from error
+        raise StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}") from error
     return con
 
 

@@ -63,7 +63,7 @@ def generation(text: str) -> int:
     """The argument of --generation."""
     from schemas.identity import MAX_GENERATION
 
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:7]) <= MAX_GENERATION:
+    if not 1 <= int(text) <= MAX_GENERATION:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_GENERATION}")
     return int(text)
 
