@@ -1,7 +1,8 @@
 #!/usr/bin/env -S python3 -P
-"""Writes the views over a lake into a DuckDB file, and shows the matrix to a person.
+"""Writes the views over a lake into a DuckDB file, and answers queries over them.
 
-Owns that file and what is printed. What a row of each view is stands in schemas/views/*.sql.
+Owns that file and what may be asked here. What is shown of a lake is in shown.py, what a row of each view is in
+schemas/views/*.sql.
 """
 
 from __future__ import annotations
@@ -18,20 +19,15 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from collectors.lake import Lake
 from collectors.reading import connect, open_store
+from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import create_views
-
-MOST_TASKS, MOST_CELLS, MOST_ITEMS = 10, 15, 8
-GROUP = ("task", "items_digest", "prompting", "metric")
 
 #: Everything of a database that is not DuckDB's own.
 CONTENTS = """
@@ -206,213 +202,6 @@ def print_next(lake: Lake, uri: str, out: Path, console: Console) -> None:
 def _from_here(path: str) -> str:
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
-
-
-def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    show_coverage(con, console)
-    # One scan of the records for everything that is printed per cell.
-    con.execute("CREATE TEMP TABLE shown AS SELECT leaderboard.* FROM leaderboard")
-    groups = fetch(
-        con,
-        f"SELECT {', '.join(GROUP)}, any_value(higher_is_better) AS higher_is_better, count(*) AS cells, "
-        "any_value(num_fewshot) AS num_fewshot, any_value(chat_template) AS chat_template "
-        "FROM shown GROUP BY ALL ORDER BY ALL",
-    )
-    for group in groups[:MOST_TASKS]:
-        show_leaderboard(con, console, group)
-        show_corner(con, console, group)
-    if len(groups) > MOST_TASKS:
-        console.print(f"… and {len(groups) - MOST_TASKS} more tasks: see the view leaderboard")
-    if groups:
-        show_oracle(con, console)
-        show_tokens(con, console)
-    show_failures(con, console)
-
-
-def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    [total] = fetch(
-        con,
-        "SELECT count(*) AS cells, count(DISTINCT model) AS models, count(DISTINCT task) AS tasks, "
-        "count(*) FILTER (missing <= 0) AS complete, count(*) FILTER (attempted = 0) AS untouched, "
-        "coalesce(sum(planned), 0) AS planned, coalesce(sum(attempted), 0) AS attempted FROM coverage",
-    )
-    console.print(
-        f"models: {total['models']}; tasks: {total['tasks']}; cells: {total['cells']}, of them {total['complete']} "
-        f"complete and {total['untouched']} without any item; {total['attempted']:,} of {total['planned']:,} planned "
-        "items collected"
-    )
-    [(refused,)] = con.execute(
-        "SELECT count(DISTINCT (model, task)) FROM failures WHERE level = 'cell' AND cell_id IS NULL"
-    ).fetchall()
-    if refused:
-        console.print(f"{refused} more could not be planned and are in no view but failures (see below)")
-    [(unplanned,)] = con.execute(
-        "SELECT count(DISTINCT cell_id) FROM _shard_files WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
-    ).fetchall()
-    if unplanned:
-        console.print(f"{unplanned} cells have shards but no row in runs/: their records are in no view but records")
-
-
-def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
-    rows = fetch(
-        con,
-        "SELECT shown.*, cells.planned_items - attempted AS missing FROM shown JOIN cells USING (cell_id) "
-        f"WHERE {_where('shown')} ORDER BY rank NULLS LAST, shown.model, cell_id LIMIT {MOST_CELLS}",
-        [group[name] for name in GROUP],
-    )
-    better = "higher is better" if group["higher_is_better"] else "lower is better"
-    console.print(f"\n{group['task']}: {group['metric']}, {better}; {_setup(group)}; prompting {group['prompting']}")
-    table = _table("rank", "<model", "<dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing")
-    for row in rows:
-        table.add_row(
-            _number(row["rank"]),
-            row["model"],
-            _dtype(row),
-            _number(row["score"], ".4f"),
-            f"{row['ci_low']:.3f}…{row['ci_high']:.3f}" if row["ci_low"] is not None else "",
-            *(_number(row[name], ",d") for name in ("scored", "unanswered", "failed", "missing")),
-        )
-    console.print(table)
-    if group["cells"] > MOST_CELLS:
-        console.print(f"… and {group['cells'] - MOST_CELLS} more models")
-
-
-def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
-    """The first models × the first items of one task."""
-    values = [group[name] for name in GROUP]
-    cells = fetch(
-        con,
-        f"SELECT cell_id, model, dtype, quantization FROM shown WHERE {_where('shown')} "
-        f"ORDER BY rank NULLS LAST, model, cell_id LIMIT {MOST_CELLS}",
-        values,
-    )
-    items = [
-        item
-        for (item,) in con.execute(
-            f"SELECT DISTINCT item FROM matrix WHERE {_where('matrix')} ORDER BY item LIMIT {MOST_ITEMS}", values
-        ).fetchall()
-    ]
-    rows = fetch(
-        con,
-        f"SELECT cell_id, item, score FROM matrix WHERE {_where('matrix')} AND list_contains(?, item)",
-        [*values, items],
-    )
-    verdicts = {(row["cell_id"], row["item"]): row["score"] for row in rows}
-    table = _table("<model", "<dtype", *(f"#{item}" for item in items))
-    for cell in cells:
-        marks = (_mark(verdicts, (cell["cell_id"], item)) for item in items)
-        table.add_row(cell["model"], _dtype(cell), *marks)
-    console.print(table)
-    console.print("score per item (#); ? asked, no verdict; · not collected")
-
-
-def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    rows = fetch(con, f"SELECT * FROM oracle ORDER BY task, prompting, dtype LIMIT {MOST_TASKS}")
-    console.print("\noracle (best model per item) against the best single model, on the items that all models scored")
-    table = _table("<task", "<setup", "<dtype", "models", "items", "<best model", "its score", "oracle", "gap")
-    for row in rows:
-        table.add_row(
-            row["task"],
-            _setup(row),
-            _dtype(row),
-            _number(row["models"]),
-            f"{row['items']:,} of {row['items_scored_by_any']:,}",
-            row["best_model"] or "",
-            *(_number(row[name], ".4f") for name in ("best_model_score", "oracle_score", "gap")),
-        )
-    console.print(table)
-
-
-def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    rows = fetch(
-        con,
-        "SELECT model, sum(attempted) AS items, sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion, "
-        "sum(engine_tokens) AS engine, "
-        "sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached, "
-        "sum(mean_latency_s * attempted) / sum(attempted) FILTER (mean_latency_s IS NOT NULL) AS latency "
-        f"FROM shown GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
-    )
-    console.print("\ntokens over all tasks; cached: share of the engine's tokens that its prefix cache held")
-    table = _table("<model", "items", "prompt", "completion", "engine", "cached", "latency s")
-    for row in rows:
-        counts = (_number(row[name], ",d") for name in ("items", "prompt", "completion", "engine"))
-        table.add_row(row["model"], *counts, _number(row["cached"], ".1%"), _number(row["latency"], ".3f"))
-    console.print(table)
-
-
-def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    """What failed, a row per kind and model; cells that a later run completed are left out."""
-    rows = fetch(
-        con,
-        """
-        SELECT level, kind, model,
-            CASE WHEN count(DISTINCT task) > 1 THEN count(DISTINCT task) || ' tasks' ELSE max(task) END AS task,
-            count(*) AS times,
-            max(message) || CASE
-                WHEN count(DISTINCT message) > 1 THEN ' (and ' || (count(DISTINCT message) - 1) || ' other reasons)'
-                ELSE ''
-            END AS message
-        FROM failures
-        WHERE level = 'item' OR cell_id IS NULL
-            OR cell_id NOT IN (SELECT cell_id FROM coverage WHERE missing = 0)
-        GROUP BY level, kind, model
-        ORDER BY level DESC, times DESC, kind, model
-        """,
-    )
-    if not rows:
-        return
-    console.print("\nfailures")
-    table = _table("<level", "<kind", "<model", "<task", "times", "<message")
-    for row in rows[:MOST_CELLS]:
-        table.add_row(*(str(row[name] if row[name] is not None else "") for name in row))
-    console.print(table)
-    if len(rows) > MOST_CELLS:
-        console.print(f"and {len(rows) - MOST_CELLS} more: --sql 'FROM failures'")
-
-
-# ---- small helpers
-
-
-def fetch(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """The rows of a query, each by column name."""
-    cursor = con.execute(sql, list(parameters))
-    names = [column[0] for column in cursor.description or []]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
-def _where(view: str) -> str:
-    return " AND ".join(f"{view}.{name} = ?" for name in GROUP)
-
-
-def _table(*headers: str) -> Table:
-    """A table whose columns are right-aligned but for those whose header starts with '<'."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for header in headers:
-        left, name = header.startswith("<"), header.removeprefix("<")
-        # Only texts of any length are folded where the width is short.
-        table.add_column(
-            name, justify="left" if left else "right", overflow="fold", no_wrap=not left or name == "dtype"
-        )
-    return table
-
-
-def _number(value: float | None, form: str = "") -> str:
-    return "" if value is None else format(int(value) if form == ",d" else value, form)
-
-
-def _setup(row: dict[str, Any]) -> str:
-    return f"{row['num_fewshot']}-shot" + (", chat" if row["chat_template"] else "")
-
-
-def _dtype(row: dict[str, Any]) -> str:
-    return f"{row['dtype']}/{row['quantization']}" if row["quantization"] else str(row["dtype"])
-
-
-def _mark(verdicts: dict[tuple[str, int], float | None], key: tuple[str, int]) -> str:
-    if key not in verdicts:
-        return "·"
-    score = verdicts[key]
-    return "?" if score is None else f"{score:g}" if score in (0, 1) else f"{score:.2f}"
 
 
 if __name__ == "__main__":
