@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.object_store import object_store as object_store  # a fixture
+from tests.object_store import object_store, s3_environment
 from tests.tiny_models import tiny_models as build_tiny_models
+
+__all__ = ["object_store", "s3_environment"]  # fixtures
 
 # Ray reads these when it is first imported, by whichever test module is collected first: a token of the tests' own, and
 # 127.0.0.1 as it is written (without the last one Ray turns it into the machine's outer address).

@@ -134,6 +134,16 @@ def object_store() -> Iterator[ObjectStore]:
         yield store
 
 
+@pytest.fixture
+def s3_environment(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """The server as this process's S3; clients made before or after with other settings are forgotten."""
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield object_store
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 def main() -> None:
     """A server for a person: its data in a folder that stays, until Ctrl-C."""
     folder = Path(sys.argv[1]).absolute()

@@ -8,11 +8,10 @@ import secrets
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from collectors.lake import Lake
 from tests.lake_writer import content, write
-from tests.object_store import BUCKET, ObjectStore
+from tests.object_store import BUCKET
 
 #: Writers that are killed, per store; each writes until then.
 KILLS = 100
@@ -41,15 +40,12 @@ def killed(uri: str, writer: int, draw: random.Random) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_lake_writers_killed_at_random_lose_and_double_nothing(
-    place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     uri, seed = str(tmp_path / "lake"), secrets.randbelow(10**6)
     print(f"seed {seed}")
     if place == "s3":
-        store: ObjectStore = request.getfixturevalue("object_store")
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        request.getfixturevalue("s3_environment")
         uri = f"s3://{BUCKET}/{secrets.token_hex(4)}/lake"
     lake, draw = Lake(uri).open_for_writing(), random.Random(seed)
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.lake_writer", "s3fs"])
@@ -65,4 +61,3 @@ def test_lake_writers_killed_at_random_lose_and_double_nothing(
         data = lake.filesystem.cat_file(f"{lake.root}/{name}")
         writers = [owner[name]] if name in owner else range(KILLS)
         assert any(data == content(name, writer) for writer in writers), f"{name} is not whole"
-    s3fs.S3FileSystem.clear_instance_cache()

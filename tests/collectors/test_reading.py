@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,6 @@ from tests.object_store import BUCKET, ObjectStore
 pytestmark = pytest.mark.slow
 CELLS = [BuiltCell(), BuiltCell(model="model-b"), BuiltCell(task="it's [a] *task?")]
 VIEWS = ("matrix", "records", "responses", "cells", "coverage", "leaderboard", "oracle", "failures", "runs", "items")
-
-
-@pytest.fixture
-def store(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield object_store
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def fill(lake: LakeBuilder) -> Lake:
@@ -53,7 +43,7 @@ def everything(lake: Lake) -> dict[str, list[Any]]:
 
 
 @pytest.fixture
-def remote(store: ObjectStore) -> Lake:
+def remote(s3_environment: ObjectStore) -> Lake:
     return fill(LakeBuilder(f"s3://{BUCKET}/{secrets.token_hex(4)}/it's a lake"))
 
 
@@ -71,21 +61,21 @@ def test_lake_in_a_store_reads_as_the_same_lake_in_a_folder(
 
 
 def test_matrix_of_a_lake_in_a_store_shows_it_and_keeps_no_secret(
-    remote: Lake, store: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    remote: Lake, s3_environment: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "m.duckdb"
     assert main(["--lake", remote.uri, "--out", str(out), "--show"]) == 0
     shown = capsys.readouterr()
     assert "cells: 3" in shown.out
-    assert store.secret.encode() not in out.read_bytes()
-    assert store.secret not in shown.out + shown.err
+    assert s3_environment.secret.encode() not in out.read_bytes()
+    assert s3_environment.secret not in shown.out + shown.err
     with duckdb.connect(out, read_only=True) as con:
         reading.open_store(con, remote)
         assert rows(con, "SELECT count(*) FROM matrix") == [(9,)]
 
 
 def test_matrix_of_a_store_that_refuses_or_lacks_it_is_one_line(
-    remote: Lake, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    remote: Lake, s3_environment: ObjectStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--lake", f"s3://{BUCKET}-none/lake", "--sql", "FROM cells"]) == 2
     assert "no lake at" in capsys.readouterr().err
