@@ -11,9 +11,8 @@ import json
 import os
 import re
 import secrets
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,9 @@ _VERSION_KEY = b"routerlake_schema_version"
 
 #: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
 _CONFLICT_TRIES = 8
+
+#: Most objects that S3 deletes by one request.
+_DELETED_AT_ONCE = 1000
 
 
 class Lake:
@@ -81,11 +83,10 @@ class Lake:
 
     def _read_version(self) -> int | None:
         name = SCHEMA_FILES["shards"]
-        with self._doing("read"):
-            try:
-                data = self.filesystem.cat_file(self._path(name))
-            except FileNotFoundError:
-                return None
+        try:
+            data = self.read(name)
+        except FileNotFoundError:
+            return None
         try:
             return int((pq.read_schema(io.BytesIO(data)).metadata or {}).get(_VERSION_KEY, b"0"))
         except (ValueError, OSError) as error:
@@ -115,10 +116,12 @@ class Lake:
         return f"{self.root}/{name}"
 
     @contextmanager
-    def _doing(self, what: str) -> Iterator[None]:
+    def _doing(self, what: str, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[None]:
         """Turns what a store's client raises into one line. Clients have error types of their own, not only OSError."""
         try:
             yield
+        except but:
+            raise
         except Exception as error:
             raise StorageError(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
 
@@ -157,6 +160,23 @@ class Lake:
         )
         return self.create(name, sink.getvalue())
 
+    def read(self, name: str) -> bytes:
+        """The whole object. Raises FileNotFoundError when it is not there, StorageError when it cannot be had."""
+        with self._doing(f"read {name} in", but=FileNotFoundError):
+            return bytes(self.filesystem.cat_file(self._path(name)))
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Deletes the objects; those that are gone already do not matter."""
+        with self._doing("delete objects of"):
+            if self.local:
+                for name in names:
+                    Path(self._path(name)).unlink(missing_ok=True)
+            else:
+                for start in range(0, len(names), _DELETED_AT_ONCE):
+                    paths = [self._path(name) for name in names[start : start + _DELETED_AT_ONCE]]
+                    with suppress(FileNotFoundError):
+                        self.filesystem.rm(paths)
+
     def has(self, name: str) -> bool:
         with self._doing("read"):
             if self.local:
@@ -180,14 +200,6 @@ class Lake:
     @staticmethod
     def shard_path(task: str, shard: ShardName) -> str:
         return f"shards/task={safe_name(task)}/{shard}"
-
-    def committed(self) -> dict[str, list[ShardName]]:
-        """Every committed shard by cell id, in name order: what the views read. One listing, no file is opened."""
-        shards: dict[str, list[ShardName]] = defaultdict(list)
-        for name in self.names("shards"):
-            if name.count("/") == 2 and (shard := ShardName.parse(name)):
-                shards[shard.cell_id].append(shard)
-        return dict(shards)
 
 
 def _files(folder: str, depth: int = 3) -> Iterator[str]:

@@ -23,6 +23,7 @@ from collectors.cell import Cell
 from collectors.config import ModelSpec, RunConfig, TaskSpec
 from collectors.engines import ModelRef, make_engine
 from collectors.harness.tasks import BoundTask, check_names, load_tasks
+from collectors.holdings import committed
 from collectors.lake import Lake, missing_ranges
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, new_run_id, safe_name
@@ -107,7 +108,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [])
     models = _resolve_models(config, plan)
-    committed = lake.committed()
+    shards = committed(lake)
     seen: dict[tuple[str, str], str] = {}
     for spec, task in _load_tasks(config, include, plan):
         if (task.name, task.facts.prompting) in seen:
@@ -126,7 +127,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
                 )
                 plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
                 continue
-            plan.cells.append(_plan_cell(model, spec, task, committed, generation))
+            plan.cells.append(_plan_cell(model, spec, task, shards, generation))
     return plan
 
 
@@ -182,13 +183,13 @@ def _plan_cell(
     model: ModelRef,
     spec: TaskSpec,
     task: BoundTask,
-    committed: dict[str, list[ShardName]],
+    committed_shards: dict[str, list[ShardName]],
     generation: int | None,
 ) -> PlannedCell:
     facts = dataclasses.asdict(task.facts)
     identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
     cell_id = cell_identity(identity, task.facts.prompting)
-    shards = committed.get(cell_id, [])
+    shards = committed_shards.get(cell_id, [])
     newest = max((shard.generation for shard in shards), default=0)
     if generation is not None and generation < newest:
         raise ConfigError(f"{model.name} on {task.name} has generation {newest} already: give that or a higher one")

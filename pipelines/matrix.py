@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -23,11 +24,12 @@ from pathlib import Path
 import duckdb
 from rich.console import Console
 
+from collectors.holdings import read_holdings
 from collectors.lake import Lake
-from collectors.reading import connect, open_store
+from collectors.reading import ask, open_store
 from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import create_views
+from schemas.views import contents, create_views
 
 #: Everything of a database that is not DuckDB's own.
 CONTENTS = """
@@ -62,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Not wrapped at 80 columns in a file or a pipe; in a terminal the terminal knows.
-    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 140)
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 140
+    console = Console(markup=False, highlight=False, emoji=False, width=width, force_terminal=terminal)
     try:
         run(args, console)
     except RouterlakeError as error:
@@ -73,16 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         raise KeyboardInterrupt from error  # what DuckDB makes of a signal
     except duckdb.Error as error:
-        print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}{advice(str(error))}", file=sys.stderr)
+        print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def advice(message: str) -> str:
-    """What to do about a shard that DuckDB cannot read; nothing where its message names none."""
-    damaged = re.search(r"[^\s\"']*/(?:shards|items|models|runs|failures)/[^\"']*?\.parquet", message)
-    again = "if it is damaged or not the lake's own, remove it; what a removed shard held is collected anew"
-    return f"\n{damaged[0]}: {again}" if damaged else ""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -110,40 +107,46 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace, console: Console) -> None:
     lake = Lake(args.lake).open_for_reading()
     out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
-    with contextlib.closing(connect(lake)) as con:
-        if out:
-            if out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve()):
-                raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
-            write_database(lake, out, con)
-            console.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
-        if args.sql is not None:
-            print_query(con, args.sql, console)
-            return
-        if not con.execute("SELECT 1 FROM _shard_files LIMIT 1").fetchall():
-            console.print(f"the lake {lake.uri} holds no records yet: collect into it with pipelines/collect.py")
-        if args.show:
-            show(con, console)
-    if out:
+    if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
+        raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
+    print(ask(lake, lambda con: answer(args, lake, out, con, console)), end="")
+    if out and args.sql is None:
         print_next(lake, args.lake, out, console)
+
+
+def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console) -> str:
+    """What is to be printed, in one piece: where a damaged file turns up on the way, it is asked for again."""
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        if out:
+            write_database(lake, out)
+            to.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
+        if args.sql is not None:
+            print_query(con, args.sql, to)
+            return text.getvalue()
+        if not con.execute("SELECT 1 FROM _shard_files UNION ALL SELECT 1 FROM _folded LIMIT 1").fetchall():
+            to.print(f"the lake {lake.uri} holds no records yet: collect into it with pipelines/collect.py")
+        if args.show:
+            show(con, to)
+    return text.getvalue()
 
 
 # ---- the file
 
 
-def write_database(lake: Lake, out: Path, ours: duckdb.DuckDBPyConnection) -> None:
-    """Writes the views, which `ours` has in memory, into `out`, whole or not at all.
+def write_database(lake: Lake, out: Path) -> None:
+    """Writes the views into `out`, whole or not at all: over the newest compaction, and whatever shards come after it.
 
     Raises ConfigError when `out` must not or cannot be written.
     """
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if os.path.lexists(out):
-        _check_replaceable(out, ours)
+        _check_replaceable(out)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
         with contextlib.closing(duckdb.connect(temporary)) as con:
             open_store(con, lake)
-            create_views(con, lake.uri)
+            create_views(con, lake.uri, read_holdings(lake).view_files(live=True))
         os.replace(temporary, out)
     except (OSError, duckdb.IOException) as error:
         raise ConfigError(f"--out {out}: cannot be written: {one_line(error)}") from error
@@ -151,8 +154,8 @@ def write_database(lake: Lake, out: Path, ours: duckdb.DuckDBPyConnection) -> No
         temporary.unlink(missing_ok=True)
 
 
-def _check_replaceable(out: Path, ours: duckdb.DuckDBPyConnection) -> None:
-    """Raises ConfigError where `out` holds anything but views of the names that `ours` has."""
+def _check_replaceable(out: Path) -> None:
+    """Raises ConfigError where `out` holds anything but our views."""
     if not out.is_file():  # DuckDB would wait for the other end of a pipe
         raise ConfigError(f"--out {out} is there and is no file; name another")
     refusal = f"--out {out} is there and is not a file that this command wrote; remove it or name another"
@@ -163,7 +166,7 @@ def _check_replaceable(out: Path, ours: duckdb.DuckDBPyConnection) -> None:
             found = con.execute(CONTENTS).fetchall()
     except duckdb.Error as error:
         raise ConfigError(f"{refusal} ({one_line(error)})") from error
-    if not found or not set(found) <= set(ours.execute(CONTENTS).fetchall()):
+    if not found or not set(found) <= contents():
         raise ConfigError(refusal)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 #: Version of all schemas below; a lake written with another one is refused.
-#: 1: first version.
-SCHEMA_VERSION = 1
+#: 1: first version. 2: failures name an object of the lake; compactions.
+SCHEMA_VERSION = 2
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -138,14 +138,59 @@ FAILURE = pa.schema(
         _field("last_item", pa.int32(), "last item of the shard in hand"),
         _field("kind", pa.string(), "failure kind (see schemas.failures)", null=False),
         _field("message", pa.string(), "one line: what happened and what to do", null=False),
+        _field("file", pa.string(), "name of the lake's object that cannot be read; null for another failure"),
     ]
 )
 
-#: Table folder -> schema; the folders of a lake, in the order in which views build on them.
-TABLES = {"shards": RECORD, "items": ITEM, "models": MODEL, "runs": RUN_CELL, "failures": FAILURE}
+#: What a model answered, as far as RECORD holds it; stored apart from verdicts and tokens in a compaction.
+ANSWERS = ("responses", "loglikelihoods", "is_greedy", "filtered")
+#: What tells one row of a lake from all others, with what is equal for the rows of an item or a cell.
+_KEY = ("cell_id", "model", "task", "item", "item_hash", "filter", "repeat")
+_GENERATION = RUN_CELL.field("generation").with_metadata({"doc": "generation of the shard that the row comes from"})
 
-#: Table folder -> its empty file, as deep as its other files are: by it views can open a table without rows.
+#: Verdicts and tokens in a compaction. The columns after `generation` say of the cell what the matrix wants to know.
+FOLDED_RECORD = pa.schema(
+    [
+        *(field for field in RECORD if field.name not in ANSWERS),
+        _GENERATION,
+        *(RUN_CELL.field(name) for name in ("items_digest", "prompting", "dtype", "quantization", "metric")),
+        _field("is_primary", pa.bool_(), "primary filter, repeat 0: what the matrix shows", null=False),
+        _field("place", pa.int32(), "position of the cell in its part, from 0", null=False),
+    ]
+)
+FOLDED_RESPONSE = pa.schema([*(RECORD.field(name) for name in (*_KEY, *ANSWERS)), _GENERATION])
+#: Rows in a compaction that a higher generation replaced.
+OLDER_RECORD = pa.schema([*RECORD, _GENERATION])
+#: One shard whose rows a compaction holds.
+FOLDED_SHARD = pa.schema(
+    [
+        _field("cell_id", pa.string(), "identity of the cell", null=False),
+        _field("generation", pa.int32(), "generation of the shard", null=False),
+        _field("first_item", pa.int32(), "first item of the shard", null=False),
+        _field("last_item", pa.int32(), "last item of the shard", null=False),
+        _field("part", pa.string(), "object of the compaction that holds the verdicts", null=False),
+        _field("place", pa.int32(), "position of the cell in that part, from 0", null=False),
+        _field("facts", pa.string(), "JSON of what the run wrote into the shard's metadata"),
+        _field("file", pa.string(), "the shard's own name in the lake; it may be gone", null=False),
+    ]
+)
+
+#: Table -> schema; the folders of a lake, in the order in which views build on them.
+TABLES = {
+    "shards": RECORD,
+    "items": ITEM,
+    "models": MODEL,
+    "runs": RUN_CELL,
+    "failures": FAILURE,
+    "compact/folded": FOLDED_SHARD,
+    "compact/records": FOLDED_RECORD,
+    "compact/responses": FOLDED_RESPONSE,
+    "compact/older": OLDER_RECORD,
+}
+
+#: Table -> its empty file, as deep as its other files are where views read those by a pattern: by it they can open a
+#: table without rows.
 SCHEMA_FILES = {
-    folder: f"{folder}/schema/schema.parquet" if folder in ("shards", "items") else f"{folder}/schema.parquet"
-    for folder in TABLES
+    table: f"{table}/schema/schema.parquet" if table in ("shards", "items") else f"{table}/schema.parquet"
+    for table in TABLES
 }

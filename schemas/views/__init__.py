@@ -1,26 +1,29 @@
 """The DuckDB views over a lake: the public contract of what can be asked of it.
 
-Owns the numbered .sql files beside it, each with a comment that says what a row is, and how a lake's place gets into
-them. Views whose names start with an underscore are steps of the others and may change. Knows nothing of who writes a
-lake, and needs of one only that the five folders of `schemas.records.TABLES` each hold at least one Parquet file.
+Owns the numbered .sql files beside it, each with a comment that says what a row is, and how a lake's place and files
+get into them. Views whose names start with an underscore are steps of the others and may change. Knows nothing of who
+writes a lake, and needs of one only that each table of `schemas.records.TABLES` has its schema file.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import resources
 
 import duckdb
 
 from schemas.failures import StorageError
-from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL
+from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, SCHEMA_FILES
 
 #: View -> the schema that its columns of the same names come from.
 SCHEMAS = {
     "records": RECORD,
     "responses": RECORD,
+    "superseded": RECORD,
     "matrix": RECORD,
     "items": ITEM,
     "models": MODEL,
@@ -28,27 +31,116 @@ SCHEMAS = {
     "failures": FAILURE,
 }
 
+#: Where the files of a table are that are read as they come.
+GLOBS = {
+    "shards": "shards/*/*.parquet",
+    "items": "items/*/*.parquet",
+    "models": "models/*.parquet",
+    "runs": "runs/*.parquet",
+    "failures": "failures/*.parquet",
+}
+
+#: Which file owns what, and what the cells are: small, and asked by every query over records.
+KEPT = ("_folded", "_shard_files", "_superseded", "_outdated", "_cell_facts")
+
 _GLOB = re.compile(r"[*?\[]")
 
 
-def create_views(con: duckdb.DuckDBPyConnection, lake_uri: str) -> None:
+@dataclass(frozen=True)
+class ViewFiles:
+    """Which objects of a lake the views read, by their names in it."""
+
+    #: Table of GLOBS -> its objects. None: all that there are when a query is asked, so that new shards are seen.
+    listed: dict[str, list[str]] | None = None
+    #: What the newest compaction wrote: table -> objects.
+    compacted: dict[str, list[str]] = field(default_factory=dict)
+
+
+def create_views(
+    con: duckdb.DuckDBPyConnection, lake_uri: str, files: ViewFiles | None = None, *, comments: bool = True
+) -> None:
     """Create all views over the lake at `lake_uri`, a folder or a URI that `con` can read, in the open database.
 
-    A folder's absolute path goes into the views, so that a database file works from any working directory. New shards
-    are seen by the next query. Raises StorageError at a path that DuckDB cannot glob, duckdb.Error where no lake is.
+    A folder's absolute path goes into the views, so that a database file works from any working directory. Raises
+    StorageError at a path that DuckDB cannot glob, duckdb.Error where no lake is.
     """
-    place = quoted_place(lake_uri)
-    for sql in view_files().values():
-        con.execute(sql.replace("{lake}", place))
-    for target, text in list(_comments(con)):
-        con.execute(f"COMMENT ON {target} IS '{text.replace(chr(39), chr(39) * 2)}'")
+    files = files or ViewFiles()
+    names = _Names(lake_place(lake_uri), files)
+    for text in view_files().values():
+        view = _view_of(text)
+        if view in KEPT and files.listed is not None:
+            text = text.replace("CREATE VIEW", "CREATE TABLE")  # what is listed does not change
+        con.execute(names.put_into(text))
+        if view == "_outdated" and files.listed is not None:
+            names = _choose(con, names)
+    if comments:
+        for target, comment in list(_comments(con)):
+            con.execute(f"COMMENT ON {target} IS {_quoted(comment)}")
+
+
+def _choose(con: duckdb.DuckDBPyConnection, names: _Names) -> _Names:
+    """The files to read, now that it is known which hold what."""
+    open_shards = con.execute("SELECT file FROM _shard_files WHERE NOT is_folded").fetchall()
+    outdated = con.execute("SELECT DISTINCT part FROM _outdated").fetchall()
+    return replace(names, open_shards=[file for (file,) in open_shards], outdated=[part for (part,) in outdated])
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The objects as SQL, for the placeholders of the view files."""
+
+    place: str
+    files: ViewFiles
+    #: Paths of the shard files that no compaction holds; None: whichever there are.
+    open_shards: list[str] | None = None
+    #: Parts of the compaction that hold outdated rows; None: any part may.
+    outdated: list[str] | None = None
+
+    def put_into(self, text: str) -> str:
+        return re.sub(r"\{([a-z_]+)\}", lambda match: self._values[match[1]], text)
+
+    @cached_property
+    def _values(self) -> dict[str, str]:
+        parts = self.files.compacted.get("compact/records", [])
+        touched = parts if self.outdated is None else [part for part in parts if part in self.outdated]
+        values = {
+            "lake": self.place.replace("'", "''"),
+            "shard_names": self._shard_names(),
+            "records": self._list("compact/records", [part for part in parts if part not in touched]),
+            "outdated_records": self._list("compact/records", touched),
+            "responses": self._list("compact/responses", self.files.compacted.get("compact/responses", [])),
+            "older": self._list("compact/older", self.files.compacted.get("compact/older", [])),
+            "folded": self._list("compact/folded", self.files.compacted.get("compact/folded", [])),
+        }
+        for table, pattern in GLOBS.items():
+            listed = self.files.listed
+            values[table] = self._list(table, listed[table]) if listed else self._globbed(table, pattern)
+        if self.open_shards is not None:
+            values["shards"] = self._list("shards", [path[len(self.place) + 1 :] for path in self.open_shards])
+        return values
+
+    def _shard_names(self) -> str:
+        if self.files.listed is None:
+            return f"glob({_quoted(_escaped(self.place) + '/' + GLOBS['shards'])})"
+        names = ", ".join(_quoted(f"{self.place}/{name}") for name in self.files.listed["shards"])
+        return f"(SELECT unnest([{names}]::VARCHAR[]) AS file)"
+
+    def _list(self, table: str, names: Sequence[str]) -> str:
+        paths = [f"{self.place}/{name}" for name in (SCHEMA_FILES[table], *names)]
+        return f"[{', '.join(_quoted(_escaped(path)) for path in paths)}]"
+
+    def _globbed(self, table: str, pattern: str) -> str:
+        place = _escaped(self.place)
+        return f"[{_quoted(f'{place}/{SCHEMA_FILES[table]}')}, {_quoted(f'{place}/{pattern}')}]"
 
 
 def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
     """What can be said of each view and its columns: the head of its file, and the docs of the schema behind it."""
+    views = {name for (name,) in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
     for sql in view_files().values():
-        head, _, statement = sql.partition("CREATE VIEW ")
-        view = statement.split()[0]
+        head, view = sql.partition("CREATE VIEW ")[0], _view_of(sql)
+        if view not in views:
+            continue
         yield f"VIEW {view}", " ".join(line.removeprefix("--").strip() for line in head.splitlines())
         docs = {field.name: field.metadata[b"doc"].decode() for field in SCHEMAS.get(view, ())}
         for column, *_ in con.execute(f"DESCRIBE {view}").fetchall():
@@ -62,14 +154,30 @@ def view_files() -> dict[str, str]:
     return {file.name: file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)}
 
 
-def quoted_place(lake_uri: str) -> str:
-    """`lake_uri` as it may stand inside a quoted DuckDB glob: absolute, glob characters and quotes made literal."""
-    place = lake_uri.rstrip("/") if "://" in lake_uri else _local_place(lake_uri)
-    return _GLOB.sub(lambda match: f"[{match[0]}]", place).replace("'", "''")
+def contents() -> set[tuple[str, str]]:
+    """What create_views may leave in a database: pairs of 'view' or 'table' and a name."""
+    return {("view", _view_of(text)) for text in view_files().values()} | {("table", name) for name in KEPT}
 
 
-def _local_place(folder: str) -> str:
-    path = os.path.abspath(folder)
+def _view_of(sql: str) -> str:
+    """Name of the view that a file makes."""
+    return sql.partition("CREATE VIEW ")[2].split()[0]
+
+
+def lake_place(lake_uri: str) -> str:
+    """`lake_uri` as it stands in front of the names of its objects: a folder's absolute path, or the URI."""
+    if "://" in lake_uri:
+        return lake_uri.rstrip("/")
+    path = os.path.abspath(lake_uri)
     if "\\" in path:
         raise StorageError(f"{path}: DuckDB takes a backslash for a folder separator; move the lake to another path")
     return path
+
+
+def _escaped(path: str) -> str:
+    """`path` with its glob characters made literal."""
+    return _GLOB.sub(lambda match: f"[{match[0]}]", path)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors.holdings import committed
 from collectors.lake import Lake, missing_ranges
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import MAX_GENERATION, ShardName, safe_name
@@ -78,7 +79,7 @@ def test_lake_opened_twice_is_the_same_and_leaves_no_probe(lake: Lake, uri: str)
 def test_lake_not_there_reading_is_refused_and_makes_nothing(uri: str) -> None:
     lake = Lake(uri)
     assert not lake.exists()
-    assert (lake.names("shards"), lake.committed(), lake.has("x")) == ([], {}, False)
+    assert (lake.names("shards"), committed(lake), lake.has("x")) == ([], {}, False)
     with pytest.raises(ConfigError, match=re.escape(f"no lake at {lake.uri}")):
         lake.open_for_reading()
     assert lake.names("") == []
@@ -135,7 +136,7 @@ def test_create_sixteen_threads_race_exactly_one_wins_each_name(lake: Lake) -> N
             won = list(pool.map(write, range(16)))
         assert sum(won) == 1
         assert read(lake, name) == b"%d" % won.index(True) * 50_000
-    assert [str(s) for s in lake.committed()[CELL]] == [name.rsplit("/", 1)[-1] for name in names]
+    assert [str(s) for s in committed(lake)[CELL]] == [name.rsplit("/", 1)[-1] for name in names]
 
 
 RACER = """
@@ -196,7 +197,7 @@ def test_create_writer_killed_at_random_moments_only_whole_objects_are_listed(la
         for name in names:
             data = read(lake, name)
             assert hashlib.sha256(data[32:]).digest() == data[:32], name
-    assert lake.committed() == {}
+    assert committed(lake) == {}
     lake.open_for_writing()
 
 
@@ -212,9 +213,9 @@ def test_names_are_in_byte_order_whole_and_below_the_folder_only(lake: Lake) -> 
 
 
 def test_names_another_process_created_are_seen_at_once(lake: Lake, uri: str) -> None:
-    assert lake.committed() == {}
+    assert committed(lake) == {}
     Lake(uri).create(Lake.shard_path("t", shard(0, 4)), b"1")
-    assert lake.committed() == {CELL: [shard(0, 4)]}
+    assert committed(lake) == {CELL: [shard(0, 4)]}
     assert lake.has(Lake.shard_path("t", shard(0, 4)))
 
 
@@ -224,7 +225,7 @@ def test_names_more_than_a_page_of_listing_are_all_there(s3_environment: ObjectS
     shards = [shard(i, i) for i in range(1100)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: lake.create(Lake.shard_path("t", one), b"1"), shards))
-    assert lake.committed() == {CELL: shards}
+    assert committed(lake) == {CELL: shards}
 
 
 def test_committed_only_shards_count_and_in_order(lake: Lake) -> None:
@@ -235,7 +236,7 @@ def test_committed_only_shards_count_and_in_order(lake: Lake) -> None:
     leftovers = ["schema.txt", ".0123.tmp", f"copy-of-{shard(9, 9)}", f"{shard(9, 9)}.tmp", f"{shard(9, 9)}.bak"]
     for name in [*leftovers, "0123456789ABCDEF-g0-0000000-0000001.parquet", "x.parquet", f"{CELL}-g0-1-2.parquet"]:
         lake.create(f"shards/task=t/{name}", b"1")
-    assert {cell: sorted(found) for cell, found in lake.committed().items()} == {
+    assert {cell: sorted(found) for cell, found in committed(lake).items()} == {
         CELL: sorted(shards[:4]),
         other: [shards[4]],
     }
@@ -267,7 +268,7 @@ def test_shard_path_hostile_task_name_is_committed_in_one_folder(lake: Lake, tas
     path = Lake.shard_path(task, shard(0, 1))
     assert path.count("/") == 2
     assert lake.create(path, b"1")
-    assert lake.committed() == {CELL: [shard(0, 1)]}
+    assert committed(lake) == {CELL: [shard(0, 1)]}
     assert lake.names("shards") == sorted([path, SCHEMA_FILES["shards"]])
 
 
@@ -318,7 +319,7 @@ def test_create_table_nulls_and_nested_columns_come_back_as_they_were(lake: Lake
 def test_lake_folder_with_any_name_works(tmp_path: Path, name: str) -> None:
     lake = Lake(str(tmp_path / name)).open_for_writing()
     assert lake.create(Lake.shard_path("t", shard(0, 1)), b"1")
-    assert Lake(str(tmp_path / name)).open_for_reading().committed() == {CELL: [shard(0, 1)]}
+    assert committed(Lake(str(tmp_path / name)).open_for_reading()) == {CELL: [shard(0, 1)]}
     assert [folder.name for folder in tmp_path.iterdir()] == [name]
 
 
@@ -342,7 +343,7 @@ def test_lake_symlinked_root_and_folders_are_one_lake(tmp_path: Path) -> None:
     linked = Lake(str(tmp_path / "link")).open_for_writing()
     assert linked.create(Lake.shard_path("t", shard(0, 1)), b"1")
     assert not lake.create(Lake.shard_path("t", shard(0, 1)), b"2")
-    assert lake.committed() == linked.committed() == {CELL: [shard(0, 1)]}
+    assert committed(lake) == committed(linked) == {CELL: [shard(0, 1)]}
 
 
 @pytest.mark.parametrize("where", ["", "shards", "shards/task=t"])
@@ -373,7 +374,7 @@ def test_names_leftovers_of_a_crash_are_not_listed(tmp_path: Path) -> None:
     (tmp_path / "shards" / "task=t").mkdir()
     (tmp_path / "shards" / "task=t" / f".{shard(0, 1)}.abc.tmp").write_bytes(b"half")
     assert lake.names("shards") == [SCHEMA_FILES["shards"]]
-    assert lake.open_for_writing().committed() == {}
+    assert committed(lake.open_for_writing()) == {}
 
 
 def test_committed_is_what_the_views_read(tmp_path: Path) -> None:
@@ -393,7 +394,7 @@ def test_committed_is_what_the_views_read(tmp_path: Path) -> None:
     (shards / "task=t3" / names[3]).unlink()
     (shards / "task=t3" / names[3]).mkdir()
     shutil.copy(elsewhere / names[1], shards / names[1])  # not deep enough to be one
-    found = lake.lake.committed()
+    found = committed(lake.lake)
     assert set(found) == {cells[0].cell_id, cells[1].cell_id}
     read = lake.views().execute("SELECT DISTINCT cell_id FROM records").fetchall()
     assert {cell for (cell,) in read} == set(found)
@@ -417,6 +418,7 @@ def test_lake_that_no_other_process_can_reach_is_refused() -> None:
 
 READ_ONLY = """
 import os, sys
+from collectors.holdings import committed
 from collectors.lake import Lake
 from schemas.failures import StorageError
 sys.stdin.readline()
@@ -424,7 +426,7 @@ os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for attempt in (
     lambda: Lake(sys.argv[1]).open_for_writing(),
     lambda: Lake(sys.argv[1]).open_for_reading().create("runs/x", b"1"),
-    lambda: Lake(sys.argv[1]).committed(),
+    lambda: committed(Lake(sys.argv[1])),
 ):
     try:
         print(attempt())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import s3fs
 
+from collectors.holdings import committed
 from collectors.lake import Lake
 from schemas.failures import StorageError
 from schemas.identity import ShardName
@@ -134,7 +135,7 @@ def every_use(uri: str) -> Iterator[str]:
 def test_lake_store_out_of_reach_is_one_line() -> None:
     with (
         store_at("http://127.0.0.1:9"),
-        pytest.raises(StorageError, match=r"^cannot read the lake at .*127\.0\.0\.1:9"),
+        pytest.raises(StorageError, match=r"^cannot read shards/schema/schema.parquet in the lake at .*127\.0\.0\.1:9"),
     ):
         Lake("s3://bucket/lake").exists()
 
@@ -167,7 +168,7 @@ def test_lake_at_any_key_works(s3_environment: ObjectStore, name: str) -> None:
     lake, shard = Lake(uri).open_for_writing(), ShardName("0123456789abcdef", 0, 0, 1)
     assert lake.create(Lake.shard_path("t", shard), b"1")
     assert not Lake(uri).create(Lake.shard_path("t", shard), b"1")
-    assert Lake(uri).open_for_reading().committed() == {shard.cell_id: [shard]}
+    assert committed(Lake(uri).open_for_reading()) == {shard.cell_id: [shard]}
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def test_collect_into_an_object_store_collects_what_a_folder_gets(
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    sql = f"SELECT {', '.join(runs.SAME)} FROM _rows ORDER BY ALL"
+    sql = f"SELECT {', '.join(runs.SAME)} FROM _open_rows ORDER BY ALL"
     there, here = (connect(Lake(place)).sql(sql).fetchall() for place in (uri, str(tmp_path / "lake")))
     assert there == here != []
     assert "nothing to collect" in collect(path).out

@@ -11,6 +11,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from collectors.lake import Lake
+from collectors.reading import connect
 from pipelines.matrix import main
 from tests.lake_builder import BuiltCell, LakeBuilder, rows
 
@@ -208,22 +210,32 @@ def test_matrix_file_of_others_in_a_lake_is_passed_over_or_named(
         con.execute(f"COPY (SELECT 1 AS a) TO '{place / '0.parquet'}' (FORMAT parquet)")
     if kind == "damaged":
         (place / "0.parquet").write_bytes(b"PAR1")
-    code = main(["--sql", f"SELECT count(*) FROM {'records' if 'shards' in table else table.split('/')[0]}"])
-    error = capsys.readouterr().err
-    assert code == 0 or (code == 2 and str(place / "0.parquet") in error and "remove it" in error), error
+    view = "records" if "shards" in table else table.split("/")[0]
+    code = main(["--sql", f"FROM {view}"])
+    assert code == 0, capsys.readouterr().err
+    with connect(Lake("lake")) as con:
+        found = rows(con, "SELECT file FROM failures WHERE kind = 'damaged_file'")
+    assert found == ([] if table == "shards/aaa" else [(f"{table}/0.parquet",)])
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"not parquet" * 100, None])
-def test_matrix_damaged_shard_is_named_with_what_to_do(
+def test_matrix_damaged_shard_is_passed_over_and_named(
     lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes | None
 ) -> None:
     fill(lake)
     shard = next((tmp_path / "lake" / "shards").glob("task=*/*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-100] if data is None else data)
-    assert main(["--show"]) == 2
-    error = capsys.readouterr().err
-    assert str(shard) in error
-    assert "remove it" in error
+    assert main(["--show"]) == 0
+    shown = capsys.readouterr().out
+    assert "damaged_file" in shown
+    assert shown.count("leaderboard") == 1, "what was printed before the damage turned up is printed once"
+    with duckdb.connect("matrix.duckdb", read_only=True) as con:
+        [(file, message)] = rows(con, "SELECT file, message FROM failures WHERE kind = 'damaged_file'")
+        assert shard == tmp_path / "lake" / file
+        assert "--prune" in message
+        assert rows(con, "SELECT count(*) FROM shards") == [(1,)]
+        assert rows(con, "SELECT count(DISTINCT model) FROM matrix") == [(1,)]
+    assert main([]) == 0, "the file is replaced, whatever it was made of"
 
 
 def test_matrix_output_that_nobody_reads_or_that_takes_ascii_only_is_no_traceback(

@@ -1,6 +1,6 @@
 -- failures: one row per failure. level 'cell': a model, task, cell or shard that could not be collected, as often as it
 -- happened; level 'item': an item of the matrix without a verdict, so that these rows add up to coverage's
--- unanswered + failed.
+-- unanswered + failed. file: the object of the lake that could not be read, where that is the failure.
 CREATE VIEW failures AS
 SELECT
     'cell' AS level,
@@ -12,11 +12,9 @@ SELECT
     last_item,
     run_id,
     failed_at,
-    message
-FROM read_parquet(
-    ['{lake}/failures/schema.parquet', '{lake}/failures/*.parquet'],
-    hive_partitioning = false
-)
+    message,
+    file
+FROM read_parquet({failures}, hive_partitioning = false)
 UNION ALL
 SELECT
     'item' AS level,
@@ -28,6 +26,7 @@ SELECT
     item AS last_item,
     NULL AS run_id,
     NULL AS failed_at,
-    NULL AS message
+    NULL AS message,
+    NULL AS file
 FROM matrix
 WHERE failure IS NOT NULL;

@@ -1,9 +1,10 @@
 -- _superseded: one row per range of items that a shard file holds but does not own. Empty in most lakes.
--- Within a generation the file that sorts first by name owns an overlap, so a file owns what lies beyond the last item
--- of all files before it. Between generations the higher one owns whatever its files cover.
+-- What a compaction holds comes before any file. Within a generation the file that sorts first by name owns an overlap,
+-- so a file owns what lies beyond the last item of all files before it. Between generations the higher one owns
+-- whatever its files cover.
 CREATE VIEW _superseded AS
 WITH files AS MATERIALIZED (
-    SELECT * FROM _shard_files
+    SELECT * FROM _shard_files WHERE NOT is_folded
 ),
 
 ordered AS (
@@ -27,4 +28,16 @@ INNER JOIN files AS newer
     ON older.cell_id = newer.cell_id
     AND older.generation < newer.generation
     AND older.first_item <= newer.last_item
-    AND older.last_item >= newer.first_item;
+    AND older.last_item >= newer.first_item
+UNION ALL
+SELECT files.file, _folded.first_item, _folded.last_item
+FROM files
+INNER JOIN _folded
+    ON files.cell_id = _folded.cell_id
+    AND files.generation <= _folded.generation
+    AND files.first_item <= _folded.last_item
+    AND files.last_item >= _folded.first_item
+UNION ALL
+SELECT file, first_item, last_item
+FROM _shard_files
+WHERE is_folded;

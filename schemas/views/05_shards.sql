@@ -1,16 +1,27 @@
--- shards: one row per committed shard file, with what its run wrote into the Parquet metadata. Opens every footer.
+-- shards: one row per committed shard, with what its run wrote into the Parquet metadata. Opens every footer of those
+-- that no compaction holds yet; in_compaction tells them apart.
 -- Seconds are by the wall clock of the host; engine_seconds are those in which the engine worked. Null: not recorded.
 CREATE VIEW shards AS
-WITH facts AS (
+WITH open_facts AS (
     SELECT file_name AS file, decode(value)::JSON AS facts
-    FROM parquet_kv_metadata('{lake}/shards/*/*.parquet')
+    FROM parquet_kv_metadata({shards})
     WHERE decode(key) = 'shard'
+),
+
+committed AS (
+    SELECT cell_id, generation, first_item, last_item, facts, file, false AS in_compaction
+    FROM _shard_files
+    LEFT JOIN open_facts USING (file)
+    WHERE NOT is_folded
+    UNION ALL
+    SELECT cell_id, generation, first_item, last_item, facts::JSON, '{lake}/' || file, true
+    FROM _folded
 )
 SELECT
-    listed.cell_id,
-    listed.generation,
-    listed.first_item,
-    listed.last_item,
+    cell_id,
+    generation,
+    first_item,
+    last_item,
     json_extract_string(facts, '$.run_id') AS run_id,
     json_extract_string(facts, '$.host') AS host,
     json_extract_string(facts, '$.gpu') AS gpu,
@@ -23,6 +34,6 @@ SELECT
     TRY_CAST(json_extract_string(facts, '$.tokens_per_second') AS DOUBLE) AS tokens_per_second,
     TRY_CAST(json_extract_string(facts, '$.concurrency') AS DOUBLE) AS concurrency,
     facts,
-    file
-FROM _shard_files AS listed
-LEFT JOIN facts USING (file);
+    file,
+    in_compaction
+FROM committed;

@@ -1,7 +1,4 @@
 -- items: one row per document of a task, in the version of the task's data that items_digest names.
 CREATE VIEW items AS
 SELECT task, items_digest, item, item_hash, prompt, target, choices, subject, doc
-FROM read_parquet(
-    ['{lake}/items/schema/schema.parquet', '{lake}/items/*/*.parquet'],
-    hive_partitioning = false
-);
+FROM read_parquet({items}, hive_partitioning = false);

@@ -10,7 +10,4 @@ SELECT DISTINCT
     max_length,
     tokenizer_hash,
     chat_template_hash
-FROM read_parquet(
-    ['{lake}/models/schema.parquet', '{lake}/models/*.parquet'],
-    hive_partitioning = false
-);
+FROM read_parquet({models}, hive_partitioning = false);

@@ -1,6 +1,5 @@
--- cells: one row per cell, as the newest run that planned it describes it.
--- planned_items and generation are the most that any run asked for: a later run with a smaller limit takes nothing away.
-CREATE VIEW cells AS
+-- _cell_facts: one row per cell, as in the view cells.
+CREATE VIEW _cell_facts AS
 SELECT
     cell_id,
     model,

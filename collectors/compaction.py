@@ -1,0 +1,390 @@
+"""Folding shards into few large files, and deleting what is folded.
+
+Owns which cells go into which part, how a compaction resumes, and what may be deleted after it. Knows nothing of how a
+part is sorted (collectors.parts) or of who reads.
+
+A part holds a run of cells, by model name, of one task under one prompting: a query for a model or a task opens few of
+them. Each part is committed by a small JSON object, and the compaction by its manifest. What is killed goes on where it
+stopped: a part is named by a digest of what it is made of, and is not written twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import io
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.damage import find_damaged, known_damage, record_damage
+from collectors.holdings import (
+    Holdings,
+    Manifest,
+    Part,
+    compaction_folder,
+    folded_shards,
+    newest_manifest,
+    read_holdings,
+    read_manifest,
+)
+from collectors.lake import Lake
+from collectors.parts import PartFiles, limit_memory, write_part
+from collectors.reading import connect
+from schemas.failures import StorageError, one_line
+from schemas.identity import ShardName, digest, safe_name
+from schemas.records import FOLDED_SHARD
+from schemas.views import lake_place
+
+logger = logging.getLogger(__name__)
+
+#: Rows of a part, about.
+PART_ROWS = 2_000_000
+#: Bytes of the objects that go into one part, at most (one cell is never parted): bounds the sorting of answers.
+PART_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A cell that goes into a part, and what it weighs."""
+
+    cell_id: str
+    model: str
+    rows: int
+    bytes: int
+    #: Shards that no compaction holds yet, and their rows.
+    shards: tuple[str, ...] = ()
+    fresh_rows: int = 0
+    #: The part of the newest compaction that holds the cell, if any.
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Cells of one task under one prompting that make one part."""
+
+    task: str
+    prompting: str
+    sources: tuple[Source, ...]
+
+    @property
+    def shards(self) -> list[str]:
+        return sorted(name for source in self.sources for name in source.shards)
+
+    @property
+    def parts(self) -> list[Part]:
+        """Those of the newest compaction that the cells come from."""
+        return sorted({source.part for source in self.sources if source.part}, key=lambda part: part.records)
+
+    @property
+    def digest(self) -> str:
+        cells = sorted(source.cell_id for source in self.sources)
+        return digest({"cells": cells, "shards": self.shards, "parts": [part.records for part in self.parts]})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    #: The newest compaction now; None while there was never anything to fold.
+    manifest: Manifest | None
+    #: Shards folded by this call; 0: there was nothing to do, or another compactor was faster.
+    folded: int
+    #: Shards left as they are because no run in the lake says what their cell is.
+    unknown: int
+    #: Objects passed over, and why.
+    damaged: dict[str, str]
+
+
+def compact(lake: Lake, told: Callable[[int, int], None] = lambda written, parts: None) -> Outcome:
+    """Folds every shard that the newest compaction does not hold. `told` hears how many parts of how many are written.
+
+    Safe beside collectors, readers and other compactors; idempotent. Memory: about 2 GB, whatever the lake's size.
+    Raises StorageError when the lake cannot be read or written; what was written by then serves the next attempt.
+    """
+    damaged: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="routerlake-compact-") as folder:
+        while True:
+            holdings = read_holdings(lake, damaged)
+            try:
+                return _Compaction(lake, holdings, Path(folder)).run(told)
+            except (duckdb.Error, StorageError) as error:
+                found = find_damaged(lake, str(error), holdings.objects())
+                if not found:
+                    raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
+            for name, reason in found.items():
+                logger.warning("passed over: %s: %s", name, reason)
+                record_damage(lake, name, reason)
+            damaged |= found
+
+
+class _Compaction:
+    """One attempt, on what the lake held when it began."""
+
+    def __init__(self, lake: Lake, holdings: Holdings, folder: Path) -> None:
+        self.lake, self.holdings, self.folder = lake, holdings, folder
+        self.before = holdings.manifest
+        self.number = self.before.number + 1 if self.before else 1
+
+    def run(self, told: Callable[[int, int], None]) -> Outcome:
+        with contextlib.closing(connect(self.lake, self.holdings, comments=False)) as con:
+            unknown = self._weigh_shards(con)
+            chunks = list(self._chunks(con))
+            facts = self._facts(con) if chunks else {}
+        if not chunks:
+            return Outcome(self.before, 0, unknown, self.holdings.damaged)
+        told(0, len(chunks))
+        written = {}
+        for chunk in chunks:
+            part, cells = self._part(chunk)
+            written[part.records] = (part, chunk, cells)
+            told(len(written), len(chunks))
+        manifest = self._manifest(written, facts)
+        if not self.lake.create(manifest.name, manifest.to_json()):
+            logger.info("another compaction was faster: what it left is folded by the next one")
+            return Outcome(newest_manifest(self.lake), 0, unknown, self.holdings.damaged)
+        return Outcome(manifest, sum(len(chunk.shards) for chunk in chunks), unknown, self.holdings.damaged)
+
+    # ---- what there is to do
+
+    def _weigh_shards(self, con: duckdb.DuckDBPyConnection) -> int:
+        """Makes the table `fresh`: shards to be folded, with their cells. Returns how many are of no known cell."""
+        place = lake_place(self.lake.uri)
+        con.execute("CREATE TABLE weight (file VARCHAR, rows BIGINT, bytes BIGINT)")
+        if files := [f"{place}/{name}" for name in self.holdings.listed["shards"]]:
+            con.execute(
+                "INSERT INTO weight SELECT file_name, num_rows, file_size_bytes FROM parquet_file_metadata(?)", [files]
+            )
+        con.execute(
+            f"""
+            CREATE TABLE fresh AS
+            SELECT task, prompting, cell_id, model, rows, bytes, file, file[{len(place) + 2}:] AS name
+            FROM _shard_files LEFT JOIN cells USING (cell_id) JOIN weight USING (file)
+            WHERE NOT is_folded
+            """
+        )
+        [(unknown,)] = con.execute("SELECT count(*) FROM fresh WHERE task IS NULL").fetchall()
+        con.execute("DELETE FROM fresh WHERE task IS NULL")
+        return int(unknown)
+
+    def _chunks(self, con: duckdb.DuckDBPyConnection) -> Iterator[Chunk]:
+        """For each task and prompting with new shards: their cells, and those of parts that are worth writing anew."""
+        held = self._held(con)
+        sources: dict[tuple[str, str], list[Source]] = {}
+        for task, prompting, *values in con.execute(
+            """
+            SELECT task, prompting, cell_id, any_value(model), sum(rows)::BIGINT, sum(bytes)::BIGINT, list(name)
+            FROM fresh GROUP BY ALL ORDER BY ALL
+            """
+        ).fetchall():
+            cell_id, model, rows, size, names = values
+            source = Source(cell_id, model, rows, size, tuple(names), fresh_rows=rows)
+            sources.setdefault((task, prompting), []).append(source)
+        for (task, prompting), fresh in sources.items():
+            cells = {source.cell_id: source for source in fresh}
+            for part in self.before.parts if self.before else ():
+                if (part.task, part.prompting) == (task, prompting):
+                    old = held[part.records]
+                    if _is_small(part) or not cells.keys().isdisjoint(source.cell_id for source in old):
+                        for source in old:
+                            if not source.model:
+                                raise StorageError(f"no run in runs/ planned the cell {source.cell_id}: put it back")
+                            cells[source.cell_id] = _joined(source, cells.get(source.cell_id))
+            yield from (Chunk(task, prompting, tuple(run)) for run in _runs(list(cells.values())))
+
+    def _held(self, con: duckdb.DuckDBPyConnection) -> dict[str, list[Source]]:
+        """The cells of each part of the newest compaction."""
+        held: dict[str, list[Source]] = {}
+        parts = {part.records: part for part in self.before.parts} if self.before else {}
+        for name, cell_id, model in con.execute(
+            """
+            SELECT DISTINCT part, cell_id, coalesce(model, '')
+            FROM _folded LEFT JOIN cells USING (cell_id) ORDER BY ALL
+            """
+        ).fetchall():
+            part = parts[name]
+            weight = (part.rows // part.cells, (part.bytes + part.other_bytes) // part.cells)
+            held.setdefault(name, []).append(Source(cell_id, model, *weight, part=part))
+        return held
+
+    def _facts(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """What the runs wrote into the metadata of the shards to be folded, as JSON by shard."""
+        files = [file for (file,) in con.execute("SELECT file FROM fresh").fetchall()]
+        found = con.execute(
+            """
+            SELECT name, decode(value)
+            FROM fresh JOIN parquet_kv_metadata(?) ON file = file_name
+            WHERE decode(key) = 'shard'
+            """,
+            [files],
+        )
+        return dict(found.fetchall())
+
+    # ---- one part
+
+    def _part(self, chunk: Chunk) -> tuple[Part, list[str]]:
+        """The part of these cells, and its cells by place: as an earlier attempt wrote it, or written now."""
+        stem = f"{compaction_folder(self.number)}/task={safe_name(chunk.task)}"
+        fact = f"{stem}/part-{chunk.digest}.json"
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                value = json.loads(self.lake.read(fact))
+                return Part(**value["part"]), list(value["cells"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise StorageError(f"{fact} in {self.lake.uri} is damaged: remove it and try again") from error
+        manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
+        listed = {**self.holdings.listed, "shards": chunk.shards}
+        inputs = Holdings(listed, manifest, self.holdings.damaged)
+        with contextlib.closing(connect(self.lake, inputs, comments=False)) as con:
+            limit_memory(con, self.folder)
+            files = write_part(con, [source.cell_id for source in chunk.sources], self.folder)
+            self._check_rows(con, chunk, files)
+        part = self._store(chunk, files, stem)
+        self.lake.create(fact, json.dumps({"part": dataclasses.asdict(part), "cells": files.cells}).encode())
+        return part, files.cells
+
+    def _check_rows(self, con: duckdb.DuckDBPyConnection, chunk: Chunk, files: PartFiles) -> None:
+        """Raises StorageError where a row came into no file: it is not what its file's name says."""
+        place = lake_place(self.lake.uri)
+        stored = sum(source.fresh_rows for source in chunk.sources)
+        if old := [f"{place}/{name}" for part in chunk.parts for name in (part.records, part.older) if name]:
+            query = (
+                "SELECT count(*) FROM read_parquet(?, hive_partitioning = false) SEMI JOIN part_cells USING (cell_id)"
+            )
+            [(held,)] = con.execute(query, [old]).fetchall()
+            stored += held
+        if stored != files.rows + files.older_rows:
+            kept = files.rows + files.older_rows
+            raise StorageError(f"of {stored} rows of {chunk.task} {kept} are what their files' names say")
+
+    def _store(self, chunk: Chunk, files: PartFiles, stem: str) -> Part:
+        names, sizes = {}, {}
+        for kind in ("records", "responses", "older"):
+            path: Path | None = getattr(files, kind)
+            names[kind] = f"{stem}/{kind}-{chunk.digest}.parquet" if path else None
+            sizes[kind] = path.stat().st_size if path else 0
+            if path:
+                self.lake.create(f"{stem}/{kind}-{chunk.digest}.parquet", path.read_bytes())
+        return Part(
+            task=chunk.task,
+            prompting=chunk.prompting,
+            records=str(names["records"]),
+            responses=names["responses"],
+            older=names["older"],
+            cells=len(files.cells),
+            rows=files.rows,
+            primary_rows=files.primary_rows,
+            first_item=files.first_item,
+            last_item=files.last_item,
+            is_grid=files.is_grid,
+            bytes=sizes["records"],
+            other_bytes=sizes["responses"] + sizes["older"],
+        )
+
+    # ---- the commit
+
+    def _manifest(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> Manifest:
+        """The manifest of what was written and what of the compaction before stands; its folded shards are stored."""
+        rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
+        kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
+        parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
+        folded = self._folded(written, facts)
+        name = f"{compaction_folder(self.number)}/folded-{digest([part.records for part in parts])}.parquet"
+        self.lake.create_table(name, folded)
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        return Manifest(self.number, now, name, len(folded), tuple(parts))
+
+    def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> pa.Table:
+        """A row per folded shard, the new ones and those of the compaction before, each with where it is now."""
+        rows: list[dict[str, object]] = []
+        if self.before:
+            rows = pq.read_table(io.BytesIO(self.lake.read(self.before.folded))).to_pylist()
+        homes: dict[str, dict[str, object]] = {}
+        for part, chunk, cells in written.values():
+            homes |= {cell_id: {"part": part.records, "place": place} for place, cell_id in enumerate(cells)}
+            for name in chunk.shards:
+                shard = ShardName.parse(name)
+                assert shard, name
+                facts_of = {"facts": facts.get(name), "file": name}
+                key = {"cell_id": shard.cell_id, "generation": shard.generation}
+                rows.append({**key, "first_item": shard.first, "last_item": shard.last, **facts_of})
+        for row in rows:
+            row |= homes.get(str(row["cell_id"]), {})
+        rows.sort(key=lambda row: str(row["file"]))
+        return pa.Table.from_pylist(rows, schema=FOLDED_SHARD)
+
+
+def _is_small(part: Part) -> bool:
+    """Less than half full: filled up when there is something to add, or each collector's run would leave one more."""
+    return part.rows * 2 <= PART_ROWS and (part.bytes + part.other_bytes) * 2 <= PART_BYTES
+
+
+def _joined(old: Source, fresh: Source | None) -> Source:
+    if not fresh:
+        return old
+    return dataclasses.replace(fresh, rows=old.rows + fresh.rows, bytes=old.bytes + fresh.bytes, part=old.part)
+
+
+def _runs(sources: list[Source]) -> Iterator[list[Source]]:
+    """The cells by model name, in runs that are each one part."""
+    run: list[Source] = []
+    rows = size = 0
+    for source in sorted(sources, key=lambda source: (source.model, source.cell_id)):
+        if run and (rows + source.rows > PART_ROWS or size + source.bytes > PART_BYTES):
+            yield run
+            run, rows, size = [], 0, 0
+        run.append(source)
+        rows, size = rows + source.rows, size + source.bytes
+    if run:
+        yield run
+
+
+# ---- pruning
+
+
+def _number(name: str) -> float:
+    """Of the compaction that wrote the object; beyond all numbers for what none wrote."""
+    folder = name.split("/")[1]
+    return int(folder) if folder.isdigit() else math.inf
+
+
+@dataclass(frozen=True)
+class Pruned:
+    shards: int
+    #: Objects of older compactions, and of attempts that were never committed.
+    others: int
+    damaged: int
+    #: When more can be deleted: nothing is that a reader may still be reading.
+    later: str | None
+
+
+def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
+    """Deletes what no reader needs who began less than `keep` ago: folded shards, older compactions, damaged objects.
+
+    A reader keeps the newest manifest that there was when it began: so a manifest's objects, and the shards that it
+    does not name, stay until the next one is older than `keep`. Raises StorageError when something cannot be deleted.
+    """
+    names = lake.names("compact")
+    manifests = [read_manifest(lake, name) for name in names if name.endswith("/manifest.json")]
+    limit = dt.datetime.now(dt.UTC) - keep
+    settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
+    # A damaged part is kept: its shards may be gone.
+    damaged = sorted(n for n in known_damage(lake, lake.names("failures")) if not n.startswith("compact/"))
+    if not settled:
+        lake.remove(damaged)
+        return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
+    oldest = settled[-1]
+    named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
+    # Those of a number that is not committed yet belong to a compactor at work.
+    stale = [n for n in names if _number(n) <= oldest.number and n not in named]
+    there = set(lake.names("shards"))
+    folded = [name for name in folded_shards(lake, oldest) if name in there]
+    lake.remove([*damaged, *folded, *stale])
+    return Pruned(len(folded), len(stale), len(damaged), None if oldest is manifests[-1] else manifests[-1].created_at)

@@ -1,0 +1,159 @@
+"""Writing one part: the rows of some cells of one task under one prompting, sorted for reading.
+
+Owns the order of rows and the Parquet settings. Knows nothing of why these cells are together, or of where files go.
+
+Verdicts are sorted by item, then by the cell's place: tokenizers together, then models by name. Equal prompts counted
+by equal tokenizers stand beside each other so: 1.0 bytes per record in place of 2.2 in order of item and model (3.5M
+synthetic records). Answers go into a file of their own, and so do the rows that a higher generation replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, SCHEMA_VERSION
+
+#: What DuckDB may hold in memory while it sorts; beyond it sorts on disk.
+MEMORY = "1GB"
+
+#: Dictionaries beat deltas once tokenizers are together: 0.05 bytes per prompt count against 0.08, and 0.30 against
+#: 0.37 per completion count.
+_PARQUET = (
+    "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, "
+    f"KV_METADATA {{routerlake_schema_version: '{SCHEMA_VERSION}'}})"
+)
+
+#: What is the same for most cells of a part: then it is written as a constant, and not sorted (a quarter of the time).
+_SHARED = ("task", "items_digest", "prompting", "dtype", "quantization", "metric")
+
+_CELLS = """
+CREATE OR REPLACE TABLE part_cells AS
+WITH tokenizers AS (
+    SELECT model, revision, min(tokenizer_hash) AS tokenizer FROM models GROUP BY ALL
+)
+SELECT
+    cell_id, task, items_digest, prompting, dtype, quantization, metric, filter,
+    (row_number() OVER (ORDER BY tokenizer, model, cell_id) - 1)::INTEGER AS place
+FROM cells LEFT JOIN tokenizers USING (model, revision)
+WHERE list_contains(?, cell_id)
+"""
+
+_FOLDED = """
+SELECT {columns}
+FROM (
+    SELECT records.* EXCLUDE (task), {varying} place, records.filter = part_cells.filter AND repeat = 0 AS is_primary
+    FROM records JOIN part_cells USING (cell_id)
+    ORDER BY is_primary DESC, records.filter, repeat, item, place
+)
+"""
+
+_ANSWERED = """
+SELECT {columns}
+FROM responses JOIN part_cells USING (cell_id)
+ORDER BY item, place, responses.filter, repeat
+"""
+
+_OLDER = """
+SELECT {columns}
+FROM superseded JOIN part_cells USING (cell_id)
+ORDER BY item, place, superseded.filter, repeat, generation
+"""
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """The files of a part on this machine, and what is in them."""
+
+    records: Path
+    #: None where there are no such rows.
+    responses: Path | None
+    older: Path | None
+    #: The cells, each at its place.
+    cells: list[str]
+    rows: int
+    older_rows: int
+    primary_rows: int
+    #: Items of the primary rows, first and last; None without any.
+    first_item: int | None
+    last_item: int | None
+    #: Whether there is exactly one primary row for each cell and item from first to last.
+    is_grid: bool
+
+
+def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Lets `con` sort in MEMORY, and in `folder` what does not fit."""
+    con.execute(f"SET memory_limit = '{MEMORY}'")
+    con.execute("SET temp_directory = ?", [str(folder / "spill")])
+
+
+def write_part(con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Path) -> PartFiles:
+    """Writes what the views of `con` hold of these cells into `folder`, where files of a part before are replaced.
+
+    The same rows give the same bytes. Raises duckdb.Error when a file cannot be read or written.
+    """
+    con.execute(_CELLS, [list(cells)])
+    records, responses, older = (folder / f"{kind}.parquet" for kind in ("records", "responses", "older"))
+    rows = _copy(con, _folded_query(con), records)
+    columns = ", ".join(f"responses.{name}" for name in FOLDED_RESPONSE.names)
+    answers = _copy(con, _ANSWERED.format(columns=columns), responses)
+    columns = ", ".join(f"superseded.{name}" for name in OLDER_RECORD.names)
+    older_rows = _copy(con, _OLDER.format(columns=columns), older) if _has_older(con) else 0
+    found = con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()
+    primary, first, last, is_grid = _primary_rows(con, records, len(found))
+    return PartFiles(
+        records=records,
+        responses=responses if answers else None,
+        older=older if older_rows else None,
+        cells=[cell_id for (cell_id,) in found],
+        rows=rows,
+        older_rows=older_rows,
+        primary_rows=primary,
+        first_item=first,
+        last_item=last,
+        is_grid=is_grid,
+    )
+
+
+def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
+    shared = {}
+    for name in _SHARED:
+        values = con.execute(f"SELECT DISTINCT {name} FROM part_cells LIMIT 2").fetchall()
+        if len(values) == 1:
+            [(value,)] = values
+            shared[name] = "NULL::VARCHAR" if value is None else "'" + value.replace("'", "''") + "'"
+    columns = [f"{shared[name]} AS {name}" if name in shared else name for name in FOLDED_RECORD.names]
+    varying = "".join(f"part_cells.{name}, " for name in _SHARED if name not in shared)
+    return _FOLDED.format(columns=", ".join(columns), varying=varying)
+
+
+def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    [(rows,)] = con.execute(f"COPY ({query}) TO '{path}' {_PARQUET}").fetchall()
+    return int(rows)
+
+
+def _has_older(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether `superseded` may have rows: said by names alone, while asking it would open every shard again."""
+    query = "SELECT 1 FROM _superseded JOIN _shard_files USING (file) WHERE NOT is_folded"
+    rest = "SELECT 1 FROM _outdated UNION ALL SELECT 1 FROM _older LIMIT 1"
+    return bool(con.execute(f"{query} UNION ALL {rest}").fetchall())
+
+
+def _primary_rows(
+    con: duckdb.DuckDBPyConnection, records: Path, cells: int
+) -> tuple[int, int | None, int | None, bool]:
+    """Number of primary rows, their first and last item, and whether they are a whole grid of items × cells."""
+    found = con.execute("SELECT item, place FROM read_parquet(?) WHERE is_primary", [str(records)]).fetchnumpy()
+    item, place = np.asarray(found["item"]), np.asarray(found["place"])
+    if not len(item):
+        return 0, None, None, False
+    first, last = int(item.min()), int(item.max())
+    is_grid = len(item) == cells * (last - first + 1) and bool(
+        (item.reshape(-1, cells) == np.arange(first, last + 1)[:, None]).all()
+        and (place.reshape(-1, cells) == np.arange(cells)).all()
+    )
+    return len(item), first, last, is_grid

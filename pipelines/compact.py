@@ -1,0 +1,129 @@
+#!/usr/bin/env -S python3 -P
+"""Folds a lake's shards into few large files that are sorted for reading. See --help and the README."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+from collectors.compaction import Outcome, compact, prune
+from collectors.lake import Lake
+from schemas.failures import ConfigError, RouterlakeError
+
+HELP = """\
+Fold a lake's shards into few large Parquet files that are sorted for reading.
+
+Collectors write many small shards; queries over thousands of them spend their time on opening files. This command
+copies what is new into files of about two million records each, and writes a manifest last: from then on every reader
+uses these files and the shards that came after. Nothing that is committed is changed, nothing is deleted without
+--prune, and killing it at any moment loses no more than the file in hand: the same command goes on. It may run beside
+collectors, readers and other compactors."""
+
+EPILOG = """\
+examples:
+  python pipelines/compact.py --lake /data/lake
+  python pipelines/compact.py --lake s3://bucket/lake --prune
+  python pipelines/compact.py --lake lake --prune --keep-hours 0     # no reader is at work
+
+exit codes: 0 done, also when there was nothing to do; 1 the lake cannot be written, or a damaged file was passed over
+(named, and a row of failures); 2 the input is wrong"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        lake = Lake(args.lake).open_for_reading()
+        return run(lake, args)
+    except ConfigError as error:
+        print(f"compact: {error}", file=sys.stderr)
+        return 2
+    except RouterlakeError as error:
+        print(f"compact: {error}\nThe lake is as it was; the same command goes on from there.", file=sys.stderr)
+        return 1
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="compact.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to compact (default: %(default)s)")
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="then delete shards that a compaction holds, older compactions, and damaged files",
+    )
+    parser.add_argument(
+        "--keep-hours",
+        metavar="H",
+        type=hours,
+        default=24.0,
+        help="with --prune: keep all that a reader may use who began within the last H hours (default: %(default)s); "
+        "a matrix.duckdb that was written before is to be written anew",
+    )
+    return parser.parse_args(argv)
+
+
+def hours(text: str) -> float:
+    """The argument of --keep-hours."""
+    if not 0 <= float(text) <= 24 * 3650:
+        raise argparse.ArgumentTypeError(f"{text} is no number of hours from 0 to ten years")
+    return float(text)
+
+
+def run(lake: Lake, args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    lake.open_for_writing()
+    outcome = compact(lake, Progress())
+    print_outcome(outcome, time.monotonic() - started)
+    if args.prune:
+        pruned = prune(lake, dt.timedelta(hours=args.keep_hours))
+        print(
+            f"pruned: {pruned.shards:,} shards, {pruned.others:,} other objects of older compactions, "
+            f"{pruned.damaged} damaged objects"
+        )
+        if pruned.later:
+            print(f"more can go {args.keep_hours:g} hours after {pruned.later}")
+        return 0
+    return 1 if outcome.damaged else 0
+
+
+class Progress:
+    """A line on standard error for each twentieth of the parts."""
+
+    def __init__(self) -> None:
+        self.printed = 0
+
+    def __call__(self, written: int, parts: int) -> None:
+        if written * 20 // parts > self.printed or not written:
+            self.printed = written * 20 // parts
+            print(f"{dt.datetime.now():%H:%M:%S} {written} of {parts} files written", file=sys.stderr, flush=True)
+
+
+def print_outcome(outcome: Outcome, seconds: float) -> None:
+    manifest = outcome.manifest
+    if outcome.folded and manifest:
+        print(f"compaction {manifest.number}: {outcome.folded:,} shards folded in {seconds:.0f} s")
+    else:
+        print("nothing to fold: every shard is in the newest compaction already" if manifest else "nothing to fold")
+    if manifest:
+        rows, size = sum(part.rows for part in manifest.parts), sum(part.bytes for part in manifest.parts)
+        answers = sum(part.other_bytes for part in manifest.parts)
+        print(
+            f"it holds {manifest.shards:,} shards in {len(manifest.parts):,} files: {rows:,} records, "
+            f"{size / max(rows, 1):.2f} bytes each, and {answers / 2**20:,.1f} MiB of answers"
+        )
+    if outcome.unknown:
+        print(f"{outcome.unknown} shards stay as they are: no run in the lake planned their cells")
+    for name, reason in outcome.damaged.items():
+        print(f"passed over: {name}: {reason}")
+
+
+if __name__ == "__main__":
+    from pipelines.script import run_script
+
+    run_script(main)

@@ -1,0 +1,59 @@
+-- superseded: one row per item, filter and repeat of a cell that was collected again: what an older generation, or a
+-- shard that overlaps another, says of it. The views records, responses and matrix leave these rows out.
+CREATE VIEW superseded AS
+WITH older AS (
+    SELECT _stored.* EXCLUDE (filename)
+    FROM _stored
+    SEMI JOIN _superseded
+        ON _stored.filename = _superseded.file
+        AND _stored.item BETWEEN _superseded.first_item AND _superseded.last_item
+    -- A file that a compaction holds is not superseded by that.
+    ANTI JOIN (SELECT file FROM _shard_files WHERE is_folded) AS folded_files
+        ON _stored.filename = folded_files.file
+    UNION ALL BY NAME
+    SELECT
+        part.* EXCLUDE (items_digest, prompting, dtype, quantization, metric, is_primary, place),
+        answers.responses,
+        answers.loglikelihoods,
+        answers.is_greedy,
+        answers.filtered
+    FROM read_parquet({outdated_records}, hive_partitioning = false) AS part
+    SEMI JOIN _outdated
+        ON part.cell_id = _outdated.cell_id
+        AND part.generation < _outdated.generation
+        AND part.item BETWEEN _outdated.first_item AND _outdated.last_item
+    LEFT JOIN read_parquet({responses}, hive_partitioning = false) AS answers
+        ON part.cell_id = answers.cell_id
+        AND part.item = answers.item
+        AND part.filter = answers.filter
+        AND part.repeat = answers.repeat
+        AND part.generation = answers.generation
+    UNION ALL BY NAME
+    SELECT *
+    FROM _older
+)
+SELECT
+    cell_id,
+    model,
+    task,
+    item,
+    item_hash,
+    filter,
+    repeat,
+    generation,
+    score,
+    correct,
+    metrics,
+    failure,
+    prompt_tokens,
+    completion_tokens,
+    cached_tokens,
+    engine_tokens,
+    finish_reason,
+    ttft_s,
+    latency_s,
+    responses,
+    loglikelihoods,
+    is_greedy,
+    filtered
+FROM older;

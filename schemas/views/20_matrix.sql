@@ -1,0 +1,76 @@
+-- matrix: one row per collected item of a cell: the primary filter's verdict over all repeats (repeat 0).
+-- An item that was never collected has no row; one that was asked but has no verdict has score null and a failure kind.
+-- One column of a wide matrix is one cell_id: prompting, dtype, quantization and items_digest tell apart what must not
+-- be mixed under one model name.
+CREATE VIEW matrix AS
+WITH verdicts AS (
+    SELECT
+        _open_rows.task,
+        cells.items_digest,
+        item,
+        item_hash,
+        _open_rows.model,
+        cells.prompting,
+        cells.dtype,
+        cells.quantization,
+        cells.metric,
+        _open_rows.cell_id,
+        score,
+        correct,
+        failure,
+        prompt_tokens,
+        completion_tokens,
+        cached_tokens,
+        engine_tokens,
+        latency_s,
+        _open_rows.generation
+    FROM _open_rows
+    INNER JOIN cells
+        ON _open_rows.cell_id = cells.cell_id
+        AND _open_rows.filter = cells.filter
+    WHERE repeat = 0
+    UNION ALL
+    SELECT
+        task,
+        items_digest,
+        item,
+        item_hash,
+        model,
+        prompting,
+        dtype,
+        quantization,
+        metric,
+        cell_id,
+        score,
+        correct,
+        failure,
+        prompt_tokens,
+        completion_tokens,
+        cached_tokens,
+        engine_tokens,
+        latency_s,
+        generation
+    FROM _folded_records
+    WHERE is_primary
+)
+SELECT
+    task,
+    items_digest,
+    item,
+    item_hash,
+    model,
+    prompting,
+    dtype,
+    quantization,
+    metric,
+    cell_id,
+    CASE WHEN failure IS NULL THEN score END AS score,
+    CASE WHEN failure IS NULL THEN correct END AS correct,
+    CASE WHEN failure IS NULL AND score IS NULL THEN 'not_judged' ELSE failure END AS failure,
+    prompt_tokens,
+    completion_tokens,
+    cached_tokens,
+    engine_tokens,
+    latency_s,
+    generation
+FROM verdicts;

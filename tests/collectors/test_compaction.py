@@ -1,0 +1,249 @@
+"""Compaction changes no answer: every view says the same before and after, whatever was killed or came meanwhile."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import secrets
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors import compaction
+from collectors.compaction import compact, prune
+from collectors.dense import load_matrix
+from collectors.holdings import committed, newest_manifest, read_holdings
+from collectors.lake import Lake
+from collectors.reading import ask, connect
+from schemas.failures import StorageError
+from schemas.identity import ShardName
+from schemas.views import create_views
+from tests.lake_builder import BuiltCell, LakeBuilder, rows
+from tests.object_store import BUCKET
+
+NOW = dt.timedelta(0)
+VIEWS = [
+    "records",
+    "responses",
+    "superseded",
+    "matrix",
+    "cells",
+    "coverage",
+    "leaderboard",
+    "oracle",
+    "failures",
+    "runs",
+    "items",
+    "tasks",
+    "models",
+]
+#: A shard: model, task, generation, first item, number of items.
+shards = st.tuples(
+    st.sampled_from("abc"), st.sampled_from(["t", "u"]), st.integers(0, 2), st.integers(0, 5), st.integers(1, 5)
+)
+
+
+def everything(lake: Lake, *, live: bool = False) -> dict[str, list[Any]]:
+    """All rows of all views, as an open connection or as a file of views that are asked later reads them."""
+    with duckdb.connect() as con:
+        create_views(con, lake.uri, read_holdings(lake).view_files(live=live), comments=False)
+        found = {view: rows(con, f"FROM {view} ORDER BY ALL") for view in VIEWS}
+        found["shards"] = rows(con, "SELECT * EXCLUDE (file, in_compaction) FROM shards ORDER BY ALL")
+    return {
+        view: [tuple(round(v, 12) if isinstance(v, float) else v for v in row) for row in table]
+        for view, table in found.items()
+    }
+
+
+def add(builder: LakeBuilder, model: str, task: str, generation: int, first: int, count: int) -> None:
+    """A shard of two filters, one of them with two repeats; its answers tell where a row came from."""
+    cell, source = BuiltCell(model=model, task=task), f"{generation}-{first}-{count}"
+    found = []
+    for item in range(first, first + count):
+        score = [1.0, 0.0, None, float("nan")][(item + generation) % 4]
+        texts = {"responses": [source, str(item)], "filtered": f'["{item}"]'}
+        found.append(cell.record(item, score=score, failure=None if item % 3 else "empty_answer", **texts))
+        found += [cell.record(item, filter="strict", repeat=r, score=0.5, finish_reason=source) for r in (0, 1)]
+    name = ShardName(cell.cell_id, generation, first, first + count - 1)
+    if not builder.lake.has(Lake.shard_path(task, name)):
+        builder.shard(cell, found, generation=generation, facts={"run_id": source, "host": "h"})
+
+
+def planned(folder: str) -> LakeBuilder:
+    builder = LakeBuilder(folder)
+    builder.run(*(BuiltCell(model=model, task=task) for model in "abc" for task in "tu"))
+    builder.model("a", "r0", tokenizer_hash="z")
+    return builder
+
+
+@settings(max_examples=8)
+@given(st.lists(st.lists(shards, min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from([1, 20, 10**6]))
+def test_compact_any_lake_every_view_says_the_same(rounds: list[list[Any]], part_rows: int) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compaction, "PART_ROWS", part_rows)
+        builder = planned(folder)
+        for batch in rounds:
+            for shard in batch:
+                add(builder, *shard)
+            before = everything(builder.lake)
+            assert everything(builder.lake, live=True) == before
+            names = committed(builder.lake)
+            compact(builder.lake)
+            assert everything(builder.lake) == before
+            assert everything(builder.lake, live=True) == before
+            assert committed(builder.lake) == names
+        prune(builder.lake, NOW)
+        assert everything(builder.lake) == before
+        assert everything(builder.lake, live=True) == before
+        assert committed(builder.lake) == names
+        assert not read_holdings(builder.lake).listed["shards"]
+        assert compact(builder.lake).folded == 0
+
+
+def filled(uri: str, models: int = 3) -> LakeBuilder:
+    builder = LakeBuilder(uri)
+    cells = [BuiltCell(model=f"m{i}", task=task) for i in range(models) for task in ("t", "u")]
+    builder.run(*cells)
+    for number, cell in enumerate(cells):
+        draw = random.Random(number)
+        builder.scores(cell, [draw.choice([0.0, 1.0]) for _ in range(cell.items)])
+    return builder
+
+
+def test_compact_again_after_nothing_new_writes_nothing(tmp_path: Path) -> None:
+    lake = filled(str(tmp_path)).lake
+    assert compact(lake).folded == 6
+    names = lake.names("")
+    outcome = compact(lake)
+    assert (outcome.folded, outcome.manifest) == (0, newest_manifest(lake))
+    assert lake.names("") == names
+
+
+def test_compact_empty_lake_writes_nothing(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path).lake
+    names = lake.names("")
+    assert compact(lake).manifest is None
+    assert lake.names("") == names
+    assert prune(lake, NOW).shards == 0
+
+
+def test_compact_small_parts_are_joined_by_the_next_one_and_full_ones_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "PART_ROWS", 20)
+    builder = filled(str(tmp_path), models=3)
+    first = compact(builder.lake).manifest
+    assert first
+    assert sorted(part.rows for part in first.parts) == [10, 10, 20, 20]
+    late = BuiltCell(model="m9", task="t")
+    builder.planned(late, [1.0] * 10)
+    second = compact(builder.lake).manifest
+    assert second
+    assert sorted(part.rows for part in second.parts if part.task == "t") == [20, 20]
+    assert {part for part in first.parts if part.rows == 20} <= set(second.parts)
+    assert all(part.is_grid for part in second.parts)
+
+
+def test_compact_shard_of_a_cell_that_no_run_planned_stays_and_is_counted(tmp_path: Path) -> None:
+    builder = filled(str(tmp_path))
+    stray = BuiltCell(model="stray")
+    builder.scores(stray, [1.0])
+    before = everything(builder.lake)
+    outcome = compact(builder.lake)
+    assert (outcome.folded, outcome.unknown) == (6, 1)
+    prune(builder.lake, NOW)
+    assert everything(builder.lake) == before
+    assert list(committed(builder.lake)[stray.cell_id])
+
+
+def test_compact_damaged_and_foreign_shards_are_named_passed_over_pruned_and_collected_anew(tmp_path: Path) -> None:
+    builder = filled(str(tmp_path))
+    lake = builder.lake
+    cell = BuiltCell(model="m0", task="t")
+    paths = sorted((tmp_path / "shards").glob("task=*/*.parquet"))
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(whole[: len(whole) // 2])
+    # Another cell's rows under this one's name: whole, and of the right columns.
+    other = next(path for path in paths[1:] if cell.cell_id not in path.name)
+    foreign = tmp_path / "shards" / "task=t" / f"{cell.cell_id}-g7-0000000-0000009.parquet"
+    foreign.write_bytes(other.read_bytes())
+    outcome = compact(lake)
+    assert len(outcome.damaged) == 2
+    assert outcome.folded == 5
+    with connect(lake) as con:
+        named = rows(con, "SELECT file FROM failures WHERE kind = 'damaged_file' ORDER BY file")
+        assert named == [(str(path.relative_to(tmp_path)),) for path in sorted([paths[0], foreign])]
+        assert rows(con, "SELECT count(*) FROM matrix") == [(50,)]
+    assert prune(lake, NOW).damaged == 2
+    lost = ShardName.parse(str(paths[0]))
+    assert lost
+    assert lost not in committed(lake).get(lost.cell_id, [])
+    paths[0].write_bytes(whole)
+    assert not read_holdings(lake).damaged, "what is collected anew is whole"
+    assert compact(lake).folded == 1
+    with connect(lake) as con:
+        assert rows(con, "SELECT count(*) FROM matrix") == [(60,)]
+
+
+def test_reader_meets_a_damaged_part_names_it_and_goes_on(tmp_path: Path) -> None:
+    lake = filled(str(tmp_path)).lake
+    manifest = compact(lake).manifest
+    assert manifest
+    prune(lake, NOW)
+    part = tmp_path / manifest.parts[0].records
+    part.write_bytes(part.read_bytes()[:-50])
+    found = ask(lake, lambda con: rows(con, "SELECT count(*), count(DISTINCT task) FROM matrix"))
+    assert found == [(30, 1)]
+    with connect(lake) as con:
+        assert rows(con, "SELECT file FROM failures WHERE kind = 'damaged_file'") == [(manifest.parts[0].records,)]
+    prune(lake, NOW)
+    assert part.exists(), "the shards that it was made of may be gone"
+
+
+def test_compact_what_it_would_rewrite_without_its_run_is_refused(tmp_path: Path) -> None:
+    builder = filled(str(tmp_path))
+    compact(builder.lake)
+    prune(builder.lake, NOW)
+    [run] = (tmp_path / "runs").glob("run-*.parquet")
+    run.unlink()
+    builder.planned(BuiltCell(model="m9", task="t"), [1.0])
+    with pytest.raises(StorageError, match="runs"):
+        compact(builder.lake)
+
+
+def test_prune_keeps_what_a_reader_who_began_lately_uses(tmp_path: Path) -> None:
+    builder = filled(str(tmp_path))
+    lake = builder.lake
+    reader = connect(lake)
+    first = compact(lake).manifest
+    later = connect(lake)
+    builder.planned(BuiltCell(model="m9", task="t"), [1.0])
+    assert compact(lake).manifest != first
+    pruned = prune(lake, dt.timedelta(hours=1))
+    assert (pruned.shards, pruned.others) == (0, 0)
+    assert pruned.later
+    assert rows(reader, "SELECT count(*) FROM matrix") == rows(later, "SELECT count(*) FROM matrix") == [(60,)]
+    pruned = prune(lake, NOW)
+    assert pruned.shards == 7
+    assert pruned.others > 0
+    manifest = newest_manifest(lake)
+    assert manifest
+    assert set(manifest.objects) <= set(lake.names("compact"))
+
+
+@pytest.mark.slow
+def test_compact_in_a_store_says_the_same_as_in_a_folder(tmp_path: Path, s3_environment: Any) -> None:
+    stored = filled(f"s3://{BUCKET}/{secrets.token_hex(4)}/it's a lake").lake
+    local = filled(str(tmp_path / "lake")).lake
+    for lake in (stored, local):
+        assert compact(lake).folded == 6
+        assert prune(lake, NOW).shards == 6
+    with connect(stored) as con, connect(local) as plain:
+        for view in ("matrix", "records", "coverage"):
+            assert rows(con, f"FROM {view} ORDER BY ALL") == rows(plain, f"FROM {view} ORDER BY ALL")
+    assert (load_matrix(stored).scores == load_matrix(local).scores).all()
