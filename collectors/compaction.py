@@ -281,6 +281,7 @@ class _Compaction:
             cells=len(files.cells),
             rows=files.rows,
             primary_rows=files.primary_rows,
+            failures=files.failures,
             first_item=files.first_item,
             last_item=files.last_item,
             is_grid=files.is_grid,

@@ -1,22 +1,28 @@
 """The router matrix as arrays: items × models, for training and judging routers.
 
-Owns the axes and how records are laid into them. Knows nothing of how records are stored: it reads the views.
+Owns the axes and how records are laid into them, from files of a compaction and from single shards.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from collectors.holdings import Holdings, Part
 from collectors.lake import Lake
-from collectors.reading import connect
-from schemas.failures import ConfigError
+from collectors.reading import ask
+from schemas.failures import ConfigError, StorageError, one_line
+from schemas.views import lake_place
 
 #: Records laid into the arrays at a time: bounds what is in memory beside them.
 BATCH_ROWS = 1_000_000
@@ -29,7 +35,10 @@ BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
 
 @dataclass(frozen=True)
 class Matrix:
-    """Axis 0: items, blocks of one task after another. Axis 1: models. All four arrays have the same shape."""
+    """Axis 0: items, blocks of one task after another. Axis 1: models. All four arrays have the same shape.
+
+    Without tokens, the arrays of tokens have shape (0, 0).
+    """
 
     #: float32, the primary metric's value; NaN where `valid` is false.
     scores: npt.NDArray[np.float32]
@@ -59,72 +68,199 @@ class Matrix:
         return cls(**arrays)
 
 
-def load_matrix(lake: str | Lake, tasks: list[str] | None = None, models: list[str] | None = None) -> Matrix:
-    """The matrix of a lake, or of some of its tasks and models by name.
+def load_matrix(
+    lake: str | Lake, tasks: list[str] | None = None, models: list[str] | None = None, *, tokens: bool = True
+) -> Matrix:
+    """The matrix of a lake, or of some of its tasks and models by name; without `tokens`, scores and validity only.
 
-    A block has as many rows as the most that any run asked of its task. Memory: 13 bytes per element, and a batch of
-    records. Raises ConfigError when nothing was ever planned for such names.
+    A block has as many rows as the most that any run asked of its task. Memory: 13 bytes per element, 5 without tokens,
+    and one file of a compaction. A damaged object is named in the log and the lake's failures and passed over. Raises
+    ConfigError when nothing was ever planned for such names.
     """
-    lake = lake if isinstance(lake, Lake) else Lake(lake)
-    with contextlib.closing(connect(lake.open_for_reading())) as con:
-        con.execute(
-            "CREATE TEMP TABLE chosen AS SELECT * FROM cells WHERE (? IS NULL OR list_contains(?, task)) "
-            "AND (? IS NULL OR list_contains(?, model))",
-            [tasks, tasks, models, models],
-        )
-        columns, blocks = ", ".join(COLUMN_KEY), ", ".join(BLOCK_KEY)
-        con.execute(
-            f"""
-            CREATE TEMP TABLE blocks AS
-            SELECT *, (sum(length) OVER (ORDER BY {blocks}) - length)::BIGINT AS first_row
-            FROM (SELECT {blocks}, max(planned_items)::BIGINT AS length FROM chosen GROUP BY ALL);
-            CREATE TEMP TABLE places AS
-            SELECT chosen.cell_id, blocks.first_row, dense_rank() OVER (ORDER BY {columns}) - 1 AS place
-            FROM chosen JOIN blocks USING ({blocks});
-            """
-        )
-        model_axis = con.sql(f"SELECT DISTINCT {columns} FROM chosen ORDER BY {columns}").to_arrow_table()
-        item_axis = con.sql(
-            f"SELECT {blocks}, unnest(range(length))::INTEGER AS item FROM blocks ORDER BY first_row, item"
-        ).to_arrow_table()
-        if not len(model_axis):
-            raise ConfigError(f"the lake at {lake.uri} has no cell of these tasks and models")
-        matrix = _empty(item_axis, model_axis)
-        records = con.execute(
-            f"""
-            SELECT
-                (places.first_row + item) * {len(model_axis)} + places.place AS at,
-                -- float32 ends at 3.4e38
-                CASE WHEN abs(score) < 3.4e38 THEN score ELSE sign(score) * 3.4e38 END::FLOAT AS score,
-                prompt_tokens,
-                completion_tokens
-            FROM matrix JOIN places USING (cell_id)
-            """
-        )
-        for batch in records.to_arrow_reader(BATCH_ROWS):
-            _lay(matrix, batch)
+    lake = (lake if isinstance(lake, Lake) else Lake(lake)).open_for_reading()
+    wanted = _Wanted(tasks, models, tokens)
+    return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), comments=False)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    tasks: list[str] | None
+    models: list[str] | None
+    tokens: bool
+
+    @property
+    def columns(self) -> list[str]:
+        return ["prompt_tokens", "completion_tokens"] if self.tokens else []
+
+
+def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> Matrix:
+    items, models = _axes(con, wanted)
+    if not len(models):
+        raise ConfigError(f"the lake at {lake.uri} has no cell of these tasks and models")
+    matrix = empty_matrix(items, models, tokens=wanted.tokens)
+    places = _places(con)
+    outdated = {part for (part,) in con.execute("SELECT DISTINCT part FROM _outdated").fetchall()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = []
+        for part in holdings.parts:
+            if part.records not in places:
+                continue
+            if part.is_grid and part.records not in outdated:
+                jobs.append(pool.submit(_lay_grid, lake, matrix, wanted, part, places[part.records]))
+            else:
+                _lay_part(con, matrix, wanted, f"{lake_place(lake.uri)}/{part.records}")
+        _lay_open_rows(con, matrix, wanted)
+        for job in jobs:
+            job.result()
     return matrix
 
 
-def _empty(items: pa.Table, models: pa.Table) -> Matrix:
+def _axes(con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
+    """Items and models; makes the table `places`: the first row of each cell's block, its length, and its column."""
+    con.execute(
+        "CREATE TEMP TABLE chosen AS SELECT * FROM cells WHERE (? IS NULL OR list_contains(?, task)) "
+        "AND (? IS NULL OR list_contains(?, model))",
+        [wanted.tasks, wanted.tasks, wanted.models, wanted.models],
+    )
+    columns, blocks = ", ".join(COLUMN_KEY), ", ".join(BLOCK_KEY)
+    con.execute(
+        f"""
+        CREATE TEMP TABLE blocks AS
+        SELECT *, (sum(length) OVER (ORDER BY {blocks}) - length)::BIGINT AS first_row
+        FROM (SELECT {blocks}, max(planned_items)::BIGINT AS length FROM chosen GROUP BY ALL);
+        CREATE TEMP TABLE places AS
+        SELECT cell_id, filter, first_row, length, dense_rank() OVER (ORDER BY {columns}) - 1 AS model_column
+        FROM chosen JOIN blocks USING ({blocks});
+        """
+    )
+    models = con.sql(f"SELECT DISTINCT {columns} FROM chosen ORDER BY {columns}").to_arrow_table()
+    items = con.sql(
+        f"SELECT {blocks}, unnest(range(length))::INTEGER AS item FROM blocks ORDER BY first_row, item"
+    ).to_arrow_table()
+    return items, models
+
+
+def _places(con: duckdb.DuckDBPyConnection) -> dict[str, npt.NDArray[np.int64]]:
+    """Part of the compaction -> a row for each chosen cell: place in the part, block's first row and length, column."""
+    found = con.execute(
+        """
+        SELECT part, place, first_row, length, model_column
+        FROM (SELECT DISTINCT part, place, cell_id FROM _folded) JOIN places USING (cell_id)
+        ORDER BY part, place
+        """
+    ).fetchnumpy()
+    if not len(found["part"]):
+        return {}
+    numbers = np.stack([np.asarray(found[name], np.int64) for name in list(found)[1:]], axis=1)
+    parts, starts = np.unique(np.asarray(found["part"], str), return_index=True)
+    return dict(zip(parts.tolist(), np.split(numbers, starts[1:]), strict=True))
+
+
+def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: npt.NDArray[np.int64]) -> None:
+    """A part whose rows are a whole grid: its columns are laid into the arrays as they come, without a look at keys."""
+    columns = ["score", *wanted.columns, *(["failure"] if part.failures else [])]
+    try:
+        file = pq.ParquetFile(lake.open_object(part.records), memory_map=lake.local)
+        found = file.read(columns, use_threads=False).slice(0, part.primary_rows)
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+        raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
+    assert part.first_item is not None
+    assert part.last_item is not None
+    places, into = chosen[:, 0], chosen[:, 3]
+    first_row, length = chosen[0, 1:3]  # one task under one prompting: one block
+    count = min(part.last_item + 1, length) - part.first_item
+    start = first_row + part.first_item
+    # The part's columns in the order of the matrix; where they are neighbours there, they are copied row by row.
+    order = np.argsort(into)
+    places, into = places[order], into[order]
+    is_run = into[-1] - into[0] + 1 == len(into)
+    where = slice(into[0], into[-1] + 1) if is_run else into
+
+    def lay(array: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        block = values.reshape(-1, part.cells)[:count]
+        array[start : start + count, where] = np.take(block, places, axis=1)
+
+    scores = found["score"]
+    if part.failures:
+        scores = pc.if_else(pc.is_null(found["failure"]), scores, None)
+    values = _float32(scores.to_numpy())
+    lay(matrix.scores, values)
+    lay(matrix.valid, ~np.isnan(values))
+    for name in wanted.columns:
+        lay(getattr(matrix, name), found[name].fill_null(-1).to_numpy())
+
+
+def _lay_part(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted, path: str) -> None:
+    """A part with gaps, or of which some rows are outdated."""
+    _scatter(
+        matrix,
+        con.execute(
+            f"""
+            SELECT {_at(matrix)}, {", ".join([_SCORE, *wanted.columns])}
+            FROM read_parquet(?) AS part JOIN places USING (cell_id)
+            ANTI JOIN _outdated
+                ON part.cell_id = _outdated.cell_id
+                AND part.generation < _outdated.generation
+                AND part.item BETWEEN _outdated.first_item AND _outdated.last_item
+            WHERE is_primary AND item < length
+            """,
+            [path],
+        ),
+    )
+
+
+def _lay_open_rows(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted) -> None:
+    """What no compaction holds, in whatever order it comes."""
+    _scatter(
+        matrix,
+        con.execute(
+            f"""
+            SELECT {_at(matrix)}, {", ".join([_SCORE, *wanted.columns])}
+            FROM _open_rows JOIN places USING (cell_id, filter)
+            WHERE repeat = 0 AND item < length
+            """
+        ),
+    )
+
+
+#: An item that was asked and has no verdict has no score.
+_SCORE = "CASE WHEN failure IS NULL THEN score END AS score"
+
+
+def _at(matrix: Matrix) -> str:
+    return f"(first_row + item) * {matrix.scores.shape[1]} + model_column AS at"
+
+
+def _scatter(matrix: Matrix, records: duckdb.DuckDBPyConnection) -> None:
+    for batch in records.to_arrow_reader(BATCH_ROWS):
+        at = batch.column("at").to_numpy(zero_copy_only=False)
+        scores = _float32(batch.column("score").to_numpy(zero_copy_only=False))
+        matrix.scores.ravel()[at] = scores  # ravel() of an array in C order is a view
+        matrix.valid.ravel()[at] = ~np.isnan(scores)
+        for name in batch.schema.names[2:]:
+            getattr(matrix, name).ravel()[at] = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def _float32(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Finite scores beyond float32, which ends at 3.4e38, become its last number."""
+    with np.errstate(over="ignore"):
+        found = scores.astype(np.float32)
+    if np.isinf(found).any():
+        np.clip(found, -3.4e38, 3.4e38, out=found)
+    return found
+
+
+def empty_matrix(items: pa.Table, models: pa.Table, *, tokens: bool = True) -> Matrix:
+    """Arrays in which nothing is known yet."""
     shape = (len(items), len(models))
     return Matrix(
         scores=np.full(shape, np.nan, np.float32),
         valid=np.zeros(shape, np.bool_),
-        prompt_tokens=np.full(shape, -1, np.int32),
-        completion_tokens=np.full(shape, -1, np.int32),
+        prompt_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
+        completion_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
         items=items,
         models=models,
     )
-
-
-def _lay(matrix: Matrix, batch: pa.RecordBatch) -> None:
-    at = batch.column("at").to_numpy(zero_copy_only=False)
-    scores = batch.column("score").to_numpy(zero_copy_only=False)
-    matrix.scores.ravel()[at] = scores  # ravel() of an array in C order is a view
-    matrix.valid.ravel()[at] = ~np.isnan(scores)
-    for name in ("prompt_tokens", "completion_tokens"):
-        getattr(matrix, name).ravel()[at] = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def _to_bytes(table: pa.Table) -> npt.NDArray[np.uint8]:

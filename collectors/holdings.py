@@ -39,6 +39,8 @@ class Part:
     cells: int
     rows: int
     primary_rows: int
+    #: Primary rows of items without a verdict.
+    failures: int
     #: Items of the primary rows, first and last; None without any.
     first_item: int | None
     last_item: int | None
@@ -118,9 +120,14 @@ class Holdings:
         files = self.view_files()
         return [name for names in (*self.listed.values(), *files.compacted.values()) for name in names]
 
+    @property
+    def parts(self) -> list[Part]:
+        """Those of the compaction that can be read."""
+        return [part for part in self.manifest.parts if part.records not in self.damaged] if self.manifest else []
+
     def view_files(self, *, live: bool = False) -> ViewFiles:
         """For schemas.views; `live`: shards that come later are read too, unless some are to be passed over."""
-        parts = [part for part in self.manifest.parts if part.records not in self.damaged] if self.manifest else []
+        parts = self.parts
         compacted = {
             "compact/folded": [self.manifest.folded] if self.manifest else [],
             "compact/records": [part.records for part in parts],

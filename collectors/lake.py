@@ -165,6 +165,10 @@ class Lake:
         with self._doing(f"read {name} in", but=FileNotFoundError):
             return bytes(self.filesystem.cat_file(self._path(name)))
 
+    def open_object(self, name: str) -> str | io.BytesIO:
+        """What Parquet readers take: a path where there is one, else the whole object."""
+        return self._path(name) if self.local else io.BytesIO(self.read(name))
+
     def remove(self, names: Sequence[str]) -> None:
         """Deletes the objects; those that are gone already do not matter."""
         with self._doing("delete objects of"):
@@ -187,7 +191,7 @@ class Lake:
         """Names below `folder`, relative to the root, in byte order (stores differ in theirs)."""
         with self._doing(f"list {folder} in"):
             if self.local:
-                names = [os.path.relpath(path, self.root) for path in _files(self._path(folder))]
+                names = [path[len(self.root) :].lstrip("/") for path in _files(self._path(folder))]
             else:
                 try:
                     names = [path[len(self.root) + 1 :] for path in self.filesystem.find(self._path(folder))]

@@ -78,6 +78,8 @@ class PartFiles:
     rows: int
     older_rows: int
     primary_rows: int
+    #: Primary rows of items without a verdict.
+    failures: int
     #: Items of the primary rows, first and last; None without any.
     first_item: int | None
     last_item: int | None
@@ -105,6 +107,8 @@ def write_part(con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Pat
     older_rows = _copy(con, _OLDER.format(columns=columns), older) if _has_older(con) else 0
     found = con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()
     primary, first, last, is_grid = _primary_rows(con, records, len(found))
+    query = "SELECT count(failure) FROM read_parquet(?) WHERE is_primary"
+    [(failures,)] = con.execute(query, [str(records)]).fetchall()
     return PartFiles(
         records=records,
         responses=responses if answers else None,
@@ -113,6 +117,7 @@ def write_part(con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Pat
         rows=rows,
         older_rows=older_rows,
         primary_rows=primary,
+        failures=failures,
         first_item=first,
         last_item=last,
         is_grid=is_grid,

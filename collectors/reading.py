@@ -44,8 +44,10 @@ def connect(lake: Lake, holdings: Holdings | None = None, *, comments: bool = Tr
     return con
 
 
-def ask(lake: Lake, question: Callable[[duckdb.DuckDBPyConnection], Answer]) -> Answer:
-    """What `question` makes of the views over `lake`.
+def ask(
+    lake: Lake, question: Callable[[duckdb.DuckDBPyConnection, Holdings], Answer], *, comments: bool = True
+) -> Answer:
+    """What `question` makes of the views over `lake`, and of what they read.
 
     Where an object cannot be read, it is recorded as a failure, passed over from then on, and the question is asked
     again: so the question must have no effect before it returns. Raises what it raises for any other reason.
@@ -54,8 +56,8 @@ def ask(lake: Lake, question: Callable[[duckdb.DuckDBPyConnection], Answer]) -> 
     while True:
         holdings = read_holdings(lake, damaged)
         try:
-            with contextlib.closing(connect(lake, holdings)) as con:
-                return question(con)
+            with contextlib.closing(connect(lake, holdings, comments=comments)) as con:
+                return question(con, holdings)
         except (duckdb.Error, StorageError) as error:
             found = find_damaged(lake, str(error), holdings.objects())
             if not found:

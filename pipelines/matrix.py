@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
     if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
-    print(ask(lake, lambda con: answer(args, lake, out, con, console)), end="")
+    print(ask(lake, lambda con, _: answer(args, lake, out, con, console)), end="")
     if out and args.sql is None:
         print_next(lake, args.lake, out, console)
 

@@ -1,4 +1,4 @@
 -- _folded: one row per shard that the newest compaction holds: where its rows are now. Empty before the first one.
 CREATE VIEW _folded AS
-SELECT cell_id, generation, first_item, last_item, part, facts, file
+SELECT cell_id, generation, first_item, last_item, part, place
 FROM read_parquet({folded}, hive_partitioning = false);

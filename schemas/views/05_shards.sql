@@ -15,7 +15,7 @@ committed AS (
     WHERE NOT is_folded
     UNION ALL
     SELECT cell_id, generation, first_item, last_item, facts::JSON, '{lake}/' || file, true
-    FROM _folded
+    FROM read_parquet({folded}, hive_partitioning = false)
 )
 SELECT
     cell_id,

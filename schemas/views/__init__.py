@@ -66,6 +66,9 @@ def create_views(
     """
     files = files or ViewFiles()
     names = _Names(lake_place(lake_uri), files)
+    if files.listed is not None:  # as a parameter: a hundred thousand names in a statement take seconds
+        paths = [f"{names.place}/{name}" for name in files.listed["shards"]]
+        con.execute("CREATE TABLE _listed AS SELECT unnest($paths::VARCHAR[]) AS file", {"paths": paths})
     for text in view_files().values():
         view = _view_of(text)
         if view in KEPT and files.listed is not None:
@@ -122,8 +125,7 @@ class _Names:
     def _shard_names(self) -> str:
         if self.files.listed is None:
             return f"glob({_quoted(_escaped(self.place) + '/' + GLOBS['shards'])})"
-        names = ", ".join(_quoted(f"{self.place}/{name}") for name in self.files.listed["shards"])
-        return f"(SELECT unnest([{names}]::VARCHAR[]) AS file)"
+        return "_listed"
 
     def _list(self, table: str, names: Sequence[str]) -> str:
         paths = [f"{self.place}/{name}" for name in (SCHEMA_FILES[table], *names)]
@@ -156,7 +158,7 @@ def view_files() -> dict[str, str]:
 
 def contents() -> set[tuple[str, str]]:
     """What create_views may leave in a database: pairs of 'view' or 'table' and a name."""
-    return {("view", _view_of(text)) for text in view_files().values()} | {("table", name) for name in KEPT}
+    return {("view", _view_of(text)) for text in view_files().values()} | {("table", n) for n in ("_listed", *KEPT)}
 
 
 def _view_of(sql: str) -> str:

@@ -3,8 +3,8 @@
 Owns the statistics. Verdicts follow the two-parameter logistic model of item response theory (A. Birnbaum, in Lord &
 Novick, "Statistical Theories of Mental Test Scores", 1968): chance of a right answer 1 / (1 + exp(-a(θ - b))), with
 ability θ a model's, difficulty b and discrimination a an item's. Prompts are log-normal in length and counted by one
-of a dozen tokenizers; answers are a choice of a few tokens, or generated texts of log-normal length. As in RouterEval:
-12 tasks of 23,529 items in all.
+of a dozen tokenizers; answers are a letter, a choice of a few tokens, or generated texts of log-normal length. As in
+RouterEval: 12 tasks of 23,529 items in all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collectors.lake import Lake
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest
 from schemas.records import MODEL, RECORD, RUN_CELL
 
-#: Items of each task; those of GENERATED answer in texts, the others by choosing.
+#: Items of each task: those of GENERATED are answered in texts, those of LETTERS by one token, the others by a choice.
 TASKS = {
     "arc_challenge": 1172,
     "bbh": 3600,
@@ -38,6 +38,7 @@ TASKS = {
     "winogrande": 1258,
 }
 GENERATED = {"gsm8k", "ifeval", "math_hard"}
+LETTERS = {"bbh", "gpqa", "mmlu", "mmlu_pro", "winogrande"}
 ITEMS = sum(TASKS.values())
 FAMILIES = (
     "llama-2",
@@ -105,6 +106,8 @@ class Synthetic:
         right = own.random(count) < 1 / (1 + np.exp(-discrimination * (ability - difficulty)))
         if task in GENERATED:
             length = np.minimum(own.lognormal(np.log(90) + own.normal(0, 0.3), 0.6, count) + 1, 1024).astype(np.int32)
+        elif task in LETTERS:
+            length = np.ones(count, np.int32)
         else:
             choices = np.maximum(of_items.lognormal(np.log(2), 0.7, (4, count)) * scale, 1).astype(np.int32)
             length = choices[np.where(right, 0, own.integers(1, 4, count)), np.arange(count)]

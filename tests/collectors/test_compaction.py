@@ -197,7 +197,7 @@ def test_reader_meets_a_damaged_part_names_it_and_goes_on(tmp_path: Path) -> Non
     prune(lake, NOW)
     part = tmp_path / manifest.parts[0].records
     part.write_bytes(part.read_bytes()[:-50])
-    found = ask(lake, lambda con: rows(con, "SELECT count(*), count(DISTINCT task) FROM matrix"))
+    found = ask(lake, lambda con, _: rows(con, "SELECT count(*), count(DISTINCT task) FROM matrix"))
     assert found == [(30, 1)]
     with connect(lake) as con:
         assert rows(con, "SELECT file FROM failures WHERE kind = 'damaged_file'") == [(manifest.parts[0].records,)]

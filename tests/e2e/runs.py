@@ -153,7 +153,9 @@ def stored_records(lake: Path) -> pa.Table:
 def viewed_records(lake: Path) -> pa.Table:
     """The `records` view with the answers from `responses`, columns and order as in `stored_records`."""
     columns = [f"{'answers' if name in _ANSWERS else 'records'}.{name}" for name in SAME]
-    sql = f"SELECT {', '.join(columns)} FROM records JOIN responses AS answers USING (cell_id, item, filter, repeat)"
+    sql = (
+        f"SELECT {', '.join(columns)} FROM records LEFT JOIN responses AS answers USING (cell_id, item, filter, repeat)"
+    )
     with duckdb.connect() as con:
         create_views(con, str(lake))
         return con.sql(sql).to_arrow_table().sort_by(_ORDER)

@@ -1,0 +1,215 @@
+"""The matrix in the least bytes that load at once: bits of verdicts, lengths of answers, prompts by tokenizer.
+
+Owns the packed form: four Parquet tables that any reader opens. Knows nothing of lakes or of where the files go.
+
+    models    one row per model of the matrix's axis (collectors.dense.COLUMN_KEY)
+    blocks    one row per block (collectors.dense.BLOCK_KEY) with its items and the models that were asked, by their
+              place on the axis; `prompts`: for each of these the number of a row of the table prompts
+    prompts   one row per block and way to count its prompts (a tokenizer's): the tokens of each item, -1 unknown
+    items     one row per item of a block: bits and lengths over the block's models, in their order
+
+Bits are little-endian: model i is bit i % 8 of byte i // 8. In `items`, a null stands for the common case. `valid`: all
+are; `prompted`: of all it is known how many tokens they read; `score`: the scores are the bits of `right`;
+`completion`: unknown for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.dense import BLOCK_KEY, Matrix, empty_matrix
+
+ITEMS = pa.schema(
+    [
+        pa.field("block", pa.int32(), nullable=False),
+        pa.field("item", pa.int32(), nullable=False),
+        pa.field("right", pa.binary(), nullable=False),
+        pa.field("valid", pa.binary()),
+        pa.field("prompted", pa.binary()),
+        #: float32 each, NaN where not valid.
+        pa.field("score", pa.binary()),
+        #: Tokens + 1 each, 0 unknown: all low bytes, then all next ones, as many as the largest needs.
+        pa.field("completion", pa.binary()),
+    ]
+)
+PROMPTS = pa.schema(
+    [
+        pa.field("block", pa.int32(), nullable=False),
+        pa.field("prompts", pa.int32(), nullable=False),
+        pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+#: Table -> its file.
+FILES = {name: f"packed/{name}.parquet" for name in ("models", "blocks", "prompts", "items")}
+
+
+def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> None:
+    """Writes the tables of the whole matrix below `folder`; each of `matrices` holds whole blocks, in their order.
+
+    `models` is the axis of the whole. The same matrices give the same bytes.
+    """
+    (folder / "packed").mkdir(parents=True, exist_ok=True)
+    axis = {tuple(row.values()): place for place, row in enumerate(models.to_pylist())}
+    blocks: list[dict[str, Any]] = []
+    prompts: list[dict[str, Any]] = []
+    with pq.ParquetWriter(folder / FILES["items"], ITEMS, compression="zstd", compression_level=19) as writer:
+        for matrix in matrices:
+            places = [axis[tuple(row.values())] for row in matrix.models.to_pylist()]
+            for key, rows in _blocks(matrix.items):
+                asked = (matrix.valid[rows] | (matrix.prompt_tokens[rows] >= 0)).any(axis=0)
+                columns = np.flatnonzero(asked)
+                number = len(blocks)
+                of_column, tokens = _prompts(matrix.prompt_tokens[rows, columns])
+                prompts += [{"block": number, "prompts": i, "tokens": counts} for i, counts in enumerate(tokens)]
+                found = {"models": [places[c] for c in columns], "prompts": of_column}
+                blocks.append({"block": number, **key, "items": rows.stop - rows.start, **found})
+                for start in range(rows.start, rows.stop, 512):
+                    some = slice(start, min(start + 512, rows.stop))
+                    writer.write_table(_pack(matrix, number, some, rows.start, columns))
+    schema = pa.schema([("block", pa.int32()), *((n, matrix.items.schema.field(n).type) for n in BLOCK_KEY)])
+    for name, dtype in (("items", pa.int32()), ("models", pa.list_(pa.int32())), ("prompts", pa.list_(pa.int32()))):
+        schema = schema.append(pa.field(name, dtype))
+    _write(pa.Table.from_pylist(blocks, schema=schema), folder / FILES["blocks"])
+    _write(pa.Table.from_pylist(prompts, schema=PROMPTS), folder / FILES["prompts"])
+    _write(models, folder / FILES["models"])
+
+
+def read_packed(files: Mapping[str, Any], *, tokens: bool = True) -> Matrix:
+    """The matrix. `files`: for each of FILES what pyarrow reads. Without `tokens`, scores and validity only."""
+    models = pq.read_table(files["models"])
+    blocks = pq.read_table(files["blocks"]).to_pylist()
+    kinds = pq.read_schema(files["blocks"])
+    wanted = ["block", "item", "right", "valid", "score", *(["prompted", "completion"] if tokens else [])]
+    rows = pq.read_table(files["items"], columns=wanted)
+    key = {name: [b[name] for b in blocks for _ in range(b["items"])] for name in BLOCK_KEY}
+    axis = pa.table({n: pa.array(v, kinds.field(n).type) for n, v in key.items()} | {"item": rows["item"]})
+    matrix = empty_matrix(axis, models, tokens=tokens)
+    counts: dict[int, npt.NDArray[np.int32]] = {}
+    if tokens:
+        table = pq.read_table(files["prompts"])
+        for block in blocks:
+            mine = table.filter(pa.compute.equal(table["block"], block["block"]))["tokens"]
+            counts[block["block"]] = np.array(mine.to_pylist(), np.int32).reshape(-1, block["items"])
+    start = 0
+    for block in blocks:
+        _unpack(matrix, start, rows.slice(start, block["items"]), block, counts.get(block["block"]))
+        start += block["items"]
+    return matrix
+
+
+# ---- packing
+
+
+def _blocks(items: pa.Table) -> Iterable[tuple[dict[str, Any], slice]]:
+    """Each block's key and rows."""
+    runs: list[list[Any]] = []
+    for row, values in enumerate(zip(*(items[name].to_pylist() for name in BLOCK_KEY), strict=True)):
+        if not runs or runs[-1][0] != values:
+            runs.append([values, row, row])
+        runs[-1][2] = row + 1
+    return [(dict(zip(BLOCK_KEY, key, strict=True)), slice(first, stop)) for key, first, stop in runs]
+
+
+def _prompts(counts: npt.NDArray[np.int32]) -> tuple[list[int], list[list[int]]]:
+    """For each column (items × models) the number of its way to count, and these ways.
+
+    Columns share one where they agree on every item that both know: so no count is changed, and none that is unknown
+    is read back, because `prompted` says which are known.
+    """
+    ways: list[npt.NDArray[np.int32]] = []
+    numbers = [-1] * counts.shape[1]
+    known: dict[bytes, int] = {}
+    for column in np.argsort(-(counts >= 0).sum(axis=0), kind="stable"):  # whole ones first: gaps fit into them
+        mine = counts[:, column]
+        number = known.get(mine.tobytes(), -1)
+        if number < 0:
+            agree = (i for i, way in enumerate(ways) if ((mine == way) | (mine < 0) | (way < 0)).all())
+            number = next(agree, len(ways))
+            if number == len(ways):
+                ways.append(mine.copy())
+            np.copyto(ways[number], mine, where=ways[number] < 0)
+            known[mine.tobytes()] = number
+        numbers[column] = number
+    return numbers, [way.tolist() for way in ways]
+
+
+def _pack(matrix: Matrix, block: int, rows: slice, first: int, columns: npt.NDArray[np.int64]) -> pa.Table:
+    scores, valid = matrix.scores[rows, columns], matrix.valid[rows, columns]
+    right = valid & (scores == 1)
+    plain: npt.NDArray[np.bool_] = np.all(~valid | (scores == 0) | (scores == 1), axis=1)
+    prompted = matrix.prompt_tokens[rows, columns] >= 0
+    lengths = matrix.completion_tokens[rows, columns] + 1
+    width = np.maximum((np.ceil(np.log2(lengths.max(axis=1, initial=0) + 1) / 8)).astype(int), 1)
+    data = {
+        "block": np.full(len(right), block, np.int32),
+        "item": np.arange(rows.start - first, rows.stop - first, dtype=np.int32),
+        "right": _bits(right),
+        "valid": [None if all_are else bits for all_are, bits in zip(np.all(valid, axis=1), _bits(valid), strict=True)],
+        "prompted": [None if known.all() else bits for known, bits in zip(prompted, _bits(prompted), strict=True)],
+        "score": [None if is_plain else row.tobytes() for is_plain, row in zip(plain, scores, strict=True)],
+        "completion": [
+            row.astype("<u4").view(np.uint8).reshape(-1, 4).T[:bytes_each].tobytes() if row.any() else None
+            for row, bytes_each in zip(lengths, width, strict=True)
+        ],
+    }
+    return pa.table(data, schema=ITEMS)
+
+
+def _bits(flags: npt.NDArray[np.bool_]) -> list[bytes]:
+    return [row.tobytes() for row in np.packbits(flags, axis=1, bitorder="little")]
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    lists = [f"{f.name}.list.element" for f in table.schema if pa.types.is_list(f.type)]
+    texts = [f.name for f in table.schema if pa.types.is_string(f.type)]
+    encoding = dict.fromkeys([*integers, *lists], "DELTA_BINARY_PACKED")
+    pq.write_table(table, path, compression="zstd", use_dictionary=texts, column_encoding=encoding)
+
+
+# ---- unpacking
+
+
+def _unpack(
+    matrix: Matrix, start: int, rows: pa.Table, block: dict[str, Any], counts: npt.NDArray[np.int32] | None
+) -> None:
+    places, size = np.array(block["models"], int), len(block["models"])
+    every = slice(None) if size == matrix.scores.shape[1] else places
+    lines = slice(start, start + len(rows))
+    right = _flags(rows["right"], size, False)
+    valid = _flags(rows["valid"], size, True)
+    scores = right.astype(np.float32)
+    if not valid.all():
+        scores[~valid] = np.nan
+    for line, values in enumerate(rows["score"].to_pylist() if rows["score"].null_count < len(rows) else []):
+        if values is not None:
+            scores[line] = np.frombuffer(values, "<f4")
+    matrix.scores[lines, every] = scores
+    matrix.valid[lines, every] = valid
+    if counts is None:
+        return
+    prompts = counts.T[:, block["prompts"]]
+    prompted = _flags(rows["prompted"], size, True)
+    matrix.prompt_tokens[lines, every] = prompts if prompted.all() else np.where(prompted, prompts, -1)
+    lengths = np.zeros((len(rows), size), np.int32)
+    for line, values in enumerate(rows["completion"].to_pylist()):
+        for byte in range(len(values) // size if values else 0):
+            lengths[line] |= np.frombuffer(values, np.uint8, size, byte * size).astype(np.int32) << (8 * byte)
+    matrix.completion_tokens[lines, every] = lengths - 1
+
+
+def _flags(column: pa.ChunkedArray, size: int, default: bool) -> npt.NDArray[np.bool_]:
+    """Bits of each row as booleans, rows × size; `default` where a row is null."""
+    if column.null_count == len(column):
+        return np.full((len(column), size), default)
+    width = (size + 7) // 8
+    fill = (b"\xff" if default else b"\x00") * width
+    data = np.frombuffer(b"".join(fill if value is None else value for value in column.to_pylist()), np.uint8)
+    return np.unpackbits(data.reshape(-1, width), axis=1, count=size, bitorder="little").view(np.bool_)
