@@ -24,6 +24,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.damage import find_damaged, known_damage, record_damage
@@ -38,7 +39,7 @@ from collectors.holdings import (
     read_manifest,
 )
 from collectors.lake import Lake
-from collectors.parts import PartFiles, limit_memory, write_part
+from collectors.parts import WrittenPart, limit_memory, write_part
 from collectors.reading import connect
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
@@ -138,6 +139,7 @@ class _Compaction:
             unknown = self._weigh_shards(con)
             chunks = list(self._chunks(con))
             facts = self._facts(con) if chunks else {}
+            self.cells = con.sql("FROM cells").to_arrow_table()
         if not chunks:
             return Outcome(self.before, 0, unknown, self.holdings.damaged)
         told(0, len(chunks))
@@ -242,52 +244,30 @@ class _Compaction:
         manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
         listed = {**self.holdings.listed, "shards": chunk.shards}
         inputs = Holdings(listed, manifest, self.holdings.damaged)
-        with contextlib.closing(connect(self.lake, inputs, comments=False)) as con:
+        cells = [source.cell_id for source in chunk.sources]
+        known = self.cells.filter(pc.field("cell_id").isin(cells))
+        with contextlib.closing(connect(self.lake, inputs, cells=known, comments=False)) as con:
             limit_memory(con, self.folder)
-            files = write_part(con, [source.cell_id for source in chunk.sources], self.folder)
-            self._check_rows(con, chunk, files)
-        part = self._store(chunk, files, stem)
-        self.lake.create(fact, json.dumps({"part": dataclasses.asdict(part), "cells": files.cells}).encode())
-        return part, files.cells
+            written = write_part(con, cells, self.folder, lambda kind: f"{stem}/{kind}-{chunk.digest}.parquet")
+            self._check_rows(con, chunk, written)
+        for name, path in written.files.items():
+            self.lake.create(name, path.read_bytes())
+        value = {"part": dataclasses.asdict(written.part), "cells": written.cells}
+        self.lake.create(fact, json.dumps(value).encode())
+        return written.part, written.cells
 
-    def _check_rows(self, con: duckdb.DuckDBPyConnection, chunk: Chunk, files: PartFiles) -> None:
+    def _check_rows(self, con: duckdb.DuckDBPyConnection, chunk: Chunk, written: WrittenPart) -> None:
         """Raises StorageError where a row came into no file: it is not what its file's name says."""
         place = lake_place(self.lake.uri)
         stored = sum(source.fresh_rows for source in chunk.sources)
         if old := [f"{place}/{name}" for part in chunk.parts for name in (part.records, part.older) if name]:
-            query = (
-                "SELECT count(*) FROM read_parquet(?, hive_partitioning = false) SEMI JOIN part_cells USING (cell_id)"
-            )
+            rows = "read_parquet(?, hive_partitioning = false)"
+            query = f"SELECT count(*) FROM {rows} SEMI JOIN part_cells USING (cell_id)"
             [(held,)] = con.execute(query, [old]).fetchall()
             stored += held
-        if stored != files.rows + files.older_rows:
-            kept = files.rows + files.older_rows
+        kept = written.part.rows + written.older_rows
+        if stored != kept:
             raise StorageError(f"of {stored} rows of {chunk.task} {kept} are what their files' names say")
-
-    def _store(self, chunk: Chunk, files: PartFiles, stem: str) -> Part:
-        names, sizes = {}, {}
-        for kind in ("records", "responses", "older"):
-            path: Path | None = getattr(files, kind)
-            names[kind] = f"{stem}/{kind}-{chunk.digest}.parquet" if path else None
-            sizes[kind] = path.stat().st_size if path else 0
-            if path:
-                self.lake.create(f"{stem}/{kind}-{chunk.digest}.parquet", path.read_bytes())
-        return Part(
-            task=chunk.task,
-            prompting=chunk.prompting,
-            records=str(names["records"]),
-            responses=names["responses"],
-            older=names["older"],
-            cells=len(files.cells),
-            rows=files.rows,
-            primary_rows=files.primary_rows,
-            failures=files.failures,
-            first_item=files.first_item,
-            last_item=files.last_item,
-            is_grid=files.is_grid,
-            bytes=sizes["records"],
-            other_bytes=sizes["responses"] + sizes["older"],
-        )
 
     # ---- the commit
 

@@ -1,14 +1,13 @@
 """The router matrix as arrays: items × models, for training and judging routers.
 
-Owns the axes and how records are laid into them, from files of a compaction and from single shards.
+Owns how records are laid into the arrays: from the packed form, from files of a compaction and from single shards.
 """
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -18,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from collectors.arrays import BLOCK_KEY, COLUMN_KEY, Matrix, empty_matrix
 from collectors.holdings import Holdings, Part
 from collectors.lake import Lake
+from collectors.packed import FILES, read_packed
 from collectors.reading import ask
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.views import lake_place
@@ -27,59 +28,29 @@ from schemas.views import lake_place
 #: Records laid into the arrays at a time: bounds what is in memory beside them.
 BATCH_ROWS = 1_000_000
 
-#: What tells columns apart: one column per model as a router could call it.
-COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides")
-#: What tells blocks of rows apart: one block per task under one prompting.
-BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Axis 0: items, blocks of one task after another. Axis 1: models. All four arrays have the same shape.
-
-    Without tokens, the arrays of tokens have shape (0, 0).
-    """
-
-    #: float32, the primary metric's value; NaN where `valid` is false.
-    scores: npt.NDArray[np.float32]
-    #: Whether the model was asked and its answer judged. False: not collected, unanswered or failed; never "wrong".
-    valid: npt.NDArray[np.bool_]
-    #: int32 tokens; -1 where unknown. An item that was asked and has no verdict has tokens though it is not valid.
-    prompt_tokens: npt.NDArray[np.int32]
-    completion_tokens: npt.NDArray[np.int32]
-    #: One row per item: BLOCK_KEY and `item`, its position in the task's item table.
-    items: pa.Table
-    #: One row per model: COLUMN_KEY.
-    models: pa.Table
-
-    def save(self, path: Path) -> None:
-        """Writes a .npz file that `load` reads; the axes stand in it as Arrow IPC. An existing file is replaced."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        arrays: dict[str, Any] = {k: _to_bytes(v) if isinstance(v, pa.Table) else v for k, v in values.items()}
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> Matrix:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {name: file[name] for name in file.files}
-        for axis in ("items", "models"):
-            arrays[axis] = pa.ipc.open_file(pa.py_buffer(arrays[axis].tobytes())).read_all()
-        return cls(**arrays)
-
 
 def load_matrix(
     lake: str | Lake, tasks: list[str] | None = None, models: list[str] | None = None, *, tokens: bool = True
 ) -> Matrix:
-    """The matrix of a lake, or of some of its tasks and models by name; without `tokens`, scores and validity only.
+    """The matrix of a lake or snapshot, or of some of its tasks and models by name; without `tokens`, no token counts.
 
     A block has as many rows as the most that any run asked of its task. Memory: 13 bytes per element, 5 without tokens,
     and one file of a compaction. A damaged object is named in the log and the lake's failures and passed over. Raises
     ConfigError when nothing was ever planned for such names.
     """
     lake = (lake if isinstance(lake, Lake) else Lake(lake)).open_for_reading()
+    if all(lake.has(name) for name in FILES.values()):
+        matrix = read_packed({table: lake.open_object(name) for table, name in FILES.items()}, tokens=tokens)
+        matrix = matrix.select(tasks, models)
+        if not len(matrix.models):
+            raise _nothing(lake)
+        return matrix
     wanted = _Wanted(tasks, models, tokens)
     return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), comments=False)
+
+
+def _nothing(lake: Lake) -> ConfigError:
+    return ConfigError(f"the lake at {lake.uri} has no cell of these tasks and models")
 
 
 @dataclass(frozen=True)
@@ -96,7 +67,7 @@ class _Wanted:
 def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> Matrix:
     items, models = _axes(con, wanted)
     if not len(models):
-        raise ConfigError(f"the lake at {lake.uri} has no cell of these tasks and models")
+        raise _nothing(lake)
     matrix = empty_matrix(items, models, tokens=wanted.tokens)
     places = _places(con)
     outdated = {part for (part,) in con.execute("SELECT DISTINCT part FROM _outdated").fetchall()}
@@ -248,23 +219,3 @@ def _float32(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     if np.isinf(found).any():
         np.clip(found, -3.4e38, 3.4e38, out=found)
     return found
-
-
-def empty_matrix(items: pa.Table, models: pa.Table, *, tokens: bool = True) -> Matrix:
-    """Arrays in which nothing is known yet."""
-    shape = (len(items), len(models))
-    return Matrix(
-        scores=np.full(shape, np.nan, np.float32),
-        valid=np.zeros(shape, np.bool_),
-        prompt_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
-        completion_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
-        items=items,
-        models=models,
-    )
-
-
-def _to_bytes(table: pa.Table) -> npt.NDArray[np.uint8]:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return np.frombuffer(sink.getvalue(), np.uint8)

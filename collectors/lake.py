@@ -69,7 +69,7 @@ class Lake:
     def open_for_writing(self) -> Lake:
         """Makes the lake's folders where missing and proves that exclusive creation holds. Returns self."""
         self._check_version()
-        self._probe()
+        self.probe()
         for folder, schema in TABLES.items():
             self.create_table(SCHEMA_FILES[folder], schema.empty_table())
         return self
@@ -100,7 +100,7 @@ class Lake:
                 "use the release that wrote it, or another --lake"
             )
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
         """Creates one object twice: a store that accepts the second would lose commits, so it is refused."""
         name = f"probe-{secrets.token_hex(8)}"
         self.create(name, b"1")
@@ -146,19 +146,7 @@ class Lake:
 
     def create_table(self, name: str, table: pa.Table, facts: dict[str, Any] | None = None) -> bool:
         """Creates a Parquet object; `facts` go as JSON into its metadata, one key each. False when it is there."""
-        metadata = {_VERSION_KEY: str(SCHEMA_VERSION).encode()}
-        metadata |= {k.encode(): json.dumps(v).encode() for k, v in (facts or {}).items()}
-        sink = io.BytesIO()
-        # Integers as deltas, strings by dictionary: the layout that measured smallest on records of this shape.
-        integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-        pq.write_table(
-            table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}),
-            sink,
-            compression="zstd",
-            use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
-            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
-        )
-        return self.create(name, sink.getvalue())
+        return self.create(name, parquet_bytes(table, facts))
 
     def read(self, name: str) -> bytes:
         """The whole object. Raises FileNotFoundError when it is not there, StorageError when it cannot be had."""
@@ -204,6 +192,23 @@ class Lake:
     @staticmethod
     def shard_path(task: str, shard: ShardName) -> str:
         return f"shards/task={safe_name(task)}/{shard}"
+
+
+def parquet_bytes(table: pa.Table, facts: dict[str, Any] | None = None) -> bytes:
+    """`table` as a Parquet object of a lake, `facts` as JSON in its metadata."""
+    metadata = {_VERSION_KEY: str(SCHEMA_VERSION).encode()}
+    metadata |= {k.encode(): json.dumps(v).encode() for k, v in (facts or {}).items()}
+    sink = io.BytesIO()
+    # Integers as deltas, strings by dictionary: the layout that measured smallest on records of this shape.
+    integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    pq.write_table(
+        table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}),
+        sink,
+        compression="zstd",
+        use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
+        column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+    )
+    return sink.getvalue()
 
 
 def _files(folder: str, depth: int = 3) -> Iterator[str]:

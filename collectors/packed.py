@@ -2,8 +2,8 @@
 
 Owns the packed form: four Parquet tables that any reader opens. Knows nothing of lakes or of where the files go.
 
-    models    one row per model of the matrix's axis (collectors.dense.COLUMN_KEY)
-    blocks    one row per block (collectors.dense.BLOCK_KEY) with its items and the models that were asked, by their
+    models    one row per model of the matrix's axis (collectors.arrays.COLUMN_KEY)
+    blocks    one row per block (collectors.arrays.BLOCK_KEY) with its items and the models that were asked, by their
               place on the axis; `prompts`: for each of these the number of a row of the table prompts
     prompts   one row per block and way to count its prompts (a tokenizer's): the tokens of each item, -1 unknown
     items     one row per item of a block: bits and lengths over the block's models, in their order
@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.dense import BLOCK_KEY, Matrix, empty_matrix
+from collectors.arrays import BLOCK_KEY, Matrix, empty_matrix
 
 ITEMS = pa.schema(
     [

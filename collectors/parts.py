@@ -9,13 +9,14 @@ synthetic records). Answers go into a file of their own, and so do the rows that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
+from collectors.holdings import Part
 from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, SCHEMA_VERSION
 
 #: What DuckDB may hold in memory while it sorts; beyond it sorts on disk.
@@ -66,25 +67,14 @@ ORDER BY item, place, superseded.filter, repeat, generation
 
 
 @dataclass(frozen=True)
-class PartFiles:
-    """The files of a part on this machine, and what is in them."""
-
-    records: Path
-    #: None where there are no such rows.
-    responses: Path | None
-    older: Path | None
+class WrittenPart:
+    part: Part
     #: The cells, each at its place.
     cells: list[str]
-    rows: int
+    #: Rows that a higher generation replaced.
     older_rows: int
-    primary_rows: int
-    #: Primary rows of items without a verdict.
-    failures: int
-    #: Items of the primary rows, first and last; None without any.
-    first_item: int | None
-    last_item: int | None
-    #: Whether there is exactly one primary row for each cell and item from first to last.
-    is_grid: bool
+    #: Object's name -> the file on this machine that holds it.
+    files: dict[str, Path]
 
 
 def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -93,35 +83,46 @@ def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     con.execute("SET temp_directory = ?", [str(folder / "spill")])
 
 
-def write_part(con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Path) -> PartFiles:
-    """Writes what the views of `con` hold of these cells into `folder`, where files of a part before are replaced.
+def write_part(
+    con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Path, name: Callable[[str], str]
+) -> WrittenPart:
+    """Writes what the views of `con` hold of these cells, all of one task and prompting, into files in `folder`.
 
-    The same rows give the same bytes. Raises duckdb.Error when a file cannot be read or written.
+    `name` gives the object's name for 'records', 'responses' and 'older'. The same rows give the same bytes. Files of a
+    part before are replaced. Raises duckdb.Error when a file cannot be read or written.
     """
     con.execute(_CELLS, [list(cells)])
-    records, responses, older = (folder / f"{kind}.parquet" for kind in ("records", "responses", "older"))
-    rows = _copy(con, _folded_query(con), records)
+    [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
+    paths = {kind: folder / f"{kind}.parquet" for kind in ("records", "responses", "older")}
+    rows = {"records": _copy(con, _folded_query(con), paths["records"])}
     columns = ", ".join(f"responses.{name}" for name in FOLDED_RESPONSE.names)
-    answers = _copy(con, _ANSWERED.format(columns=columns), responses)
+    rows["responses"] = _copy(con, _ANSWERED.format(columns=columns), paths["responses"])
     columns = ", ".join(f"superseded.{name}" for name in OLDER_RECORD.names)
-    older_rows = _copy(con, _OLDER.format(columns=columns), older) if _has_older(con) else 0
+    rows["older"] = _copy(con, _OLDER.format(columns=columns), paths["older"]) if _has_older(con) else 0
     found = con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()
-    primary, first, last, is_grid = _primary_rows(con, records, len(found))
+    primary, first, last, is_grid = _primary_rows(con, paths["records"], len(found))
     query = "SELECT count(failure) FROM read_parquet(?) WHERE is_primary"
-    [(failures,)] = con.execute(query, [str(records)]).fetchall()
-    return PartFiles(
-        records=records,
-        responses=responses if answers else None,
-        older=older if older_rows else None,
-        cells=[cell_id for (cell_id,) in found],
-        rows=rows,
-        older_rows=older_rows,
+    [(failures,)] = con.execute(query, [str(paths["records"])]).fetchall()
+    names = {kind: name(kind) for kind in paths if kind == "records" or rows[kind]}
+    sizes = {kind: paths[kind].stat().st_size for kind in names}
+    part = Part(
+        task=task,
+        prompting=prompting,
+        records=names["records"],
+        responses=names.get("responses"),
+        older=names.get("older"),
+        cells=len(found),
+        rows=rows["records"],
         primary_rows=primary,
         failures=failures,
         first_item=first,
         last_item=last,
         is_grid=is_grid,
+        bytes=sizes["records"],
+        other_bytes=sum(sizes.values()) - sizes["records"],
     )
+    files = {names[kind]: paths[kind] for kind in names}
+    return WrittenPart(part, [cell_id for (cell_id,) in found], rows["older"], files)
 
 
 def _folded_query(con: duckdb.DuckDBPyConnection) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import duckdb
+import pyarrow as pa
 
 from collectors.damage import find_damaged, record_damage
 from collectors.holdings import Holdings, read_holdings
@@ -27,17 +28,20 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-def connect(lake: Lake, holdings: Holdings | None = None, *, comments: bool = True) -> duckdb.DuckDBPyConnection:
+def connect(
+    lake: Lake, holdings: Holdings | None = None, *, cells: pa.Table | None = None, comments: bool = True
+) -> duckdb.DuckDBPyConnection:
     """A database in memory with the views over what `lake` holds now; shards that come later are not seen.
 
-    `comments` document views and columns, which takes 0.2 s. Raises StorageError when its store cannot be read.
+    `comments` document views and columns, which takes 0.2 s; `cells` are rows of that view that are known already.
+    Raises StorageError when its store cannot be read.
     """
     holdings = holdings or read_holdings(lake)
     # Without replacements: a mistyped view is an unknown table, not a Python variable of whoever asks.
     con = duckdb.connect(config={"python_enable_replacements": "false"})
     try:
         open_store(con, lake)
-        create_views(con, lake.uri, holdings.view_files(), comments=comments)
+        create_views(con, lake.uri, holdings.view_files(), cells=cells, comments=comments)
     except duckdb.Error as error:
         con.close()
         raise StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}") from error

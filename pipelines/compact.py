@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from collectors.compaction import Outcome, compact, prune
 from collectors.lake import Lake
+from pipelines.progress import Counter
 from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
@@ -78,7 +79,7 @@ def hours(text: str) -> float:
 def run(lake: Lake, args: argparse.Namespace) -> int:
     started = time.monotonic()
     lake.open_for_writing()
-    outcome = compact(lake, Progress())
+    outcome = compact(lake, Counter("files written"))
     print_outcome(outcome, time.monotonic() - started)
     if args.prune:
         pruned = prune(lake, dt.timedelta(hours=args.keep_hours))
@@ -90,18 +91,6 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
             print(f"more can go {args.keep_hours:g} hours after {pruned.later}")
         return 0
     return 1 if outcome.damaged else 0
-
-
-class Progress:
-    """A line on standard error for each twentieth of the parts."""
-
-    def __init__(self) -> None:
-        self.printed = 0
-
-    def __call__(self, written: int, parts: int) -> None:
-        if written * 20 // parts > self.printed or not written:
-            self.printed = written * 20 // parts
-            print(f"{dt.datetime.now():%H:%M:%S} {written} of {parts} files written", file=sys.stderr, flush=True)
 
 
 def print_outcome(outcome: Outcome, seconds: float) -> None:

@@ -5,6 +5,7 @@ Owns the counters of a run and how they are shown. Knows nothing of Ray or stora
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import sys
 import time
@@ -83,3 +84,15 @@ def _duration(seconds: float) -> str:
         if seconds >= limit:
             return f"{seconds / limit:.1f}{unit}"
     return f"{seconds:.0f}s"
+
+
+class Counter:
+    """Says how many of how many are done: a line on standard error every few seconds, and none for what takes less."""
+
+    def __init__(self, what: str, seconds: float = 5.0) -> None:
+        self.what, self.seconds, self.last = what, seconds, time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        if time.monotonic() - self.last >= self.seconds:
+            self.last = time.monotonic()
+            print(f"{dt.datetime.now():%H:%M:%S} {done:,} of {of:,} {self.what}", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ committed AS (
     LEFT JOIN open_facts USING (file)
     WHERE NOT is_folded
     UNION ALL
-    SELECT cell_id, generation, first_item, last_item, facts::JSON, '{lake}/' || file, true
+    SELECT cell_id, generation, first_item, last_item, facts::JSON, {lake} || '/' || file, true
     FROM read_parquet({folded}, hive_partitioning = false)
 )
 SELECT

@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib import resources
 
 import duckdb
+import pyarrow as pa
 
 from schemas.failures import StorageError
 from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, SCHEMA_FILES
@@ -57,12 +58,18 @@ class ViewFiles:
 
 
 def create_views(
-    con: duckdb.DuckDBPyConnection, lake_uri: str, files: ViewFiles | None = None, *, comments: bool = True
+    con: duckdb.DuckDBPyConnection,
+    lake_uri: str,
+    files: ViewFiles | None = None,
+    *,
+    cells: pa.Table | None = None,
+    comments: bool = True,
 ) -> None:
     """Create all views over the lake at `lake_uri`, a folder or a URI that `con` can read, in the open database.
 
-    A folder's absolute path goes into the views, so that a database file works from any working directory. Raises
-    StorageError at a path that DuckDB cannot glob, duckdb.Error where no lake is.
+    A folder's absolute path goes into the views, so that a database file works from any working directory. `cells`:
+    rows of the view of that name, for a caller who knows them: asking 100,000 takes half a second. Raises StorageError
+    at a path that DuckDB cannot glob, duckdb.Error where no lake is.
     """
     files = files or ViewFiles()
     names = _Names(lake_place(lake_uri), files)
@@ -73,12 +80,20 @@ def create_views(
         view = _view_of(text)
         if view in KEPT and files.listed is not None:
             text = text.replace("CREATE VIEW", "CREATE TABLE")  # what is listed does not change
+        if view == "_cell_facts" and cells is not None:
+            con.register("known_cells", cells)
+            text = "CREATE TABLE _cell_facts AS FROM known_cells"
         con.execute(names.put_into(text))
         if view == "_outdated" and files.listed is not None:
             names = _choose(con, names)
     if comments:
-        for target, comment in list(_comments(con)):
-            con.execute(f"COMMENT ON {target} IS {_quoted(comment)}")
+        write_comments(con)
+
+
+def write_comments(con: duckdb.DuckDBPyConnection) -> None:
+    """Puts into the database what its views and their columns mean."""
+    for target, comment in list(_comments(con)):
+        con.execute(f"COMMENT ON {target} IS {_quoted(comment)}")
 
 
 def _choose(con: duckdb.DuckDBPyConnection, names: _Names) -> _Names:
@@ -88,12 +103,24 @@ def _choose(con: duckdb.DuckDBPyConnection, names: _Names) -> _Names:
     return replace(names, open_shards=[file for (file,) in open_shards], outdated=[part for (part,) in outdated])
 
 
+def relocatable_views(files: ViewFiles) -> list[str]:
+    """Statements that create the views over `files` beside the database that they are put into, wherever that is.
+
+    They read from the working directory, or from what the variable `snapshot` names:
+    SET VARIABLE snapshot = 's3://bucket/version'.
+    """
+    names = _Names("", files, place_sql="coalesce(getvariable('snapshot'), '.')", open_shards=[], outdated=[])
+    return [names.put_into(text) for text in view_files().values()]
+
+
 @dataclass(frozen=True)
 class _Names:
     """The objects as SQL, for the placeholders of the view files."""
 
     place: str
     files: ViewFiles
+    #: An expression in the place of `place`, which is known only when a query is asked.
+    place_sql: str | None = None
     #: Paths of the shard files that no compaction holds; None: whichever there are.
     open_shards: list[str] | None = None
     #: Parts of the compaction that hold outdated rows; None: any part may.
@@ -107,7 +134,7 @@ class _Names:
         parts = self.files.compacted.get("compact/records", [])
         touched = parts if self.outdated is None else [part for part in parts if part in self.outdated]
         values = {
-            "lake": self.place.replace("'", "''"),
+            "lake": self.place_sql or _quoted(self.place),
             "shard_names": self._shard_names(),
             "records": self._list("compact/records", [part for part in parts if part not in touched]),
             "outdated_records": self._list("compact/records", touched),
@@ -125,11 +152,13 @@ class _Names:
     def _shard_names(self) -> str:
         if self.files.listed is None:
             return f"glob({_quoted(_escaped(self.place) + '/' + GLOBS['shards'])})"
-        return "_listed"
+        return "(SELECT '' AS file WHERE false)" if self.place_sql else "_listed"
 
     def _list(self, table: str, names: Sequence[str]) -> str:
-        paths = [f"{self.place}/{name}" for name in (SCHEMA_FILES[table], *names)]
-        return f"[{', '.join(_quoted(_escaped(path)) for path in paths)}]"
+        files = (SCHEMA_FILES[table], *names)
+        if self.place_sql:
+            return f"[{', '.join(f'{self.place_sql} || ' + _quoted('/' + _escaped(name)) for name in files)}]"
+        return f"[{', '.join(_quoted(_escaped(f'{self.place}/{name}')) for name in files)}]"
 
     def _globbed(self, table: str, pattern: str) -> str:
         place = _escaped(self.place)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.dense import Matrix, load_matrix
+from collectors.arrays import Matrix
+from collectors.dense import load_matrix
 from schemas.failures import ConfigError
 from tests.lake_builder import BuiltCell, LakeBuilder
 

@@ -1,0 +1,102 @@
+"""The matrix as arrays, items × models, with its axes.
+
+Owns the form, in memory and as a .npz file. Knows nothing of where the numbers come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+#: What tells columns apart: one column per model as a router could call it.
+COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides")
+#: What tells blocks of rows apart: one block per task under one prompting.
+BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Axis 0: items, blocks of one task after another. Axis 1: models. All four arrays have the same shape.
+
+    Without tokens, the arrays of tokens have shape (0, 0).
+    """
+
+    #: float32, the primary metric's value; NaN where `valid` is false.
+    scores: npt.NDArray[np.float32]
+    #: Whether the model was asked and its answer judged. False: not collected, unanswered or failed; never "wrong".
+    valid: npt.NDArray[np.bool_]
+    #: int32 tokens; -1 where unknown. An item that was asked and has no verdict has tokens though it is not valid.
+    prompt_tokens: npt.NDArray[np.int32]
+    completion_tokens: npt.NDArray[np.int32]
+    #: One row per item: BLOCK_KEY and `item`, its position in the task's item table.
+    items: pa.Table
+    #: One row per model: COLUMN_KEY.
+    models: pa.Table
+
+    def select(self, tasks: list[str] | None, models: list[str] | None) -> Matrix:
+        """Some of its tasks and models by name; None: all. Blocks and models of which nothing is known go too."""
+        if tasks is None and models is None:
+            return self
+        rows = _named(self.items["task"], tasks)
+        columns = np.flatnonzero(_named(self.models["model"], models))
+        known = self.valid[rows][:, columns].any(axis=0)
+        if self.prompt_tokens.size:
+            known |= (self.prompt_tokens[rows][:, columns] >= 0).any(axis=0)
+        columns = columns[known]
+
+        def part(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return array[rows][:, columns] if array.size else array
+
+        return Matrix(
+            scores=part(self.scores),
+            valid=part(self.valid),
+            prompt_tokens=part(self.prompt_tokens),
+            completion_tokens=part(self.completion_tokens),
+            items=self.items.filter(pa.array(rows)),
+            models=self.models.take(pa.array(columns)),
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes a .npz file that `load` reads; the axes stand in it as Arrow IPC. An existing file is replaced."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays: dict[str, Any] = {k: _to_bytes(v) if isinstance(v, pa.Table) else v for k, v in values.items()}
+        with open(path, "wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Matrix:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {name: file[name] for name in file.files}
+        for axis in ("items", "models"):
+            arrays[axis] = pa.ipc.open_file(pa.py_buffer(arrays[axis].tobytes())).read_all()
+        return cls(**arrays)
+
+
+def empty_matrix(items: pa.Table, models: pa.Table, *, tokens: bool = True) -> Matrix:
+    """Arrays in which nothing is known yet."""
+    shape = (len(items), len(models))
+    return Matrix(
+        scores=np.full(shape, np.nan, np.float32),
+        valid=np.zeros(shape, np.bool_),
+        prompt_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
+        completion_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
+        items=items,
+        models=models,
+    )
+
+
+def _to_bytes(table: pa.Table) -> npt.NDArray[np.uint8]:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+def _named(column: pa.ChunkedArray, names: list[str] | None) -> npt.NDArray[np.bool_]:
+    chosen = None if names is None else set(names)
+    return np.array([chosen is None or name in chosen for name in column.to_pylist()], np.bool_)

@@ -1,0 +1,225 @@
+"""What a snapshot says of itself: a dataset card for people, with front matter for the hub, and Croissant for machines.
+
+Owns both texts. The card's front matter follows the Hugging Face hub's metadata for data sets, so that
+`datasets.load_dataset` finds each table; croissant.json follows the MLCommons Croissant format 1.0.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from schemas.records import FOLDED_RECORD, ITEM, MODEL, RUN_CELL
+
+
+@dataclass(frozen=True)
+class Description:
+    """What only a person knows of a data set."""
+
+    title: str = "Router benchmark matrix"
+    text: str = ""
+    #: Of the records, as an SPDX identifier in lower case or the hub's name for it; None: not stated.
+    licence: str | None = None
+    #: Where prompts and answers come from: name -> licence.
+    sources: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a snapshot's files say."""
+
+    version: str
+    counts: Mapping[str, int]
+    provenance: Mapping[str, Any]
+    #: Name -> sha256 and bytes.
+    files: Mapping[str, Mapping[str, Any]]
+
+
+#: Table -> its files, its schema and what a row is. The first is what load_dataset gives unasked.
+TABLES: dict[str, tuple[str, pa.Schema, str]] = {
+    "records": ("compact/*/task=*/records-*.parquet", FOLDED_RECORD, "one row per item, filter and repeat of a cell"),
+    "items": ("items/task=*/*.parquet", ITEM, "one row per document of a task"),
+    "models": ("models/all.parquet", MODEL, "one row per model at one revision"),
+    "cells": ("runs/all.parquet", RUN_CELL, "one row per model, task and setup that a run planned"),
+}
+
+#: Upper bounds of the hub's size categories.
+_SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
+_SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "1B<n<10B")]
+
+
+_TEXT = "What language models answered, item by item, with token counts: for training and judging LLM routers."
+
+
+def readme(description: Description, facts: Facts) -> bytes:
+    """The dataset card."""
+    front: dict[str, Any] = {
+        "pretty_name": description.title,
+        "tags": ["llm-routing", "evaluation", "routerlake"],
+        "size_categories": [next(name for bound, name in _SIZES if facts.counts["records"] < bound)],
+        "configs": [
+            {"config_name": name, "data_files": files, **({"default": True} if name == "records" else {})}
+            for name, (files, *_) in _present(facts).items()
+        ],
+    }
+    if description.licence:
+        front["license"] = description.licence
+    counts = "\n".join(f"| {name} | {count:,} |" for name, count in facts.counts.items())
+    tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in _present(facts).items())
+    sources = "\n".join(f"- {name}: {licence}" for name, licence in (description.sources or {}).items())
+    text = f"""\
+# {description.title}
+
+{description.text or _TEXT}
+
+Version `{facts.version}`, from runs up to {facts.provenance["created"]}. A version never changes; `manifest.json` names
+every file with its SHA-256, and the runs, library versions, model revisions and task digests behind the numbers.
+
+| what | how many |
+|---|---|
+{counts}
+
+A missing answer is missing: it is neither wrong nor zero. `score` is null where `failure` says why there is no verdict;
+tokens are counted by the engine that answered.
+
+## Use it
+
+| table | files | a row is |
+|---|---|---|
+{tables}
+
+```python
+from datasets import load_dataset
+
+records = load_dataset("path/or/repo")                # the table records; name="items" and so on for the others
+```
+
+In DuckDB, from this folder, or from anywhere after `SET VARIABLE snapshot = 's3://bucket/version';`:
+
+```
+duckdb -readonly snapshot.duckdb "FROM leaderboard"
+```
+
+The views in it (also as `views.sql`) are matrix, records, responses, items, models, cells, coverage, leaderboard,
+oracle and more, each with comments. The folder is a routerlake lake as well: `matrix.py --lake` and `load_matrix` take
+its place, and `load_matrix` reads the whole matrix from `packed/` at once.
+
+## Licences
+
+The records: {description.licence or "not stated"}. Prompts and answers come from their sources, under their licences:
+
+{sources or "- not stated by the publisher"}
+"""
+    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{text}".encode()
+
+
+def croissant(description: Description, facts: Facts) -> bytes:
+    """The Croissant description: the tables of TABLES with their columns."""
+    tables = _present(facts)
+    value = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": "".join(c if c.isascii() and c.isalnum() else "-" for c in description.title.lower()),
+        "description": description.text or _TEXT,
+        "version": facts.version,
+        "datePublished": facts.provenance["created"],
+        "url": ".",
+        "license": description.licence or "not stated",
+        "distribution": [
+            {
+                "@type": "cr:FileSet",
+                "@id": f"{table}-files",
+                "name": f"{table}-files",
+                "includes": files,
+                "encodingFormat": "application/x-parquet",
+            }
+            for table, (files, *_) in tables.items()
+        ],
+        "recordSet": [_record_set(table, schema, doc) for table, (_, schema, doc) in tables.items()],
+    }
+    return json.dumps(value, indent=1).encode()
+
+
+def _record_set(table: str, schema: pa.Schema, doc: str) -> dict[str, Any]:
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{table}/{column.name}",
+            "name": column.name,
+            "description": (column.metadata or {}).get(b"doc", b"").decode(),
+            "dataType": _data_type(column.type),
+            "source": {"fileSet": {"@id": f"{table}-files"}, "extract": {"column": column.name}},
+            **({"repeated": True} if pa.types.is_list(column.type) else {}),
+        }
+        for column in schema
+    ]
+    return {"@type": "cr:RecordSet", "@id": table, "name": table, "description": doc, "field": fields}
+
+
+def _data_type(dtype: pa.DataType) -> str:
+    if pa.types.is_list(dtype):
+        dtype = dtype.value_type
+    for is_of, name in (
+        (pa.types.is_boolean, "sc:Boolean"),
+        (pa.types.is_integer, "sc:Integer"),
+        (pa.types.is_floating, "sc:Float"),
+        (pa.types.is_timestamp, "sc:DateTime"),
+    ):
+        if is_of(dtype):
+            return name
+    return "sc:Text"
+
+
+def _present(facts: Facts) -> dict[str, tuple[str, pa.Schema, str]]:
+    """The tables that have files."""
+    return {
+        table: row
+        for table, row in TABLES.items()
+        if any(fnmatch.fnmatchcase(name, row[0]) and "/schema" not in name for name in facts.files)
+    }
+
+
+#: The format's own, of its version 1.0.
+_CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}

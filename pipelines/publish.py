@@ -1,0 +1,154 @@
+#!/usr/bin/env -S python3 -P
+"""Publishes a lake as an immutable version, proves a copy of one, and compares two. See --help and the README."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from collectors.card import Description
+from collectors.lake import Lake
+from collectors.publishing import differences, publish, verify
+from collectors.snapshot import build_snapshot
+from pipelines.progress import Counter
+from schemas.failures import ConfigError, RouterlakeError
+
+HELP = """\
+Publish a lake as an immutable version that anyone can cite, check and query where it lies.
+
+  publish.py --lake L --to URI     write a version below a folder, s3://bucket/prefix or hf://datasets/owner/name
+  publish.py verify URI            prove that a copy of a version is whole
+  publish.py diff URI URI          say what came, went and changed between two versions, by task and model
+
+A version holds all records, items, models and runs as Parquet, the whole matrix packed, a DuckDB file and its SQL, a
+dataset card, croissant.json, and manifest.json with the SHA-256 of each file and the provenance of the numbers. The
+same lake gives the same bytes, and the version's name unless you give one. Once its manifest is there, a version never
+changes."""
+
+EPILOG = """\
+examples:
+  python pipelines/publish.py --lake /data/lake --to /data/published --licence cc-by-4.0 --source gsm8k=mit
+  python pipelines/publish.py --lake s3://bucket/lake --to hf://datasets/me/router-matrix --version 1.0.0
+  python pipelines/publish.py verify /data/published/1.0.0
+  python pipelines/publish.py diff s3://bucket/published/1.0.0 s3://bucket/published/1.1.0
+
+exit codes: 0 published, whole, or no difference; 1 the place cannot be written, files differ from the manifest, or the
+versions differ; 2 the input is wrong, or the version is there with other content: nothing was written"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    command = arguments.pop(0) if arguments[:1] in (["verify"], ["diff"]) else "publish"
+    try:
+        return {"verify": verify_copy, "diff": show_differences, "publish": publish_lake}[command](arguments)
+    except ConfigError as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 2
+    except RouterlakeError as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 1
+
+
+# ---- publish
+
+
+def publish_lake(argv: list[str]) -> int:
+    args = parse(argv)
+    lake = Lake(args.lake).open_for_reading()
+    started = time.monotonic()
+    description = Description(args.title, args.text, args.licence, dict(args.source))
+    with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
+        snapshot = build_snapshot(lake, Path(folder), description, args.version, Counter("files of records written"))
+        uri = publish(snapshot, args.to, Counter("files published"))
+        size = sum(fact["bytes"] for fact in snapshot.files.values())
+        print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, in {time.monotonic() - started:.0f} s")
+        print(", ".join(f"{count:,} {name}" for name, count in snapshot.manifest["counts"].items()))
+    print(f"next: python pipelines/publish.py verify {uri}")
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="publish.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to publish (default: %(default)s)")
+    parser.add_argument("--to", metavar="URI", required=True, help="the place below which the version is written")
+    parser.add_argument(
+        "--version", type=version, help="its name (default: the newest run's day and a digest of the content)"
+    )
+    parser.add_argument("--title", default=Description.title, help="title of the data set (default: %(default)s)")
+    parser.add_argument("--text", default="", help="what the card says first")
+    parser.add_argument(
+        "--licence", help="licence of the records, such as cc-by-4.0 (default: stated to be not stated)"
+    )
+    parser.add_argument(
+        "--source",
+        metavar="NAME=LICENCE",
+        type=source,
+        action="append",
+        default=[],
+        help="a source of prompts or answers and its licence, for the card; once for each",
+    )
+    return parser.parse_args(argv)
+
+
+def version(text: str) -> str:
+    """The argument of --version: a folder's name and a git tag at once."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text) or ".." in text or text.endswith((".", ".lock")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name for a version: letters, digits, '.', '_' and '-'")
+    return text
+
+
+def source(text: str) -> tuple[str, str]:
+    """An argument of --source."""
+    name, equals, licence = text.partition("=")
+    if not (name and equals and licence):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=LICENCE")
+    return name, licence
+
+
+# ---- verify and diff
+
+
+def verify_copy(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="publish.py verify", description="Prove that a copy of a version is whole.")
+    parser.add_argument("uri", metavar="URI", help="a version: a folder, s3://… or hf://datasets/owner/name@version")
+    args = parser.parse_args(argv)
+    proof = verify(args.uri, Counter("files read"))
+    for fault in proof.faults:
+        print(fault)
+    if proof.faults:
+        print(f"{args.uri}: {len(proof.faults)} faults in {proof.files} files", file=sys.stderr)
+        return 1
+    print(f"{args.uri}: whole: {proof.files} files, {proof.bytes:,} bytes, each as its manifest says")
+    return 0
+
+
+def show_differences(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="publish.py diff", description="Say what came, went and changed between two versions, by task and model."
+    )
+    parser.add_argument("first", metavar="URI", help="the earlier version")
+    parser.add_argument("second", metavar="URI", help="the later version")
+    args = parser.parse_args(argv)
+    found = differences(args.first, args.second)
+    if not found:
+        print("no difference in the records")
+        return 0
+    print(f"{'came':>12} {'went':>12} {'changed':>12}  task, model")
+    for row in found:
+        print(f"{row.came:>12,} {row.went:>12,} {row.changed:>12,}  {row.task}, {row.model}")
+    return 1
+
+
+if __name__ == "__main__":
+    from pipelines.script import run_script
+
+    run_script(main)
