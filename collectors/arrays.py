@@ -38,29 +38,6 @@ class Matrix:
     #: One row per model: COLUMN_KEY.
     models: pa.Table
 
-    def select(self, tasks: list[str] | None, models: list[str] | None) -> Matrix:
-        """Some of its tasks and models by name; None: all. Blocks and models of which nothing is known go too."""
-        if tasks is None and models is None:
-            return self
-        rows = _named(self.items["task"], tasks)
-        columns = np.flatnonzero(_named(self.models["model"], models))
-        known = self.valid[rows][:, columns].any(axis=0)
-        if self.prompt_tokens.size:
-            known |= (self.prompt_tokens[rows][:, columns] >= 0).any(axis=0)
-        columns = columns[known]
-
-        def part(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            return array[rows][:, columns] if array.size else array
-
-        return Matrix(
-            scores=part(self.scores),
-            valid=part(self.valid),
-            prompt_tokens=part(self.prompt_tokens),
-            completion_tokens=part(self.completion_tokens),
-            items=self.items.filter(pa.array(rows)),
-            models=self.models.take(pa.array(columns)),
-        )
-
     def save(self, path: Path) -> None:
         """Writes a .npz file that `load` reads; the axes stand in it as Arrow IPC. An existing file is replaced."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -95,8 +72,3 @@ def _to_bytes(table: pa.Table) -> npt.NDArray[np.uint8]:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return np.frombuffer(sink.getvalue(), np.uint8)
-
-
-def _named(column: pa.ChunkedArray, names: list[str] | None) -> npt.NDArray[np.bool_]:
-    chosen = None if names is None else set(names)
-    return np.array([chosen is None or name in chosen for name in column.to_pylist()], np.bool_)

@@ -40,8 +40,8 @@ def load_matrix(
     """
     lake = (lake if isinstance(lake, Lake) else Lake(lake)).open_for_reading()
     if all(lake.has(name) for name in FILES.values()):
-        matrix = read_packed({table: lake.open_object(name) for table, name in FILES.items()}, tokens=tokens)
-        matrix = matrix.select(tasks, models)
+        files = {table: lake.open_object(name) for table, name in FILES.items()}
+        matrix = read_packed(files, tasks, models, tokens=tokens)
         if not len(matrix.models):
             raise _nothing(lake)
         return matrix

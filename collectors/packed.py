@@ -3,8 +3,8 @@
 Owns the packed form: four Parquet tables that any reader opens. Knows nothing of lakes or of where the files go.
 
     models    one row per model of the matrix's axis (collectors.arrays.COLUMN_KEY)
-    blocks    one row per block (collectors.arrays.BLOCK_KEY) with its items and the models that were asked, by their
-              place on the axis; `prompts`: for each of these the number of a row of the table prompts
+    blocks    one row per block (collectors.arrays.BLOCK_KEY) with its items and the models that were to answer, by
+              their place on the axis; `prompts`: for each of these the number of a row of the table prompts
     prompts   one row per block and way to count its prompts (a tokenizer's): the tokens of each item, -1 unknown
     items     one row per item of a block: bits and lengths over the block's models, in their order
 
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.arrays import BLOCK_KEY, Matrix, empty_matrix
@@ -46,6 +47,8 @@ PROMPTS = pa.schema(
         pa.field("tokens", pa.list_(pa.int32()), nullable=False),
     ]
 )
+#: Items packed at a time, and in a row group.
+PACKED_ITEMS = 512
 #: Table -> its file.
 FILES = {name: f"packed/{name}.parquet" for name in ("models", "blocks", "prompts", "items")}
 
@@ -63,16 +66,14 @@ def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> 
         for matrix in matrices:
             places = [axis[tuple(row.values())] for row in matrix.models.to_pylist()]
             for key, rows in _blocks(matrix.items):
-                asked = (matrix.valid[rows] | (matrix.prompt_tokens[rows] >= 0)).any(axis=0)
-                columns = np.flatnonzero(asked)
                 number = len(blocks)
-                of_column, tokens = _prompts(matrix.prompt_tokens[rows, columns])
+                of_model, tokens = _prompts(matrix.prompt_tokens[rows])
                 prompts += [{"block": number, "prompts": i, "tokens": counts} for i, counts in enumerate(tokens)]
-                found = {"models": [places[c] for c in columns], "prompts": of_column}
-                blocks.append({"block": number, **key, "items": rows.stop - rows.start, **found})
-                for start in range(rows.start, rows.stop, 512):
-                    some = slice(start, min(start + 512, rows.stop))
-                    writer.write_table(_pack(matrix, number, some, rows.start, columns))
+                size = rows.stop - rows.start
+                blocks.append({"block": number, **key, "items": size, "models": places, "prompts": of_model})
+                for start in range(rows.start, rows.stop, PACKED_ITEMS):
+                    some = slice(start, min(start + PACKED_ITEMS, rows.stop))
+                    writer.write_table(_pack(matrix, number, some, rows.start))
     schema = pa.schema([("block", pa.int32()), *((n, matrix.items.schema.field(n).type) for n in BLOCK_KEY)])
     for name, dtype in (("items", pa.int32()), ("models", pa.list_(pa.int32())), ("prompts", pa.list_(pa.int32()))):
         schema = schema.append(pa.field(name, dtype))
@@ -81,25 +82,39 @@ def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> 
     _write(models, folder / FILES["models"])
 
 
-def read_packed(files: Mapping[str, Any], *, tokens: bool = True) -> Matrix:
-    """The matrix. `files`: for each of FILES what pyarrow reads. Without `tokens`, scores and validity only."""
-    models = pq.read_table(files["models"])
-    blocks = pq.read_table(files["blocks"]).to_pylist()
-    kinds = pq.read_schema(files["blocks"])
+def read_packed(
+    files: Mapping[str, Any],
+    tasks: list[str] | None = None,
+    models: list[str] | None = None,
+    *,
+    tokens: bool = True,
+) -> Matrix:
+    """The matrix, or some of its tasks and models by name. `files`: for each of FILES what pyarrow reads."""
+    every = pq.read_table(files["models"])
+    table = pq.read_table(files["blocks"])
+    blocks = [block for block in table.to_pylist() if tasks is None or block["task"] in tasks]
+    chosen = np.zeros(len(every), np.bool_)
+    for block in blocks:
+        chosen[block["models"]] = True
+    if models is not None:
+        chosen &= np.isin(every["model"].to_pylist(), models)
+    #: Place on the whole axis -> column; -1: not wanted.
+    columns = np.where(chosen, np.cumsum(chosen) - 1, -1)
+    blocks = [block for block in blocks if (columns[block["models"]] >= 0).any()]
+    numbers = pc.field("block").isin([block["block"] for block in blocks])
     wanted = ["block", "item", "right", "valid", "score", *(["prompted", "completion"] if tokens else [])]
-    rows = pq.read_table(files["items"], columns=wanted)
-    key = {name: [b[name] for b in blocks for _ in range(b["items"])] for name in BLOCK_KEY}
-    axis = pa.table({n: pa.array(v, kinds.field(n).type) for n, v in key.items()} | {"item": rows["item"]})
-    matrix = empty_matrix(axis, models, tokens=tokens)
-    counts: dict[int, npt.NDArray[np.int32]] = {}
-    if tokens:
-        table = pq.read_table(files["prompts"])
-        for block in blocks:
-            mine = table.filter(pa.compute.equal(table["block"], block["block"]))["tokens"]
-            counts[block["block"]] = np.array(mine.to_pylist(), np.int32).reshape(-1, block["items"])
+    rows = pq.read_table(files["items"], columns=wanted, filters=None if tasks is None and models is None else numbers)
+    prompts = pq.read_table(files["prompts"], filters=numbers) if tokens else None
+    key = {name: [block[name] for block in blocks for _ in range(block["items"])] for name in BLOCK_KEY}
+    axis = pa.table({n: pa.array(v, table.schema.field(n).type) for n, v in key.items()} | {"item": rows["item"]})
+    matrix = empty_matrix(axis, every.filter(pa.array(chosen)), tokens=tokens)
     start = 0
     for block in blocks:
-        _unpack(matrix, start, rows.slice(start, block["items"]), block, counts.get(block["block"]))
+        counts = None
+        if prompts is not None:
+            mine = prompts.filter(pc.equal(prompts["block"], block["block"]))["tokens"].combine_chunks()
+            counts = mine.flatten().to_numpy().reshape(-1, block["items"])
+        _unpack(matrix, start, rows.slice(start, block["items"]), block, columns, counts)
         start += block["items"]
     return matrix
 
@@ -140,12 +155,12 @@ def _prompts(counts: npt.NDArray[np.int32]) -> tuple[list[int], list[list[int]]]
     return numbers, [way.tolist() for way in ways]
 
 
-def _pack(matrix: Matrix, block: int, rows: slice, first: int, columns: npt.NDArray[np.int64]) -> pa.Table:
-    scores, valid = matrix.scores[rows, columns], matrix.valid[rows, columns]
+def _pack(matrix: Matrix, block: int, rows: slice, first: int) -> pa.Table:
+    scores, valid = matrix.scores[rows], matrix.valid[rows]
     right = valid & (scores == 1)
     plain: npt.NDArray[np.bool_] = np.all(~valid | (scores == 0) | (scores == 1), axis=1)
-    prompted = matrix.prompt_tokens[rows, columns] >= 0
-    lengths = matrix.completion_tokens[rows, columns] + 1
+    prompted = matrix.prompt_tokens[rows] >= 0
+    lengths = matrix.completion_tokens[rows] + 1
     width = np.maximum((np.ceil(np.log2(lengths.max(axis=1, initial=0) + 1) / 8)).astype(int), 1)
     data = {
         "block": np.full(len(right), block, np.int32),
@@ -178,11 +193,22 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def _unpack(
-    matrix: Matrix, start: int, rows: pa.Table, block: dict[str, Any], counts: npt.NDArray[np.int32] | None
+    matrix: Matrix,
+    start: int,
+    rows: pa.Table,
+    block: dict[str, Any],
+    columns: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int32] | None,
 ) -> None:
-    places, size = np.array(block["models"], int), len(block["models"])
-    every = slice(None) if size == matrix.scores.shape[1] else places
-    lines = slice(start, start + len(rows))
+    size, into = len(block["models"]), columns[block["models"]]
+    known = into >= 0
+
+    def lay(array: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        if size == array.shape[1] and known.all() and (np.diff(into) == 1).all():
+            array[start : start + len(rows)] = values
+        else:
+            array[start : start + len(rows), into[known]] = values[:, known]
+
     right = _flags(rows["right"], size, False)
     valid = _flags(rows["valid"], size, True)
     scores = right.astype(np.float32)
@@ -191,18 +217,18 @@ def _unpack(
     for line, values in enumerate(rows["score"].to_pylist() if rows["score"].null_count < len(rows) else []):
         if values is not None:
             scores[line] = np.frombuffer(values, "<f4")
-    matrix.scores[lines, every] = scores
-    matrix.valid[lines, every] = valid
+    lay(matrix.scores, scores)
+    lay(matrix.valid, valid)
     if counts is None:
         return
-    prompts = counts.T[:, block["prompts"]]
+    prompts = np.take(counts.T, block["prompts"], axis=1)
     prompted = _flags(rows["prompted"], size, True)
-    matrix.prompt_tokens[lines, every] = prompts if prompted.all() else np.where(prompted, prompts, -1)
+    lay(matrix.prompt_tokens, prompts if prompted.all() else np.where(prompted, prompts, -1))
     lengths = np.zeros((len(rows), size), np.int32)
     for line, values in enumerate(rows["completion"].to_pylist()):
         for byte in range(len(values) // size if values else 0):
             lengths[line] |= np.frombuffer(values, np.uint8, size, byte * size).astype(np.int32) << (8 * byte)
-    matrix.completion_tokens[lines, every] = lengths - 1
+    lay(matrix.completion_tokens, lengths - 1)
 
 
 def _flags(column: pa.ChunkedArray, size: int, default: bool) -> npt.NDArray[np.bool_]:

@@ -112,7 +112,7 @@ def _hub_errors(repo: str) -> Iterator[None]:
         yield
     except HFValidationError as error:
         raise ConfigError(f"--to: {one_line(error)}") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, OSError, RuntimeError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         advice = "; see HF_TOKEN, and whether it may write there" if status in (401, 403) else ""
         if isinstance(error, RepositoryNotFoundError):
