@@ -39,7 +39,7 @@ from collectors.holdings import (
     read_manifest,
 )
 from collectors.lake import Lake
-from collectors.parts import WrittenPart, limit_memory, write_part
+from collectors.parts import NEEDED_VIEWS, WrittenPart, limit_memory, write_part
 from collectors.reading import connect
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
@@ -135,7 +135,8 @@ class _Compaction:
         self.number = self.before.number + 1 if self.before else 1
 
     def run(self, told: Callable[[int, int], None]) -> Outcome:
-        with contextlib.closing(connect(self.lake, self.holdings, comments=False)) as con:
+        with contextlib.closing(connect(self.lake, self.holdings, only=["cells"])) as con:
+            limit_memory(con, self.folder)
             unknown = self._weigh_shards(con)
             chunks = list(self._chunks(con))
             facts = self._facts(con) if chunks else {}
@@ -160,9 +161,10 @@ class _Compaction:
         """Makes the table `fresh`: shards to be folded, with their cells. Returns how many are of no known cell."""
         place = lake_place(self.lake.uri)
         con.execute("CREATE TABLE weight (file VARCHAR, rows BIGINT, bytes BIGINT)")
-        if files := [f"{place}/{name}" for name in self.holdings.listed["shards"]]:
+        files = [file for (file,) in con.execute("SELECT file FROM _shard_files WHERE NOT is_folded").fetchall()]
+        for some in _batches(files):
             con.execute(
-                "INSERT INTO weight SELECT file_name, num_rows, file_size_bytes FROM parquet_file_metadata(?)", [files]
+                "INSERT INTO weight SELECT file_name, num_rows, file_size_bytes FROM parquet_file_metadata(?)", [some]
             )
         con.execute(
             f"""
@@ -219,15 +221,11 @@ class _Compaction:
     def _facts(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """What the runs wrote into the metadata of the shards to be folded, as JSON by shard."""
         files = [file for (file,) in con.execute("SELECT file FROM fresh").fetchall()]
-        found = con.execute(
-            """
-            SELECT name, decode(value)
-            FROM fresh JOIN parquet_kv_metadata(?) ON file = file_name
-            WHERE decode(key) = 'shard'
-            """,
-            [files],
+        query = (
+            "SELECT name, decode(value) FROM fresh JOIN parquet_kv_metadata(?) ON file = file_name "
+            "WHERE decode(key) = 'shard'"
         )
-        return dict(found.fetchall())
+        return {name: facts for some in _batches(files) for name, facts in con.execute(query, [some]).fetchall()}
 
     # ---- one part
 
@@ -246,7 +244,7 @@ class _Compaction:
         inputs = Holdings(listed, manifest, self.holdings.damaged)
         cells = [source.cell_id for source in chunk.sources]
         known = self.cells.filter(pc.field("cell_id").isin(cells))
-        with contextlib.closing(connect(self.lake, inputs, cells=known, comments=False)) as con:
+        with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
             limit_memory(con, self.folder)
             written = write_part(con, cells, self.folder, lambda kind: f"{stem}/{kind}-{chunk.digest}.parquet")
             self._check_rows(con, chunk, written)
@@ -300,6 +298,12 @@ class _Compaction:
             row |= homes.get(str(row["cell_id"]), {})
         rows.sort(key=lambda row: str(row["file"]))
         return pa.Table.from_pylist(rows, schema=FOLDED_SHARD)
+
+
+def _batches(files: list[str]) -> Iterator[list[str]]:
+    """DuckDB holds the footers of all files that one statement reads: 100,000 of them are a gigabyte."""
+    for start in range(0, len(files), 5000):
+        yield files[start : start + 5000]
 
 
 def _is_small(part: Part) -> bool:

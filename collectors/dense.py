@@ -25,6 +25,7 @@ from collectors.reading import ask
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.views import lake_place
 
+_VIEWS = ("cells", "_stored", "_open_rows")
 #: Records laid into the arrays at a time: bounds what is in memory beside them.
 BATCH_ROWS = 1_000_000
 
@@ -46,7 +47,7 @@ def load_matrix(
             raise _nothing(lake)
         return matrix
     wanted = _Wanted(tasks, models, tokens)
-    return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), comments=False)
+    return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), only=_VIEWS)
 
 
 def _nothing(lake: Lake) -> ConfigError:

@@ -19,6 +19,18 @@ import numpy as np
 from collectors.holdings import Part
 from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, SCHEMA_VERSION
 
+#: Views that write_part asks.
+NEEDED_VIEWS = [
+    "cells",
+    "models",
+    "_stored",
+    "_open_rows",
+    "_folded_records",
+    "records",
+    "responses",
+    "_older",
+    "superseded",
+]
 #: What DuckDB may hold in memory while it sorts; beyond it sorts on disk.
 MEMORY = "1GB"
 
@@ -81,6 +93,7 @@ def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Lets `con` sort in MEMORY, and in `folder` what does not fit."""
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET temp_directory = ?", [str(folder / "spill")])
+    con.execute("SET enable_external_file_cache = false")  # or it keeps what was read of each file, once
 
 
 def write_part(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.resources
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,19 +29,23 @@ Answer = TypeVar("Answer")
 
 
 def connect(
-    lake: Lake, holdings: Holdings | None = None, *, cells: pa.Table | None = None, comments: bool = True
+    lake: Lake,
+    holdings: Holdings | None = None,
+    *,
+    cells: pa.Table | None = None,
+    only: Collection[str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A database in memory with the views over what `lake` holds now; shards that come later are not seen.
 
-    `comments` document views and columns, which takes 0.2 s; `cells` are rows of that view that are known already.
-    Raises StorageError when its store cannot be read.
+    With `only` some views, without their documentation; `cells` are rows of that view that are known already. Raises
+    StorageError when its store cannot be read.
     """
     holdings = holdings or read_holdings(lake)
     # Without replacements: a mistyped view is an unknown table, not a Python variable of whoever asks.
     con = duckdb.connect(config={"python_enable_replacements": "false"})
     try:
         open_store(con, lake)
-        create_views(con, lake.uri, holdings.view_files(), cells=cells, comments=comments)
+        create_views(con, lake.uri, holdings.view_files(), cells=cells, only=only, comments=only is None)
     except duckdb.Error as error:
         con.close()
         raise StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}") from error
@@ -49,9 +53,12 @@ def connect(
 
 
 def ask(
-    lake: Lake, question: Callable[[duckdb.DuckDBPyConnection, Holdings], Answer], *, comments: bool = True
+    lake: Lake,
+    question: Callable[[duckdb.DuckDBPyConnection, Holdings], Answer],
+    *,
+    only: Collection[str] | None = None,
 ) -> Answer:
-    """What `question` makes of the views over `lake`, and of what they read.
+    """What `question` makes of the views over `lake` (or `only` some of them), and of what they read.
 
     Where an object cannot be read, it is recorded as a failure, passed over from then on, and the question is asked
     again: so the question must have no effect before it returns. Raises what it raises for any other reason.
@@ -60,7 +67,7 @@ def ask(
     while True:
         holdings = read_holdings(lake, damaged)
         try:
-            with contextlib.closing(connect(lake, holdings, comments=comments)) as con:
+            with contextlib.closing(connect(lake, holdings, only=only)) as con:
                 return question(con, holdings)
         except (duckdb.Error, StorageError) as error:
             found = find_damaged(lake, str(error), holdings.objects())

@@ -32,7 +32,7 @@ from collectors.dense import load_matrix
 from collectors.holdings import Holdings, Manifest, Part, compaction_folder, read_holdings
 from collectors.lake import Lake, parquet_bytes
 from collectors.packed import FILES, write_packed
-from collectors.parts import limit_memory, write_part
+from collectors.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.reading import connect
 from schemas.failures import ConfigError
 from schemas.identity import ShardName, digest, safe_name
@@ -98,7 +98,7 @@ class _Writer:
         #: Cell -> the part that holds it, and its place there.
         self.home: dict[str, tuple[str, int]] = {}
         self.listed: dict[str, list[str]] = {"shards": []}
-        with contextlib.closing(connect(lake, holdings, comments=False)) as con:
+        with contextlib.closing(connect(lake, holdings, only=["shards", "runs", *NEEDED_VIEWS])) as con:
             self.provenance = _provenance(con)
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
@@ -147,7 +147,7 @@ class _Writer:
             name = f"{compaction_folder(1)}/task={safe_name(task)}/{{}}-{number:05d}.parquet".format
             known = self.known.filter(pc.field("cell_id").isin(cells))
             inputs = self._inputs(set(cells))
-            with contextlib.closing(connect(self.lake, inputs, cells=known, comments=False)) as con:
+            with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
                 limit_memory(con, self.folder)
                 written = write_part(con, cells, self.folder, name)
             for file, path in written.files.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
@@ -63,13 +63,15 @@ def create_views(
     files: ViewFiles | None = None,
     *,
     cells: pa.Table | None = None,
+    only: Collection[str] | None = None,
     comments: bool = True,
 ) -> None:
     """Create all views over the lake at `lake_uri`, a folder or a URI that `con` can read, in the open database.
 
     A folder's absolute path goes into the views, so that a database file works from any working directory. `cells`:
-    rows of the view of that name, for a caller who knows them: asking 100,000 takes half a second. Raises StorageError
-    at a path that DuckDB cannot glob, duckdb.Error where no lake is.
+    rows of the view of that name, for a caller who knows them: asking 100,000 takes half a second. `only`: names of the
+    views to create, beside KEPT; each one over 100,000 shard files takes a second. Raises StorageError at a path that
+    DuckDB cannot glob, duckdb.Error where no lake is.
     """
     files = files or ViewFiles()
     names = _Names(lake_place(lake_uri), files)
@@ -78,6 +80,8 @@ def create_views(
         con.execute("CREATE TABLE _listed AS SELECT unnest($paths::VARCHAR[]) AS file", {"paths": paths})
     for text in view_files().values():
         view = _view_of(text)
+        if only is not None and view not in {*KEPT, "_run_cells", *only}:
+            continue
         if view in KEPT and files.listed is not None:
             text = text.replace("CREATE VIEW", "CREATE TABLE")  # what is listed does not change
         if view == "_cell_facts" and cells is not None:
