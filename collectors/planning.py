@@ -118,6 +118,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
             )
         seen[task.name, task.facts.prompting] = spec.task
         plan.items[f"items/task={safe_name(task.name)}/{task.facts.items_digest}.parquet"] = task
+        asked = _Asked.of(spec, task)
         for model in models:
             if spec.chat_template and lacks_chat_template(model):
                 wrong = TaskError(
@@ -127,7 +128,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
                 )
                 plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
                 continue
-            plan.cells.append(_plan_cell(model, spec, task, shards, generation))
+            plan.cells.append(_plan_cell(model, asked, shards, generation))
     return plan
 
 
@@ -179,35 +180,50 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
             yield spec, task
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What all cells of one task under one prompting share, made once: 8,500 models ask for it."""
+
+    spec: TaskSpec
+    task: BoundTask
+    prompting: str
+    #: RUN_CELL's columns of the task.
+    columns: dict[str, Any]
+    items: int
+    requests_per_item: float
+
+    @classmethod
+    def of(cls, spec: TaskSpec, task: BoundTask) -> _Asked:
+        columns = dataclasses.asdict(task.facts)
+        columns.pop("fewshot_digest")
+        prompting, items = task.facts.prompting, min(spec.limit or task.facts.items, task.facts.items)
+        return cls(spec, task, prompting, {**columns, "prompting": prompting}, items, _requests_per_item(task))
+
+
 def _plan_cell(
-    model: ModelRef,
-    spec: TaskSpec,
-    task: BoundTask,
-    committed_shards: dict[str, list[ShardName]],
-    generation: int | None,
+    model: ModelRef, asked: _Asked, committed_shards: dict[str, list[ShardName]], generation: int | None
 ) -> PlannedCell:
-    facts = dataclasses.asdict(task.facts)
     identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
-    cell_id = cell_identity(identity, task.facts.prompting)
+    cell_id = cell_identity(identity, asked.prompting)
     shards = committed_shards.get(cell_id, [])
     newest = max((shard.generation for shard in shards), default=0)
     if generation is not None and generation < newest:
-        raise ConfigError(f"{model.name} on {task.name} has generation {newest} already: give that or a higher one")
+        raise ConfigError(
+            f"{model.name} on {asked.task.name} has generation {newest} already: give that or a higher one"
+        )
     relevant = [shard for shard in shards if generation is None or shard.generation == generation]
-    items = min(spec.limit or task.facts.items, task.facts.items)
     cell = Cell(
         cell_id=cell_id,
         model=model,
-        spec=task.spec,
-        group=spec.task,
-        prompting=task.facts.prompting,
+        spec=asked.task.spec,
+        group=asked.spec.task,
+        prompting=asked.prompting,
         generation=newest if generation is None else generation,
-        items=items,
+        items=asked.items,
     )
-    facts.pop("fewshot_digest")
-    columns = {"cell_id": cell_id, "model": model.name, "prompting": task.facts.prompting, **facts}
-    columns |= {"source": model.source, **{k: v for k, v in identity.items() if k != "name"}}
-    return PlannedCell(cell, columns, missing_ranges(relevant, items), _requests_per_item(task))
+    name = identity.pop("name")
+    columns = {**asked.columns, **identity, "cell_id": cell_id, "model": name, "source": model.source}
+    return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 
 
 def _requests_per_item(task: BoundTask) -> float:

@@ -7,6 +7,7 @@ engine and harness versions, time and `limit`; they are recorded beside it.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import json
 import re
@@ -32,7 +33,14 @@ def digest(value: Any, length: int = 16) -> str:
 
     Raises TypeError for a value that JSON cannot hold.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _hashed(_canonical(value), length)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _hashed(text: str, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
@@ -43,7 +51,14 @@ MODEL_IDENTITY = ("name", "revision", "dtype", "quantization", "max_length", "ov
 
 def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
     """The cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash."""
-    return digest({"model": {key: model[key] for key in MODEL_IDENTITY}, "prompting": prompting})
+    return _hashed(
+        f'{{"model":{_model_text(*(model[key] for key in MODEL_IDENTITY))},"prompting":{_canonical(prompting)}}}'
+    )
+
+
+@functools.lru_cache(maxsize=20_000)  # a plan asks for each model once per task
+def _model_text(*values: Any) -> str:
+    return _canonical(dict(zip(MODEL_IDENTITY, values, strict=True)))
 
 
 def new_run_id() -> str:
