@@ -6,8 +6,9 @@ SHELL := bash
 
 python := .venv/bin/python
 demo_lake := demo-lake
+SIZE ?= 20M
 
-.PHONY: help env s3 models demo test test-fast lint format bench bench-parity clean
+.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ bench: ## list the benchmarks: what each measures and how to start it
 
 bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
 	$(python) tests/benchmarks/bench_parity.py
+
+bench-lake: env ## the lake's sizes and speeds at 20M synthetic records; SIZE=2M or 200M for others (40 minutes)
+	$(python) -m tests.benchmarks.bench_lake --size $(SIZE)
 
 clean: ## remove .venv, caches and demo-lake; .cache/models stays (rm -r .cache removes it)
 	rm -rf .venv $(demo_lake) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -44,7 +44,7 @@ from collectors.reading import connect
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
 from schemas.records import FOLDED_SHARD
-from schemas.views import lake_place
+from schemas.views import KEPT, lake_place
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class _Compaction:
         self.number = self.before.number + 1 if self.before else 1
 
     def run(self, told: Callable[[int, int], None]) -> Outcome:
-        with contextlib.closing(connect(self.lake, self.holdings, only=["cells"])) as con:
+        with contextlib.closing(connect(self.lake, self.holdings, only=[*KEPT, "_run_cells", "cells"])) as con:
             limit_memory(con, self.folder)
             unknown = self._weigh_shards(con)
             chunks = list(self._chunks(con))

@@ -77,7 +77,9 @@ def find_damaged(lake: Lake, message: str, names: Iterable[str]) -> dict[str, st
 
 
 def record_damage(lake: Lake, name: str, reason: str) -> None:
-    """Adds the failures row; where the lake cannot be written, the log has to do."""
+    """Adds the failures row; where the lake cannot be written, or is a published version, the log has to do."""
+    if lake.is_published():
+        return
     shard = ShardName.parse(name)
     row = {
         **dict.fromkeys(FAILURE.names),

@@ -14,7 +14,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.arrays import BLOCK_KEY, COLUMN_KEY, Matrix, empty_matrix
@@ -23,9 +22,9 @@ from collectors.lake import Lake
 from collectors.packed import FILES, read_packed
 from collectors.reading import ask
 from schemas.failures import ConfigError, StorageError, one_line
-from schemas.views import lake_place
+from schemas.views import OWNERSHIP, lake_place
 
-_VIEWS = ("cells", "_stored", "_open_rows")
+_VIEWS = (*OWNERSHIP, "_run_cells", "_stored", "_open_rows")
 #: Records laid into the arrays at a time: bounds what is in memory beside them.
 BATCH_ROWS = 1_000_000
 
@@ -70,7 +69,7 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
     if not len(models):
         raise _nothing(lake)
     matrix = empty_matrix(items, models, tokens=wanted.tokens)
-    places = _places(con)
+    places = _places(con, holdings.parts)
     outdated = {part for (part,) in con.execute("SELECT DISTINCT part FROM _outdated").fetchall()}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = []
@@ -89,48 +88,63 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
 
 def _axes(con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
     """Items and models; makes the table `places`: the first row of each cell's block, its length, and its column."""
+    columns, blocks = ", ".join(COLUMN_KEY), ", ".join(BLOCK_KEY)
+    same = ", ".join(f"any_value({name}) AS {name}" for name in (*COLUMN_KEY, *BLOCK_KEY, "filter"))
+    # What is asked here of a cell is its identity, the same in every run; the view cells asks for the newest run.
     con.execute(
-        "CREATE TEMP TABLE chosen AS SELECT * FROM cells WHERE (? IS NULL OR list_contains(?, task)) "
-        "AND (? IS NULL OR list_contains(?, model))",
+        f"""
+        CREATE TEMP TABLE chosen AS
+        SELECT cell_id, {same}, max(planned_items) AS planned_items
+        FROM _run_cells
+        WHERE (? IS NULL OR list_contains(?, task)) AND (? IS NULL OR list_contains(?, model))
+        GROUP BY cell_id
+        """,
         [wanted.tasks, wanted.tasks, wanted.models, wanted.models],
     )
-    columns, blocks = ", ".join(COLUMN_KEY), ", ".join(BLOCK_KEY)
+    on_model = " AND ".join(f"chosen.{name} IS NOT DISTINCT FROM axis.{name}" for name in COLUMN_KEY)
     con.execute(
         f"""
         CREATE TEMP TABLE blocks AS
         SELECT *, (sum(length) OVER (ORDER BY {blocks}) - length)::BIGINT AS first_row
         FROM (SELECT {blocks}, max(planned_items)::BIGINT AS length FROM chosen GROUP BY ALL);
+        CREATE TEMP TABLE axis AS
+        SELECT *, row_number() OVER (ORDER BY {columns}) - 1 AS model_column
+        FROM (SELECT DISTINCT {columns} FROM chosen);
         CREATE TEMP TABLE places AS
-        SELECT cell_id, filter, first_row, length, dense_rank() OVER (ORDER BY {columns}) - 1 AS model_column
-        FROM chosen JOIN blocks USING ({blocks});
+        SELECT cell_id, filter, first_row, length, model_column
+        FROM chosen JOIN blocks USING ({blocks}) JOIN axis ON {on_model};
         """
     )
-    models = con.sql(f"SELECT DISTINCT {columns} FROM chosen ORDER BY {columns}").to_arrow_table()
+    models = con.sql(f"SELECT {columns} FROM axis ORDER BY model_column").to_arrow_table()
     items = con.sql(
         f"SELECT {blocks}, unnest(range(length))::INTEGER AS item FROM blocks ORDER BY first_row, item"
     ).to_arrow_table()
     return items, models
 
 
-def _places(con: duckdb.DuckDBPyConnection) -> dict[str, npt.NDArray[np.int64]]:
+def _places(con: duckdb.DuckDBPyConnection, parts: list[Part]) -> dict[str, npt.NDArray[np.int64]]:
     """Part of the compaction -> a row for each chosen cell: place in the part, block's first row and length, column."""
+    names = [part.records for part in parts]
+    con.execute("CREATE TEMP TABLE parts AS SELECT unnest($names::VARCHAR[]) AS part", {"names": names})
     found = con.execute(
         """
-        SELECT part, place, first_row, length, model_column
-        FROM (SELECT DISTINCT part, place, cell_id FROM _folded) JOIN places USING (cell_id)
-        ORDER BY part, place
+        SELECT parts.rowid AS number, place, first_row, length, model_column
+        FROM (SELECT DISTINCT part, place, cell_id FROM _folded) JOIN places USING (cell_id) JOIN parts USING (part)
+        ORDER BY number, place
         """
     ).fetchnumpy()
-    if not len(found["part"]):
-        return {}
-    numbers = np.stack([np.asarray(found[name], np.int64) for name in list(found)[1:]], axis=1)
-    parts, starts = np.unique(np.asarray(found["part"], str), return_index=True)
-    return dict(zip(parts.tolist(), np.split(numbers, starts[1:]), strict=True))
+    numbers = np.stack([np.asarray(column, np.int64) for column in found.values()], axis=1)
+    starts = np.searchsorted(numbers[:, 0], np.arange(len(names) + 1))
+    return {
+        name: numbers[first:stop, 1:]
+        for name, first, stop in zip(names, starts[:-1], starts[1:], strict=True)
+        if stop > first
+    }
 
 
 def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: npt.NDArray[np.int64]) -> None:
     """A part whose rows are a whole grid: its columns are laid into the arrays as they come, without a look at keys."""
-    columns = ["score", *wanted.columns, *(["failure"] if part.failures else [])]
+    columns = ["score", *wanted.columns]
     try:
         file = pq.ParquetFile(lake.open_object(part.records), memory_map=lake.local)
         found = file.read(columns, use_threads=False).slice(0, part.primary_rows)
@@ -152,10 +166,7 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
         block = values.reshape(-1, part.cells)[:count]
         array[start : start + count, where] = np.take(block, places, axis=1)
 
-    scores = found["score"]
-    if part.failures:
-        scores = pc.if_else(pc.is_null(found["failure"]), scores, None)
-    values = _float32(scores.to_numpy())
+    values = _float32(found["score"].to_numpy())
     lay(matrix.scores, values)
     lay(matrix.valid, ~np.isnan(values))
     for name in wanted.columns:
@@ -168,7 +179,7 @@ def _lay_part(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted, p
         matrix,
         con.execute(
             f"""
-            SELECT {_at(matrix)}, {", ".join([_SCORE, *wanted.columns])}
+            SELECT {_at(matrix)}, {", ".join(["score", *wanted.columns])}
             FROM read_parquet(?) AS part JOIN places USING (cell_id)
             ANTI JOIN _outdated
                 ON part.cell_id = _outdated.cell_id
@@ -187,16 +198,12 @@ def _lay_open_rows(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Want
         matrix,
         con.execute(
             f"""
-            SELECT {_at(matrix)}, {", ".join([_SCORE, *wanted.columns])}
+            SELECT {_at(matrix)}, {", ".join(["score", *wanted.columns])}
             FROM _open_rows JOIN places USING (cell_id, filter)
             WHERE repeat = 0 AND item < length
             """
         ),
     )
-
-
-#: An item that was asked and has no verdict has no score.
-_SCORE = "CASE WHEN failure IS NULL THEN score END AS score"
 
 
 def _at(matrix: Matrix) -> str:

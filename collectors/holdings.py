@@ -39,8 +39,6 @@ class Part:
     cells: int
     rows: int
     primary_rows: int
-    #: Primary rows of items without a verdict.
-    failures: int
     #: Items of the primary rows, first and last; None without any.
     first_item: int | None
     last_item: int | None

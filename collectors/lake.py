@@ -26,6 +26,9 @@ from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, safe_name
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
 
+#: Manifest of a snapshot.
+PUBLISHED = "manifest.json"
+
 _VERSION_KEY = b"routerlake_schema_version"
 
 #: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
@@ -67,7 +70,12 @@ class Lake:
         return self._read_version() is not None
 
     def open_for_writing(self) -> Lake:
-        """Makes the lake's folders where missing and proves that exclusive creation holds. Returns self."""
+        """Makes the lake's folders where missing and proves that exclusive creation holds. Returns self.
+
+        Raises ConfigError for a published version.
+        """
+        if self.is_published():
+            raise ConfigError(f"{self.uri} is a published version, which never changes: give a lake of your own")
         self._check_version()
         self.probe()
         for folder, schema in TABLES.items():
@@ -80,6 +88,10 @@ class Lake:
             raise ConfigError(f"no lake at {self.uri}: run collect.py first, or name another with --lake")
         self._check_version()
         return self
+
+    def is_published(self) -> bool:
+        """Whether this is a snapshot (collectors.snapshot), of which the manifest names every file."""
+        return self.has(PUBLISHED)
 
     def _read_version(self) -> int | None:
         name = SCHEMA_FILES["shards"]

@@ -18,19 +18,14 @@ import numpy as np
 
 from collectors.holdings import Part
 from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, SCHEMA_VERSION
+from schemas.views import KEPT
 
 #: Views that write_part asks.
-NEEDED_VIEWS = [
-    "cells",
-    "models",
-    "_stored",
-    "_open_rows",
-    "_folded_records",
-    "records",
-    "responses",
-    "_older",
+NEEDED_VIEWS = (
+    *KEPT,
+    *("_run_cells", "cells", "models", "_stored", "_open_rows", "_folded_records", "records", "responses", "_older"),
     "superseded",
-]
+)
 #: What DuckDB may hold in memory while it sorts; beyond it sorts on disk.
 MEMORY = "1GB"
 
@@ -93,6 +88,7 @@ def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Lets `con` sort in MEMORY, and in `folder` what does not fit."""
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET temp_directory = ?", [str(folder / "spill")])
+    con.execute("SET enable_progress_bar = false")
     con.execute("SET enable_external_file_cache = false")  # or it keeps what was read of each file, once
 
 
@@ -114,8 +110,6 @@ def write_part(
     rows["older"] = _copy(con, _OLDER.format(columns=columns), paths["older"]) if _has_older(con) else 0
     found = con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()
     primary, first, last, is_grid = _primary_rows(con, paths["records"], len(found))
-    query = "SELECT count(failure) FROM read_parquet(?) WHERE is_primary"
-    [(failures,)] = con.execute(query, [str(paths["records"])]).fetchall()
     names = {kind: name(kind) for kind in paths if kind == "records" or rows[kind]}
     sizes = {kind: paths[kind].stat().st_size for kind in names}
     part = Part(
@@ -127,7 +121,6 @@ def write_part(
         cells=len(found),
         rows=rows["records"],
         primary_rows=primary,
-        failures=failures,
         first_item=first,
         last_item=last,
         is_grid=is_grid,

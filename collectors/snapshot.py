@@ -30,7 +30,7 @@ from collectors.card import Description, Facts, croissant, readme
 from collectors.compaction import PART_ROWS
 from collectors.dense import load_matrix
 from collectors.holdings import Holdings, Manifest, Part, compaction_folder, read_holdings
-from collectors.lake import Lake, parquet_bytes
+from collectors.lake import PUBLISHED, Lake, parquet_bytes
 from collectors.packed import FILES, write_packed
 from collectors.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.reading import connect
@@ -40,7 +40,7 @@ from schemas.records import FAILURE, FOLDED_SHARD, MODEL, RUN_CELL, SCHEMA_FILES
 from schemas.views import relocatable_views, write_comments
 
 #: What the manifest of a snapshot is called; whatever it does not name is not part of the snapshot.
-MANIFEST = "manifest.json"
+MANIFEST = PUBLISHED
 DATABASE = "snapshot.duckdb"
 KIND = "routerlake snapshot"
 

@@ -108,6 +108,7 @@ def collect(args: argparse.Namespace) -> int:
     logger.info("planning: loading tasks and pinning models")
     plan = make_plan(config, lake, generation=args.generation)
     print_plan(plan, lake)
+    print_damage(lake)
     if args.dry_run:
         print("dry run: nothing was started or written")
         return 1 if plan.failures else 0
@@ -192,6 +193,18 @@ def print_plan(plan: Plan, lake: Lake) -> None:
         print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
     if len(plan.failures) > MOST_FAILURES:
         print(f"  … and {len(plan.failures) - MOST_FAILURES} more that cannot be planned: see the view failures")
+
+
+def print_damage(lake: Lake) -> None:
+    """What is in the lake and cannot be read: it counts as collected until it is removed."""
+    from collectors.damage import known_damage
+
+    damaged = known_damage(lake, lake.names("failures"))
+    if damaged:
+        print(
+            f"{len(damaged)} damaged files are in the way, such as {min(damaged)}: remove them with "
+            "compact.py --prune, and what they held is collected anew"
+        )
 
 
 def print_end(plan: Plan, lake: Lake, failed: dict[str, str], seconds: float) -> None:

@@ -51,14 +51,17 @@ MODEL_IDENTITY = ("name", "revision", "dtype", "quantization", "max_length", "ov
 
 def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
     """The cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash."""
-    return _hashed(
-        f'{{"model":{_model_text(*(model[key] for key in MODEL_IDENTITY))},"prompting":{_canonical(prompting)}}}'
-    )
+    # As digest() would write it; a plan asks for each model once per task, so each text is made once.
+    text = _model_text(*(model[key] for key in MODEL_IDENTITY))
+    return _hashed(f'{{"model":{text},"prompting":{_prompting_text(prompting)}}}')
 
 
-@functools.lru_cache(maxsize=20_000)  # a plan asks for each model once per task
+@functools.lru_cache(maxsize=20_000)
 def _model_text(*values: Any) -> str:
     return _canonical(dict(zip(MODEL_IDENTITY, values, strict=True)))
+
+
+_prompting_text = functools.lru_cache(maxsize=20_000)(_canonical)
 
 
 def new_run_id() -> str:

@@ -1,10 +1,11 @@
-"""A process that writes into a lake until it is killed: what the kill tests start.
+"""Processes that write into a lake, or compact one, until they are killed: what the kill tests start.
 
-Owns what it writes, so that a reader can tell a whole object from a part. Imports little: it is started often.
+Owns what is written, so that a reader can tell a whole object from a part. Imports little: it is started often.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from multiprocessing.connection import Connection
 
@@ -27,4 +28,15 @@ def write(uri: str, writer: int, told: Connection) -> None:
     for name in names:
         if lake.create(name, content(name, writer)):
             told.send(name)
+    told.send("done")
+
+
+def fold(uri: str, number: int, told: Connection) -> None:
+    """Compacts the lake, and with every third `number` prunes it, until it is killed."""
+    from collectors.compaction import compact, prune
+
+    told.send("started")
+    compact(Lake(uri))
+    if number % 3 == 0:
+        prune(Lake(uri), dt.timedelta(0))
     told.send("done")

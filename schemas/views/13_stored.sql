@@ -2,9 +2,9 @@
 CREATE VIEW _stored AS
 SELECT
     * EXCLUDE (score, correct),
-    -- A score that is no finite number is unknown, like a null.
-    CASE WHEN isfinite(score) THEN score END AS score,
-    CASE WHEN isfinite(score) THEN correct END AS correct,
+    -- A score that is no finite number is unknown, like a null, and so is that of an item without an answer.
+    CASE WHEN isfinite(score) AND failure IS NULL THEN score END AS score,
+    CASE WHEN isfinite(score) AND failure IS NULL THEN correct END AS correct,
     TRY_CAST(regexp_extract(filename, '-g([0-9]{1,6})-[0-9-]+\.parquet$', 1) AS INTEGER) AS generation
 FROM read_parquet({shards}, hive_partitioning = false, filename = true)
 -- Only what is named as a shard, and of it what its name promises: a copy that somebody left beside one, or gave another

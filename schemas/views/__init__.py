@@ -41,8 +41,10 @@ GLOBS = {
     "failures": "failures/*.parquet",
 }
 
-#: Which file owns what, and what the cells are: small, and asked by every query over records.
-KEPT = ("_folded", "_shard_files", "_superseded", "_outdated", "_cell_facts")
+#: Which file owns what: said by names alone.
+OWNERSHIP = ("_folded", "_shard_files", "_superseded", "_outdated")
+#: That, and what the cells are: small, and asked by every query over records, so kept as tables where files are listed.
+KEPT = (*OWNERSHIP, "_cell_facts")
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -70,8 +72,8 @@ def create_views(
 
     A folder's absolute path goes into the views, so that a database file works from any working directory. `cells`:
     rows of the view of that name, for a caller who knows them: asking 100,000 takes half a second. `only`: names of the
-    views to create, beside KEPT; each one over 100,000 shard files takes a second. Raises StorageError at a path that
-    DuckDB cannot glob, duckdb.Error where no lake is.
+    views to create, each with what it builds on; one over 100,000 shard files takes a second. Raises StorageError at a
+    path that DuckDB cannot glob, duckdb.Error where no lake is.
     """
     files = files or ViewFiles()
     names = _Names(lake_place(lake_uri), files)
@@ -80,7 +82,7 @@ def create_views(
         con.execute("CREATE TABLE _listed AS SELECT unnest($paths::VARCHAR[]) AS file", {"paths": paths})
     for text in view_files().values():
         view = _view_of(text)
-        if only is not None and view not in {*KEPT, "_run_cells", *only}:
+        if only is not None and view not in only:
             continue
         if view in KEPT and files.listed is not None:
             text = text.replace("CREATE VIEW", "CREATE TABLE")  # what is listed does not change

@@ -167,6 +167,18 @@ def test_snapshot_of_an_empty_or_damaged_lake_is_refused(tmp_path: Path) -> None
         snapshot(lake, tmp_path / "b")
 
 
+def test_snapshot_is_never_written_into(tmp_path: Path) -> None:
+    made = snapshot(filled(tmp_path / "lake").lake, tmp_path / "s")
+    with pytest.raises(ConfigError, match="never changes"):
+        Lake(str(made.folder)).open_for_writing()
+    next(made.folder.glob("compact/*/task=t/records-*")).write_bytes(b"PAR1")
+    before = contents(made.folder)
+    (made.folder / "packed" / "items.parquet").unlink()
+    before.pop("packed/items.parquet")
+    assert load_matrix(str(made.folder)).valid.any(), "the damaged part is passed over"
+    assert contents(made.folder) == before
+
+
 # ---- publishing
 
 
