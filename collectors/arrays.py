@@ -54,14 +54,18 @@ class Matrix:
         return cls(**arrays)
 
 
-def empty_matrix(items: pa.Table, models: pa.Table, *, tokens: bool = True) -> Matrix:
-    """Arrays in which nothing is known yet."""
+def empty_matrix(items: pa.Table, models: pa.Table, *, tokens: bool = True, filled: bool = True) -> Matrix:
+    """Arrays in which nothing is known yet; not `filled`, for a caller who fills every element: of no content."""
     shape = (len(items), len(models))
+
+    def full(size: tuple[int, int], value: float, dtype: type[Any]) -> npt.NDArray[Any]:
+        return np.full(size, value, dtype) if filled else np.empty(size, dtype)
+
     return Matrix(
-        scores=np.full(shape, np.nan, np.float32),
-        valid=np.zeros(shape, np.bool_),
-        prompt_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
-        completion_tokens=np.full(shape if tokens else (0, 0), -1, np.int32),
+        scores=full(shape, np.nan, np.float32),
+        valid=full(shape, 0, np.bool_),
+        prompt_tokens=full(shape if tokens else (0, 0), -1, np.int32),
+        completion_tokens=full(shape if tokens else (0, 0), -1, np.int32),
         items=items,
         models=models,
     )

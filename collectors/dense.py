@@ -68,17 +68,16 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
     items, models = _axes(con, wanted)
     if not len(models):
         raise _nothing(lake)
-    matrix = empty_matrix(items, models, tokens=wanted.tokens)
     places = _places(con, holdings.parts)
     outdated = {part for (part,) in con.execute("SELECT DISTINCT part FROM _outdated").fetchall()}
+    parts = [part for part in holdings.parts if part.records in places]
+    grids = [part for part in parts if part.is_grid and part.records not in outdated]
+    laid = sum(len(range(*_span(part, places[part.records]))) * len(places[part.records]) for part in grids)
+    matrix = empty_matrix(items, models, tokens=wanted.tokens, filled=laid < len(items) * len(models))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = []
-        for part in holdings.parts:
-            if part.records not in places:
-                continue
-            if part.is_grid and part.records not in outdated:
-                jobs.append(pool.submit(_lay_grid, lake, matrix, wanted, part, places[part.records]))
-            else:
+        jobs = [pool.submit(_lay_grid, lake, matrix, wanted, part, places[part.records]) for part in grids]
+        for part in parts:
+            if part not in grids:
                 _lay_part(con, matrix, wanted, f"{lake_place(lake.uri)}/{part.records}")
         _lay_open_rows(con, matrix, wanted)
         for job in jobs:
@@ -142,6 +141,14 @@ def _places(con: duckdb.DuckDBPyConnection, parts: list[Part]) -> dict[str, npt.
     }
 
 
+def _span(part: Part, chosen: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """First row of the matrix that a whole grid fills, and the one after its last."""
+    assert part.first_item is not None
+    assert part.last_item is not None
+    first_row, length = chosen[0, 1:3].tolist()  # one task under one prompting: one block
+    return first_row + part.first_item, first_row + min(part.last_item + 1, length)
+
+
 def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: npt.NDArray[np.int64]) -> None:
     """A part whose rows are a whole grid: its columns are laid into the arrays as they come, without a look at keys."""
     columns = ["score", *wanted.columns]
@@ -150,12 +157,9 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
         found = file.read(columns, use_threads=False).slice(0, part.primary_rows)
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
-    assert part.first_item is not None
-    assert part.last_item is not None
     places, into = chosen[:, 0], chosen[:, 3]
-    first_row, length = chosen[0, 1:3]  # one task under one prompting: one block
-    count = min(part.last_item + 1, length) - part.first_item
-    start = first_row + part.first_item
+    start, stop = _span(part, chosen)
+    count = stop - start
     # The part's columns in the order of the matrix; where they are neighbours there, they are copied row by row.
     order = np.argsort(into)
     places, into = places[order], into[order]
@@ -164,11 +168,16 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
 
     def lay(array: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         block = values.reshape(-1, part.cells)[:count]
-        array[start : start + count, where] = np.take(block, places, axis=1)
+        array[start:stop, where] = np.take(block, places, axis=1)
 
-    values = _float32(found["score"].to_numpy())
-    lay(matrix.scores, values)
-    lay(matrix.valid, ~np.isnan(values))
+    scores = found["score"]
+    if scores.null_count or not _fits_float32(file.metadata):
+        values = _float32(scores.to_numpy())
+        lay(matrix.scores, values)
+        lay(matrix.valid, ~np.isnan(values))
+    else:
+        lay(matrix.scores, scores.to_numpy())
+        matrix.valid[start:stop, where] = True
     for name in wanted.columns:
         lay(getattr(matrix, name), found[name].fill_null(-1).to_numpy())
 
@@ -218,6 +227,16 @@ def _scatter(matrix: Matrix, records: duckdb.DuckDBPyConnection) -> None:
         matrix.valid.ravel()[at] = ~np.isnan(scores)
         for name in batch.schema.names[2:]:
             getattr(matrix, name).ravel()[at] = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def _fits_float32(metadata: pq.FileMetaData) -> bool:
+    """Whether the statistics say that no score needs to be cut (see _float32)."""
+    column = metadata.schema.names.index("score")
+    for group in range(metadata.num_row_groups):
+        found = metadata.row_group(group).column(column).statistics
+        if not found or not found.has_min_max or max(abs(found.min), abs(found.max)) > 3.4e38:
+            return False
+    return True
 
 
 def _float32(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

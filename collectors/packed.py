@@ -107,7 +107,8 @@ def read_packed(
     prompts = pq.read_table(files["prompts"], filters=numbers) if tokens else None
     key = {name: [block[name] for block in blocks for _ in range(block["items"])] for name in BLOCK_KEY}
     axis = pa.table({n: pa.array(v, table.schema.field(n).type) for n, v in key.items()} | {"item": rows["item"]})
-    matrix = empty_matrix(axis, every.filter(pa.array(chosen)), tokens=tokens)
+    whole = all((columns[block["models"]] >= 0).sum() == chosen.sum() for block in blocks)
+    matrix = empty_matrix(axis, every.filter(pa.array(chosen)), tokens=tokens, filled=not whole)
     start = 0
     for block in blocks:
         counts = None
@@ -203,22 +204,26 @@ def _unpack(
     size, into = len(block["models"]), columns[block["models"]]
     known = into >= 0
 
+    lines = slice(start, start + len(rows))
+
     def lay(array: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
         if size == array.shape[1] and known.all() and (np.diff(into) == 1).all():
-            array[start : start + len(rows)] = values
+            array[lines] = values
         else:
-            array[start : start + len(rows), into[known]] = values[:, known]
+            array[lines, into[known]] = values[:, known]
 
-    right = _flags(rows["right"], size, False)
-    valid = _flags(rows["valid"], size, True)
-    scores = right.astype(np.float32)
-    if not valid.all():
-        scores[~valid] = np.nan
-    for line, values in enumerate(rows["score"].to_pylist() if rows["score"].null_count < len(rows) else []):
-        if values is not None:
-            scores[line] = np.frombuffer(values, "<f4")
-    lay(matrix.scores, scores)
-    lay(matrix.valid, valid)
+    scores: npt.NDArray[Any] = _flags(rows["right"], size, False)
+    if rows["valid"].null_count == rows["score"].null_count == len(rows):  # most blocks: bits say all
+        lay(matrix.scores, scores)
+        matrix.valid[lines, into[known]] = True
+    else:
+        valid = _flags(rows["valid"], size, True)
+        scores = np.where(valid, scores, np.float32(np.nan)).astype(np.float32)
+        for line, values in enumerate(rows["score"].to_pylist()):
+            if values is not None:
+                scores[line] = np.frombuffer(values, "<f4")
+        lay(matrix.scores, scores)
+        lay(matrix.valid, valid)
     if counts is None:
         return
     prompts = np.take(counts.T, block["prompts"], axis=1)

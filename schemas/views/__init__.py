@@ -148,11 +148,14 @@ class _Names:
             "older": self._list("compact/older", self.files.compacted.get("compact/older", [])),
             "folded": self._list("compact/folded", self.files.compacted.get("compact/folded", [])),
         }
+        listed = self.files.listed
         for table, pattern in GLOBS.items():
-            listed = self.files.listed
-            values[table] = self._list(table, listed[table]) if listed else self._globbed(table, pattern)
-        if self.open_shards is not None:
-            values["shards"] = self._list("shards", [path[len(self.place) + 1 :] for path in self.open_shards])
+            if listed is None:
+                values[table] = self._globbed(table, pattern)
+            elif table != "shards":
+                values[table] = self._list(table, listed[table])
+            else:  # which are open is not known while the views of OWNERSHIP are made: these ask for no file
+                values[table] = self._list(table, [path[len(self.place) + 1 :] for path in self.open_shards or ()])
         return values
 
     def _shard_names(self) -> str:
