@@ -195,6 +195,10 @@ class _Compaction:
             cells = {source.cell_id: source for source in fresh}
             for part in self.before.parts if self.before else ():
                 if (part.task, part.prompting) == (task, prompting):
+                    if lost := [name for name in part.objects if name in self.holdings.damaged]:
+                        raise StorageError(
+                            f"{lost[0]} is damaged, and what it holds would be lost: put a whole copy in its place"
+                        )
                     old = held[part.records]
                     if _is_small(part) or not cells.keys().isdisjoint(source.cell_id for source in old):
                         for source in old:

@@ -187,11 +187,14 @@ class Lake:
                 return _is_file(Path(self._path(name)))
             return bool(self.filesystem.exists(self._path(name)))
 
-    def names(self, folder: str) -> list[str]:
-        """Names below `folder`, relative to the root, in byte order (stores differ in theirs)."""
+    def names(self, folder: str, depth: int = 3) -> list[str]:
+        """Names below `folder`, relative to the root, in byte order (stores differ in theirs).
+
+        `depth`: how many folders deep a folder is looked through, at least; a lake's tables are not deeper than 3.
+        """
         with self._doing(f"list {folder} in"):
             if self.local:
-                names = [path[len(self.root) :].lstrip("/") for path in _files(self._path(folder))]
+                names = [path[len(self.root) :].lstrip("/") for path in _files(self._path(folder), depth)]
             else:
                 try:
                     names = [path[len(self.root) + 1 :] for path in self.filesystem.find(self._path(folder))]

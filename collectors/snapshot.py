@@ -102,6 +102,9 @@ class _Writer:
             self.provenance = _provenance(con)
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
+            [(self.unplanned,)] = con.execute(
+                "SELECT count(*) FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
+            ).fetchall()
             self.old_parts = dict(con.execute("SELECT DISTINCT cell_id, part FROM _folded").fetchall())
             self.known = con.sql("FROM cells").to_arrow_table()
             self.models = con.sql(
@@ -195,7 +198,8 @@ class _Writer:
 
     def write_packed(self) -> None:
         tasks = list(dict.fromkeys(task for task, *_ in self.cells))
-        write_packed((load_matrix(self.lake, [task]) for task in tasks), self.models, self.folder)
+        mine = Lake(str(self.folder))  # not the lake: more may have been collected meanwhile
+        write_packed((load_matrix(mine, [task]) for task in tasks), self.models, self.folder)
         for name in FILES.values():
             self.sign(name)
 
@@ -250,6 +254,7 @@ class _Writer:
             "items": rows(*self.listed["items"]),
             "runs": len(self.provenance["runs"]),
             "failures": rows(*self.listed["failures"]),
+            "shards left out, because no run planned their cells": self.unplanned,
         }
 
 

@@ -336,10 +336,11 @@ def test_verify_names_what_is_changed_missing_and_not_part_of_it(tmp_path: Path)
     data[len(data) // 2] ^= 1
     records.write_bytes(data)
     (uri / "views.sql").unlink()
-    (uri / "note.txt").write_text("hello")
+    note = records.with_name("note.txt")
+    note.write_text("hello")
     faults = verify(str(uri)).faults
     assert sorted(fault.split(":")[0] for fault in faults) == sorted(
-        [str(records.relative_to(uri)), "views.sql", "note.txt"]
+        [str(records.relative_to(uri)), "views.sql", str(note.relative_to(uri))]
     )
 
 
