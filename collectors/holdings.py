@@ -132,7 +132,8 @@ class Holdings:
             "compact/responses": [n for part in parts if (n := part.responses) and n not in self.damaged],
             "compact/older": [n for part in parts if (n := part.older) and n not in self.damaged],
         }
-        return ViewFiles(None if live and not self.damaged else self.listed, compacted)
+        primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
+        return ViewFiles(None if live and not self.damaged else self.listed, compacted, primary)
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None) -> Holdings:

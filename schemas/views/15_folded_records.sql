@@ -2,7 +2,10 @@
 -- replaced since, with what the matrix wants to know of its cell.
 CREATE VIEW _folded_records AS
 SELECT *
-FROM read_parquet({records}, hive_partitioning = false)
+FROM read_parquet({primary_records}, hive_partitioning = false)
+UNION ALL
+SELECT *
+FROM read_parquet({mixed_records}, hive_partitioning = false)
 UNION ALL
 -- Parts of which some items are outdated: apart, so that all others are read without a join.
 SELECT part.*

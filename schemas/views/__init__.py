@@ -57,6 +57,8 @@ class ViewFiles:
     listed: dict[str, list[str]] | None = None
     #: What the newest compaction wrote: table -> objects.
     compacted: dict[str, list[str]] = field(default_factory=dict)
+    #: Those of its records that hold nothing but what the matrix shows: no second filter, no repeats.
+    primary: frozenset[str] = frozenset()
 
 
 def create_views(
@@ -139,10 +141,12 @@ class _Names:
     def _values(self) -> dict[str, str]:
         parts = self.files.compacted.get("compact/records", [])
         touched = parts if self.outdated is None else [part for part in parts if part in self.outdated]
+        clean = [part for part in parts if part not in set(touched)]
         values = {
             "lake": self.place_sql or _quoted(self.place),
             "shard_names": self._shard_names(),
-            "records": self._list("compact/records", [part for part in parts if part not in touched]),
+            "primary_records": self._list("compact/records", [p for p in clean if p in self.files.primary]),
+            "mixed_records": self._list("compact/records", [p for p in clean if p not in self.files.primary]),
             "outdated_records": self._list("compact/records", touched),
             "responses": self._list("compact/responses", self.files.compacted.get("compact/responses", [])),
             "older": self._list("compact/older", self.files.compacted.get("compact/older", [])),

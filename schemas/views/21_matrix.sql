@@ -50,8 +50,7 @@ WITH verdicts AS (
         engine_tokens,
         latency_s,
         generation
-    FROM _folded_records
-    WHERE is_primary
+    FROM _folded_verdicts
 )
 SELECT
     task,
