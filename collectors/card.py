@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from schemas.records import FOLDED_RECORD, ITEM, MODEL, RUN_CELL
+from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CELL
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Facts:
 #: Table -> its files, its schema and what a row is. The first is what load_dataset gives unasked.
 TABLES: dict[str, tuple[str, pa.Schema, str]] = {
     "records": ("compact/*/task=*/records-*.parquet", FOLDED_RECORD, "one row per item, filter and repeat of a cell"),
+    "responses": ("compact/*/task=*/responses-*.parquet", FOLDED_RESPONSE, "what the model answered, for a record"),
     "items": ("items/task=*/*.parquet", ITEM, "one row per document of a task"),
     "models": ("models/all.parquet", MODEL, "one row per model at one revision"),
     "cells": ("runs/all.parquet", RUN_CELL, "one row per model, task and setup that a run planned"),

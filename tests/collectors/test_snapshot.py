@@ -128,7 +128,7 @@ def test_snapshot_every_reader_counts_the_same(tmp_path: Path) -> None:
     files = [made.folder / name for name in made.files if "/records-" in name]
     assert sum(len(pd.read_parquet(file)) for file in files) == count
     assert pl.read_parquet(files, hive_partitioning=False).height == count
-    for config, table in (("records", "records"), ("items", "items")):
+    for config, table in (("records", "records"), ("responses", "responses"), ("items", "items")):
         found = datasets.load_dataset(str(made.folder), config, cache_dir=str(tmp_path / "cache"), split="train")
         assert found.num_rows == made.manifest["counts"][table], config
     assert datasets.load_dataset(str(made.folder), cache_dir=str(tmp_path / "cache"))["train"].num_rows == count
