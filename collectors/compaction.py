@@ -34,6 +34,7 @@ from collectors.holdings import (
     Part,
     compaction_folder,
     folded_shards,
+    manifest_names,
     newest_manifest,
     read_holdings,
     read_manifest,
@@ -43,7 +44,7 @@ from collectors.parts import NEEDED_VIEWS, WrittenPart, limit_memory, write_part
 from collectors.reading import connect
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
-from schemas.records import FOLDED_SHARD
+from schemas.records import FOLDED_SHARD, SCHEMA_VERSION
 from schemas.views import KEPT, lake_place
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ class Chunk:
     @property
     def digest(self) -> str:
         cells = sorted(source.cell_id for source in self.sources)
-        return digest({"cells": cells, "shards": self.shards, "parts": [part.records for part in self.parts]})
+        made_of = {"cells": cells, "shards": self.shards, "parts": [part.records for part in self.parts]}
+        return digest({**made_of, "writer": [SCHEMA_VERSION, duckdb.__version__]})
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def compact(lake: Lake, told: Callable[[int, int], None] = lambda written, parts
                 return _Compaction(lake, holdings, Path(folder)).run(told)
             except (duckdb.Error, StorageError) as error:
                 found = find_damaged(lake, str(error), holdings.objects())
-                if not found:
+                if found.keys() <= damaged.keys():  # nothing that was not passed over already
                     raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
             for name, reason in found.items():
                 logger.warning("passed over: %s: %s", name, reason)
@@ -194,7 +196,7 @@ class _Compaction:
         for (task, prompting), fresh in sources.items():
             cells = {source.cell_id: source for source in fresh}
             for part in self.before.parts if self.before else ():
-                if (part.task, part.prompting) == (task, prompting):
+                if (part.task, part.prompting) == (task, prompting) and part.records not in self.holdings.damaged:
                     if lost := [name for name in part.objects if name in self.holdings.damaged]:
                         raise StorageError(
                             f"{lost[0]} is damaged, and what it holds would be lost: put a whole copy in its place"
@@ -210,7 +212,7 @@ class _Compaction:
     def _held(self, con: duckdb.DuckDBPyConnection) -> dict[str, list[Source]]:
         """The cells of each part of the newest compaction."""
         held: dict[str, list[Source]] = {}
-        parts = {part.records: part for part in self.before.parts} if self.before else {}
+        parts = {part.records: part for part in self.holdings.parts}
         for name, cell_id, model in con.execute(
             """
             SELECT DISTINCT part, cell_id, coalesce(model, '')
@@ -238,11 +240,7 @@ class _Compaction:
         stem = f"{compaction_folder(self.number)}/task={safe_name(chunk.task)}"
         fact = f"{stem}/part-{chunk.digest}.json"
         with contextlib.suppress(FileNotFoundError):
-            try:
-                value = json.loads(self.lake.read(fact))
-                return Part(**value["part"]), list(value["cells"])
-            except (ValueError, TypeError, KeyError) as error:
-                raise StorageError(f"{fact} in {self.lake.uri} is damaged: remove it and try again") from error
+            return self._read_part(fact)
         manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
         listed = {**self.holdings.listed, "shards": chunk.shards}
         inputs = Holdings(listed, manifest, self.holdings.damaged)
@@ -250,13 +248,25 @@ class _Compaction:
         known = self.cells.filter(pc.field("cell_id").isin(cells))
         with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
             limit_memory(con, self.folder)
-            written = write_part(con, cells, self.folder, lambda kind: f"{stem}/{kind}-{chunk.digest}.parquet")
+            # Named by the order of the cells too: by the next attempt more may be known of tokenizers.
+            written = write_part(
+                con, cells, self.folder, lambda kind, order: f"{stem}/{kind}-{digest([chunk.digest, order])}.parquet"
+            )
             self._check_rows(con, chunk, written)
         for name, path in written.files.items():
             self.lake.create(name, path.read_bytes())
         value = {"part": dataclasses.asdict(written.part), "cells": written.cells}
-        self.lake.create(fact, json.dumps(value).encode())
+        if not self.lake.create(fact, json.dumps(value).encode()):
+            return self._read_part(fact)  # another compactor was faster
         return written.part, written.cells
+
+    def _read_part(self, fact: str) -> tuple[Part, list[str]]:
+        """What an earlier attempt committed. Raises FileNotFoundError where there is none."""
+        try:
+            value = json.loads(self.lake.read(fact))
+            return Part(**value["part"]), list(value["cells"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageError(f"{fact} in {self.lake.uri} is damaged: remove it and try again") from error
 
     def _check_rows(self, con: duckdb.DuckDBPyConnection, chunk: Chunk, written: WrittenPart) -> None:
         """Raises StorageError where a row came into no file: it is not what its file's name says."""
@@ -276,6 +286,7 @@ class _Compaction:
     def _manifest(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> Manifest:
         """The manifest of what was written and what of the compaction before stands; its folded shards are stored."""
         rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
+        rewritten |= self._replaced(written)
         kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
         parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
         folded = self._folded(written, facts)
@@ -286,9 +297,8 @@ class _Compaction:
 
     def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> pa.Table:
         """A row per folded shard, the new ones and those of the compaction before, each with where it is now."""
-        rows: list[dict[str, object]] = []
-        if self.before:
-            rows = pq.read_table(io.BytesIO(self.lake.read(self.before.folded))).to_pylist()
+        replaced = self._replaced(written)
+        rows = [row for row in self._folded_before() if row["part"] not in replaced]
         homes: dict[str, dict[str, object]] = {}
         for part, chunk, cells in written.values():
             homes |= {cell_id: {"part": part.records, "place": place} for place, cell_id in enumerate(cells)}
@@ -302,6 +312,18 @@ class _Compaction:
             row |= homes.get(str(row["cell_id"]), {})
         rows.sort(key=lambda row: str(row["file"]))
         return pa.Table.from_pylist(rows, schema=FOLDED_SHARD)
+
+    def _folded_before(self) -> list[dict[str, object]]:
+        if not self.before:
+            return []
+        rows: list[dict[str, object]] = pq.read_table(io.BytesIO(self.lake.read(self.before.folded))).to_pylist()
+        return rows
+
+    def _replaced(self, written: dict[str, tuple[Part, Chunk, list[str]]]) -> set[str]:
+        """Damaged parts all of whose shards were there still, and are folded again."""
+        again = {name for _, chunk, _ in written.values() for name in chunk.shards}
+        damaged = [row for row in self._folded_before() if row["part"] in self.holdings.damaged]
+        return {str(row["part"]) for row in damaged} - {str(r["part"]) for r in damaged if r["file"] not in again}
 
 
 def _batches(files: list[str]) -> Iterator[list[str]]:
@@ -338,6 +360,19 @@ def _runs(sources: list[Source]) -> Iterator[list[Source]]:
 # ---- pruning
 
 
+def _check_parts(lake: Lake, parts: set[Part]) -> None:
+    """Raises StorageError where a part is not what its manifest says: its shards may be the last copy."""
+    for part in parts:
+        for name in part.objects:
+            try:
+                rows = pq.read_metadata(lake.open_object(name)).num_rows
+                whole = name != part.records or rows == part.rows
+            except (OSError, ValueError):
+                whole = False
+            if not whole:
+                raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it anew from its shards")
+
+
 def _number(name: str) -> float:
     """Of the compaction that wrote the object; beyond all numbers for what none wrote."""
     folder = name.split("/")[1]
@@ -361,7 +396,7 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     does not name, stay until the next one is older than `keep`. Raises StorageError when something cannot be deleted.
     """
     names = lake.names("compact")
-    manifests = [read_manifest(lake, name) for name in names if name.endswith("/manifest.json")]
+    manifests = [read_manifest(lake, name) for name in manifest_names(names)]
     limit = dt.datetime.now(dt.UTC) - keep
     settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
     # A damaged part is kept: its shards may be gone.
@@ -373,6 +408,7 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
     # Those of a number that is not committed yet belong to a compactor at work.
     stale = [n for n in names if _number(n) <= oldest.number and n not in named]
+    _check_parts(lake, {part for manifest in (oldest, manifests[-1]) for part in manifest.parts})
     there = set(lake.names("shards"))
     folded = [name for name in folded_shards(lake, oldest) if name in there]
     lake.remove([*damaged, *folded, *stale])

@@ -26,15 +26,20 @@ logger = logging.getLogger(__name__)
 DAMAGED = "damaged_file"
 #: How such failures are named, so that they are found among all others without opening one.
 _PREFIX = "failures/damaged-"
+#: Names of what may be damaged: a lake of others may say anything.
+_NAME = re.compile(r"(?:shards|items|models|runs|failures|compact)(?:/(?!\.)[^/\n]+){1,3}(?<!schema)\.parquet")
 _PARTS = {"records": FOLDED_RECORD, "responses": FOLDED_RESPONSE, "older": OLDER_RECORD}
 
 
 def examine(lake: Lake, name: str) -> str | None:
-    """What is wrong with a Parquet object of a lake, read as a whole; None: nothing, or it is gone."""
+    """What is wrong with a Parquet object of a lake, read as a whole; None: nothing, or it is gone.
+
+    Part of a compaction may not be gone: what asks for one has it from a manifest.
+    """
     try:
         data = lake.read(name)
     except FileNotFoundError:
-        return None
+        return "it is missing" if name.startswith("compact/") else None
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read()
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
@@ -89,7 +94,7 @@ def record_damage(lake: Lake, name: str, reason: str) -> None:
         "cell_id": shard.cell_id if shard else None,
         "first_item": shard.first if shard else None,
         "last_item": shard.last if shard else None,
-        "message": f"{name}: {reason}; compact.py --prune removes it, and collect.py what it held is collected anew",
+        "message": f"{name}: {reason}; {_advice(name)}",
         "file": name,
     }
     try:
@@ -97,6 +102,14 @@ def record_damage(lake: Lake, name: str, reason: str) -> None:
         lake.create_table(path, pa.Table.from_pylist([row], schema=FAILURE))
     except StorageError as error:
         logger.warning("%s: %s (not recorded: %s)", name, reason, error)
+
+
+def _advice(name: str) -> str:
+    if name.startswith("compact/"):
+        return (
+            "its shards are read, and compact.py writes it anew, while they are there; else put a whole copy in place"
+        )
+    return "compact.py --prune removes it, and collect.py collects anew what it held"
 
 
 def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
@@ -109,6 +122,8 @@ def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
             except (OSError, ValueError) as error:
                 damaged[path] = one_line(error)
                 continue
-            if reason := examine(lake, name):
+            if not _NAME.fullmatch(str(name)):
+                damaged[path] = f"it names {name!r}, which is no object of a lake"
+            elif reason := examine(lake, name):
                 damaged[name] = reason
     return damaged

@@ -41,7 +41,10 @@ def load_matrix(
     lake = (lake if isinstance(lake, Lake) else Lake(lake)).open_for_reading()
     if all(lake.has(name) for name in FILES.values()):
         files = {table: lake.open_object(name) for table, name in FILES.items()}
-        matrix = read_packed(files, tasks, models, tokens=tokens)
+        try:
+            matrix = read_packed(files, tasks, models, tokens=tokens)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"packed/ in {lake.uri} is damaged: {one_line(error)}") from error
         if not len(matrix.models):
             raise _nothing(lake)
         return matrix
@@ -95,17 +98,22 @@ def _axes(con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> tuple[pa.Table, pa
         CREATE TEMP TABLE chosen AS
         SELECT cell_id, {same}, max(planned_items) AS planned_items
         FROM _run_cells
-        WHERE (? IS NULL OR list_contains(?, task)) AND (? IS NULL OR list_contains(?, model))
+        WHERE ? IS NULL OR list_contains(?, task)
         GROUP BY cell_id
         """,
-        [wanted.tasks, wanted.tasks, wanted.models, wanted.models],
+        [wanted.tasks, wanted.tasks],
     )
+    # Before the models are chosen: a task has as many rows, whoever is asked for.
+    con.execute(
+        f"CREATE TEMP TABLE lengths AS SELECT {blocks}, max(planned_items)::BIGINT AS length FROM chosen GROUP BY ALL"
+    )
+    con.execute("DELETE FROM chosen WHERE NOT (? IS NULL OR list_contains(?, model))", [wanted.models, wanted.models])
     on_model = " AND ".join(f"chosen.{name} IS NOT DISTINCT FROM axis.{name}" for name in COLUMN_KEY)
     con.execute(
         f"""
         CREATE TEMP TABLE blocks AS
         SELECT *, (sum(length) OVER (ORDER BY {blocks}) - length)::BIGINT AS first_row
-        FROM (SELECT {blocks}, max(planned_items)::BIGINT AS length FROM chosen GROUP BY ALL);
+        FROM lengths SEMI JOIN chosen USING ({blocks});
         CREATE TEMP TABLE axis AS
         SELECT *, row_number() OVER (ORDER BY {columns}) - 1 AS model_column
         FROM (SELECT DISTINCT {columns} FROM chosen);
@@ -160,6 +168,8 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
     places, into = chosen[:, 0], chosen[:, 3]
     start, stop = _span(part, chosen)
     count = stop - start
+    if count <= 0:
+        return
     # The part's columns in the order of the matrix; where they are neighbours there, they are copied row by row.
     order = np.argsort(into)
     places, into = places[order], into[order]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,14 +91,19 @@ def compaction_folder(number: int) -> str:
 
 def newest_manifest(lake: Lake) -> Manifest | None:
     """The compaction that readers use; None before the first. Raises StorageError for a damaged manifest."""
-    names = [name for name in lake.names("compact") if name.endswith("/manifest.json")]
+    names = manifest_names(lake.names("compact"))
     return read_manifest(lake, names[-1]) if names else None
+
+
+def manifest_names(names: list[str]) -> list[str]:
+    """The manifests among the objects below compact/, oldest first; a copy that somebody left there is none."""
+    return [name for name in names if re.fullmatch(r"compact/[0-9]{6,}/manifest\.json", name)]
 
 
 def read_manifest(lake: Lake, name: str) -> Manifest:
     try:
         return Manifest.from_json(lake.read(name))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
             f"{name} in {lake.uri} is damaged: remove it if the shards that it names are still there"
         ) from error
@@ -133,7 +139,9 @@ class Holdings:
             "compact/older": [n for part in parts if (n := part.older) and n not in self.damaged],
         }
         primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
-        return ViewFiles(None if live and not self.damaged else self.listed, compacted, primary)
+        # The shards of a part that is lost are read again, as far as they are there.
+        lost = [name for name in self.damaged if name.startswith("compact/")]
+        return ViewFiles(None if live and not self.damaged else self.listed, compacted, primary, lost)
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None) -> Holdings:

@@ -69,7 +69,7 @@ ORDER BY item, place, responses.filter, repeat
 _OLDER = """
 SELECT {columns}
 FROM superseded JOIN part_cells USING (cell_id)
-ORDER BY item, place, superseded.filter, repeat, generation
+ORDER BY item, place, superseded.filter, repeat, generation, {columns}
 """
 
 
@@ -93,12 +93,12 @@ def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
 
 
 def write_part(
-    con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Path, name: Callable[[str], str]
+    con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Path, name: Callable[[str, list[str]], str]
 ) -> WrittenPart:
     """Writes what the views of `con` hold of these cells, all of one task and prompting, into files in `folder`.
 
-    `name` gives the object's name for 'records', 'responses' and 'older'. The same rows give the same bytes. Files of a
-    part before are replaced. Raises duckdb.Error when a file cannot be read or written.
+    `name` gives the object's name for 'records', 'responses' and 'older', and the cells in their order. The same rows
+    give the same bytes. Files of a part before are replaced. Raises duckdb.Error when a file cannot be read or written.
     """
     con.execute(_CELLS, [list(cells)])
     [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
@@ -108,9 +108,9 @@ def write_part(
     rows["responses"] = _copy(con, _ANSWERED.format(columns=columns), paths["responses"])
     columns = ", ".join(f"superseded.{name}" for name in OLDER_RECORD.names)
     rows["older"] = _copy(con, _OLDER.format(columns=columns), paths["older"]) if _has_older(con) else 0
-    found = con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()
-    primary, first, last, is_grid = _primary_rows(con, paths["records"], len(found))
-    names = {kind: name(kind) for kind in paths if kind == "records" or rows[kind]}
+    order = [cell_id for (cell_id,) in con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()]
+    primary, first, last, is_grid = _primary_rows(con, paths["records"], len(order))
+    names = {kind: name(kind, order) for kind in paths if kind == "records" or rows[kind]}
     sizes = {kind: paths[kind].stat().st_size for kind in names}
     part = Part(
         task=task,
@@ -118,7 +118,7 @@ def write_part(
         records=names["records"],
         responses=names.get("responses"),
         older=names.get("older"),
-        cells=len(found),
+        cells=len(order),
         rows=rows["records"],
         primary_rows=primary,
         first_item=first,
@@ -128,7 +128,7 @@ def write_part(
         other_bytes=sum(sizes.values()) - sizes["records"],
     )
     files = {names[kind]: paths[kind] for kind in names}
-    return WrittenPart(part, [cell_id for (cell_id,) in found], rows["older"], files)
+    return WrittenPart(part, order, rows["older"], files)
 
 
 def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
@@ -144,7 +144,8 @@ def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
-    [(rows,)] = con.execute(f"COPY ({query}) TO '{path}' {_PARQUET}").fetchall()
+    target = str(path).replace("'", "''")
+    [(rows,)] = con.execute(f"COPY ({query}) TO '{target}' {_PARQUET}").fetchall()
     return int(rows)
 
 

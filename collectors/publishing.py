@@ -46,11 +46,17 @@ def publish(snapshot: Snapshot, to: str, told: Callable[[int, int], None] = lamb
         return _publish_on_hub(snapshot, match["repo"])
     if to.startswith("hf://"):
         raise ConfigError(f"--to {to}: on the hub give hf://datasets/OWNER/NAME; the version becomes a tag there")
+    if not to.strip("/"):
+        raise ConfigError("--to names no place: give a folder, s3://… or hf://datasets/OWNER/NAME")
     store = Lake(f"{to.rstrip('/')}/{snapshot.version}")
     manifest = (snapshot.folder / MANIFEST).read_bytes()
+    others = [name for name in store.names("") if not name.startswith("probe-")]
+    begun = store.has(_CLAIM)  # looked for after the listing: it comes before the files, and goes after the manifest
     if store.has(MANIFEST):
         _check_same(store, MANIFEST, manifest, snapshot.version)
         return store.uri
+    if others and not begun:
+        raise ConfigError(f"{store.uri} holds other things: give another --to or --version")
     store.probe()
     claim = json.dumps({"sha256 of the manifest": hashlib.sha256(manifest).hexdigest()}).encode()
     if not store.create(_CLAIM, claim):
@@ -132,11 +138,13 @@ def open_published(uri: str) -> tuple[Lake, dict[str, Any]]:
     store = Lake(uri)
     try:
         manifest = json.loads(store.read(MANIFEST))
-        if manifest["kind"] != KIND:
+        if manifest["kind"] != KIND or not all(
+            {"sha256", "bytes"} <= fact.keys() for fact in manifest["files"].values()
+        ):
             raise ValueError(manifest["kind"])
     except FileNotFoundError as error:
         raise ConfigError(f"no snapshot at {uri}: there is no {MANIFEST}; give the place of one version") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{MANIFEST} at {uri} is not that of a snapshot") from error
     return store, manifest
 
@@ -165,7 +173,11 @@ def verify(uri: str, told: Callable[[int, int], None] = lambda done, files: None
             faults.append(f"{name}: missing")
         told(number + 1, len(files))
     known = {*files, MANIFEST, _CLAIM, ".gitattributes"}
-    faults += [f"{name}: not part of the snapshot" for name in store.names("", depth=10) if name not in known]
+    faults += [
+        f"{name}: not part of the snapshot"
+        for name in store.names("", depth=10)
+        if name not in known and not name.startswith("probe-")
+    ]
     return Proof(len(files), sum(fact["bytes"] for fact in files.values()), faults)
 
 

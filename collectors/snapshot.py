@@ -15,7 +15,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ import pyarrow.parquet as pq
 from collectors.arrays import COLUMN_KEY
 from collectors.card import Description, Facts, croissant, readme
 from collectors.compaction import PART_ROWS
+from collectors.damage import find_damaged, record_damage
 from collectors.dense import load_matrix
 from collectors.holdings import Holdings, Manifest, Part, compaction_folder, read_holdings
 from collectors.lake import PUBLISHED, Lake, parquet_bytes
 from collectors.packed import FILES, write_packed
 from collectors.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.reading import connect
-from schemas.failures import ConfigError
+from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
 from schemas.records import FAILURE, FOLDED_SHARD, MODEL, RUN_CELL, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.views import relocatable_views, write_comments
@@ -76,16 +77,29 @@ def build_snapshot(
     """
     holdings = read_holdings(lake)
     if holdings.damaged:
-        raise ConfigError(
-            f"{len(holdings.damaged)} objects of {lake.uri} are damaged, such as {min(holdings.damaged)}: remove them "
-            "with compact.py --prune, or collect them again, then publish"
-        )
-    writer = _Writer(lake, holdings, folder)
-    writer.write_tables()
-    writer.write_parts(told)
-    writer.write_packed()
-    writer.write_views()
-    return writer.finish(description, version)
+        raise _is_damaged(lake, holdings.damaged)
+    try:
+        writer = _Writer(lake, holdings, folder)
+        writer.write_tables()
+        writer.write_parts(told)
+        writer.write_packed()
+        writer.write_views()
+        return writer.finish(description, version)
+    except (duckdb.Error, pa.ArrowException, StorageError) as error:
+        damaged = find_damaged(lake, str(error), holdings.objects())
+        for name, reason in damaged.items():
+            record_damage(lake, name, reason)
+        if damaged:
+            raise _is_damaged(lake, damaged) from error
+        raise StorageError(f"cannot publish the lake at {lake.uri}: {one_line(error)}") from error
+
+
+def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
+    name = min(damaged)
+    return ConfigError(
+        f"{len(damaged)} objects of {lake.uri} are damaged, such as {name} ({damaged[name]}): remove them with "
+        "compact.py --prune, or collect them again, then publish"
+    )
 
 
 class _Writer:
@@ -147,7 +161,11 @@ class _Writer:
         chunks = list(self._chunks())
         told(0, len(chunks))
         for number, (task, cells) in enumerate(chunks):
-            name = f"{compaction_folder(1)}/task={safe_name(task)}/{{}}-{number:05d}.parquet".format
+            form = f"{compaction_folder(1)}/task={safe_name(task)}/{{}}-{number:05d}.parquet"
+
+            def name(kind: str, _: list[str], form: str = form) -> str:
+                return form.format(kind)
+
             known = self.known.filter(pc.field("cell_id").isin(cells))
             inputs = self._inputs(set(cells))
             with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
@@ -197,7 +215,7 @@ class _Writer:
     # ---- what makes it easy to use
 
     def write_packed(self) -> None:
-        tasks = list(dict.fromkeys(task for task, *_ in self.cells))
+        tasks = sorted(set(self.known["task"].to_pylist()))
         mine = Lake(str(self.folder))  # not the lake: more may have been collected meanwhile
         write_packed((load_matrix(mine, [task]) for task in tasks), self.models, self.folder)
         for name in FILES.values():

@@ -89,7 +89,7 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
         )
         if pruned.later:
             print(f"more can go {args.keep_hours:g} hours after {pruned.later}")
-        return 0
+        return 1 if any(name.startswith("compact/") for name in outcome.damaged) else 0
     return 1 if outcome.damaged else 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import logging
 import os
 import re
@@ -177,12 +176,19 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) ->
     statements = con.extract_statements(query)
     if not statements:
         raise ConfigError("--sql is empty: give it a query, such as 'FROM leaderboard'")
-    if any(s.type not in READING or re.match(r"\s*EXPLAIN\b.*\bANALYZE\b", s.query, re.I | re.S) for s in statements):
+    if any(s.type not in READING or _acts(s) for s in statements):
         raise ConfigError("--sql only reads: to write files open the database (--out) in DuckDB")
     result = con.sql(query)
     if result is not None:
         # Outside a terminal no column is left out.
         result.show(max_width=console.width if console.is_terminal else 10_000, max_rows=1000)
+
+
+def _acts(statement: duckdb.Statement) -> bool:
+    """Whether a statement of a reading kind may have an effect: EXPLAIN ANALYZE runs what it explains."""
+    explains = statement.type == duckdb.StatementType.EXPLAIN and re.search(r"\bANALYZE\b", statement.query, re.I)
+    keeps = statement.type == duckdb.StatementType.CREATE and re.search(r"\bSECRET\b", statement.query, re.I)
+    return bool(explains or keeps)
 
 
 #: Columns of the suggested query: those that fit on a screen.
@@ -192,7 +198,7 @@ CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 def print_next(lake: Lake, uri: str, out: Path, console: Console) -> None:
     """The commands that a person can type next, as they stand."""
     python, script = (_from_here(path) for path in (sys.executable, os.path.abspath(__file__)))
-    code = f'import duckdb; print(duckdb.connect({json.dumps(str(out))}, read_only=True).sql("FROM leaderboard"))'
+    code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
     commands = [[python, script, "--lake", uri, "--sql", f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"]]
     if lake.local:  # elsewhere the file needs a secret first, which no file holds
         commands.append([python, "-c", code])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def publish_lake(argv: list[str]) -> int:
     args = parse(argv)
     lake = Lake(args.lake).open_for_reading()
+    if f"{Lake(args.to).uri}/".startswith(f"{lake.uri}/"):
+        raise ConfigError(f"--to {args.to} is inside the lake: a version is another place")
     started = time.monotonic()
     description = Description(args.title, args.text, args.licence, dict(args.source))
     with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
@@ -70,7 +73,7 @@ def publish_lake(argv: list[str]) -> int:
         size = sum(fact["bytes"] for fact in snapshot.files.values())
         print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, in {time.monotonic() - started:.0f} s")
         print(", ".join(f"{count:,} {name}" for name, count in snapshot.manifest["counts"].items()))
-    print(f"next: python pipelines/publish.py verify {uri}")
+    print(f"next: python pipelines/publish.py verify {shlex.quote(uri)}")
     return 0
 
 

@@ -16,6 +16,7 @@ committed AS (
     UNION ALL
     SELECT cell_id, generation, first_item, last_item, facts::JSON, {lake} || '/' || file, true
     FROM read_parquet({folded}, hive_partitioning = false)
+    WHERE part NOT IN ({lost})
 )
 SELECT
     cell_id,

@@ -59,6 +59,8 @@ class ViewFiles:
     compacted: dict[str, list[str]] = field(default_factory=dict)
     #: Those of its records that hold nothing but what the matrix shows: no second filter, no repeats.
     primary: frozenset[str] = frozenset()
+    #: Those that cannot be read: what they hold counts as not compacted.
+    lost: Sequence[str] = ()
 
 
 def create_views(
@@ -145,6 +147,7 @@ class _Names:
         values = {
             "lake": self.place_sql or _quoted(self.place),
             "shard_names": self._shard_names(),
+            "lost": ", ".join(_quoted(name) for name in self.files.lost) or "''",
             "primary_records": self._list("compact/records", [p for p in clean if p in self.files.primary]),
             "mixed_records": self._list("compact/records", [p for p in clean if p not in self.files.primary]),
             "outdated_records": self._list("compact/records", touched),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import secrets
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from collectors import compaction
 from collectors.compaction import compact, prune
+from collectors.damage import record_damage
 from collectors.dense import load_matrix
 from collectors.holdings import committed, newest_manifest, read_holdings
 from collectors.lake import Lake
@@ -201,7 +203,8 @@ def test_reader_meets_a_damaged_part_names_it_and_goes_on(tmp_path: Path) -> Non
     assert found == [(30, 1)]
     with connect(lake) as con:
         assert rows(con, "SELECT file FROM failures WHERE kind = 'damaged_file'") == [(manifest.parts[0].records,)]
-    prune(lake, NOW)
+    with pytest.raises(StorageError, match="nothing was deleted"):
+        prune(lake, NOW)
     assert part.exists(), "the shards that it was made of may be gone"
 
 
@@ -247,3 +250,105 @@ def test_compact_in_a_store_says_the_same_as_in_a_folder(tmp_path: Path, s3_envi
         for view in ("matrix", "records", "coverage"):
             assert rows(con, f"FROM {view} ORDER BY ALL") == rows(plain, f"FROM {view} ORDER BY ALL")
     assert (load_matrix(stored).scores == load_matrix(local).scores).all()
+
+
+# ---- what goes wrong with a compaction itself
+
+
+def counted(lake: Lake) -> int:
+    [(count,)] = ask(lake, lambda con, _: rows(con, "SELECT count(*) FROM matrix"))
+    return int(count)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_damaged_part_whose_shards_are_there_is_read_from_them_and_written_anew(tmp_path: Path, missing: bool) -> None:
+    lake = filled(str(tmp_path)).lake
+    before = everything(lake)
+    manifest = compact(lake).manifest
+    assert manifest
+    part = tmp_path / manifest.parts[0].records
+    part.write_bytes(part.read_bytes()[:-50])
+    if missing:
+        part.unlink()
+    assert counted(lake) == 60
+    with pytest.raises(StorageError, match="nothing was deleted"):
+        prune(lake, NOW)
+    assert compact(lake).folded == 3
+    prune(lake, NOW)
+    found = everything(lake)
+    assert {view: found[view] for view in VIEWS if view != "failures"} == {
+        view: before[view] for view in VIEWS if view != "failures"
+    }
+    assert found["shards"] == before["shards"]
+
+
+def test_damaged_list_of_folded_shards_is_one_error_and_no_hang(tmp_path: Path) -> None:
+    lake = filled(str(tmp_path)).lake
+    manifest = compact(lake).manifest
+    assert manifest
+    (tmp_path / manifest.folded).write_bytes(b"PAR1")
+    for action in (lambda: counted(lake), lambda: compact(lake), lambda: load_matrix(lake)):
+        with pytest.raises((StorageError, duckdb.Error), match="folded-"):
+            action()
+
+
+def test_compact_killed_before_a_part_was_committed_keeps_models_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = LakeBuilder(tmp_path)
+    for model, score in (("a", 1.0), ("b", 0.0)):
+        builder.planned(BuiltCell(model=model, items=3), [score] * 3)
+    create = Lake.create
+
+    def killed(self: Lake, name: str, data: bytes) -> bool:
+        if "/part-" in name:
+            raise KeyboardInterrupt
+        return create(self, name, data)
+
+    monkeypatch.setattr(Lake, "create", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compact(builder.lake)
+    monkeypatch.undo()
+    builder.model("a", "r0", tokenizer_hash="z")  # sorts a behind b from now on
+    compact(builder.lake)
+    matrix = load_matrix(builder.lake)
+    assert dict(zip(matrix.models["model"].to_pylist(), matrix.scores[0].tolist(), strict=True)) == {"a": 1.0, "b": 0.0}
+
+
+def test_failures_row_of_others_deletes_nothing_outside_the_lake(tmp_path: Path) -> None:
+    lake = filled(str(tmp_path / "lake")).lake
+    precious = tmp_path / "precious.txt"
+    precious.write_text("x")
+    record_damage(lake, "../precious.txt", "x")
+    record_damage(lake, "foo/bar.parquet", "x")
+    compact(lake)
+    prune(lake, NOW)
+    assert precious.exists()
+    assert counted(lake) == 60
+
+
+def test_copy_of_a_compaction_beside_it_is_none(tmp_path: Path) -> None:
+    builder = filled(str(tmp_path))
+    compact(builder.lake)
+    shutil.copytree(tmp_path / "compact" / "000001", tmp_path / "compact" / "backup")
+    builder.planned(BuiltCell(model="m9", task="t"), [1.0])
+    manifest = compact(builder.lake).manifest
+    assert manifest
+    assert (manifest.number, manifest.shards) == (2, 7)
+    assert compact(builder.lake).manifest == manifest
+
+
+def test_damaged_answers_are_never_left_out_by_the_next_compaction(tmp_path: Path) -> None:
+    builder = planned(str(tmp_path))
+    add(builder, "a", "t", 0, 0, 5)
+    manifest = compact(builder.lake).manifest
+    assert manifest
+    prune(builder.lake, NOW)
+    answers = tmp_path / str(manifest.parts[0].responses)
+    whole = answers.read_bytes()
+    answers.write_bytes(whole[:-50])
+    add(builder, "b", "t", 0, 0, 5)
+    with pytest.raises(StorageError, match="damaged"):
+        compact(builder.lake)
+    answers.write_bytes(whole)
+    assert compact(builder.lake).folded == 1

@@ -179,7 +179,41 @@ def test_snapshot_is_never_written_into(tmp_path: Path) -> None:
     assert contents(made.folder) == before
 
 
+@pytest.mark.parametrize("name", ["shards/task=t/x", "items/task=t/zz", "failures/zz", "runs/zz"])
+def test_snapshot_of_a_lake_with_damage_that_nobody_met_is_refused(tmp_path: Path, name: str) -> None:
+    lake = filled(tmp_path / "lake").lake
+    if name.startswith("shards"):
+        name = str(next((tmp_path / "lake").glob("shards/task=t/*-g*")).relative_to(tmp_path / "lake"))[:-8]
+    (tmp_path / "lake" / f"{name}.parquet").write_bytes(b"")
+    with pytest.raises(ConfigError, match=name):
+        snapshot(lake, tmp_path / "s")
+
+
+def test_snapshot_of_tasks_and_models_without_records_has_the_lakes_axes(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    builder.run(BuiltCell(model="a", task="t"), planned=3)
+    builder.run(BuiltCell(model="z", task="t"), BuiltCell(model="z", task="u"))
+    builder.scores(BuiltCell(model="a", task="t"), [1.0, 0.0])
+    made = snapshot(builder.lake, tmp_path / "s")
+    for tasks, models in ((None, None), (None, ["a"]), (["u"], None), (None, ["z"])):
+        assert_same(load_matrix(str(made.folder), tasks, models), load_matrix(builder.lake, tasks, models))
+    assert load_matrix(builder.lake, models=["a"]).scores.shape == (10, 1)
+
+
 # ---- publishing
+
+
+def test_publish_into_a_lake_or_over_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = filled(tmp_path / "lake").lake
+    before = contents(tmp_path / "lake")
+    monkeypatch.chdir(tmp_path)
+    for to, version in ((".", "lake"), ("lake", "compact"), ("lake/compact", "1.0.0"), ("", "x1"), ("/", "x1")):
+        assert main(["--lake", lake.uri, "--to", to, "--version", version]) == 2, (to, version)
+    assert contents(tmp_path / "lake") == before
+    assert not Path("/x1").exists()
+    capsys.readouterr()
 
 
 def test_publish_again_is_the_same_and_other_content_is_refused(tmp_path: Path) -> None:
