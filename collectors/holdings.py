@@ -149,7 +149,10 @@ def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None) -> Holdi
     # The shards before the manifest: one that is folded and pruned meanwhile is in the manifest, whichever it is.
     names = {table: [n for n in lake.names(table) if _is_of(table, n)] for table in GLOBS}
     manifest = newest_manifest(lake)
+    in_use = set(manifest.objects) if manifest else set()
     bad = {**known_damage(lake, names["failures"]), **(damaged or {})}
+    # What an older compaction lost is nobody's any more: it was written anew, and may be gone.
+    bad = {name: why for name, why in bad.items() if not name.startswith("compact/") or name in in_use}
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
     return Holdings(listed, manifest, bad)
 

@@ -197,9 +197,9 @@ def print_plan(plan: Plan, lake: Lake) -> None:
 
 def print_damage(lake: Lake) -> None:
     """What is in the lake and cannot be read: it counts as collected until it is removed."""
-    from collectors.damage import known_damage
+    from collectors.holdings import read_holdings
 
-    damaged = known_damage(lake, lake.names("failures"))
+    damaged = read_holdings(lake).damaged
     if damaged:
         print(
             f"{len(damaged)} damaged files are in the way, such as {min(damaged)}: remove them with "

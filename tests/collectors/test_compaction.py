@@ -280,6 +280,7 @@ def test_damaged_part_whose_shards_are_there_is_read_from_them_and_written_anew(
         view: before[view] for view in VIEWS if view != "failures"
     }
     assert found["shards"] == before["shards"]
+    assert not read_holdings(lake).damaged, "what was written anew is damaged no more, so it can be published"
 
 
 def test_damaged_list_of_folded_shards_is_one_error_and_no_hang(tmp_path: Path) -> None:

@@ -70,7 +70,10 @@ def assert_same(first: Matrix, second: Matrix) -> None:
 
 
 def test_snapshot_of_the_same_lake_is_the_same_bytes_compacted_or_not(tmp_path: Path) -> None:
-    lake = filled(tmp_path / "lake").lake
+    builder = filled(tmp_path / "lake")
+    for first_item, generation in ((0, 0), (0, 3), (3, 0), (4, 3)):  # rows that are replaced twice, and overlaps
+        add(builder, "c", "t", generation, first_item, 5)
+    lake = builder.lake
     first = contents(snapshot(lake, tmp_path / "a").folder)
     compact(lake)
     assert contents(snapshot(lake, tmp_path / "b").folder) == first
