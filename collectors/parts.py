@@ -23,7 +23,18 @@ from schemas.views import KEPT
 #: Views that write_part asks.
 NEEDED_VIEWS = (
     *KEPT,
-    *("_run_cells", "cells", "models", "_stored", "_open_rows", "_folded_records", "records", "responses", "_older"),
+    *(
+        "_run_cells",
+        "cells",
+        "models",
+        "_stored",
+        "_open_rows",
+        "_folded_others",
+        "_folded_records",
+        "records",
+        "responses",
+        "_older",
+    ),
     "superseded",
 )
 #: What DuckDB may hold in memory while it sorts; beyond it sorts on disk.

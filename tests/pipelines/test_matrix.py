@@ -171,6 +171,8 @@ def test_matrix_sql_is_empty_exit_2_nothing_written(lake: LakeBuilder, tmp_path:
         "SELECT 1; ATTACH '{}'",
         "EXPORT DATABASE '{}'",
         "EXPLAIN ANALYZE COPY (SELECT 1) TO '{}'",
+        "/* x */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{}'",
+        "CREATE PERSISTENT SECRET s (TYPE http, BEARER_TOKEN '{}')",
         "explain\n/**/analyze copy (SELECT 1) TO '{}'",
         "PREPARE p AS COPY (SELECT 1) TO '{}'; EXECUTE p",
         "SET log_query_path='{}'; SELECT 1",

@@ -1,9 +1,5 @@
--- _folded_records: one row per item, filter and repeat of a cell that the newest compaction holds and no shard file has
--- replaced since, with what the matrix wants to know of its cell.
-CREATE VIEW _folded_records AS
-SELECT *
-FROM read_parquet({primary_records}, hive_partitioning = false)
-UNION ALL
+-- _folded_others: those rows of _folded_records whose parts also hold what the matrix does not show, or outdated rows.
+CREATE VIEW _folded_others AS
 SELECT *
 FROM read_parquet({mixed_records}, hive_partitioning = false)
 UNION ALL

@@ -1,0 +1,8 @@
+-- _folded_records: one row per item, filter and repeat of a cell that the newest compaction holds and no shard file has
+-- replaced since, with what the matrix wants to know of its cell.
+CREATE VIEW _folded_records AS
+SELECT *
+FROM read_parquet({primary_records}, hive_partitioning = false)
+UNION ALL
+SELECT *
+FROM _folded_others;

@@ -1,0 +1,9 @@
+-- _folded_verdicts: the rows of _folded_records that the matrix shows: primary filter, repeat 0. Parts that hold no others
+-- are read without asking each row.
+CREATE VIEW _folded_verdicts AS
+SELECT *
+FROM read_parquet({primary_records}, hive_partitioning = false)
+UNION ALL
+SELECT *
+FROM _folded_others
+WHERE is_primary;
