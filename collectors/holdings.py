@@ -149,12 +149,20 @@ def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None) -> Holdi
     # The shards before the manifest: one that is folded and pruned meanwhile is in the manifest, whichever it is.
     names = {table: [n for n in lake.names(table) if _is_of(table, n)] for table in GLOBS}
     manifest = newest_manifest(lake)
-    in_use = set(manifest.objects) if manifest else set()
-    bad = {**known_damage(lake, names["failures"]), **(damaged or {})}
-    # What an older compaction lost is nobody's any more: it was written anew, and may be gone.
-    bad = {name: why for name, why in bad.items() if not name.startswith("compact/") or name in in_use}
+    bad = _in_use({**known_damage(lake, names["failures"]), **(damaged or {})}, manifest)
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
     return Holdings(listed, manifest, bad)
+
+
+def standing_damage(lake: Lake) -> dict[str, str]:
+    """Object -> what is wrong with it, of those that the lake's failures name; no shard is listed for it."""
+    return _in_use(known_damage(lake, lake.names("failures")), newest_manifest(lake))
+
+
+def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, str]:
+    """What an older compaction lost is nobody's any more: it was written anew, and may be gone."""
+    named = set(manifest.objects) if manifest else set()
+    return {name: why for name, why in damaged.items() if not name.startswith("compact/") or name in named}
 
 
 def _is_of(table: str, name: str) -> bool:

@@ -197,9 +197,9 @@ def print_plan(plan: Plan, lake: Lake) -> None:
 
 def print_damage(lake: Lake) -> None:
     """What is in the lake and cannot be read: it counts as collected until it is removed."""
-    from collectors.holdings import read_holdings
+    from collectors.holdings import standing_damage
 
-    damaged = read_holdings(lake).damaged
+    damaged = standing_damage(lake)
     if damaged:
         print(
             f"{len(damaged)} damaged files are in the way, such as {min(damaged)}: remove them with "
