@@ -1,7 +1,7 @@
-"""Folding shards into few large files, and deleting what is folded.
+"""Folding shards into few large files.
 
-Owns which cells go into which part, how a compaction resumes, and what may be deleted after it. Knows nothing of how a
-part is sorted (collectors.parts) or of who reads.
+Owns which cells go into which part and how a compaction resumes. Knows nothing of how a part is sorted
+(collectors.parts), of who reads, or of what may be deleted afterwards (collectors.pruning).
 
 A part holds a run of cells, by model name, of one task under one prompting: a query for a model or a task opens few of
 them. Each part is committed by a small JSON object, and the compaction by its manifest. What is killed goes on where it
@@ -16,7 +16,6 @@ import datetime as dt
 import io
 import json
 import logging
-import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,17 +26,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from collectors.damage import find_damaged, known_damage, record_damage
+from collectors.damage import find_damaged, record_damage
 from collectors.holdings import (
     Holdings,
     Manifest,
     Part,
     compaction_folder,
-    folded_shards,
-    manifest_names,
     newest_manifest,
     read_holdings,
-    read_manifest,
 )
 from collectors.lake import Lake
 from collectors.parts import NEEDED_VIEWS, WrittenPart, limit_memory, write_part
@@ -250,7 +246,7 @@ class _Compaction:
             limit_memory(con, self.folder)
             # Named by the order of the cells too: by the next attempt more may be known of tokenizers.
             written = write_part(
-                con, cells, self.folder, lambda kind, order: f"{stem}/{kind}-{digest([chunk.digest, order])}.parquet"
+                con, cells, self.folder, lambda kind, order: _object_name(stem, kind, [chunk.digest, order]), bits=True
             )
             self._check_rows(con, chunk, written)
         for name, path in written.files.items():
@@ -326,6 +322,10 @@ class _Compaction:
         return {str(row["part"]) for row in damaged} - {str(r["part"]) for r in damaged if r["file"] not in again}
 
 
+def _object_name(stem: str, kind: str, made_of: list[object]) -> str:
+    return f"{stem}/{kind}-{digest(made_of)}.{'bin' if kind == 'bits' else 'parquet'}"
+
+
 def _batches(files: list[str]) -> Iterator[list[str]]:
     """DuckDB holds the footers of all files that one statement reads: 100,000 of them are a gigabyte."""
     for start in range(0, len(files), 5000):
@@ -355,61 +355,3 @@ def _runs(sources: list[Source]) -> Iterator[list[Source]]:
         rows, size = rows + source.rows, size + source.bytes
     if run:
         yield run
-
-
-# ---- pruning
-
-
-def _check_parts(lake: Lake, parts: set[Part]) -> None:
-    """Raises StorageError where a part is not what its manifest says: its shards may be the last copy."""
-    for part in parts:
-        for name in part.objects:
-            try:
-                rows = pq.read_metadata(lake.open_object(name)).num_rows
-                whole = name != part.records or rows == part.rows
-            except (OSError, ValueError):
-                whole = False
-            if not whole:
-                raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it anew from its shards")
-
-
-def _number(name: str) -> float:
-    """Of the compaction that wrote the object; beyond all numbers for what none wrote."""
-    folder = name.split("/")[1]
-    return int(folder) if folder.isdigit() else math.inf
-
-
-@dataclass(frozen=True)
-class Pruned:
-    shards: int
-    #: Objects of older compactions, and of attempts that were never committed.
-    others: int
-    damaged: int
-    #: When more can be deleted: nothing is that a reader may still be reading.
-    later: str | None
-
-
-def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
-    """Deletes what no reader needs who began less than `keep` ago: folded shards, older compactions, damaged objects.
-
-    A reader keeps the newest manifest that there was when it began: so a manifest's objects, and the shards that it
-    does not name, stay until the next one is older than `keep`. Raises StorageError when something cannot be deleted.
-    """
-    names = lake.names("compact")
-    manifests = [read_manifest(lake, name) for name in manifest_names(names)]
-    limit = dt.datetime.now(dt.UTC) - keep
-    settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
-    # A damaged part is kept: its shards may be gone.
-    damaged = sorted(n for n in known_damage(lake, lake.names("failures")) if not n.startswith("compact/"))
-    if not settled:
-        lake.remove(damaged)
-        return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
-    oldest = settled[-1]
-    named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
-    # Those of a number that is not committed yet belong to a compactor at work.
-    stale = [n for n in names if _number(n) <= oldest.number and n not in named]
-    _check_parts(lake, {part for manifest in (oldest, manifests[-1]) for part in manifest.parts})
-    there = set(lake.names("shards"))
-    folded = [name for name in folded_shards(lake, oldest) if name in there]
-    lake.remove([*damaged, *folded, *stale])
-    return Pruned(len(folded), len(stale), len(damaged), None if oldest is manifests[-1] else manifests[-1].created_at)

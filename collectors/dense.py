@@ -5,6 +5,7 @@ Owns how records are laid into the arrays: from the packed form, from files of a
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from collectors.packed import FILES, read_packed
 from collectors.reading import ask
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.views import OWNERSHIP, lake_place
+
+logger = logging.getLogger(__name__)
 
 _VIEWS = (*OWNERSHIP, "_run_cells", "_stored", "_open_rows")
 #: Records laid into the arrays at a time: bounds what is in memory beside them.
@@ -159,20 +162,14 @@ def _span(part: Part, chosen: npt.NDArray[np.int64]) -> tuple[int, int]:
 
 def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: npt.NDArray[np.int64]) -> None:
     """A part whose rows are a whole grid: its columns are laid into the arrays as they come, without a look at keys."""
-    columns = ["score", *wanted.columns]
-    try:
-        file = pq.ParquetFile(lake.open_object(part.records), memory_map=lake.local)
-        found = file.read(columns, use_threads=False).slice(0, part.primary_rows)
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-        raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
-    places, into = chosen[:, 0], chosen[:, 3]
     start, stop = _span(part, chosen)
     count = stop - start
     if count <= 0:
         return
+    bits = _bits(lake, part) if len(chosen) == part.cells else None
+    columns = [*(["score"] if bits is None else []), *wanted.columns]
     # The part's columns in the order of the matrix; where they are neighbours there, they are copied row by row.
-    order = np.argsort(into)
-    places, into = places[order], into[order]
+    places, into = chosen[np.argsort(chosen[:, 3])][:, [0, 3]].T
     is_run = into[-1] - into[0] + 1 == len(into)
     where = slice(into[0], into[-1] + 1) if is_run else into
 
@@ -180,6 +177,20 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
         block = values.reshape(-1, part.cells)[:count]
         array[start:stop, where] = np.take(block, places, axis=1)
 
+    if bits is not None:
+        matrix.scores[start:stop, where] = bits[:count]
+        matrix.valid[start:stop, where] = True
+    if not columns:
+        return
+    try:
+        file = pq.ParquetFile(lake.open_object(part.records), memory_map=lake.local)
+        found = file.read(columns, use_threads=False).slice(0, part.primary_rows)
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+        raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
+    for name in wanted.columns:
+        lay(getattr(matrix, name), found[name].fill_null(-1).to_numpy())
+    if bits is not None:
+        return
     scores = found["score"]
     if scores.null_count or not _fits_float32(file.metadata):
         values = _float32(scores.to_numpy())
@@ -188,8 +199,24 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
     else:
         lay(matrix.scores, scores.to_numpy())
         matrix.valid[start:stop, where] = True
-    for name in wanted.columns:
-        lay(getattr(matrix, name), found[name].fill_null(-1).to_numpy())
+
+
+def _bits(lake: Lake, part: Part) -> npt.NDArray[np.uint8] | None:
+    """Items × cells, 1 where the answer is right, the cells in the order of the axis; None: the records are to be read.
+
+    A tenth of the time that the column of scores takes.
+    """
+    if not part.bits:
+        return None
+    try:
+        data = lake.read(part.bits)
+    except FileNotFoundError:
+        data = b""
+    if len(data) != part.bits_size:
+        logger.warning("passed over: %s has not %d bytes: the scores are read instead", part.bits, part.bits_size)
+        return None
+    found = np.unpackbits(np.frombuffer(data, np.uint8), count=part.primary_rows, bitorder="little")
+    return found.reshape(-1, part.cells)
 
 
 def _lay_part(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted, path: str) -> None:

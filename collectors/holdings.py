@@ -37,6 +37,9 @@ class Part:
     #: Objects with the answers and with rows that a higher generation replaced; None where there are none.
     responses: str | None
     older: str | None
+    #: Object with a bit per primary row of a grid whose scores are all 0 or 1, item by item, the cells in the order of
+    #: the matrix's axis (collectors.arrays.COLUMN_KEY), little-endian; None for others. Nothing but `records` in brief.
+    bits: str | None
     cells: int
     rows: int
     primary_rows: int
@@ -51,7 +54,12 @@ class Part:
 
     @property
     def objects(self) -> list[str]:
-        return [name for name in (self.records, self.responses, self.older) if name]
+        return [name for name in (self.records, self.responses, self.older, self.bits) if name]
+
+    @property
+    def bits_size(self) -> int:
+        """Bytes of the object `bits`."""
+        return (self.primary_rows + 7) // 8
 
 
 @dataclass(frozen=True)

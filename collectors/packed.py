@@ -11,11 +11,17 @@ Owns the packed form: four Parquet tables that any reader opens. Knows nothing o
 Bits are little-endian: model i is bit i % 8 of byte i // 8. In `items`, a null stands for the common case. `valid`: all
 are; `prompted`: of all it is known how many tokens they read; `score`: the scores are the bits of `right`;
 `completion`: unknown for all.
+
+Lengths of equal answers stand side by side: in each row of `completion` first those of the models that are right, then
+the others; among these by `prompts`, then in the order of the block's models. A choice of some tokens, which all that
+are right make, takes 0.10 bytes so and 0.23 in the models' own order (8,500 synthetic models).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +55,8 @@ PROMPTS = pa.schema(
 )
 #: Items packed at a time, and in a row group.
 PACKED_ITEMS = 512
+#: Items unpacked at a time: those of 8,500 models fit into a core's cache as booleans.
+_UNPACKED_ITEMS = 128
 #: Table -> its file.
 FILES = {name: f"packed/{name}.parquet" for name in ("models", "blocks", "prompts", "items")}
 
@@ -73,7 +81,7 @@ def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> 
                 blocks.append({"block": number, **key, "items": size, "models": places, "prompts": of_model})
                 for start in range(rows.start, rows.stop, PACKED_ITEMS):
                     some = slice(start, min(start + PACKED_ITEMS, rows.stop))
-                    writer.write_table(_pack(matrix, number, some, rows.start))
+                    writer.write_table(_pack(matrix, number, some, rows.start, of_model))
     schema = pa.schema([("block", pa.int32()), *((n, matrix.items.schema.field(n).type) for n in BLOCK_KEY)])
     for name, dtype in (("items", pa.int32()), ("models", pa.list_(pa.int32())), ("prompts", pa.list_(pa.int32()))):
         schema = schema.append(pa.field(name, dtype))
@@ -109,14 +117,22 @@ def read_packed(
     axis = pa.table({n: pa.array(v, table.schema.field(n).type) for n, v in key.items()} | {"item": rows["item"]})
     whole = all((columns[block["models"]] >= 0).sum() == chosen.sum() for block in blocks)
     matrix = empty_matrix(axis, every.filter(pa.array(chosen)), tokens=tokens, filled=not whole)
-    start = 0
-    for block in blocks:
-        counts = None
-        if prompts is not None:
-            mine = prompts.filter(pc.equal(prompts["block"], block["block"]))["tokens"].combine_chunks()
-            counts = mine.flatten().to_numpy().reshape(-1, block["items"])
-        _unpack(matrix, start, rows.slice(start, block["items"]), block, columns, counts)
-        start += block["items"]
+    jobs, start = [], 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for block in blocks:
+            part = _Block(columns[block["models"]], np.asarray(block["prompts"]), len(matrix.models))
+            counts = None
+            if prompts is not None:
+                mine = prompts.filter(pc.equal(prompts["block"], block["block"]))["tokens"].combine_chunks()
+                counts = mine.flatten().to_numpy().reshape(-1, block["items"])
+            done = 0
+            for batch in rows.slice(start, block["items"]).to_batches(_UNPACKED_ITEMS):
+                some = counts[:, done : done + len(batch)] if counts is not None else None
+                jobs.append(pool.submit(_unpack, matrix, start + done, batch, part, some))
+                done += len(batch)
+            start += block["items"]
+        for job in jobs:
+            job.result()
     return matrix
 
 
@@ -156,12 +172,13 @@ def _prompts(counts: npt.NDArray[np.int32]) -> tuple[list[int], list[list[int]]]
     return numbers, [way.tolist() for way in ways]
 
 
-def _pack(matrix: Matrix, block: int, rows: slice, first: int) -> pa.Table:
+def _pack(matrix: Matrix, block: int, rows: slice, first: int, prompts: list[int]) -> pa.Table:
     scores, valid = matrix.scores[rows], matrix.valid[rows]
     right = valid & (scores == 1)
     plain: npt.NDArray[np.bool_] = np.all(~valid | (scores == 0) | (scores == 1), axis=1)
     prompted = matrix.prompt_tokens[rows] >= 0
     lengths = matrix.completion_tokens[rows] + 1
+    lengths = np.take_along_axis(lengths, _length_order(right, np.asarray(prompts)), axis=1)
     width = np.maximum((np.ceil(np.log2(lengths.max(axis=1, initial=0) + 1) / 8)).astype(int), 1)
     data = {
         "block": np.full(len(right), block, np.int32),
@@ -176,6 +193,12 @@ def _pack(matrix: Matrix, block: int, rows: slice, first: int) -> pa.Table:
         ],
     }
     return pa.table(data, schema=ITEMS)
+
+
+def _length_order(right: npt.NDArray[np.bool_], prompts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each row of `right`, items × models, the models in the order of their lengths in `completion`."""
+    ways = np.unique(prompts, return_inverse=True)[1].astype(np.int16)
+    return np.argsort(ways - np.where(right, np.int16(len(ways)), np.int16(0)), axis=1, kind="stable")
 
 
 def _bits(flags: npt.NDArray[np.bool_]) -> list[bytes]:
@@ -193,54 +216,70 @@ def _write(table: pa.Table, path: Path) -> None:
 # ---- unpacking
 
 
-def _unpack(
-    matrix: Matrix,
-    start: int,
-    rows: pa.Table,
-    block: dict[str, Any],
-    columns: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int32] | None,
-) -> None:
-    size, into = len(block["models"]), columns[block["models"]]
-    known = into >= 0
+class _Block:
+    """Where one block's models stand in the arrays that are asked for."""
 
-    lines = slice(start, start + len(rows))
+    def __init__(self, into: npt.NDArray[np.int64], prompts: npt.NDArray[np.int64], columns: int) -> None:
+        """`into`: the column of each of the block's models, -1 not wanted. `columns`: how many the arrays have."""
+        self.size = len(into)
+        self.prompts = prompts
+        self.known = into >= 0
+        self.into = into[self.known]
+        self.is_whole = self.size == columns and bool((into == np.arange(columns)).all())
 
-    def lay(array: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-        if size == array.shape[1] and known.all() and (np.diff(into) == 1).all():
+    def lay(self, array: npt.NDArray[Any], lines: slice, values: npt.NDArray[Any] | bool) -> None:
+        """`values`: items × the block's models, or one for all."""
+        if self.is_whole:
             array[lines] = values
+        elif isinstance(values, bool):
+            array[lines, self.into] = values
         else:
-            array[lines, into[known]] = values[:, known]
+            array[lines, self.into] = values[:, self.known]
 
-    scores: npt.NDArray[Any] = _flags(rows["right"], size, False)
+
+def _unpack(
+    matrix: Matrix, start: int, rows: pa.RecordBatch, block: _Block, counts: npt.NDArray[np.int32] | None
+) -> None:
+    """Lays `rows`, of one block, into the lines of the arrays from `start` on. `counts`: the ways × these items."""
+    lines = slice(start, start + len(rows))
+    right = _flags(rows["right"], block.size, default=False)
     if rows["valid"].null_count == rows["score"].null_count == len(rows):  # most blocks: bits say all
-        lay(matrix.scores, scores)
-        matrix.valid[lines, into[known]] = True
+        block.lay(matrix.scores, lines, right)
+        block.lay(matrix.valid, lines, True)
     else:
-        valid = _flags(rows["valid"], size, True)
-        scores = np.where(valid, scores, np.float32(np.nan)).astype(np.float32)
+        valid = _flags(rows["valid"], block.size, default=True)
+        scores = np.where(valid, right, np.float32(np.nan)).astype(np.float32)
         for line, values in enumerate(rows["score"].to_pylist()):
             if values is not None:
                 scores[line] = np.frombuffer(values, "<f4")
-        lay(matrix.scores, scores)
-        lay(matrix.valid, valid)
+        block.lay(matrix.scores, lines, scores)
+        block.lay(matrix.valid, lines, valid)
     if counts is None:
         return
-    prompts = np.take(counts.T, block["prompts"], axis=1)
-    prompted = _flags(rows["prompted"], size, True)
-    lay(matrix.prompt_tokens, prompts if prompted.all() else np.where(prompted, prompts, -1))
-    lengths = np.zeros((len(rows), size), np.int32)
+    prompts = np.take(counts.T, block.prompts, axis=1)
+    prompted = _flags(rows["prompted"], block.size, default=True)
+    block.lay(matrix.prompt_tokens, lines, prompts if prompted.all() else np.where(prompted, prompts, -1))
+    lengths = np.zeros((len(rows), block.size), np.int32)
     for line, values in enumerate(rows["completion"].to_pylist()):
-        for byte in range(len(values) // size if values else 0):
-            lengths[line] |= np.frombuffer(values, np.uint8, size, byte * size).astype(np.int32) << (8 * byte)
-    lay(matrix.completion_tokens, lengths - 1)
+        for byte in range(len(values) // block.size if values else 0):
+            lengths[line] |= np.frombuffer(values, np.uint8, block.size, byte * block.size).astype(np.int32) << (
+                8 * byte
+            )
+    if (lengths[:, :1] != lengths).any():
+        sorted_lengths, order = lengths.copy(), _length_order(right, block.prompts)
+        np.put_along_axis(lengths, order, sorted_lengths, axis=1)
+    block.lay(matrix.completion_tokens, lines, lengths - 1)
 
 
-def _flags(column: pa.ChunkedArray, size: int, default: bool) -> npt.NDArray[np.bool_]:
+def _flags(column: pa.BinaryArray, size: int, *, default: bool) -> npt.NDArray[np.bool_]:
     """Bits of each row as booleans, rows × size; `default` where a row is null."""
     if column.null_count == len(column):
         return np.full((len(column), size), default)
     width = (size + 7) // 8
-    fill = (b"\xff" if default else b"\x00") * width
-    data = np.frombuffer(b"".join(fill if value is None else value for value in column.to_pylist()), np.uint8)
+    if column.null_count:
+        fill = (b"\xff" if default else b"\x00") * width
+        column = pa.array([fill if value is None else value for value in column.to_pylist()], pa.binary())
+    _, places, values = column.buffers()
+    ends = np.frombuffer(places, np.int32)[column.offset : column.offset + len(column) + 1]
+    data = np.frombuffer(values, np.uint8)[ends[0] : ends[-1]]
     return np.unpackbits(data.reshape(-1, width), axis=1, count=size, bitorder="little").view(np.bool_)

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 
+from collectors.arrays import COLUMN_KEY
 from collectors.holdings import Part
 from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, SCHEMA_VERSION
 from schemas.views import KEPT
@@ -50,14 +52,15 @@ _PARQUET = (
 #: What is the same for most cells of a part: then it is written as a constant, and not sorted (a quarter of the time).
 _SHARED = ("task", "items_digest", "prompting", "dtype", "quantization", "metric")
 
-_CELLS = """
+_CELLS = f"""
 CREATE OR REPLACE TABLE part_cells AS
 WITH tokenizers AS (
     SELECT model, revision, min(tokenizer_hash) AS tokenizer FROM models GROUP BY ALL
 )
 SELECT
     cell_id, task, items_digest, prompting, dtype, quantization, metric, filter,
-    (row_number() OVER (ORDER BY tokenizer, model, cell_id) - 1)::INTEGER AS place
+    (row_number() OVER (ORDER BY tokenizer, model, cell_id) - 1)::INTEGER AS place,
+    row_number() OVER (ORDER BY {", ".join(f"cells.{name}" for name in COLUMN_KEY)}) AS column_number
 FROM cells LEFT JOIN tokenizers USING (model, revision)
 WHERE list_contains(?, cell_id)
 """
@@ -104,12 +107,18 @@ def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
 
 
 def write_part(
-    con: duckdb.DuckDBPyConnection, cells: Sequence[str], folder: Path, name: Callable[[str, list[str]], str]
+    con: duckdb.DuckDBPyConnection,
+    cells: Sequence[str],
+    folder: Path,
+    name: Callable[[str, list[str]], str],
+    *,
+    bits: bool = False,
 ) -> WrittenPart:
     """Writes what the views of `con` hold of these cells, all of one task and prompting, into files in `folder`.
 
-    `name` gives the object's name for 'records', 'responses' and 'older', and the cells in their order. The same rows
-    give the same bytes. Files of a part before are replaced. Raises duckdb.Error when a file cannot be read or written.
+    `name` gives the object's name for 'records', 'responses', 'older' and 'bits', and the cells in their order; with
+    `bits` these are written too, where the rows allow it. The same rows give the same bytes. Files of a part before are
+    replaced. Raises duckdb.Error when a file cannot be read or written.
     """
     con.execute(_CELLS, [list(cells)])
     [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
@@ -121,6 +130,10 @@ def write_part(
     rows["older"] = _copy(con, _OLDER.format(columns=columns), paths["older"]) if _has_older(con) else 0
     order = [cell_id for (cell_id,) in con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()]
     primary, first, last, is_grid = _primary_rows(con, paths["records"], len(order))
+    if bits and is_grid and (data := _bits(con, paths["records"])):
+        paths["bits"] = folder / "bits.bin"
+        paths["bits"].write_bytes(data)
+        rows["bits"] = primary
     names = {kind: name(kind, order) for kind in paths if kind == "records" or rows[kind]}
     sizes = {kind: paths[kind].stat().st_size for kind in names}
     part = Part(
@@ -129,6 +142,7 @@ def write_part(
         records=names["records"],
         responses=names.get("responses"),
         older=names.get("older"),
+        bits=names.get("bits"),
         cells=len(order),
         rows=rows["records"],
         primary_rows=primary,
@@ -181,3 +195,15 @@ def _primary_rows(
         and (place.reshape(-1, cells) == np.arange(cells)).all()
     )
     return len(item), first, last, is_grid
+
+
+def _bits(con: duckdb.DuckDBPyConnection, records: Path) -> bytes | None:
+    """The object `bits` of a part that is a grid; None where a score is missing, or is neither 0 nor 1."""
+    score = con.execute("SELECT score FROM read_parquet(?) WHERE is_primary", [str(records)]).fetchnumpy()["score"]
+    if isinstance(score, np.ma.MaskedArray) and score.mask.any():
+        return None
+    right: npt.NDArray[np.bool_] = np.asarray(score) == 1
+    if not (right | (np.asarray(score) == 0)).all():
+        return None
+    order = [place for (place,) in con.execute("SELECT place FROM part_cells ORDER BY column_number").fetchall()]
+    return np.packbits(right.reshape(-1, len(order))[:, order], bitorder="little").tobytes()

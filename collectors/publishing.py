@@ -155,6 +155,8 @@ class Proof:
     bytes: int
     #: One line for each file that is missing, has another content, or does not belong there.
     faults: list[str]
+    #: Of the manifest itself: what a copy is compared with, because everything else hangs on it.
+    manifest_sha256: str
 
 
 def verify(uri: str, told: Callable[[int, int], None] = lambda done, files: None) -> Proof:
@@ -178,7 +180,8 @@ def verify(uri: str, told: Callable[[int, int], None] = lambda done, files: None
         for name in store.names("", depth=10)
         if name not in known and not name.startswith("probe-")
     ]
-    return Proof(len(files), sum(fact["bytes"] for fact in files.values()), faults)
+    sha256 = hashlib.sha256(store.read(MANIFEST)).hexdigest()
+    return Proof(len(files), sum(fact["bytes"] for fact in files.values()), faults, sha256)
 
 
 # ---- comparing two

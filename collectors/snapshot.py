@@ -58,6 +58,10 @@ class Snapshot:
         return str(self.manifest["version"])
 
     @property
+    def manifest_sha256(self) -> str:
+        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
+
+    @property
     def files(self) -> dict[str, dict[str, Any]]:
         """Name -> sha256 and bytes of every file but the manifest."""
         return dict(self.manifest["files"])

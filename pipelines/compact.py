@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from collectors.compaction import Outcome, compact, prune
+from collectors.compaction import Outcome, compact
 from collectors.lake import Lake
+from collectors.pruning import prune
 from pipelines.progress import Counter
 from schemas.failures import ConfigError, RouterlakeError
 

@@ -43,6 +43,10 @@ exit codes: 0 published, whole, or no difference; 1 the place cannot be written,
 versions differ; 2 the input is wrong, or the version is there with other content: nothing was written"""
 
 
+#: How the digest is printed that everything else hangs on.
+MANIFEST_SAYS = "SHA-256 of manifest.json:"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -73,6 +77,7 @@ def publish_lake(argv: list[str]) -> int:
         size = sum(fact["bytes"] for fact in snapshot.files.values())
         print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, in {time.monotonic() - started:.0f} s")
         print(", ".join(f"{count:,} {name}" for name, count in snapshot.manifest["counts"].items()))
+        print(f"{MANIFEST_SAYS} {snapshot.manifest_sha256}")
     print(f"next: python pipelines/publish.py verify {shlex.quote(uri)}")
     return 0
 
@@ -86,10 +91,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--version", type=version, help="its name (default: the newest run's day and a digest of the content)"
     )
-    parser.add_argument("--title", default=Description.title, help="title of the data set (default: %(default)s)")
+    parser.add_argument(
+        "--title", type=line, default=Description.title, help="title of the data set (default: %(default)s)"
+    )
     parser.add_argument("--text", default="", help="what the card says first")
     parser.add_argument(
-        "--licence", help="licence of the records, such as cc-by-4.0 (default: stated to be not stated)"
+        "--licence", type=line, help="licence of the records, such as cc-by-4.0 (default: stated to be not stated)"
     )
     parser.add_argument(
         "--source",
@@ -109,9 +116,16 @@ def version(text: str) -> str:
     return text
 
 
+def line(text: str) -> str:
+    """An argument that goes into a line of the card."""
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} holds what is no text of one line")
+    return text
+
+
 def source(text: str) -> tuple[str, str]:
     """An argument of --source."""
-    name, equals, licence = text.partition("=")
+    name, equals, licence = line(text).partition("=")
     if not (name and equals and licence):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=LICENCE")
     return name, licence
@@ -131,6 +145,7 @@ def verify_copy(argv: list[str]) -> int:
         print(f"{args.uri}: {len(proof.faults)} faults in {proof.files} files", file=sys.stderr)
         return 1
     print(f"{args.uri}: whole: {proof.files} files, {proof.bytes:,} bytes, each as its manifest says")
+    print(f"{MANIFEST_SAYS} {proof.manifest_sha256}: compare it with the publisher's, and cite it")
     return 0
 
 

@@ -33,7 +33,8 @@ def write(uri: str, writer: int, told: Connection) -> None:
 
 def fold(uri: str, number: int, told: Connection) -> None:
     """Compacts the lake, and with every third `number` prunes it, until it is killed."""
-    from collectors.compaction import compact, prune
+    from collectors.compaction import compact
+    from collectors.pruning import prune
 
     told.send("started")
     compact(Lake(uri))

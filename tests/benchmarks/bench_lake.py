@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.card import Description
-from collectors.compaction import compact, prune
+from collectors.compaction import compact
 from collectors.config import RunConfig
 from collectors.dense import load_matrix
 from collectors.holdings import newest_manifest
 from collectors.lake import Lake
+from collectors.pruning import prune
 from collectors.reading import connect
 from collectors.snapshot import build_snapshot
 from schemas.identity import ShardName, digest

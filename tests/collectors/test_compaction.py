@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import random
 import secrets
 import shutil
 from pathlib import Path
@@ -16,71 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors import compaction
-from collectors.compaction import compact, prune
+from collectors.compaction import compact
 from collectors.damage import record_damage
 from collectors.dense import load_matrix
 from collectors.holdings import committed, newest_manifest, read_holdings
 from collectors.lake import Lake
+from collectors.pruning import prune
 from collectors.reading import ask, connect
 from schemas.failures import StorageError
 from schemas.identity import ShardName
-from schemas.views import create_views
+from tests.filled_lakes import NOW, VIEWS, add, everything, plain_lake, planned
 from tests.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.object_store import BUCKET
 
-NOW = dt.timedelta(0)
-VIEWS = [
-    "records",
-    "responses",
-    "superseded",
-    "matrix",
-    "cells",
-    "coverage",
-    "leaderboard",
-    "oracle",
-    "failures",
-    "runs",
-    "items",
-    "tasks",
-    "models",
-]
 #: A shard: model, task, generation, first item, number of items.
 shards = st.tuples(
     st.sampled_from("abc"), st.sampled_from(["t", "u"]), st.integers(0, 2), st.integers(0, 5), st.integers(1, 5)
 )
-
-
-def everything(lake: Lake, *, live: bool = False) -> dict[str, list[Any]]:
-    """All rows of all views, as an open connection or as a file of views that are asked later reads them."""
-    with duckdb.connect() as con:
-        create_views(con, lake.uri, read_holdings(lake).view_files(live=live), comments=False)
-        found = {view: rows(con, f"FROM {view} ORDER BY ALL") for view in VIEWS}
-        found["shards"] = rows(con, "SELECT * EXCLUDE (file, in_compaction) FROM shards ORDER BY ALL")
-    return {
-        view: [tuple(round(v, 12) if isinstance(v, float) else v for v in row) for row in table]
-        for view, table in found.items()
-    }
-
-
-def add(builder: LakeBuilder, model: str, task: str, generation: int, first: int, count: int) -> None:
-    """A shard of two filters, one of them with two repeats; its answers tell where a row came from."""
-    cell, source = BuiltCell(model=model, task=task), f"{generation}-{first}-{count}"
-    found = []
-    for item in range(first, first + count):
-        score = [1.0, 0.0, None, float("nan")][(item + generation) % 4]
-        texts = {"responses": [source, str(item)], "filtered": f'["{item}"]'}
-        found.append(cell.record(item, score=score, failure=None if item % 3 else "empty_answer", **texts))
-        found += [cell.record(item, filter="strict", repeat=r, score=0.5, finish_reason=source) for r in (0, 1)]
-    name = ShardName(cell.cell_id, generation, first, first + count - 1)
-    if not builder.lake.has(Lake.shard_path(task, name)):
-        builder.shard(cell, found, generation=generation, facts={"run_id": source, "host": "h"})
-
-
-def planned(folder: str) -> LakeBuilder:
-    builder = LakeBuilder(folder)
-    builder.run(*(BuiltCell(model=model, task=task) for model in "abc" for task in "tu"))
-    builder.model("a", "r0", tokenizer_hash="z")
-    return builder
 
 
 @settings(max_examples=8)
@@ -107,18 +58,8 @@ def test_compact_any_lake_every_view_says_the_same(rounds: list[list[Any]], part
         assert compact(builder.lake).folded == 0
 
 
-def filled(uri: str, models: int = 3) -> LakeBuilder:
-    builder = LakeBuilder(uri)
-    cells = [BuiltCell(model=f"m{i}", task=task) for i in range(models) for task in ("t", "u")]
-    builder.run(*cells)
-    for number, cell in enumerate(cells):
-        draw = random.Random(number)
-        builder.scores(cell, [draw.choice([0.0, 1.0]) for _ in range(cell.items)])
-    return builder
-
-
 def test_compact_again_after_nothing_new_writes_nothing(tmp_path: Path) -> None:
-    lake = filled(str(tmp_path)).lake
+    lake = plain_lake(str(tmp_path)).lake
     assert compact(lake).folded == 6
     names = lake.names("")
     outcome = compact(lake)
@@ -138,7 +79,7 @@ def test_compact_small_parts_are_joined_by_the_next_one_and_full_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "PART_ROWS", 20)
-    builder = filled(str(tmp_path), models=3)
+    builder = plain_lake(str(tmp_path), models=3)
     first = compact(builder.lake).manifest
     assert first
     assert sorted(part.rows for part in first.parts) == [10, 10, 20, 20]
@@ -152,7 +93,7 @@ def test_compact_small_parts_are_joined_by_the_next_one_and_full_ones_kept(
 
 
 def test_compact_shard_of_a_cell_that_no_run_planned_stays_and_is_counted(tmp_path: Path) -> None:
-    builder = filled(str(tmp_path))
+    builder = plain_lake(str(tmp_path))
     stray = BuiltCell(model="stray")
     builder.scores(stray, [1.0])
     before = everything(builder.lake)
@@ -164,7 +105,7 @@ def test_compact_shard_of_a_cell_that_no_run_planned_stays_and_is_counted(tmp_pa
 
 
 def test_compact_damaged_and_foreign_shards_are_named_passed_over_pruned_and_collected_anew(tmp_path: Path) -> None:
-    builder = filled(str(tmp_path))
+    builder = plain_lake(str(tmp_path))
     lake = builder.lake
     cell = BuiltCell(model="m0", task="t")
     paths = sorted((tmp_path / "shards").glob("task=*/*.parquet"))
@@ -193,7 +134,7 @@ def test_compact_damaged_and_foreign_shards_are_named_passed_over_pruned_and_col
 
 
 def test_reader_meets_a_damaged_part_names_it_and_goes_on(tmp_path: Path) -> None:
-    lake = filled(str(tmp_path)).lake
+    lake = plain_lake(str(tmp_path)).lake
     manifest = compact(lake).manifest
     assert manifest
     prune(lake, NOW)
@@ -209,7 +150,7 @@ def test_reader_meets_a_damaged_part_names_it_and_goes_on(tmp_path: Path) -> Non
 
 
 def test_compact_what_it_would_rewrite_without_its_run_is_refused(tmp_path: Path) -> None:
-    builder = filled(str(tmp_path))
+    builder = plain_lake(str(tmp_path))
     compact(builder.lake)
     prune(builder.lake, NOW)
     [run] = (tmp_path / "runs").glob("run-*.parquet")
@@ -220,7 +161,7 @@ def test_compact_what_it_would_rewrite_without_its_run_is_refused(tmp_path: Path
 
 
 def test_prune_keeps_what_a_reader_who_began_lately_uses(tmp_path: Path) -> None:
-    builder = filled(str(tmp_path))
+    builder = plain_lake(str(tmp_path))
     lake = builder.lake
     reader = connect(lake)
     first = compact(lake).manifest
@@ -241,8 +182,8 @@ def test_prune_keeps_what_a_reader_who_began_lately_uses(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_compact_in_a_store_says_the_same_as_in_a_folder(tmp_path: Path, s3_environment: Any) -> None:
-    stored = filled(f"s3://{BUCKET}/{secrets.token_hex(4)}/it's a lake").lake
-    local = filled(str(tmp_path / "lake")).lake
+    stored = plain_lake(f"s3://{BUCKET}/{secrets.token_hex(4)}/it's a lake").lake
+    local = plain_lake(str(tmp_path / "lake")).lake
     for lake in (stored, local):
         assert compact(lake).folded == 6
         assert prune(lake, NOW).shards == 6
@@ -262,7 +203,7 @@ def counted(lake: Lake) -> int:
 
 @pytest.mark.parametrize("missing", [False, True])
 def test_damaged_part_whose_shards_are_there_is_read_from_them_and_written_anew(tmp_path: Path, missing: bool) -> None:
-    lake = filled(str(tmp_path)).lake
+    lake = plain_lake(str(tmp_path)).lake
     before = everything(lake)
     manifest = compact(lake).manifest
     assert manifest
@@ -284,7 +225,7 @@ def test_damaged_part_whose_shards_are_there_is_read_from_them_and_written_anew(
 
 
 def test_damaged_list_of_folded_shards_is_one_error_and_no_hang(tmp_path: Path) -> None:
-    lake = filled(str(tmp_path)).lake
+    lake = plain_lake(str(tmp_path)).lake
     manifest = compact(lake).manifest
     assert manifest
     (tmp_path / manifest.folded).write_bytes(b"PAR1")
@@ -317,7 +258,7 @@ def test_compact_killed_before_a_part_was_committed_keeps_models_apart(
 
 
 def test_failures_row_of_others_deletes_nothing_outside_the_lake(tmp_path: Path) -> None:
-    lake = filled(str(tmp_path / "lake")).lake
+    lake = plain_lake(str(tmp_path / "lake")).lake
     precious = tmp_path / "precious.txt"
     precious.write_text("x")
     record_damage(lake, "../precious.txt", "x")
@@ -329,7 +270,7 @@ def test_failures_row_of_others_deletes_nothing_outside_the_lake(tmp_path: Path)
 
 
 def test_copy_of_a_compaction_beside_it_is_none(tmp_path: Path) -> None:
-    builder = filled(str(tmp_path))
+    builder = plain_lake(str(tmp_path))
     compact(builder.lake)
     shutil.copytree(tmp_path / "compact" / "000001", tmp_path / "compact" / "backup")
     builder.planned(BuiltCell(model="m9", task="t"), [1.0])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.arrays import Matrix
+from collectors.compaction import compact
 from collectors.dense import load_matrix
 from schemas.failures import ConfigError
 from tests.lake_builder import BuiltCell, LakeBuilder
@@ -85,3 +86,63 @@ def test_matrix_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(again, name), getattr(matrix, name))
     assert again.items.equals(matrix.items)
     assert again.models.equals(matrix.models)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=5, max_size=5), st.permutations(range(5)))
+def test_load_matrix_from_bits_of_a_compaction_equals_the_shards(right: list[list[bool]], order: list[int]) -> None:
+    names = [("a", "float32"), ("a", "bfloat16"), ("b", "float32"), ("c", "float32"), ("d", "float32")]
+    with TemporaryDirectory() as folder:
+        lake = LakeBuilder(folder)
+        for (model, dtype), values in zip(names, right, strict=True):
+            lake.planned(BuiltCell(model=model, dtype=dtype, items=9), [float(value) for value in values])
+        for model, place in zip("abcd", order, strict=False):  # a part's rows are ordered by tokenizer
+            lake.model(model, "r0", tokenizer_hash=f"tokenizer-{place}")
+        expected = [load_matrix(folder), load_matrix(folder, models=["b", "d"])]
+        manifest = compact(lake.lake).manifest
+        assert manifest
+        [bits] = [part.bits for part in manifest.parts]
+        assert bits is not None
+        for _ in range(2):  # with the bits, and without them
+            found = [load_matrix(folder), load_matrix(folder, models=["b", "d"])]
+            for one, other in zip(found, expected, strict=True):
+                for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
+                    np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            (Path(folder) / bits).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", b"\x01" * 100], ids=["empty", "short", "long"])
+def test_load_matrix_with_damaged_bits_reads_the_scores_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    lake = LakeBuilder(tmp_path)
+    lake.planned(BuiltCell(items=40), [1.0, 0.0] * 20)
+    manifest = compact(lake.lake).manifest
+    assert manifest
+    bits = manifest.parts[0].bits
+    assert bits
+    assert (tmp_path / bits).read_bytes() == b"\x55" * 5
+    (tmp_path / bits).write_bytes(data)
+    assert load_matrix(str(tmp_path), tokens=False).scores[:, 0].tolist() == [1.0, 0.0] * 20
+    assert "the scores are read instead" in caplog.text
+
+
+@pytest.mark.parametrize("scores", [[1.0, 0.5, 0.0], [1.0, None, 0.0]], ids=["partial credit", "gap"])
+def test_compaction_of_what_bits_cannot_say_writes_none(tmp_path: Path, scores: list[float | None]) -> None:
+    lake = LakeBuilder(tmp_path)
+    lake.planned(BuiltCell(items=3), scores)
+    manifest = compact(lake.lake).manifest
+    assert manifest
+    assert [part.bits for part in manifest.parts] == [None]
+    found = load_matrix(str(tmp_path))
+    assert [score if ok else None for score, ok in zip(found.scores[:, 0], found.valid[:, 0], strict=True)] == scores
+
+
+def test_compaction_of_an_unanswered_item_writes_no_bits(tmp_path: Path) -> None:
+    lake, cell = LakeBuilder(tmp_path), BuiltCell(items=2)
+    lake.run(cell)
+    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="empty_answer")])
+    manifest = compact(lake.lake).manifest
+    assert manifest
+    assert (manifest.parts[0].is_grid, manifest.parts[0].bits) == (True, None)
+    assert load_matrix(str(tmp_path)).valid[:, 0].tolist() == [True, False]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from collectors.compaction import compact, prune
+from collectors.compaction import compact
 from collectors.holdings import committed
 from collectors.lake import Lake
+from collectors.pruning import prune
 from collectors.reading import connect
 from schemas.identity import ShardName
 from tests.lake_builder import BuiltCell, LakeBuilder

@@ -11,13 +11,13 @@ from collectors.card import Description
 from collectors.lake import Lake
 from collectors.snapshot import build_snapshot
 from pipelines.compact import main
-from tests.collectors.test_compaction import everything, filled
+from tests.filled_lakes import everything, plain_lake
 
 
 def test_compact_command_folds_then_has_nothing_to_do_then_prunes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lake = filled(str(tmp_path)).lake
+    lake = plain_lake(str(tmp_path)).lake
     before = everything(lake)
     assert main(["--lake", str(tmp_path)]) == 0
     assert "compaction 1: 6 shards folded" in capsys.readouterr().out
@@ -35,7 +35,7 @@ def test_compact_command_folds_then_has_nothing_to_do_then_prunes(
 def test_compact_command_damaged_shard_is_exit_1_until_it_is_pruned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    filled(str(tmp_path))
+    plain_lake(str(tmp_path))
     damaged = next((tmp_path / "shards").glob("task=*/*.parquet"))
     damaged.write_bytes(b"PAR1")
     assert main(["--lake", str(tmp_path)]) == 1
@@ -48,7 +48,7 @@ def test_compact_command_damaged_shard_is_exit_1_until_it_is_pruned(
 def test_compact_command_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--lake", str(tmp_path / "nowhere")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-    lake = filled(str(tmp_path / "lake")).lake
+    lake = plain_lake(str(tmp_path / "lake")).lake
     (tmp_path / "s").mkdir()
     build_snapshot(lake, tmp_path / "s", Description())
     assert main(["--lake", str(tmp_path / "s")]) == 2
@@ -59,7 +59,7 @@ def test_compact_command_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.
 
 
 def test_compact_command_lake_that_is_copied_reads_the_same(tmp_path: Path) -> None:
-    lake = filled(str(tmp_path / "lake")).lake
+    lake = plain_lake(str(tmp_path / "lake")).lake
     assert main(["--lake", lake.uri]) == 0
     shutil.copytree(tmp_path / "lake", tmp_path / "copy")
     assert everything(Lake(str(tmp_path / "copy"))) == everything(lake)

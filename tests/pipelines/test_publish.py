@@ -1,0 +1,60 @@
+"""The command that publishes, verifies and compares versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.publish import main
+from tests.filled_lakes import add, filled
+
+
+def test_publish_command_publishes_verifies_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    builder = filled(tmp_path / "lake")
+    publish_it = ["--lake", builder.lake.uri, "--to", str(tmp_path / "out"), "--source", "gsm8k=mit"]
+    assert main(publish_it) == 0
+    *_, digest, following = capsys.readouterr().out.splitlines()
+    uri = following.rsplit(" ", 1)[-1]
+    assert digest.startswith("SHA-256 of manifest.json: ")
+    assert main(["verify", uri]) == 0
+    whole, same_digest = capsys.readouterr().out.splitlines()
+    assert "whole" in whole
+    assert same_digest.startswith(f"{digest}: compare")
+    assert main(publish_it) == 0, "the same lake is the same version"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    add(builder, "c", "t", 0, 0, 2)
+    assert main([*publish_it, "--version", "2.0.0"]) == 0
+    capsys.readouterr()
+    assert main(["diff", uri, str(tmp_path / "out" / "2.0.0")]) == 1
+    assert "t, c" in capsys.readouterr().out
+    assert main(["diff", uri, uri]) == 0
+    (Path(uri) / "README.md").write_text("x")
+    assert main(["verify", uri]) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["verify", "nowhere"], ["diff", "nowhere", "."], ["--lake", "nowhere", "--to", "x"], ["verify", "a@b://"]],
+)
+def test_publish_command_wrong_input_is_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("version", ["", "../x", "a/b", "-v", ".", "x" * 80, "a..b", "v.lock"])
+def test_publish_command_versions_that_are_no_names_are_refused(version: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["--to", "x", f"--version={version}"])
+
+
+@pytest.mark.parametrize("option", ["--title", "--licence", "--source"])
+def test_publish_command_what_goes_into_a_line_of_the_card_is_one(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--to", "x", option, "a=b\nlicense: mit"])
+    assert "no text of one line" in capsys.readouterr().err
