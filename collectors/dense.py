@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.arrays import BLOCK_KEY, COLUMN_KEY, Matrix, empty_matrix
@@ -23,11 +25,12 @@ from collectors.lake import Lake
 from collectors.packed import FILES, read_packed
 from collectors.reading import ask
 from schemas.failures import ConfigError, StorageError, one_line
+from schemas.records import RUN_CELL
 from schemas.views import OWNERSHIP, lake_place
 
 logger = logging.getLogger(__name__)
 
-_VIEWS = (*OWNERSHIP, "_run_cells", "_stored", "_open_rows")
+_VIEWS = (*OWNERSHIP, "_stored", "_open_rows")
 #: Records laid into the arrays at a time: bounds what is in memory beside them.
 BATCH_ROWS = 1_000_000
 
@@ -71,7 +74,7 @@ class _Wanted:
 
 
 def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> Matrix:
-    items, models = _axes(con, wanted)
+    items, models = _axes(con, lake, holdings.listed["runs"], wanted)
     if not len(models):
         raise _nothing(lake)
     places = _places(con, holdings.parts)
@@ -91,45 +94,100 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
     return matrix
 
 
-def _axes(con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
-    """Items and models; makes the table `places`: the first row of each cell's block, its length, and its column."""
-    columns, blocks = ", ".join(COLUMN_KEY), ", ".join(BLOCK_KEY)
-    same = ", ".join(f"any_value({name}) AS {name}" for name in (*COLUMN_KEY, *BLOCK_KEY, "filter"))
-    # What is asked here of a cell is its identity, the same in every run; the view cells asks for the newest run.
-    con.execute(
-        f"""
-        CREATE TEMP TABLE chosen AS
-        SELECT cell_id, {same}, max(planned_items) AS planned_items
-        FROM _run_cells
-        WHERE ? IS NULL OR list_contains(?, task)
-        GROUP BY cell_id
-        """,
-        [wanted.tasks, wanted.tasks],
-    )
+def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, runs: list[str], wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
+    """Items and models; makes the table `places`: the first row of each cell's block, its length, and its column.
+
+    What is asked here of a cell is its identity, the same in every run; the view cells asks for the newest run. On
+    dictionaries of strings rather than in SQL: 102,000 cells take 0.1 s in place of 0.3 s.
+    """
+    plans = _plans(lake, runs)
+    cells, first = np.unique(_codes(plans, ["cell_id"]), return_inverse=True)
+    planned = np.zeros(len(cells), np.int64)
+    np.maximum.at(planned, first, plans["planned_items"].to_numpy())
+    rows = np.empty(len(cells), np.int64)
+    rows[first[::-1]] = np.arange(len(plans))[::-1]  # of each cell, where it stands first
+    plans = plans.take(rows)
+    keep = _among(plans["task"], wanted.tasks)
+    plans, planned = plans.filter(pa.array(keep)), planned[keep]
     # Before the models are chosen: a task has as many rows, whoever is asked for.
-    con.execute(
-        f"CREATE TEMP TABLE lengths AS SELECT {blocks}, max(planned_items)::BIGINT AS length FROM chosen GROUP BY ALL"
-    )
-    con.execute("DELETE FROM chosen WHERE NOT (? IS NULL OR list_contains(?, model))", [wanted.models, wanted.models])
-    on_model = " AND ".join(f"chosen.{name} IS NOT DISTINCT FROM axis.{name}" for name in COLUMN_KEY)
-    con.execute(
-        f"""
-        CREATE TEMP TABLE blocks AS
-        SELECT *, (sum(length) OVER (ORDER BY {blocks}) - length)::BIGINT AS first_row
-        FROM lengths SEMI JOIN chosen USING ({blocks});
-        CREATE TEMP TABLE axis AS
-        SELECT *, row_number() OVER (ORDER BY {columns}) - 1 AS model_column
-        FROM (SELECT DISTINCT {columns} FROM chosen);
-        CREATE TEMP TABLE places AS
-        SELECT cell_id, filter, first_row, length, model_column
-        FROM chosen JOIN blocks USING ({blocks}) JOIN axis ON {on_model};
-        """
-    )
-    models = con.sql(f"SELECT {columns} FROM axis ORDER BY model_column").to_arrow_table()
-    items = con.sql(
-        f"SELECT {blocks}, unnest(range(length))::INTEGER AS item FROM blocks ORDER BY first_row, item"
-    ).to_arrow_table()
-    return items, models
+    of_block, blocks = _keys(plans, BLOCK_KEY)
+    lengths = np.zeros(len(blocks), np.int64)
+    np.maximum.at(lengths, of_block, planned)
+    keep = _among(plans["model"], wanted.models)
+    plans, of_block = plans.filter(pa.array(keep)), of_block[keep]
+    lengths[np.setdiff1d(np.arange(len(blocks)), of_block)] = 0  # blocks of which no model is wanted
+    of_model, models = _keys(plans, COLUMN_KEY)
+    first_rows = np.cumsum(lengths) - lengths
+    places = {
+        "cell_id": plans["cell_id"],
+        "filter": plans["filter"],
+        "first_row": first_rows[of_block],
+        "length": lengths[of_block],
+        "model_column": of_model,
+    }
+    con.register("places", pa.table(places))
+    items = blocks.take(np.repeat(np.arange(len(blocks)), lengths))
+    numbers = np.arange(len(items)) - np.repeat(first_rows, lengths)
+    return items.append_column("item", pa.array(numbers.astype(np.int32))), models
+
+
+def _plans(lake: Lake, runs: list[str]) -> pa.Table:
+    """What all runs planned, texts by dictionary."""
+    columns = ["cell_id", *COLUMN_KEY, *BLOCK_KEY, "filter", "planned_items"]
+    texts = [name for name in columns if pa.types.is_string(RUN_CELL.field(name).type)]
+    empty = pa.schema([RUN_CELL.field(name) for name in columns]).empty_table()
+    found = [_dictionaries(empty, texts)]
+    for name in runs:
+        try:
+            table = pq.ParquetFile(lake.open_object(name), read_dictionary=texts).read(columns)
+            found.append(_dictionaries(table, texts))
+        except FileNotFoundError as error:
+            raise StorageError(f"{name} in {lake.uri} is gone") from error
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+            raise StorageError(f"{name} in {lake.uri} cannot be read: {one_line(error)}") from error
+    return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+
+
+def _dictionaries(table: pa.Table, texts: list[str]) -> pa.Table:
+    """With `texts` as dictionaries of 32-bit codes, and without metadata: what tables need to be joined."""
+    kinds = {name: pa.dictionary(pa.int32(), pa.string()) for name in texts}
+    fields = [pa.field(f.name, kinds.get(f.name, f.type)) for f in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _codes(table: pa.Table, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """A number per row: equal where the columns are, nulls among them."""
+    codes, many = np.zeros(len(table), np.int64), 1
+    for name in names:
+        column = table[name]
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+        size = len(column.dictionary) + 1
+        if many * size >= 2**62:
+            codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
+            many = len(table)
+        codes = codes * size + column.indices.fill_null(size - 1).to_numpy()
+        many *= size
+    return codes
+
+
+def _keys(table: pa.Table, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], pa.Table]:
+    """The different values of the columns `names`, sorted, nulls last; and for each row of `table` which it has."""
+    _, rows, found = np.unique(_codes(table, names), return_index=True, return_inverse=True)
+    keys = table.select(list(names)).take(rows).cast(pa.schema([(name, RUN_CELL.field(name).type) for name in names]))
+    order = pc.sort_indices(keys, [(name, "ascending") for name in names]).to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[found], keys.take(order)
+
+
+def _among(column: pa.ChunkedArray, names: list[str] | None) -> npt.NDArray[np.bool_]:
+    if names is None:
+        return np.ones(len(column), np.bool_)
+    return np.isin(np.asarray(column.to_pylist(), object), names) if len(column) else np.zeros(0, np.bool_)
 
 
 def _places(con: duckdb.DuckDBPyConnection, parts: list[Part]) -> dict[str, npt.NDArray[np.int64]]:
@@ -139,11 +197,12 @@ def _places(con: duckdb.DuckDBPyConnection, parts: list[Part]) -> dict[str, npt.
     found = con.execute(
         """
         SELECT parts.rowid AS number, place, first_row, length, model_column
-        FROM (SELECT DISTINCT part, place, cell_id FROM _folded) JOIN places USING (cell_id) JOIN parts USING (part)
-        ORDER BY number, place
+        FROM _folded JOIN places USING (cell_id) JOIN parts USING (part)
         """
     ).fetchnumpy()
     numbers = np.stack([np.asarray(column, np.int64) for column in found.values()], axis=1)
+    # A row per shard so far, which were folded together.
+    numbers = numbers[np.unique(numbers[:, 0] << 32 | numbers[:, 1], return_index=True)[1]]
     starts = np.searchsorted(numbers[:, 0], np.arange(len(names) + 1))
     return {
         name: numbers[first:stop, 1:]

@@ -29,6 +29,9 @@ from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
 #: Manifest of a snapshot.
 PUBLISHED = "manifest.json"
 
+#: Rows of a row group: DuckDB gives each to a thread, and a run of 100,000 cells takes half the time on two.
+_ROW_GROUP = 20_000
+
 _VERSION_KEY = b"routerlake_schema_version"
 
 #: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
@@ -222,6 +225,7 @@ def parquet_bytes(table: pa.Table, facts: dict[str, Any] | None = None) -> bytes
         compression="zstd",
         use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
         column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+        row_group_size=_ROW_GROUP,
     )
     return sink.getvalue()
 
