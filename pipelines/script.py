@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import signal
 import sys
@@ -34,6 +35,10 @@ def run_script(main: Callable[[], int]) -> NoReturn:
             print(f"error: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of it again at exit
         code = 1
+    if "ray" in sys.modules:  # its threads outlive its shutdown, and have crashed an interpreter that was winding down
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,19 @@ settings.load_profile("busy")
 def tiny_models() -> dict[str, Path]:
     """Tiny Llama checkpoints by name, kept in .cache between sessions."""
     return build_tiny_models(Path(__file__).parent.parent / ".cache")
+
+
+_STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = exitstatus
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ray's threads outlive its shutdown, and have crashed an interpreter that was winding down after the last test."""
+    if "ray" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash.get(_STATUS, pytest.ExitCode.INTERNAL_ERROR))
