@@ -8,7 +8,7 @@ python := .venv/bin/python
 demo_lake := demo-lake
 SIZE ?= 20M
 
-.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake clean
+.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
 
 bench-lake: env ## the lake's sizes and speeds at 20M synthetic records; SIZE=2M or 200M for others (40 minutes)
 	$(python) -m tests.benchmarks.bench_lake --size $(SIZE)
+
+bench-ingest: env ## compare imports of a table of 10M rows and of lm-eval's files with DuckDB alone (5 minutes)
+	$(python) -m tests.benchmarks.bench_ingest
 
 clean: ## remove .venv, caches and demo-lake; .cache/models stays (rm -r .cache removes it)
 	rm -rf .venv $(demo_lake) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

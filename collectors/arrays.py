@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 #: What tells columns apart: one column per model as a router could call it.
-COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides")
+COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides", "imported_from")
 #: What tells blocks of rows apart: one block per task under one prompting.
 BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
 

@@ -36,10 +36,16 @@ BATCH_ROWS = 1_000_000
 
 
 def load_matrix(
-    lake: str | Lake, tasks: list[str] | None = None, models: list[str] | None = None, *, tokens: bool = True
+    lake: str | Lake,
+    tasks: list[str] | None = None,
+    models: list[str] | None = None,
+    *,
+    tokens: bool = True,
+    include: str = "collected",
 ) -> Matrix:
     """The matrix of a lake or snapshot, or of some of its tasks and models by name; without `tokens`, no token counts.
 
+    `include`: "collected" cells, "imported" or "all"; imported ones are columns and blocks of their own.
     A block has as many rows as the most that any run asked of its task. Memory: 13 bytes per element, 5 without tokens,
     and one file of a compaction. A damaged object is named in the log and the lake's failures and passed over. Raises
     ConfigError when nothing was ever planned for such names.
@@ -48,18 +54,19 @@ def load_matrix(
     if all(lake.has(name) for name in FILES.values()):
         files = {table: lake.open_object(name) for table, name in FILES.items()}
         try:
-            matrix = read_packed(files, tasks, models, tokens=tokens)
+            matrix = read_packed(files, tasks, models, tokens=tokens, include=include)
         except (OSError, ValueError) as error:
             raise StorageError(f"packed/ in {lake.uri} is damaged: {one_line(error)}") from error
         if not len(matrix.models):
-            raise _nothing(lake)
+            raise _nothing(lake, include)
         return matrix
     wanted = _Wanted(tasks, models, tokens)
-    return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), only=_VIEWS)
+    return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), only=_VIEWS, include=include)
 
 
-def _nothing(lake: Lake) -> ConfigError:
-    return ConfigError(f"the lake at {lake.uri} has no cell of these tasks and models")
+def _nothing(lake: Lake, include: str) -> ConfigError:
+    which = "" if include == "all" else f"{include} "
+    return ConfigError(f"the lake at {lake.uri} has no {which}cell of these tasks and models")
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,9 @@ class _Wanted:
 
 
 def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted: _Wanted) -> Matrix:
-    items, models = _axes(con, lake, holdings.listed["runs"], wanted)
+    items, models = _axes(con, lake, holdings, wanted)
     if not len(models):
-        raise _nothing(lake)
+        raise _nothing(lake, holdings.include)
     places = _places(con, holdings.parts)
     outdated = {part for (part,) in con.execute("SELECT DISTINCT part FROM _outdated").fetchall()}
     parts = [part for part in holdings.parts if part.records in places]
@@ -94,13 +101,16 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
     return matrix
 
 
-def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, runs: list[str], wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
+def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
     """Items and models; makes the table `places`: the first row of each cell's block, its length, and its column.
 
     What is asked here of a cell is its identity, the same in every run; the view cells asks for the newest run. On
     dictionaries of strings rather than in SQL: 102,000 cells take 0.1 s in place of 0.3 s.
     """
-    plans = _plans(lake, runs)
+    plans = _plans(lake, holdings.listed["runs"])
+    if holdings.include != "all":
+        imported = plans["imported_from"].is_valid()
+        plans = plans.filter(imported if holdings.include == "imported" else pc.invert(imported))
     cells, first = np.unique(_codes(plans, ["cell_id"]), return_inverse=True)
     planned = np.zeros(len(cells), np.int64)
     np.maximum.at(planned, first, plans["planned_items"].to_numpy())

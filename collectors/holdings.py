@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from collectors.damage import known_damage
 from collectors.lake import Lake
 from schemas.failures import StorageError
-from schemas.identity import ShardName
+from schemas.identity import ShardName, is_imported
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION
 from schemas.views import GLOBS, ViewFiles
 
@@ -126,6 +126,8 @@ class Holdings:
     manifest: Manifest | None
     #: Object -> what is wrong with it.
     damaged: dict[str, str] = field(default_factory=dict)
+    #: Which cells: a key of schemas.views.INCLUDED. Objects of others are not listed, and their parts not named.
+    include: str = "all"
 
     def objects(self) -> list[str]:
         """Names of all Parquet objects that the views read."""
@@ -135,7 +137,8 @@ class Holdings:
     @property
     def parts(self) -> list[Part]:
         """Those of the compaction that can be read."""
-        return [part for part in self.manifest.parts if part.records not in self.damaged] if self.manifest else []
+        parts = self.manifest.parts if self.manifest else ()
+        return [p for p in parts if p.records not in self.damaged and _includes(self.include, p.prompting)]
 
     def view_files(self, *, live: bool = False) -> ViewFiles:
         """For schemas.views; `live`: shards that come later are read too, unless some are to be passed over."""
@@ -149,17 +152,25 @@ class Holdings:
         primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
         # The shards of a part that is lost are read again, as far as they are there.
         lost = [name for name in self.damaged if name.startswith("compact/")]
-        return ViewFiles(None if live and not self.damaged else self.listed, compacted, primary, lost)
+        return ViewFiles(None if live and not self.damaged else self.listed, compacted, primary, lost, self.include)
 
 
-def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None) -> Holdings:
-    """Lists the lake. `damaged`: objects that the caller found damaged, beside those that are known to be."""
+def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
+    """Lists the lake. `damaged`: objects that the caller found damaged, beside those that are known to be.
+
+    `include`: which cells to look at, a key of schemas.views.INCLUDED.
+    """
     # The shards before the manifest: one that is folded and pruned meanwhile is in the manifest, whichever it is.
     names = {table: [n for n in lake.names(table) if _is_of(table, n)] for table in GLOBS}
     manifest = newest_manifest(lake)
     bad = _in_use({**known_damage(lake, names["failures"]), **(damaged or {})}, manifest)
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
-    return Holdings(listed, manifest, bad)
+    listed["shards"] = [name for name in listed["shards"] if _includes(include, name.rsplit("/", 1)[-1])]
+    return Holdings(listed, manifest, bad, include)
+
+
+def _includes(include: str, identity: str) -> bool:
+    return include == "all" or is_imported(identity) == (include == "imported")
 
 
 def standing_damage(lake: Lake) -> dict[str, str]:

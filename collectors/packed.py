@@ -34,6 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.arrays import BLOCK_KEY, Matrix, empty_matrix
+from schemas.identity import is_imported
 
 ITEMS = pa.schema(
     [
@@ -100,10 +101,16 @@ def read_packed(
     models: list[str] | None = None,
     *,
     tokens: bool = True,
+    include: str = "all",
 ) -> Matrix:
-    """The matrix, or some of its tasks and models by name. `files`: for each of FILES what pyarrow reads."""
+    """The matrix, or some of its tasks and models by name. `files`: for each of FILES what pyarrow reads.
+
+    `include`: which cells, a key of schemas.views.INCLUDED.
+    """
     every, table = (pq.ParquetFile(files[name]).read() for name in ("models", "blocks"))
     blocks = [block for block in table.to_pylist() if tasks is None or block["task"] in tasks]
+    if include != "all":
+        blocks = [block for block in blocks if is_imported(block["prompting"]) == (include == "imported")]
     chosen = np.zeros(len(every), np.bool_)
     for block in blocks:
         chosen[block["models"]] = True

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from collectors.arrays import COLUMN_KEY
 from collectors.holdings import Part
-from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, SCHEMA_VERSION
+from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OF_CELL, OLDER_RECORD, SCHEMA_VERSION
 from schemas.views import KEPT
 
 #: Views that write_part asks.
@@ -50,7 +50,7 @@ _PARQUET = (
 )
 
 #: What is the same for most cells of a part: then it is written as a constant, and not sorted (a quarter of the time).
-_SHARED = ("task", "items_digest", "prompting", "dtype", "quantization", "metric")
+_SHARED = ("task", *OF_CELL)
 
 _CELLS = f"""
 CREATE OR REPLACE TABLE part_cells AS
@@ -58,7 +58,7 @@ WITH tokenizers AS (
     SELECT model, revision, min(tokenizer_hash) AS tokenizer FROM models GROUP BY ALL
 )
 SELECT
-    cell_id, task, items_digest, prompting, dtype, quantization, metric, filter,
+    cell_id, task, {", ".join(OF_CELL)}, filter,
     (row_number() OVER (ORDER BY tokenizer, model, cell_id) - 1)::INTEGER AS place,
     row_number() OVER (ORDER BY {", ".join(f"cells.{name}" for name in COLUMN_KEY)}) AS column_number
 FROM cells LEFT JOIN tokenizers USING (model, revision)

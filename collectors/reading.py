@@ -57,15 +57,18 @@ def ask(
     question: Callable[[duckdb.DuckDBPyConnection, Holdings], Answer],
     *,
     only: Collection[str] | None = None,
+    include: str = "all",
 ) -> Answer:
     """What `question` makes of the views over `lake` (or `only` some of them), and of what they read.
+
+    `include`: which cells the views show, a key of schemas.views.INCLUDED.
 
     Where an object cannot be read, it is recorded as a failure, passed over from then on, and the question is asked
     again: so the question must have no effect before it returns. Raises what it raises for any other reason.
     """
     damaged: dict[str, str] = {}
     while True:
-        holdings = read_holdings(lake, damaged)
+        holdings = read_holdings(lake, damaged, include)
         try:
             with contextlib.closing(connect(lake, holdings, only=only)) as con:
                 return question(con, holdings)

@@ -37,7 +37,7 @@ from collectors.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.reading import connect
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
-from schemas.records import FAILURE, FOLDED_SHARD, MODEL, RUN_CELL, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.records import FOLDED_SHARD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.views import relocatable_views, write_comments
 
 #: What the manifest of a snapshot is called; whatever it does not name is not part of the snapshot.
@@ -73,13 +73,15 @@ def build_snapshot(
     description: Description,
     version: str | None = None,
     told: Callable[[int, int], None] = lambda written, parts: None,
+    include: str = "collected",
 ) -> Snapshot:
     """Writes the lake as a snapshot into the empty `folder`. `told` hears how many of its parts are written.
 
-    Without a `version` it is named by the newest run's day and a digest of the content. Raises ConfigError for a lake
-    without records, or with damaged objects: these have to be pruned first, because a snapshot says what it lacks.
+    `include`: which cells, a key of schemas.views.INCLUDED; what only others need is left out. Without a `version` it
+    is named by the newest run's day and a digest of the content. Raises ConfigError for a lake without records, or with
+    damaged objects: these have to be pruned first, because a snapshot says what it lacks.
     """
-    holdings = read_holdings(lake)
+    holdings = read_holdings(lake, include=include)
     if holdings.damaged:
         raise _is_damaged(lake, holdings.damaged)
     try:
@@ -149,15 +151,26 @@ class _Writer:
         """Items as they are; models, runs and failures each as one sorted file; prices as they are; all schemas."""
         for table, schema in TABLES.items():
             self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
-        self.listed["items"] = self.holdings.listed["items"]
+        mine = {f"{name}.parquet" for name in self.known["items_digest"].to_pylist()}
+        self.listed["items"] = [name for name in self.holdings.listed["items"] if name.rsplit("/", 1)[-1] in mine]
         for name in [*self.listed["items"], *self.lake.names("prices")]:
             self.write(name, self.lake.read(name))
-        for table, schema in (("models", MODEL), ("runs", RUN_CELL), ("failures", FAILURE)):
-            files = [pq.read_table(io.BytesIO(self.lake.read(n)), schema=schema) for n in self.holdings.listed[table]]
+        for table in ("models", "runs", "failures", "imports", "rejects", "suspicions"):
+            schema = TABLES[table]
+            names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
+            files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
             rows = pa.concat_tables([schema.empty_table(), *files])
             rows = rows.sort_by([(f.name, "ascending") for f in schema]).replace_schema_metadata(schema.metadata)
             self.listed[table] = [f"{table}/all.parquet"]
             self.write(f"{table}/all.parquet", parquet_bytes(rows))
+
+    def _is_asked_for(self, table: str, name: str) -> bool:
+        """Of what is in files by run: all failures, and of the others those of the runs that collected, or imported."""
+        include = self.holdings.include
+        if include == "all" or table == "failures":
+            return True
+        imported = table in ("imports", "rejects", "suspicions") or name.rsplit("/", 1)[-1].startswith("import-")
+        return imported == (include == "imported")
 
     # ---- records
 
@@ -214,14 +227,15 @@ class _Writer:
         manifest = self.holdings.manifest
         if manifest:
             manifest = dataclasses.replace(manifest, parts=tuple(p for p in manifest.parts if p.records in names))
-        return Holdings({**self.holdings.listed, "shards": shards}, manifest)
+        return Holdings({**self.holdings.listed, "shards": shards}, manifest, include=self.holdings.include)
 
     # ---- what makes it easy to use
 
     def write_packed(self) -> None:
         tasks = sorted(set(self.known["task"].to_pylist()))
         mine = Lake(str(self.folder))  # not the lake: more may have been collected meanwhile
-        write_packed((load_matrix(mine, [task]) for task in tasks), self.models, self.folder)
+        include = self.holdings.include
+        write_packed((load_matrix(mine, [task], include=include) for task in tasks), self.models, self.folder)
         for name in FILES.values():
             self.sign(name)
 
@@ -316,7 +330,8 @@ def _provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             json.loads(row["versions"]) for row in rows("SELECT DISTINCT versions FROM cells ORDER BY versions")
         ],
         "models": rows(
-            "SELECT DISTINCT model, source, revision, dtype, quantization FROM cells ORDER BY ALL NULLS FIRST"
+            "SELECT DISTINCT imported_from, model, source, revision, dtype, quantization FROM cells "
+            "ORDER BY ALL NULLS FIRST"
         ),
         "tasks": rows(
             "SELECT DISTINCT task, task_version, task_digest, items_digest, prompting FROM cells ORDER BY ALL"

@@ -28,7 +28,7 @@ from collectors.lake import Lake
 from collectors.reading import ask, open_store
 from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import contents, create_views
+from schemas.views import INCLUDED, contents, create_views
 
 #: Everything of a database that is not DuckDB's own.
 CONTENTS = """
@@ -99,6 +99,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--show", action="store_true", help="print leaderboards, a corner of the matrix, oracle, tokens and failures"
     )
+    parser.add_argument(
+        "--include",
+        choices=INCLUDED,
+        default="collected",
+        help="which records the views show: those collected, those that ingest.py imported, or all "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--sql", metavar="QUERY", help="run one query over the views and print its result")
     return parser.parse_args(argv)
 
@@ -108,7 +115,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
     if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
-    print(ask(lake, lambda con, _: answer(args, lake, out, con, console)), end="")
+    print(ask(lake, lambda con, _: answer(args, lake, out, con, console), include=args.include), end="")
     if out and args.sql is None:
         print_next(lake, args.lake, out, console)
 
@@ -117,13 +124,16 @@ def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.D
     """What is to be printed, in one piece: where a damaged file turns up on the way, it is asked for again."""
     with contextlib.redirect_stdout(io.StringIO()) as text:
         if out:
-            write_database(lake, out)
+            write_database(lake, out, args.include)
             to.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
         if args.sql is not None:
             print_query(con, args.sql, to)
             return text.getvalue()
         if not con.execute("SELECT 1 FROM _shard_files UNION ALL SELECT 1 FROM _folded LIMIT 1").fetchall():
-            to.print(f"the lake {lake.uri} holds no records yet: collect into it with pipelines/collect.py")
+            which = "" if args.include == "all" else f"{args.include} "
+            to.print(f"the lake {lake.uri} holds no {which}records yet: collect into it with pipelines/collect.py")
+        if args.include == "collected" and con.execute("SELECT 1 FROM imports LIMIT 1").fetchall():
+            to.print("imported records are left out: --include imported shows them, --include all both")
         if args.show:
             show(con, to)
     return text.getvalue()
@@ -132,10 +142,10 @@ def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.D
 # ---- the file
 
 
-def write_database(lake: Lake, out: Path) -> None:
+def write_database(lake: Lake, out: Path, include: str) -> None:
     """Writes the views into `out`, whole or not at all: over the newest compaction, and whatever shards come after it.
 
-    Raises ConfigError when `out` must not or cannot be written.
+    `include`: a key of schemas.views.INCLUDED. Raises ConfigError when `out` must not or cannot be written.
     """
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
@@ -145,7 +155,7 @@ def write_database(lake: Lake, out: Path) -> None:
     try:
         with contextlib.closing(duckdb.connect(temporary)) as con:
             open_store(con, lake)
-            create_views(con, lake.uri, read_holdings(lake).view_files(live=True))
+            create_views(con, lake.uri, read_holdings(lake, include=include).view_files(live=True))
         os.replace(temporary, out)
     except (OSError, duckdb.IOException) as error:
         raise ConfigError(f"--out {out}: cannot be written: {one_line(error)}") from error

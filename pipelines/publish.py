@@ -19,6 +19,7 @@ from collectors.publishing import differences, publish, verify
 from collectors.snapshot import build_snapshot
 from pipelines.progress import Counter
 from schemas.failures import ConfigError, RouterlakeError
+from schemas.views import INCLUDED
 
 HELP = """\
 Publish a lake as an immutable version that anyone can cite, check and query where it lies.
@@ -72,7 +73,8 @@ def publish_lake(argv: list[str]) -> int:
     started = time.monotonic()
     description = Description(args.title, args.text, args.licence, dict(args.source))
     with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
-        snapshot = build_snapshot(lake, Path(folder), description, args.version, Counter("files of records written"))
+        told = Counter("files of records written")
+        snapshot = build_snapshot(lake, Path(folder), description, args.version, told, args.include)
         uri = publish(snapshot, args.to, Counter("files published"))
         size = sum(fact["bytes"] for fact in snapshot.files.values())
         print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, in {time.monotonic() - started:.0f} s")
@@ -88,6 +90,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to publish (default: %(default)s)")
     parser.add_argument("--to", metavar="URI", required=True, help="the place below which the version is written")
+    parser.add_argument(
+        "--include",
+        choices=INCLUDED,
+        default="collected",
+        help="which records: those collected, those that ingest.py imported, or all (default: %(default)s); see to it "
+        "that their sources let you",
+    )
     parser.add_argument(
         "--version", type=version, help="its name (default: the newest run's day and a digest of the content)"
     )

@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,11 @@ MAX_SHARD_ITEMS = 4096
 #: Highest generation that a shard's name can hold.
 MAX_GENERATION = 999_999
 
+#: First letter of the ids of imported cells and of their promptings, in place of a hex digit: a name says which it is.
+IMPORTED = "i"
+
 _SHARD = re.compile(
-    r"(?:.*/)?(?P<cell>[0-9a-f]{16})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet",
+    r"(?:.*/)?(?P<cell>[0-9a-fi][0-9a-f]{15})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet",
     re.DOTALL,
 )
 
@@ -62,6 +66,29 @@ def _model_text(*values: Any) -> str:
 
 
 _prompting_text = functools.lru_cache(maxsize=20_000)(_canonical)
+
+
+def imported_identity(value: Any) -> str:
+    """The id of an imported cell, or of how it was prompted as far as its source says: 'i' and 15 hex digits."""
+    return IMPORTED + digest(value, 15)
+
+
+def is_imported(identity: str) -> bool:
+    """Whether a cell id or a prompting is an imported one's."""
+    return identity.startswith(IMPORTED)
+
+
+def content_hash(question: str, choices: Sequence[str] = (), context: str = "") -> str:
+    """What an item asks, whoever writes it down: equal for equal items of all sources.
+
+    SHA-256 of context, question and choices as a JSON list, each in Unicode's composed form (NFC), with every run of
+    white space as one space and none at its ends. Nothing else is evened out: another wording is another item.
+    """
+    return _hashed(_canonical([_even(context), _even(question), [_even(choice) for choice in choices]]), 64)
+
+
+def _even(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def new_run_id() -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 #: Version of all schemas below; a lake written with another one is refused.
-#: 1: first version. 2: failures name an object of the lake; compactions.
-SCHEMA_VERSION = 2
+#: 1: first version. 2: failures name an object of the lake; compactions. 3: records that were imported.
+SCHEMA_VERSION = 3
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -45,6 +45,9 @@ RECORD = pa.schema(
         _field("finish_reason", pa.string(), "stop or length for generated text; null for scored choices"),
         _field("ttft_s", pa.float64(), "seconds from scheduled to first token, by the engine's clock"),
         _field("latency_s", pa.float64(), "seconds from scheduled to finish, by the engine's clock"),
+        _field("stated_usd", pa.float64(), "what the source of an imported record says the call cost, USD"),
+        _field("source_file", pa.string(), "SHA-256 of the file that the record was imported from; null: collected"),
+        _field("source_row", pa.int64(), "row or line of that file, from 1; null: collected"),
         _field("responses", _TEXTS, "generated text per repeat; on the first filter's rows only"),
         _field(
             "loglikelihoods", pa.list_(pa.float64()), "log-likelihood per request (choice); first filter's rows only"
@@ -68,6 +71,8 @@ ITEM = pa.schema(
         _field("choices", _TEXTS, "answer choices; null for free-form tasks"),
         _field("subject", pa.string(), "the document's own subject or category, where it has one"),
         _field("doc", pa.string(), "the whole document as JSON"),
+        _field("content_hash", pa.string(), "schemas.identity.content_hash: equal for equal items of all sources"),
+        _field("source_key", pa.string(), "what an imported item's source calls it; null: collected"),
     ]
 )
 
@@ -76,7 +81,7 @@ MODEL = pa.schema(
     [
         _field("model", pa.string(), "model name, as the run's config calls it", null=False),
         _field("source", pa.string(), "hub repo, folder or URI", null=False),
-        _field("revision", pa.string(), "commit sha of a hub repo, or fingerprint of a folder's files", null=False),
+        _field("revision", pa.string(), "commit sha of a hub repo, or fingerprint of a folder's files; null: unknown"),
         _field("architecture", pa.string(), "first entry of config.json's architectures"),
         _field("parameters", pa.int64(), "number of parameters in the safetensors headers"),
         _field("weight_bytes", pa.int64(), "bytes of the weight files"),
@@ -92,21 +97,22 @@ RUN_CELL = pa.schema(
         _field("run_id", pa.string(), "UTC start time and a random suffix", null=False),
         _field("started_at", pa.timestamp("us", tz="UTC"), "when the run was planned", null=False),
         _field("cell_id", pa.string(), "identity of the cell", null=False),
+        _field("imported_from", pa.string(), "name of the source of imported records; null: collected"),
         _field("model", pa.string(), "model name", null=False),
-        _field("source", pa.string(), "hub repo, folder or URI", null=False),
-        _field("revision", pa.string(), "resolved revision", null=False),
-        _field("task", pa.string(), "lm-eval task name", null=False),
-        _field("task_version", pa.string(), "the task's own version", null=False),
-        _field("task_digest", pa.string(), "digest of the task's resolved config", null=False),
+        _field("source", pa.string(), "hub repo, folder or URI; the name in its source where imported", null=False),
+        _field("revision", pa.string(), "resolved revision"),
+        _field("task", pa.string(), "lm-eval task name, or the source's where imported", null=False),
+        _field("task_version", pa.string(), "the task's own version"),
+        _field("task_digest", pa.string(), "digest of the task's resolved config"),
         _field("items_digest", pa.string(), "digest of the task's items", null=False),
-        _field("output_type", pa.string(), "lm-eval request kind", null=False),
-        _field("num_fewshot", pa.int32(), "few-shot examples", null=False),
-        _field("fewshot_seed", pa.int32(), "seed of the few-shot sampler; 0 without few-shot examples", null=False),
+        _field("output_type", pa.string(), "lm-eval request kind"),
+        _field("num_fewshot", pa.int32(), "few-shot examples"),
+        _field("fewshot_seed", pa.int32(), "seed of the few-shot sampler; 0 without few-shot examples"),
         _field("chat_template", pa.string(), "true, a template's name, or null when none is applied"),
-        _field("fewshot_as_multiturn", pa.bool_(), "few-shot examples as chat turns", null=False),
+        _field("fewshot_as_multiturn", pa.bool_(), "few-shot examples as chat turns"),
         _field("system_prompt", pa.string(), "system prompt; null when none"),
-        _field("decoding", pa.string(), "JSON of generation settings laid over the task's own", null=False),
-        _field("dtype", pa.string(), "weight and activation type", null=False),
+        _field("decoding", pa.string(), "JSON of generation settings laid over the task's own"),
+        _field("dtype", pa.string(), "weight and activation type"),
         _field("quantization", pa.string(), "quantization method; null when none"),
         _field("max_length", pa.int32(), "longest context asked for, tokens; null: whatever the model allows"),
         _field("overrides", pa.string(), "JSON of engine arguments that may change answers; null when none"),
@@ -120,7 +126,7 @@ RUN_CELL = pa.schema(
         _field("items", pa.int32(), "items of the task", null=False),
         _field("planned_items", pa.int32(), "items that this run was asked for (limit)", null=False),
         _field("generation", pa.int32(), "0, or the number of the forced recollection", null=False),
-        _field("engine", pa.string(), "engine name", null=False),
+        _field("engine", pa.string(), "engine name; null where imported"),
         _field("versions", pa.string(), "JSON of library versions", null=False),
         _field("config", pa.string(), "the run's whole config as JSON", null=False),
     ]
@@ -142,18 +148,76 @@ FAILURE = pa.schema(
     ]
 )
 
+_IMPORT = [
+    _field("import_id", pa.string(), "digest of the files and of how they were read", null=False),
+    _field("imported_from", pa.string(), "name of the source", null=False),
+]
+
+#: One file that was imported: imports/. rows = records + known + folded + rejected.
+IMPORT = pa.schema(
+    [
+        *_IMPORT,
+        _field("imported_at", pa.timestamp("us", tz="UTC"), "when", null=False),
+        _field("format", pa.string(), "name of the format, as ingest.py takes it", null=False),
+        _field("format_version", pa.string(), "version of the program that wrote the file; null: it does not say"),
+        _field("path", pa.string(), "where the file was, relative to the path that was given", null=False),
+        _field("sha256", pa.string(), "SHA-256 of the file", null=False),
+        _field("bytes", pa.int64(), "size of the file", null=False),
+        _field("licence", pa.string(), "licence of the source, as it was given; null: not stated"),
+        _field("rows", pa.int64(), "verdicts that the file holds", null=False),
+        _field("records", pa.int64(), "rows that became records", null=False),
+        _field("known", pa.int64(), "rows that the lake held already, from the same source", null=False),
+        _field("folded", pa.int64(), "rows that say again what another row says", null=False),
+        _field("rejected", pa.int64(), "rows that cannot be trusted: see rejects", null=False),
+    ]
+)
+
+_SOURCE = [
+    _field("path", pa.string(), "file, as in imports; null when it concerns none"),
+    _field("source_file", pa.string(), "SHA-256 of the file; null when it concerns none"),
+]
+
+#: One row of a source that cannot be trusted: rejects/.
+REJECT = pa.schema(
+    [
+        *_IMPORT,
+        *_SOURCE,
+        _field("source_row", pa.int64(), "row or line of the file, from 1; null: the file as a whole"),
+        _field("kind", pa.string(), "why: see collectors.importers.staging", null=False),
+        _field("message", pa.string(), "one line: what is wrong", null=False),
+        _field("model", pa.string(), "model as the source calls it; null: unknown"),
+        _field("task", pa.string(), "task as the source calls it; null: unknown"),
+        _field("source_key", pa.string(), "item as the source calls it; null: unknown"),
+    ]
+)
+
+#: What looks wrong in a source and was imported as it is: suspicions/.
+SUSPICION = pa.schema(
+    [
+        *_IMPORT,
+        *_SOURCE,
+        _field("kind", pa.string(), "what looks wrong: see collectors.importers.suspicions", null=False),
+        _field("message", pa.string(), "one line: what was found, in numbers", null=False),
+        _field("model", pa.string(), "model; null when it concerns several"),
+        _field("task", pa.string(), "task; null when it concerns several"),
+        _field("cell_id", pa.string(), "cell; null when it concerns several"),
+    ]
+)
+
 #: What a model answered, as far as RECORD holds it; stored apart from verdicts and tokens in a compaction.
 ANSWERS = ("responses", "loglikelihoods", "is_greedy", "filtered")
 #: What tells one row of a lake from all others, with what is equal for the rows of an item or a cell.
 _KEY = ("cell_id", "model", "task", "item", "item_hash", "filter", "repeat")
 _GENERATION = RUN_CELL.field("generation").with_metadata({"doc": "generation of the shard that the row comes from"})
 
+#: What the matrix says of a row's cell.
+OF_CELL = ("items_digest", "prompting", "dtype", "quantization", "metric", "imported_from")
 #: Verdicts and tokens in a compaction. The columns after `generation` say of the cell what the matrix wants to know.
 FOLDED_RECORD = pa.schema(
     [
         *(field for field in RECORD if field.name not in ANSWERS),
         _GENERATION,
-        *(RUN_CELL.field(name) for name in ("items_digest", "prompting", "dtype", "quantization", "metric")),
+        *(RUN_CELL.field(name) for name in OF_CELL),
         _field("is_primary", pa.bool_(), "primary filter, repeat 0: what the matrix shows", null=False),
         _field("place", pa.int32(), "position of the cell in its part, from 0", null=False),
     ]
@@ -182,6 +246,9 @@ TABLES = {
     "models": MODEL,
     "runs": RUN_CELL,
     "failures": FAILURE,
+    "imports": IMPORT,
+    "rejects": REJECT,
+    "suspicions": SUSPICION,
     "compact/folded": FOLDED_SHARD,
     "compact/records": FOLDED_RECORD,
     "compact/responses": FOLDED_RESPONSE,

@@ -26,8 +26,8 @@ MAY_ONLY_BE_IMPORTED_IN = {
     "vllm": ("collectors/engines/vllm.py",),
     "lm_eval": ("collectors/harness*.py", "collectors/harness*/*.py"),
     "s3fs": ("collectors/lake.py",),
-    # catalog.py reads model folders from any URI; they are no part of the lake
-    "fsspec": ("collectors/lake.py", "collectors/catalog.py"),
+    # catalog.py reads model folders from any URI, and importers what others wrote; they are no part of the lake
+    "fsspec": ("collectors/lake.py", "collectors/catalog.py", "collectors/importers/files.py"),
     "obstore": ("collectors/lake.py",),
 }
 

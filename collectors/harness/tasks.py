@@ -33,6 +33,8 @@ from lm_eval.tasks._factory import TaskFactory
 
 from collectors.catalog import cache_dir
 from collectors.config import TaskSpec
+from collectors.content import document_hash
+from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import digest
 from schemas.records import ITEM
@@ -44,10 +46,6 @@ datasets.logging.set_verbosity_error()  # two warnings per task about reading a 
 # lm-eval compiles a task's Jinja template again on every render: 5.6 ms of CPU an item in 5-shot tasks. Compiled once,
 # the rendered text is the same.
 lm_eval.utils.env.from_string = functools.lru_cache(4096)(lm_eval.utils.env.from_string)
-
-#: Metrics that live in [0, 1], by name: an answer is correct from 0.5 on (truthfulqa_mc2's acc is a fraction).
-_UNIT_METRICS = ("acc", "exact_match", "f1", "em", "pass@", "pass_at", "prompt_level", "mc1", "mc2")
-CORRECT_THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +131,7 @@ class BoundTask:
             metric=metric,
             filter=chosen,
             higher_is_better=bool(task.higher_is_better().get(metric, True)),
-            correct_threshold=CORRECT_THRESHOLD if metric.startswith(_UNIT_METRICS) else None,
+            correct_threshold=CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None,
             items=len(self.docs),
         )
 
@@ -151,6 +149,8 @@ class BoundTask:
                 "choices": self.choices(doc),
                 "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
                 "doc": json.dumps(_plain(doc), ensure_ascii=False),
+                "content_hash": document_hash(doc),
+                "source_key": None,
             }
             for i, doc in enumerate(self.docs)
         ]

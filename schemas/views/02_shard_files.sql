@@ -6,7 +6,7 @@ WITH listed AS (
         file,
         regexp_extract(
             file,
-            '(?:^|/)([0-9a-f]{16})-g([0-9]{1,6})-([0-9]{7})-([0-9]{7})\.parquet$',
+            '(?:^|/)([0-9a-fi][0-9a-f]{15})-g([0-9]{1,6})-([0-9]{7})-([0-9]{7})\.parquet$',
             ['cell_id', 'generation', 'first_item', 'last_item']
         ) AS name
     FROM {shard_names}

@@ -2,6 +2,7 @@
 CREATE VIEW _cell_facts AS
 SELECT
     cell_id,
+    imported_from,
     model,
     source,
     revision,

@@ -10,8 +10,8 @@ FROM read_parquet({shards}, hive_partitioning = false, filename = true)
 -- Only what is named as a shard, and of it what its name promises: a copy that somebody left beside one, or gave another
 -- name, must not double its rows. Decided per file.
 WHERE
-    regexp_matches(filename, '(?:^|/)[0-9a-f]{16}-g[0-9]{1,6}-[0-9]{7}-[0-9]{7}\.parquet$')
-    AND cell_id = regexp_extract(filename, '([0-9a-f]{16})-g[0-9]{1,6}-[0-9-]+\.parquet$', 1)
+    regexp_matches(filename, '(?:^|/)[0-9a-fi][0-9a-f]{15}-g[0-9]{1,6}-[0-9]{7}-[0-9]{7}\.parquet$')
+    AND cell_id = regexp_extract(filename, '([0-9a-fi][0-9a-f]{15})-g[0-9]{1,6}-[0-9-]+\.parquet$', 1)
     AND item
     BETWEEN TRY_CAST(regexp_extract(filename, '-([0-9]{7})-[0-9]{7}\.parquet$', 1) AS INTEGER)
     AND TRY_CAST(regexp_extract(filename, '-([0-9]{7})\.parquet$', 1) AS INTEGER);

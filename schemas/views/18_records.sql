@@ -4,7 +4,7 @@ WITH rows_by_name AS (
     SELECT * EXCLUDE (responses, loglikelihoods, is_greedy, filtered)
     FROM _open_rows
     UNION ALL BY NAME
-    SELECT * EXCLUDE (items_digest, prompting, dtype, quantization, metric, is_primary, place)
+    SELECT * EXCLUDE (items_digest, prompting, dtype, quantization, metric, imported_from, is_primary, place)
     FROM _folded_records
 )
 SELECT
@@ -26,5 +26,8 @@ SELECT
     finish_reason,
     ttft_s,
     latency_s,
+    stated_usd,
+    source_file,
+    source_row,
     generation
 FROM rows_by_name;

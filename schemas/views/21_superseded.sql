@@ -12,7 +12,7 @@ WITH older AS (
         ON _stored.filename = folded_files.file
     UNION ALL BY NAME
     SELECT
-        part.* EXCLUDE (items_digest, prompting, dtype, quantization, metric, is_primary, place),
+        part.* EXCLUDE (items_digest, prompting, dtype, quantization, metric, imported_from, is_primary, place),
         answers.responses,
         answers.loglikelihoods,
         answers.is_greedy,
@@ -52,6 +52,9 @@ SELECT
     finish_reason,
     ttft_s,
     latency_s,
+    stated_usd,
+    source_file,
+    source_row,
     responses,
     loglikelihoods,
     is_greedy,

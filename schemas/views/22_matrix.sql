@@ -14,6 +14,7 @@ WITH verdicts AS (
         cells.dtype,
         cells.quantization,
         cells.metric,
+        cells.imported_from,
         _open_rows.cell_id,
         score,
         correct,
@@ -23,6 +24,7 @@ WITH verdicts AS (
         cached_tokens,
         engine_tokens,
         latency_s,
+        stated_usd,
         _open_rows.generation
     FROM _open_rows
     INNER JOIN cells
@@ -40,6 +42,7 @@ WITH verdicts AS (
         dtype,
         quantization,
         metric,
+        imported_from,
         cell_id,
         score,
         correct,
@@ -49,6 +52,7 @@ WITH verdicts AS (
         cached_tokens,
         engine_tokens,
         latency_s,
+        stated_usd,
         generation
     FROM _folded_verdicts
 )
@@ -62,6 +66,7 @@ SELECT
     dtype,
     quantization,
     metric,
+    imported_from,
     cell_id,
     score,
     correct,
@@ -71,5 +76,6 @@ SELECT
     cached_tokens,
     engine_tokens,
     latency_s,
+    stated_usd,
     generation
 FROM verdicts;

@@ -1,6 +1,13 @@
 -- coverage: one row per planned cell: how many of its items were collected, and what became of them.
--- attempted = scored + unanswered + failed; missing = planned - attempted. Primary filter, repeat 0.
+-- attempted = scored + unanswered + failed; missing = planned - attempted. Primary filter, repeat 0. suspicions: the kinds
+-- of what looks wrong in an imported cell (view suspicions); null where nothing does.
 CREATE VIEW coverage AS
+WITH suspected AS (
+    SELECT cell_id, string_agg(DISTINCT kind, ', ' ORDER BY kind) AS suspicions
+    FROM suspicions
+    WHERE cell_id IS NOT NULL
+    GROUP BY cell_id
+)
 SELECT
     cells.cell_id,
     cells.model,
@@ -9,11 +16,14 @@ SELECT
     cells.prompting,
     cells.dtype,
     cells.quantization,
+    cells.imported_from,
     cells.planned_items AS planned,
     coalesce(_totals.attempted, 0) AS attempted,
     coalesce(_totals.scored, 0) AS scored,
     coalesce(_totals.unanswered, 0) AS unanswered,
     coalesce(_totals.failed, 0) AS failed,
-    cells.planned_items - coalesce(_totals.attempted, 0) AS missing
+    cells.planned_items - coalesce(_totals.attempted, 0) AS missing,
+    suspected.suspicions
 FROM cells
-LEFT JOIN _totals USING (cell_id);
+LEFT JOIN _totals USING (cell_id)
+LEFT JOIN suspected USING (cell_id);

@@ -63,6 +63,7 @@ SELECT
     cells.quantization,
     cells.max_length,
     cells.higher_is_better,
+    cells.imported_from,
     cells.cell_id
 FROM estimates
 INNER JOIN cells USING (cell_id);

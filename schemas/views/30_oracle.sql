@@ -72,6 +72,7 @@ SELECT
     members.dtype,
     members.quantization,
     members.higher_is_better,
+    members.imported_from,
     CASE WHEN singles.score IS NOT NULL THEN members.cell_id END AS best_cell_id
 FROM members
 INNER JOIN pools USING (pool)

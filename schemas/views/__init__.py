@@ -18,7 +18,8 @@ import duckdb
 import pyarrow as pa
 
 from schemas.failures import StorageError
-from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, SCHEMA_FILES
+from schemas.identity import IMPORTED
+from schemas.records import FAILURE, IMPORT, ITEM, MODEL, RECORD, REJECT, RUN_CELL, SCHEMA_FILES, SUSPICION
 
 #: View -> the schema that its columns of the same names come from.
 SCHEMAS = {
@@ -30,6 +31,9 @@ SCHEMAS = {
     "models": MODEL,
     "cells": RUN_CELL,
     "failures": FAILURE,
+    "imports": IMPORT,
+    "rejects": REJECT,
+    "suspicions": SUSPICION,
 }
 
 #: Where the files of a table are that are read as they come.
@@ -39,12 +43,23 @@ GLOBS = {
     "models": "models/*.parquet",
     "runs": "runs/*.parquet",
     "failures": "failures/*.parquet",
+    "imports": "imports/*.parquet",
+    "rejects": "rejects/*.parquet",
+    "suspicions": "suspicions/*.parquet",
 }
 
 #: Which file owns what: said by names alone.
 OWNERSHIP = ("_folded", "_shard_files", "_superseded", "_outdated")
 #: That, and what the cells are: small, and asked by every query over records, so kept as tables where files are listed.
 KEPT = (*OWNERSHIP, "_cell_facts")
+
+#: Which cells views can show -> what is true of their rows in runs/, and how the names of their shards begin: with 's'
+#: that of the schema file, because DuckDB refuses a pattern that fits none.
+INCLUDED = {
+    "collected": ("imported_from IS NULL", "[0-9a-fs]"),
+    "imported": ("imported_from IS NOT NULL", f"[{IMPORTED}s]"),
+    "all": ("true", ""),
+}
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -61,6 +76,8 @@ class ViewFiles:
     primary: frozenset[str] = frozenset()
     #: Those that cannot be read: what they hold counts as not compacted.
     lost: Sequence[str] = ()
+    #: Which cells the views show, a key of INCLUDED: imported records are not mixed with collected ones unasked.
+    include: str = "all"
 
 
 def create_views(
@@ -154,11 +171,12 @@ class _Names:
             "responses": self._list("compact/responses", self.files.compacted.get("compact/responses", [])),
             "older": self._list("compact/older", self.files.compacted.get("compact/older", [])),
             "folded": self._list("compact/folded", self.files.compacted.get("compact/folded", [])),
+            "included": INCLUDED[self.files.include][0],
         }
         listed = self.files.listed
         for table, pattern in GLOBS.items():
             if listed is None:
-                values[table] = self._globbed(table, pattern)
+                values[table] = self._globbed(table, self._shards_pattern() if table == "shards" else pattern)
             elif table != "shards":
                 values[table] = self._list(table, listed[table])
             else:  # which are open is not known while the views of OWNERSHIP are made: these ask for no file
@@ -167,8 +185,11 @@ class _Names:
 
     def _shard_names(self) -> str:
         if self.files.listed is None:
-            return f"glob({_quoted(_escaped(self.place) + '/' + GLOBS['shards'])})"
+            return f"glob({_quoted(_escaped(self.place) + '/' + self._shards_pattern())})"
         return "(SELECT '' AS file WHERE false)" if self.place_sql else "_listed"
+
+    def _shards_pattern(self) -> str:
+        return GLOBS["shards"].replace("/*.", f"/{INCLUDED[self.files.include][1]}*.")
 
     def _list(self, table: str, names: Sequence[str]) -> str:
         files = (SCHEMA_FILES[table], *names)

@@ -73,7 +73,7 @@ def test_load_matrix_of_some_tasks_and_models_holds_those_only(tmp_path: Path) -
     assert matrix.models["model"].to_pylist() == ["a", "c"]
     assert set(matrix.items["task"].to_pylist()) == {"t2"}
     assert matrix.valid.all()
-    with pytest.raises(ConfigError, match="no cell of these tasks"):
+    with pytest.raises(ConfigError, match="no collected cell of these tasks"):
         load_matrix(str(tmp_path), tasks=["none"])
 
 

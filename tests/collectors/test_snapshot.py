@@ -11,8 +11,10 @@ from collectors.compaction import compact
 from collectors.dense import load_matrix
 from collectors.lake import Lake
 from collectors.pruning import prune
+from collectors.snapshot import build_snapshot
 from schemas.failures import ConfigError
-from tests.filled_lakes import NOW, VIEWS, add, assert_same, contents, everything, filled, snapshot
+from tests.filled_lakes import DESCRIPTION, NOW, VIEWS, add, assert_same, contents, everything, filled, snapshot
+from tests.importing import imported, write_json
 from tests.lake_builder import BuiltCell, LakeBuilder, rows
 
 # ---- what is in it
@@ -39,7 +41,7 @@ def test_snapshot_is_a_lake_that_says_what_its_lake_says(tmp_path: Path) -> None
     assert_same(load_matrix(str(made.folder)), load_matrix(lake))
     for tasks, models in ((["t"], None), (None, ["a", "c"]), (["u"], ["a"]), (["t", "u"], ["c", "b"])):
         assert_same(load_matrix(str(made.folder), tasks, models), load_matrix(lake, tasks, models))
-    with pytest.raises(ConfigError, match="no cell"):
+    with pytest.raises(ConfigError, match="no collected cell"):
         load_matrix(str(made.folder), models=["nobody"])
 
 
@@ -131,7 +133,7 @@ def test_snapshot_is_never_written_into(tmp_path: Path) -> None:
     assert contents(made.folder) == before
 
 
-@pytest.mark.parametrize("name", ["shards/task=t/x", "items/task=t/zz", "failures/zz", "runs/zz"])
+@pytest.mark.parametrize("name", ["shards/task=t/x", "items/task=t/i0", "failures/zz", "runs/zz"])
 def test_snapshot_of_a_lake_with_damage_that_nobody_met_is_refused(tmp_path: Path, name: str) -> None:
     lake = filled(tmp_path / "lake").lake
     if name.startswith("shards"):
@@ -150,3 +152,19 @@ def test_snapshot_of_tasks_and_models_without_records_has_the_lakes_axes(tmp_pat
     for tasks, models in ((None, None), (None, ["a"]), (["u"], None), (None, ["z"])):
         assert_same(load_matrix(str(made.folder), tasks, models), load_matrix(builder.lake, tasks, models))
     assert load_matrix(builder.lake, models=["a"]).scores.shape == (10, 1)
+
+
+def test_snapshot_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
+    lake = filled(tmp_path / "lake").lake
+    question = {"question": "what is asked by others?", "scores": {"m": 1.0, "n": 0.0}}
+    imported("routerdc", write_json(tmp_path / "quiz.json", [question]), tmp_path / "lake")
+    counts = {}
+    for include in ("collected", "imported", "all"):
+        (tmp_path / include).mkdir()
+        made = build_snapshot(lake, tmp_path / include, DESCRIPTION, include=include)
+        counts[include] = (made.manifest["counts"]["records"], made.manifest["counts"]["models"])
+        held = b"".join(contents(tmp_path / include).values())
+        assert (b"what is asked by others?" in held) == (include != "collected")
+        assert int(load_matrix(str(tmp_path / include), include=include).valid.sum()) > 0
+    assert counts["imported"] == (2, 2)
+    assert counts["all"] == tuple(a + b for a, b in zip(counts["collected"], counts["imported"], strict=True))

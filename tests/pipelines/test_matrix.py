@@ -259,7 +259,7 @@ def test_matrix_output_that_nobody_reads_or_that_takes_ascii_only_is_no_tracebac
 
 def test_matrix_empty_lake_says_so_exit_0(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--show"]) == 0
-    assert "holds no records yet" in capsys.readouterr().out
+    assert "holds no collected records yet" in capsys.readouterr().out
 
 
 def test_matrix_sql_prints_every_column_and_writes_no_file(

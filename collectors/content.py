@@ -1,0 +1,66 @@
+"""What an item asks, read from documents of many shapes: the text by which items of different sources are joined.
+
+Owns the names under which data sets keep question, choices and context. Knows nothing of who reads the documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.identity import content_hash
+
+#: Keys of a document that hold what is asked; the first that holds a text counts.
+QUESTION = (
+    "question",
+    "query",
+    "problem",
+    "question_stem",
+    "goal",
+    "sentence",
+    "ctx",
+    "instruction",
+    "prompt",
+    "input",
+)
+#: Keys that hold a text which the question is about.
+CONTEXT = ("passage", "context", "support", "story", "article")
+#: Keys that hold the answers to choose from: a list of texts, or a mapping with a list `text`.
+CHOICES = ("choices", "options", "endings", "answers")
+#: Choices that stand under a key each.
+CHOICE_KEYS = (("option1", "option2"), ("sol1", "sol2"), ("choice1", "choice2"), ("A", "B", "C", "D"))
+
+
+def document_hash(doc: Any) -> str | None:
+    """schemas.identity.content_hash of a document; None where it holds no question that can be told."""
+    if not isinstance(doc, Mapping):
+        return None
+    question = _text(doc, QUESTION)
+    if question is None:
+        return None
+    return content_hash(question, document_choices(doc) or (), _text(doc, CONTEXT) or "")
+
+
+def document_choices(doc: Mapping[str, Any]) -> list[str] | None:
+    """The answers that a document offers; None where it offers none."""
+    for key in CHOICES:
+        value = doc.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("text")
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(choice, str) for choice in value):
+            return list(value)
+    for keys in CHOICE_KEYS:
+        values = [doc.get(key) for key in keys]
+        if all(isinstance(value, str) for value in values):
+            return [str(value) for value in values]
+    return None
+
+
+def _text(doc: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
+    for key in keys:
+        value = doc.get(key)
+        if isinstance(value, Mapping) and isinstance(value.get("stem"), str):  # commonsense_qa, openbookqa
+            value = value["stem"]
+        if isinstance(value, str) and value.strip():
+            return value
+    return None

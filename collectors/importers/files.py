@@ -1,0 +1,309 @@
+"""Files that others wrote, read without trust: whatever is in them costs bounded memory and runs no code.
+
+Owns how files are found, opened, decompressed and cut into lines, rows and documents. Knows nothing of formats.
+"""
+
+from __future__ import annotations
+
+import bz2
+import fnmatch
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import msgspec
+from fsspec.implementations.local import LocalFileSystem
+
+from collectors.lake import Lake
+from schemas.failures import ConfigError, one_line
+
+#: Longest line, and largest document that has to be read as a whole, bytes.
+MAX_LINE = 64 * 2**20
+MAX_DOCUMENT = 1024 * 2**20
+#: What a compressed file may hold: this many times its size, and some for small ones. JSON of equal rows reaches 100.
+MAX_RATIO, MAX_SMALL = 200, 64 * 2**20
+_CHUNK = 2**20
+#: Levels of nesting that a row may have.
+_MAX_DEPTH = 100
+
+_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+class BadFile(Exception):
+    """A file, or the rest of one, that cannot be read; `kind` is a reject's."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source."""
+
+    #: Where it is, and its name relative to what was given: what reports and provenance show.
+    path: str
+    name: str
+    size: int
+
+    def open(self) -> IO[bytes]:
+        """The file as it is, decompressed by its ending. Raises BadFile."""
+        try:
+            raw = fsspec.open(self.path, "rb").open() if "://" in self.path else open(self.path, "rb")  # noqa: SIM115
+        except Exception as error:  # stores' clients have error types of their own
+            raise BadFile("unreadable", one_line(error)) from error
+        opener = _OPENERS.get(os.path.splitext(self.path)[1].lower())
+        limit = self.size * MAX_RATIO + MAX_SMALL
+        stream = _Bounded([opener(raw), raw], limit) if opener else _Bounded([raw], None)
+        return io.BufferedReader(stream, _CHUNK)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file as it is stored."""
+        digest = hashlib.sha256()
+        try:
+            with fsspec.open(self.path, "rb") if "://" in self.path else open(self.path, "rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+        except Exception as error:
+            raise BadFile("unreadable", one_line(error)) from error
+        return digest.hexdigest()
+
+    def read(self) -> bytes:
+        """The whole content. Raises BadFile where it is more than MAX_DOCUMENT."""
+        with self.open() as file:
+            data = file.read(MAX_DOCUMENT + 1)
+        if len(data) > MAX_DOCUMENT:
+            raise BadFile("too_large", f"more than {MAX_DOCUMENT // 2**20} MiB in one document")
+        return data
+
+    def check(self) -> None:
+        """Reads it to its end: for whoever reads it by other means afterwards. Raises BadFile."""
+        with self.open() as file:
+            while file.read(_CHUNK):
+                pass
+
+    @property
+    def stem(self) -> str:
+        """File name without the ending of its compression."""
+        base = self.name.rsplit("/", 1)[-1]
+        root, ending = os.path.splitext(base)
+        return root if ending.lower() in _OPENERS else base
+
+
+class _Bounded(io.RawIOBase):
+    """The first of `streams`, with BadFile where it is damaged, or where more comes out of it than `limit` bytes."""
+
+    def __init__(self, streams: Sequence[IO[bytes]], limit: int | None) -> None:
+        self.streams, self.limit, self.given = streams, limit, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self.streams[0].read(len(buffer))
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise BadFile("damaged", f"cannot be decompressed or read: {one_line(error)}") from error
+        self.given += len(data)
+        if self.limit is not None and self.given > self.limit:
+            raise BadFile("bomb", f"holds more than {self.limit // 2**20} MiB, which no data of its size does")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        for stream in self.streams:
+            stream.close()
+        super().close()
+
+
+# ---- finding
+
+
+def find_files(paths: Sequence[str], patterns: Sequence[str]) -> list[SourceFile]:
+    """Files that `paths` mean, in order of name: files, folders, globs, and URIs of these.
+
+    In a folder those that one of `patterns` fits, by name or by path below it; links that lead out of it are left out.
+    Raises ConfigError where a path means nothing.
+    """
+    found: dict[str, SourceFile] = {}
+    for path in paths:
+        some = _find_remote(path, patterns) if "://" in path else _find_local(path, patterns)
+        if not some:
+            what = f"no file like {', '.join(patterns)} in" if "://" in path or os.path.isdir(path) else "no file at"
+            raise ConfigError(f"{what} {path}")
+        found |= {file.path: file for file in some}
+    return sorted(found.values(), key=lambda file: (file.name, file.path))
+
+
+def _find_local(path: str, patterns: Sequence[str]) -> list[SourceFile]:
+    if os.path.isdir(path):
+        root = os.path.realpath(path)
+        return sorted(_walk(root, root, patterns), key=lambda file: file.name)
+    if os.path.isfile(path):
+        return [SourceFile(os.path.abspath(path), os.path.basename(path), os.path.getsize(path))]
+    matches = sorted(str(match) for match in Path().glob(path)) if not os.path.isabs(path) else _absolute_glob(path)
+    found = []
+    for match in matches:
+        if os.path.isdir(match):
+            inner = _find_local(match, patterns)
+            found += [SourceFile(f.path, f"{os.path.basename(match)}/{f.name}", f.size) for f in inner]
+        elif os.path.isfile(match):
+            found.append(SourceFile(os.path.abspath(match), match, os.path.getsize(match)))
+    return found
+
+
+def _absolute_glob(path: str) -> list[str]:
+    import glob
+
+    return sorted(glob.glob(path, recursive=True))
+
+
+def _walk(folder: str, root: str, patterns: Sequence[str]) -> Iterator[SourceFile]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                real = os.path.realpath(entry.path)
+                if entry.is_symlink() and not real.startswith(root + os.sep):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path, root, patterns)
+                elif entry.is_file() and not entry.name.startswith("."):
+                    name = os.path.relpath(entry.path, root).replace(os.sep, "/")
+                    if _fits(name, patterns):
+                        yield SourceFile(entry.path, name, entry.stat().st_size)
+    except OSError as error:
+        raise ConfigError(f"cannot list {folder}: {one_line(error)}") from error
+
+
+def _find_remote(path: str, patterns: Sequence[str]) -> list[SourceFile]:
+    try:
+        filesystem, root = fsspec.core.url_to_fs(path)
+        if isinstance(filesystem, LocalFileSystem):
+            return _find_local(root, patterns)
+        protocol = path.split("://", 1)[0]
+        if any(letter in root for letter in "*?["):
+            details = filesystem.glob(root, detail=True)
+        else:
+            details = filesystem.find(root, detail=True)
+    except Exception as error:  # stores' clients have error types of their own
+        raise ConfigError(f"cannot list {path}: {one_line(error)}") from error
+    found = []
+    for name, detail in details.items():
+        below = name[len(root) :].lstrip("/") or name.rsplit("/", 1)[-1]
+        if detail.get("type") == "file" and (name == root or _fits(below, patterns)):
+            found.append(SourceFile(f"{protocol}://{name}", below, int(detail.get("size") or 0)))
+    return found
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    base = name.rsplit("/", 1)[-1]
+    for ending in _OPENERS:
+        name, base = name.removesuffix(ending), base.removesuffix(ending)
+    return any(fnmatch.fnmatch(base, pattern) or fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def is_lake(path: str) -> bool:
+    """Whether `path` is a lake of ours: its records are there already."""
+    return os.path.isdir(path) and Lake(path).exists()
+
+
+# ---- reading
+
+
+def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
+    """Lines that are not blank, with their numbers from 1; for one that is too long, what is wrong with it."""
+    with file.open() as stream:
+        number = 0
+        while line := stream.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE and not line.endswith(b"\n"):
+                while (rest := stream.readline(_CHUNK)) and not rest.endswith(b"\n"):
+                    pass
+                yield number, BadFile("too_long", f"a line of more than {MAX_LINE // 2**20} MiB")
+                continue
+            if number == 1:
+                line = _without_mark(line)
+            if line.strip():
+                yield number, line
+
+
+def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
+    """Rows of a file of JSON lines, or of one JSON array, as they stand there, with their numbers from 1."""
+    with file.open() as stream:
+        head = _without_mark(stream.read(4096)).lstrip()
+    if not head.startswith(b"["):
+        yield from lines(file)
+        return
+    try:
+        for number, row in enumerate(msgspec.json.decode(_without_mark(file.read()), type=list[msgspec.Raw]), 1):
+            yield number, bytes(row)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Perhaps NaN, which no JSON has and Python writes.
+        for number, value in enumerate(document(file), 1):
+            yield number, json.dumps(value).encode()
+
+
+def decoded(data: bytes) -> Any:
+    """The value of a JSON text; NaN and infinities as Python writes them are let through. Raises BadFile."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise BadFile("damaged", "nested too deeply") from None
+    except UnicodeDecodeError:
+        raise BadFile("encoding", "not UTF-8") from None
+    except ValueError as error:
+        raise BadFile("damaged", f"no JSON: {one_line(error, 120)}") from error
+
+
+def document(file: SourceFile) -> Any:
+    """The whole file as one JSON value. Raises BadFile."""
+    return decoded(_without_mark(file.read()))
+
+
+def _without_mark(data: bytes) -> bytes:
+    """Without UTF-8's byte order mark. Raises BadFile for UTF-16 and UTF-32, which have others."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadFile("encoding", "in UTF-16 or UTF-32: convert it to UTF-8")
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a zip archive's files, all within MAX_RATIO. Raises BadFile."""
+    limit, given = file.size * MAX_RATIO + MAX_SMALL, 0
+    try:
+        with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                with archive.open(info) as member:
+                    data = member.read(limit - given + 1)
+                given += len(data)
+                if given > limit:
+                    raise BadFile("bomb", f"holds more than {limit // 2**20} MiB, which no data of its size does")
+                yield info.filename, data
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise BadFile("damaged", f"no whole zip archive: {one_line(error)}") from error

@@ -1,0 +1,196 @@
+"""Which item table of the lake the items of a source are in, or the new one that they make.
+
+Owns how items of a source get their positions and hashes. An item table is a task's items in their order; verdicts on
+the same table can be compared. A source's items go into a table that holds all of them: one of the lake, else one that
+another run of the source makes, else one of their own.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.importers.staging import Staging, quoted
+from collectors.lake import Lake
+from schemas.identity import digest, safe_name
+from schemas.records import ITEM
+
+
+@dataclass
+class ItemTable:
+    """A task's items: position -> hash."""
+
+    task: str
+    hashes: dict[int, str]
+    #: Digest of one that the lake holds; None: it is to be written.
+    stored: str | None = None
+    #: Position -> (run, key) under which the staged item stands.
+    staged: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """As of a collected task where no position is left out: the same items have the same digest."""
+        if self.stored:
+            return self.stored
+        whole = [self.hashes[position] for position in sorted(self.hashes)]
+        return digest(whole if len(whole) == self.items else sorted(self.hashes.items()))
+
+    @property
+    def items(self) -> int:
+        return max(self.hashes, default=-1) + 1
+
+    @property
+    def name(self) -> str:
+        return f"items/task={safe_name(self.task)}/{self.digest}.parquet"
+
+    def positions(self, wanted: dict[int, str], *, fixed: bool) -> dict[int, int] | None:
+        """Position of the source -> position here; None where not all are here. `fixed`: only if they are the same."""
+        if fixed:
+            return {p: p for p in wanted} if all(self.hashes.get(p) == h for p, h in wanted.items()) else None
+        places: dict[str, list[int]] = {}
+        for position, item_hash in self.hashes.items():
+            places.setdefault(item_hash, []).append(position)
+        if any(len(places.get(item_hash, ())) != 1 for item_hash in wanted.values()):
+            return None
+        found = {position: places[item_hash][0] for position, item_hash in wanted.items()}
+        return found if len(set(found.values())) == len(found) else None
+
+    def admits(self, wanted: dict[int, str]) -> bool:
+        """Whether `wanted` can be added: something is common, and nothing contradicts."""
+        common = [position for position in wanted if position in self.hashes]
+        return bool(common) and all(self.hashes[position] == wanted[position] for position in common)
+
+
+def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple[str, str], ItemTable]:
+    """Makes the table `numbers` (run, task, key, item, item_hash) of staged verdicts. Returns (run, task) -> table.
+
+    Expects the view `trusted`. `lake`: where tables may be already.
+    """
+    con = staging.con
+    con.execute(
+        f"""
+        CREATE TABLE staged_items AS
+        WITH keys AS (
+            SELECT run, task, key, min(file::BIGINT * {2**40} + row) AS place FROM trusted GROUP BY ALL
+        ),
+        told AS (
+            SELECT *, rowid AS number FROM found_items
+            QUALIFY row_number() OVER (PARTITION BY run, task, key ORDER BY rowid) = 1
+        )
+        SELECT
+            keys.run, keys.task, keys.key, told.* EXCLUDE (run, task, key, number, position, item_hash),
+            position IS NOT NULL AS is_fixed,
+            coalesce(
+                position, row_number() OVER (PARTITION BY keys.run, keys.task ORDER BY place) - 1
+            )::INTEGER AS position,
+            coalesce(
+                item_hash, content_hash, sha256(json_array({quoted(source)}, keys.task, keys.key)::VARCHAR)
+            ) AS item_hash
+        FROM keys LEFT JOIN told USING (run, task, key)
+        """
+    )
+    _reject_doubled_positions(staging)
+    sets = con.execute(
+        """
+        SELECT task, bool_and(is_fixed), count(*) AS items, list(DISTINCT run ORDER BY run), signature
+        FROM (
+            SELECT run, task, bool_and(is_fixed) AS is_fixed, count(*) AS size,
+                md5(string_agg(position || item_hash, ',' ORDER BY position)) AS signature
+            FROM staged_items GROUP BY run, task
+        )
+        GROUP BY task, signature, size ORDER BY task, size DESC, signature
+        """
+    ).fetchall()
+    con.execute("CREATE TABLE moved (run VARCHAR, task VARCHAR, position INTEGER, item INTEGER)")
+    homes: dict[tuple[str, str], ItemTable] = {}
+    tables: dict[str, list[ItemTable]] = {}
+    for task, fixed, _, runs, _ in sets:
+        rows = con.execute(
+            "SELECT position, item_hash, key FROM staged_items WHERE run = ? AND task = ?", [runs[0], task]
+        ).fetchall()
+        wanted = {position: item_hash for position, item_hash, _ in rows}
+        known = tables.setdefault(task, _stored_tables(lake, task) if lake else [])
+        home, places = _home(known, wanted, fixed=fixed)
+        if home is None:
+            home, places = ItemTable(task, {}), {position: position for position in wanted}
+            known.append(home)
+        if not home.stored:
+            home.hashes |= wanted
+            home.staged |= {position: (runs[0], key) for position, _, key in rows}
+        homes |= {(run, task): home for run in runs}
+        if any(place != position for position, place in places.items()):
+            con.register("given", pa.table({"position": list(places), "item": list(places.values())}))
+            con.execute("INSERT INTO moved SELECT ?, ?, position, item FROM given", [runs[0], task])
+            con.unregister("given")
+            for run in runs[1:]:
+                con.execute("INSERT INTO moved SELECT ?, task, position, item FROM moved WHERE run = ?", [run, runs[0]])
+    con.execute(
+        """
+        CREATE TABLE numbers AS
+        SELECT run, task, key, coalesce(item, position) AS item, item_hash, content_hash
+        FROM staged_items LEFT JOIN moved USING (run, task, position)
+        """
+    )
+    return homes
+
+
+def _home(tables: list[ItemTable], wanted: dict[int, str], *, fixed: bool) -> tuple[ItemTable | None, dict[int, int]]:
+    for table in tables:
+        if (places := table.positions(wanted, fixed=fixed)) is not None:
+            return table, places
+    for table in tables:
+        if fixed and not table.stored and table.admits(wanted):
+            return table, {position: position for position in wanted}
+    return None, {}
+
+
+def _reject_doubled_positions(staging: Staging) -> None:
+    """Two items of a run that claim one position: which of them is right cannot be told."""
+    con = staging.con
+    doubled = con.execute(
+        """
+        SELECT run, task, key FROM staged_items
+        QUALIFY row_number() OVER (PARTITION BY run, task, position ORDER BY key) > 1
+        """
+    ).fetchall()
+    for run, task, key in doubled:
+        for file, row, model in con.execute(
+            "SELECT file, row, model FROM trusted WHERE run = ? AND task = ? AND key = ?", [run, task, key]
+        ).fetchall():
+            message = "another document stands at the same position of the task"
+            staging.reject(file, row, "bad_item", message, model=model, task=task, source_key=key)
+        con.execute("DELETE FROM staged_items WHERE run = ? AND task = ? AND key = ?", [run, task, key])
+
+
+def _stored_tables(lake: Lake, task: str) -> list[ItemTable]:
+    tables = []
+    for name in lake.names(f"items/task={safe_name(task)}"):
+        if name.endswith(".parquet"):
+            rows = pq.ParquetFile(io.BytesIO(lake.read(name))).read(["item", "item_hash"])
+            hashes = dict(zip(rows["item"].to_pylist(), rows["item_hash"].to_pylist(), strict=True))
+            tables.append(ItemTable(task, hashes, stored=name.rsplit("/", 1)[-1].removesuffix(".parquet")))
+    return tables
+
+
+def item_rows(con: duckdb.DuckDBPyConnection, table: ItemTable) -> pa.Table:
+    """A new table as rows of schemas.records.ITEM."""
+    places = {"item": list(table.staged), "run": [run for run, _ in table.staged.values()]}
+    con.register("given", pa.table({**places, "key": [key for _, key in table.staged.values()]}))
+    rows: list[dict[str, Any]] = (
+        con.execute(
+            """
+            SELECT given.item, item_hash, prompt, target, choices, subject, doc, content_hash, key AS source_key
+            FROM given JOIN staged_items USING (run, key) WHERE task = ? ORDER BY item
+            """,
+            [table.task],
+        )
+        .to_arrow_table()
+        .to_pylist()
+    )
+    con.unregister("given")
+    return pa.Table.from_pylist([{"task": table.task, "items_digest": table.digest, **row} for row in rows], ITEM)

@@ -1,0 +1,510 @@
+"""lm-eval's own output, 0.4.0 to 0.4.13: results.json and the sample files beside it.
+
+Owns what the releases wrote and how it differs. Sources: lm_eval/loggers/evaluation_tracker.py and lm_eval/evaluator.py
+of each release.
+
+A run is one results file and the sample files of its folder with the same time in their names; a task's sample file
+holds a row per document and filter. Up to 0.4.5 no row says which filter judged it: they come filter by filter, in the
+order of the results file's keys. A file may hold several runs, one after another, since it is opened to append.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from collectors.content import document_choices, document_hash
+from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.ingest import Source
+from collectors.importers.staging import Facts, Staging, as_json
+from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
+from schemas.identity import digest
+
+PATTERNS = ("*.json", "*.jsonl")
+
+_TIME = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
+_SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<time>{_TIME})\.jsonl?")
+_RESULTS = re.compile(rf"(?:results|.+)_(?P<time>{_TIME})\.json")
+#: Keys of a row that are no metric's name. token_usage to throughput: of a fork that counts them.
+_ROW_KEYS = frozenset(
+    [
+        "doc_id",
+        "doc",
+        "target",
+        "arguments",
+        "resps",
+        "filtered_resps",
+        "filter",
+        "metrics",
+        "doc_hash",
+        "prompt_hash",
+        "target_hash",
+        "token_usage",
+        "latency_ms",
+        "energy_joules",
+        "throughput",
+    ]
+)
+#: Arguments of a model that name it, and those that change how it is run but not what it answers.
+_NAMES = ("pretrained", "model", "path", "engine", "peft", "delta")
+_RUNNING = frozenset(
+    [
+        "pretrained",
+        "revision",
+        "dtype",
+        "max_length",
+        "max_model_len",
+        "device",
+        "device_map",
+        "device_map_option",
+        "parallelize",
+        "batch_size",
+        "max_batch_size",
+        "tensor_parallel_size",
+        "data_parallel_size",
+        "gpu_memory_utilization",
+        "swap_space",
+        "num_concurrent",
+        "max_memory_per_gpu",
+        "max_cpu_memory",
+        "offload_folder",
+        "base_url",
+        "max_retries",
+        "timeout",
+    ]
+)
+#: What of a task's config makes its prompts and how answers are read.
+_PROMPTING = [
+    "description",
+    "doc_to_text",
+    "doc_to_target",
+    "doc_to_choice",
+    "process_docs",
+    "target_delimiter",
+    "fewshot_delimiter",
+    "fewshot_config",
+    "generation_kwargs",
+    "filter_list",
+    "should_decontaminate",
+    "gen_prefix",
+]
+_WEIGHTED = ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity")
+
+
+@dataclass
+class _Run:
+    folder: str
+    time: str | None
+    results: dict[str, Any] | None = None
+    #: Number of the file that holds the results.
+    results_file: int | None = None
+    #: (number of the file, task or None where the name alone does not tell it)
+    samples: list[tuple[int, str | None]] = field(default_factory=list)
+
+
+def read(staging: Staging, source: Source) -> None:
+    """Puts down all runs that the files hold."""
+    for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
+        shas = [staging.files[number].sha256 for number, _ in run.samples]
+        if run.results_file is not None:
+            shas = [staging.files[run.results_file].sha256]
+        about = _About.of(run, f"{run.time or ''}/{digest(sorted(shas), 8)}", source)
+        if run.results_file is not None:
+            staging.format_version[run.results_file] = about.version
+        for number, task in run.samples:
+            staging.format_version[number] = about.version
+            with staging.one_file(number):
+                _read_samples(staging, number, about, task or about.task_of(staging.files[number].stem))
+
+
+def _runs(staging: Staging) -> list[_Run]:
+    runs: dict[tuple[str, str | None], _Run] = {}
+    for number, file in enumerate(staging.files):
+        folder, stem = file.name.rpartition("/")[0], file.stem
+        if match := _SAMPLES.fullmatch(stem):
+            run = runs.setdefault((folder, match["time"]), _Run(folder, match["time"]))
+            run.samples.append((number, match["task"]))
+        elif stem.endswith(".jsonl"):
+            runs.setdefault((folder, None), _Run(folder, None)).samples.append((number, None))
+        else:
+            results = _results(staging, number)
+            if results is not None:
+                match = _RESULTS.fullmatch(stem)
+                time = match["time"] if match else None
+                run = runs.setdefault((folder, time), _Run(folder, time))
+                run.results, run.results_file = results, number
+    return list(runs.values())
+
+
+def _results(staging: Staging, number: int) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = None
+    with staging.one_file(number):
+        value = document(staging.files[number])
+        if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in ("results", "config")):
+            raise BadFile("unknown_layout", "neither results nor samples of lm-eval")
+        found = value
+    return found
+
+
+# ---- what a results file says
+
+
+@dataclass(frozen=True)
+class _About:
+    """A run: whose answers it holds, and what is known of its tasks."""
+
+    run: str
+    results: dict[str, Any]
+    model: str | None
+    facts: Facts
+    version: str | None
+
+    @classmethod
+    def of(cls, run: _Run, key: str, source: Source) -> _About:
+        results = run.results or {}
+        config = results.get("config", {})
+        args = _arguments(config.get("model_args"))
+        named = next((str(args[name]) for name in _NAMES if args.get(name)), None)
+        # Without such an argument lm-eval makes up a name, another one for each run.
+        model = source.model or named or (str(config["model"]) if config.get("model") else None)
+        version = results.get("lm_eval_version") or _release(results)
+        versions = {"lm_eval": version, "transformers": results.get("transformers_version")}
+        dtype = str(config.get("model_dtype") or args.get("dtype") or "").removeprefix("torch.")
+        revision = config.get("model_sha") or args.get("revision")
+        rest = {name: value for name, value in args.items() if name not in _RUNNING and value != model}
+        facts = Facts(
+            revision=str(revision) if revision and revision != "main" else None,
+            dtype=dtype if dtype not in ("", "auto", "None") else None,
+            max_length=_whole(args.get("max_length") or args.get("max_model_len")),
+            overrides=json.dumps(rest, sort_keys=True, default=str) if rest else None,
+            parameters=_whole(config.get("model_num_parameters")),
+            fewshot_seed=_whole(config.get("fewshot_seed")),
+            chat_template=f"sha256:{results['chat_template_sha']}" if results.get("chat_template_sha") else None,
+            fewshot_as_multiturn=results.get("fewshot_as_multiturn"),
+            system_prompt=results.get("system_instruction"),
+            versions={name: str(value) for name, value in versions.items() if value and value != "N/A"},
+        )
+        return cls(key, results, model, facts, version)
+
+    def task_of(self, stem: str) -> str | None:
+        """The task of `<model arguments>_<task>.jsonl`: the longest of the results' that fits."""
+        stem = stem.removesuffix(".jsonl")
+        tasks = [task for task in self.results.get("configs", {}) if stem == task or stem.endswith(f"_{task}")]
+        return max(tasks, key=len, default=None)
+
+    def metrics(self, task: str) -> dict[str, list[str]]:
+        """Filter -> its metrics, both in the order of the results file."""
+        found: dict[str, list[str]] = {}
+        for key in self._of_task("results", task) or {}:
+            metric, comma, name = key.partition(",")
+            if comma and not metric.endswith("_stderr"):
+                found.setdefault(name, []).append(metric)
+        return found
+
+    def facts_of(self, task: str, metric: str, chosen: str) -> Facts:
+        config = self._of_task("configs", task) or {}
+        version = self._of_task("versions", task)
+        output_type = config.get("output_type")
+        decoding = {
+            **(config.get("generation_kwargs") or {}),
+            **(_arguments(self.results.get("config", {}).get("gen_kwargs"))),
+        }
+        prompting = {name: _stable(config[name]) for name in _PROMPTING if config.get(name) is not None}
+        shots = _whole(self._of_task("n-shot", task))
+        is_unit = metric.startswith(UNIT_METRICS)
+        samples = self._of_task("n-samples", task) or {}
+        return replace(
+            self.facts,
+            metric=metric,
+            filter=chosen,
+            threshold=CORRECT_THRESHOLD if is_unit else None,
+            low=0.0 if is_unit else None,
+            high=1.0 if is_unit else None,
+            higher_is_better=self._is_better(task, config, metric),
+            task_version=None if version in (None, "Yaml", "N/A") else str(version),
+            task_digest=digest(prompting) if prompting else None,
+            output_type=output_type,
+            num_fewshot=shots,
+            fewshot_seed=self.facts.fewshot_seed if shots else None,
+            decoding=json.dumps(decoding, sort_keys=True, default=str) if output_type == "generate_until" else None,
+            items=_whole(samples.get("original")),
+        )
+
+    def _is_better(self, task: str, config: Mapping[str, Any], metric: str) -> bool:
+        told = (self._of_task("higher_is_better", task) or {}).get(metric)
+        if told is None:
+            listed = [m for m in config.get("metric_list") or () if isinstance(m, dict) and m.get("metric") == metric]
+            told = next((m["higher_is_better"] for m in listed if m.get("higher_is_better") is not None), None)
+        return bool(told) if told is not None else metric not in _WEIGHTED
+
+    def _of_task(self, key: str, task: str) -> Any:
+        values = self.results.get(key)
+        value = values.get(task) if isinstance(values, dict) else None
+        if key in ("results", "configs", "higher_is_better", "n-samples") and not isinstance(value, dict):
+            return None
+        return value
+
+
+def _release(results: Mapping[str, Any]) -> str | None:
+    """The release as far as its keys tell: before 0.4.9 no file says it."""
+    if not results:
+        return None
+    if "higher_is_better" in results:
+        return "0.4.3 to 0.4.8"
+    return "0.4.1 to 0.4.2" if "group_subtasks" in results else "0.4.0"
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    """Arguments as a mapping: written as one, or as 'a=b,c=d'."""
+    if isinstance(value, dict):
+        return value
+    pairs = (pair.partition("=") for pair in str(value or "").split(",") if "=" in pair)
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _stable(value: Any) -> Any:
+    """`value` without addresses in memory, as the text of a function has them."""
+    return re.sub(
+        r" at 0x[0-9a-f]+", "", value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+    )
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) < 2**31 or abs(number) < 2**62 else None
+
+
+# ---- what a samples file holds
+
+
+def _read_samples(staging: Staging, number: int, about: _About, task: str | None) -> None:
+    if about.model is None:
+        raise BadFile("no_model", "no results file beside it says whose answers these are: give --model")
+    if task is None:
+        raise BadFile("unknown_layout", "its name ends with no task of a results file beside it")
+    reader = _Samples(staging, number, about, task)
+    for row, data in json_rows(staging.files[number]):
+        with staging.one_row(number, row, model=about.model, task=task):
+            if isinstance(data, BadFile):
+                raise data
+            reader.read(row, data)
+    reader.finish()
+
+
+_as_raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Samples:
+    """One samples file, row by row."""
+
+    def __init__(self, staging: Staging, number: int, about: _About, task: str) -> None:
+        self.staging, self.number, self.about, self.task = staging, number, about, task
+        self.told = about.metrics(task)
+        self.filters = list(self.told)
+        self.metric: str | None = None
+        self.chosen = self.filters[0] if self.filters else None
+        self.seen: Counter[int] = Counter()
+        self.hashes: dict[int, str] = {}
+        self.several: bool | None = None
+        self.facts: Facts | None = None
+
+    def read(self, row: int, data: bytes) -> None:
+        values = _fields(data)
+        position = _value(values, "doc_id")
+        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 10**7:
+            raise BadFile("no_key", f"doc_id is {str(position)[:40]!r}, no position in a task")
+        name = self._filter(values, position)
+        metrics = self._metrics(values, name)
+        if self.facts is None:
+            self.metric = self.metric or next(iter(metrics), "score")
+            self.chosen = self.chosen or name
+            self.facts = self.about.facts_of(self.task, self.metric, self.chosen)
+            self.staging.facts[self.about.run, str(self.about.model), self.task] = self.facts
+        self._item(values, position)
+        usage = _value(values, "token_usage")
+        usage = usage if isinstance(usage, dict) else {}
+        latency = _value(values, "latency_ms")
+        self.staging.row(
+            file=self.number,
+            row=row,
+            run=self.about.run,
+            model=self.about.model,
+            task=self.task,
+            key=str(position),
+            filter=name,
+            repeat=0,
+            score=_score(self.metric, metrics.get(str(self.metric))),
+            metrics=as_json(metrics),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
+            latency_s=latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None,
+            **(_answers(values, self.facts.output_type) if name == self.chosen else {}),
+        )
+
+    def _filter(self, values: Mapping[str, msgspec.Raw], position: int) -> str:
+        turn = self.seen[position]
+        self.seen[position] += 1
+        if "filter" in values:
+            name = str(_value(values, "filter"))
+            if self.filters and name not in self.filters:
+                raise BadFile("unknown_filter", f"filter {name[:60]!r} is none of {', '.join(self.filters)}")
+            return name
+        if self.filters:
+            return self.filters[turn % len(self.filters)]
+        if self.several is None:
+            self.several = self._says_twice()
+        return f"unlabelled-{turn + 1}" if self.several else "none"
+
+    def _says_twice(self) -> bool:
+        """Whether documents come more than once: then rows of several filters, of which no results file tells."""
+        found: Counter[Any] = Counter()
+        for _, data in json_rows(self.staging.files[self.number]):
+            if not isinstance(data, BadFile):
+                try:
+                    found[_value(_fields(data), "doc_id")] += 1
+                except (BadFile, TypeError):
+                    continue  # read() says what is wrong with it
+        return bool(found) and max(found.values()) > 1
+
+    def _metrics(self, values: Mapping[str, msgspec.Raw], name: str) -> dict[str, Any]:
+        names = _value(values, "metrics")
+        if not isinstance(names, list):
+            names = [key for key in values if key not in _ROW_KEYS]
+        elif self.metric is None and names and not self.told:
+            self.metric = str(names[0])
+        if self.metric is None and self.told:
+            self.metric = next(iter(self.told.values()))[0]
+        return {str(key): _value(values, str(key)) for key in names if str(key) in values}
+
+    def _item(self, values: Mapping[str, msgspec.Raw], position: int) -> None:
+        doc_hash = _value(values, "doc_hash")
+        doc: Any = None
+        if not isinstance(doc_hash, str):
+            doc = _value(values, "doc")
+            doc_hash = _doc_hash(doc)
+        known = self.hashes.setdefault(position, doc_hash)
+        if known != doc_hash:
+            raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
+        if self.seen[position] > 1:
+            return
+        doc = doc if doc is not None else _value(values, "doc")
+        assert self.facts
+        prompt = _first_prompt(_value(values, "arguments"))
+        alone = self.facts.num_fewshot == 0 and not self.facts.chat_template and not self.facts.system_prompt
+        subject = (
+            next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None)
+            if isinstance(doc, dict)
+            else None
+        )
+        self.staging.item(
+            run=self.about.run,
+            task=self.task,
+            key=str(position),
+            position=position,
+            item_hash=doc_hash,
+            content_hash=document_hash(doc),
+            prompt=prompt if alone else None,
+            target=as_json(_value(values, "target")) if "target" in values else None,
+            choices=document_choices(doc) if isinstance(doc, dict) else None,
+            subject=subject,
+            doc=as_json(doc),
+        )
+
+    def finish(self) -> None:
+        if self.facts is None and not self.staging.counts[self.number].rejected:
+            raise BadFile("damaged", "no row in it")
+
+
+def _fields(data: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _as_raw.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = decoded(data)  # NaN, as Python writes it, or what is wrong
+    if not isinstance(value, dict):
+        raise BadFile("damaged", "no JSON object")
+    return {key: msgspec.Raw(json.dumps(item).encode()) for key, item in value.items()}
+
+
+def _value(values: Mapping[str, msgspec.Raw], key: str) -> Any:
+    return decoded(bytes(values[key])) if key in values else None
+
+
+def _doc_hash(doc: Any) -> str:
+    """As lm-eval hashes a document since 0.4.3 (lm_eval.evaluator.evaluate)."""
+    return hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
+
+
+def _first_prompt(arguments: Any) -> str | None:
+    if isinstance(arguments, dict):
+        first = arguments.get("gen_args_0")
+        prompt = first.get("arg_0") if isinstance(first, dict) else None
+    else:
+        first = arguments[0] if isinstance(arguments, list) and arguments else None
+        prompt = first[0] if isinstance(first, list) and first else None
+    return prompt if isinstance(prompt, str) else None
+
+
+def _score(metric: str | None, value: Any) -> float | None:
+    """The metric of one document; of a pair (log-likelihood, weight) what lm-eval's own aggregation makes of it alone.
+
+    Source: lm_eval.api.metrics.weighted_perplexity and bits_per_byte.
+    """
+    if isinstance(value, bool | int | float):
+        return float(value)
+    if metric in _WEIGHTED and isinstance(value, list) and len(value) == 2:
+        loglikelihood, weight = (_number(part) for part in value)
+        if loglikelihood is None or not weight:
+            return None
+        if metric == "bits_per_byte":
+            return -loglikelihood / weight / math.log(2)
+        try:
+            return math.exp(-loglikelihood / weight)
+        except OverflowError:
+            return math.inf
+    return None
+
+
+def _answers(values: Mapping[str, msgspec.Raw], output_type: str | None) -> dict[str, Any]:
+    """RECORD's columns of the answers: texts, or log-likelihoods and whether each was the greedy continuation."""
+    requests = _value(values, "resps")
+    answers: list[list[Any]] = [one for one in requests if isinstance(one, list)] if isinstance(requests, list) else []
+    if output_type == "generate_until" or (
+        answers and all(isinstance(x, str) and _number(x) is None for a in answers for x in a)
+    ):
+        texts = [text for answer in answers for text in answer if isinstance(text, str)]
+        filtered = _value(values, "filtered_resps")
+        return {"responses": texts or None, "filtered": as_json(filtered) if filtered is not None else None}
+    pairs = [answer[0] if answer and isinstance(answer[0], list) else answer for answer in answers]
+    scores = [_number(pair[0]) if pair else None for pair in pairs]
+    greedy = [_flag(pair[1]) if len(pair) > 1 else None for pair in pairs]
+    return {
+        "loglikelihoods": scores if scores and None not in scores else None,
+        "is_greedy": greedy if greedy and None not in greedy else None,
+    }
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else {"True": True, "False": False}.get(str(value))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31 else None

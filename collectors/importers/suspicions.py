@@ -1,0 +1,131 @@
+"""What looks wrong in a source without being so for certain: named, and never mended.
+
+Owns what is suspicious. Kinds: `constant_tokens` (every prompt, or every longer answer, of a model has as many tokens),
+`identical_tokens` (several models count the same, which share no tokenizer as far as is known), `words` (tokens are a
+fixed multiple of the words), `free` (every call cost nothing), `no_usage` (right answers without a token, beside others
+that have some), `fewer_rows` (a model lacks items that others of the source have), `same_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from collectors.importers.staging import Staging
+
+if TYPE_CHECKING:
+    from collectors.importers.ingest import ImportedCell
+
+#: Rows below which nothing is said of a cell: few numbers are equal by chance.
+LEAST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    kind: str
+    message: str
+    model: str | None = None
+    task: str | None = None
+    cell_id: str | None = None
+    #: Number of the file; None: it concerns none alone.
+    file: int | None = None
+
+
+#: One row per cell: all that a single pass over the verdicts says.
+_CELLS = """
+CREATE TABLE cell_sums AS
+SELECT
+    cell,
+    any_value(trusted.task) AS task,
+    count(*) AS rows,
+    count(prompt_tokens) AS prompts,
+    min(prompt_tokens) AS least_prompt,
+    max(prompt_tokens) AS most_prompt,
+    count(completion_tokens) AS completions,
+    min(completion_tokens) AS least_completion,
+    max(completion_tokens) AS most_completion,
+    bit_xor(hash(key, prompt_tokens)) AS prompt_signature,
+    bit_xor(hash(key, completion_tokens)) AS completion_signature,
+    count(stated_usd) AS costs,
+    max(abs(stated_usd)) AS most_usd,
+    count(*) FILTER (score > 0 AND coalesce(prompt_tokens, 0) = 0 AND coalesce(completion_tokens, 0) = 0) AS unused,
+    count(*) FILTER (prompt_tokens > 0 OR completion_tokens > 0) AS used
+FROM trusted JOIN cell_numbers USING (run, model, task)
+WHERE repeat = 0 AND trusted.filter = cell_numbers.filter
+GROUP BY cell
+"""
+
+#: Cells of which all texts have k tokens a word, to the next whole number, and k is no accident of short texts.
+_WORDS = """
+WITH texts AS (
+    SELECT cell, {tokens} AS tokens, len(regexp_extract_all({text}, '\\S+')) AS words
+    FROM trusted JOIN cell_numbers USING (run, model, task) {join}
+    WHERE {tokens} > 0 AND {text} IS NOT NULL AND repeat = 0
+),
+ratios AS (
+    SELECT *, sum(tokens) OVER (PARTITION BY cell) / sum(words) OVER (PARTITION BY cell) AS ratio FROM texts
+)
+SELECT cell, any_value(ratio), count(*)
+FROM ratios
+GROUP BY cell
+HAVING count(*) >= {least} AND max(abs(tokens - words * ratio)) <= 1 AND max(words) >= 20 AND min(words) < max(words)
+ORDER BY cell
+"""
+
+
+def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicion]:
+    """What looks wrong in the trusted verdicts, by cell."""
+    con, found = staging.con, []
+    con.execute(_CELLS)
+
+    def of(number: int, kind: str, message: str) -> None:
+        cell = cells[number]
+        found.append(Suspicion(kind, message, cell.model, cell.task, cell.cell_id))
+
+    for cell, what, rows, tokens in con.execute(
+        f"""
+        SELECT cell, 'prompt', prompts, most_prompt FROM cell_sums
+        WHERE prompts >= {LEAST_ROWS} AND least_prompt = most_prompt
+        UNION ALL
+        SELECT cell, 'answer', completions, most_completion FROM cell_sums
+        WHERE completions >= {LEAST_ROWS} AND least_completion = most_completion AND most_completion > 1
+        ORDER BY ALL
+        """
+    ).fetchall():
+        of(cell, "constant_tokens", f"each {what} of {rows:,} has {tokens:,} tokens")
+    for what in ("prompt", "completion"):
+        for numbers, rows in con.execute(
+            f"""
+            SELECT list(cell ORDER BY cell), any_value({what}s) FROM cell_sums
+            WHERE {what}s >= {LEAST_ROWS} AND least_{what} < most_{what}
+            GROUP BY task, rows, {what}s, {what}_signature HAVING count(*) > 1 ORDER BY ALL
+            """
+        ).fetchall():
+            models = sorted({cells[number].model for number in numbers})
+            if len(models) > 1:
+                some = ", ".join(models[:3]) + (", …" if len(models) > 3 else "")
+                message = f"{what} tokens of {len(models)} models are the same {rows:,} numbers: {some}"
+                found.append(Suspicion("identical_tokens", message, task=cells[numbers[0]].task))
+    sources = [
+        ("answers", "completion_tokens", "array_to_string(responses, ' ')", ""),
+        ("prompts", "prompt_tokens", "staged_items.prompt", "JOIN staged_items USING (run, task, key)"),
+    ]
+    for what, tokens, text, join in sources:
+        sql = _WORDS.format(tokens=tokens, text=text, join=join, least=LEAST_ROWS)
+        for cell, ratio, rows in con.execute(sql).fetchall():
+            of(cell, "words", f"tokens of {rows:,} {what} are {ratio:.3g} times their words: estimated, not counted")
+    for cell, rows in con.execute(
+        f"SELECT cell, costs FROM cell_sums WHERE costs >= {LEAST_ROWS} AND most_usd = 0 ORDER BY ALL"
+    ).fetchall():
+        of(cell, "free", f"each of {rows:,} calls is said to have cost $0")
+    for cell, unused in con.execute(
+        "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
+    ).fetchall():
+        of(cell, "no_usage", f"{unused:,} right answers without a token")
+    for cell, rows, most in con.execute(
+        "SELECT cell, rows, most FROM (SELECT *, max(rows) OVER (PARTITION BY task) AS most FROM cell_sums) "
+        "WHERE rows < most ORDER BY cell"
+    ).fetchall():
+        of(cell, "fewer_rows", f"{rows:,} items, while others of the source have {most:,}")
+    return found

@@ -1,0 +1,197 @@
+"""Tables of verdicts: CSV, Parquet or JSON lines, a row a verdict (long) or a row an item with a column a model (wide).
+
+Owns how DuckDB reads them where they lie. The formats are settings of one reader: which column is what. A table of
+one's own comes with a YAML of the same settings:
+
+    model: model_name          # column, or {value: gpt-4} where the whole file is of one model
+    task: {value: gsm8k}
+    key: question_id           # what tells items apart; null: the row's number in its file
+    score: correct             # number or boolean
+    # and, where the table has them:
+    prompt_tokens: in_tok
+    completion_tokens: out_tok
+    cached_tokens: cached
+    usd: cost
+    latency_s: seconds         # or latency_ms
+    response: answer
+    finish_reason: why
+    filter: filter
+    repeat: trial              # from 0: the verdict over all repeats; from 1: one alone
+    prompt: question           # what is asked: by it items are joined to other sources'
+    choices: options           # a list of texts
+    target: gold
+    subject: category
+    # of all cells:
+    metric: acc                # name of the score; default score
+    low: 0                     # least and most that a score can be; null: no limit
+    high: 1
+    threshold: 0.5             # from which score an answer is correct; null: no such rule
+    higher_is_better: true
+    num_fewshot: 5
+    items: items.parquet       # a second table with prompt, choices, target or subject by task and key
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+
+from collectors.importers.files import MAX_LINE, BadFile, SourceFile
+from collectors.importers.staging import Facts, Staging, quoted
+from schemas.failures import ConfigError, one_line
+
+PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
+
+#: Setting -> column of FOUND and how the value becomes it; {} is the value.
+_VERDICT = {
+    "model": ("model", "{}::VARCHAR"),
+    "task": ("task", "{}::VARCHAR"),
+    "key": ("key", "{}::VARCHAR"),
+    "filter": ("filter", "{}::VARCHAR"),
+    "repeat": ("repeat", "{}::SMALLINT"),
+    "prompt_tokens": ("prompt_tokens", "{}::INTEGER"),
+    "completion_tokens": ("completion_tokens", "{}::INTEGER"),
+    "cached_tokens": ("cached_tokens", "{}::INTEGER"),
+    "usd": ("stated_usd", "{}::DOUBLE"),
+    "latency_s": ("latency_s", "{}::DOUBLE"),
+    "latency_ms": ("latency_s", "{}::DOUBLE / 1000"),
+    "finish_reason": ("finish_reason", "{}::VARCHAR"),
+    "response": ("responses", "CASE WHEN {0} IS NOT NULL THEN [{0}::VARCHAR] END"),
+}
+_ITEM = ("prompt", "choices", "target", "subject")
+_CELL = ("metric", "low", "high", "threshold", "higher_is_better", "num_fewshot")
+#: Longest line of a CSV file, bytes: DuckDB takes several times as much memory per thread.
+_MAX_CSV_LINE = 16 * 2**20
+SETTINGS = frozenset([*_VERDICT, "score", *_ITEM, *_CELL, "items"])
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError for settings that are none, or that leave out what a verdict needs."""
+    if unknown := sorted(map(str, settings.keys() - SETTINGS)):
+        raise ConfigError(f"the table's settings have no {', '.join(unknown)}; they have {', '.join(sorted(SETTINGS))}")
+    if missing := [name for name in ("model", "task", "score") if name not in settings]:
+        raise ConfigError(f"the table's settings lack {', '.join(missing)}: name the column, or give {{value: …}}")
+    for name, value in settings.items():
+        if name not in _CELL and not (value is None or isinstance(value, str) or _constant(value)):
+            raise ConfigError(f"the table's setting {name} is {value!r}: a column's name or {{value: …}} is expected")
+
+
+def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
+    """Puts down the verdicts, and items, of every file by `settings`."""
+    facts = {name: settings[name] for name in _CELL if name in settings}
+    staging.default = Facts(**facts)
+    for number, file in enumerate(staging.files):
+        with staging.one_file(number):
+            _read_file(staging, number, file, settings)
+
+
+def _read_file(staging: Staging, number: int, file: SourceFile, settings: Mapping[str, Any]) -> None:
+    source = reader_of(staging, file)
+    columns = columns_of(staging, source)
+    columns_needed = {n: v for n, v in settings.items() if n not in _CELL and n != "items" and isinstance(v, str)}
+    if missing := sorted(f"{name} ({value})" for name, value in columns_needed.items() if value not in columns):
+        raise BadFile("unknown_layout", f"no column {', '.join(missing)}; there are {', '.join(sorted(columns))[:200]}")
+    parts = [f"{number} AS file", "row"]
+    for name, (column, form) in _VERDICT.items():
+        value = settings.get(name)
+        if value is not None:
+            parts.append(f"{form.format(sql_of(value))} AS {column}")
+        elif name == "key":
+            parts.append("row::VARCHAR AS key")
+    score = sql_of(settings["score"])
+    parts.append(f"{score_of(score, columns.get(settings['score'], 'DOUBLE'))} AS score")
+    staging.select(f"SELECT {', '.join(parts)} FROM {source}")
+    if any(settings.get(name) is not None for name in _ITEM):
+        key = sql_of(settings["key"]) if settings.get("key") is not None else "row"
+        select_items(staging, source, columns, {**settings, "key": None}, f"{key}::VARCHAR")
+
+
+def score_of(sql: str, dtype: str) -> str:
+    """A score as a number, of booleans 0 and 1; text that is no number becomes NaN, and so is rejected."""
+    if dtype == "BOOLEAN":
+        return f"{sql}::INTEGER::DOUBLE"
+    if dtype == "VARCHAR":
+        number = f"coalesce(TRY_CAST({sql} AS DOUBLE), CASE WHEN trim({sql}) <> '' THEN 'nan'::DOUBLE END)"
+        return f"CASE lower(trim({sql})) WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE {number} END"
+    return f"TRY_CAST({sql} AS DOUBLE)"
+
+
+def select_items(
+    staging: Staging, rows: str, columns: Mapping[str, str], settings: Mapping[str, Any], key: str
+) -> None:
+    """Items of the SQL relation `rows`: one for each task and `key`, what its first row says."""
+    prompt, target, subject = (
+        f"{sql_of(settings[name])}::VARCHAR" if settings.get(name) is not None else "NULL::VARCHAR"
+        for name in ("prompt", "target", "subject")
+    )
+    choices = "NULL::VARCHAR[]"
+    if settings.get("choices") is not None:
+        name = settings["choices"]
+        is_list = columns.get(name, "").endswith("[]")
+        choices = (
+            f"{sql_of(name)}::VARCHAR[]" if is_list else f"TRY_CAST(TRY_CAST({sql_of(name)} AS JSON) AS VARCHAR[])"
+        )
+    staging.select_items(
+        f"""
+        SELECT '' AS run, task, key, prompt, choices, subject, to_json(target)::VARCHAR AS target,
+            content_hash_of(prompt, choices) AS content_hash
+        FROM (
+            SELECT {sql_of(settings["task"])}::VARCHAR AS task, {key} AS key, any_value({prompt}) AS prompt,
+                any_value({choices}) AS choices, any_value({target}) AS target, any_value({subject}) AS subject
+            FROM {rows} GROUP BY ALL
+        )
+        WHERE task IS NOT NULL AND key IS NOT NULL
+        """
+    )
+
+
+# ---- what DuckDB reads
+
+
+def reader_of(staging: Staging, file: SourceFile) -> str:
+    """The file as an SQL relation with its columns and `row`, from 1. Raises BadFile for no table by its name."""
+    path = file.path
+    ending = os.path.splitext(file.stem)[1].lower()
+    if "://" in path:
+        raise BadFile("unreadable", "tables are read from this machine: copy the file first")
+    text = quoted(re.sub(r"[*?\[]", lambda match: f"[{match[0]}]", path))
+    if file.stem != os.path.basename(path):
+        file.check()
+    if ending == ".parquet":
+        rows = f"read_parquet({text}, hive_partitioning = false, file_row_number = true)"
+        return f"(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS row FROM {rows})"
+    if ending in (".csv", ".tsv"):
+        return _numbered(
+            f"read_csv({text}, header = true, sample_size = -1, strict_mode = true, "
+            f"max_line_size = {_MAX_CSV_LINE}, buffer_size = {2 * _MAX_CSV_LINE}, hive_partitioning = false)"
+        )
+    if ending in (".json", ".jsonl", ".ndjson"):
+        return _numbered(f"read_json({text}, maximum_object_size = {MAX_LINE}, hive_partitioning = false)")
+    raise BadFile("unknown_layout", f"no table is known by the ending {ending or 'of its name'!r}")
+
+
+def _numbered(source: str) -> str:
+    return f"(SELECT *, row_number() OVER () AS row FROM {source})"
+
+
+def columns_of(staging: Staging, source: str) -> dict[str, str]:
+    """Column -> its type. Raises BadFile where DuckDB cannot read the file."""
+    try:
+        return {row[0]: row[1] for row in staging.con.execute(f"DESCRIBE FROM {source}").fetchall()}
+    except duckdb.Error as error:
+        raise BadFile("damaged", one_line(error, 300)) from error
+
+
+def sql_of(value: Any) -> str:
+    """A column, or a constant, as SQL."""
+    if _constant(value):
+        return quoted(str(value["value"]))
+    return '"' + str(value).replace('"', '""') + '"'
+
+
+def _constant(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.keys() == {"value"}

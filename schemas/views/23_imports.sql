@@ -1,0 +1,18 @@
+-- imports: one row per file that was imported: whence it is, and what became of its rows.
+CREATE VIEW imports AS
+SELECT
+    import_id,
+    imported_from,
+    imported_at,
+    format,
+    format_version,
+    path,
+    sha256,
+    bytes,
+    licence,
+    rows,
+    records,
+    known,
+    folded,
+    rejected
+FROM read_parquet({imports}, hive_partitioning = false);

@@ -1,0 +1,123 @@
+"""Importing 10M rows of a Parquet table and lm-eval's JSON lines against what DuckDB alone needs for the same files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from collectors.importers.files import find_files
+from collectors.importers.ingest import Source, ingest
+from collectors.importers.registry import FORMATS
+from collectors.lake import Lake
+from tests.benchmarks.bench_lake import Report, peak_memory
+from tests.lm_eval_releases import TIME, Answers, as_written, letters
+
+#: Models × items of the table; as many as EmbedLLM has, and then some.
+MODELS, ITEMS = 250, 40_000
+#: Rows of each of the lm-eval files.
+LM_EVAL_ROWS, LM_EVAL_FILES = 20_000, 4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=MODELS * ITEMS, help="rows of the table (default: %(default)s)")
+    args = parser.parse_args()
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="rl-bench-") as folder:
+        bench_table(report, Path(folder), args.rows)
+        bench_lm_eval(report, Path(folder))
+    return 0 if report.good else 1
+
+
+def bench_table(report: Report, folder: Path, rows: int) -> None:
+    path = folder / "scores.parquet"
+    duckdb.execute(
+        f"""
+        COPY (
+            SELECT 'org/model-' || (i % {MODELS}) AS model, 'quiz' AS task, 'item-' || (i // {MODELS}) AS id,
+                (hash(i) % 2)::DOUBLE AS score, (50 + hash(i // {MODELS}) % 400)::INTEGER AS prompt_tokens,
+                (1 + hash(i, 7) % 200)::INTEGER AS completion_tokens
+            FROM range({rows}) AS t(i) ORDER BY hash(i // 1000)
+        ) TO '{path}' (FORMAT parquet)
+        """
+    )
+    peer = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with duckdb.connect(config={"temp_directory": str(folder / "spill")}) as con:
+            con.execute(
+                f"COPY (FROM '{path}' ORDER BY task, model, id) TO '{folder / 'sorted.parquet'}' "
+                "(FORMAT parquet, COMPRESSION zstd)"
+            )
+        peer.append(time.perf_counter() - started)
+    (folder / "sorted.parquet").unlink()
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    options |= {"prompt_tokens": "prompt_tokens", "completion_tokens": "completion_tokens"}
+    ours, peaks = [], []
+    for _ in range(3):
+        seconds, peak = in_process("table", [path], folder / "lake", options, rows)
+        ours.append(seconds)
+        peaks.append(peak)
+        shutil.rmtree(folder / "lake")
+    detail = f"{statistics.median(ours):.1f} s ÷ {statistics.median(peer):.1f} s, {rows:,} rows"
+    report.row(
+        "ingest of a table ÷ DuckDB's read, sort and write",
+        statistics.median(ours) / statistics.median(peer),
+        3,
+        detail,
+    )
+    report.row("ingest of a table: peak memory, GB", max(peaks) / 2**30, 2)
+
+
+def bench_lm_eval(report: Report, folder: Path) -> None:
+    run = folder / "run"
+    run.mkdir()
+    for number in range(LM_EVAL_FILES):
+        answers = Answers(right=tuple(n % (number + 2) == 0 for n in range(LM_EVAL_ROWS)))
+        with open(run / f"samples_quiz{number}_{TIME}.jsonl", "w") as file:
+            file.writelines(json.dumps(as_written(row, "0.4.9")) + "\n" for row in letters(answers))
+    size = sum(path.stat().st_size for path in run.iterdir()) / 2**20
+    peer = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with duckdb.connect() as con:
+            con.execute(f"CREATE TABLE t AS FROM read_json('{run}/*.jsonl')")
+        peer.append(time.perf_counter() - started)
+    ours = []
+    for _ in range(3):
+        ours.append(in_process("lm_eval", [run], folder / "lake", {}, LM_EVAL_ROWS * LM_EVAL_FILES)[0])
+        shutil.rmtree(folder / "lake")
+    detail = f"{statistics.median(ours):.1f} s ÷ {statistics.median(peer):.1f} s, {size:.0f} MiB"
+    report.row(
+        "ingest of lm-eval's JSON lines ÷ DuckDB's read_json",
+        statistics.median(ours) / statistics.median(peer),
+        2,
+        detail,
+    )
+
+
+def in_process(form: str, paths: list[Path], lake: Path, options: dict[str, str], rows: int) -> tuple[float, int]:
+    """Seconds of one import, and its peak memory, in a process of its own: the libraries are loaded before."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(import_once, (form, [str(path) for path in paths], str(lake), options, rows))
+
+
+def import_once(form: str, paths: list[str], lake: str, options: dict[str, str], rows: int) -> tuple[float, int]:
+    started = time.perf_counter()
+    source = Source(form, form, options=options, model="org/model" if form == "lm_eval" else None)
+    report = ingest(FORMATS[form].read, find_files(paths, FORMATS[form].patterns), source, Lake(lake))
+    assert report.total.records == rows, report.total
+    return time.perf_counter() - started, peak_memory()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""Files that others wrote cost bounded memory, run nothing, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.importers import files
+from collectors.importers.files import BadFile, SourceFile, decoded, document, find_files, json_rows, lines, zip_members
+from collectors.importers.pickles import load_pickle
+from schemas.failures import ConfigError
+from tests.importing import SHARED, imported, rows
+from tests.lm_eval_releases import TIME, write_release
+
+
+def source(path: Path) -> SourceFile:
+    return SourceFile(str(path), path.name, path.stat().st_size)
+
+
+def kind(action: Any) -> str:
+    with pytest.raises(BadFile) as caught:
+        action()
+    return caught.value.kind
+
+
+# ---- found
+
+
+def test_find_files_takes_files_folders_globs_and_uris_in_order_of_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b/2.json", "a/1.json", "a/1.txt", ".hidden/3.json", "c.json.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    monkeypatch.chdir(tmp_path)
+
+    def names(*paths: str) -> list[str]:
+        return [file.name for file in find_files(list(paths), ["*.json"])]
+
+    assert names(str(tmp_path)) == [".hidden/3.json", "a/1.json", "b/2.json", "c.json.gz"]
+    assert names("a/1.txt") == ["1.txt"], "what is named is taken"
+    assert names("*/?.json") == [".hidden/3.json", "a/1.json", "b/2.json"]
+    assert names(f"{tmp_path}/a*") == ["a/1.json"]
+    assert names(tmp_path.as_uri()) == names(str(tmp_path))
+    assert names("a", "a/1.json") == ["1.json"], "once"
+    for missing in ("nowhere", "a/*.csv", "s3x://bucket/y"):
+        with pytest.raises(ConfigError):
+            names(missing)
+
+
+def test_find_files_follows_no_link_out_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.json").write_text("{}")
+    (tmp_path / "in/real.json").write_text("{}")
+    (tmp_path / "in/out.json").symlink_to(tmp_path / "secret.json")
+    (tmp_path / "in/up").symlink_to(tmp_path)
+    (tmp_path / "in/link.json").symlink_to(tmp_path / "in/real.json")
+    assert [file.name for file in find_files([str(tmp_path / "in")], ["*.json"])] == ["link.json", "real.json"]
+
+
+# ---- read
+
+
+def test_lines_too_long_are_named_and_the_next_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_LINE", 100)
+    (tmp_path / "x.jsonl").write_bytes(b"\xef\xbb\xbf{}\n\n" + b"y" * 5_000_000 + b"\n[]\n" + b"z" * 200)
+    found = [
+        (number, line if isinstance(line, bytes) else line.kind) for number, line in lines(source(tmp_path / "x.jsonl"))
+    ]
+    assert found == [(1, b"{}\n"), (3, "too_long"), (4, b"[]\n"), (5, "too_long")]
+
+
+def test_gigabyte_line_costs_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / f"samples_x_{TIME}.jsonl"
+    with open(path, "wb") as file:
+        file.truncate(2**30)
+    code = (
+        "import resource, sys\n"
+        "from collectors.importers.files import SourceFile, lines, BadFile\n"
+        f"found = list(lines(SourceFile({str(path)!r}, 'x', 2**30)))\n"
+        "assert [type(line) for _, line in found] == [BadFile], found\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 700 * 1024, "KB"
+
+
+@pytest.mark.parametrize("data", [b"[1, NaN]", b"[1, 2]", b"\xef\xbb\xbf [1,2]"])
+def test_json_rows_of_an_array_are_its_elements(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(data)
+    assert [number for number, _ in json_rows(source(tmp_path / "x.json"))] == [1, 2]
+
+
+def test_documents_that_are_no_json_say_so(tmp_path: Path) -> None:
+    for data, wrong in (("{", "damaged"), ("[" * 10**6, "damaged"), ("1" * 10**6, "damaged"), ("", "damaged")):
+        assert kind(lambda text=data: decoded(text.encode())) == wrong
+    assert kind(lambda: decoded(b'"\xff"')) == "encoding"
+    (tmp_path / "x.json").write_bytes("{}".encode("utf-16"))
+    assert kind(lambda: document(source(tmp_path / "x.json"))) == "encoding"
+
+
+def test_compressed_files_are_read_and_bombs_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_SMALL", 1000)
+    (tmp_path / "x.json.gz").write_bytes(gzip.compress(b'{"a": 1}'))
+    assert document(source(tmp_path / "x.json.gz")) == {"a": 1}
+    (tmp_path / "y.json.gz").write_bytes(gzip.compress(b" " * 10**7))
+    assert kind(lambda: document(source(tmp_path / "y.json.gz"))) == "bomb"
+    (tmp_path / "z.json.gz").write_bytes(gzip.compress(b'{"a": 1}' * 99)[:-20])
+    assert kind(lambda: document(source(tmp_path / "z.json.gz"))) == "damaged"
+    with zipfile.ZipFile(tmp_path / "b.eval", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/1.json", "0" * 10**7)
+    assert kind(lambda: list(zip_members(source(tmp_path / "b.eval")))) == "bomb"
+    (tmp_path / "c.eval").write_bytes((tmp_path / "b.eval").read_bytes()[:-30])
+    assert kind(lambda: list(zip_members(source(tmp_path / "c.eval")))) == "damaged"
+
+
+# ---- pickles
+
+
+class Evil:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Evil(os.system, "touch {}"),
+        Evil(eval, "open('{}', 'w')"),
+        Evil(getattr, "text", "upper"),
+        Evil(np.load, "{}"),
+        Evil(pd.read_pickle, "{}"),
+        {"data": [Evil(exec, "import os")]},
+        np.array([Evil(os.system, "touch {}")], object),
+        pd.DataFrame({"x": [Evil(os.system, "touch {}")]}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_pickles_that_would_run_code_are_refused_before_they_do(tmp_path: Path, value: Any, protocol: int) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol).replace(b"{}", str(tmp_path / "run").encode()[:2]))
+    assert kind(lambda: load_pickle(source(tmp_path / "x.pkl"))) in ("forbidden", "damaged")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pickles_of_numbers_texts_and_frames_are_read(tmp_path: Path, protocol: int) -> None:
+    frame = pd.DataFrame({"a": [1.5, np.nan], "b": ["x", None], "c": [True, False]}).astype({"b": object})
+    frame.columns = pd.Index(["a", "b", "c"], dtype=object)
+    value = {
+        "model": ["m"],
+        "data": {"s": {"correctness": np.arange(6.0).reshape(3, 2)}},
+        "texts": np.array(["x", "ÿ"]),
+    }
+    for number, one in enumerate((value, frame, np.array(["a", None], object), {1: (2, {3}), "x": b"\xff"})):
+        path = tmp_path / f"{number}.pkl"
+        path.write_bytes(pickle.dumps(one, protocol))
+        found = load_pickle(source(path))
+        assert pickle.dumps(found, 5) == pickle.dumps(one, 5) or str(found) == str(one)
+
+
+def test_pickles_that_ask_for_memory_only_are_refused(tmp_path: Path) -> None:
+    from numpy._core.multiarray import _reconstruct
+
+    class Huge:
+        def __reduce__(self) -> Any:
+            return (_reconstruct, (np.ndarray, (10**12,), b"b"))
+
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(Huge(), 2))
+    assert kind(lambda: load_pickle(source(tmp_path / "x.pkl"))) == "forbidden"
+
+
+# ---- damaged copies
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_damaged_copies_of_a_run_give_no_wrong_record(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    release = data.draw(st.sampled_from(["0.4.0", "0.4.5", "0.4.13"]))
+    write_release(folder / "run", release)
+    imported("lm_eval", folder / "run", folder / "whole")
+    query = "SELECT task, item_hash, filter, score FROM records"
+    right = set(rows(folder / "whole", query))
+    path = data.draw(st.sampled_from(sorted((folder / "run").glob("*sums*" if release != "0.4.0" else "*.jsonl"))))
+    damage(path, data)
+    imported("lm_eval", folder / "run", folder / "lake")
+    if not (folder / "lake").exists():
+        return
+    found = {row for row in rows(folder / "lake", query) if row[1] in {item_hash for _, item_hash, _, _ in right}}
+    values = {(task, item, name): score for task, item, name, score in right}
+    for task, item, name, score in found:
+        if (task, item, name) in values and score != values[task, item, name]:
+            # A flipped digit of a score is a score: it can be told only where it leaves its range.
+            assert score in (0.0, 1.0) or 0 <= score <= 1
+
+
+def damage(path: Path, data: st.DataObject) -> None:
+    """Cuts, doubles, swaps or flips bytes of a file."""
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, max(len(content) - 1, 0)))
+        how = data.draw(st.sampled_from(["cut", "flip", "insert", "double", "drop"]))
+        if how == "cut":
+            del content[at:]
+        elif how == "flip" and content:
+            content[min(at, len(content) - 1)] ^= data.draw(st.integers(1, 255))
+        elif how == "insert":
+            content[at:at] = data.draw(st.binary(max_size=20))
+        elif how == "double":
+            content[at:at] = content[at : at + 200]
+        else:
+            del content[at : at + data.draw(st.integers(1, 50))]
+    path.write_bytes(content)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real files are not on this machine")
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_damaged_copies_of_real_files_are_read_without_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("real")
+    real = sorted((SHARED / "lm_eval/dummy").glob("0*/**/*.json*"))
+    for path in data.draw(st.lists(st.sampled_from(real), min_size=1, max_size=3, unique=True)):
+        (folder / "run").mkdir(exist_ok=True)
+        copy = folder / "run" / path.name
+        copy.write_bytes(path.read_bytes())
+        damage(copy, data)
+    form = data.draw(
+        st.sampled_from(["lm_eval", "inspect", "routerdc", "llmrouterbench", "routerarena", "opencompass"])
+    )
+    report = imported(form, sorted((folder / "run").iterdir()), folder / "lake", model="m")
+    assert all(len(json.dumps(reject["message"])) < 1000 for reject in report.rejects)

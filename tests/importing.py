@@ -1,0 +1,62 @@
+"""Imports for tests: files of a source put into a lake, and what became of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from collectors.importers.files import find_files
+from collectors.importers.ingest import Report, Source, ingest
+from collectors.importers.registry import FORMATS, aliases_of
+from collectors.lake import Lake
+from collectors.reading import connect
+
+#: Real files that are beside a checkout on some machines; tests of them are skipped elsewhere.
+SHARED = Path(__file__).resolve().parents[2] / "shared/data"
+
+
+def imported(form: str, paths: Path | list[Path], lake: Path, *, dry_run: bool = False, **facts: Any) -> Report:
+    """Imports `paths` as `form`. The report's counts are checked to add up."""
+    paths = paths if isinstance(paths, list) else [paths]
+    source = Source(
+        name=facts.pop("name", form), format=form, aliases=aliases_of(form, facts.pop("aliases", {})), **facts
+    )
+    files = find_files([str(path) for path in paths], FORMATS[form].patterns)
+    report = ingest(FORMATS[form].read, files, source, Lake(str(lake)), dry_run=dry_run)
+    for count in report.counts:
+        assert count.rows == count.records + count.known + count.folded + count.rejected
+    assert report.total.rejected == sum(1 for reject in report.rejects if reject["source_row"] is not None)
+    return report
+
+
+def rows(lake: Path, sql: str) -> list[tuple[Any, ...]]:
+    """A query over all views of a lake, imported records among them."""
+    with connect(Lake(str(lake))) as con:
+        return con.execute(sql).fetchall()
+
+
+def contents(lake: Path) -> dict[str, Any]:
+    """Everything that a lake holds but times: name -> rows of a table."""
+    found = {}
+    for path in sorted(lake.rglob("*.parquet")):
+        with duckdb.connect() as con:
+            table = con.execute("FROM read_parquet(?, hive_partitioning = false)", [str(path)]).to_arrow_table()
+        found[str(path.relative_to(lake))] = [
+            {k: v for k, v in row.items() if k not in ("imported_at", "started_at")} for row in table.to_pylist()
+        ]
+    return found
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
