@@ -133,10 +133,8 @@ def print_report(report: Report, lake: str, *, dry_run: bool, seconds: float) ->
         )
     if len(report.items) > MOST:
         print(f"  … and {len(report.items) - MOST:,} more tasks")
-    for kind, count in sorted(Tally(reject["kind"] for reject in report.rejects).items()):
-        first = next(reject for reject in report.rejects if reject["kind"] == kind)
-        where = report.files[first["file"]].name + (f" row {first['source_row']}" if first["source_row"] else "")
-        print(f"  rejected, {kind}: {count:,}, first {where}: {first['message']}")
+    for kind, (count, first) in report.kinds.items():
+        print(f"  rejected, {kind}: {count:,}, first {first}")
     for kind, count in sorted(Tally(one.kind for one in report.suspicions).items()):
         one = next(one for one in report.suspicions if one.kind == kind)
         of = " on ".join(filter(None, (one.model, one.task)))

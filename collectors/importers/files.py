@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import fnmatch
+import glob
 import gzip
 import hashlib
 import io
@@ -18,7 +19,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Any
 
 import fsspec
@@ -153,21 +153,14 @@ def _find_local(path: str, patterns: Sequence[str]) -> list[SourceFile]:
         return sorted(_walk(root, root, patterns), key=lambda file: file.name)
     if os.path.isfile(path):
         return [SourceFile(os.path.abspath(path), os.path.basename(path), os.path.getsize(path))]
-    matches = sorted(str(match) for match in Path().glob(path)) if not os.path.isabs(path) else _absolute_glob(path)
     found = []
-    for match in matches:
+    for match in sorted(glob.glob(path, recursive=True, include_hidden=True)):
         if os.path.isdir(match):
             inner = _find_local(match, patterns)
             found += [SourceFile(f.path, f"{os.path.basename(match)}/{f.name}", f.size) for f in inner]
         elif os.path.isfile(match):
             found.append(SourceFile(os.path.abspath(match), match, os.path.getsize(match)))
     return found
-
-
-def _absolute_glob(path: str) -> list[str]:
-    import glob
-
-    return sorted(glob.glob(path, recursive=True))
 
 
 def _walk(folder: str, root: str, patterns: Sequence[str]) -> Iterator[SourceFile]:
@@ -262,9 +255,14 @@ def decoded(data: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return json.loads(data)
+        value = json.loads(data)
+        if b"\\ud" in data.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half of a character, which no text holds
+        return value
     except RecursionError:
         raise BadFile("damaged", "nested too deeply") from None
+    except UnicodeEncodeError:
+        raise BadFile("encoding", "holds half of a character (a lone surrogate)") from None
     except UnicodeDecodeError:
         raise BadFile("encoding", "not UTF-8") from None
     except ValueError as error:

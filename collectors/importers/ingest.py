@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from collectors.holdings import Holdings, committed, newest_manifest, read_holdings
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.items import ItemTable, item_rows, number_items
-from collectors.importers.staging import FOUND, Counted, Facts, Staging
+from collectors.importers.staging import FOUND, REJECTED, Counted, Facts, Staging
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.lake import Lake, parquet_bytes
 from collectors.reading import ask, connect
@@ -46,8 +46,9 @@ logger = logging.getLogger(__name__)
 SHARD_ITEMS = 200_000
 #: Rows taken from the sorted stream at a time.
 _BATCH_ROWS = 100_000
-#: Rejects that are stored in one object.
+#: Rejects that are stored in one object, and that a report holds.
 _REJECTS = 100_000
+_TOLD = 10_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class Report:
     skipped: list[str] = field(default_factory=list)
     files: list[SourceFile] = field(default_factory=list)
     counts: list[Counted] = field(default_factory=list)
+    #: The first rows that cannot be trusted; and of all, by kind: how many, and which is first.
     rejects: list[dict[str, Any]] = field(default_factory=list)
+    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
     suspicions: list[Suspicion] = field(default_factory=list)
     cells: int = 0
     #: Model as the source calls it -> its id.
@@ -171,7 +174,8 @@ class _Import:
             self.lake.open_for_writing()
             self._write_tables()
         self._write_records(dry_run=dry_run, told=told)
-        self.report.rejects = self.staging.rejects
+        self.staging.flush()
+        self._report_rejects()
         self.report.suspicions += suspicions(self.staging, self.cells)
         if not dry_run:
             self._write_report()
@@ -236,13 +240,17 @@ class _Import:
             self.staging.counts[file].rows += rows
         for count in self.staging.counts:
             count.rows += count.rejected  # by the importer
-        if con.execute("SELECT 1 FROM groups WHERE reason IS NOT NULL LIMIT 1").fetchone():
-            for file, row, reason, score, model, task, key in con.execute(
-                "SELECT file, row, reason, score, model, task, key FROM judged "
-                "WHERE reason IS NOT NULL ORDER BY file, row"
-            ).fetchall():
-                who = {"model": model, "task": task, "source_key": key}
-                self.staging.reject(file, row, reason, _REASONS[reason].format(score=score), **who)
+        for file, rows in con.execute(
+            "SELECT file, sum(rows)::BIGINT FROM groups WHERE reason IS NOT NULL GROUP BY file"
+        ).fetchall():
+            self.staging.counts[file].rejected += rows
+        reasons = " ".join(f"WHEN '{kind}' THEN {message}" for kind, message in _REASONS.items())
+        con.execute(
+            f"""
+            INSERT INTO rejects
+            SELECT file, row, reason, CASE reason {reasons} END, model, task, key FROM judged WHERE reason IS NOT NULL
+            """
+        )
 
     # ---- cells
 
@@ -300,6 +308,21 @@ class _Import:
             rows = pq.read_table(io.BytesIO(self.lake.read(manifest.folded)), columns=["file", "facts"])
             [facts] = rows.filter(pc.equal(rows["file"], name))["facts"].to_pylist()
         return str(json.loads(facts).get("source_run", ""))
+
+    def _report_rejects(self) -> None:
+        columns = ", ".join(REJECTED.names)
+        ordered = f"SELECT {columns} FROM rejects ORDER BY file, source_row NULLS FIRST, kind, message"
+        first = self.con.execute(f"{ordered} LIMIT {_TOLD}").to_arrow_table()
+        self.report.rejects = first.to_pylist()
+        for kind, count, file, row, message in self.con.execute(
+            """
+            SELECT kind, count(*), arg_min(file, (file, source_row)), arg_min(source_row, (file, source_row)),
+                arg_min(message, (file, source_row))
+            FROM rejects GROUP BY kind ORDER BY kind
+            """
+        ).fetchall():
+            where = self.staging.files[file].name + (f" row {row}" if row else "")
+            self.report.kinds[kind] = (count, f"{where}: {message}")
 
     def _report_items(self) -> None:
         known: set[str] = set()
@@ -516,8 +539,7 @@ class _Import:
     def _reject(self, rows: pa.Table, position: int, cell: ImportedCell, message: str) -> None:
         known = {"model": cell.source_model, "task": cell.task, "source_key": rows["key"][position].as_py()}
         row = rows["row"][position].as_py()
-        with self.lock:
-            self.staging.reject(rows["file"][position].as_py(), row, "conflict", message, **known)
+        self.staging.reject(rows["file"][position].as_py(), row, "conflict", message, **known)
 
     def _count(self, files: np.ndarray[Any, Any], what: str) -> None:
         with self.lock:  # cells are written by several threads
@@ -533,13 +555,16 @@ class _Import:
             {"path": file.name, "source_file": sha256}
             for file, sha256 in zip(self.staging.files, self.hashes, strict=True)
         ]
-        rejects = sorted(self.staging.rejects, key=lambda r: (r["file"], r["source_row"] or 0, r["kind"], r["message"]))
-        for start in range(0, len(rejects), _REJECTS):
-            rows = [
-                {**dict.fromkeys(REJECT.names), **head, **where[r["file"]], **_only(r, REJECT)}
-                for r in rejects[start : start + _REJECTS]
-            ]
-            name = f"rejects/{self.import_id}-{start // _REJECTS:04d}.parquet"
+        files = pa.table({"file": pa.array(range(len(where)), pa.int32()), **_columns(where)})
+        self.con.register("files", files)
+        rest = ", ".join(name for name in REJECT.names if name not in (*head, "path", "source_file"))
+        reader = self.con.execute(
+            f"SELECT path, source_file, {rest} FROM rejects JOIN files USING (file) "
+            "ORDER BY file, source_row NULLS FIRST, kind, message"
+        ).to_arrow_reader(_REJECTS)
+        for number, batch in enumerate(reader):
+            rows = [{**head, **row} for row in batch.to_pylist()]
+            name = f"rejects/{self.import_id}-{number:04d}.parquet"
             self.lake.create_table(name, pa.Table.from_pylist(rows, REJECT))
         if self.report.suspicions:
             found = []
@@ -573,12 +598,13 @@ _KEY = ("item", "filter", "repeat")
 #: Columns that say where a row stands, not what it says.
 _WHERE = ("file", "row", "source_file", "key", "cell")
 
+#: Kind -> what is said of the row, as SQL.
 _REASONS = {
-    "no_key": "no model, task or item",
-    "not_finite": "the score is {score}",
-    "out_of_range": "the score {score} is beyond its range",
-    "negative_tokens": "a count of tokens, a cost or a time is below 0",
-    "no_verdict": "no score, and nothing that says that the model was asked",
+    "no_key": "'no model, task or item'",
+    "not_finite": "'the score is ' || score",
+    "out_of_range": "'the score ' || score || ' is beyond its range'",
+    "negative_tokens": "'a count of tokens, a cost or a time is below 0'",
+    "no_verdict": "'no score, and nothing that says that the model was asked'",
 }
 
 
@@ -684,8 +710,8 @@ def _runs(items: np.ndarray[Any, Any]) -> Iterator[tuple[int, int]]:
     yield from zip([0, *cuts.tolist()], [*cuts.tolist(), len(items)], strict=True)
 
 
-def _only(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name in schema.names}
+def _columns(rows: Sequence[Mapping[str, str | None]]) -> dict[str, pa.Array]:
+    return {name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]}
 
 
 def _sha256(file: SourceFile) -> str | None:

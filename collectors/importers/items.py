@@ -100,7 +100,7 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
         SELECT task, bool_and(is_fixed), count(*) AS items, list(DISTINCT run ORDER BY run), signature
         FROM (
             SELECT run, task, bool_and(is_fixed) AS is_fixed, count(*) AS size,
-                md5(string_agg(position || item_hash, ',' ORDER BY position)) AS signature
+                bit_xor(md5_number(position || ' ' || item_hash)) AS signature
             FROM staged_items GROUP BY run, task
         )
         GROUP BY task, signature, size ORDER BY task, size DESC, signature

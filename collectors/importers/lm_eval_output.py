@@ -442,7 +442,7 @@ def _value(values: Mapping[str, msgspec.Raw], key: str) -> Any:
 
 def _doc_hash(doc: Any) -> str:
     """As lm-eval hashes a document since 0.4.3 (lm_eval.evaluator.evaluate)."""
-    return hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
 
 
 def _first_prompt(arguments: Any) -> str | None:

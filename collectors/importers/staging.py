@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,14 @@ FOUND_ITEM = pa.schema(
         pa.field("choices", pa.list_(pa.string())),
         pa.field("subject", pa.string()),
         pa.field("doc", pa.string()),
+    ]
+)
+#: One row that cannot be trusted; `source_row` null: a file.
+REJECTED = pa.schema(
+    [
+        pa.field("file", pa.int32()),
+        pa.field("source_row", pa.int64()),
+        *(pa.field(name, pa.string()) for name in ("kind", "message", "model", "task", "source_key")),
     ]
 )
 _BATCH = 20_000
@@ -135,15 +144,16 @@ class Staging:
         self.con.execute("SET enable_progress_bar = false")
         kinds = {"null_handling": "special", "return_type": "VARCHAR", "parameters": ["VARCHAR", "VARCHAR[]"]}
         self.con.create_function("content_hash_of", _content_hash, **kinds)  # type: ignore[call-overload]
-        for name, schema in (("found_rows", FOUND), ("found_items", FOUND_ITEM)):
+        for name, schema in (("found_rows", FOUND), ("found_items", FOUND_ITEM), ("rejects", REJECTED)):
             self.con.register("empty", schema.empty_table())
             self.con.execute(f"CREATE TABLE {name} AS FROM empty")
             self.con.unregister("empty")
         #: (run, model, task) -> what is known of the cell; for others `default`.
         self.facts: dict[tuple[str, str, str], Facts] = {}
         self.default = Facts()
+        self._lock = threading.Lock()
         self.format_version: list[str | None] = [None] * len(self.files)
-        self.rejects: list[dict[str, Any]] = []
+        self._rejects: list[tuple[Any, ...]] = []
         self._rows: list[dict[str, Any]] = []
         self._items: list[dict[str, Any]] = []
         self._tables: list[pa.Table] = []
@@ -187,9 +197,22 @@ class Staging:
 
     def reject(self, file: int, row: int | None, kind: str, message: str, **columns: Any) -> None:
         """A row, or with None a file, that cannot be trusted. `columns`: model, task and source_key as far as known."""
-        if row is not None:
-            self.counts[file].rejected += 1
-        self.rejects.append({"file": file, "source_row": row, "kind": kind, "message": message, **columns})
+        known = (columns.get(name) for name in ("model", "task", "source_key"))
+        with self._lock:
+            if row is not None:
+                self.counts[file].rejected += 1
+            self._rejects.append((file, row, kind, message, *known))
+            if len(self._rejects) >= _BATCH:
+                self._put_rejects()
+
+    def _put_rejects(self) -> None:
+        if self._rejects:
+            given = dict(zip(REJECTED.names, zip(*self._rejects, strict=True), strict=True))
+            table = pa.table({f.name: pa.array(given[f.name], f.type) for f in REJECTED})
+            with self.con.cursor() as con:  # beside whoever reads a result
+                con.register("given", table)
+                con.execute("INSERT INTO rejects FROM given")
+            self._rejects.clear()
 
     @contextlib.contextmanager
     def one_file(self, file: int) -> Iterator[None]:
@@ -213,9 +236,11 @@ class Staging:
 
     def flush(self) -> None:
         """Puts down what was given row by row."""
+        with self._lock:
+            self._put_rejects()
         for name, rows, schema in (("found_rows", self._rows, FOUND), ("found_items", self._items, FOUND_ITEM)):
             if rows:
-                self.con.register("given", pa.Table.from_pylist(rows, schema))
+                self.con.register("given", self._table(rows, schema))
                 self.con.execute(f"INSERT INTO {name} FROM given")
                 self.con.unregister("given")
                 rows.clear()
@@ -224,6 +249,23 @@ class Staging:
             self.con.execute("INSERT INTO found_rows FROM given")
             self.con.unregister("given")
             self._tables.clear()
+
+    def _table(self, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+        """`rows` but those that hold what no text or number of a table can be; verdicts among these are rejected."""
+        try:
+            return pa.Table.from_pylist(rows, schema)
+        except (pa.ArrowException, ValueError, OverflowError, TypeError):
+            good = []
+            for row in rows:
+                try:
+                    pa.Table.from_pylist([row], schema)
+                    good.append(row)
+                except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:
+                    if schema is FOUND:
+                        self.reject(
+                            row["file"], row["row"], "encoding", f"holds what is no text: {one_line(error, 120)}"
+                        )
+            return pa.Table.from_pylist(good, schema)
 
     # ---- for who writes the lake
 

@@ -125,6 +125,7 @@ BAD_ROWS: dict[str, tuple[str, str]] = {
         json.dumps({"doc_id": 7, "doc": {}, "filter": "other", "metrics": ["acc"], "acc": 1.0}),
         "unknown_filter",
     ),
+    "half a character": ('{"doc_id": 7, "doc": {"question": "\\ud83d"}, "metrics": ["acc"], "acc": 1.0}', "encoding"),
     "NaN": ('{"doc_id": 7, "doc": {}, "metrics": ["acc"], "acc": NaN}', "not_finite"),
     "beyond its range": ('{"doc_id": 7, "doc": {}, "metrics": ["acc"], "acc": 1.5}', "out_of_range"),
     "nothing said": ('{"doc_id": 7, "doc": {}, "metrics": []}', "no_verdict"),
