@@ -386,20 +386,36 @@ class _Import:
                 told(done, len(self.cells))
 
     def _by_cell(self) -> Iterator[pa.Table]:
-        """Trusted verdicts, sorted, a table for each cell (several for a large one, parted between items)."""
-        files = pa.table({"file": pa.array(range(len(self.hashes)), pa.int32()), "source_file": self.hashes})
-        self.con.register("hashes", files)
-        names = [name for name in FOUND.names if name not in ("run", "model", "task", "key")]
+        """Trusted verdicts, sorted, a table for each cell (several for a large one, parted between items).
+
+        Of FOUND's columns those that say something: what is the same for all rows is not sorted with them.
+        """
+        names = [name for name in FOUND.names if name not in ("run", "model", "task", "key", "filter", "repeat")]
+        counts = ", ".join(f"count({name})" for name in names)
+        [found] = self.con.execute(f"SELECT {counts} FROM found_rows").fetchall()
+        names = [name for name, count in zip(names, found, strict=True) if count]
+        [(first, last, least, most)] = self.con.execute(
+            "SELECT min(filter), max(filter), min(repeat), max(repeat) FROM trusted"
+        ).fetchall()
+        self.filter = str(first)
+        names += ["filter"] if first != last else []
+        names += ["repeat"] if (least, most) != (0, 0) else []
+        order = [
+            "cell",
+            "item",
+            *(name for name in ("filter", "repeat") if name in names),
+            "score IS NULL",
+            "file",
+            "row",
+        ]
         reader = self.con.execute(
             f"""
-            SELECT cell, item, item_hash, source_file, trusted.key,
-                CASE WHEN score BETWEEN 0 AND 1 THEN score >= threshold END AS correct,
-                {", ".join(f"trusted.{name}" for name in names)}
+            SELECT cell, item, {", ".join(f"trusted.{name}" for name in names)}
+                {", CASE WHEN score BETWEEN 0 AND 1 THEN score >= threshold END AS correct" if "score" in names else ""}
             FROM trusted
             JOIN cell_numbers USING (run, model, task)
             JOIN numbers USING (run, task, key)
-            JOIN hashes USING (file)
-            ORDER BY cell, item, trusted.filter, repeat, score IS NULL, file, row
+            ORDER BY {", ".join(f"trusted.{name}" if name == "filter" else name for name in order)}
             """
         ).to_arrow_reader(_BATCH_ROWS)
         rest: pa.Table | None = None
@@ -422,7 +438,7 @@ class _Import:
 
     def _write_cell(self, cell: ImportedCell, rows: pa.Table, there: list[ShardName], *, dry_run: bool) -> None:
         rows = self._without_duplicates(cell, rows)
-        records = _records(cell, rows)
+        records = self._records(cell, rows)
         items = rows["item"].to_numpy()
         name = ShardName(cell.cell_id, 0, int(items[0]), int(items[-1]))
         facts = {"shard": {"run_id": self.import_id, "source_run": cell.run, "items": len(np.unique(items))}}
@@ -436,6 +452,28 @@ class _Import:
             self._count(files, "known")  # an import that was killed wrote it
             return
         self._write_beside(cell, rows, records, there, facts, dry_run=dry_run)
+
+    def _records(self, cell: ImportedCell, rows: pa.Table) -> pa.Table:
+        """Rows of the sorted stream as schemas.records.RECORD."""
+        many = len(rows)
+        own = {
+            "cell_id": pa.repeat(pa.scalar(cell.cell_id), many),
+            "model": pa.repeat(pa.scalar(cell.model), many),
+            "task": pa.repeat(pa.scalar(cell.task), many),
+            "item_hash": cell.table.column.take(rows["item"]),
+            "source_file": pa.array(self.hashes, pa.string()).take(rows["file"]),
+            "source_row": rows["row"],
+        }
+        there = {name: rows[name] for name in rows.schema.names}
+        there.setdefault("filter", pa.repeat(pa.scalar(self.filter), many))
+        there.setdefault("repeat", pa.repeat(pa.scalar(0, pa.int16()), many))
+        score, failure = (there.get(name, pa.nulls(many)) for name in ("score", "failure"))
+        if score.null_count:
+            is_open = pc.and_(pc.is_null(score), pc.is_null(failure))
+            there["failure"] = pc.if_else(is_open, NOT_JUDGED, failure.cast(pa.string()))
+        there |= own
+        columns = [there[f.name].cast(f.type) if f.name in there else pa.nulls(many, f.type) for f in RECORD]
+        return pa.table(columns, schema=RECORD)
 
     def _is_same(self, name: str, records: pa.Table, facts: dict[str, Any]) -> bool:
         try:
@@ -508,7 +546,7 @@ class _Import:
     def _without_duplicates(self, cell: ImportedCell, rows: pa.Table) -> pa.Table:
         """Of rows of one answer the first, if the others say the same; those that do not are rejected."""
         same = np.ones(max(len(rows) - 1, 0), np.bool_)
-        for name in _KEY:
+        for name in (name for name in _KEY if name in rows.schema.names):
             column = np.asarray(rows[name].to_pylist()) if name == "filter" else rows[name].to_numpy()
             same &= column[1:] == column[:-1]
         if not same.any():
@@ -537,7 +575,10 @@ class _Import:
         return rows.filter(pa.array(keep))
 
     def _reject(self, rows: pa.Table, position: int, cell: ImportedCell, message: str) -> None:
-        known = {"model": cell.source_model, "task": cell.task, "source_key": rows["key"][position].as_py()}
+        with self.con.cursor() as con:  # beside the stream of rows
+            query = "SELECT key FROM numbers WHERE run = ? AND task = ? AND item = ?"
+            found = con.execute(query, [cell.run, cell.task, rows["item"][position].as_py()]).fetchone()
+        known = {"model": cell.source_model, "task": cell.task, "source_key": found[0] if found else None}
         row = rows["row"][position].as_py()
         self.staging.reject(rows["file"][position].as_py(), row, "conflict", message, **known)
 
@@ -596,7 +637,7 @@ class _Import:
 
 _KEY = ("item", "filter", "repeat")
 #: Columns that say where a row stands, not what it says.
-_WHERE = ("file", "row", "source_file", "key", "cell")
+_WHERE = ("file", "row", "cell")
 
 #: Kind -> what is said of the row, as SQL.
 _REASONS = {
@@ -677,22 +718,6 @@ class ImportedCell:
             "engine": None,
             "versions": json.dumps(dict(facts.versions), sort_keys=True),
         }
-
-
-def _records(cell: ImportedCell, rows: pa.Table) -> pa.Table:
-    """Rows of the sorted stream as schemas.records.RECORD."""
-    many = len(rows)
-    own = {
-        "cell_id": pa.repeat(pa.scalar(cell.cell_id), many),
-        "model": pa.repeat(pa.scalar(cell.model), many),
-        "task": pa.repeat(pa.scalar(cell.task), many),
-        "failure": pc.if_else(
-            pc.and_(pc.is_null(rows["score"]), pc.is_null(rows["failure"])), NOT_JUDGED, rows["failure"]
-        ),
-        "source_row": rows["row"],
-    }
-    columns = [own[f.name] if f.name in own else rows[f.name].cast(f.type) for f in RECORD]
-    return pa.table(columns, schema=RECORD)
 
 
 def _in_shards(rows: pa.Table) -> Iterator[pa.Table]:

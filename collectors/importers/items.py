@@ -7,6 +7,7 @@ another run of the source makes, else one of their own.
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,17 +33,25 @@ class ItemTable:
     #: Position -> (run, key) under which the staged item stands.
     staged: dict[int, tuple[str, str]] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """As of a collected task where no position is left out: the same items have the same digest."""
+        """As of a collected task where no position is left out: the same items have the same digest.
+
+        Asked for when all items are in, like `items`.
+        """
         if self.stored:
             return self.stored
         whole = [self.hashes[position] for position in sorted(self.hashes)]
         return digest(whole if len(whole) == self.items else sorted(self.hashes.items()))
 
-    @property
+    @functools.cached_property
     def items(self) -> int:
         return max(self.hashes, default=-1) + 1
+
+    @functools.cached_property
+    def column(self) -> pa.Array:
+        """Hashes by position."""
+        return pa.array([self.hashes.get(position) for position in range(self.items)], pa.string())
 
     @property
     def name(self) -> str:
