@@ -152,7 +152,9 @@ class Holdings:
         primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
         # The shards of a part that is lost are read again, as far as they are there.
         lost = [name for name in self.damaged if name.startswith("compact/")]
-        return ViewFiles(None if live and not self.damaged else self.listed, compacted, primary, lost, self.include)
+        listed = None if live and not self.damaged else self.listed
+        manifest = self.manifest.name if self.manifest else ""
+        return ViewFiles(listed, compacted, primary, lost, self.include, manifest)
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:

@@ -87,6 +87,8 @@ class Lake:
 
     def open_for_reading(self) -> Lake:
         """Raises ConfigError when no lake is here. Returns self."""
+        if self.local and os.path.lexists(self.root) and not os.path.isdir(self.root):
+            raise ConfigError(f"{self.uri} is no folder, and so no lake: name another with --lake")
         if not self.exists():
             raise ConfigError(f"no lake at {self.uri}: run collect.py first, or name another with --lake")
         self._check_version()

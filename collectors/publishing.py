@@ -36,25 +36,31 @@ _CLAIM = "claim.json"
 _HUB = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)/?")
 
 
-def publish(snapshot: Snapshot, to: str, told: Callable[[int, int], None] = lambda done, files: None) -> str:
-    """Publishes below `to`, and returns the URI of the version. `told` hears how many files of how many are there.
+def publish(
+    snapshot: Snapshot, to: str, told: Callable[[int, int], None] = lambda done, files: None
+) -> tuple[str, bool]:
+    """Publishes below `to`, and returns the URI of the version, and whether it was not there before.
 
-    Publishing the same content again changes nothing. Raises ConfigError where the version is there with other content
-    or is being published by somebody else, StorageError when the place cannot be written.
+    `told` hears how many files of how many are there. Publishing the same content again changes nothing. Raises
+    ConfigError where the version is there with other content or is being published by somebody else, StorageError when
+    the place cannot be written, or when the version is there and is not whole.
     """
     if match := _HUB.fullmatch(to):
         return _publish_on_hub(snapshot, match["repo"])
     if to.startswith("hf://"):
         raise ConfigError(f"--to {to}: on the hub give hf://datasets/OWNER/NAME; the version becomes a tag there")
-    if not to.strip("/"):
-        raise ConfigError("--to names no place: give a folder, s3://… or hf://datasets/OWNER/NAME")
     store = Lake(f"{to.rstrip('/')}/{snapshot.version}")
     manifest = (snapshot.folder / MANIFEST).read_bytes()
     others = [name for name in store.names("") if not name.startswith("probe-")]
     begun = store.has(_CLAIM)  # looked for after the listing: it comes before the files, and goes after the manifest
     if store.has(MANIFEST):
         _check_same(store, MANIFEST, manifest, snapshot.version)
-        return store.uri
+        if faults := verify(store.uri).faults:
+            raise StorageError(
+                f"version {snapshot.version} is published at {store.uri}, and is not whole any more ({faults[0]}): put "
+                "a whole copy in its place, or remove it and publish again"
+            )
+        return store.uri, False
     if others and not begun:
         raise ConfigError(f"{store.uri} holds other things: give another --to or --version")
     store.probe()
@@ -69,7 +75,7 @@ def publish(snapshot: Snapshot, to: str, told: Callable[[int, int], None] = lamb
     if not store.create(MANIFEST, manifest):
         _check_same(store, MANIFEST, manifest, snapshot.version)
     store.remove([_CLAIM])
-    return store.uri
+    return store.uri, True
 
 
 def _check_same(store: Lake, name: str, ours: bytes, version: str) -> None:
@@ -88,7 +94,7 @@ def _check_same(store: Lake, name: str, ours: bytes, version: str) -> None:
 # ---- the hub
 
 
-def _publish_on_hub(snapshot: Snapshot, repo: str) -> str:
+def _publish_on_hub(snapshot: Snapshot, repo: str) -> tuple[str, bool]:
     """One commit that holds the snapshot and nothing else, then the tag that makes it a version."""
     api, uri = HfApi(), f"hf://datasets/{repo}@{snapshot.version}"
     with _hub_errors(repo):
@@ -96,7 +102,7 @@ def _publish_on_hub(snapshot: Snapshot, repo: str) -> str:
         refs = api.list_repo_refs(repo, repo_type="dataset")
         if any(tag.name == snapshot.version for tag in refs.tags):
             _check_same(Lake(uri), MANIFEST, (snapshot.folder / MANIFEST).read_bytes(), snapshot.version)
-            return uri
+            return uri, False
         names = [*snapshot.files, MANIFEST]
         old = set(api.list_repo_files(repo, repo_type="dataset")) - {*names, ".gitattributes"}
         add = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=snapshot.folder / name) for name in names]
@@ -113,7 +119,7 @@ def _publish_on_hub(snapshot: Snapshot, repo: str) -> str:
             if error.response is None or error.response.status_code != 409:
                 raise
             _check_same(Lake(uri), MANIFEST, (snapshot.folder / MANIFEST).read_bytes(), snapshot.version)
-    return uri
+    return uri, True
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -215,9 +214,9 @@ def print_end(plan: Plan, lake: Lake, failed: dict[str, str], seconds: float) ->
     for cell_id, message in failed.items():
         cell = names[cell_id].cell
         print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
-    matrix = os.path.join(os.path.dirname(os.path.abspath(__file__)), "matrix.py")
-    command = [os.path.relpath(sys.executable), os.path.relpath(matrix), "--lake", lake.uri, "--show"]
-    print(f"next: {shlex.join(command)}")
+    from pipelines.script import command, sibling
+
+    print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', lake.uri, '--show')}")
 
 
 if __name__ == "__main__":

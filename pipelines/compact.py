@@ -85,11 +85,14 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
     if args.prune:
         pruned = prune(lake, dt.timedelta(hours=args.keep_hours))
         print(
-            f"pruned: {pruned.shards:,} shards, {pruned.others:,} other objects of older compactions, "
+            f"pruned: {pruned.shards:,} shards, {pruned.others:,} other objects that no compaction needs, "
             f"{pruned.damaged} damaged objects"
         )
+        if pruned.shards or pruned.others:
+            print("a matrix.duckdb of before is to be written anew, with matrix.py")
         if pruned.later:
-            print(f"more can go {args.keep_hours:g} hours after {pruned.later}")
+            until = dt.datetime.fromisoformat(pruned.later) + dt.timedelta(hours=args.keep_hours)
+            print(f"more can go from {until:%Y-%m-%d %H:%M} UTC on")
         return 1 if any(name.startswith("compact/") for name in outcome.damaged) else 0
     return 1 if outcome.damaged else 0
 

@@ -19,6 +19,7 @@ from collectors.importers.ingest import Report, Source, ingest
 from collectors.importers.registry import FORMATS, aliases_of
 from collectors.lake import Lake
 from pipelines.progress import Counter
+from pipelines.script import command, sibling
 from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
@@ -143,7 +144,8 @@ def print_report(report: Report, lake: str, *, dry_run: bool, seconds: float) ->
         print("dry run: nothing was written")
     else:
         print(f"{report.import_id} → {lake} in {seconds:.0f} s")
-        print(f"next: python pipelines/matrix.py --lake {lake} --include imported --show")
+        words = ["--lake", lake, "--include", "imported", "--show"]
+        print(f"next: {command(sibling(__file__, 'matrix.py'), *words)}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from rich.console import Console
 from collectors.holdings import read_holdings
 from collectors.lake import Lake
 from collectors.reading import ask, open_store
+from pipelines.script import command, python
 from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED, contents, create_views
@@ -207,20 +208,15 @@ CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 
 def print_next(lake: Lake, uri: str, out: Path, console: Console) -> None:
     """The commands that a person can type next, as they stand."""
-    python, script = (_from_here(path) for path in (sys.executable, os.path.abspath(__file__)))
     code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
-    commands = [[python, script, "--lake", uri, "--sql", f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"]]
+    query = f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"
+    commands = [command(__file__, "--lake", uri, "--sql", query)]
     if lake.local:  # elsewhere the file needs a secret first, which no file holds
-        commands.append([python, "-c", code])
+        commands.append(python(code))
     if lake.local and shutil.which("duckdb"):
-        commands.append(["duckdb", "-readonly", str(out), "FROM leaderboard"])
-    for command in commands:
-        console.print(f"next: {shlex.join(command)}", soft_wrap=True)
-
-
-def _from_here(path: str) -> str:
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+        commands.append(shlex.join(["duckdb", "-readonly", str(out), "FROM leaderboard"]))
+    for one in commands:
+        console.print(f"next: {one}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
-import shlex
 import sys
 import tempfile
 import time
@@ -18,6 +18,7 @@ from collectors.lake import Lake
 from collectors.publishing import differences, publish, verify
 from collectors.snapshot import build_snapshot
 from pipelines.progress import Counter
+from pipelines.script import command
 from schemas.failures import ConfigError, RouterlakeError
 from schemas.views import INCLUDED
 
@@ -51,9 +52,12 @@ MANIFEST_SAYS = "SHA-256 of manifest.json:"
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    command = arguments.pop(0) if arguments[:1] in (["verify"], ["diff"]) else "publish"
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in ("verify", "diff"):
+        print(f"publish: no command {arguments[0]!r}: verify, diff, or the options of --help", file=sys.stderr)
+        return 2
+    name = arguments.pop(0) if arguments[:1] in (["verify"], ["diff"]) else "publish"
     try:
-        return {"verify": verify_copy, "diff": show_differences, "publish": publish_lake}[command](arguments)
+        return {"verify": verify_copy, "diff": show_differences, "publish": publish_lake}[name](arguments)
     except ConfigError as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2
@@ -68,20 +72,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def publish_lake(argv: list[str]) -> int:
     args = parse(argv)
     lake = Lake(args.lake).open_for_reading()
-    if f"{Lake(args.to).uri}/".startswith(f"{lake.uri}/"):
-        raise ConfigError(f"--to {args.to} is inside the lake: a version is another place")
+    check_place(args.to, lake)
     started = time.monotonic()
     description = Description(args.title, args.text, args.licence, dict(args.source))
     with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
         told = Counter("files of records written")
         snapshot = build_snapshot(lake, Path(folder), description, args.version, told, args.include)
-        uri = publish(snapshot, args.to, Counter("files published"))
+        uri, is_new = publish(snapshot, args.to, Counter("files published"))
         size = sum(fact["bytes"] for fact in snapshot.files.values())
-        print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, in {time.monotonic() - started:.0f} s")
-        print(", ".join(f"{count:,} {name}" for name, count in snapshot.manifest["counts"].items()))
+        what = (
+            f"in {time.monotonic() - started:.0f} s" if is_new else "published before, and whole: nothing was written"
+        )
+        print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, {what}")
+        counts = snapshot.manifest["counts"].items()
+        print(", ".join(f"{count:,} {name}" for name, count in counts if count or "left out" not in name))
         print(f"{MANIFEST_SAYS} {snapshot.manifest_sha256}")
-    print(f"next: python pipelines/publish.py verify {shlex.quote(uri)}")
+    print(f"next: {command(__file__, 'verify', uri)}")
     return 0
+
+
+def check_place(to: str, lake: Lake) -> None:
+    """Raises ConfigError where no version can be written below `to`: looked at before minutes of work."""
+    if not to.strip("/"):
+        raise ConfigError("--to names no place: give a folder, s3://… or hf://datasets/OWNER/NAME")
+    if to.startswith("hf://"):
+        return
+    place = Lake(to)
+    if f"{place.uri}/".startswith(f"{lake.uri}/"):
+        raise ConfigError(f"--to {to} is inside the lake: a version is another place")
+    if place.local and os.path.lexists(place.root) and not os.path.isdir(place.root):
+        raise ConfigError(f"--to {to} is no folder")
+    if place.is_published():
+        raise ConfigError(f"--to {to} is itself a published version, which never changes: give the folder above it")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -151,7 +173,7 @@ def verify_copy(argv: list[str]) -> int:
     for fault in proof.faults:
         print(fault)
     if proof.faults:
-        print(f"{args.uri}: {len(proof.faults)} faults in {proof.files} files", file=sys.stderr)
+        print(f"{args.uri}: not whole; faults: {len(proof.faults)}, files: {proof.files}", file=sys.stderr)
         return 1
     print(f"{args.uri}: whole: {proof.files} files, {proof.bytes:,} bytes, each as its manifest says")
     print(f"{MANIFEST_SAYS} {proof.manifest_sha256}: compare it with the publisher's, and cite it")
@@ -169,7 +191,7 @@ def show_differences(argv: list[str]) -> int:
     if not found:
         print("no difference in the records")
         return 0
-    print(f"{'came':>12} {'went':>12} {'changed':>12}  task, model")
+    print(f"{'came':>12} {'went':>12} {'changed':>12}  records of task, model")
     for row in found:
         print(f"{row.came:>12,} {row.went:>12,} {row.changed:>12,}  {row.task}, {row.model}")
     return 1

@@ -5,10 +5,12 @@ Owns what every script of this folder does around its main. Knows nothing of wha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -35,11 +37,31 @@ def run_script(main: Callable[[], int]) -> NoReturn:
             print(f"error: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of it again at exit
         code = 1
-    if "ray" in sys.modules:  # its threads outlive its shutdown, and have crashed an interpreter that was winding down
-        logging.shutdown()
+    # Not sys.exit(): threads of Ray and Arrow outlive their work, and have crashed an interpreter winding down.
+    logging.shutdown()
+    with contextlib.suppress(OSError):
         sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)
+
+
+def command(script: str, *arguments: str) -> str:
+    """A command of this folder as a person can type it where they are: `script` is its __file__."""
+    return shlex.join([_from_here(sys.executable), _from_here(os.path.abspath(script)), *arguments])
+
+
+def python(code: str) -> str:
+    """A line of Python as a person can type it where they are."""
+    return shlex.join([_from_here(sys.executable), "-c", code])
+
+
+def sibling(script: str, name: str) -> str:
+    """The file of another command of the same folder."""
+    return os.path.join(os.path.dirname(os.path.abspath(script)), name)
+
+
+def _from_here(path: str) -> str:
+    here = os.getcwd()
+    return os.path.relpath(path, here) if path.startswith(here + os.sep) else path
 
 
 def _mend_streams() -> None:

@@ -44,8 +44,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Ray's threads outlive its shutdown, and have crashed an interpreter that was winding down after the last test."""
-    if "ray" in sys.modules:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(config.stash.get(_STATUS, pytest.ExitCode.INTERNAL_ERROR))
+    """Threads of Ray and Arrow outlive their work, and have crashed an interpreter that was winding down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash.get(_STATUS, pytest.ExitCode.INTERNAL_ERROR))

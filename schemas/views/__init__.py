@@ -78,6 +78,8 @@ class ViewFiles:
     lost: Sequence[str] = ()
     #: Which cells the views show, a key of INCLUDED: imported records are not mixed with collected ones unasked.
     include: str = "all"
+    #: The compaction's manifest; '' before the first.
+    manifest: str = ""
 
 
 def create_views(
@@ -185,8 +187,17 @@ class _Names:
 
     def _shard_names(self) -> str:
         if self.files.listed is None:
-            return f"glob({_quoted(_escaped(self.place) + '/' + self._shards_pattern())})"
+            shards = f"glob({_quoted(_escaped(self.place) + '/' + self._shards_pattern())})"
+            return f"(SELECT file FROM {shards} WHERE {self._is_newest()})"
         return "(SELECT '' AS file WHERE false)" if self.place_sql else "_listed"
+
+    def _is_newest(self) -> str:
+        """True, or an error: a later compaction's shards may be gone, and would be told to be missing."""
+        manifests = f"glob({_quoted(_escaped(self.place) + '/compact/*/manifest.json')})"
+        mine = f"{self.place}/{self.files.manifest}" if self.files.manifest else ""
+        said = "the lake was compacted since these views were made: make them anew with matrix.py"
+        newest = f"SELECT coalesce(max(file), '') FROM {manifests}"
+        return f"CASE WHEN ({newest}) > {_quoted(mine)} THEN error({_quoted(said)}) ELSE true END"
 
     def _shards_pattern(self) -> str:
         return GLOBS["shards"].replace("/*.", f"/{INCLUDED[self.files.include][1]}*.")

@@ -45,9 +45,10 @@ def test_publish_into_a_lake_or_over_one_is_refused(
 def test_publish_again_is_the_same_and_other_content_is_refused(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
     first = snapshot(builder.lake, tmp_path / "a", "1.0.0")
-    uri = publish(first, str(tmp_path / "out"))
+    uri, is_new = publish(first, str(tmp_path / "out"))
+    assert is_new
     before = contents(Path(uri))
-    assert publish(first, str(tmp_path / "out")) == uri
+    assert publish(first, str(tmp_path / "out")) == (uri, False)
     add(builder, "c", "t", 0, 0, 2)
     with pytest.raises(ConfigError, match="never changes"):
         publish(snapshot(builder.lake, tmp_path / "b", "1.0.0"), str(tmp_path / "out"))
@@ -69,7 +70,7 @@ def test_publish_killed_half_way_goes_on_and_the_version_is_taken(tmp_path: Path
     add(builder, "c", "t", 0, 0, 2)
     with pytest.raises(ConfigError, match="begun"):
         publish(snapshot(builder.lake, tmp_path / "b", "1.0.0"), str(tmp_path / "out"))
-    assert not verify(publish(mine, str(tmp_path / "out"))).faults
+    assert not verify(publish(mine, str(tmp_path / "out"))[0]).faults
 
 
 @pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.slow)])
@@ -90,7 +91,7 @@ def test_publish_two_at_once_one_wins_and_the_other_is_told(
     def run(mine: Snapshot) -> None:
         barrier.wait()
         try:
-            told.append(publish(mine, to))
+            told.append(publish(mine, to)[0])
         except ConfigError as error:
             told.append(str(error))
 
@@ -109,7 +110,7 @@ def test_publish_two_at_once_one_wins_and_the_other_is_told(
 def test_publish_to_a_store_is_read_in_place(tmp_path: Path, s3_environment: Any) -> None:
     lake = filled(tmp_path / "lake").lake
     made = snapshot(lake, tmp_path / "s")
-    uri = publish(made, f"s3://{BUCKET}/{secrets.token_hex(4)}/published")
+    uri, _ = publish(made, f"s3://{BUCKET}/{secrets.token_hex(4)}/published")
     assert not verify(uri).faults
     store = Lake(uri)
     assert_same(load_matrix(uri), load_matrix(lake))
@@ -117,6 +118,14 @@ def test_publish_to_a_store_is_read_in_place(tmp_path: Path, s3_environment: Any
         open_store(con, store)
         con.execute("SET VARIABLE snapshot = ?", [uri])
         assert rows(con, "FROM matrix ORDER BY ALL") == rows(local, "FROM matrix ORDER BY ALL")
+
+
+def test_publish_again_over_a_copy_that_is_not_whole_says_so(tmp_path: Path) -> None:
+    made = snapshot(filled(tmp_path / "lake").lake, tmp_path / "a")
+    uri, _ = publish(made, str(tmp_path / "out"))
+    (Path(uri) / "views.sql").unlink()
+    with pytest.raises(StorageError, match=r"not whole any more \(views.sql: missing\)"):
+        publish(made, str(tmp_path / "out"))
 
 
 # ---- the hub
@@ -143,15 +152,15 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_publish_on_the_hub_is_a_commit_and_a_tag(tmp_path: Path, served: DatasetHub) -> None:
     builder = filled(tmp_path / "lake")
     made = snapshot(builder.lake, tmp_path / "a", "1.0.0")
-    uri = publish(made, "hf://datasets/org/matrix")
+    uri, _ = publish(made, "hf://datasets/org/matrix")
     assert uri == "hf://datasets/org/matrix@1.0.0"
     assert served.large, "no file was large enough to go up apart"
-    assert publish(made, "hf://datasets/org/matrix") == uri
+    assert publish(made, "hf://datasets/org/matrix") == (uri, False)
     assert not verify(uri).faults
     add(builder, "c", "t", 0, 0, 2)
     with pytest.raises(ConfigError, match="never changes"):
         publish(snapshot(builder.lake, tmp_path / "b", "1.0.0"), "hf://datasets/org/matrix")
-    later = publish(snapshot(builder.lake, tmp_path / "c", "1.1.0"), "hf://datasets/org/matrix")
+    later, _ = publish(snapshot(builder.lake, tmp_path / "c", "1.1.0"), "hf://datasets/org/matrix")
     assert not verify(later).faults
     assert not verify(uri).faults
     assert_same(load_matrix(later), load_matrix(builder.lake))
@@ -190,7 +199,7 @@ def test_publish_on_a_hub_that_refuses_is_one_line_without_the_token(tmp_path: P
 
 
 def test_verify_names_what_is_changed_missing_and_not_part_of_it(tmp_path: Path) -> None:
-    uri = Path(publish(snapshot(filled(tmp_path / "lake").lake, tmp_path / "a"), str(tmp_path / "out")))
+    uri = Path(publish(snapshot(filled(tmp_path / "lake").lake, tmp_path / "a"), str(tmp_path / "out"))[0])
     records = next(uri.glob("compact/*/task=t/records-*"))
     data = bytearray(records.read_bytes())
     data[len(data) // 2] ^= 1
@@ -213,6 +222,7 @@ def test_diff_says_what_came_went_and_changed_per_model_and_task(tmp_path: Path)
     first.scores(BuiltCell(model="b", task="t"), [1.0, 0.0, 1.0])
     second.scores(BuiltCell(model="b", task="t"), [0.0, 0.0])
     second.scores(BuiltCell(model="c", task="u"), [1.0])
-    uris = [publish(snapshot(b.lake, tmp_path / f"s{i}"), str(tmp_path / "out")) for i, b in enumerate((first, second))]
+    made = [snapshot(b.lake, tmp_path / f"s{i}") for i, b in enumerate((first, second))]
+    uris = [publish(one, str(tmp_path / "out"))[0] for one in made]
     assert differences(*uris) == [Difference("t", "b", 0, 1, 1), Difference("u", "c", 1, 0, 0)]
     assert differences(uris[0], uris[0]) == []

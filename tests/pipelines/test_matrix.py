@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shlex
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from collectors.compaction import compact
 from collectors.lake import Lake
+from collectors.pruning import prune
 from collectors.reading import connect
 from pipelines.matrix import main
 from tests.lake_builder import BuiltCell, LakeBuilder, rows
@@ -328,3 +331,23 @@ def test_matrix_script_piped_is_not_wrapped_and_its_next_commands_run(lake: Lake
         done = subprocess.run(command, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert "model-a" in done.stdout
+
+
+def test_matrix_file_of_before_a_compaction_asks_to_be_written_anew(lake: LakeBuilder) -> None:
+    """Its shards may be gone: what they hold would be told to be missing."""
+    lake.planned(BuiltCell(items=2), [1.0, 0.0])
+    assert main(["--out", "before.duckdb"]) == 0
+    compact(lake.lake)
+    for prunes in (False, True):
+        if prunes:
+            prune(lake.lake, dt.timedelta(0))
+        for view in ("matrix", "coverage", "leaderboard", "records"):
+            with (
+                duckdb.connect("before.duckdb", read_only=True) as con,
+                pytest.raises(duckdb.Error, match="make them anew"),
+            ):
+                con.execute(f"FROM {view}").fetchall()
+    assert main(["--out", "after.duckdb"]) == 0
+    lake.planned(BuiltCell(items=3, model="later"), [1.0, 0.0, 1.0])
+    with duckdb.connect("after.duckdb", read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM matrix").fetchall() == [(5,)]

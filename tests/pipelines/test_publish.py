@@ -22,6 +22,9 @@ def test_publish_command_publishes_verifies_and_compares(tmp_path: Path, capsys:
     assert "whole" in whole
     assert same_digest.startswith(f"{digest}: compare")
     assert main(publish_it) == 0, "the same lake is the same version"
+    assert "published before, and whole" in capsys.readouterr().out
+    assert main(["--lake", builder.lake.uri, "--to", uri]) == 2, "a version is no place for another"
+    assert "itself a published version" in capsys.readouterr().err
     assert len(list((tmp_path / "out").iterdir())) == 1
     add(builder, "c", "t", 0, 0, 2)
     assert main([*publish_it, "--version", "2.0.0"]) == 0
@@ -35,12 +38,20 @@ def test_publish_command_publishes_verifies_and_compares(tmp_path: Path, capsys:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["verify", "nowhere"], ["diff", "nowhere", "."], ["--lake", "nowhere", "--to", "x"], ["verify", "a@b://"]],
+    [
+        ["verifi", "nowhere"],
+        ["--to", "x", "--lake", "file"],
+        ["verify", "nowhere"],
+        ["diff", "nowhere", "."],
+        ["--lake", "nowhere", "--to", "x"],
+        ["verify", "a@b://"],
+    ],
 )
 def test_publish_command_wrong_input_is_one_line(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     assert main(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
