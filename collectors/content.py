@@ -31,14 +31,17 @@ CHOICES = ("choices", "options", "endings", "answers")
 CHOICE_KEYS = (("option1", "option2"), ("sol1", "sol2"), ("choice1", "choice2"), ("A", "B", "C", "D"))
 
 
-def document_hash(doc: Any) -> str | None:
-    """schemas.identity.content_hash of a document; None where it holds no question that can be told."""
+def document_hash(doc: Any, choices: list[str] | None = None) -> str | None:
+    """schemas.identity.content_hash of a document; None where it holds no question that can be told.
+
+    `choices`: its document_choices, for a caller who knows them.
+    """
     if not isinstance(doc, Mapping):
         return None
     question = _text(doc, QUESTION)
     if question is None:
         return None
-    return content_hash(question, document_choices(doc) or (), _text(doc, CONTEXT) or "")
+    return content_hash(question, choices or document_choices(doc) or (), _text(doc, CONTEXT) or "")
 
 
 def document_choices(doc: Mapping[str, Any]) -> list[str] | None:

@@ -88,7 +88,7 @@ def content_hash(question: str, choices: Sequence[str] = (), context: str = "") 
 
 
 def _even(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
 
 
 def new_run_id() -> str:

@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
-
 from collectors.content import document_choices, document_hash
 from collectors.importers.files import BadFile, decoded, document, json_rows
 from collectors.importers.ingest import Source
@@ -302,9 +300,6 @@ def _read_samples(staging: Staging, number: int, about: _About, task: str | None
     reader.finish()
 
 
-_as_raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
 class _Samples:
     """One samples file, row by row."""
 
@@ -321,7 +316,7 @@ class _Samples:
 
     def read(self, row: int, data: bytes) -> None:
         values = _fields(data)
-        position = _value(values, "doc_id")
+        position = values.get("doc_id")
         if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 10**7:
             raise BadFile("no_key", f"doc_id is {str(position)[:40]!r}, no position in a task")
         name = self._filter(values, position)
@@ -332,9 +327,9 @@ class _Samples:
             self.facts = self.about.facts_of(self.task, self.metric, self.chosen)
             self.staging.facts[self.about.run, str(self.about.model), self.task] = self.facts
         self._item(values, position)
-        usage = _value(values, "token_usage")
+        usage = values.get("token_usage")
         usage = usage if isinstance(usage, dict) else {}
-        latency = _value(values, "latency_ms")
+        latency = values.get("latency_ms")
         self.staging.row(
             file=self.number,
             row=row,
@@ -352,11 +347,11 @@ class _Samples:
             **(_answers(values, self.facts.output_type) if name == self.chosen else {}),
         )
 
-    def _filter(self, values: Mapping[str, msgspec.Raw], position: int) -> str:
+    def _filter(self, values: Mapping[str, Any], position: int) -> str:
         turn = self.seen[position]
         self.seen[position] += 1
         if "filter" in values:
-            name = str(_value(values, "filter"))
+            name = str(values.get("filter"))
             if self.filters and name not in self.filters:
                 raise BadFile("unknown_filter", f"filter {name[:60]!r} is none of {', '.join(self.filters)}")
             return name
@@ -372,35 +367,36 @@ class _Samples:
         for _, data in json_rows(self.staging.files[self.number]):
             if not isinstance(data, BadFile):
                 try:
-                    found[_value(_fields(data), "doc_id")] += 1
+                    found[_fields(data).get("doc_id")] += 1
                 except (BadFile, TypeError):
                     continue  # read() says what is wrong with it
         return bool(found) and max(found.values()) > 1
 
-    def _metrics(self, values: Mapping[str, msgspec.Raw], name: str) -> dict[str, Any]:
-        names = _value(values, "metrics")
+    def _metrics(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+        names = values.get("metrics")
         if not isinstance(names, list):
             names = [key for key in values if key not in _ROW_KEYS]
         elif self.metric is None and names and not self.told:
             self.metric = str(names[0])
         if self.metric is None and self.told:
             self.metric = next(iter(self.told.values()))[0]
-        return {str(key): _value(values, str(key)) for key in names if str(key) in values}
+        return {str(key): values.get(str(key)) for key in names if str(key) in values}
 
-    def _item(self, values: Mapping[str, msgspec.Raw], position: int) -> None:
-        doc_hash = _value(values, "doc_hash")
+    def _item(self, values: Mapping[str, Any], position: int) -> None:
+        doc_hash = values.get("doc_hash")
         doc: Any = None
         if not isinstance(doc_hash, str):
-            doc = _value(values, "doc")
+            doc = values.get("doc")
             doc_hash = _doc_hash(doc)
         known = self.hashes.setdefault(position, doc_hash)
         if known != doc_hash:
             raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
         if self.seen[position] > 1:
             return
-        doc = doc if doc is not None else _value(values, "doc")
+        doc = doc if doc is not None else values.get("doc")
+        choices = document_choices(doc) if isinstance(doc, dict) else None
         assert self.facts
-        prompt = _first_prompt(_value(values, "arguments"))
+        prompt = _first_prompt(values.get("arguments"))
         alone = self.facts.num_fewshot == 0 and not self.facts.chat_template and not self.facts.system_prompt
         subject = (
             next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None)
@@ -413,10 +409,10 @@ class _Samples:
             key=str(position),
             position=position,
             item_hash=doc_hash,
-            content_hash=document_hash(doc),
+            content_hash=document_hash(doc, choices),
             prompt=prompt if alone else None,
-            target=as_json(_value(values, "target")) if "target" in values else None,
-            choices=document_choices(doc) if isinstance(doc, dict) else None,
+            target=as_json(values.get("target")) if "target" in values else None,
+            choices=choices,
             subject=subject,
             doc=as_json(doc),
         )
@@ -426,18 +422,11 @@ class _Samples:
             raise BadFile("damaged", "no row in it")
 
 
-def _fields(data: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return _as_raw.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = decoded(data)  # NaN, as Python writes it, or what is wrong
+def _fields(data: bytes) -> dict[str, Any]:
+    value = decoded(data)
     if not isinstance(value, dict):
         raise BadFile("damaged", "no JSON object")
-    return {key: msgspec.Raw(json.dumps(item).encode()) for key, item in value.items()}
-
-
-def _value(values: Mapping[str, msgspec.Raw], key: str) -> Any:
-    return decoded(bytes(values[key])) if key in values else None
+    return value
 
 
 def _doc_hash(doc: Any) -> str:
@@ -475,15 +464,15 @@ def _score(metric: str | None, value: Any) -> float | None:
     return None
 
 
-def _answers(values: Mapping[str, msgspec.Raw], output_type: str | None) -> dict[str, Any]:
+def _answers(values: Mapping[str, Any], output_type: str | None) -> dict[str, Any]:
     """RECORD's columns of the answers: texts, or log-likelihoods and whether each was the greedy continuation."""
-    requests = _value(values, "resps")
+    requests = values.get("resps")
     answers: list[list[Any]] = [one for one in requests if isinstance(one, list)] if isinstance(requests, list) else []
     if output_type == "generate_until" or (
         answers and all(isinstance(x, str) and _number(x) is None for a in answers for x in a)
     ):
         texts = [text for answer in answers for text in answer if isinstance(text, str)]
-        filtered = _value(values, "filtered_resps")
+        filtered = values.get("filtered_resps")
         return {"responses": texts or None, "filtered": as_json(filtered) if filtered is not None else None}
     pairs = [answer[0] if answer and isinstance(answer[0], list) else answer for answer in answers]
     scores = [_number(pair[0]) if pair else None for pair in pairs]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pyarrow as pa
 
 from collectors.importers.files import BadFile, SourceFile
@@ -282,10 +283,10 @@ def _content_hash(question: str | None, choices: Sequence[str | None] | None) ->
 
 def as_json(value: Any) -> str:
     """JSON text; NaN and infinities, which JSON lacks, as null."""
-    text = json.dumps(value, ensure_ascii=False)
-    if "NaN" in text or "Infinity" in text:
-        text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
-    return text
+    try:
+        return msgspec.json.encode(value).decode()
+    except OverflowError:  # a number beyond 64 bits
+        return json.dumps(value, ensure_ascii=False)
 
 
 def quoted(text: str) -> str:
