@@ -189,7 +189,7 @@ def test_pickles_that_ask_for_memory_only_are_refused(tmp_path: Path) -> None:
 # ---- damaged copies
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_damaged_copies_of_a_run_give_no_wrong_record(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -234,7 +234,7 @@ def damage(path: Path, data: st.DataObject) -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="real files are not on this machine")
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_damaged_copies_of_real_files_are_read_without_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -104,7 +104,7 @@ def test_ingest_of_more_of_a_cell_takes_what_is_new_and_rejects_what_contradicts
     assert rows(lake, "SELECT score FROM records WHERE model = 'a' ORDER BY item") == [(row[3],) for row in whole]
 
 
-@pytest.mark.parametrize("after", range(9))
+@pytest.mark.parametrize("after", range(0, 9, 2))
 def test_ingest_killed_half_way_and_again_ends_in_the_same_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
