@@ -341,19 +341,21 @@ def sum_usage(usage: Any) -> dict[str, int | None]:
 
 def read_opencompass(staging: Staging, source: Source) -> None:
     """predictions/<model>/<dataset>.json with the answers; verdicts are in results/ where its details were kept."""
-    details: dict[tuple[str, str], Any] = {}
+    details: dict[tuple[str, ...], Any] = {}
     for number, file in enumerate(staging.files):
         parts = file.path.split("/")
         if len(parts) >= 3 and parts[-3] == "results":
             with staging.one_file(number):
                 value = document(file)
-                details[parts[-2], file.stem] = value.get("details") if isinstance(value, dict) else None
+                details[(*parts[:-3], parts[-2], file.stem)] = value.get("details") if isinstance(value, dict) else None
     for number, file in enumerate(staging.files):
         parts = file.path.split("/")
         if len(parts) < 3 or parts[-3] != "predictions":
             continue
         with staging.one_file(number):
-            _opencompass_file(staging, number, source.model or parts[-2], details.get((parts[-2], file.stem)))
+            _opencompass_file(
+                staging, number, source.model or parts[-2], details.get((*parts[:-3], parts[-2], file.stem))
+            )
 
 
 def _opencompass_file(staging: Staging, number: int, model: str, details: Any) -> None:

@@ -36,7 +36,7 @@ from collectors.importers.staging import FOUND, REJECTED, Counted, Facts, Stagin
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.lake import Lake, parquet_bytes
 from collectors.reading import ask, connect
-from schemas.failures import NOT_JUDGED
+from schemas.failures import NOT_JUDGED, StorageError
 from schemas.identity import ShardName, digest, imported_identity
 from schemas.records import IMPORT, MODEL, RECORD, REJECT, RUN_CELL, SUSPICION
 
@@ -125,7 +125,7 @@ def ingest(
 
 
 def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> list[SourceFile]:
-    """Those that were not imported before under the same names; the report is told of equal ones under others."""
+    """None where all were imported before under the same names; the report is told of equal ones under others."""
     before: dict[str, list[str]] = {}
     if lake:
         query = "SELECT sha256, path FROM imports WHERE imported_from = ? AND format = ? ORDER BY path"
@@ -133,20 +133,23 @@ def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> li
         for sha256, path in ask(lake, lambda con, _: con.execute(query, key).fetchall(), only=["imports"]):
             before.setdefault(sha256, []).append(path)
     fresh: list[SourceFile] = []
+    known: list[str] = []
     for file in files:
         try:
             names = before.setdefault(file.sha256, [])
         except BadFile:
             names = []  # the importer will meet the same, and say so
         if file.name in names:
-            report.skipped.append(file.name)
-            continue
-        if names:
+            known.append(file.name)
+        elif names:
             message = f"{file.name} is the same file as {names[0]}"
             report.suspicions.append(Suspicion("same_file", message, file=len(fresh)))
         names.append(file.name)
         fresh.append(file)
-    return fresh
+    if len(known) < len(files):
+        return fresh  # those known among them too: files of a run say of each other what they are
+    report.skipped = known
+    return []
 
 
 class _Import:
@@ -162,7 +165,8 @@ class _Import:
         importer(self.staging, self.source)
         self.staging.flush()
         hashes = [_sha256(file) for file in self.staging.files]
-        made_of = {"name": self.source.name, "format": self.source.format, "files": sorted(filter(None, hashes))}
+        files = [[file.name, sha256] for file, sha256 in zip(self.staging.files, hashes, strict=True)]
+        made_of = {"name": self.source.name, "format": self.source.format, "files": sorted(files, key=str)}
         how = {"model": self.source.model, "options": dict(self.source.options), "aliases": dict(self.source.aliases)}
         self.import_id = self.report.import_id = f"import-{digest({**made_of, **how})}"
         self.hashes = hashes
@@ -222,7 +226,8 @@ class _Import:
             CREATE VIEW judged AS
             SELECT every.*, CASE
                 WHEN coalesce(model, '') = '' OR coalesce(task, '') = '' OR coalesce(key, '') = '' THEN 'no_key'
-                WHEN NOT isfinite(score) THEN 'not_finite'
+                WHEN NOT (isfinite(coalesce(score, 0)) AND isfinite(coalesce(stated_usd, 0))
+                    AND isfinite(coalesce(latency_s, 0)) AND isfinite(coalesce(ttft_s, 0))) THEN 'not_finite'
                 WHEN score < low OR score > high THEN 'out_of_range'
                 WHEN least(prompt_tokens, completion_tokens, cached_tokens, engine_tokens, stated_usd, latency_s) < 0
                     THEN 'negative_tokens'
@@ -445,11 +450,11 @@ class _Import:
         files = rows["file"].to_numpy()
         if not any(shard.first <= name.last and shard.last >= name.first for shard in there):
             if not dry_run:
-                self.lake.create_table(Lake.shard_path(cell.task, name), records, facts)
+                self._commit(cell, name, records, facts)
             self._count(files, "records")
             return
         if name in there and self._is_same(Lake.shard_path(cell.task, name), records, facts):
-            self._count(files, "known")  # an import that was killed wrote it
+            self._count(files, "records")  # this import wrote it, before it was killed
             return
         self._write_beside(cell, rows, records, there, facts, dry_run=dry_run)
 
@@ -475,6 +480,12 @@ class _Import:
         columns = [there[f.name].cast(f.type) if f.name in there else pa.nulls(many, f.type) for f in RECORD]
         return pa.table(columns, schema=RECORD)
 
+    def _commit(self, cell: ImportedCell, name: ShardName, records: pa.Table, facts: dict[str, Any]) -> None:
+        if not self.lake.create_table(Lake.shard_path(cell.task, name), records, facts):
+            raise StorageError(
+                f"another import wrote {cell.model} on {cell.task} in this moment: run the same command again"
+            )
+
     def _is_same(self, name: str, records: pa.Table, facts: dict[str, Any]) -> bool:
         try:
             return self.lake.read(name) == parquet_bytes(records, facts)
@@ -492,7 +503,7 @@ class _Import:
         dry_run: bool,
     ) -> None:
         """What the lake holds of the cell already is compared; the rest is written beside it."""
-        held = self._held(cell, there)
+        held, table = self._held(cell, there)
         fresh = np.zeros(len(rows), np.bool_)
         values = [name for name in RECORD.names if name not in ("source_file", "source_row", *_KEY)]
         keys = list(zip(*(records[name].to_pylist() for name in _KEY), strict=True))
@@ -514,14 +525,22 @@ class _Import:
         if dry_run:
             return
         generation = max(shard.generation for shard in there) + 1
+        # With what the lake holds of the same items: a higher generation stands for whole items.
         kept = records.filter(pa.array(fresh))
+        beside = table.filter(pc.is_in(table["item"], kept["item"].combine_chunks()))
+        order = [(name, "ascending") for name in _KEY]
+        kept = pa.concat_tables([kept, beside.select(RECORD.names).cast(RECORD)]).sort_by(order).combine_chunks()
+        kept = kept.replace_schema_metadata(RECORD.metadata).cast(RECORD)
         items = kept["item"].to_numpy()
         for start, stop in _runs(items):  # no gap: nothing that is there is covered
             some = kept.slice(start, stop - start)
             name = ShardName(cell.cell_id, generation, int(items[start]), int(items[stop - 1]))
-            self.lake.create_table(Lake.shard_path(cell.task, name), some, facts)
+            self._commit(cell, name, some, facts)
 
-    def _held(self, cell: ImportedCell, there: list[ShardName]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    def _held(
+        self, cell: ImportedCell, there: list[ShardName]
+    ) -> tuple[dict[tuple[Any, ...], dict[str, Any]], pa.Table]:
+        """What the lake holds of the cell: (item, filter, repeat) -> what is said; and the same as a table."""
         names = {Lake.shard_path(cell.task, shard) for shard in there}
         holdings = read_holdings(self.lake)
         manifest = holdings.manifest
@@ -541,13 +560,17 @@ class _Import:
             ).to_arrow_table()
         values = [name for name in RECORD.names if name not in ("source_file", "source_row", *_KEY)]
         keys = zip(*(found[name].to_pylist() for name in _KEY), strict=True)
-        return dict(zip(keys, found.select(values).to_pylist(), strict=True))
+        return dict(zip(keys, found.select(values).to_pylist(), strict=True)), found
 
     def _without_duplicates(self, cell: ImportedCell, rows: pa.Table) -> pa.Table:
         """Of rows of one answer the first, if the others say the same; those that do not are rejected."""
         same = np.ones(max(len(rows) - 1, 0), np.bool_)
         for name in (name for name in _KEY if name in rows.schema.names):
-            column = np.asarray(rows[name].to_pylist()) if name == "filter" else rows[name].to_numpy()
+            column = rows[name].combine_chunks()
+            if name == "filter":
+                column = column.dictionary_encode()
+                column = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).indices
+            column = column.to_numpy()
             same &= column[1:] == column[:-1]
         if not same.any():
             return rows
@@ -642,7 +665,7 @@ _WHERE = ("file", "row", "cell")
 #: Kind -> what is said of the row, as SQL.
 _REASONS = {
     "no_key": "'no model, task or item'",
-    "not_finite": "'the score is ' || score",
+    "not_finite": "concat('a number is NaN or infinite: score ', score, ', cost ', stated_usd, ', time ', latency_s)",
     "out_of_range": "'the score ' || score || ' is beyond its range'",
     "negative_tokens": "'a count of tokens, a cost or a time is below 0'",
     "no_verdict": "'no score, and nothing that says that the model was asked'",

@@ -114,7 +114,8 @@ def read(staging: Staging, source: Source) -> None:
         shas = [staging.files[number].sha256 for number, _ in run.samples]
         if run.results_file is not None:
             shas = [staging.files[run.results_file].sha256]
-        about = _About.of(run, f"{run.time or ''}/{digest(sorted(shas), 8)}", source)
+        # Its time, to the microsecond, or what is in it: files of one run may come one after another, and grow.
+        about = _About.of(run, run.time or digest(sorted(shas)), source)
         if run.results_file is not None:
             staging.format_version[run.results_file] = about.version
         for number, task in run.samples:
@@ -126,7 +127,7 @@ def read(staging: Staging, source: Source) -> None:
 def _runs(staging: Staging) -> list[_Run]:
     runs: dict[tuple[str, str | None], _Run] = {}
     for number, file in enumerate(staging.files):
-        folder, stem = file.name.rpartition("/")[0], file.stem
+        folder, stem = file.path.rpartition("/")[0], file.stem
         if match := _SAMPLES.fullmatch(stem):
             run = runs.setdefault((folder, match["time"]), _Run(folder, match["time"]))
             run.samples.append((number, match["task"]))
@@ -327,6 +328,7 @@ class _Samples:
             self.facts = self.about.facts_of(self.task, self.metric, self.chosen)
             self.staging.facts[self.about.run, str(self.about.model), self.task] = self.facts
         self._item(values, position)
+        self.seen[position] += 1
         usage = values.get("token_usage")
         usage = usage if isinstance(usage, dict) else {}
         latency = values.get("latency_ms")
@@ -349,7 +351,6 @@ class _Samples:
 
     def _filter(self, values: Mapping[str, Any], position: int) -> str:
         turn = self.seen[position]
-        self.seen[position] += 1
         if "filter" in values:
             name = str(values.get("filter"))
             if self.filters and name not in self.filters:
@@ -391,7 +392,7 @@ class _Samples:
         known = self.hashes.setdefault(position, doc_hash)
         if known != doc_hash:
             raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
-        if self.seen[position] > 1:
+        if self.seen[position]:
             return
         doc = doc if doc is not None else values.get("doc")
         choices = document_choices(doc) if isinstance(doc, dict) else None

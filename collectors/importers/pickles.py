@@ -1,43 +1,28 @@
 """Pickles read without running what is in them: containers of numbers and texts, numpy arrays and pandas frames only.
 
-Owns which globals a pickle may name. A pickle is a program; whatever else it names is refused before it is called.
+Owns which globals a pickle may name, and what stands for each. A pickle is a program: whatever else it names is refused
+before it is called. Nothing of numpy or pandas is called with what a file says, either, because arrays of their making
+may point anywhere: arrays are made here from checked bytes, and frames are taken apart without pandas.
 """
 
 from __future__ import annotations
 
-import importlib
+import collections
 import io
+import math
 import pickle
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from collectors.importers.files import BadFile, SourceFile
 from schemas.failures import one_line
 
-#: Module -> what a pickle may name of it. Constructors of values: none reads a file, imports or calls what it is given.
-_ALLOWED = {
-    "builtins": {"slice", "set", "frozenset", "list", "dict", "tuple", "bytearray", "complex", "range"},
-    "collections": {"OrderedDict", "defaultdict"},
-    "numpy": {"ndarray", "dtype"},
-    "numpy.core.multiarray": {"scalar"},
-    "numpy._core.multiarray": {"scalar"},
-    "pandas": {"DataFrame", "Series", "Index", "RangeIndex", "StringDtype"},
-    "pandas.core.frame": {"DataFrame"},
-    "pandas.core.series": {"Series"},
-    "pandas.core.indexes.base": {"Index", "_new_Index"},
-    "pandas.core.indexes.range": {"RangeIndex"},
-    "pandas.core.indexes.numeric": {"Int64Index", "Float64Index"},
-    "pandas.core.internals.managers": {"BlockManager", "SingleBlockManager"},
-    "pandas.core.internals.blocks": {"new_block"},
-    "pandas._libs.internals": {"_unpickle_block", "BlockPlacement"},
-    "pandas.core.arrays.string_": {"StringDtype", "StringArray"},
-    "pandas._libs.arrays": {"__pyx_unpickle_NDArrayBacked"},
-}
-
 
 def load_pickle(file: SourceFile) -> Any:
-    """The value in `file`. Raises BadFile where it names what is not allowed, or is damaged."""
+    """The value in `file`; a pandas frame is a Frame. Raises BadFile for what names more than that, or is damaged."""
     data = file.read()
     try:
         return _Reader(io.BytesIO(data), encoding="latin1").load()
@@ -49,42 +34,175 @@ def load_pickle(file: SourceFile) -> Any:
         raise BadFile("damaged", f"no whole pickle: {one_line(error, 160)}") from error
 
 
+class _Type:
+    """numpy's dtype of plain numbers, texts and objects, by its name alone."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.name, self.order = str(name), "="
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self.order = {"<": "<", ">": ">"}.get(str(state[1]), "=")
+
+    @property
+    def real(self) -> np.dtype[Any]:
+        dtype = np.dtype(self.name)
+        if dtype.kind not in "biufSUO" or dtype.hasobject != (dtype.kind == "O") or dtype.names:
+            raise BadFile("forbidden", f"holds an array of {self.name[:40]}: only numbers, texts and objects are read")
+        return dtype.newbyteorder(self.order)  # type: ignore[arg-type]
+
+
+#: What a pickle may name of numpy.ndarray: nothing that could be called.
+_NDARRAY = "numpy.ndarray"
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array whose numbers are set once, and are all there."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, is_fortran, data = state
+        super().__setstate__((1, *_checked(shape, kind, data), bool(is_fortran), data))  # type: ignore[arg-type]
+
+
+def _checked(shape: Any, kind: Any, data: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    if not isinstance(kind, _Type) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise BadFile("forbidden", "holds an array whose form is no form")
+    dtype, many = kind.real, math.prod(shape)
+    whole = isinstance(data, list) and len(data) == many if dtype.kind == "O" else len(data) == many * dtype.itemsize
+    if not whole or (dtype.kind != "O" and not isinstance(data, bytes | bytearray)):
+        raise BadFile("forbidden", f"holds an array of shape {shape} without its numbers")
+    return shape, dtype
+
+
+def _empty(kind: Any, shape: Any, _: Any) -> _Array:
+    """numpy's _reconstruct: the numbers come by __setstate__."""
+    if kind is not _NDARRAY or shape != (0,):
+        raise BadFile("forbidden", f"makes an array of shape {shape} without its numbers")
+    return np.empty((0,), "b").view(_Array)
+
+
+def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
+    data = bytes(data) if isinstance(data, bytes | bytearray | pickle.PickleBuffer) else b""
+    shape, dtype = _checked(shape, kind, data)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    _, dtype = _checked((), kind, data)
+    return np.frombuffer(data, dtype)[0].item()
+
+
+def _encoded(text: Any, encoding: Any) -> bytes:
+    """How protocol 2 writes bytes."""
+    if encoding != "latin1":
+        raise BadFile("forbidden", f"encodes text as {encoding}")
+    return str(text).encode("latin1")
+
+
+# ---- pandas, taken apart
+
+
+class _Index:
+    """Labels of an axis, of any of pandas' index classes."""
+
+    def __init__(self, *_: Any) -> None:
+        self.labels: Any = None
+
+
+def _new_index(_: Any, state: Mapping[str, Any]) -> _Index:
+    index = _Index()
+    if "data" in state:
+        index.labels = state["data"]
+    elif {"start", "stop", "step"} <= state.keys():
+        index.labels = range(state["start"], state["stop"], state["step"])
+    return index
+
+
+class _Placement:
+    """Which columns a block holds."""
+
+    def __init__(self, where: Any) -> None:
+        self.where = where
+
+
+class _Block:
+    def __init__(self, values: Any, placement: Any, ndim: Any = 2) -> None:
+        self.values = values
+        self.where = placement.where if isinstance(placement, _Placement) else placement
+
+
+class _Manager:
+    def __init__(self, blocks: Any = (), axes: Any = (), *_: Any) -> None:
+        self.blocks, self.axes = list(blocks), list(axes)
+
+    def __setstate__(self, state: Any) -> None:
+        newest = next((one for one in reversed(state) if isinstance(one, dict) and "0.14.1" in one), None)
+        if newest is None:
+            raise BadFile("damaged", "a pandas frame of an unknown release: save it as CSV or Parquet there")
+        parts = newest["0.14.1"]
+        self.axes = list(parts["axes"])
+        self.blocks = [_Block(block["values"], block["mgr_locs"]) for block in parts["blocks"]]
+
+
+class Frame:
+    """A pandas frame's columns: name -> values."""
+
+    def __init__(self, *_: Any) -> None:
+        self.columns: dict[str, list[Any]] = {}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        manager = state.get("_mgr", state.get("_data"))
+        if not isinstance(manager, _Manager) or len(manager.axes) != 2:
+            raise BadFile("damaged", "a pandas frame of an unknown form: save it as CSV or Parquet there")
+        names = [str(label) for label in _listed(manager.axes[0].labels)]
+        found: dict[str, list[Any]] = {}
+        for block in manager.blocks:
+            values = np.atleast_2d(block.values)
+            for row, place in zip(values, _places(block.where, len(names)), strict=True):
+                found[names[place]] = row.tolist()
+        self.columns = {name: found[name] for name in names}
+
+
+def _listed(labels: Any) -> list[Any]:
+    return labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+
+
+def _places(where: Any, many: int) -> list[int]:
+    return list(range(many))[where] if isinstance(where, slice) else [int(place) for place in where]
+
+
+#: Module and name -> what stands for it. numpy 2 and pandas 1 to 3 name the same things in several places.
+_STAND_INS: dict[tuple[str, str], Any] = {
+    **{("builtins", kind.__name__): kind for kind in (slice, set, frozenset, list, dict, tuple)},
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): _encoded,
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Type,
+    ("pandas", "DataFrame"): Frame,
+    ("pandas.core.frame", "DataFrame"): Frame,
+    ("pandas.core.internals.managers", "BlockManager"): _Manager,
+    ("pandas.core.internals", "BlockManager"): _Manager,
+    ("pandas._libs.internals", "_unpickle_block"): _Block,
+    ("pandas._libs.internals", "BlockPlacement"): _Placement,
+    ("pandas.core.internals.blocks", "new_block"): _Block,
+    ("pandas.core.indexes.base", "_new_Index"): _new_index,
+}
+for _module in ("numpy.core", "numpy._core"):
+    _STAND_INS[f"{_module}.multiarray", "_reconstruct"] = _empty
+    _STAND_INS[f"{_module}.multiarray", "scalar"] = _scalar
+    _STAND_INS[f"{_module}.numeric", "_frombuffer"] = _from_buffer
+for _module, _name in (("base", "Index"), ("range", "RangeIndex"), ("numeric", "Int64Index")):
+    _STAND_INS[f"pandas.core.indexes.{_module}", _name] = _Index
+    _STAND_INS["pandas", _name] = _Index
+
+
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)  # as protocols up to 2 call it
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _empty_array
-        if name == "_frombuffer" and module in ("numpy.core.numeric", "numpy._core.numeric"):
-            return _array_of
-        if (module, name) == ("_codecs", "encode"):
-            return _encoded
-        if name not in _ALLOWED.get(module, ()):
+        try:
+            return _STAND_INS[module, name]
+        except KeyError:
             raise BadFile(
                 "forbidden",
                 f"names {module}.{name}, which is no plain container of numbers or texts: nothing was run; if you "
                 "trust the file, save it as CSV or Parquet with the program that wrote it",
-            )
-        try:
-            return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
-        except (ImportError, AttributeError) as error:
-            raise BadFile(
-                "damaged", f"was written by a release that has {module}.{name}: save it as CSV there"
-            ) from error
-
-
-def _empty_array(kind: type, shape: tuple[int, ...], _: Any) -> np.ndarray[Any, Any]:
-    """numpy's _reconstruct, which pickles call with an empty shape: any other would only take memory."""
-    if kind is not np.ndarray or shape != (0,):
-        raise BadFile("forbidden", f"makes an array of shape {shape} without its numbers")
-    return np.ndarray((0,), "b")
-
-
-def _array_of(buffer: Any, dtype: Any, shape: tuple[int, ...], order: str) -> np.ndarray[Any, Any]:
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _encoded(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
-    if encoding != "latin1":
-        raise BadFile("forbidden", f"encodes text as {encoding}")
-    return text.encode("latin1")
+            ) from None

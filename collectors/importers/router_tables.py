@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.ingest import Source
-from collectors.importers.pickles import load_pickle
+from collectors.importers.pickles import Frame, load_pickle
 from collectors.importers.staging import Facts, Staging, name_of, quoted
 from collectors.importers.tables import columns_of, reader_of, score_of, select_items, sql_of
 from schemas.failures import one_line
@@ -183,20 +183,17 @@ def _relation(staging: Staging, number: int, file: SourceFile) -> tuple[str, dic
             raise BadFile("damaged", one_line(error, 300)) from error
         return name, columns_of(staging, name)
     frame = load_pickle(file)
-    try:
-        table = pa.Table.from_pydict({str(name): _column(frame[name]) for name in frame.columns})
-    except (AttributeError, TypeError, ValueError, pa.ArrowException) as error:
-        raise BadFile(
-            "unknown_layout", f"no table of numbers and texts: {' '.join(str(error).split())[:160]}"
-        ) from error
+    if not isinstance(frame, Frame):
+        raise BadFile("unknown_layout", "holds no pandas frame")
+    table = pa.Table.from_pydict({column: _column(values) for column, values in frame.columns.items()})
     staging.con.register("given", table)
     staging.con.execute(f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS row FROM given")
     staging.con.unregister("given")
     return name, columns_of(staging, name)
 
 
-def _column(values: Any) -> pa.Array:
+def _column(values: list[Any]) -> pa.Array:
     try:
-        return pa.array(values.tolist(), from_pandas=True)
+        return pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # mixed: as text, each number as it is written
-        return pa.array([None if value is None or value != value else str(value) for value in values.tolist()])
+        return pa.array([None if value is None or value != value else str(value) for value in values])
