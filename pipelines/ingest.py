@@ -82,6 +82,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     form = FORMATS[args.format]
+    if not args.lake:
+        raise ConfigError("--lake names no place")
     if (args.columns is None) == (args.format == "table"):
         raise ConfigError("--columns belongs to --format table, and only to it")
     if args.name and not (args.name.isprintable() and "#" not in args.name):
@@ -105,7 +107,7 @@ def mapping_of(path: Path) -> Mapping[str, Any]:
     """A YAML file with a mapping. Raises ConfigError for anything else."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} must be a mapping of names")

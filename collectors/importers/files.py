@@ -34,7 +34,7 @@ MAX_DOCUMENT = 1024 * 2**20
 #: What a compressed file may hold: this many times its size, and some for small ones. JSON of equal rows reaches 100.
 MAX_RATIO, MAX_SMALL = 200, 64 * 2**20
 _CHUNK = 2**20
-#: Levels of nesting that a row may have.
+#: Folders below each other that are looked through.
 _MAX_DEPTH = 100
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -152,14 +152,14 @@ def _find_local(path: str, patterns: Sequence[str]) -> list[SourceFile]:
         root = os.path.realpath(path)
         return sorted(_walk(root, root, patterns), key=lambda file: file.name)
     if os.path.isfile(path):
-        return [SourceFile(os.path.abspath(path), os.path.basename(path), os.path.getsize(path))]
+        return [SourceFile(os.path.abspath(path), _shown(os.path.basename(path)), os.path.getsize(path))]
     found = []
     for match in sorted(glob.glob(path, recursive=True, include_hidden=True)):
         if os.path.isdir(match):
             inner = _find_local(match, patterns)
-            found += [SourceFile(f.path, f"{os.path.basename(match)}/{f.name}", f.size) for f in inner]
+            found += [SourceFile(f.path, f"{_shown(os.path.basename(match))}/{f.name}", f.size) for f in inner]
         elif os.path.isfile(match):
-            found.append(SourceFile(os.path.abspath(match), match, os.path.getsize(match)))
+            found.append(SourceFile(os.path.abspath(match), _shown(match), os.path.getsize(match)))
     return found
 
 
@@ -168,16 +168,21 @@ def _walk(folder: str, root: str, patterns: Sequence[str]) -> Iterator[SourceFil
         with os.scandir(folder) as entries:
             for entry in entries:
                 real = os.path.realpath(entry.path)
-                if entry.is_symlink() and not real.startswith(root + os.sep):
+                if entry.is_symlink() and not (real.startswith(root + os.sep) and os.path.isfile(real)):
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and entry.path.count(os.sep) - root.count(os.sep) < _MAX_DEPTH:
                     yield from _walk(entry.path, root, patterns)
                 elif entry.is_file() and not entry.name.startswith("."):
-                    name = os.path.relpath(entry.path, root).replace(os.sep, "/")
+                    name = _shown(os.path.relpath(entry.path, root).replace(os.sep, "/"))
                     if _fits(name, patterns):
                         yield SourceFile(entry.path, name, entry.stat().st_size)
     except OSError as error:
         raise ConfigError(f"cannot list {folder}: {one_line(error)}") from error
+
+
+def _shown(name: str) -> str:
+    """A file's name as text: bytes that are none are written as \\x…."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _find_remote(path: str, patterns: Sequence[str]) -> list[SourceFile]:

@@ -159,6 +159,7 @@ class _Import:
         self.lake_if_there = lake if there else None
         self.now = dt.datetime.now(dt.UTC)
         self.lock = threading.Lock()
+        self.written: dict[str, set[ShardName]] = {}
         report.files, report.counts = staging.files, staging.counts
 
     def run(self, importer: Importer, *, dry_run: bool, told: Callable[[int, int], None]) -> Report:
@@ -182,6 +183,7 @@ class _Import:
         self._report_rejects()
         self.report.suspicions += suspicions(self.staging, self.cells)
         if not dry_run:
+            self._check_alone()
             self._write_report()
         return self.report
 
@@ -481,6 +483,8 @@ class _Import:
         return pa.table(columns, schema=RECORD)
 
     def _commit(self, cell: ImportedCell, name: ShardName, records: pa.Table, facts: dict[str, Any]) -> None:
+        with self.lock:
+            self.written.setdefault(cell.cell_id, set()).add(name)
         if not self.lake.create_table(Lake.shard_path(cell.task, name), records, facts):
             raise StorageError(
                 f"another import wrote {cell.model} on {cell.task} in this moment: run the same command again"
@@ -611,6 +615,17 @@ class _Import:
                 count = self.staging.counts[int(file)]
                 setattr(count, what, getattr(count, what) + int(rows))
 
+    def _check_alone(self) -> None:
+        """Raises StorageError where somebody else wrote shards of the same cells meanwhile: one may hide the other."""
+        there = committed(self.lake)
+        for cell in self.cells:
+            known = {*self.there.get(cell.cell_id, ()), *self.written.get(cell.cell_id, ())}
+            if others := set(there.get(cell.cell_id, ())) - known:
+                raise StorageError(
+                    f"another import wrote {min(others)} of {cell.model} on {cell.task} meanwhile: run the same "
+                    "command again, one import of a source at a time"
+                )
+
     # ---- the report
 
     def _write_report(self) -> None:
@@ -667,7 +682,7 @@ _REASONS = {
     "no_key": "'no model, task or item'",
     "not_finite": "concat('a number is NaN or infinite: score ', score, ', cost ', stated_usd, ', time ', latency_s)",
     "out_of_range": "'the score ' || score || ' is beyond its range'",
-    "negative_tokens": "'a count of tokens, a cost or a time is below 0'",
+    "negative_tokens": "'a count of tokens is no whole number, or one, a cost or a time is below 0'",
     "no_verdict": "'no score, and nothing that says that the model was asked'",
 }
 

@@ -174,7 +174,8 @@ class _About:
         named = next((str(args[name]) for name in _NAMES if args.get(name)), None)
         # Without such an argument lm-eval makes up a name, another one for each run.
         model = source.model or named or (str(config["model"]) if config.get("model") else None)
-        version = results.get("lm_eval_version") or _release(results)
+        said = results.get("lm_eval_version")
+        version = said if isinstance(said, str) else _release(results)
         versions = {"lm_eval": version, "transformers": results.get("transformers_version")}
         dtype = str(config.get("model_dtype") or args.get("dtype") or "").removeprefix("torch.")
         revision = config.get("model_sha") or args.get("revision")
@@ -281,7 +282,7 @@ def _whole(value: Any) -> int | None:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if abs(number) < 2**31 or abs(number) < 2**62 else None
+    return number if abs(number) < 2**62 else None
 
 
 # ---- what a samples file holds
@@ -312,7 +313,7 @@ class _Samples:
         self.chosen = self.filters[0] if self.filters else None
         self.seen: Counter[int] = Counter()
         self.hashes: dict[int, str] = {}
-        self.several: bool | None = None
+        self.rows: Counter[Any] | None = None
         self.facts: Facts | None = None
 
     def read(self, row: int, data: bytes) -> None:
@@ -356,14 +357,18 @@ class _Samples:
             if self.filters and name not in self.filters:
                 raise BadFile("unknown_filter", f"filter {name[:60]!r} is none of {', '.join(self.filters)}")
             return name
+        if len(self.filters) == 1:
+            return self.filters[0]
+        if self.rows is None:
+            self.rows = self._rows_by_document()
         if self.filters:
+            if self.rows[position] % len(self.filters):  # one is damaged: which filter's cannot be told
+                raise BadFile("unknown_filter", f"{self.rows[position]} rows of it for {len(self.filters)} filters")
             return self.filters[turn % len(self.filters)]
-        if self.several is None:
-            self.several = self._says_twice()
-        return f"unlabelled-{turn + 1}" if self.several else "none"
+        # Documents that come more than once are rows of several filters, of which no results file tells.
+        return f"unlabelled-{turn + 1}" if max(self.rows.values()) > 1 else "none"
 
-    def _says_twice(self) -> bool:
-        """Whether documents come more than once: then rows of several filters, of which no results file tells."""
+    def _rows_by_document(self) -> Counter[Any]:
         found: Counter[Any] = Counter()
         for _, data in json_rows(self.staging.files[self.number]):
             if not isinstance(data, BadFile):
@@ -371,7 +376,7 @@ class _Samples:
                     found[_fields(data).get("doc_id")] += 1
                 except (BadFile, TypeError):
                     continue  # read() says what is wrong with it
-        return bool(found) and max(found.values()) > 1
+        return found
 
     def _metrics(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
         names = values.get("metrics")

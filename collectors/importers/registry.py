@@ -68,7 +68,7 @@ def aliases_of(name: str, own: Mapping[str, Any]) -> dict[str, str]:
     text = (resources.files("collectors.importers") / "aliases.yaml").read_text(encoding="utf-8")
     found = dict(yaml.safe_load(text).get(name) or {})
     for alias, model in own.items():
-        if not isinstance(alias, str) or not isinstance(model, str):
+        if not isinstance(alias, str) or not isinstance(model, str) or not model.strip():
             raise ConfigError(f"aliases: {alias!r}: {model!r} is no pair of names")
         found[alias] = model
     return found

@@ -46,7 +46,8 @@ def _routerbench_wide(staging: Staging, number: int, rows: str, columns: dict[st
     for model in models:
         answer = f"{model}|model_response"
         parts.append(
-            f"SELECT {number} AS file, row, {quoted(model)} AS model, {task} AS task, sample_id::VARCHAR AS key, "
+            f"SELECT {number} AS file, _row AS row, {quoted(model)} AS model, {task} AS task, "
+            "sample_id::VARCHAR AS key, "
             f"{score_of(sql_of(model), columns[model])} AS score, "
             f"TRY_CAST({sql_of(f'{model}|total_cost')} AS DOUBLE) AS stated_usd, "
             + (_response(answer) if answer in columns else "NULL::VARCHAR[] AS responses")
@@ -62,7 +63,8 @@ def _routerbench_long(staging: Staging, number: int, rows: str, columns: dict[st
     task = _routerbench_task(columns)
     cost = name_of(columns, "cost", "total_cost")
     parts = [
-        f"SELECT {number} AS file, row, model_name::VARCHAR AS model, {task} AS task, sample_id::VARCHAR AS key",
+        f"SELECT {number} AS file, _row AS row, model_name::VARCHAR AS model, {task} AS task",
+        "sample_id::VARCHAR AS key",
         f"{score_of('performance', columns['performance'])} AS score",
         f"TRY_CAST({sql_of(cost)} AS DOUBLE) AS stated_usd" if cost else "NULL::DOUBLE AS stated_usd",
         _response("model_response") if "model_response" in columns else "NULL::VARCHAR[] AS responses",
@@ -93,7 +95,7 @@ def read_routellm(staging: Staging, source: Source) -> None:
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = _relation(staging, number, file)
-            models = [name for name, dtype in columns.items() if dtype == "BOOLEAN" and name != "row"]
+            models = [name for name, dtype in columns.items() if dtype == "BOOLEAN" and name != "_row"]
             if "prompt" not in columns or not models:
                 raise BadFile("unknown_layout", "no column prompt, or none of booleans")
             task = re.sub(r"_responses$", "", os.path.splitext(file.stem)[0])
@@ -101,13 +103,13 @@ def read_routellm(staging: Staging, source: Source) -> None:
             for model in models:
                 answer = f"{model}_response"
                 parts.append(
-                    f"SELECT {number} AS file, row, {quoted(model)} AS model, {quoted(task)} AS task, "
-                    f"row::VARCHAR AS key, {sql_of(model)}::INTEGER::DOUBLE AS score, "
+                    f"SELECT {number} AS file, _row AS row, {quoted(model)} AS model, {quoted(task)} AS task, "
+                    f"_row::VARCHAR AS key, {sql_of(model)}::INTEGER::DOUBLE AS score, "
                     + (_response(answer) if answer in columns else "NULL::VARCHAR[] AS responses")
                     + f" FROM {rows}"
                 )
             staging.select(" UNION ALL ".join(parts))
-            select_items(staging, rows, columns, {"task": {"value": task}, "prompt": "prompt"}, "row::VARCHAR")
+            select_items(staging, rows, columns, {"task": {"value": task}, "prompt": "prompt"}, "_row::VARCHAR")
 
 
 def read_embedllm(staging: Staging, source: Source) -> None:
@@ -116,7 +118,7 @@ def read_embedllm(staging: Staging, source: Source) -> None:
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = _relation(staging, number, file)
-            if {"prompt_id", "prompt"} == set(columns) - {"row"} or (
+            if {"prompt_id", "prompt"} == set(columns) - {"_row"} or (
                 "model_name" in columns and "label" not in columns
             ):
                 continue  # question_order.csv and model_order.csv
@@ -126,7 +128,7 @@ def read_embedllm(staging: Staging, source: Source) -> None:
                 raise BadFile("unknown_layout", "no column model_name or model_id")
             task = "category::VARCHAR" if "category" in columns else "'embedllm'"
             staging.select(
-                f"SELECT {number} AS file, row, {sql_of(model)}::VARCHAR AS model, {task} AS task, "
+                f"SELECT {number} AS file, _row AS row, {sql_of(model)}::VARCHAR AS model, {task} AS task, "
                 f"prompt_id::VARCHAR AS key, {score_of('label', columns['label'])} AS score FROM {rows}"
             )
             if "prompt" in columns:
@@ -144,7 +146,7 @@ def read_llmrouter(staging: Staging, source: Source) -> None:
             key = name_of(columns, "task_id", "embedding_id")
             of_item = f"coalesce({sql_of(key)}::VARCHAR, md5(query))" if key else "md5(query)"
             parts = [
-                f"SELECT {number} AS file, row, model_name::VARCHAR AS model, task_name::VARCHAR AS task",
+                f"SELECT {number} AS file, _row AS row, model_name::VARCHAR AS model, task_name::VARCHAR AS task",
                 f"{of_item} AS key",
                 f"{score_of('performance', columns['performance'])} AS score",
             ]
@@ -173,7 +175,7 @@ def _needs(columns: Sequence[str] | dict[str, str], *names: str) -> None:
 
 
 def _relation(staging: Staging, number: int, file: SourceFile) -> tuple[str, dict[str, str]]:
-    """A table, or a pickled pandas frame, as an SQL relation with `row`, and its columns' types."""
+    """A table, or a pickled pandas frame, as an SQL relation with `_row`, and its columns' types."""
     name = f"file_{number}"
     if os.path.splitext(file.stem)[1].lower() not in (".pkl", ".pickle"):
         rows = reader_of(staging, file)
@@ -187,7 +189,7 @@ def _relation(staging: Staging, number: int, file: SourceFile) -> tuple[str, dic
         raise BadFile("unknown_layout", "holds no pandas frame")
     table = pa.Table.from_pydict({column: _column(values) for column, values in frame.columns.items()})
     staging.con.register("given", table)
-    staging.con.execute(f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS row FROM given")
+    staging.con.execute(f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS _row FROM given")
     staging.con.unregister("given")
     return name, columns_of(staging, name)
 

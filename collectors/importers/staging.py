@@ -121,6 +121,22 @@ class Facts:
     #: Version of the program that wrote the file, and of its libraries.
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """What is of another kind than its column is unknown: sources write anything anywhere."""
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            wrong = value is not None and type(value) is not kind
+            if wrong or (kind is int and value is not None and not -(2**31) <= value < 2**31 and name != "parameters"):
+                object.__setattr__(self, name, None)
+
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("revision", "dtype", "quantization", "overrides", "task_version", "task_digest"), str),
+    **dict.fromkeys(("output_type", "chat_template", "system_prompt", "decoding"), str),
+    **dict.fromkeys(("max_length", "num_fewshot", "fewshot_seed", "items", "parameters"), int),
+    "fewshot_as_multiturn": bool,
+}
+
 
 @dataclass
 class Counted:

@@ -28,11 +28,11 @@ one's own comes with a YAML of the same settings:
     threshold: 0.5             # from which score an answer is correct; null: no such rule
     higher_is_better: true
     num_fewshot: 5
-    items: items.parquet       # a second table with prompt, choices, target or subject by task and key
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -46,6 +46,11 @@ from schemas.failures import ConfigError, one_line
 
 PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
 
+#: A count; what is none becomes -1, and so is rejected.
+_WHOLE = (
+    "CASE WHEN {0} IS NULL THEN NULL WHEN TRY_CAST({0} AS DOUBLE) % 1 = 0 "
+    "THEN coalesce(TRY_CAST(TRY_CAST({0} AS DOUBLE) AS INTEGER), -1) ELSE -1 END"
+)
 #: Setting -> column of FOUND and how the value becomes it; {} is the value.
 _VERDICT = {
     "model": ("model", "{}::VARCHAR"),
@@ -53,9 +58,9 @@ _VERDICT = {
     "key": ("key", "{}::VARCHAR"),
     "filter": ("filter", "{}::VARCHAR"),
     "repeat": ("repeat", "{}::SMALLINT"),
-    "prompt_tokens": ("prompt_tokens", "{}::INTEGER"),
-    "completion_tokens": ("completion_tokens", "{}::INTEGER"),
-    "cached_tokens": ("cached_tokens", "{}::INTEGER"),
+    "prompt_tokens": ("prompt_tokens", _WHOLE),
+    "completion_tokens": ("completion_tokens", _WHOLE),
+    "cached_tokens": ("cached_tokens", _WHOLE),
     "usd": ("stated_usd", "{}::DOUBLE"),
     "latency_s": ("latency_s", "{}::DOUBLE"),
     "latency_ms": ("latency_s", "{}::DOUBLE / 1000"),
@@ -66,7 +71,15 @@ _ITEM = ("prompt", "choices", "target", "subject")
 _CELL = ("metric", "low", "high", "threshold", "higher_is_better", "num_fewshot")
 #: Longest line of a CSV file, bytes: DuckDB takes several times as much memory per thread.
 _MAX_CSV_LINE = 16 * 2**20
-SETTINGS = frozenset([*_VERDICT, "score", *_ITEM, *_CELL, "items"])
+SETTINGS = frozenset([*_VERDICT, "score", *_ITEM, *_CELL])
+_NUMBER = ((int, float, type(None)), "a number or null")
+#: Setting of all cells -> the kinds that it can be of.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("low", "high", "threshold"), _NUMBER),
+    "metric": ((str,), "a name"),
+    "higher_is_better": ((bool,), "true or false"),
+    "num_fewshot": ((int, type(None)), "a whole number"),
+}
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -75,6 +88,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"the table's settings have no {', '.join(unknown)}; they have {', '.join(sorted(SETTINGS))}")
     if missing := [name for name in ("model", "task", "score") if name not in settings]:
         raise ConfigError(f"the table's settings lack {', '.join(missing)}: name the column, or give {{value: …}}")
+    for name, (kinds, what) in _KINDS.items():
+        if name in settings and (type(settings[name]) not in kinds or settings[name] in (math.inf, -math.inf)):
+            raise ConfigError(f"the table's setting {name} is {settings[name]!r}: {what} is expected")
     for name, value in settings.items():
         if name not in _CELL and not (value is None or isinstance(value, str) or _constant(value)):
             raise ConfigError(f"the table's setting {name} is {value!r}: a column's name or {{value: …}} is expected")
@@ -90,23 +106,23 @@ def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
 
 
 def _read_file(staging: Staging, number: int, file: SourceFile, settings: Mapping[str, Any]) -> None:
-    source = reader_of(staging, file)
+    source = reader_of(staging, file, as_text=True)
     columns = columns_of(staging, source)
-    columns_needed = {n: v for n, v in settings.items() if n not in _CELL and n != "items" and isinstance(v, str)}
+    columns_needed = {name: value for name, value in settings.items() if name not in _CELL and isinstance(value, str)}
     if missing := sorted(f"{name} ({value})" for name, value in columns_needed.items() if value not in columns):
         raise BadFile("unknown_layout", f"no column {', '.join(missing)}; there are {', '.join(sorted(columns))[:200]}")
-    parts = [f"{number} AS file", "row"]
+    parts = [f"{number} AS file", "_row AS row"]
     for name, (column, form) in _VERDICT.items():
         value = settings.get(name)
         if value is not None:
             parts.append(f"{form.format(sql_of(value))} AS {column}")
         elif name == "key":
-            parts.append("row::VARCHAR AS key")
+            parts.append("_row::VARCHAR AS key")
     score = sql_of(settings["score"])
     parts.append(f"{score_of(score, columns.get(settings['score'], 'DOUBLE'))} AS score")
     staging.select(f"SELECT {', '.join(parts)} FROM {source}")
     if any(settings.get(name) is not None for name in _ITEM):
-        key = sql_of(settings["key"]) if settings.get("key") is not None else "row"
+        key = sql_of(settings["key"]) if settings.get("key") is not None else "_row"
         select_items(staging, source, columns, {**settings, "key": None}, f"{key}::VARCHAR")
 
 
@@ -152,8 +168,11 @@ def select_items(
 # ---- what DuckDB reads
 
 
-def reader_of(staging: Staging, file: SourceFile) -> str:
-    """The file as an SQL relation with its columns and `row`, from 1. Raises BadFile for no table by its name."""
+def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> str:
+    """The file as an SQL relation with its columns and `_row`, from 1. Raises BadFile for no table by its name.
+
+    `as_text`: a CSV file's values as they stand there, or 1.10 would be the number 1.1.
+    """
     path = file.path
     ending = os.path.splitext(file.stem)[1].lower()
     if "://" in path:
@@ -163,10 +182,10 @@ def reader_of(staging: Staging, file: SourceFile) -> str:
         file.check()
     if ending == ".parquet":
         rows = f"read_parquet({text}, hive_partitioning = false, file_row_number = true)"
-        return f"(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS row FROM {rows})"
+        return f"(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS _row FROM {rows})"
     if ending in (".csv", ".tsv"):
         return _numbered(
-            f"read_csv({text}, header = true, sample_size = -1, strict_mode = true, "
+            f"read_csv({text}, header = true, sample_size = -1, strict_mode = true, all_varchar = {as_text}, "
             f"max_line_size = {_MAX_CSV_LINE}, buffer_size = {2 * _MAX_CSV_LINE}, hive_partitioning = false)"
         )
     if ending in (".json", ".jsonl", ".ndjson"):
@@ -175,7 +194,7 @@ def reader_of(staging: Staging, file: SourceFile) -> str:
 
 
 def _numbered(source: str) -> str:
-    return f"(SELECT *, row_number() OVER () AS row FROM {source})"
+    return f"(SELECT *, row_number() OVER () AS _row FROM {source})"
 
 
 def columns_of(staging: Staging, source: str) -> dict[str, str]:
@@ -194,4 +213,4 @@ def sql_of(value: Any) -> str:
 
 
 def _constant(value: Any) -> bool:
-    return isinstance(value, Mapping) and value.keys() == {"value"}
+    return isinstance(value, Mapping) and value.keys() == {"value"} and isinstance(value["value"], str | int | float)

@@ -134,7 +134,10 @@ def test_records_any_ranges_and_generations_equal_the_rule_item_by_item(files: l
 
 def test_records_read_whole_touches_no_response_column(lake: LakeBuilder) -> None:
     lake.scores(CELL, [1.0])
-    plans = {view: rows(lake.views(), f"EXPLAIN (FORMAT json) SELECT * FROM {view}")[0][1] for view in ("records", "responses")}
+    plans = {
+        view: rows(lake.views(), f"EXPLAIN (FORMAT json) SELECT * FROM {view}")[0][1]
+        for view in ("records", "responses")
+    }
     for column in ("responses", "loglikelihoods", "is_greedy", "filtered"):
         assert column in plans["responses"]
         assert column not in plans["records"]

@@ -130,6 +130,40 @@ def test_ingest_killed_half_way_and_again_ends_in_the_same_lake(
     assert all(again[name] == whole[name] for name in whole if not name.startswith(counts))
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_ingest_of_another_repeat_hides_nothing_that_is_there(tmp_path: Path, folded: bool) -> None:
+    names, options = ("model", "task", "id", "score", "repeat"), {**COLUMNS, "repeat": "repeat"}
+    first = table(tmp_path / "1.parquet", [("a", "quiz", f"q{n}", 1.0, 1) for n in range(3)], names)
+    second = table(tmp_path / "2.parquet", [("a", "quiz", "q1", 0.0, 2)], names)
+    imported("table", first, tmp_path / "lake", options=options)
+    if folded:
+        compact(Lake(str(tmp_path / "lake")))
+        prune(Lake(str(tmp_path / "lake")), NOW)
+    assert imported("table", second, tmp_path / "lake", options=options).total.records == 1
+    found = rows(tmp_path / "lake", "SELECT item, repeat, score, source_row FROM records ORDER BY ALL")
+    assert found == [(0, 1, 1.0, 1), (1, 1, 1.0, 2), (1, 2, 0.0, 1), (2, 1, 1.0, 3)]
+
+
+def test_ingest_of_numbers_that_are_none_rejects_them(tmp_path: Path) -> None:
+    names = ("model", "task", "id", "score", "usd", "p")
+    given = [
+        ("a", "quiz", "1", 1.0, math.nan, "3"),
+        ("a", "quiz", "2", 1.0, 0.1, "12.7"),
+        ("a", "quiz", "3", 1.0, 0.1, "12"),
+    ]
+    path = table(tmp_path / "t.parquet", given, names)
+    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "usd": "usd", "prompt_tokens": "p"})
+    assert [reject["kind"] for reject in report.rejects] == ["not_finite", "negative_tokens"]
+    assert rows(tmp_path / "lake", "SELECT prompt_tokens, stated_usd FROM records") == [(12, 0.1)]
+
+
+def test_table_of_text_keys_that_look_like_numbers_keeps_them_apart(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,task,id,score,row\nm,t,1.1,1,5\nm,t,1.10,0,5\nm,t,1.100,1,5\n")
+    imported("table", tmp_path / "t.csv", tmp_path / "lake", options=COLUMNS)
+    found = rows(tmp_path / "lake", "SELECT source_key, score, source_row FROM records JOIN items USING (task, item)")
+    assert sorted(found) == [("1.1", 1.0, 1), ("1.10", 0.0, 2), ("1.100", 1.0, 3)]
+
+
 def test_ingest_of_a_large_cell_parts_it_between_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("collectors.importers.ingest.SHARD_ITEMS", 7)
     monkeypatch.setattr("collectors.importers.ingest._BATCH_ROWS", 5)

@@ -111,6 +111,69 @@ def test_import_of_several_runs_of_one_model_keeps_each_as_a_cell(tmp_path: Path
     assert rows(tmp_path / "later", scores) == rows(tmp_path / "lake", scores)
 
 
+def test_import_of_two_folders_at_once_keeps_their_models_apart(tmp_path: Path) -> None:
+    folders = [write_release(tmp_path / m, "0.4.2", Answers(right=(m == "a",) * 3, model=f"me/{m}")) for m in "ab"]
+    report = imported("lm_eval", folders, tmp_path / "lake")
+    assert (report.total.records, report.rejects) == (14, [])
+    found = rows(tmp_path / "lake", "SELECT model, score FROM leaderboard WHERE task = 'letters' ORDER BY ALL")
+    assert found == [("me/a", 1.0), ("me/b", 0.0)]
+
+
+def test_import_of_a_damaged_row_among_unlabelled_filters_moves_no_verdict(tmp_path: Path) -> None:
+    folder = write_release(tmp_path / "run", "0.4.5", Answers(sums=((False, True), (False, True), (False, True))))
+    path = folder / f"samples_sums_{TIME}.jsonl"
+    first, second, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, second[:40] + "\n", *rest]))
+    report = imported("lm_eval", folder, tmp_path / "lake")
+    assert sorted(reject["kind"] for reject in report.rejects) == ["damaged", "unknown_filter"]
+    assert rows(tmp_path / "lake", "SELECT filter, item, score FROM records WHERE task = 'sums' ORDER BY ALL") == [
+        ("flexible-extract", 0, 1.0),
+        ("flexible-extract", 2, 1.0),
+        ("strict-match", 0, 0.0),
+        ("strict-match", 2, 0.0),
+    ]
+
+
+def test_import_of_a_row_with_another_filter_first_leaves_the_document_its_place(tmp_path: Path) -> None:
+    folder = write_release(tmp_path / "run", "0.4.9")
+    path = folder / f"samples_sums_{TIME}.jsonl"
+    path.write_text(path.read_text().replace('"strict-match"', '"bogus"', 1))
+    report = imported("lm_eval", folder, tmp_path / "lake")
+    assert [reject["kind"] for reject in report.rejects] == ["unknown_filter"]
+    found = rows(tmp_path / "lake", "SELECT item, filter FROM records WHERE task = 'sums' ORDER BY ALL")
+    assert found == [(0, "flexible-extract"), (1, "flexible-extract"), (1, "strict-match")]
+
+
+def test_import_of_a_run_that_grew_takes_the_rest(tmp_path: Path) -> None:
+    folder = write_release(tmp_path / "run", "0.4.9")
+    path = folder / f"samples_letters_{TIME}.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.splitlines(keepends=True)[0])
+    imported("lm_eval", folder, tmp_path / "lake")
+    path.write_text(whole)
+    report = imported("lm_eval", folder, tmp_path / "lake")
+    assert (report.total.records, report.total.known, report.rejects) == (3, 4, [])
+    counts = "SELECT task, scored FROM leaderboard ORDER BY ALL"  # on the items known then, and on all of them
+    assert rows(tmp_path / "lake", counts) == [("letters", 1), ("letters", 3), ("sums", 2)]
+
+
+def test_import_of_results_of_odd_kinds_is_no_traceback(tmp_path: Path) -> None:
+    folder = write_release(tmp_path / "run", "0.4.9")
+    path = folder / f"results_{TIME}.json"
+    value = json.loads(path.read_text())
+    value |= {
+        "n-shot": {"letters": 10**12},
+        "fewshot_as_multiturn": "yes",
+        "system_instruction": {},
+        "lm_eval_version": {},
+    }
+    value["configs"]["letters"]["output_type"] = ["x"]
+    value["n-samples"]["letters"]["original"] = 2**40
+    path.write_text(json.dumps(value))
+    report = imported("lm_eval", folder, tmp_path / "lake")
+    assert (report.total.records, report.rejects) == (7, [])
+
+
 BAD_ROWS: dict[str, tuple[str, str]] = {
     "cut": ('{"doc_id": 1, "doc', "damaged"),
     "a list": ("[1, 2]", "damaged"),
