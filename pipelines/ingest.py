@@ -17,6 +17,7 @@ import yaml
 from collectors.importers.files import find_files
 from collectors.importers.ingest import Report, Source, ingest
 from collectors.importers.registry import FORMATS, aliases_of
+from collectors.importers.tables import check_settings
 from collectors.lake import Lake
 from pipelines.progress import Counter
 from pipelines.script import command, sibling
@@ -89,13 +90,16 @@ def run(args: argparse.Namespace) -> int:
     if args.name and not (args.name.isprintable() and "#" not in args.name):
         raise ConfigError(f"--name {args.name!r} is no name: no '#', and nothing but text")
     own = mapping_of(args.aliases) if args.aliases else {}
+    options = mapping_of(args.columns) if args.columns else {}
+    if args.columns:
+        check_settings(options)
     source = Source(
         name=args.name or args.format,
         format=args.format,
         licence=args.licence,
         aliases=aliases_of(args.format, own),
         model=args.model,
-        options=mapping_of(args.columns) if args.columns else {},
+        options=options,
     )
     files = find_files(args.paths, form.patterns)
     report = ingest(form.read, files, source, Lake(args.lake), dry_run=args.dry_run, told=Counter("cells"))

@@ -40,7 +40,9 @@ def read_details(staging: Staging, number: int, source: Source) -> None:
     details/<organisation>/<model>/<time>.
     """
     file = staging.files[number]
-    task = _TIME.sub("", file.stem.removeprefix("details_").removesuffix(".parquet"))
+    name = file.stem.removeprefix("details_").removesuffix(".parquet")
+    time = _TIME.search(name)
+    task, run = _TIME.sub("", name), time[0].strip("_") if time else ""
     model = source.model or _details_model(file.path)
     if model is None:
         raise BadFile("no_model", "no folder of it says whose answers these are: give --model")
@@ -57,14 +59,14 @@ def read_details(staging: Staging, number: int, source: Source) -> None:
                         found = _of_structs(values) if "__metric__" in values else _of_columns(values, task)
                         metric, score, item, columns = found
                         facts = facts or Facts(metric=metric, num_fewshot=int(shots[1]) if shots else None)
-                        staging.facts["", model, task] = facts
+                        staging.facts[run, model, task] = facts
                         key = str(row - 1)
-                        staging.item(run="", task=task, key=key, position=row - 1, **item)
+                        staging.item(run=run, task=task, key=key, position=row - 1, **item)
                         if facts.metric != metric:
                             known = {"model": model, "task": task, "source_key": key}
                             staging.reject(number, row, "no_verdict", f"no metric {facts.metric} in this row", **known)
                             continue
-                        verdict(staging, number, row, task, key, model, score, **columns)
+                        verdict(staging, number, row, task, key, model, score, run=run, **columns)
     except (pa.ArrowException, OSError) as error:
         raise BadFile("damaged", f"no whole Parquet file: {one_line(error, 160)}") from error
 
@@ -322,7 +324,7 @@ def _inspect_log(staging: Staging, number: int) -> tuple[dict[str, Any], Iterato
     return header, (value for _, value in sorted(samples, key=lambda one: one[0]))
 
 
-def sum_usage(usage: Any) -> dict[str, int | None]:
+def sum_usage(usage: Any) -> dict[str, Any]:
     """RECORD's token columns of Inspect's usage by model; null where it counts nothing."""
     parts = [one for one in usage.values() if isinstance(one, dict)] if isinstance(usage, dict) else []
     found = {}

@@ -25,7 +25,6 @@ import fsspec
 import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
-from collectors.lake import Lake
 from schemas.failures import ConfigError, one_line
 
 #: Longest line, and largest document that has to be read as a whole, bytes.
@@ -69,9 +68,25 @@ class SourceFile:
         return io.BufferedReader(stream, _CHUNK)
 
     @cached_property
+    def state(self) -> tuple[int, int]:
+        """Size and time of a file of this machine, when it was first asked for."""
+        return self._state()
+
+    def _state(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except OSError:  # of another machine, or gone
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
+    def has_changed(self) -> bool:
+        """Whether it is another file than when its digest was taken."""
+        return self.state != self._state()
+
+    @cached_property
     def sha256(self) -> str:
         """Of the file as it is stored."""
-        digest = hashlib.sha256()
+        digest, _ = hashlib.sha256(), self.state
         try:
             with fsspec.open(self.path, "rb") if "://" in self.path else open(self.path, "rb") as file:
                 while chunk := file.read(_CHUNK):
@@ -212,9 +227,14 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(base, pattern) or fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def is_lake(path: str) -> bool:
-    """Whether `path` is a lake of ours: its records are there already."""
-    return os.path.isdir(path) and Lake(path).exists()
+def names_of(files: Sequence[SourceFile]) -> list[str]:
+    """What files are called that say by name alone what they hold: with their folders where two are called alike."""
+    stems = [os.path.splitext(file.stem)[0] for file in files]
+    folders = [file.name.rpartition("/")[0] for file in files]
+    return [
+        f"{folder}/{stem}" if folder and stems.count(stem) > 1 else stem
+        for folder, stem in zip(folders, stems, strict=True)
+    ]
 
 
 # ---- reading

@@ -10,12 +10,15 @@ done again and finds its own objects there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import io
 import itertools
 import json
 import logging
+import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,7 +40,7 @@ from collectors.importers.staging import FOUND, REJECTED, Counted, Facts, Stagin
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.lake import Lake, parquet_bytes
 from collectors.reading import ask, connect
-from schemas.failures import NOT_JUDGED, StorageError
+from schemas.failures import NOT_JUDGED, ConfigError, StorageError, one_line
 from schemas.identity import ShardName, digest, imported_identity
 from schemas.records import IMPORT, MODEL, RECORD, REJECT, RUN_CELL, SUSPICION
 
@@ -112,16 +116,60 @@ def ingest(
     cannot be read or written.
     """
     report = Report(source)
-    there = lake.exists()
-    fresh = _fresh(files, lake.open_for_reading() if there else None, report)
-    if not fresh:
-        return report
-    with tempfile.TemporaryDirectory(prefix="routerlake-ingest-") as folder:
+    with contextlib.ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(claimed(lake.open_for_writing(), source.name))
+        there = lake.exists()
+        fresh = _fresh(files, lake.open_for_reading() if there else None, report)
+        if not fresh:
+            return report
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="routerlake-ingest-"))
         staging = Staging(Path(folder), fresh)
         try:
             return _Import(staging, source, lake, report, there=there).run(importer, dry_run=dry_run, told=told)
+        except duckdb.Error as error:
+            raise StorageError(f"cannot hold what was found on this machine: {one_line(error, 200)}") from error
         finally:
             staging.close()
+
+
+@contextlib.contextmanager
+def claimed(lake: Lake, source: str) -> Iterator[None]:
+    """One import of a source at a time: of two that write the same cells one would hide what the other wrote.
+
+    The claim of a process of this machine that is gone is taken over. Raises ConfigError for any other.
+    """
+    name = f"imports/claim-{digest(source)}.json"
+    mine = json.dumps({"source": source, "host": socket.gethostname(), "process": os.getpid()}).encode()
+    if not lake.create(name, mine):
+        try:
+            other = json.loads(lake.read(name))
+        except FileNotFoundError:
+            other = {}
+        except ValueError:
+            other = {"host": "a host that is not told"}
+        if other and not (other.get("host") == socket.gethostname() and _is_gone(other.get("process"))):
+            raise ConfigError(
+                f"another import of {source} is at work, on {other.get('host')} (process {other.get('process')}): wait "
+                f"for it, or if it is not, remove {lake.uri}/{name}"
+            )
+        lake.remove([name])
+        if not lake.create(name, mine):
+            raise ConfigError(f"another import of {source} began in this moment: wait for it")
+    try:
+        yield
+    finally:
+        lake.remove([name])
+
+
+def _is_gone(process: Any) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, TypeError, ValueError):
+        return True
+    except PermissionError:  # of somebody else
+        return False
+    return False
 
 
 def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> list[SourceFile]:
@@ -159,12 +207,13 @@ class _Import:
         self.lake_if_there = lake if there else None
         self.now = dt.datetime.now(dt.UTC)
         self.lock = threading.Lock()
-        self.written: dict[str, set[ShardName]] = {}
         report.files, report.counts = staging.files, staging.counts
 
     def run(self, importer: Importer, *, dry_run: bool, told: Callable[[int, int], None]) -> Report:
         importer(self.staging, self.source)
         self.staging.flush()
+        if changed := [file.name for file in self.staging.files if file.has_changed()]:
+            raise StorageError(f"{changed[0]} changed while it was read: nothing was written; try again")
         hashes = [_sha256(file) for file in self.staging.files]
         files = [[file.name, sha256] for file, sha256 in zip(self.staging.files, hashes, strict=True)]
         made_of = {"name": self.source.name, "format": self.source.format, "files": sorted(files, key=str)}
@@ -176,14 +225,12 @@ class _Import:
         self._number_cells()
         self._report_items()
         if not dry_run:
-            self.lake.open_for_writing()
             self._write_tables()
         self._write_records(dry_run=dry_run, told=told)
         self.staging.flush()
         self._report_rejects()
         self.report.suspicions += suspicions(self.staging, self.cells)
         if not dry_run:
-            self._check_alone()
             self._write_report()
         return self.report
 
@@ -483,12 +530,9 @@ class _Import:
         return pa.table(columns, schema=RECORD)
 
     def _commit(self, cell: ImportedCell, name: ShardName, records: pa.Table, facts: dict[str, Any]) -> None:
-        with self.lock:
-            self.written.setdefault(cell.cell_id, set()).add(name)
-        if not self.lake.create_table(Lake.shard_path(cell.task, name), records, facts):
-            raise StorageError(
-                f"another import wrote {cell.model} on {cell.task} in this moment: run the same command again"
-            )
+        path = Lake.shard_path(cell.task, name)
+        if not self.lake.create_table(path, records, facts):
+            raise StorageError(f"{path} was written by somebody else in this moment: run the same command again")
 
     def _is_same(self, name: str, records: pa.Table, facts: dict[str, Any]) -> bool:
         try:
@@ -614,17 +658,6 @@ class _Import:
             for file, rows in zip(*np.unique(files, return_counts=True), strict=True):
                 count = self.staging.counts[int(file)]
                 setattr(count, what, getattr(count, what) + int(rows))
-
-    def _check_alone(self) -> None:
-        """Raises StorageError where somebody else wrote shards of the same cells meanwhile: one may hide the other."""
-        there = committed(self.lake)
-        for cell in self.cells:
-            known = {*self.there.get(cell.cell_id, ()), *self.written.get(cell.cell_id, ())}
-            if others := set(there.get(cell.cell_id, ())) - known:
-                raise StorageError(
-                    f"another import wrote {min(others)} of {cell.model} on {cell.task} meanwhile: run the same "
-                    "command again, one import of a source at a time"
-                )
 
     # ---- the report
 

@@ -87,9 +87,17 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
         WITH keys AS (
             SELECT run, task, key, min(file::BIGINT * {2**40} + row) AS place FROM trusted GROUP BY ALL
         ),
+        -- A key that stands for several questions is one item, as its source says, and asks none of them for certain.
+        several AS (
+            SELECT run, task, key FROM found_items GROUP BY ALL HAVING count(DISTINCT content_hash) > 1
+        ),
         told AS (
-            SELECT *, rowid AS number FROM found_items
-            QUALIFY row_number() OVER (PARTITION BY run, task, key ORDER BY rowid) = 1
+            SELECT found_items.* REPLACE (
+                CASE WHEN several.key IS NULL THEN content_hash END AS content_hash,
+                CASE WHEN several.key IS NULL THEN prompt END AS prompt
+            ), found_items.rowid AS number
+            FROM found_items LEFT JOIN several USING (run, task, key)
+            QUALIFY row_number() OVER (PARTITION BY run, task, key ORDER BY found_items.rowid) = 1
         )
         SELECT
             keys.run, keys.task, keys.key, told.* EXCLUDE (run, task, key, number, position, item_hash),
@@ -137,7 +145,10 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
             con.execute("INSERT INTO moved SELECT ?, ?, position, item FROM given", [runs[0], task])
             con.unregister("given")
             for run in runs[1:]:
-                con.execute("INSERT INTO moved SELECT ?, task, position, item FROM moved WHERE run = ?", [run, runs[0]])
+                con.execute(
+                    "INSERT INTO moved SELECT ?, task, position, item FROM moved WHERE run = ? AND task = ?",
+                    [run, runs[0], task],
+                )
     con.execute(
         """
         CREATE TABLE numbers AS

@@ -28,7 +28,6 @@ class Format:
 
 
 def _table(staging: Staging, source: Source) -> None:
-    tables.check_settings(source.options)
     tables.read_table(staging, source.options)
 
 

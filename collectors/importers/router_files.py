@@ -6,7 +6,6 @@ MilkThink-Lab/RouterEval.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from collectors.content import document_hash
-from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.files import BadFile, decoded, document, json_rows, names_of
 from collectors.importers.ingest import Source
 from collectors.importers.pickles import load_pickle
 from collectors.importers.staging import FOUND, Facts, Staging, as_json
@@ -52,7 +51,7 @@ def objects(staging: Staging, number: int) -> Any:
 
 def read_routerdc(staging: Staging, number: int, source: Source) -> None:
     """A list of {question, scores: {model: score}}; the task is the file's name."""
-    task = os.path.splitext(staging.files[number].stem)[0]
+    task = names_of(staging.files)[number]
     for row, value in objects(staging, number):
         with staging.one_row(number, row):
             scores, question = value.get("scores"), value.get("question")
@@ -205,7 +204,16 @@ def _routereval_matrices(staging: Staging, number: int, value: Mapping[str, Any]
 
 
 def verdict(
-    staging: Staging, number: int, row: int, task: str, key: str, model: str, score: Any, **columns: Any
+    staging: Staging,
+    number: int,
+    row: int,
+    task: str,
+    key: str,
+    model: str,
+    score: Any,
+    *,
+    run: str = "",
+    **columns: Any,
 ) -> None:
     """One verdict; a score that is no number is rejected as such."""
     value = number_of(score, keep_odd=True)
@@ -213,7 +221,7 @@ def verdict(
         known = {"model": model, "task": task, "source_key": key}
         staging.reject(number, row, "damaged", f"the score {str(score)[:40]!r} is no number", **known)
         return
-    staging.row(file=number, row=row, run="", model=model, task=task, key=key, score=value, **columns)
+    staging.row(file=number, row=row, run=run, model=model, task=task, key=key, score=value, **columns)
 
 
 def content_of(question: Any) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from collectors.importers.files import BadFile, SourceFile
+from collectors.importers.files import BadFile, SourceFile, names_of
 from collectors.importers.ingest import Source
 from collectors.importers.pickles import Frame, load_pickle
 from collectors.importers.staging import Facts, Staging, name_of, quoted
@@ -98,7 +98,7 @@ def read_routellm(staging: Staging, source: Source) -> None:
             models = [name for name, dtype in columns.items() if dtype == "BOOLEAN" and name != "_row"]
             if "prompt" not in columns or not models:
                 raise BadFile("unknown_layout", "no column prompt, or none of booleans")
-            task = re.sub(r"_responses$", "", os.path.splitext(file.stem)[0])
+            task = re.sub(r"_responses$", "", names_of(staging.files)[number])
             parts = []
             for model in models:
                 answer = f"{model}_response"

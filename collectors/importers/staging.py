@@ -84,7 +84,8 @@ REJECTED = pa.schema(
         *(pa.field(name, pa.string()) for name in ("kind", "message", "model", "task", "source_key")),
     ]
 )
-_BATCH = 20_000
+#: Rows, and bytes of texts, that are put down at a time.
+_BATCH, _BATCH_BYTES = 20_000, 64 * 2**20
 #: What Python raises where a value is of another kind than a format says.
 _OF_LAYOUT = (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError)
 
@@ -174,14 +175,14 @@ class Staging:
         self._rows: list[dict[str, Any]] = []
         self._items: list[dict[str, Any]] = []
         self._tables: list[pa.Table] = []
+        self._bytes = 0
 
     # ---- for importers
 
     def row(self, **columns: Any) -> None:
         """One verdict: columns of FOUND."""
         self._rows.append(columns)
-        if len(self._rows) >= _BATCH:
-            self.flush()
+        self._weigh(columns)
 
     def rows(self, table: pa.Table) -> None:
         """Many verdicts: a table of FOUND."""
@@ -192,7 +193,11 @@ class Staging:
     def item(self, **columns: Any) -> None:
         """One item: columns of FOUND_ITEM."""
         self._items.append(columns)
-        if len(self._items) >= _BATCH:
+        self._weigh(columns)
+
+    def _weigh(self, columns: Mapping[str, Any]) -> None:
+        self._bytes += sum(len(value) for value in columns.values() if isinstance(value, str))
+        if len(self._rows) + len(self._items) >= _BATCH or self._bytes >= _BATCH_BYTES:
             self.flush()
 
     def select(self, sql: str) -> None:
@@ -253,6 +258,7 @@ class Staging:
 
     def flush(self) -> None:
         """Puts down what was given row by row."""
+        self._bytes = 0
         with self._lock:
             self._put_rejects()
         for name, rows, schema in (("found_rows", self._rows, FOUND), ("found_items", self._items, FOUND_ITEM)):

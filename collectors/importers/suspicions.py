@@ -3,7 +3,8 @@
 Owns what is suspicious. Kinds: `constant_tokens` (every prompt, or every longer answer, of a model has as many tokens),
 `identical_tokens` (several models count the same, which share no tokenizer as far as is known), `words` (tokens are a
 fixed multiple of the words), `free` (every call cost nothing), `no_usage` (right answers without a token, beside others
-that have some), `fewer_rows` (a model lacks items that others of the source have), `same_file`.
+that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key of an
+item stands for several texts: it is joined to no other source's), `same_file`.
 """
 
 from __future__ import annotations
@@ -123,6 +124,15 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
     ).fetchall():
         of(cell, "no_usage", f"{unused:,} right answers without a token")
+    for task, keys, key in con.execute(
+        """
+        SELECT task, count(*), min(key)
+        FROM (SELECT task, key FROM found_items GROUP BY run, task, key HAVING count(DISTINCT content_hash) > 1)
+        GROUP BY task ORDER BY task
+        """
+    ).fetchall():
+        message = f"{keys:,} items stand for several questions each, such as {key[:60]}"
+        found.append(Suspicion("several_questions", message, task=task))
     for cell, rows, most in con.execute(
         "SELECT cell, rows, most FROM (SELECT *, max(rows) OVER (PARTITION BY task) AS most FROM cell_sums) "
         "WHERE rows < most ORDER BY cell"

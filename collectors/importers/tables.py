@@ -5,7 +5,7 @@ one's own comes with a YAML of the same settings:
 
     model: model_name          # column, or {value: gpt-4} where the whole file is of one model
     task: {value: gsm8k}
-    key: question_id           # what tells items apart; null: the row's number in its file
+    key: question_id           # what tells items apart; null: the prompt, else the row's number in its file
     score: correct             # number or boolean
     # and, where the table has them:
     prompt_tokens: in_tok
@@ -55,7 +55,6 @@ _WHOLE = (
 _VERDICT = {
     "model": ("model", "{}::VARCHAR"),
     "task": ("task", "{}::VARCHAR"),
-    "key": ("key", "{}::VARCHAR"),
     "filter": ("filter", "{}::VARCHAR"),
     "repeat": ("repeat", "{}::SMALLINT"),
     "prompt_tokens": ("prompt_tokens", _WHOLE),
@@ -71,7 +70,7 @@ _ITEM = ("prompt", "choices", "target", "subject")
 _CELL = ("metric", "low", "high", "threshold", "higher_is_better", "num_fewshot")
 #: Longest line of a CSV file, bytes: DuckDB takes several times as much memory per thread.
 _MAX_CSV_LINE = 16 * 2**20
-SETTINGS = frozenset([*_VERDICT, "score", *_ITEM, *_CELL])
+SETTINGS = frozenset([*_VERDICT, "key", "score", *_ITEM, *_CELL])
 _NUMBER = ((int, float, type(None)), "a number or null")
 #: Setting of all cells -> the kinds that it can be of.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -97,7 +96,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
-    """Puts down the verdicts, and items, of every file by `settings`."""
+    """Puts down the verdicts, and items, of every file by `settings`, which check_settings lets through."""
     facts = {name: settings[name] for name in _CELL if name in settings}
     staging.default = Facts(**facts)
     for number, file in enumerate(staging.files):
@@ -116,14 +115,23 @@ def _read_file(staging: Staging, number: int, file: SourceFile, settings: Mappin
         value = settings.get(name)
         if value is not None:
             parts.append(f"{form.format(sql_of(value))} AS {column}")
-        elif name == "key":
-            parts.append("_row::VARCHAR AS key")
+    key = _key_of(staging, file, settings)
+    parts.append(f"{key} AS key")
     score = sql_of(settings["score"])
     parts.append(f"{score_of(score, columns.get(settings['score'], 'DOUBLE'))} AS score")
     staging.select(f"SELECT {', '.join(parts)} FROM {source}")
     if any(settings.get(name) is not None for name in _ITEM):
-        key = sql_of(settings["key"]) if settings.get("key") is not None else "_row"
-        select_items(staging, source, columns, {**settings, "key": None}, f"{key}::VARCHAR")
+        select_items(staging, source, columns, settings, key)
+
+
+def _key_of(staging: Staging, file: SourceFile, settings: Mapping[str, Any]) -> str:
+    """What tells items apart, as SQL: of a table without a key the question, else the row, of its own file."""
+    if settings.get("key") is not None:
+        return f"{sql_of(settings['key'])}::VARCHAR"
+    row = "_row::VARCHAR" if len(staging.files) == 1 else f"{quoted(file.name + '#')} || _row"
+    if settings.get("prompt") is None:
+        return row
+    return f"coalesce(content_hash_of({sql_of(settings['prompt'])}::VARCHAR, NULL), {row})"
 
 
 def score_of(sql: str, dtype: str) -> str:
@@ -139,7 +147,7 @@ def score_of(sql: str, dtype: str) -> str:
 def select_items(
     staging: Staging, rows: str, columns: Mapping[str, str], settings: Mapping[str, Any], key: str
 ) -> None:
-    """Items of the SQL relation `rows`: one for each task and `key`, what its first row says."""
+    """Items of the SQL relation `rows`: one for each task, `key` and prompt."""
     prompt, target, subject = (
         f"{sql_of(settings[name])}::VARCHAR" if settings.get(name) is not None else "NULL::VARCHAR"
         for name in ("prompt", "target", "subject")
@@ -156,7 +164,7 @@ def select_items(
         SELECT '' AS run, task, key, prompt, choices, subject, to_json(target)::VARCHAR AS target,
             content_hash_of(prompt, choices) AS content_hash
         FROM (
-            SELECT {sql_of(settings["task"])}::VARCHAR AS task, {key} AS key, any_value({prompt}) AS prompt,
+            SELECT {sql_of(settings["task"])}::VARCHAR AS task, {key} AS key, {prompt} AS prompt,
                 any_value({choices}) AS choices, any_value({target}) AS target, any_value({subject}) AS subject
             FROM {rows} GROUP BY ALL
         )

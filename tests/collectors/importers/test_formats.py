@@ -111,6 +111,27 @@ def test_routerdc(tmp_path: Path) -> None:
     ]
 
 
+def test_routerdc_files_called_alike_are_tasks_of_their_own(tmp_path: Path) -> None:
+    for split, question in (("train", "A?"), ("test", "B?")):
+        write_json(tmp_path / f"in/{split}/gsm.json", [{"question": question, "scores": {"a": 1.0}}])
+    assert [row[1] for row in found(tmp_path, "routerdc", tmp_path / "in")] == ["test/gsm", "train/gsm"]
+
+
+def test_lighteval_details_of_two_times_are_two_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "details_org__model"
+    folder.mkdir()
+    for day, question, score in ((1, "A?", 1.0), (2, "B?", 0.0)):
+        values = pa.Table.from_pylist([{"example": question, "acc": score}])
+        pq.write_table(values, folder / f"details_quiz_2025-10-0{day}T00-00-00.000000.parquet")
+    assert [row[3] for row in found(tmp_path, "lighteval", folder)] == [0.0, 1.0]
+    assert rows(
+        tmp_path / "lake", "SELECT prompt, score FROM matrix JOIN items USING (task, items_digest, item) ORDER BY 1"
+    ) == [
+        ("A?", 1.0),
+        ("B?", 0.0),
+    ]
+
+
 def test_embedllm(tmp_path: Path) -> None:
     given = {
         "prompt_id": [7, 7, 9],

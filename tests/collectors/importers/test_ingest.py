@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,14 @@ import pytest
 
 from collectors.compaction import compact
 from collectors.dense import load_matrix
-from collectors.importers.ingest import Source
+from collectors.importers.files import find_files
+from collectors.importers.ingest import Source, ingest
+from collectors.importers.registry import FORMATS
+from collectors.importers.staging import Staging
 from collectors.lake import Lake
 from collectors.pruning import prune
 from collectors.reading import ask
-from schemas.failures import StorageError
+from schemas.failures import ConfigError, StorageError
 from schemas.identity import content_hash, digest
 from tests.filled_lakes import NOW
 from tests.importing import contents, imported, rows, write_json, write_lines
@@ -162,6 +169,64 @@ def test_table_of_text_keys_that_look_like_numbers_keeps_them_apart(tmp_path: Pa
     imported("table", tmp_path / "t.csv", tmp_path / "lake", options=COLUMNS)
     found = rows(tmp_path / "lake", "SELECT source_key, score, source_row FROM records JOIN items USING (task, item)")
     assert sorted(found) == [("1.1", 1.0, 1), ("1.10", 0.0, 2), ("1.100", 1.0, 3)]
+
+
+def test_ingest_beside_another_of_the_same_source_is_refused_and_a_dead_ones_claim_is_taken(tmp_path: Path) -> None:
+    path, lake = table(tmp_path / "t.parquet", verdicts()), Lake(str(tmp_path / "lake")).open_for_writing()
+    name = f"imports/claim-{digest('table')}.json"
+    for process, host in ((os.getpid(), socket.gethostname()), (1, "another-host")):
+        assert lake.create(name, json.dumps({"host": host, "process": process}).encode())
+        with pytest.raises(ConfigError, match=r"is at work.*or if it is not, remove .*claim-"):
+            imported("table", path, tmp_path / "lake", options=COLUMNS)
+        lake.remove([name])
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    lake.create(name, json.dumps({"host": socket.gethostname(), "process": int(gone.stdout)}).encode())
+    assert imported("table", path, tmp_path / "lake", options=COLUMNS).total.records == 6
+    assert not lake.has(name)
+
+
+def test_ingest_of_a_file_that_changes_meanwhile_writes_nothing(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.parquet", verdicts())
+
+    def read(staging: Staging, source: Source) -> None:
+        FORMATS["table"].read(staging, source)
+        table(path, verdicts("cd", 9))
+
+    files = find_files([str(path)], ["*.parquet"])
+    with pytest.raises(StorageError, match="changed while it was read"):
+        ingest(read, files, Source("table", "table", options=COLUMNS), Lake(str(tmp_path / "lake")))
+    assert rows(tmp_path / "lake", "SELECT count(*) FROM records") == [(0,)]
+
+
+def test_items_whose_key_stands_for_several_questions_are_named_and_joined_to_none(tmp_path: Path) -> None:
+    given = [
+        ("a", "quiz", "1", 1.0, "What is 1?"),
+        ("b", "quiz", "1", 0.0, "What is one?"),
+        ("a", "quiz", "2", 1.0, "Two?"),
+    ]
+    path = table(tmp_path / "t.parquet", given, ("model", "task", "id", "score", "text"))
+    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "prompt": "text"})
+    assert [(one.kind, one.task) for one in report.suspicions if one.kind != "fewer_rows"] == [
+        ("several_questions", "quiz")
+    ]
+    assert rows(tmp_path / "lake", "SELECT source_key, prompt, content_hash IS NULL FROM items ORDER BY item") == [
+        ("1", None, True),
+        ("2", "Two?", False),
+    ]
+
+
+def test_tables_without_a_key_never_take_one_files_item_for_anothers(tmp_path: Path) -> None:
+    names = ("model", "task", "score", "text")
+    first = table(tmp_path / "1.parquet", [("a", "quiz", 1.0, "A?"), ("a", "quiz", 0.0, "B?")], names)
+    second = table(tmp_path / "2.parquet", [("b", "quiz", 1.0, "B?"), ("b", "quiz", 0.0, "C?")], names)
+    options = {"model": "model", "task": "task", "score": "score"}
+    imported("table", [first, second], tmp_path / "rows", options=options)
+    assert rows(tmp_path / "rows", "SELECT count(DISTINCT item), count(*) FROM records") == [(4, 4)]
+    imported("table", [first, second], tmp_path / "texts", options={**options, "prompt": "text"})
+    found = rows(
+        tmp_path / "texts", "SELECT model, prompt, score FROM records JOIN items USING (task, item) ORDER BY ALL"
+    )
+    assert found == [("a", "A?", 1.0), ("a", "B?", 0.0), ("b", "B?", 1.0), ("b", "C?", 0.0)]
 
 
 def test_ingest_of_a_large_cell_parts_it_between_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
