@@ -15,11 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, decoded, document, zip_members
-from collectors.importers.ingest import Source
-from collectors.importers.router_files import content_of, number_of, objects, texts, verdict, whole
-from collectors.importers.staging import Facts, Staging, as_json
+from collectors.importers.staging import Facts, Source, Staging, as_json
+from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 from schemas.failures import one_line
-from schemas.identity import content_hash
 
 DETAILS = ("details_*.parquet",)
 HELM = ("run_spec.json", "scenario_state.json", "per_instance_stats.json")
@@ -109,7 +107,7 @@ def _of_columns(values: Mapping[str, Any], task: str) -> tuple[str, Any, dict[st
         "prompt": prompt,
         "choices": choices,
         "target": as_json(values["gold"]) if values.get("gold") is not None else None,
-        "content_hash": content_hash(prompt, choices or ()) if prompt else None,
+        "content_hash": content_of(prompt, choices),
     }
     answers = texts(values.get("predictions"))
     return name, metrics.get(name), item, {"metrics": as_json(metrics), "responses": answers}
@@ -121,10 +119,10 @@ def _of_structs(values: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any], di
     name = next((name for name, value in metrics.items() if isinstance(value, bool | int | float)), "score")
     prompt, choices = doc.get("query"), texts(doc.get("choices"))
     item = {
-        "prompt": prompt if isinstance(prompt, str) else None,
+        "prompt": text_of(prompt),
         "choices": choices,
         "target": as_json(doc["gold_index"]) if doc.get("gold_index") is not None else None,
-        "content_hash": content_hash(prompt, choices or ()) if isinstance(prompt, str) and prompt.strip() else None,
+        "content_hash": content_of(prompt, choices),
     }
     columns = {
         "metrics": as_json(metrics),
@@ -212,12 +210,10 @@ def _helm_run(staging: Staging, files: Mapping[str, int], source: Source) -> Non
                 run=run,
                 task=task,
                 key=key,
-                prompt=question if isinstance(question, str) else None,
+                prompt=text_of(question),
                 choices=choices if len(choices) > 1 else None,
                 target=as_json([text for text, right in references if right]) if references else None,
-                content_hash=content_hash(question, choices if len(choices) > 1 else ())
-                if isinstance(question, str) and question.strip()
-                else None,
+                content_hash=content_of(question, choices if len(choices) > 1 else None),
             )
             completions = [c.get("text") for c in result.get("completions") or () if isinstance(c, dict)]
             staging.row(
@@ -282,7 +278,7 @@ def read_inspect(staging: Staging, number: int, source: Source) -> None:
                 prompt=question,
                 choices=choices,
                 target=as_json(sample["target"]) if sample.get("target") is not None else None,
-                content_hash=content_hash(question, choices or ()) if question and question.strip() else None,
+                content_hash=content_of(question, choices),
             )
             judged = scores.get(scorers[0]) if scorers else None
             value = judged.get("value") if isinstance(judged, dict) else None
@@ -379,7 +375,7 @@ def _opencompass_file(staging: Staging, number: int, model: str, details: Any) -
                 task=task,
                 key=key,
                 position=int(key) if len(key) < 8 else None,
-                prompt=prompt if isinstance(prompt, str) else None,
+                prompt=text_of(prompt),
                 target=as_json(gold) if gold is not None else None,
                 content_hash=content_of(prompt),
             )
@@ -402,7 +398,7 @@ def read_every_eval_ever(staging: Staging, number: int, source: Source) -> None:
             task, model = str(value.get("evaluation_name") or ""), str(value.get("model_id") or "")
             key = str(value.get("sample_id") or "")
             choices, question = texts(given.get("choices")), given.get("raw")
-            question = question if isinstance(question, str) else None
+            question = text_of(question)
             staging.facts.setdefault(("", model, task), Facts(low=None, high=None))
             staging.item(
                 run="",
@@ -411,7 +407,7 @@ def read_every_eval_ever(staging: Staging, number: int, source: Source) -> None:
                 prompt=question,
                 choices=choices,
                 target=as_json(given["reference"]) if given.get("reference") is not None else None,
-                content_hash=content_hash(question, choices or ()) if question and question.strip() else None,
+                content_hash=content_of(question, choices),
             )
             usage, speed = value.get("token_usage") or {}, value.get("performance") or {}
             latency = number_of(speed.get("latency_ms"))

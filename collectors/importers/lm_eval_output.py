@@ -21,8 +21,7 @@ from typing import Any
 
 from collectors.content import document_choices, document_hash
 from collectors.importers.files import BadFile, decoded, document, json_rows
-from collectors.importers.ingest import Source
-from collectors.importers.staging import Facts, Staging, as_json
+from collectors.importers.staging import Facts, Source, Staging, as_json
 from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 from schemas.identity import digest
 

@@ -6,47 +6,19 @@ MilkThink-Lab/RouterEval.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from collectors.content import document_hash
-from collectors.importers.files import BadFile, decoded, document, json_rows, names_of
-from collectors.importers.ingest import Source
+from collectors.importers.files import BadFile, document, names_of
 from collectors.importers.pickles import load_pickle
-from collectors.importers.staging import FOUND, Facts, Staging, as_json
-from schemas.identity import content_hash
+from collectors.importers.staging import FOUND, Facts, Source, Staging, as_json
+from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 
 JSON = ("*.json", "*.jsonl")
 PICKLES = ("leaderboard_*.pkl",)
-
-
-def by_file(read: Callable[[Staging, int, Source], None]) -> Callable[[Staging, Source], None]:
-    """An importer of one file after another; what is wrong with one is its own reject."""
-
-    def read_all(staging: Staging, source: Source) -> None:
-        for number in range(len(staging.files)):
-            with staging.one_file(number):
-                read(staging, number, source)
-
-    return read_all
-
-
-def objects(staging: Staging, number: int) -> Any:
-    """Rows of JSON lines, or of one array, that are objects: (row, object); the others are rejected."""
-    for row, data in json_rows(staging.files[number]):
-        try:
-            if isinstance(data, BadFile):
-                raise data
-            value = decoded(data)
-            if not isinstance(value, dict):
-                raise BadFile("damaged", "no JSON object")
-        except BadFile as error:
-            staging.reject(number, row, error.kind, str(error))
-            continue
-        yield row, value
 
 
 def read_routerdc(staging: Staging, number: int, source: Source) -> None:
@@ -88,7 +60,7 @@ def read_llmrouterbench(staging: Staging, number: int, source: Source) -> None:
                 run="",
                 task=task,
                 key=key,
-                prompt=question if isinstance(question, str) else None,
+                prompt=text_of(question),
                 target=as_json(record["ground_truth"]) if record.get("ground_truth") is not None else None,
                 content_hash=content_of(question),
             )
@@ -116,7 +88,7 @@ def read_routerarena(staging: Staging, number: int, source: Source) -> None:
             judged = value.get("evaluation_result")
             task = str(key).rsplit("_", 1)[0] if key else ""
             usage = value.get("token_usage") if isinstance(value.get("token_usage"), dict) else {}
-            question = value.get("question") if isinstance(value.get("question"), str) else None
+            question = text_of(value.get("question"))
             target = judged.get("ground_truth") if isinstance(judged, dict) else None
             if key:
                 staging.item(
@@ -198,54 +170,3 @@ def _routereval_matrices(staging: Staging, number: int, value: Mapping[str, Any]
             rest = {f.name: pa.nulls(many, f.type) for f in FOUND if f.name not in columns}
             staging.rows(pa.table([{**columns, **rest}[name] for name in FOUND.names], schema=FOUND))
             row += many
-
-
-# ---- what the formats share
-
-
-def verdict(
-    staging: Staging,
-    number: int,
-    row: int,
-    task: str,
-    key: str,
-    model: str,
-    score: Any,
-    *,
-    run: str = "",
-    **columns: Any,
-) -> None:
-    """One verdict; a score that is no number is rejected as such."""
-    value = number_of(score, keep_odd=True)
-    if score is not None and value is None:
-        known = {"model": model, "task": task, "source_key": key}
-        staging.reject(number, row, "damaged", f"the score {str(score)[:40]!r} is no number", **known)
-        return
-    staging.row(file=number, row=row, run=run, model=model, task=task, key=key, score=value, **columns)
-
-
-def content_of(question: Any) -> str | None:
-    """Of a question alone, or of a document."""
-    if isinstance(question, Mapping):
-        return document_hash(question)
-    return content_hash(question) if isinstance(question, str) and question.strip() else None
-
-
-def number_of(value: Any, *, keep_odd: bool = False) -> float | None:
-    """A finite number, or with `keep_odd` also NaN and infinities; None for anything else."""
-    if isinstance(value, bool | int | float):
-        number = float(value) if abs(value) < 1e300 or value != value else float("inf")
-        return number if keep_odd or np.isfinite(number) else None
-    return None
-
-
-def whole(value: Any) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
-
-
-def texts(value: Any) -> list[str] | None:
-    if isinstance(value, str):
-        return [value]
-    return [text for text in value if isinstance(text, str)] or None if isinstance(value, list) else None

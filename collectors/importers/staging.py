@@ -91,6 +91,22 @@ _OF_LAYOUT = (AttributeError, TypeError, KeyError, IndexError, ValueError, Overf
 
 
 @dataclass(frozen=True)
+class Source:
+    """What is imported, as the person who does says it."""
+
+    #: What the records are told from others by: `imported_from`.
+    name: str
+    format: str
+    licence: str | None = None
+    #: The source's name of a model -> its id.
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    #: The model of files that do not say whose answers they are.
+    model: str | None = None
+    #: Settings of the format `table`.
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a source tells of a cell; None: it does not tell."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from collectors.importers.staging import Staging
 
 if TYPE_CHECKING:
-    from collectors.importers.ingest import ImportedCell
+    from collectors.importers.cells import ImportedCell
 
 #: Rows below which nothing is said of a cell: few numbers are equal by chance.
 LEAST_ROWS = 20

@@ -20,9 +20,9 @@ import pytest
 from collectors.compaction import compact
 from collectors.dense import load_matrix
 from collectors.importers.files import find_files
-from collectors.importers.ingest import Source, ingest
+from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.importers.staging import Staging
+from collectors.importers.staging import Source, Staging
 from collectors.lake import Lake
 from collectors.pruning import prune
 from collectors.reading import ask
@@ -230,8 +230,8 @@ def test_tables_without_a_key_never_take_one_files_item_for_anothers(tmp_path: P
 
 
 def test_ingest_of_a_large_cell_parts_it_between_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collectors.importers.ingest.SHARD_ITEMS", 7)
-    monkeypatch.setattr("collectors.importers.ingest._BATCH_ROWS", 5)
+    monkeypatch.setattr("collectors.importers.writing.SHARD_ITEMS", 7)
+    monkeypatch.setattr("collectors.importers.writing._BATCH_ROWS", 5)
     given = [("a", "quiz", f"q{item:02d}", f, 1.0) for item in range(31) for f in ("x", "y")]
     path = table(tmp_path / "t.parquet", given, ("model", "task", "id", "filter", "score"))
     imported("table", path, tmp_path / "lake", options={**COLUMNS, "filter": "filter"})

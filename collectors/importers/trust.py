@@ -1,0 +1,93 @@
+"""Which rows of a source are trusted.
+
+Owns what makes a row a reject whatever its format is. Knows nothing of formats, cells or the lake.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from collectors.importers.staging import Staging
+
+#: Kind -> what is said of the row, as SQL.
+_REASONS = {
+    "no_key": "'no model, task or item'",
+    "not_finite": "concat('a number is NaN or infinite: score ', score, ', cost ', stated_usd, ', time ', latency_s)",
+    "out_of_range": "'the score ' || score || ' is beyond its range'",
+    "negative_tokens": "'a count of tokens is no whole number, or one, a cost or a time is below 0'",
+    "no_verdict": "'no score, and nothing that says that the model was asked'",
+}
+
+
+def trust_rows(staging: Staging) -> None:
+    """Makes the view `trusted`, of staged verdicts that can be, and the table `groups` of how many there are of which.
+
+    The others are put among the rejects, and all are counted by file.
+    """
+    con = staging.con
+    con.execute("CREATE TABLE ranges (run VARCHAR, model VARCHAR, task VARCHAR, low DOUBLE, high DOUBLE)")
+    own = [
+        (*key, facts.low, facts.high)
+        for key, facts in staging.facts.items()
+        if (facts.low, facts.high) != (staging.default.low, staging.default.high)
+    ]
+    if own:
+        columns = zip(*own, strict=True)
+        con.register("given", pa.table(dict(zip(("run", "model", "task", "low", "high"), columns, strict=True))))
+        con.execute("INSERT INTO ranges FROM given")
+        con.unregister("given")
+    default = staging.default
+    low, high = ("NULL" if x is None else repr(float(x)) for x in (default.low, default.high))
+    limits = f"{low}::DOUBLE AS low, {high}::DOUBLE AS high"
+    if own:
+        join = "LEFT JOIN ranges USING (run, model, task)"
+        limits = ", ".join(
+            f"CASE WHEN ranges.task IS NOT NULL THEN ranges.{name} ELSE {value} END AS {name}"
+            for name, value in (("low", low), ("high", high))
+        )
+    else:
+        join = ""
+    con.execute(
+        """
+        CREATE VIEW every AS
+        SELECT * REPLACE (
+            coalesce(run, '') AS run, coalesce(repeat, 0)::SMALLINT AS repeat, coalesce(filter, 'none') AS filter
+        )
+        FROM found_rows
+        """
+    )
+    con.execute(
+        f"""
+        CREATE VIEW judged AS
+        SELECT every.*, CASE
+            WHEN coalesce(model, '') = '' OR coalesce(task, '') = '' OR coalesce(key, '') = '' THEN 'no_key'
+            WHEN NOT (isfinite(coalesce(score, 0)) AND isfinite(coalesce(stated_usd, 0))
+                AND isfinite(coalesce(latency_s, 0)) AND isfinite(coalesce(ttft_s, 0))) THEN 'not_finite'
+            WHEN score < low OR score > high THEN 'out_of_range'
+            WHEN least(prompt_tokens, completion_tokens, cached_tokens, engine_tokens, stated_usd, latency_s) < 0
+                THEN 'negative_tokens'
+            WHEN score IS NULL AND failure IS NULL AND responses IS NULL AND prompt_tokens IS NULL
+                AND completion_tokens IS NULL AND filtered IS NULL AND loglikelihoods IS NULL THEN 'no_verdict'
+        END AS reason
+        FROM (SELECT every.*, {limits} FROM every {join}) AS every
+        """
+    )
+    con.execute("CREATE VIEW trusted AS SELECT * FROM judged WHERE reason IS NULL")
+    con.execute(
+        "CREATE TABLE groups AS SELECT run, model, task, file, reason, count(*) AS rows FROM judged GROUP BY ALL"
+    )
+    for file, rows in con.execute("SELECT file, sum(rows)::BIGINT FROM groups GROUP BY file").fetchall():
+        staging.counts[file].rows += rows
+    for count in staging.counts:
+        count.rows += count.rejected  # by the importer
+    for file, rows in con.execute(
+        "SELECT file, sum(rows)::BIGINT FROM groups WHERE reason IS NOT NULL GROUP BY file"
+    ).fetchall():
+        staging.counts[file].rejected += rows
+    reasons = " ".join(f"WHEN '{kind}' THEN {message}" for kind, message in _REASONS.items())
+    con.execute(
+        f"""
+        INSERT INTO rejects
+        SELECT file, row, reason, CASE reason {reasons} END, model, task, key FROM judged WHERE reason IS NOT NULL
+        """
+    )

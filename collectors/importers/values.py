@@ -1,0 +1,91 @@
+"""Values of other people's JSON as columns of a record: what is of another kind is unknown, never guessed.
+
+Owns what importers of single rows share. Knows nothing of any one format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from collectors.importers.files import BadFile, decoded, json_rows
+from collectors.importers.staging import Source, Staging
+from schemas.identity import content_hash
+
+
+def by_file(read: Callable[[Staging, int, Source], None]) -> Callable[[Staging, Source], None]:
+    """An importer of one file after another; what is wrong with one is its own reject."""
+
+    def read_all(staging: Staging, source: Source) -> None:
+        for number in range(len(staging.files)):
+            with staging.one_file(number):
+                read(staging, number, source)
+
+    return read_all
+
+
+def objects(staging: Staging, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of JSON lines, or of one array, that are objects: (row, object); the others are rejected."""
+    for row, data in json_rows(staging.files[number]):
+        try:
+            if isinstance(data, BadFile):
+                raise data
+            value = decoded(data)
+            if not isinstance(value, dict):
+                raise BadFile("damaged", "no JSON object")
+        except BadFile as error:
+            staging.reject(number, row, error.kind, str(error))
+            continue
+        yield row, value
+
+
+def verdict(
+    staging: Staging,
+    number: int,
+    row: int,
+    task: str,
+    key: str,
+    model: str,
+    score: Any,
+    *,
+    run: str = "",
+    **columns: Any,
+) -> None:
+    """One verdict; a score that is no number is rejected as such."""
+    value = number_of(score, keep_odd=True)
+    if score is not None and value is None:
+        known = {"model": model, "task": task, "source_key": key}
+        staging.reject(number, row, "damaged", f"the score {str(score)[:40]!r} is no number", **known)
+        return
+    staging.row(file=number, row=row, run=run, model=model, task=task, key=key, score=value, **columns)
+
+
+def content_of(question: Any, choices: Sequence[str] | None = None) -> str | None:
+    """schemas.identity.content_hash of what is asked; None where that is no text."""
+    return content_hash(question, choices or ()) if isinstance(question, str) and question.strip() else None
+
+
+def text_of(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def number_of(value: Any, *, keep_odd: bool = False) -> float | None:
+    """A finite number, or with `keep_odd` also NaN and infinities; None for anything else."""
+    if isinstance(value, bool | int | float):
+        number = float(value) if abs(value) < 1e300 or value != value else float("inf")
+        return number if keep_odd or np.isfinite(number) else None
+    return None
+
+
+def whole(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
+
+
+def texts(value: Any) -> list[str] | None:
+    if isinstance(value, str):
+        return [value]
+    return [text for text in value if isinstance(text, str)] or None if isinstance(value, list) else None
