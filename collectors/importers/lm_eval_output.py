@@ -16,13 +16,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from collectors.content import document_choices, document_hash
 from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.lm_eval_results import WEIGHTED, About
 from collectors.importers.staging import Facts, Source, Staging, as_json
-from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 from schemas.identity import digest
 
 PATTERNS = ("*.json", "*.jsonl")
@@ -50,50 +50,6 @@ _ROW_KEYS = frozenset(
         "throughput",
     ]
 )
-#: Arguments of a model that name it, and those that change how it is run but not what it answers.
-_NAMES = ("pretrained", "model", "path", "engine", "peft", "delta")
-_RUNNING = frozenset(
-    [
-        "pretrained",
-        "revision",
-        "dtype",
-        "max_length",
-        "max_model_len",
-        "device",
-        "device_map",
-        "device_map_option",
-        "parallelize",
-        "batch_size",
-        "max_batch_size",
-        "tensor_parallel_size",
-        "data_parallel_size",
-        "gpu_memory_utilization",
-        "swap_space",
-        "num_concurrent",
-        "max_memory_per_gpu",
-        "max_cpu_memory",
-        "offload_folder",
-        "base_url",
-        "max_retries",
-        "timeout",
-    ]
-)
-#: What of a task's config makes its prompts and how answers are read.
-_PROMPTING = [
-    "description",
-    "doc_to_text",
-    "doc_to_target",
-    "doc_to_choice",
-    "process_docs",
-    "target_delimiter",
-    "fewshot_delimiter",
-    "fewshot_config",
-    "generation_kwargs",
-    "filter_list",
-    "should_decontaminate",
-    "gen_prefix",
-]
-_WEIGHTED = ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity")
 
 
 @dataclass
@@ -114,7 +70,7 @@ def read(staging: Staging, source: Source) -> None:
         if run.results_file is not None:
             shas = [staging.files[run.results_file].sha256]
         # Its time, to the microsecond, or what is in it: files of one run may come one after another, and grow.
-        about = _About.of(run, run.time or digest(sorted(shas)), source)
+        about = About.of(run.results, run.time or digest(sorted(shas)), source)
         if run.results_file is not None:
             staging.format_version[run.results_file] = about.version
         for number, task in run.samples:
@@ -152,142 +108,10 @@ def _results(staging: Staging, number: int) -> dict[str, Any] | None:
     return found
 
 
-# ---- what a results file says
-
-
-@dataclass(frozen=True)
-class _About:
-    """A run: whose answers it holds, and what is known of its tasks."""
-
-    run: str
-    results: dict[str, Any]
-    model: str | None
-    facts: Facts
-    version: str | None
-
-    @classmethod
-    def of(cls, run: _Run, key: str, source: Source) -> _About:
-        results = run.results or {}
-        config = results.get("config", {})
-        args = _arguments(config.get("model_args"))
-        named = next((str(args[name]) for name in _NAMES if args.get(name)), None)
-        # Without such an argument lm-eval makes up a name, another one for each run.
-        model = source.model or named or (str(config["model"]) if config.get("model") else None)
-        said = results.get("lm_eval_version")
-        version = said if isinstance(said, str) else _release(results)
-        versions = {"lm_eval": version, "transformers": results.get("transformers_version")}
-        dtype = str(config.get("model_dtype") or args.get("dtype") or "").removeprefix("torch.")
-        revision = config.get("model_sha") or args.get("revision")
-        rest = {name: value for name, value in args.items() if name not in _RUNNING and value != model}
-        facts = Facts(
-            revision=str(revision) if revision and revision != "main" else None,
-            dtype=dtype if dtype not in ("", "auto", "None") else None,
-            max_length=_whole(args.get("max_length") or args.get("max_model_len")),
-            overrides=json.dumps(rest, sort_keys=True, default=str) if rest else None,
-            parameters=_whole(config.get("model_num_parameters")),
-            fewshot_seed=_whole(config.get("fewshot_seed")),
-            chat_template=f"sha256:{results['chat_template_sha']}" if results.get("chat_template_sha") else None,
-            fewshot_as_multiturn=results.get("fewshot_as_multiturn"),
-            system_prompt=results.get("system_instruction"),
-            versions={name: str(value) for name, value in versions.items() if value and value != "N/A"},
-        )
-        return cls(key, results, model, facts, version)
-
-    def task_of(self, stem: str) -> str | None:
-        """The task of `<model arguments>_<task>.jsonl`: the longest of the results' that fits."""
-        stem = stem.removesuffix(".jsonl")
-        tasks = [task for task in self.results.get("configs", {}) if stem == task or stem.endswith(f"_{task}")]
-        return max(tasks, key=len, default=None)
-
-    def metrics(self, task: str) -> dict[str, list[str]]:
-        """Filter -> its metrics, both in the order of the results file."""
-        found: dict[str, list[str]] = {}
-        for key in self._of_task("results", task) or {}:
-            metric, comma, name = key.partition(",")
-            if comma and not metric.endswith("_stderr"):
-                found.setdefault(name, []).append(metric)
-        return found
-
-    def facts_of(self, task: str, metric: str, chosen: str) -> Facts:
-        config = self._of_task("configs", task) or {}
-        version = self._of_task("versions", task)
-        output_type = config.get("output_type")
-        decoding = {
-            **(config.get("generation_kwargs") or {}),
-            **(_arguments(self.results.get("config", {}).get("gen_kwargs"))),
-        }
-        prompting = {name: _stable(config[name]) for name in _PROMPTING if config.get(name) is not None}
-        shots = _whole(self._of_task("n-shot", task))
-        is_unit = metric.startswith(UNIT_METRICS)
-        samples = self._of_task("n-samples", task) or {}
-        return replace(
-            self.facts,
-            metric=metric,
-            filter=chosen,
-            threshold=CORRECT_THRESHOLD if is_unit else None,
-            low=0.0 if is_unit else None,
-            high=1.0 if is_unit else None,
-            higher_is_better=self._is_better(task, config, metric),
-            task_version=None if version in (None, "Yaml", "N/A") else str(version),
-            task_digest=digest(prompting) if prompting else None,
-            output_type=output_type,
-            num_fewshot=shots,
-            fewshot_seed=self.facts.fewshot_seed if shots else None,
-            decoding=json.dumps(decoding, sort_keys=True, default=str) if output_type == "generate_until" else None,
-            items=_whole(samples.get("original")),
-        )
-
-    def _is_better(self, task: str, config: Mapping[str, Any], metric: str) -> bool:
-        told = (self._of_task("higher_is_better", task) or {}).get(metric)
-        if told is None:
-            listed = [m for m in config.get("metric_list") or () if isinstance(m, dict) and m.get("metric") == metric]
-            told = next((m["higher_is_better"] for m in listed if m.get("higher_is_better") is not None), None)
-        return bool(told) if told is not None else metric not in _WEIGHTED
-
-    def _of_task(self, key: str, task: str) -> Any:
-        values = self.results.get(key)
-        value = values.get(task) if isinstance(values, dict) else None
-        if key in ("results", "configs", "higher_is_better", "n-samples") and not isinstance(value, dict):
-            return None
-        return value
-
-
-def _release(results: Mapping[str, Any]) -> str | None:
-    """The release as far as its keys tell: before 0.4.9 no file says it."""
-    if not results:
-        return None
-    if "higher_is_better" in results:
-        return "0.4.3 to 0.4.8"
-    return "0.4.1 to 0.4.2" if "group_subtasks" in results else "0.4.0"
-
-
-def _arguments(value: Any) -> dict[str, Any]:
-    """Arguments as a mapping: written as one, or as 'a=b,c=d'."""
-    if isinstance(value, dict):
-        return value
-    pairs = (pair.partition("=") for pair in str(value or "").split(",") if "=" in pair)
-    return {name.strip(): text.strip() for name, _, text in pairs}
-
-
-def _stable(value: Any) -> Any:
-    """`value` without addresses in memory, as the text of a function has them."""
-    return re.sub(
-        r" at 0x[0-9a-f]+", "", value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
-    )
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if abs(number) < 2**62 else None
-
-
 # ---- what a samples file holds
 
 
-def _read_samples(staging: Staging, number: int, about: _About, task: str | None) -> None:
+def _read_samples(staging: Staging, number: int, about: About, task: str | None) -> None:
     if about.model is None:
         raise BadFile("no_model", "no results file beside it says whose answers these are: give --model")
     if task is None:
@@ -304,7 +128,7 @@ def _read_samples(staging: Staging, number: int, about: _About, task: str | None
 class _Samples:
     """One samples file, row by row."""
 
-    def __init__(self, staging: Staging, number: int, about: _About, task: str) -> None:
+    def __init__(self, staging: Staging, number: int, about: About, task: str) -> None:
         self.staging, self.number, self.about, self.task = staging, number, about, task
         self.told = about.metrics(task)
         self.filters = list(self.told)
@@ -456,7 +280,7 @@ def _score(metric: str | None, value: Any) -> float | None:
     """
     if isinstance(value, bool | int | float):
         return float(value)
-    if metric in _WEIGHTED and isinstance(value, list) and len(value) == 2:
+    if metric in WEIGHTED and isinstance(value, list) and len(value) == 2:
         loglikelihood, weight = (_number(part) for part in value)
         if loglikelihood is None or not weight:
             return None

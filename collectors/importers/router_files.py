@@ -87,7 +87,8 @@ def read_routerarena(staging: Staging, number: int, source: Source) -> None:
             key, model = value.get("global_index") or value.get("global index"), value.get("llm_selected")
             judged = value.get("evaluation_result")
             task = str(key).rsplit("_", 1)[0] if key else ""
-            usage = value.get("token_usage") if isinstance(value.get("token_usage"), dict) else {}
+            said = value.get("token_usage")
+            usage = said if isinstance(said, dict) else {}
             question = text_of(value.get("question"))
             target = judged.get("ground_truth") if isinstance(judged, dict) else None
             if key:

@@ -56,26 +56,5 @@ WITH verdicts AS (
         generation
     FROM _folded_verdicts
 )
-SELECT
-    task,
-    items_digest,
-    item,
-    item_hash,
-    model,
-    prompting,
-    dtype,
-    quantization,
-    metric,
-    imported_from,
-    cell_id,
-    score,
-    correct,
-    CASE WHEN failure IS NULL AND score IS NULL THEN 'not_judged' ELSE failure END AS failure,
-    prompt_tokens,
-    completion_tokens,
-    cached_tokens,
-    engine_tokens,
-    latency_s,
-    stated_usd,
-    generation
+SELECT * REPLACE (CASE WHEN failure IS NULL AND score IS NULL THEN 'not_judged' ELSE failure END AS failure)
 FROM verdicts;
