@@ -420,3 +420,35 @@ def test_tidy_table_of_thousands_of_models_comes_in_whole(tmp_path: Path) -> Non
     [(given, total)] = duckdb.execute("SELECT count(*), sum(score) FROM read_parquet(?)", [str(path)]).fetchall()
     assert (report.total.rows, report.total.records) == (given, given)
     assert rows(tmp_path / "lake", "SELECT sum(score) FROM records") == [(total,)]
+
+
+#: Means that others computed of the same records: RouteLLM's repository, and RouterBench's five-shot files.
+PUBLISHED = {
+    "routellm": {
+        ("gsm8k", "gpt-4-1106-preview"): 0.8567,
+        ("gsm8k", "mistralai/Mixtral-8x7B-Instruct-v0.1"): 0.6384,
+        ("mmlu", "gpt-4-1106-preview"): 0.8058,
+        ("mmlu", "mistralai/Mixtral-8x7B-Instruct-v0.1"): 0.6808,
+    },
+    "routerbench_sub": {
+        ("arc-challenge", "gpt-4-1106-preview"): 0.9544,
+        ("arc-challenge", "WizardLM/WizardLM-13B-V1.2"): 0.6592,
+        ("mbpp", "gpt-4-1106-preview"): 0.6862,
+        ("mbpp", "claude-v2"): 0.6417,
+        ("winogrande", "gpt-4-1106-preview"): 0.8587,
+        ("winogrande", "meta/llama-2-70b-chat"): 0.5028,
+    },
+}
+
+
+@real
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_means_of_others_records_are_those_that_they_published(tmp_path: Path, name: str) -> None:
+    options = {**TIDY, "high": 10, "response": "response"}
+    imported("table", SHARED / "records" / name / "records.parquet", tmp_path / "lake", options=options)
+    means = rows(
+        tmp_path / "lake",
+        "SELECT CASE WHEN task LIKE 'mmlu%' THEN 'mmlu' ELSE task END AS test, model, avg(score) FROM matrix GROUP BY ALL",
+    )
+    found = {(task, model): round(mean, 4) for task, model, mean in means}
+    assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
