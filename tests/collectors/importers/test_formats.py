@@ -448,7 +448,8 @@ def test_means_of_others_records_are_those_that_they_published(tmp_path: Path, n
     imported("table", SHARED / "records" / name / "records.parquet", tmp_path / "lake", options=options)
     means = rows(
         tmp_path / "lake",
-        "SELECT CASE WHEN task LIKE 'mmlu%' THEN 'mmlu' ELSE task END AS test, model, avg(score) FROM matrix GROUP BY ALL",
+        "SELECT CASE WHEN task LIKE 'mmlu%' THEN 'mmlu' ELSE task END AS test, model, avg(score) "
+        "FROM matrix GROUP BY ALL",
     )
     found = {(task, model): round(mean, 4) for task, model, mean in means}
     assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
