@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from collectors.importers.files import find_files
+from collectors.importers.found import Source
 from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
-from collectors.importers.staging import Source
 from collectors.importers.tables import check_settings
 from collectors.lake import Lake
 from pipelines.progress import Counter

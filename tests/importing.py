@@ -9,9 +9,9 @@ from typing import Any
 import duckdb
 
 from collectors.importers.files import find_files
+from collectors.importers.found import Source
 from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
-from collectors.importers.staging import Source
 from collectors.lake import Lake
 from collectors.reading import connect
 

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.holdings import newest_manifest
+from collectors.importers.found import Facts, Source
 from collectors.importers.items import ItemTable
-from collectors.importers.staging import Facts, Source, Staging
+from collectors.importers.staging import Staging
 from collectors.lake import Lake
 from schemas.identity import ShardName, imported_identity
 from schemas.records import RUN_CELL

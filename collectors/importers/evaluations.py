@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, decoded, document, zip_members
-from collectors.importers.staging import Facts, Source, Staging, as_json
+from collectors.importers.found import Facts, Found, Source, as_json
+from collectors.importers.staging import Staging
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 from schemas.failures import one_line
 
@@ -31,7 +32,7 @@ _TIME = re.compile(r"_?\d{4}-\d\d-\d\dT[\d:.-]+$")
 # ---- lighteval, and the leaderboard's details of 2023 and 2024
 
 
-def read_details(staging: Staging, number: int, source: Source) -> None:
+def read_details(staging: Found, number: int, source: Source) -> None:
     """details_<task>_<time>.parquet: metrics flat, as `metrics.<name>`, or a struct; or three structs since 0.10.
 
     No row has an id: an item is its row. Of which model it is, a folder details_<organisation>__<model> says, or
@@ -162,7 +163,7 @@ def read_helm(staging: Staging, source: Source) -> None:
             _helm_run(staging, files, source)
 
 
-def _helm_run(staging: Staging, files: Mapping[str, int], source: Source) -> None:
+def _helm_run(staging: Found, files: Mapping[str, int], source: Source) -> None:
     spec, state, stats = (document(staging.files[files[name]]) for name in HELM)
     number = files["per_instance_stats.json"]
     if not isinstance(spec, dict) or not isinstance(state, dict) or not isinstance(stats, list):
@@ -243,16 +244,15 @@ def _helm_key(instance: Any, perturbation: Any) -> str:
 _INSPECT_VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 
 
-def read_inspect(staging: Staging, number: int, source: Source) -> None:
+def read_inspect(staging: Found, number: int, source: Source) -> None:
     """A log of one task and model, as JSON or as the zip archive that ends in .eval; an epoch is a repeat."""
     header, samples = _inspect_log(staging, number)
     about = header.get("eval") or {}
     model, task = source.model or about.get("model"), about.get("task")
     if not model or not task:
         raise BadFile("unknown_layout", "no log of Inspect: it names no task and model")
-    config = about.get("config") or {}
+    several = (whole((about.get("config") or {}).get("epochs")) or 1) > 1
     scorers: list[str] = []
-    epochs: dict[str, list[float | None]] = {}
     row = 0
     for sample in samples:
         with staging.one_row(number, row + 1):
@@ -281,11 +281,8 @@ def read_inspect(staging: Staging, number: int, source: Source) -> None:
                 content_hash=content_of(question, choices),
             )
             judged = scores.get(scorers[0]) if scorers else None
-            value = judged.get("value") if isinstance(judged, dict) else None
-            score = _INSPECT_VALUES.get(value, value) if isinstance(value, str) else value
+            score = _inspect_score(judged.get("value")) if isinstance(judged, dict) else None
             usage = sum_usage(sample.get("model_usage"))
-            several = (whole(config.get("epochs")) or 1) > 1
-            epochs.setdefault(key, []).append(number_of(score))
             output = sample.get("output") or {}
             verdict(
                 staging,
@@ -301,9 +298,28 @@ def read_inspect(staging: Staging, number: int, source: Source) -> None:
                 responses=texts(output.get("completion")),
                 **usage,
             )
+    if several and scorers:
+        _reduced(staging, number, row, header.get("reductions"), scorers[0], str(model), str(task))
 
 
-def _inspect_log(staging: Staging, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
+def _reduced(staging: Found, number: int, row: int, reductions: Any, scorer: str, model: str, task: str) -> None:
+    """Of epochs: what Inspect's first reducer makes of them is repeat 0; without one there is none."""
+    of_scorer = [one for one in reductions or () if isinstance(one, dict) and one.get("scorer") == scorer]
+    for sample in of_scorer[0].get("samples") or () if of_scorer else ():
+        row += 1
+        with staging.one_row(number, row, model=model, task=task):
+            if sample.get("sample_id") is None:
+                raise BadFile("no_key", "a reduced score without the id of its sample")
+            metrics = as_json({"reducer": of_scorer[0].get("reducer")})
+            score = _inspect_score(sample.get("value"))
+            verdict(staging, number, row, task, str(sample["sample_id"]), model, score, repeat=0, metrics=metrics)
+
+
+def _inspect_score(value: Any) -> Any:
+    return _INSPECT_VALUES.get(value, value) if isinstance(value, str) else value
+
+
+def _inspect_log(staging: Found, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
     file = staging.files[number]
     if not file.stem.endswith(".eval"):
         value = document(file)
@@ -313,8 +329,12 @@ def _inspect_log(staging: Staging, number: int) -> tuple[dict[str, Any], Iterato
     header: dict[str, Any] = {}
     samples: list[Any] = []
     for name, data in zip_members(file):
-        if name == "header.json" or (name == "_journal/start.json" and not header):
-            header = decoded(data)
+        if name == "header.json":
+            header |= decoded(data)
+        elif name == "_journal/start.json":  # of a log that was cut off
+            header = {**decoded(data), **header}
+        elif name == "reductions.json":
+            header["reductions"] = decoded(data)
         elif name.startswith("samples/") and name.endswith(".json"):
             samples.append((name, decoded(data)))
     return header, (value for _, value in sorted(samples, key=lambda one: one[0]))
@@ -356,7 +376,7 @@ def read_opencompass(staging: Staging, source: Source) -> None:
             )
 
 
-def _opencompass_file(staging: Staging, number: int, model: str, details: Any) -> None:
+def _opencompass_file(staging: Found, number: int, model: str, details: Any) -> None:
     value, task = document(staging.files[number]), staging.files[number].stem.removesuffix(".json")
     if not isinstance(value, dict):
         raise BadFile("unknown_layout", "no answers by number")
@@ -390,7 +410,7 @@ def _opencompass_file(staging: Staging, number: int, model: str, details: Any) -
 # ---- Every Eval Ever
 
 
-def read_every_eval_ever(staging: Staging, number: int, source: Source) -> None:
+def read_every_eval_ever(staging: Found, number: int, source: Source) -> None:
     """<uuid>_samples.jsonl: a row per item and metric."""
     for row, value in objects(staging, number):
         with staging.one_row(number, row):

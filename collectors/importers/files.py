@@ -86,14 +86,12 @@ class SourceFile:
     @cached_property
     def sha256(self) -> str:
         """Of the file as it is stored."""
-        digest, _ = hashlib.sha256(), self.state
+        _ = self.state  # as it was before
         try:
             with fsspec.open(self.path, "rb") if "://" in self.path else open(self.path, "rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+                return hashlib.file_digest(file, "sha256").hexdigest()
         except Exception as error:
             raise BadFile("unreadable", one_line(error)) from error
-        return digest.hexdigest()
 
     def read(self) -> bytes:
         """The whole content. Raises BadFile where it is more than MAX_DOCUMENT."""
@@ -128,14 +126,13 @@ class _Bounded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self.streams[0].read(len(buffer))
+            given = self.streams[0].readinto(buffer)  # type: ignore[attr-defined]
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise BadFile("damaged", f"cannot be decompressed or read: {one_line(error)}") from error
-        self.given += len(data)
+        self.given += given
         if self.limit is not None and self.given > self.limit:
             raise BadFile("bomb", f"holds more than {self.limit // 2**20} MiB, which no data of its size does")
-        buffer[: len(data)] = data
-        return len(data)
+        return int(given)
 
     def close(self) -> None:
         for stream in self.streams:

@@ -30,8 +30,9 @@ import pyarrow as pa
 from collectors.holdings import committed
 from collectors.importers.cells import number_cells, run_in_lake
 from collectors.importers.files import BadFile, SourceFile
+from collectors.importers.found import REJECTED, Counted, Source
 from collectors.importers.items import item_rows, number_items
-from collectors.importers.staging import REJECTED, Counted, Source, Staging
+from collectors.importers.staging import Staging
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.importers.trust import trust_rows
 from collectors.importers.writing import RecordWriter

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass, field
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -88,19 +87,18 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
             SELECT run, task, key, min(file::BIGINT * {2**40} + row) AS place FROM trusted GROUP BY ALL
         ),
         -- A key that stands for several questions is one item, as its source says, and asks none of them for certain.
-        several AS (
-            SELECT run, task, key FROM found_items GROUP BY ALL HAVING count(DISTINCT content_hash) > 1
+        firsts AS (
+            SELECT min(rowid) AS first, min(content_hash) IS NOT DISTINCT FROM max(content_hash) AS is_one
+            FROM found_items GROUP BY run, task, key
         ),
         told AS (
             SELECT found_items.* REPLACE (
-                CASE WHEN several.key IS NULL THEN content_hash END AS content_hash,
-                CASE WHEN several.key IS NULL THEN prompt END AS prompt
-            ), found_items.rowid AS number
-            FROM found_items LEFT JOIN several USING (run, task, key)
-            QUALIFY row_number() OVER (PARTITION BY run, task, key ORDER BY found_items.rowid) = 1
+                CASE WHEN is_one THEN content_hash END AS content_hash, CASE WHEN is_one THEN prompt END AS prompt
+            )
+            FROM found_items JOIN firsts ON found_items.rowid = first
         )
         SELECT
-            keys.run, keys.task, keys.key, told.* EXCLUDE (run, task, key, number, position, item_hash),
+            keys.run, keys.task, keys.key, told.* EXCLUDE (run, task, key, position, item_hash),
             position IS NOT NULL AS is_fixed,
             coalesce(
                 position, row_number() OVER (PARTITION BY keys.run, keys.task ORDER BY place) - 1
@@ -201,16 +199,12 @@ def item_rows(con: duckdb.DuckDBPyConnection, table: ItemTable) -> pa.Table:
     """A new table as rows of schemas.records.ITEM."""
     places = {"item": list(table.staged), "run": [run for run, _ in table.staged.values()]}
     con.register("given", pa.table({**places, "key": [key for _, key in table.staged.values()]}))
-    rows: list[dict[str, Any]] = (
-        con.execute(
-            """
-            SELECT given.item, item_hash, prompt, target, choices, subject, doc, content_hash, key AS source_key
-            FROM given JOIN staged_items USING (run, key) WHERE task = ? ORDER BY item
-            """,
-            [table.task],
-        )
-        .to_arrow_table()
-        .to_pylist()
-    )
+    rows = con.execute(
+        """
+        SELECT ? AS task, ? AS items_digest, given.item, key AS source_key, staged_items.* EXCLUDE (run, task, key)
+        FROM given JOIN staged_items USING (run, key) WHERE task = ? ORDER BY given.item
+        """,
+        [table.task, table.digest, table.task],
+    ).to_arrow_table()
     con.unregister("given")
-    return pa.Table.from_pylist([{"task": table.task, "items_digest": table.digest, **row} for row in rows], ITEM)
+    return rows.select(ITEM.names).cast(ITEM)

@@ -15,14 +15,18 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from collectors.content import document_choices, document_hash
+from collectors.importers.apart import Job
 from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.found import Facts, Found, Source, as_json
 from collectors.importers.lm_eval_results import WEIGHTED, About
-from collectors.importers.staging import Facts, Source, Staging, as_json
+from collectors.importers.staging import Staging
 from schemas.identity import digest
 
 PATTERNS = ("*.json", "*.jsonl")
@@ -65,6 +69,7 @@ class _Run:
 
 def read(staging: Staging, source: Source) -> None:
     """Puts down all runs that the files hold."""
+    jobs: list[Job] = []
     for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
         shas = [staging.files[number].sha256 for number, _ in run.samples]
         if run.results_file is not None:
@@ -75,8 +80,9 @@ def read(staging: Staging, source: Source) -> None:
             staging.format_version[run.results_file] = about.version
         for number, task in run.samples:
             staging.format_version[number] = about.version
-            with staging.one_file(number):
-                _read_samples(staging, number, about, task or about.task_of(staging.files[number].stem))
+            jobs.append((number, (about, task or about.task_of(staging.files[number].stem))))
+    jobs.sort(key=lambda job: str(job[1][1]))  # files of one task one after another: their documents are the same
+    staging.read_files(_read_samples, jobs)
 
 
 def _runs(staging: Staging) -> list[_Run]:
@@ -111,7 +117,7 @@ def _results(staging: Staging, number: int) -> dict[str, Any] | None:
 # ---- what a samples file holds
 
 
-def _read_samples(staging: Staging, number: int, about: About, task: str | None) -> None:
+def _read_samples(staging: Found, number: int, about: About, task: str | None) -> None:
     if about.model is None:
         raise BadFile("no_model", "no results file beside it says whose answers these are: give --model")
     if task is None:
@@ -128,7 +134,7 @@ def _read_samples(staging: Staging, number: int, about: About, task: str | None)
 class _Samples:
     """One samples file, row by row."""
 
-    def __init__(self, staging: Staging, number: int, about: About, task: str) -> None:
+    def __init__(self, staging: Found, number: int, about: About, task: str) -> None:
         self.staging, self.number, self.about, self.task = staging, number, about, task
         self.told = about.metrics(task)
         self.filters = list(self.told)
@@ -140,7 +146,7 @@ class _Samples:
         self.facts: Facts | None = None
 
     def read(self, row: int, data: bytes) -> None:
-        values = _fields(data)
+        values = _Row(data)
         position = values.get("doc_id")
         if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 10**7:
             raise BadFile("no_key", f"doc_id is {str(position)[:40]!r}, no position in a task")
@@ -173,9 +179,9 @@ class _Samples:
             **(_answers(values, self.facts.output_type) if name == self.chosen else {}),
         )
 
-    def _filter(self, values: Mapping[str, Any], position: int) -> str:
+    def _filter(self, values: _Row, position: int) -> str:
         turn = self.seen[position]
-        if "filter" in values:
+        if "filter" in values.names:
             name = str(values.get("filter"))
             if self.filters and name not in self.filters:
                 raise BadFile("unknown_filter", f"filter {name[:60]!r} is none of {', '.join(self.filters)}")
@@ -196,54 +202,41 @@ class _Samples:
         for _, data in json_rows(self.staging.files[self.number]):
             if not isinstance(data, BadFile):
                 try:
-                    found[_fields(data).get("doc_id")] += 1
+                    found[_Row(data).get("doc_id")] += 1
                 except (BadFile, TypeError):
                     continue  # read() says what is wrong with it
         return found
 
-    def _metrics(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    def _metrics(self, values: _Row, name: str) -> dict[str, Any]:
         names = values.get("metrics")
         if not isinstance(names, list):
-            names = [key for key in values if key not in _ROW_KEYS]
+            names = [key for key in values.names if key not in _ROW_KEYS]
         elif self.metric is None and names and not self.told:
             self.metric = str(names[0])
         if self.metric is None and self.told:
             self.metric = next(iter(self.told.values()))[0]
-        return {str(key): values.get(str(key)) for key in names if str(key) in values}
+        return {str(key): values.get(str(key)) for key in names if str(key) in values.names}
 
-    def _item(self, values: Mapping[str, Any], position: int) -> None:
+    def _item(self, values: _Row, position: int) -> None:
         doc_hash = values.get("doc_hash")
-        doc: Any = None
         if not isinstance(doc_hash, str):
-            doc = values.get("doc")
-            doc_hash = _doc_hash(doc)
+            doc_hash = _doc_hash(values.get("doc"))
         known = self.hashes.setdefault(position, doc_hash)
         if known != doc_hash:
             raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
         if self.seen[position]:
             return
-        doc = doc if doc is not None else values.get("doc")
-        choices = document_choices(doc) if isinstance(doc, dict) else None
         assert self.facts
-        prompt = _first_prompt(values.get("arguments"))
         alone = self.facts.num_fewshot == 0 and not self.facts.chat_template and not self.facts.system_prompt
-        subject = (
-            next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None)
-            if isinstance(doc, dict)
-            else None
-        )
         self.staging.item(
             run=self.about.run,
             task=self.task,
             key=str(position),
             position=position,
             item_hash=doc_hash,
-            content_hash=document_hash(doc, choices),
-            prompt=prompt if alone else None,
-            target=as_json(values.get("target")) if "target" in values else None,
-            choices=choices,
-            subject=subject,
-            doc=as_json(doc),
+            prompt=_first_prompt(values.get("arguments")) if alone else None,
+            target=as_json(values.get("target")) if "target" in values.names else None,
+            **_documents.columns(values.text("doc")),
         )
 
     def finish(self) -> None:
@@ -251,11 +244,70 @@ class _Samples:
             raise BadFile("damaged", "no row in it")
 
 
-def _fields(data: bytes) -> dict[str, Any]:
-    value = decoded(data)
-    if not isinstance(value, dict):
-        raise BadFile("damaged", "no JSON object")
-    return value
+class _Row:
+    """A row's fields, each decoded when it is asked for: most of a row is prompts, which nobody asks for."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises BadFile."""
+        try:
+            data.decode()  # fields that are passed over, too
+            self._texts: dict[str, msgspec.Raw] = _FIELDS.decode(data)
+            self._values: dict[str, Any] = {}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
+            value = decoded(data)
+            if not isinstance(value, dict):
+                raise BadFile("damaged", "no JSON object") from None
+            self._texts, self._values = {}, value
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._texts or self._values
+
+    def get(self, name: str) -> Any:
+        if name in self._texts and name not in self._values:
+            self._values[name] = decoded(bytes(self._texts[name]))
+        return self._values.get(name)
+
+    def text(self, name: str) -> bytes:
+        """The field as JSON, in whatever form it came."""
+        return bytes(self._texts[name]) if name in self._texts else as_json(self._values.get(name)).encode()
+
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Documents:
+    """FOUND_ITEM's columns of documents by their JSON: files of one task hold the same ones."""
+
+    def __init__(self, limit: int) -> None:
+        """Keeps up to `limit` bytes of JSON, and what was read of it."""
+        self.limit, self.bytes = limit, 0
+        self.known: dict[bytes, dict[str, Any]] = {}
+
+    def columns(self, text: bytes) -> dict[str, Any]:
+        if text not in self.known:
+            if self.bytes + len(text) > self.limit:
+                self.known.clear()
+                self.bytes = 0
+            self.known[text] = _read_document(text)
+            self.bytes += len(text)
+        return self.known[text]
+
+
+_documents = _Documents(64 * 2**20)
+
+
+def _read_document(text: bytes) -> dict[str, Any]:
+    doc = decoded(text)
+    if not isinstance(doc, dict):
+        return {"doc": as_json(doc)}
+    choices = document_choices(doc)
+    return {
+        "content_hash": document_hash(doc, choices),
+        "choices": choices,
+        "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
+        "doc": as_json(doc),
+    }
 
 
 def _doc_hash(doc: Any) -> str:
@@ -293,7 +345,7 @@ def _score(metric: str | None, value: Any) -> float | None:
     return None
 
 
-def _answers(values: Mapping[str, Any], output_type: str | None) -> dict[str, Any]:
+def _answers(values: _Row, output_type: str | None) -> dict[str, Any]:
     """RECORD's columns of the answers: texts, or log-likelihoods and whether each was the greedy continuation."""
     requests = values.get("resps")
     answers: list[list[Any]] = [one for one in requests if isinstance(one, list)] if isinstance(requests, list) else []

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from collectors.importers.staging import Facts, Source
+from collectors.importers.found import Facts, Source
 from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 from schemas.identity import digest
 

@@ -13,8 +13,9 @@ from collectors.importers import evaluations as evals
 from collectors.importers import lm_eval_output, tables
 from collectors.importers import router_files as files
 from collectors.importers import router_tables as routers
+from collectors.importers.found import Source
 from collectors.importers.ingest import Importer
-from collectors.importers.staging import Source, Staging
+from collectors.importers.staging import Staging
 from collectors.importers.values import by_file
 from schemas.failures import ConfigError
 

@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from collectors.importers.files import BadFile, document, names_of
+from collectors.importers.found import FOUND, Facts, Found, Source, as_json
 from collectors.importers.pickles import load_pickle
-from collectors.importers.staging import FOUND, Facts, Source, Staging, as_json
+from collectors.importers.staging import Staging
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 
 JSON = ("*.json", "*.jsonl")
 PICKLES = ("leaderboard_*.pkl",)
 
 
-def read_routerdc(staging: Staging, number: int, source: Source) -> None:
+def read_routerdc(staging: Found, number: int, source: Source) -> None:
     """A list of {question, scores: {model: score}}; the task is the file's name."""
     task = names_of(staging.files)[number]
     for row, value in objects(staging, number):
@@ -36,7 +37,7 @@ def read_routerdc(staging: Staging, number: int, source: Source) -> None:
                 verdict(staging, number, row, task, key, model, score)
 
 
-def read_llmrouterbench(staging: Staging, number: int, source: Source) -> None:
+def read_llmrouterbench(staging: Found, number: int, source: Source) -> None:
     """results/bench/<dataset>/<split>/<model>/<time>.json: one model on one split of a data set."""
     value = document(staging.files[number])
     records = value.get("records") if isinstance(value, dict) else None
@@ -80,7 +81,7 @@ def read_llmrouterbench(staging: Staging, number: int, source: Source) -> None:
             )
 
 
-def read_routerarena(staging: Staging, number: int, source: Source) -> None:
+def read_routerarena(staging: Found, number: int, source: Source) -> None:
     """cached_results/<model>.jsonl: one model's answers, with usage and evaluation_result."""
     for row, value in objects(staging, number):
         with staging.one_row(number, row):

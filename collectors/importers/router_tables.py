@@ -15,8 +15,9 @@ import duckdb
 import pyarrow as pa
 
 from collectors.importers.files import BadFile, SourceFile, names_of
+from collectors.importers.found import Facts, Source
 from collectors.importers.pickles import Frame, load_pickle
-from collectors.importers.staging import Facts, Source, Staging, name_of, quoted
+from collectors.importers.staging import Staging, name_of, quoted
 from collectors.importers.tables import columns_of, reader_of, score_of, select_items, sql_of
 from schemas.failures import one_line
 

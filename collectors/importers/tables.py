@@ -41,7 +41,8 @@ from typing import Any
 import duckdb
 
 from collectors.importers.files import MAX_LINE, BadFile, SourceFile
-from collectors.importers.staging import Facts, Staging, quoted
+from collectors.importers.found import Facts
+from collectors.importers.staging import Staging, quoted
 from schemas.failures import ConfigError, one_line
 
 PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
@@ -197,8 +198,22 @@ def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> s
             f"max_line_size = {_MAX_CSV_LINE}, buffer_size = {2 * _MAX_CSV_LINE}, hive_partitioning = false)"
         )
     if ending in (".json", ".jsonl", ".ndjson"):
-        return _numbered(f"read_json({text}, maximum_object_size = {MAX_LINE}, hive_partitioning = false)")
+        return _numbered(_json_of(staging, text))
     raise BadFile("unknown_layout", f"no table is known by the ending {ending or 'of its name'!r}")
+
+
+#: Types of DuckDB's that hold a JSON value as it stands there; a text that looks like a date or a UUID stays a text.
+_AS_IT_STANDS = re.compile(r"(VARCHAR|BOOLEAN|DOUBLE|U?(BIG|HUGE)INT)(\[\])?")
+
+
+def _json_of(staging: Staging, path: str) -> str:
+    options = f"{path}, maximum_object_size = {MAX_LINE}, hive_partitioning = false"
+    found = columns_of(staging, f"read_json({options})")
+    columns = ", ".join(
+        f"{quoted(name)}: {quoted(dtype if _AS_IT_STANDS.fullmatch(dtype) else 'VARCHAR')}"
+        for name, dtype in found.items()
+    )
+    return f"read_json({options}, columns = {{{columns}}})"
 
 
 def _numbered(source: str) -> str:

@@ -11,22 +11,21 @@ from typing import Any
 import numpy as np
 
 from collectors.importers.files import BadFile, decoded, json_rows
-from collectors.importers.staging import Source, Staging
+from collectors.importers.found import Found, Source
+from collectors.importers.staging import Staging
 from schemas.identity import content_hash
 
 
-def by_file(read: Callable[[Staging, int, Source], None]) -> Callable[[Staging, Source], None]:
+def by_file(read: Callable[[Found, int, Source], None]) -> Callable[[Staging, Source], None]:
     """An importer of one file after another; what is wrong with one is its own reject."""
 
     def read_all(staging: Staging, source: Source) -> None:
-        for number in range(len(staging.files)):
-            with staging.one_file(number):
-                read(staging, number, source)
+        staging.read_files(read, [(number, (source,)) for number in range(len(staging.files))])
 
     return read_all
 
 
-def objects(staging: Staging, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(staging: Found, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of JSON lines, or of one array, that are objects: (row, object); the others are rejected."""
     for row, data in json_rows(staging.files[number]):
         try:
@@ -42,7 +41,7 @@ def objects(staging: Staging, number: int) -> Iterator[tuple[int, dict[str, Any]
 
 
 def verdict(
-    staging: Staging,
+    staging: Found,
     number: int,
     row: int,
     task: str,

@@ -7,6 +7,7 @@ of what a cell's identity is made of (cells.py).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,8 @@ import pyarrow.compute as pc
 
 from collectors.holdings import Holdings, read_holdings
 from collectors.importers.cells import ImportedCell
-from collectors.importers.staging import FOUND, Staging
+from collectors.importers.found import FOUND
+from collectors.importers.staging import Staging
 from collectors.lake import Lake, parquet_bytes
 from collectors.reading import connect
 from schemas.failures import NOT_JUDGED, StorageError
@@ -216,12 +218,18 @@ class RecordWriter:
             name = ShardName(cell.cell_id, generation, int(items[start]), int(items[stop - 1]))
             self._commit(cell, name, some, facts)
 
+    @functools.cached_property
+    def _holdings(self) -> Holdings:
+        """What the lake held before this import: only one of a source is at work."""
+        return read_holdings(self.lake)
+
     def _held(
         self, cell: ImportedCell, there: list[ShardName]
     ) -> tuple[dict[tuple[Any, ...], dict[str, Any]], pa.Table]:
         """What the lake holds of the cell: (item, filter, repeat) -> what is said; and the same as a table."""
         names = {Lake.shard_path(cell.task, shard) for shard in there}
-        holdings = read_holdings(self.lake)
+        with self.lock:  # cells are written by several threads
+            holdings = self._holdings
         manifest = holdings.manifest
         if manifest:
             mine = tuple(p for p in manifest.parts if p.prompting == cell.prompting and p.task == cell.task)

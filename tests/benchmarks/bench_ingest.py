@@ -15,9 +15,9 @@ from pathlib import Path
 import duckdb
 
 from collectors.importers.files import find_files
+from collectors.importers.found import Source
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.importers.staging import Source
 from collectors.lake import Lake
 from tests.benchmarks.bench_lake import Report, peak_memory
 from tests.lm_eval_releases import TIME, Answers, as_written, letters

@@ -334,6 +334,27 @@ def test_inspect_log(tmp_path: Path, kind: str) -> None:
     ]
 
 
+def test_inspect_epochs_are_repeats_and_what_inspect_reduces_them_to_is_the_verdict(tmp_path: Path) -> None:
+    about = {"task": "quiz", "model": "openai/m", "config": {"epochs": 2}}
+    samples = [
+        {"id": key, "epoch": epoch, "input": key, "target": "A", "scores": {"choice": {"value": value}}}
+        for key, values in {"s1": "CI", "s2": "II"}.items()
+        for epoch, value in enumerate(values, 1)
+    ]
+    reduced = {"scorer": "choice", "reducer": "mean", "samples": []}
+    reduced["samples"] = [{"sample_id": "s1", "value": 0.5}, {"sample_id": "s2", "value": 0.0}]
+    other = {**reduced, "scorer": "other", "samples": [{"sample_id": "s1", "value": 1.0}]}
+    log = {"version": 2, "eval": about, "samples": samples}
+    write_json(tmp_path / "with/log.json", {**log, "reductions": [other, reduced]})
+    write_json(tmp_path / "without/log.json", log)
+    told = "SELECT item, repeat, score FROM records ORDER BY ALL"
+    repeats = [(0, 1, 1.0), (0, 2, 0.0), (1, 1, 0.0), (1, 2, 0.0)]
+    for name, verdicts in (("with", [(0, 0, 0.5), (1, 0, 0.0)]), ("without", [])):
+        report = imported("inspect", tmp_path / name, tmp_path / f"lake-{name}")
+        assert (report.total.rejected, report.total.records) == (0, 4 + len(verdicts))
+        assert rows(tmp_path / f"lake-{name}", told) == sorted([*repeats, *verdicts])
+
+
 def test_opencompass_answers_with_and_without_verdicts(tmp_path: Path) -> None:
     one = {"origin_prompt": "q", "prediction": "A", "gold": "A"}
     write_json(tmp_path / "out/predictions/m/quiz.json", {"0": one, "1": {**one, "prediction": "B"}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,19 +21,22 @@ import pytest
 
 from collectors.compaction import compact
 from collectors.dense import load_matrix
+from collectors.importers import apart
 from collectors.importers.files import find_files
+from collectors.importers.found import Source
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.importers.staging import Source, Staging
+from collectors.importers.staging import Staging
 from collectors.lake import Lake
 from collectors.pruning import prune
-from collectors.reading import ask
+from collectors.reading import ask, connect
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import content_hash, digest
 from tests.filled_lakes import NOW
 from tests.importing import contents, imported, rows, write_json, write_lines
 from tests.lake_builder import BuiltCell, LakeBuilder
-from tests.lm_eval_releases import Answers, letters, write_release
+from tests.lm_eval_releases import TIME, Answers, letters, write_release
+from tests.object_store import BUCKET
 
 COLUMNS = {"model": "model", "task": "task", "key": "id", "score": "score"}
 
@@ -48,6 +53,49 @@ def table(
 
 def verdicts(models: str = "ab", items: int = 3) -> list[tuple[Any, ...]]:
     return [(model, "quiz", f"q{item}", float((item + ord(model)) % 2)) for model in models for item in range(items)]
+
+
+# ---- what is read
+
+
+def test_import_by_several_processes_is_the_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for release in ("0.4.5", "0.4.13"):
+        write_release(tmp_path / "run" / release, release)
+    letters_file = tmp_path / "run/0.4.13" / f"samples_letters_{TIME}.jsonl"
+    letters_file.write_text(letters_file.read_text() + "no JSON\n")
+    (tmp_path / "run/0.4.13" / f"samples_letters_{TIME}.jsonl.gz").write_bytes(b"no gzip")
+    by_one = imported("lm_eval", tmp_path / "run", tmp_path / "one")
+    monkeypatch.setattr(apart, "WORTH", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    by_several = imported("lm_eval", tmp_path / "run", tmp_path / "several")
+    assert (by_several.rejects, by_several.counts) == (by_one.rejects, by_one.counts)
+    assert {reject["kind"] for reject in by_one.rejects} == {"damaged"}
+    assert contents(tmp_path / "several") == contents(tmp_path / "one")
+
+
+def test_import_whose_other_process_dies_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_release(tmp_path / "run", "0.4.13")
+    monkeypatch.setattr(apart, "WORTH", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr(apart._Work, "claim", lambda work, index: False)  # the other one began all of it
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(StorageError, match="ended before its work"):
+        imported("lm_eval", tmp_path / "run", tmp_path / "lake")
+
+
+@pytest.mark.slow
+def test_import_from_and_into_an_object_store(tmp_path: Path, s3_environment: Any) -> None:
+    folder = write_release(tmp_path / "run", "0.4.13")
+    imported("lm_eval", folder, tmp_path / "lake")
+    there = f"{BUCKET}/{secrets.token_hex(4)}"
+    fsspec.filesystem("s3").put(str(folder), f"{there}/run", recursive=True)
+    files = find_files([f"s3://{there}/run"], FORMATS["lm_eval"].patterns)
+    lake = Lake(f"s3://{there}/lake")
+    reports = [ingest(FORMATS["lm_eval"].read, files, Source("lm_eval", "lm_eval"), lake) for _ in range(2)]
+    assert [report.total.records for report in reports] == [7, 0]
+    told = "SELECT * FROM records ORDER BY ALL"
+    with connect(lake) as con:
+        assert con.execute(told).fetchall() == rows(tmp_path / "lake", told)
 
 
 # ---- what is counted
@@ -70,6 +118,14 @@ def test_ingest_counts_every_row_once(tmp_path: Path) -> None:
     assert stored[-1] == ("conflict", 12, "a", "q1")
     [counts] = rows(tmp_path / "lake", "SELECT rows, records, known, folded, rejected FROM imports")
     assert counts == (12, 6, 0, 1, 5)
+
+
+def test_ingest_of_json_lines_takes_keys_as_they_stand(tmp_path: Path) -> None:
+    keys = ["ABCDEF01-1111-2222-3333-444455556666", "2024-1-2", "2024-01-02", 7, "07", "1e3"]
+    lines = [{"model": "a", "task": "quiz", "id": key, "score": 1.0} for key in keys]
+    report = imported("table", write_lines(tmp_path / "t.jsonl", lines), tmp_path / "lake", options=COLUMNS)
+    assert report.total.records == 6
+    assert rows(tmp_path / "lake", "SELECT source_key FROM items ORDER BY item") == [(str(key),) for key in keys]
 
 
 def test_ingest_twice_adds_nothing_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
