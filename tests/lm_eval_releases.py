@@ -78,12 +78,14 @@ def as_written(row: dict[str, Any], release: str) -> dict[str, Any]:
     return {**found, **row["metrics"]}
 
 
-def write_release(folder: Path, release: str, answers: Answers = Answers()) -> Path:
-    """One run of two tasks in the layout of `release`."""
+def write_release(folder: Path, release: str, answers: Answers = Answers(), before: str = "") -> Path:
+    """One run of two tasks in the layout of `release`; with `before`, few-shot examples, in front of each question."""
     version = _number(release)
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {"letters": letters(answers), "sums": sums(answers)}
     for task, rows in tasks.items():
+        for row in rows:
+            row["prompts"] = [[before + prompt, rest] for prompt, rest in row["prompts"]]
         written = [as_written(row, release) for row in rows]
         if version < (0, 4, 3):
             name = f"pretrained={answers.model.replace('/', '__')}_{task}.jsonl"
@@ -92,7 +94,9 @@ def write_release(folder: Path, release: str, answers: Answers = Answers()) -> P
             lines = "".join(json.dumps(row) + "\n" for row in written)
             (folder / f"samples_{task}_{TIME}.jsonl").write_text(lines)
     name = "results.json" if version < (0, 4, 3) else f"results_{TIME}.json"
-    (folder / name).write_text(json.dumps(results(release, answers, tasks), indent=2))
+    told = results(release, answers, tasks)
+    told["n-shot"] = dict.fromkeys(tasks, 5 if before else 0)
+    (folder / name).write_text(json.dumps(told, indent=2))
     return folder
 
 
@@ -113,7 +117,6 @@ def results(release: str, answers: Answers, tasks: dict[str, list[dict[str, Any]
             "sums": {"task": "sums", "output_type": "generate_until", "generation_kwargs": {"until": ["\n"]}},
         },
         "versions": {"letters": 1.0, "sums": 3.0} if version >= (0, 4, 3) else {"letters": "Yaml", "sums": "Yaml"},
-        "n-shot": {"letters": 0, "sums": 0},
         "config": {"model": "hf", "model_args": f"pretrained={answers.model},dtype=bfloat16", "gen_kwargs": None},
     }
     if version >= (0, 4, 2):

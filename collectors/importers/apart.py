@@ -28,7 +28,7 @@ from collectors.importers.found import FOUND_TABLES, Facts, Found
 from schemas.failures import StorageError
 
 #: Bytes of files for which starting another process pays: it takes about a second.
-WORTH = 64 * 2**20
+WORTH = 128 * 2**20
 #: Most processes: one takes up to 300 MB.
 MOST = 16
 

@@ -11,6 +11,7 @@ task or item), `not_finite`, `out_of_range`, `no_verdict`, `negative_tokens`, `u
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 from abc import ABC, abstractmethod
@@ -58,7 +59,7 @@ FOUND = pa.schema(
     ]
 )
 #: One item as a source says it. `position`: where it stands in its task, null where the source does not say.
-#: `item_hash`: lm-eval's, null where the source has no document.
+#: `item_hash`: lm-eval's, null where the source has no document. `text`: of FOUND_TEXT, null without any.
 FOUND_ITEM = pa.schema(
     [
         pa.field("run", pa.string()),
@@ -67,6 +68,13 @@ FOUND_ITEM = pa.schema(
         pa.field("position", pa.int32()),
         pa.field("item_hash", pa.string()),
         pa.field("content_hash", pa.string()),
+        pa.field("text", pa.string()),
+    ]
+)
+#: What items say, once for all models that were asked the same. `text`: a digest of the rest.
+FOUND_TEXT = pa.schema(
+    [
+        pa.field("text", pa.string()),
         pa.field("prompt", pa.string()),
         pa.field("target", pa.string()),
         pa.field("choices", pa.list_(pa.string())),
@@ -83,7 +91,11 @@ REJECTED = pa.schema(
     ]
 )
 #: Where the tables go -> their schemas.
-FOUND_TABLES = {"found_rows": FOUND, "found_items": FOUND_ITEM, "rejects": REJECTED}
+FOUND_TABLES = {"found_rows": FOUND, "found_items": FOUND_ITEM, "found_texts": FOUND_TEXT, "rejects": REJECTED}
+_TEXT = tuple(FOUND_TEXT.names[1:])
+_NOTHING = [None] * len(_TEXT)
+#: Texts that are known to be put down already.
+_KNOWN_TEXTS = 500_000
 #: Rows, and bytes of texts, that are put down at a time.
 _BATCH, _BATCH_BYTES = 20_000, 64 * 2**20
 #: What Python raises where a value is of another kind than a format says.
@@ -178,8 +190,8 @@ class Found(ABC):
         self.format_version: list[str | None] = [None] * len(self.files)
         self._lock = threading.Lock()
         self._rejects: list[tuple[Any, ...]] = []
-        self._rows: list[dict[str, Any]] = []
-        self._items: list[dict[str, Any]] = []
+        self._rows, self._items, self._texts = _Batch(FOUND), _Batch(FOUND_ITEM), _Batch(FOUND_TEXT)
+        self._known_texts: set[str] = set()
         self._bytes = 0
 
     @abstractmethod
@@ -189,21 +201,27 @@ class Found(ABC):
     def row(self, **columns: Any) -> None:
         """One verdict: columns of FOUND."""
         self._rows.append(columns)
-        self._weigh(columns)
+        self._weigh(columns, columns.get("responses"))
 
     def item(self, **columns: Any) -> None:
-        """One item: columns of FOUND_ITEM."""
+        """One item: columns of FOUND_ITEM and FOUND_TEXT but `text`."""
+        said = [columns.pop(name, None) for name in _TEXT]
+        if said != _NOTHING:
+            columns["text"] = text = hashlib.blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()
+            if text not in self._known_texts:
+                if len(self._known_texts) >= _KNOWN_TEXTS:
+                    self._known_texts.clear()
+                self._known_texts.add(text)
+                known = {"text": text, **dict(zip(_TEXT, said, strict=True))}
+                self._texts.append(known)
+                self._weigh(known, known["choices"])
         self._items.append(columns)
         self._weigh(columns)
 
-    def _weigh(self, columns: Mapping[str, Any]) -> None:
-        weight = 0
-        for value in columns.values():
-            if type(value) is str:
-                weight += len(value)
-            elif type(value) is list:
-                weight += sum([len(text) for text in value if type(text) is str])
-        self._bytes += weight
+    def _weigh(self, columns: Mapping[str, Any], texts: Sequence[str] | None = None) -> None:
+        self._bytes += sum([len(value) for value in columns.values() if type(value) is str])
+        if texts:
+            self._bytes += sum(map(len, texts))
         if len(self._rows) + len(self._items) >= _BATCH or self._bytes >= _BATCH_BYTES:
             self.flush()
 
@@ -246,30 +264,62 @@ class Found(ABC):
     def flush(self) -> None:
         """Puts down what was given row by row."""
         self._bytes = 0
-        for name, rows in (("found_rows", self._rows), ("found_items", self._items)):
-            if rows:
-                table = self._table(rows, FOUND_TABLES[name])
-                rows.clear()
-                self.put(name, table)
+        given = {"found_rows": self._rows, "found_items": self._items, "found_texts": self._texts}
+        for name, batch in given.items():
+            if len(batch):
+                self.put(name, self._table(batch))
+                batch.clear()
         with self._lock:
             self._put_rejects()
 
-    def _table(self, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-        """`rows` but those that hold what no text or number of a table can be; verdicts among these are rejected."""
+    def _table(self, batch: _Batch) -> pa.Table:
+        """`batch` but rows that hold what no text or number of a table can be; verdicts among these are rejected."""
         try:
-            return pa.Table.from_pylist(rows, schema)
-        except (pa.ArrowException, ValueError, OverflowError, TypeError):
-            good = []
-            for row in rows:
+            return batch.table()
+        except _OF_ARROW:
+            good = _Batch(batch.schema)
+            for row in batch.rows():
                 try:
-                    pa.Table.from_pylist([row], schema)
+                    pa.Table.from_pylist([row], batch.schema)
                     good.append(row)
-                except (pa.ArrowException, ValueError, OverflowError, TypeError) as error:
-                    if schema is FOUND:
-                        self.reject(
-                            row["file"], row["row"], "encoding", f"holds what is no text: {one_line(error, 120)}"
-                        )
-            return pa.Table.from_pylist(good, schema)
+                except _OF_ARROW as error:
+                    if batch.schema is FOUND:
+                        message = f"holds what is no text: {one_line(error, 120)}"
+                        self.reject(row["file"], row["row"], "encoding", message)
+            return good.table()
+
+
+_OF_ARROW = (pa.ArrowException, ValueError, OverflowError, TypeError)
+
+
+class _Batch:
+    """Rows of a schema, by column: an object a row would be looked through by Python's collector all the time."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self.many = 0
+
+    def __len__(self) -> int:
+        return self.many
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        for name, values in self.columns.items():
+            values.append(row.get(name))
+        self.many += 1
+
+    def table(self) -> pa.Table:
+        """Raises one of _OF_ARROW."""
+        return pa.table([pa.array(self.columns[f.name], f.type) for f in self.schema], schema=self.schema)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for values in zip(*self.columns.values(), strict=True):
+            yield dict(zip(self.columns, values, strict=True))
+
+    def clear(self) -> None:
+        for values in self.columns.values():
+            values.clear()
+        self.many = 0
 
 
 def as_json(value: Any) -> str:

@@ -92,9 +92,7 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
             FROM found_items GROUP BY run, task, key
         ),
         told AS (
-            SELECT found_items.* REPLACE (
-                CASE WHEN is_one THEN content_hash END AS content_hash, CASE WHEN is_one THEN prompt END AS prompt
-            )
+            SELECT found_items.* REPLACE (CASE WHEN is_one THEN content_hash END AS content_hash), is_one
             FROM found_items JOIN firsts ON found_items.rowid = first
         )
         SELECT
@@ -107,6 +105,16 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
                 item_hash, content_hash, sha256(json_array({quoted(source)}, keys.task, keys.key)::VARCHAR)
             ) AS item_hash
         FROM keys LEFT JOIN told USING (run, task, key)
+        """
+    )
+    con.execute(
+        """
+        CREATE VIEW staged_texts AS
+        SELECT staged_items.* EXCLUDE (is_one, text), target, choices, subject, doc,
+            CASE WHEN is_one THEN prompt END AS prompt
+        FROM staged_items
+        LEFT JOIN (SELECT text, min(rowid) AS first FROM found_texts GROUP BY text) USING (text)
+        LEFT JOIN found_texts ON found_texts.rowid = first
         """
     )
     _reject_doubled_positions(staging)
@@ -201,8 +209,8 @@ def item_rows(con: duckdb.DuckDBPyConnection, table: ItemTable) -> pa.Table:
     con.register("given", pa.table({**places, "key": [key for _, key in table.staged.values()]}))
     rows = con.execute(
         """
-        SELECT ? AS task, ? AS items_digest, given.item, key AS source_key, staged_items.* EXCLUDE (run, task, key)
-        FROM given JOIN staged_items USING (run, key) WHERE task = ? ORDER BY given.item
+        SELECT ? AS task, ? AS items_digest, given.item, key AS source_key, staged_texts.* EXCLUDE (run, task, key)
+        FROM given JOIN staged_texts USING (run, key) WHERE task = ? ORDER BY given.item
         """,
         [table.task, table.digest, table.task],
     ).to_arrow_table()

@@ -250,7 +250,8 @@ class _Row:
     def __init__(self, data: bytes) -> None:
         """Raises BadFile."""
         try:
-            data.decode()  # fields that are passed over, too
+            if not data.isascii():
+                data.decode()  # fields that are passed over, too
             self._texts: dict[str, msgspec.Raw] = _FIELDS.decode(data)
             self._values: dict[str, Any] = {}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
@@ -265,7 +266,7 @@ class _Row:
 
     def get(self, name: str) -> Any:
         if name in self._texts and name not in self._values:
-            self._values[name] = decoded(bytes(self._texts[name]))
+            self._values[name] = _decode(self._texts[name])
         return self._values.get(name)
 
     def text(self, name: str) -> bytes:
@@ -274,10 +275,18 @@ class _Row:
 
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_VALUE = msgspec.json.Decoder()
+
+
+def _decode(text: msgspec.Raw) -> Any:
+    try:
+        return _VALUE.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decoded(bytes(text))
 
 
 class _Documents:
-    """FOUND_ITEM's columns of documents by their JSON: files of one task hold the same ones."""
+    """What is put down of documents, by their JSON: files of one task hold the same ones."""
 
     def __init__(self, limit: int) -> None:
         """Keeps up to `limit` bytes of JSON, and what was read of it."""

@@ -28,7 +28,7 @@ class Staging(Found):
     def __init__(self, folder: Path, files: Sequence[SourceFile]) -> None:
         super().__init__(files)
         self.folder = folder
-        self.con = duckdb.connect(folder / "staging.duckdb", config={"python_enable_replacements": "false"})
+        self.con = duckdb.connect(config={"python_enable_replacements": "false"})
         self.con.execute("SET memory_limit = '1GB'")
         self.con.execute("SET temp_directory = ?", [str(folder / "spill")])
         self.con.execute("SET enable_progress_bar = false")
@@ -88,8 +88,12 @@ class Staging(Found):
         self._insert("found_rows", sql)
 
     def select_items(self, sql: str) -> None:
-        """Items as a SELECT of some of FOUND_ITEM's columns. Raises BadFile."""
-        self._insert("found_items", sql)
+        """Items as a SELECT of run, task, key, content_hash, prompt, target, choices and subject. Raises BadFile."""
+        texts = "prompt, target, choices, subject"
+        self._insert(
+            "found_texts", f"SELECT *, md5(({texts})::VARCHAR) AS text FROM (SELECT DISTINCT {texts} FROM ({sql}))"
+        )
+        self._insert("found_items", f"SELECT * EXCLUDE ({texts}), md5(({texts})::VARCHAR) AS text FROM ({sql})")
 
     def _insert(self, table: str, sql: str) -> None:
         try:

@@ -110,7 +110,7 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
                 found.append(Suspicion("identical_tokens", message, task=cells[numbers[0]].task))
     sources = [
         ("answers", "completion_tokens", "array_to_string(responses, ' ')", ""),
-        ("prompts", "prompt_tokens", "staged_items.prompt", "JOIN staged_items USING (run, task, key)"),
+        ("prompts", "prompt_tokens", "staged_texts.prompt", "JOIN staged_texts USING (run, task, key)"),
     ]
     for what, tokens, text, join in sources:
         sql = _WORDS.format(tokens=tokens, text=text, join=join, least=LEAST_ROWS)
@@ -127,7 +127,7 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
     for task, keys, key in con.execute(
         """
         SELECT task, count(*), min(key)
-        FROM (SELECT task, key FROM found_items GROUP BY run, task, key HAVING count(DISTINCT content_hash) > 1)
+        FROM (SELECT task, key FROM found_items GROUP BY run, task, key HAVING min(content_hash) < max(content_hash))
         GROUP BY task ORDER BY task
         """
     ).fetchall():

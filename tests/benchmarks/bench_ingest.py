@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import shutil
 import statistics
@@ -20,12 +19,12 @@ from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
 from collectors.lake import Lake
 from tests.benchmarks.bench_lake import Report, peak_memory
-from tests.lm_eval_releases import TIME, Answers, as_written, letters
+from tests.lm_eval_releases import TIME, Answers, write_release
 
 #: Models × items of the table; as many as EmbedLLM has, and then some.
 MODELS, ITEMS = 250, 40_000
-#: Rows of each of the lm-eval files, and what stands before each question: rows of 6 kB (real ones: 3 to 24).
-LM_EVAL_ROWS, LM_EVAL_FILES = 5_000, 4
+#: Models that lm-eval asked, items of the task, and what stands before each question: rows of 6 kB (real: 3 to 24).
+LM_EVAL_MODELS, LM_EVAL_ROWS = 10, 10_000
 SHOTS = "Question: What is said before each question, as few-shot examples are?\nAnswer: forty two\n\n" * 30
 
 
@@ -81,24 +80,22 @@ def bench_table(report: Report, folder: Path, rows: int) -> None:
 
 
 def bench_lm_eval(report: Report, folder: Path) -> None:
-    run = folder / "run"
-    run.mkdir()
-    for number in range(LM_EVAL_FILES):
-        answers = Answers(right=tuple(n % (number + 2) == 0 for n in range(LM_EVAL_ROWS)))
-        with open(run / f"samples_quiz{number}_{TIME}.jsonl", "w") as file:
-            for row in letters(answers):
-                row["prompts"] = [[SHOTS + prompt, choice] for prompt, choice in row["prompts"]]
-                file.write(json.dumps(as_written(row, "0.4.9")) + "\n")
-    size = sum(path.stat().st_size for path in run.iterdir()) / 2**20
+    runs = folder / "runs"
+    for number in range(LM_EVAL_MODELS):
+        right = tuple(n % (number + 2) == 0 for n in range(LM_EVAL_ROWS))
+        run = write_release(runs / str(number), "0.4.9", Answers(right, model=f"me/model-{number}"), before=SHOTS)
+        (run / f"samples_sums_{TIME}.jsonl").unlink()
+    files = list(runs.glob("*/*.jsonl"))
+    size = sum(path.stat().st_size for path in files) / 2**20
     peer = []
     for _ in range(3):
         started = time.perf_counter()
         with duckdb.connect() as con:
-            con.execute(f"CREATE TABLE t AS FROM read_json('{run}/*.jsonl')")
+            con.execute(f"CREATE TABLE t AS FROM read_json('{runs}/*/*.jsonl')")
         peer.append(time.perf_counter() - started)
     ours = []
     for _ in range(3):
-        ours.append(in_process("lm_eval", [run], folder / "lake", {}, LM_EVAL_ROWS * LM_EVAL_FILES)[0])
+        ours.append(in_process("lm_eval", [runs], folder / "lake", {}, LM_EVAL_ROWS * LM_EVAL_MODELS)[0])
         shutil.rmtree(folder / "lake")
     detail = f"{statistics.median(ours):.1f} s ÷ {statistics.median(peer):.1f} s, {size:.0f} MiB"
     report.row(
@@ -117,7 +114,7 @@ def in_process(form: str, paths: list[Path], lake: Path, options: dict[str, str]
 
 def import_once(form: str, paths: list[str], lake: str, options: dict[str, str], rows: int) -> tuple[float, int]:
     started = time.perf_counter()
-    source = Source(form, form, options=options, model="org/model" if form == "lm_eval" else None)
+    source = Source(form, form, options=options)
     report = ingest(FORMATS[form].read, find_files(paths, FORMATS[form].patterns), source, Lake(lake))
     assert report.total.records == rows, report.total
     return time.perf_counter() - started, peak_memory()
