@@ -38,7 +38,7 @@ from collectors.reading import connect
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
 from schemas.records import FOLDED_SHARD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
-from schemas.views import relocatable_views, write_comments
+from schemas.views import GLOBS, relocatable_views, write_comments
 
 #: What the manifest of a snapshot is called; whatever it does not name is not part of the snapshot.
 MANIFEST = PUBLISHED
@@ -148,14 +148,14 @@ class _Writer:
     # ---- tables
 
     def write_tables(self) -> None:
-        """Items as they are; models, runs and failures each as one sorted file; prices as they are; all schemas."""
+        """Items as they are; models, runs, failures, prices and so on each as one sorted file; all schemas."""
         for table, schema in TABLES.items():
             self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
         mine = {f"{name}.parquet" for name in self.known["items_digest"].to_pylist()}
         self.listed["items"] = [name for name in self.holdings.listed["items"] if name.rsplit("/", 1)[-1] in mine]
-        for name in [*self.listed["items"], *self.lake.names("prices")]:
+        for name in self.listed["items"]:
             self.write(name, self.lake.read(name))
-        for table in ("models", "runs", "failures", "imports", "rejects", "suspicions"):
+        for table in (name for name in GLOBS if name not in ("shards", "items")):
             schema = TABLES[table]
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
             files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
@@ -170,7 +170,7 @@ class _Writer:
     def _is_asked_for(self, table: str, name: str) -> bool:
         """Of what is in files by run: all failures, and of the others those of the runs that collected, or imported."""
         include = self.holdings.include
-        if include == "all" or table == "failures":
+        if include == "all" or table in ("failures", "prices", "gpu_prices", "price_names"):
             return True
         imported = table in ("imports", "rejects", "suspicions") or name.rsplit("/", 1)[-1].startswith("import-")
         return imported == (include == "imported")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime as dt
 import io
 import logging
 import os
@@ -26,6 +27,7 @@ from rich.console import Console
 from collectors.holdings import read_holdings
 from collectors.lake import Lake
 from collectors.reading import ask, open_store
+from pipelines import score
 from pipelines.script import command, python
 from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
@@ -48,7 +50,7 @@ Assemble the matrix (items × models) from a lake.
 
 Writes a small DuckDB file that holds views, no data: it reads the lake each time it is asked, so shards that are
 collected later are seen. The views are cells, tasks, models, items, records, responses, failures, runs, shards,
-coverage, leaderboard, matrix (one row per item and cell) and oracle."""
+coverage, leaderboard, matrix (one row per item and cell), costs, oracle and more (--sql "SHOW TABLES")."""
 
 EXAMPLES = """\
 examples:
@@ -56,12 +58,16 @@ examples:
   python pipelines/matrix.py --lake lake --sql "SELECT model, task, score, ci_low, ci_high FROM leaderboard"
   python pipelines/matrix.py --lake lake --sql "SELECT item, count(*) FILTER (correct) FROM matrix GROUP BY item"
   python pipelines/matrix.py --lake lake --sql "DESCRIBE matrix"
+  python pipelines/matrix.py score --help                 # judge routers by what they chose
 
 exit codes: 0 done, also for a lake without records; 2 the input is wrong, nothing was written"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["score"]:
+        return score.main(given[1:])
+    args = parse(given)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Not wrapped at 80 columns in a file or a pipe; in a terminal the terminal knows.
     terminal = sys.stdout.isatty()
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="matrix.py",
         description=DESCRIPTION,
@@ -107,8 +113,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="which records the views show: those collected, those that ingest.py imported, or all "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--prices-on",
+        metavar="DAY",
+        type=day,
+        help="cost at the prices of that day, such as 2025-01-31 (default: newest)",
+    )
+    parser.add_argument("--price-provider", metavar="NAME", help="cost at this provider's prices alone")
     parser.add_argument("--sql", metavar="QUERY", help="run one query over the views and print its result")
     return parser.parse_args(argv)
+
+
+def day(text: str) -> str:
+    return dt.date.fromisoformat(text).isoformat()
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
@@ -123,6 +140,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console) -> str:
     """What is to be printed, in one piece: where a damaged file turns up on the way, it is asked for again."""
+    for name, value in (("prices_on", args.prices_on), ("price_provider", args.price_provider)):
+        con.execute(f"SET VARIABLE {name} = ?", [value])
     with contextlib.redirect_stdout(io.StringIO()) as text:
         if out:
             write_database(lake, out, args.include)

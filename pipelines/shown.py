@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-MOST_TASKS, MOST_CELLS, MOST_ITEMS = 10, 15, 8
+MOST_TASKS, MOST_CELLS, MOST_ITEMS, MOST_MODELS = 10, 15, 8, 40
 GROUP = ("task", "items_digest", "prompting", "metric")
 
 
@@ -147,6 +147,26 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         counts = (_number(row[name], ",d") for name in ("items", "prompt", "completion", "engine"))
         table.add_row(row["model"], *counts, _number(row["cached"], ".1%"), _number(row["latency"], ".3f"))
     console.print(table)
+
+
+def show_prices(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    """By which price each model is charged."""
+    rows = fetch(con, f"SELECT * FROM model_prices ORDER BY basis NULLS LAST, model LIMIT {MOST_MODELS}")
+    counts = con.execute("SELECT basis, count(*) FROM model_prices GROUP BY ALL ORDER BY basis NULLS LAST").fetchall()
+    found = ", ".join(f"{count:,} {basis or 'unpriced'}" for basis, count in counts) or "none has records yet"
+    console.print(f"models by how their price was found: {found}")
+    if not rows:
+        return
+    table = _table("<model", "<found", "<entry", "<provider", "$/M prompt", "$/M completion", "<since")
+    for row in rows:
+        prices = (_number(row[f"usd_per_million_{kind}"], "g") for kind in ("prompt", "completion"))
+        since = str(row["valid_from"] or "")
+        table.add_row(
+            row["model"], row["basis"] or "unpriced", row["price_model"] or "", row["provider"] or "", *prices, since
+        )
+    console.print(table)
+    if sum(count for _, count in counts) > MOST_MODELS:
+        console.print(f"… and more: see the view model_prices, cut at {MOST_MODELS}")
 
 
 def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 #: Version of all schemas below; a lake written with another one is refused.
-#: 1: first version. 2: failures name an object of the lake; compactions. 3: records that were imported.
-SCHEMA_VERSION = 3
+#: 1: first version. 2: failures name an object of the lake; compactions. 3: records that were imported. 4: prices.
+SCHEMA_VERSION = 4
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -239,6 +239,47 @@ FOLDED_SHARD = pa.schema(
     ]
 )
 
+_ADDED = [
+    _field("source", pa.string(), "where it was read", null=False),
+    _field(
+        "added_at", pa.timestamp("us", "UTC"), "when it was put into the lake: of two the later one counts", null=False
+    ),
+]
+#: What a host asks for a model, or for any model of a size, from a day on: prices/. USD; null: not told, never free.
+PRICE = pa.schema(
+    [
+        _field("model", pa.string(), "the model, or the tier of sizes, as the host calls it", null=False),
+        _field("provider", pa.string(), "who asks that price", null=False),
+        _field("usd_per_million_prompt", pa.float64(), "USD per million prompt tokens"),
+        _field("usd_per_million_cached", pa.float64(), "USD per million of those that the host had cached"),
+        _field("usd_per_million_completion", pa.float64(), "USD per million completion tokens"),
+        _field("usd_per_request", pa.float64(), "USD per request on top; null: none is told, and none is added"),
+        _field("over_parameters", pa.int64(), "of a tier: more parameters than this"),
+        _field("to_parameters", pa.int64(), "of a tier: up to so many; null with over_parameters: any more"),
+        _field("valid_from", pa.date32(), "first day of the price", null=False),
+        *_ADDED,
+    ]
+)
+#: What an hour of one accelerator costs from a day on: gpu_prices/.
+GPU_PRICE = pa.schema(
+    [
+        _field("accelerator", pa.string(), "name of the accelerator", null=False),
+        _field("provider", pa.string(), "who asks that price", null=False),
+        _field("usd_per_gpu_hour", pa.float64(), "USD for one accelerator and hour", null=False),
+        _field("valid_from", pa.date32(), "first day of the price", null=False),
+        *_ADDED,
+    ]
+)
+#: By which entry of prices/ or gpu_prices/ a model or an accelerator is priced: price_names/.
+PRICE_NAME = pa.schema(
+    [
+        _field("name", pa.string(), "model as the lake's cells call it, or accelerator as engines call it", null=False),
+        _field("price_name", pa.string(), "model or accelerator of the prices; null: by none, it stays unpriced"),
+        _field("provider", pa.string(), "whose price; null: any provider's"),
+        *_ADDED,
+    ]
+)
+
 #: Table -> schema; the folders of a lake, in the order in which views build on them.
 TABLES = {
     "shards": RECORD,
@@ -249,6 +290,9 @@ TABLES = {
     "imports": IMPORT,
     "rejects": REJECT,
     "suspicions": SUSPICION,
+    "prices": PRICE,
+    "gpu_prices": GPU_PRICE,
+    "price_names": PRICE_NAME,
     "compact/folded": FOLDED_SHARD,
     "compact/records": FOLDED_RECORD,
     "compact/responses": FOLDED_RESPONSE,

@@ -19,7 +19,20 @@ import pyarrow as pa
 
 from schemas.failures import StorageError
 from schemas.identity import IMPORTED
-from schemas.records import FAILURE, IMPORT, ITEM, MODEL, RECORD, REJECT, RUN_CELL, SCHEMA_FILES, SUSPICION
+from schemas.records import (
+    FAILURE,
+    GPU_PRICE,
+    IMPORT,
+    ITEM,
+    MODEL,
+    PRICE,
+    PRICE_NAME,
+    RECORD,
+    REJECT,
+    RUN_CELL,
+    SCHEMA_FILES,
+    SUSPICION,
+)
 
 #: View -> the schema that its columns of the same names come from.
 SCHEMAS = {
@@ -34,6 +47,9 @@ SCHEMAS = {
     "imports": IMPORT,
     "rejects": REJECT,
     "suspicions": SUSPICION,
+    "prices": PRICE,
+    "gpu_prices": GPU_PRICE,
+    "price_names": PRICE_NAME,
 }
 
 #: Where the files of a table are that are read as they come.
@@ -46,6 +62,9 @@ GLOBS = {
     "imports": "imports/*.parquet",
     "rejects": "rejects/*.parquet",
     "suspicions": "suspicions/*.parquet",
+    "prices": "prices/*.parquet",
+    "gpu_prices": "gpu_prices/*.parquet",
+    "price_names": "price_names/*.parquet",
 }
 
 #: Which file owns what: said by names alone.

@@ -1,6 +1,7 @@
 -- coverage: one row per planned cell: how many of its items were collected, and what became of them.
 -- attempted = scored + unanswered + failed; missing = planned - attempted. Primary filter, repeat 0. suspicions: the kinds
--- of what looks wrong in an imported cell (view suspicions); null where nothing does.
+-- of what looks wrong in an imported cell (view suspicions); null where nothing does. Of the attempted items, priced have
+-- tokens and a price (be it 0), unpriced tokens alone, untokened no token counts; stated a cost by their source.
 CREATE VIEW coverage AS
 WITH suspected AS (
     SELECT cell_id, string_agg(DISTINCT kind, ', ' ORDER BY kind) AS suspicions
@@ -23,7 +24,12 @@ SELECT
     coalesce(_totals.unanswered, 0) AS unanswered,
     coalesce(_totals.failed, 0) AS failed,
     cells.planned_items - coalesce(_totals.attempted, 0) AS missing,
+    coalesce(_cell_costs.priced, 0) AS priced,
+    coalesce(_cell_costs.unpriced, 0) AS unpriced,
+    coalesce(_cell_costs.untokened, 0) AS untokened,
+    coalesce(_totals.stated, 0) AS stated,
     suspected.suspicions
 FROM cells
 LEFT JOIN _totals USING (cell_id)
+LEFT JOIN _cell_costs USING (cell_id)
 LEFT JOIN suspected USING (cell_id);

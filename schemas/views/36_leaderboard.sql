@@ -7,6 +7,8 @@
 --           E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927) 209-212
 --   normal  otherwise: score ± z · stderr, cut to [0, 1] for metrics that live there; null below two scored items
 -- with z = 1.959963984540054, the 97.5 % quantile of the standard normal distribution.
+-- usd_per_1000: USD for a thousand items, the mean over the usd_items whose cost is known (views costs, model_prices;
+-- price_basis: how the price was found, null where only the source states costs).
 CREATE VIEW leaderboard AS
 WITH estimates AS (
     SELECT
@@ -54,6 +56,9 @@ SELECT
     estimates.cached_tokens,
     estimates.cached_share,
     estimates.mean_latency_s,
+    1000 * _cell_costs.usd / _cell_costs.usd_items AS usd_per_1000,
+    _cell_costs.usd_items,
+    _cell_costs.basis AS price_basis,
     cells.num_fewshot,
     cells.chat_template,
     cells.prompting,
@@ -66,4 +71,5 @@ SELECT
     cells.imported_from,
     cells.cell_id
 FROM estimates
-INNER JOIN cells USING (cell_id);
+INNER JOIN cells USING (cell_id)
+INNER JOIN _cell_costs USING (cell_id);

@@ -5,22 +5,11 @@
 -- see the same items: gap is never negative. items_scored_by_any - items is what that leaves out; where it is large,
 -- some model was collected on few items. No common item: the scores are null.
 CREATE VIEW oracle AS
-WITH members AS (
-    SELECT
-        cells.*,
-        min(cell_id) OVER same_group AS pool,
-        count(*) OVER same_group AS models
-    FROM cells
-    INNER JOIN _totals USING (cell_id)
-    WHERE _totals.scored > 0
-    WINDOW same_group AS (PARTITION BY task, items_digest, prompting, dtype, quantization, metric)
-),
-
 -- Read twice rather than kept: at 200M records the copy would not fit in memory.
-answers AS NOT MATERIALIZED (
-    SELECT members.pool, members.cell_id, members.models, members.higher_is_better, matrix.item, matrix.score
+WITH answers AS NOT MATERIALIZED (
+    SELECT _members.pool, _members.cell_id, _members.models, _members.higher_is_better, matrix.item, matrix.score
     FROM matrix
-    INNER JOIN members USING (cell_id)
+    INNER JOIN _members USING (cell_id)
     WHERE matrix.score IS NOT NULL
 ),
 
@@ -53,34 +42,34 @@ singles AS (
 )
 
 SELECT
-    members.task,
-    members.models,
+    _members.task,
+    _members.models,
     pools.items,
     pools.items_scored_by_any,
-    members.metric,
-    CASE WHEN singles.score IS NOT NULL THEN members.model END AS best_model,
+    _members.metric,
+    CASE WHEN singles.score IS NOT NULL THEN _members.model END AS best_model,
     singles.score AS best_model_score,
     pools.oracle_score,
     -- greatest: the two means add the same numbers in another order, which can differ in the last bit.
     CASE WHEN singles.score IS NOT NULL THEN greatest(
-        CASE WHEN members.higher_is_better THEN 1 ELSE -1 END * (pools.oracle_score - singles.score), 0
+        CASE WHEN _members.higher_is_better THEN 1 ELSE -1 END * (pools.oracle_score - singles.score), 0
     ) END AS gap,
-    members.num_fewshot,
-    members.chat_template,
-    members.prompting,
-    members.items_digest,
-    members.dtype,
-    members.quantization,
-    members.higher_is_better,
-    members.imported_from,
-    CASE WHEN singles.score IS NOT NULL THEN members.cell_id END AS best_cell_id
-FROM members
+    _members.num_fewshot,
+    _members.chat_template,
+    _members.prompting,
+    _members.items_digest,
+    _members.dtype,
+    _members.quantization,
+    _members.higher_is_better,
+    _members.imported_from,
+    CASE WHEN singles.score IS NOT NULL THEN _members.cell_id END AS best_cell_id
+FROM _members
 INNER JOIN pools USING (pool)
 LEFT JOIN singles USING (cell_id)
 QUALIFY row_number() OVER (
-    PARTITION BY members.pool
+    PARTITION BY _members.pool
     ORDER BY
-        CASE WHEN members.higher_is_better THEN -singles.score ELSE singles.score END NULLS LAST,
-        members.model,
-        members.cell_id
+        CASE WHEN _members.higher_is_better THEN -singles.score ELSE singles.score END NULLS LAST,
+        _members.model,
+        _members.cell_id
 ) = 1;

@@ -1,0 +1,154 @@
+"""Price tables: CSV files of what models and GPUs cost, put into a lake as rows that views join.
+
+Owns the format of these files, and the tables that come with the package (price_tables/). Knows nothing of how a model
+finds its price: that is the view model_prices.
+
+A file is UTF-8 CSV with a header, lines that begin with # are comments, and its columns say which table it is:
+prices      model, provider, usd_per_million_prompt, usd_per_million_completion, valid_from, source, and where known
+            usd_per_million_cached, usd_per_request, over_parameters, to_parameters (a tier of sizes)
+gpu_prices  accelerator, provider, usd_per_gpu_hour, valid_from, source
+price_names name, price_name, source, and where it matters provider
+An empty field is unknown, never 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import importlib.resources
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.lake import Lake
+from schemas.failures import ConfigError, one_line
+from schemas.identity import digest
+from schemas.records import TABLES
+
+#: Tables that come with the package, by name.
+SHIPPED = ("open_models", "price_names", "gpus", "routerbench")
+#: Table -> columns that tell one row from another.
+_KEYS = {
+    "prices": ("model", "provider", "over_parameters", "to_parameters", "valid_from"),
+    "gpu_prices": ("accelerator", "provider", "valid_from"),
+    "price_names": ("name",),
+}
+_MAY_LACK = frozenset(["usd_per_million_cached", "usd_per_request", "over_parameters", "to_parameters", "added_at"])
+
+
+def shipped_path(name: str) -> AbstractContextManager[Path]:
+    """The file of a table that comes with the package, one of SHIPPED."""
+    return importlib.resources.as_file(importlib.resources.files("collectors") / "price_tables" / f"{name}.csv")
+
+
+def read_prices(path: Path) -> tuple[str, pa.Table]:
+    """Which table the file is of, and its rows but for `added_at`.
+
+    Raises ConfigError, with file and line, for anything that is not as the head of this module says.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {one_line(error)}") from error
+    # A comment leaves its line behind, so that numbers of lines are the file's.
+    lines = ["\n" if line.startswith("#") else line for line in text.splitlines(keepends=True)]
+    above = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    reader = csv.DictReader(lines[above:], strict=True)
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        table = _table_of(path, names)
+        reader.fieldnames = names
+        rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in reader:
+            where = f"{path} line {above + reader.line_num}"
+            found = _row(where, table, row)
+            key = tuple(found.get(name) for name in _KEYS[table])
+            if rows.setdefault(key, found) != found:
+                raise ConfigError(f"{where}: another line says otherwise of {', '.join(str(k) for k in key if k)}")
+    except csv.Error as error:
+        raise ConfigError(f"{path} line {above + reader.line_num}: no CSV: {error}") from error
+    if not rows:
+        raise ConfigError(f"{path} holds no row")
+    schema = TABLES[table].remove(TABLES[table].get_field_index("added_at"))
+    return table, pa.Table.from_pylist(list(rows.values()), schema)
+
+
+def _table_of(path: Path, names: list[str]) -> str:
+    for table in _KEYS:
+        columns = set(TABLES[table].names)
+        needed = columns - _MAY_LACK - ({"provider"} if table == "price_names" else set())
+        if needed <= set(names):
+            if unknown := sorted(set(names) - columns):
+                raise ConfigError(f"{path}: {table} have no column {', '.join(unknown)}")
+            if len(names) > len(set(names)):
+                raise ConfigError(f"{path}: a column is named twice")
+            return table
+    raise ConfigError(
+        f"{path}: its columns are those of no price table; prices need model, provider, usd_per_million_prompt, "
+        "usd_per_million_completion, valid_from and source (all formats: python pipelines/prices.py --help)"
+    )
+
+
+def _row(where: str, table: str, row: Mapping[str | None, Any]) -> dict[str, Any]:
+    if None in row or None in row.values():
+        raise ConfigError(f"{where}: has not as many fields as the header")
+    schema = TABLES[table]
+    found: dict[str, Any] = {}
+    for name, text in row.items():
+        field = schema.field(str(name))
+        text = text.strip()
+        if not text:
+            if not field.nullable:
+                raise ConfigError(f"{where}: {name} is empty")
+            found[str(name)] = None
+            continue
+        try:
+            found[str(name)] = _KINDS.get(field.type, str)(text)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {name} is {text[:40]!r}: {error}") from error
+    low, high = found.get("over_parameters"), found.get("to_parameters")
+    if high is not None and (low is None or low >= high):
+        raise ConfigError(f"{where}: a tier has more than over_parameters, up to to_parameters")
+    return found
+
+
+def _usd(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError("a number of dollars, 0 or more, is expected")
+    return value
+
+
+def _whole(text: str) -> int:
+    if not (text.isdecimal() and len(text) < 19):
+        raise ValueError("a whole number is expected")
+    return int(text)
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("a day such as 2026-01-31 is expected") from None
+
+
+_KINDS: dict[pa.DataType, Callable[[str], Any]] = {pa.float64(): _usd, pa.int64(): _whole, pa.date32(): _day}
+
+
+def add_prices(lake: Lake, table: str, rows: pa.Table) -> bool:
+    """Puts `rows` of read_prices into the lake; whether they were not there yet. The same file again adds nothing."""
+    columns = rows.to_pylist()
+    name = f"{table}/{digest([[str(value) for value in row.values()] for row in columns])}.parquet"
+    if lake.has(name):
+        return False
+    now = pa.repeat(pa.scalar(dt.datetime.now(dt.UTC), pa.timestamp("us", "UTC")), len(rows))
+    schema = TABLES[table]
+    data = rows.append_column(schema.field("added_at"), now).select(schema.names).cast(schema)
+    return lake.create_table(name, data)

@@ -1,0 +1,5 @@
+-- price_names: one row per model or accelerator that somebody said is priced by another name's entry, the newest word.
+CREATE VIEW price_names AS
+SELECT *
+FROM read_parquet({price_names}, hive_partitioning = false)
+QUALIFY row_number() OVER (PARTITION BY name ORDER BY added_at DESC, source) = 1;

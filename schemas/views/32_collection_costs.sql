@@ -1,0 +1,43 @@
+-- collection_costs: one row per committed shard that an engine worked for: what collecting it cost, not what it would
+-- cost to ask again. usd: engine_seconds × the newest price of an hour of its GPU (gpu_prices, by its own name or the one
+-- that price_names gives it; the cheapest provider's) / 3600; null without a GPU or a price. prices_on as in model_prices.
+CREATE VIEW collection_costs AS
+WITH valid AS (
+    SELECT *
+    FROM gpu_prices
+    WHERE valid_from <= coalesce(TRY_CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
+    QUALIFY row_number() OVER (PARTITION BY accelerator, provider ORDER BY valid_from DESC) = 1
+),
+
+gpus AS (
+    SELECT DISTINCT gpu
+    FROM shards
+    WHERE gpu IS NOT NULL
+),
+
+priced AS (
+    SELECT gpu, accelerator, valid.provider, usd_per_gpu_hour
+    FROM gpus
+    LEFT JOIN price_names ON lower(gpus.gpu) = lower(price_names.name)
+    INNER JOIN valid
+        ON lower(valid.accelerator) = lower(CASE WHEN price_names.name IS NULL THEN gpu ELSE price_name END)
+        AND valid.provider = coalesce(price_names.provider, valid.provider)
+    QUALIFY row_number() OVER (PARTITION BY gpu ORDER BY usd_per_gpu_hour, valid.provider) = 1
+)
+
+SELECT
+    shards.cell_id,
+    shards.generation,
+    shards.first_item,
+    shards.last_item,
+    shards.run_id,
+    shards.gpu,
+    shards.engine_seconds,
+    shards.load_seconds,
+    priced.accelerator,
+    priced.provider,
+    priced.usd_per_gpu_hour,
+    shards.engine_seconds * priced.usd_per_gpu_hour / 3600 AS usd
+FROM shards
+LEFT JOIN priced USING (gpu)
+WHERE shards.engine_seconds IS NOT NULL;

@@ -1,0 +1,27 @@
+-- _cell_costs: one row per cell with at least one collected item: what all its answers cost, and of how many that is known.
+-- The same sums as over the view costs, from the sums of tokens: prices are linear.
+CREATE VIEW _cell_costs AS
+SELECT
+    cell_id,
+    basis,
+    attempted,
+    tokened,
+    CASE WHEN basis IS NULL THEN 0 ELSE tokened END AS priced,
+    tokened - priced AS unpriced,
+    attempted - tokened AS untokened,
+    CASE WHEN basis IS NULL THEN stated ELSE tokened + stated_untokened END AS usd_items,
+    CASE
+        WHEN usd_items = 0 THEN NULL
+        WHEN basis IS NULL THEN stated_usd
+        ELSE
+            (
+                coalesce(charged_prompt, 0) * usd_per_million_prompt
+                + coalesce(charged_completion, 0) * usd_per_million_completion
+                + coalesce(charged_cached * (usd_per_million_cached - usd_per_million_prompt), 0)
+            ) / 1000000
+            + tokened * coalesce(usd_per_request, 0)
+            + coalesce(stated_untokened_usd, 0)
+    END AS usd
+FROM _totals
+INNER JOIN cells USING (cell_id)
+INNER JOIN model_prices USING (model);

@@ -1,0 +1,93 @@
+"""Views of the router benchmark (costs, oracle, cheapest correct model, Pareto) against a scan of the same records."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from collectors.compaction import compact
+from collectors.lake import Lake
+from collectors.prices import add_prices, read_prices
+from collectors.reading import connect
+from tests.benchmarks.bench_lake import MODELS, ROOT, Report, linked_lake, median, part_paths, peak_memory, raw_lake
+from tests.benchmarks.synthetic import Synthetic
+
+#: What is asked -> most times that a scan of one column may take; None: nothing is asked of it.
+QUERIES = {
+    "oracle: best score per item": ("SELECT avg(best_score) FROM oracle_items", 3),
+    "oracle: best score, then cheapest": ("SELECT avg(best_score), sum(usd) FROM oracle_items", None),
+    "oracle against best single model": ("SELECT sum(gap) FROM oracle", None),
+    "cheapest correct model per item": ("SELECT count(model), sum(usd) FROM cheapest_correct", 8),
+    "costs": ("SELECT sum(usd) FROM costs", None),
+    "leaderboard with costs": ("SELECT avg(score), avg(usd_per_1000) FROM leaderboard", None),
+    "pareto": ("SELECT count(*) FROM pareto", None),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=MODELS, default="20M", help="records (default %(default)s)")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache/bench-lake", help="folder that keeps the raw lakes")
+    parser.add_argument("--lake", type=Path, help="a compacted lake of that size, made before")
+    args = parser.parse_args()
+    report = Report()
+    args.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        if args.lake:
+            lake = Lake(str(args.lake))
+        else:
+            lake = linked_lake(raw_lake(args.size, args.work), Path(folder) / "compacted")
+            compact(lake)
+        put_prices(lake, Path(folder), MODELS[args.size])
+        bench_views(report, lake)
+        if not args.lake:
+            shutil.rmtree(lake.root)
+    return 0 if report.good else 1
+
+
+def put_prices(lake: Lake, folder: Path, models: int) -> None:
+    """A price of its own for each model but every tenth."""
+    synthetic, path = Synthetic(models), folder / "prices.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        columns = ["usd_per_million_prompt", "usd_per_million_completion"]
+        writer.writerow(["model", "provider", *columns, "valid_from", "source"])
+        for model in range(models):
+            if model % 10:
+                writer.writerow([synthetic.name(model), "host", 0.1 + model % 97 / 50, 0.2, "2026-01-01", "made up"])
+    add_prices(lake, *read_prices(path))
+
+
+def bench_views(report: Report, lake: Lake) -> None:
+    files = part_paths(lake)
+    with duckdb.connect() as con:
+        scan = f"SELECT sum(score) FROM read_parquet({files!r}, hive_partitioning = false)"
+        con.execute(scan)
+        base = median(lambda: con.execute(scan).fetchall(), 5)
+    for name, (sql, reach) in QUERIES.items():
+        # Each in a process of its own: what one leaves in memory is not the next one's.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            ours, peak = pool.apply(ask_once, (lake.root, sql))
+        detail = f"{ours:.2f} s ÷ {base:.2f} s; peak {peak / 2**30:.1f} GB"
+        report.row(f"{name} ÷ scan of one column", ours / base, reach, detail)
+
+
+def ask_once(root: str, sql: str) -> tuple[float, int]:
+    """Seconds of a query over views that are open already, the median of three; peak memory, bytes."""
+    with connect(Lake(root)) as con:
+        started = time.perf_counter()
+        con.execute(sql).fetchall()
+        first = time.perf_counter() - started
+        return median(lambda: con.execute(sql).fetchall()) if first < 60 else first, peak_memory()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
