@@ -96,7 +96,7 @@ def oracle(scores: Floats, usd: Floats | None = None) -> npt.NDArray[np.int64]:
 
 
 def best_scores(scores: Floats) -> npt.NDArray[np.float64]:
-    """(items,): the best score of each item, the oracle's; NaN where some score of `scores` (items, models) is unknown."""
+    """(items,): the best of each row of `scores` (items, models), the oracle's; NaN where some score is unknown."""
     best = np.full(len(scores), np.nan)
     known = complete_items(scores)
     for rows in row_blocks(scores.shape):
