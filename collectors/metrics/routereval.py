@@ -101,7 +101,7 @@ def random_entropy(models: int) -> float:
     return math.log2(models)
 
 
-def _entropies(weights: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def _entropies(weights: Floats) -> npt.NDArray[np.float64]:
     totals = weights.sum(axis=1, keepdims=True, dtype=np.float64)
     if (weights < 0).any() or (totals <= 0).any():
         raise ValueError("probabilities and counts of selections must not be negative, nor all 0 on an item")
