@@ -8,7 +8,7 @@ python := .venv/bin/python
 demo_lake := demo-lake
 SIZE ?= 20M
 
-.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router clean
+.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-ingest: env ## compare imports of a table of 10M rows and of lm-eval's fil
 
 bench-router: env ## the views of costs, oracle and cheapest correct model at 20M records; SIZE=2M or 200M for others
 	$(python) -m tests.benchmarks.bench_router --size $(SIZE)
+
+verify: env ## recompute published numbers from other people's records, where DATA names their folder
+	$(python) -m tests.verify $(if $(DATA),--data $(DATA))
 
 clean: ## remove .venv, caches and demo-lake; .cache/models stays (rm -r .cache removes it)
 	rm -rf .venv $(demo_lake) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

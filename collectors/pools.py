@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -139,7 +140,8 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, list[C
         task = "AND known_items.task = choices.task::VARCHAR" if "task" in columns else ""
         found = con.execute(
             f"""
-            SELECT {router}, known_items.task, items_digest, known_items.item, choices.model::VARCHAR, choices.{key}::VARCHAR
+            SELECT {router}, known_items.task, items_digest, known_items.item, choices.model::VARCHAR,
+                choices.{key}::VARCHAR
             FROM choices LEFT JOIN known_items ON known_items.{key}::VARCHAR = choices.{key}::VARCHAR {task}
             """,
             [path.stem] if router == "?" else [],
@@ -149,7 +151,7 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, list[C
     return _by_router(path, key, found)
 
 
-def _by_router(path: Path, key: str, found: Sequence[tuple[str, str, str, int, str, str]]) -> dict[str, list[Choice]]:
+def _by_router(path: Path, key: str, found: Sequence[tuple[Any, ...]]) -> dict[str, list[Choice]]:
     chosen: dict[str, dict[tuple[str, str, int], str]] = {}
     for router, task, items_digest, item, model, said in found:
         if item is None or model is None or router is None:

@@ -180,7 +180,7 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
         if one.unchosen or missing > 0 or one.judged.unpriced:
             console.print(
                 f"{one.router} on {one.pool.task}: left out are {one.unchosen:,} items without a choice and {missing:,} "
-                f"that some model of the pool has no score for; of {one.judged.unpriced:,} choices the cost is unknown",
+                f"that some model has no score for; of {one.judged.unpriced:,} choices the cost is unknown",
                 soft_wrap=True,
             )
 
