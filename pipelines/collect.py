@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("collect")
 
-#: Lines printed of what cannot be planned.
+#: Lines printed of what cannot be planned, where the rest can be read in the lake.
 MOST_FAILURES = 10
 
 HELP = """\
@@ -106,7 +106,7 @@ def collect(args: argparse.Namespace) -> int:
     use_datasets(config.datasets)
     logger.info("planning: loading tasks and pinning models")
     plan = make_plan(config, lake, generation=args.generation)
-    print_plan(plan, lake)
+    print_plan(plan, lake, most_failures=None if args.dry_run else MOST_FAILURES)
     print_damage(lake)
     if args.dry_run:
         print("dry run: nothing was started or written")
@@ -137,6 +137,9 @@ def work(plan: Plan, lake: Lake, *, verbose: bool) -> dict[str, str]:
 
 
 def configure_logging(*, verbose: bool) -> None:
+    # Its logger is given this level when it is imported, whatever is set below, and a hub that is out of reach is
+    # twelve lines per data set.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
@@ -167,8 +170,8 @@ def refuse_lost_lake(lake: Lake) -> None:
         )
 
 
-def print_plan(plan: Plan, lake: Lake) -> None:
-    """Cells, items and requests by task, and what is in the lake already."""
+def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None) -> None:
+    """Cells, items and requests by task, what is in the lake already, and what cannot be planned (None: all of it)."""
     cells = plan.cells
     models = {cell.cell.model.name: cell.cell.model for cell in cells}
     done = sum(cell.cell.items for cell in cells) - plan.items_todo
@@ -188,10 +191,10 @@ def print_plan(plan: Plan, lake: Lake) -> None:
     print(
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"
     )
-    for row in plan.failures[:MOST_FAILURES]:
+    for row in plan.failures[:most_failures]:
         print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
-    if len(plan.failures) > MOST_FAILURES:
-        print(f"  … and {len(plan.failures) - MOST_FAILURES} more that cannot be planned: see the view failures")
+    if rest := len(plan.failures) - len(plan.failures[:most_failures]):
+        print(f"  … and {rest} more that cannot be planned: see the view failures")
 
 
 def print_damage(lake: Lake) -> None:

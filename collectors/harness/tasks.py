@@ -300,9 +300,13 @@ def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) ->
     Tries the task by its own name, then the group that it was planned from, which may have settings of its own. Raises
     TaskError when neither is what was planned.
     """
-    reasons: dict[str, TaskError] = {}
+    reasons: dict[str, RouterlakeError] = {}
     for name in dict.fromkeys((spec.task, group)):
-        tasks, failed = load_tasks(spec.model_copy(update={"task": name}), include)
+        try:
+            tasks, failed = load_tasks(spec.model_copy(update={"task": name}), include)
+        except RouterlakeError as error:  # by its own name it may lack the filter that its group lays over it
+            reasons[spec.task] = error
+            continue
         reasons |= failed
         for bound in tasks:
             if bound.name == spec.task and bound.facts.prompting == prompting:

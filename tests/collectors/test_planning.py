@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from collectors.config import RunConfig
+from collectors.harness.tasks import load_like
 from collectors.lake import Lake
 from collectors.planning import Plan, make_plan, write_failure
-from schemas.failures import ConfigError
+from schemas.failures import ConfigError, TaskError
 from schemas.identity import ShardName
 from schemas.records import FAILURE, ITEM, RUN_CELL
 from tests.mini_tasks import GROUP, ITEMS, TASKS, write_tasks
@@ -224,6 +225,7 @@ def test_cell_id_and_facts_of_known_cells_stay_as_they_were(tasks: Path) -> None
 PLANNER = """
 import dataclasses, json, sys
 from collectors.config import RunConfig
+from collectors.harness.tasks import load_like
 from collectors.harness.tasks import use_datasets
 from collectors.lake import Lake
 from collectors.planning import make_plan
@@ -292,6 +294,23 @@ def test_plan_group_with_members_that_cannot_be_had_names_them_and_plans_the_oth
     )
     alone = planned(configured(folder, "org/a", tasks=["mini_likelihood"], engine={"name": "stub"}))
     assert ids(alone) == ids(plan)[1:]
+
+
+@pytest.mark.parametrize("member", [TASK, "own"])
+def test_load_like_finds_what_only_the_group_can_make(tmp_path: Path, member: str) -> None:
+    """A task whose filter its group lays over it, and one that stands in its group alone."""
+    folder = write_tasks(tmp_path / "tasks")
+    again = {"filter_list": [{"name": "again", "filter": [{"function": "take_first"}]}]}
+    own = {**yaml.safe_load((folder / f"{TASK}.yaml").read_text()), "task": member, **again}
+    group = {"group": "laid_over", "task": [TASK], **again} if member == TASK else {"group": "laid_over", "task": [own]}
+    (folder / "groups" / "laid_over.yaml").write_text(yaml.safe_dump(group))
+    tasks = [{"task": "laid_over", "filter": "again"}]
+    (planned_cell,) = planned(configured(folder, "org/a", tasks=tasks, engine={"name": "stub"})).cells
+    cell = planned_cell.cell
+    bound = load_like(cell.spec, cell.group, cell.prompting, [str(folder)])
+    assert (bound.name, bound.facts.filter) == (cell.spec.task, "again")
+    with pytest.raises(TaskError, match="is not the one that was planned"):
+        load_like(cell.spec, cell.group, "another", [str(folder)])
 
 
 @pytest.mark.parametrize(

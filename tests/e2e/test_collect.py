@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import os
 import secrets
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -226,6 +229,30 @@ def test_collect_with_bad_models_and_tasks_among_good_ones_collects_the_good(tmp
 
 
 # ---- what is refused or only planned
+
+
+@pytest.mark.slow
+def test_collect_dry_run_names_every_member_of_a_group_that_cannot_be_read(tmp_path: Path, plan: Collect) -> None:
+    """A line each, however many: a dry run leaves no view in which the others could be looked up."""
+    run = plan(config(tmp_path, tasks=[CHOICE, "leaderboard_bbh", "leaderboard_musr"]), "--dry-run")
+    named = [line.split(": ")[1] for line in run.out.splitlines() if line.startswith("  cannot be planned: ")]
+    assert len(named) == len(set(named)) == 24 + 3
+    assert {name.split("_")[1] for name in named} == {"bbh", "musr"}
+    assert "more that cannot be planned" not in run.out
+    assert f"task {CHOICE} (0-shot" in run.out
+    assert run.code == 1
+
+
+def test_configure_logging_keeps_retries_of_the_hub_out_of_the_log() -> None:
+    """Their logger gets its level when it is imported, after ours is set."""
+    code = (
+        "import logging, pipelines.collect as c; c.configure_logging(verbose=False); import huggingface_hub; "
+        "print(logging.getLogger('huggingface_hub.utils._http').isEnabledFor(logging.WARNING))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_VERBOSITY"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=runs.ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.slow
