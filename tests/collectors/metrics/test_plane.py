@@ -77,6 +77,7 @@ def test_convex_hull_corners_are_those_that_scipy_finds(points: Array) -> None:
 def test_convex_hull_of_known_points_drops_what_is_on_or_under_a_line() -> None:
     assert convex_hull(KNOWN_PLANE).tolist() == [[1, 0.2], [2, 0.6], [4, 0.8]]
     assert convex_hull(KNOWN_PLANE[:1]).tolist() == [[1, 0.2]]
+    assert convex_hull(np.array([[1, 0.25], [2, 0.5], [3, 0.75]])).tolist() == [[1, 0.25], [3, 0.75]]
 
 
 def test_aiq_of_known_points_is_the_closed_form() -> None:
@@ -162,9 +163,13 @@ def test_willingness_sweep_of_perfect_forecasts_rises_in_cost_and_quality_to_the
 
 
 def test_willingness_sweep_all_points_rest_on_the_same_known_items() -> None:
-    scores, cost = np.array([[1.0, 0], [0, 1], [1, np.nan]]), np.array([[1.0, 2], [1, 2], [1, 2]])
-    found = willingness_sweep((np.array([[0.0, 1], [0, 1], [0, 1]]), cost), scores, cost, grid=[1e-3, 1e3])
+    nan = np.nan
+    scores = np.array([[1.0, 0], [0, 1], [1, nan], [1, 1], [1, 1], [1, 1]])
+    cost = np.array([[1.0, 2], [1, 2], [1, 2], [nan, 2], [1, 2], [1, 2]])
+    quality = np.array([[0.0, 1], [0, 1], [0, 1], [0, 1], [nan, 1], [0, 1]])
+    price = np.array([[1.0, 2], [1, 2], [1, 2], [1, 2], [1, 2], [1, nan]])
+    found = willingness_sweep((quality, price), scores, cost, grid=[1e-3, 1e3])
     assert found.points.tolist() == [[1, 0.5], [2, 0.5]]
-    assert (found.items, found.left_out) == (2, 1)
-    with pytest.raises(ValueError, match="no item of 1"):
-        willingness_sweep((scores[2:], cost[2:]), scores[2:], cost[2:])
+    assert (found.items, found.left_out) == (2, 4)
+    with pytest.raises(ValueError, match="no item of 4"):
+        willingness_sweep((quality[2:], price[2:]), scores[2:], cost[2:])
