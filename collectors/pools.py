@@ -143,6 +143,7 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, list[C
             SELECT {router}, known_items.task, items_digest, known_items.item, choices.model::VARCHAR,
                 choices.{key}::VARCHAR
             FROM choices LEFT JOIN known_items ON known_items.{key}::VARCHAR = choices.{key}::VARCHAR {task}
+            ORDER BY choices.rowid
             """,
             [path.stem] if router == "?" else [],
         ).fetchall()

@@ -179,8 +179,8 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
         missing = one.judged.left_out - one.unchosen
         if one.unchosen or missing > 0 or one.judged.unpriced:
             console.print(
-                f"{one.router} on {one.pool.task}: left out are {one.unchosen:,} items without a choice and {missing:,} "
-                f"that some model has no score for; of {one.judged.unpriced:,} choices the cost is unknown",
+                f"{one.router} on {one.pool.task}: left out are {one.unchosen:,} items without a choice and "
+                f"{missing:,} that some model has no score for; of {one.judged.unpriced:,} choices the cost is unknown",
                 soft_wrap=True,
             )
 

@@ -1,0 +1,138 @@
+"""matrix.py score: routers judged by files of their choices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from collectors.prices import add_prices, read_prices
+from pipelines.matrix import main
+from tests.importing import write_lines
+from tests.lake_builder import BuiltCell, LakeBuilder
+
+SCORES: dict[str, list[float | None]] = {"a": [1, 0, 1, 1, 0, 1], "b": [0, 1, 1, 0, 0, 1], "c": [1, 1, None, 0, 0, 0]}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LakeBuilder:
+    builder = LakeBuilder(tmp_path / "lake")
+    for model, scores in SCORES.items():
+        builder.planned(BuiltCell(model=model), scores)
+    builder.items("quiz", "i0", 6)
+    path = tmp_path / "prices.csv"
+    header = "model,provider,usd_per_million_prompt,usd_per_million_completion,valid_from,source\n"
+    path.write_text(
+        header + "".join(f"{model},host,{usd},0,2026-01-01,test\n" for model, usd in zip("abc", (5, 1, 2), strict=True))
+    )
+    add_prices(builder.lake, *read_prices(path))
+    return builder
+
+
+def scored(lake: LakeBuilder, choices: Path, capsys: pytest.CaptureFixture[str], *more: str) -> list[dict[str, Any]]:
+    assert main(["score", "--choices", str(choices), "--lake", lake.lake.uri, "--json", *more]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_score_of_choices_is_what_is_counted_here(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n0,c\n1,b\n2,b\n3,c\n5,b\n")
+    [row] = scored(lake, path, capsys)
+    # Item 2 lacks a verdict of c, item 4 a choice: 0, 1, 3 and 5 are left.
+    assert (row["router"], row["items"], row["left_out"], row["unchosen"]) == ("mine", 4, 2, 1)
+    assert (row["score"], row["best_model"], row["best_score"], row["oracle_score"]) == (0.75, "a", 0.75, 1.0)
+    assert (row["v_b"], row["gap_closed"]) == (1.0, 0.0)
+    assert row["random_score"] == pytest.approx(np.mean([[1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 1, 0]]))
+    assert row["choice_entropy"] == pytest.approx(1.0)
+    tokens = np.array([10, 11, 13, 15])
+    assert row["usd"] == pytest.approx((tokens * [2, 1, 2, 1]).mean() / 1e6)
+    assert row["best_usd"] == pytest.approx(tokens.mean() * 5 / 1e6)
+    assert row["oracle_usd"] == pytest.approx((tokens * [2, 1, 5, 1]).mean() / 1e6)
+
+
+def test_score_reads_every_form_of_a_file_and_several_routers(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"router": router, "task": "quiz", "item_hash": f"hash-{item}", "model": model}
+        for router, model in (("always a", "a"), ("always b", "b"))
+        for item in range(6)
+    ]
+    jsonl = write_lines(tmp_path / "x.jsonl", rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    found = scored(lake, jsonl, capsys)
+    assert found == scored(lake, tmp_path / "x.parquet", capsys)
+    assert [(row["router"], row["score"], row["v_b"]) for row in found] == [
+        ("always a", pytest.approx(0.6), 1.0),
+        ("always b", pytest.approx(0.4), pytest.approx(2 / 3)),
+    ]
+    pool = scored(lake, jsonl, capsys, "--pool", "model <> 'c'")
+    assert [(row["models"], row["items"]) for row in pool] == [(2, 6), (2, 6)]
+    assert main(["score", "--choices", str(jsonl), "--lake", lake.lake.uri]) == 0
+    said = capsys.readouterr().out
+    assert "always a" in said
+    assert "1 that some model has no score for" in said
+
+
+def test_score_without_a_price_of_a_choice_has_no_cost(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.planned(BuiltCell(model="unheard-of"), [1, 1, 1, 1, 1, 1])
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n0,unheard-of\n1,a\n")
+    [row] = scored(lake, path, capsys)
+    assert (row["usd"], row["unpriced"]) == (None, 1)
+    assert (row["best_model"], row["best_usd"]) == ("c", pytest.approx(21e-6))  # the first of two that are always right
+
+
+@pytest.mark.parametrize(
+    ("lines", "more", "said"),
+    [
+        ("item,model\n0,nobody\n", [], "chose nobody on quiz"),
+        ("item,model\n99,a\n", [], "item 99 is in no table"),
+        ("item,model\n0,a\n0,b\n", [], "chose both a and b for item 0"),
+        ("item\n0\n", [], "it needs a column model"),
+        ("item,model\n", [], "no row in it"),
+        ("item,model\n0,\n", [], "a row lacks router or model"),
+        ("item,model\n0,a\n", ["--pool", "nonsense = 1"], "the pool's condition"),
+        ("item,model\n0,a\n", ["--pool", "false"], "the pool holds no cell"),
+        ("item,model\n2,a\n", ["--pool", "model <> 'b'"], "no item"),
+    ],
+)
+def test_score_of_what_cannot_be_judged_is_one_line(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: str, more: list[str], said: str
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(lines)
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, *more]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"prompting": "p1"}, "differ in prompting"),
+        ({"items_digest": "i1"}, "2 item tables"),
+        ({"metric": "acc_norm"}, "2 metrics"),
+    ],
+)
+def test_score_of_cells_that_cannot_be_compared_says_how_to_choose(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], said: str
+) -> None:
+    lake.planned(BuiltCell(model="a", **changed), [1, 1])
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n0,a\n")
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "--pool" in error
