@@ -298,7 +298,7 @@ def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) ->
     """The task that was planned elsewhere, proven equal by its prompting hash.
 
     Tries the task by its own name, then the group that it was planned from, which may have settings of its own. Raises
-    TaskError when neither is what was planned.
+    what keeps it from being had, or TaskError when neither is what was planned.
     """
     reasons: dict[str, RouterlakeError] = {}
     for name in dict.fromkeys((spec.task, group)):
@@ -308,9 +308,10 @@ def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) ->
             reasons[spec.task] = error
             continue
         reasons |= failed
-        for bound in tasks:
-            if bound.name == spec.task and bound.facts.prompting == prompting:
+        for bound in (task for task in tasks if task.name == spec.task):
+            if bound.facts.prompting == prompting:
                 return bound
+            reasons.pop(spec.task, None)  # it can be had, as another
     raise reasons.get(spec.task) or TaskError(
         f"task {spec.task} is not the one that was planned: lm-eval's version or the data differ between the machines"
     )
