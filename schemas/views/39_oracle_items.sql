@@ -3,42 +3,66 @@
 -- view costs); where none is, the first by name, and usd is null. models_scored < models: some model has no verdict.
 CREATE VIEW oracle_items AS
 WITH answers AS NOT MATERIALIZED (
-    SELECT _members.pool, _members.models, _members.higher_is_better, costs.*
+    SELECT pool_number, member, is_binary, _members.higher_is_better, costs.item, costs.score, costs.correct, costs.usd
     FROM costs
     INNER JOIN _members USING (cell_id)
     WHERE costs.score IS NOT NULL
 ),
 
+-- Where scores are 0 or 1 one pass tells all: the best are those with 1, or if there are none all.
+binary_items AS (
+    SELECT
+        pool_number,
+        item,
+        count(*) AS models_scored,
+        count(*) FILTER (correct) AS models_correct,
+        max(score) AS best_score,
+        CASE WHEN best_score = 1 THEN min(usd) FILTER (score = 1) ELSE min(usd) END AS usd,
+        CASE
+            WHEN best_score = 1
+                THEN coalesce(arg_min(member, usd) FILTER (score = 1), min(member) FILTER (score = 1))
+            ELSE coalesce(arg_min(member, usd), min(member))
+        END AS member
+    FROM answers
+    WHERE is_binary
+    GROUP BY pool_number, item
+),
+
 best AS (
     SELECT
-        pool,
+        pool_number,
         item,
-        any_value(models) AS models,
         count(*) AS models_scored,
         count(*) FILTER (correct) AS models_correct,
         CASE WHEN any_value(higher_is_better) THEN max(score) ELSE min(score) END AS best_score
     FROM answers
-    GROUP BY pool, item
+    WHERE NOT is_binary
+    GROUP BY pool_number, item
 ),
 
-chosen AS (
+other_items AS (
     SELECT
-        answers.pool,
-        answers.item,
-        coalesce(arg_min(answers.cell_id, usd), min(answers.cell_id)) AS cell_id,
-        min(usd) AS usd
+        best.pool_number,
+        best.item,
+        any_value(best.models_scored) AS models_scored,
+        any_value(best.models_correct) AS models_correct,
+        any_value(best.best_score) AS best_score,
+        min(usd) AS usd,
+        coalesce(arg_min(answers.member, usd), min(answers.member)) AS member
     FROM answers
-    INNER JOIN best ON answers.pool = best.pool AND answers.item = best.item AND answers.score = best.best_score
-    GROUP BY answers.pool, answers.item
+    INNER JOIN best
+        ON answers.pool_number = best.pool_number AND answers.item = best.item AND answers.score = best.best_score
+    WHERE NOT is_binary
+    GROUP BY best.pool_number, best.item
 )
 
 SELECT
     _members.task,
-    best.item,
-    best.models,
-    best.models_scored,
-    best.models_correct,
-    best.best_score,
+    chosen.item,
+    _members.models,
+    chosen.models_scored,
+    chosen.models_correct,
+    chosen.best_score,
     _members.model,
     chosen.usd,
     _members.items_digest,
@@ -47,8 +71,7 @@ SELECT
     _members.quantization,
     _members.metric,
     _members.imported_from,
-    chosen.cell_id,
-    best.pool
-FROM best
-INNER JOIN chosen ON best.pool = chosen.pool AND best.item = chosen.item
-INNER JOIN _members USING (cell_id);
+    _members.cell_id,
+    _members.pool
+FROM (FROM binary_items UNION ALL BY NAME FROM other_items) AS chosen
+INNER JOIN _members USING (member);

@@ -4,25 +4,24 @@
 CREATE VIEW cheapest_correct AS
 WITH chosen AS (
     SELECT
-        _members.pool,
+        _members.pool_number,
         costs.item,
-        any_value(_members.models) AS models,
         count(costs.correct) AS models_scored,
         count(*) FILTER (costs.correct) AS models_correct,
-        arg_min(costs.cell_id, usd) FILTER (costs.correct) AS cell_id,
+        arg_min(_members.member, usd) FILTER (costs.correct) AS member,
         min(usd) FILTER (costs.correct) AS usd
     FROM costs
     INNER JOIN _members USING (cell_id)
-    GROUP BY _members.pool, costs.item
+    GROUP BY _members.pool_number, costs.item
 )
 
 SELECT
     pools.task,
     chosen.item,
-    chosen.models,
+    pools.models,
     chosen.models_scored,
     chosen.models_correct,
-    cells.model,
+    _members.model,
     chosen.usd,
     pools.items_digest,
     pools.prompting,
@@ -30,8 +29,8 @@ SELECT
     pools.quantization,
     pools.metric,
     pools.imported_from,
-    chosen.cell_id,
-    chosen.pool
+    _members.cell_id,
+    pools.pool
 FROM chosen
-INNER JOIN cells AS pools ON chosen.pool = pools.cell_id
-LEFT JOIN cells ON chosen.cell_id = cells.cell_id;
+INNER JOIN _members AS pools ON chosen.pool_number = pools.pool_number AND pools.cell_id = pools.pool
+LEFT JOIN _members ON chosen.member = _members.member;
