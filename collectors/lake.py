@@ -58,7 +58,7 @@ class Lake:
                 self.filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
             else:  # not url_to_fs: it takes "a::b" for a chain of stores
                 self.filesystem, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
-        except (ValueError, ImportError, OSError) as error:
+        except (ValueError, TypeError, ImportError, OSError) as error:
             raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
         self.local = isinstance(self.filesystem, LocalFileSystem)
         if isinstance(self.filesystem, MemoryFileSystem):

@@ -88,7 +88,7 @@ def write_release(folder: Path, release: str, answers: Answers = Answers(), befo
             row["prompts"] = [[before + prompt, rest] for prompt, rest in row["prompts"]]
         written = [as_written(row, release) for row in rows]
         if version < (0, 4, 3):
-            name = f"pretrained={answers.model.replace('/', '__')}_{task}.jsonl"
+            name = f"pretrained={answers.model.replace('/', '__')},dtype=bfloat16_{task}.jsonl"
             (folder / name).write_text(json.dumps(written, indent=2))
         else:
             lines = "".join(json.dumps(row) + "\n" for row in written)

@@ -327,7 +327,7 @@ def _inspect_log(staging: Found, number: int) -> tuple[dict[str, Any], Iterator[
             raise BadFile("unknown_layout", "no log of Inspect")
         return value, iter(value.get("samples") or ())
     header: dict[str, Any] = {}
-    samples: list[Any] = []
+    samples: list[tuple[str, bytes]] = []
     for name, data in zip_members(file):
         if name == "header.json":
             header |= decoded(data)
@@ -336,8 +336,8 @@ def _inspect_log(staging: Found, number: int) -> tuple[dict[str, Any], Iterator[
         elif name == "reductions.json":
             header["reductions"] = decoded(data)
         elif name.startswith("samples/") and name.endswith(".json"):
-            samples.append((name, decoded(data)))
-    return header, (value for _, value in sorted(samples, key=lambda one: one[0]))
+            samples.append((name, data))
+    return header, (decoded(data) for _, data in sorted(samples))
 
 
 def sum_usage(usage: Any) -> dict[str, Any]:

@@ -32,6 +32,8 @@ MAX_LINE = 64 * 2**20
 MAX_DOCUMENT = 1024 * 2**20
 #: What a compressed file may hold: this many times its size, and some for small ones. JSON of equal rows reaches 100.
 MAX_RATIO, MAX_SMALL = 200, 64 * 2**20
+#: Values of one JSON document, or of one array of rows: each is an object of Python's, of 50 bytes and more.
+MAX_VALUES = 20_000_000
 _CHUNK = 2**20
 #: Folders below each other that are looked through.
 _MAX_DEPTH = 100
@@ -202,9 +204,10 @@ def _find_remote(path: str, patterns: Sequence[str]) -> list[SourceFile]:
         filesystem, root = fsspec.core.url_to_fs(path)
         if isinstance(filesystem, LocalFileSystem):
             return _find_local(root, patterns)
-        protocol = path.split("://", 1)[0]
         if any(letter in root for letter in "*?["):
             details = filesystem.glob(root, detail=True)
+        elif filesystem.isfile(root) and not root.endswith("/"):
+            details = {root: filesystem.info(root)}
         else:
             details = filesystem.find(root, detail=True)
     except Exception as error:  # stores' clients have error types of their own
@@ -213,7 +216,7 @@ def _find_remote(path: str, patterns: Sequence[str]) -> list[SourceFile]:
     for name, detail in details.items():
         below = name[len(root) :].lstrip("/") or name.rsplit("/", 1)[-1]
         if detail.get("type") == "file" and (name == root or _fits(below, patterns)):
-            found.append(SourceFile(f"{protocol}://{name}", below, int(detail.get("size") or 0)))
+            found.append(SourceFile(filesystem.unstrip_protocol(name), below, int(detail.get("size") or 0)))
     return found
 
 
@@ -261,8 +264,10 @@ def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
     if not head.startswith(b"["):
         yield from lines(file)
         return
+    data = _without_mark(file.read())
+    _check_values(data)
     try:
-        for number, row in enumerate(msgspec.json.decode(_without_mark(file.read()), type=list[msgspec.Raw]), 1):
+        for number, row in enumerate(msgspec.json.decode(data, type=list[msgspec.Raw]), 1):
             yield number, bytes(row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Perhaps NaN, which no JSON has and Python writes.
@@ -272,6 +277,7 @@ def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
 
 def decoded(data: bytes) -> Any:
     """The value of a JSON text; NaN and infinities as Python writes them are let through. Raises BadFile."""
+    _check_values(data)
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -289,6 +295,12 @@ def decoded(data: bytes) -> Any:
         raise BadFile("encoding", "not UTF-8") from None
     except ValueError as error:
         raise BadFile("damaged", f"no JSON: {one_line(error, 120)}") from error
+
+
+def _check_values(data: bytes) -> None:
+    """Raises BadFile for a text of which an object of Python's would take far more memory than itself."""
+    if len(data) > MAX_VALUES and sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise BadFile("too_large", f"more than {MAX_VALUES:,} values in one document")
 
 
 def document(file: SourceFile) -> Any:

@@ -99,7 +99,7 @@ _KNOWN_TEXTS = 500_000
 #: Rows, and bytes of texts, that are put down at a time.
 _BATCH, _BATCH_BYTES = 20_000, 64 * 2**20
 #: What Python raises where a value is of another kind than a format says.
-_OF_LAYOUT = (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError)
+_OF_LAYOUT = (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -248,6 +248,8 @@ class Found(ABC):
             yield
         except BadFile as error:
             self.reject(file, None, error.kind, str(error))
+        except MemoryError:
+            self.reject(file, None, "too_large", "takes more memory than there is")
         except _OF_LAYOUT as error:
             self.reject(file, None, "unknown_layout", f"not laid out as its format is: {one_line(error, 160)}")
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass, field
+from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,9 +51,14 @@ class ItemTable:
         return max(self.hashes, default=-1) + 1
 
     @functools.cached_property
-    def column(self) -> pa.Array:
-        """Hashes by position."""
-        return pa.array([self.hashes.get(position) for position in range(self.items)], pa.string())
+    def _sorted(self) -> tuple[npt.NDArray[np.int64], pa.Array]:
+        positions = sorted(self.hashes)
+        return np.array(positions, np.int64), pa.array([self.hashes[position] for position in positions], pa.string())
+
+    def hashes_of(self, items: npt.NDArray[Any]) -> pa.Array:
+        """The hash of each of `items`, positions that are here."""
+        positions, hashes = self._sorted
+        return hashes.take(pa.array(np.searchsorted(positions, items)))
 
     @property
     def name(self) -> str:

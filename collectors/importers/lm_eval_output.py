@@ -10,6 +10,7 @@ order of the results file's keys. A file may hold several runs, one after anothe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -60,9 +61,8 @@ _ROW_KEYS = frozenset(
 class _Run:
     folder: str
     time: str | None
-    results: dict[str, Any] | None = None
-    #: Number of the file that holds the results.
-    results_file: int | None = None
+    #: (number of the file, what is in it)
+    results: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     #: (number of the file, task or None where the name alone does not tell it)
     samples: list[tuple[int, str | None]] = field(default_factory=list)
 
@@ -71,18 +71,32 @@ def read(staging: Staging, source: Source) -> None:
     """Puts down all runs that the files hold."""
     jobs: list[Job] = []
     for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
-        shas = [staging.files[number].sha256 for number, _ in run.samples]
-        if run.results_file is not None:
-            shas = [staging.files[run.results_file].sha256]
-        # Its time, to the microsecond, or what is in it: files of one run may come one after another, and grow.
-        about = About.of(run.results, run.time or digest(sorted(shas)), source)
-        if run.results_file is not None:
-            staging.format_version[run.results_file] = about.version
+        abouts = _abouts(staging, source, run)
         for number, task in run.samples:
+            owners = [about for about in abouts if run.time or about.task_of(staging.files[number].stem)]
+            about = owners[0] if len(owners) == 1 else About.of(None, run.time or "", source)
             staging.format_version[number] = about.version
-            jobs.append((number, (about, task or about.task_of(staging.files[number].stem))))
+            jobs.append((number, (about, task or about.task_of(staging.files[number].stem), len(owners))))
     jobs.sort(key=lambda job: str(job[1][1]))  # files of one task one after another: their documents are the same
     staging.read_files(_read_samples, jobs)
+
+
+def _abouts(staging: Staging, source: Source, run: _Run) -> list[About]:
+    """What each results file of a run says; without one what is known without."""
+    abouts = []
+    for number, results in run.results:
+        with staging.one_file(number):
+            # Its time, to the microsecond, or what is in it: files of one run may come one after another, and grow.
+            about = About.of(results, run.time or digest([staging.files[number].sha256]), source)
+            staging.format_version[number] = about.version
+            abouts.append(about)
+    if not run.results:
+        hashes = []
+        for number, _ in run.samples:
+            with contextlib.suppress(BadFile):  # whoever reads it meets the same, and says so
+                hashes.append(staging.files[number].sha256)
+        abouts.append(About.of(None, run.time or digest(sorted(hashes)), source))
+    return abouts
 
 
 def _runs(staging: Staging) -> list[_Run]:
@@ -99,8 +113,7 @@ def _runs(staging: Staging) -> list[_Run]:
             if results is not None:
                 match = _RESULTS.fullmatch(stem)
                 time = match["time"] if match else None
-                run = runs.setdefault((folder, time), _Run(folder, time))
-                run.results, run.results_file = results, number
+                runs.setdefault((folder, time), _Run(folder, time)).results.append((number, results))
     return list(runs.values())
 
 
@@ -117,7 +130,9 @@ def _results(staging: Staging, number: int) -> dict[str, Any] | None:
 # ---- what a samples file holds
 
 
-def _read_samples(staging: Found, number: int, about: About, task: str | None) -> None:
+def _read_samples(staging: Found, number: int, about: About, task: str | None, owners: int) -> None:
+    if owners > 1:
+        raise BadFile("no_model", "several results files beside it may be its own: put each run into its own folder")
     if about.model is None:
         raise BadFile("no_model", "no results file beside it says whose answers these are: give --model")
     if task is None:
@@ -127,7 +142,7 @@ def _read_samples(staging: Found, number: int, about: About, task: str | None) -
         with staging.one_row(number, row, model=about.model, task=task):
             if isinstance(data, BadFile):
                 raise data
-            reader.read(row, data)
+            reader.read(row, _Row(data))
     reader.finish()
 
 
@@ -140,16 +155,20 @@ class _Samples:
         self.filters = list(self.told)
         self.metric: str | None = None
         self.chosen = self.filters[0] if self.filters else None
-        self.seen: Counter[int] = Counter()
+        #: Document -> rows of it so far, and whether its item was told.
+        self.turns: Counter[int] = Counter()
+        self.told_items: set[int] = set()
         self.hashes: dict[int, str] = {}
-        self.rows: Counter[Any] | None = None
+        self.rows: Counter[int] | None = None
+        #: Whether some row of the file does not say which document it is of.
+        self.is_damaged = False
         self.facts: Facts | None = None
 
-    def read(self, row: int, data: bytes) -> None:
-        values = _Row(data)
-        position = values.get("doc_id")
-        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 10**7:
-            raise BadFile("no_key", f"doc_id is {str(position)[:40]!r}, no position in a task")
+    def read(self, row: int, values: _Row) -> None:
+        position = _position(values)
+        if position is None:
+            raise BadFile("no_key", f"doc_id is {str(values.get('doc_id'))[:40]!r}, no position in a task")
+        self.turns[position] += 1  # of a row that is refused below, too: it stood for its filter
         name = self._filter(values, position)
         metrics = self._metrics(values, name)
         if self.facts is None:
@@ -158,7 +177,6 @@ class _Samples:
             self.facts = self.about.facts_of(self.task, self.metric, self.chosen)
             self.staging.facts[self.about.run, str(self.about.model), self.task] = self.facts
         self._item(values, position)
-        self.seen[position] += 1
         usage = values.get("token_usage")
         usage = usage if isinstance(usage, dict) else {}
         latency = values.get("latency_ms")
@@ -180,8 +198,8 @@ class _Samples:
         )
 
     def _filter(self, values: _Row, position: int) -> str:
-        turn = self.seen[position]
-        if "filter" in values.names:
+        turn = self.turns[position] - 1
+        if values.get("filter") is not None:
             name = str(values.get("filter"))
             if self.filters and name not in self.filters:
                 raise BadFile("unknown_filter", f"filter {name[:60]!r} is none of {', '.join(self.filters)}")
@@ -191,20 +209,25 @@ class _Samples:
         if self.rows is None:
             self.rows = self._rows_by_document()
         if self.filters:
-            if self.rows[position] % len(self.filters):  # one is damaged: which filter's cannot be told
-                raise BadFile("unknown_filter", f"{self.rows[position]} rows of it for {len(self.filters)} filters")
+            many = self.rows[position]
+            # One is damaged: which filter's cannot be told. A file of several runs may lack as many as there are.
+            if many % len(self.filters) or (self.is_damaged and many < max(self.rows.values())):
+                raise BadFile("unknown_filter", f"{many} rows of it for {len(self.filters)} filters")
             return self.filters[turn % len(self.filters)]
         # Documents that come more than once are rows of several filters, of which no results file tells.
         return f"unlabelled-{turn + 1}" if max(self.rows.values()) > 1 else "none"
 
-    def _rows_by_document(self) -> Counter[Any]:
-        found: Counter[Any] = Counter()
+    def _rows_by_document(self) -> Counter[int]:
+        found: Counter[int] = Counter()
         for _, data in json_rows(self.staging.files[self.number]):
-            if not isinstance(data, BadFile):
-                try:
-                    found[_Row(data).get("doc_id")] += 1
-                except (BadFile, TypeError):
-                    continue  # read() says what is wrong with it
+            try:
+                position = None if isinstance(data, BadFile) else _position(_Row(data))
+            except BadFile:
+                position = None  # read() says what is wrong with it
+            if position is None:
+                self.is_damaged = True
+            else:
+                found[position] += 1
         return found
 
     def _metrics(self, values: _Row, name: str) -> dict[str, Any]:
@@ -224,8 +247,9 @@ class _Samples:
         known = self.hashes.setdefault(position, doc_hash)
         if known != doc_hash:
             raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
-        if self.seen[position]:
+        if position in self.told_items:
             return
+        self.told_items.add(position)
         assert self.facts
         alone = self.facts.num_fewshot == 0 and not self.facts.chat_template and not self.facts.system_prompt
         self.staging.item(
@@ -334,13 +358,21 @@ def _first_prompt(arguments: Any) -> str | None:
     return prompt if isinstance(prompt, str) else None
 
 
+def _position(values: _Row) -> int | None:
+    position = values.get("doc_id")
+    is_one = isinstance(position, int) and not isinstance(position, bool) and 0 <= position < 10**7
+    return position if is_one else None
+
+
 def _score(metric: str | None, value: Any) -> float | None:
-    """The metric of one document; of a pair (log-likelihood, weight) what lm-eval's own aggregation makes of it alone.
+    """The metric of one document, of a pair (log-likelihood, weight) as well; None where only many documents make one.
 
     Source: lm_eval.api.metrics.weighted_perplexity and bits_per_byte.
     """
     if isinstance(value, bool | int | float):
         return float(value)
+    if isinstance(value, str):
+        raise BadFile("damaged", f"the score {value[:40]!r} is no number")
     if metric in WEIGHTED and isinstance(value, list) and len(value) == 2:
         loglikelihood, weight = (_number(part) for part in value)
         if loglikelihood is None or not weight:

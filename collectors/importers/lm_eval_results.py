@@ -101,10 +101,16 @@ class About:
         return cls(run, results, model, facts, version)
 
     def task_of(self, stem: str) -> str | None:
-        """The task of `<model arguments>_<task>.jsonl`: the longest of the results' that fits."""
+        """The task of a file `<model arguments>_<task>.jsonl` that this run wrote; None: it wrote none of that name.
+
+        Up to 0.4.2 such names, and a results.json of another name, are all that tells runs into one folder apart.
+        """
         stem = stem.removesuffix(".jsonl")
-        tasks = [task for task in self.results.get("configs", {}) if stem == task or stem.endswith(f"_{task}")]
-        return max(tasks, key=len, default=None)
+        args = self.results.get("config", {}).get("model_args")
+        written = re.sub(r'["<>:/|\\?*\[\]]+', "__", args) if isinstance(args, str) else ""
+        configs = self.results.get("configs")
+        tasks = configs if isinstance(configs, dict) else {}
+        return next((task for task in tasks if stem in (task, f"{written}_{task}")), None)
 
     def metrics(self, task: str) -> dict[str, list[str]]:
         """Filter -> its metrics, both in the order of the results file."""

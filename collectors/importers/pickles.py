@@ -11,8 +11,8 @@ import collections
 import io
 import math
 import pickle
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,17 @@ import numpy.typing as npt
 from collectors.importers.files import BadFile, SourceFile
 from schemas.failures import one_line
 
+#: Containers in each other.
+_DEEPEST = 100
+
 
 def load_pickle(file: SourceFile) -> Any:
     """The value in `file`; a pandas frame is a Frame. Raises BadFile for what names more than that, or is damaged."""
     data = file.read()
     try:
-        return _Reader(io.BytesIO(data), encoding="latin1").load()
+        value = _Reader(io.BytesIO(data), encoding="latin1").load()
+        _check_size(value, 1000 + 4 * len(data))
+        return value
     except BadFile:
         raise
     except MemoryError as error:
@@ -67,6 +72,8 @@ def _checked(shape: Any, kind: Any, data: Any) -> tuple[tuple[int, ...], np.dtyp
     if not isinstance(kind, _Type) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise BadFile("forbidden", "holds an array whose form is no form")
     dtype, many = kind.real, math.prod(shape)
+    if not dtype.itemsize or (not many and max(shape) > 10**6):
+        raise BadFile("forbidden", f"holds an array of shape {shape} and nothing")
     whole = isinstance(data, list) and len(data) == many if dtype.kind == "O" else len(data) == many * dtype.itemsize
     if not whole or (dtype.kind != "O" and not isinstance(data, bytes | bytearray)):
         raise BadFile("forbidden", f"holds an array of shape {shape} without its numbers")
@@ -114,6 +121,8 @@ def _new_index(_: Any, state: Mapping[str, Any]) -> _Index:
         index.labels = state["data"]
     elif {"start", "stop", "step"} <= state.keys():
         index.labels = range(state["start"], state["stop"], state["step"])
+        if len(index.labels) > 10**8:
+            raise BadFile("bomb", f"an axis of {len(index.labels):,} labels")
     return index
 
 
@@ -156,8 +165,14 @@ class Frame:
         names = [str(label) for label in _listed(manager.axes[0].labels)]
         found: dict[str, list[Any]] = {}
         for block in manager.blocks:
+            if not isinstance(block.values, np.ndarray):
+                raise BadFile(
+                    "damaged", "a pandas frame of something else than arrays: save it as CSV or Parquet there"
+                )
             values = np.atleast_2d(block.values)
             for row, place in zip(values, _places(block.where, len(names)), strict=True):
+                if names[place] in found:
+                    raise BadFile("damaged", f"a pandas frame with two columns {names[place][:60]}")
                 found[names[place]] = row.tolist()
         self.columns = {name: found[name] for name in names}
 
@@ -195,7 +210,17 @@ for _module, _name in (("base", "Index"), ("range", "RangeIndex"), ("numeric", "
     _STAND_INS["pandas", _name] = _Index
 
 
-class _Reader(pickle.Unpickler):
+#: What a key of a mapping, or a member of a set, may be: a hash of nested tuples can take for ever.
+_KEYS = (str, bytes, int, float, bool, type(None))
+
+
+#: The one that is written in Python: of the one in C no step can be refused.
+_InPython: Any = pickle._Unpickler
+
+
+class _Reader(_InPython):  # type: ignore[misc]
+    dispatch: ClassVar[dict[int, Any]] = dict(_InPython.dispatch)
+
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)  # as protocols up to 2 call it
         try:
@@ -206,3 +231,79 @@ class _Reader(pickle.Unpickler):
                 f"names {module}.{name}, which is no plain container of numbers or texts: nothing was run; if you "
                 "trust the file, save it as CSV or Parquet with the program that wrote it",
             ) from None
+
+    def load_build(self) -> None:
+        if callable(self.stack[-2]):  # what stands for a name: a state would change it for all files
+            raise BadFile("forbidden", "gives a state to what it names")
+        super().load_build()
+
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_additems(self) -> None:
+        _check_keys(self.stack)
+        super().load_additems()
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_frozenset(self) -> None:
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    def load_reduce(self) -> None:
+        function, args = self.stack[-2:]
+        if function in (set, frozenset, dict, collections.OrderedDict) and args:
+            for value in args[0] if type(args[0]) in (list, tuple) else [None]:
+                _check_keys(value[:1] if type(value) in (list, tuple) and function not in (set, frozenset) else [value])
+        super().load_reduce()
+
+
+for _code, _step in {
+    pickle.BUILD: _Reader.load_build,
+    pickle.SETITEM: _Reader.load_setitem,
+    pickle.SETITEMS: _Reader.load_setitems,
+    pickle.ADDITEMS: _Reader.load_additems,
+    b"d": _Reader.load_dict,
+    pickle.FROZENSET: _Reader.load_frozenset,
+    pickle.REDUCE: _Reader.load_reduce,
+}.items():
+    _Reader.dispatch[_code[0]] = _step
+
+
+def _check_keys(keys: Sequence[Any]) -> None:
+    if not all(type(key) in _KEYS for key in keys):
+        raise BadFile("forbidden", "has a key that is no text or number")
+
+
+def _check_size(value: Any, limit: int) -> None:
+    """Raises BadFile where `value` is more than `limit` values, each counted as often as it stands somewhere."""
+    waiting: list[Iterator[Any]] = [iter([value])]
+    seen = 0
+    while waiting:
+        for inner in waiting[-1]:
+            seen += 1
+            if seen > limit or len(waiting) > _DEEPEST:
+                raise BadFile("bomb", "is far more values than bytes: it repeats itself")
+            parts = _parts_of(inner)
+            if parts is not None:
+                waiting.append(parts)
+                break
+        else:
+            waiting.pop()
+
+
+def _parts_of(value: Any) -> Iterator[Any] | None:
+    if isinstance(value, dict):
+        return iter(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return iter(value)
+    if isinstance(value, np.ndarray):
+        return iter(value.ravel().tolist()) if value.dtype == object else None
+    return iter([value.columns]) if isinstance(value, Frame) else None

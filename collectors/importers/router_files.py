@@ -142,8 +142,8 @@ def read_routereval(staging: Staging, source: Source) -> None:
 
 def _routereval_matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: Mapping[str, Any]) -> None:
     models = [str(model) for model in value["model"]]
-    if not isinstance(value["data"], dict):
-        raise BadFile("unknown_layout", "data is no mapping of tasks")
+    if not models or not isinstance(value["data"], dict):
+        raise BadFile("unknown_layout", "no models, or data is no mapping of tasks")
     row = 0
     for sub, content in value["data"].items():
         try:

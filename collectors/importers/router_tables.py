@@ -18,7 +18,7 @@ from collectors.importers.files import BadFile, SourceFile, names_of
 from collectors.importers.found import Facts, Source
 from collectors.importers.pickles import Frame, load_pickle
 from collectors.importers.staging import Staging, name_of, quoted
-from collectors.importers.tables import columns_of, reader_of, score_of, select_items, sql_of
+from collectors.importers.tables import ROW, columns_of, reader_of, score_of, select_items, sql_of
 from schemas.failures import one_line
 
 TABLES = ("*.csv", "*.parquet", "*.jsonl", "*.json", "*.pkl", "*.pickle")
@@ -46,7 +46,7 @@ def _routerbench_wide(staging: Staging, number: int, rows: str, columns: dict[st
     for model in models:
         answer = f"{model}|model_response"
         parts.append(
-            f"SELECT {number} AS file, _row AS row, {quoted(model)} AS model, {task} AS task, "
+            f"SELECT {number} AS file, {ROW} AS row, {quoted(model)} AS model, {task} AS task, "
             "sample_id::VARCHAR AS key, "
             f"{score_of(sql_of(model), columns[model])} AS score, "
             f"TRY_CAST({sql_of(f'{model}|total_cost')} AS DOUBLE) AS stated_usd, "
@@ -63,7 +63,7 @@ def _routerbench_long(staging: Staging, number: int, rows: str, columns: dict[st
     task = _routerbench_task(columns)
     cost = name_of(columns, "cost", "total_cost")
     parts = [
-        f"SELECT {number} AS file, _row AS row, model_name::VARCHAR AS model, {task} AS task",
+        f"SELECT {number} AS file, {ROW} AS row, model_name::VARCHAR AS model, {task} AS task",
         "sample_id::VARCHAR AS key",
         f"{score_of('performance', columns['performance'])} AS score",
         f"TRY_CAST({sql_of(cost)} AS DOUBLE) AS stated_usd" if cost else "NULL::DOUBLE AS stated_usd",
@@ -95,7 +95,7 @@ def read_routellm(staging: Staging, source: Source) -> None:
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = _relation(staging, number, file)
-            models = [name for name, dtype in columns.items() if dtype == "BOOLEAN" and name != "_row"]
+            models = [name for name, dtype in columns.items() if dtype == "BOOLEAN" and name != ROW]
             if "prompt" not in columns or not models:
                 raise BadFile("unknown_layout", "no column prompt, or none of booleans")
             task = re.sub(r"_responses$", "", names_of(staging.files)[number])
@@ -103,13 +103,13 @@ def read_routellm(staging: Staging, source: Source) -> None:
             for model in models:
                 answer = f"{model}_response"
                 parts.append(
-                    f"SELECT {number} AS file, _row AS row, {quoted(model)} AS model, {quoted(task)} AS task, "
-                    f"_row::VARCHAR AS key, {sql_of(model)}::INTEGER::DOUBLE AS score, "
+                    f"SELECT {number} AS file, {ROW} AS row, {quoted(model)} AS model, {quoted(task)} AS task, "
+                    f"{ROW}::VARCHAR AS key, {sql_of(model)}::INTEGER::DOUBLE AS score, "
                     + (_response(answer) if answer in columns else "NULL::VARCHAR[] AS responses")
                     + f" FROM {rows}"
                 )
             staging.select(" UNION ALL ".join(parts))
-            select_items(staging, rows, columns, {"task": {"value": task}, "prompt": "prompt"}, "_row::VARCHAR")
+            select_items(staging, rows, columns, {"task": {"value": task}, "prompt": "prompt"}, f"{ROW}::VARCHAR")
 
 
 def read_embedllm(staging: Staging, source: Source) -> None:
@@ -118,9 +118,7 @@ def read_embedllm(staging: Staging, source: Source) -> None:
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = _relation(staging, number, file)
-            if {"prompt_id", "prompt"} == set(columns) - {"_row"} or (
-                "model_name" in columns and "label" not in columns
-            ):
+            if {"prompt_id", "prompt"} == set(columns) - {ROW} or ("model_name" in columns and "label" not in columns):
                 continue  # question_order.csv and model_order.csv
             _needs(columns, "prompt_id", "label")
             model = name_of(columns, "model_name", "model_id")
@@ -128,7 +126,7 @@ def read_embedllm(staging: Staging, source: Source) -> None:
                 raise BadFile("unknown_layout", "no column model_name or model_id")
             task = "category::VARCHAR" if "category" in columns else "'embedllm'"
             staging.select(
-                f"SELECT {number} AS file, _row AS row, {sql_of(model)}::VARCHAR AS model, {task} AS task, "
+                f"SELECT {number} AS file, {ROW} AS row, {sql_of(model)}::VARCHAR AS model, {task} AS task, "
                 f"prompt_id::VARCHAR AS key, {score_of('label', columns['label'])} AS score FROM {rows}"
             )
             if "prompt" in columns:
@@ -146,7 +144,7 @@ def read_llmrouter(staging: Staging, source: Source) -> None:
             key = name_of(columns, "task_id", "embedding_id")
             of_item = f"coalesce({sql_of(key)}::VARCHAR, md5(query))" if key else "md5(query)"
             parts = [
-                f"SELECT {number} AS file, _row AS row, model_name::VARCHAR AS model, task_name::VARCHAR AS task",
+                f"SELECT {number} AS file, {ROW} AS row, model_name::VARCHAR AS model, task_name::VARCHAR AS task",
                 f"{of_item} AS key",
                 f"{score_of('performance', columns['performance'])} AS score",
             ]
@@ -175,7 +173,7 @@ def _needs(columns: Sequence[str] | dict[str, str], *names: str) -> None:
 
 
 def _relation(staging: Staging, number: int, file: SourceFile) -> tuple[str, dict[str, str]]:
-    """A table, or a pickled pandas frame, as an SQL relation with `_row`, and its columns' types."""
+    """A table, or a pickled pandas frame, as an SQL relation with its row numbers, and its columns' types."""
     name = f"file_{number}"
     if os.path.splitext(file.stem)[1].lower() not in (".pkl", ".pickle"):
         rows = reader_of(staging, file)
@@ -189,7 +187,7 @@ def _relation(staging: Staging, number: int, file: SourceFile) -> tuple[str, dic
         raise BadFile("unknown_layout", "holds no pandas frame")
     table = pa.Table.from_pydict({column: _column(values) for column, values in frame.columns.items()})
     staging.con.register("given", table)
-    staging.con.execute(f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS _row FROM given")
+    staging.con.execute(f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS {ROW} FROM given")
     staging.con.unregister("given")
     return name, columns_of(staging, name)
 

@@ -39,11 +39,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from collectors.importers.files import MAX_LINE, BadFile, SourceFile
 from collectors.importers.found import Facts
 from collectors.importers.staging import Staging, quoted
 from schemas.failures import ConfigError, one_line
+
+#: Column of the numbers of rows, from 1, in the relations that are made of files.
+ROW = "_row_of_the_file"
+#: Columns of a table: DuckDB takes minutes to name many more.
+MAX_COLUMNS = 40_000
 
 PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
 
@@ -57,7 +64,7 @@ _VERDICT = {
     "model": ("model", "{}::VARCHAR"),
     "task": ("task", "{}::VARCHAR"),
     "filter": ("filter", "{}::VARCHAR"),
-    "repeat": ("repeat", "{}::SMALLINT"),
+    "repeat": ("repeat", f"greatest(least({_WHOLE}, 32767), -1)::SMALLINT"),
     "prompt_tokens": ("prompt_tokens", _WHOLE),
     "completion_tokens": ("completion_tokens", _WHOLE),
     "cached_tokens": ("cached_tokens", _WHOLE),
@@ -111,7 +118,7 @@ def _read_file(staging: Staging, number: int, file: SourceFile, settings: Mappin
     columns_needed = {name: value for name, value in settings.items() if name not in _CELL and isinstance(value, str)}
     if missing := sorted(f"{name} ({value})" for name, value in columns_needed.items() if value not in columns):
         raise BadFile("unknown_layout", f"no column {', '.join(missing)}; there are {', '.join(sorted(columns))[:200]}")
-    parts = [f"{number} AS file", "_row AS row"]
+    parts = [f"{number} AS file", f"{ROW} AS row"]
     for name, (column, form) in _VERDICT.items():
         value = settings.get(name)
         if value is not None:
@@ -129,7 +136,7 @@ def _key_of(staging: Staging, file: SourceFile, settings: Mapping[str, Any]) -> 
     """What tells items apart, as SQL: of a table without a key the question, else the row, of its own file."""
     if settings.get("key") is not None:
         return f"{sql_of(settings['key'])}::VARCHAR"
-    row = "_row::VARCHAR" if len(staging.files) == 1 else f"{quoted(file.name + '#')} || _row"
+    row = f"{ROW}::VARCHAR" if len(staging.files) == 1 else f"{quoted(file.name + '#')} || {ROW}"
     if settings.get("prompt") is None:
         return row
     return f"coalesce(content_hash_of({sql_of(settings['prompt'])}::VARCHAR, NULL), {row})"
@@ -140,7 +147,8 @@ def score_of(sql: str, dtype: str) -> str:
     if dtype == "BOOLEAN":
         return f"{sql}::INTEGER::DOUBLE"
     if dtype == "VARCHAR":
-        number = f"coalesce(TRY_CAST({sql} AS DOUBLE), CASE WHEN trim({sql}) <> '' THEN 'nan'::DOUBLE END)"
+        digits = f"CASE WHEN NOT contains({sql}, '_') THEN TRY_CAST({sql} AS DOUBLE) END"  # 1_0 is 10 to DuckDB alone
+        number = f"coalesce({digits}, CASE WHEN trim({sql}) <> '' THEN 'nan'::DOUBLE END)"
         return f"CASE lower(trim({sql})) WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE {number} END"
     return f"TRY_CAST({sql} AS DOUBLE)"
 
@@ -178,9 +186,9 @@ def select_items(
 
 
 def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> str:
-    """The file as an SQL relation with its columns and `_row`, from 1. Raises BadFile for no table by its name.
+    """The file as an SQL relation with its columns and ROW. Raises BadFile for no table by its name.
 
-    `as_text`: a CSV file's values as they stand there, or 1.10 would be the number 1.1.
+    `as_text`: values of CSV and JSON as they stand there, or 1.10 would be 1.1, and a long number a shorter one.
     """
     path = file.path
     ending = os.path.splitext(file.stem)[1].lower()
@@ -190,15 +198,16 @@ def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> s
     if file.stem != os.path.basename(path):
         file.check()
     if ending == ".parquet":
+        _check_columns(path)
         rows = f"read_parquet({text}, hive_partitioning = false, file_row_number = true)"
-        return f"(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS _row FROM {rows})"
+        return f"(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS {ROW} FROM {rows})"
     if ending in (".csv", ".tsv"):
         return _numbered(
             f"read_csv({text}, header = true, sample_size = -1, strict_mode = true, all_varchar = {as_text}, "
             f"max_line_size = {_MAX_CSV_LINE}, buffer_size = {2 * _MAX_CSV_LINE}, hive_partitioning = false)"
         )
     if ending in (".json", ".jsonl", ".ndjson"):
-        return _numbered(_json_of(staging, text))
+        return _numbered(_json_of(staging, text, as_text=as_text))
     raise BadFile("unknown_layout", f"no table is known by the ending {ending or 'of its name'!r}")
 
 
@@ -206,9 +215,15 @@ def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> s
 _AS_IT_STANDS = re.compile(r"(VARCHAR|BOOLEAN|DOUBLE|U?(BIG|HUGE)INT)(\[\])?")
 
 
-def _json_of(staging: Staging, path: str) -> str:
+def _json_of(staging: Staging, path: str, *, as_text: bool) -> str:
+    """The whole file is looked through for its columns and their types: one that comes late is no other's."""
     options = f"{path}, maximum_object_size = {MAX_LINE}, hive_partitioning = false"
-    found = columns_of(staging, f"read_json({options})")
+    if as_text:
+        names = columns_of(staging, f"read_json({options}, sample_size = -1, maximum_depth = 1)")
+        columns = ", ".join(f"{quoted(name)}: 'JSON'" for name in names)
+        values = ", ".join(f"{sql_of(name)}->>'$' AS {sql_of(name)}" for name in names)
+        return f"(SELECT {values} FROM read_json({options}, columns = {{{columns}}}))"
+    found = columns_of(staging, f"read_json({options}, sample_size = -1)")
     columns = ", ".join(
         f"{quoted(name)}: {quoted(dtype if _AS_IT_STANDS.fullmatch(dtype) else 'VARCHAR')}"
         for name, dtype in found.items()
@@ -216,16 +231,28 @@ def _json_of(staging: Staging, path: str) -> str:
     return f"read_json({options}, columns = {{{columns}}})"
 
 
+def _check_columns(path: str) -> None:
+    try:
+        many = pq.read_metadata(path).num_columns
+    except (OSError, pa.ArrowException) as error:
+        raise BadFile("damaged", f"no whole Parquet file: {one_line(error, 160)}") from error
+    if many > MAX_COLUMNS:
+        raise BadFile("too_large", f"{many:,} columns, more than {MAX_COLUMNS:,}")
+
+
 def _numbered(source: str) -> str:
-    return f"(SELECT *, row_number() OVER () AS _row FROM {source})"
+    return f"(SELECT *, row_number() OVER () AS {ROW} FROM {source})"
 
 
 def columns_of(staging: Staging, source: str) -> dict[str, str]:
     """Column -> its type. Raises BadFile where DuckDB cannot read the file."""
     try:
-        return {row[0]: row[1] for row in staging.con.execute(f"DESCRIBE FROM {source}").fetchall()}
+        found = staging.con.execute(f"DESCRIBE FROM {source}").fetchall()
     except duckdb.Error as error:
         raise BadFile("damaged", one_line(error, 300)) from error
+    if any(row[0].lower().startswith(f"{ROW}_") for row in found):  # DuckDB's name for a second column of that name
+        raise BadFile("unknown_layout", f"a column is called {ROW}")
+    return {row[0]: row[1] for row in found}
 
 
 def sql_of(value: Any) -> str:

@@ -11,7 +11,7 @@ from collectors.importers.staging import Staging
 
 #: Kind -> what is said of the row, as SQL.
 _REASONS = {
-    "no_key": "'no model, task or item'",
+    "no_key": "'no model, task or item, or a repeat that is no whole number'",
     "not_finite": "concat('a number is NaN or infinite: score ', score, ', cost ', stated_usd, ', time ', latency_s)",
     "out_of_range": "'the score ' || score || ' is beyond its range'",
     "negative_tokens": "'a count of tokens is no whole number, or one, a cost or a time is below 0'",
@@ -60,7 +60,8 @@ def trust_rows(staging: Staging) -> None:
         f"""
         CREATE VIEW judged AS
         SELECT every.*, CASE
-            WHEN coalesce(model, '') = '' OR coalesce(task, '') = '' OR coalesce(key, '') = '' THEN 'no_key'
+            WHEN coalesce(model, '') = '' OR coalesce(task, '') = '' OR coalesce(key, '') = '' OR repeat < 0
+                THEN 'no_key'
             WHEN NOT (isfinite(coalesce(score, 0)) AND isfinite(coalesce(stated_usd, 0))
                 AND isfinite(coalesce(latency_s, 0)) AND isfinite(coalesce(ttft_s, 0))) THEN 'not_finite'
             WHEN score < low OR score > high THEN 'out_of_range'

@@ -149,7 +149,7 @@ class RecordWriter:
             "cell_id": pa.repeat(pa.scalar(cell.cell_id), many),
             "model": pa.repeat(pa.scalar(cell.model), many),
             "task": pa.repeat(pa.scalar(cell.task), many),
-            "item_hash": cell.table.column.take(rows["item"]),
+            "item_hash": cell.table.hashes_of(rows["item"].to_numpy()),
             "source_file": pa.array(self.hashes, pa.string()).take(rows["file"]),
             "source_row": rows["row"],
         }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import http.server
 import json
 import os
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -191,6 +194,57 @@ def test_pickles_whose_arrays_point_elsewhere_are_refused(tmp_path: Path) -> Non
     doctored = pickle.dumps(np.array([1, 2], "i8"), 2).replace(b"i8", b"O8")
     (tmp_path / "x.pkl").write_bytes(doctored)
     assert kind(lambda: load_pickle(source(tmp_path / "x.pkl"))) == "forbidden"
+
+
+def doubled(tuples: bool, times: int) -> bytes:
+    """A pickle of few bytes that is 2 ** times values: as the key of a mapping, or as a list."""
+    code = b"\x80\x02" + (b"}" if tuples else b"") + (b"K\x01K\x02\x86q\x00" if tuples else b"](K\x01K\x02eq\x00")
+    for turn in range(times):
+        twice = b"h" + bytes([turn]) + b"h" + bytes([turn])
+        code += (twice + b"\x86" if tuples else b"](" + twice + b"e") + b"q" + bytes([turn + 1])
+    return code + (b"K\x01s." if tuples else b".")
+
+
+@pytest.mark.parametrize("tuples", [True, False])
+def test_pickle_of_values_in_each_other_ends(tmp_path: Path, tuples: bool) -> None:
+    (tmp_path / "x.pkl").write_bytes(doubled(tuples, 60))
+    assert kind(lambda: load_pickle(source(tmp_path / "x.pkl"))) == ("forbidden" if tuples else "bomb")
+
+
+def test_pickle_changes_nothing_that_the_next_one_is_read_with(tmp_path: Path) -> None:
+    frame = pd.DataFrame([[1.0, 3.0], [2.0, 4.0]], columns=pd.Index(["a", "b"], dtype=object))
+    frame.to_pickle(tmp_path / "good.pkl")
+    before = load_pickle(source(tmp_path / "good.pkl")).columns
+    for module, name, attribute in (
+        ("pandas.core.indexes.base", "Index", "labels"),
+        ("pandas._libs.internals", "_unpickle_block", "__init__"),
+        ("_codecs", "encode", "__defaults__"),
+    ):
+        state = b"N}X" + len(attribute).to_bytes(4, "little") + attribute.encode() + b"c__builtin__\nset\ns\x86b."
+        (tmp_path / "bad.pkl").write_bytes(b"\x80\x02c" + f"{module}\n{name}\n".encode() + state)
+        assert kind(lambda: load_pickle(source(tmp_path / "bad.pkl"))) == "forbidden"
+    assert load_pickle(source(tmp_path / "good.pkl")).columns == before
+
+
+@pytest.mark.parametrize("content", ["[" + "[]," * 11_000_000 + "[]]", "[" + "1," * 20_000_001 + "1]"])
+def test_json_of_far_more_values_than_bytes_is_too_large(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    assert kind(lambda: list(json_rows(source(tmp_path / "x.json")))) == "too_large"
+    assert kind(lambda: document(source(tmp_path / "x.json"))) == "too_large"
+
+
+def test_files_behind_a_web_server_are_found_and_read(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text("{}")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_address[1]}"
+        for path in (f"{uri}/one.json", f"{uri}/"):
+            [file] = find_files([path], ["*.json"])
+            assert (file.stem, file.read()) == ("one.json", b"{}")
+        with pytest.raises(ConfigError):
+            find_files([f"{uri}/none.json"], ["*.json"])
+        server.shutdown()
 
 
 # ---- damaged copies

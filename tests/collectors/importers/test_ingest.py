@@ -24,7 +24,7 @@ from collectors.dense import load_matrix
 from collectors.importers import apart
 from collectors.importers.files import find_files
 from collectors.importers.found import Source
-from collectors.importers.ingest import ingest
+from collectors.importers.ingest import claimed, ingest
 from collectors.importers.registry import FORMATS
 from collectors.importers.staging import Staging
 from collectors.lake import Lake
@@ -126,6 +126,59 @@ def test_ingest_of_json_lines_takes_keys_as_they_stand(tmp_path: Path) -> None:
     report = imported("table", write_lines(tmp_path / "t.jsonl", lines), tmp_path / "lake", options=COLUMNS)
     assert report.total.records == 6
     assert rows(tmp_path / "lake", "SELECT source_key FROM items ORDER BY item") == [(str(key),) for key in keys]
+
+
+@pytest.mark.parametrize("first", [0, False])
+def test_ingest_of_json_lines_rounds_nothing_that_comes_late(tmp_path: Path, first: Any) -> None:
+    many = 21_000  # DuckDB takes the types of the first 20,480
+    lines = [{"model": "a", "task": "quiz", "id": i, "score": first, "usd": 1} for i in range(many)]
+    late = [{**lines[0], "id": key, "score": 0.4, "usd": 0.37} for key in (2**64 + 1, 2**64 + 2, 25000.4, 25000.45)]
+    path = write_lines(tmp_path / "t.jsonl", [*lines, *late])
+    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "usd": "usd"})
+    assert report.total.records == many + 4
+    found = rows(
+        tmp_path / "lake",
+        "SELECT source_key, score, stated_usd FROM records JOIN items USING (task, item) "
+        f"WHERE item >= {many} ORDER BY item",
+    )
+    assert found == [(str(row["id"]), 0.4, 0.37) for row in late]
+
+
+def test_ingest_takes_row_numbers_from_no_column(tmp_path: Path) -> None:
+    lines = ["_row,model,task,id,score,turn", "77,a,quiz,x,1_0,0", "88,a,quiz,y,1,2.5", "99,a,quiz,z,1,0"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    report = imported("table", tmp_path / "t.csv", tmp_path / "lake", options={**COLUMNS, "repeat": "turn"})
+    assert [(r["kind"], r["source_row"]) for r in report.rejects] == [("not_finite", 1), ("no_key", 2)]
+    assert rows(tmp_path / "lake", "SELECT source_row FROM records") == [(3,)]
+
+
+def test_ingest_of_positions_far_apart_takes_no_memory_for_those_between(tmp_path: Path) -> None:
+    folder = write_release(tmp_path / "run", "0.4.13")
+    path = folder / f"samples_letters_{TIME}.jsonl"
+    path.write_text(path.read_text().replace('"doc_id": 2', '"doc_id": 9999999'))
+    report = imported("lm_eval", folder, tmp_path / "lake")
+    assert report.total.records == 7
+    assert rows(tmp_path / "lake", "SELECT item FROM records WHERE task = 'letters' ORDER BY ALL")[-1] == (9_999_999,)
+
+
+def test_ingest_of_two_who_find_a_dead_claim_lets_one_in(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake")).open_for_writing()
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = json.dumps({"source": "s", "host": socket.gethostname(), "process": process.pid}).encode()
+    name = f"imports/claim-{digest('s')}.json"
+    assert lake.create(name, dead)
+    with claimed(lake, "s"):
+        mine = lake.read(name)
+        # The other one read the dead claim before, and would remove it now.
+        lake.remove([name])
+        lake.create(name, dead)
+        with pytest.raises(ConfigError, match="began in this moment"), claimed(lake, "s"):
+            pass
+        lake.remove([name])
+        lake.create(name, mine)
+    with claimed(lake, "s"):
+        pass
 
 
 def test_ingest_twice_adds_nothing_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:

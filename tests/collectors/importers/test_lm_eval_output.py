@@ -61,6 +61,50 @@ def test_import_of_a_run_says_what_is_known_of_its_cells_and_null_of_the_rest(tm
     ]
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_import_of_two_models_that_wrote_into_one_folder_mixes_no_answers(tmp_path: Path, named: bool) -> None:
+    for model, right in (("me/A", (True, True, True)), ("me/B", (False, False, False))):
+        folder = write_release(tmp_path / "run", "0.4.0", Answers(right, model=model))
+        if named:  # --output_path out/A.json
+            (folder / "results.json").rename(folder / f"{model[-1]}.json")
+    report = imported("lm_eval", folder, tmp_path / "lake")
+    found = rows(tmp_path / "lake", "SELECT DISTINCT model, score FROM records WHERE task = 'letters' ORDER BY ALL")
+    assert found == ([("me/A", 1.0), ("me/B", 0.0)] if named else [("me/B", 0.0)])
+    assert {reject["kind"] for reject in report.rejects} == (set() if named else {"no_model"})
+
+
+@pytest.mark.parametrize("damaged", ['"doc_id": 1.0', '"doc_id": 1, "doc_hash": 7, "doc": 5'])
+def test_import_of_unlabelled_filters_gives_no_verdict_to_another_filter(tmp_path: Path, damaged: str) -> None:
+    """A row that is refused stood for its filter: the next one of its document does not."""
+    folder = write_release(tmp_path / "run", "0.4.5")
+    path = folder / f"samples_sums_{TIME}.jsonl"
+    lines = path.read_text().splitlines()
+    second = next(number for number, line in enumerate(lines) if json.loads(line)["doc_id"] == 1)
+    lines[second] = lines[second].replace('"doc_id": 1', damaged, 1).replace('"doc_hash": "', '"was": "')
+    path.write_text("\n".join(lines) + "\n")
+    imported("lm_eval", folder, tmp_path / "lake")
+    found = rows(tmp_path / "lake", "SELECT filter, score FROM records WHERE task = 'sums' AND item = 1 ORDER BY ALL")
+    assert ("strict-match", 1.0) not in found
+
+
+def test_import_of_a_score_that_is_a_text_is_rejected(tmp_path: Path) -> None:
+    folder = write_release(tmp_path / "run", "0.4.13")
+    path = folder / f"samples_letters_{TIME}.jsonl"
+    path.write_text(path.read_text().replace('"acc": 1.0', '"acc": "1.0"', 1))
+    report = imported("lm_eval", folder, tmp_path / "lake")
+    assert [(reject["kind"], "no number" in reject["message"]) for reject in report.rejects] == [("damaged", True)]
+
+
+@pytest.mark.parametrize("configs", [None, 5, []])
+def test_import_beside_a_results_file_of_no_form_goes_on(tmp_path: Path, configs: Any) -> None:
+    good, bad = write_release(tmp_path / "runs/good", "0.4.0"), write_release(tmp_path / "runs/bad", "0.4.0")
+    path = bad / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "configs": configs}))
+    report = imported("lm_eval", good.parent, tmp_path / "lake")
+    assert report.total.records == 7
+    assert {reject["kind"] for reject in report.rejects} <= {"unknown_layout", "no_model"}
+
+
 def test_import_of_unlabelled_filters_without_results_invents_no_name(tmp_path: Path) -> None:
     folder = write_release(tmp_path / "run", "0.4.5")
     (folder / f"results_{TIME}.json").unlink()
