@@ -274,7 +274,7 @@ for _code, _step in {
     pickle.FROZENSET: _Reader.load_frozenset,
     pickle.REDUCE: _Reader.load_reduce,
 }.items():
-    _Reader.dispatch[_code[0]] = _step
+    _Reader.dispatch[ord(_code)] = _step
 
 
 def _check_keys(keys: Sequence[Any]) -> None:
