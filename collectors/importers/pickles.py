@@ -259,9 +259,11 @@ class _Reader(_InPython):  # type: ignore[misc]
 
     def load_reduce(self) -> None:
         function, args = self.stack[-2:]
-        if function in (set, frozenset, dict, collections.OrderedDict) and args:
-            for value in args[0] if type(args[0]) in (list, tuple) else [None]:
-                _check_keys(value[:1] if type(value) in (list, tuple) and function not in (set, frozenset) else [value])
+        given: Any = args[0] if args and type(args[0]) in (list, tuple) else ()
+        if function in (set, frozenset):
+            _check_keys(given)
+        elif function in (dict, collections.OrderedDict):
+            _check_keys([pair[0] for pair in given])
         super().load_reduce()
 
 
