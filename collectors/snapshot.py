@@ -151,8 +151,13 @@ class _Writer:
         """Items as they are; models, runs, failures, prices and so on each as one sorted file; all schemas."""
         for table, schema in TABLES.items():
             self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
-        mine = {f"{name}.parquet" for name in self.known["items_digest"].to_pylist()}
-        self.listed["items"] = [name for name in self.holdings.listed["items"] if name.rsplit("/", 1)[-1] in mine]
+        mine = set(self.known["items_digest"].to_pylist())
+        # Imported tables that grew are several files, all of which begin with the digest of the first.
+        self.listed["items"] = [
+            name
+            for name in self.holdings.listed["items"]
+            if name.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0] in mine
+        ]
         for name in self.listed["items"]:
             self.write(name, self.lake.read(name))
         for table in (name for name in GLOBS if name not in ("shards", "items")):

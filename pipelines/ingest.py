@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.lake:
         raise ConfigError("--lake names no place")
     if (args.columns is None) == (args.format == "table"):
-        raise ConfigError("--columns belongs to --format table, and only to it")
+        raise ConfigError(
+            "--format table needs --columns, a YAML that says which column is what; no other format takes it"
+        )
     if args.name and not (args.name.isprintable() and "#" not in args.name):
         raise ConfigError(f"--name {args.name!r} is no name: no '#', and nothing but text")
     own = mapping_of(args.aliases) if args.aliases else {}
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     files = find_files(args.paths, form.patterns)
     report = ingest(form.read, files, source, Lake(args.lake), dry_run=args.dry_run, told=Counter("cells"))
     print_report(report, args.lake, dry_run=args.dry_run, seconds=time.monotonic() - started)
-    return 1 if report.rejects else 0
+    return 1 if report.rejects or report.skipped_rejects else 0
 
 
 def mapping_of(path: Path) -> Mapping[str, Any]:
@@ -122,7 +124,8 @@ def mapping_of(path: Path) -> Mapping[str, Any]:
 def print_report(report: Report, lake: str, *, dry_run: bool, seconds: float) -> None:
     total = report.total
     if report.skipped:
-        print(f"{len(report.skipped):,} files were imported before, such as {report.skipped[0]}")
+        rejects = f", with {report.skipped_rejects:,} rejects (view rejects)" if report.skipped_rejects else ""
+        print(f"{len(report.skipped):,} files were imported before, such as {report.skipped[0]}{rejects}")
     if not report.files:
         print("nothing new")
         return

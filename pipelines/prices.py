@@ -33,7 +33,7 @@ files: UTF-8 CSV with a header; lines that begin with # are comments; an empty f
   price names  name, price_name, source [provider]: which entry a model or GPU is priced by; no price_name: by none
 A row replaces one of the same model, provider and day that was put in before.
 
-tables that come with routerlake: open_models (885 prices of hosts of open models, and tiers of sizes), price_names,
+tables that come with routerlake: open_models (what hosts ask for open models, and tiers of sizes), price_names,
 gpus, routerbench (what its published costs were made of)
 
 examples:

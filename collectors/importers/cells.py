@@ -129,9 +129,9 @@ def number_cells(
         if cell.cell_id not in numbers:  # two names in the source of one model are one
             numbers[cell.cell_id] = len(cells)
             cells.append(cell)
-        of_row.append((run, model, task, numbers[cell.cell_id], facts.threshold, facts.filter))
-    names = ("run", "model", "task", "cell", "threshold", "filter")
-    types = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.float64(), pa.string())
+        of_row.append((run, model, task, numbers[cell.cell_id], facts.threshold, facts.filter, facts.high is not None))
+    names = ("run", "model", "task", "cell", "threshold", "filter", "is_ranged")
+    types = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.float64(), pa.string(), pa.bool_())
     columns = list(zip(*of_row, strict=True)) or [()] * len(names)
     table_of_cells = {n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)}
     staging.con.register("given", pa.table(table_of_cells))

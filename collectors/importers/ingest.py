@@ -56,8 +56,9 @@ class Report:
 
     source: Source
     import_id: str = ""
-    #: Files that were imported before.
+    #: Files that were imported before in the same way, and how many rejects that had.
     skipped: list[str] = field(default_factory=list)
+    skipped_rejects: int = 0
     files: list[SourceFile] = field(default_factory=list)
     counts: list[Counted] = field(default_factory=list)
     #: The first rows that cannot be trusted; and of all, by kind: how many, and which is first.
@@ -167,31 +168,40 @@ def _is_gone(process: Any) -> bool:
 
 
 def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> list[SourceFile]:
-    """None where all were imported before under the same names; the report is told of equal ones under others."""
+    """None where all were imported before, under the same names and settings; of the same file under another name the
+    report is told.
+    """
     before: dict[str, list[str]] = {}
+    imports: set[str] = set()
     if lake:
-        query = "SELECT sha256, path FROM imports WHERE imported_from = ? AND format = ? ORDER BY path"
+        query = "SELECT sha256, path, import_id FROM imports WHERE imported_from = ? AND format = ? ORDER BY path"
         key = [report.source.name, report.source.format]
-        for sha256, path in ask(lake, lambda con, _: con.execute(query, key).fetchall(), only=["imports"]):
+        for sha256, path, import_id in ask(lake, lambda con, _: con.execute(query, key).fetchall(), only=["imports"]):
             before.setdefault(sha256, []).append(path)
-    fresh: list[SourceFile] = []
-    known: list[str] = []
-    for file in files:
-        try:
-            names = before.setdefault(file.sha256, [])
-        except BadFile:
-            names = []  # the importer will meet the same, and say so
-        if file.name in names:
-            known.append(file.name)
-        elif names:
+            imports.add(import_id)
+    import_id = import_id_of(report.source, files)
+    if lake and import_id in imports:
+        report.skipped = [file.name for file in files]
+        query = "SELECT count(*) FROM rejects WHERE import_id = ?"
+        [(report.skipped_rejects,)] = ask(
+            lake, lambda con, _: con.execute(query, [import_id]).fetchall(), only=["rejects"]
+        )
+        return []
+    for number, file in enumerate(files):
+        names = before.setdefault(sha256, []) if (sha256 := _sha256(file)) else []
+        if names and file.name not in names:
             message = f"{file.name} is the same file as {names[0]}"
-            report.suspicions.append(Suspicion("same_file", message, file=len(fresh)))
+            report.suspicions.append(Suspicion("same_file", message, file=number))
         names.append(file.name)
-        fresh.append(file)
-    if len(known) < len(files):
-        return fresh  # those known among them too: files of a run say of each other what they are
-    report.skipped = known
-    return []
+    return list(files)
+
+
+def import_id_of(source: Source, files: Sequence[SourceFile]) -> str:
+    """What an import is told from others by: its files, and how they were read."""
+    named = [[file.name, _sha256(file)] for file in files]
+    made_of = {"name": source.name, "format": source.format, "files": sorted(named, key=str)}
+    how = {"model": source.model, "options": dict(source.options), "aliases": dict(source.aliases)}
+    return f"import-{digest({**made_of, **how})}"
 
 
 class _Import:
@@ -208,10 +218,7 @@ class _Import:
         if changed := [file.name for file in self.staging.files if file.has_changed()]:
             raise StorageError(f"{changed[0]} changed while it was read: nothing was written; try again")
         hashes = [_sha256(file) for file in self.staging.files]
-        files = [[file.name, sha256] for file, sha256 in zip(self.staging.files, hashes, strict=True)]
-        made_of = {"name": self.source.name, "format": self.source.format, "files": sorted(files, key=str)}
-        how = {"model": self.source.model, "options": dict(self.source.options), "aliases": dict(self.source.aliases)}
-        self.import_id = self.report.import_id = f"import-{digest({**made_of, **how})}"
+        self.import_id = self.report.import_id = import_id_of(self.source, self.staging.files)
         self.hashes = hashes
         trust_rows(self.staging)
         self.tables = number_items(self.staging, self.lake_if_there, self.source.name)
@@ -265,15 +272,17 @@ class _Import:
         self.con.unregister("known")
         for task, items, with_content, joined in rows:
             stored = {id(t): t for (_, name), t in self.tables.items() if name == task and t.stored}
-            in_table = min(items, sum(len(table.hashes) for table in stored.values()))
+            in_table = min(items, sum(len(table.hashes) - len(table.staged) for table in stored.values()))
             self.report.items[task] = (items, in_table, with_content, joined)
 
     # ---- writing
 
     def _write_tables(self) -> None:
         for table in {id(table): table for table in self.tables.values()}.values():
-            if not table.stored and not self.lake.has(table.name):
-                self.lake.create_table(table.name, item_rows(self.con, table))
+            if not table.staged or self.lake.has(table.name):
+                continue
+            if not self.lake.create_table(table.name, item_rows(self.con, table)) and table.stored:
+                raise StorageError(f"{table.name} was written by somebody else in this moment: try again")
         models: dict[str, dict[str, Any]] = {}
         for cell in self.cells:
             row: dict[str, Any] = {"model": cell.model, "source": cell.source_model}
@@ -333,7 +342,7 @@ class _Import:
                 "licence": self.source.licence,
                 **dataclasses.asdict(self.staging.counts[number]),
             }
-            unique = [self.source.name, self.source.format, file.name, sha256]
+            unique = [self.import_id, file.name, sha256]
             name = f"imports/{digest(unique)}.parquet"
             self.lake.create_table(name, pa.Table.from_pylist([row], IMPORT))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from collectors.importers.staging import Staging, quoted
 from collectors.lake import Lake
+from collectors.reading import ask
 from schemas.identity import digest, safe_name
 from schemas.records import ITEM
 
@@ -32,8 +34,10 @@ class ItemTable:
     hashes: dict[int, str]
     #: Digest of one that the lake holds; None: it is to be written.
     stored: str | None = None
-    #: Position -> (run, key) under which the staged item stands.
+    #: Position -> (run, key) under which the staged item stands: of a stored table those that it lacks.
     staged: dict[int, tuple[str, str]] = field(default_factory=dict)
+    #: Whether this source made it, and may make it longer.
+    is_own: bool = False
 
     @functools.cached_property
     def digest(self) -> str:
@@ -62,7 +66,8 @@ class ItemTable:
 
     @property
     def name(self) -> str:
-        return f"items/task={safe_name(self.task)}/{self.digest}.parquet"
+        added = f"-{min(self.staged):07d}" if self.stored else ""
+        return f"items/task={safe_name(self.task)}/{self.digest}{added}.parquet"
 
     def positions(self, wanted: dict[int, str], *, fixed: bool) -> dict[int, int] | None:
         """Position of the source -> position here; None where not all are here. `fixed`: only if they are the same."""
@@ -75,6 +80,15 @@ class ItemTable:
             return None
         found = {position: places[item_hash][0] for position, item_hash in wanted.items()}
         return found if len(set(found.values())) == len(found) else None
+
+    def lengthened(self, wanted: dict[int, str]) -> dict[int, int] | None:
+        """Position of the source -> position here, with what is not here put behind; None where little is common."""
+        places = {item_hash: position for position, item_hash in self.hashes.items()}
+        common = sum(item_hash in places for item_hash in wanted.values())
+        if len(places) < len(self.hashes) or len(set(wanted.values())) < len(wanted) or 2 * common < len(self.hashes):
+            return None
+        behind = itertools.count(max(self.hashes, default=-1) + 1)
+        return {p: places[h] if h in places else next(behind) for p, h in sorted(wanted.items())}
 
     def admits(self, wanted: dict[int, str]) -> bool:
         """Whether `wanted` can be added: something is common, and nothing contradicts."""
@@ -138,6 +152,7 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
         """
     ).fetchall()
     con.execute("CREATE TABLE moved (run VARCHAR, task VARCHAR, position INTEGER, item INTEGER)")
+    own = _own_tables(lake, source) if lake else set()
     homes: dict[tuple[str, str], ItemTable] = {}
     tables: dict[str, list[ItemTable]] = {}
     for task, fixed, _, runs, _ in sets:
@@ -145,7 +160,7 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
             "SELECT position, item_hash, key FROM staged_items WHERE run = ? AND task = ?", [runs[0], task]
         ).fetchall()
         wanted = {position: item_hash for position, item_hash, _ in rows}
-        known = tables.setdefault(task, _stored_tables(lake, task) if lake else [])
+        known = tables.setdefault(task, _stored_tables(lake, task, own) if lake else [])
         home, places = _home(known, wanted, fixed=fixed)
         if home is None:
             home, places = ItemTable(task, {}), {position: position for position in wanted}
@@ -153,6 +168,11 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
         if not home.stored:
             home.hashes |= wanted
             home.staged |= {position: (runs[0], key) for position, _, key in rows}
+        else:
+            new = {places[position]: (item_hash, key) for position, item_hash, key in rows}
+            new = {place: told for place, told in new.items() if place not in home.hashes}
+            home.hashes |= {place: item_hash for place, (item_hash, _) in new.items()}
+            home.staged |= {place: (runs[0], key) for place, (_, key) in new.items()}
         homes |= {(run, task): home for run in runs}
         if any(place != position for position, place in places.items()):
             con.register("given", pa.table({"position": list(places), "item": list(places.values())}))
@@ -180,6 +200,8 @@ def _home(tables: list[ItemTable], wanted: dict[int, str], *, fixed: bool) -> tu
     for table in tables:
         if fixed and not table.stored and table.admits(wanted):
             return table, {position: position for position in wanted}
+        if not fixed and table.is_own and (places := table.lengthened(wanted)) is not None:
+            return table, places
     return None, {}
 
 
@@ -201,14 +223,25 @@ def _reject_doubled_positions(staging: Staging) -> None:
         con.execute("DELETE FROM staged_items WHERE run = ? AND task = ? AND key = ?", [run, task, key])
 
 
-def _stored_tables(lake: Lake, task: str) -> list[ItemTable]:
-    tables = []
-    for name in lake.names(f"items/task={safe_name(task)}"):
+def _own_tables(lake: Lake, source: str) -> set[str]:
+    """Digests of the item tables that imports of the source made, or found: these alone grow with it."""
+    query = "SELECT DISTINCT items_digest FROM cells WHERE imported_from = ? OR starts_with(imported_from, ? || '#')"
+    only = ["_run_cells", "_cell_facts", "cells"]
+    found = ask(lake, lambda con, _: con.execute(query, [source, source]).fetchall(), only=only)
+    others = "SELECT DISTINCT items_digest FROM cells WHERE imported_from IS NULL"
+    collected = ask(lake, lambda con, _: con.execute(others).fetchall(), only=only)
+    return {items_digest for (items_digest,) in found} - {items_digest for (items_digest,) in collected}
+
+
+def _stored_tables(lake: Lake, task: str, own: set[str]) -> list[ItemTable]:
+    tables: dict[str, ItemTable] = {}
+    for name in sorted(lake.names(f"items/task={safe_name(task)}")):
         if name.endswith(".parquet"):
             rows = pq.ParquetFile(io.BytesIO(lake.read(name))).read(["item", "item_hash"])
-            hashes = dict(zip(rows["item"].to_pylist(), rows["item_hash"].to_pylist(), strict=True))
-            tables.append(ItemTable(task, hashes, stored=name.rsplit("/", 1)[-1].removesuffix(".parquet")))
-    return tables
+            stored = name.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0]  # "-": what came later
+            table = tables.setdefault(stored, ItemTable(task, {}, stored=stored, is_own=stored in own))
+            table.hashes |= dict(zip(rows["item"].to_pylist(), rows["item_hash"].to_pylist(), strict=True))
+    return list(tables.values())
 
 
 def item_rows(con: duckdb.DuckDBPyConnection, table: ItemTable) -> pa.Table:

@@ -134,7 +134,9 @@ def _read_samples(staging: Found, number: int, about: About, task: str | None, o
     if owners > 1:
         raise BadFile("no_model", "several results files beside it may be its own: put each run into its own folder")
     if about.model is None:
-        raise BadFile("no_model", "no results file beside it says whose answers these are, or has that task: give --model")
+        raise BadFile(
+            "no_model", "no results file beside it says whose answers these are, or has that task: give --model"
+        )
     if task is None:
         raise BadFile("unknown_layout", "its name ends with no task of a results file beside it")
     reader = _Samples(staging, number, about, task)

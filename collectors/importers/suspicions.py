@@ -4,7 +4,8 @@ Owns what is suspicious. Kinds: `constant_tokens` (every prompt, or every longer
 `identical_tokens` (several models count the same, which share no tokenizer as far as is known), `words` (tokens are a
 fixed multiple of the words), `free` (every call cost nothing), `no_usage` (right answers without a token, beside others
 that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key of an
-item stands for several texts: it is joined to no other source's), `same_file`.
+item stands for several texts: it is joined to no other source's), `mostly_rejected` (of a model's rows on a task more
+are rejected than not), `same_file`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SELECT
     cell,
     any_value(trusted.task) AS task,
     count(*) AS rows,
+    count(DISTINCT key) AS items,
     count(prompt_tokens) AS prompts,
     min(prompt_tokens) AS least_prompt,
     max(prompt_tokens) AS most_prompt,
@@ -124,6 +126,14 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
     ).fetchall():
         of(cell, "no_usage", f"{unused:,} right answers without a token")
+    for model, task, bad, rows in con.execute(
+        """
+        SELECT model, task, sum(rows) FILTER (reason IS NOT NULL) AS bad, sum(rows) AS rows
+        FROM groups GROUP BY run, model, task HAVING bad < rows AND bad * 2 > rows ORDER BY ALL
+        """
+    ).fetchall():
+        message = f"{bad:,} of {rows:,} rows are rejected: what is left may be no fair sample"
+        found.append(Suspicion("mostly_rejected", message, model, task))
     for task, keys, key in con.execute(
         """
         SELECT task, count(*), min(key)
@@ -134,8 +144,8 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         message = f"{keys:,} items stand for several questions each, such as {key[:60]}"
         found.append(Suspicion("several_questions", message, task=task))
     for cell, rows, most in con.execute(
-        "SELECT cell, rows, most FROM (SELECT *, max(rows) OVER (PARTITION BY task) AS most FROM cell_sums) "
-        "WHERE rows < most ORDER BY cell"
+        "SELECT cell, items, most FROM (SELECT *, max(items) OVER (PARTITION BY task) AS most FROM cell_sums) "
+        "WHERE items < most ORDER BY cell"
     ).fetchall():
         of(cell, "fewer_rows", f"{rows:,} items, while others of the source have {most:,}")
     return found

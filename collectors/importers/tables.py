@@ -25,7 +25,7 @@ one's own comes with a YAML of the same settings:
     metric: acc                # name of the score; default score
     low: 0                     # least and most that a score can be; null: no limit
     high: 1
-    threshold: 0.5             # from which score an answer is correct; null: no such rule
+    threshold: 0.5             # from which score an answer is correct; null, and the default for other ranges: no rule
     higher_is_better: true
     num_fewshot: 5
 """
@@ -106,6 +106,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
     """Puts down the verdicts, and items, of every file by `settings`, which check_settings lets through."""
     facts = {name: settings[name] for name in _CELL if name in settings}
+    if (facts.get("low", 0), facts.get("high", 1)) != (0, 1):
+        facts.setdefault("threshold", None)  # what is right out of ten is for its author to say
     staging.default = Facts(**facts)
     for number, file in enumerate(staging.files):
         with staging.one_file(number):

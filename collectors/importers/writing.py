@@ -32,6 +32,8 @@ SHARD_ITEMS = 200_000
 #: Rows taken from the sorted stream at a time.
 _BATCH_ROWS = 100_000
 _KEY = ("item", "filter", "repeat")
+#: A rule of right and wrong is one of a metric whose range is known, or of scores that look like shares.
+_CORRECT = "CASE WHEN is_ranged OR score BETWEEN 0 AND 1 THEN score >= threshold END"
 #: Columns that say where a row stands, not what it says.
 _WHERE = ("file", "row", "cell")
 
@@ -100,7 +102,7 @@ class RecordWriter:
         reader = self.con.execute(
             f"""
             SELECT cell, item, {", ".join(f"trusted.{name}" for name in names)}
-                {", CASE WHEN score BETWEEN 0 AND 1 THEN score >= threshold END AS correct" if "score" in names else ""}
+                {f", {_CORRECT} AS correct" if "score" in names else ""}
             FROM trusted
             JOIN cell_numbers USING (run, model, task)
             JOIN numbers USING (run, task, key)

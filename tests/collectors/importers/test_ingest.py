@@ -220,6 +220,48 @@ def test_ingest_of_more_of_a_cell_takes_what_is_new_and_rejects_what_contradicts
     assert rows(lake, "SELECT score FROM records WHERE model = 'a' ORDER BY item") == [(row[3],) for row in whole]
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_ingest_of_a_table_that_grew_makes_the_same_cells_longer(tmp_path: Path, folded: bool) -> None:
+    path, lake = tmp_path / "t.parquet", tmp_path / "lake"
+    imported("table", table(path, verdicts("ab", 6)), lake, options=COLUMNS)
+    imported("table", table(tmp_path / "other.parquet", verdicts("c", 3)), lake, options=COLUMNS, name="others")
+    if folded:
+        compact(Lake(str(lake)))
+        prune(Lake(str(lake)), NOW)
+    more = [("a", "quiz", f"new{item}", 1.0) for item in range(2)]
+    report = imported("table", table(path, [more[1], *verdicts("ab", 6), more[0]]), lake, options=COLUMNS)
+    assert (report.total.records, report.total.known, report.total.rejected) == (2, 12, 0)
+    assert not [one for one in report.suspicions if one.kind != "fewer_rows"]
+    counts = "SELECT model, scored, planned FROM coverage JOIN (SELECT cell_id FROM cells) USING (cell_id) "
+    assert rows(lake, counts + "WHERE imported_from = 'table' ORDER BY model") == [("a", 8, 8), ("b", 6, 8)]
+    of_a = "FROM items JOIN cells USING (task, items_digest) WHERE model = 'a' ORDER BY item"
+    keys = rows(lake, f"SELECT item, source_key {of_a}")
+    assert keys == [*((item, f"q{item}") for item in range(6)), (6, "new1"), (7, "new0")]
+    assert load_matrix(str(lake), models=["a", "b"], include="imported").scores.shape == (8, 2)
+    before = contents(lake)
+    assert imported("table", path, lake, options=COLUMNS).skipped == ["t.parquet"]
+    assert contents(lake) == before
+
+
+def test_ingest_with_other_settings_reads_the_same_files_again(tmp_path: Path) -> None:
+    path, lake = table(tmp_path / "t.parquet", [("a", "quiz", f"q{n}", float(n)) for n in range(11)]), tmp_path / "lake"
+    first = imported("table", path, lake, options=COLUMNS)
+    assert (first.total.records, first.total.rejected) == (2, 9)
+    assert [one.kind for one in first.suspicions] == ["mostly_rejected"]
+    again = imported("table", path, lake, options=COLUMNS)
+    assert (again.files, again.skipped_rejects) == ([], 9)
+    tenths = imported("table", path, tmp_path / "tenths", options={**COLUMNS, "low": 0, "high": 10})
+    assert (tenths.total.records, tenths.suspicions) == (11, [])
+    assert rows(tmp_path / "tenths", "SELECT count(correct) FROM records") == [(0,)]
+    ruled = imported("table", path, tmp_path / "ruled", options={**COLUMNS, "low": 0, "high": 10, "threshold": 8})
+    assert ruled.total.records == 11
+    assert rows(tmp_path / "ruled", "SELECT sum(correct::INTEGER), count(correct) FROM records") == [(3, 11)]
+    folder = write_release(tmp_path / "run", "0.4.13")
+    (folder / f"results_{TIME}.json").unlink()
+    assert imported("lm_eval", folder, tmp_path / "named").total.records == 0
+    assert imported("lm_eval", folder, tmp_path / "named", model="me/model").total.records == 7
+
+
 @pytest.mark.parametrize("after", range(0, 9, 2))
 def test_ingest_killed_half_way_and_again_ends_in_the_same_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
