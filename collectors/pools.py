@@ -58,7 +58,7 @@ def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") ->
         ).to_arrow_table()
     except duckdb.Error as error:
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
-    _check(task, found)
+    check_cells(task, found)
     cells = found["cell_id"].to_pylist()
     rows = con.execute(
         "SELECT item, cell_id, score, usd, latency_s FROM costs WHERE task = ? AND list_contains(?, cell_id)",
@@ -89,7 +89,8 @@ def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") ->
     )
 
 
-def _check(task: str, cells: pa.Table) -> None:
+def check_cells(task: str, cells: pa.Table) -> None:
+    """Raises ConfigError unless `cells`, rows of the view cells, are one per model and comparable."""
     if not len(cells):
         raise ConfigError(f"the pool holds no cell of task {task}")
     for name, said in (("items_digest", "item tables"), ("metric", "metrics")):

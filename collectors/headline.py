@@ -1,0 +1,183 @@
+"""The two headline figures of a pool as numbers: what it can reach against its size, and cost against quality.
+
+Owns which numbers stand in the figures and how they are named in files. Knows no lake, and not how they are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.metrics.known import NO_CHOICE, Floats, complete_items, picked
+from collectors.metrics.plane import Plane, Points, aiq_code, aiq_paper, convex_hull, model_points, pareto_frontier
+from collectors.metrics.pool import model_means, oracle
+from collectors.metrics.scaling import Draws, Scaling, draw_pools, scaling
+
+#: The routers r_o(p) that are drawn: the oracle, every other choice the oracle's, chance.
+ORACLES = (1.0, 0.5, 0.0)
+
+
+@dataclass(frozen=True)
+class CostFigure:
+    """Models as points of mean cost per item and mean score, on the same items."""
+
+    #: "usd" or "latency_s"
+    kind: str
+    models: list[str]
+    plane: Plane
+    #: Rows of plane.points that no other dominates, by rising cost.
+    frontier: npt.NDArray[np.int64]
+    hull: Points
+    #: Of equals the cheapest; (cost, score).
+    oracle: tuple[float, float]
+    #: Uniform choice.
+    random: tuple[float, float]
+    #: None where all models cost the same.
+    aiq_paper: float | None
+    aiq_code: float | None
+    #: Models of the pool that are left out because their cost is unknown on too many items.
+    uncosted: int
+
+
+@dataclass(frozen=True)
+class Headline:
+    """All numbers of one task's figures."""
+
+    task: str
+    metric: str
+    models: list[str]
+    #: (models,) mean scores on the items of `scaling`.
+    scores: npt.NDArray[np.float64]
+    #: Models that are left out because they have scores on too few items.
+    sparse: int
+    scaling: Scaling
+    draws: Draws
+    reference: float | None
+    #: None: `no_cost` says why.
+    cost: CostFigure | None
+    no_cost: str
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON can hold it; costs are per 1,000 items."""
+        found = self.scaling
+        curves: dict[str, Any] = {"models": found.sizes.tolist(), "best_single": found.best_single.tolist()}
+        for p in ORACLES:
+            low, high = self.draws.band(p)
+            curves |= {f"r_o({p:g})": found.r_o(p).tolist(), f"r_o({p:g}) 5 %": low.tolist()}
+            curves[f"r_o({p:g}) 95 %"] = high.tolist()
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "items": found.items,
+            "items_left_out": found.left_out,
+            "models_left_out": self.sparse,
+            "draws": len(self.draws.oracle),
+            "reference": self.reference,
+            "curves": curves,
+            "models": {"model": self.models, "score": self.scores.tolist()},
+            "cost": self.cost and _cost_record(self.cost),
+            "no_cost": self.no_cost,
+        }
+
+
+def headline(
+    task: str,
+    metric: str,
+    models: list[str],
+    scores: Floats,
+    costs: dict[str, Floats],
+    *,
+    sparse: int = 0,
+    least: float = 0.9,
+    reference: float | None = None,
+    draws: int = 100,
+    seed: int = 0,
+) -> Headline:
+    """The numbers for `models`, of `scores` (items, models) and of the first of `costs`, alike, that is known.
+
+    `costs`: kind -> USD or seconds per item, NaN where unknown. A model with a cost on fewer than the share `least` of
+    the complete items is not in the plane. Raises ValueError when no item has a score of every model.
+    """
+    curve = scaling(scores)
+    figures = (cost_figure(kind, models, scores, values, least) for kind, values in costs.items())
+    figure = next((figure for figure in figures if figure), None)
+    return Headline(
+        task=task,
+        metric=metric,
+        models=models,
+        scores=model_means(scores).means,
+        sparse=sparse,
+        scaling=curve,
+        draws=draw_pools(scores, curve.sizes, draws, seed),
+        reference=reference,
+        cost=figure,
+        no_cost="" if figure else _why_not(costs),
+    )
+
+
+def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, least: float) -> CostFigure | None:
+    """The plane of the models whose `cost` is known, both arrays (items, models); None where it is of none.
+
+    Items are the complete ones among these models' scores and costs.
+    """
+    complete = complete_items(scores)
+    known = (~np.isnan(cost[complete])).mean(axis=0)
+    columns = np.flatnonzero((known >= least) & (known > 0))
+    if not len(columns):
+        return None
+    if len(columns) < len(models):
+        scores, cost = scores[:, columns], cost[:, columns]
+    used = complete & complete_items(scores, cost)
+    if not used.any():
+        return None
+    if not used.all():
+        scores, cost = scores[used], cost[used]
+    plane = model_points(scores, cost)
+    best = oracle(scores, cost)
+    assert (best != NO_CHOICE).all()
+    has_range = np.ptp(plane.points[:, 0]) > 0
+    middle = plane.points.mean(axis=0)
+    return CostFigure(
+        kind=kind,
+        models=[models[column] for column in columns],
+        plane=Plane(plane.points, plane.items, len(used) - plane.items),
+        frontier=pareto_frontier(plane.points),
+        hull=convex_hull(plane.points),
+        oracle=(float(picked(best, cost).mean()), float(picked(best, scores).mean())),
+        random=(float(middle[0]), float(middle[1])),
+        aiq_paper=aiq_paper(plane.points) if has_range else None,
+        aiq_code=aiq_code(plane.points) if has_range else None,
+        uncosted=len(models) - len(columns),
+    )
+
+
+def _why_not(costs: dict[str, Floats]) -> str:
+    names = " nor ".join({"usd": "cost", "latency_s": "latency"}[kind] for kind in costs)
+    return f"no {names} of enough answers is known" if names else "neither cost nor latency is known"
+
+
+def _cost_record(figure: CostFigure) -> dict[str, Any]:
+    unit = f"{figure.kind}_per_1000"
+    cost, score = figure.plane.points.T
+    on_frontier = np.isin(np.arange(len(figure.models)), figure.frontier)
+    return {
+        "kind": figure.kind,
+        "items": figure.plane.items,
+        "items_left_out": figure.plane.left_out,
+        "models_left_out": figure.uncosted,
+        "models": {
+            "model": figure.models,
+            unit: (1000 * cost).tolist(),
+            "score": score.tolist(),
+            "pareto": on_frontier.tolist(),
+        },
+        "hull": {unit: (1000 * figure.hull[:, 0]).tolist(), "score": figure.hull[:, 1].tolist()},
+        "oracle": {unit: 1000 * figure.oracle[0], "score": figure.oracle[1]},
+        "random": {unit: 1000 * figure.random[0], "score": figure.random[1]},
+        "aiq_paper": figure.aiq_paper,
+        "aiq_code": figure.aiq_code,
+    }
