@@ -5,7 +5,7 @@ Owns which numbers stand in the figures and how they are named in files. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def headline(
     metric: str,
     models: list[str],
     scores: Floats,
-    costs: dict[str, Floats],
+    costs: Mapping[str, Floats | None],
     *,
     sparse: int = 0,
     least: float = 0.9,
@@ -97,13 +97,14 @@ def headline(
     draws: int = 100,
     seed: int = 0,
 ) -> Headline:
-    """The numbers for `models`, of `scores` (items, models) and of the first of `costs`, alike, that is known.
+    """The numbers for `models`, of their `scores` (items, models).
 
-    `costs`: kind -> USD or seconds per item, NaN where unknown. A model with a cost on fewer than the share `least` of
-    the complete items is not in the plane. Raises ValueError when no item has a score of every model.
+    `costs`: kind -> USD or seconds per item, of the shape of `scores`, NaN where unknown; None where nothing is known.
+    The first of which enough is known is drawn. A model with a cost on fewer than the share `least` of the complete
+    items is not in the plane. Raises ValueError when no item has a score of every model.
     """
     curve = scaling(scores)
-    figures = (cost_figure(kind, models, scores, values, least) for kind, values in costs.items())
+    figures = (cost_figure(kind, models, scores, of, least) for kind, of in costs.items() if of is not None)
     figure = next((figure for figure in figures if figure), None)
     return Headline(
         task=task,
@@ -155,9 +156,10 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
     )
 
 
-def _why_not(costs: dict[str, Floats]) -> str:
-    names = " nor ".join({"usd": "cost", "latency_s": "latency"}[kind] for kind in costs)
-    return f"no {names} of enough answers is known" if names else "neither cost nor latency is known"
+def _why_not(costs: Mapping[str, Floats | None]) -> str:
+    names = " and no ".join({"usd": "cost", "latency_s": "latency"}[kind] for kind in costs)
+    some = any(of is not None for of in costs.values())
+    return f"no {names} is known" + (" of the answers to enough items" if some else "")
 
 
 def _cost_record(figure: CostFigure) -> dict[str, Any]:

@@ -99,9 +99,14 @@ def without_sparse(pool: WidePool, least: float) -> tuple[WidePool, int]:
 
 
 def joined(pools: Sequence[WidePool], name: str) -> WidePool | None:
-    """The items of all `pools` as one pool of the models that all have; None where fewer than two have."""
+    """The items of all `pools` as one pool of the models that all have.
+
+    None where fewer than two models have all, and where metrics differ and some score is not from 0 to 1.
+    """
     common = sorted(set[str].intersection(*(set(pool.models) for pool in pools)))
-    if len(common) < 2:
+    metrics = {pool.metric for pool in pools}
+    within = all(np.nanmin(pool.scores) >= 0 and np.nanmax(pool.scores) <= 1 for pool in pools)
+    if len(common) < 2 or (len(metrics) > 1 and not within):
         return None
     places = [{model: column for column, model in enumerate(pool.models)} for pool in pools]
     same = [
@@ -109,7 +114,7 @@ def joined(pools: Sequence[WidePool], name: str) -> WidePool | None:
     ]
     return WidePool(
         task=name,
-        metric=", ".join(sorted({pool.metric for pool in pools})),
+        metric=metrics.pop() if len(metrics) == 1 else "score",
         models=common,
         cells=[""] * len(common),
         items=np.concatenate([pool.items for pool in same]),

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("collectors", "pipelines", "schemas")
-DATA_SUFFIXES = {".sql", ".yaml", ".arrow", ".json", ".md"}
+DATA_SUFFIXES = {".sql", ".yaml", ".arrow", ".json", ".md", ".html"}
 LEFT_OUT_OF_CPU_LOCK = {"torchvision", "torchaudio", "torchcodec", "triton"}
 
 

@@ -29,6 +29,23 @@ REFERENCE_ACCURACY = {
     "musr": 0.699,
     "mmlu_pro": 0.637,
 }
+#: Other names of these data sets: lm-eval's tasks.
+_ALSO = {
+    "arc_challenge": "arc",
+    "truthfulqa": "harness_truthfulqa_mc_0",
+    "truthfulqa_mc2": "harness_truthfulqa_mc_0",
+    "leaderboard_bbh": "bbh",
+    "leaderboard_gpqa": "gpqa",
+    "leaderboard_ifeval": "ifeval",
+    "leaderboard_math_hard": "math",
+    "leaderboard_mmlu_pro": "mmlu_pro",
+    "leaderboard_musr": "musr",
+}
+
+
+def reference_accuracy(task: str) -> float | None:
+    """RouterEval's reference of a data set, under its own name or lm-eval's; None where it has none."""
+    return REFERENCE_ACCURACY.get(_ALSO.get(task, task))
 
 
 def v_r(mu: float, reference: float) -> float:

@@ -1,0 +1,284 @@
+"""Draws a headline's two figures with matplotlib, which is loaded when the first one is drawn.
+
+Owns how they look. Knows nothing of how the numbers came about.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from collectors.headline import ORACLES, CostFigure, Headline
+from collectors.metrics.plane import Points
+
+#: Okabe and Ito's colours, which the colour-blind tell apart.
+_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
+_ROUTERS = {
+    1.0: (_BLUE, "oracle, r_o(1)"),
+    0.5: (_GREEN, "r_o(0.5): half oracle, half chance"),
+    0.0: (_GREY, "random, r_o(0)"),
+}
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "routerlake",
+    "text.parse_math": False,
+}
+_SIZE = (7.6, 5.0)
+#: Costs that span more than this factor stand on a logarithmic axis.
+_LOG_SPAN = 12.0
+#: Up to so many sizes are marked on the curves.
+_MARKED_SIZES = 15
+#: Of so many models all are named, of more those on the frontier only.
+_ALL_NAMED, _MOST_NAMED, _LONGEST_NAME = 15, 14, 30
+UNITS = {"usd": "USD per 1,000 items", "latency_s": "seconds of latency per 1,000 items"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    png: bytes
+    #: One <svg> element without a size of its own.
+    svg: str
+    #: Where the axes lie in the SVG's coordinates, (left, top, right, bottom), and what they span.
+    box: tuple[float, float, float, float]
+    x: tuple[float, float]
+    y: tuple[float, float]
+    x_is_log: bool
+
+
+def draw_scaling(headline: Headline) -> Drawing:
+    """What the pool can reach against its size."""
+    with _axes() as (figure, axes):
+        found = headline.scaling
+        marker = "o" if len(found.sizes) <= _MARKED_SIZES else ""
+        for p in ORACLES:
+            colour, label = _ROUTERS[p]
+            axes.fill_between(found.sizes, *headline.draws.band(p), color=colour, alpha=0.18, linewidth=0)
+            axes.plot(found.sizes, found.r_o(p), color=colour, linewidth=2, label=label, marker=marker, markersize=4)
+        axes.plot(found.sizes, found.best_single, "--", color=_ORANGE, linewidth=1.6, label="best single model in it")
+        if headline.reference is not None:
+            axes.axhline(headline.reference, color=_RED, linewidth=1.2, linestyle=":")
+            label = f"reference accuracy {headline.reference:g}"
+            axes.plot([], [], color=_RED, linewidth=1.2, linestyle=":", label=label)
+        axes.set_xscale("log")
+        _plain_log_ticks(axes, 1, len(headline.models))
+        axes.set_xlim(1, max(len(headline.models), 2))
+        axes.set_ylim(*_margin([*axes.dataLim.intervaly, headline.reference or found.random]))
+        axes.set_xlabel("models in the pool (log scale)")
+        axes.set_ylabel(f"mean {headline.metric}")
+        _title(
+            figure,
+            f"{headline.task}: what a pool of models can reach",
+            f"{len(headline.models):,} models, {found.items:,} items; lines: exact means over all pools of a size, "
+            f"bands: 5 to 95 % of {len(headline.draws.oracle):,} drawn",
+        )
+        _legend(figure, axes)
+        return _drawn(figure, axes)
+
+
+def draw_cost(headline: Headline) -> Drawing:
+    """Cost against quality. Raises ValueError where the headline has no cost."""
+    if headline.cost is None:
+        raise ValueError(headline.no_cost)
+    with _axes() as (figure, axes):
+        cost, points = headline.cost, headline.cost.plane.points * (1000, 1)
+        marks = np.array([cost.oracle, cost.random]) * (1000, 1)
+        every = np.concatenate([points, marks])
+        is_log = every[:, 0].min() > 0 and every[:, 0].max() > _LOG_SPAN * every[:, 0].min()
+        right = every[:, 0].max() * (1.6 if is_log else 1.06)
+        lines = _draw_points(axes, cost, points, right, is_log)
+        for (x, y), symbol, colour, name in zip(marks, "*D", (_RED, _GREY), ("oracle", "random"), strict=True):
+            axes.plot(
+                x, y, symbol, color=colour, markersize={"*": 15, "D": 7}[symbol], label=f"{name} {y:.3f}", zorder=5
+            )
+        if is_log:
+            axes.set_xscale("log")
+            _plain_log_ticks(axes, every[:, 0].min() / 1.6, right)
+            axes.set_xlim(every[:, 0].min() / 1.6, right)
+        else:
+            axes.set_xlim(min(0, every[:, 0].min()), right or 1)
+        axes.set_ylim(*_margin(every[:, 1]))
+        axes.set_xlabel(UNITS[cost.kind] + (" (log scale)" if is_log else ""))
+        axes.set_ylabel(f"mean {headline.metric}")
+        _title(figure, f"{headline.task}: cost and quality", _said_of_cost(cost))
+        _legend(figure, axes)
+        _name_points(figure, axes, cost, points, [*marks, *lines])
+        return _drawn(figure, axes)
+
+
+def _draw_points(axes: Any, cost: CostFigure, points: Points, right: float, is_log: bool) -> list[Any]:
+    """Draws them and the lines over them; returns some places on the lines."""
+    hull = cost.hull * (1000, 1)
+    # Straight in cost, so bent where the axis is logarithmic; level beyond the last corner.
+    costs = (np.geomspace if is_log else np.linspace)(hull[0, 0], right, 400)
+    aiq = "" if cost.aiq_paper is None else f", AIQ {cost.aiq_paper:.3f}"
+    mixed = np.stack([costs, np.interp(costs, *hull.T)], axis=1)
+    axes.plot(*mixed.T, color=_BLUE, linewidth=1.8, label=f"convex hull{aiq}", zorder=2)
+    front = points[cost.frontier]
+    steps = np.concatenate([front, [[right, front[-1, 1]]]])
+    axes.plot(*steps.T, color=_ORANGE, linewidth=1.3, drawstyle="steps-post", label="Pareto frontier", zorder=2)
+    many = len(points) > 300
+    others = np.setdiff1d(np.arange(len(points)), cost.frontier)
+    size, alpha = (8, 0.35) if many else (30, 0.8)
+    if len(others):
+        axes.scatter(*points[others].T, s=size, color=_GREY, alpha=alpha, linewidths=0, label="models", zorder=3)
+    axes.scatter(*front.T, s=34, color=_ORANGE, edgecolors="white", linewidths=0.8, label="models on it", zorder=4)
+    flat = np.stack([costs, front[np.searchsorted(front[:, 0], costs, "right") - 1, 1]], axis=1)
+    return [*mixed[::4], *flat[::4]]
+
+
+def _said_of_cost(cost: CostFigure) -> str:
+    said = f"{len(cost.models):,} models, {cost.plane.items:,} items"
+    if cost.uncosted:
+        said += f"; {cost.uncosted:,} models without a known cost are left out"
+    if cost.aiq_paper is not None:
+        said += f"; AIQ {cost.aiq_paper:.4f} as in RouterBench's paper, {cost.aiq_code:.4f} as in its code"
+    return said
+
+
+# ---- names beside points
+
+
+def _name_points(figure: Any, axes: Any, cost: CostFigure, points: Points, others: list[Any]) -> None:
+    """Names models where a name covers no other name and no point: the best first, the hidden are in the tables.
+
+    `others`: places that names had better not cover.
+    """
+    figure.canvas.draw()
+    named = np.arange(len(points)) if len(points) <= _ALL_NAMED else cost.frontier
+    named = named[np.argsort(-points[named, 1], kind="stable")][:_MOST_NAMED]
+    places = axes.transData.transform(points)
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places[named]]
+    spared = [(x - 2, y - 2, x + 2, y + 2) for x, y in axes.transData.transform(others)]
+    frame = axes.get_window_extent()
+    per_pixel = 72 / figure.dpi
+    for model in named:
+        text = axes.annotate(
+            short(cost.models[model]), points[model], xytext=(0, 0), textcoords="offset points", fontsize=7.5, zorder=6
+        )
+        size = text.get_window_extent()
+        offsets = list(_beside(size.width, size.height))
+        boxes = [_box(places[model] + offset, size.width, size.height) for offset in offsets]
+        free = [
+            place
+            for place, box in enumerate(boxes)
+            if _inside(box, frame.extents) and not any(_overlap(box, other) for other in taken)
+        ]
+        best = [place for place in free if not any(_overlap(boxes[place], other) for other in spared)]
+        if not free:
+            text.remove()
+            continue
+        place = (best or free)[0]
+        text.set_position(tuple(per_pixel * shift for shift in offsets[place]))
+        taken.append(boxes[place])
+
+
+def _beside(width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Offsets in pixels of a name's lower left corner from its point: right, left, above, below, then further off."""
+    for gap in (8, 14, 22):
+        for dx in (gap, -width - gap):
+            for dy in (-height / 2, gap / 2, -height - gap / 2):
+                yield dx, dy
+        for dy in (gap, -height - gap):
+            yield -width / 2, dy
+
+
+def _box(corner: Any, width: float, height: float) -> tuple[float, float, float, float]:
+    x, y = map(float, corner)
+    return x, y, x + width, y + height
+
+
+def _inside(box: Sequence[float], frame: Sequence[float]) -> bool:
+    return frame[0] <= box[0] and frame[1] <= box[1] and box[2] <= frame[2] and box[3] <= frame[3]
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def short(name: str) -> str:
+    """A model's name without its owner, cut where it is long."""
+    name = name.rpartition("/")[2] or name
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+# ---- what all figures share
+
+
+@contextmanager
+def _axes() -> Iterator[tuple[Any, Any]]:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE, dpi=150)
+        FigureCanvasAgg(figure)
+        yield figure, figure.add_axes((0.09, 0.235, 0.88, 0.645))
+
+
+def _drawn(figure: Any, axes: Any) -> Drawing:
+    png, svg = io.BytesIO(), io.StringIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(svg, format="svg", metadata=nothing)
+    text = svg.getvalue()
+    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text[text.index("<svg") :], count=1)
+    text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
+    at = axes.get_position()
+    width, height = _SIZE[0] * 72, _SIZE[1] * 72
+    return Drawing(
+        png=png.getvalue(),
+        svg=text,
+        box=(at.x0 * width, (1 - at.y1) * height, at.x1 * width, (1 - at.y0) * height),
+        x=_two(axes.get_xlim()),
+        y=_two(axes.get_ylim()),
+        x_is_log=axes.get_xscale() == "log",
+    )
+
+
+def _two(limits: Any) -> tuple[float, float]:
+    low, high = map(float, limits)
+    return low, high
+
+
+def _title(figure: Any, text: str, under: str) -> None:
+    figure.text(0.09, 0.945, text, fontsize=12, fontweight="bold")
+    figure.text(0.09, 0.905, under, fontsize=8.5, color="#555555")
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=3, bbox_to_anchor=(0.53, 0.0))
+
+
+def _margin(values: Sequence[float] | np.ndarray[Any, Any]) -> tuple[float, float]:
+    low, high = float(np.min(values)), float(np.max(values))
+    space = 0.06 * (high - low) or 0.05
+    return low - space, high + space
+
+
+def _plain_log_ticks(axes: Any, low: float, high: float) -> None:
+    """1, 2, 5, 10, … in digits; where they span many decades the powers of ten alone."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    decades = np.log10(high / low) if high > low else 1
+    subs = (1.0, 2.0, 5.0) if decades < 3.5 else (1.0, 3.0) if decades < 4.5 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=30))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,80 @@
+"""The headline figures and their numbers as one HTML file, which needs no other file and no network.
+
+Owns what stands on the page; page.html is its template. Figures are SVG, numbers are JSON within the page, from which
+its script makes the files that a reader saves and the names that appear beside the pointer.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from collectors.headline import Headline
+from collectors.pictures.draw import UNITS, Drawing
+
+#: Rows of a table of models; the file of a task's models has all.
+MOST_MODELS = 100
+
+
+def page(title: str, tasks: Sequence[tuple[Headline, Sequence[Drawing]]], notes: Sequence[str] = ()) -> str:
+    """The page of headlines, each with its drawings; `notes` are lines above them."""
+    records = [headline.record() for headline, _ in tasks]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = importlib.resources.files("collectors.pictures").joinpath("page.html").read_text(encoding="utf-8")
+    numbers = {
+        "title": title,
+        "tasks": [
+            {**record, "drawings": [_frame(drawing) for drawing in drawings]}
+            for record, (_, drawings) in zip(records, tasks, strict=True)
+        ],
+    }
+    return environment.from_string(template).render(
+        title=title,
+        notes=notes,
+        tasks=[
+            {"headline": headline, "svgs": [drawing.svg for drawing in drawings], **_tables(headline, record)}
+            for record, (headline, drawings) in zip(records, tasks, strict=True)
+        ],
+        numbers=script_json(numbers),
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand in a <script> element: no name of a model or task can end it."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _frame(drawing: Drawing) -> dict[str, Any]:
+    return {"box": drawing.box, "x": drawing.x, "y": drawing.y, "log": drawing.x_is_log}
+
+
+def _tables(headline: Headline, record: dict[str, Any]) -> dict[str, Any]:
+    """Heads and rows of the tables, as text."""
+    curves = record["curves"]
+    cost = record["cost"]
+    models: dict[str, list[Any]] = {"model": headline.models, "score": record["models"]["score"]}
+    unit = ""
+    if cost:
+        models, unit = cost["models"], UNITS[cost["kind"]]
+    order = sorted(range(len(models["score"])), key=lambda row: -models["score"][row])
+    return {
+        "curve_heads": list(curves),
+        "curve_rows": [[_text(value) for value in row] for row in zip(*curves.values(), strict=True)],
+        "model_heads": [unit if name.endswith("_per_1000") else name for name in models],
+        "model_rows": [[_text(values[row]) for values in models.values()] for row in order[:MOST_MODELS]],
+        "models": len(order),
+        "unit": unit,
+        "points": [(name, *map(_text, cost[name].values())) for name in ("oracle", "random")] if cost else [],
+        "hull": [list(map(_text, row)) for row in zip(*cost["hull"].values(), strict=True)] if cost else [],
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)

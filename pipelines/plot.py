@@ -1,0 +1,223 @@
+#!/usr/bin/env -S python3 -P
+"""Draws what pools of models reach by their size, and cost against quality, as PNG and HTML. See its --help."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from collectors.headline import Headline, headline
+from collectors.lake import Lake
+from collectors.metrics.routereval import reference_accuracy
+from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
+from collectors.pictures.page import page
+from collectors.wide_pools import COSTS, WidePool, joined, load_wide_pools, without_sparse
+from schemas.failures import ConfigError, RouterlakeError, one_line
+from schemas.views import INCLUDED
+
+DESCRIPTION = """\
+Draw the two headline figures of a lake or published version, per task and over all tasks together.
+
+  pool size   the oracle and RouterEval's r_o(p) for p = 1, 0.5 and 0 against the number of models in the pool, the
+              pool's best single model, and the reference accuracy where RouterEval has one. Lines are exact means over
+              all pools of a size, bands 5 to 95 % of pools drawn at random.
+  cost        a point per model: USD per 1,000 items (view costs: stated, or by prices.py) and mean score, with Pareto
+              frontier, non-decreasing convex hull, AIQ, the oracle and chance; latency where no cost is known."""
+
+EPILOG = """\
+Figures rest on complete items: those of which every model drawn has a score. So that one model with many gaps does not
+take the items from all others, models with a score on fewer than --least of a task's items are left out. How many
+models and items were left out is printed and stands on the page; nothing missing counts as wrong.
+
+writes into DIR: index.html, which holds all figures and the numbers behind them (tables; CSV and JSON to save) and
+needs no network, and per task NAME-pool.png and NAME-cost.png or NAME-latency.png. Files of these names are replaced.
+
+examples:
+  python pipelines/plot.py --lake /data/lake --out pictures
+  python pipelines/plot.py --lake /data/published/VERSION --out pictures --task gsm8k arc_challenge --include all
+  python pipelines/plot.py --lake /data/lake --out pictures --pool "num_fewshot = 5" --reference my_task=0.9
+
+exit codes: 0 done; 1 some tasks could not be drawn (named), the others were; 2 the input is wrong, nothing was drawn"""
+
+ALL = "all tasks"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return run(args)
+    except RouterlakeError as error:
+        print(f"plot: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="plot.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--task", nargs="+", metavar="T", help="tasks to draw (default: all)")
+    parser.add_argument(
+        "--pool", metavar="SQL", default="true", help="condition on columns of the view cells (default: all cells)"
+    )
+    parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
+    parser.add_argument("--x", choices=("usd", "latency"), help="cost axis (default: usd, else latency)")
+    parser.add_argument(
+        "--least", type=_share, default=0.9, metavar="SHARE", help="of items a model must have (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reference", nargs="+", type=_reference, default=[], metavar="TASK=ACCURACY", help="lines of your own"
+    )
+    parser.add_argument("--draws", type=_count, default=100, metavar="N", help="pools per band (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of these draws (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    lake = Lake(args.lake)
+    if not lake.exists():
+        raise ConfigError(f"no lake at {lake.uri}: collect or ingest into one first, or name another with --lake")
+    _make(args.out)
+    pools, why = load_wide_pools(lake.open_for_reading(), args.task, args.pool, args.include)
+    drawn = []
+    dense = []
+    for pool in pools:
+        kept, sparse = without_sparse(pool, args.least)
+        try:
+            drawn.append(_headline(kept, sparse, args))
+            dense.append(kept)
+        except ValueError as error:
+            why[pool.task] = (
+                f"{pool.task}: {error}, after {sparse:,} with too few were left out: see --pool and --least"
+            )
+    if not drawn:
+        raise ConfigError(next(iter(why.values())))
+    if len(dense) > 1:
+        drawn += _of_all(dense, args)
+    _write(drawn, lake.uri, list(why.values()), args.out)
+    for reason in why.values():
+        print(f"plot: not drawn: {reason}", file=sys.stderr)
+    return 1 if why else 0
+
+
+def _of_all(pools: Sequence[WidePool], args: argparse.Namespace) -> list[Headline]:
+    """The headline over all pools, where there is one."""
+    whole = joined(pools, ALL)
+    if whole is None:
+        print(f"{ALL}: not drawn, no two models were asked all of them under metrics that go together")
+        return []
+    return [_headline(whole, 0, args)]
+
+
+def _headline(pool: WidePool, sparse: int, args: argparse.Namespace) -> Headline:
+    kinds = COSTS if args.x is None else [{"usd": "usd", "latency": "latency_s"}[args.x]]
+    reference = dict(args.reference).get(pool.task, reference_accuracy(pool.task))
+    return headline(
+        pool.task,
+        pool.metric,
+        pool.models,
+        pool.scores,
+        {kind: pool.costs.get(kind) for kind in kinds},
+        sparse=sparse,
+        least=args.least,
+        reference=reference,
+        draws=args.draws,
+        seed=args.seed,
+    )
+
+
+def _write(drawn: Sequence[Headline], uri: str, notes: Sequence[str], out: Path) -> None:
+    names = _file_names([one.task for one in drawn])
+    tasks: list[tuple[Headline, list[Drawing]]] = []
+    for one, name in zip(drawn, names, strict=True):
+        drawings = {"pool": draw_scaling(one)}
+        if one.cost:
+            drawings["cost" if one.cost.kind == "usd" else "latency"] = draw_cost(one)
+        for kind, drawing in drawings.items():
+            _write_file(out / f"{name}-{kind}.png", drawing.png)
+        tasks.append((one, list(drawings.values())))
+        _report(one)
+    title = f"What routing can reach: {uri.rstrip('/').rpartition('/')[2]}"
+    lines = [f"Not drawn: {reason}" for reason in notes]
+    _write_file(out / "index.html", page(title, tasks, lines).encode())
+    print(f"→ {out / 'index.html'}")
+
+
+def _report(one: Headline) -> None:
+    found = one.scaling
+    print(
+        f"{one.task}: {len(one.models):,} models ({one.sparse:,} left out for too few scores), {found.items:,} items "
+        f"({found.left_out:,} left out for a missing score): oracle {found.oracle[-1]:.4f}, best single model "
+        f"{found.best_single[-1]:.4f}, random {found.random:.4f}"
+    )
+    if one.cost is None:
+        print(f"{one.task}: no plane of cost and quality: {one.no_cost}")
+    elif one.cost.uncosted or one.cost.plane.left_out:
+        print(
+            f"{one.task}: the plane leaves out {one.cost.uncosted:,} models without known costs and "
+            f"{one.cost.plane.left_out:,} items"
+        )
+
+
+def _file_names(tasks: Sequence[str]) -> list[str]:
+    """A name of letters and digits for each task, no two alike even where case does not count."""
+    names: list[str] = []
+    for task in tasks:
+        plain = name = re.sub(r"[^\w.-]+", "_", task, flags=re.ASCII).strip("._")[:100] or "task"
+        number = 2
+        while name.lower() in (taken.lower() for taken in names):
+            name, number = f"{plain}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: {error.strerror}") from error
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"a share from 0 to 1 is expected, not {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"1 to 10,000 draws are expected, not {text}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"a seed is 0 or more, not {text}")
+    return int(text)
+
+
+def _reference(text: str) -> tuple[str, float]:
+    task, equals, value = text.rpartition("=")
+    if not (task and equals):
+        raise argparse.ArgumentTypeError(f"TASK=ACCURACY is expected, not {text}")
+    return task, _share(value)
+
+
+if __name__ == "__main__":
+    from pipelines.script import run_script
+
+    run_script(main)

@@ -1,0 +1,141 @@
+"""plot.py: the pictures of a small lake, and what it says of what it cannot draw."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collectors.metrics.scaling import scaling
+from pipelines.plot import main
+from tests.lake_builder import BuiltCell, LakeBuilder
+
+SCORES: dict[str, list[float | None]] = {
+    "a": [1, 0, 1, 1, 0, 1],
+    "b": [0, 1, 1, 0, 0, 1],
+    "c": [1, 1, None, 0, 0, 0],
+    "d": [1, None, None, None, None, None],
+}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LakeBuilder:
+    builder = LakeBuilder(tmp_path / "lake")
+    for usd, (model, scores) in enumerate(SCORES.items(), 1):
+        cell = BuiltCell(model=model)
+        rows = [(item, score) for item, score in enumerate(scores) if score is not None]
+        builder.run(cell)
+        builder.shard(cell, [cell.record(item, score=score, stated_usd=usd / 1000) for item, score in rows])
+        if model in "ab":
+            builder.planned(BuiltCell(model=model, task="gsm8k"), [1, 0, 0 if model == "a" else 1])
+    return builder
+
+
+def drawn(lake: LakeBuilder, out: Path, *more: str) -> dict[str, Any]:
+    """The numbers on the page, by task."""
+    assert main(["--lake", lake.lake.uri, "--out", str(out), "--least", "0.5", *more]) == 0
+    found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', (out / "index.html").read_text())
+    assert found is not None
+    return {task["task"]: task for task in json.loads(found[1])["tasks"]}
+
+
+def test_plot_writes_pictures_and_a_page_with_the_computed_numbers(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "pictures"
+    tasks = drawn(lake, out)
+    assert list(tasks) == ["gsm8k", "quiz", "all tasks"]
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "index.html",
+        *("gsm8k-pool.png", "gsm8k-latency.png", "quiz-pool.png", "quiz-cost.png"),
+        *("all_tasks-pool.png", "all_tasks-latency.png"),
+    }
+    for name in names - {"index.html"}:
+        data = (out / name).read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(data) > 20_000
+    quiz = tasks["quiz"]
+    scores = np.array([[np.nan if score is None else score for score in SCORES[model]] for model in "abc"]).T
+    expected = scaling(scores)
+    assert quiz["curves"]["models"] == [1, 2, 3]
+    assert quiz["curves"]["r_o(1)"] == expected.oracle.tolist()
+    assert quiz["curves"]["r_o(0.5)"] == expected.r_o(0.5).tolist()
+    assert (quiz["items"], quiz["items_left_out"], quiz["models_left_out"]) == (5, 1, 1)
+    assert quiz["cost"]["models"]["usd_per_1000"] == pytest.approx([1, 2, 3])
+    assert quiz["cost"]["models"]["score"] == pytest.approx([0.6, 0.4, 0.4])
+    said = capsys.readouterr().out
+    assert "quiz: 3 models (1 left out for too few scores), 5 items (1 left out for a missing score)" in said
+    assert f"→ {out / 'index.html'}" in said
+
+
+def test_plot_of_tasks_with_other_axes_and_references(lake: LakeBuilder, tmp_path: Path) -> None:
+    one = drawn(lake, tmp_path / "out", "--task", "quiz", "--x", "latency", "--reference", "quiz=0.7", "--draws", "3")
+    assert list(one) == ["quiz"]
+    assert (one["quiz"]["cost"]["kind"], one["quiz"]["reference"], one["quiz"]["draws"]) == ("latency_s", 0.7, 3)
+    assert drawn(lake, tmp_path / "out", "--task", "gsm8k")["gsm8k"]["reference"] == 0.92
+    without = drawn(lake, tmp_path / "none", "--task", "gsm8k", "--x", "usd")["gsm8k"]
+    assert (without["cost"], without["no_cost"]) == (None, "no cost is known")
+    assert {path.name for path in (tmp_path / "none").iterdir()} == {"index.html", "gsm8k-pool.png"}
+
+
+def test_plot_of_one_seed_is_the_same_again(lake: LakeBuilder, tmp_path: Path) -> None:
+    pages = []
+    for name, seed in (("x", "1"), ("y", "1"), ("z", "2")):
+        drawn(lake, tmp_path / name, "--seed", seed, "--draws", "3")
+        pages.append((tmp_path / name / "index.html").read_bytes())
+    assert pages[0] == pages[1] != pages[2]
+
+
+def test_plot_draws_what_can_be_drawn_and_names_the_rest(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.planned(BuiltCell(model="a", prompting="p1"), [1])
+    assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out")]) == 1
+    assert "not drawn: quiz: a has 2 cells, which differ in prompting" in capsys.readouterr().err
+    assert "Not drawn: quiz" in (tmp_path / "out" / "index.html").read_text()
+    lake.planned(BuiltCell(model="z", task="alone"), [1])
+    assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out"), "--task", "alone", "gsm8k"]) == 0
+    assert "all tasks: not drawn, no two models" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--task", "nothing"], "the pool holds no cell of task nothing"),
+        (["--pool", "nonsense = 1"], "the pool's condition"),
+        (["--pool", "false"], "no collected cell that the pool asks for"),
+        (["--include", "imported"], "no imported cell"),
+        (["--lake", "/nowhere/lake"], "no lake at"),
+        (["--task", "quiz", "--least", "0"], "no item of 6 has a score of every model"),
+        (["--out", "/dev/null/pictures"], "--out /dev/null/pictures: Not a directory"),
+    ],
+)
+def test_plot_of_wrong_input_is_one_line(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    lake.planned(BuiltCell(model="e"), [None, None, 1, 1, 1, 1])
+    lake.planned(BuiltCell(model="f"), [1, 1, None, None, None, None])
+    assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out"), *more]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", ["--least=2", "--draws=0", "--seed=-1", "--reference=x", "--x=tokens"])
+def test_plot_refuses_options_that_mean_nothing(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--out", str(tmp_path), wrong])
+    assert stopped.value.code == 2
+
+
+def test_drawing_library_is_loaded_only_to_draw() -> None:
+    code = "import sys, pipelines.plot; print([name for name in sys.modules if name.startswith('matplotlib')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
