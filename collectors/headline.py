@@ -36,7 +36,7 @@ class CostFigure:
     oracle: tuple[float, float]
     #: Uniform choice.
     random: tuple[float, float]
-    #: None where all models cost the same.
+    #: None where all models cost the same, and aiq_code where the best ones are free.
     aiq_paper: float | None
     aiq_code: float | None
     #: Models of the pool that are left out because their cost is unknown on too many items.
@@ -140,6 +140,7 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
     plane = model_points(scores, cost)
     best = oracle(scores, cost)
     assert (best != NO_CHOICE).all()
+    hull = convex_hull(plane.points)
     has_range = np.ptp(plane.points[:, 0]) > 0
     middle = plane.points.mean(axis=0)
     return CostFigure(
@@ -147,11 +148,11 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
         models=[models[column] for column in columns],
         plane=Plane(plane.points, plane.items, len(used) - plane.items),
         frontier=pareto_frontier(plane.points),
-        hull=convex_hull(plane.points),
+        hull=hull,
         oracle=(float(picked(best, cost).mean()), float(picked(best, scores).mean())),
         random=(float(middle[0]), float(middle[1])),
         aiq_paper=aiq_paper(plane.points) if has_range else None,
-        aiq_code=aiq_code(plane.points) if has_range else None,
+        aiq_code=aiq_code(plane.points) if has_range and hull[-1, 0] > 0 else None,
         uncosted=len(models) - len(columns),
     )
 

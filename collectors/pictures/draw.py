@@ -43,8 +43,8 @@ _SIZE = (7.6, 5.0)
 _LOG_SPAN = 12.0
 #: Up to so many sizes are marked on the curves.
 _MARKED_SIZES = 15
-#: Of so many models all are named, of more those on the frontier only.
-_ALL_NAMED, _MOST_NAMED, _LONGEST_NAME = 15, 14, 30
+#: Of so many models all are named, of more some on the frontier; names are cut at so many letters.
+_ALL_NAMED, _MOST_NAMED, _LONGEST_NAME = 15, 15, 30
 UNITS = {"usd": "USD per 1,000 items", "latency_s": "seconds of latency per 1,000 items"}
 
 
@@ -99,7 +99,7 @@ def draw_cost(headline: Headline) -> Drawing:
         marks = np.array([cost.oracle, cost.random]) * (1000, 1)
         every = np.concatenate([points, marks])
         is_log = every[:, 0].min() > 0 and every[:, 0].max() > _LOG_SPAN * every[:, 0].min()
-        right = every[:, 0].max() * (1.6 if is_log else 1.06)
+        right = every[:, 0].max() * 1.6
         lines = _draw_points(axes, cost, points, right, is_log)
         for (x, y), symbol, colour, name in zip(marks, "*D", (_RED, _GREY), ("oracle", "random"), strict=True):
             axes.plot(
@@ -110,7 +110,8 @@ def draw_cost(headline: Headline) -> Drawing:
             _plain_log_ticks(axes, every[:, 0].min() / 1.6, right)
             axes.set_xlim(every[:, 0].min() / 1.6, right)
         else:
-            axes.set_xlim(min(0, every[:, 0].min()), right or 1)
+            space = 0.06 * np.ptp(every[:, 0]) or 0.5 * right or 1
+            axes.set_xlim(every[:, 0].min() - space, every[:, 0].max() + space)
         axes.set_ylim(*_margin(every[:, 1]))
         axes.set_xlabel(UNITS[cost.kind] + (" (log scale)" if is_log else ""))
         axes.set_ylabel(f"mean {headline.metric}")
@@ -146,7 +147,9 @@ def _said_of_cost(cost: CostFigure) -> str:
     if cost.uncosted:
         said += f"; {cost.uncosted:,} models without a known cost are left out"
     if cost.aiq_paper is not None:
-        said += f"; AIQ {cost.aiq_paper:.4f} as in RouterBench's paper, {cost.aiq_code:.4f} as in its code"
+        said += f"; AIQ {cost.aiq_paper:.4f} as in RouterBench's paper"
+    if cost.aiq_code is not None:
+        said += f", {cost.aiq_code:.4f} as in its code"
     return said
 
 
@@ -154,13 +157,14 @@ def _said_of_cost(cost: CostFigure) -> str:
 
 
 def _name_points(figure: Any, axes: Any, cost: CostFigure, points: Points, others: list[Any]) -> None:
-    """Names models where a name covers no other name and no point: the best first, the hidden are in the tables.
+    """Names models where a name covers no other name and no named point; all names are in the tables.
 
     `others`: places that names had better not cover.
     """
     figure.canvas.draw()
     named = np.arange(len(points)) if len(points) <= _ALL_NAMED else cost.frontier
-    named = named[np.argsort(-points[named, 1], kind="stable")][:_MOST_NAMED]
+    named = named[np.argsort(-points[named, 1], kind="stable")]
+    named = named[np.unique(np.linspace(0, len(named) - 1, _MOST_NAMED).astype(int))]  # from all along the frontier
     places = axes.transData.transform(points)
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places[named]]
     spared = [(x - 2, y - 2, x + 2, y + 2) for x, y in axes.transData.transform(others)]
