@@ -2,6 +2,7 @@
 
     known            which items a figure may rest on; means that say how many they left out
     pool             what a pool of models can reach: each model, the oracle, chance, the cheapest that is right
+    scaling          what pools of a size can reach: exact expectations over random pools, and draws
     complementarity  for each pair of models, how often only one of them is right
     routereval       RouterEval: V_R, V_B, E_p, r_o(p)
     plane            RouterBench: cost and quality, hulls, AIQ, willingness to pay; the Pareto frontier

@@ -39,6 +39,8 @@ _STYLE = {
     "text.parse_math": False,
 }
 _SIZE = (7.6, 5.0)
+#: More points than these are one picture within an SVG: 8,500 shapes take 0.6 MB.
+_MOST_SHAPES = 1000
 #: Costs that span more than this factor stand on a logarithmic axis.
 _LOG_SPAN = 12.0
 #: Up to so many sizes are marked on the curves.
@@ -117,7 +119,7 @@ def draw_cost(headline: Headline) -> Drawing:
         axes.set_ylabel(f"mean {headline.metric}")
         _title(figure, f"{headline.task}: cost and quality", _said_of_cost(cost))
         _legend(figure, axes)
-        _name_points(figure, axes, cost, points, [*marks, *lines])
+        _name_points(figure, axes, cost, points, [*marks, *lines, *points[:: 1 + len(points) // 500]])
         return _drawn(figure, axes)
 
 
@@ -136,7 +138,8 @@ def _draw_points(axes: Any, cost: CostFigure, points: Points, right: float, is_l
     others = np.setdiff1d(np.arange(len(points)), cost.frontier)
     size, alpha = (8, 0.35) if many else (30, 0.8)
     if len(others):
-        axes.scatter(*points[others].T, s=size, color=_GREY, alpha=alpha, linewidths=0, label="models", zorder=3)
+        dots = axes.scatter(*points[others].T, s=size, color=_GREY, alpha=alpha, linewidths=0, label="models", zorder=3)
+        dots.set_rasterized(len(others) > _MOST_SHAPES)
     axes.scatter(*front.T, s=34, color=_ORANGE, edgecolors="white", linewidths=0.8, label="models on it", zorder=4)
     flat = np.stack([costs, front[np.searchsorted(front[:, 0], costs, "right") - 1, 1]], axis=1)
     return [*mixed[::4], *flat[::4]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -25,10 +25,14 @@ def page(title: str, tasks: Sequence[tuple[Headline, Sequence[Drawing]]], notes:
     records = [headline.record() for headline, _ in tasks]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = importlib.resources.files("collectors.pictures").joinpath("page.html").read_text(encoding="utf-8")
+    # A model's name stands once, and in its place in the numbers of each task which one it is.
+    names = list(dict.fromkeys(name for headline, _ in tasks for name in headline.models))
+    place = {name: number for number, name in enumerate(names)}
     numbers = {
         "title": title,
+        "names": names,
         "tasks": [
-            {**record, "drawings": [_frame(drawing) for drawing in drawings]}
+            {**_numbered(record, place), "drawings": [_frame(drawing) for drawing in drawings]}
             for record, (_, drawings) in zip(records, tasks, strict=True)
         ],
     }
@@ -47,6 +51,20 @@ def script_json(value: Any) -> str:
     """JSON that may stand in a <script> element: no name of a model or task can end it."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _numbered(record: dict[str, Any], place: Mapping[str, int]) -> dict[str, Any]:
+    """The record with numbers in place of the models' names."""
+
+    def numbered(models: dict[str, Any]) -> dict[str, Any]:
+        return {**models, "model": [place[name] for name in models["model"]]}
+
+    cost = record["cost"]
+    return {
+        **record,
+        "models": numbered(record["models"]),
+        "cost": cost and {**cost, "models": numbered(cost["models"])},
+    }
 
 
 def _frame(drawing: Drawing) -> dict[str, Any]:

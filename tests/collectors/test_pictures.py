@@ -53,7 +53,12 @@ class Elements(HTMLParser):
 
 
 def numbers_of(html: str) -> dict[str, Any]:
+    """As the page's script reads them: names in place of their numbers."""
     numbers: dict[str, Any] = json.loads(Elements(html).numbers)
+    for task in numbers["tasks"]:
+        for models in (task["models"], task["cost"] and task["cost"]["models"]):
+            if models:
+                models["model"] = [numbers["names"][place] for place in models["model"]]
     return numbers
 
 
@@ -115,6 +120,14 @@ def test_cost_drawing_takes_free_models_and_equal_costs() -> None:
         drawing = draw_cost(headline("quiz", "acc", ["a", "b"], scores, {"usd": usd}))
         assert not drawing.x_is_log
         assert drawing.x[1] > usd.max()
+
+
+def test_cost_drawing_of_thousands_is_small_and_needs_no_other_file() -> None:
+    svg = draw_cost(made(3000)).svg
+    assert len(svg) < 200_000
+    links = re.findall(r'href="([^"]*)"', svg)
+    assert any(link.startswith("data:image/png;base64,") for link in links)
+    assert all(link.startswith(("data:", "#")) for link in links)
 
 
 def test_cost_drawing_without_costs_is_an_error() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from collectors.metrics.scaling import scaling
 from pipelines.plot import main
+from pipelines.publish import main as publish
 from tests.lake_builder import BuiltCell, LakeBuilder
 
 SCORES: dict[str, list[float | None]] = {
@@ -83,6 +84,13 @@ def test_plot_of_tasks_with_other_axes_and_references(lake: LakeBuilder, tmp_pat
     without = drawn(lake, tmp_path / "none", "--task", "gsm8k", "--x", "usd")["gsm8k"]
     assert (without["cost"], without["no_cost"]) == (None, "no cost is known")
     assert {path.name for path in (tmp_path / "none").iterdir()} == {"index.html", "gsm8k-pool.png"}
+
+
+def test_plot_of_a_published_version_is_that_of_its_lake(lake: LakeBuilder, tmp_path: Path) -> None:
+    before = drawn(lake, tmp_path / "before", "--task", "quiz", "--draws", "3")
+    assert publish(["--lake", lake.lake.uri, "--to", str(tmp_path / "published"), "--version", "v1"]) == 0
+    version = str(tmp_path / "published" / "v1")
+    assert drawn(lake, tmp_path / "after", "--task", "quiz", "--draws", "3", "--lake", version) == before
 
 
 def test_plot_of_one_seed_is_the_same_again(lake: LakeBuilder, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from collectors.metrics.routereval import (
     r_o,
     r_o_probabilities,
     random_entropy,
+    reference_accuracy,
     selection_entropy,
     v_b,
     v_r,
@@ -119,6 +120,12 @@ def test_v_r_is_what_the_authors_notebook_shows() -> None:
     """The stored output of quick_start.ipynb: gsm8k, nearest neighbours, five models, three groups and their mean."""
     for mu, published in [(0.8258, 0.8976), (0.4545, 0.4941), (0.8485, 0.9223), (0.7096, 0.7713)]:
         assert v_r(mu, REFERENCE_ACCURACY["gsm8k"]) == pytest.approx(published, abs=1.1e-4)
+
+
+def test_reference_accuracy_is_known_by_routerevals_and_lm_evals_names() -> None:
+    assert reference_accuracy("arc") == reference_accuracy("arc_challenge") == 0.852
+    assert reference_accuracy("leaderboard_mmlu_pro") == reference_accuracy("mmlu_pro") == 0.637
+    assert reference_accuracy("mmlu_anatomy") is None
 
 
 def test_v_b_is_one_for_the_best_single_model_and_undefined_without_one() -> None:
