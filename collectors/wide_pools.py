@@ -26,6 +26,9 @@ from schemas.failures import ConfigError, one_line
 #: What an answer can cost, columns of the view costs.
 COSTS = ("usd", "latency_s")
 
+#: What a condition raises, as against a file that cannot be read.
+_WRONG_SQL = (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException, duckdb.ParserException)
+
 Array = npt.NDArray[np.float32]
 
 
@@ -63,11 +66,11 @@ def load_wide_pools(
 ) -> tuple[list[WidePool], dict[str, str]]:
     """Pools of `tasks`, by default all, by name; and of each task that has none, why.
 
-    The pool of a task are its cells for which `where` holds, SQL over columns of the view cells. `include`: "collected"
+    The pool of a task is its cells for which `where` holds, SQL over columns of the view cells. `include`: "collected"
     cells, "imported" or "all". Memory: 9 bytes per element of the matrix, and 4 more for each kind of cost that is
     known. Raises ConfigError when there is no pool at all and for a condition that is none.
     """
-    cells = ask(lake, lambda con, _: _cells(con, where), only=None, include=include)
+    cells = ask(lake, lambda con, _: _cells(con, where), include=include)
     found = {task: cells.filter(pc.equal(cells["task"], task)) for task in pc.unique(cells["task"]).to_pylist()}
     wanted = sorted(found) if tasks is None else list(dict.fromkeys(tasks))
     why: dict[str, str] = {}
@@ -78,7 +81,8 @@ def load_wide_pools(
             why[task] = str(error)
     good = [task for task in wanted if task not in why]
     if not good:
-        none = f"the lake at {lake.uri} has no {'' if include == 'all' else f'{include} '}cell that the pool asks for"
+        which = "" if include == "all" else f"{include} "
+        none = f"the lake at {lake.uri} has no {which}cell that the pool asks for: see --pool and --include"
         raise ConfigError(next(iter(why.values()), none))
     matrix = load_matrix(lake, good, tokens=False, include=include)
     pools = [_pool(matrix, task, found[task]) for task in good]
@@ -130,7 +134,7 @@ def joined(pools: Sequence[WidePool], name: str) -> WidePool | None:
 def _cells(con: duckdb.DuckDBPyConnection, where: str) -> pa.Table:
     try:
         return con.execute(f"SELECT * FROM cells WHERE ({where}) ORDER BY task, model, cell_id").to_arrow_table()
-    except duckdb.Error as error:
+    except _WRONG_SQL as error:
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
 
 

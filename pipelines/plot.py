@@ -7,7 +7,7 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from collectors.headline import Headline, headline
@@ -69,13 +69,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
     parser.add_argument("--x", choices=("usd", "latency"), help="cost axis (default: usd, else latency)")
     parser.add_argument(
-        "--least", type=_share, default=0.9, metavar="SHARE", help="of items a model must have (default: %(default)s)"
+        "--least",
+        type=_between(float, 0, 1),
+        default=0.9,
+        metavar="SHARE",
+        help="of items that a model must have a score on (default: %(default)s)",
     )
     parser.add_argument(
-        "--reference", nargs="+", type=_reference, default=[], metavar="TASK=ACCURACY", help="lines of your own"
+        "--reference",
+        nargs="+",
+        type=_reference,
+        default=[],
+        metavar="TASK=ACCURACY",
+        help="reference lines of your own",
     )
-    parser.add_argument("--draws", type=_count, default=100, metavar="N", help="pools per band (default: %(default)s)")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of these draws (default: %(default)s)")
+    parser.add_argument(
+        "--draws", type=_between(int, 1, 10_000), default=100, metavar="N", help="pools per band (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=_between(int, 0, 2**63), default=0, metavar="N", help="of these draws (default: %(default)s)"
+    )
     return parser.parse_args(argv)
 
 
@@ -83,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
     lake = Lake(args.lake)
     if not lake.exists():
         raise ConfigError(f"no lake at {lake.uri}: collect or ingest into one first, or name another with --lake")
-    _make(args.out)
+    if args.out.exists() and not args.out.is_dir():
+        raise ConfigError(f"--out {args.out} is no folder")
     pools, why = load_wide_pools(lake.open_for_reading(), args.task, args.pool, args.include)
     drawn = []
     dense = []
@@ -133,6 +147,7 @@ def _headline(pool: WidePool, sparse: int, args: argparse.Namespace) -> Headline
 
 
 def _write(drawn: Sequence[Headline], uri: str, notes: Sequence[str], out: Path) -> None:
+    _make(out)
     names = _file_names([one.task for one in drawn])
     tasks: list[tuple[Headline, list[Drawing]]] = []
     for one, name in zip(drawn, names, strict=True):
@@ -191,30 +206,24 @@ def _write_file(path: Path, data: bytes) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"a share from 0 to 1 is expected, not {text}")
-    return value
+def _between(kind: type[int] | type[float], low: int, high: int) -> Callable[[str], float]:
+    def parsed(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"a number from {low:,} to {high:,} is expected, not {text}")
+        return value
 
-
-def _count(text: str) -> int:
-    if not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"1 to 10,000 draws are expected, not {text}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"a seed is 0 or more, not {text}")
-    return int(text)
+    return parsed
 
 
 def _reference(text: str) -> tuple[str, float]:
     task, equals, value = text.rpartition("=")
     if not (task and equals):
         raise argparse.ArgumentTypeError(f"TASK=ACCURACY is expected, not {text}")
-    return task, _share(value)
+    return task, _between(float, 0, 1)(value)
 
 
 if __name__ == "__main__":

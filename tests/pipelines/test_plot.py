@@ -122,6 +122,7 @@ def test_plot_draws_what_can_be_drawn_and_names_the_rest(
         (["--include", "imported"], "no imported cell"),
         (["--lake", "/nowhere/lake"], "no lake at"),
         (["--task", "quiz", "--least", "0"], "no item of 6 has a score of every model"),
+        (["--out", "/dev/null"], "--out /dev/null is no folder"),
         (["--out", "/dev/null/pictures"], "--out /dev/null/pictures: Not a directory"),
     ],
 )
@@ -136,11 +137,14 @@ def test_plot_of_wrong_input_is_one_line(
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("wrong", ["--least=2", "--draws=0", "--seed=-1", "--reference=x", "--x=tokens"])
-def test_plot_refuses_options_that_mean_nothing(tmp_path: Path, wrong: str) -> None:
+@pytest.mark.parametrize(
+    "wrong", ["--least=2", "--least=x", "--draws=0", "--draws=1.5", "--seed=-1", "--reference=x", "--x=tokens"]
+)
+def test_plot_refuses_options_that_mean_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--out", str(tmp_path), wrong])
     assert stopped.value.code == 2
+    assert wrong.partition("=")[0] in capsys.readouterr().err
 
 
 def test_drawing_library_is_loaded_only_to_draw() -> None:
