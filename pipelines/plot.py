@@ -12,6 +12,7 @@ from pathlib import Path
 
 from collectors.headline import Headline, headline
 from collectors.lake import Lake
+from collectors.metrics.known import complete_items
 from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
 from collectors.pictures.page import page
@@ -104,12 +105,12 @@ def run(args: argparse.Namespace) -> int:
     for pool in pools:
         kept, sparse = without_sparse(pool, args.least)
         try:
-            drawn.append(_headline(kept, sparse, args))
-            dense.append(kept)
-        except ValueError as error:
-            why[pool.task] = (
-                f"{pool.task}: {error}, after {sparse:,} with too few were left out: see --pool and --least"
-            )
+            _check(kept, args.least)
+        except ConfigError as error:
+            why[pool.task] = str(error)
+            continue
+        drawn.append(_headline(kept, sparse, args))
+        dense.append(kept)
     if not drawn:
         raise ConfigError(next(iter(why.values())))
     if len(dense) > 1:
@@ -118,6 +119,16 @@ def run(args: argparse.Namespace) -> int:
     for reason in why.values():
         print(f"plot: not drawn: {reason}", file=sys.stderr)
     return 1 if why else 0
+
+
+def _check(pool: WidePool, least: float) -> None:
+    if not pool.models:
+        raise ConfigError(f"{pool.task}: no model has a score on {least:.0%} of the {len(pool.items):,} items: --least")
+    if not complete_items(pool.scores).any():
+        raise ConfigError(
+            f"{pool.task}: no item of {len(pool.items):,} has a score of all {len(pool.models):,} models: see --pool "
+            "and --least"
+        )
 
 
 def _of_all(pools: Sequence[WidePool], args: argparse.Namespace) -> list[Headline]:
