@@ -92,7 +92,9 @@ def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") ->
 def check_cells(task: str, cells: pa.Table) -> None:
     """Raises ConfigError unless `cells`, rows of the view cells, are one per model and comparable."""
     if not len(cells):
-        raise ConfigError(f"the pool holds no cell of task {task}")
+        raise ConfigError(
+            f"the pool holds no cell of task {task}; imported records are asked for by --include imported"
+        )
     for name, said in (("items_digest", "item tables"), ("metric", "metrics")):
         if len(values := sorted(set(map(str, cells[name].to_pylist())))) > 1:
             raise ConfigError(

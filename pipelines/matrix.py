@@ -135,7 +135,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
     print(ask(lake, lambda con, _: answer(args, lake, out, con, console), include=args.include), end="")
     if out and args.sql is None:
-        print_next(lake, args.lake, out, console)
+        print_next(lake, args, out, console)
 
 
 def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console) -> str:
@@ -225,11 +225,12 @@ def _acts(statement: duckdb.Statement) -> bool:
 CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 
 
-def print_next(lake: Lake, uri: str, out: Path, console: Console) -> None:
+def print_next(lake: Lake, args: argparse.Namespace, out: Path, console: Console) -> None:
     """The commands that a person can type next, as they stand."""
     code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
     query = f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"
-    commands = [command(__file__, "--lake", uri, "--sql", query)]
+    include = [] if args.include == "collected" else ["--include", args.include]
+    commands = [command(__file__, "--lake", args.lake, *include, "--sql", query)]
     if lake.local:  # elsewhere the file needs a secret first, which no file holds
         commands.append(python(code))
     if lake.local and shutil.which("duckdb"):

@@ -230,11 +230,12 @@ def _number(value: float | None, form: str = "") -> str:
 
 
 def _setup(row: dict[str, Any]) -> str:
-    return f"{row['num_fewshot']}-shot" + (", chat" if row["chat_template"] else "")
+    shots = "shots unknown" if row["num_fewshot"] is None else f"{row['num_fewshot']}-shot"
+    return shots + (", chat" if row["chat_template"] else "")
 
 
 def _dtype(row: dict[str, Any]) -> str:
-    return f"{row['dtype']}/{row['quantization']}" if row["quantization"] else str(row["dtype"])
+    return "/".join(filter(None, (row["dtype"], row["quantization"])))
 
 
 def _mark(verdicts: dict[tuple[str, int], float | None], key: tuple[str, int]) -> str:
