@@ -9,6 +9,7 @@
     routellm         RouteLLM: a strong and a weak model, PGR, APGR, CPT
     routerarena      RouterArena: the score of accuracy and cost
     lessons          Routing lessons (arXiv 2405.00467): accuracy and latency
+    splits           which items RouterEval and RouterBench train on, which models RouterEval pools
     judging          all of one router's figures at once
 
 Knows no lake and no files: arrays in, numbers out. Everywhere a missing score is NaN, never wrong, and an item that

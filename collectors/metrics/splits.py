@@ -1,0 +1,130 @@
+"""Which items are trained on, and which models make a pool, as RouterEval and RouterBench draw them.
+
+Knows no files: arrays in, positions out. Both draw with numpy's legacy generator, whose numbers never change. A split
+or pool that cannot be drawn as published is a ValueError that says why, where the originals divide by nothing or hand
+back fewer models than asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.metrics.known import Floats
+
+#: RouterEval's pools: difficulty -> numbers of models.
+POOL_SIZES = {"easy": (3, 5), "hard": (10, 100, 1000)}
+GROUPS = ("all_strong", "all_weak", "strong_to_weak")
+SEED = 42
+#: Means from which a model counts as better than nothing, and as too good to be routed away from.
+WEAKEST, STRONGEST = 0.1, 0.9
+#: Draws of one model per bin among which strong_to_weak keeps the best.
+DRAWS = 1000
+
+Places = npt.NDArray[np.int64]
+
+
+# ---- splits
+
+
+def routereval_split(items: int) -> tuple[Places, Places, Places]:
+    """Positions of train, val and test of one sub-scenario: shuffled, cut at int(0.8 n) and int(0.9 n).
+
+    Source: RouterEval; the seed is set anew for every sub-scenario.
+    """
+    order = _shuffled(items)
+    first, second = int(0.8 * items), int(0.9 * items)
+    return order[:first], order[first:second], order[second:]
+
+
+def routerbench_split(sample_ids: Sequence[str], fraction: float = 0.7) -> tuple[list[str], list[str]]:
+    """Sample ids of train and test of one eval_name: each id once in its rows' order, shuffled, cut at int(fraction n).
+
+    Source: RouterBench (withmartian/routerbench), utils.build_train_eval_dataset, for files without a column source.
+    """
+    ids = list(dict.fromkeys(sample_ids))
+    shuffled = [ids[place] for place in _shuffled(len(ids))]
+    cut = int(len(ids) * fraction)
+    return shuffled[:cut], shuffled[cut:]
+
+
+def _shuffled(items: int) -> Places:
+    order = np.arange(items, dtype=np.int64)
+    np.random.RandomState(SEED).shuffle(order)
+    return order
+
+
+# ---- pools
+
+
+def routereval_pool(scores: Floats, group: str, size: int) -> Places:
+    """Columns of RouterEval's pool of `size` models, the weakest first; `group` is one of GROUPS.
+
+    `scores` (items, models) without gaps; the pool is chosen on all items. Models are sorted by their means, ascending.
+    all_weak: of the windows of `size` models over those from a mean above WEAKEST on, max(models // 5, size) of them,
+    the one with the best oracle. all_strong: the same over as many below the first mean above STRONGEST.
+    strong_to_weak: one model from each of `size` equal bins over all between the two, the best oracle of DRAWS draws.
+    Raises ValueError where there are too few models for that.
+    """
+    if np.isnan(scores).any():
+        raise ValueError("a pool is chosen on known scores only")
+    means = scores.mean(axis=0, dtype=np.float64)
+    order = np.argsort(means, kind="stable")
+    ascending = means[order]
+    first = _first_above(ascending, WEAKEST)
+    last = _first_above(ascending, STRONGEST)
+    return _CHOOSERS[group](scores, order, first, last, size)
+
+
+def _first_above(ascending: npt.NDArray[Any], mean: float) -> int:
+    return int(np.searchsorted(ascending, mean, side="right"))
+
+
+def _all_weak(scores: Floats, order: Places, first: int, last: int, size: int) -> Places:
+    above = order[first:]
+    if len(above) < size:
+        raise ValueError(f"{len(above)} of {len(order)} models have a mean above {WEAKEST}, {size} are needed")
+    return _best_window(scores, above[: _span(order, size)], size)
+
+
+def _all_strong(scores: Floats, order: Places, first: int, last: int, size: int) -> Places:
+    span = _span(order, size)
+    if last < span:
+        raise ValueError(f"{last} of {len(order)} models have a mean of at most {STRONGEST}, {span} are needed")
+    return _best_window(scores, order[last - span : last], size)
+
+
+def _strong_to_weak(scores: Floats, order: Places, first: int, last: int, size: int) -> Places:
+    between = order[first:last]
+    if len(between) < size:
+        raise ValueError(
+            f"{len(between)} of {len(order)} models have a mean between {WEAKEST} and {STRONGEST}, {size} are needed"
+        )
+    bins = np.array_split(between, size)
+    random = np.random.RandomState(SEED)
+    draws = (np.array([random.choice(one) for one in bins], np.int64) for _ in range(DRAWS))
+    return max(draws, key=lambda columns: _oracle(scores, columns))
+
+
+_CHOOSERS: dict[str, Callable[[Floats, Places, int, int, int], Places]] = {
+    "all_strong": _all_strong,
+    "all_weak": _all_weak,
+    "strong_to_weak": _strong_to_weak,
+}
+
+
+def _span(order: Places, size: int) -> int:
+    return max(len(order) // 5, size)
+
+
+def _best_window(scores: Floats, candidates: Places, size: int) -> Places:
+    """Of equals the first."""
+    windows = [candidates[start : start + size] for start in range(len(candidates) - size + 1)]
+    return max(windows, key=lambda columns: _oracle(scores, columns))
+
+
+def _oracle(scores: Floats, columns: Places) -> float:
+    return float(scores[:, columns].max(axis=1).mean(dtype=np.float64))

@@ -1,0 +1,115 @@
+"""RouterEval's and RouterBench's splits and pools, against their own words and published sizes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.metrics.splits import GROUPS, routerbench_split, routereval_pool, routereval_split
+from tests.importing import SHARED
+
+
+def test_routereval_split_of_gsm8k_has_the_published_sizes() -> None:
+    assert [len(part) for part in routereval_split(1319)] == [1055, 132, 132]  # of its quick_start notebook
+
+
+@given(st.integers(0, 500))
+def test_routereval_split_is_numpys_legacy_shuffle_with_every_item_once(items: int) -> None:
+    order = list(range(items))
+    np.random.seed(42)
+    np.random.shuffle(order)
+    train, val, test = routereval_split(items)
+    assert [*train, *val, *test] == order
+    assert (len(train), len(train) + len(val)) == (int(0.8 * items), int(0.9 * items))
+
+
+def test_routerbench_split_takes_each_id_once_and_is_numpys_legacy_shuffle() -> None:
+    ids = [f"arc.{n}" for n in range(427)]
+    order = list(ids)
+    np.random.seed(42)
+    np.random.shuffle(order)
+    train, test = routerbench_split([*ids, *ids[:14]])
+    assert train + test == order
+    assert (len(train), len(test)) == (298, 129)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real records are not on this machine")
+@pytest.mark.parametrize(
+    ("task", "items", "accuracy", "cost"), [("mbpp", 129, 0.690, 0.043), ("winogrande", 381, 0.664, 0.134)]
+)
+def test_routerbench_split_of_its_records_has_its_test_figures(
+    task: str, items: int, accuracy: float, cost: float
+) -> None:
+    columns = ["model", "task", "item_id", "score", "cost_usd"]
+    records = pq.read_table(SHARED / "records/routerbench_sub/records.parquet", columns=columns).to_pandas()
+    records = records[(records.task == task) & (records.model == "gpt-3.5-turbo-1106")]
+    _, test = routerbench_split(sorted(records.item_id))  # as its own files are
+    picked = records[records.item_id.isin(test)]
+    assert len(picked) == items
+    assert (picked.score.mean(), picked.cost_usd.sum()) == pytest.approx((accuracy, cost), abs=5e-4)
+
+
+def matrix(items: int = 40, models: int = 20, seed: int = 0) -> npt.NDArray[Any]:
+    """Models of all strengths; the columns are not in the order of their means."""
+    random = np.random.default_rng(seed)
+    chances = random.permutation(np.linspace(0.05, 0.97, models))
+    return (random.random((items, models)) < chances).astype(np.float64)
+
+
+def windows_by_hand(scores: npt.NDArray[Any], size: int, *, strong: bool) -> set[tuple[int, ...]]:
+    """The windows with the best oracle, as the description says it."""
+    means = [float(scores[:, m].mean()) for m in range(scores.shape[1])]
+    order = sorted(range(len(means)), key=lambda m: means[m])
+    first = next(n for n, m in enumerate(order) if means[m] > 0.1)
+    last = next((n for n, m in enumerate(order) if means[m] > 0.9), len(order))
+    sp = max(len(order) // 5, size)
+    among = order[last - sp : last] if strong else order[first : first + sp]
+    found: dict[tuple[int, ...], float] = {}
+    for start in range(len(among) - size + 1):
+        window = tuple(among[start : start + size])
+        found[window] = sum(max(row[m] for m in window) for row in scores) / len(scores)
+    return {window for window, value in found.items() if value == max(found.values())}
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_routereval_pools_of_windows_are_those_counted_here(size: int, seed: int) -> None:
+    scores = matrix(models=40, seed=seed)
+    for group, strong in (("all_weak", False), ("all_strong", True)):
+        pool = tuple(routereval_pool(scores, group, size).tolist())
+        assert pool in windows_by_hand(scores, size, strong=strong)
+
+
+def test_routereval_pool_strong_to_weak_takes_one_model_of_each_bin_and_finds_the_best() -> None:
+    scores = matrix(models=12, seed=3)
+    means = scores.mean(axis=0)
+    between = [m for m in np.argsort(means, kind="stable") if 0.1 < means[m] <= 0.9]
+    pool = routereval_pool(scores, "strong_to_weak", 3)
+    bins = np.array_split(between, 3)
+    assert [m in one for m, one in zip(pool, bins, strict=True)] == [True] * 3
+    # 1,000 draws of a few dozen combinations miss none.
+    best = max(scores[:, list(choice)].max(axis=1).mean() for choice in itertools.product(*bins))
+    assert scores[:, pool].max(axis=1).mean() == best
+    assert (routereval_pool(scores, "strong_to_weak", 3) == pool).all()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_routereval_pool_of_too_few_models_says_how_many_there_are(group: str) -> None:
+    with pytest.raises(ValueError, match=r"of 4 models .* 5 are needed"):
+        routereval_pool(matrix(models=4), group, 5)
+
+
+def test_routereval_pool_where_nobody_is_good_enough_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"0 of 5 models have a mean above 0\.1, 3 are needed"):
+        routereval_pool(np.zeros((10, 5)), "all_weak", 3)
+    with pytest.raises(ValueError, match=r"0 of 5 models have a mean of at most 0\.9, 3 are needed"):
+        routereval_pool(np.ones((10, 5)), "all_strong", 3)
+    with pytest.raises(ValueError, match="known scores only"):
+        routereval_pool(np.full((10, 5), np.nan), "all_weak", 3)
