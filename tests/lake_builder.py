@@ -100,8 +100,10 @@ class LakeBuilder:
         self.scores(cell, scores)
         return cell
 
-    def items(self, task: str, items_digest: str, count: int) -> None:
+    def items(self, task: str, items_digest: str, count: int, **columns: Sequence[Any]) -> None:
+        """The task's table; `columns` of ITEM hold a value for each item."""
         rows = [{"task": task, "items_digest": items_digest, "item": i, "item_hash": f"hash-{i}"} for i in range(count)]
+        rows = [row | {name: values[i] for name, values in columns.items()} for i, row in enumerate(rows)]
         self._create(f"items/task={task}/{items_digest}.parquet", rows, ITEM)
 
     def model(self, name: str, revision: str, **facts: Any) -> None:

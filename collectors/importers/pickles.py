@@ -155,8 +155,10 @@ class _Manager:
 class Frame:
     """A pandas frame's columns: name -> values."""
 
-    def __init__(self, *_: Any) -> None:
-        self.columns: dict[str, list[Any]] = {}
+    def __init__(self, data: Any = None, *_: Any) -> None:
+        """`data`: columns of a frame that is pickled as pandas.DataFrame({name: values}), as our exports are."""
+        is_plain = isinstance(data, dict) and all(isinstance(values, list) for values in data.values())
+        self.columns: dict[str, list[Any]] = {str(name): values for name, values in data.items()} if is_plain else {}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         manager = state.get("_mgr", state.get("_data"))

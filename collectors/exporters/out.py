@@ -1,0 +1,44 @@
+"""Files and folders that appear whole or not at all, and never in place of others.
+
+Knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from schemas.failures import ConfigError, StorageError, one_line
+
+
+@contextlib.contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write a file or folder under, which becomes `path` when the block ends well.
+
+    Raises ConfigError where `path` is taken or its folder is not there, StorageError where it cannot be written.
+    """
+    check_free(path)
+    temporary = path.with_name(f".part-{secrets.token_hex(4)}-{path.name[-100:]}")
+    try:
+        yield temporary
+        check_free(path)  # it may have taken long
+        os.rename(temporary, path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {one_line(error)}") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def check_free(path: Path) -> None:
+    """Raises ConfigError where nothing can be made at `path`."""
+    if os.path.lexists(path):
+        raise ConfigError(f"--out {path} is there already: name another, or remove it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: there is no folder {path.parent}")

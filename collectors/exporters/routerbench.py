@@ -1,0 +1,133 @@
+"""RouterBench's tables (withmartian/routerbench): wide, a column a model, and long.
+
+Owns their columns, RouterBench's encoding of texts, and what its code takes names for. Prompts and responses are Python
+lists written as text, because its readers evaluate whatever stands in brackets.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from collectors.exporters.grid import Grid, Objects, Options
+from collectors.exporters.texts import as_python_list, check_names, is_python_list, write_csv, write_frame_pickle
+from collectors.metrics.pool import oracle
+
+#: What its code looks for in names of columns, to tell models from routers and scores from costs.
+TAKEN = ("knn", "mlp", "svm", "oracle", "total_cost", "model_response", "no_model_correct")
+OWN_COLUMNS = ("sample_id", "prompt", "eval_name", "source", "embedding", "index", "model_name", "performance", "cost")
+NOBODY = "no_model_correct"
+
+Columns = dict[str, list[Any]]
+
+
+def write_wide(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
+    """routerbench_*: sample_id, prompt, eval_name, each model's score, responses, USD, and the oracle's choice."""
+    said = _check(grids)
+    models = grids[0].models
+    columns = _items_of(grids)
+    for place, model in enumerate(models):
+        columns[model] = [float(score) for grid in grids for score in grid.scores[:, place]]
+    for place, model in enumerate(models):
+        columns[f"{model}|model_response"] = [text for grid in grids for text in _responses(grid, place)]
+    for place, model in enumerate(models):
+        columns[f"{model}|total_cost"] = [float(usd) for grid in grids for usd in grid.usd[:, place]]
+    columns["oracle_model_to_route_to"] = [name for grid in grids for name in oracle_names(grid)]
+    _write(columns, path)
+    return said
+
+
+def write_long(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
+    """routerbench_raw: a row for each model and sample; performance is a text there."""
+    said = _check(grids)
+    per_model = []
+    for place, model in enumerate(grids[0].models):
+        rows = _items_of(grids)
+        rows["performance"] = [str(float(score)) for grid in grids for score in grid.scores[:, place]]
+        rows["model_response"] = [text for grid in grids for text in _responses(grid, place)]
+        rows["model_name"] = [model] * len(rows["sample_id"])
+        rows["cost"] = [float(usd) for grid in grids for usd in grid.usd[:, place]]
+        per_model.append(rows)
+    names = list(per_model[0])
+    columns: Columns = {name: list(itertools.chain.from_iterable(rows[name] for rows in per_model)) for name in names}
+    _write({"index": list(range(len(columns["sample_id"]))), **columns}, path)
+    return said
+
+
+def oracle_names(grid: Grid) -> list[str]:
+    """oracle_model_to_route_to: the best score, of equals the cheapest, then the first; NOBODY where all are 0."""
+    best = oracle(grid.scores, grid.usd)
+    right = grid.scores.max(axis=1) > 0
+    return [grid.models[place] if any_right else NOBODY for place, any_right in zip(best, right, strict=True)]
+
+
+def _write(columns: Columns, path: Path) -> None:
+    (write_csv if path.suffix.lower() == ".csv" else write_frame_pickle)(path, columns)
+
+
+# ---- names
+
+
+def _check(grids: Sequence[Grid]) -> list[str]:
+    check_names("model", grids[0].models, _wrong_model)
+    tasks = [grid.task for grid in grids]
+    check_names("task", tasks, lambda task: "has a dot, where the names of samples end theirs" if "." in task else None)
+    said = [
+        f"its evaluate_routers.py takes {other} for part of {task}, by the beginning of the name"
+        for task, other in itertools.permutations(tasks, 2)
+        if other.startswith(task)
+    ]
+    unknown = sum(texts is None for grid in grids for texts in grid.responses.flat)
+    if unknown:
+        said.append(f"{unknown:,} answers have no text in the lake; their model_response is ['']")
+    return said
+
+
+def _wrong_model(name: str) -> str | None:
+    if found := [part for part in ("|", ":") if part in name]:
+        return f"holds {found[0]!r}"
+    if found := [part for part in TAKEN if part in name.lower()]:
+        return f"holds {found[0]!r}"
+    if name in OWN_COLUMNS or not name.isprintable() or name != name.strip() or not name:
+        return "is a column's name or no plain text"
+    return None
+
+
+# ---- items and texts
+
+
+def _items_of(grids: Sequence[Grid]) -> Columns:
+    return {
+        "sample_id": [name for grid in grids for name in sample_ids(grid)],
+        "prompt": [_encoded([prompt], _is_encoded(grid)) for grid in grids for prompt in grid.prompts],
+        "eval_name": [grid.task for grid in grids for _ in grid.items],
+    }
+
+
+def sample_ids(grid: Grid) -> list[str]:
+    """`<eval_name>.<rest>`: the source's own where all of the task are such, else with the position of the item."""
+    own = [item["source_key"] or "" for item in grid.items]
+    if len(set(own)) == len(own) and all(key.startswith(f"{grid.task}.") for key in own):
+        return own
+    return [f"{grid.task}.{item['item']}" for item in grid.items]
+
+
+def _is_encoded(grid: Grid) -> bool:
+    """Whether the items' texts came from RouterBench, and so are lists already."""
+    sources = {cell["imported_from"] for cell in grid.cells if cell}
+    return bool(sources) and sources <= grid.encoded
+
+
+def _responses(grid: Grid, place: int) -> list[str]:
+    cell = grid.cells[place]
+    encoded = cell is not None and cell["imported_from"] in grid.encoded
+    column: Objects = grid.responses[:, place]
+    return [_encoded([""] if texts is None else texts, encoded) for texts in column]
+
+
+def _encoded(texts: Sequence[str], already: bool) -> str:
+    if already and len(texts) == 1 and is_python_list(texts[0]):
+        return texts[0]
+    return as_python_list(texts)

@@ -1,0 +1,87 @@
+"""Texts and names on their way into a reader that is not ours: what it would mistake for something else.
+
+Owns rules that several formats share. Knows no lake.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from schemas.failures import ConfigError
+
+#: What pandas' read_csv takes for a missing value, quoted or not.
+PANDAS_MISSING = frozenset(["", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "NaN", "nan", "-NaN", "-nan", "None"]) | {
+    *("#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+}
+
+
+def check_names(kind: str, names: Iterable[str], wrong: Callable[[str], str | None]) -> None:
+    """Raises ConfigError that names every one for which `wrong` gives a reason."""
+    found = [f"{name!r} {why}" for name in names if (why := wrong(name))]
+    if found:
+        more = f", and {len(found) - 10} more" if len(found) > 10 else ""
+        plural = f"{kind}s" if len(found) > 1 else kind
+        way = "--pool" if kind == "model" else "--tasks"
+        raise ConfigError(
+            f"the format cannot hold {len(found)} {plural}: {'; '.join(found[:10])}{more}: leave out by {way}"
+        )
+
+
+def wrong_path_part(name: str) -> str | None:
+    """Why `name` cannot be the name of a file or folder."""
+    if name in (".", "..") or not name or "/" in name or "\\" in name:
+        return "cannot be a file's name"
+    if not name.isprintable() or len(name.encode()) > 120:
+        return "is too long or holds control characters"
+    return None
+
+
+def as_python_list(texts: Sequence[str]) -> str:
+    """RouterBench's encoding of a text: a Python list of it, which it reads back by ast.literal_eval."""
+    return str(list(texts))
+
+
+def is_python_list(text: str) -> bool:
+    """Whether `text` is in that encoding, with at least one text."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return False
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Every text is quoted: line ends within one, and texts that look like numbers, stay what they are."""
+    with open(path, "x", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+class _Frame:
+    """Pickles as the call pandas.DataFrame({column: values}), of plain lists of numbers and texts.
+
+    A pickle that pandas writes names its own inner parts, which move from release to release: one by pandas 3 fails in
+    2.1. This one names nothing but the class, and every pandas knows that.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        self.columns = {name: list(values) for name, values in columns.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import pandas as pd  # half a second
+
+        return pd.DataFrame, (self.columns,)
+
+
+def write_frame_pickle(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """A pickle that `pandas.read_pickle` of any release makes a frame of."""
+    with open(path, "xb") as file:
+        pickle.dump(_Frame(columns), file, protocol=4)
