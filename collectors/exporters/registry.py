@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from collectors.exporters import routerbench, routereval
+from collectors.exporters import huggingface, router_files, routerbench, routereval
 from collectors.exporters.grid import Grid, Options, complete
 from collectors.exporters.out import new_path
 from schemas.failures import ConfigError
@@ -55,6 +55,32 @@ FORMATS = {
         "costs, tokens, latency, answers' texts, revisions, item hashes, answers without a score",
         routereval.write,
         options=("encoder",),
+    ),
+    "routerdc": Format(
+        "RouterDC: a folder with <task>.json, questions with a score of each model",
+        "costs, tokens, latency, answers' texts, splits, revisions, item hashes, answers without a score",
+        router_files.write_routerdc,
+    ),
+    "embedllm": Format(
+        "EmbedLLM: a folder with train, val and test.csv, question_order.csv, model_order.csv",
+        "scores other than 0 and 1, costs, tokens, latency, answers' texts, revisions, item hashes, unscored answers",
+        router_files.write_embedllm,
+    ),
+    "llmrouterbench": Format(
+        "LLMRouterBench: a folder with results/bench/<data set>/<split>/<model>/*.json",
+        "what filters left of answers, cached tokens, few-shot prompts, answers without a score or a cost",
+        router_files.write_llmrouterbench,
+        needs=("score", "usd"),
+        texts=True,
+    ),
+    "huggingface": Format(
+        "one long Parquet file, a row an item and model, gaps as null; for datasets.load_dataset, pandas, …",
+        "other filters, repeats and metrics than the primary ones, log-likelihoods",
+        huggingface.write,
+        endings=(".parquet",),
+        needs=(),
+        needs_prompt=False,
+        texts=True,
     ),
 }
 

@@ -1,0 +1,62 @@
+"""One Parquet file, a row for each item that a model was asked: what `datasets.load_dataset` and pandas read.
+
+Owns its columns, which are those of the lake's own schemas. The only format that keeps answers without a score: their
+score is null and their failure says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.exporters.grid import Grid, Options
+from schemas.records import ITEM, RECORD, RUN_CELL
+
+_OF_ITEM = ("item", "item_hash", "source_key", "prompt", "target", "choices", "subject")
+_OF_CELL = ("cell_id", "imported_from", "revision", "dtype", "quantization", "num_fewshot", "chat_template")
+_OF_ANSWER = ("score", "failure", "prompt_tokens", "completion_tokens", "cached_tokens", "latency_s")
+
+SCHEMA = pa.schema(
+    [
+        RECORD.field("task"),
+        RUN_CELL.field("items_digest"),
+        *[ITEM.field(name) for name in _OF_ITEM],
+        RECORD.field("model"),
+        *[RUN_CELL.field(name) for name in _OF_CELL],
+        RUN_CELL.field("metric"),
+        *[RECORD.field(name) for name in _OF_ANSWER],
+        pa.field("usd", pa.float64(), metadata={"doc": "cost of the answer by the view costs, USD; null: unknown"}),
+        RECORD.field("responses"),
+    ]
+)
+
+
+def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
+    """Task by task, model by model, in the order of items; items that a model was never asked have no row."""
+    unscored = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        for grid in grids:
+            for column, cell in enumerate(grid.cells):
+                if cell is not None:
+                    file.write_table(_rows(grid, column, cell))
+                    unscored += int((np.isnan(grid.scores[:, column]) & grid.asked[:, column]).sum())
+    return [f"{unscored:,} answers have no score: null, with their failure"] if unscored else []
+
+
+def _rows(grid: Grid, column: int, cell: dict[str, Any]) -> pa.Table:
+    asked = np.flatnonzero(grid.asked[:, column])
+    columns: dict[str, Any] = {
+        **{name: [grid.items[row][name] for row in asked] for name in _OF_ITEM},
+        **{name: pa.array(values[asked, column], from_pandas=True) for name, values in grid.numbers.items()},
+        "failure": grid.failures[asked, column].tolist(),
+        "responses": [None if texts is None else list(texts) for texts in grid.responses[asked, column]],
+    }
+    same = {"task": grid.task, "items_digest": grid.items_digest, "model": grid.models[column], "metric": grid.metric}
+    same |= {name: cell[name] for name in _OF_CELL}
+    columns |= {name: [value] * len(asked) for name, value in same.items()}
+    return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
