@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from collectors.exporters import huggingface, router_files, routerbench, routereval
+from collectors.exporters import every_eval_ever, huggingface, modelsat, router_files, routerbench, routereval
 from collectors.exporters.grid import Grid, Options, complete
 from collectors.exporters.out import new_path
 from schemas.failures import ConfigError
@@ -81,6 +81,19 @@ FORMATS = {
         needs=(),
         needs_prompt=False,
         texts=True,
+    ),
+    "every_eval_ever": Format(
+        "Every Eval Ever 0.3.0: a folder data/, for each model a JSON and its samples",
+        "costs but as texts, choices' log-likelihoods, other metrics, answers without a score",
+        every_eval_ever.write,
+        texts=True,
+    ),
+    "modelsat": Format(
+        "Model-SAT: capability texts of models, on 20 items of each of 50 tasks",
+        "everything but accuracies on the items that core_items.json names",
+        modelsat.write,
+        needs_prompt=False,
+        options=("keywords",),
     ),
 }
 

@@ -52,6 +52,8 @@ def test_export_command_mixes_imported_records_in_only_when_asked(
         (["--format", "routerbench", "--out", "x.csv", "--tasks", "none"], "no cell of task none"),
         (["--format", "routerbench", "--out", "no/x.csv"], "there is no folder"),
         (["--format", "routerbench", "--out", "x.csv", "--lake", "elsewhere"], "no lake at"),
+        (["--format", "routerbench", "--out", "x.csv", "--encoder", "x"], "--encoder belongs to --format routereval"),
+        (["--format", "modelsat", "--out", "x"], "--format modelsat needs --keywords"),
         (["--format", "routerbench", "--out", "x.csv", "--include", "imported"], "the pool holds no cell"),
     ],
 )

@@ -1,0 +1,170 @@
+"""Every Eval Ever 0.3.0: for each model an aggregate JSON and the verdicts behind it as JSON lines.
+
+Owns their layout: data/routerlake/<developer>/<model>/<uuid>.json and <uuid>_samples.jsonl. The same lake gives the
+same names and bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collectors.exporters.grid import Grid, Options
+from collectors.exporters.texts import check_names, wrong_path_part
+from schemas.failures import ConfigError
+
+VERSION = "0.3.0"
+COLLECTION = "routerlake"
+#: Where a model's name says no developer, and where a source says no version.
+UNKNOWN = "unknown"
+
+
+def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
+    """A pair of files for each model, over all tasks."""
+    check_names("task", [grid.task for grid in grids if _no_rule(grid)], lambda _: "has no rule for what is correct")
+    models = grids[0].models
+    check_names("model", models, lambda model: next(filter(None, map(wrong_path_part, _place(model))), None))
+    if len({_place(model) for model in models}) < len(models):
+        raise ConfigError("two models have one folder in it: leave one out by --pool")
+    for column, model in enumerate(models):
+        _write_model(grids, column, model, path)
+    unnamed = sum("/" not in model for model in models)
+    return [f"{unnamed:,} models have no developer in their names: theirs is {UNKNOWN}"] if unnamed else []
+
+
+def _place(model: str) -> tuple[str, str]:
+    """Developer, and folder of the model."""
+    developer, slash, name = model.partition("/")
+    return (developer, name.replace("/", "_")) if slash else (UNKNOWN, model)
+
+
+def _no_rule(grid: Grid) -> bool:
+    return any(cell is not None and cell["correct_threshold"] is None for cell in grid.cells)
+
+
+def _write_model(grids: Sequence[Grid], column: int, model: str, path: Path) -> None:
+    developer, folder = _place(model)
+    cells = [cell for grid in grids if (cell := grid.cells[column])]
+    name = uuid.UUID(int=random.Random("\n".join(cell["cell_id"] for cell in cells)).getrandbits(128), version=4)
+    stem = f"data/{COLLECTION}/{developer}/{folder}/{name}"
+    time = str(int(max(cell["started_at"] for cell in cells).timestamp()))
+    identity = f"{COLLECTION}/{model}/{time}"
+    samples = [sample for grid in grids for sample in _samples(grid, column, identity)]
+    data = "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in samples).encode()
+    value = {
+        "schema_version": VERSION,
+        "evaluation_id": identity,
+        "retrieved_timestamp": time,
+        "source_metadata": {
+            "source_name": COLLECTION,
+            "source_type": "evaluation_run",
+            "source_organization_name": UNKNOWN,
+            "evaluator_relationship": "other",
+        },
+        "eval_library": _library(cells),
+        "model_info": _model_info(model, cells),
+        "evaluation_results": [_result(grid, column) for grid in grids],
+        "detailed_evaluation_results": {
+            "format": "jsonl",
+            "file_path": f"{stem}_samples.jsonl",
+            "hash_algorithm": "sha256",
+            "checksum": hashlib.sha256(data).hexdigest(),
+            "total_rows": len(samples),
+        },
+    }
+    (path / stem).parent.mkdir(parents=True)
+    (path / f"{stem}_samples.jsonl").write_bytes(data)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
+    (path / f"{stem}.json").write_text(text, encoding="utf-8")
+
+
+def _model_info(model: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What was collected ran on weights that somebody had; of imported records neither is known."""
+    collected = all(cell["imported_from"] is None for cell in cells)
+    return {
+        "name": model,
+        "id": model,
+        "developer": _place(model)[0],
+        "additional_details": {
+            "deployment_type": "self_deployed" if collected else UNKNOWN,
+            "model_availability": "open_weights" if collected else UNKNOWN,
+            **_texts({name: cells[0][name] for name in ("revision", "dtype", "quantization")}),
+        },
+    }
+
+
+def _library(cells: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What judged: lm-eval where collected, else what the source is called in the lake."""
+    sources = sorted({cell["imported_from"] or "lm_eval" for cell in cells})
+    versions = {str(json.loads(cell["versions"]).get("lm_eval", UNKNOWN)) for cell in cells}
+    return {"name": ", ".join(sources), "version": versions.pop() if len(versions) == 1 else UNKNOWN}
+
+
+def _result(grid: Grid, column: int) -> dict[str, Any]:
+    cell = grid.cells[column] or {}
+    scores = grid.scores[:, column]
+    facts = ("num_fewshot", "chat_template", "system_prompt", "decoding", "cell_id", "items_digest")
+    return {
+        "evaluation_name": grid.task,
+        "evaluation_result_id": f"{grid.task}/{grid.metric}",
+        "source_data": {"dataset_name": grid.task, "source_type": "other"},
+        "metric_config": {"metric_id": grid.metric, "metric_name": grid.metric, "lower_is_better": False},
+        "score_details": {"score": float(scores.mean()), "uncertainty": {"num_samples": len(scores)}},
+        "generation_config": {"additional_details": _texts({name: cell.get(name) for name in facts})},
+    }
+
+
+def _samples(grid: Grid, column: int, identity: str) -> Iterator[dict[str, Any]]:
+    cell = grid.cells[column] or {}
+    for row, item in enumerate(grid.items):
+        numbers = {name: float(values[row, column]) for name, values in grid.numbers.items()}
+        sample = {
+            "schema_version": VERSION,
+            "evaluation_id": identity,
+            "model_id": grid.models[column],
+            "evaluation_name": grid.task,
+            "evaluation_result_id": f"{grid.task}/{grid.metric}",
+            "sample_id": str(item["item"]),
+            "sample_hash": item["item_hash"],
+            "interaction_type": "single_turn",
+            "input": {"raw": item["prompt"], "reference": _reference(item["target"]), "choices": item["choices"]},
+            "output": {"raw": list(grid.responses[row, column] or [])},
+            "messages": None,
+            "answer_attribution": [],
+            "evaluation": {"score": numbers["score"], "is_correct": numbers["score"] >= cell["correct_threshold"]},
+            "metadata": {} if np.isnan(numbers["usd"]) else {"usd": repr(numbers["usd"])},
+        }
+        if not np.isnan(numbers["latency_s"]):
+            sample["performance"] = {"latency_ms": numbers["latency_s"] * 1000}
+        yield sample | _usage(numbers)
+
+
+def _usage(numbers: dict[str, float]) -> dict[str, Any]:
+    """Both counts or none: it asks for their sum."""
+    known = {name: int(value) for name, value in numbers.items() if name.endswith("_tokens") and not np.isnan(value)}
+    if not {"prompt_tokens", "completion_tokens"} <= known.keys():
+        return {}
+    given, made = known["prompt_tokens"], known["completion_tokens"]
+    usage = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
+    if "cached_tokens" in known:
+        usage["input_tokens_cache_read"] = known["cached_tokens"]
+    return {"token_usage": usage}
+
+
+def _reference(target: str | None) -> list[str]:
+    """The reference answers as texts: of a choice its number, as the lake holds it."""
+    value = None if target is None else json.loads(target)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values]
+
+
+def _texts(facts: dict[str, Any]) -> dict[str, str]:
+    """Its details are texts only; what is unknown is left out."""
+    return {name: str(value) for name, value in facts.items() if value is not None}
