@@ -32,6 +32,7 @@ formats:
 --missing  error        refuse, and say what the two others would leave out
            drop-items   leave out items that some model of the pool has no answer for
            drop-models  leave out models that lack an answer
+           (huggingface has room for gaps, and writes null)
 --pool is SQL over columns of the view cells, such as "num_fewshot = 5 AND model LIKE 'Qwen/%'"
 
 examples:

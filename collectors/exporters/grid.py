@@ -106,11 +106,13 @@ def load_grids(
     """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
 
     `con`: views of a lake or snapshot; `where`: SQL over columns of the view cells. Raises ConfigError where the cells
-    of a task are not one per model and comparable (collectors.pools).
+    of a task are not one per model and comparable (collectors.pools), and for a task without any answer.
     """
     names = sorted(set(tasks)) or _tasks_of(con, where)
     pools = [load_pool(con, name, where) for name in names]
     models = sorted({model for pool in pools for model in pool.models})
+    if empty := [pool.task for pool in pools if not len(pool.items)]:
+        raise ConfigError(f"nothing was collected yet of {_some(empty)}: name other tasks with --tasks")
     return [_load(con, pool, models, texts=texts) for pool in pools]
 
 

@@ -157,8 +157,7 @@ class Frame:
 
     def __init__(self, data: Any = None, *_: Any) -> None:
         """`data`: columns of a frame that is pickled as pandas.DataFrame({name: values}), as our exports are."""
-        is_plain = isinstance(data, dict) and all(isinstance(values, list) for values in data.values())
-        self.columns: dict[str, list[Any]] = {str(name): values for name, values in data.items()} if is_plain else {}
+        self.columns: dict[str, list[Any]] = {} if data is None else _plain_columns(data)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         manager = state.get("_mgr", state.get("_data"))
@@ -177,6 +176,16 @@ class Frame:
                     raise BadFile("damaged", f"a pandas frame with two columns {names[place][:60]}")
                 found[names[place]] = row.tolist()
         self.columns = {name: found[name] for name in names}
+
+
+def _plain_columns(data: Any) -> dict[str, list[Any]]:
+    columns: list[Any] = list(data.values()) if isinstance(data, dict) else [None]
+    are_lists = all(isinstance(values, list) for values in columns)
+    if not are_lists or len({len(values) for values in columns}) > 1:
+        raise BadFile("damaged", "a pandas frame whose columns are not as long as each other")
+    if not all(value is None or isinstance(value, str | int | float) for values in columns for value in values):
+        raise BadFile("forbidden", "a pandas frame of more than numbers and texts")
+    return {str(name): values for name, values in data.items()}
 
 
 def _listed(labels: Any) -> list[Any]:

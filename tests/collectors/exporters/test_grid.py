@@ -103,6 +103,9 @@ def test_grids_of_no_pool_or_of_cells_that_cannot_be_compared_are_errors(tmp_pat
         grids(lake, "routerbench", tasks=["nothing"])
     with pytest.raises(ConfigError, match="the pool's condition"):
         grids(lake, "routerbench", "nonsense = 1")
+    lake.run(BuiltCell(task="later"))
+    with pytest.raises(ConfigError, match="nothing was collected yet of later"):
+        grids(lake, "routerbench")
     lake.planned(BuiltCell(model="b", prompting="p1"), [1, 1])
     with pytest.raises(ConfigError, match="differ in prompting"):
         grids(lake, "routerbench")

@@ -180,6 +180,27 @@ def test_pickles_of_numbers_texts_and_frames_are_read(tmp_path: Path, protocol: 
     assert columns == {"a": [1.5, 2.0], "b": ["x", "y"], "c": [True, False], "d": [0.5, 1.5]}
 
 
+class Made:
+    """Pickles as a call of pandas.DataFrame, as a frame of another release than pandas' own pickles can be written."""
+
+    def __init__(self, *given: Any) -> None:
+        self.given = given
+
+    def __reduce__(self) -> Any:
+        return pd.DataFrame, self.given
+
+
+def test_pickles_that_make_a_frame_of_plain_columns_are_read_and_of_others_refused(tmp_path: Path) -> None:
+    columns = {"a": [1, 2.5, None], "b": ["x", "", "z"]}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(Made(columns), 4))
+    assert load_pickle(source(tmp_path / "x.pkl")).columns == columns
+    loop: list[Any] = []
+    loop.append(loop)
+    for wrong in ({"a": [1], "b": []}, {"a": "text"}, ["a"], 5, {"a": loop}, {"a": [{}]}):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(Made(wrong), 4))
+        assert kind(lambda: load_pickle(source(tmp_path / "x.pkl"))) in ("forbidden", "damaged")
+
+
 def test_pickles_whose_arrays_point_elsewhere_are_refused(tmp_path: Path) -> None:
     plain = np.dtype("O8")
     for made in (
