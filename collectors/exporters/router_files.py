@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from collectors.exporters.grid import Grid, Options
-from collectors.exporters.texts import PANDAS_MISSING, check_names, write_csv, wrong_path_part
+from collectors.exporters.texts import check_names, write_csv, wrong_pandas_name, wrong_pandas_text, wrong_path_part
 from collectors.metrics.splits import routereval_split
 from schemas.failures import ConfigError
 
@@ -49,8 +49,8 @@ def write_embedllm(grids: Sequence[Grid], path: Path, options: Options) -> list[
     models = grids[0].models
     odd = [grid.task for grid in grids if not np.isin(grid.scores, (0, 1)).all()]
     check_names("task", odd, lambda _: "has scores that are neither 0 nor 1")
-    check_names("model", models, _wrong_for_pandas)
-    check_names("task", [grid.task for grid in grids], _wrong_for_pandas)
+    check_names("model", models, wrong_pandas_name)
+    check_names("task", [grid.task for grid in grids], wrong_pandas_name)
     items = [(grid, place) for grid in grids for place in range(len(grid.items))]
     wrong = [f"item {grid.items[place]['item']} of {grid.task}" for grid, place in items if _wrong_prompt(grid, place)]
     if wrong:
@@ -67,16 +67,8 @@ def write_embedllm(grids: Sequence[Grid], path: Path, options: Options) -> list[
     return ["train, val and test are 8:1:1 of each task, shuffled with the seed 42"]
 
 
-def _wrong_for_pandas(name: str) -> str | None:
-    return "is what pandas reads as missing" if name in PANDAS_MISSING else _wrong_text(name)
-
-
-def _wrong_text(text: str) -> str | None:
-    return "holds a null character" if "\x00" in text else None
-
-
 def _wrong_prompt(grid: Grid, place: int) -> bool:
-    return _wrong_for_pandas(grid.items[place]["prompt"]) is not None
+    return wrong_pandas_text(grid.items[place]["prompt"]) is not None
 
 
 def _split(grids: Sequence[Grid]) -> dict[str, list[int]]:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from collectors.exporters.grid import Grid, Objects, Options
-from collectors.exporters.texts import as_python_list, check_names, is_python_list, write_csv, write_frame_pickle
+from collectors.exporters.texts import (
+    as_python_list,
+    check_names,
+    is_python_list,
+    write_csv,
+    write_frame_pickle,
+    wrong_pandas_name,
+)
 from collectors.metrics.pool import oracle
 
 #: What its code looks for in names of columns, to tell models from routers and scores from costs.
@@ -73,7 +80,7 @@ def _write(columns: Columns, path: Path) -> None:
 def _check(grids: Sequence[Grid]) -> list[str]:
     check_names("model", grids[0].models, _wrong_model)
     tasks = [grid.task for grid in grids]
-    check_names("task", tasks, lambda task: "has a dot, where the names of samples end theirs" if "." in task else None)
+    check_names("task", tasks, _wrong_task)
     said = [
         f"its evaluate_routers.py takes {other} for part of {task}, by the beginning of the name"
         for task, other in itertools.permutations(tasks, 2)
@@ -85,6 +92,10 @@ def _check(grids: Sequence[Grid]) -> list[str]:
     return said
 
 
+def _wrong_task(name: str) -> str | None:
+    return "has a dot, where the names of samples end theirs" if "." in name else wrong_pandas_name(name)
+
+
 def _wrong_model(name: str) -> str | None:
     if found := [part for part in ("|", ":") if part in name]:
         return f"holds {found[0]!r}"
@@ -92,7 +103,7 @@ def _wrong_model(name: str) -> str | None:
         return f"holds {found[0]!r}"
     if name in OWN_COLUMNS or not name.isprintable() or name != name.strip() or not name:
         return "is a column's name or no plain text"
-    return None
+    return wrong_pandas_name(name)
 
 
 # ---- items and texts

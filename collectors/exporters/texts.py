@@ -41,6 +41,24 @@ def wrong_path_part(name: str) -> str | None:
     return None
 
 
+def wrong_pandas_text(text: str) -> str | None:
+    """Why pandas' read_csv would not give `text` back from a column of texts."""
+    if text in PANDAS_MISSING:
+        return "is what pandas reads as missing"
+    return "holds a null character" if "\x00" in text else None
+
+
+def wrong_pandas_name(name: str) -> str | None:
+    """The same for a name, which may be all that its column holds."""
+    try:
+        float(name)
+    except ValueError:
+        is_number = name.lower() in ("true", "false")
+    else:
+        is_number = name not in PANDAS_MISSING
+    return "is what pandas reads as a number or a boolean" if is_number else wrong_pandas_text(name)
+
+
 def as_python_list(texts: Sequence[str]) -> str:
     """RouterBench's encoding of a text: a Python list of it, which it reads back by ast.literal_eval."""
     return str(list(texts))

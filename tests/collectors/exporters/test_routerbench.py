@@ -127,6 +127,10 @@ def test_routerbench_through_the_importer_and_out_again_is_the_same(tmp_path: Pa
         ("prompt", "is a column's name"),
         ("source", "is a column's name"),
         ("two\nlines", "no plain text"),
+        ("NA", "reads as missing"),
+        ("123", "reads as a number"),
+        ("1e5", "reads as a number"),
+        ("True", "or a boolean"),
     ],
 )
 @pytest.mark.parametrize("form", ["routerbench", "routerbench_long"])
@@ -142,7 +146,7 @@ def test_routerbench_model_names_that_it_cannot_hold_are_named(
 
 
 def test_routerbench_hostile_but_lawful_names_and_texts_come_through(tmp_path: Path) -> None:
-    names = ['quo"te', "com,ma", "üni 漢", "=1+1", "NA", "org/x#1"]
+    names = ['quo"te', "com,ma", "üni 漢", "=1+1", "NA-2", "org/x#1", "7b"]
     lake = build(tmp_path / "lake", {name: [1, 0] for name in names}, stated_usd=0.5)
     exported(lake, "routerbench", tmp_path / "out.csv")
     frame = pd.read_csv(tmp_path / "out.csv")
@@ -155,6 +159,9 @@ def test_routerbench_task_names(tmp_path: Path) -> None:
     assert "takes mmlu-law for part of mmlu" in said
     lake = price(build(tmp_path / "dots", SCORES, tasks=("arc.easy",)))
     with pytest.raises(ConfigError, match=r"'arc\.easy' has a dot"):
+        exported(lake, "routerbench", tmp_path / "out2.csv")
+    lake = price(build(tmp_path / "numbers", SCORES, tasks=("2024", "null")))
+    with pytest.raises(ConfigError, match=r"cannot hold 2 tasks: '2024' is .* a number .*; 'null' is .* missing"):
         exported(lake, "routerbench", tmp_path / "out2.csv")
 
 
