@@ -5,6 +5,7 @@ Owns their layouts. Sources: shuhao02/RouterDC, richardzhuang0412/EmbedLLM, ynul
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def write_llmrouterbench(grids: Sequence[Grid], path: Path, options: Options) ->
             folder = path / "results/bench" / dataset / split / folders[model]
             folder.mkdir(parents=True)
             cell = grid.cells[column] or {}
-            time = cell["started_at"].strftime("%Y%m%d_%H%M%S")
+            time = cell["started_at"].astimezone(dt.UTC).strftime("%Y%m%d_%H%M%S")
             _write_json(folder / f"{dataset}-{split}-{folders[model]}-{time}.json", value)
     return [f"{untokened:,} answers have no token counts in the lake; theirs are null"] if untokened else []
 

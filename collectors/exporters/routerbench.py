@@ -127,15 +127,19 @@ def sample_ids(grid: Grid) -> list[str]:
 
 def _is_encoded(grid: Grid) -> bool:
     """Whether the items' texts came from RouterBench, and so are lists already."""
-    sources = {cell["imported_from"] for cell in grid.cells if cell}
-    return bool(sources) and sources <= grid.encoded
+    return all(_from_routerbench(grid, cell) for cell in grid.cells if cell)
 
 
 def _responses(grid: Grid, place: int) -> list[str]:
     cell = grid.cells[place]
-    encoded = cell is not None and cell["imported_from"] in grid.encoded
+    encoded = _from_routerbench(grid, cell)
     column: Objects = grid.responses[:, place]
     return [_encoded([""] if texts is None else texts, encoded) for texts in column]
+
+
+def _from_routerbench(grid: Grid, cell: dict[str, Any] | None) -> bool:
+    """A source's second run of a task is `<name>#2` there."""
+    return cell is not None and (cell["imported_from"] or "").partition("#")[0] in grid.encoded
 
 
 def _encoded(texts: Sequence[str], already: bool) -> str:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors.exporters.registry import FORMATS, export
 from collectors.exporters.routerbench import sample_ids
 from collectors.exporters.texts import as_python_list, is_python_list
 from collectors.lake import Lake
@@ -112,6 +113,17 @@ def test_routerbench_through_the_importer_and_out_again_is_the_same(tmp_path: Pa
     assert found == answers(lake)
     exported(Lake(str(tmp_path / "second")), form, tmp_path / f"again-{name}")
     pd.testing.assert_frame_equal(read(tmp_path / f"again-{name}"), read(tmp_path / name), check_exact=True)
+
+
+def test_routerbench_texts_of_a_sources_second_run_are_not_encoded_twice(tmp_path: Path) -> None:
+    exported(price(build(tmp_path / "lake", SCORES)), "routerbench", tmp_path / "out.csv")
+    imported("routerbench", tmp_path / "out.csv", tmp_path / "second")
+    again = grids(Lake(str(tmp_path / "second")), "routerbench")
+    for cell in again[0].cells:
+        assert cell is not None
+        cell["imported_from"] += "#2"
+    export(FORMATS["routerbench"], again, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
 
 
 @pytest.mark.parametrize(
