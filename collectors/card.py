@@ -74,6 +74,11 @@ def readme(description: Description, facts: Facts) -> bytes:
     counts = "\n".join(f"| {name} | {count:,} |" for name, count in facts.counts.items())
     tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in _present(facts).items())
     sources = "\n".join(f"- {name}: {licence}" for name, licence in (description.sources or {}).items())
+    imports = "\n".join(_imports(facts))
+    imported = (
+        f"\n\nOf these records some, or all, were recorded by others and imported:\n\n{imports}" if imports else ""
+    )
+    counted_by = " of imported records by whoever recorded them," if imports else ""
     text = f"""\
 # {description.title}
 
@@ -87,7 +92,7 @@ every file with its SHA-256, and the runs, library versions, model revisions and
 {counts}
 
 A missing answer is missing: it is neither wrong nor zero. `score` is null where `failure` says why there is no verdict;
-tokens are counted by the engine that answered.
+tokens are counted by the engine that answered,{counted_by} and null where nobody counted.
 
 ## Use it
 
@@ -113,9 +118,10 @@ its place, and `load_matrix` reads the whole matrix from `packed/` at once.
 
 ## Licences
 
-The records: {description.licence or "not stated"}. Prompts and answers come from their sources, under their licences:
+The records: {description.licence or "not stated"}, as far as they are the publisher's own. Prompts and answers come from
+their sources, under their licences:
 
-{sources or "- not stated by the publisher"}
+{sources or "- not stated by the publisher"}{imported}
 """
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{text}".encode()
 
@@ -128,7 +134,7 @@ def croissant(description: Description, facts: Facts) -> bytes:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "".join(c if c.isascii() and c.isalnum() else "-" for c in description.title.lower()),
-        "description": description.text or _TEXT,
+        "description": " ".join([description.text or _TEXT, *(f"Imported {line[2:]}." for line in _imports(facts))]),
         "version": facts.version,
         "datePublished": facts.provenance["created"],
         "url": ".",
@@ -146,6 +152,14 @@ def croissant(description: Description, facts: Facts) -> bytes:
         "recordSet": [_record_set(table, schema, doc) for table, (_, schema, doc) in tables.items()],
     }
     return json.dumps(value, indent=1).encode()
+
+
+def _imports(facts: Facts) -> list[str]:
+    """A line for each source of imported records, with its licence as far as whoever imported it said."""
+    return [
+        f"- {one['imported_from']} ({one['format']}): {one['licence'] or 'licence not stated'}"
+        for one in facts.provenance["imports"]
+    ]
 
 
 def _record_set(table: str, schema: pa.Schema, doc: str) -> dict[str, Any]:

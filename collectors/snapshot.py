@@ -118,7 +118,7 @@ class _Writer:
         #: Cell -> the part that holds it, and its place there.
         self.home: dict[str, tuple[str, int]] = {}
         self.listed: dict[str, list[str]] = {"shards": []}
-        with contextlib.closing(connect(lake, holdings, only=["shards", "runs", *NEEDED_VIEWS])) as con:
+        with contextlib.closing(connect(lake, holdings, only=["shards", "runs", "imports", *NEEDED_VIEWS])) as con:
             self.provenance = _provenance(con)
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
@@ -337,6 +337,11 @@ def _provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "versions": [
             json.loads(row["versions"]) for row in rows("SELECT DISTINCT versions FROM cells ORDER BY versions")
         ],
+        "imports": rows(
+            "SELECT DISTINCT imported_from, format, licence FROM imports WHERE imported_from IN "
+            "(SELECT regexp_replace(imported_from, '#[0-9]+$', '') FROM cells WHERE imported_from IS NOT NULL) "
+            "ORDER BY ALL NULLS FIRST"
+        ),
         "models": rows(
             "SELECT DISTINCT imported_from, model, source, revision, dtype, quantization FROM cells "
             "ORDER BY ALL NULLS FIRST"

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from collectors.card import Description
 from collectors.compaction import compact
 from collectors.dense import load_matrix
 from collectors.importers import apart
@@ -30,6 +31,7 @@ from collectors.importers.staging import Staging
 from collectors.lake import Lake
 from collectors.pruning import prune
 from collectors.reading import ask, connect
+from collectors.snapshot import build_snapshot
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import content_hash, digest
 from tests.filled_lakes import NOW
@@ -588,3 +590,17 @@ def test_source_of_lines_of_one_table_keeps_constants(tmp_path: Path) -> None:
     ]
     assert json.loads(rows(tmp_path / "lake", "SELECT config FROM runs")[0][0])["format"] == "table"
     assert Source("x", "table").aliases == {}
+
+
+def test_published_card_names_whose_records_were_imported_under_which_licence(tmp_path: Path) -> None:
+    path, lake = table(tmp_path / "t.parquet", verdicts()), tmp_path / "lake"
+    imported("table", path, lake, options=COLUMNS, name="theirs", licence="mit")
+    imported("table", path, lake, options=COLUMNS, name="others")
+    (tmp_path / "version").mkdir()
+    build_snapshot(Lake(str(lake)), tmp_path / "version", Description(licence="cc0-1.0"), include="imported")
+    card = (tmp_path / "version/README.md").read_text()
+    assert "- others (table): licence not stated" in card
+    assert "- theirs (table): mit" in card
+    assert (
+        "Imported theirs (table): mit." in json.loads((tmp_path / "version/croissant.json").read_text())["description"]
+    )
