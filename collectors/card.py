@@ -118,8 +118,8 @@ its place, and `load_matrix` reads the whole matrix from `packed/` at once.
 
 ## Licences
 
-The records: {description.licence or "not stated"}, as far as they are the publisher's own. Prompts and answers come from
-their sources, under their licences:
+The records: {description.licence or "not stated"}, as far as they are the publisher's own. Prompts and answers come
+from their sources, under their licences:
 
 {sources or "- not stated by the publisher"}{imported}
 """
