@@ -288,6 +288,7 @@ def full_rows() -> list[dict[str, Any]]:
         pa.list_(pa.string()): [*texts, None],
         pa.list_(pa.float64()): [1.5, None, float("inf")],
         pa.list_(pa.bool_()): [True, None, False],
+        pa.date32(): dt.date(2026, 1, 2),
         pa.timestamp("us", tz="UTC"): dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC),
     }
     return [filled]
