@@ -1,6 +1,7 @@
 -- oracle_items: one row per pool (as in oracle) and item that any of its models scored: what the best answer scores, and
 -- what it costs at least. Among the models with the best score the cheapest counts, of those whose cost is known (USD,
--- view costs); where none is, the first by name, and usd is null. models_scored < models: some model has no verdict.
+-- view costs), of equals the first by name; where none is known, the first by name, and usd is null.
+-- models_scored < models: some model has no verdict.
 CREATE VIEW oracle_items AS
 WITH answers AS NOT MATERIALIZED (
     SELECT pool_number, member, is_binary, _members.higher_is_better, costs.item, costs.score, costs.correct, costs.usd
@@ -20,8 +21,10 @@ binary_items AS (
         CASE WHEN best_score = 1 THEN min(usd) FILTER (score = 1) ELSE min(usd) END AS usd,
         CASE
             WHEN best_score = 1
-                THEN coalesce(arg_min(member, usd) FILTER (score = 1), min(member) FILTER (score = 1))
-            ELSE coalesce(arg_min(member, usd), min(member))
+                THEN coalesce(
+                    (min((usd, member)) FILTER (score = 1 AND usd IS NOT NULL))[2], min(member) FILTER (score = 1)
+                )
+            ELSE coalesce((min((usd, member)) FILTER (usd IS NOT NULL))[2], min(member))
         END AS member
     FROM answers
     WHERE is_binary
@@ -48,7 +51,7 @@ other_items AS (
         any_value(best.models_correct) AS models_correct,
         any_value(best.best_score) AS best_score,
         min(usd) AS usd,
-        coalesce(arg_min(answers.member, usd), min(answers.member)) AS member
+        coalesce((min((usd, answers.member)) FILTER (usd IS NOT NULL))[2], min(answers.member)) AS member
     FROM answers
     INNER JOIN best
         ON answers.pool_number = best.pool_number AND answers.item = best.item AND answers.score = best.best_score

@@ -1,6 +1,6 @@
 -- cheapest_correct: one row per pool (as in oracle) and item: the cheapest of the models that are right, of those whose
--- cost is known (USD, view costs). model null: nobody is right, or of nobody who is the cost is known (models_correct
--- tells which). An item without a verdict of a model is no wrong answer: models_scored < models.
+-- cost is known (USD, view costs), of equals the first by name. model null: nobody is right, or of nobody who is the cost
+-- is known (models_correct tells which). An item without a verdict of a model is no wrong answer: models_scored < models.
 CREATE VIEW cheapest_correct AS
 WITH chosen AS (
     SELECT
@@ -8,7 +8,7 @@ WITH chosen AS (
         costs.item,
         count(costs.correct) AS models_scored,
         count(*) FILTER (costs.correct) AS models_correct,
-        arg_min(_members.member, usd) FILTER (costs.correct) AS member,
+        (min((usd, _members.member)) FILTER (costs.correct AND usd IS NOT NULL))[2] AS member,
         min(usd) FILTER (costs.correct) AS usd
     FROM costs
     INNER JOIN _members USING (cell_id)

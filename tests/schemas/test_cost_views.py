@@ -214,6 +214,13 @@ def test_oracle_items_take_the_best_then_the_cheapest(lake: LakeBuilder) -> None
     ]
 
 
+@pytest.mark.parametrize("order", ["abc", "cba"])
+def test_oracle_items_and_cheapest_correct_of_equals_are_the_first_by_name(lake: LakeBuilder, order: str) -> None:
+    con = three(lake, {model: [1, 0] for model in order}, dict.fromkeys("abc", 2.0))
+    assert rows(con, "SELECT model FROM oracle_items ORDER BY item") == [("a",), ("a",)]
+    assert rows(con, "SELECT model FROM cheapest_correct ORDER BY item") == [("a",), (None,)]
+
+
 def test_pareto_keeps_what_no_other_beats(lake: LakeBuilder) -> None:
     scores: dict[str, list[float | None]] = {
         "cheap": [0, 0, 1, 0],
