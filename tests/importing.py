@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from collectors.importers.files import find_files
 from collectors.importers.found import Source
@@ -17,6 +19,24 @@ from collectors.reading import connect
 
 #: Real files that are beside a checkout on some machines; tests of them are skipped elsewhere.
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
+
+
+#: Settings of the format `table` for tables that `table` writes.
+COLUMNS = {"model": "model", "task": "task", "key": "id", "score": "score"}
+
+
+def table(
+    path: Path, verdicts: list[tuple[Any, ...]], names: tuple[str, ...] = ("model", "task", "id", "score")
+) -> Path:
+    """A Parquet table of verdicts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(zip(*verdicts, strict=True))
+    pq.write_table(pa.table(dict(zip(names, (list(column) for column in columns), strict=True))), path)
+    return path
+
+
+def verdicts(models: str = "ab", items: int = 3) -> list[tuple[Any, ...]]:
+    return [(model, "quiz", f"q{item}", float((item + ord(model)) % 2)) for model in models for item in range(items)]
 
 
 def imported(form: str, paths: Path | list[Path], lake: Path, *, dry_run: bool = False, **facts: Any) -> Report:

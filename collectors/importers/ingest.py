@@ -16,9 +16,6 @@ import datetime as dt
 import functools
 import json
 import logging
-import os
-import secrets
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +27,7 @@ import pyarrow as pa
 
 from collectors.holdings import committed
 from collectors.importers.cells import number_cells, run_in_lake
+from collectors.importers.claims import claimed
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.found import REJECTED, Counted, Source
 from collectors.importers.items import item_rows, number_items
@@ -39,7 +37,7 @@ from collectors.importers.trust import trust_rows
 from collectors.importers.writing import RecordWriter
 from collectors.lake import Lake
 from collectors.reading import ask
-from schemas.failures import ConfigError, StorageError, one_line
+from schemas.failures import StorageError, one_line
 from schemas.identity import digest
 from schemas.records import IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION
 
@@ -111,60 +109,6 @@ def ingest(
             raise StorageError(f"cannot hold what was found on this machine: {one_line(error, 200)}") from error
         finally:
             staging.close()
-
-
-@contextlib.contextmanager
-def claimed(lake: Lake, source: str) -> Iterator[None]:
-    """One import of a source at a time: of two that write the same cells one would hide what the other wrote.
-
-    The claim of a process of this machine that is gone is taken over. Raises ConfigError for any other.
-    """
-    name = f"imports/claim-{digest(source)}.json"
-    who = {"source": source, "host": socket.gethostname(), "process": os.getpid(), "token": secrets.token_hex(8)}
-    mine, taken_over = json.dumps(who).encode(), None
-    if not lake.create(name, mine):
-        taken_over = _take_over(lake, name, source)
-        if not lake.create(name, mine):
-            raise ConfigError(f"another import of {source} began in this moment: wait for it")
-    try:
-        yield
-    finally:
-        lake.remove([name, *([taken_over] if taken_over else [])])
-
-
-def _take_over(lake: Lake, name: str, source: str) -> str:
-    """Removes the claim of a process that is gone. Returns what keeps others from removing the next one with it."""
-    try:
-        data = lake.read(name)
-        other = json.loads(data)
-    except FileNotFoundError:
-        raise ConfigError(f"another import of {source} ended in this moment: try again") from None
-    except ValueError:
-        other = None
-    other = other if isinstance(other, dict) else {"host": "a host that is not told"}
-    if other.get("host") != socket.gethostname() or not _is_gone(other.get("process")):
-        raise ConfigError(
-            f"another import of {source} is at work, on {other.get('host')} (process {other.get('process')}): wait "
-            f"for it, or if it is not, remove {lake.uri}/{name}"
-        )
-    # Named after that one claim: of two who find it one may remove it.
-    turn = f"imports/claim-{digest([source, data.hex()])}.json"
-    if not lake.create(turn, b"{}"):
-        raise ConfigError(
-            f"another import of {source} began in this moment; if none is at work, remove {lake.uri}/{turn}"
-        )
-    lake.remove([name])
-    return turn
-
-
-def _is_gone(process: Any) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return True
-    except PermissionError:  # of somebody else
-        return False
-    return False
 
 
 def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> list[SourceFile]:

@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import secrets
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import fsspec
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from collectors.card import Description
 from collectors.compaction import compact
 from collectors.dense import load_matrix
 from collectors.importers import apart
 from collectors.importers.files import find_files
 from collectors.importers.found import Source
-from collectors.importers.ingest import claimed, ingest
+from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
 from collectors.importers.staging import Staging
 from collectors.lake import Lake
 from collectors.pruning import prune
-from collectors.reading import ask, connect
-from collectors.snapshot import build_snapshot
-from schemas.failures import ConfigError, StorageError
-from schemas.identity import content_hash, digest
+from collectors.reading import connect
+from schemas.failures import StorageError
 from tests.filled_lakes import NOW
-from tests.importing import contents, imported, rows, write_json, write_lines
-from tests.lake_builder import BuiltCell, LakeBuilder
-from tests.lm_eval_releases import TIME, Answers, letters, write_release
+from tests.importing import COLUMNS, contents, imported, rows, table, verdicts
+from tests.lm_eval_releases import TIME, write_release
 from tests.object_store import BUCKET
-
-COLUMNS = {"model": "model", "task": "task", "key": "id", "score": "score"}
-
-
-def table(
-    path: Path, verdicts: list[tuple[Any, ...]], names: tuple[str, ...] = ("model", "task", "id", "score")
-) -> Path:
-    """A Parquet table of verdicts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(zip(*verdicts, strict=True))
-    pq.write_table(pa.table(dict(zip(names, (list(column) for column in columns), strict=True))), path)
-    return path
-
-
-def verdicts(models: str = "ab", items: int = 3) -> list[tuple[Any, ...]]:
-    return [(model, "quiz", f"q{item}", float((item + ord(model)) % 2)) for model in models for item in range(items)]
-
 
 # ---- what is read
 
@@ -122,38 +94,6 @@ def test_ingest_counts_every_row_once(tmp_path: Path) -> None:
     assert counts == (12, 6, 0, 1, 5)
 
 
-def test_ingest_of_json_lines_takes_keys_as_they_stand(tmp_path: Path) -> None:
-    keys = ["ABCDEF01-1111-2222-3333-444455556666", "2024-1-2", "2024-01-02", 7, "07", "1e3"]
-    lines = [{"model": "a", "task": "quiz", "id": key, "score": 1.0} for key in keys]
-    report = imported("table", write_lines(tmp_path / "t.jsonl", lines), tmp_path / "lake", options=COLUMNS)
-    assert report.total.records == 6
-    assert rows(tmp_path / "lake", "SELECT source_key FROM items ORDER BY item") == [(str(key),) for key in keys]
-
-
-@pytest.mark.parametrize("first", [0, False])
-def test_ingest_of_json_lines_rounds_nothing_that_comes_late(tmp_path: Path, first: Any) -> None:
-    many = 21_000  # DuckDB takes the types of the first 20,480
-    lines = [{"model": "a", "task": "quiz", "id": i, "score": first, "usd": 1} for i in range(many)]
-    late = [{**lines[0], "id": key, "score": 0.4, "usd": 0.37} for key in (2**64 + 1, 2**64 + 2, 25000.4, 25000.45)]
-    path = write_lines(tmp_path / "t.jsonl", [*lines, *late])
-    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "usd": "usd"})
-    assert report.total.records == many + 4
-    found = rows(
-        tmp_path / "lake",
-        "SELECT source_key, score, stated_usd FROM records JOIN items USING (task, item) "
-        f"WHERE item >= {many} ORDER BY item",
-    )
-    assert found == [(str(row["id"]), 0.4, 0.37) for row in late]
-
-
-def test_ingest_takes_row_numbers_from_no_column(tmp_path: Path) -> None:
-    lines = ["_row,model,task,id,score,turn", "77,a,quiz,x,1_0,0", "88,a,quiz,y,1,2.5", "99,a,quiz,z,1,0"]
-    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
-    report = imported("table", tmp_path / "t.csv", tmp_path / "lake", options={**COLUMNS, "repeat": "turn"})
-    assert [(r["kind"], r["source_row"]) for r in report.rejects] == [("not_finite", 1), ("no_key", 2)]
-    assert rows(tmp_path / "lake", "SELECT source_row FROM records") == [(3,)]
-
-
 def test_ingest_of_positions_far_apart_takes_no_memory_for_those_between(tmp_path: Path) -> None:
     folder = write_release(tmp_path / "run", "0.4.13")
     path = folder / f"samples_letters_{TIME}.jsonl"
@@ -161,26 +101,6 @@ def test_ingest_of_positions_far_apart_takes_no_memory_for_those_between(tmp_pat
     report = imported("lm_eval", folder, tmp_path / "lake")
     assert report.total.records == 7
     assert rows(tmp_path / "lake", "SELECT item FROM records WHERE task = 'letters' ORDER BY ALL")[-1] == (9_999_999,)
-
-
-def test_ingest_of_two_who_find_a_dead_claim_lets_one_in(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path / "lake")).open_for_writing()
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    dead = json.dumps({"source": "s", "host": socket.gethostname(), "process": process.pid}).encode()
-    name = f"imports/claim-{digest('s')}.json"
-    assert lake.create(name, dead)
-    with claimed(lake, "s"):
-        mine = lake.read(name)
-        # The other one read the dead claim before, and would remove it now.
-        lake.remove([name])
-        lake.create(name, dead)
-        with pytest.raises(ConfigError, match="began in this moment"), claimed(lake, "s"):
-            pass
-        lake.remove([name])
-        lake.create(name, mine)
-    with claimed(lake, "s"):
-        pass
 
 
 def test_ingest_twice_adds_nothing_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
@@ -317,27 +237,6 @@ def test_ingest_of_numbers_that_are_none_rejects_them(tmp_path: Path) -> None:
     assert rows(tmp_path / "lake", "SELECT prompt_tokens, stated_usd FROM records") == [(12, 0.1)]
 
 
-def test_table_of_text_keys_that_look_like_numbers_keeps_them_apart(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("model,task,id,score,row\nm,t,1.1,1,5\nm,t,1.10,0,5\nm,t,1.100,1,5\n")
-    imported("table", tmp_path / "t.csv", tmp_path / "lake", options=COLUMNS)
-    found = rows(tmp_path / "lake", "SELECT source_key, score, source_row FROM records JOIN items USING (task, item)")
-    assert sorted(found) == [("1.1", 1.0, 1), ("1.10", 0.0, 2), ("1.100", 1.0, 3)]
-
-
-def test_ingest_beside_another_of_the_same_source_is_refused_and_a_dead_ones_claim_is_taken(tmp_path: Path) -> None:
-    path, lake = table(tmp_path / "t.parquet", verdicts()), Lake(str(tmp_path / "lake")).open_for_writing()
-    name = f"imports/claim-{digest('table')}.json"
-    for process, host in ((os.getpid(), socket.gethostname()), (1, "another-host")):
-        assert lake.create(name, json.dumps({"host": host, "process": process}).encode())
-        with pytest.raises(ConfigError, match=r"is at work.*or if it is not, remove .*claim-"):
-            imported("table", path, tmp_path / "lake", options=COLUMNS)
-        lake.remove([name])
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    lake.create(name, json.dumps({"host": socket.gethostname(), "process": int(gone.stdout)}).encode())
-    assert imported("table", path, tmp_path / "lake", options=COLUMNS).total.records == 6
-    assert not lake.has(name)
-
-
 def test_ingest_of_a_file_that_changes_meanwhile_writes_nothing(tmp_path: Path) -> None:
     path = table(tmp_path / "t.parquet", verdicts())
 
@@ -390,217 +289,3 @@ def test_ingest_of_a_large_cell_parts_it_between_items(tmp_path: Path, monkeypat
     imported("table", path, tmp_path / "lake", options={**COLUMNS, "filter": "filter"})
     assert len(Lake(str(tmp_path / "lake")).names("shards/task=quiz")) == 5
     assert rows(tmp_path / "lake", "SELECT count(*), count(DISTINCT item) FROM records") == [(62, 31)]
-
-
-# ---- whence it is
-
-
-def test_ingest_says_of_each_record_whence_it_is(tmp_path: Path) -> None:
-    path = table(tmp_path / "t.parquet", verdicts())
-    imported("table", path, tmp_path / "lake", options=COLUMNS, licence="mit", name="mine")
-    found = rows(
-        tmp_path / "lake",
-        "SELECT records.source_row, imports.path, imports.licence, imports.format, cells.imported_from, cells.revision "
-        "FROM records JOIN imports ON source_file = sha256 JOIN cells USING (cell_id) ORDER BY source_row",
-    )
-    assert found == [(row, "t.parquet", "mit", "table", "mine", None) for row in range(1, 7)]
-
-
-def test_imported_records_are_mixed_with_collected_ones_only_when_asked(tmp_path: Path) -> None:
-    builder = LakeBuilder(tmp_path / "lake")
-    builder.planned(BuiltCell(model="a", task="quiz", items=3), [1.0, 1.0, 1.0])
-    imported("table", table(tmp_path / "t.parquet", verdicts()), tmp_path / "lake", options=COLUMNS)
-    for step in (lambda: None, lambda: compact(builder.lake), lambda: prune(builder.lake, NOW)):
-        step()
-        for include, cells, records in (("collected", 1, 3), ("imported", 2, 6), ("all", 3, 9)):
-            for sql, count in (("cells", cells), ("matrix", records), ("records", records), ("leaderboard", cells)):
-                asked = ask(
-                    builder.lake, lambda con, _, s=sql: con.sql(f"SELECT count(*) FROM {s}").fetchall(), include=include
-                )
-                assert asked == [(count,)], (include, sql)
-            matrix = load_matrix(str(tmp_path / "lake"), include=include)
-            assert int(matrix.valid.sum()) == records
-    assert int(load_matrix(str(tmp_path / "lake")).valid.sum()) == 3
-    groups = "SELECT count(*) FROM (SELECT 1 FROM oracle GROUP BY task, items_digest, prompting)"
-    assert rows(tmp_path / "lake", groups) == [(2,)]
-
-
-# ---- what is joined
-
-
-def test_imported_items_join_collected_ones_where_the_documents_are_the_same(tmp_path: Path) -> None:
-    documents = [row["doc"] for row in letters(Answers())]
-    lake = Lake(str(tmp_path / "lake")).open_for_writing()
-    collected = LakeBuilder(tmp_path / "lake")
-    folder = write_release(tmp_path / "run", "0.4.9")
-    first = imported("lm_eval", folder, tmp_path / "other")
-    [(items_digest,)] = rows(tmp_path / "other", "SELECT DISTINCT items_digest FROM items WHERE task = 'letters'")
-    hashes = [
-        h for (h,) in rows(tmp_path / "other", "SELECT item_hash FROM items WHERE task = 'letters' ORDER BY item")
-    ]
-    assert items_digest == digest(hashes), "as a collected task's"
-    schema = pq.read_schema(tmp_path / "lake/items/schema/schema.parquet")
-    made = [
-        {
-            "task": "letters",
-            "items_digest": "d0",
-            "item": i,
-            "item_hash": h,
-            "content_hash": content_hash(doc["question"], doc["choices"]),
-        }
-        for i, (h, doc) in enumerate(zip(hashes, documents, strict=True))
-    ]
-    more = {"task": "letters", "items_digest": "d0", "item": 3, "item_hash": "more"}
-    assert lake.create_table("items/task=letters/d0.parquet", pa.Table.from_pylist([*made, more], schema))
-    assert collected.lake.exists()
-    report = imported("lm_eval", folder, tmp_path / "lake")
-    assert first.items["letters"] == (3, 0, 3, 0)
-    assert report.items["letters"] == (3, 3, 3, 3)
-    assert rows(tmp_path / "lake", "SELECT DISTINCT items_digest FROM matrix WHERE task = 'letters'") == [("d0",)]
-
-
-def test_imported_items_of_different_sources_join_by_content_and_never_by_likeness(tmp_path: Path) -> None:
-    lake = tmp_path / "lake"
-    write_json(tmp_path / "one/quiz.json", [{"question": "What  is\n2?", "scores": {"a": 1.0}}])
-    imported("routerdc", tmp_path / "one", lake)
-    given = [
-        ("b", "other", "x", 1.0, "What is 2?"),
-        ("b", "other", "y", 1.0, "what is 2?"),
-        ("b", "other", "z", 0.0, None),
-    ]
-    path = table(tmp_path / "t.parquet", given, ("model", "task", "id", "score", "text"))
-    report = imported("table", path, lake, options={**COLUMNS, "prompt": "text"})
-    assert report.items == {"other": (3, 0, 2, 1)}
-    joined = (
-        "SELECT x.task, y.task, y.source_key FROM items AS x JOIN items AS y USING (content_hash) WHERE x.task < y.task"
-    )
-    assert rows(lake, joined) == [("other", "quiz", "0")]
-
-
-def test_imported_models_have_the_ids_that_aliases_give_them(tmp_path: Path) -> None:
-    path = table(tmp_path / "t.parquet", verdicts())
-    report = imported("table", path, tmp_path / "lake", options=COLUMNS, aliases={"a": "org/a-7b"})
-    assert report.models == {"a": "org/a-7b", "b": "b"}
-    assert rows(tmp_path / "lake", "SELECT model, source FROM cells ORDER BY ALL") == [("b", "b"), ("org/a-7b", "a")]
-
-
-def test_imported_runs_of_equal_items_share_a_table_whatever_was_limited(tmp_path: Path) -> None:
-    whole = write_release(tmp_path / "runs/a", "0.4.9", Answers(model="m/whole"))
-    part = write_release(tmp_path / "runs/b", "0.4.9", Answers(right=(True, True), model="m/part"))
-    imported("lm_eval", whole.parent, tmp_path / "lake")
-    assert rows(
-        tmp_path / "lake", "SELECT count(DISTINCT items_digest), count(*) FROM leaderboard WHERE task = 'letters'"
-    ) == [(1, 2)]
-    assert part.exists()
-    matrix = load_matrix(str(tmp_path / "lake"), ["letters"], include="imported")
-    assert matrix.valid.tolist() == [[True, True], [True, True], [False, True]]
-
-
-# ---- what looks wrong
-
-
-def suspected(
-    tmp_path: Path, given: list[tuple[Any, ...]], names: str, **settings: str
-) -> list[tuple[str, str | None]]:
-    path = table(tmp_path / "t.parquet", given, tuple(names.split()))
-    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, **settings})
-    assert rows(tmp_path / "lake", "SELECT count(*) FROM suspicions") == [(len(report.suspicions),)]
-    return [(one.kind, one.model) for one in report.suspicions]
-
-
-def test_suspicions_name_token_counts_that_nobody_counted(tmp_path: Path) -> None:
-    texts = [" ".join(["word"] * (number + 1)) for number in range(30)]
-    given = [("a", "quiz", str(n), 1.0, 40, round(1.3 * (n + 1)), text) for n, text in enumerate(texts)]
-    given += [("b", "quiz", str(n), 1.0, 30 + 7 * n % 13, 3 + n * n % 17, text) for n, text in enumerate(texts)]
-    names = "model task id score prompt_tokens completion_tokens response"
-    found = suspected(tmp_path, given, names, **{name: name for name in names.split()[4:]})
-    assert found == [("constant_tokens", "a"), ("words", "a")]
-    assert rows(tmp_path / "lake", "SELECT model, suspicions FROM coverage ORDER BY model") == [
-        ("a", "constant_tokens, words"),
-        ("b", None),
-    ]
-
-
-def test_suspicions_name_models_that_count_the_same_and_lack_rows_and_cost_nothing(tmp_path: Path) -> None:
-    given = [(m, "quiz", str(n), 1.0, 10 + n, 0.0 if m == "a" else 0.1) for m in "ab" for n in range(25)]
-    given += [("c", "quiz", str(n), 1.0, 11 + 2 * n, 0.1) for n in range(24)]
-    found = suspected(tmp_path, given, "model task id score p usd", prompt_tokens="p", usd="usd")
-    assert found == [("identical_tokens", None), ("free", "a"), ("fewer_rows", "c")]
-
-
-def test_suspicions_name_right_answers_without_usage(tmp_path: Path) -> None:
-    given = [("a", "quiz", str(n), 1.0, 0 if n < 2 else 5 + n, 0 if n < 2 else 1 + n % 3) for n in range(25)]
-    found = suspected(tmp_path, given, "model task id score p c", prompt_tokens="p", completion_tokens="c")
-    assert found == [("no_usage", "a")]
-
-
-def test_suspicions_of_honest_counts_are_none(tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
-    given = [
-        (m, "quiz", str(n), 1.0, int(draw.integers(50, 90)), int(draw.integers(1, 9)), "some words in an answer")
-        for m in "ab"
-        for n in range(40)
-    ]
-    names = "model task id score prompt_tokens completion_tokens response"
-    assert suspected(tmp_path, given, names, **{name: name for name in names.split()[4:]}) == []
-
-
-# ---- tables
-
-
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "json", "csv.gz"])
-def test_table_of_every_kind_is_the_same_records(tmp_path: Path, ending: str) -> None:
-    given = [("a", "q,uiz", "1", True, 'say "hi"\nthere'), ("b", "q,uiz", "1", False, "no")]
-    path = table(tmp_path / "t.parquet", given, ("model", "task", "id", "score", "text"))
-    if ending != "parquet":
-        other = tmp_path / f"t.{ending}"
-        form = {"csv": "CSV", "json": "JSON, ARRAY true", "jsonl": "JSON"}[ending.split(".")[0]]
-        duckdb.execute(f"COPY '{path}' TO '{other}' (FORMAT {form})")
-        path = other
-    imported("table", path, tmp_path / "lake", options={**COLUMNS, "response": "text"})
-    found = rows(
-        tmp_path / "lake",
-        "SELECT model, task, score, responses FROM records JOIN responses USING (model, task) ORDER BY 1",
-    )
-    assert found == [("a", "q,uiz", 1.0, ['say "hi"\nthere']), ("b", "q,uiz", 0.0, ["no"])]
-
-
-def test_table_whose_columns_are_not_there_is_rejected_with_those_that_are(tmp_path: Path) -> None:
-    path = table(tmp_path / "t.parquet", verdicts())
-    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "score": "points"})
-    [reject] = report.rejects
-    assert reject["kind"] == "unknown_layout"
-    assert "score (points)" in reject["message"]
-    assert "task" in reject["message"]
-
-
-def test_table_of_scores_that_are_text_rejects_what_is_no_number(tmp_path: Path) -> None:
-    given = [("a", "quiz", "1", "1"), ("a", "quiz", "2", "true"), ("a", "quiz", "3", "right"), ("a", "quiz", "4", "")]
-    report = imported("table", table(tmp_path / "t.parquet", given), tmp_path / "lake", options=COLUMNS)
-    assert [(r["kind"], r["source_key"]) for r in report.rejects] == [("not_finite", "3"), ("no_verdict", "4")]
-    assert rows(tmp_path / "lake", "SELECT score FROM records") == [(1.0,), (1.0,)]
-
-
-def test_source_of_lines_of_one_table_keeps_constants(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "t.jsonl", [{"n": 1, "ok": True}, {"n": 2, "ok": False}])
-    options = {"model": {"value": "gpt"}, "task": {"value": "quiz"}, "key": "n", "score": "ok", "metric": "acc"}
-    imported("table", path, tmp_path / "lake", options=options)
-    assert rows(tmp_path / "lake", "SELECT model, task, metric, score FROM leaderboard") == [
-        ("gpt", "quiz", "acc", 0.5)
-    ]
-    assert json.loads(rows(tmp_path / "lake", "SELECT config FROM runs")[0][0])["format"] == "table"
-    assert Source("x", "table").aliases == {}
-
-
-def test_published_card_names_whose_records_were_imported_under_which_licence(tmp_path: Path) -> None:
-    path, lake = table(tmp_path / "t.parquet", verdicts()), tmp_path / "lake"
-    imported("table", path, lake, options=COLUMNS, name="theirs", licence="mit")
-    imported("table", path, lake, options=COLUMNS, name="others")
-    (tmp_path / "version").mkdir()
-    build_snapshot(Lake(str(lake)), tmp_path / "version", Description(licence="cc0-1.0"), include="imported")
-    card = (tmp_path / "version/README.md").read_text()
-    assert "- others (table): licence not stated" in card
-    assert "- theirs (table): mit" in card
-    assert (
-        "Imported theirs (table): mit." in json.loads((tmp_path / "version/croissant.json").read_text())["description"]
-    )

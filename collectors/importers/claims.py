@@ -1,0 +1,72 @@
+"""One import of a source at a time.
+
+Owns the claim, an object of the lake that says who is at work, and when it may be taken over. Knows nothing of imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from collectors.lake import Lake
+from schemas.failures import ConfigError
+from schemas.identity import digest
+
+
+@contextlib.contextmanager
+def claimed(lake: Lake, source: str) -> Iterator[None]:
+    """One import of a source at a time: of two that write the same cells one would hide what the other wrote.
+
+    The claim of a process of this machine that is gone is taken over. Raises ConfigError for any other.
+    """
+    name = f"imports/claim-{digest(source)}.json"
+    who = {"source": source, "host": socket.gethostname(), "process": os.getpid(), "token": secrets.token_hex(8)}
+    mine, taken_over = json.dumps(who).encode(), None
+    if not lake.create(name, mine):
+        taken_over = _take_over(lake, name, source)
+        if not lake.create(name, mine):
+            raise ConfigError(f"another import of {source} began in this moment: wait for it")
+    try:
+        yield
+    finally:
+        lake.remove([name, *([taken_over] if taken_over else [])])
+
+
+def _take_over(lake: Lake, name: str, source: str) -> str:
+    """Removes the claim of a process that is gone. Returns what keeps others from removing the next one with it."""
+    try:
+        data = lake.read(name)
+        other = json.loads(data)
+    except FileNotFoundError:
+        raise ConfigError(f"another import of {source} ended in this moment: try again") from None
+    except ValueError:
+        other = None
+    other = other if isinstance(other, dict) else {"host": "a host that is not told"}
+    if other.get("host") != socket.gethostname() or not _is_gone(other.get("process")):
+        raise ConfigError(
+            f"another import of {source} is at work, on {other.get('host')} (process {other.get('process')}): wait "
+            f"for it, or if it is not, remove {lake.uri}/{name}"
+        )
+    # Named after that one claim: of two who find it one may remove it.
+    turn = f"imports/claim-{digest([source, data.hex()])}.json"
+    if not lake.create(turn, b"{}"):
+        raise ConfigError(
+            f"another import of {source} began in this moment; if none is at work, remove {lake.uri}/{turn}"
+        )
+    lake.remove([name])
+    return turn
+
+
+def _is_gone(process: Any) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, TypeError, ValueError):
+        return True
+    except PermissionError:  # of somebody else
+        return False
+    return False
