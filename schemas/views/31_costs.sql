@@ -9,15 +9,15 @@ CREATE VIEW costs AS
 WITH charged AS (
     SELECT
         matrix.*,
-        (
-            CASE
-                WHEN imported_from IS NULL OR cached_tokens IS NULL OR usd_per_million_cached IS NULL
-                    OR cached_tokens > prompt_tokens
-                    THEN prompt_tokens * usd_per_million_prompt
-                ELSE (prompt_tokens - cached_tokens) * usd_per_million_prompt + cached_tokens * usd_per_million_cached
-            END
-            + completion_tokens * usd_per_million_completion
-        ) / 1000000 + coalesce(usd_per_request, 0) AS serving_usd,
+        _serving_usd(
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens,
+            usd_per_million_prompt,
+            CASE WHEN imported_from IS NOT NULL THEN usd_per_million_cached END,
+            usd_per_million_completion,
+            usd_per_request
+        ) AS serving_usd,
         basis,
         price_model,
         provider

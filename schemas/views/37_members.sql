@@ -1,7 +1,7 @@
 -- _members: one row per cell with a scored item, and the pool that it is in: cells whose verdicts can be compared item by
 -- item, which are those of one task, items, prompting, dtype, quantization and metric. pool: its first cell; pool_number
--- and member are the same as numbers, which group and compare several times as fast as texts. is_binary: every score of
--- the pool is 0 or 1, and more is better.
+-- and member are the same as numbers, which group and compare several times as fast as texts. merit_sign: score times it
+-- is larger where it is better. With the prices of its model (model_prices), charged as in the view costs.
 CREATE VIEW _members AS
 SELECT
     cells.*,
@@ -9,8 +9,13 @@ SELECT
     count(*) OVER same_group AS models,
     dense_rank() OVER (ORDER BY task, items_digest, prompting, dtype, quantization, metric)::INTEGER AS pool_number,
     row_number() OVER (ORDER BY model, cell_id)::INTEGER AS member,
-    bool_and(zero_or_one AND higher_is_better) OVER same_group AS is_binary
+    CASE WHEN higher_is_better THEN 1 ELSE -1 END::DOUBLE AS merit_sign,
+    usd_per_million_prompt,
+    CASE WHEN imported_from IS NOT NULL THEN usd_per_million_cached END AS usd_per_million_cached,
+    usd_per_million_completion,
+    usd_per_request
 FROM cells
 INNER JOIN _totals USING (cell_id)
+INNER JOIN model_prices USING (model)
 WHERE _totals.scored > 0
 WINDOW same_group AS (PARTITION BY task, items_digest, prompting, dtype, quantization, metric);

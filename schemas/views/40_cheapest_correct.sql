@@ -2,17 +2,41 @@
 -- cost is known (USD, view costs), of equals the first by name. model null: nobody is right, or of nobody who is the cost
 -- is known (models_correct tells which). An item without a verdict of a model is no wrong answer: models_scored < models.
 CREATE VIEW cheapest_correct AS
-WITH chosen AS (
+WITH members AS MATERIALIZED (
+    FROM _members
+),
+
+answers AS (
     SELECT
-        _members.pool_number,
-        costs.item,
-        count(costs.correct) AS models_scored,
-        count(*) FILTER (costs.correct) AS models_correct,
-        (min((usd, _members.member)) FILTER (costs.correct AND usd IS NOT NULL))[2] AS member,
-        min(usd) FILTER (costs.correct) AS usd
-    FROM costs
-    INNER JOIN _members USING (cell_id)
-    GROUP BY _members.pool_number, costs.item
+        pool_number,
+        member,
+        item,
+        correct,
+        coalesce(
+            _serving_usd(
+                prompt_tokens,
+                cached_tokens,
+                completion_tokens,
+                usd_per_million_prompt,
+                usd_per_million_cached,
+                usd_per_million_completion,
+                usd_per_request
+            ),
+            stated_usd
+        ) AS usd
+    FROM matrix
+    INNER JOIN members USING (cell_id)
+),
+
+chosen AS (
+    SELECT
+        pool_number,
+        item,
+        count(correct) AS models_scored,
+        count(*) FILTER (correct) AS models_correct,
+        min(struct_pack(usd := usd, member := member)) FILTER (correct AND usd IS NOT NULL) AS best
+    FROM answers
+    GROUP BY pool_number, item
 )
 
 SELECT
@@ -21,16 +45,16 @@ SELECT
     pools.models,
     chosen.models_scored,
     chosen.models_correct,
-    _members.model,
-    chosen.usd,
+    members.model,
+    best.usd,
     pools.items_digest,
     pools.prompting,
     pools.dtype,
     pools.quantization,
     pools.metric,
     pools.imported_from,
-    _members.cell_id,
+    members.cell_id,
     pools.pool
 FROM chosen
-INNER JOIN _members AS pools ON chosen.pool_number = pools.pool_number AND pools.cell_id = pools.pool
-LEFT JOIN _members ON chosen.member = _members.member;
+INNER JOIN members AS pools ON chosen.pool_number = pools.pool_number AND pools.cell_id = pools.pool
+LEFT JOIN members ON chosen.best.member = members.member;

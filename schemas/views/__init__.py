@@ -1,7 +1,7 @@
 """The DuckDB views over a lake: the public contract of what can be asked of it.
 
 Owns the numbered .sql files beside it, each with a comment that says what a row is, and how a lake's place and files
-get into them. Views whose names start with an underscore are steps of the others and may change. Knows nothing of who
+get into them. Views and macros whose names start with an underscore are steps of the others and may change. Knows nothing of who
 writes a lake, and needs of one only that each table of `schemas.records.TABLES` has its schema file.
 """
 
@@ -123,8 +123,8 @@ def create_views(
         paths = [f"{names.place}/{name}" for name in files.listed["shards"]]
         con.execute("CREATE TABLE _listed AS SELECT unnest($paths::VARCHAR[]) AS file", {"paths": paths})
     for text in view_files().values():
-        view = _view_of(text)
-        if only is not None and view not in only:
+        kind, view = _made_by(text)
+        if only is not None and kind == "view" and view not in only:
             continue
         if view in KEPT and files.listed is not None:
             text = text.replace("CREATE VIEW", "CREATE TABLE")  # what is listed does not change
@@ -222,7 +222,10 @@ class _Names:
         return GLOBS["shards"].replace("/*.", f"/{INCLUDED[self.files.include][1]}*.")
 
     def _list(self, table: str, names: Sequence[str]) -> str:
-        files = (SCHEMA_FILES[table], *names)
+        # DuckDB takes all files for as large as the first, and joins in the wrong order where that is the empty one. Parts
+        # are as we wrote them; elsewhere the schema file is first, so that a foreign file is the one that does not fit it.
+        schema = SCHEMA_FILES[table]
+        files = (*names, schema) if table.startswith("compact/") else (schema, *names)
         if self.place_sql:
             return f"[{', '.join(f'{self.place_sql} || ' + _quoted('/' + _escaped(name)) for name in files)}]"
         return f"[{', '.join(_quoted(_escaped(f'{self.place}/{name}')) for name in files)}]"
@@ -236,7 +239,7 @@ def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
     """What can be said of each view and its columns: the head of its file, and the docs of the schema behind it."""
     views = {name for (name,) in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
     for sql in view_files().values():
-        head, view = sql.partition("CREATE VIEW ")[0], _view_of(sql)
+        head, view = sql.partition("CREATE ")[0], _made_by(sql)[1]
         if view not in views:
             continue
         yield f"VIEW {view}", " ".join(line.removeprefix("--").strip() for line in head.splitlines())
@@ -253,13 +256,14 @@ def view_files() -> dict[str, str]:
 
 
 def contents() -> set[tuple[str, str]]:
-    """What create_views may leave in a database: pairs of 'view' or 'table' and a name."""
-    return {("view", _view_of(text)) for text in view_files().values()} | {("table", n) for n in ("_listed", *KEPT)}
+    """What create_views may leave in a database: pairs of 'view', 'table' or 'macro' and a name."""
+    return {_made_by(text) for text in view_files().values()} | {("table", n) for n in ("_listed", *KEPT)}
 
 
-def _view_of(sql: str) -> str:
-    """Name of the view that a file makes."""
-    return sql.partition("CREATE VIEW ")[2].split()[0]
+def _made_by(sql: str) -> tuple[str, str]:
+    """What a file makes: 'view' or 'macro', and its name."""
+    kind, name = sql.partition("CREATE ")[2].split()[:2]
+    return kind.lower(), name.partition("(")[0]
 
 
 def lake_place(lake_uri: str) -> str:

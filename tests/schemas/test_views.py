@@ -467,7 +467,7 @@ def test_oracle_no_common_item_no_best_model(lake: LakeBuilder) -> None:
 def test_views_empty_lake_every_view_answers_with_no_rows(lake: LakeBuilder) -> None:
     con = lake.views()
     views = [name for (name,) in rows(con, "SELECT view_name FROM duckdb_views() WHERE NOT internal")]
-    assert len(views) == len(view_files())
+    assert len(views) == sum("CREATE VIEW" in text for text in view_files().values())
     for view in views:
         assert rows(con, f"FROM {view}") == []
 
