@@ -1,8 +1,8 @@
 """The DuckDB views over a lake: the public contract of what can be asked of it.
 
 Owns the numbered .sql files beside it, each with a comment that says what a row is, and how a lake's place and files
-get into them. Views and macros whose names start with an underscore are steps of the others and may change. Knows nothing of who
-writes a lake, and needs of one only that each table of `schemas.records.TABLES` has its schema file.
+get into them. Views and macros whose names start with an underscore are steps of the others and may change. Knows
+nothing of who writes a lake, and needs of one only that each table of `schemas.records.TABLES` has its schema file.
 """
 
 from __future__ import annotations
@@ -222,8 +222,8 @@ class _Names:
         return GLOBS["shards"].replace("/*.", f"/{INCLUDED[self.files.include][1]}*.")
 
     def _list(self, table: str, names: Sequence[str]) -> str:
-        # DuckDB takes all files for as large as the first, and joins in the wrong order where that is the empty one. Parts
-        # are as we wrote them; elsewhere the schema file is first, so that a foreign file is the one that does not fit it.
+        # DuckDB takes all files for as large as the first, and joins in the wrong order where that one is empty. Parts
+        # are what we wrote; elsewhere the schema file comes first, so that a foreign file is what does not fit it.
         schema = SCHEMA_FILES[table]
         files = (*names, schema) if table.startswith("compact/") else (schema, *names)
         if self.place_sql:
