@@ -69,7 +69,10 @@ class ShardReport:
 
 
 class Collector:
-    """One engine with the tasks and requests that it has built so far. Not thread-safe."""
+    """One engine with the tasks and requests that it has built so far. For one thread, a process's main one.
+
+    Judges of maths stop themselves by SIGALRM, and lm-eval calls an answer wrong where that cannot be set.
+    """
 
     def __init__(self, run_id: str, lake: str, engine: str, options: dict[str, Any], include: list[str]) -> None:
         self.run_id = run_id

@@ -34,6 +34,7 @@ from lm_eval.tasks._factory import TaskFactory
 from collectors.catalog import cache_dir
 from collectors.config import TaskSpec
 from collectors.content import document_hash
+from collectors.harness.needs import check_needs
 from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import digest
@@ -89,6 +90,7 @@ class BoundTask:
             raise TaskError(f"task {self.name} would run code that models wrote; it is refused", kind="unsafe_code")
         if getattr(task, "MULTIMODAL", False):
             raise TaskError(f"task {self.name} asks about images or sound; only text is supported", kind="multimodal")
+        check_needs(task)
         task_digest = digest(_settings(task))  # before the settings below change it
         self._apply(spec)
         self.docs: list[Any] = list(task.eval_docs)
