@@ -16,11 +16,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from collectors.choices import read_choices
 from collectors.lake import Lake
 from collectors.metrics.judging import Judgement, judge
 from collectors.metrics.known import NO_CHOICE
 from collectors.metrics.pool import oracle
-from collectors.pools import Pool, columns_of, load_pool, read_choices
+from collectors.pools import Pool, load_pool
 from collectors.reading import ask
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
@@ -118,12 +119,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def score(con: duckdb.DuckDBPyConnection, choices: Path, where: str) -> list[Scored]:
     """The figures of each router of the file on each task that it chose models for."""
-    routers = read_choices(con, choices)
-    pools = {task: load_pool(con, task, where) for task in sorted({task for of in routers.values() for task, *_ in of})}
+    chosen = read_choices(con, choices)
+    tasks = {router: sorted({choice.task for choice in of}) for router, of in chosen.routers.items()}
+    pools = {task: load_pool(con, task, where) for task in sorted({task for of in tasks.values() for task in of})}
     scored = []
-    for router, chosen in routers.items():
-        for task in sorted({task for task, *_ in chosen}):
-            scored.append(_score(router, pools[task], columns_of(pools[task], router, chosen)))
+    for router, of in tasks.items():
+        for task in of:
+            scored.append(_score(router, pools[task], chosen.columns(pools[task], router)))
     return scored
 
 

@@ -96,12 +96,24 @@ def test_score_without_a_price_of_a_choice_has_no_cost(
 @pytest.mark.parametrize(
     ("lines", "more", "said"),
     [
-        ("item,model\n0,nobody\n", [], "chose nobody on quiz"),
-        ("item,model\n99,a\n", [], "item 99 is in no table"),
-        ("item,model\n0,a\n0,b\n", [], "chose both a and b for item 0"),
+        (
+            "item,model\n0,b\n\n1,nobody\n",
+            [],
+            "line 4: mine chose 'nobody' on quiz, which the pool does not have; it has a,",
+        ),
+        (
+            "item,model\n0,org/A\n",
+            [],
+            "line 2: mine chose 'org/A' on quiz, which the pool does not have; did you mean a?",
+        ),
+        ("item,model\n0,a\n99,a\n", [], "line 3: item '99' is none of the 6 of task quiz, counted from 0"),
+        ("item_hash,model\nhash-0,a\nhash-9,a\n", [], "line 3: no cell asked an item with the item_hash 'hash-9'"),
+        ("item,task,model\n0,quit,a\n", [], "line 2: no cell asked task 'quit'; did you mean quiz?"),
+        ('item,model,why\n0,a,"two\nlines"\n0,b,\n', [], "line 4: mine chose b for item 0 of quiz, and a in line 2"),
         ("item\n0\n", [], "it needs a column model"),
         ("item,model\n", [], "no row in it"),
-        ("item,model\n0,\n", [], "a row lacks router or model"),
+        ("item,model\n0,\n", [], "line 2: model is empty"),
+        ("item,model\n0,a\n,b\n", [], "line 3: item is empty"),
         ("item,model\n0,a\n", ["--pool", "nonsense = 1"], "the pool's condition"),
         ("item,model\n0,a\n", ["--pool", "false"], "the pool holds no cell"),
         ("item,model\n2,a\n", ["--pool", "model <> 'b'"], "no item"),
@@ -122,8 +134,8 @@ def test_score_of_what_cannot_be_judged_is_one_line(
     ("changed", "said"),
     [
         ({"prompting": "p1"}, "differ in prompting"),
-        ({"items_digest": "i1"}, "2 item tables"),
-        ({"metric": "acc_norm"}, "2 metrics"),
+        ({"items_digest": "i1"}, "several item tables"),
+        ({"metric": "acc_norm"}, "several metrics"),
     ],
 )
 def test_score_of_cells_that_cannot_be_compared_says_how_to_choose(
@@ -135,4 +147,32 @@ def test_score_of_cells_that_cannot_be_compared_says_how_to_choose(
     assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
     error = capsys.readouterr().err
     assert said in error
-    assert "--pool" in error
+    [(column, value)] = changed.items()
+    assert f"--pool \"task <> 'quiz' OR {column} = '{value}'\" (1 model; items 10; num_fewshot 0" in error
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--pool", f"{column} <> '{value}'"]) == 0
+
+
+def test_score_names_the_place_in_every_kind_of_file(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"item": 0, "model": "a"}, {"item": 77, "model": "a"}]
+    (tmp_path / "x.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "x.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    for name, place in (("x.json", "entry 2"), ("x.jsonl", "line 3"), ("x.parquet", "row 2")):
+        assert main(["score", "--choices", str(tmp_path / name), "--lake", lake.lake.uri]) == 2
+        assert f"{name}, {place}: item '77' is none of the 6" in capsys.readouterr().err
+
+
+def test_score_of_positions_that_several_tasks_have_asks_for_the_task(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.planned(BuiltCell(model="a", task="exam", items_digest="i9"), [1, 1])
+    lake.items("exam", "i9", 2)
+    lake.items("nobody-asked", "i8", 2)
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n0,a\n")
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
+    assert "line 2: item 0 is in 2 tasks (exam, quiz): add a column task" in capsys.readouterr().err
+    path.write_text("item,task,model\n0,exam,a\n1,quiz,b\n")
+    assert [row["task"] for row in scored(lake, path, capsys)] == ["exam", "quiz"]

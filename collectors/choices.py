@@ -1,0 +1,203 @@
+"""What a router chose, read from a file: a model for each item.
+
+Owns how such a file names items and models, and where in it something is wrong. Knows no metrics.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import itertools
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from collectors.metrics.known import NO_CHOICE
+from collectors.pools import Pool
+from schemas.failures import ConfigError, one_line
+
+#: What can name an item, the first that a file has.
+KEYS = ("item", "item_hash", "source_key")
+READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet"}
+
+
+class Choice(NamedTuple):
+    task: str
+    items_digest: str
+    item: int
+    model: str
+    #: Row of the file, from 1.
+    row: int
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices of each router of a file, by its name; one without a column `router` is called after the file."""
+
+    path: Path
+    routers: dict[str, list[Choice]]
+
+    def columns(self, pool: Pool, router: str) -> npt.NDArray[np.int64]:
+        """(items,): the pool's column that the router chose for each item, metrics.known.NO_CHOICE where it chose none.
+
+        Raises ConfigError where it chose a model that is not in the pool.
+        """
+        place = {model: column for column, model in enumerate(pool.models)}
+        row = {int(item): number for number, item in enumerate(pool.items)}
+        columns = np.full(len(pool.items), NO_CHOICE, np.int64)
+        for choice in self.routers[router]:
+            if (choice.task, choice.items_digest) != (pool.task, pool.items_digest):
+                continue
+            if choice.model not in place:
+                raise ConfigError(
+                    f"--choices {self.path}, {_line(self.path, choice.row)}: {router} chose {choice.model!r} on "
+                    f"{pool.task}, which the pool does not have; {_nearest(choice.model, pool.models)}"
+                )
+            if choice.item in row:  # else nobody was asked
+                columns[row[choice.item]] = place[choice.model]
+        return columns
+
+
+def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
+    """The choices of a file: CSV, Parquet or JSON lines with columns `model` and one of KEYS.
+
+    `item` is the position in the task's table; a column `task` says of which task where items of several have that
+    name. `con`: views by whose cells and items these are found. Raises ConfigError, naming the line, for a file that is
+    none, an item that no cell was asked, one that several tasks have, or two choices for one.
+    """
+    if not os.path.isfile(path):
+        raise ConfigError(f"--choices {path}: no such file")
+    reader = READERS.get(path.suffix.lower(), "read_json")
+    options = ", all_varchar = true" if reader == "read_csv" else ""
+    name = str(path).replace("'", "''")
+    try:
+        con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {reader}('{name}'{options})")
+        columns = {row[0] for row in con.execute("DESCRIBE choices").fetchall()}
+        key = next((column for column in KEYS if column in columns), None)
+        if key is None or "model" not in columns:
+            raise ConfigError(
+                f"--choices {path}: it needs a column model, and item, item_hash or source_key; it has "
+                f"{', '.join(sorted(columns))}"
+            )
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE known_items AS SELECT task, items_digest, item, "
+            f"{key}::VARCHAR AS name FROM items SEMI JOIN cells USING (task, items_digest)"
+        )
+        router = "router::VARCHAR" if "router" in columns else "?"
+        task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
+        found = con.execute(
+            f"""
+            SELECT choices.rowid + 1, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
+                known_items.task, items_digest, known_items.item
+            FROM choices
+            LEFT JOIN known_items
+                ON name = choices.{key}::VARCHAR AND known_items.task = coalesce({task}, known_items.task)
+            ORDER BY choices.rowid
+            """,
+            [path.stem] if router == "?" else [],
+        ).fetchall()
+        tasks = con.execute("SELECT task, count(DISTINCT item) FROM known_items GROUP BY task ORDER BY task").fetchall()
+    except duckdb.Error as error:
+        raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
+    reading = _Reading(path, key, "task" in columns, dict(tasks), {})
+    for _, rows in itertools.groupby(found, key=lambda row: row[0]):
+        reading.take(list(rows))
+    if not reading.chosen:
+        raise ConfigError(f"--choices {path}: no row in it")
+    return Choices(path, {router: list(of.values()) for router, of in reading.chosen.items()})
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A file while its rows are taken one by one."""
+
+    path: Path
+    key: str
+    has_task: bool
+    #: Items of each task that some cell was asked.
+    tasks: dict[str, int]
+    #: Router -> (task, items_digest, item) -> choice.
+    chosen: dict[str, dict[tuple[str, str, int], Choice]]
+
+    def take(self, rows: list[tuple[Any, ...]]) -> None:
+        """One row of the file, with each item of the lake that it may mean."""
+        number, router, task, name, model, *_ = rows[0]
+        needed = {self.key: name, "model": model, "router": router} | ({"task": task} if self.has_task else {})
+        for column, value in needed.items():
+            if value is None or not value.strip():
+                raise self._wrong(number, f"{column} is empty")
+        found = [row[5:] for row in rows if row[7] is not None]
+        if not found:
+            raise self._wrong(number, self._unknown(task, name))
+        meant = sorted({task for task, *_ in found})
+        if len(meant) > 1 and self.key == "item":  # equal hashes are one question, equal positions are not
+            some = ", ".join(meant[:5]) + (", …" if len(meant) > 5 else "")
+            raise self._wrong(number, f"item {name} is in {len(meant)} tasks ({some}): add a column task")
+        of = self.chosen.setdefault(router, {})
+        for task, items_digest, item in found:
+            before = of.setdefault((task, items_digest, item), Choice(task, items_digest, item, model, number))
+            if before.model != model:
+                raise self._wrong(
+                    number,
+                    f"{router} chose {model} for {self.key} {name} of {task}, and {before.model} in "
+                    f"{_line(self.path, before.row)}",
+                )
+
+    def _unknown(self, task: str | None, name: str) -> str:
+        if task is not None and task not in self.tasks:
+            return f"no cell asked task {task!r}; {_nearest(task, self.tasks)}"
+        of = "" if task is None else f" of task {task}"
+        counts = {task: self.tasks[task]} if task in self.tasks else self.tasks
+        if self.key == "item" and len(counts) == 1:
+            [(one, count)] = counts.items()
+            return f"item {name!r} is none of the {count:,} of task {one}, counted from 0"
+        return f"no cell asked an item{of} with the {self.key} {name!r}"
+
+    def _wrong(self, row: int, what: str) -> ConfigError:
+        return ConfigError(f"--choices {self.path}, {_line(self.path, row)}: {what}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """What was meant, or the first few that could have been."""
+    names = list(known)
+    folded = {one.casefold(): one for one in names}
+    short = {one.casefold().rpartition("/")[2]: one for one in names}
+    wanted = name.casefold()
+    near = [folded[one] for one in difflib.get_close_matches(wanted, folded, n=3)]
+    near += [short[one] for one in difflib.get_close_matches(wanted.rpartition("/")[2], short, n=3)]
+    if near:
+        return f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?"
+    return f"it has {', '.join(names[:5])}" + (", …" if len(names) > 5 else "") if names else "there is none"
+
+
+def _line(path: Path, row: int) -> str:
+    """Where the file's row number `row`, from 1, begins."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return f"row {row}"
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        if suffix in READERS:
+            return f"line {_csv_line(file, row)}"
+        if file.read(64).lstrip()[:1] != "{":  # one array
+            return f"entry {row}"
+        file.seek(0)
+        full = (number for number, line in enumerate(file, 1) if line.strip())
+        return f"line {next(itertools.islice(full, row - 1, None))}"
+
+
+def _csv_line(file: Iterable[str], row: int) -> int:
+    """Number of the line that data row `row` begins in; a quoted value may go over several."""
+    reader = csv.reader(file)
+    begins = 1
+    for values in reader:
+        row -= bool(values)  # the header is the first that is not empty
+        if row < 0:
+            return begins
+        begins = reader.line_num + 1
+    return begins
