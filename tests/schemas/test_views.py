@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas import columns
 from schemas.failures import ITEM_FAILURES, UNANSWERED, StorageError
 from schemas.identity import ShardName
-from schemas.records import RECORD
+from schemas.records import RECORD, RUN_CELL
 from schemas.views import create_views, view_files
 from tests.lake_builder import BuiltCell, LakeBuilder, row, rows
 
@@ -65,7 +66,25 @@ def test_views_and_their_columns_say_what_they_are(lake: LakeBuilder) -> None:
     assert rows(con, "SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL") == []
     said = dict(rows(con, "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'matrix'"))
     assert said["score"] == RECORD.field("score").metadata[b"doc"].decode()
-    assert said["items_digest"] is None
+    assert said["items_digest"] == RUN_CELL.field("items_digest").metadata[b"doc"].decode()
+
+
+def test_every_column_of_a_public_view_says_what_it_holds_and_no_words_are_left_over(lake: LakeBuilder) -> None:
+    views: dict[str, set[str]] = {}
+    query = """
+        SELECT table_name, column_name, duckdb_columns.comment FROM duckdb_columns()
+        INNER JOIN duckdb_views() ON table_name = view_name WHERE NOT duckdb_views.internal AND view_name[1] <> '_'
+    """
+    silent = []
+    for view, column, comment in rows(lake.views(), query):
+        views.setdefault(view, set()).add(column)
+        if not comment:
+            silent.append(f"{view}.{column}")
+    assert silent == []
+    assert set(columns._OWN) | set(columns.SCHEMAS) <= set(views)
+    shared = columns._SHARD.keys() | columns._POOL.keys()
+    left = {view: set(own) - views[view] - shared for view, own in columns._OWN.items()}
+    assert {view: names for view, names in left.items() if names} == {}
 
 
 def test_records_ranges_of_one_generation_overlap_first_name_owns(lake: LakeBuilder) -> None:

@@ -1,0 +1,76 @@
+-- throughput: one row per cell with at least one collected item: how fast its answers came. Rates are over the seconds in
+-- which the engine worked, summed over the cell's committed shards; items that were collected twice count twice.
+-- generated_tokens_per_s: null where tokens generated are not the completion tokens (choices are scored, not generated),
+-- where some answer's are unknown, and where items were collected twice. Means are over the items whose time is known:
+-- primary filter, repeat 0; a latency is that of a request beside concurrency others. One model on one GPU is the sum of
+-- its rows: sum(items) / sum(engine_seconds). By GPU where a cell has several: shards.
+CREATE VIEW throughput AS
+WITH worked AS (
+    SELECT
+        cell_id,
+        string_agg(DISTINCT engine, ', ' ORDER BY engine) AS engine,
+        string_agg(DISTINCT gpu, ', ' ORDER BY gpu) AS gpu,
+        count(*) AS shards,
+        sum(last_item - first_item + 1)::BIGINT AS items,
+        sum(requests)::BIGINT AS requests,
+        sum(engine_tokens)::BIGINT AS engine_tokens,
+        sum(engine_seconds) AS engine_seconds,
+        sum(wall_seconds) AS wall_seconds,
+        sum(load_seconds) AS load_seconds,
+        count(engine_tokens) = count(*) AS tokens_known,
+        sum(concurrency * engine_seconds) / nullif(sum(engine_seconds) FILTER (concurrency IS NOT NULL), 0)
+            AS concurrency
+    FROM shards
+    WHERE engine_seconds IS NOT NULL
+    GROUP BY cell_id
+),
+
+answered AS (
+    SELECT
+        records.cell_id,
+        count(*) AS attempted,
+        count(latency_s) AS timed_items,
+        avg(latency_s) AS mean_latency_s,
+        avg(ttft_s) AS mean_ttft_s,
+        sum(completion_tokens)::BIGINT AS completion_tokens,
+        -- Of these nobody was asked, and nothing was generated.
+        bool_and(completion_tokens IS NOT NULL OR coalesce(failure = 'prompt_too_long', false)) AS all_counted
+    FROM records
+    INNER JOIN cells ON records.cell_id = cells.cell_id AND records.filter = cells.filter
+    WHERE repeat = 0
+    GROUP BY records.cell_id
+)
+
+SELECT
+    cells.task,
+    cells.model,
+    worked.engine,
+    worked.gpu,
+    worked.items,
+    worked.engine_seconds,
+    worked.items / nullif(worked.engine_seconds, 0) AS items_per_s,
+    CASE WHEN tokens_known THEN worked.engine_tokens / nullif(worked.engine_seconds, 0) END AS engine_tokens_per_s,
+    CASE
+        WHEN cells.output_type = 'generate_until' AND all_counted AND worked.items = answered.attempted
+            THEN answered.completion_tokens / nullif(worked.engine_seconds, 0)
+    END AS generated_tokens_per_s,
+    answered.mean_latency_s,
+    answered.mean_ttft_s,
+    answered.timed_items,
+    worked.concurrency,
+    worked.shards,
+    worked.requests,
+    worked.wall_seconds,
+    worked.load_seconds,
+    cells.num_fewshot,
+    cells.chat_template,
+    cells.prompting,
+    cells.items_digest,
+    cells.revision,
+    cells.dtype,
+    cells.quantization,
+    cells.imported_from,
+    cells.cell_id
+FROM answered
+INNER JOIN cells USING (cell_id)
+LEFT JOIN worked USING (cell_id);
