@@ -68,7 +68,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--pool", metavar="SQL", default="true", help="condition on columns of the view cells (default: all cells)"
     )
     parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
-    parser.add_argument("--x", choices=("usd", "latency"), help="cost axis (default: usd, else latency)")
+    parser.add_argument("--against", choices=("usd", "latency"), help="cost axis (default: usd, else latency)")
     parser.add_argument(
         "--least",
         type=_between(float, 0, 1),
@@ -141,7 +141,7 @@ def _of_all(pools: Sequence[WidePool], args: argparse.Namespace) -> list[Headlin
 
 
 def _headline(pool: WidePool, sparse: int, args: argparse.Namespace) -> Headline:
-    kinds = COSTS if args.x is None else [{"usd": "usd", "latency": "latency_s"}[args.x]]
+    kinds = COSTS if args.against is None else [{"usd": "usd", "latency": "latency_s"}[args.against]]
     reference = dict(args.reference).get(pool.task, reference_accuracy(pool.task))
     return headline(
         pool.task,

@@ -37,15 +37,15 @@ class Judgement:
     selection_entropy: float | None
     #: How the choices spread over the models, in bits.
     choice_entropy: float
-    #: Of the chosen models, in USD; None when the cost of some choice is unknown.
-    total_usd: float | None
+    #: Of the chosen models, in the unit of `cost`: USD or seconds; None when that of some choice is unknown.
+    total_cost: float | None
     #: Items whose choice has no known cost.
-    unpriced: int
+    uncosted: int
 
     @property
-    def mean_usd(self) -> float | None:
+    def mean_cost(self) -> float | None:
         """Per item."""
-        return None if self.total_usd is None else self.total_usd / self.items
+        return None if self.total_cost is None else self.total_cost / self.items
 
     @property
     def gain(self) -> float:
@@ -62,15 +62,16 @@ class Judgement:
 def judge(
     choices: Choices,
     scores: Floats,
-    usd: Floats | None = None,
+    cost: Floats | None = None,
     *,
     reference: float | None = None,
     probabilities: Floats | None = None,
 ) -> Judgement:
     """What a router that made `choices` (items,) reaches where all models' `scores` (items, models) are known.
 
-    `usd` (items, models): NaN where unknown. `reference`: an accuracy, such as routereval.REFERENCE_ACCURACY has.
-    `probabilities` (items, models): with which the router chose. An item without a choice (NO_CHOICE) is left out.
+    `cost` (items, models), USD or seconds: NaN where unknown. `reference`: an accuracy, such as those of
+    routereval.REFERENCE_ACCURACY. `probabilities` (items, models): with which the router chose. An item without a
+    choice (NO_CHOICE) is left out.
     Raises ValueError when no item is left, for choices that are no columns of `scores`, and for other shapes.
     """
     values = picked(choices, scores)
@@ -79,8 +80,8 @@ def judge(
     means = model_means(scores, used)
     accuracy = float(values[used].mean())
     single = means.best_single.value
-    costs = np.full(means.items, np.nan) if usd is None else picked(choices, usd)[used]
-    unpriced = int(np.isnan(costs).sum())
+    costs = np.full(means.items, np.nan) if cost is None else picked(choices, cost)[used]
+    uncosted = int(np.isnan(costs).sum())
     return Judgement(
         items=means.items,
         left_out=means.left_out,
@@ -93,6 +94,6 @@ def judge(
         v_b=v_b(accuracy, single) if single > 0 else None,
         selection_entropy=None if probabilities is None else selection_entropy(probabilities[used]).value,
         choice_entropy=choice_entropy(choices[used], scores.shape[1]),
-        total_usd=None if unpriced else float(costs.sum()),
-        unpriced=unpriced,
+        total_cost=None if uncosted else float(costs.sum()),
+        uncosted=uncosted,
     )

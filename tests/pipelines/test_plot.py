@@ -77,11 +77,13 @@ def test_plot_writes_pictures_and_a_page_with_the_computed_numbers(
 
 
 def test_plot_of_tasks_with_other_axes_and_references(lake: LakeBuilder, tmp_path: Path) -> None:
-    one = drawn(lake, tmp_path / "out", "--task", "quiz", "--x", "latency", "--reference", "quiz=0.7", "--draws", "3")
+    one = drawn(
+        lake, tmp_path / "out", "--task", "quiz", "--against", "latency", "--reference", "quiz=0.7", "--draws", "3"
+    )
     assert list(one) == ["quiz"]
     assert (one["quiz"]["cost"]["kind"], one["quiz"]["reference"], one["quiz"]["draws"]) == ("latency_s", 0.7, 3)
     assert drawn(lake, tmp_path / "out", "--task", "gsm8k")["gsm8k"]["reference"] == 0.92
-    without = drawn(lake, tmp_path / "none", "--task", "gsm8k", "--x", "usd")["gsm8k"]
+    without = drawn(lake, tmp_path / "none", "--task", "gsm8k", "--against", "usd")["gsm8k"]
     assert (without["cost"], without["no_cost"]) == (None, "no cost is known")
     assert {path.name for path in (tmp_path / "none").iterdir()} == {"index.html", "gsm8k-pool.png"}
 

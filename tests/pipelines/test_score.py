@@ -58,6 +58,46 @@ def test_score_of_choices_is_what_is_counted_here(
     assert row["oracle_usd"] == pytest.approx((tokens * [2, 1, 5, 1]).mean() / 1e6)
 
 
+def test_score_against_latency_takes_seconds_for_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    seconds = {"fast": [1.0, 1.0, 2.0, 0.0], "slow": [5.0, 3.0, 4.0, 4.0]}
+    scores = {"fast": [1, 0, 0, 0], "slow": [1, 1, 1, 0]}
+    for model in seconds:
+        cell = BuiltCell(model=model)
+        lake.run(cell)
+        timed = zip(scores[model], seconds[model], strict=True)
+        lake.shard(cell, [cell.record(i, score=score, latency_s=s) for i, (score, s) in enumerate(timed)])
+    lake.items("quiz", "i0", 4)
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n0,fast\n1,slow\n2,fast\n3,fast\n")
+    [row] = scored(lake, path, capsys, "--against", "latency")
+    assert (row["latency_s"], row["untimed"], row["best_latency_s"]) == (1.5, 0, 4.0)
+    assert row["oracle_latency_s"] == (1 + 3 + 4 + 0) / 4
+    # Points (1, 0.25) and (4, 0.75): the hull between them, the area under it, and what is left of it counted as 0.
+    assert (row["score"], row["hull_score"]) == (0.5, pytest.approx(0.25 + 0.5 / 6))
+    assert (row["aiq_paper"], row["aiq_code"]) == (pytest.approx(0.5), pytest.approx(1.5 / 4))
+    [row] = scored(lake, path, capsys)
+    assert (row["usd"], row["unpriced"], row["hull_score"], row["aiq_paper"]) == (None, 4, None, None)
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--against", "latency"]) == 0
+    assert "latency s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("chosen", "hull"), [("bb", 0.5), ("cc", 0.8), ("ba", None)])
+def test_score_of_the_hull_is_none_below_the_cheapest_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: str, hull: float | None
+) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    for model, scores, seconds in (("a", (1, 1), (0.7, 0.1)), ("b", (1, 0), (0.1, 0.2)), ("c", (0, 0), (0.2, 0.4))):
+        cell = BuiltCell(model=model)
+        lake.run(cell)
+        lake.shard(cell, [cell.record(i, score=scores[i], latency_s=seconds[i]) for i in range(2)])
+    lake.items("quiz", "i0", 2)
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n" + "".join(f"{i},{model}\n" for i, model in enumerate(chosen)))
+    [row] = scored(lake, path, capsys, "--against", "latency")
+    assert row["hull_score"] == (None if hull is None else pytest.approx(hull))
+
+
 def test_score_reads_every_form_of_a_file_and_several_routers(
     lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,7 +29,7 @@ def test_judge_of_a_small_matrix_is_the_closed_form() -> None:
     assert found.random == pytest.approx(4 / 12)
     assert (found.gain, found.gap_closed, found.v_b) == (0, 0, 1)
     assert found.v_r == pytest.approx(0.625)
-    assert (found.total_usd, found.mean_usd, found.unpriced) == (8, 2, 0)
+    assert (found.total_cost, found.mean_cost, found.uncosted) == (8, 2, 0)
     assert found.choice_entropy == pytest.approx(1.5)
     assert found.selection_entropy is None
 
@@ -37,9 +37,9 @@ def test_judge_of_a_small_matrix_is_the_closed_form() -> None:
 def test_judge_unknown_costs_are_counted_and_make_the_total_unknown() -> None:
     scores, usd = np.ones((3, 2)), np.array([[1, np.nan], [1, 1], [np.nan, 1]])
     found = judge(np.array([0, 0, 0]), scores, usd)
-    assert (found.total_usd, found.mean_usd, found.unpriced) == (None, None, 1)
-    assert judge(np.array([0, 0, 1]), scores, usd).total_usd == 3
-    assert (judge(np.array([0, 0, 1]), scores).total_usd, judge(np.array([0, 0, 1]), scores).unpriced) == (None, 3)
+    assert (found.total_cost, found.mean_cost, found.uncosted) == (None, None, 1)
+    assert judge(np.array([0, 0, 1]), scores, usd).total_cost == 3
+    assert (judge(np.array([0, 0, 1]), scores).total_cost, judge(np.array([0, 0, 1]), scores).uncosted) == (None, 3)
 
 
 def test_judge_without_a_way_to_go_has_no_share_of_it() -> None:
