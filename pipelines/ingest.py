@@ -18,7 +18,7 @@ from collectors.importers.files import find_files
 from collectors.importers.found import Source
 from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
-from collectors.importers.tables import check_settings
+from collectors.importers.settings import check_settings, described
 from collectors.lake import Lake
 from pipelines.progress import Counter
 from pipelines.script import command, sibling
@@ -43,6 +43,10 @@ examples:
 
 exit codes: 0 every row is a record, or was one; 1 some are rejected, or the lake cannot be written; 2 the input is
 wrong and nothing was written"""
+
+HELP_TABLE = """\
+# What can stand in the YAML of ingest.py --format table --columns. Leave out what your table has not.
+"""
 
 #: Rows printed of what is told one by one.
 MOST = 10
@@ -76,9 +80,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--licence", help="licence of the source, such as mit")
     parser.add_argument("--model", help="whose answers these are, where the files do not say")
     parser.add_argument("--aliases", type=Path, metavar="YAML", help="source's model names and their ids, one a line")
-    parser.add_argument("--columns", type=Path, metavar="YAML", help="for --format table: which column is what")
+    parser.add_argument(
+        "--columns", type=Path, metavar="YAML", help="for --format table: which column is what, see --help-table"
+    )
+    parser.add_argument("--help-table", action=_HelpTable, nargs=0, help="say what can stand in that file, and exit")
     parser.add_argument("--dry-run", action="store_true", help="say what would come in, write nothing")
     return parser.parse_args(argv)
+
+
+class _HelpTable(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(HELP_TABLE + described(), end="")
+        parser.exit()
 
 
 def run(args: argparse.Namespace) -> int:

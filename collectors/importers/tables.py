@@ -1,38 +1,11 @@
 """Tables of verdicts: CSV, Parquet or JSON lines, a row a verdict (long) or a row an item with a column a model (wide).
 
-Owns how DuckDB reads them where they lie. The formats are settings of one reader: which column is what. A table of
-one's own comes with a YAML of the same settings:
-
-    model: model_name          # column, or {value: gpt-4} where the whole file is of one model
-    task: {value: gsm8k}
-    key: question_id           # what tells items apart; null: the prompt, else the row's number in its file
-    score: correct             # number or boolean
-    # and, where the table has them:
-    prompt_tokens: in_tok
-    completion_tokens: out_tok
-    cached_tokens: cached
-    usd: cost
-    latency_s: seconds         # or latency_ms
-    response: answer
-    finish_reason: why
-    filter: filter
-    repeat: trial              # from 0: the verdict over all repeats; from 1: one alone
-    prompt: question           # what is asked: by it items are joined to other sources'
-    choices: options           # a list of texts
-    target: gold
-    subject: category
-    # of all cells:
-    metric: acc                # name of the score; default score
-    low: 0                     # least and most that a score can be; null: no limit
-    high: 1
-    threshold: 0.5             # from which score an answer is correct; null, and the default for other ranges: no rule
-    higher_is_better: true
-    num_fewshot: 5
+Owns how DuckDB reads them where they lie. The formats are settings of one reader: which column is what; a table of
+one's own comes with a YAML of the same settings (collectors.importers.settings).
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -44,8 +17,9 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import MAX_LINE, BadFile, SourceFile
 from collectors.importers.found import Facts
+from collectors.importers.settings import CELL, ITEM, is_constant
 from collectors.importers.staging import Staging, quoted
-from schemas.failures import ConfigError, one_line
+from schemas.failures import one_line
 
 #: Column of the numbers of rows, from 1, in the relations that are made of files.
 ROW = "_row_of_the_file"
@@ -74,38 +48,13 @@ _VERDICT = {
     "finish_reason": ("finish_reason", "{}::VARCHAR"),
     "response": ("responses", "CASE WHEN {0} IS NOT NULL THEN [{0}::VARCHAR] END"),
 }
-_ITEM = ("prompt", "choices", "target", "subject")
-_CELL = ("metric", "low", "high", "threshold", "higher_is_better", "num_fewshot")
 #: Longest line of a CSV file, bytes: DuckDB takes several times as much memory per thread.
 _MAX_CSV_LINE = 16 * 2**20
-SETTINGS = frozenset([*_VERDICT, "key", "score", *_ITEM, *_CELL])
-_NUMBER = ((int, float, type(None)), "a number or null")
-#: Setting of all cells -> the kinds that it can be of.
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("low", "high", "threshold"), _NUMBER),
-    "metric": ((str,), "a name"),
-    "higher_is_better": ((bool,), "true or false"),
-    "num_fewshot": ((int, type(None)), "a whole number"),
-}
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raises ConfigError for settings that are none, or that leave out what a verdict needs."""
-    if unknown := sorted(map(str, settings.keys() - SETTINGS)):
-        raise ConfigError(f"the table's settings have no {', '.join(unknown)}; they have {', '.join(sorted(SETTINGS))}")
-    if missing := [name for name in ("model", "task", "score") if name not in settings]:
-        raise ConfigError(f"the table's settings lack {', '.join(missing)}: name the column, or give {{value: …}}")
-    for name, (kinds, what) in _KINDS.items():
-        if name in settings and (type(settings[name]) not in kinds or settings[name] in (math.inf, -math.inf)):
-            raise ConfigError(f"the table's setting {name} is {settings[name]!r}: {what} is expected")
-    for name, value in settings.items():
-        if name not in _CELL and not (value is None or isinstance(value, str) or _constant(value)):
-            raise ConfigError(f"the table's setting {name} is {value!r}: a column's name or {{value: …}} is expected")
 
 
 def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
     """Puts down the verdicts, and items, of every file by `settings`, which check_settings lets through."""
-    facts = {name: settings[name] for name in _CELL if name in settings}
+    facts = {name: settings[name] for name in CELL if name in settings}
     if (facts.get("low", 0), facts.get("high", 1)) != (0, 1):
         facts.setdefault("threshold", None)  # what is right out of ten is for its author to say
     staging.default = Facts(**facts)
@@ -117,7 +66,7 @@ def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
 def _read_file(staging: Staging, number: int, file: SourceFile, settings: Mapping[str, Any]) -> None:
     source = reader_of(staging, file, as_text=True)
     columns = columns_of(staging, source)
-    columns_needed = {name: value for name, value in settings.items() if name not in _CELL and isinstance(value, str)}
+    columns_needed = {name: value for name, value in settings.items() if name not in CELL and isinstance(value, str)}
     if missing := sorted(f"{name} ({value})" for name, value in columns_needed.items() if value not in columns):
         raise BadFile("unknown_layout", f"no column {', '.join(missing)}; there are {', '.join(sorted(columns))[:200]}")
     parts = [f"{number} AS file", f"{ROW} AS row"]
@@ -127,10 +76,11 @@ def _read_file(staging: Staging, number: int, file: SourceFile, settings: Mappin
             parts.append(f"{form.format(sql_of(value))} AS {column}")
     key = _key_of(staging, file, settings)
     parts.append(f"{key} AS key")
-    score = sql_of(settings["score"])
-    parts.append(f"{score_of(score, columns.get(settings['score'], 'DOUBLE'))} AS score")
+    score = settings["score"]
+    dtype = "DOUBLE" if is_constant(score) else columns[score]
+    parts.append(f"{score_of(sql_of(score), dtype)} AS score")
     staging.select(f"SELECT {', '.join(parts)} FROM {source}")
-    if any(settings.get(name) is not None for name in _ITEM):
+    if any(settings.get(name) is not None for name in ITEM):
         select_items(staging, source, columns, settings, key)
 
 
@@ -259,10 +209,6 @@ def columns_of(staging: Staging, source: str) -> dict[str, str]:
 
 def sql_of(value: Any) -> str:
     """A column, or a constant, as SQL."""
-    if _constant(value):
+    if is_constant(value):
         return quoted(str(value["value"]))
     return '"' + str(value).replace('"', '""') + '"'
-
-
-def _constant(value: Any) -> bool:
-    return isinstance(value, Mapping) and value.keys() == {"value"} and isinstance(value["value"], str | int | float)

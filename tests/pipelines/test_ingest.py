@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from collectors.importers import tables
+from collectors.importers.settings import SETTINGS, VERDICT, check_settings
 from pipelines import matrix
 from pipelines.ingest import main
 from tests.importing import write_json, write_lines
@@ -95,3 +98,30 @@ def test_ingest_command_wrong_input_is_one_line_and_writes_nothing(
     assert said in error
     assert len(error.splitlines()) == 1
     assert sorted(Path().rglob("*")) == before
+
+
+def test_ingest_help_of_tables_is_a_file_that_reads_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All settings that there are, with the columns that the help names as examples."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--help-table"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    given = yaml.safe_load(said)
+    assert list(given) == list(SETTINGS)
+    assert set(tables._VERDICT) == {"model", "task", *VERDICT}
+    check_settings(given)
+    milliseconds = given.pop("latency_ms")
+    (tmp_path / "columns.yaml").write_text(said.replace(f"latency_ms: {milliseconds}", ""))
+    row = {column: "1" for column in given.values() if isinstance(column, str)}
+    write_lines(tmp_path / "t.jsonl", [row | {"correct": True, "options": ["a", "b"], "trial": 0}])
+    words = ["--format", "table", str(tmp_path / "t.jsonl"), "--columns", str(tmp_path / "columns.yaml")]
+    assert main([*words, "--lake", str(tmp_path / "lake")]) == 0
+    assert "1 records, 0 known already, 0 folded, 0 rejected" in capsys.readouterr().out
+
+
+def test_ingest_of_a_score_that_is_the_same_in_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines(tmp_path / "t.jsonl", [{"who": "a", "n": 1}, {"who": "a", "n": 2}])
+    (tmp_path / "columns.yaml").write_text("model: who\ntask: {value: quiz}\nkey: n\nscore: {value: 1}\n")
+    words = ["--format", "table", str(tmp_path / "t.jsonl"), "--columns", str(tmp_path / "columns.yaml")]
+    assert main([*words, "--lake", str(tmp_path / "lake")]) == 0
+    assert "2 records" in capsys.readouterr().out
