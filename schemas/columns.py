@@ -74,7 +74,7 @@ _POOL = {
     "models_correct": "cells of the pool that are right on the item",
     "pool": "cell_id of the pool's first cell: equal for all rows of a pool",
 }
-_BASIS = "how the price was found: named (by price_names), equal (names), tier (parameters alone); null: unpriced"
+_BASIS = "how the price was found: named, equal, short or tier (see model_prices); null: unpriced"
 _LEADERBOARD = {
     **_COUNTS,
     "rank": "place by score among comparable cells, from 1; null without a score",
@@ -127,7 +127,7 @@ _OWN: dict[str, dict[str, str]] = {
     "model_prices": {
         "model": "model, as cells call it",
         "parameters": "number of parameters in the safetensors headers; null: unknown",
-        "basis": _BASIS,
+        "basis": "how the price was found: named, equal, short or tier; null: unpriced",
         "price_model": "the entry of prices that it is charged by; null: unpriced",
         "provider": "whose price it is",
     },

@@ -1,7 +1,9 @@
 -- model_prices: one row per model that a cell asked, with the price that its tokens are charged by.
 -- basis says how it was found: 'named' by price_names, 'equal' names of model (or its source) and entry, in any case of
--- letters, 'tier' by the number of parameters alone, null: unpriced, and so are all its costs. Among several entries the
--- cheapest by prompt + completion counts, then provider and name. Prices are those of the newest day; others by
+-- letters, 'short' the same for the one organisation/name that ends as a model's name without an organisation does (a name
+-- that two organisations have is nobody's, and one whose source names another organisation is another model's), 'tier' by
+-- the number of parameters alone, null: unpriced, and so are all its costs. Among several entries the cheapest by prompt +
+-- completion counts, then provider and name. Prices are those of the newest day; others by
 -- SET VARIABLE prices_on = '2025-01-31', and one provider's alone by SET VARIABLE price_provider = 'together_ai'.
 CREATE VIEW model_prices AS
 WITH valid AS (
@@ -14,29 +16,59 @@ WITH valid AS (
     ) = 1
 ),
 
+-- Names without an organisation -> the one full name that ends so, whatever the day and the provider.
+full_names AS (
+    SELECT split_part(full_name, '/', 2) AS short_name, any_value(full_name) AS full_name
+    FROM (SELECT lower(name) AS full_name FROM price_names UNION SELECT lower(model) FROM prices)
+    WHERE regexp_full_match(full_name, '[^/]+/[^/]+')
+    GROUP BY ALL
+    HAVING count(*) = 1
+),
+
 asked AS (
-    SELECT cells.model, any_value(cells.source) AS source, max(models.parameters) AS parameters
+    SELECT
+        cells.model,
+        any_value(cells.source) AS source,
+        max(models.parameters) AS parameters,
+        bool_or(regexp_full_match(cells.source, '[^/]+/[^/]+')) AS has_organisation,
+        list(lower(cells.source)) AS sources
     FROM cells
     LEFT JOIN models ON cells.model = models.model AND cells.revision IS NOT DISTINCT FROM models.revision
     GROUP BY cells.model
 ),
 
-named AS (
-    SELECT asked.*, price_names.name IS NOT NULL AS is_named, price_name, price_names.provider AS named_provider
+known AS (
+    SELECT
+        asked.*,
+        full_name IS NOT NULL AS is_short,
+        coalesce(full_name, lower(asked.model)) AS known_as
     FROM asked
-    LEFT JOIN price_names ON lower(asked.model) = lower(price_names.name)
+    LEFT JOIN full_names
+        ON short_name = lower(asked.model)
+        AND (NOT has_organisation OR list_unique(sources) = 1 AND sources[1] = full_name)
+        AND short_name NOT IN (SELECT lower(name) FROM price_names UNION SELECT lower(model) FROM prices)
+),
+
+named AS (
+    SELECT known.*, price_names.name IS NOT NULL AS is_named, price_name, price_names.provider AS named_provider
+    FROM known
+    LEFT JOIN price_names ON known_as = lower(price_names.name)
 ),
 
 candidates AS (
-    SELECT named.model, 1 AS place, 'named' AS basis, valid.* RENAME (model AS price_model)
+    SELECT
+        named.model,
+        1 AS place,
+        CASE WHEN is_short THEN 'short' ELSE 'named' END AS basis,
+        valid.* RENAME (model AS price_model)
     FROM named
     INNER JOIN valid
         ON lower(valid.model) = lower(named.price_name)
         AND valid.provider = coalesce(named.named_provider, valid.provider)
     UNION ALL
-    SELECT named.model, 2, 'equal', valid.*
+    SELECT named.model, 2, CASE WHEN is_short THEN 'short' ELSE 'equal' END, valid.*
     FROM named
-    INNER JOIN valid ON lower(valid.model) = lower(named.model)
+    INNER JOIN valid ON lower(valid.model) = known_as
     WHERE NOT is_named
     UNION ALL
     SELECT named.model, 2, 'equal', valid.*

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.prices import add_prices, read_prices
+from collectors.prices import add_prices, read_prices, shipped_path
 from schemas.records import MODEL
 from tests.lake_builder import BuiltCell, LakeBuilder, rows
 
@@ -84,6 +84,66 @@ def test_model_prices_by_name_then_equal_name_then_tier(lake: LakeBuilder) -> No
         "org/large": ("tier", "more", "host"),
         "org/unknown": (None, None, None),
     }
+
+
+def test_model_prices_of_a_name_without_organisation_are_those_of_the_only_one_that_ends_so(lake: LakeBuilder) -> None:
+    names = ("Only", "by-name", "of-two", "own", "kept", "elsewhere", "sized", "x/y")
+    lake.run(*(BuiltCell(model=name) for name in names if name != "elsewhere"), source="/models/somewhere")
+    lake.run(BuiltCell(model="elsewhere"), source="tuner/elsewhere")  # a hub repo of another organisation
+    row = {"model": "sized", "source": "/models/somewhere", "revision": "r0", "parameters": 5}
+    lake.lake.create_table("models/sized.parquet", pa.Table.from_pylist([row], MODEL))
+    price(
+        lake,
+        per_million("org/only", 1, 1),
+        per_million("ORG/Only", 2, 2, provider="other"),
+        per_million("theirs", 3, 3),
+        per_million("org/of-two", 4, 4),
+        per_million("host-of/of-two", 4, 4),
+        per_million("own", 5, 5),
+        per_million("org/own", 1, 1),
+        per_million("org/kept", 6, 6),
+        per_million("org/elsewhere", 7, 7),
+        per_million("org/x/y", 8, 8),
+        per_million("hosts/models/sized", 8, 8),
+        per_million("up to ten", 9, 9, over_parameters=0, to_parameters=10),
+    )
+    name(lake, name="org/by-name", price_name="theirs")
+    name(lake, name="org/kept", price_name="")
+    assert charged(lake) == {
+        "Only": ("short", "org/only", "host"),
+        "by-name": ("short", "theirs", "host"),
+        "of-two": (None, None, None),
+        "own": ("equal", "own", "host"),
+        "kept": (None, None, None),
+        "elsewhere": (None, None, None),
+        "sized": ("tier", "up to ten", "host"),
+        "x/y": (None, None, None),
+    }
+    con = lake.views()
+    con.execute("SET VARIABLE price_provider = 'host'")
+    query = "SELECT price_model FROM model_prices WHERE model = 'of-two'"
+    assert rows(con, query) == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("model", "price_model"),
+    [
+        ("Llama-2-70b-chat", "accounts/fireworks/models/llama-v2-70b-chat"),
+        ("llama-2-70b-chat-hf", "accounts/fireworks/models/llama-v2-70b-chat"),
+        ("Mistral-7B-v0.1", "accounts/fireworks/models/mistral-7b"),
+        ("gemma-3-27b-it", "google/gemma-3-27b-it"),
+        ("gemma-3-270m", None),  # nobody sells it
+        ("Llama-2-70b-chat-tuned", None),
+    ],
+)
+def test_model_prices_of_short_names_by_the_shipped_tables(
+    lake: LakeBuilder, model: str, price_model: str | None
+) -> None:
+    lake.run(BuiltCell(model=model), source=model)
+    for shipped in ("open_models", "price_names"):
+        with shipped_path(shipped) as path:
+            add_prices(lake.lake, *read_prices(path))
+    assert charged(lake)[model][:2] == (None if price_model is None else "short", price_model)
 
 
 def test_model_prices_are_the_newest_and_the_cheapest_unless_asked_otherwise(lake: LakeBuilder) -> None:
