@@ -50,9 +50,17 @@ class ShardReport:
 
     run_id: str
     items: int
+    #: lm-eval's requests, and the engine's: one may answer several of lm-eval's (choices of one token), and
+    #: `asked_again` of them were asked twice, because the prefix cache had reached into what was asked.
+    instances: int
     requests: int
+    asked_again: int
     failures: int
     engine_tokens: int
+    #: Of engine_tokens, those that the prefix cache held; None: the engine does not tell.
+    cached_tokens: int | None
+    #: Whether the engine keeps one: without, each choice of several tokens has its context computed again.
+    prefix_caching: bool | None
     #: Seconds inside the engine, of the whole shard, and of loading the model for it (0: already loaded).
     engine_seconds: float
     wall_seconds: float
@@ -123,6 +131,12 @@ class Collector:
         self._built = {owner: built for owner, built in self._built.items() if not owner[1]}
         key = self.engine.load(fetch(model) if self.engine_name != "stub" else model)
         self._requester = Requester(self.engine, key)
+        if self.engine.prefix_caching is False:
+            logger.warning(
+                "model %s: its engine keeps no prefix cache: the context of each choice of several tokens is computed "
+                "again",
+                model.name,
+            )
         self._write_facts(model, self.engine)
         return self._requester, time.monotonic() - started
 
@@ -150,13 +164,18 @@ class Collector:
         answers = [answer for one in asked for answers in one.answers for answer in answers]
         usages = [usage for answer in answers for usage in answer.usages]
         tokens = sum(u.prompt_tokens + u.generated_tokens for u in usages)
+        cached = [u.cached_tokens for u in usages if u.cached_tokens is not None]
         timed = [(u.scheduled, u.finished) for u in usages if u.scheduled is not None and u.finished is not None]
         return ShardReport(
             run_id=self.run_id,
             items=len(asked),
+            instances=len(answers),
             requests=len(usages),
+            asked_again=sum(answer.asked_again for answer in answers),
             failures=sum(1 for one in asked if one.failure),
             engine_tokens=tokens,
+            cached_tokens=sum(cached) if len(cached) == len(usages) else None,
+            prefix_caching=self.engine.prefix_caching,
             engine_seconds=engine,
             wall_seconds=wall,
             load_seconds=load,

@@ -238,6 +238,10 @@ class Fleet:
         self.progress.dropped_shards += not report.committed
         self.progress.items_done += items
         self.progress.engine_tokens += report.engine_tokens
+        if report.cached_tokens is None or self.progress.cached_tokens is None:
+            self.progress.cached_tokens = None
+        else:
+            self.progress.cached_tokens += report.cached_tokens
         self.left[cell.cell_id] -= items
         if self.left[cell.cell_id] == 0:
             self.progress.cells_done += 1

@@ -33,6 +33,8 @@ class Progress:
     shards: int = 0
     dropped_shards: int = 0
     engine_tokens: int = 0
+    #: Of engine_tokens, those read from prefix caches; None once an engine did not tell.
+    cached_tokens: int | None = 0
     workers: int = 0
     started: float = field(default_factory=time.monotonic)
     _last_line: float = field(default_factory=time.monotonic)
@@ -65,8 +67,12 @@ class Progress:
         eta = _duration(left * elapsed / self.items_done) if self.items_done else "?"
         return (
             f"cells {self.cells_done}/{self.cells} failed {self.cells_failed} items {self.items_done}/{self.items} "
-            f"tokens/s {_short(self.engine_tokens / elapsed)} workers {self.workers} eta {eta}"
+            f"tokens/s {_short(self.engine_tokens / elapsed)}{self._cached()} workers {self.workers} eta {eta}"
         )
+
+    def _cached(self) -> str:
+        known = self.cached_tokens is not None and self.engine_tokens
+        return f" ({self.cached_tokens / self.engine_tokens:.0%} cached)" if known else ""  # type: ignore[operator]
 
     def _text(self) -> Text:
         return Text(self.line(), style="cyan")

@@ -51,6 +51,22 @@ TASKS: dict[str, dict[str, Any]] = {
         "target_delimiter": "",
         "metric_list": _ACC,
     },
+    "mini_letters": {  # choices of one token, after examples that all items share
+        "output_type": "multiple_choice",
+        "num_fewshot": 3,
+        "fewshot_config": {"sampler": "first_n"},
+        "doc_to_text": "Q: {{a}}+{{b}}=\n{% for c in choices %}{{ 'ABCD'[loop.index0] }}. {{c}}\n{% endfor %}A:",
+        "doc_to_choice": ["A", "B", "C", "D"],
+        "doc_to_target": "{{gold}}",
+        "metric_list": _NORM,
+    },
+    "mini_alike": {  # choices of several tokens that begin alike, far beyond a block of the prefix cache
+        "output_type": "multiple_choice",
+        "doc_to_text": _QUESTION,
+        "doc_to_choice": "{{alike}}",
+        "doc_to_target": "{{gold}}",
+        "metric_list": _NORM,
+    },
     "mini_mutual": {
         "output_type": "multiple_choice",
         "doc_to_text": _QUESTION,
@@ -111,7 +127,8 @@ def documents(count: int, seed: int) -> list[dict[str, Any]]:
         gold = choices.index(str(a + b))
         sums = "".join(f"Q: {j}+{a}=\nA: {j + a}\n\n" for j in range(i + 1))
         doc = {"a": a, "b": b, "answer": str(a + b), "choices": choices, "gold": gold, "text": sums, "subject": "sums"}
-        docs.append(doc | {"prefixes": [f"Q: {a}+{b}=\nA: {choice}" for choice in choices]})
+        doc |= {"prefixes": [f"Q: {a}+{b}=\nA: {choice}" for choice in choices]}
+        docs.append(doc | {"alike": ["so it says in the book of sums, " * 12 + choice for choice in choices]})
     return docs
 
 

@@ -53,6 +53,14 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True)
+class ChoiceRequest:
+    """log P(token | context) of each of several next tokens: one pass over the context answers all of them."""
+
+    context: list[int]
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
 class GenerateRequest:
     """Text to generate after `prompt` (token ids), until a stop string, the end token or max_tokens."""
 
@@ -69,13 +77,13 @@ class GenerateRequest:
 class Usage:
     """What one request took, as the engine itself counted and timed it. None: the engine does not tell."""
 
-    #: Tokens sent (context and continuation of a ScoreRequest).
+    #: Tokens sent (context and continuation of a ScoreRequest, the context of a ChoiceRequest).
     prompt_tokens: int
     #: Tokens generated, with the one that completes a stop string.
     generated_tokens: int
     #: Prompt tokens read from the prefix cache.
     cached_tokens: int | None = None
-    #: stop or length; None for a ScoreRequest.
+    #: stop or length; None for scores.
     finish_reason: str | None = None
     #: Seconds on the engine's monotonic clock.
     scheduled: float | None = None
@@ -88,6 +96,19 @@ class Score:
     logprob: float
     greedy: bool
     usage: Usage
+    #: What a first try took of which the engine could not use the answer and asked again; None: there was none.
+    discarded: Usage | None = None
+
+
+@dataclass(frozen=True)
+class ChoiceScores:
+    """Of each token of a ChoiceRequest, in its order."""
+
+    logprobs: list[float]
+    #: Whether no other token of the vocabulary is likelier.
+    greedy: list[bool]
+    #: One for each pass: an engine that cannot read so many tokens off one makes several.
+    usages: list[Usage]
 
 
 @dataclass(frozen=True)
@@ -126,11 +147,18 @@ class Engine(Protocol):
     def overrides(self) -> dict[str, Any]:
         """Settings that it was made with and that may change what a model answers: part of a cell's identity."""
 
+    @property
+    def prefix_caching(self) -> bool | None:
+        """Whether requests to the loaded model share the work on what they begin with; None: it does not tell."""
+
     def load(self, model: ModelRef) -> str:
         """Loads `model` unless it is loaded already; returns the key of the model that now answers."""
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
         """Answers in order, with the key of the model that answered. Raises EngineError when it is not `key`."""
+
+    def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
+        """As score() for continuations of one token, each context taken in once. Raises EngineError alike."""
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
         """Texts in order, with the key of the model that answered. Raises EngineError when it is not `key`."""

@@ -44,6 +44,11 @@ class BaseEngine(Generic[O]):
         """None of the options changes an answer."""
         return {}
 
+    @property
+    def prefix_caching(self) -> bool | None:
+        """Not known."""
+        return None
+
     def load(self, model: ModelRef) -> str:
         """Raises ModelError for a model that cannot answer, ConfigError for its options, EngineError without memory."""
         if self.model and self.model.key == model.key:

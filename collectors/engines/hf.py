@@ -14,7 +14,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
+from collectors.engines import (
+    ChoiceRequest,
+    ChoiceScores,
+    GenerateRequest,
+    Generation,
+    ModelRef,
+    Score,
+    ScoreRequest,
+    Tokenizer,
+    Usage,
+    check_key,
+)
 from collectors.engines.base import BaseEngine, EngineOptions
 from collectors.engines.checks import check_folder, load_error
 from schemas.failures import ConfigError, EngineError, RouterlakeError, TaskError, one_line
@@ -71,6 +82,11 @@ class HfEngine(BaseEngine[HfOptions]):
         check_key(self, key)
         return key, [self._guarded(self._score, request) for request in requests]
 
+    def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
+        """A context holds at most max_length tokens."""
+        check_key(self, key)
+        return key, [self._guarded(self._choose, request) for request in requests]
+
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
         """Prompts hold less than max_length tokens. Raises TaskError for a decoding setting that transformers lacks."""
         check_key(self, key)
@@ -105,6 +121,12 @@ class HfEngine(BaseEngine[HfOptions]):
         logprob = float(logprobs.gather(1, wanted.unsqueeze(1)).squeeze(1).sum())
         greedy = bool((logprobs.argmax(dim=-1) == wanted).all())
         return Score(logprob, greedy, Usage(len(tokens), 0, scheduled=scheduled, finished=time.monotonic()))
+
+    def _choose(self, request: ChoiceRequest) -> ChoiceScores:
+        scores = [self._score(ScoreRequest(request.context, [token])) for token in request.tokens]  # one forward pass
+        scheduled, finished = scores[0].usage.scheduled, scores[-1].usage.finished
+        usage = Usage(len(request.context), 0, scheduled=scheduled, finished=finished)
+        return ChoiceScores([s.logprob for s in scores], [s.greedy for s in scores], [usage])
 
     def _generate(self, request: GenerateRequest) -> Generation:
         import torch

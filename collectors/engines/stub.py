@@ -19,7 +19,17 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Usage, check_key
+from collectors.engines import (
+    ChoiceRequest,
+    ChoiceScores,
+    GenerateRequest,
+    Generation,
+    ModelRef,
+    Score,
+    ScoreRequest,
+    Usage,
+    check_key,
+)
 from collectors.engines.base import BaseEngine, EngineOptions
 from schemas.failures import EngineError, ModelError
 
@@ -109,18 +119,28 @@ class StubEngine(BaseEngine[StubOptions]):
         check_key(self, key)
         return key, [self._score(request) for request in requests]
 
+    def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
+        check_key(self, key)
+        return key, [self._choose(request) for request in requests]
+
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
         check_key(self, key)
         return key, [self._generate(request) for request in requests]
 
     def _score(self, request: ScoreRequest) -> Score:
-        drawn = _draw(self._who, request.context, request.continuation)
+        logprob, greedy = self._drawn(request.context, request.continuation)
+        return Score(logprob, greedy, self._use(len(request.context) + len(request.continuation), 1, None))
+
+    def _choose(self, request: ChoiceRequest) -> ChoiceScores:
+        drawn = [self._drawn(request.context, [token]) for token in request.tokens]
+        usage = self._use(len(request.context), 1, None)
+        return ChoiceScores([logprob for logprob, _ in drawn], [greedy for _, greedy in drawn], [usage])
+
+    def _drawn(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
+        drawn = _draw(self._who, context, continuation)
         # Up to 8 nats a token, about what an untrained model gives to English text.
-        logprob = -len(request.continuation) * 8.0 * (drawn % 10**9) / 10**9
-        if _chosen(drawn, self._options.nan_every):
-            logprob = float("nan")
-        usage = self._use(len(request.context) + len(request.continuation), 1, None)
-        return Score(logprob, drawn % 4 == 0, usage)
+        logprob = -len(continuation) * 8.0 * (drawn % 10**9) / 10**9
+        return float("nan") if _chosen(drawn, self._options.nan_every) else logprob, drawn % 4 == 0
 
     def _generate(self, request: GenerateRequest) -> Generation:
         drawn = _draw(self._who, request.prompt, [])

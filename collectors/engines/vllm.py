@@ -17,7 +17,18 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from collectors.engines import GenerateRequest, Generation, ModelRef, Score, ScoreRequest, Tokenizer, Usage, check_key
+from collectors.engines import (
+    ChoiceRequest,
+    ChoiceScores,
+    GenerateRequest,
+    Generation,
+    ModelRef,
+    Score,
+    ScoreRequest,
+    Tokenizer,
+    Usage,
+    check_key,
+)
 from collectors.engines.base import BaseEngine, EngineOptions
 from collectors.engines.checks import check_folder, load_error
 from schemas.failures import EngineError, ModelError, TaskError, one_line
@@ -39,6 +50,8 @@ CPU_ENVIRONMENT = {
 }
 #: Key-value cache on CPUs unless the option says otherwise; raised where one longest sequence needs more.
 CPU_KV_CACHE_BYTES = 512 * 2**20
+#: Tokens whose log-probabilities one request may ask for (vLLM's MAX_LOGPROB_TOKEN_IDS).
+MOST_TOKENS = 128
 
 
 class VllmOptions(EngineOptions):
@@ -82,6 +95,11 @@ class VllmEngine(BaseEngine[VllmOptions]):
         """Everything in `extra`: nobody can tell which of vLLM's arguments change no answer."""
         return self._options.extra
 
+    @property
+    def prefix_caching(self) -> bool | None:
+        """vLLM turns it off for some architectures."""
+        return bool(self._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching) if self._llm else None
+
     def _open(self, model: ModelRef) -> None:
         started = time.monotonic()
         on_cpu = _prepare()
@@ -116,9 +134,23 @@ class VllmEngine(BaseEngine[VllmOptions]):
         # where that part reaches the continuation (choices that begin alike), the request is asked again without it.
         reached = [i for i, o in enumerate(outputs) if (o.num_cached_tokens or 0) >= len(requests[i].context)]
         again = self._ask([prompts[i] for i in reached], [_scoring(reuse=False)] * len(reached))
+        discarded = {i: _usage(outputs[i], None) for i in reached}
         for i, output in zip(reached, again, strict=True):
             outputs[i] = output
-        return key, [_score(request, output) for request, output in zip(requests, outputs, strict=True)]
+        answers = zip(requests, outputs, strict=True)
+        return key, [_score(request, output, discarded.get(i)) for i, (request, output) in enumerate(answers)]
+
+    def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
+        """A context holds at most max_length - 1 tokens. More than MOST_TOKENS tokens take a pass for each so many.
+
+        The log-probabilities are those of the token that vLLM generates in any case, so the prefix cache serves the
+        whole context.
+        """
+        check_key(self, key)
+        cuts = [[r.tokens[at : at + MOST_TOKENS] for at in range(0, len(r.tokens), MOST_TOKENS)] for r in requests]
+        prompts = [request.context for request, parts in zip(requests, cuts, strict=True) for _ in parts]
+        outputs = iter(self._ask(prompts, [_choosing(part) for parts in cuts for part in parts]))
+        return key, [_chosen([(part, next(outputs)) for part in parts]) for parts in cuts]
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
         """Prompts hold at most max_length - 1 tokens. Raises TaskError for a decoding setting that vLLM lacks."""
@@ -142,7 +174,11 @@ class VllmEngine(BaseEngine[VllmOptions]):
         gc.collect()
 
     def _ask(self, prompts: list[list[int]], params: list[Any]) -> list[Any]:
-        """vLLM's RequestOutputs in order. After any failure the engine is dropped: the next load starts afresh."""
+        """vLLM's RequestOutputs in order. After any failure the engine is dropped: the next load starts afresh.
+
+        vLLM gets them sorted by their tokens: what begins alike (an item's choices, examples that items share) follows
+        each other, and finds the beginning in the prefix cache.
+        """
         from vllm import TokensPrompt
 
         longest = max((len(prompt) for prompt in prompts), default=0)
@@ -150,13 +186,15 @@ class VllmEngine(BaseEngine[VllmOptions]):
         if not prompts:
             return []
         try:
-            inputs = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
-            outputs: list[Any] = self._llm.generate(inputs, sampling_params=params, use_tqdm=False)
+            order = sorted(range(len(prompts)), key=prompts.__getitem__)
+            inputs = [TokensPrompt(prompt_token_ids=prompts[i]) for i in order]
+            answers = self._llm.generate(inputs, sampling_params=[params[i] for i in order], use_tqdm=False)
         except Exception as error:
             name = self.model.name if self.model else ""
             self.close()
             raise EngineError(f"vLLM broke while model {name!r} answered: {one_line(error)}") from error
-        return outputs
+        outputs = dict(zip(order, answers, strict=True))
+        return [outputs[i] for i in range(len(prompts))]
 
 
 def _prepare() -> bool:
@@ -243,7 +281,7 @@ def _clean_up() -> None:
     cleanup_dist_env_and_memory()
 
 
-def _score(request: ScoreRequest, output: Any) -> Score:
+def _score(request: ScoreRequest, output: Any, discarded: Usage | None) -> Score:
     """Sum over the continuation's tokens; greedy when each is the likeliest (lm-eval's _parse_logprobs)."""
     first = len(request.context)
     logprob, greedy = 0.0, True
@@ -251,7 +289,17 @@ def _score(request: ScoreRequest, output: Any) -> Score:
         choices = {candidate: entry.logprob for candidate, entry in output.prompt_logprobs[at].items()}
         logprob += choices[token]
         greedy = greedy and max(choices, key=choices.__getitem__) == token
-    return Score(logprob, greedy, _usage(output, None))
+    return Score(logprob, greedy, _usage(output, None), discarded)
+
+
+def _chosen(passes: list[tuple[list[int], Any]]) -> ChoiceScores:
+    """Greedy when no token is likelier: the generated one is the likeliest, and lm-eval takes equals for greedy too."""
+    logprobs, greedy = [], []
+    for tokens, output in passes:
+        first, *found = output.outputs[0].logprobs.logprobs  # of the generated token, then of `tokens` in their order
+        logprobs += found[: len(tokens)]
+        greedy += [logprob >= first for logprob in found[: len(tokens)]]
+    return ChoiceScores(logprobs, greedy, [_usage(output, None) for _, output in passes])
 
 
 def _scoring(*, reuse: bool) -> Any:
@@ -266,6 +314,14 @@ def _scoring(*, reuse: bool) -> Any:
         "skip_reading_prefix_cache": not reuse,
     }
     return SamplingParams(temperature=0, max_tokens=1, **settings)
+
+
+def _choosing(tokens: list[int]) -> Any:
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        temperature=0, max_tokens=1, logprob_token_ids=tokens, detokenize=False, flat_logprobs=True, skip_clone=True
+    )
 
 
 def _sampling(request: GenerateRequest) -> Any:

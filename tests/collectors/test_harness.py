@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import lm_eval.utils
@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from collectors.config import TaskSpec
-from collectors.engines import Engine, ModelRef, make_engine
+from collectors.engines import Engine, ModelRef, ScoreRequest, Usage, make_engine
 from collectors.harness.judge import record_table
 from collectors.harness.requests import Requester
 from collectors.harness.tasks import BoundTask, load_tasks
@@ -152,8 +152,16 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class OneOf(NamedTuple):
+    """A token's part of a ChoiceScores; `usage` on the first only, as one pass answers all of them."""
+
+    logprob: float
+    greedy: bool
+    usage: Usage | None
+
+
 class Recorded:
-    """An engine that keeps what it was sent and what it answered."""
+    """An engine that keeps what it was sent and what it answered; of choices, each token by itself."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -164,6 +172,16 @@ class Recorded:
 
     def score(self, key: str, requests: Any) -> Any:
         return self._kept(requests, self.engine.score(key, requests))
+
+    def choose(self, key: str, requests: Any) -> Any:
+        reply = self.engine.choose(key, requests)
+        for request, scores in zip(requests, reply[1], strict=True):
+            usages = [scores.usages[0], *[None] * (len(request.tokens) - 1)]
+            parts = map(OneOf, scores.logprobs, scores.greedy, usages)
+            self.log += [
+                (ScoreRequest(request.context, [t]), part) for t, part in zip(request.tokens, parts, strict=True)
+            ]
+        return reply
 
     def generate(self, key: str, requests: Any) -> Any:
         return self._kept(requests, self.engine.generate(key, requests))
@@ -242,6 +260,9 @@ def engine(request: pytest.FixtureRequest) -> Recorded:
 
 # ---- token counts
 
+#: The log then has the items one after the other, whatever is asked in one pass.
+ONE_BY_ONE = [range(i, i + 1) for i in range(ITEMS)]
+
 
 def encode(engine: Any, text: str) -> list[int]:
     return list(engine.tokenizer.encode(text))
@@ -251,7 +272,11 @@ def spent(log: list[tuple[Any, Any]]) -> int:
     """Tokens taken in, counted from the requests, and put out; the engine's own count of both has to agree."""
     total = 0
     for request, answer in log:
+        if answer.usage is None:
+            continue
         sent = request.prompt if hasattr(request, "prompt") else request.context + request.continuation
+        if isinstance(answer, OneOf):
+            sent = request.context
         assert answer.usage.prompt_tokens == len(sent)
         assert answer.usage.generated_tokens == len(getattr(answer, "token_ids", [0] * answer.usage.generated_tokens))
         total += len(sent) + answer.usage.generated_tokens
@@ -262,7 +287,7 @@ def spent(log: list[tuple[Any, Any]]) -> int:
     "name", ["mini_choice", "mini_inputs", "odd_trailing", "odd_no_context_choice", "odd_spaces_choice"]
 )
 def test_tokens_of_choices_are_the_chosen_answers(tasks: Path, engine: Recorded, name: str) -> None:
-    rows = primary(collect(engine, bind(tasks, name)))
+    rows = primary(collect(engine, bind(tasks, name), ONE_BY_ONE))
     assert len(engine.log) == 4 * ITEMS
     for row in rows:
         log = engine.log[4 * row["item"] :][:4]
@@ -294,18 +319,18 @@ def test_tokens_of_trailing_space_contexts_go_to_the_answer(tasks: Path, engine:
 
 @pytest.mark.parametrize("name", ["odd_no_context_choice", "odd_spaces_choice"])
 def test_tokens_of_an_empty_context_are_one_beginning(tasks: Path, engine: Recorded, name: str) -> None:
-    rows = primary(collect(engine, bind(tasks, name)))
+    rows = primary(collect(engine, bind(tasks, name), ONE_BY_ONE))
     assert {row["prompt_tokens"] for row in rows} == {1}
     start = engine.tokenizer.bos_token_id
     assert all(request.context == [start] and request.continuation[0] != start for request, _ in engine.log)
 
 
 def test_tokens_of_likelihoods_and_unconditional_requests(tasks: Path, engine: Recorded) -> None:
-    for row in primary(collect(engine, bind(tasks, "mini_likelihood"))):
+    for row in primary(collect(engine, bind(tasks, "mini_likelihood"), ONE_BY_ONE)):
         request = engine.log[row["item"]][0]
         assert (row["prompt_tokens"], row["completion_tokens"]) == (len(request.context), len(request.continuation))
     engine.log.clear()
-    for row in primary(collect(engine, bind(tasks, "mini_mutual"))):
+    for row in primary(collect(engine, bind(tasks, "mini_mutual"), ONE_BY_ONE)):
         log = engine.log[8 * row["item"] :][:8]
         conditional = [answer.logprob for _, answer in log[:4]]
         chosen = log[conditional.index(max(conditional))][0]

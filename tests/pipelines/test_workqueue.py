@@ -93,3 +93,10 @@ def test_progress_line_before_anything_is_done_has_no_eta() -> None:
     progress.items_done, progress.cells_done, progress.engine_tokens = 50_000, 412, 5
     assert "cells 412/9000 failed 0 items 50000/100000" in progress.line()
     assert "eta ?" not in progress.line()
+
+
+def test_progress_line_tells_the_cached_share_where_engines_do() -> None:
+    progress = Progress(cells=1, items=10, items_done=5, engine_tokens=400, cached_tokens=100)
+    assert "(25% cached)" in progress.line()
+    progress.cached_tokens = None
+    assert "cached" not in progress.line()

@@ -1,0 +1,156 @@
+"""From a task to token requests: rendering its items and tokenising them, by lm-eval's own code.
+
+Owns the step from a bound task to Instances and from those to token ids. Tokenisation is lm-eval's own (TemplateLM),
+with the special tokens handled as its vLLM backend does. Knows nothing of engines, answers or storage.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import has_bos_prefix
+
+from collectors.engines import Tokenizer
+from collectors.harness.tasks import BoundTask
+from schemas.failures import EngineError, TaskError, one_line
+
+
+class Encoded(NamedTuple):
+    """Token ids of one Instance."""
+
+    #: What comes before what is scored, or the prompt to go on from; empty for a rolling text.
+    context: list[int]
+    #: What is scored: a choice, or the whole of a rolling text; empty for a prompt.
+    continuation: list[int]
+
+
+class Encoder(TemplateLM):
+    """lm-eval's rendering and tokenisation with one model's tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer: Any = tokenizer
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if bos is None and eos is None:
+            raise EngineError("the tokenizer has neither a begin nor an end token", kind="bad_model")
+        self._prefix = int(bos if bos is not None else eos)  # type: ignore[arg-type]
+        self._prefix_text = self._text(self._prefix)
+        self._encoded: list[tuple[list[int], list[int]]] = []
+        #: lm-eval tokenises an item's context again for each choice.
+        self._recent = functools.lru_cache(4)(self._tokenise)
+
+    # ---- what lm-eval's TemplateLM asks for
+
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        return self._prefix
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        if not string:
+            return []
+        if has_bos_prefix(string, self._prefix_text):  # a chat template has put it there: never twice
+            add_special_tokens = False
+        return self._recent(string, add_special_tokens)
+
+    def _tokenise(self, string: str, add_special_tokens: bool | None) -> list[int]:
+        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return list(self.tokenizer.encode(string, **special))
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """lm-eval's, but for a context of spaces only: it moves them to the continuation and leaves no context."""
+        before, after = super()._encode_pair(context, continuation)
+        if before:
+            return before, after
+        return [self._prefix], after[1:] if after[:1] == [self._prefix] else after
+
+    def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
+        self._encoded = [(context, continuation) for _, context, continuation in requests]
+        return [(0.0, False)] * len(requests)
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+        raise NotImplementedError("an encoder asks nothing")
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        raise NotImplementedError("an encoder asks nothing")
+
+    def render_chat(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The conversation as the model's own template writes it; without the system role where it refuses that."""
+        settings = {
+            "tokenize": False,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+        }
+        try:
+            return str(self.tokenizer.apply_chat_template(chat_history, **settings))
+        except jinja2.exceptions.TemplateError:
+            history = [message for message in chat_history if message["role"] != "system"]
+            return str(self.tokenizer.apply_chat_template(history, **settings))
+
+    # ---- building
+
+    def build(self, task: BoundTask, upto: int) -> list[list[Instance]]:
+        """The Instances of items 0..upto-1, a list per item. Few-shot draws are sequential, so it starts at item 0.
+
+        Raises TaskError when the task or the chat template cannot render.
+        """
+        chat = task.spec.chat_template
+        if chat and not self.tokenizer.chat_template:
+            raise TaskError(f"task {task.name} wants a chat template and the model has none", kind="no_chat_template")
+        try:
+            template = self.chat_template(chat) if chat else None
+            task.task.set_fewshot_seed(seed=task.spec.fewshot_seed)
+            task.task.build_all_requests(
+                limit=upto,
+                system_instruction=task.spec.system_prompt,
+                apply_chat_template=bool(chat),
+                fewshot_as_multiturn=bool(chat) and task.spec.fewshot_as_multiturn,
+                chat_template=_named(self, template) if template else None,
+            )
+        except (Exception, SystemExit) as error:  # templates and task functions are code of others
+            raise TaskError(f"task {task.name} cannot build its requests: {one_line(error)}") from error
+        items: list[list[Instance]] = [[] for _ in range(upto)]
+        for instance in task.task.instances:
+            items[instance.doc_id].append(instance)
+        return items
+
+    # ---- encoding
+
+    def encode(self, instances: Sequence[Instance]) -> list[Encoded]:
+        """What the engine is sent of each, in order."""
+        scored = iter(self._encode_scores([i for i in instances if i.request_type == "loglikelihood"]))
+        return [next(scored) if i.request_type == "loglikelihood" else self._encode_text(i) for i in instances]
+
+    def _encode_text(self, instance: Instance) -> Encoded:
+        tokens = self.tok_encode(instance.args[0])
+        if instance.request_type == "generate_until":
+            return Encoded(tokens or [self._prefix], [])
+        return Encoded([], tokens)
+
+    def _encode_scores(self, instances: list[Instance]) -> list[Encoded]:
+        """Context and continuation of each by lm-eval's rules, which have none for an empty answer to no question."""
+        empty = [not any(inst.args[:2]) for inst in instances]
+        self.loglikelihood([inst for inst, skip in zip(instances, empty, strict=True) if not skip], disable_tqdm=True)
+        encoded, self._encoded = iter(self._encoded), []
+        return [Encoded([self._prefix], []) if skip else Encoded(*next(encoded)) for skip in empty]
+
+    def _text(self, token: int) -> str:
+        return str(self.tokenizer.decode(token))
+
+
+def _named(encoder: Encoder, template: str) -> Any:
+    """render_chat with the chosen one of several templates."""
+    if isinstance(encoder.tokenizer.chat_template, dict):
+        encoder = copy.copy(encoder)
+        encoder.tokenizer = copy.copy(encoder.tokenizer)
+        encoder.tokenizer.chat_template = template
+    return encoder.render_chat
