@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 _WEIGHTS = (".safetensors", ".bin")
 #: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
 _SUFFIXES = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+#: Small files of a model folder that no tokenizer opens.
+_NO_TOKENIZER = ("config.json", "generation_config.json", "trainer_state.json", "all_results.json", "eval_results.json")
 #: Where transformers keeps chat templates with names.
 _TEMPLATES = "additional_chat_templates"
 _COMMIT = re.compile(r"[0-9a-f]{40}$")
@@ -115,6 +117,23 @@ def fingerprint(folder: Path) -> str:
         except OSError as error:
             raise ModelError(f"cannot read {file}: {one_line(error)}") from error
     return "files-" + digest(hashes)
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Digest of what decides how a folder's tokenizer reads: equal for models that share one. Raises ModelError.
+
+    Every small file but those that no tokenizer opens, and of config.json what chooses the tokenizer's class.
+    """
+    chooses = ("model_type", "tokenizer_class", "auto_map", "transformers_version", "architectures")
+    config = _read_config(folder)
+    try:
+        files = [f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.suffix not in _WEIGHTS and f.is_file()]
+        files = [f for f in files if f.name not in _NO_TOKENIZER and not f.name.endswith(".index.json")]
+        files += (folder / _TEMPLATES).glob("*.jinja")
+        hashes = [(str(f.relative_to(folder)), hashlib.sha256(f.read_bytes()).hexdigest()) for f in sorted(files)]
+    except OSError as error:
+        raise ModelError(f"cannot read {folder}: {one_line(error)}") from error
+    return digest([hashes, {name: config.get(name) for name in chooses}], 32)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -11,14 +11,17 @@ import logging
 import platform
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from collectors.catalog import fetch, model_facts
+from collectors.catalog import fetch, model_facts, tokenizer_fingerprint
 from collectors.config import TaskSpec
 from collectors.engines import Engine, ModelRef, make_engine
 from collectors.harness.judge import record_table
+from collectors.harness.packing import Prepared
+from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
 from collectors.lake import Lake
@@ -90,7 +93,8 @@ class Collector:
         self.include = include
         self._requester: Requester | None = None
         self._tasks: dict[str, BoundTask] = {}
-        self._built: dict[tuple[str, str], tuple[int, list[Any]]] = {}
+        self.requests = RequestStore(self.lake)
+        self._tokenizer = ""
 
     def collect(self, cell: Cell, first: int, last: int) -> ShardReport:
         """Collects and commits items first..last (both included) of `cell`.
@@ -104,9 +108,9 @@ class Collector:
             return self._report([], 0.0, 0.0, 0.0, committed=False)
         task = self._task(cell)
         requester, load_seconds = self._load(cell.model)
-        instances = self._instances(requester, task, cell)
+        instances, encoded = self._prepared(requester, task, cell).items(first, last)
         asking = time.monotonic()
-        asked = requester.ask({i: instances[i] for i in range(first, last + 1)}, cell.cell_id)
+        asked = requester.ask(instances, cell.cell_id, encoded)
         engine_seconds = time.monotonic() - asking
         table = record_table(task, asked, cell.cell_id, cell.model.name)
         report = self._report(asked, load_seconds, engine_seconds, time.monotonic() - started, committed=True)
@@ -128,9 +132,10 @@ class Collector:
         held = self.engine.model
         if held and held.key == model.key and self._requester and self._requester.key == model.key:
             return self._requester, 0.0
-        self._built = {owner: built for owner, built in self._built.items() if not owner[1]}
         key = self.engine.load(fetch(model) if self.engine_name != "stub" else model)
         self._requester = Requester(self.engine, key)
+        self._tokenizer = self._fingerprint()
+        self.requests.forget_model()
         if self.engine.prefix_caching is False:
             logger.warning(
                 "model %s: its engine keeps no prefix cache: the context of each choice of several tokens is computed "
@@ -147,14 +152,13 @@ class Collector:
             row = model_facts(dataclasses.replace(model, path=engine.model.path))
             self.lake.create_table(name, pa.Table.from_pylist([row], schema=MODEL))
 
-    def _instances(self, requester: Requester, task: BoundTask, cell: Cell) -> list[Any]:
-        """The cell's Instances. Without a chat template they do not depend on the model and are kept for the next."""
-        owner = (cell.prompting, cell.model.key if task.spec.chat_template else "")
-        built = self._built.get(owner)
-        if built is None or built[0] < cell.items:
-            built = (cell.items, requester.build(task, cell.items))
-            self._built[owner] = built
-        return built[1]
+    def _fingerprint(self) -> str:
+        """Of the loaded model's tokenizer."""
+        path = self.engine.model.path if self.engine.model else None
+        return tokenizer_fingerprint(Path(path)) if path else code_fingerprint(self.engine.tokenizer)
+
+    def _prepared(self, requester: Requester, task: BoundTask, cell: Cell) -> Prepared:
+        return self.requests.get(task, requester, self._tokenizer, cell.items)
 
     def _cell_facts(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}

@@ -98,16 +98,25 @@ class Encoder(TemplateLM):
 
     # ---- building
 
+    def template(self, task: BoundTask) -> str | None:
+        """The chat template that the task's prompting chooses; None: it wants none. Raises TaskError without one."""
+        chat = task.spec.chat_template
+        if not chat:
+            return None
+        if not self.tokenizer.chat_template:
+            raise TaskError(f"task {task.name} wants a chat template and the model has none", kind="no_chat_template")
+        try:
+            return str(self.chat_template(chat))
+        except ValueError as error:
+            raise TaskError(f"task {task.name} cannot build its requests: {one_line(error)}") from error
+
     def build(self, task: BoundTask, upto: int) -> list[list[Instance]]:
         """The Instances of items 0..upto-1, a list per item. Few-shot draws are sequential, so it starts at item 0.
 
         Raises TaskError when the task or the chat template cannot render.
         """
-        chat = task.spec.chat_template
-        if chat and not self.tokenizer.chat_template:
-            raise TaskError(f"task {task.name} wants a chat template and the model has none", kind="no_chat_template")
+        chat, template = task.spec.chat_template, self.template(task)
         try:
-            template = self.chat_template(chat) if chat else None
             task.task.set_fewshot_seed(seed=task.spec.fewshot_seed)
             task.task.build_all_requests(
                 limit=upto,

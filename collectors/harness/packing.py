@@ -1,0 +1,170 @@
+"""Instances and their token ids as arrays, and made again from them.
+
+Owns what is kept of a request and in which shape. Knows nothing of where it is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from lm_eval.api.instance import Instance
+
+from collectors.harness.encoding import Encoded, Encoder
+from collectors.harness.tasks import BoundTask
+
+_KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class Prepared(Protocol):
+    """A task's requests with one tokenizer's ids."""
+
+    def items(self, first: int, last: int) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
+        """Instances of the items first..last (both included), and the token ids of each."""
+
+
+def pack(task: BoundTask, items: list[list[Instance]]) -> Arrays | None:
+    """The texts of the Instances, equal ones once; None where an Instance is more than a known kind's texts.
+
+    `starts`: of each item's Instances, one more at the end. `first`, `second`: per Instance, number of its text; the
+    second is the continuation, or the JSON of the generation settings; -1: none.
+    """
+    texts: dict[str, int] = {}
+    instances = [instance for group in items for instance in group]
+    rows = []
+    for instance in instances:
+        row = _row(task, instance)
+        if row is None:
+            return None
+        kind, first, second = row
+        numbers = [-1 if text is None else texts.setdefault(text, len(texts)) for text in (first, second)]
+        rows.append((kind, instance.idx, *numbers))
+    table = np.array(rows, dtype=np.int32).reshape(len(rows), 4)
+    raw = [text.encode("utf-8", "surrogatepass") for text in texts]
+    arrays: Arrays = {
+        "starts": np.cumsum([0, *(len(group) for group in items)], dtype=np.int64),
+        "text": np.frombuffer(b"".join(raw), np.uint8),
+        "text_ends": np.cumsum([len(text) for text in raw], dtype=np.int64),
+    }
+    return arrays | {name: table[:, i].copy() for i, name in enumerate(("kind", "idx", "first", "second"))}
+
+
+def _row(task: BoundTask, instance: Instance) -> tuple[int, str, str | None] | None:
+    """Kind and texts of an Instance that can be made again from them, its item and its task; None for others."""
+    arguments, kind = instance.arguments, instance.request_type
+    known = kind in _KINDS and isinstance(arguments, tuple) and len(arguments) == (1 if kind.endswith("rolling") else 2)
+    if not known or not isinstance(arguments[0], str) or not isinstance(instance.doc_id, int):
+        return None
+    own = (instance.task_name, instance.repeats) == (task.task.config.task, task.task.config.repeats)
+    if not own or not _equal(instance.doc, task.docs[instance.doc_id]):
+        return None
+    if kind == "loglikelihood_rolling":
+        return _KINDS.index(kind), arguments[0], None
+    second = arguments[1]
+    if kind == "loglikelihood":
+        return (_KINDS.index(kind), arguments[0], second) if isinstance(second, str) else None
+    try:
+        text = json.dumps(second)
+    except (TypeError, ValueError):
+        return None
+    return (_KINDS.index(kind), arguments[0], text) if repr(json.loads(text)) == repr(second) else None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return one is other or bool(one == other)
+    except ValueError:  # arrays
+        return False
+
+
+class Texts:
+    """Instances made again from what pack() keeps."""
+
+    def __init__(self, task: BoundTask, arrays: Arrays) -> None:
+        self.task = task
+        self.arrays = arrays
+        self.starts = arrays["starts"].tolist()
+
+    def instances(self, first: int, last: int) -> dict[int, list[Instance]]:
+        config, docs, starts = self.task.task.config, self.task.docs, self.starts
+        begin, end = starts[first], starts[last + 1]
+        columns = [self.arrays[name][begin:end].tolist() for name in ("kind", "idx", "first", "second")]
+        rows = list(zip(*columns, strict=True))
+        texts = self._read({number for row in rows for number in row[2:]})
+        made: dict[int, list[Instance]] = {}
+        for item in range(first, last + 1):
+            metadata = (config.task, item, config.repeats)
+            made[item] = [
+                Instance(_KINDS[kind], docs[item], _arguments(kind, texts[one], texts[two]), idx, metadata)
+                for kind, idx, one, two in rows[starts[item] - begin : starts[item + 1] - begin]
+            ]
+        return made
+
+    def _read(self, numbers: set[int]) -> dict[int, str]:
+        ends, blob = self.arrays["text_ends"], self.arrays["text"]
+        found = {-1: ""}
+        for number in numbers - {-1}:
+            begin = ends[number - 1] if number else 0
+            found[number] = blob[begin : ends[number]].tobytes().decode("utf-8", "surrogatepass")
+        return found
+
+
+def _arguments(kind: int, first: str, second: str) -> tuple[Any, ...]:
+    if _KINDS[kind] == "loglikelihood_rolling":
+        return (first,)
+    return (first, second if _KINDS[kind] == "loglikelihood" else json.loads(second))
+
+
+def pack_tokens(encoded: Sequence[Encoded]) -> Arrays:
+    """`context`: per Instance, number of its context: those that follow each other and are equal are kept once."""
+    contexts: list[list[int]] = []
+    numbers = []
+    for one in encoded:
+        if not contexts or contexts[-1] != one.context:
+            contexts.append(one.context)
+        numbers.append(len(contexts) - 1)
+    arrays = {"context": np.array(numbers, np.int64)}
+    for name, lists in (("contexts", contexts), ("continuations", [one.continuation for one in encoded])):
+        arrays[name] = np.fromiter(itertools.chain.from_iterable(lists), np.int32)
+        arrays[f"{name}_starts"] = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    return arrays
+
+
+class Kept:
+    """Prepared requests from arrays."""
+
+    def __init__(self, task: BoundTask, texts: Arrays, tokens: Arrays) -> None:
+        self._texts = Texts(task, texts)
+        self._tokens = tokens
+
+    def items(self, first: int, last: int) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
+        instances = self._texts.instances(first, last)
+        begin, end = self._texts.starts[first], self._texts.starts[last + 1]
+        numbers = self._tokens["context"][begin:end].tolist()
+        contexts = {number: self._ids("contexts", number) for number in set(numbers)}
+        encoded = [Encoded(contexts[number], self._ids("continuations", i)) for i, number in enumerate(numbers, begin)]
+        parts = iter(encoded)
+        return instances, {item: [next(parts) for _ in group] for item, group in instances.items()}
+
+    def _ids(self, name: str, number: int) -> list[int]:
+        starts = self._tokens[f"{name}_starts"]
+        ids: list[int] = self._tokens[name][starts[number] : starts[number + 1]].tolist()
+        return ids
+
+
+class Built:
+    """Prepared requests that are in this process only."""
+
+    def __init__(self, instances: list[list[Instance]], encoder: Encoder) -> None:
+        self._instances = instances
+        self._encoder = encoder
+
+    def items(self, first: int, last: int) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
+        chosen = {item: self._instances[item] for item in range(first, last + 1)}
+        encoded = iter(self._encoder.encode([i for group in chosen.values() for i in group]))
+        return chosen, {item: [next(encoded) for _ in group] for item, group in chosen.items()}
