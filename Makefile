@@ -8,10 +8,10 @@ python := .venv/bin/python
 demo_lake := demo-lake
 SIZE ?= 20M
 
-.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router verify clean
+.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router bench-collection verify clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: .venv/.stamp ## build .venv from lock-cpu.txt (3.5 GB; a minute with uv, a few with pip), again only when that changed
 
@@ -60,6 +60,9 @@ bench-ingest: env ## compare imports of a table of 10M rows and of lm-eval's fil
 
 bench-router: env ## the views of costs, oracle and cheapest correct model at 20M records; SIZE=2M or 200M for others
 	$(python) -m tests.benchmarks.bench_router --size $(SIZE)
+
+bench-collection: env models ## collecting against stock lm-eval with equal verdicts: requests, tokens, seconds
+	$(python) -m tests.benchmarks.bench_collection
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))

@@ -44,9 +44,19 @@ logger = logging.getLogger(__name__)
 
 datasets.logging.set_verbosity_error()  # two warnings per task about reading a local cache
 
-# lm-eval compiles a task's Jinja template again on every render: 5.6 ms of CPU an item in 5-shot tasks. Compiled once,
-# the rendered text is the same.
-lm_eval.utils.env.from_string = functools.lru_cache(4096)(lm_eval.utils.env.from_string)
+_compile = lm_eval.utils.env.from_string
+
+
+@functools.lru_cache(4096)
+def _compiled(source: str) -> Any:
+    """lm-eval compiles a task's Jinja template again on every render: 5.6 ms of CPU an item in 5-shot tasks. Compiled
+    once, the rendered text is the same; with globals in one dict instead of jinja2's chain of two, a third faster."""
+    template = _compile(source)
+    template.globals = dict(template.globals)
+    return template
+
+
+lm_eval.utils.env.from_string = _compiled
 
 
 @dataclasses.dataclass(frozen=True)
