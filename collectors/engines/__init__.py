@@ -142,6 +142,8 @@ class Engine(Protocol):
     rolling_length: int
     #: Name of the GPU that answers; None on CPUs and before the first load.
     gpu: str | None
+    #: Whether the loaded model's weights took the place of another's in the live engine.
+    swapped: bool
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -150,6 +152,12 @@ class Engine(Protocol):
     @property
     def prefix_caching(self) -> bool | None:
         """Whether requests to the loaded model share the work on what they begin with; None: it does not tell."""
+
+    def group(self, model: ModelRef) -> str | None:
+        """Models of one group follow each other in a live engine at little cost; None: unknown, or in none."""
+
+    def prefetch(self, model: ModelRef) -> None:
+        """Makes the files of a fetched model ready to load, from another thread than the one that asks."""
 
     def load(self, model: ModelRef) -> str:
         """Loads `model` unless it is loaded already; returns the key of the model that now answers."""

@@ -38,6 +38,7 @@ class BaseEngine(Generic[O]):
         self.max_length = 0
         self.rolling_length = 0
         self.gpu: str | None = None
+        self.swapped = False
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -48,6 +49,13 @@ class BaseEngine(Generic[O]):
     def prefix_caching(self) -> bool | None:
         """Not known."""
         return None
+
+    def group(self, model: ModelRef) -> str | None:
+        """None: each model is opened anew."""
+        return None
+
+    def prefetch(self, model: ModelRef) -> None:
+        """Nothing: fetching a folder has read it."""
 
     def load(self, model: ModelRef) -> str:
         """Raises ModelError for a model that cannot answer, ConfigError for its options, EngineError without memory."""

@@ -50,7 +50,7 @@ def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -
         raise ModelError(f"model {model.name!r}: the engine does not know {what}", kind="unknown_architecture")
     if not any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern)):
         raise ModelError(f"model {model.name!r}: {folder} has no tokenizer (such as tokenizer.json)")
-    _check_weights(model, folder)
+    check_files(model, folder)
     _check_tensors(model, folder)
     return str(folder)
 
@@ -77,7 +77,7 @@ def _read_json(model: ModelRef, path: Path) -> dict[str, Any]:
     return value
 
 
-def _check_weights(model: ModelRef, folder: Path) -> None:
+def check_files(model: ModelRef, folder: Path) -> None:
     """Raises ModelError for a folder without weights, an index that names a missing file, a cut safetensors file."""
     files = [f for pattern in ("*.safetensors", "*.bin", "*.pt") for f in folder.glob(pattern)]
     if not [f for f in files if f.name not in NOT_WEIGHTS]:
@@ -97,7 +97,9 @@ def _check_tensors(model: ModelRef, folder: Path) -> None:
     vLLM says nothing about either: it takes the first rows of a larger matrix and leaves a missing one as the memory
     was. Quantized weights, a model's own code and classes that transformers lacks are left to the engine.
     """
-    held = {name: tensor["shape"] for file in folder.glob("*.safetensors") for name, tensor in _header(file).items()}
+    held = {
+        name: tensor["shape"] for file in folder.glob("*.safetensors") for name, tensor in read_header(file).items()
+    }
     asked = _parameter_shapes(model, folder)
     # Names differ between a file and transformers' class where weights are merged on loading. A parameter is missing
     # when the files know its kind (the name without layer numbers), or know no name that the class does not.
@@ -133,7 +135,7 @@ def _parameter_shapes(model: ModelRef, folder: Path) -> dict[str, list[int]]:
     return {name: shape for name, shape in parameters.items() if not any(p.search(name) for p in optional)}
 
 
-def _header(file: Path) -> dict[str, Any]:
+def read_header(file: Path) -> dict[str, Any]:
     """Tensor name -> dtype, shape and data_offsets, of a safetensors file."""
     with file.open("rb") as stream:
         header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
@@ -149,7 +151,7 @@ def _safetensors_problem(file: Path) -> str | None:
     if length > size - 8:
         return f"{size} bytes hold no header"
     try:
-        ends = [tensor["data_offsets"][1] for tensor in _header(file).values()]
+        ends = [tensor["data_offsets"][1] for tensor in read_header(file).values()]
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         return f"its header cannot be read ({one_line(error, 100)})"
     expected = 8 + length + max(ends, default=0)

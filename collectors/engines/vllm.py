@@ -29,8 +29,10 @@ from collectors.engines import (
     Usage,
     check_key,
 )
-from collectors.engines.base import BaseEngine, EngineOptions
+from collectors.engines.base import EngineOptions
 from collectors.engines.checks import check_folder, load_error
+from collectors.engines.live import LiveEngine
+from collectors.engines.swapping import canary_prompts, head_of, swap_key
 from schemas.failures import EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,9 @@ class VllmOptions(EngineOptions):
     #: None: True on CPUs, False on GPUs.
     enforce_eager: bool | None = None
     enable_prefix_caching: bool = True
+    #: Whether a model that differs from the last one in its weights alone is put into the live engine, once a canary
+    #: has shown there that this changes no answer. None: True on CPUs, False on GPUs.
+    swap_weights: bool | None = None
     #: lm-eval's default; matters for sampling only.
     seed: int = 1234
     #: More arguments of vllm.LLM.
@@ -80,7 +85,7 @@ class VllmOptions(EngineOptions):
         return extra
 
 
-class VllmEngine(BaseEngine[VllmOptions]):
+class VllmEngine(LiveEngine[VllmOptions]):
     """See VllmOptions for what it takes."""
 
     NAME = "vllm"
@@ -100,6 +105,18 @@ class VllmEngine(BaseEngine[VllmOptions]):
         """vLLM turns it off for some architectures."""
         return bool(self._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching) if self._llm else None
 
+    def group(self, model: ModelRef) -> str | None:
+        """The swap key; None with settings whose part in a model's weights nobody can tell, or that were not tried."""
+        options = self._read({**self._given, **model.options}, model)
+        if options.swap_weights is False or options.extra or options.tensor_parallel_size > 1:
+            return None
+        return swap_key(model)
+
+    def _may_swap(self, options: VllmOptions) -> bool:
+        import torch
+
+        return not torch.cuda.is_available() if options.swap_weights is None else options.swap_weights
+
     def _open(self, model: ModelRef) -> None:
         started = time.monotonic()
         on_cpu = _prepare()
@@ -108,7 +125,8 @@ class VllmEngine(BaseEngine[VllmOptions]):
         # A start runs the collector nine times, 0.5 s each with all the libraries' objects: 4.1 of 5.4 s.
         gc.freeze()
         try:
-            self._llm = _start(model, folder, self._options, on_cpu)
+            swapping = _swapping_arguments(model) if self._swaps else {}
+            self._llm = _start(model, folder, self._options, on_cpu, swapping)
         except Exception as error:
             _clean_up()
             if isinstance(error, MemoryError) or "memory" in str(error).lower():
@@ -158,9 +176,29 @@ class VllmEngine(BaseEngine[VllmOptions]):
         outputs = self._ask([request.prompt for request in requests], [_sampling(request) for request in requests])
         return key, [_generation(output) for output in outputs]
 
+    def _put(self, model: ModelRef, tensors: str) -> None:
+        self._llm.collective_rpc("swap_weights", args=(model.path, tensors, head_of(model)))
+        if not self._llm.reset_prefix_cache():
+            raise EngineError("the prefix cache of the former model could not be emptied")
+
+    def _canary(self) -> list[float]:
+        """Log-probabilities of all tokens of the canary's prompts but the first of each."""
+        from vllm import SamplingParams
+
+        config = self._llm.llm_engine.model_config
+        prompts = canary_prompts(config.get_vocab_size(), self.max_length - 1)
+        asking = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, detokenize=False)
+        outputs = self._ask(prompts, [asking] * len(prompts))
+        return [
+            choices[token].logprob
+            for prompt, output in zip(prompts, outputs, strict=True)
+            for token, choices in zip(prompt[1:], output.prompt_logprobs[1:], strict=True)
+        ]
+
     def close(self) -> None:
         """Frees the model's memory, also that of an engine which is already broken."""
-        llm, self._llm, self.model = self._llm, None, None
+        super().close()
+        llm, self._llm = self._llm, None
         if llm is None:
             return
         try:
@@ -213,6 +251,12 @@ def _prepare() -> bool:
     return on_cpu
 
 
+def _swapping_arguments(model: ModelRef) -> dict[str, Any]:
+    """Arguments of an engine whose weights are swapped. Its own first ones are random and are never asked."""
+    untied = {"hf_overrides": {"tie_word_embeddings": False}} if head_of(model) else {}
+    return {"load_format": "dummy", "worker_extension_cls": "collectors.engines.swapping.SwapWorker", **untied}
+
+
 def _gpu_name() -> str:
     import torch
 
@@ -242,8 +286,8 @@ def _load_tokenizer(model: ModelRef, folder: str) -> Tokenizer:
     return tokenizer
 
 
-def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool) -> Any:
-    """A vllm.LLM that holds `model`."""
+def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool, swapping: dict[str, Any]) -> Any:
+    """A vllm.LLM that holds `model`, or with `swapping` random numbers in its shape."""
     from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
 
@@ -259,13 +303,13 @@ def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool) -> 
     ).create_model_config()
     if own.runner_type != "generate":
         raise ModelError(f"model {model.name!r} generates no text ({own.architecture})", kind="unknown_architecture")
-    given = options.model_dump(exclude={"extra"}, exclude_none=True)
+    given = options.model_dump(exclude={"extra", "swap_weights"}, exclude_none=True)
     given["max_model_len"] = min(model.max_length or own.max_model_len, own.max_model_len)
     if on_cpu:
         given.setdefault("enforce_eager", True)
         given.setdefault("kv_cache_memory_bytes", max(CPU_KV_CACHE_BYTES, _sequence_bytes(own, given["max_model_len"])))
     # Log statistics carry the times of each request.
-    return LLM(**{**which, **given, "disable_log_stats": False, "use_tqdm_on_load": False, **options.extra})
+    return LLM(**{**which, **given, "disable_log_stats": False, "use_tqdm_on_load": False, **options.extra, **swapping})
 
 
 def _sequence_bytes(config: Any, length: int) -> int:
