@@ -49,9 +49,11 @@ _TOKENIZER_FILES = (
     *("*.model", "*.tiktoken", "tokenization_*", "additional_chat_templates/*"),
 )
 
-#: Tokens of the prompts on which a canary compares two engines, as far as the context allows. Long ones reach over
-#: several blocks of the key-value cache and beyond the sliding windows of most models' tests.
-CANARY_LENGTHS = (2, 17, 130, 700, 1500)
+#: Lengths of the canary's prompts in tokens, as far as the context allows: one block of the key-value cache and several
+#: (128 on CPUs), and beyond a sliding window of 512.
+CANARY_LENGTHS = (2, 17, 150, 520)
+#: Tokens whose log-probability is compared after each; the sum over the whole vocabulary is in all of them.
+CANARY_TOKENS = 32
 
 
 def swap_key(model: ModelRef) -> str | None:
@@ -175,11 +177,22 @@ def canary_prompts(vocabulary: int, longest: int) -> list[list[int]]:
     return [[draw.randrange(vocabulary) for _ in range(min(length, longest))] for length in CANARY_LENGTHS]
 
 
+def canary_tokens(vocabulary: int) -> list[int]:
+    return sorted(random.Random(1).sample(range(vocabulary), min(CANARY_TOKENS, vocabulary)))
+
+
 # ---- inside vLLM's worker
 
 
 class SwapWorker:
     """Mixed into vLLM's worker (worker_extension_cls), so that every process of an engine reads the files itself."""
+
+    def scramble_weights(self) -> None:
+        """Random numbers, large ones, in every tensor that vLLM keeps as it is; those that it has packed hold the small
+        ones (below 0.001) that its engine started with, between which and a bias of 0 a canary might not tell."""
+        for parameter in self.model_runner.get_model().parameters():  # type: ignore[attr-defined]
+            if parameter.is_floating_point():
+                parameter.data.uniform_(-1, 1)
 
     def swap_weights(self, folder: str, expected: str, head: Head | None) -> None:
         """Puts the folder's tensors in the place of all that were loaded; they must have the digest `expected`.
@@ -195,12 +208,12 @@ class SwapWorker:
 
 
 def _as_loaded(files: Sequence[Path], head: Head | None, dtype: Any) -> Iterator[tuple[str, Any]]:
-    """The files' tensors in the engine's `dtype`: its kernels hold some biases in float32, and would keep more digits
-    of a float32 file than a new engine does."""
+    """The files' tensors with no more digits than the engine's `dtype` has: its kernels hold some biases in float32,
+    and would keep those of a float32 file, which a new engine cuts off."""
     embeddings, output = head or (None, None)
     tied = not any(output in read_header(file) for file in files)
     for name, raw in tensors(files):
-        tensor = raw.to(dtype) if raw.is_floating_point() else raw
+        tensor = raw.to(dtype) if raw.is_floating_point() and raw.itemsize >= dtype.itemsize else raw
         yield name, tensor
         if tied and name == embeddings and output:
             yield output, tensor

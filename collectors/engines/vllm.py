@@ -32,7 +32,7 @@ from collectors.engines import (
 from collectors.engines.base import EngineOptions
 from collectors.engines.checks import check_folder, load_error
 from collectors.engines.live import LiveEngine
-from collectors.engines.swapping import canary_prompts, head_of, swap_key
+from collectors.engines.swapping import canary_prompts, canary_tokens, head_of, swap_key
 from schemas.failures import EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,8 @@ class VllmEngine(LiveEngine[VllmOptions]):
             if isinstance(error, MemoryError) or "memory" in str(error).lower():
                 raise EngineError(f"model {model.name!r} does not fit: {one_line(error)}") from error
             raise error if isinstance(error, ModelError) else load_error(model, error) from error
+        if self._swaps:
+            self._llm.collective_rpc("scramble_weights")
         self.max_length = self._llm.llm_engine.model_config.max_model_len
         # One token of context and one that vLLM always generates (lm-eval's vLLM backend).
         self.rolling_length = self.max_length - 2
@@ -182,18 +184,14 @@ class VllmEngine(LiveEngine[VllmOptions]):
             raise EngineError("the prefix cache of the former model could not be emptied")
 
     def _canary(self) -> list[float]:
-        """Log-probabilities of all tokens of the canary's prompts but the first of each."""
+        """Of a few prompts, the log-probabilities of a few tokens that may come next."""
         from vllm import SamplingParams
 
-        config = self._llm.llm_engine.model_config
-        prompts = canary_prompts(config.get_vocab_size(), self.max_length - 1)
-        asking = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, detokenize=False)
+        tokens = self._llm.llm_engine.model_config.get_vocab_size()
+        prompts, asked = canary_prompts(tokens, self.max_length - 1), canary_tokens(tokens)
+        asking = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=asked, detokenize=False)
         outputs = self._ask(prompts, [asking] * len(prompts))
-        return [
-            choices[token].logprob
-            for prompt, output in zip(prompts, outputs, strict=True)
-            for token, choices in zip(prompt[1:], output.prompt_logprobs[1:], strict=True)
-        ]
+        return [output.outputs[0].logprobs[0][token].logprob for output in outputs for token in asked]
 
     def close(self) -> None:
         """Frees the model's memory, also that of an engine which is already broken."""
