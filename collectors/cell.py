@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from collectors.ahead import Ahead
 from collectors.catalog import fetch, model_facts, tokenizer_fingerprint
 from collectors.config import TaskSpec
 from collectors.engines import Engine, ModelRef, make_engine
@@ -68,6 +69,8 @@ class ShardReport:
     engine_seconds: float
     wall_seconds: float
     load_seconds: float
+    #: Whether the model's weights took the place of another's in a live engine.
+    swapped: bool
     tokens_per_second: float | None
     #: Requests in flight, on average over the time that any was.
     concurrency: float | None
@@ -91,13 +94,14 @@ class Collector:
         self.engine_name = engine
         self.engine = make_engine(engine, options)
         self.include = include
+        self._ahead = Ahead(self.engine)
         self._requester: Requester | None = None
         self._tasks: dict[str, BoundTask] = {}
         self.requests = RequestStore(self.lake)
         self._tokenizer = ""
 
-    def collect(self, cell: Cell, first: int, last: int) -> ShardReport:
-        """Collects and commits items first..last (both included) of `cell`.
+    def collect(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> ShardReport:
+        """Collects and commits items first..last (both included) of `cell`; `upcoming` is read ahead meanwhile.
 
         Raises ModelError, TaskError, EngineError or StorageError; nothing is written then.
         """
@@ -108,6 +112,8 @@ class Collector:
             return self._report([], 0.0, 0.0, 0.0, committed=False)
         task = self._task(cell)
         requester, load_seconds = self._load(cell.model)
+        if upcoming and self.engine_name != "stub":
+            self._ahead.start(upcoming)
         instances, encoded = self._prepared(requester, task, cell).items(first, last)
         asking = time.monotonic()
         asked = requester.ask(instances, cell.cell_id, encoded)
@@ -132,7 +138,8 @@ class Collector:
         held = self.engine.model
         if held and held.key == model.key and self._requester and self._requester.key == model.key:
             return self._requester, 0.0
-        key = self.engine.load(fetch(model) if self.engine_name != "stub" else model)
+        fetched = model if self.engine_name == "stub" else self._ahead.take(model) or fetch(model)
+        key = self.engine.load(fetched)
         self._requester = Requester(self.engine, key)
         self._tokenizer = self._fingerprint()
         self.requests.forget_model()
@@ -183,6 +190,7 @@ class Collector:
             engine_seconds=engine,
             wall_seconds=wall,
             load_seconds=load,
+            swapped=self.engine.swapped,
             tokens_per_second=tokens / engine if engine > 0 else None,
             concurrency=_concurrency(timed),
             host=platform.node(),

@@ -146,6 +146,7 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
             continue
         if overrides:
             model = dataclasses.replace(model, overrides=json.dumps(overrides, sort_keys=True))
+        model = dataclasses.replace(model, group=engine.group(model))
         identity = tuple(getattr(model, key) for key in MODEL_IDENTITY)
         if models.setdefault(identity, model) is not model:  # "auto" beside the dtype that it means
             raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")

@@ -28,6 +28,7 @@ from ray.exceptions import RayActorError, RayError
 
 from collectors.cell import Cell, Collector, ShardReport
 from collectors.config import FleetSpec
+from collectors.engines import ModelRef
 from collectors.harness.tasks import use_datasets
 from collectors.lake import Lake
 from collectors.planning import Plan, PlannedCell, failure_row, write_failure
@@ -76,16 +77,18 @@ class Worker:
     def ready(self) -> None:
         """Answers once Ray has found room for this process and started it."""
 
-    def collect(self, cell: Cell, first: int, last: int) -> ShardReport:
+    def collect(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> ShardReport:
         """See Collector.collect. It is made here, not in __init__: its errors then are errors, not a dead actor."""
         if self.collector is None:
             spec = self.spec
             use_datasets(self._here(spec.datasets) if spec.datasets else None)
             include = [self._here(folder) for folder in spec.include]
             self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
-        if cell.model.path:
-            cell = dataclasses.replace(cell, model=dataclasses.replace(cell.model, path=self._here(cell.model.path)))
-        return self.collector.collect(cell, first, last)
+        cell = dataclasses.replace(cell, model=self._found(cell.model))
+        return self.collector.collect(cell, first, last, self._found(upcoming) if upcoming else None)
+
+    def _found(self, model: ModelRef) -> ModelRef:
+        return dataclasses.replace(model, path=self._here(model.path)) if model.path else model
 
     def _here(self, path: str) -> str:
         if not os.path.exists(path) and Path(path).is_relative_to(self.spec.base):
@@ -122,7 +125,7 @@ class Fleet:
         self._starting: dict[Any, Any] = {}
         self._failed_starts = 0
         self._told_waiting = time.monotonic()
-        self._holds: dict[Any, str | None] = {}
+        self._holds: dict[Any, ModelRef | None] = {}
         self._in_hand: dict[Any, InHand] = {}
 
     def run(self) -> None:
@@ -170,16 +173,23 @@ class Fleet:
         if job is None:
             self._stop_worker(actor)
             return
-        model = job.planned.cell.model.key
-        if held not in (None, model) and self.resources.get("num_gpus"):
+        model = job.planned.cell.model
+        if held and held.key != model.key and self.resources.get("num_gpus") and not self._swaps(held, model):
             # On a GPU a process gives its memory back only by ending: a new model gets a new one.
             self.queue.retry(dataclasses.replace(job, tries=job.tries - 1))
             self._stop_worker(actor)
             self._start_worker()
             return
         self._holds[actor] = model
-        future = actor.collect.remote(job.planned.cell, job.first, job.last)
+        busy[model.key] += 1
+        upcoming = self.queue.upcoming(model, busy)
+        future = actor.collect.remote(job.planned.cell, job.first, job.last, upcoming)
         self._in_hand[future] = InHand(actor, job, time.monotonic())
+
+    def _swaps(self, held: ModelRef, model: ModelRef) -> bool:
+        """Whether a GPU's engine may take over `model`: only where the config says that it may swap weights at all."""
+        allowed = self.plan.config.engine.options.get("swap_weights") is True
+        return allowed and held.group is not None and held.group == model.group
 
     def _stop_worker(self, actor: Any) -> None:
         ray.kill(actor)

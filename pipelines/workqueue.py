@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from collectors.cell import ShardReport
 from collectors.config import FleetSpec
+from collectors.engines import ModelRef
 from collectors.planning import PlannedCell
 from schemas.identity import MAX_SHARD_ITEMS
 
@@ -26,13 +27,17 @@ class Job:
 
 
 class WorkQueue:
-    """The shards that are left, cut as they are taken. A worker keeps its model as long as that has work."""
+    """The shards that are left, cut as they are taken.
+
+    A worker keeps its model as long as that has work, then its group of models as long as one has no worker.
+    """
 
     def __init__(self, cells: list[PlannedCell], spec: FleetSpec) -> None:
         self._spec = spec
         #: By model: its cells in the plan's order, and how many of their items nobody has taken.
         self._cells: dict[str, deque[PlannedCell]] = {}
         self._items: Counter[str] = Counter()
+        self._models: dict[str, ModelRef] = {}
         self._gaps: dict[str, deque[tuple[int, int]]] = {}
         self._retries: dict[str, deque[Job]] = {}
         self._seconds_per_item: dict[str, float] = {}
@@ -41,18 +46,40 @@ class WorkQueue:
                 self._cells.setdefault(planned.cell.model.key, deque()).append(planned)
                 self._gaps[planned.cell.cell_id] = deque(planned.todo)
                 self._items[planned.cell.model.key] += planned.items_todo
+                self._models[planned.cell.model.key] = planned.cell.model
 
     def __bool__(self) -> bool:
         """Whether any shard is left to take."""
         return bool(self._items or self._retries)
 
-    def take(self, current: str | None, busy: Counter[str]) -> Job | None:
-        """The next shard: of the model that the worker holds, else of the fullest model with the fewest workers."""
-        models = {**self._retries, **self._items}
-        if not models:
+    def take(self, current: ModelRef | None, busy: Counter[str]) -> Job | None:
+        """The next shard: of the model that the worker holds, else of the one with the fewest workers (`busy`, by key).
+
+        Of those it is one of the worker's group, which its engine can take over at little cost, and then the fullest.
+        """
+        model = self._next_model(current, busy)
+        if model is None:
             return None
-        model = current if current in models else min(models, key=lambda m: (busy[m], -self._items[m]))
         return self._retry_of(model) if model in self._retries else self._next_of(model)
+
+    def upcoming(self, current: ModelRef, busy: Counter[str]) -> ModelRef | None:
+        """The model that a worker would turn to after its shard; None while its own has more, or at the end.
+
+        Nothing is promised: others may take it first.
+        """
+        model = self._next_model(current, busy)
+        return None if model is None or model == current.key else self._models[model]
+
+    def _next_model(self, current: ModelRef | None, busy: Counter[str]) -> str | None:
+        models = {**self._retries, **self._items}
+        if current and current.key in models:
+            return current.key
+        group = current.group if current else None
+
+        def order(model: str) -> tuple[int, bool, int]:
+            return busy[model], group is None or self._models[model].group != group, -self._items[model]
+
+        return min(models, key=order, default=None)
 
     def _retry_of(self, model: str) -> Job:
         job = self._retries[model].popleft()

@@ -35,6 +35,8 @@ class ModelRef:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     #: JSON of the engine's settings that may change answers (Engine.overrides); None: none.
     overrides: str | None = None
+    #: Engine.group, as far as the planning machine can tell: a hint for the order of work.
+    group: str | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:

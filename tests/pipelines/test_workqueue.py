@@ -17,8 +17,12 @@ from pipelines.workqueue import Job, WorkQueue
 from schemas.identity import MAX_SHARD_ITEMS
 
 
-def planned(model: str, task: str, *todo: tuple[int, int]) -> PlannedCell:
-    ref = ModelRef(name=model, source=model, revision=model, path=None)
+def held(model: str, group: str | None = None) -> ModelRef:
+    return ModelRef(name=model, source=model, revision=model, path=None, group=group)
+
+
+def planned(model: str, task: str, *todo: tuple[int, int], group: str | None = None) -> PlannedCell:
+    ref = held(model, group)
     items = max((last + 1 for _, last in todo), default=1)
     cell = Cell(f"{model}-{task}", ref, TaskSpec(task=task), task, f"prompt-{task}", 0, items)
     return PlannedCell(cell, {}, list(todo), 1.0)
@@ -61,7 +65,7 @@ def test_queue_after_a_measured_shard_cuts_a_minute_of_work() -> None:
     first = queue.take(None, Counter())
     assert first is not None
     queue.learn(first, report(10, 5.0))
-    second = queue.take("a:auto:None", Counter())
+    second = queue.take(held("a"), Counter())
     assert second is not None
     assert (second.first, second.last) == (10, 129)  # 0.5 s an item
 
@@ -69,17 +73,38 @@ def test_queue_after_a_measured_shard_cuts_a_minute_of_work() -> None:
 def test_queue_with_a_held_model_stays_with_it_then_takes_the_least_served() -> None:
     cells = [planned("a", "t", (0, 9)), planned("b", "t", (0, 9)), planned("b", "u", (0, 9)), planned("c", "t", (0, 9))]
     queue = WorkQueue(cells, FleetSpec())
-    taken = [queue.take("c:auto:None", Counter({"b:auto:None": 1})) for _ in range(4)]
+    taken = [queue.take(held("c"), Counter({"b:auto:None": 1})) for _ in range(4)]
     assert [job.planned.cell.model.name for job in taken if job] == ["c", "a", "b", "b"]
+
+
+def test_queue_with_a_held_group_goes_on_in_it_unless_others_work_there() -> None:
+    groups = {"a": "x", "b": "y", "c": None, "d": "x", "e": "x"}
+    cells = [planned(name, "t", (0, 9 + at), group=group) for at, (name, group) in enumerate(groups.items())]
+    queue, busy, order = WorkQueue(cells, FleetSpec()), Counter({"e:auto:None": 1}), []
+    now = held("a", "x")
+    while (job := queue.take(now, busy)) is not None:
+        expected = queue.upcoming(now := job.planned.cell.model, busy)
+        order.append((now.name, expected.name if expected else None))
+    assert order == [("a", "d"), ("d", "c"), ("c", "b"), ("b", "e"), ("e", None)]
+
+
+def test_queue_upcoming_is_nobody_while_the_own_model_has_shards() -> None:
+    queue = WorkQueue([planned("a", "t", (0, 99)), planned("b", "t", (0, 9))], FleetSpec(first_shard_items=50))
+    assert queue.take(held("a"), Counter())
+    assert queue.upcoming(held("a"), Counter()) is None
+    assert queue.take(held("a"), Counter())
+    following = queue.upcoming(held("a"), Counter())
+    assert following is not None
+    assert following.name == "b"
 
 
 def test_queue_retry_comes_first_and_dropped_cells_never_come() -> None:
     a, b = planned("a", "t", (0, 99)), planned("b", "t", (0, 99))
     queue = WorkQueue([a, b], FleetSpec(first_shard_items=10))
-    job = queue.take("a:auto:None", Counter())
+    job = queue.take(held("a"), Counter())
     assert job is not None
     queue.retry(job)
-    again = queue.take("a:auto:None", Counter())
+    again = queue.take(held("a"), Counter())
     assert again is not None
     assert (again.first, again.last, again.tries) == (job.first, job.last, 1)
     queue.retry(again)

@@ -1,0 +1,59 @@
+"""The next model's files, fetched and read while the current one answers.
+
+Owns one thread and at most one model in it. Knows nothing of which model comes next; what goes wrong here is left to
+the load, which does it all again and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from collectors.catalog import fetch
+from collectors.engines import Engine, ModelRef
+from schemas.failures import one_line
+
+logger = logging.getLogger(__name__)
+
+#: Name, bytes and change time (ns) of each file of a folder.
+_Files = frozenset[tuple[str, int, int]]
+
+
+class Ahead:
+    """Prepares models for one engine. What it reads stays in the page cache, which the system may take back."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(1, "ahead")
+        self._key: str | None = None
+        self._future: Future[tuple[ModelRef, _Files]] | None = None
+
+    def start(self, model: ModelRef) -> None:
+        """Begins with `model` unless it is under way or done, or another is under way."""
+        if self._key != model.key and (self._future is None or self._future.done()):
+            self._key, self._future = model.key, self._thread.submit(self._prepare, model)
+
+    def take(self, model: ModelRef) -> ModelRef | None:
+        """The fetched model, waited for; None where it was not prepared, or its files are others by now."""
+        if self._future is None or self._key != model.key:
+            return None
+        try:
+            fetched, files = self._future.result()
+            return fetched if _files(fetched) == files else None
+        except Exception as error:
+            logger.debug("model %s could not be read ahead: %s", model.name, one_line(error))
+            return None
+        finally:
+            self._key, self._future = None, None
+
+    def _prepare(self, model: ModelRef) -> tuple[ModelRef, _Files]:
+        fetched = fetch(model)
+        files = _files(fetched)
+        self._engine.prefetch(fetched)
+        return fetched, files
+
+
+def _files(model: ModelRef) -> _Files:
+    found = [file for file in Path(model.path or "").iterdir() if file.is_file()]
+    return frozenset((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found)
