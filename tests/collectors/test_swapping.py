@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from collectors.engines import ModelRef, ScoreRequest, make_engine
+from collectors.engines import GenerateRequest, ModelRef, ScoreRequest, make_engine
 from collectors.engines.live import check_canary
 from collectors.engines.swapping import ALLOWED, CANARY_LENGTHS, canary_prompts, check_weights, swap_key, tensors
 from schemas.failures import EngineError, ModelError
@@ -322,6 +322,34 @@ def test_swap_that_breaks_half_way_leaves_no_engine_that_answers(
     assert answers(engine, first) == pytest.approx(expected, abs=1e-5)
     engine.load(second)
     assert engine.swapped  # a file was at fault, not swapping
+
+
+def verdicts(engine: Any, model: ModelRef) -> tuple[list[int], list[bool], list[str]]:
+    """Of sums: the likeliest of four answers, whether each is what greedy decoding says, and what it says."""
+    key = engine.load(model)
+    encode = engine.tokenizer.encode
+    sums = [f"Q: {a}+{b}=\nA:" for a in range(2, 18, 3) for b in range(1, 19, 4)]
+    choices = [[f" {n}" for n in (3, 7, 12, 21)]] * len(sums)
+    requests = [ScoreRequest(encode(q), encode(c)) for q, cs in zip(sums, choices, strict=True) for c in cs]
+    scores = engine.score(key, requests)[1]
+    best = [max(range(4), key=lambda i, at=at: scores[at + i].logprob) for at in range(0, len(scores), 4)]
+    texts = engine.generate(key, [GenerateRequest(encode(q), 8, ["\n\n"]) for q in sums])[1]
+    return best, [score.greedy for score in scores], [text.text for text in texts]
+
+
+@pytest.mark.slow
+def test_swap_back_and_forth_changes_no_verdict(engine: Any, tiny_models: dict[str, Path]) -> None:
+    names = ("good", "weak", "other")
+    models = {name: plain(tiny_models[name]) for name in names}
+    engine.close()  # a process holds one at a time
+    new = make_engine("vllm", {"swap_weights": False})
+    expected = {name: verdicts(new, models[name]) for name in names}
+    assert not new.swapped
+    new.close()
+    assert len({str(found) for found in expected.values()}) == 3
+    for name in ("good", "weak", "other", "good", "weak", "good"):
+        assert verdicts(engine, models[name]) == expected[name]
+    assert engine.swapped
 
 
 @pytest.mark.slow
