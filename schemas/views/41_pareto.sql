@@ -9,8 +9,8 @@ FROM (
         CASE WHEN higher_is_better THEN score ELSE -score END AS merit,
         max(CASE WHEN higher_is_better THEN score ELSE -score END) OVER (
             PARTITION BY task, items_digest, prompting, metric
-            ORDER BY usd_per_1000, CASE WHEN higher_is_better THEN -score ELSE score END, model, cell_id
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ORDER BY usd_per_1000, CASE WHEN higher_is_better THEN -score ELSE score END
+            RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP
         ) AS best_before
     FROM leaderboard
     WHERE usd_per_1000 IS NOT NULL AND score IS NOT NULL

@@ -290,7 +290,7 @@ def test_pareto_keeps_what_no_other_beats(lake: LakeBuilder) -> None:
         "dear": [1, 1, 1, 0],
     }
     con = three(lake, scores, {"cheap": 1.0, "same": 1.0, "worse": 2.0, "best": 3.0, "dear": 4.0})
-    assert rows(con, "SELECT model FROM pareto ORDER BY usd_per_1000") == [("cheap",), ("best",)]
+    assert rows(con, "SELECT model FROM pareto ORDER BY usd_per_1000, model") == [("cheap",), ("same",), ("best",)]
 
 
 def test_complementarity_counts_what_each_of_two_solves(lake: LakeBuilder) -> None:
