@@ -1,5 +1,6 @@
--- price_names: one row per model or accelerator that somebody said is priced by another name's entry, the newest word.
+-- price_names: one row per model or accelerator that somebody said is priced by another name's entry, the newest word
+-- in any case of letters.
 CREATE VIEW price_names AS
 SELECT *
 FROM read_parquet({price_names}, hive_partitioning = false)
-QUALIFY row_number() OVER (PARTITION BY name ORDER BY added_at DESC, source) = 1;
+QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY added_at DESC, source, name) = 1;

@@ -12,7 +12,8 @@ WITH valid AS (
     WHERE valid_from <= coalesce(TRY_CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
         AND provider = coalesce(getvariable('price_provider')::VARCHAR, provider)
     QUALIFY row_number() OVER (
-        PARTITION BY model, provider, over_parameters, to_parameters ORDER BY valid_from DESC
+        PARTITION BY lower(model), provider, over_parameters, to_parameters
+        ORDER BY valid_from DESC
     ) = 1
 ),
 

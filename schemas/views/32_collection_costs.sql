@@ -6,7 +6,7 @@ WITH valid AS (
     SELECT *
     FROM gpu_prices
     WHERE valid_from <= coalesce(TRY_CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
-    QUALIFY row_number() OVER (PARTITION BY accelerator, provider ORDER BY valid_from DESC) = 1
+    QUALIFY row_number() OVER (PARTITION BY lower(accelerator), provider ORDER BY valid_from DESC) = 1
 ),
 
 gpus AS (

@@ -86,6 +86,17 @@ def test_model_prices_by_name_then_equal_name_then_tier(lake: LakeBuilder) -> No
     }
 
 
+def test_model_prices_take_names_in_another_case_for_the_same(lake: LakeBuilder) -> None:
+    lake.run(BuiltCell(model="org/a"), BuiltCell(model="org/b"))
+    price(lake, per_million("Org/A", 1, 1, valid_from="2025-01-01"), per_million("org/b", 1, 1))
+    price(lake, per_million("org/a", 5, 5), per_million("ORG/B", 5, 5))
+    name(lake, name="org/B", price_name="org/a")
+    name(lake, name="Org/b", price_name="")
+    found = rows(lake.views(), "SELECT model, usd_per_million_prompt FROM model_prices ORDER BY model")
+    assert found == [("org/a", 5.0), ("org/b", None)]
+    assert rows(lake.views(), "SELECT model FROM prices ORDER BY ALL") == [("ORG/B",), ("Org/A",), ("org/a",)]
+
+
 def test_model_prices_of_a_name_without_organisation_are_those_of_the_only_one_that_ends_so(lake: LakeBuilder) -> None:
     names = ("Only", "by-name", "of-two", "own", "kept", "elsewhere", "sized", "x/y")
     lake.run(*(BuiltCell(model=name) for name in names if name != "elsewhere"), source="/models/somewhere")
