@@ -24,6 +24,9 @@ class Judgement:
     #: μ, the mean score of the chosen models.
     accuracy: float
     oracle: float
+    #: Of the oracle over the best single model: exactly 0 where no item has a better answer than that model's, which
+    #: two means of the same numbers, added up in another order, would not give.
+    gap: float
     best_single: float
     #: Column of the best single model, the first of equals.
     best_model: int
@@ -55,8 +58,7 @@ class Judgement:
     @property
     def gap_closed(self) -> float | None:
         """Share of the way from the best single model to the oracle; None when there is no way to go."""
-        gap = self.oracle - self.best_single
-        return self.gain / gap if gap > 0 else None
+        return self.gain / self.gap if self.gap > 0 else None
 
 
 def judge(
@@ -87,6 +89,7 @@ def judge(
         left_out=means.left_out,
         accuracy=accuracy,
         oracle=float(best[used].mean()),
+        gap=float((best[used] - scores[used, means.best]).mean()),
         best_single=single,
         best_model=means.best,
         random=means.random.value,

@@ -48,6 +48,13 @@ def test_judge_without_a_way_to_go_has_no_share_of_it() -> None:
     assert judge(np.array([0, 1]), np.zeros((2, 2))).v_b is None
 
 
+def test_judge_where_one_model_is_best_on_every_item_has_no_way_to_go() -> None:
+    scores = np.random.default_rng(0).random((1000, 1)) - np.array([0, 0.1, 0.2])
+    found = judge(np.arange(1000) % 3, scores)
+    assert (found.gap, found.gap_closed) == (0, None)
+    assert found.oracle == pytest.approx(found.best_single)  # two sums of the same numbers: not equal to the last bit
+
+
 def test_judge_probabilities_of_items_left_out_do_not_count() -> None:
     scores = np.array([[1.0, 0], [0, 1], [np.nan, 1]])
     probabilities = np.array([[0.5, 0.5], [1, 0], [0.5, 0.5]])
