@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import importlib.resources
+import io
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -25,12 +26,15 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.lake import Lake
+from collectors.reading import ask
 from schemas.failures import ConfigError, one_line
 from schemas.identity import digest
 from schemas.records import TABLES
 
 #: Tables that come with the package, by name.
 SHIPPED = ("open_models", "price_names", "gpus", "routerbench")
+#: Dollars that no price reaches: beyond them sums of costs are no numbers any more.
+_MOST_USD = 1e12
 #: Table -> columns that tell one row from another.
 _KEYS = {
     "prices": ("model", "provider", "over_parameters", "to_parameters", "valid_from"),
@@ -55,7 +59,7 @@ def read_prices(path: Path) -> tuple[str, pa.Table]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {one_line(error)}") from error
     # A comment leaves its line behind, so that numbers of lines are the file's.
-    lines = ["\n" if line.startswith("#") else line for line in text.splitlines(keepends=True)]
+    lines = ["\n" if line.startswith("#") else line for line in io.StringIO(text, newline="")]
     above = next((number for number, line in enumerate(lines) if line.strip()), 0)
     reader = csv.DictReader(lines[above:], strict=True)
     try:
@@ -121,8 +125,8 @@ def _usd(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError("a number of dollars, 0 or more, is expected")
+    if not 0 <= value < _MOST_USD:
+        raise ValueError(f"a number of dollars, 0 or more and below {_MOST_USD:g}, is expected")
     return value
 
 
@@ -143,12 +147,29 @@ _KINDS: dict[pa.DataType, Callable[[str], Any]] = {pa.float64(): _usd, pa.int64(
 
 
 def add_prices(lake: Lake, table: str, rows: pa.Table) -> bool:
-    """Puts `rows` of read_prices into the lake; whether they were not there yet. The same file again adds nothing."""
-    columns = rows.to_pylist()
-    name = f"{table}/{digest([[str(value) for value in row.values()] for row in columns])}.parquet"
-    if lake.has(name):
+    """Puts `rows` of read_prices into the lake; whether that changed what it says.
+
+    The same file again adds nothing, but where other rows have replaced its own since, these come into force again.
+    """
+    held = _in_force(lake, table)
+    if all(held.get(_key(table, row), {}).items() >= row.items() for row in rows.to_pylist()):
         return False
-    now = pa.repeat(pa.scalar(dt.datetime.now(dt.UTC), pa.timestamp("us", "UTC")), len(rows))
+    added_at = dt.datetime.now(dt.UTC)
+    now = pa.repeat(pa.scalar(added_at, pa.timestamp("us", "UTC")), len(rows))
     schema = TABLES[table]
     data = rows.append_column(schema.field("added_at"), now).select(schema.names).cast(schema)
-    return lake.create_table(name, data)
+    own = [[str(value) for value in row.values()] for row in rows.to_pylist()]
+    # With the time: rows that come back, or whose object is damaged, are an object of their own.
+    return lake.create_table(f"{table}/{digest([own, str(added_at)])}.parquet", data)
+
+
+def _in_force(lake: Lake, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The rows of the view `table`, by what tells them apart."""
+    found = ask(lake, lambda con, _: con.execute(f"FROM {table}").to_arrow_table(), only=[table])
+    return {_key(table, row): row for row in found.to_pylist()}
+
+
+def _key(table: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Names of models and GPUs count in any case of letters."""
+    first, *others = _KEYS[table]
+    return (row[first].lower(), *(row[name] for name in others))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 from rich.console import Console
 
 from collectors.lake import Lake
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(markup=False, highlight=False, emoji=False, width=width)
     try:
         run(args, console)
-    except RouterlakeError as error:
+    except (RouterlakeError, duckdb.Error) as error:
         print(f"prices: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if tables:
         lake.open_for_writing()
     for name, table, rows in tables:  # all were read: a wrong one keeps all out
-        said = "rows put into" if add_prices(lake, table, rows) else "rows that were put in before:"
+        said = "rows put into" if add_prices(lake, table, rows) else "rows that stand already in"
         console.print(f"{name}: {len(rows):,} {said} {table}")
     ask(lake.open_for_reading(), lambda con, _: show_prices(con, console), include="all")
 

@@ -8,6 +8,7 @@ import pytest
 
 from collectors.lake import Lake
 from collectors.prices import SHIPPED, add_prices, read_prices, shipped_path
+from collectors.reading import connect
 from schemas.failures import ConfigError
 
 HEADER = "model,provider,usd_per_million_prompt,usd_per_million_completion,valid_from,source"
@@ -57,6 +58,7 @@ def test_read_prices_keeps_what_is_unknown_unknown(tmp_path: Path) -> None:
         ([HEADER, GOOD.replace(",1,", ",-1,")], "line 2: usd_per_million_prompt is '-1'"),
         ([HEADER, GOOD.replace(",1,", ",nan,")], "a number of dollars"),
         ([HEADER, GOOD.replace(",1,", ",$1,")], "a number of dollars"),
+        ([HEADER, GOOD.replace(",1,", ",1e308,")], "below 1e+12"),
         (["# one", HEADER, GOOD, GOOD.replace("2026-01-01", "01/02/2026")], "line 4: valid_from is '01/02/2026'"),
         ([HEADER, GOOD.replace("org/a", "")], "line 2: model is empty"),
         ([HEADER, GOOD + ",more"], "as many fields"),
@@ -85,3 +87,17 @@ def test_add_prices_twice_adds_nothing(tmp_path: Path) -> None:
     table, rows = read_prices(written(tmp_path, HEADER, GOOD))
     assert [add_prices(lake, table, rows) for _ in range(2)] == [True, False]
     assert len([name for name in lake.names("prices") if "schema" not in name]) == 1
+
+
+def test_read_prices_ends_lines_where_csv_does(tmp_path: Path) -> None:
+    _, rows = read_prices(written(tmp_path, HEADER, GOOD.replace("their page", "their\u2028page\x85\x0b")))
+    assert rows["source"].to_pylist() == ["their\u2028page"]
+
+
+def test_add_prices_that_others_replaced_brings_them_back(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake")).open_for_writing()
+    first, second = (read_prices(written(tmp_path, HEADER, GOOD.replace(",1,", f",{usd},")))[1] for usd in (1, 3))
+    for rows, usd, is_new in ((first, 1, True), (second, 3, True), (first, 1, True), (first, 1, False)):
+        assert add_prices(lake, "prices", rows) == is_new
+        with connect(lake) as con:
+            assert con.sql("SELECT usd_per_million_prompt FROM prices").fetchall() == [(usd,)]
