@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import glob
 import itertools
 import os
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ from schemas.failures import ConfigError, one_line
 #: What can name an item, the first that a file has.
 KEYS = ("item", "item_hash", "source_key")
 READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet"}
+#: Nothing is guessed of quotes, which may come late in a file, nor is a line that begins with # taken for a comment.
+OPTIONS = {"read_csv": ", all_varchar = true, quote = '\"', escape = '\"', comment = ''"}
 
 
 class Choice(NamedTuple):
@@ -74,37 +77,38 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     if not os.path.isfile(path):
         raise ConfigError(f"--choices {path}: no such file")
     reader = READERS.get(path.suffix.lower(), "read_json")
-    options = ", all_varchar = true" if reader == "read_csv" else ""
-    name = str(path).replace("'", "''")
+    name = glob.escape(str(path)).replace("'", "''")
     try:
-        con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {reader}('{name}'{options})")
-        columns = {row[0] for row in con.execute("DESCRIBE choices").fetchall()}
-        key = next((column for column in KEYS if column in columns), None)
-        if key is None or "model" not in columns:
-            raise ConfigError(
-                f"--choices {path}: it needs a column model, and item, item_hash or source_key; it has "
-                f"{', '.join(sorted(columns))}"
-            )
         con.execute(
-            "CREATE OR REPLACE TEMP TABLE known_items AS SELECT task, items_digest, item, "
-            f"{key}::VARCHAR AS name FROM items SEMI JOIN cells USING (task, items_digest)"
+            f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {reader}('{name}'{OPTIONS.get(reader, '')})"
         )
-        router = "router::VARCHAR" if "router" in columns else "?"
-        task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
-        found = con.execute(
-            f"""
-            SELECT choices.rowid + 1, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
-                known_items.task, items_digest, known_items.item
-            FROM choices
-            LEFT JOIN known_items
-                ON name = choices.{key}::VARCHAR AND known_items.task = coalesce({task}, known_items.task)
-            ORDER BY choices.rowid
-            """,
-            [path.stem] if router == "?" else [],
-        ).fetchall()
-        tasks = con.execute("SELECT task, count(DISTINCT item) FROM known_items GROUP BY task ORDER BY task").fetchall()
     except duckdb.Error as error:
         raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
+    columns = {row[0] for row in con.execute("DESCRIBE choices").fetchall()}
+    key = next((column for column in KEYS if column in columns), None)
+    if key is None or "model" not in columns:
+        raise ConfigError(
+            f"--choices {path}: it needs a column model, and item, item_hash or source_key; it has "
+            f"{', '.join(sorted(columns))}"
+        )
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE known_items AS SELECT task, items_digest, item, "
+        f"{key}::VARCHAR AS name FROM items SEMI JOIN cells USING (task, items_digest)"
+    )
+    router = "router::VARCHAR" if "router" in columns else "?"
+    task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
+    found = con.execute(
+        f"""
+        SELECT choices.rowid + 1, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
+            known_items.task, items_digest, known_items.item
+        FROM choices
+        LEFT JOIN known_items
+            ON name = choices.{key}::VARCHAR AND known_items.task = coalesce({task}, known_items.task)
+        ORDER BY choices.rowid
+        """,
+        [path.stem] if router == "?" else [],
+    ).fetchall()
+    tasks = con.execute("SELECT task, count(DISTINCT item) FROM known_items GROUP BY task ORDER BY task").fetchall()
     reading = _Reading(path, key, "task" in columns, dict(tasks), {})
     for _, rows in itertools.groupby(found, key=lambda row: row[0]):
         reading.take(list(rows))

@@ -122,6 +122,26 @@ def test_score_reads_every_form_of_a_file_and_several_routers(
     assert "1 that some model has no score for" in said
 
 
+def test_score_of_a_file_reads_that_file_and_all_of_it(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine1.csv").write_text("item,model\n0,a\n")
+    path = tmp_path / "mine[1].csv"  # a pattern that the other file fits
+    # Quotes, a line end within them and a comma first come far behind what is guessed from.
+    path.write_text("item,model,why\n" + "1,b,\n" * 30_000 + '"3","c","a ""b"",\nc"\n')
+    [row] = scored(lake, path, capsys)
+    assert (row["items"], row["score"]) == (2, 0.5)
+
+
+def test_score_passes_over_a_damaged_table_of_items(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lake/items/task=quiz/i1.parquet").write_bytes(b"PAR1 and no more")
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n0,a\n")
+    assert [row["items"] for row in scored(lake, path, capsys)] == [1]
+
+
 def test_score_without_a_price_of_a_choice_has_no_cost(
     lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +172,7 @@ def test_score_without_a_price_of_a_choice_has_no_cost(
         ('item,model,why\n0,a,"two\nlines"\n0,b,\n', [], "line 4: mine chose b for item 0 of quiz, and a in line 2"),
         ("item\n0\n", [], "it needs a column model"),
         ("item,model\n", [], "no row in it"),
+        ("item,model\n0,a\n# 1,b\n2,a\n", [], "line 3: item '# 1' is none of the 6"),
         ("item,model\n0,\n", [], "line 2: model is empty"),
         ("item,model\n0,a\n,b\n", [], "line 3: item is empty"),
         ("item,model\n0,a\n", ["--pool", "nonsense = 1"], "the pool's condition"),
