@@ -72,6 +72,10 @@ def ask(
         try:
             with contextlib.closing(connect(lake, holdings, only=only)) as con:
                 return question(con, holdings)
+        except RuntimeError as error:
+            if "interrupt" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from error  # what DuckDB makes of a signal
         except (duckdb.Error, StorageError) as error:
             found = find_damaged(lake, str(error), holdings.objects())
             if found.keys() <= damaged.keys():  # nothing that was not passed over already

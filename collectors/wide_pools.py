@@ -26,9 +26,6 @@ from schemas.failures import ConfigError, one_line
 #: What an answer can cost, columns of the view costs.
 COSTS = ("usd", "latency_s")
 
-#: What a condition raises, as against a file that cannot be read.
-_WRONG_SQL = (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException, duckdb.ParserException)
-
 Array = npt.NDArray[np.float32]
 
 
@@ -134,7 +131,7 @@ def joined(pools: Sequence[WidePool], name: str) -> WidePool | None:
 def _cells(con: duckdb.DuckDBPyConnection, where: str) -> pa.Table:
     try:
         return con.execute(f"SELECT * FROM cells WHERE ({where}) ORDER BY task, model, cell_id").to_arrow_table()
-    except _WRONG_SQL as error:
+    except duckdb.Error as error:  # no file is read: cells are known when the views are made
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import duckdb
+
 from collectors.exporters.grid import MISSING, Options, load_grids
 from collectors.exporters.out import check_free
 from collectors.exporters.registry import FORMATS, check_ending, export
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         run(args)
-    except RouterlakeError as error:
+    except (RouterlakeError, duckdb.Error) as error:
         print(f"export: {one_line(error, 1000)}", file=sys.stderr)
         return 2
     return 0

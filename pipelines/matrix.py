@@ -78,10 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RouterlakeError as error:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        if "interrupt" not in str(error).lower():
-            raise
-        raise KeyboardInterrupt from error  # what DuckDB makes of a signal
     except duckdb.Error as error:
         print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}", file=sys.stderr)
         return 2

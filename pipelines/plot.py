@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import duckdb
+
 from collectors.headline import Headline, headline
 from collectors.lake import Lake
 from collectors.metrics.known import complete_items
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return run(args)
-    except RouterlakeError as error:
+    except (RouterlakeError, duckdb.Error) as error:
         print(f"plot: {one_line(error)}", file=sys.stderr)
         return 2
 

@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
         scored = ask(
             lake, lambda con, _: score(con, args.choices, args.pool, AGAINST[args.against]), include=args.include
         )
-    except RouterlakeError as error:
+    except (RouterlakeError, duckdb.Error) as error:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
     if args.json:

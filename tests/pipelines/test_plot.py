@@ -120,6 +120,7 @@ def test_plot_draws_what_can_be_drawn_and_names_the_rest(
     [
         (["--task", "nothing"], "the pool holds no cell of task nothing"),
         (["--pool", "nonsense = 1"], "the pool's condition"),
+        (["--pool", "error('mine')"], "the pool's condition: InvalidInputException: Invalid Input Error: mine"),
         (["--pool", "false"], "no collected cell that the pool asks for"),
         (["--include", "imported"], "no imported cell"),
         (["--lake", "/nowhere/lake"], "no lake at"),
