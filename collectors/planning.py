@@ -228,7 +228,7 @@ def _plan_cell(
 
 
 def _requests_per_item(task: BoundTask) -> float:
-    """Engine requests for one item: its choices (mean of the first 20 items) times the repeats."""
+    """lm-eval's requests for one item: its choices (mean of the first 20 items) times the repeats."""
     repeats = int(getattr(task.task.config, "repeats", None) or 1)
     if task.facts.output_type != "multiple_choice":
         return repeats

@@ -111,6 +111,8 @@ class ChoiceScores:
     greedy: list[bool]
     #: One for each pass: an engine that cannot read so many tokens off one makes several.
     usages: list[Usage]
+    #: Whether the engine did not answer it in one pass, and was asked token by token.
+    asked_again: bool = False
 
 
 @dataclass(frozen=True)

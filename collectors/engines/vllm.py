@@ -170,7 +170,15 @@ class VllmEngine(LiveEngine[VllmOptions]):
         cuts = [[r.tokens[at : at + MOST_TOKENS] for at in range(0, len(r.tokens), MOST_TOKENS)] for r in requests]
         prompts = [request.context for request, parts in zip(requests, cuts, strict=True) for _ in parts]
         outputs = iter(self._ask(prompts, [_choosing(part) for parts in cuts for part in parts]))
-        return key, [_chosen([(part, next(outputs)) for part in parts]) for parts in cuts]
+        answers = [_chosen([(part, next(outputs)) for part in parts]) for parts in cuts]
+        without = [i for i, answer in enumerate(answers) if len(answer.logprobs) < len(requests[i].tokens)]
+        if without:
+            name = self.model.name if self.model else ""
+            logger.warning("model %s: vLLM told no log-probabilities of given tokens; they are asked one by one", name)
+        for i in without:
+            alone = [ScoreRequest(requests[i].context, [token]) for token in requests[i].tokens]
+            answers[i] = _joined(answers[i].usages, self.score(key, alone)[1])
+        return key, answers
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
         """Prompts hold at most max_length - 1 tokens. Raises TaskError for a decoding setting that vLLM lacks."""
@@ -335,13 +343,25 @@ def _score(request: ScoreRequest, output: Any, discarded: Usage | None) -> Score
 
 
 def _chosen(passes: list[tuple[list[int], Any]]) -> ChoiceScores:
-    """Greedy when no token is likelier: the generated one is the likeliest, and lm-eval takes equals for greedy too."""
-    logprobs, greedy = [], []
+    """Greedy when no token is likelier: the generated one is the likeliest, and lm-eval takes equals for greedy too.
+
+    Without log-probabilities where vLLM did not give those of exactly these tokens.
+    """
+    logprobs: list[float] = []
+    greedy = []
     for tokens, output in passes:
-        first, *found = output.outputs[0].logprobs.logprobs  # of the generated token, then of `tokens` in their order
-        logprobs += found[: len(tokens)]
-        greedy += [logprob >= first for logprob in found[: len(tokens)]]
+        told = output.outputs[0].logprobs  # of the generated token, then of `tokens` in their order
+        if told is not None and told.token_ids[1 : len(tokens) + 1] == tokens:
+            first, *found = told.logprobs[: len(tokens) + 1]
+            logprobs += found
+            greedy += [logprob >= first for logprob in found]
     return ChoiceScores(logprobs, greedy, [_usage(output, None) for _, output in passes])
+
+
+def _joined(discarded: list[Usage], scores: list[Score]) -> ChoiceScores:
+    """Answers to one-token requests as those to the ChoiceRequest that they stand for."""
+    usages = [usage for score in scores for usage in (score.discarded, score.usage) if usage]
+    return ChoiceScores([s.logprob for s in scores], [s.greedy for s in scores], discarded + usages, asked_again=True)
 
 
 def _scoring(*, reuse: bool) -> Any:

@@ -135,6 +135,7 @@ class Requester(Encoder):
             for i, logprob, greedy in zip(group, scores.logprobs, scores.greedy, strict=True):
                 usages = scores.usages if i == group[0] else []
                 answers[i] = _answer(logprob, greedy, usages, jobs[i].encoded)
+                answers[i].asked_again = scores.asked_again
         return answers
 
     def _ask_rolling(self, jobs: list[_Job], seed: str) -> list[Answer]:

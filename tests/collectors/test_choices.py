@@ -74,8 +74,8 @@ class Counting:
         return self.engine.choose(key, requests)
 
 
-def stub() -> Counting:
-    engine = make_engine("stub")
+def stub(**options: Any) -> Counting:
+    engine = make_engine("stub", options)
     engine.load(ModelRef("m", "m", "revision-1", None))
     return Counting(engine)
 
@@ -136,6 +136,17 @@ def test_requests_without_context_are_an_item_s_own_pass(tasks: Path) -> None:
     assert [row["engine_tokens"] for row in whole] == [2] * ITEMS == [row["engine_tokens"] for row in cut]
 
 
+def test_context_that_is_too_long_by_a_token_fails_its_items_only(tasks: Path) -> None:
+    task = letters(tasks)
+    lengths = [len(one.answers[0][0].usages) and one.answers[0][0].prompt_tokens for one in ask(stub(), task)]
+    engine = stub(max_length=max(lengths) + 1)
+    rows = record_table(task, ask(engine, task), "cell", "m").to_pylist()
+    too_long = [row["item"] for row in rows if row["failure"] == "prompt_too_long"]
+    assert too_long == [item for item, length in enumerate(lengths) if length == max(lengths)]
+    assert len(engine.chosen) == ITEMS - len(too_long)
+    assert all((row["engine_tokens"] is None) == (row["item"] in too_long) for row in rows)
+
+
 def test_repeats_are_a_pass_each_and_their_tokens_add_up(tasks: Path) -> None:
     engine, task = stub(), letters(tasks, repeats=2)
     rows = record_table(task, ask(engine, task), "cell", "m").to_pylist()
@@ -172,6 +183,24 @@ def test_choose_equals_a_forward_pass_for_each_token(
         assert scores.greedy == [score.greedy for score in plain]
         assert {usage.prompt_tokens for usage in scores.usages} == {len(one.context)}
         assert len(scores.usages) == (3 if kind == "vllm" and len(one.tokens) == 300 else 1)
+
+
+@pytest.mark.slow
+def test_choose_falls_back_visibly_where_vllm_tells_no_given_tokens(
+    vllm: Engine, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = vllm.load(reference(tiny_models["good"]))
+    from vllm import SamplingParams
+
+    asked = choices(vllm)
+    sound = vllm.choose(key, asked)[1]
+    plain = SamplingParams(temperature=0, max_tokens=1)
+    monkeypatch.setattr("collectors.engines.vllm._choosing", lambda tokens: plain)
+    for scores, expected, request in zip(vllm.choose(key, asked)[1], sound, asked, strict=True):
+        assert scores.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        assert (scores.greedy, scores.asked_again) == (expected.greedy, True)
+        assert len(scores.usages) >= 1 + len(request.tokens)  # what was discarded was spent
+    assert "asked one by one" in caplog.text
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from collectors.harness.requests import Requester
 from collectors.harness.tasks import BoundTask, load_tasks
 from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG, TaskError
 from schemas.records import RECORD
+from tests.bos_model import copy_with_bos
 from tests.mini_tasks import ITEMS, TASKS, write_tasks
 from tests.tiny_models import BOS
 
@@ -226,16 +226,7 @@ def primary(rows: Rows, name: str | None = None) -> Rows:
 
 @pytest.fixture(scope="module")
 def bos_model(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `random` model with a tokenizer that puts its beginning-of-text token before every text, as Llama's does."""
-    from tokenizers import Tokenizer, processors
-
-    folder = tmp_path_factory.mktemp("bos") / "random"
-    shutil.copytree(tiny_models["random"], folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = [(BOS, tokenizer.token_to_id(BOS))]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=ids)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return copy_with_bos(tiny_models["random"], tmp_path_factory.mktemp("bos") / "random")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from collectors.cell import Collector
 from collectors.config import RunConfig
 from collectors.lake import Lake
 from collectors.planning import make_plan
+from tests.bos_model import copy_with_bos
 from tests.mini_tasks import TASKS, write_tasks
 from tests.parity import compare
 
@@ -119,6 +120,15 @@ def test_vllm_engine_against_lm_eval_vllm_is_equal(
     tasks: Path, tiny_models: dict[str, Path], stock_vllm_samples: dict[str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     check(collect("vllm", tiny_models["good"], tasks, tmp_path), stock_vllm_samples)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "hf"])
+def test_tokenizer_that_adds_its_beginning_of_text_against_lm_eval_is_equal(
+    tasks: Path, tiny_models: dict[str, Path], tmp_path: Path, engine: str
+) -> None:
+    model = copy_with_bos(tiny_models["good"], tmp_path / "good")
+    stock = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=1)
+    check(collect(engine, model, tasks, tmp_path / "lake"), evaluate(stock, tasks))
 
 
 @pytest.mark.parametrize("multiturn", [True, False])
