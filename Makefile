@@ -63,6 +63,7 @@ bench-router: env ## the views of costs, oracle and cheapest correct model at 20
 
 bench-collection: env models ## collecting against stock lm-eval with equal verdicts: requests, tokens, seconds
 	$(python) -m tests.benchmarks.bench_collection
+	$(python) -m tests.benchmarks.bench_swap
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))
