@@ -13,6 +13,8 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -120,7 +122,8 @@ class VllmEngine(LiveEngine[VllmOptions]):
     def _open(self, model: ModelRef) -> None:
         started = time.monotonic()
         on_cpu = _prepare()
-        folder = check_folder(model, _supported)
+        with _patched_classes():
+            folder = check_folder(model, _supported)
         self.tokenizer = _load_tokenizer(model, folder)
         # A start runs the collector nine times, 0.5 s each with all the libraries' objects: 4.1 of 5.4 s.
         gc.freeze()
@@ -255,6 +258,20 @@ def _prepare() -> bool:
         torch._dynamo.config.disable = os.environ["TORCHDYNAMO_DISABLE"] == "1"
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return on_cpu
+
+
+def _patched_classes() -> AbstractContextManager[None]:
+    """Where classes of transformers can be made that vLLM has patched, which is each that it runs through them.
+
+    Without it the check of a folder's tensors could not make the second model of such a class, and left it unchecked.
+    """
+    from transformers import PretrainedConfig
+    from vllm.config import CompilationConfig, CompilationMode, set_current_vllm_config
+
+    compilation, model = CompilationConfig(mode=CompilationMode.NONE), SimpleNamespace(hf_config=PretrainedConfig())
+    as_config: Any = SimpleNamespace(compilation_config=compilation, model_config=model)  # as far as they look at one
+    context: AbstractContextManager[None] = set_current_vllm_config(as_config)
+    return context
 
 
 def _swapping_arguments(model: ModelRef) -> dict[str, Any]:
