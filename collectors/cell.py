@@ -1,16 +1,18 @@
 """Collecting one shard: ask an engine the items of one cell, judge them, and commit the records.
 
-Owns the order of things inside one shard and the facts kept beside it. Knows nothing of Ray: fleet.py calls it inside
-an actor, tests call it directly.
+Owns the order of things inside one shard, what runs beside what, and the facts kept beside it. Knows nothing of Ray:
+fleet.py calls it inside an actor, tests call it directly.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import platform
 import time
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,11 @@ from collectors.catalog import fetch, model_facts, tokenizer_fingerprint
 from collectors.config import TaskSpec
 from collectors.engines import Engine, ModelRef, make_engine
 from collectors.harness.judge import record_table
-from collectors.harness.packing import Prepared
 from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
 from collectors.lake import Lake
+from collectors.stages import Span, Stages, in_prefill
 from schemas.identity import MODEL_IDENTITY, ShardName, safe_name
 from schemas.records import MODEL
 
@@ -78,14 +80,33 @@ class ShardReport:
     #: Name of the GPU that answered; None on CPUs.
     gpu: str | None
     engine: str
+    #: Stage -> seconds (collectors.stages.STAGES): where the shard's time went. Stages of two shards run side by side.
+    stages: dict[str, float]
     #: False: another worker had committed the shard first, and this one's records were dropped.
     committed: bool
+    #: The process that collected it, and when each stage ran, for a trace; not kept in the lake.
+    worker: str = ""
+    spans: list[Span] = field(default_factory=list, repr=False)
+
+
+@dataclass
+class Begun:
+    """A shard under way, from Collector.begin to Collector.finish."""
+
+    cell: Cell
+    shard: ShardName
+    #: None: another run has committed it.
+    task: BoundTask | None
+    stages: Stages
+    answers: Future[list[Asked]] | None = None
 
 
 class Collector:
     """One engine with the tasks and requests that it has built so far. For one thread, a process's main one.
 
-    Judges of maths stop themselves by SIGALRM, and lm-eval calls an answer wrong where that cannot be set.
+    Judges of maths stop themselves by SIGALRM, and lm-eval calls an answer wrong where that cannot be set. The engine
+    works in a thread of its own, shard after shard: so it answers one while the other's requests are built, or its
+    answers judged and written.
     """
 
     def __init__(self, run_id: str, lake: str, engine: str, options: dict[str, Any], include: list[str]) -> None:
@@ -94,7 +115,12 @@ class Collector:
         self.engine_name = engine
         self.engine = make_engine(engine, options)
         self.include = include
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._ahead = Ahead(self.engine)
+        #: When the engine was last done with a shard (monotonic clock); None before the first.
+        self._rested: float | None = None
+        #: Seconds that the last shard's writing took: no shard can tell its own.
+        self._written = 0.0
         self._requester: Requester | None = None
         self._tasks: dict[str, BoundTask] = {}
         self.requests = RequestStore(self.lake)
@@ -105,44 +131,78 @@ class Collector:
 
         Raises ModelError, TaskError, EngineError or StorageError; nothing is written then.
         """
-        started = time.monotonic()
+        return self.finish(self.begin(cell, first, last, upcoming))
+
+    def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> Begun:
+        """Puts a shard to the engine, behind those begun before it. Raises ModelError, TaskError or EngineError."""
         shard = ShardName(cell.cell_id, cell.generation, first, last)
-        path = Lake.shard_path(cell.spec.task, shard)
-        if self.lake.has(path):  # another run was faster: its records stand
-            return self._report([], 0.0, 0.0, 0.0, committed=False)
-        task = self._task(cell)
-        requester, load_seconds = self._load(cell.model)
+        begun = Begun(cell, shard, None, Stages())
+        if self.lake.has(Lake.shard_path(cell.spec.task, shard)):  # another run was faster: its records stand
+            return begun
+        with begun.stages.of("tasks"):
+            task = begun.task = self._task(cell)
+        if self._requester is None or self._requester.key != cell.model.key:
+            self._engine_thread.submit(self._load, cell.model, begun.stages).result()
+        assert self._requester
         if upcoming and self.engine_name != "stub":
             self._ahead.start(upcoming)
-        instances, encoded = self._prepared(requester, task, cell).items(first, last)
-        asking = time.monotonic()
-        asked = requester.ask(instances, cell.cell_id, encoded)
-        engine_seconds = time.monotonic() - asking
-        table = record_table(task, asked, cell.cell_id, cell.model.name)
-        report = self._report(asked, load_seconds, engine_seconds, time.monotonic() - started, committed=True)
+        with begun.stages.of("build"):
+            prepared = self.requests.get(task, self._requester, self._tokenizer, cell.items)
+            instances, encoded = prepared.items(first, last)
+        begun.answers = self._engine_thread.submit(self._ask, begun, instances, encoded)
+        return begun
+
+    def finish(self, begun: Begun) -> ShardReport:
+        """Judges and commits a shard once the engine has answered. Raises as `collect` does."""
+        cell, task, stages = begun.cell, begun.task, begun.stages
+        if task is None or begun.answers is None:
+            return self._report([], stages, committed=False)
+        asked = begun.answers.result()
+        with stages.of("judge"):
+            table = record_table(task, asked, cell.cell_id, cell.model.name)
+        report = self._report(asked, stages, committed=True)
         facts = dataclasses.asdict(report)
-        facts.pop("committed")
-        created = self.lake.create_table(path, table, {"shard": facts, "cell": self._cell_facts(cell, task)})
+        del facts["committed"], facts["worker"], facts["spans"]
+        with stages.of("write"):
+            path = Lake.shard_path(cell.spec.task, begun.shard)
+            created = self.lake.create_table(path, table, {"shard": facts, "cell": self._cell_facts(cell, task)})
+        self._written = stages.seconds["write"]
         if not created:
-            logger.warning("cell %s: shard %s was there already; this copy is dropped", cell.cell_id, shard)
-        return dataclasses.replace(report, committed=created)
+            logger.warning("cell %s: shard %s was there already; this copy is dropped", cell.cell_id, begun.shard)
+        worker = f"{platform.node()} {os.getpid()}"
+        return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans)
+
+    def _ask(self, begun: Begun, instances: Any, encoded: Any) -> list[Asked]:
+        """In the engine's thread. The model is there already, unless the shard before this one broke the engine."""
+        requester = self._load(begun.cell.model, begun.stages)
+        if self._rested is not None:
+            begun.stages.add("idle", self._rested, time.monotonic())
+        try:
+            with begun.stages.of("engine"):
+                return requester.ask(instances, begun.cell.cell_id, encoded)
+        finally:
+            self._rested = time.monotonic()
 
     def _task(self, cell: Cell) -> BoundTask:
         if cell.prompting not in self._tasks:
             self._tasks[cell.prompting] = load_like(cell.spec, cell.group, cell.prompting, self.include)
         return self._tasks[cell.prompting]
 
-    def _load(self, model: ModelRef) -> tuple[Requester, float]:
-        """The model loaded in the engine, and the seconds that it took (0: it was loaded already)."""
-        started = time.monotonic()
+    def _load(self, model: ModelRef, stages: Stages) -> Requester:
+        """The model loaded in the engine. In the engine's thread."""
         held = self.engine.model
         if held and held.key == model.key and self._requester and self._requester.key == model.key:
-            return self._requester, 0.0
-        fetched = model if self.engine_name == "stub" else self._ahead.take(model) or fetch(model)
-        key = self.engine.load(fetched)
+            return self._requester
+        with stages.of("fetch"):
+            fetched = model if self.engine_name == "stub" else self._ahead.take(model) or fetch(model)
+        with stages.of("load"):
+            key = self.engine.load(fetched)
+        self._rested = None  # loading is no rest
+        same = self._requester is not None and self._requester.key == key
         self._requester = Requester(self.engine, key)
-        self._tokenizer = self._fingerprint()
-        self.requests.forget_model()
+        if not same:  # else the main thread may be at work with them
+            self._tokenizer = self._fingerprint()
+            self.requests.forget_model()
         if self.engine.prefix_caching is False:
             logger.warning(
                 "model %s: its engine keeps no prefix cache: the context of each choice of several tokens is computed "
@@ -150,7 +210,7 @@ class Collector:
                 model.name,
             )
         self._write_facts(model, self.engine)
-        return self._requester, time.monotonic() - started
+        return self._requester
 
     def _write_facts(self, model: ModelRef, engine: Engine) -> None:
         """The model's row in models/, once per revision, from the files that were loaded."""
@@ -164,19 +224,18 @@ class Collector:
         path = self.engine.model.path if self.engine.model else None
         return tokenizer_fingerprint(Path(path)) if path else code_fingerprint(self.engine.tokenizer)
 
-    def _prepared(self, requester: Requester, task: BoundTask, cell: Cell) -> Prepared:
-        return self.requests.get(task, requester, self._tokenizer, cell.items)
-
     def _cell_facts(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
         return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.facts)}
 
-    def _report(self, asked: list[Asked], load: float, engine: float, wall: float, *, committed: bool) -> ShardReport:
+    def _report(self, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]
         usages = [usage for answer in answers for usage in answer.usages]
         tokens = sum(u.prompt_tokens + u.generated_tokens for u in usages)
         cached = [u.cached_tokens for u in usages if u.cached_tokens is not None]
         timed = [(u.scheduled, u.finished) for u in usages if u.scheduled is not None and u.finished is not None]
+        engine = stages.seconds.get("engine", 0.0)
+        prefill = in_prefill(usages)
         return ShardReport(
             run_id=self.run_id,
             items=len(asked),
@@ -188,14 +247,15 @@ class Collector:
             cached_tokens=sum(cached) if len(cached) == len(usages) else None,
             prefix_caching=self.engine.prefix_caching,
             engine_seconds=engine,
-            wall_seconds=wall,
-            load_seconds=load,
+            wall_seconds=stages.wall(),
+            load_seconds=sum(stages.seconds.get(name, 0.0) for name in ("fetch", "load")),
             swapped=self.engine.swapped,
             tokens_per_second=tokens / engine if engine > 0 else None,
             concurrency=_concurrency(timed),
             host=platform.node(),
             gpu=self.engine.gpu,
             engine=self.engine_name,
+            stages=stages.seconds | ({} if prefill is None else {"prefill": prefill}) | {"write": self._written},
             committed=committed,
         )
 

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="collect again what generation N (1, 2, …) lacks, whatever older ones hold; readers prefer the highest",
     )
+    parser.add_argument(
+        "--profile", metavar="JSON", help="write when each stage of each shard ran: open it in chrome://tracing"
+    )
     parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
     return parser.parse_args(argv)
 
@@ -97,6 +101,8 @@ def collect(args: argparse.Namespace) -> int:
     config = load_config(args.config, overrides)
     lake = Lake(config.lake)
     refuse_lost_lake(lake)
+    if args.profile:
+        check_writable(Path(args.profile))
     if lake.exists():
         lake.open_for_reading()  # of another schema version: refused before anything is planned
 
@@ -118,12 +124,14 @@ def collect(args: argparse.Namespace) -> int:
         if plan.items_todo or plan.failures:
             raise
         logger.warning("this run leaves no trace, but it has nothing to add: %s", error)
-    failed = work(plan, lake, verbose=args.verbose)
-    print_end(plan, lake, failed, time.monotonic() - started)
+    planned = time.monotonic()
+    failed = work(plan, lake, args)
+    now = time.monotonic()
+    print_end(plan, lake, failed, planning=planned - started, seconds=now - started)
     return 1 if failed or plan.failures else 0
 
 
-def work(plan: Plan, lake: Lake, *, verbose: bool) -> dict[str, str]:
+def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> dict[str, str]:
     """Collects what is open; returns the failed cells' messages by cell id. No engine starts when nothing is open."""
     if not plan.cells:
         print("nothing to collect: no cell could be planned")
@@ -131,9 +139,16 @@ def work(plan: Plan, lake: Lake, *, verbose: bool) -> dict[str, str]:
     if not plan.items_todo:
         print("nothing to collect: every planned item is in the lake already, no model was loaded")
         return {}
+    from collectors.stages import Trace, told
     from pipelines.fleet import run_plan  # seconds to import
 
-    return run_plan(plan, lake, verbose=verbose).failed
+    trace = Trace() if args.profile else None
+    fleet = run_plan(plan, lake, verbose=args.verbose, trace=trace)
+    print(f"workers' time: {told(fleet.stages)}")
+    if trace:
+        trace.write(Path(args.profile))
+        print(f"wrote {args.profile}: open it in chrome://tracing or ui.perfetto.dev")
+    return fleet.failed
 
 
 def configure_logging(*, verbose: bool) -> None:
@@ -158,6 +173,16 @@ def configure_logging(*, verbose: bool) -> None:
         "fsspec",
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_writable(path: Path) -> None:
+    """Raises ConfigError where `path` cannot be made: found out after hours of work, the trace would be lost."""
+    from schemas.failures import ConfigError, one_line
+
+    try:
+        path.touch()
+    except OSError as error:
+        raise ConfigError(f"--profile {path}: cannot be written: {one_line(error)}") from error
 
 
 def refuse_lost_lake(lake: Lake) -> None:
@@ -209,10 +234,10 @@ def print_damage(lake: Lake) -> None:
         )
 
 
-def print_end(plan: Plan, lake: Lake, failed: dict[str, str], seconds: float) -> None:
+def print_end(plan: Plan, lake: Lake, failed: dict[str, str], *, planning: float, seconds: float) -> None:
     if plan.items_todo:
         done = sum(1 for cell in plan.cells if cell.todo and cell.cell.cell_id not in failed)
-        print(f"collected {done} cells in {seconds:.0f} s")
+        print(f"collected {done} cells in {seconds:.0f} s, of which planning took {planning:.0f}")
     names = {cell.cell.cell_id: cell for cell in plan.cells}
     for cell_id, message in failed.items():
         cell = names[cell_id].cell

@@ -15,31 +15,37 @@ import shutil
 import socket
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayActorError, RayError
 
-from collectors.cell import Cell, Collector, ShardReport
+from collectors.cell import Begun, Cell, Collector, ShardReport
 from collectors.config import FleetSpec
 from collectors.engines import ModelRef
 from collectors.harness.tasks import use_datasets
 from collectors.lake import Lake
 from collectors.planning import Plan, PlannedCell, failure_row, write_failure
+from collectors.stages import Trace
 from pipelines.progress import Progress
 from pipelines.workqueue import Job, WorkQueue
 from schemas.failures import ConfigError, EngineError, ModelError, RouterlakeError, StorageError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
 
+M = TypeVar("M", ModelRef, ModelRef | None)
+
 #: Deaths of an engine process under one model, without a committed shard between them, after which it is given up.
 MAX_DEATHS = 2
+
+#: Shards that a worker is given at once: its engine answers one while it judges and writes the one before.
+AHEAD = 2
 
 #: How often a cluster of our own, or an engine process, is started before the run is given up.
 START_TRIES = 3
@@ -73,22 +79,39 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.collector: Collector | None = None
+        self._begun: deque[Begun | Exception] = deque()
 
     def ready(self) -> None:
         """Answers once Ray has found room for this process and started it."""
 
-    def collect(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> ShardReport:
-        """See Collector.collect. It is made here, not in __init__: its errors then are errors, not a dead actor."""
+    def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> None:
+        """See Collector.begin. What goes wrong is said by `finish`, which the driver waits for."""
+        try:
+            self._begun.append(self._collector().begin(self._cell(cell), first, last, self._found(upcoming)))
+        except Exception as error:
+            self._begun.append(error)
+
+    def finish(self) -> ShardReport:
+        """See Collector.finish: of the shard that was begun first."""
+        begun = self._begun.popleft()
+        if isinstance(begun, Exception):
+            raise begun
+        return self._collector().finish(begun)
+
+    def _collector(self) -> Collector:
+        """Made by the first shard, not in __init__: its errors then are errors, not a dead actor."""
         if self.collector is None:
             spec = self.spec
             use_datasets(self._here(spec.datasets) if spec.datasets else None)
             include = [self._here(folder) for folder in spec.include]
             self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
-        cell = dataclasses.replace(cell, model=self._found(cell.model))
-        return self.collector.collect(cell, first, last, self._found(upcoming) if upcoming else None)
+        return self.collector
 
-    def _found(self, model: ModelRef) -> ModelRef:
-        return dataclasses.replace(model, path=self._here(model.path)) if model.path else model
+    def _cell(self, cell: Cell) -> Cell:
+        return dataclasses.replace(cell, model=self._found(cell.model))
+
+    def _found(self, model: M) -> M:
+        return dataclasses.replace(model, path=self._here(model.path)) if model and model.path else model
 
     def _here(self, path: str) -> str:
         if not os.path.exists(path) and Path(path).is_relative_to(self.spec.base):
@@ -98,19 +121,31 @@ class Worker:
 
 @dataclass
 class InHand:
-    """A shard that a worker has been given, and when (monotonic clock)."""
+    """A shard that a worker has been given, and since when its answer is awaited (monotonic clock)."""
 
-    actor: Any
     job: Job
-    since: float
+    #: Its answer; None while it is not the worker's first.
+    future: Any = None
+    since: float = 0.0
     stalled: bool = False
 
 
 class Fleet:
     """Runs a plan's open shards on `workers` actors until none is left. See `run`."""
 
-    def __init__(self, plan: Plan, lake: Lake, worker: WorkerSpec, workers: int, resources: dict[str, float]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        lake: Lake,
+        worker: WorkerSpec,
+        workers: int,
+        resources: dict[str, float],
+        trace: Trace | None = None,
+    ) -> None:
         self.plan = plan
+        self.trace = trace
+        #: Stage -> seconds over all shards (collectors.stages.STAGES).
+        self.stages: Counter[str] = Counter()
         self.lake = lake
         self.worker_spec = worker
         self.workers = workers
@@ -125,8 +160,11 @@ class Fleet:
         self._starting: dict[Any, Any] = {}
         self._failed_starts = 0
         self._told_waiting = time.monotonic()
+        #: Each worker's shards, in the order in which it answers.
+        self._hands: dict[Any, deque[InHand]] = {}
         self._holds: dict[Any, ModelRef | None] = {}
-        self._in_hand: dict[Any, InHand] = {}
+        #: The worker of each answer that is waited for.
+        self._awaited: dict[Any, Any] = {}
 
     def run(self) -> None:
         """Works until every cell is collected or failed.
@@ -136,13 +174,13 @@ class Fleet:
         with self.progress:
             for _ in range(self.workers):
                 self._start_worker()
-            while self._in_hand or (self._starting and self.queue):
-                ready, _ = ray.wait([*self._in_hand, *self._starting], num_returns=1, timeout=1.0)
+            while self._awaited or (self._starting and self.queue):
+                ready, _ = ray.wait([*self._awaited, *self._starting], num_returns=1, timeout=1.0)
                 for future in ready:
                     if future in self._starting:
                         self._started(future)
                     else:
-                        self._finish(future)
+                        self._answered(self._awaited[future])
                 self._watch()
                 self.progress.tick()
             for actor in self._starting.values():
@@ -164,27 +202,52 @@ class Fleet:
             return
         self._failed_starts = 0
         self._holds[actor] = None
-        self._give(actor)
+        self._hands[actor] = deque()
+        self._feed(actor)
 
-    def _give(self, actor: Any) -> None:
-        busy = Counter(hand.job.planned.cell.model.key for hand in self._in_hand.values())
+    def _feed(self, actor: Any) -> None:
+        """Gives a worker what it has room for, and waits for the answer to its first."""
+        hands = self._hands[actor]
+        if not hands and not self._give(actor):
+            return
+        while len(hands) < AHEAD and not self._starting:
+            job = self.queue.take_ahead(hands[0].job.planned.cell.model, self.workers)
+            if job is None:
+                break
+            self._begin(actor, job)
+        # Last: a worker does what it is told in order, and finish() waits for the engine.
+        hands[0].future, hands[0].since = actor.finish.remote(), time.monotonic()
+        self._awaited[hands[0].future] = actor
+
+    def _give(self, actor: Any) -> bool:
+        """A shard of whatever model is next; False where the worker was ended instead."""
+        busy = self._busy()
         held = self._holds[actor]
         job = self.queue.take(held, busy)
         if job is None:
             self._stop_worker(actor)
-            return
+            return False
         model = job.planned.cell.model
         if held and held.key != model.key and self.resources.get("num_gpus") and not self._swaps(held, model):
             # On a GPU a process gives its memory back only by ending: a new model gets a new one.
             self.queue.retry(dataclasses.replace(job, tries=job.tries - 1))
             self._stop_worker(actor)
             self._start_worker()
-            return
+            return False
         self._holds[actor] = model
-        busy[model.key] += 1
-        upcoming = self.queue.upcoming(model, busy)
-        future = actor.collect.remote(job.planned.cell, job.first, job.last, upcoming)
-        self._in_hand[future] = InHand(actor, job, time.monotonic())
+        self._begin(actor, job)
+        return True
+
+    def _begin(self, actor: Any, job: Job) -> None:
+        model = job.planned.cell.model
+        busy = self._busy()
+        busy[model.key] += not self._hands[actor]
+        actor.begin.remote(job.planned.cell, job.first, job.last, self.queue.upcoming(model, busy))
+        self._hands[actor].append(InHand(job))
+
+    def _busy(self) -> Counter[str]:
+        """Workers by the key of the model that they work on."""
+        return Counter(hands[0].job.planned.cell.model.key for hands in self._hands.values() if hands)
 
     def _swaps(self, held: ModelRef, model: ModelRef) -> bool:
         """Whether a GPU's engine may take over `model`: only where the config says that it may swap weights at all."""
@@ -193,16 +256,22 @@ class Fleet:
 
     def _stop_worker(self, actor: Any) -> None:
         ray.kill(actor)
+        self._forget(actor)
+
+    def _forget(self, actor: Any) -> None:
+        for hand in self._hands.pop(actor):
+            self._awaited.pop(hand.future, None)
         del self._holds[actor]
 
     def _watch(self) -> None:
         """Ends engines that do not answer, and says when the cluster has no room for any."""
         now = time.monotonic()
-        for hand in self._in_hand.values():
+        for actor in self._awaited.values():
+            hand = self._hands[actor][0]
             if now - hand.since > self.plan.config.fleet.stall_seconds and not hand.stalled:
                 hand.stalled = True
-                ray.kill(hand.actor)
-        if self._in_hand or not self._starting:
+                ray.kill(actor)
+        if self._awaited or not self._starting:
             self._told_waiting = now
         elif now - self._told_waiting > WAITING_SECONDS:
             self._told_waiting = now
@@ -212,26 +281,35 @@ class Fleet:
                 )
             logger.warning("the cluster has no room yet for an engine of %s; waiting", self.resources)
 
-    def _finish(self, future: Any) -> None:
-        hand = self._in_hand.pop(future)
-        actor, job = hand.actor, hand.job
+    def _answered(self, actor: Any) -> None:
+        """Takes the answer to a worker's first shard, or its death, and gives it more to do."""
+        hands = self._hands[actor]
+        hand, job = hands[0], hands[0].job
         moot = job.planned.cell.cell_id in self.failed  # failed while this shard was under way
         try:
-            report: ShardReport = ray.get(future)
+            report: ShardReport = ray.get(hand.future)
         except RayActorError as error:
-            del self._holds[actor]
+            for behind in list(hands)[1:]:
+                if behind.job.planned.cell.cell_id not in self.failed:
+                    self.queue.retry(dataclasses.replace(behind.job, tries=behind.job.tries - 1))  # not to blame
+            self._forget(actor)
             if not moot:
                 self._died(job, self._cause_of_death(hand, error))
             self._start_worker()
             return
         except RayError as error:
             cause = getattr(error, "cause", None)
+            self._drop_first(actor)
             if not moot:
                 self._broke(job, cause if isinstance(cause, Exception) else error)
         else:
+            self._drop_first(actor)
             if not moot:
                 self._done(job, report)
-        self._give(actor)
+        self._feed(actor)
+
+    def _drop_first(self, actor: Any) -> None:
+        del self._awaited[self._hands[actor].popleft().future]
 
     def _cause_of_death(self, hand: InHand, error: Exception) -> EngineError:
         if hand.stalled:
@@ -252,6 +330,10 @@ class Fleet:
             self.progress.cached_tokens = None
         else:
             self.progress.cached_tokens += report.cached_tokens
+        self.stages.update(report.stages)
+        if self.trace:
+            about = {"model": cell.model.name, "task": cell.spec.task, "cell": cell.cell_id}
+            self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")
         self.left[cell.cell_id] -= items
         if self.left[cell.cell_id] == 0:
             self.progress.cells_done += 1
@@ -390,8 +472,11 @@ def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
     return min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu
 
 
-def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
-    """Collects what `plan` left open on a Ray cluster. Raises StorageError, or ConfigError without a cluster."""
+def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | None = None) -> Fleet:
+    """Collects what `plan` left open on a Ray cluster; `trace` gets the stages of each shard.
+
+    Raises StorageError, or ConfigError without a cluster.
+    """
     config = plan.config
     worker = WorkerSpec(
         run_id=plan.run_id,
@@ -405,7 +490,7 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False) -> Fleet:
     with cluster(config.fleet.address, verbose=verbose) as own:
         models = len({p.cell.model.key for p in plan.cells if p.todo})
         workers, resources = placement(config.fleet, models, own=own)
-        fleet = Fleet(plan, lake, worker, workers, resources)
+        fleet = Fleet(plan, lake, worker, workers, resources, trace)
         logger.info("starting %d engines; the first shards take longest, models are loaded for them", workers)
         fleet.run()
     return fleet

@@ -6,6 +6,7 @@ Owns the open shards of a run while it lasts. Knows nothing of Ray, engines or s
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter, deque
 from dataclasses import dataclass
 
@@ -70,6 +71,17 @@ class WorkQueue:
         model = self._next_model(current, busy)
         return None if model is None or model == current.key else self._models[model]
 
+    def take_ahead(self, model: ModelRef, workers: int) -> Job | None:
+        """Another shard of `model` for a worker that has one; None where it may be the last for some other worker."""
+        if model.key in self._retries or model.key not in self._items:
+            return None
+        left = [self._shards_left(planned.cell.cell_id) for planned in self._cells[model.key]]
+        return self._next_of(model.key) if sum(left) > workers else None
+
+    def _shards_left(self, cell_id: str) -> int:
+        items = sum(last - first + 1 for first, last in self._gaps[cell_id])
+        return math.ceil(items / self._shard_items(cell_id))
+
     def _next_model(self, current: ModelRef | None, busy: Counter[str]) -> str | None:
         models = {**self._retries, **self._items}
         if current and current.key in models:
@@ -113,7 +125,9 @@ class WorkQueue:
     def learn(self, job: Job, report: ShardReport) -> None:
         """Takes the pace of a finished shard as that of the cell's next; loading the model is not part of it."""
         if report.items:
-            pace = (report.wall_seconds - report.load_seconds) / report.items
+            # Of what runs side by side the slower.
+            beside = sum(report.stages.get(stage, 0.0) for stage in ("build", "judge", "write"))
+            pace = max(report.engine_seconds, beside) / report.items
             self._seconds_per_item[job.planned.cell.cell_id] = pace
 
     def retry(self, job: Job) -> None:

@@ -198,6 +198,11 @@ _OWN: dict[str, dict[str, str]] = {
         "cell_id_a": "cell of model_a",
         "cell_id_b": "cell of model_b",
     },
+    "profile": {
+        "stage": "tasks, fetch, load, build, engine, prefill (a part of engine), judge, write or idle",
+        "seconds": "seconds of the stage, by the host's clock, over these shards",
+        "shards": "shards that had the stage",
+    },
     "throughput": {
         **_SHARD,
         "engine": "names of the engines that answered; null: not recorded",

@@ -30,7 +30,7 @@ def planned(model: str, task: str, *todo: tuple[int, int], group: str | None = N
 
 def report(items: int, seconds: float) -> ShardReport:
     facts: dict[str, Any] = dict.fromkeys(ShardReport.__dataclass_fields__, 0)
-    return ShardReport(**{**facts, "items": items, "wall_seconds": seconds, "committed": True})
+    return ShardReport(**{**facts, "items": items, "engine_seconds": seconds, "stages": {}, "committed": True})
 
 
 def drain(queue: WorkQueue, seconds_per_item: float = 0.0) -> list[Job]:

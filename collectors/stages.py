@@ -1,0 +1,114 @@
+"""Where a shard's time goes: named stages, their seconds, and when each ran.
+
+Owns the names of the stages and the trace that a browser's trace viewer opens. Knows nothing of what a stage does.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from collectors.engines import Usage
+
+#: Stage -> what its seconds are of. All but `prefill` and `idle` are work of one thread.
+STAGES = {
+    "tasks": "loading the task's definition and items",
+    "fetch": "getting the model's files to this machine",
+    "load": "making the engine hold the model: opened anew, or its weights swapped",
+    "build": "building and tokenising requests, or reading those kept",
+    "engine": "in the engine, its own bookkeeping included",
+    "prefill": "of engine: those in which some request's prompt was being read; the others only generated",
+    "judge": "lm-eval's filters and metrics",
+    "write": "writing the records of the shard before this one: none can tell its own",
+    "idle": "the engine had nothing to do before this shard, since the one before; 0 after a load",
+}
+
+
+class Span(NamedTuple):
+    """A stage, from and to seconds since the epoch."""
+
+    stage: str
+    start: float
+    end: float
+
+
+class Stages:
+    """The stages of one shard."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.spans: list[Span] = []
+        #: What turns the monotonic clock into time since the epoch.
+        self._epoch = time.time() - time.monotonic()
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(stage, start, time.monotonic())
+
+    def add(self, stage: str, start: float, end: float) -> None:
+        """Seconds of the monotonic clock."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + end - start
+        self.spans.append(Span(stage, start + self._epoch, end + self._epoch))
+
+    def wall(self) -> float:
+        """Seconds from the first stage's start to the last one's end, without the rest of the engine before it."""
+        work = [span for span in self.spans if span.stage != "idle"]
+        return max((s.end for s in work), default=0.0) - min((s.start for s in work), default=0.0)
+
+
+def in_prefill(usages: Iterable[Usage]) -> float | None:
+    """Seconds in which at least one request was between its scheduling and its first token; None: nobody tells."""
+    timed = [(u.scheduled, u.first_token) for u in usages]
+    spans = sorted((start, end) for start, end in timed if start is not None and end is not None)
+    total, until = 0.0, float("-inf")
+    for start, end in spans:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total if spans else None
+
+
+def told(seconds: Mapping[str, float]) -> str:
+    """Stages of a run in a line, the longest first."""
+    order = sorted((name for name in STAGES if seconds.get(name, 0.0) >= 0.05), key=lambda name: -seconds[name])
+    return ", ".join(f"{name} {seconds[name]:.1f} s" for name in order)
+
+
+class Trace:
+    """Spans of a run as Chrome's trace events: chrome://tracing and ui.perfetto.dev open the file.
+
+    Format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU (complete events, "X").
+    """
+
+    #: Stages in the engine's thread; the others are in the worker's main one.
+    _ENGINE = ("fetch", "load", "engine", "idle")
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._workers: dict[str, int] = {}
+
+    def add(self, worker: str, spans: Iterable[Span], **about: Any) -> None:
+        """Stages of one shard; `about` is shown with each."""
+        pid = self._workers.setdefault(worker, len(self._workers) + 1)
+        for stage, start, end in spans:
+            lane = 1 if stage in self._ENGINE else 2
+            event = {"name": stage, "ph": "X", "pid": pid, "tid": lane, "ts": start * 1e6, "dur": (end - start) * 1e6}
+            self._events.append(event | {"args": about})
+
+    def write(self, path: Path) -> None:
+        """Raises OSError."""
+        names = [_name("process_name", pid, 0, worker) for worker, pid in self._workers.items()]
+        for pid in self._workers.values():
+            names += [_name("thread_name", pid, 1, "engine"), _name("thread_name", pid, 2, "requests and records")]
+        path.write_text(json.dumps({"traceEvents": names + self._events, "displayTimeUnit": "ms"}), encoding="utf-8")
+
+
+def _name(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
+    return {"name": what, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}

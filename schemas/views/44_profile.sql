@@ -1,0 +1,23 @@
+-- profile: one row per run, model and stage: where the time of the shards went that the run committed. Stages of a worker
+-- run side by side (it judges one shard while its engine answers the next), so they add up to more than the run took.
+CREATE VIEW profile AS
+WITH stages AS (
+    SELECT shards.run_id, cells.model, json_extract(facts, '$.stages') AS seconds
+    FROM shards
+    INNER JOIN cells USING (cell_id)
+    WHERE json_extract(facts, '$.stages') IS NOT NULL
+),
+
+named AS (
+    SELECT run_id, model, unnest(json_keys(seconds)) AS stage, seconds
+    FROM stages
+)
+
+SELECT
+    run_id,
+    model,
+    stage,
+    sum(json_extract(seconds, '$.' || stage)::DOUBLE) AS seconds,
+    count(*) AS shards
+FROM named
+GROUP BY run_id, model, stage;
