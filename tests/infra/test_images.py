@@ -1,0 +1,97 @@
+"""Dockerfiles of infra/: they copy what is there, install the locks, and run as nobody special.
+
+None has been built here: what a build does beyond this is not known.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.runs import ROOT
+from tests.infra.locks import pinned, project
+
+LOCKS = ["cpu", "gpu"]
+
+
+def instructions(lock: str) -> list[tuple[str, str]]:
+    """(instruction, arguments) of a Dockerfile, continued lines joined."""
+    text = (ROOT / "infra" / f"Dockerfile.{lock}").read_text(encoding="utf-8")
+    lines = re.sub(r"\\\n\s*", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)).splitlines()
+    return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in lines if line.strip()]
+
+
+def arguments(lock: str, name: str) -> list[str]:
+    return [rest for instruction, rest in instructions(lock) if instruction == name]
+
+
+def copied(lock: str) -> list[str]:
+    """Sources of COPY from the build's context."""
+    lines = [shlex.split(rest) for rest in arguments(lock, "COPY") if "--from" not in rest]
+    return [source for line in lines for source in line[:-1]]
+
+
+def in_context(path: str) -> bool:
+    """Whether .dockerignore, of which the last line that fits decides, lets `path` through."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    fits = [rule for rule in rules if fnmatch.fnmatch(path, rule.removeprefix("!")) or path == rule.removeprefix("!")]
+    return bool(fits) and fits[-1].startswith("!")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_image_copies_what_is_there_and_what_the_wheel_needs(lock: str) -> None:
+    sources = copied(lock)
+    assert set(sources) == {f"lock-{lock}.txt", "pyproject.toml", "LICENSE", "schemas", "collectors", "pipelines"}
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert in_context(source), source
+
+
+def test_context_holds_no_cache_lake_or_history() -> None:
+    tops = {path.name for path in Path(ROOT).iterdir()}
+    assert {name for name in tops if in_context(name)} == {
+        *("LICENSE", "lock-cpu.txt", "lock-gpu.txt", "pyproject.toml", "collectors", "pipelines", "schemas")
+    }
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_image_installs_the_lock_and_nothing_else(lock: str) -> None:
+    installs = [rest for rest in arguments(lock, "RUN") if "pip install" in rest]
+    assert [("-r lock" in rest, rest.split()[-1]) for rest in installs] == [(True, f"lock-{lock}.txt"), (False, ".")]
+    assert all("--no-deps" in rest for rest in installs)
+    assert "--no-build-isolation" in installs[1]
+    assert pinned(lock, "hatchling")  # which builds the project, without isolation
+    hosts = set(re.findall(r"https?://([^/\s'\"]+)", " ".join(installs)))
+    assert hosts == ({"download.pytorch.org"} if lock == "cpu" else set())
+
+
+def test_images_have_the_python_and_the_cuda_of_the_locks() -> None:
+    [oldest] = re.findall(r">=(\d+\.\d+)", project()["requires-python"])
+    for lock in LOCKS:
+        assert f"--python {oldest} " in " ".join(arguments(lock, "RUN"))
+        assert f"Python {oldest}" in (ROOT / f"lock-{lock}.txt").read_text(encoding="utf-8")
+    assert arguments("cpu", "FROM")[1].startswith(f"python:{oldest}-")
+    cuda = ".".join(pinned("gpu", "cuda-toolkit").split(".")[:3])
+    assert arguments("gpu", "FROM")[1].startswith(f"nvidia/cuda:{cuda}-")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_image_runs_without_root_and_with_rays_token(lock: str) -> None:
+    assert arguments(lock, "USER") == ["10001"]
+    names = [name for name, _ in instructions(lock)]
+    assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
+    assert "RAY_AUTH_MODE=token" in " ".join(arguments(lock, "ENV"))
+    assert not re.search(r"TOKEN=|SECRET|PASSWORD", " ".join(arguments(lock, "ENV") + arguments(lock, "ARG")))
+    assert "127.0.0.1:52365/api/healthz" in arguments(lock, "HEALTHCHECK")[0]
+
+
+def test_images_differ_only_in_what_they_stand_on() -> None:
+    """Once the packages are installed both are made the same way."""
+    cpu, gpu = (instructions(lock) for lock in LOCKS)
+    start = ("COPY", "pyproject.toml LICENSE ./")
+    assert cpu[cpu.index(start) :] == gpu[gpu.index(start) :]
