@@ -6,6 +6,7 @@ Owns the faults and how often each happens. Knows nothing of S3: requests pass a
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import threading
 from collections import Counter
@@ -37,6 +38,9 @@ class Faults:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
+    def hear(self, request: web.Request, body: bytes) -> None:
+        """Called with every request, before anything happens to it; for who wants to know what was asked."""
+
     def draw(self) -> str:
         chances = {"refused": self.refused, "before": self.cut_before, "after": self.cut_after, "late": self.late}
         [kind] = self._random.choices([*chances, "none"], [*chances.values(), 1 - sum(chances.values())])
@@ -67,6 +71,7 @@ def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
 async def _start(endpoint: str, faults: Faults) -> tuple[web.AppRunner, int]:
     async def pass_on(request: web.Request) -> web.StreamResponse:
         body, kind = await request.read(), faults.draw()
+        faults.hear(request, body)
         if kind == "refused":
             return faults.refusal()
         if kind == "late":
@@ -82,9 +87,10 @@ async def _start(endpoint: str, faults: Faults) -> tuple[web.AppRunner, int]:
     async def _ask(request: web.Request, body: bytes) -> web.Response:
         url = f"{endpoint}{request.raw_path}"
         headers = {name: value for name, value in request.headers.items() if name.lower() != "expect"}
+        data = io.BytesIO(body) if len(body) > 2**20 else body  # aiohttp warns of large ones in one piece
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(request.method, URL(url, encoded=True), headers=headers, data=body) as got,
+            session.request(request.method, URL(url, encoded=True), headers=headers, data=data) as got,
         ):
             kept = {k: v for k, v in got.headers.items() if k.lower() not in ("transfer-encoding", "connection")}
             return web.Response(status=got.status, body=await got.read(), headers=kept)
