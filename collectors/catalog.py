@@ -1,7 +1,7 @@
 """Which model is meant: names, pinned revisions, and the files on this machine.
 
-Owns model identity (commit of a hub repo, fingerprint of a folder's files, listing digest of a remote folder), fetching
-to node-local disk, and the facts read from a model's own files. Knows nothing of engines or tasks.
+Owns model identity (commit of a hub repo, fingerprint of a folder's files, listing digest of a remote folder) and
+fetching to node-local disk. Knows nothing of engines or tasks.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import logging
 import os
 import re
 import shutil
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,12 @@ from filelock import FileLock
 
 from collectors.config import ModelSpec, is_folder
 from collectors.engines import ModelRef
+from collectors.model_facts import SUFFIXES, WEIGHTS, own_dtype, own_length, parse_config, read_config, section
 from schemas.failures import ConfigError, ModelError, one_line
 from schemas.identity import digest, safe_name
 
 logger = logging.getLogger(__name__)
 
-_WEIGHTS = (".safetensors", ".bin")
-#: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
-_SUFFIXES = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 #: Small files of a model folder that no tokenizer opens.
 _NO_TOKENIZER = ("config.json", "generation_config.json", "trainer_state.json", "all_results.json", "eval_results.json")
 #: Where transformers keeps chat templates with names.
@@ -54,17 +50,20 @@ def cache_dir(name: str = "") -> Path:
     return folder
 
 
-def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None) -> ModelRef:
+def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_json: str | None = None) -> ModelRef:
     """Pins `spec` to a revision; `dtype` and `max_length` are the run's, for a spec without. Downloads no weights.
 
     "auto" becomes the dtype of the model's own config.json, so that an identity never says "auto"; a max_length beyond
-    the model's own becomes that. Raises ModelError of kind not_found, gated, no_weights or bad_model.
+    the model's own becomes that. `config_json`: config.json of a hub repo at the commit that `spec` names, for who has
+    it: nothing is asked then. Raises ModelError of kind not_found, gated, no_weights or bad_model.
     """
-    if "://" in spec.source:
+    if config_json is not None:
+        revision, config, path = str(spec.revision), parse_config(config_json.encode(), spec.source), None
+    elif "://" in spec.source:
         revision, config, path = _resolve_uri(spec.source)
     elif is_folder(spec.source):
         folder = Path(os.path.expanduser(spec.source)).absolute()
-        revision, config, path = fingerprint(folder), _read_config(folder), str(folder)
+        revision, config, path = fingerprint(folder), read_config(folder), str(folder)
     else:
         revision, config, path = _resolve_hub(spec)
     return ModelRef(
@@ -73,10 +72,11 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None) -> Model
         revision=revision,
         path=path,
         dtype=_dtype(spec.dtype or dtype, config),
-        quantization=spec.quantization or _section(config, "quantization_config").get("quant_method"),
+        quantization=spec.quantization or section(config, "quantization_config").get("quant_method"),
         max_length=_max_length(spec.max_length or max_length, config),
         trust_remote_code=spec.trust_remote_code,
         options=dict(spec.engine),
+        has_facts=config_json is not None,
     )
 
 
@@ -103,11 +103,11 @@ def fingerprint(folder: Path) -> str:
     if not folder.is_dir():
         raise ModelError(f"no folder {folder}", "not_found")
     try:
-        files = sorted(f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.is_file())
+        files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.is_file())
         files += sorted((folder / _TEMPLATES).glob("*.jinja"))
     except OSError as error:
         raise ModelError(f"cannot read {folder}: {one_line(error)}") from error
-    if not any(f.suffix in _WEIGHTS for f in files):
+    if not any(f.suffix in WEIGHTS for f in files):
         raise ModelError(f"{folder} holds no weights (*.safetensors or *.bin)", "no_weights")
     hashes = []
     for file in files:
@@ -125,9 +125,9 @@ def tokenizer_fingerprint(folder: Path) -> str:
     Every small file but those that no tokenizer opens, and of config.json what chooses the tokenizer's class.
     """
     chooses = ("model_type", "tokenizer_class", "auto_map", "transformers_version", "architectures")
-    config = _read_config(folder)
+    config = read_config(folder)
     try:
-        files = [f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.suffix not in _WEIGHTS and f.is_file()]
+        files = [f for f in folder.iterdir() if f.suffix in SUFFIXES and f.suffix not in WEIGHTS and f.is_file()]
         files = [f for f in files if f.name not in _NO_TOKENIZER and not f.name.endswith(".index.json")]
         files += (folder / _TEMPLATES).glob("*.jinja")
         hashes = [(str(f.relative_to(folder)), hashlib.sha256(f.read_bytes()).hexdigest()) for f in sorted(files)]
@@ -136,109 +136,19 @@ def tokenizer_fingerprint(folder: Path) -> str:
     return digest([hashes, {name: config.get(name) for name in chooses}], 32)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        data = (folder / "config.json").read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} has no config.json") from error
-    except OSError as error:
-        raise ModelError(f"{folder}: config.json cannot be read: {one_line(error)}") from error
-    return _parse_config(data, str(folder))
-
-
-def _parse_config(data: bytes, source: str) -> dict[str, Any]:
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{source}: config.json is damaged: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{source}: config.json is no JSON object")
-    return config
-
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object inside the config; empty where it is missing or something else."""
-    section = config.get(name)
-    return section if isinstance(section, dict) else {}
-
-
 def _dtype(wanted: str, config: dict[str, Any]) -> str:
     if wanted != "auto":
         return wanted
-    text = _section(config, "text_config")
-    own = next((c[k] for c in (config, text) for k in ("dtype", "torch_dtype") if c.get(k)), "float32")
-    return str(own).removeprefix("torch.")
+    return own_dtype(config) or "float32"
 
 
 def _max_length(wanted: int | None, config: dict[str, Any]) -> int | None:
     """`wanted`, or the model's own where that is known to be shorter: both then are one cell."""
-    own = _own_length(config)
-    ropes = [c.get(k) for c in (config, _section(config, "text_config")) for k in ("rope_scaling", "rope_parameters")]
+    own = own_length(config)
+    ropes = [c.get(k) for c in (config, section(config, "text_config")) for k in ("rope_scaling", "rope_parameters")]
     if own is None or '"factor"' in json.dumps(ropes):  # by how much a scaled one is longer only the engine knows
         return wanted
     return own if wanted is None else min(wanted, own)
-
-
-def _own_length(config: dict[str, Any]) -> int | None:
-    """The longest context that config.json names, tokens."""
-    sections = (config, _section(config, "text_config"))
-    lengths = [section.get(name) for section in sections for name in ("max_position_embeddings", "n_positions")]
-    return next((length for length in lengths if type(length) is int and 0 < length < 2**31), None)
-
-
-def model_facts(model: ModelRef) -> dict[str, Any]:
-    """A row of schemas.records.MODEL, read from the fetched folder. Unknown facts are None."""
-    folder = Path(model.path or "")
-    config = _read_config(folder)
-    weights = [f for f in folder.iterdir() if f.suffix in _WEIGHTS and f.is_file()]
-    architectures = config.get("architectures")
-    tokenizer = sorted(f for f in folder.iterdir() if f.name.startswith(("tokenizer", "vocab", "merges", "special_")))
-    return {
-        "model": model.name,
-        "source": model.source,
-        "revision": model.revision,
-        "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
-        "parameters": _parameters(weights),
-        "weight_bytes": sum(f.stat().st_size for f in weights),
-        "max_length": _own_length(config),
-        "tokenizer_hash": _hash_files(tokenizer),
-        "chat_template_hash": _template_hash(folder),
-    }
-
-
-def _parameters(weights: list[Path]) -> int | None:
-    """Parameters by the safetensors headers (8 bytes length, then JSON); None where any weight file is another kind."""
-    total = 0
-    for file in weights:
-        if file.suffix != ".safetensors":
-            return None
-        with open(file, "rb") as stream:
-            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
-        total += sum(prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
-    return total
-
-
-def _hash_files(files: list[Path]) -> str | None:
-    return digest([(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]) if files else None
-
-
-def lacks_chat_template(model: ModelRef) -> bool:
-    """True when the model's folder surely has no chat template; False where it has one, or nothing here can tell."""
-    folder = Path(model.path or "")
-    if model.path is None or not (folder / "tokenizer_config.json").is_file():
-        return False
-    return _template_hash(folder) is None and not any(True for _ in folder.glob("chat_template*"))
-
-
-def _template_hash(folder: Path) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return digest(file.read_text(encoding="utf-8"))
-    try:
-        template = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
-    except (OSError, ValueError):
-        return None
-    return digest(template) if template else None
 
 
 # ---- hub repos
@@ -252,7 +162,7 @@ def _resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
         if not _COMMIT.match(revision):
             revision = HfApi().model_info(spec.source, revision=revision).sha or ""
         config = hf_hub_download(spec.source, "config.json", revision=revision)
-    return revision, _parse_config(Path(config).read_bytes(), spec.source), None
+    return revision, parse_config(Path(config).read_bytes(), spec.source), None
 
 
 def _fetch_hub(model: ModelRef) -> str:
@@ -260,9 +170,9 @@ def _fetch_hub(model: ModelRef) -> str:
 
     with _hub_errors(model.source):
         path = snapshot_download(
-            model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in _SUFFIXES]
+            model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in SUFFIXES]
         )
-    if not any(f.suffix in _WEIGHTS for f in Path(path).iterdir()):
+    if not any(f.suffix in WEIGHTS for f in Path(path).iterdir()):
         with _hub_errors(model.source):  # while the hub is out, the client gives a folder of what was fetched so far
             HfApi().model_info(model.source, revision=model.revision)
         raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
@@ -304,7 +214,7 @@ def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
         raise ModelError(f"{source} has no config.json") from error
     except Exception as error:  # clients of stores have error types of their own
         raise ModelError(f"{source}: config.json cannot be read: {one_line(error)}") from error
-    return revision, _parse_config(data, source), None
+    return revision, parse_config(data, source), None
 
 
 def _listing_digest(source: str) -> str:
@@ -330,13 +240,13 @@ def _list_uri(source: str) -> dict[str, str]:
     files = {}
     for entry in entries:
         name = _base(entry) if f"/{_TEMPLATES}/" not in entry["name"] else f"{_TEMPLATES}/{_base(entry)}"
-        if entry["type"] == "file" and name.endswith(_SUFFIXES):
+        if entry["type"] == "file" and name.endswith(SUFFIXES):
             version = next((entry[k] for k in ("ETag", "etag", "md5Hash", "content_md5") if entry.get(k)), None)
             time = next((entry[k] for k in ("mtime", "LastModified", "updated", "last_modified") if entry.get(k)), None)
             if version is None and time is None:
                 raise ModelError(f"{source}: this store tells no version of its files; copy them to a folder first")
             files[name] = f"{f'time {time}' if version is None else version} {entry['size']}"
-    if not any(name.endswith(_WEIGHTS) for name in files):
+    if not any(name.endswith(WEIGHTS) for name in files):
         raise ModelError(f"{source} holds no weights (*.safetensors or *.bin)", "no_weights")
     return files
 

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.ahead import Ahead
-from collectors.catalog import fetch, model_facts, tokenizer_fingerprint
+from collectors.catalog import fetch, tokenizer_fingerprint
 from collectors.config import TaskSpec
 from collectors.engines import Engine, ModelRef, make_engine
 from collectors.harness.judge import record_table
@@ -27,6 +27,7 @@ from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
 from collectors.lake import Lake
+from collectors.model_facts import model_facts
 from collectors.stages import Span, Stages, in_prefill
 from schemas.identity import MODEL_IDENTITY, ShardName, safe_name
 from schemas.records import MODEL
@@ -214,6 +215,8 @@ class Collector:
 
     def _write_facts(self, model: ModelRef, engine: Engine) -> None:
         """The model's row in models/, once per revision, from the files that were loaded."""
+        if model.has_facts:
+            return
         name = f"models/{safe_name(model.name)}-{safe_name(model.revision)}.parquet"
         if engine.model and engine.model.path and not self.lake.has(name):
             row = model_facts(dataclasses.replace(model, path=engine.model.path))

@@ -17,8 +17,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -80,14 +82,9 @@ class TaskSpec(Prompting):
     limit: int | None = Field(None, ge=1)
 
 
-class ModelSpec(_Strict):
-    """One model: a hub repo (org/name) at a revision, a local folder, or a folder at any fsspec URI."""
+class ModelOptions(_Strict):
+    """How a model is run, where that is not as the run says."""
 
-    source: Name
-    #: Name in the lake; when unset the hub repo's id, or the last element of a path or URI.
-    name: Name | None = None
-    #: Hub branch, tag or commit; resolved to a commit before anything starts.
-    revision: str | None = None
     dtype: Dtype | None = None
     quantization: str | None = None
     #: Longest context in tokens, question and answer together; null: the run's.
@@ -95,6 +92,16 @@ class ModelSpec(_Strict):
     trust_remote_code: bool = False
     #: Engine options of this model, laid over the run's.
     engine: Settings = {}
+
+
+class ModelSpec(ModelOptions):
+    """One model: a hub repo (org/name) at a revision, a local folder, or a folder at any fsspec URI."""
+
+    source: Name
+    #: Name in the lake; when unset the hub repo's id, or the last element of a path or URI.
+    name: Name | None = None
+    #: Hub branch, tag or commit; resolved to a commit before anything starts.
+    revision: str | None = None
 
     @field_validator("source")
     @classmethod
@@ -105,6 +112,28 @@ class ModelSpec(_Strict):
     def label(self) -> str:
         is_path = "://" in self.source or is_folder(self.source)
         return self.name or (self.source.rstrip("/").rsplit("/", 1)[-1] if is_path else self.source)
+
+
+class CatalogSpec(ModelOptions):
+    """Models that catalog.py wrote into the lake, at the revisions that it found: no hub is asked for them."""
+
+    #: A condition in SQL over columns of the view models, such as "parameters < 15e9 AND downloads >= 1000".
+    catalog: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+    #: Models that the view says are skipped, for these reasons: take them all the same.
+    also: list[Literal["copy", "quantized", "remote_code", "unknown_architecture"]] = []
+    #: The most downloaded so many.
+    most: int | None = Field(None, ge=1)
+
+
+def _kind_of_entry(value: Any) -> str:
+    is_catalog = isinstance(value, CatalogSpec) or (isinstance(value, dict) and "catalog" in value)
+    return "<catalog>" if is_catalog else "<model>"
+
+
+#: An entry of `models`. The tags tell pydantic which it is, and are left out of what a person reads.
+ModelEntry = Annotated[
+    Annotated[ModelSpec, Tag("<model>")] | Annotated[CatalogSpec, Tag("<catalog>")], Discriminator(_kind_of_entry)
+]
 
 
 def is_folder(source: str) -> bool:
@@ -150,7 +179,7 @@ class FleetSpec(_Strict):
 class RunConfig(Prompting):
     """The whole config file."""
 
-    models: list[ModelSpec] = Field(min_length=1)
+    models: list[ModelEntry] = Field(min_length=1)
     tasks: list[TaskSpec] = Field(min_length=1)
     lake: str = "lake"
     dtype: Dtype = "auto"
@@ -184,6 +213,8 @@ class RunConfig(Prompting):
     def _no_duplicates(self) -> RunConfig:
         seen: dict[Any, str] = {}
         for model in self.models:
+            if isinstance(model, CatalogSpec):
+                continue  # what an entry names counts before what a catalog holds
             key = (model.label, model.dtype or self.dtype, model.quantization, model.max_length or self.max_length)
             if key in seen:
                 raise ValueError(
@@ -274,7 +305,9 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _explain(error: Any) -> str:
     """One line: the key and what is wrong with it."""
-    place = ".".join(str(part) if str(part).isprintable() else repr(part) for part in error["loc"])
+    place = ".".join(
+        str(part) if str(part).isprintable() else repr(part) for part in error["loc"] if str(part)[:1] != "<"
+    )
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key"
     if error["type"] == "missing":

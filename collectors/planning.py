@@ -18,13 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from collectors.catalog import lacks_chat_template, resolve
+from collectors.catalog import resolve
 from collectors.cell import Cell
+from collectors.chosen import all_of
 from collectors.config import ModelSpec, RunConfig, TaskSpec
 from collectors.engines import ModelRef, make_engine
 from collectors.harness.tasks import BoundTask, check_names, load_tasks
 from collectors.holdings import committed
 from collectors.lake import Lake, missing_ranges
+from collectors.model_facts import lacks_chat_template
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, new_run_id, safe_name
 from schemas.records import FAILURE, RUN_CELL
@@ -107,7 +109,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
     include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [])
-    models = _resolve_models(config, plan)
+    models = _resolve_models(config, lake, plan)
     shards = committed(lake)
     seen: dict[tuple[str, str], str] = {}
     for spec, task in _load_tasks(config, include, plan):
@@ -132,13 +134,13 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
     return plan
 
 
-def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
+def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
     models: dict[tuple[Any, ...], ModelRef] = {}
-    for spec in config.models:
+    for spec, config_json in all_of(lake, config.models):
         engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # nothing is loaded
         overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})
         try:
-            model = _resolve_model(config, spec)
+            model = _resolve_model(config, spec, config_json)
         except ConfigError:
             raise
         except Exception as error:  # stores and configs of others fail in ways of their own: this model's failure only
@@ -153,9 +155,9 @@ def _resolve_models(config: RunConfig, plan: Plan) -> list[ModelRef]:
     return list(models.values())
 
 
-def _resolve_model(config: RunConfig, spec: ModelSpec) -> ModelRef:
+def _resolve_model(config: RunConfig, spec: ModelSpec, config_json: str | None) -> ModelRef:
     if config.engine.name != "stub":
-        return resolve(spec, config.dtype, config.max_length)
+        return resolve(spec, config.dtype, config.max_length, config_json)
     # In the dtype, which every view shows and within which the oracle compares: made-up answers are seen to be so.
     dtype, revision = f"stub-{spec.dtype or config.dtype}", f"stub-{digest(spec.source)}"
     return ModelRef(

@@ -102,6 +102,12 @@ _OWN: dict[str, dict[str, str]] = {
     "responses": {"generation": _SHARD["generation"]},
     "superseded": {"generation": _SHARD["generation"]},
     "matrix": {"generation": _SHARD["generation"]},
+    "models": {
+        "listed_at": "when a catalog last saw it at this revision; null: none did",
+        "same_weights_as": "the model that first had these weights, of those that could be collected; null: itself",
+        "skipped": "why a config's catalog leaves it out; null: it would be collected, or is from no catalog",
+        "skipped_because": "one line about that",
+    },
     "failures": {"level": "cell: something could not be collected; item: an item of the matrix has no verdict"},
     "runs": {
         "started_at": "when the run was planned, UTC",

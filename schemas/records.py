@@ -10,7 +10,8 @@ import pyarrow as pa
 
 #: Version of all schemas below; a lake written with another one is refused.
 #: 1: first version. 2: failures name an object of the lake; compactions. 3: records that were imported. 4: prices.
-SCHEMA_VERSION = 4
+#: 5: what a hub's catalog says of models.
+SCHEMA_VERSION = 5
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -76,18 +77,56 @@ ITEM = pa.schema(
     ]
 )
 
-#: One model at one revision: models/.
+#: What somebody says of one model at one revision: models/. The view puts together what several rows say.
 MODEL = pa.schema(
     [
         _field("model", pa.string(), "model name, as the run's config calls it", null=False),
         _field("source", pa.string(), "hub repo, folder or URI", null=False),
         _field("revision", pa.string(), "commit sha of a hub repo, or fingerprint of a folder's files; null: unknown"),
         _field("architecture", pa.string(), "first entry of config.json's architectures"),
-        _field("parameters", pa.int64(), "number of parameters in the safetensors headers"),
-        _field("weight_bytes", pa.int64(), "bytes of the weight files"),
-        _field("max_length", pa.int32(), "longest context that config.json allows, tokens"),
-        _field("tokenizer_hash", pa.string(), "SHA-256 over the tokenizer's files"),
-        _field("chat_template_hash", pa.string(), "SHA-256 of the chat template"),
+        _field(
+            "parameters",
+            pa.int64(),
+            "number of parameters in the safetensors headers; the hub's own count where these cannot be read and of "
+            "GGUF files; null: unknown, or several quantized weights are in one integer",
+        ),
+        _field("weight_bytes", pa.int64(), "bytes of the weight files that an engine would load"),
+        _field("max_length", pa.int32(), "longest context that config.json names, tokens"),
+        _field(
+            "tokenizer_hash",
+            pa.string(),
+            "digest of the tokenizer's files: of their contents, or 'hub-' and one of the hub's ids; only equal "
+            "ones tell anything",
+        ),
+        _field("chat_template_hash", pa.string(), "digest of the chat template; null: none, or unknown"),
+        _field("dtype", pa.string(), "weight type that config.json names"),
+        _field("quantization", pa.string(), "quantization method that config.json or a quantizer's own file names"),
+        _field(
+            "weights", pa.string(), "what the weight files are: safetensors, bin, adapter or gguf; null: no such files"
+        ),
+        _field("weights_hash", pa.string(), "digest of the SHA-256 of the weight files: equal for the same weights"),
+        _field("tensors_hash", pa.string(), "digest of name, dtype and shape of every tensor in safetensors headers"),
+        _field("files_hash", pa.string(), "digest of all files that decide an answer, by the hub's ids of them"),
+        _field("config", pa.string(), "config.json"),
+        _field("generation_config", pa.string(), "generation_config.json"),
+        _field("licence", pa.string(), "licence that the model card states"),
+        _field("library", pa.string(), "library that the hub takes it for"),
+        _field("pipeline_tag", pa.string(), "what the hub takes it to do, such as text-generation"),
+        _field(
+            "base_model", pa.string(), "what it was made from, by its card or adapter_config.json; first of several"
+        ),
+        _field("base_relation", pa.string(), "how, as the hub says: adapter, finetune, merge or quantized"),
+        _field("gated", pa.bool_(), "whether the hub gives its files only to those who accepted its terms"),
+        _field("downloads", pa.int64(), "downloads of 30 days, as the hub last counted them"),
+        _field("created_at", pa.timestamp("us", tz="UTC"), "when the repo was made"),
+        _field("listed_at", pa.timestamp("us", tz="UTC"), "when a catalog saw it at this revision; null: none did"),
+        _field(
+            "said_at", pa.timestamp("us", tz="UTC"), "when a catalog wrote the row: of what may change the last counts"
+        ),
+        _field("vllm", pa.bool_(), "whether vllm_version has a class for it, its own or transformers'; null: unknown"),
+        _field("vllm_version", pa.string(), "the vLLM that was asked"),
+        _field("problem", pa.string(), "why its files could not be read: a kind of schemas.failures; null: they were"),
+        _field("problem_message", pa.string(), "one line about that"),
     ]
 )
 

@@ -37,6 +37,8 @@ class ModelRef:
     overrides: str | None = None
     #: Engine.group, as far as the planning machine can tell: a hint for the order of work.
     group: str | None = field(default=None, compare=False)
+    #: Whether the lake has the model's row in models/ already, from a catalog.
+    has_facts: bool = field(default=False, compare=False)
 
     @property
     def key(self) -> str:

@@ -298,6 +298,12 @@ def _supported(config: dict[str, Any]) -> bool:
     return known_type and (not names or any(name in own or hasattr(transformers, name) for name in names))
 
 
+def have_classes(configs: Sequence[dict[str, Any]]) -> list[bool]:
+    """Of each config.json (its model_type and architectures), whether vLLM has a model without the repo's code."""
+    _prepare()
+    return [_supported(config) for config in configs]
+
+
 def _load_tokenizer(model: ModelRef, folder: str) -> Tokenizer:
     """The tokenizer that lm-eval's vLLM backend would use."""
     from vllm.tokenizers import get_tokenizer

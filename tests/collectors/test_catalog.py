@@ -20,11 +20,10 @@ import huggingface_hub.constants as hub
 import pytest
 import s3fs
 
-from collectors.catalog import cache_dir, fetch, fingerprint, model_facts, resolve
+from collectors.catalog import cache_dir, fetch, fingerprint, resolve
 from collectors.config import ModelSpec
 from collectors.engines import ModelRef
 from schemas.failures import ConfigError, ModelError
-from schemas.records import MODEL
 from tests.object_store import BUCKET, PATIENCE, ObjectStore
 
 ROOT = Path(__file__).parent.parent.parent
@@ -196,38 +195,6 @@ def test_fetch_folder_changed_since_the_plan_is_refused(tmp_path: Path, change: 
         folder.rename(tmp_path / "n")
     kinds = {"byte": "model_changed", "added": "model_changed", "weights_gone": "no_weights", "gone": "not_found"}
     assert str(folder) in refused(kinds[change], lambda: fetch(model))
-
-
-# ---- facts
-
-
-def test_model_facts_of_a_real_model_are_its_own(tiny_models: dict[str, Path]) -> None:
-    from safetensors import safe_open
-
-    facts = model_facts(resolve(ModelSpec(source=str(tiny_models["good"])), "auto"))
-    weights = tiny_models["good"] / "model.safetensors"
-    with safe_open(str(weights), "np") as tensors:
-        parameters = sum(tensors.get_tensor(name).size for name in tensors.keys())  # noqa: SIM118
-    assert set(facts) == set(MODEL.names)
-    assert facts["parameters"] == parameters
-    assert (facts["architecture"], facts["max_length"]) == ("LlamaForCausalLM", 2048)
-    assert facts["weight_bytes"] == weights.stat().st_size
-
-
-def test_model_facts_same_tokenizer_of_two_models_has_one_hash(tiny_models: dict[str, Path]) -> None:
-    one, other = (model_facts(resolve(ModelSpec(source=str(tiny_models[n])), "auto")) for n in ("good", "other"))
-    for name in ("tokenizer_hash", "chat_template_hash"):
-        assert one[name] == other[name] is not None
-    assert one["revision"] != other["revision"]
-
-
-@pytest.mark.parametrize("config", [{}, {"architectures": 5, "max_position_embeddings": "many"}, {"architectures": []}])
-def test_model_facts_that_nobody_tells_are_none(tmp_path: Path, config: dict[str, Any]) -> None:
-    files = {"config.json": json.dumps(config).encode(), "model.safetensors": None, "pytorch_model.bin": b"1"}
-    facts = model_facts(resolve(ModelSpec(source=str(write(tmp_path / "m", **files))), "auto"))
-    names = ("architecture", "parameters", "max_length", "chat_template_hash")
-    assert [facts[name] for name in names] == [None] * 4
-    assert facts["weight_bytes"] == 1
 
 
 # ---- the hub

@@ -1,0 +1,90 @@
+"""The models that a config chooses from the lake's catalog.
+
+Owns what a condition means: which models, at which revisions, and with which config.json. Knows nothing of hubs or of
+how a catalog comes to be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+
+from collectors.config import CatalogSpec, ModelOptions, ModelSpec
+from collectors.lake import Lake
+from collectors.reading import ask
+from schemas.failures import ConfigError, one_line
+
+logger = logging.getLogger(__name__)
+
+# Copies of weights are told apart among the chosen alone: the first to have them may not be.
+_CHOSEN = """
+SELECT source, revision, config
+FROM models
+WHERE listed_at IS NOT NULL AND config IS NOT NULL AND problem IS NULL
+    AND (skipped IS NULL OR skipped = 'copy' OR list_contains($also, skipped))
+    AND ({condition})
+QUALIFY list_contains($also, 'copy') OR row_number() OVER (
+    PARTITION BY coalesce(weights_hash, model) ORDER BY skipped IS NULL DESC, created_at NULLS LAST, model
+) = 1
+ORDER BY downloads DESC NULLS LAST, model
+LIMIT $most
+"""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    spec: ModelSpec
+    #: The repo's config.json at spec.revision.
+    config_json: str
+
+
+def choose(lake: Lake, spec: CatalogSpec) -> list[Chosen]:
+    """The models for which the condition holds, most downloaded first, of those that the view models does not skip.
+
+    Raises ConfigError where the lake has no catalog, the condition is no SQL, or no model fits it.
+    """
+    if not lake.exists():
+        raise ConfigError(f"models: no lake at {lake.uri} to choose from: run catalog.py --lake {lake.uri} first")
+    # Lines of its own: a comment at the condition's end must not swallow the rest.
+    query = _CHOSEN.format(condition=f"\n{spec.catalog}\n")
+    values = {"also": list(spec.also), "most": spec.most or 2**31}
+
+    def question(con: duckdb.DuckDBPyConnection, _: object) -> list[tuple[str, str, str]]:
+        try:
+            return con.execute(query, values).fetchall()
+        except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+            raise ConfigError(f"models: the condition {spec.catalog!r}: {one_line(error, 300)}") from error
+
+    try:
+        found = ask(lake, question, only=["models"])
+    except duckdb.Error as error:  # of values, such as a text that is compared with a number
+        raise ConfigError(f"models: the condition {spec.catalog!r}: {one_line(error, 300)}") from error
+    if not found:
+        raise ConfigError(
+            f"models: no model of the catalog in {lake.uri} fits {spec.catalog!r}; "
+            f"catalog.py --lake {lake.uri} says what it holds"
+        )
+    logger.info("catalog: %d models for which %s", len(found), spec.catalog)
+    options = {name: getattr(spec, name) for name in ModelOptions.model_fields}
+    return [
+        Chosen(ModelSpec(source=source, revision=revision, **options), config) for source, revision, config in found
+    ]
+
+
+def all_of(lake: Lake, entries: list[ModelSpec | CatalogSpec]) -> Iterator[tuple[ModelSpec, str | None]]:
+    """The models of a config, those that it names first, each with its config.json where the lake has that.
+
+    A model that is named, or that an earlier entry chose, is not chosen once more.
+    """
+    named = [entry for entry in entries if isinstance(entry, ModelSpec)]
+    yield from ((spec, None) for spec in named)
+    labels = {spec.label for spec in named}
+    for entry in entries:
+        if isinstance(entry, CatalogSpec):
+            for chosen in choose(lake, entry):
+                if chosen.spec.label not in labels:
+                    labels.add(chosen.spec.label)
+                    yield chosen.spec, chosen.config_json

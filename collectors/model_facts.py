@@ -1,0 +1,250 @@
+"""What a model's own files say of it: config.json, tokenizer, chat template, and the headers of its weights.
+
+Owns the reading of these files, wherever they came from, and the facts of a model in a folder. Knows nothing of hubs,
+stores or engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from collectors.engines import ModelRef
+from schemas.failures import ModelError, one_line
+from schemas.identity import digest
+from schemas.records import MODEL
+
+WEIGHTS = (".safetensors", ".bin")
+#: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
+SUFFIXES = (*WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
+#: Bytes in front of a safetensors file's header, which say how long that is.
+PREFIX = 8
+#: No header is longer: safetensors refuses more (its MAX_HEADER_SIZE).
+MOST_HEADER = 100_000_000
+
+_SHARD = re.compile(r".+-\d{5,}-of-(\d{5,})\.[a-z]+$")
+#: Weights beside those that transformers and vLLM load: Mistral's own format, adapters, states of trainers.
+_BESIDE = re.compile(
+    r"(consolidated|adapter_model|training_args|optimizer|scheduler|rng_state|non_lora)", re.IGNORECASE
+)
+_TOKENIZER = ("tokenizer", "vocab", "merges", "special_", "spiece", "tekken")
+#: Integers that hold several quantized weights each. I8 is one weight.
+_PACKED = frozenset(["U8", "I16", "U16", "I32", "U32", "I64", "U64"])
+
+
+def parse_config(data: bytes, source: str, name: str = "config.json") -> dict[str, Any]:
+    """The JSON object of the file `name` of `source`. Raises ModelError where it is damaged."""
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{source}: {name} is damaged: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{source}: {name} is no JSON object")
+    return config
+
+
+def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object inside the config; empty where it is missing or something else."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def own_dtype(config: dict[str, Any]) -> str | None:
+    """The dtype that config.json names, without "torch."; None: it names none."""
+    text = section(config, "text_config")
+    own = next((c[k] for c in (config, text) for k in ("dtype", "torch_dtype") if c.get(k)), None)
+    return None if own is None else str(own).removeprefix("torch.")
+
+
+def own_length(config: dict[str, Any]) -> int | None:
+    """The longest context that config.json names, tokens."""
+    sections = (config, section(config, "text_config"))
+    lengths = [part.get(name) for part in sections for name in ("max_position_embeddings", "n_positions")]
+    return next((length for length in lengths if type(length) is int and 0 < length < 2**31), None)
+
+
+def own_quantization(config: dict[str, Any]) -> str | None:
+    """The method that config.json names: "gptq", "awq", "bitsandbytes", …; "mlx" where it is written for that."""
+    method = section(config, "quantization_config").get("quant_method")
+    if isinstance(method, str) and method:
+        return method
+    return "mlx" if "bits" in section(config, "quantization") else None  # mlx-lm names no method
+
+
+def config_facts(config: dict[str, Any]) -> dict[str, Any]:
+    """Columns of schemas.records.MODEL that config.json tells."""
+    architectures = config.get("architectures")
+    return {
+        "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
+        "max_length": own_length(config),
+        "dtype": own_dtype(config),
+        "quantization": own_quantization(config),
+        "config": _compact(config),
+    }
+
+
+def _compact(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+def template_hash(jinja: bytes | None, tokenizer_config: dict[str, Any] | None) -> str | None:
+    """Hash of the chat template: chat_template.jinja if that is there, else tokenizer_config.json's own."""
+    if jinja is not None:
+        return digest(jinja.decode("utf-8", errors="replace"))
+    template = (tokenizer_config or {}).get("chat_template")
+    return digest(template) if template else None
+
+
+def is_tokenizer_file(name: str) -> bool:
+    return name.startswith(_TOKENIZER) or name.endswith(".tiktoken")
+
+
+# ---- weights
+
+
+def weight_files(names: Iterable[str]) -> tuple[str | None, list[str]]:
+    """What the weights in a model's top folder are, and which files an engine would load: `names` are all of it.
+
+    ("safetensors" or "bin", files), ("adapter", …) or ("gguf", …) where there is nothing else, (None, []) without any.
+    Of several sets of shards, and of one beside a single file, the files that transformers looks for first count.
+    """
+    names = sorted(name for name in names if "/" not in name)
+    for suffix, single in ((".safetensors", "model.safetensors"), (".bin", "pytorch_model.bin")):
+        files = [name for name in names if name.endswith(suffix) and not _BESIDE.match(name)]
+        if single in files:
+            return suffix[1:], [single]
+        stem = single.partition(".")[0]
+        shards = [name for name in files if _SHARD.match(name)]
+        if files:
+            return suffix[1:], [name for name in shards if name.startswith(f"{stem}-")] or shards or files
+    if adapters := [name for name in names if re.match(r"adapter_model.*\.(safetensors|bin)$", name)]:
+        return "adapter", adapters
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    return ("gguf", ggufs) if ggufs else (None, [])
+
+
+def missing_shards(names: Sequence[str]) -> int:
+    """How many of a set of shards are not there, by what the first one's name says; 0 for other files."""
+    match = _SHARD.match(names[0]) if names else None
+    return max(int(match[1]) - len(names), 0) if match else 0
+
+
+@dataclass
+class Tensors:
+    """What the headers of a model's safetensors files say."""
+
+    #: safetensors' dtype -> number of elements.
+    elements: dict[str, int] = field(default_factory=dict)
+    #: One line per tensor: name, dtype and shape.
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, header: bytes, size: int | None = None) -> None:
+        """Takes in one file's header (without its prefix); `size`: of the whole file, bytes.
+
+        Raises ValueError for a header that is damaged, or that asks for another size. Format:
+        https://huggingface.co/docs/safetensors#format
+        """
+        end = 0
+        try:
+            for name, tensor in json.loads(header).items():
+                if name == "__metadata__":
+                    continue
+                dtype, shape = str(tensor["dtype"]), [int(n) for n in tensor["shape"]]
+                end = max(end, int(tensor["data_offsets"][1]))
+                self.elements[dtype] = self.elements.get(dtype, 0) + prod(shape)
+                self.lines.append(f"{name} {dtype} {shape}")
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            raise ValueError(f"its header cannot be read ({one_line(error, 100)})") from error
+        if size is not None and size != PREFIX + len(header) + end:
+            raise ValueError(f"{size} bytes instead of {PREFIX + len(header) + end}")
+
+    def parameters(self, quantized: bool) -> int | None:
+        """Number of elements; None for a quantized model that keeps several weights in one integer."""
+        total = sum(self.elements.values())
+        packed = sum(n for dtype, n in self.elements.items() if dtype in _PACKED)
+        return None if quantized and packed > total / 100 else total
+
+    def hash(self) -> str:
+        """Equal for equal names, dtypes and shapes, however they are spread over files."""
+        return hashlib.sha256("\n".join(sorted(self.lines)).encode()).hexdigest()[:16]
+
+
+def header_length(prefix: bytes) -> int:
+    """How long the header of a safetensors file is, by its first 8 bytes. Raises ValueError where it cannot be one."""
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) != PREFIX or length > MOST_HEADER:
+        raise ValueError("it has no safetensors header")
+    return length
+
+
+# ---- folders
+
+
+def model_facts(model: ModelRef) -> dict[str, Any]:
+    """A row of schemas.records.MODEL, read from the fetched folder. Unknown facts are None."""
+    folder = Path(model.path or "")
+    config = read_config(folder)
+    names = [file.name for file in folder.iterdir() if file.is_file()]
+    kind, weights = weight_files(names)
+    tokenizer = sorted(folder / name for name in names if is_tokenizer_file(name))
+    facts = config_facts(config)
+    quantized = facts["quantization"] is not None
+    return {
+        **dict.fromkeys(MODEL.names),
+        **facts,
+        "model": model.name,
+        "source": model.source,
+        "revision": model.revision,
+        "parameters": _parameters(folder, weights, quantized) if kind == "safetensors" else None,
+        "weights": kind,
+        "weight_bytes": sum((folder / name).stat().st_size for name in weights),
+        "tokenizer_hash": _hash_files(tokenizer),
+        "chat_template_hash": _template_hash(folder),
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json. Raises ModelError where it is missing or damaged."""
+    try:
+        data = (folder / "config.json").read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} has no config.json") from error
+    except OSError as error:
+        raise ModelError(f"{folder}: config.json cannot be read: {one_line(error)}") from error
+    return parse_config(data, str(folder))
+
+
+def _parameters(folder: Path, weights: Sequence[str], quantized: bool) -> int | None:
+    tensors = Tensors()
+    for name in weights:
+        with open(folder / name, "rb") as stream:
+            tensors.add(stream.read(header_length(stream.read(PREFIX))))
+    return tensors.parameters(quantized)
+
+
+def _hash_files(files: list[Path]) -> str | None:
+    return digest([(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]) if files else None
+
+
+def lacks_chat_template(model: ModelRef) -> bool:
+    """True when the model's folder surely has no chat template; False where it has one, or nothing here can tell."""
+    folder = Path(model.path or "")
+    if model.path is None or not (folder / "tokenizer_config.json").is_file():
+        return False
+    return _template_hash(folder) is None and not any(True for _ in folder.glob("chat_template*"))
+
+
+def _template_hash(folder: Path) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return template_hash(file.read_bytes(), None)
+    try:
+        return template_hash(None, json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
