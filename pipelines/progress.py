@@ -102,3 +102,27 @@ class Counter:
         if time.monotonic() - self.last >= self.seconds:
             self.last = time.monotonic()
             print(f"{dt.datetime.now():%H:%M:%S} {done:,} of {of:,} {self.what}", file=sys.stderr, flush=True)
+
+
+class LiveLine:
+    """A line that changes in place on a terminal, or one in the log every LINE_SECONDS where there is none."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._live = Live(Text(""), console=Console(stderr=True), refresh_per_second=4) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> LiveLine:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        if self._live:
+            self._live.update(Text(line, style="cyan"))
+        elif time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            logger.info(line)

@@ -169,6 +169,29 @@ def show_prices(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         console.print(f"… and more: see the view model_prices, cut at {MOST_MODELS}")
 
 
+def show_catalog(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    """How many models of the catalog a config could choose, and why it could not choose the others."""
+    rows = fetch(
+        con,
+        """
+        SELECT skipped, count(*) AS models, sum(weight_bytes) / 1e12 AS terabytes, count(*) FILTER (gated) AS gated,
+            count(*) FILTER (vllm IS NULL AND skipped IS NULL) AS unsure,
+            arg_max(model || coalesce(': ' || skipped_because, ''), coalesce(downloads, 0)) AS example
+        FROM models WHERE listed_at IS NOT NULL GROUP BY ALL ORDER BY skipped NULLS FIRST
+        """,
+    )
+    if not rows:
+        console.print("no catalog yet: give a query or --names, see --help")
+        return
+    table = _table("<skipped", "models", "TB", "gated", "<such as")
+    for row in rows:
+        terabytes = _number(row["terabytes"], ",.3f")
+        table.add_row(row["skipped"] or "no", f"{row['models']:,}", terabytes, f"{row['gated']:,}", row["example"])
+    console.print(table)
+    if unsure := sum(row["unsure"] for row in rows):
+        console.print(f"of {unsure:,} it is not known whether vLLM has their class: it is not installed here")
+
+
 def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     """What failed, a row per kind and model; cells that a later run completed are left out."""
     rows = fetch(

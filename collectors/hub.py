@@ -1,0 +1,260 @@
+"""Asking the Hugging Face Hub politely: one client that all threads share, which waits when the Hub says so.
+
+Owns the requests that a catalog needs (pages of a listing, a repo's info, small files, ranges of large ones), their
+retries, and what their failures mean. Knows nothing of what the answers are used for. The token comes from HF_TOKEN, as
+huggingface_hub finds it; it goes to the Hub alone and into no message.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import quote, urljoin, urlsplit
+
+from huggingface_hub import constants, errors, get_session, get_token
+from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+
+from schemas.failures import ConfigError, ModelError, RouterlakeError, one_line
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+#: Seconds that one request may take to say something.
+TIMEOUT = 30.0
+#: Statuses at which the Hub may answer otherwise later.
+_LATER = frozenset([408, 425, 429, 500, 502, 503, 504])
+#: How often one request is asked again while others are answered: then it is this repo's fault.
+_TRIES = 6
+_LONGEST_PAUSE = 60.0
+_HEADERS_ONLY = {"Accept-Encoding": "identity"}  # a range of a compressed file would be another one
+
+#: What the client's HTTP library raises when nothing answers: the first base of the Hub's own error.
+_TRANSPORT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+
+_NOT_THERE = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
+
+
+class HubDownError(RouterlakeError):
+    """The Hub gave no answer for longer than it was waited for."""
+
+    kind = "hub_down"
+
+
+class _Damaged(Exception):
+    """An answer that is not what its status says, as a proxy's page or a cut body is."""
+
+
+class Hub:
+    """The Hub at HF_ENDPOINT. `patience`: seconds to wait, in all, for a Hub that answers nothing.
+
+    Safe for many threads. After a 429 or an answer of 5xx all of them wait, as long as Retry-After says or with growing
+    pauses. Raises HubDownError once patience is at its end or `stop` was called, ConfigError for a token that the Hub
+    refuses, and ModelError of kind not_found, gated or bad_model for what concerns one repo.
+    """
+
+    def __init__(self, patience: float = 900.0) -> None:
+        self.endpoint = constants.ENDPOINT.rstrip("/")
+        self.patience = patience
+        self.requests = 0
+        token = get_token()
+        self._headers = {"User-Agent": "routerlake", **({"Authorization": f"Bearer {token}"} if token else {})}
+        self._stopped = threading.Event()
+        self._why = "stopped"
+        self._lock = threading.Lock()
+        self._resume_at = self._last_good = time.monotonic()
+        self._pauses = 0
+
+    def stop(self) -> None:
+        """Ends all waiting and asking, in every thread."""
+        self._stopped.set()
+
+    # ---- what can be asked
+
+    def pages(self, path: str, params: Mapping[str, Any]) -> Iterator[list[Any]]:
+        """The pages of a listing, following Link headers. A page that came damaged is asked for again."""
+        page, following = self._page(f"{self.endpoint}{path}", params)
+        yield page
+        while following:
+            page, following = self._page(following, None)  # the link has the parameters
+            yield page
+
+    def _page(self, url: str, params: Mapping[str, Any] | None) -> tuple[list[Any], str | None]:
+        def ask() -> tuple[list[Any], Any]:
+            response = self._get(url, params=params)
+            page = _json(response)
+            if not isinstance(page, list):
+                raise _Damaged("a listing that is no list")
+            return page, response
+
+        page, response = self._patiently(ask, "the listing")
+        following = response.links.get("next", {}).get("url")
+        following = urljoin(url, following) if following else None
+        if following and urlsplit(following).netloc != urlsplit(self.endpoint).netloc:  # the token would go there
+            raise ConfigError(f"the hub at {self.endpoint} continues its listing elsewhere: set HF_ENDPOINT to there")
+        return page, following
+
+    def info(self, repo: str, revision: str | None = None) -> dict[str, Any]:
+        """What the Hub says of a repo at a revision, with each file's size and SHA-256. Follows renamed repos."""
+        url = f"{self.endpoint}/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+
+        def ask() -> dict[str, Any]:
+            found = _json(self._get(url, params={"blobs": True}))
+            if not isinstance(found, dict) or not isinstance(found.get("sha"), str):
+                raise _Damaged("an answer that names no commit")
+            return found
+
+        return self._patiently(ask, repo)
+
+    def file(self, repo: str, revision: str, name: str, most: int) -> bytes:
+        """A small file. Raises ModelError of kind bad_model for one of more than `most` bytes."""
+        url = self._place(repo, revision, name)
+        return self._patiently(lambda: self._read(url, repo, name, None, most), repo)
+
+    def range(self, repo: str, revision: str, name: str, first: int, last: int) -> bytes:
+        """Bytes `first` to `last` of a file, fewer at its end. Never reads the whole of it.
+
+        Raises ConfigError for a hub that ignores ranges: it would give gigabytes of weights.
+        """
+        url = self._place(repo, revision, name)
+        return self._patiently(lambda: self._read(url, repo, name, (first, last), last - first + 1), repo)
+
+    def _place(self, repo: str, revision: str, name: str) -> str:
+        return f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(name)}"
+
+    # ---- how it is asked
+
+    def _get(self, url: str, params: Mapping[str, Any] | None = None) -> Any:
+        self.requests += 1
+        response = get_session().get(url, params=params, headers=self._headers, timeout=TIMEOUT)
+        hf_raise_for_status(response)
+        return response
+
+    def _read(self, url: str, repo: str, name: str, wanted: tuple[int, int] | None, most: int) -> bytes:
+        self.requests += 1
+        asked = {"Range": f"bytes={wanted[0]}-{wanted[1]}", **_HEADERS_ONLY} if wanted else {}
+        with get_session().stream("GET", url, headers={**self._headers, **asked}, timeout=TIMEOUT) as response:
+            if response.status_code >= 400:
+                response.read()
+            hf_raise_for_status(response)
+            if wanted and response.status_code != 206:
+                raise ConfigError(
+                    f"the hub at {self.endpoint} ignores byte ranges (of {repo} {name}): weights would be downloaded; "
+                    "set HF_ENDPOINT to one that does not"
+                )
+            data = bytearray()
+            for part in response.iter_bytes():
+                data += part
+                if len(data) > most:
+                    raise ModelError(f"{repo}: {name} has more than {most:,} bytes")
+        return bytes(data)
+
+    def _patiently(self, ask: Callable[[], Answer], what: str) -> Answer:
+        tries = 0
+        while True:
+            self._wait_for_turn()
+            try:
+                answer = ask()
+            except (_TRANSPORT_ERROR, _Damaged, OSError) as error:
+                response = getattr(error, "response", None)
+                status = getattr(response, "status_code", None)
+                if status is not None and status not in _LATER:
+                    self._answered()
+                    raise _meaning(error, what, status, getattr(response, "headers", {})) from error
+                tries += status != 429
+                self._pause(error, status, getattr(response, "headers", None) or {})
+                if tries >= _TRIES and self._is_answering():
+                    raise ModelError(f"{what}: the hub answers others, not this: {_told(error)}", "hub_down") from error
+            else:
+                self._answered()
+                return answer
+
+    def _answered(self) -> None:
+        with self._lock:
+            self._last_good, self._pauses = time.monotonic(), 0
+
+    def _is_answering(self) -> bool:
+        """Whether the Hub has lately given a good answer to anything."""
+        return time.monotonic() - self._last_good < _LONGEST_PAUSE
+
+    def _wait_for_turn(self) -> None:
+        while (left := self._resume_at - time.monotonic()) > 0 and not self._stopped.is_set():
+            self._stopped.wait(left + random.uniform(0, min(left, 1.0)))  # not all threads at the same moment
+        if self._stopped.is_set():
+            raise HubDownError(self._why)
+
+    def _pause(self, error: Exception, status: int | None, headers: Mapping[str, str]) -> None:
+        """Makes every thread wait; raises HubDownError where that would be longer than `patience`."""
+        asked = _retry_after(headers)
+        with self._lock:
+            now = time.monotonic()
+            if asked is None and self._resume_at > now:
+                return  # another thread met the same outage
+            seconds = min(2.0**self._pauses, _LONGEST_PAUSE) if asked is None else asked
+            if now + seconds - self._last_good > self.patience:
+                self._why = (
+                    f"the hub at {self.endpoint} has not answered for {now - self._last_good:.0f} s ({_told(error)}), "
+                    f"and would be waited for {seconds:.0f} s more: given up (--patience {self.patience:.0f})"
+                )
+                self._stopped.set()
+                raise HubDownError(self._why) from error
+            is_news = now + seconds > self._resume_at
+            self._pauses += 1
+            self._resume_at = max(self._resume_at, now + seconds)
+        if is_news and seconds >= 1:
+            said = "asks for a pause" if status == 429 else f"does not answer ({_told(error)})"
+            logger.warning("the hub %s: waiting %.0f s", said, seconds)
+
+
+def _json(response: Any) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise _Damaged(f"an answer that is no JSON: {one_line(error, 100)}") from error
+
+
+def _told(error: Exception) -> str:
+    """The Hub's answer in a few words, without the URL's parameters."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code}"
+    return str(error) if isinstance(error, _Damaged) else one_line(error, 200)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the Hub asks to wait: by Retry-After (seconds or a date), or by RateLimit once a window is used up.
+
+    https://huggingface.co/docs/hub/rate-limits
+    """
+    text = (headers.get("retry-after") or "").strip()
+    if text.isdigit():
+        return float(text)
+    with suppress(TypeError, ValueError):
+        return max((email.utils.parsedate_to_datetime(text) - dt.datetime.now(dt.UTC)).total_seconds(), 0.0)
+    used_up = re.search(r"\br=0\b.*?\bt=(\d+)", headers.get("ratelimit") or "")
+    return float(used_up[1]) if used_up else None
+
+
+def _meaning(error: Exception, what: str, status: int, headers: Mapping[str, str]) -> RouterlakeError:
+    """What a refusal means."""
+    if status == 401 and "credentials" in (headers.get("x-error-message") or "").lower():
+        return ConfigError("the hub refuses the token in HF_TOKEN (or that of `hf auth login`): renew it, or unset it")
+    if isinstance(error, errors.GatedRepoError):
+        return ModelError(f"{what} is gated: accept its terms on the hub and set HF_TOKEN", "gated")
+    if isinstance(error, errors.DisabledRepoError):
+        return ModelError(f"{what} was disabled by the hub", "not_found")
+    if isinstance(error, _NOT_THERE):
+        return ModelError(f"the hub has no {what} at this revision, or HF_TOKEN may not see it", "not_found")
+    if status in (401, 403):
+        return ModelError(f"the hub does not give {what} to this token, or without one", "gated")
+    if status in (404, 410):
+        return ModelError(f"the hub has no {what}", "not_found")
+    return ModelError(f"{what}: the hub refuses it: {_told(error)}")

@@ -1,0 +1,191 @@
+#!/usr/bin/env -S python3 -P
+"""Writes into a lake which models the Hugging Face Hub has, and what is known of each. See --help and the README."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from collectors.hub import Hub
+from collectors.hub_catalog import Known, Update, find, installed_vllm, state_support, update
+from collectors.hub_listing import SORTS, Query, parameters, read_names
+from collectors.lake import Lake
+from collectors.reading import ask
+from pipelines.progress import LiveLine
+from pipelines.shown import show_catalog
+from schemas.failures import ConfigError, RouterlakeError
+
+logger = logging.getLogger("catalog")
+
+#: Names printed of what could not be read, where the rest stands in the view models.
+MOST_NAMES = 10
+
+DESCRIPTION = """\
+Write into a lake which models the Hugging Face Hub has, each pinned to a commit, and what is known of it: parameters,
+architecture, whether vLLM has it, dtype, context, licence, base model, downloads, size, quantization, and digests of
+weights, tokenizer and chat template. No weights are downloaded: of safetensors files the headers are read.
+
+Models come from a query, from a file of names, or from both; without either, what the lake holds is shown. The view
+models says of each why a config's catalog would leave it out: adapters, GGUF files, quantized copies, copies of another
+model's weights, older revisions, classes that vLLM lacks, files that cannot be had.
+
+Running it again asks the Hub for the listing alone: a model that the lake has at its newest commit costs no call. It
+may be killed at any moment; the same command goes on. A token is taken from HF_TOKEN, another hub from HF_ENDPOINT."""
+
+EPILOG = """\
+examples:
+  python pipelines/catalog.py --lake /data/lake --min-downloads 1000 --max-parameters 15B
+  python pipelines/catalog.py --lake /data/lake --author allenai --licence apache-2.0
+  python pipelines/catalog.py --lake /data/lake --names my-models.txt --newest
+  python pipelines/catalog.py --lake /data/lake                       # what the lake holds
+  python pipelines/matrix.py --lake /data/lake --sql "SELECT model, skipped, skipped_because FROM models"
+
+then, in a config of collect.py:
+  models:
+    - catalog: parameters < 15e9 AND downloads >= 1000 AND NOT gated
+
+exit codes: 0 done; 1 some models could not be asked for (named), or the hub did not answer: run it again; 2 the input
+is wrong, nothing was written; 130 stopped by hand"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in ("catalog", "collectors.hub_catalog", "pipelines.progress"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        return run(args)
+    except ConfigError as error:
+        print(f"catalog: {error}", file=sys.stderr)
+        return 2
+    except RouterlakeError as error:
+        print(f"catalog: {error}\nWhat was read is in the lake; the same command goes on from there.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; what was read is in the lake: the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="catalog.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake (default: %(default)s)")
+    query = parser.add_argument_group("query (every condition holds)")
+    query.add_argument("--search", metavar="TEXT", help="text in the name")
+    query.add_argument("--author", metavar="NAME", help="user or organization")
+    query.add_argument(
+        "--task",
+        metavar="TAG",
+        default="text-generation",
+        help="what the hub says it does, or any (default: %(default)s)",
+    )
+    query.add_argument("--min-downloads", type=whole, metavar="N", help="downloads of the last 30 days")
+    query.add_argument(
+        "--max-parameters", type=size, metavar="N", help="such as 15B; models of a size unknown to the hub are left out"
+    )
+    query.add_argument("--licence", metavar="ID", help="such as apache-2.0")
+    query.add_argument("--library", metavar="NAME", help="such as transformers")
+    query.add_argument("--sort", choices=SORTS, default="downloads", help="order, highest first (default: %(default)s)")
+    query.add_argument("--most", type=whole, metavar="N", help="the first N alone")
+    names = parser.add_argument_group("names")
+    names.add_argument("--names", type=Path, metavar="FILE", help="a model a line, org/name or org/name@revision")
+    names.add_argument("--newest", action="store_true", help="ask for the newest commit of names that the lake has")
+    how = parser.add_argument_group("how")
+    how.add_argument("--again", action="store_true", help="try once more what could not be read: terms were accepted")
+    how.add_argument("--jobs", type=whole, default=8, metavar="N", help="requests at a time (default: %(default)s)")
+    how.add_argument(
+        "--patience",
+        type=whole,
+        default=900,
+        metavar="S",
+        help="seconds for which a silent hub is waited for (default: %(default)s)",
+    )
+    how.add_argument("--dry-run", action="store_true", help="list, say how many would be read, and write nothing")
+    return parser.parse_args(argv)
+
+
+def whole(text: str) -> int:
+    """The argument of options that are numbers."""
+    if not text.isdecimal() or not 1 <= int(text) < 10**12:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def size(text: str) -> str:
+    """The argument of --max-parameters."""
+    try:
+        parameters(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def query_of(args: argparse.Namespace) -> Query | None:
+    asked = ("search", "author", "min_downloads", "max_parameters", "licence", "library", "most")
+    given = {name: getattr(args, name) for name in asked if getattr(args, name) is not None}
+    return Query(**given, pipeline_tag=None if args.task == "any" else args.task, sort=args.sort) if given else None
+
+
+def run(args: argparse.Namespace) -> int:
+    lake, query = Lake(args.lake), query_of(args)
+    names = read_names(args.names) if args.names else []
+    if not query and not names:
+        show(lake.open_for_reading())
+        return 0
+    if lake.exists():
+        lake.open_for_reading()
+    hub, started = Hub(args.patience), time.monotonic()
+    known = Known.of(lake, newest=args.newest, again=args.again) if lake.exists() else Known(newest=args.newest)
+    with LiveLine() as line:
+        listed, to_read = find(hub, known, query, names, lambda seen: line.say(f"listing: {seen:,} models seen"))
+        print(f"{len(listed):,} models listed, {len(names):,} named; {len(to_read):,} are to be read")
+        if args.dry_run:
+            print("dry run: nothing was written")
+            return 0
+        lake.open_for_writing()
+        begun = time.monotonic()
+        done = update(
+            hub, lake, known, listed, to_read, jobs=args.jobs, told=lambda now: line.say(said(now, hub, begun))
+        )
+    state_support(lake, installed_vllm())
+    show(lake)
+    print(f"{done.read:,} models read by {hub.requests:,} requests in {time.monotonic() - started:.0f} s")
+    return report(done)
+
+
+def said(now: Update, hub: Hub, begun: float) -> str:
+    done = now.read + len(now.failed)
+    left = (now.to_read - done) * (time.monotonic() - begun) / done if done else 0
+    return (
+        f"models {done:,}/{now.to_read:,} not readable {len(now.troubled):,} failed {len(now.failed):,} "
+        f"requests {hub.requests:,} eta {left:.0f}s"
+    )
+
+
+def show(lake: Lake) -> None:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 140
+    console = Console(markup=False, highlight=False, emoji=False, width=width)
+    ask(lake, lambda con, _: show_catalog(con, console), only=["models"])
+
+
+def report(done: Update) -> int:
+    for title, found in (("cannot be read", done.troubled), ("failed", done.failed)):
+        for model, message in list(found.items())[:MOST_NAMES]:
+            print(f"{title}: {model}: {message}")
+        if len(found) > MOST_NAMES:
+            print(f"… and {len(found) - MOST_NAMES:,} more")
+    return 1 if done.failed else 0
+
+
+if __name__ == "__main__":
+    from pipelines.script import run_script
+
+    run_script(main)
