@@ -22,7 +22,7 @@ SELECT
     sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached_share,
     avg(latency_s) AS mean_latency_s,
     -- Rows whose tokens are known, and what of their sum is charged how: costs of a cell are linear in these.
-    count(prompt_tokens + completion_tokens) AS tokened,
+    count(*) FILTER (prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL) AS tokened,
     sum(prompt_tokens) FILTER (completion_tokens IS NOT NULL)::BIGINT AS charged_prompt,
     sum(completion_tokens) FILTER (prompt_tokens IS NOT NULL)::BIGINT AS charged_completion,
     sum(cached_tokens) FILTER (
@@ -30,7 +30,7 @@ SELECT
     )::BIGINT AS charged_cached,
     count(stated_usd) AS stated,
     sum(stated_usd) AS stated_usd,
-    count(stated_usd) FILTER (prompt_tokens + completion_tokens IS NULL) AS stated_untokened,
-    sum(stated_usd) FILTER (prompt_tokens + completion_tokens IS NULL) AS stated_untokened_usd
+    count(stated_usd) FILTER (prompt_tokens IS NULL OR completion_tokens IS NULL) AS stated_untokened,
+    sum(stated_usd) FILTER (prompt_tokens IS NULL OR completion_tokens IS NULL) AS stated_untokened_usd
 FROM matrix
 GROUP BY cell_id;

@@ -292,6 +292,16 @@ def test_oracle_items_and_cheapest_correct_of_equals_are_the_first_by_name(lake:
     assert rows(con, "SELECT model FROM cheapest_correct ORDER BY item") == [("a",), (None,)]
 
 
+def test_coverage_counts_tokens_whose_sum_no_column_holds(lake: LakeBuilder) -> None:
+    cell = BuiltCell(model="m")
+    lake.run(cell)
+    most = 2**31 - 1
+    lake.shard(cell, [cell.record(0, score=1.0, prompt_tokens=most, completion_tokens=most)])
+    price(lake, per_million("m", 1, 1))
+    assert rows(lake.views(), "SELECT priced, unpriced, untokened FROM coverage") == [(1, 0, 0)]
+    assert rows(lake.views(), "SELECT usd_per_1000 FROM leaderboard") == [(pytest.approx(2 * most / 1000),)]
+
+
 def test_pareto_keeps_what_no_other_beats(lake: LakeBuilder) -> None:
     scores: dict[str, list[float | None]] = {
         "cheap": [0, 0, 1, 0],
