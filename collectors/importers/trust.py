@@ -12,7 +12,8 @@ from collectors.importers.staging import Staging
 #: Kind -> what is said of the row, as SQL.
 _REASONS = {
     "no_key": "'no model, task or item, or a repeat that is no whole number'",
-    "not_finite": "concat('a number is NaN or infinite: score ', score, ', cost ', stated_usd, ', time ', latency_s)",
+    "not_finite": "concat('a number is NaN, infinite or beyond 1e30: score ', score, ', cost ', stated_usd, ', time ', "
+    "latency_s)",
     "out_of_range": "'the score ' || score || ' is beyond its range'",
     "negative_tokens": "'a count of tokens is no whole number, or one, a cost or a time is below 0'",
     "no_verdict": "'no score, and nothing that says that the model was asked'",
@@ -62,8 +63,8 @@ def trust_rows(staging: Staging) -> None:
         SELECT every.*, CASE
             WHEN coalesce(model, '') = '' OR coalesce(task, '') = '' OR coalesce(key, '') = '' OR repeat < 0
                 THEN 'no_key'
-            WHEN NOT (isfinite(coalesce(score, 0)) AND isfinite(coalesce(stated_usd, 0))
-                AND isfinite(coalesce(latency_s, 0)) AND isfinite(coalesce(ttft_s, 0))) THEN 'not_finite'
+            -- NaN is the greatest; the mean of numbers near the largest that there are is infinite.
+            WHEN greatest(abs(score), abs(stated_usd), abs(latency_s), abs(ttft_s)) >= 1e30 THEN 'not_finite'
             WHEN score < low OR score > high THEN 'out_of_range'
             WHEN least(prompt_tokens, completion_tokens, cached_tokens, engine_tokens, stated_usd, latency_s) < 0
                 THEN 'negative_tokens'

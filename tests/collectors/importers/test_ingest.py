@@ -230,10 +230,11 @@ def test_ingest_of_numbers_that_are_none_rejects_them(tmp_path: Path) -> None:
         ("a", "quiz", "1", 1.0, math.nan, "3"),
         ("a", "quiz", "2", 1.0, 0.1, "12.7"),
         ("a", "quiz", "3", 1.0, 0.1, "12"),
+        ("a", "quiz", "4", 1.0, 1e308, "12"),  # two of these have no mean
     ]
     path = table(tmp_path / "t.parquet", given, names)
     report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "usd": "usd", "prompt_tokens": "p"})
-    assert [reject["kind"] for reject in report.rejects] == ["not_finite", "negative_tokens"]
+    assert [reject["kind"] for reject in report.rejects] == ["not_finite", "negative_tokens", "not_finite"]
     assert rows(tmp_path / "lake", "SELECT prompt_tokens, stated_usd FROM records") == [(12, 0.1)]
 
 
