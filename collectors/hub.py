@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 TIMEOUT = 30.0
 #: Statuses at which the Hub may answer otherwise later.
 _LATER = frozenset([408, 425, 429, 500, 502, 503, 504])
-#: How often one request is asked again while others are answered: then it is this repo's fault.
+#: How often one request is asked: then it is this repo's fault, if the Hub answers anything else.
 _TRIES = 6
 _LONGEST_PAUSE = 60.0
 _HEADERS_ONLY = {"Accept-Encoding": "identity"}  # a range of a compressed file would be another one
@@ -171,7 +171,7 @@ class Hub:
                     raise _meaning(error, what, status, getattr(response, "headers", {})) from error
                 tries += status != 429
                 self._pause(error, status, getattr(response, "headers", None) or {})
-                if tries >= _TRIES and self._is_answering():
+                if tries >= _TRIES and self._answers_anything():
                     raise ModelError(f"{what}: the hub answers others, not this: {_told(error)}", "hub_down") from error
             else:
                 self._answered()
@@ -181,9 +181,13 @@ class Hub:
         with self._lock:
             self._last_good, self._pauses = time.monotonic(), 0
 
-    def _is_answering(self) -> bool:
-        """Whether the Hub has lately given a good answer to anything."""
-        return time.monotonic() - self._last_good < _LONGEST_PAUSE
+    def _answers_anything(self) -> bool:
+        try:
+            self._get(f"{self.endpoint}/api/models", params={"limit": 1})
+        except (_TRANSPORT_ERROR, OSError):
+            return False
+        self._answered()
+        return True
 
     def _wait_for_turn(self) -> None:
         while (left := self._resume_at - time.monotonic()) > 0 and not self._stopped.is_set():
