@@ -4,45 +4,54 @@
 -- 'gguf' or 'no_weights' by its files; 'remote_code' or 'unknown_architecture' vLLM has no class for it; 'quantized' a
 -- quantized copy; 'copy' another model has the same weights, the first made of those that would be collected.
 CREATE VIEW models AS
-WITH said AS (
+WITH rows_of_models AS (
+    SELECT
+        *,
+        -- rows that no catalog wrote come before those that one did
+        coalesce(said_at, '-infinity'::TIMESTAMPTZ) AS time,
+        -- who read the files counts before who was refused them, and before a listing
+        (problem IS NULL)::INTEGER + (files_hash IS NOT NULL)::INTEGER AS weight
+    FROM read_parquet({models}, hive_partitioning = false)
+),
+
+said AS (
     SELECT
         model,
         source,
         revision,
-        -- what was read of the files counts before what the hub says of files that it does not give
-        arg_max(architecture, problem IS NULL) AS architecture,
-        arg_max(parameters, problem IS NULL) AS parameters,
-        arg_max(weight_bytes, problem IS NULL) AS weight_bytes,
-        arg_max(max_length, problem IS NULL) AS max_length,
-        arg_max(tokenizer_hash, problem IS NULL) AS tokenizer_hash,
-        arg_max(chat_template_hash, problem IS NULL) AS chat_template_hash,
-        arg_max(dtype, problem IS NULL) AS dtype,
-        arg_max(quantization, problem IS NULL) AS quantization,
-        arg_max(weights, problem IS NULL) AS weights,
-        arg_max(weights_hash, problem IS NULL) AS weights_hash,
-        arg_max(tensors_hash, problem IS NULL) AS tensors_hash,
-        arg_max(files_hash, problem IS NULL) AS files_hash,
-        arg_max(config, problem IS NULL) AS config,
-        arg_max(generation_config, problem IS NULL) AS generation_config,
-        arg_max(licence, said_at) AS licence,
-        arg_max(library, said_at) AS library,
-        arg_max(pipeline_tag, said_at) AS pipeline_tag,
-        arg_max(base_model, problem IS NULL) AS base_model,
-        arg_max(base_relation, problem IS NULL) AS base_relation,
-        arg_max(gated, said_at) AS gated,
-        arg_max(downloads, said_at) AS downloads,
+        arg_max(architecture, weight) AS architecture,
+        arg_max(parameters, weight) AS parameters,
+        arg_max(weight_bytes, weight) AS weight_bytes,
+        arg_max(max_length, weight) AS max_length,
+        arg_max(tokenizer_hash, weight) AS tokenizer_hash,
+        arg_max(chat_template_hash, weight) AS chat_template_hash,
+        arg_max(dtype, weight) AS dtype,
+        arg_max(quantization, weight) AS quantization,
+        arg_max(weights, weight) AS weights,
+        arg_max(weights_hash, weight) AS weights_hash,
+        arg_max(tensors_hash, weight) AS tensors_hash,
+        arg_max(files_hash, weight) AS files_hash,
+        arg_max(config, weight) AS config,
+        arg_max(generation_config, weight) AS generation_config,
+        arg_max(licence, time) AS licence,
+        arg_max(library, time) AS library,
+        arg_max(pipeline_tag, time) AS pipeline_tag,
+        arg_max(base_model, weight) AS base_model,
+        arg_max(base_relation, weight) AS base_relation,
+        arg_max(gated, time) AS gated,
+        arg_max(downloads, time) AS downloads,
         max(created_at) AS created_at,
         max(listed_at) AS listed_at,
         min(listed_at) AS first_listed_at,
-        arg_max(vllm, said_at) AS vllm,
-        arg_max(vllm_version, said_at) AS vllm_version,
+        arg_max(vllm, time) AS vllm,
+        arg_max(vllm_version, time) AS vllm_version,
         max(said_at) AS said_at,
         -- it has no problem once it was read
-        CASE WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem, said_at) END AS problem,
+        CASE WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem, time) END AS problem,
         CASE
-            WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem_message, said_at)
+            WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem_message, time)
         END AS problem_message
-    FROM read_parquet({models}, hive_partitioning = false)
+    FROM rows_of_models
     GROUP BY ALL
 ),
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.config import ModelSpec, RunConfig, TaskSpec, load_config
+from collectors.config import CatalogSpec, ModelSpec, RunConfig, TaskSpec, load_config
 from schemas.failures import ConfigError
 
 LEAST = {"models": ["a/b"], "tasks": ["t"]}
@@ -201,6 +201,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"models": [""]}, "models.0.source"),
     ({"models": ["x" * 201]}, "models.0.source"),
     ({"models": [{"name": "x"}]}, "models.0.source"),
+    ({"models": [{"catalog": " "}]}, "models.0.catalog"),
+    ({"models": [{"catalog": "true", "source": "a/b"}]}, "models.0.source"),
+    ({"models": [{"catalog": "true", "also": ["gguf"]}]}, "models.0.also.0"),
+    ({"models": [{"catalog": "true", "most": 0}]}, "models.0.most"),
     ({"models": [{"source": "a", "dtype": "int3"}]}, "models.0.dtype"),
     ({"models": [{"source": "a", "trust_remote_code": "yes"}]}, "models.0.trust_remote_code"),
     ({"tasks": ["  "]}, "tasks.0.task"),
@@ -282,6 +286,13 @@ def test_config_two_models_of_one_name_are_refused(path: Path, models: list[Any]
 def test_config_one_model_in_two_dtypes_is_accepted(path: Path) -> None:
     config = load_keys(path, models=["a/b", {"source": "a/b", "dtype": "float16"}])
     assert [model.dtype for model in config.models] == [None, "float16"]
+
+
+def test_config_models_from_the_catalog_stand_beside_named_ones(path: Path) -> None:
+    text = "models:\n  - a/b\n  - catalog: parameters < 15e9 AND NOT gated\n    dtype: float16\ntasks: [t]\n"
+    named, chosen = load(path, text).models
+    assert isinstance(named, ModelSpec)
+    assert chosen == CatalogSpec(catalog="parameters < 15e9 AND NOT gated", dtype="float16")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -22,7 +24,7 @@ from collectors.lake import Lake
 from collectors.planning import Plan, make_plan, write_failure
 from schemas.failures import ConfigError, TaskError
 from schemas.identity import ShardName
-from schemas.records import FAILURE, ITEM, RUN_CELL
+from schemas.records import FAILURE, ITEM, MODEL, RUN_CELL
 from tests.mini_tasks import GROUP, ITEMS, TASKS, write_tasks
 
 ROOT = Path(__file__).parent.parent.parent
@@ -442,3 +444,21 @@ def test_plan_chat_template_that_the_model_lacks_fails_that_model_only(
     plan = planned(configured(tasks, model, models=models, chat_template=True))
     assert [cell.cell.model.name for cell in plan.cells] == ["whole"]
     assert [(row["model"], row["kind"]) for row in plan.failures] == [("bare", "no_chat_template")]
+
+
+def test_plan_models_of_the_catalog_asks_no_hub(tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    lake = Lake(str(tmp_path / "lake")).open_for_writing()
+    said = {"listed_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "files_hash": "f", "weights": "safetensors"}
+    config = json.dumps({"model_type": "llama", "dtype": "bfloat16", "max_position_embeddings": 512})
+    rows = [
+        {"model": f"org/{n}", "source": f"org/{n}", "revision": f"{n}" * 40, "downloads": n, "config": config, **said}
+        for n in (1, 2, 3)
+    ]
+    lake.create_table("models/read.parquet", pa.Table.from_pylist(rows, schema=MODEL))
+    entries = [{"source": "/nowhere/model", "name": "org/3"}, {"catalog": "downloads > 1", "most": 9}]
+    plan = planned(configured(tasks, "", models=entries), lake.uri)
+    [cell] = plan.cells
+    assert (cell.cell.model.name, cell.cell.model.revision) == ("org/2", "2" * 40)
+    assert (cell.facts["dtype"], cell.facts["max_length"]) == ("bfloat16", 512)
+    assert [row["model"] for row in plan.failures] == ["org/3"]  # the folder that it names is not there
