@@ -77,8 +77,10 @@ def in_prefill(usages: Iterable[Usage]) -> float | None:
 
 def told(seconds: Mapping[str, float]) -> str:
     """Stages of a run in a line, the longest first."""
-    order = sorted((name for name in STAGES if seconds.get(name, 0.0) >= 0.05), key=lambda name: -seconds[name])
-    return ", ".join(f"{name} {seconds[name]:.1f} s" for name in order)
+    names = [name for name in STAGES if seconds.get(name, 0.0) >= 0.05 and name != "prefill"]
+    prefill = f" ({seconds.get('prefill', 0.0):.1f} of it prefill)"
+    order = sorted(names, key=lambda name: -seconds[name])
+    return ", ".join(f"{name} {seconds[name]:.1f} s{prefill if name == 'engine' else ''}" for name in order)
 
 
 class Trace:

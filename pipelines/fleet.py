@@ -15,7 +15,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,7 +145,7 @@ class Fleet:
         self.plan = plan
         self.trace = trace
         #: Stage -> seconds over all shards (collectors.stages.STAGES).
-        self.stages: Counter[str] = Counter()
+        self.stages: defaultdict[str, float] = defaultdict(float)
         self.lake = lake
         self.worker_spec = worker
         self.workers = workers
@@ -330,7 +330,9 @@ class Fleet:
             self.progress.cached_tokens = None
         else:
             self.progress.cached_tokens += report.cached_tokens
-        self.stages.update(report.stages)
+        self.stages["prefill"] += report.stages.get("prefill", 0.0)
+        for stage, start, end in report.spans:  # of `stages`, the writing is that of another shard
+            self.stages[stage] += end - start
         if self.trace:
             about = {"model": cell.model.name, "task": cell.spec.task, "cell": cell.cell_id}
             self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -213,9 +214,13 @@ def _make(folder: Path) -> None:
 
 
 def _write_file(path: Path, data: bytes) -> None:
+    """Whole or not at all: a picture that was there before stays where the disk is full."""
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.write_bytes(data)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 

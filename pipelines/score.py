@@ -108,7 +108,7 @@ class Scored:
 
 def main(argv: Sequence[str]) -> int:
     args = parse(argv)
-    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
     try:
         lake = Lake(args.lake).open_for_reading()
         scored = ask(
@@ -198,7 +198,15 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
     unit = "latency s" if scored[0].unit == "latency_s" else "$/1000"
     heads = ("<router", "<task", "items", "score", "V_B", "closed", "E", unit, "hull")
     for head in (*heads, "<best", "its score", f"its {unit}", "random", "oracle", f"its {unit}", "AIQ"):
-        table.add_column(head.removeprefix("<"), justify="left" if head.startswith("<") else "right")
+        # Names go on in the next line where a terminal is narrow; numbers are never cut.
+        left = head.startswith("<")
+        table.add_column(
+            head.removeprefix("<"),
+            justify="left" if left else "right",
+            no_wrap=not left,
+            overflow="fold",
+            min_width=None if left else 6,
+        )
     for one in scored:
         judged = one.judged
         table.add_row(

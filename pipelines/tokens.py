@@ -32,8 +32,8 @@ The vocabulary is tiktoken's, which fetches it once; without a network let TIKTO
 
 example:
   python pipelines/tokens.py --lake /data/lake --out cl100k.parquet
-  python pipelines/matrix.py --lake /data/lake --sql "SELECT model, avg(response_tokens), avg(completion_tokens)
-    FROM matrix JOIN 'cl100k.parquet' USING (cell_id, item) GROUP BY 1"
+  python pipelines/matrix.py --lake /data/lake --sql "SELECT matrix.model, avg(response_tokens),
+    avg(completion_tokens) FROM matrix JOIN 'cl100k.parquet' USING (cell_id, item) GROUP BY ALL"
 
 exit codes: 0 done; 2 the input is wrong, nothing was written"""
 

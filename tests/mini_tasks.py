@@ -63,7 +63,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "mini_alike": {  # choices of several tokens that begin alike, far beyond a block of the prefix cache
         "output_type": "multiple_choice",
         "doc_to_text": _QUESTION,
-        "doc_to_choice": "{{alike}}",
+        "doc_to_choice": "{% set alike = [] %}{% for c in choices %}"
+        "{% set _ = alike.append('so it says in the book of sums, ' * 12 + c) %}{% endfor %}{{alike}}",
         "doc_to_target": "{{gold}}",
         "metric_list": _NORM,
     },
@@ -127,8 +128,7 @@ def documents(count: int, seed: int) -> list[dict[str, Any]]:
         gold = choices.index(str(a + b))
         sums = "".join(f"Q: {j}+{a}=\nA: {j + a}\n\n" for j in range(i + 1))
         doc = {"a": a, "b": b, "answer": str(a + b), "choices": choices, "gold": gold, "text": sums, "subject": "sums"}
-        doc |= {"prefixes": [f"Q: {a}+{b}=\nA: {choice}" for choice in choices]}
-        docs.append(doc | {"alike": ["so it says in the book of sums, " * 12 + choice for choice in choices]})
+        docs.append(doc | {"prefixes": [f"Q: {a}+{b}=\nA: {choice}" for choice in choices]})
     return docs
 
 

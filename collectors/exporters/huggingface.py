@@ -38,14 +38,16 @@ SCHEMA = pa.schema(
 
 def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """Task by task, model by model, in the order of items; items that a model was never asked have no row."""
-    unscored = 0
+    unscored = unasked = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
         for grid in grids:
             for column, cell in enumerate(grid.cells):
+                unasked += int((~grid.asked[:, column]).sum())
                 if cell is not None:
                     file.write_table(_rows(grid, column, cell))
                     unscored += int((np.isnan(grid.scores[:, column]) & grid.asked[:, column]).sum())
-    return [f"{unscored:,} answers have no score: null, with their failure"] if unscored else []
+    said = [f"{unscored:,} answers have no score: null, with their failure"] if unscored else []
+    return said + ([f"{unasked:,} items were not asked of a model that others were asked: no row"] if unasked else [])
 
 
 def _rows(grid: Grid, column: int, cell: dict[str, Any]) -> pa.Table:

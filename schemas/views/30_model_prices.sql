@@ -9,7 +9,7 @@ CREATE VIEW model_prices AS
 WITH valid AS (
     SELECT *
     FROM prices
-    WHERE valid_from <= coalesce(TRY_CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
+    WHERE valid_from <= coalesce(CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
         AND provider = coalesce(getvariable('price_provider')::VARCHAR, provider)
     QUALIFY row_number() OVER (
         PARTITION BY lower(model), provider, over_parameters, to_parameters
@@ -29,7 +29,7 @@ full_names AS (
 asked AS (
     SELECT
         cells.model,
-        any_value(cells.source) AS source,
+        min(cells.source) AS source,
         max(models.parameters) AS parameters,
         bool_or(regexp_full_match(cells.source, '[^/]+/[^/]+')) AS has_organisation,
         list(lower(cells.source)) AS sources

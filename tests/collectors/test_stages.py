@@ -40,7 +40,7 @@ def test_stages_add_up_and_a_rest_before_the_shard_is_no_part_of_its_time() -> N
     stages.add("engine", 13.0, 14.0)
     assert stages.seconds == {"idle": 8.0, "engine": 3.0, "judge": 0.5}
     assert stages.wall() == pytest.approx(4.0)
-    assert told(stages.seconds) == "idle 8.0 s, engine 3.0 s, judge 0.5 s"
+    assert told(stages.seconds | {"prefill": 2.0}) == "idle 8.0 s, engine 3.0 s (2.0 of it prefill), judge 0.5 s"
 
 
 def test_stage_that_raises_is_counted() -> None:
