@@ -46,7 +46,7 @@ TABLES: dict[str, tuple[str, pa.Schema, str]] = {
     "records": ("compact/*/task=*/records-*.parquet", FOLDED_RECORD, "one row per item, filter and repeat of a cell"),
     "responses": ("compact/*/task=*/responses-*.parquet", FOLDED_RESPONSE, "what the model answered, for a record"),
     "items": ("items/task=*/*.parquet", ITEM, "one row per document of a task"),
-    "models": ("models/all.parquet", MODEL, "one row per model at one revision"),
+    "models": ("models/all.parquet", MODEL, "what is known of each model at a revision, in a row or several"),
     "cells": ("runs/all.parquet", RUN_CELL, "one row per model, task and setup that a run planned"),
 }
 

@@ -133,13 +133,13 @@ class Hub:
     # ---- how it is asked
 
     def _get(self, url: str, params: Mapping[str, Any] | None = None) -> Any:
-        self.requests += 1
+        self._count()
         response = get_session().get(url, params=params, headers=self._headers, timeout=TIMEOUT)
         hf_raise_for_status(response)
         return response
 
     def _read(self, url: str, repo: str, name: str, wanted: tuple[int, int] | None, most: int) -> bytes:
-        self.requests += 1
+        self._count()
         asked = {"Range": f"bytes={wanted[0]}-{wanted[1]}", **_HEADERS_ONLY} if wanted else {}
         with get_session().stream("GET", url, headers={**self._headers, **asked}, timeout=TIMEOUT) as response:
             if response.status_code >= 400:
@@ -176,6 +176,10 @@ class Hub:
             else:
                 self._answered()
                 return answer
+
+    def _count(self) -> None:
+        with self._lock:
+            self.requests += 1
 
     def _answered(self) -> None:
         with self._lock:

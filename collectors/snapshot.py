@@ -165,6 +165,8 @@ class _Writer:
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
             files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
             rows = pa.concat_tables([schema.empty_table(), *files])
+            if table == "models":  # not the whole of a hub's catalog
+                rows = rows.filter(pc.is_in(rows["model"], self.known["model"].combine_chunks()))
             if not len(rows):  # a file without rows is more than some readers can take
                 self.listed[table] = []
                 continue

@@ -138,6 +138,10 @@ def run(args: argparse.Namespace) -> int:
     lake, query = Lake(args.lake), query_of(args)
     names = read_names(args.names) if args.names else []
     if not query and not names:
+        if not lake.exists():
+            raise ConfigError(
+                f"no lake at {lake.uri}: give a query or --names and it is made, or name another with --lake"
+            )
         show(lake.open_for_reading())
         return 0
     if lake.exists():

@@ -45,6 +45,17 @@ def test_snapshot_is_a_lake_that_says_what_its_lake_says(tmp_path: Path) -> None
         load_matrix(str(made.folder), models=["nobody"])
 
 
+def test_snapshot_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(tmp_path: Path) -> None:
+    builder = filled(tmp_path / "lake")
+    builder.model("org/listed", "r" * 40)
+    made = snapshot(builder.lake, tmp_path / "s")
+    said = {path.name for path in (made.folder / "models").iterdir()}
+    assert said == {"all.parquet", "schema.parquet"}
+    with duckdb.connect() as con:
+        found = rows(con, f"SELECT DISTINCT model FROM read_parquet('{made.folder}/models/*.parquet')")
+    assert found == [("a",)]  # the one of its cells' models of which the lake has a row
+
+
 def test_snapshot_database_opens_from_its_folder_and_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
