@@ -10,12 +10,13 @@ import hashlib
 import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.local_server import serving
 
 #: Files of these sizes or more go up apart from the commit, as on the hub.
 LARGE = 2000
@@ -181,14 +182,5 @@ def dataset_hub() -> Iterator[DatasetHub]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    store.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with serving(Handler) as store.endpoint:
         yield store
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
+from tests.local_server import serving
+
 
 def safetensors(shapes: dict[str, list[int]], dtype: str = "BF16", seed: str = "") -> tuple[bytes, int, str]:
     """(header with its prefix, size of the whole file, SHA-256) of a file whose tensors nobody may read."""
@@ -243,14 +245,5 @@ def model_hub() -> Iterator[ModelHub]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    store.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with serving(Handler) as store.endpoint:
         yield store
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
