@@ -1,1 +1,1 @@
-"""What a person runs: thin scripts over collectors, and fleet.py, the only module that knows Ray."""
+"""What a person runs: thin scripts over collectors. Ray is known to cluster.py, worker.py and fleet.py alone."""

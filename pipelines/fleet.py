@@ -1,9 +1,7 @@
 """Engines on a Ray cluster: who works on which shard, and what happens when one breaks.
 
-Owns actors, placement, retries and the order of work. The only module that imports Ray; an actor holds a
-collectors.cell.Collector and knows nothing else. State lives in the lake alone: an actor or driver that dies loses at
-most the shard in hand. Every call carries the whole cell, so a restarted actor loads the model that the call names
-instead of answering with whatever its constructor knew.
+Owns actors, retries and the order of work. State lives in the lake alone: an actor or driver that dies loses at most
+the shard in hand.
 """
 
 from __future__ import annotations
@@ -11,35 +9,27 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import shutil
-import socket
-import tempfile
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
-from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayActorError, RayError
 
-from collectors.cell import Begun, Cell, Collector, ShardReport
-from collectors.config import FleetSpec
+from collectors.cell import ShardReport
 from collectors.engines import ModelRef
-from collectors.harness.tasks import use_datasets
 from collectors.lake import Lake
 from collectors.planning import Plan, PlannedCell, failure_row, write_failure
 from collectors.stages import Trace
+from pipelines.cluster import cluster, placement
 from pipelines.progress import Progress
+from pipelines.worker import Worker, WorkerSpec
 from pipelines.workqueue import Job, WorkQueue
-from schemas.failures import ConfigError, EngineError, ModelError, RouterlakeError, StorageError, TaskError, one_line
+from schemas.failures import EngineError, ModelError, RouterlakeError, StorageError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
-
-M = TypeVar("M", ModelRef, ModelRef | None)
 
 #: Deaths of an engine process under one model, without a committed shard between them, after which it is given up.
 MAX_DEATHS = 2
@@ -47,76 +37,11 @@ MAX_DEATHS = 2
 #: Shards that a worker is given at once: its engine answers one while it judges and writes the one before.
 AHEAD = 2
 
-#: How often a cluster of our own, or an engine process, is started before the run is given up.
+#: How often an engine process is started before the run is given up.
 START_TRIES = 3
-
-#: How a client opens a connection (RFC 9113, 3.4), and the kind of the frame that each side has to send first.
-HTTP2_SETTINGS = b"\x04"
-HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
 
 #: Seconds without any engine after which, and then every so often, a person is told that the cluster is full.
 WAITING_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class WorkerSpec:
-    """What an actor needs to know before its first shard."""
-
-    run_id: str
-    lake: str
-    engine: str
-    options: dict[str, Any]
-    include: list[str]
-    datasets: str | None
-    #: The driver's folder: paths below it are looked for below the actor's own, where Ray unpacked the job's files.
-    base: str
-
-
-@ray.remote(max_restarts=0)
-class Worker:
-    """One engine process. Restarts are the driver's business: only it knows which shard was in hand."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        self.spec = spec
-        self.collector: Collector | None = None
-        self._begun: deque[Begun | Exception] = deque()
-
-    def ready(self) -> None:
-        """Answers once Ray has found room for this process and started it."""
-
-    def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> None:
-        """See Collector.begin. What goes wrong is said by `finish`, which the driver waits for."""
-        try:
-            self._begun.append(self._collector().begin(self._cell(cell), first, last, self._found(upcoming)))
-        except Exception as error:
-            self._begun.append(error)
-
-    def finish(self) -> ShardReport:
-        """See Collector.finish: of the shard that was begun first."""
-        begun = self._begun.popleft()
-        if isinstance(begun, Exception):
-            raise begun
-        return self._collector().finish(begun)
-
-    def _collector(self) -> Collector:
-        """Made by the first shard, not in __init__: its errors then are errors, not a dead actor."""
-        if self.collector is None:
-            spec = self.spec
-            use_datasets(self._here(spec.datasets) if spec.datasets else None)
-            include = [self._here(folder) for folder in spec.include]
-            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
-        return self.collector
-
-    def _cell(self, cell: Cell) -> Cell:
-        return dataclasses.replace(cell, model=self._found(cell.model))
-
-    def _found(self, model: M) -> M:
-        return dataclasses.replace(model, path=self._here(model.path)) if model and model.path else model
-
-    def _here(self, path: str) -> str:
-        if not os.path.exists(path) and Path(path).is_relative_to(self.spec.base):
-            return str(Path.cwd() / Path(path).relative_to(self.spec.base))
-        return path
 
 
 @dataclass
@@ -383,95 +308,6 @@ class Fleet:
         write_failure(self.lake, row)
         log = logger.error if isinstance(error, RouterlakeError) else logger.exception
         log("cell %s (%s, %s) failed: %s", cell.cell_id, cell.model.name, cell.spec.task, row["message"])
-
-
-@contextmanager
-def cluster(address: str | None, *, verbose: bool = False) -> Iterator[bool]:
-    """Connects to Ray: at `address`, inside a Ray job to its own cluster, else to one started for this run only.
-
-    Yields whether it is one of our own: that gets its own folder and `address="local"`, because plain ray.init() would
-    join whatever cluster the machine's current-cluster file names.
-    """
-    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
-    address = address or os.environ.get("RAY_ADDRESS")
-    own = address in (None, "", "local")
-    folder = None
-    if own:
-        folder = _short_folder()
-        settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    else:
-        _check_address(str(address))
-    _init("local" if own else str(address), settings)
-    try:
-        yield own
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _short_folder() -> str:
-    """A new folder for Ray's sockets, whose paths may have 107 characters: in /tmp where TMPDIR is too long."""
-    folder = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="routerlake-", dir=folder if len(folder) <= 30 else "/tmp")
-
-
-def _init(address: str, settings: dict[str, Any]) -> None:
-    """ray.init(), again where a cluster of our own did not start: Ray gives its processes 30 s, whatever the load."""
-    for left in reversed(range(START_TRIES)):
-        try:
-            ray.init(address=address, **settings)
-            return
-        except Exception as error:  # Ray raises a bare Exception for it
-            ray.shutdown()
-            if address != "local":
-                raise ConfigError(f"cannot join the Ray cluster at {address}: {one_line(error)}") from error
-            if "timed out during startup" not in str(error):
-                raise
-            if not left:
-                raise EngineError(f"Ray did not start on this machine: {one_line(error)}") from error
-            logger.warning("Ray did not start within its 30 s; trying again")
-
-
-def _check_address(address: str) -> None:
-    """Raises ConfigError where nothing speaks HTTP/2, as gRPC does: ray.init() would try for minutes, past SIGTERM."""
-    place = canonicalize_bootstrap_address(address) if address == "auto" else address.removeprefix("ray://")
-    host, _, port = str(place).rpartition(":")
-    if place is None or not host or not port.isdigit():
-        raise ConfigError(f"no Ray cluster at {address!r} (fleet.address or RAY_ADDRESS): give its host:port")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=30) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") != "1":
-                connection.sendall(HTTP2_HELLO)
-                if connection.recv(4)[3:] != HTTP2_SETTINGS:
-                    raise ConnectionError("something else than Ray answers there")
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"no Ray cluster at {address} (fleet.address or RAY_ADDRESS): {one_line(error)}") from error
-
-
-def placement(spec: FleetSpec, models: int, *, own: bool) -> tuple[int, dict[str, float]]:
-    """How many workers the connected cluster gets, and the resources of each. Raises ConfigError when none fits.
-
-    With `workers` set the count stands, and a cluster that is not our `own` may start without room: it may grow.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
-    gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(have_gpus)
-    resources = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
-    fits = sum(_fits(node, spec.cpus_per_worker, gpus) for node in nodes)
-    if fits < 1 and (own or not spec.workers):
-        largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
-        raise ConfigError(
-            f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {gpus:g} GPUs; the largest of the "
-            f"cluster has {largest[0]:g} and {largest[1]:g}"
-        )
-    return spec.workers or (fits if gpus else min(fits, models)), resources
-
-
-def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
-    """How many workers a node has room for when it is empty."""
-    by_cpu = int(node.get("CPU", 0) / cpus)
-    return min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu
 
 
 def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | None = None) -> Fleet:

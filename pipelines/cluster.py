@@ -1,0 +1,119 @@
+"""The Ray cluster of a run: joined or started, and how many workers it has room for.
+
+Owns addresses, Ray's settings and the folder of a cluster of our own. Knows nothing of models or shards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private.services import canonicalize_bootstrap_address
+
+from collectors.config import FleetSpec
+from schemas.failures import ConfigError, EngineError, one_line
+
+logger = logging.getLogger(__name__)
+
+#: How often a cluster of our own is started before the run is given up.
+START_TRIES = 3
+
+#: How a client opens a connection (RFC 9113, 3.4), and the kind of the frame that each side has to send first.
+HTTP2_SETTINGS = b"\x04"
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
+
+
+@contextmanager
+def cluster(address: str | None, *, verbose: bool = False) -> Iterator[bool]:
+    """Connects to Ray: at `address`, inside a Ray job to its own cluster, else to one started for this run only.
+
+    Yields whether it is one of our own: that gets its own folder and `address="local"`, because plain ray.init() would
+    join whatever cluster the machine's current-cluster file names.
+    """
+    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = address in (None, "", "local")
+    folder = None
+    if own:
+        folder = _short_folder()
+        settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    else:
+        _check_address(str(address))
+    _init("local" if own else str(address), settings)
+    try:
+        yield own
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """A new folder for Ray's sockets, whose paths may have 107 characters: in /tmp where TMPDIR is too long."""
+    folder = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="routerlake-", dir=folder if len(folder) <= 30 else "/tmp")
+
+
+def _init(address: str, settings: dict[str, Any]) -> None:
+    """ray.init(), again where a cluster of our own did not start: Ray gives its processes 30 s, whatever the load."""
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init(address=address, **settings)
+            return
+        except Exception as error:  # Ray raises a bare Exception for it
+            ray.shutdown()
+            if address != "local":
+                raise ConfigError(f"cannot join the Ray cluster at {address}: {one_line(error)}") from error
+            if "timed out during startup" not in str(error):
+                raise
+            if not left:
+                raise EngineError(f"Ray did not start on this machine: {one_line(error)}") from error
+            logger.warning("Ray did not start within its 30 s; trying again")
+
+
+def _check_address(address: str) -> None:
+    """Raises ConfigError where nothing speaks HTTP/2, as gRPC does: ray.init() would try for minutes, past SIGTERM."""
+    place = canonicalize_bootstrap_address(address) if address == "auto" else address.removeprefix("ray://")
+    host, _, port = str(place).rpartition(":")
+    if place is None or not host or not port.isdigit():
+        raise ConfigError(f"no Ray cluster at {address!r} (fleet.address or RAY_ADDRESS): give its host:port")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=30) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "1":
+                connection.sendall(HTTP2_HELLO)
+                if connection.recv(4)[3:] != HTTP2_SETTINGS:
+                    raise ConnectionError("something else than Ray answers there")
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster at {address} (fleet.address or RAY_ADDRESS): {one_line(error)}") from error
+
+
+def placement(spec: FleetSpec, models: int, *, own: bool) -> tuple[int, dict[str, float]]:
+    """How many workers the connected cluster gets, and the resources of each. Raises ConfigError when none fits.
+
+    With `workers` set the count stands, and a cluster that is not our `own` may start without room: it may grow.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
+    gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(have_gpus)
+    resources = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
+    fits = sum(_fits(node, spec.cpus_per_worker, gpus) for node in nodes)
+    if fits < 1 and (own or not spec.workers):
+        largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
+        raise ConfigError(
+            f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {gpus:g} GPUs; the largest of the "
+            f"cluster has {largest[0]:g} and {largest[1]:g}"
+        )
+    return spec.workers or (fits if gpus else min(fits, models)), resources
+
+
+def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many workers a node has room for when it is empty."""
+    by_cpu = int(node.get("CPU", 0) / cpus)
+    return min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu

@@ -1,0 +1,83 @@
+"""One engine process of a fleet: a Ray actor around a collectors.cell.Collector.
+
+Owns what a process has in hand. Every call carries the whole cell, so a restarted actor loads the model that the call
+names instead of answering with whatever its constructor knew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+
+from collectors.cell import Begun, Cell, Collector, ShardReport
+from collectors.engines import ModelRef
+from collectors.harness.tasks import use_datasets
+
+M = TypeVar("M", ModelRef, ModelRef | None)
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What an actor needs to know before its first shard."""
+
+    run_id: str
+    lake: str
+    engine: str
+    options: dict[str, Any]
+    include: list[str]
+    datasets: str | None
+    #: The driver's folder: paths below it are looked for below the actor's own, where Ray unpacked the job's files.
+    base: str
+
+
+@ray.remote(max_restarts=0)
+class Worker:
+    """One engine process. Restarts are the driver's business: only it knows which shard was in hand."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.collector: Collector | None = None
+        self._begun: deque[Begun | Exception] = deque()
+
+    def ready(self) -> None:
+        """Answers once Ray has found room for this process and started it."""
+
+    def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> None:
+        """See Collector.begin. What goes wrong is said by `finish`, which the driver waits for."""
+        try:
+            self._begun.append(self._collector().begin(self._cell(cell), first, last, self._found(upcoming)))
+        except Exception as error:
+            self._begun.append(error)
+
+    def finish(self) -> ShardReport:
+        """See Collector.finish: of the shard that was begun first."""
+        begun = self._begun.popleft()
+        if isinstance(begun, Exception):
+            raise begun
+        return self._collector().finish(begun)
+
+    def _collector(self) -> Collector:
+        """Made by the first shard, not in __init__: its errors then are errors, not a dead actor."""
+        if self.collector is None:
+            spec = self.spec
+            use_datasets(self._here(spec.datasets) if spec.datasets else None)
+            include = [self._here(folder) for folder in spec.include]
+            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
+        return self.collector
+
+    def _cell(self, cell: Cell) -> Cell:
+        return dataclasses.replace(cell, model=self._found(cell.model))
+
+    def _found(self, model: M) -> M:
+        return dataclasses.replace(model, path=self._here(model.path)) if model and model.path else model
+
+    def _here(self, path: str) -> str:
+        if not os.path.exists(path) and Path(path).is_relative_to(self.spec.base):
+            return str(Path.cwd() / Path(path).relative_to(self.spec.base))
+        return path
