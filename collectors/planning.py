@@ -23,7 +23,8 @@ from collectors.cell import Cell
 from collectors.chosen import all_of
 from collectors.config import ModelSpec, RunConfig, TaskSpec
 from collectors.engines import ModelRef, make_engine
-from collectors.harness.tasks import BoundTask, check_names, load_tasks
+from collectors.harness.index import check_names
+from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.holdings import committed
 from collectors.lake import Lake, missing_ranges
 from collectors.model_facts import lacks_chat_template

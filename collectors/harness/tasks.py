@@ -6,10 +6,8 @@ Owns the resolved task config, the items table and the facts that make up a cell
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import logging
@@ -34,6 +32,7 @@ from lm_eval.tasks._factory import TaskFactory
 from collectors.catalog import cache_dir
 from collectors.config import TaskSpec
 from collectors.content import document_hash
+from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
 from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
@@ -236,56 +235,12 @@ def use_datasets(folder: str | None) -> None:
     datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
 
 
-@functools.lru_cache(8)
-def _manager(folders: tuple[str, ...], defaults: bool) -> TaskManager:
-    return TaskManager(include_path=list(folders), include_defaults=defaults)
-
-
-def _folders(include: list[str]) -> dict[str, str | None]:
-    """Every task, group and tag that lm-eval knows -> the folder of its YAML file (None for groups and tags).
-
-    lm-eval parses 14,000 YAML files to find one name, 5 s of CPU in each process: the names of a release are kept in
-    this machine's cache. Folders of the user's own are read anew, and win.
-    """
-    key = digest([lm_eval.__file__, importlib.metadata.version("lm_eval")])
-    cached = cache_dir() / f"lm-eval-leaf-folders-{key}.json"
-    try:
-        known: dict[str, str | None] = json.loads(cached.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        known = _yaml_folders(_manager((), True))
-        temporary = cached.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
-        temporary.replace(cached)
-    return known | (_yaml_folders(_manager(tuple(include), False)) if include else {})
-
-
-def _yaml_folders(manager: TaskManager) -> dict[str, str | None]:
-    """None for groups and tags: their members may be anywhere, so they need the whole index."""
-    leaves = set(manager.all_subtasks)
-    return {
-        name: str(entry.yaml_path.parent) if name in leaves and entry.yaml_path else None
-        for name, entry in manager.task_index.items()
-    }
-
-
-def check_names(specs: list[TaskSpec], include: list[str]) -> None:
-    """Raises ConfigError naming every task or group that lm-eval does not have, with the nearest that it has."""
-    faults = [f"include_tasks: no folder {folder}" for folder in include if not Path(folder).is_dir()]
-    known = _folders(include)
-    for name in sorted({spec.task for spec in specs} - set(known)):
-        near = difflib.get_close_matches(name, known, n=3)
-        faults.append(f"unknown task {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
-    if faults:
-        raise ConfigError("\n".join(faults))
-
-
 def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dict[str, TaskError]]:
     """The task that `spec` names, or every task of the group that it names; and by name those that cannot be had.
 
     Raises TaskError when the group itself cannot be loaded.
     """
-    folder = _folders(include).get(spec.task)
-    loaded, failed = _load(_manager((folder,), False) if folder else _manager(tuple(include), True), spec.task)
+    loaded, failed = _load(manager_of(spec.task, include), spec.task)
     bound = []
     for name, task in loaded.items():
         try:
