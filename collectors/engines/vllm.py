@@ -1,4 +1,4 @@
-"""The vLLM engine: the only module that imports vllm.
+"""The vLLM engine: with vllm_logprobs.py the only module that imports vllm.
 
 Owns how vLLM is started, torn down and asked, and how its outputs become answers and usage. Requests are put to it as
 lm-eval's vLLM backend puts them, so that equal inputs give equal numbers. Knows nothing of tasks and items.
@@ -320,6 +320,9 @@ def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool, swa
     from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
 
+    from collectors.engines.vllm_logprobs import take_in_bulk
+
+    take_in_bulk()
     which = {
         "model": folder,
         "tokenizer": folder,

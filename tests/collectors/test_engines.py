@@ -172,6 +172,32 @@ def test_usage_vllm_repeated_prompt_is_read_from_the_cache(vllm_engine: Engine, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("chunks", [[7], [1], [3, 4, 1]])
+def test_prompt_logprobs_taken_in_bulk_are_vllms_own(chunks: list[int]) -> None:
+    import torch
+    from vllm import SamplingParams
+    from vllm.v1.engine.logprobs import LogprobsProcessor
+    from vllm.v1.outputs import LogprobsTensors
+
+    from collectors.engines import vllm_logprobs
+
+    class Request:
+        sampling_params = SamplingParams(prompt_logprobs=2, flat_logprobs=True, detokenize=False)
+
+    vllm_logprobs.take_in_bulk()
+    theirs, ours = (LogprobsProcessor.from_new_request(None, Request()) for _ in range(2))  # type: ignore[arg-type]
+    for rows in chunks:
+        tensors = LogprobsTensors(torch.randint(99, (rows, 3)), torch.randn(rows, 3), torch.randint(99, (rows,)))
+        vllm_logprobs._row_by_row(theirs, tensors)
+        ours._update_prompt_logprobs(tensors)
+    assert ours.prompt_logprobs == theirs.prompt_logprobs
+    assert [ours.prompt_logprobs[i] for i in range(1, sum(chunks))] == [  # type: ignore[index]
+        theirs.prompt_logprobs[i]
+        for i in range(1, sum(chunks))  # type: ignore[index]
+    ]
+
+
+@pytest.mark.slow
 def test_generate_sampled_with_seed_is_repeatable(engine: Engine, tiny_ref: Ref) -> None:
     key = engine.load(tiny_ref("random"))
     prompt = engine.tokenizer.encode("Q:")
