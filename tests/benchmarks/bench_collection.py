@@ -21,7 +21,7 @@ import yaml
 from tests.benchmarks import choice_tasks
 from tests.benchmarks.bench_lake import Report
 from tests.benchmarks.watched import Watched, watch
-from tests.parity import compare
+from tests.parity import close, compare
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / ".cache/models/SmolLM2-135M-Instruct"
@@ -29,6 +29,7 @@ DEMO = ROOT / "pipelines/configs/demo_data"
 #: The demo's tasks: 0-shot and 5-shot, letters, texts and generated answers.
 DEMO_TASKS = ["mmlu_world_religions_continuation", "mmlu_high_school_biology:5", "truthfulqa_mc2", "gsm8k"]
 DTYPE = "float32"
+SHARDS = "shards/task=*/*.parquet"
 
 STOCK_BUILD = """
 import hashlib, json, sys, time
@@ -96,7 +97,7 @@ def collect(work: Path, name: str, **settings: Any) -> tuple[Watched, dict[tuple
     config.write_text(yaml.safe_dump({"lake": str(lake), **settings}), encoding="utf-8")
     command = [sys.executable, str(ROOT / "pipelines/collect.py"), "--config", str(config)]
     took = watch(command, work / f"{name}.log", ROUTERLAKE_CACHE=str(work / "cache"), PYTHONPATH=str(ROOT))
-    table = pa.concat_tables(pq.ParquetFile(f).read() for f in sorted(lake.glob("shards/task=*/*.parquet")))
+    table = pa.concat_tables(pq.ParquetFile(f).read() for f in sorted(lake.glob(SHARDS)))
     keys = {(row["model"], row["task"]) for row in table.select(["model", "task"]).to_pylist()}
     fields = pa.compute.field("model"), pa.compute.field("task")
     return took, {key: table.filter((fields[0] == key[0]) & (fields[1] == key[1])) for key in keys}
@@ -182,6 +183,10 @@ def bench_real(report: Report, scratch: Path, limit: int) -> None:
     detail = f"{ours} ÷ {theirs}; {rows} equal rows"
     report.row("pipeline ÷ lm_eval --model vllm, SmolLM2-135M, 4 tasks", ours.seconds / theirs.seconds, 0.5, detail)
     report.row("  the same in CPU-seconds", ours.cpu / theirs.cpu, 0.5)
+    facts_of = [json.loads(pq.read_metadata(f).metadata[b"shard"]) for f in (scratch / "real-lake").glob(SHARDS)]
+    spent = {stage: sum(fact["stages"].get(stage, 0.0) for fact in facts_of) for stage in ("idle", "engine")}
+    detail = f"{spent['idle']:.1f} s ÷ {sum(spent.values()):.1f} s in {len(facts_of)} shards"
+    report.row("  engine idle ÷ run after start-up", spent["idle"] / sum(spent.values()), 0.05, detail)
     for name in DEMO_TASKS:
         task = name.partition(":")[0]
         engine, cached = tokens(records[MODEL.name, task])
@@ -190,6 +195,49 @@ def bench_real(report: Report, scratch: Path, limit: int) -> None:
         spent = facts[task]["engine"] - facts[task]["cached"]
         detail = f"{engine - cached:,} ÷ {spent:,} tokens; {seconds:.1f} ÷ {facts[task]['seconds']:.1f} s"
         report.row(f"  tokens computed ÷ stock's: {name}", (engine - cached) / spent, None, detail)
+
+
+def bench_flips(report: Report, scratch: Path, limit: int) -> None:
+    """In bfloat16: verdicts that differ from lm-eval's, and from our own with other batches and no prefix cache."""
+    data = scratch / "flips-datasets"
+    shutil.copytree(DEMO, data)
+    shared = {"datasets": str(DEMO), "max_length": 2048, "dtype": "bfloat16", "limit": limit}
+    ways: dict[str, dict[str, Any]] = {"ours": {}, "batches": {"max_num_seqs": 4, "enable_prefix_caching": False}}
+    verdicts = {}
+    for name, options in ways.items():
+        engine = {"name": "vllm", "options": options}
+        _, records = collect(
+            scratch, f"flips-{name}", models=[str(MODEL)], tasks=specs(DEMO_TASKS), engine=engine, **shared
+        )
+        rows = pa.concat_tables(records.values()).to_pylist()
+        verdicts[name] = {(r["task"], r["item"], r["filter"]): json.loads(r["metrics"] or "{}") for r in rows}
+    arguments = ["vllm", str(MODEL), "bfloat16", str(limit), "OUT", *DEMO_TASKS]
+    environment = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(data)}
+    _, samples, _ = stock(scratch, "flips-stock", arguments, **environment)
+    verdicts["lm-eval's"] = {
+        (task, row["doc_id"], row["filter"]): {name: row[name] for name in row["metrics"]}
+        for task, found in samples.items()
+        for row in found
+    }
+    for name in ("lm-eval's", "batches"):
+        assert verdicts[name].keys() == verdicts["ours"].keys()
+        for task in samples:
+            keys = [key for key in verdicts[name] if key[0] == task]
+            # a probability (mc2) is no verdict: it moves with every digit
+            apart = [key for key in keys if _verdict(verdicts[name][key]) != _verdict(verdicts["ours"][key])]
+            moved = [
+                key
+                for key in keys
+                if not all(close(verdicts[name][key].get(m), v, 0.02) for m, v in verdicts["ours"][key].items())
+            ]
+            detail = f"{len(apart)} of {len(keys)} rows, {len(moved)} with a metric more than 0.02 apart"
+            what = "other batches, no prefix cache" if name == "batches" else name
+            report.row(f"bfloat16 flips, {what}: {task}", len(apart) / len(keys), None, detail)
+
+
+def _verdict(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics that are right or wrong."""
+    return {name: bool(value) for name, value in metrics.items() if value in (0, 1)}
 
 
 def bench_reading(report: Report, length: int = 700) -> None:
@@ -250,7 +298,7 @@ class Answered:
         self.scheduled_ts = self.first_token_ts = self.last_token_ts = 1.0
 
 
-BENCHES = ("building", "reading", "tokens", "stub", "real")
+BENCHES = ("building", "reading", "tokens", "stub", "real", "flips")
 
 
 def main() -> int:
@@ -276,6 +324,8 @@ def main() -> int:
             bench_stub(report, scratch, args.items)
         if "real" in args.only:
             bench_real(report, scratch, args.limit)
+        if "flips" in args.only:
+            bench_flips(report, scratch, args.limit)
     print(f"{time.monotonic() - started:.0f} s")
     return 0 if report.good else 1
 
