@@ -28,6 +28,7 @@ from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.holdings import committed
 from collectors.lake import Lake, missing_ranges
 from collectors.model_facts import lacks_chat_template
+from collectors.quarantine import model_digest, quarantined
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, new_run_id, safe_name
 from schemas.records import FAILURE, RUN_CELL
@@ -58,6 +59,8 @@ class Plan:
     cells: list[PlannedCell]
     #: What could not be planned: rows of schemas.records.FAILURE.
     failures: list[dict[str, Any]] = field(default_factory=list)
+    #: Cells with open items whose model broke the engines of an earlier run (collectors.quarantine).
+    quarantined: list[PlannedCell] = field(default_factory=list)
     #: Item tables by name in the lake.
     items: dict[str, BoundTask] = field(default_factory=dict)
 
@@ -100,18 +103,20 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -> Plan:
+def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, retry_failed: bool = False) -> Plan:
     """Loads the tasks, pins the models and lists the lake.
 
     With a `generation` everything that it lacks is planned for it, whatever older ones hold; without, every item that
-    no generation holds, for the newest that the cell has. Raises ConfigError for what is wrong in the config itself; a
-    model or task that cannot be had becomes a failure of the plan, and the others are planned.
+    no generation holds, for the newest that the cell has. Models that broke engines before (collectors.quarantine) are
+    left out unless `retry_failed`. Raises ConfigError for what is wrong in the config itself; a model or task that
+    cannot be had becomes a failure of the plan, and the others are planned.
     """
     include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [])
     models = _resolve_models(config, lake, plan)
     shards = committed(lake)
+    banned = set() if retry_failed else quarantined(lake.names("failures"), shards)
     seen: dict[tuple[str, str], str] = {}
     for spec, task in _load_tasks(config, include, plan):
         if (task.name, task.facts.prompting) in seen:
@@ -131,7 +136,9 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None) -
                 )
                 plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
                 continue
-            plan.cells.append(_plan_cell(model, asked, shards, generation))
+            planned = _plan_cell(model, asked, shards, generation)
+            is_banned = planned.todo and banned and model_digest(model) in banned
+            (plan.quarantined if is_banned else plan.cells).append(planned)
     return plan
 
 
@@ -246,8 +253,8 @@ def failure_row(run_id: str, error: BaseException, **columns: Any) -> dict[str, 
     return {"run_id": run_id, "failed_at": now, "kind": kind, "message": one_line(error), **columns}
 
 
-def write_failure(lake: Lake, row: dict[str, Any]) -> None:
-    """One object per failure, named by run and content."""
-    row = {name: row.get(name) for name in FAILURE.names}
-    name = f"failures/{row['run_id']}-{digest({k: str(v) for k, v in row.items()}, 8)}.parquet"
+def write_failure(lake: Lake, row: dict[str, Any], name: str | None = None) -> None:
+    """One object per failure, named by run and content unless it has a `name` already."""
+    row = {column: row.get(column) for column in FAILURE.names}
+    name = name or f"failures/{row['run_id']}-{digest({k: str(v) for k, v in row.items()}, 8)}.parquet"
     lake.create_table(name, pa.Table.from_pylist([row], schema=FAILURE))

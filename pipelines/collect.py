@@ -56,6 +56,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="collect again what generation N (1, 2, …) lacks, whatever older ones hold; readers prefer the highest",
     )
     parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="also try models again that broke the engines of an earlier run: died, out of memory, never answered",
+    )
+    parser.add_argument(
         "--profile", metavar="JSON", help="write when each stage of each shard ran: open it in chrome://tracing"
     )
     parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
@@ -111,12 +116,12 @@ def collect(args: argparse.Namespace) -> int:
 
     use_datasets(config.datasets)
     logger.info("planning: loading tasks and pinning models")
-    plan = make_plan(config, lake, generation=args.generation)
+    plan = make_plan(config, lake, generation=args.generation, retry_failed=args.retry_failed)
     print_plan(plan, lake, most_failures=None if args.dry_run else MOST_FAILURES)
     print_damage(lake)
     if args.dry_run:
         print("dry run: nothing was started or written")
-        return 1 if plan.failures else 0
+        return 1 if plan.failures or plan.quarantined else 0
     try:
         lake.open_for_writing()
         plan.write(lake)
@@ -128,16 +133,18 @@ def collect(args: argparse.Namespace) -> int:
     failed = work(plan, lake, args)
     now = time.monotonic()
     print_end(plan, lake, failed, planning=planned - started, seconds=now - started)
-    return 1 if failed or plan.failures else 0
+    return 1 if failed or plan.failures or plan.quarantined else 0
 
 
 def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> dict[str, str]:
     """Collects what is open; returns the failed cells' messages by cell id. No engine starts when nothing is open."""
     if not plan.cells:
-        print("nothing to collect: no cell could be planned")
+        why = "all open cells are in quarantine" if plan.quarantined else "no cell could be planned"
+        print(f"nothing to collect: {why}")
         return {}
     if not plan.items_todo:
-        print("nothing to collect: every planned item is in the lake already, no model was loaded")
+        but = ", quarantined ones aside" if plan.quarantined else ""
+        print(f"nothing to collect: every planned item is in the lake already{but}, no model was loaded")
         return {}
     from collectors.stages import Trace, told
     from pipelines.fleet import run_plan  # seconds to import
@@ -216,6 +223,13 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None) -> None:
     print(
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"
     )
+    if plan.quarantined:
+        broke = sorted({cell.cell.model.name for cell in plan.quarantined})
+        more = ", …" if len(broke) > MOST_FAILURES else ""
+        print(
+            f"quarantined: {len(plan.quarantined)} cells of {len(broke)} models that broke engines before "
+            f"({', '.join(broke[:MOST_FAILURES])}{more}); --retry-failed brings them back"
+        )
     for row in plan.failures[:most_failures]:
         print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
     if rest := len(plan.failures) - len(plan.failures[:most_failures]):

@@ -22,12 +22,14 @@ from collectors.cell import ShardReport
 from collectors.engines import ModelRef
 from collectors.lake import Lake
 from collectors.planning import Plan, PlannedCell, failure_row, write_failure
+from collectors.quarantine import LASTING, mark
 from collectors.stages import Trace
 from pipelines.cluster import cluster, placement
 from pipelines.progress import Progress
 from pipelines.worker import Worker, WorkerSpec
 from pipelines.workqueue import Job, WorkQueue
 from schemas.failures import EngineError, ModelError, RouterlakeError, StorageError, TaskError, one_line
+from schemas.identity import ShardName
 
 logger = logging.getLogger(__name__)
 
@@ -305,7 +307,10 @@ class Fleet:
         row = failure_row(
             self.plan.run_id, error, model=cell.model.name, task=cell.spec.task, cell_id=cell.cell_id, **place
         )
-        write_failure(self.lake, row)
+        name = None
+        if job and row["kind"] in LASTING:
+            name = mark(cell.model, ShardName(cell.cell_id, cell.generation, job.first, job.last), row)
+        write_failure(self.lake, row, name)
         log = logger.error if isinstance(error, RouterlakeError) else logger.exception
         log("cell %s (%s, %s) failed: %s", cell.cell_id, cell.model.name, cell.spec.task, row["message"])
 

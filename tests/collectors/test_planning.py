@@ -21,8 +21,9 @@ import yaml
 from collectors.config import RunConfig
 from collectors.harness.tasks import load_like
 from collectors.lake import Lake
-from collectors.planning import Plan, make_plan, write_failure
-from schemas.failures import ConfigError, TaskError
+from collectors.planning import Plan, failure_row, make_plan, write_failure
+from collectors.quarantine import mark
+from schemas.failures import ConfigError, EngineError, TaskError
 from schemas.identity import ShardName
 from schemas.records import FAILURE, ITEM, MODEL, RUN_CELL
 from tests.mini_tasks import GROUP, ITEMS, TASKS, write_tasks
@@ -462,3 +463,18 @@ def test_plan_models_of_the_catalog_asks_no_hub(tasks: Path, tmp_path: Path, mon
     assert (cell.cell.model.name, cell.cell.model.revision) == ("org/2", "2" * 40)
     assert (cell.facts["dtype"], cell.facts["max_length"]) == ("bfloat16", 512)
     assert [row["model"] for row in plan.failures] == ["org/3"]  # the folder that it names is not there
+
+
+# ---- quarantine
+
+
+def test_plan_of_a_model_that_broke_engines_leaves_its_open_cells_out(tasks: Path, model: Path, tmp_path: Path) -> None:
+    config, lake = configured(tasks, model, tasks=[TASK, "mini_text"]), Lake(str(tmp_path))
+    (first, other) = planned(config, tmp_path).cells
+    row = failure_row("20260101T000000-00000000", EngineError("lost", "engine_died"), model=first.cell.model.name)
+    write_failure(lake, row, mark(first.cell.model, ShardName(first.cell.cell_id, 0, 0, 1), row))
+    plan = planned(config, tmp_path)
+    assert (plan.cells, [p.cell.cell_id for p in plan.quarantined]) == ([], [first.cell.cell_id, other.cell.cell_id])
+    assert ids(planned(config, tmp_path, retry_failed=True)) == [first.cell.cell_id, other.cell.cell_id]
+    elsewhere = configured(tasks, model, dtype="float16")
+    assert len(ids(planned(elsewhere, tmp_path))) == 1  # another dtype is another model to the cells

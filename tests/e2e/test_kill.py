@@ -164,9 +164,14 @@ def test_kill_of_every_engine_of_one_model_fails_that_model_alone(
     for model in ("stub/alpha", "stub/gamma"):
         runs.assert_same(runs.of_model(stored, model), runs.of_model(undisturbed, model))
 
-    healed = collect_here(capsys, slow_config(tmp_path, cluster))
+    left_out = collect_here(capsys, slow_config(tmp_path, cluster))
+    assert left_out.code == 1
+    assert "quarantined: 2 cells of 1 models that broke engines before (stub/beta); --retry-failed" in left_out.out
+    assert "quarantined ones aside, no model was loaded" in left_out.out
+    healed = collect_here(capsys, slow_config(tmp_path, cluster), "--retry-failed")
     assert healed.code == 0
     runs.assert_same(runs.stored_records(lake), undisturbed)
+    assert collect_here(capsys, slow_config(tmp_path, cluster)).code == 0  # what was collected is free again
 
 
 @pytest.mark.slow
