@@ -23,7 +23,8 @@ from filelock import FileLock
 from collectors.config import ModelSpec, is_folder
 from collectors.engines import ModelRef
 from collectors.model_facts import SUFFIXES, WEIGHTS, own_dtype, own_length, parse_config, read_config, section
-from schemas.failures import ConfigError, ModelError, one_line
+from collectors.outages import may_mend
+from schemas.failures import ConfigError, ModelError, UnreachableError, one_line
 from schemas.identity import digest, safe_name
 
 logger = logging.getLogger(__name__)
@@ -81,14 +82,22 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_j
 
 
 def fetch(model: ModelRef) -> ModelRef:
-    """`model` with its files on this machine's disk, proven to be the planned revision. Raises ModelError."""
+    """`model` with its files on this machine's disk, proven to be the planned revision.
+
+    Raises ModelError, or UnreachableError of kind hub_down where its source is away or the disk full.
+    """
     if model.path is not None:
         if (now := fingerprint(Path(model.path))) != model.revision:
             raise ModelError(
                 f"{model.path} changed since the run was planned ({model.revision} → {now})", "model_changed"
             )
         return model
-    path = _fetch_uri(model) if "://" in model.source else _fetch_hub(model)
+    try:
+        path = _fetch_uri(model) if "://" in model.source else _fetch_hub(model)
+    except ModelError as error:
+        if error.kind == "not_found" and may_mend(error.__cause__):
+            raise UnreachableError(f"model {model.name!r} cannot be fetched now: {error}", "hub_down") from error
+        raise
     return ModelRef(**{**vars(model), "path": path})
 
 

@@ -100,6 +100,8 @@ class Begun:
     task: BoundTask | None
     stages: Stages
     answers: Future[list[Asked]] | None = None
+    #: What was judged of them, once it was: only the writing is left then.
+    judged: tuple[pa.Table, ShardReport] | None = None
 
 
 class Collector:
@@ -154,14 +156,19 @@ class Collector:
         return begun
 
     def finish(self, begun: Begun) -> ShardReport:
-        """Judges and commits a shard once the engine has answered. Raises as `collect` does."""
+        """Judges and commits a shard once the engine has answered. Raises as `collect` does.
+
+        After an UnreachableError it may be called again: a shard that is judged is then only written.
+        """
         cell, task, stages = begun.cell, begun.task, begun.stages
         if task is None or begun.answers is None:
             return self._report([], stages, committed=False)
-        asked = begun.answers.result()
-        with stages.of("judge"):
-            table = record_table(task, asked, cell.cell_id, cell.model.name)
-        report = self._report(asked, stages, committed=True)
+        if begun.judged is None:
+            asked = begun.answers.result()
+            with stages.of("judge"):
+                table = record_table(task, asked, cell.cell_id, cell.model.name)
+            begun.judged = table, self._report(asked, stages, committed=True)
+        table, report = begun.judged
         facts = dataclasses.asdict(report)
         del facts["committed"], facts["worker"], facts["spans"]
         with stages.of("write"):

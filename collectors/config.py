@@ -172,6 +172,8 @@ class FleetSpec(_Strict):
     #: Seconds after which a shard, with loading the model for it, is given up: its engine is ended and the shard tried
     #: once more on another.
     stall_seconds: float = Field(3600, gt=0)
+    #: Seconds that a store or hub which is away, or a full disk, is waited for before the run gives up.
+    patience_seconds: float = Field(900, ge=0)
     #: Ray cluster address; null: the job's own cluster inside `ray job submit`, else one started here.
     address: str | None = None
 

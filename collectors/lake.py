@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from schemas.failures import ConfigError, StorageError, one_line
+from collectors.outages import may_mend
+from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.identity import ShardName, safe_name
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
 
@@ -44,8 +45,8 @@ _DELETED_AT_ONCE = 1000
 class Lake:
     """One lake at a root URI: a folder, or any fsspec URI whose store honours exclusive creation.
 
-    Raises StorageError when the store cannot be reached, written, or was written by another schema version. Its fsspec
-    client, `filesystem`, is for those who only read (collectors.reading).
+    Raises StorageError when the store cannot be reached (UnreachableError where waiting may mend it), written, or was
+    written by another schema version. Its fsspec client, `filesystem`, is for those who only read (collectors.reading).
     """
 
     def __init__(self, uri: str) -> None:
@@ -140,7 +141,8 @@ class Lake:
         except but:
             raise
         except Exception as error:
-            raise StorageError(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
+            kind = UnreachableError if may_mend(error) else StorageError
+            raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
 
     def create(self, name: str, data: bytes) -> bool:
         """Creates the object whole; False when it is there already (the first writer won)."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from collectors.config import FleetSpec
 from schemas.failures import ConfigError, EngineError, one_line
@@ -92,6 +93,14 @@ def _check_address(address: str) -> None:
                     raise ConnectionError("something else than Ray answers there")
     except (OSError, OverflowError) as error:
         raise ConfigError(f"no Ray cluster at {address} (fleet.address or RAY_ADDRESS): {one_line(error)}") from error
+
+
+def node_caused(error: RayActorError) -> bool:
+    """Whether an actor was lost with its node, or with the way to it, and not by a fault of its own process.
+
+    Ray says "unavailable" first when a node goes, and later that the node has died, which its error keeps as text.
+    """
+    return isinstance(error, ActorUnavailableError) or error.preempted or "its node has died" in str(error)
 
 
 def placement(spec: FleetSpec, models: int, *, own: bool) -> tuple[int, dict[str, float]]:

@@ -11,30 +11,37 @@ import logging
 import os
 import time
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from collectors.cell import ShardReport
-from collectors.engines import ModelRef
+from collectors.engines import ModelRef, make_engine
 from collectors.lake import Lake
 from collectors.planning import Plan, PlannedCell, failure_row, write_failure
 from collectors.quarantine import LASTING, mark
 from collectors.stages import Trace
-from pipelines.cluster import cluster, placement
+from pipelines.cluster import cluster, node_caused, placement
+from pipelines.faults import Again, Faults, GiveUp
+from pipelines.outage import LONGEST_PAUSE, Away, Outage
 from pipelines.progress import Progress
 from pipelines.worker import Worker, WorkerSpec
 from pipelines.workqueue import Job, WorkQueue
-from schemas.failures import EngineError, ModelError, RouterlakeError, StorageError, TaskError, one_line
+from schemas.failures import (
+    OUT_OF_MEMORY,
+    EngineError,
+    ModelError,
+    RouterlakeError,
+    StorageError,
+    one_line,
+)
 from schemas.identity import ShardName
 
 logger = logging.getLogger(__name__)
-
-#: Deaths of an engine process under one model, without a committed shard between them, after which it is given up.
-MAX_DEATHS = 2
 
 #: Shards that a worker is given at once: its engine answers one while it judges and writes the one before.
 AHEAD = 2
@@ -51,10 +58,14 @@ class InHand:
     """A shard that a worker has been given, and since when its answer is awaited (monotonic clock)."""
 
     job: Job
+    #: The model with the batch that it was given with.
+    model: ModelRef
     #: Its answer; None while it is not the worker's first.
     future: Any = None
     since: float = 0.0
     stalled: bool = False
+    #: What it waits for, a kind of UnreachableError, and since when.
+    away: tuple[str, float] | None = None
 
 
 class Fleet:
@@ -82,7 +93,11 @@ class Fleet:
         self.left = {p.cell.cell_id: p.items_todo for p in open_cells}
         self.failed: dict[str, str] = {}
         self.progress = Progress(cells=len(open_cells), items=plan.items_todo, workers=workers)
-        self._deaths: Counter[str] = Counter()
+        self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options))
+        patience = plan.config.fleet.patience_seconds
+        self._last_done = time.monotonic()
+        #: By kind of UnreachableError.
+        self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down")}
         #: Actors that Ray has not yet found room for or not yet started, by the answer that says they are.
         self._starting: dict[Any, Any] = {}
         self._failed_starts = 0
@@ -143,8 +158,13 @@ class Fleet:
                 break
             self._begin(actor, job)
         # Last: a worker does what it is told in order, and finish() waits for the engine.
-        hands[0].future, hands[0].since = actor.finish.remote(), time.monotonic()
-        self._awaited[hands[0].future] = actor
+        self._await(actor)
+
+    def _await(self, actor: Any) -> None:
+        first = self._hands[actor][0]
+        self._awaited.pop(first.future, None)
+        first.future, first.since = actor.finish.remote(), time.monotonic()
+        self._awaited[first.future] = actor
 
     def _give(self, actor: Any) -> bool:
         """A shard of whatever model is next; False where the worker was ended instead."""
@@ -166,11 +186,13 @@ class Fleet:
         return True
 
     def _begin(self, actor: Any, job: Job) -> None:
-        model = job.planned.cell.model
+        planned = job.planned.cell.model
         busy = self._busy()
-        busy[model.key] += not self._hands[actor]
-        actor.begin.remote(job.planned.cell, job.first, job.last, self.queue.upcoming(model, busy))
-        self._hands[actor].append(InHand(job))
+        busy[planned.key] += not self._hands[actor]
+        model, upcoming = self.faults.fitted(planned), self.queue.upcoming(planned, busy)
+        cell = dataclasses.replace(job.planned.cell, model=model)
+        actor.begin.remote(cell, job.first, job.last, upcoming and self.faults.fitted(upcoming))
+        self._hands[actor].append(InHand(job, model))
 
     def _busy(self) -> Counter[str]:
         """Workers by the key of the model that they work on."""
@@ -195,7 +217,8 @@ class Fleet:
         now = time.monotonic()
         for actor in self._awaited.values():
             hand = self._hands[actor][0]
-            if now - hand.since > self.plan.config.fleet.stall_seconds and not hand.stalled:
+            allowed = self.plan.config.fleet.stall_seconds + (LONGEST_PAUSE if hand.away else 0)
+            if now - hand.since > allowed and not hand.stalled:
                 hand.stalled = True
                 ray.kill(actor)
         if self._awaited or not self._starting:
@@ -210,44 +233,105 @@ class Fleet:
 
     def _answered(self, actor: Any) -> None:
         """Takes the answer to a worker's first shard, or its death, and gives it more to do."""
-        hands = self._hands[actor]
-        hand, job = hands[0], hands[0].job
-        moot = job.planned.cell.cell_id in self.failed  # failed while this shard was under way
+        hand = self._hands[actor][0]
+        moot = hand.job.planned.cell.cell_id in self.failed  # failed while this shard was under way
+        replaced = False
         try:
-            report: ShardReport = ray.get(hand.future)
-        except RayActorError as error:
-            for behind in list(hands)[1:]:
-                if behind.job.planned.cell.cell_id not in self.failed:
-                    self.queue.retry(dataclasses.replace(behind.job, tries=behind.job.tries - 1))  # not to blame
-            self._forget(actor)
+            report: ShardReport | Away = ray.get(hand.future)
+        except (RayActorError, OutOfMemoryError) as error:
+            self._drop_first(actor)
+            replaced = True
             if not moot:
-                self._died(job, self._cause_of_death(hand, error))
-            self._start_worker()
-            return
+                self._died(hand, error)
         except RayError as error:
+            self._drop_first(actor)
             cause = getattr(error, "cause", None)
-            self._drop_first(actor)
             if not moot:
-                self._broke(job, cause if isinstance(cause, Exception) else error)
+                replaced = self._broke(hand, cause if isinstance(cause, Exception) else error)
         else:
+            if isinstance(report, Away) and not moot and self._waits(hand, report):
+                self._await(actor)
+                return
             self._drop_first(actor)
-            if not moot:
-                self._done(job, report)
-        self._feed(actor)
+            if isinstance(report, Away):
+                replaced = True  # it has the shard in hand still
+                if not moot:
+                    self._waited_enough(hand, report)
+            elif not moot:
+                self._done(hand, report)
+        if replaced:
+            self._replace_worker(actor)
+        else:
+            self._feed(actor)
 
     def _drop_first(self, actor: Any) -> None:
         del self._awaited[self._hands[actor].popleft().future]
 
-    def _cause_of_death(self, hand: InHand, error: Exception) -> EngineError:
+    def _replace_worker(self, actor: Any) -> None:
+        """A new process for one that died or has to; the shards behind its first are not to blame."""
+        for behind in self._hands[actor]:
+            if behind.job.planned.cell.cell_id not in self.failed:
+                self.queue.retry(dataclasses.replace(behind.job, tries=behind.job.tries - 1))
+        self._stop_worker(actor)  # one that is only out of reach may live on, with what it holds
+        self._start_worker()
+
+    def _waits(self, hand: InHand, away: Away) -> bool:
+        now = time.monotonic()
+        hand.away = hand.away or (away.kind, now)
+        if now - hand.away[1] >= self.plan.config.fleet.patience_seconds:
+            return False
+        self._outages[away.kind].heard(away.message)
+        return True
+
+    def _waited_enough(self, hand: InHand, away: Away) -> None:
+        """Without the lake, and where nothing else went on meanwhile, the run ends; else this model fails alone."""
+        if away.kind == "storage" or (hand.away and self._last_done < hand.away[1]):
+            raise StorageError(f"{away.message}; waited for {self.plan.config.fleet.patience_seconds:g} s", away.kind)
+        self._fail_model(hand.job, ModelError(away.message, away.kind))
+
+    def _died(self, hand: InHand, error: RayError) -> None:
+        job, model, now = hand.job, hand.job.planned.cell.model, time.monotonic()
         if hand.stalled:
             seconds = self.plan.config.fleet.stall_seconds
-            return EngineError(f"no answer within {seconds:g} s (fleet.stall_seconds)", "engine_stalled")
-        return EngineError(f"its process died: {one_line(error, 300)}", "engine_died")
+            lost = EngineError(f"no answer within {seconds:g} s (fleet.stall_seconds)", "engine_stalled")
+        elif isinstance(error, OutOfMemoryError):
+            lost = EngineError(f"its node ran out of memory: {one_line(error, 300)}", OUT_OF_MEMORY)
+        else:
+            lost = EngineError(f"its process died: {one_line(error, 300)}", "engine_died")
+        logger.warning("model %s: its engine was lost: %s", model.name, one_line(lost, 160))
+        if lost.kind == OUT_OF_MEMORY:
+            self._do(job, self.faults.out_of_memory(job, lost, hand.model))
+        elif lost.kind == "engine_died" and node_caused(error):
+            self._do(job, self.faults.node_died(job, lost))
+        else:
+            self._do(job, self.faults.died(job, lost, hand.since, now))
 
-    def _done(self, job: Job, report: ShardReport) -> None:
-        cell = job.planned.cell
+    def _broke(self, hand: InHand, error: BaseException) -> bool:
+        """Whether the worker has to be replaced: on a GPU only the end of a process gives its memory back."""
+        if isinstance(error, StorageError):
+            raise error
+        verdict = self.faults.broke(hand.job, error, hand.model)
+        if isinstance(verdict, Again):
+            logger.warning("cell %s: %s; trying the shard again", hand.job.planned.cell.cell_id, one_line(error))
+        self._do(hand.job, verdict)
+        starved = isinstance(error, EngineError) and error.kind == OUT_OF_MEMORY
+        return starved and bool(self.resources.get("num_gpus"))
+
+    def _do(self, job: Job, verdict: Again | GiveUp) -> None:
+        if isinstance(verdict, Again):
+            self.queue.retry(verdict.job)
+        elif verdict.whole_model:
+            self._fail_model(job, verdict.error)
+        else:
+            self._fail_cell(job.planned, job, verdict.error)
+
+    def _done(self, hand: InHand, report: ShardReport) -> None:
+        job, cell = hand.job, hand.job.planned.cell
         items = job.last - job.first + 1
-        self._deaths[cell.model.key] = 0
+        self.faults.recovered(cell.model)
+        self._last_done = time.monotonic()
+        if hand.away:
+            self._outages[hand.away[0]].over()
         self.queue.learn(job, report)
         self.progress.shards += report.committed
         self.progress.dropped_shards += not report.committed
@@ -267,27 +351,6 @@ class Fleet:
         if self.left[cell.cell_id] == 0:
             self.progress.cells_done += 1
         logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
-
-    def _died(self, job: Job, error: EngineError) -> None:
-        model = job.planned.cell.model
-        self._deaths[model.key] += 1
-        logger.warning("model %s: its engine was lost: %s", model.name, one_line(error, 160))
-        if self._deaths[model.key] >= MAX_DEATHS:
-            message = f"the engine was lost {MAX_DEATHS} times under this model: {error}"
-            self._fail_model(job, EngineError(message, error.kind))
-        else:
-            self.queue.retry(job)
-
-    def _broke(self, job: Job, error: BaseException) -> None:
-        if isinstance(error, StorageError):
-            raise error
-        if isinstance(error, ModelError):
-            self._fail_model(job, error)
-        elif isinstance(error, TaskError) or job.tries >= 1:
-            self._fail_cell(job.planned, job, error)
-        else:
-            logger.warning("cell %s: %s; trying the shard once more", job.planned.cell.cell_id, one_line(error))
-            self.queue.retry(job)
 
     def _fail_model(self, job: Job, error: BaseException) -> None:
         key = job.planned.cell.model.key
@@ -310,9 +373,16 @@ class Fleet:
         name = None
         if job and row["kind"] in LASTING:
             name = mark(cell.model, ShardName(cell.cell_id, cell.generation, job.first, job.last), row)
-        write_failure(self.lake, row, name)
+        self._patiently(lambda: write_failure(self.lake, row, name))
         log = logger.error if isinstance(error, RouterlakeError) else logger.exception
         log("cell %s (%s, %s) failed: %s", cell.cell_id, cell.model.name, cell.spec.task, row["message"])
+
+    def _patiently(self, write: Callable[[], None]) -> None:
+        """What the driver itself writes, once the store takes it. Nobody is taken for stalled for that."""
+        waited = self._outages["storage"].wait(write)
+        for hands in self._hands.values():
+            for hand in hands:
+                hand.since += waited
 
 
 def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | None = None) -> Fleet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import ray
 from collectors.cell import Begun, Cell, Collector, ShardReport
 from collectors.engines import ModelRef
 from collectors.harness.tasks import use_datasets
+from pipelines.outage import Away, pause
+from schemas.failures import UnreachableError
 
 M = TypeVar("M", ModelRef, ModelRef | None)
 
@@ -36,6 +39,18 @@ class WorkerSpec:
     base: str
 
 
+@dataclass
+class _Hand:
+    """A shard that was begun, or has to be begun again."""
+
+    cell: Cell
+    first: int
+    last: int
+    upcoming: ModelRef | None
+    begun: Begun | Exception
+    tries: int = 0
+
+
 @ray.remote(max_restarts=0)
 class Worker:
     """One engine process. Restarts are the driver's business: only it knows which shard was in hand."""
@@ -43,24 +58,45 @@ class Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.collector: Collector | None = None
-        self._begun: deque[Begun | Exception] = deque()
+        self._hands: deque[_Hand] = deque()
 
     def ready(self) -> None:
         """Answers once Ray has found room for this process and started it."""
 
     def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> None:
         """See Collector.begin. What goes wrong is said by `finish`, which the driver waits for."""
-        try:
-            self._begun.append(self._collector().begin(self._cell(cell), first, last, self._found(upcoming)))
-        except Exception as error:
-            self._begun.append(error)
+        cell, upcoming = dataclasses.replace(cell, model=self._found(cell.model)), self._found(upcoming)
+        self._hands.append(_Hand(cell, first, last, upcoming, self._begin(cell, first, last, upcoming)))
 
-    def finish(self) -> ShardReport:
-        """See Collector.finish: of the shard that was begun first."""
-        begun = self._begun.popleft()
-        if isinstance(begun, Exception):
-            raise begun
-        return self._collector().finish(begun)
+    def finish(self) -> ShardReport | Away:
+        """See Collector.finish: of the shard that was begun first, which stays in hand while `Away` is the answer.
+
+        The driver is told at once, so that it knows the difference from an engine that hangs, and has the patience: a
+        worker waits a little before it tries again.
+        """
+        hand = self._hands[0]
+        if hand.tries:
+            time.sleep(pause(hand.tries))
+            if not isinstance(hand.begun, Begun) or hand.begun.judged is None:
+                hand.begun = self._begin(hand.cell, hand.first, hand.last, hand.upcoming)
+        try:
+            if isinstance(hand.begun, Exception):
+                raise hand.begun
+            report = self._collector().finish(hand.begun)
+        except UnreachableError as error:
+            hand.tries += 1
+            return Away(str(error), error.kind)
+        except Exception:
+            self._hands.popleft()
+            raise
+        self._hands.popleft()
+        return report
+
+    def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> Begun | Exception:
+        try:
+            return self._collector().begin(cell, first, last, upcoming)
+        except Exception as error:
+            return error
 
     def _collector(self) -> Collector:
         """Made by the first shard, not in __init__: its errors then are errors, not a dead actor."""
@@ -70,9 +106,6 @@ class Worker:
             include = [self._here(folder) for folder in spec.include]
             self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
         return self.collector
-
-    def _cell(self, cell: Cell) -> Cell:
-        return dataclasses.replace(cell, model=self._found(cell.model))
 
     def _found(self, model: M) -> M:
         return dataclasses.replace(model, path=self._here(model.path)) if model and model.path else model

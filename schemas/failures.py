@@ -6,6 +6,7 @@
     ├── TaskError      this task cannot be asked or judged: its cells fail, others go on
     ├── EngineError    the engine broke under a shard: retried on a new engine, then failed
     └── StorageError   the lake cannot be read or written: the run stops
+        └── UnreachableError   a store or hub is away, or a disk full: waited for, then as its parent
 
 Owns the kinds; knows nothing of who raises or stores them.
 """
@@ -44,7 +45,7 @@ class TaskError(RouterlakeError):
 
 
 class EngineError(RouterlakeError):
-    """kinds: engine, engine_died, engine_stalled, wrong_model"""
+    """kinds: engine, engine_died, engine_stalled, out_of_memory, wrong_model"""
 
     kind = "engine"
 
@@ -52,6 +53,13 @@ class EngineError(RouterlakeError):
 class StorageError(RouterlakeError):
     kind = "storage"
 
+
+class UnreachableError(StorageError):
+    """The lake's store, or where a model is fetched from. kinds: storage, hub_down"""
+
+
+#: Kind of an EngineError: the model did not fit, or a batch of its requests.
+OUT_OF_MEMORY = "out_of_memory"
 
 # Failure kinds of a single item (RECORD.failure).
 EMPTY_ANSWER = "empty_answer"

@@ -165,6 +165,12 @@ class Engine(Protocol):
     def prefetch(self, model: ModelRef) -> None:
         """Makes the files of a fetched model ready to load, from another thread than the one that asks."""
 
+    def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
+        """Options of `model` with which less is asked at once, for one that ran out of memory; None: there are none.
+
+        None of them changes an answer. Nothing is loaded.
+        """
+
     def load(self, model: ModelRef) -> str:
         """Loads `model` unless it is loaded already; returns the key of the model that now answers."""
 

@@ -54,6 +54,10 @@ class BaseEngine(Generic[O]):
         """None: each model is opened anew."""
         return None
 
+    def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
+        """None: it asks for one request at a time."""
+        return None
+
     def prefetch(self, model: ModelRef) -> None:
         """Nothing: fetching a folder has read it."""
 

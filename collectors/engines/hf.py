@@ -28,7 +28,8 @@ from collectors.engines import (
 )
 from collectors.engines.base import BaseEngine, EngineOptions
 from collectors.engines.checks import check_folder, load_error
-from schemas.failures import ConfigError, EngineError, RouterlakeError, TaskError, one_line
+from collectors.engines.memory import engine_error, is_out_of_memory
+from schemas.failures import ConfigError, RouterlakeError, TaskError
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class HfEngine(BaseEngine[HfOptions]):
         try:
             self._model, self.tokenizer = _start(model, folder, self._options.device)
         except Exception as error:
+            if is_out_of_memory(error):
+                raise engine_error(f"model {model.name!r} does not fit", error) from error
             raise load_error(model, error) from error
         own = _context(self._model.config, self.tokenizer)
         self.max_length = self.rolling_length = min(model.max_length or own, own)
@@ -104,7 +107,7 @@ class HfEngine(BaseEngine[HfOptions]):
         except Exception as error:
             name = self.model.name if self.model else ""
             self.close()
-            raise EngineError(f"transformers broke while model {name!r} answered: {one_line(error)}") from error
+            raise engine_error(f"transformers broke while model {name!r} answered", error) from error
 
     def _score(self, request: ScoreRequest) -> Score:
         import torch

@@ -31,7 +31,8 @@ from collectors.engines import (
     check_key,
 )
 from collectors.engines.base import BaseEngine, EngineOptions
-from schemas.failures import EngineError, ModelError
+from collectors.engines.memory import DEFAULT_SEQUENCES, smaller
+from schemas.failures import OUT_OF_MEMORY, EngineError, ModelError
 
 
 class StubOptions(EngineOptions):
@@ -51,6 +52,10 @@ class StubOptions(EngineOptions):
     fail_after: int | None = None
     crash_after: int | None = None
     hang_after: int | None = None
+    #: As vLLM's. Nothing comes of them but that more sequences than `memory_seqs` (None: any number) are out of memory.
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    memory_seqs: int | None = None
     #: A file that the first of these three faults creates; while it exists none happens again.
     fault_once: str | None = None
     #: One of this many score requests gets a NaN, one of this many texts is empty (chosen by the answer's hash).
@@ -102,6 +107,10 @@ class StubEngine(BaseEngine[StubOptions]):
         """What takes answers away."""
         given = self._options.model_dump(include={"max_length", "nan_every", "empty_every"})
         return {name: value for name, value in given.items() if value != StubOptions.model_fields[name].default}
+
+    def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
+        options = self._read({**self._given, **model.options}, model)
+        return smaller(options.max_num_seqs, options.max_num_batched_tokens)
 
     def _open(self, model: ModelRef) -> None:
         options = self._options
@@ -163,6 +172,11 @@ class StubEngine(BaseEngine[StubOptions]):
 
     def _fault(self) -> None:
         options = self._options
+        sequences = options.max_num_seqs or DEFAULT_SEQUENCES
+        if options.memory_seqs is not None and sequences > options.memory_seqs:
+            self.close()
+            message = f"the stub engine has no memory for {sequences} sequences (memory_seqs)"
+            raise EngineError(message, OUT_OF_MEMORY)
         due = [
             after is not None and self._answered >= after
             for after in (options.fail_after, options.crash_after, options.hang_after)

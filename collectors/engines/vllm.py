@@ -34,6 +34,7 @@ from collectors.engines import (
 from collectors.engines.base import EngineOptions
 from collectors.engines.checks import check_folder, load_error
 from collectors.engines.live import LiveEngine
+from collectors.engines.memory import engine_error, is_out_of_memory, smaller
 from collectors.engines.swapping import canary_prompts, canary_tokens, head_of, swap_key
 from schemas.failures import EngineError, ModelError, TaskError, one_line
 
@@ -65,7 +66,9 @@ class VllmOptions(EngineOptions):
     kv_cache_memory_bytes: int | None = None
     gpu_memory_utilization: float | None = None
     tensor_parallel_size: int = 1
+    #: Requests, and tokens of them, that are computed at once.
     max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     #: None: True on CPUs, False on GPUs.
     enforce_eager: bool | None = None
     enable_prefix_caching: bool = True
@@ -114,6 +117,10 @@ class VllmEngine(LiveEngine[VllmOptions]):
             return None
         return swap_key(model)
 
+    def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
+        options = self._read({**self._given, **model.options}, model)
+        return smaller(options.max_num_seqs, options.max_num_batched_tokens)
+
     def _may_swap(self, options: VllmOptions) -> bool:
         import torch
 
@@ -132,8 +139,8 @@ class VllmEngine(LiveEngine[VllmOptions]):
             self._llm = _start(model, folder, self._options, on_cpu, swapping)
         except Exception as error:
             _clean_up()
-            if isinstance(error, MemoryError) or "memory" in str(error).lower():
-                raise EngineError(f"model {model.name!r} does not fit: {one_line(error)}") from error
+            if is_out_of_memory(error):
+                raise engine_error(f"model {model.name!r} does not fit", error) from error
             raise error if isinstance(error, ModelError) else load_error(model, error) from error
         if self._swaps:
             self._llm.collective_rpc("scramble_weights")
@@ -239,7 +246,7 @@ class VllmEngine(LiveEngine[VllmOptions]):
         except Exception as error:
             name = self.model.name if self.model else ""
             self.close()
-            raise EngineError(f"vLLM broke while model {name!r} answered: {one_line(error)}") from error
+            raise engine_error(f"vLLM broke while model {name!r} answered", error) from error
         outputs = dict(zip(order, answers, strict=True))
         return [outputs[i] for i in range(len(prompts))]
 

@@ -28,6 +28,8 @@ from schemas.records import RECORD
 from schemas.views import create_views
 
 ROOT = Path(__file__).parent.parent.parent
+#: collect.py as a person starts it.
+COLLECT = [sys.executable, "pipelines/collect.py"]
 DATA = ROOT / "pipelines" / "configs" / "demo_data"
 CHOICE, TEXT = "mmlu_world_religions_continuation", "gsm8k"
 #: Items of each task in demo_data, and rows of an item: gsm8k's answers are read by two filters.
@@ -81,7 +83,7 @@ def start(command: list[str], *, cwd: Path = ROOT, env: dict[str, str] | None = 
 
 def start_collect(path: Path, *flags: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """collect.py as a person starts it."""
-    return start([sys.executable, "pipelines/collect.py", "--config", str(path), *flags], env=env)
+    return start([*COLLECT, "--config", str(path), *flags], env=env)
 
 
 def finish(process: subprocess.Popen[str]) -> Run:

@@ -13,6 +13,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from collectors.config import FleetSpec
 from pipelines.collect import main
 from schemas.identity import ShardName
 from tests.e2e import runs
@@ -26,8 +27,9 @@ WORKERS = 2
 
 def slow_config(folder: Path, cluster: Cluster | None, **changes: Any) -> Path:
     """Three models on two tasks: eight engine seconds in some fifty shards. Without `cluster` on a Ray of its own."""
-    fleet: dict[str, Any] = {"workers": WORKERS, "first_shard_items": 4, "shard_seconds": 0.2}
-    fleet |= {"stall_seconds": changes.pop("stall_seconds", 600), **({"address": cluster.address} if cluster else {})}
+    fleet: dict[str, Any] = {"workers": WORKERS, "first_shard_items": 4, "shard_seconds": 0.2, "stall_seconds": 600}
+    fleet |= {key: changes.pop(key) for key in FleetSpec.model_fields if key in changes}
+    fleet |= {"address": cluster.address} if cluster else {}
     engine = {"name": "stub", "options": {"latency_s": 0.01, **changes.pop("options", {})}}
     return config(folder, **{"models": MODELS, "fleet": fleet, "engine": engine, **changes})
 
