@@ -12,6 +12,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from collectors.config import FleetSpec
+from pipelines.head import HeadWatch
 from schemas.failures import ConfigError, EngineError, one_line
 
 logger = logging.getLogger(__name__)
@@ -31,12 +33,21 @@ HTTP2_SETTINGS = b"\x04"
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
 
 
+@dataclass(frozen=True)
+class Joined:
+    """The cluster of this process."""
+
+    #: Whether it was started for this run.
+    own: bool
+    head: HeadWatch
+
+
 @contextmanager
-def cluster(address: str | None, *, verbose: bool = False) -> Iterator[bool]:
+def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
     """Connects to Ray: at `address`, inside a Ray job to its own cluster, else to one started for this run only.
 
-    Yields whether it is one of our own: that gets its own folder and `address="local"`, because plain ray.init() would
-    join whatever cluster the machine's current-cluster file names.
+    One of our own gets its own folder and `address="local"`, because plain ray.init() would join whatever cluster the
+    machine's current-cluster file names.
     """
     settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
@@ -48,12 +59,13 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[bool]:
     else:
         _check_address(str(address))
     _init("local" if own else str(address), settings)
-    try:
-        yield own
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+    with HeadWatch(ray.get_runtime_context().gcs_address) as head:
+        try:
+            yield Joined(own, head)
+        finally:
+            ray.shutdown()
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short_folder() -> str:
@@ -108,18 +120,38 @@ def placement(spec: FleetSpec, models: int, *, own: bool) -> tuple[int, dict[str
 
     With `workers` set the count stands, and a cluster that is not our `own` may start without room: it may grow.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
     gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(have_gpus)
     resources = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
-    fits = sum(_fits(node, spec.cpus_per_worker, gpus) for node in nodes)
-    if fits < 1 and (own or not spec.workers):
+    workers = room(spec, resources, models)
+    if workers < 1 or (own and _fit(nodes, resources) < 1):
         largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
         raise ConfigError(
             f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {gpus:g} GPUs; the largest of the "
             f"cluster has {largest[0]:g} and {largest[1]:g}"
         )
-    return spec.workers or (fits if gpus else min(fits, models)), resources
+    return workers, resources
+
+
+def room(spec: FleetSpec, resources: dict[str, float], models: int) -> int:
+    """How many workers the cluster as it is now should have: nodes come and go. `models`: those with work left."""
+    if spec.workers:
+        return spec.workers
+    fits = _fit(_nodes(), resources)
+    return fits if resources["num_gpus"] else min(fits, models)
+
+
+def any_node() -> bool:
+    return bool(_nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fit(nodes: list[dict[str, float]], resources: dict[str, float]) -> int:
+    return sum(_fits(node, resources["num_cpus"], resources["num_gpus"]) for node in nodes)
 
 
 def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:

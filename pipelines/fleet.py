@@ -25,8 +25,9 @@ from collectors.lake import Lake
 from collectors.planning import Plan, PlannedCell, failure_row, write_failure
 from collectors.quarantine import LASTING, mark
 from collectors.stages import Trace
-from pipelines.cluster import cluster, node_caused, placement
+from pipelines.cluster import any_node, cluster, node_caused, placement, room
 from pipelines.faults import Again, Faults, GiveUp
+from pipelines.head import HeadWatch
 from pipelines.outage import LONGEST_PAUSE, Away, Outage
 from pipelines.progress import Progress
 from pipelines.worker import Worker, WorkerSpec
@@ -48,6 +49,12 @@ AHEAD = 2
 
 #: How often an engine process is started before the run is given up.
 START_TRIES = 3
+
+#: Seconds between two looks at which nodes there are.
+LOOK_SECONDS = 10.0
+
+#: Seconds in which a new worker is expected to start where there is room for it.
+COMING_SECONDS = 20.0
 
 #: Seconds without any engine after which, and then every so often, a person is told that the cluster is full.
 WAITING_SECONDS = 30.0
@@ -78,6 +85,7 @@ class Fleet:
         worker: WorkerSpec,
         workers: int,
         resources: dict[str, float],
+        head: HeadWatch,
         trace: Trace | None = None,
     ) -> None:
         self.plan = plan
@@ -88,6 +96,7 @@ class Fleet:
         self.worker_spec = worker
         self.workers = workers
         self.resources = resources
+        self.head = head
         open_cells = [p for p in plan.cells if p.todo]
         self.queue = WorkQueue(open_cells, plan.config.fleet)
         self.left = {p.cell.cell_id: p.items_todo for p in open_cells}
@@ -98,8 +107,10 @@ class Fleet:
         self._last_done = time.monotonic()
         #: By kind of UnreachableError.
         self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down")}
-        #: Actors that Ray has not yet found room for or not yet started, by the answer that says they are.
-        self._starting: dict[Any, Any] = {}
+        #: Actors that Ray has found no room for or not yet started, and since when (monotonic clock), by the answer
+        #: that says they are.
+        self._starting: dict[Any, tuple[Any, float]] = {}
+        self._looked = time.monotonic()
         self._failed_starts = 0
         self._told_waiting = time.monotonic()
         #: Each worker's shards, in the order in which it answers.
@@ -125,19 +136,35 @@ class Fleet:
                         self._answered(self._awaited[future])
                 self._watch()
                 self.progress.tick()
-            for actor in self._starting.values():
+            for actor, _ in self._starting.values():
                 ray.kill(actor)
 
     def _start_worker(self) -> None:
         actor = Worker.options(**self.resources).remote(self.worker_spec)  # type: ignore[attr-defined]
-        self._starting[actor.ready.remote()] = actor
+        self._starting[actor.ready.remote()] = actor, time.monotonic()
+        self.progress.workers = len(self._hands) + len(self._starting)
+
+    def _grow(self) -> None:
+        """Workers for nodes that came since, where there is work for them."""
+        if not self.queue:
+            return
+        try:
+            self.workers = room(self.plan.config.fleet, self.resources, len(self.queue.models | self._busy().keys()))
+        except RayError as error:
+            logger.debug("the cluster does not tell its nodes: %s", one_line(error))  # HeadWatch says if it is gone
+            return
+        have = len(self._hands) + len(self._starting)
+        if have < self.workers:
+            for _ in range(min(self.workers - have, self.queue.shards_left())):
+                self._start_worker()
 
     def _started(self, future: Any) -> None:
-        actor = self._starting.pop(future)
+        actor, _ = self._starting.pop(future)
         try:
             ray.get(future)
         except RayError as error:
-            self._failed_starts += 1
+            if not (isinstance(error, RayActorError) and node_caused(error)):
+                self._failed_starts += 1
             if self._failed_starts >= START_TRIES:
                 raise EngineError(f"no engine process could be started: {one_line(error)}") from error
             self._start_worker()
@@ -152,7 +179,7 @@ class Fleet:
         hands = self._hands[actor]
         if not hands and not self._give(actor):
             return
-        while len(hands) < AHEAD and not self._starting:
+        while len(hands) < AHEAD and not self._coming():
             job = self.queue.take_ahead(hands[0].job.planned.cell.model, self.workers)
             if job is None:
                 break
@@ -165,6 +192,11 @@ class Fleet:
         self._awaited.pop(first.future, None)
         first.future, first.since = actor.finish.remote(), time.monotonic()
         self._awaited[first.future] = actor
+
+    def _coming(self) -> bool:
+        """Whether workers are about to start, for whom shards should be left; others wait for a node."""
+        now = time.monotonic()
+        return any(now - since < COMING_SECONDS for _, since in self._starting.values())
 
     def _give(self, actor: Any) -> bool:
         """A shard of whatever model is next; False where the worker was ended instead."""
@@ -213,8 +245,12 @@ class Fleet:
         del self._holds[actor]
 
     def _watch(self) -> None:
-        """Ends engines that do not answer, and says when the cluster has no room for any."""
+        """Ends engines that do not answer, takes nodes that came, and says when the cluster has no room for any."""
         now = time.monotonic()
+        self.head.check()
+        if now - self._looked > LOOK_SECONDS:
+            self._looked = now
+            self._grow()
         for actor in self._awaited.values():
             hand = self._hands[actor][0]
             allowed = self.plan.config.fleet.stall_seconds + (LONGEST_PAUSE if hand.away else 0)
@@ -225,7 +261,7 @@ class Fleet:
             self._told_waiting = now
         elif now - self._told_waiting > WAITING_SECONDS:
             self._told_waiting = now
-            if not any(node["Alive"] for node in ray.nodes()):
+            if not any_node():
                 raise EngineError(
                     "the Ray cluster has no node left: what ran it was killed, perhaps for want of memory"
                 )
@@ -400,10 +436,10 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | No
         datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
         base=os.getcwd(),
     )
-    with cluster(config.fleet.address, verbose=verbose) as own:
+    with cluster(config.fleet.address, verbose=verbose) as joined:
         models = len({p.cell.model.key for p in plan.cells if p.todo})
-        workers, resources = placement(config.fleet, models, own=own)
-        fleet = Fleet(plan, lake, worker, workers, resources, trace)
+        workers, resources = placement(config.fleet, models, own=joined.own)
+        fleet = Fleet(plan, lake, worker, workers, resources, joined.head, trace)
         logger.info("starting %d engines; the first shards take longest, models are loaded for them", workers)
         fleet.run()
     return fleet

@@ -49,6 +49,16 @@ class WorkQueue:
                 self._items[planned.cell.model.key] += planned.items_todo
                 self._models[planned.cell.model.key] = planned.cell.model
 
+    @property
+    def models(self) -> set[str]:
+        """Keys of the models that have shards left to take."""
+        return self._retries.keys() | self._items.keys()
+
+    def shards_left(self) -> int:
+        """How many shards are left to take, as far as cells have shown how large they will be."""
+        fresh = (cell for model in self._items for cell in self._cells[model])
+        return sum(self._shards_left(p.cell.cell_id) for p in fresh) + sum(map(len, self._retries.values()))
+
     def __bool__(self) -> bool:
         """Whether any shard is left to take."""
         return bool(self._items or self._retries)
