@@ -7,6 +7,9 @@ SHELL := bash
 python := .venv/bin/python
 demo_lake := demo-lake
 SIZE ?= 20M
+JOBS ?= 2
+# A file's tests share engines and clusters, so they stay in one process.
+parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router bench-collection verify clean
 
@@ -28,11 +31,11 @@ demo: env models ## collect four real tasks for the two models into demo-lake an
 	$(python) pipelines/collect.py --config pipelines/configs/demo.yaml
 	$(python) pipelines/matrix.py --lake $(demo_lake) --show
 
-test: env ## run every test
-	$(python) -m pytest
+test: env ## run every test, in two processes of up to 5 GB each; JOBS=4 for more
+	$(python) -m pytest $(parallel)
 
 test-fast: env ## run the tests that need no engine, no Ray and no more than seconds
-	$(python) -m pytest -m "not slow"
+	$(python) -m pytest $(parallel) -m "not slow"
 
 lint: env ## ruff check, ruff format --check, mypy --strict
 	$(python) -m ruff check .
