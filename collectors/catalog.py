@@ -22,7 +22,16 @@ from filelock import FileLock
 
 from collectors.config import ModelSpec, is_folder
 from collectors.engines import ModelRef
-from collectors.model_facts import SUFFIXES, WEIGHTS, own_dtype, own_length, parse_config, read_config, section
+from collectors.model_facts import (
+    SUFFIXES,
+    WEIGHTS,
+    own_dtype,
+    own_length,
+    parse_config,
+    read_config,
+    section,
+    weight_files,
+)
 from collectors.outages import may_mend
 from schemas.failures import ConfigError, ModelError, UnreachableError, one_line
 from schemas.identity import digest, safe_name
@@ -215,7 +224,10 @@ def _hub_errors(source: str) -> Iterator[None]:
 
 
 def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
-    revision = _listing_digest(source)
+    return _listing_digest(source), _config_at(source), None
+
+
+def _config_at(source: str) -> dict[str, Any]:
     try:
         fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
         data = fs.cat_file(f"{root.rstrip('/')}/config.json")
@@ -223,7 +235,13 @@ def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
         raise ModelError(f"{source} has no config.json") from error
     except Exception as error:  # clients of stores have error types of their own
         raise ModelError(f"{source}: config.json cannot be read: {one_line(error)}") from error
-    return revision, parse_config(data, source), None
+    return parse_config(data, source)
+
+
+def size_at_uri(source: str) -> tuple[int | None, dict[str, Any]]:
+    """Bytes of the weights of a folder at a URI (None: it has none), and its config.json. Raises ModelError."""
+    sizes = {name: int(version.rpartition(" ")[2]) for name, version in _list_uri(source).items()}
+    return sum(sizes[name] for name in weight_files(sizes)[1]) or None, _config_at(source)
 
 
 def _listing_digest(source: str) -> str:

@@ -90,6 +90,8 @@ class ModelOptions(_Strict):
     #: Longest context in tokens, question and answer together; null: the run's.
     max_length: int | None = Field(None, ge=1, lt=2**31)
     trust_remote_code: bool = False
+    #: GPU memory that one engine of it needs in all, GiB, for a model whose files do not tell; null: worked out.
+    memory_gib: float | None = Field(None, gt=0)
     #: Engine options of this model, laid over the run's.
     engine: Settings = {}
 
@@ -157,6 +159,17 @@ def _four_digits(value: float) -> float:
 Share = Annotated[float, AfterValidator(_four_digits)]
 
 
+class GpuSpec(_Strict):
+    """GPUs of one class that models may be put on."""
+
+    #: As Ray's nodes call them: X where they have the resource accelerator_type:X.
+    name: Name
+    #: Memory of one, GiB; null: of a class that is known (collectors/gpus.py).
+    memory_gib: float | None = Field(None, gt=0)
+    #: GPUs of one node, the most that one engine gets.
+    per_node: int = Field(1, ge=1)
+
+
 class FleetSpec(_Strict):
     """How many engines run side by side, and on what."""
 
@@ -165,6 +178,9 @@ class FleetSpec(_Strict):
     cpus_per_worker: Share = Field(1, gt=0)
     #: null: 1 when the cluster has GPUs, else 0. Fractions share a GPU.
     gpus_per_worker: Share | None = Field(None, ge=0)
+    #: Classes of GPUs, such as [L4, {name: A100, memory_gib: 79, per_node: 8}]: each model is put on the smallest that
+    #: it fits, part of one or several. null: those of the cluster's nodes; none where gpus_per_worker says it for all.
+    gpus: list[GpuSpec] | None = Field(None, min_length=1)
     #: Seconds of work that one shard should hold.
     shard_seconds: float = Field(60, gt=0)
     #: Items of a cell's first shard, before its speed is known.
@@ -176,6 +192,20 @@ class FleetSpec(_Strict):
     patience_seconds: float = Field(900, ge=0)
     #: Ray cluster address; null: the job's own cluster inside `ray job submit`, else one started here.
     address: str | None = None
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _short_gpus(cls, value: Any) -> Any:
+        return [{"name": gpu} if isinstance(gpu, str) else gpu for gpu in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FleetSpec:
+        if self.gpus is not None and self.gpus_per_worker is not None:
+            raise ValueError("gpus and gpus_per_worker: give one; with gpus each model's memory decides")
+        names = [gpu.name for gpu in self.gpus or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"gpus: {twice} is given twice")
+        return self
 
 
 class RunConfig(Prompting):

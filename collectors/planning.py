@@ -23,13 +23,16 @@ from collectors.cell import Cell
 from collectors.chosen import all_of
 from collectors.config import ModelSpec, RunConfig, TaskSpec
 from collectors.engines import ModelRef, make_engine
+from collectors.gpus import GpuClass, gpu_classes
 from collectors.harness.index import check_names
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.holdings import committed
 from collectors.lake import Lake, missing_ranges
 from collectors.model_facts import lacks_chat_template
+from collectors.placement import ModelFacts, need_of, place
 from collectors.quarantine import model_digest, quarantined
-from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
+from collectors.sizes import facts_of, without_config
+from schemas.failures import ConfigError, ModelError, RouterlakeError, TaskError, one_line
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, new_run_id, safe_name
 from schemas.records import FAILURE, RUN_CELL
 
@@ -63,6 +66,10 @@ class Plan:
     quarantined: list[PlannedCell] = field(default_factory=list)
     #: Item tables by name in the lake.
     items: dict[str, BoundTask] = field(default_factory=dict)
+    #: Sizes of the models that were asked for, by ModelRef.key, as far as they are known; without their configs.
+    facts: dict[str, ModelFacts] = field(default_factory=dict)
+    #: The GPUs that models were put on; empty: on whatever there is.
+    gpus: list[GpuClass] = field(default_factory=list)
 
     @property
     def items_todo(self) -> int:
@@ -115,6 +122,9 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [])
     models = _resolve_models(config, lake, plan)
+    if config.fleet.gpus:
+        plan.gpus = gpu_classes(config.fleet.gpus)
+        models = list(_placed(plan, lake, models).values())
     shards = committed(lake)
     banned = set() if retry_failed else quarantined(lake.names("failures"), shards)
     seen: dict[tuple[str, str], str] = {}
@@ -156,7 +166,7 @@ def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]
             continue
         if overrides:
             model = dataclasses.replace(model, overrides=json.dumps(overrides, sort_keys=True))
-        model = dataclasses.replace(model, group=engine.group(model))
+        model = dataclasses.replace(model, group=engine.group(model), memory_gib=spec.memory_gib)
         identity = tuple(getattr(model, key) for key in MODEL_IDENTITY)
         if models.setdefault(identity, model) is not model:  # "auto" beside the dtype that it means
             raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
@@ -178,6 +188,38 @@ def _resolve_model(config: RunConfig, spec: ModelSpec, config_json: str | None) 
         max_length=spec.max_length,  # not the run's: the stub's tokens are bytes
         options=spec.engine,
     )
+
+
+def place_on(plan: Plan, lake: Lake, gpus: list[GpuClass]) -> list[dict[str, Any]]:
+    """Puts the models of a plan that was made without classes of GPUs on `gpus`, those of the cluster.
+
+    Cells of models that cannot be put anywhere leave the plan; returns the rows of these failures, which are the plan's
+    from then on.
+    """
+    plan.gpus = gpus
+    before = len(plan.failures)
+    found = _placed(plan, lake, list(dict.fromkeys(cell.cell.model for cell in plan.cells if cell.todo)))
+    plan.cells = [cell for cell in plan.cells if not cell.todo or cell.cell.model in found]
+    for cell in plan.cells:
+        if cell.todo:
+            cell.cell = dataclasses.replace(cell.cell, model=found[cell.cell.model])
+    return plan.failures[before:]
+
+
+def _placed(plan: Plan, lake: Lake, models: list[ModelRef]) -> dict[ModelRef, ModelRef]:
+    """Each model with its placements on the plan's GPUs; those that cannot be put there become failures of the plan."""
+    found = {}
+    for model, facts in facts_of(lake, models, far=True):
+        options = {**plan.config.engine.options, **model.options}
+        try:
+            if isinstance(facts, ModelError) and model.memory_gib is None:
+                raise facts
+            known = ModelFacts() if isinstance(facts, ModelError) else facts
+            found[model] = place(model, need_of(model, known), plan.gpus, options)
+            plan.facts[model.key] = without_config(known)
+        except ModelError as error:
+            plan.failures.append(failure_row(plan.run_id, error, model=model.name))
+    return found
 
 
 def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:

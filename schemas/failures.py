@@ -33,7 +33,8 @@ class ConfigError(RouterlakeError):
 
 
 class ModelError(RouterlakeError):
-    """kinds: no_weights, unknown_architecture, remote_code, gated, not_found, bad_model, model_changed"""
+    """kinds: no_weights, unknown_architecture, remote_code, gated, not_found, bad_model, model_changed, unknown_memory,
+    no_gpu_fits"""
 
     kind = "bad_model"
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from collectors.gpus import Placement
 from schemas.failures import ConfigError, EngineError
 from schemas.identity import digest
 
@@ -39,6 +40,14 @@ class ModelRef:
     group: str | None = field(default=None, compare=False)
     #: Whether the lake has the model's row in models/ already, from a catalog.
     has_facts: bool = field(default=False, compare=False)
+    #: GPU memory that the config says it needs, GiB.
+    memory_gib: float | None = field(default=None, compare=False)
+    #: Where its engine runs, then where there is more memory (collectors.placement); empty: wherever there is room.
+    placements: tuple[Placement, ...] = field(default=(), compare=False)
+
+    @property
+    def placement(self) -> Placement | None:
+        return self.placements[0] if self.placements else None
 
     @property
     def key(self) -> str:

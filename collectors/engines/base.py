@@ -66,10 +66,17 @@ class BaseEngine(Generic[O]):
         if self.model and self.model.key == model.key:
             return model.key
         self.close()
-        self._options = self._read({**self._given, **model.options}, model)
+        self._options = self._options_of(model)
         self._open(model)
         self.model = model
         return model.key
+
+    def _options_of(self, model: ModelRef) -> O:
+        return self._read({**self._placed(model), **self._given, **model.options}, model)
+
+    def _placed(self, model: ModelRef) -> dict[str, Any]:
+        """Options that come with where the model is put; what the config says lies over them."""
+        return {}
 
     def _open(self, model: ModelRef) -> None:
         """Makes `model` answer: sets tokenizer, max_length, rolling_length and gpu."""

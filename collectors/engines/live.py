@@ -78,7 +78,7 @@ class LiveEngine(BaseEngine[O]):
         if self.model and self.model.key == model.key:
             return model.key
         self.model, self.swapped = None, False  # nothing answers until all is done
-        self._options = self._read({**self._given, **model.options}, model)
+        self._options = self._options_of(model)
         group = self._group_of(model)
         if group and self._ahead != model.key:
             check_weights(model)
@@ -98,7 +98,7 @@ class LiveEngine(BaseEngine[O]):
         self._group, self._held, self._swaps = None, None, False
 
     def _group_of(self, model: ModelRef) -> str | None:
-        return self.group(model) if self._may_swap(self._read({**self._given, **model.options}, model)) else None
+        return self.group(model) if self._may_swap(self._options_of(model)) else None
 
     def _swap_in(self, model: ModelRef, group: str) -> str | None:
         """Makes an engine that can be swapped hold `model`; returns what went wrong, if anything did."""

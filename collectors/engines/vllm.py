@@ -112,13 +112,16 @@ class VllmEngine(LiveEngine[VllmOptions]):
 
     def group(self, model: ModelRef) -> str | None:
         """The swap key; None with settings whose part in a model's weights nobody can tell, or that were not tried."""
-        options = self._read({**self._given, **model.options}, model)
+        options = self._options_of(model)
         if options.swap_weights is False or options.extra or options.tensor_parallel_size > 1:
             return None
         return swap_key(model)
 
+    def _placed(self, model: ModelRef) -> dict[str, Any]:
+        return model.placement.options if model.placement else {}
+
     def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
-        options = self._read({**self._given, **model.options}, model)
+        options = self._options_of(model)
         return smaller(options.max_num_seqs, options.max_num_batched_tokens)
 
     def _may_swap(self, options: VllmOptions) -> bool:

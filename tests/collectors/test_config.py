@@ -183,7 +183,7 @@ def test_config_any_valid_keys_come_back_as_they_are(keys: dict[str, Any]) -> No
         ({"tasks": ["t", {"task": "u", "fewshot": 1}]}, "tasks.1.fewshot"),
         ({"tasks": [{"task": "t", "lake": "x"}]}, "tasks.0.lake"),
         ({"engine": {"name": "stub", "max_length": 5}}, "engine.max_length"),
-        ({"fleet": {"gpus": 1}}, "fleet.gpus"),
+        ({"fleet": {"gpu": 1}}, "fleet.gpu"),
         ({"a\nb": 1}, "'a\\nb'"),
     ],
 )
