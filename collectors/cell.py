@@ -80,6 +80,8 @@ class ShardReport:
     host: str
     #: Name of the GPU that answered; None on CPUs.
     gpu: str | None
+    #: How many of them the engine had, or which part of one; None: it was not put anywhere.
+    gpus: float | None
     engine: str
     #: Stage -> seconds (collectors.stages.STAGES): where the shard's time went. Stages of two shards run side by side.
     stages: dict[str, float]
@@ -162,12 +164,12 @@ class Collector:
         """
         cell, task, stages = begun.cell, begun.task, begun.stages
         if task is None or begun.answers is None:
-            return self._report([], stages, committed=False)
+            return self._report(cell.model, [], stages, committed=False)
         if begun.judged is None:
             asked = begun.answers.result()
             with stages.of("judge"):
                 table = record_table(task, asked, cell.cell_id, cell.model.name)
-            begun.judged = table, self._report(asked, stages, committed=True)
+            begun.judged = table, self._report(cell.model, asked, stages, committed=True)
         table, report = begun.judged
         facts = dataclasses.asdict(report)
         del facts["committed"], facts["worker"], facts["spans"]
@@ -238,7 +240,7 @@ class Collector:
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
         return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.facts)}
 
-    def _report(self, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
+    def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]
         usages = [usage for answer in answers for usage in answer.usages]
         tokens = sum(u.prompt_tokens + u.generated_tokens for u in usages)
@@ -246,6 +248,7 @@ class Collector:
         timed = [(u.scheduled, u.finished) for u in usages if u.scheduled is not None and u.finished is not None]
         engine = stages.seconds.get("engine", 0.0)
         prefill = in_prefill(usages)
+        placement = model.placement
         return ShardReport(
             run_id=self.run_id,
             items=len(asked),
@@ -264,6 +267,7 @@ class Collector:
             concurrency=_concurrency(timed),
             host=platform.node(),
             gpu=self.engine.gpu,
+            gpus=placement.gpus if placement else None,
             engine=self.engine_name,
             stages=stages.seconds | ({} if prefill is None else {"prefill": prefill}) | {"write": self._written},
             committed=committed,

@@ -66,8 +66,8 @@ class Plan:
     quarantined: list[PlannedCell] = field(default_factory=list)
     #: Item tables by name in the lake.
     items: dict[str, BoundTask] = field(default_factory=dict)
-    #: Sizes of the models that were asked for, by ModelRef.key, as far as they are known; without their configs.
-    facts: dict[str, ModelFacts] = field(default_factory=dict)
+    #: Sizes of the models that were put on GPUs, without their configs.
+    facts: dict[ModelRef, ModelFacts] = field(default_factory=dict)
     #: The GPUs that models were put on; empty: on whatever there is.
     gpus: list[GpuClass] = field(default_factory=list)
 
@@ -97,6 +97,11 @@ class Plan:
             "engine": self.config.engine.name,
             **planned.facts,
         }
+
+
+def items_name(task: str, items_digest: str) -> str:
+    """The object of the lake that holds a task's items."""
+    return f"items/task={safe_name(task)}/{items_digest}.parquet"
 
 
 def library_versions() -> dict[str, str]:
@@ -135,7 +140,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
                 f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}"
             )
         seen[task.name, task.facts.prompting] = spec.task
-        plan.items[f"items/task={safe_name(task.name)}/{task.facts.items_digest}.parquet"] = task
+        plan.items[items_name(task.name, task.facts.items_digest)] = task
         asked = _Asked.of(spec, task)
         for model in models:
             if spec.chat_template and lacks_chat_template(model):
@@ -216,7 +221,7 @@ def _placed(plan: Plan, lake: Lake, models: list[ModelRef]) -> dict[ModelRef, Mo
                 raise facts
             known = ModelFacts() if isinstance(facts, ModelError) else facts
             found[model] = place(model, need_of(model, known), plan.gpus, options)
-            plan.facts[model.key] = without_config(known)
+            plan.facts[model] = without_config(known)
         except ModelError as error:
             plan.failures.append(failure_row(plan.run_id, error, model=model.name))
     return found

@@ -18,7 +18,7 @@ import datetime as dt
 import importlib.resources
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,32 @@ def add_prices(lake: Lake, table: str, rows: pa.Table) -> bool:
     own = [[str(value) for value in row.values()] for row in rows.to_pylist()]
     # With the time: rows that come back, or whose object is damaged, are an object of their own.
     return lake.create_table(f"{table}/{digest([own, str(added_at)])}.parquet", data)
+
+
+# As the view collection_costs prices the GPUs of shards, at the newest price.
+_GPU_USD = """
+SELECT named.name, min(usd_per_gpu_hour)
+FROM (SELECT unnest($names) AS name) AS named
+LEFT JOIN price_names ON lower(named.name) = lower(price_names.name)
+INNER JOIN (
+    FROM gpu_prices
+    QUALIFY row_number() OVER (PARTITION BY lower(accelerator), provider ORDER BY valid_from DESC) = 1
+) AS valid
+    ON lower(valid.accelerator) = lower(CASE WHEN price_names.name IS NULL THEN named.name ELSE price_name END)
+    AND valid.provider = coalesce(price_names.provider, valid.provider)
+GROUP BY ALL
+"""
+
+
+def usd_per_gpu_hour(lake: Lake, names: Iterable[str]) -> dict[str, float]:
+    """What an hour of each GPU costs, USD: by its own name or by the one that price_names gives it, at the cheapest
+    provider's. GPUs that nobody prices are left out."""
+    wanted = sorted(set(names))
+    if not wanted or not lake.exists():
+        return {}
+    values = {"names": wanted}
+    found = ask(lake, lambda con, _: con.execute(_GPU_USD, values).fetchall(), only=["gpu_prices", "price_names"])
+    return dict(found)
 
 
 def _in_force(lake: Lake, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:

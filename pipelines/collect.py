@@ -120,6 +120,9 @@ def collect(args: argparse.Namespace) -> int:
     print_plan(plan, lake, most_failures=None if args.dry_run else MOST_FAILURES)
     print_damage(lake)
     if args.dry_run:
+        from pipelines.estimated import print_estimate
+
+        print_estimate(plan, lake)
         print("dry run: nothing was started or written")
         return 1 if plan.failures or plan.quarantined else 0
     try:

@@ -155,8 +155,8 @@ class BoundTask:
                 "items_digest": facts.items_digest,
                 "item": i,
                 "item_hash": self.hashes[i],
-                "prompt": self._text(doc),
-                "target": self._target(doc),
+                "prompt": self.question(doc),
+                "target": self.target(doc),
                 "choices": self.choices(doc),
                 "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
                 "doc": json.dumps(_plain(doc), ensure_ascii=False),
@@ -167,11 +167,13 @@ class BoundTask:
         ]
         return pa.Table.from_pylist(rows, schema=ITEM)
 
-    def _text(self, doc: Any) -> str | None:
+    def question(self, doc: Any) -> str | None:
+        """The document's text as the task renders it, without few-shot examples; None where the choices hold it."""
         text = self._read("doc_to_text", doc)
-        return text if isinstance(text, str) else None  # an index into the choices (winogrande): they hold the text
+        return text if isinstance(text, str) else None  # an index into the choices (winogrande)
 
-    def _target(self, doc: Any) -> str | None:
+    def target(self, doc: Any) -> str | None:
+        """The reference answer as JSON."""
         target = _plain(self._read("doc_to_target", doc))
         return None if target is None else json.dumps(target, ensure_ascii=False)
 

@@ -1,6 +1,6 @@
 -- collection_costs: one row per committed shard that an engine worked for: what collecting it cost, not what it would
--- cost to ask again. usd: engine_seconds × the newest price of an hour of its GPU (gpu_prices, by its own name or the one
--- that price_names gives it; the cheapest provider's) / 3600; null without a GPU or a price. prices_on as in model_prices.
+-- cost to ask again. usd: engine_seconds × gpus × the newest price of an hour of its GPU (gpu_prices, by its own name or the
+-- one that price_names gives it; the cheapest provider's) / 3600; null without a GPU or a price. prices_on as in model_prices.
 CREATE VIEW collection_costs AS
 WITH valid AS (
     SELECT *
@@ -23,21 +23,27 @@ priced AS (
         ON lower(valid.accelerator) = lower(CASE WHEN price_names.name IS NULL THEN gpu ELSE price_name END)
         AND valid.provider = coalesce(price_names.provider, valid.provider)
     QUALIFY row_number() OVER (PARTITION BY gpu ORDER BY usd_per_gpu_hour, valid.provider) = 1
+),
+
+worked AS (
+    SELECT *, coalesce(TRY_CAST(json_extract_string(facts, '$.gpus') AS DOUBLE), 1) AS gpus
+    FROM shards
+    WHERE engine_seconds IS NOT NULL
 )
 
 SELECT
-    shards.cell_id,
-    shards.generation,
-    shards.first_item,
-    shards.last_item,
-    shards.run_id,
-    shards.gpu,
-    shards.engine_seconds,
-    shards.load_seconds,
+    worked.cell_id,
+    worked.generation,
+    worked.first_item,
+    worked.last_item,
+    worked.run_id,
+    worked.gpu,
+    worked.gpus,
+    worked.engine_seconds,
+    worked.load_seconds,
     priced.accelerator,
     priced.provider,
     priced.usd_per_gpu_hour,
-    shards.engine_seconds * priced.usd_per_gpu_hour / 3600 AS usd
-FROM shards
-LEFT JOIN priced USING (gpu)
-WHERE shards.engine_seconds IS NOT NULL;
+    worked.engine_seconds * worked.gpus * priced.usd_per_gpu_hour / 3600 AS usd
+FROM worked
+LEFT JOIN priced USING (gpu);

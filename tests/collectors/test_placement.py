@@ -354,7 +354,7 @@ def test_plan_of_a_folder_takes_its_files_for_facts(tmp_path: Path, tiny_models:
     [cell] = plan.cells
     assert str(cell.cell.model.placement) == "1/4 × T4"
     said = model_facts(cell.cell.model)
-    assert plan.facts[cell.cell.model.key] == ModelFacts(said["parameters"], said["weight_bytes"])
+    assert plan.facts[cell.cell.model] == ModelFacts(said["parameters"], said["weight_bytes"])
 
 
 @pytest.mark.slow

@@ -32,8 +32,9 @@ def test_shipped_table_is_read_and_says_whence_it_is(name: str) -> None:
 
 
 def test_shipped_price_names_name_entries_that_are_shipped() -> None:
-    with shipped_path("price_names") as names, shipped_path("open_models") as prices:
+    with shipped_path("price_names") as names, shipped_path("open_models") as prices, shipped_path("gpus") as gpus:
         entries = {(row["model"], row["provider"]) for row in read_prices(prices)[1].to_pylist()}
+        entries |= {(row["accelerator"], None) for row in read_prices(gpus)[1].to_pylist()}
         for row in read_prices(names)[1].to_pylist():
             assert (row["price_name"], row["provider"]) in entries
 

@@ -1,0 +1,338 @@
+"""What a plan will take: tokens, GPU-hours and dollars per class of models, measured where the lake has measurements.
+
+Owns the assumptions that stand in where nothing was measured, each a named constant with its source, and how many cells
+rest on which. An unknown number is None: never 0, and never part of a sum without a word. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from collectors.engines import ModelRef
+from collectors.gpus import GpuClass, Placement, is_device
+from collectors.harness.requests import DEFAULT_MAX_GEN_TOKENS
+from collectors.harness.tasks import BoundTask
+from collectors.lake import Lake
+from collectors.measured import Measured, measured
+from collectors.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelFacts
+from collectors.planning import Plan, PlannedCell, items_name
+from collectors.prices import usd_per_gpu_hour
+from collectors.sizes import facts_of
+
+#: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?"). The stub's
+#: tokens are bytes.
+CHARACTERS_PER_TOKEN = 4.0
+#: Operations per parameter and token of a forward pass (Kaplan et al. 2020, "Scaling Laws", table 1).
+OPERATIONS = 2
+#: Shares of a GPU's peak operations that prompts reach, and of its peak bandwidth that answers do; both assumed: Pope
+#: et al. 2022 ("Efficiently Scaling Transformer Inference") reach 0.76 of the former at best.
+PROMPT_SHARE, ANSWER_SHARE = 0.4, 0.6
+#: Requests that generate side by side, for whose tokens weights are read once; assumed.
+SIDE_BY_SIDE = 64
+#: Seconds in which an engine starts, and bytes of weights per second that it fetches and reads; assumed.
+START_SECONDS, LOAD_BYTES = 60.0, 1e9
+#: Items of a task of which the texts are looked at.
+SAMPLE = 20
+
+#: Parameters up to which a tier of sizes goes.
+TIERS = (("<1B", 1e9), ("1-4B", 4e9), ("4-10B", 1e10), ("10-20B", 2e10), ("20-40B", 4e10), ("40-80B", 8e10))
+
+
+def tier_of(parameters: int | None) -> str:
+    if parameters is None:
+        return "size unknown"
+    return next((name for name, most in TIERS if parameters < most), ">80B")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of one item: what an engine computes, without what its prefix cache holds."""
+
+    prompt: float
+    generated: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of an engine per token of a prompt and per generated one, and per load of the model (None: unknown)."""
+
+    prompt: float
+    generated: float
+    load: float | None
+    #: own (shards of the same model), class (of models of its class) or formula.
+    by: str
+
+
+@dataclass
+class Row:
+    """One class of models: a tier of sizes on one placement. GPU-hours are engine-hours where there are no GPUs."""
+
+    tier: str
+    place: str
+    models: int = 0
+    cells: int = 0
+    #: Cells whose tokens and pace both rest on measurements.
+    measured: int = 0
+    items: int = 0
+    tokens: float = 0.0
+    #: None: of some cell nobody knows the pace.
+    hours: float | None = 0.0
+    #: None: unpriced, or without hours.
+    usd: float | None = 0.0
+
+    def add(self, other: Row) -> None:
+        for name in ("models", "cells", "measured", "items", "tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.hours = None if self.hours is None or other.hours is None else self.hours + other.hours
+        self.usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+
+
+@dataclass
+class Estimate:
+    rows: list[Row]
+    #: One line each.
+    assumptions: list[str]
+
+    @property
+    def total(self) -> Row:
+        """Of the rows whose hours, or dollars, are known; None where none are."""
+        total = Row("in all", "")
+        for row in self.rows:
+            total.add(row)
+        total.hours = _known_sum(row.hours for row in self.rows)
+        total.usd = _known_sum(row.usd for row in self.rows)
+        return total
+
+
+def _known_sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def estimate(plan: Plan, lake: Lake) -> Estimate:
+    """What is left to do of `plan`, by what the lake measured so far. Asks no hub and starts nothing."""
+    return _Estimator(plan, lake).run()
+
+
+@dataclass
+class _Sum:
+    tokens: float = 0.0
+    seconds: float = 0.0
+    loads: int = 0
+    load_seconds: float = 0.0
+    devices: set[str | None] = field(default_factory=set)
+
+    def add(self, one: Measured) -> None:
+        self.tokens += one.tokens
+        self.seconds += one.engine_seconds
+        self.loads += one.loads
+        self.load_seconds += one.load_seconds
+        self.devices.add(one.gpu)
+
+    @property
+    def load(self) -> float | None:
+        return self.load_seconds / self.loads if self.loads else None
+
+
+class _Estimator:
+    def __init__(self, plan: Plan, lake: Lake) -> None:
+        self.plan, self.lake = plan, lake
+        models = list(dict.fromkeys(cell.cell.model for cell in plan.cells))
+        self.facts = dict(plan.facts) or {
+            model: facts for model, facts in facts_of(lake, models, far=False) if isinstance(facts, ModelFacts)
+        }
+        self.gpus = {gpu.name: gpu for gpu in plan.gpus}
+        self.shards = measured(lake, plan.config.engine.name, {cell.cell.cell_id for cell in plan.cells})
+        self.tokens_of: dict[str, tuple[float, int]] = {}
+        self.own: defaultdict[str, _Sum] = defaultdict(_Sum)
+        self.of_class: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
+        self._sum_up({model.name: model for model in models})
+        self.characters = 1.0 if plan.config.engine.name == "stub" else CHARACTERS_PER_TOKEN
+        self._texts: dict[str, Tokens] = {}
+        #: Cells by what their tokens and their pace rest on.
+        self.by: defaultdict[str, int] = defaultdict(int)
+
+    def _sum_up(self, models: dict[str, ModelRef]) -> None:
+        for one in self.shards:
+            tokens, items = self.tokens_of.get(one.prompting, (0.0, 0))
+            self.tokens_of[one.prompting] = tokens + one.tokens, items + one.items
+            model = models.get(one.model)
+            if model and _same_place(model.placement, one):
+                self.own[one.model].add(one)
+                self.of_class[self._class(model)].add(one)
+
+    def _class(self, model: ModelRef) -> tuple[str, str]:
+        known = self.facts.get(model)
+        return tier_of(known.parameters if known else None), str(model.placement or "")
+
+    def run(self) -> Estimate:
+        cells: defaultdict[ModelRef, list[PlannedCell]] = defaultdict(list)
+        for cell in self.plan.cells:
+            if cell.todo:
+                cells[cell.cell.model].append(cell)
+        self.usd = usd_per_gpu_hour(self.lake, self._priced())
+        rows: dict[tuple[str, str], Row] = {}
+        for model, of_model in cells.items():
+            row = self._row(model, of_model)
+            if (row.tier, row.place) in rows:
+                rows[row.tier, row.place].add(row)
+            else:
+                rows[row.tier, row.place] = row
+        order = {name: i for i, (name, _) in enumerate(TIERS)}
+        ordered = sorted(rows.values(), key=lambda row: (order.get(row.tier, len(order)), row.tier, row.place))
+        return Estimate(ordered, self._assumptions())
+
+    def _priced(self) -> set[str]:
+        return set(self.gpus) or {one.gpu for one in self.shards if one.gpu}
+
+    def _row(self, model: ModelRef, cells: list[PlannedCell]) -> Row:
+        pace = self._pace(model)
+        row = Row(*self._class(model), models=1, cells=len(cells))
+        seconds = (pace.load or 0.0) if pace else 0.0
+        self.by["loads unknown"] += pace is not None and pace.load is None
+        for cell in cells:
+            tokens = self._tokens(cell)
+            row.items += cell.items_todo
+            row.tokens += cell.items_todo * (tokens.prompt + tokens.generated)
+            self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
+            self.by[f"pace {pace.by if pace else 'unknown'}"] += 1
+            if pace:
+                seconds += cell.items_todo * (tokens.prompt * pace.prompt + tokens.generated * pace.generated)
+                row.measured += tokens.measured and pace.by != "formula"
+        gpus = model.placement.gpus if model.placement else 1.0
+        row.hours = seconds * gpus / 3600 if pace else None
+        price = self._price(model)
+        row.usd = row.hours * price if row.hours is not None and price is not None else None
+        return row
+
+    def _price(self, model: ModelRef) -> float | None:
+        if model.placement:
+            return self.usd.get(model.placement.gpu)
+        found = self.own.get(model.name) or self.of_class.get(self._class(model))
+        devices = found.devices if found else set()
+        return self.usd.get(next(iter(devices)) or "") if len(devices) == 1 else None
+
+    # ---- tokens
+
+    def _tokens(self, cell: PlannedCell) -> Tokens:
+        prompting = cell.cell.prompting
+        if prompting not in self._texts:
+            task = self.plan.items[items_name(cell.facts["task"], cell.facts["items_digest"])]
+            self._texts[prompting] = self._told(task_tokens(task, cell.facts, self.characters), prompting)
+        return self._texts[prompting]
+
+    def _told(self, assumed: Tokens, prompting: str) -> Tokens:
+        """Measured tokens, divided into read and generated ones as the texts let expect."""
+        tokens, items = self.tokens_of.get(prompting, (0.0, 0))
+        if not items:
+            return assumed
+        generated = min(assumed.generated, tokens / items)
+        return Tokens(tokens / items - generated, generated, True)
+
+    # ---- pace
+
+    def _pace(self, model: ModelRef) -> Pace | None:
+        of_class = self.of_class.get(self._class(model))
+        facts, place = self.facts.get(model), model.placement
+        for by, found in (("own", self.own.get(model.name)), ("class", of_class)):
+            if found and found.tokens:
+                load = found.load or (of_class.load if of_class else None)
+                if load is None and place and facts and facts.weight_bytes:
+                    load = load_seconds(facts.weight_bytes)
+                return Pace(found.seconds / found.tokens, found.seconds / found.tokens, load, by)
+        if place is None or facts is None or not facts.parameters:
+            return None
+        return formula_pace(facts.parameters, facts.weight_bytes, place, self.gpus[place.gpu])
+
+    # ---- words
+
+    def _assumptions(self) -> list[str]:
+        by, lines = self.by, []
+        if count := by["tokens measured"]:
+            lines.append(f"tokens of {count} cells: measured, by shards of any model that was asked the same way")
+        if count := by["tokens assumed"]:
+            lines.append(
+                f"tokens of {count} cells: assumed, {self.characters:g} characters a token, contexts once per item "
+                f"(choices share them), answers as long as the task allows (its own limit, or lm-eval's "
+                f"{DEFAULT_MAX_GEN_TOKENS})"
+            )
+        if count := by["pace own"]:
+            lines.append(f"pace of {count} cells: measured, by shards of the same model")
+        if count := by["pace class"]:
+            lines.append(f"pace of {count} cells: measured, by shards of other models of the same row")
+        if count := by["pace formula"]:
+            lines.append(
+                f"pace of {count} cells: assumed, {OPERATIONS} operations per parameter and token read at "
+                f"{PROMPT_SHARE:.0%} of the GPUs' peak, weights read once per token of {SIDE_BY_SIDE} answers at "
+                f"{ANSWER_SHARE:.0%} of their bandwidth; a load {START_SECONDS:g} s and {LOAD_BYTES / 1e9:g} GB/s"
+            )
+        if count := by["pace unknown"]:
+            lines.append(
+                f"pace of {count} cells: unknown, nothing like them was measured: they are left out of the sums"
+            )
+        if count := by["loads unknown"]:
+            lines.append(f"loading {count} models: unknown, and left out")
+        if self.gpus:
+            lines.append(
+                f"memory: weights, key-value cache of {KV_TOKENS:,} tokens or one longest request, activations and "
+                f"{FIXED_GIB:g} GiB, in {UTILIZATION:.0%} of a GPU or of its part"
+            )
+        if self.usd:
+            told = ", ".join(f"{name} {usd:g}" for name, usd in sorted(self.usd.items()))
+            lines.append(f"USD per GPU-hour, by gpu_prices: {told}")
+        if unpriced := sorted(self._priced() - self.usd.keys()):
+            lines.append(f"USD: unknown for {', '.join(unpriced)}: no price in the lake (pipelines/prices.py adds one)")
+        return lines
+
+
+def _same_place(place: Placement | None, shard: Measured) -> bool:
+    """Whether a shard ran where a model is put; everywhere, for one that is put nowhere."""
+    if place is None:
+        return True
+    if shard.gpu is None and shard.gpus is None:
+        return False
+    return (shard.gpu is None or is_device(place.gpu, shard.gpu)) and (shard.gpus or 1.0) == place.gpus
+
+
+def formula_pace(parameters: int, weight_bytes: int | None, place: Placement, gpu: GpuClass) -> Pace | None:
+    """The pace of a model that nobody measured; None on GPUs whose peaks are unknown.
+
+    Prompts are bound by operations, answers by reading the weights for each of their tokens.
+    """
+    if gpu.tflops is None or gpu.bandwidth is None:
+        return None
+    size = weight_bytes or 2 * parameters
+    prompt = OPERATIONS * parameters / (gpu.tflops * 1e12 * PROMPT_SHARE * place.gpus)
+    answer = size / (gpu.bandwidth * 1e9 * ANSWER_SHARE * place.gpus * SIDE_BY_SIDE)
+    return Pace(prompt, max(answer, prompt), load_seconds(size), "formula")
+
+
+def load_seconds(weight_bytes: int) -> float:
+    return START_SECONDS + weight_bytes / LOAD_BYTES
+
+
+def task_tokens(task: BoundTask, facts: dict[str, Any], characters: float) -> Tokens:
+    """What an item of `task` takes by the length of its texts, under the prompting of `facts` (RUN_CELL's columns)."""
+    sample = task.docs[:: max(len(task.docs) // SAMPLE, 1)][:SAMPLE]
+    choices = [task.choices(doc) or [] for doc in sample]
+    question = statistics.mean(len(task.question(doc) or "") for doc in sample)
+    answer = statistics.mean(
+        len(max(given, key=len)) if given else len(task.target(doc) or "")
+        for doc, given in zip(sample, choices, strict=True)
+    )
+    shots = facts["num_fewshot"] or 0
+    context = (shots + 1) * question + shots * answer + len(facts["system_prompt"] or "")
+    if facts["output_type"] == "generate_until":
+        settings = {**(task.task.config.generation_kwargs or {}), **json.loads(facts["decoding"] or "{}")}
+        repeats = int(getattr(task.task.config, "repeats", None) or 1)
+        named = ("max_gen_toks", "max_tokens", "max_new_tokens")
+        most = next((int(settings[name]) for name in named if settings.get(name)), DEFAULT_MAX_GEN_TOKENS)
+        return Tokens(context / characters, float(repeats * most), False)
+    offered = statistics.mean(sum(map(len, given)) for given in choices) if any(choices) else answer
+    return Tokens((context + offered) / characters, 0.0, False)
