@@ -11,7 +11,7 @@ JOBS ?= 2
 # A file's tests share engines and clusters, so they stay in one process.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router bench-collection verify clean
+.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router bench-collection bench-fleet verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-router: env ## the views of costs, oracle and cheapest correct model at 20
 bench-collection: env models ## collecting against stock lm-eval with equal verdicts: requests, tokens, seconds
 	$(python) -m tests.benchmarks.bench_collection
 	$(python) -m tests.benchmarks.bench_swap
+
+bench-fleet: env ## a fleet of 8,500 models: planning (3 minutes)
+	$(python) -m tests.benchmarks.bench_fleet
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))

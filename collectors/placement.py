@@ -92,15 +92,15 @@ def need_of(model: ModelRef, facts: ModelFacts) -> Need:
 
     Raises ModelError of kind unknown_memory, naming the fact that is missing.
     """
-    shape = shape_of(dict(facts.config)) if facts.config else None
+    shape, dtype = shape_of(dict(facts.config)) if facts.config else None, _dtype(model, facts)
     if model.memory_gib is not None:
-        return Need(model.dtype, int(model.memory_gib * GIB), shape, stated=True)
-    item = _ITEM_BYTES.get(model.dtype)
+        return Need(dtype, int(model.memory_gib * GIB), shape, stated=True)
+    item = _ITEM_BYTES.get(dtype)
     length = model.max_length or own_length(dict(facts.config))
-    weights = None if item is None else _weight_bytes(model, facts, item)
+    weights = None if item is None else _weight_bytes(facts, item)
     missing = {
-        f"the size of {model.dtype!r}": item,
         "config.json": facts.config,
+        f"the size of {dtype!r}": item,
         "its layers, heads or vocabulary in config.json": shape,
         "its longest context (set max_length)": length,
         "the size of its weights": weights,
@@ -113,10 +113,16 @@ def need_of(model: ModelRef, facts: ModelFacts) -> Need:
         )
     kv_dtype = str(json.loads(model.overrides or "{}").get("kv_cache_dtype", "auto"))
     kv_bytes = 1 if kv_dtype.startswith("fp8") else item
-    return Need(model.dtype, weights, shape, False, max(length, KV_TOKENS), kv_bytes, item)
+    return Need(dtype, weights, shape, False, max(length, KV_TOKENS), kv_bytes, item)
 
 
-def _weight_bytes(model: ModelRef, facts: ModelFacts, item: int) -> int | None:
+def _dtype(model: ModelRef, facts: ModelFacts) -> str:
+    """The dtype of the run. The stub's says whose place it takes: stub-bfloat16, or stub-auto for the model's own."""
+    dtype = model.dtype.removeprefix("stub-")
+    return own_dtype(dict(facts.config)) or "float32" if dtype == "auto" else dtype
+
+
+def _weight_bytes(facts: ModelFacts, item: int) -> int | None:
     """Bytes of the weights once loaded: of a quantized checkpoint as its files are, else in the dtype of the run."""
     own = _ITEM_BYTES.get(own_dtype(dict(facts.config)) or "")
     quantized = "quantization_config" in facts.config

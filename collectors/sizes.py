@@ -24,11 +24,14 @@ logger = logging.getLogger(__name__)
 #: Seconds that a hub may be out of reach while a plan waits for it.
 PATIENCE = 60.0
 
+# The stub's models are at no revision of the hub: any of their sizes will do.
 _KNOWN = """
-SELECT source, revision, parameters, weight_bytes, config
+SELECT wanted.source, wanted.revision, parameters, weight_bytes, config
 FROM models
-INNER JOIN wanted USING (source, revision)
+INNER JOIN wanted ON models.source = wanted.source
+    AND (models.revision = wanted.revision OR starts_with(wanted.revision, 'stub-'))
 WHERE coalesce(parameters, weight_bytes) IS NOT NULL AND config IS NOT NULL
+ORDER BY listed_at NULLS FIRST, models.revision
 """
 
 
@@ -45,7 +48,7 @@ def facts_of(
     for model in models:
         try:
             if found := known.get((model.source, model.revision)):
-                yield model, found
+                yield model, ModelFacts(*found[:2], json.loads(found[2]))
             elif model.path is not None:
                 yield model, _from_row(model_facts(model))
             elif not far or model.revision.startswith("stub-"):  # a stub's model is nowhere
@@ -65,8 +68,8 @@ def facts_of(
             yield model, ModelError(f"{model.name}: its size cannot be told: {one_line(error)}", "unknown_memory")
 
 
-def _known_to(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], ModelFacts]:
-    """What the view models says of those that have no folder here, by source and revision."""
+def _known_to(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], tuple[int | None, int | None, str]]:
+    """Parameters, bytes and config.json that the view models has of those without a folder, by source and revision."""
     wanted = sorted({(model.source, model.revision) for model in models if model.path is None})
     if not wanted or not lake.exists():
         return {}
@@ -80,10 +83,7 @@ def _known_to(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], Model
         return found
 
     rows = ask(lake, question, only=["models"])
-    return {
-        (source, revision): ModelFacts(parameters, weight_bytes, json.loads(config))
-        for source, revision, parameters, weight_bytes, config in rows
-    }
+    return {(source, revision): found for source, revision, *found in rows}  # type: ignore[misc]
 
 
 def _from_row(row: dict[str, Any]) -> ModelFacts:

@@ -193,6 +193,13 @@ def test_shapes_of_all_architectures_are_those_that_vllm_reads() -> None:
             ), kind
 
 
+def test_need_of_a_stub_is_that_of_the_model_whose_place_it_takes() -> None:
+    wanted = need_of(model("8b"), facts("8b"))
+    assert (
+        need_of(model("8b", "stub-bfloat16"), facts("8b")) == need_of(model("8b", "stub-auto"), facts("8b")) == wanted
+    )
+
+
 # ---- placements
 
 

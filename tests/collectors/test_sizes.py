@@ -57,7 +57,7 @@ def test_sizes_of_hub_and_store_and_folder_are_the_same(served: ModelHub, tmp_pa
     row = {**model_facts(ref(str(folder), "x", folder)), "source": "org/a", "revision": repo.sha}
     lake.create_table("models/a.parquet", pa.Table.from_pylist([row], schema=MODEL))
     served.asked.clear()
-    assert only(lake, ref("org/a", repo.sha)) == by_hub
+    assert only(lake, ref("org/a", repo.sha)) == by_hub == only(lake, ref("org/a", "stub-any"))
     assert served.asked == []
 
 
