@@ -208,6 +208,17 @@ class FleetSpec(_Strict):
         return self
 
 
+class BudgetSpec(_Strict):
+    """When a run ends although work is left: shards in hand are finished, and the same command goes on."""
+
+    #: Dollars for the seconds in which engines load and work, by the lake's gpu_prices.
+    usd: float | None = Field(None, gt=0)
+    #: Hours of this run, from when its engines are asked for.
+    hours: float | None = Field(None, gt=0)
+    #: Cells that are finished.
+    cells: int | None = Field(None, ge=1)
+
+
 class RunConfig(Prompting):
     """The whole config file."""
 
@@ -225,6 +236,7 @@ class RunConfig(Prompting):
     include_tasks: list[str] = []
     engine: EngineSpec = EngineSpec()
     fleet: FleetSpec = FleetSpec()
+    budget: BudgetSpec = BudgetSpec()
 
     @field_validator("models", mode="before")
     @classmethod

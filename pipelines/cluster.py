@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,8 @@ import ray
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from collectors.config import FleetSpec
+from collectors.config import FleetSpec, GpuSpec
+from collectors.gpus import Placement
 from pipelines.head import HeadWatch
 from schemas.failures import ConfigError, EngineError, one_line
 
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: How often a cluster of our own is started before the run is given up.
 START_TRIES = 3
+
+#: What Ray calls the resource of a node that has GPUs of a class.
+ACCELERATOR = "accelerator_type:"
 
 #: How a client opens a connection (RFC 9113, 3.4), and the kind of the frame that each side has to send first.
 HTTP2_SETTINGS = b"\x04"
@@ -115,26 +119,52 @@ def node_caused(error: RayActorError) -> bool:
     return isinstance(error, ActorUnavailableError) or error.preempted or "its node has died" in str(error)
 
 
-def placement(spec: FleetSpec, models: int, *, own: bool) -> tuple[int, dict[str, float]]:
-    """How many workers the connected cluster gets, and the resources of each. Raises ConfigError when none fits.
+def node_gpus() -> list[GpuSpec]:
+    """The classes of GPUs of the connected cluster's nodes, by Ray's accelerator_type, and the most in one node."""
+    most: dict[str, int] = {}
+    for node in _nodes():
+        for name in node:
+            if name.startswith(ACCELERATOR) and node.get("GPU", 0) >= 1:
+                gpu = name.removeprefix(ACCELERATOR)
+                most[gpu] = max(most.get(gpu, 0), int(node["GPU"]))
+    return [GpuSpec(name=name, per_node=count) for name, count in sorted(most.items())]
 
-    With `workers` set the count stands, and a cluster that is not our `own` may start without room: it may grow.
+
+def placement(
+    spec: FleetSpec, models: int, *, own: bool, places: Collection[Placement] = ()
+) -> tuple[int, dict[str, Any]]:
+    """How many workers the connected cluster gets, and the resources of each: those of the largest of `places`.
+
+    With `workers` set the count stands, and a cluster that is not our `own` may start without room: it may grow. Raises
+    ConfigError when no worker fits, when not so many do where nothing grows, and without the GPUs of `places`.
     """
     nodes = _nodes()
     have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
     gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(have_gpus)
-    resources = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
-    workers = room(spec, resources, models)
-    if workers < 1 or (own and _fit(nodes, resources) < 1):
+    resources: dict[str, Any] = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
+    if places:
+        resources |= max(places, key=lambda place: place.memory_gib).resources
+    workers, fits = room(spec, resources, models), _fit(nodes, resources)
+    fixed = own or not spec.workers
+    if fixed and (missing := sorted({place.gpu for place in places} - {gpu.name for gpu in node_gpus()})):
+        there = ", ".join(f"{gpu.per_node} × {gpu.name}" for gpu in node_gpus()) or "no GPUs of a class that Ray names"
+        raise ConfigError(f"fleet.gpus: models are put on {', '.join(missing)}, and the cluster's nodes have {there}")
+    if fixed and fits < 1:
         largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
+        wanted = f"{resources['num_gpus']:g} GPUs" + (f" of class {resources['accelerator_type']}" if places else "")
         raise ConfigError(
-            f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {gpus:g} GPUs; the largest of the "
+            f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {wanted}; the largest of the "
             f"cluster has {largest[0]:g} and {largest[1]:g}"
+        )
+    if own and spec.workers and spec.workers > fits:
+        raise ConfigError(
+            f"fleet.workers: this machine has room for {fits} workers of {spec.cpus_per_worker:g} CPUs and "
+            f"{resources['num_gpus']:g} GPUs, not for {spec.workers}; give fewer, or a cluster by fleet.address"
         )
     return workers, resources
 
 
-def room(spec: FleetSpec, resources: dict[str, float], models: int) -> int:
+def room(spec: FleetSpec, resources: dict[str, Any], models: int) -> int:
     """How many workers the cluster as it is now should have: nodes come and go. `models`: those with work left."""
     if spec.workers:
         return spec.workers
@@ -150,11 +180,13 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _fit(nodes: list[dict[str, float]], resources: dict[str, float]) -> int:
-    return sum(_fits(node, resources["num_cpus"], resources["num_gpus"]) for node in nodes)
+def _fit(nodes: list[dict[str, float]], resources: dict[str, Any]) -> int:
+    return sum(_fits(node, resources) for node in nodes)
 
 
-def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
+def _fits(node: dict[str, float], resources: dict[str, Any]) -> int:
     """How many workers a node has room for when it is empty."""
-    by_cpu = int(node.get("CPU", 0) / cpus)
+    by_cpu, gpus = int(node.get("CPU", 0) / resources["num_cpus"]), resources["num_gpus"]
+    if (accelerator := resources.get("accelerator_type")) and ACCELERATOR + accelerator not in node:
+        return 0
     return min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu

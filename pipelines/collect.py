@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collectors.lake import Lake
     from collectors.planning import Plan
+    from pipelines.fleet import Fleet
 
 logger = logging.getLogger("collect")
 
+#: Exit code of a run that a budget ended.
+STOPPED = 3
 #: Lines printed of what cannot be planned, where the rest can be read in the lake.
 MOST_FAILURES = 10
 
@@ -35,7 +38,7 @@ examples:
   ray job submit --working-dir . -- python pipelines/collect.py --config my.yaml --lake /shared/lake
 
 exit codes: 0 all collected, 1 some cells failed (named, and in the lake's failures), 2 the input is wrong and nothing
-was started, 130 stopped by hand
+was started, 3 a budget was spent before the end (the same command goes on), 130 stopped by hand
 """
 
 
@@ -125,6 +128,11 @@ def collect(args: argparse.Namespace) -> int:
         print_estimate(plan, lake)
         print("dry run: nothing was started or written")
         return 1 if plan.failures or plan.quarantined else 0
+    if plan.gpus:  # of a cluster's own GPUs the prices are looked for once it is joined
+        from pipelines.budget import gpu_prices_for
+
+        places = {cell.cell.model.placement for cell in plan.cells if cell.todo}
+        gpu_prices_for(config.budget, lake, {place.gpu for place in places if place})
     try:
         lake.open_for_writing()
         plan.write(lake)
@@ -133,22 +141,24 @@ def collect(args: argparse.Namespace) -> int:
             raise
         logger.warning("this run leaves no trace, but it has nothing to add: %s", error)
     planned = time.monotonic()
-    failed = work(plan, lake, args)
+    fleet = work(plan, lake, args)
     now = time.monotonic()
-    print_end(plan, lake, failed, planning=planned - started, seconds=now - started)
-    return 1 if failed or plan.failures or plan.quarantined else 0
+    print_end(plan, lake, fleet, planning=planned - started, seconds=now - started)
+    if fleet and fleet.stopped:
+        return STOPPED
+    return 1 if (fleet and fleet.failed) or plan.failures or plan.quarantined else 0
 
 
-def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> dict[str, str]:
-    """Collects what is open; returns the failed cells' messages by cell id. No engine starts when nothing is open."""
+def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Fleet | None:
+    """Collects what is open. No engine starts when nothing is: None."""
     if not plan.cells:
         why = "all open cells are in quarantine" if plan.quarantined else "no cell could be planned"
         print(f"nothing to collect: {why}")
-        return {}
+        return None
     if not plan.items_todo:
         but = ", quarantined ones aside" if plan.quarantined else ""
         print(f"nothing to collect: every planned item is in the lake already{but}, no model was loaded")
-        return {}
+        return None
     from collectors.stages import Trace, told
     from pipelines.fleet import run_plan  # seconds to import
 
@@ -158,7 +168,7 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> dict[str, str]:
     if trace:
         trace.write(Path(args.profile))
         print(f"wrote {args.profile}: open it in chrome://tracing or ui.perfetto.dev")
-    return fleet.failed
+    return fleet
 
 
 def configure_logging(*, verbose: bool) -> None:
@@ -251,14 +261,19 @@ def print_damage(lake: Lake) -> None:
         )
 
 
-def print_end(plan: Plan, lake: Lake, failed: dict[str, str], *, planning: float, seconds: float) -> None:
-    if plan.items_todo:
-        done = sum(1 for cell in plan.cells if cell.todo and cell.cell.cell_id not in failed)
+def print_end(plan: Plan, lake: Lake, fleet: Fleet | None, *, planning: float, seconds: float) -> None:
+    if fleet:
+        left = [items for cell_id, items in fleet.left.items() if items and cell_id not in fleet.failed]
+        done = sum(1 for cell in plan.cells if cell.todo and cell.cell.cell_id not in fleet.failed) - len(left)
         print(f"collected {done} cells in {seconds:.0f} s, of which planning took {planning:.0f}")
-    names = {cell.cell.cell_id: cell for cell in plan.cells}
-    for cell_id, message in failed.items():
-        cell = names[cell_id].cell
-        print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
+        names = {cell.cell.cell_id: cell for cell in plan.cells}
+        for cell_id, message in fleet.failed.items():
+            cell = names[cell_id].cell
+            print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
+        if fleet.stopped:
+            print(
+                f"stopped: {fleet.stopped}; {sum(left)} items in {len(left)} cells are left: the same command goes on"
+            )
     from pipelines.script import command, sibling
 
     print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', lake.uri, '--show')}")

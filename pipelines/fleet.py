@@ -21,11 +21,13 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from collectors.cell import ShardReport
 from collectors.engines import ModelRef, make_engine
+from collectors.gpus import gpu_classes
 from collectors.lake import Lake
-from collectors.planning import Plan, PlannedCell, failure_row, write_failure
+from collectors.planning import Plan, PlannedCell, failure_row, place_on, write_failure
 from collectors.quarantine import LASTING, mark
 from collectors.stages import Trace
-from pipelines.cluster import any_node, cluster, node_caused, placement, room
+from pipelines.budget import Budget, gpu_prices_for
+from pipelines.cluster import any_node, cluster, node_caused, node_gpus, placement, room
 from pipelines.faults import Again, Faults, GiveUp
 from pipelines.head import HeadWatch
 from pipelines.outage import LONGEST_PAUSE, Away, Outage
@@ -84,11 +86,15 @@ class Fleet:
         lake: Lake,
         worker: WorkerSpec,
         workers: int,
-        resources: dict[str, float],
+        resources: dict[str, Any],
         head: HeadWatch,
         trace: Trace | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.plan = plan
+        self.budget = budget or Budget(plan.config.budget, {})
+        #: Which budget was spent while work was left.
+        self.stopped: str | None = None
         self.trace = trace
         #: Stage -> seconds over all shards (collectors.stages.STAGES).
         self.stages: defaultdict[str, float] = defaultdict(float)
@@ -127,7 +133,7 @@ class Fleet:
         with self.progress:
             for _ in range(self.workers):
                 self._start_worker()
-            while self._awaited or (self._starting and self.queue):
+            while self._awaited or (self._starting and self.queue and not self._over_budget()):
                 ready, _ = ray.wait([*self._awaited, *self._starting], num_returns=1, timeout=1.0)
                 for future in ready:
                     if future in self._starting:
@@ -139,6 +145,13 @@ class Fleet:
             for actor, _ in self._starting.values():
                 ray.kill(actor)
 
+    def _over_budget(self) -> bool:
+        """Whether a budget keeps back what is left; shards in hand are finished all the same."""
+        if self.stopped is None and self.queue and (reached := self.budget.reached()):
+            self.stopped = reached
+            logger.warning("%s: no more shards are handed out", reached)
+        return self.stopped is not None
+
     def _start_worker(self) -> None:
         actor = Worker.options(**self.resources).remote(self.worker_spec)  # type: ignore[attr-defined]
         self._starting[actor.ready.remote()] = actor, time.monotonic()
@@ -146,7 +159,7 @@ class Fleet:
 
     def _grow(self) -> None:
         """Workers for nodes that came since, where there is work for them."""
-        if not self.queue:
+        if not self.queue or self._over_budget():
             return
         try:
             self.workers = room(self.plan.config.fleet, self.resources, len(self.queue.models | self._busy().keys()))
@@ -179,7 +192,7 @@ class Fleet:
         hands = self._hands[actor]
         if not hands and not self._give(actor):
             return
-        while len(hands) < AHEAD and not self._coming():
+        while len(hands) < AHEAD and not self._coming() and not self._over_budget():
             job = self.queue.take_ahead(hands[0].job.planned.cell.model, self.workers)
             if job is None:
                 break
@@ -202,7 +215,7 @@ class Fleet:
         """A shard of whatever model is next; False where the worker was ended instead."""
         busy = self._busy()
         held = self._holds[actor]
-        job = self.queue.take(held, busy)
+        job = None if self._over_budget() else self.queue.take(held, busy)
         if job is None:
             self._stop_worker(actor)
             return False
@@ -384,6 +397,7 @@ class Fleet:
             about = {"model": cell.model.name, "task": cell.spec.task, "cell": cell.cell_id}
             self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")
         self.left[cell.cell_id] -= items
+        self.budget.spent(report, finished=self.left[cell.cell_id] == 0)
         if self.left[cell.cell_id] == 0:
             self.progress.cells_done += 1
         logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
@@ -424,7 +438,7 @@ class Fleet:
 def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | None = None) -> Fleet:
     """Collects what `plan` left open on a Ray cluster; `trace` gets the stages of each shard.
 
-    Raises StorageError, or ConfigError without a cluster.
+    Raises StorageError, or ConfigError without a cluster or the GPUs that the config asks for.
     """
     config = plan.config
     worker = WorkerSpec(
@@ -437,9 +451,17 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | No
         base=os.getcwd(),
     )
     with cluster(config.fleet.address, verbose=verbose) as joined:
-        models = len({p.cell.model.key for p in plan.cells if p.todo})
-        workers, resources = placement(config.fleet, models, own=joined.own)
-        fleet = Fleet(plan, lake, worker, workers, resources, joined.head, trace)
+        gpus = node_gpus()
+        if gpus and not plan.gpus and config.engine.name == "vllm" and config.fleet.gpus_per_worker is None:
+            for row in place_on(plan, lake, gpu_classes(gpus)):
+                logger.error("cannot be planned: %s: %s", row["model"], row["message"])
+                write_failure(lake, row)
+        models = {p.cell.model for p in plan.cells if p.todo}
+        places = {model.placement for model in models if model.placement}
+        workers, resources = placement(config.fleet, len({m.key for m in models}), own=joined.own, places=places)
+        classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
+        budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
+        fleet = Fleet(plan, lake, worker, workers, resources, joined.head, trace, budget)
         logger.info("starting %d engines; the first shards take longest, models are loaded for them", workers)
         fleet.run()
     return fleet

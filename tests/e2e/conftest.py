@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,9 +62,23 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cluster(own_home: Path) -> Iterator[Cluster]:
     """A running cluster with four CPUs, whatever the machine has."""
-    log = own_home / "cluster.log"
+    with _running(own_home / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def gpu_cluster(own_home: Path) -> Iterator[Cluster]:
+    """A running cluster of one node that says it has two L4s."""
+    with _running(own_home / "gpus", **{"num-gpus": 2, "resources": '{"accelerator_type:L4": 1}'}) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _running(folder: Path, **more: Any) -> Iterator[Cluster]:
+    """A cluster that keeps its files in `folder`; `more` options of `ray start`."""
+    log = folder.with_suffix(".log")
     for _ in range(3):  # Ray gives a node 30 s to start, whatever the load of the machine
-        head, cluster = _start_head(own_home, log)
+        head, cluster = _start_head(folder, log, more)
         if wait_until("the cluster starts or ends", partial(_outcome, head, log)) == "started":
             break
     else:
@@ -75,12 +90,12 @@ def cluster(own_home: Path) -> Iterator[Cluster]:
         _end(head)
 
 
-def _start_head(folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], Cluster]:
+def _start_head(folder: Path, log: Path, more: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Cluster]:
     port, dashboard, agent, client = _free_ports(4)
     options: dict[str, Any] = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
     options |= {"ray-client-server-port": client, "min-worker-port": 0, "max-worker-port": 0, "num-cpus": 4}
-    options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": folder / "cluster"}
-    options |= {"object-store-memory": 100 * 2**20}
+    options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": folder}
+    options |= {"object-store-memory": 100 * 2**20, **more}
     command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
     with open(log, "wb") as output:
         head = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)

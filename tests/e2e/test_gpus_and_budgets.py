@@ -1,0 +1,123 @@
+"""Runs that a budget ends, and what is refused of GPUs before anything starts; on nodes that say they have GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collectors.config import FleetSpec, GpuSpec
+from collectors.gpus import Placement
+from collectors.lake import Lake
+from pipelines.cluster import cluster as joined
+from pipelines.cluster import node_gpus, placement
+from schemas.failures import ConfigError
+from tests.collectors.test_estimate import price
+from tests.e2e.conftest import Cluster
+from tests.e2e.runs import CHOICE, ITEMS, Run, collect_here, config, query, shard_files
+
+#: Small shards, so that a budget is spent in the middle.
+SMALL = {"workers": 2, "first_shard_items": 5, "shard_seconds": 0.001}
+L4 = [{"name": "L4", "per_node": 2}]
+
+
+@pytest.fixture
+def collect(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    def run(cluster: Cluster, path: Path, *flags: str) -> Run:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        return collect_here(capsys, path, *flags)
+
+    return run
+
+
+def items(lake: Path) -> int:
+    return int(query(lake, "SELECT count(*) AS items FROM (SELECT DISTINCT cell_id, item FROM records)")[0]["items"])
+
+
+@pytest.mark.slow
+def test_budget_of_cells_ends_a_run_cleanly_and_the_next_goes_on(
+    tmp_path: Path, cluster: Cluster, collect: Callable[..., Run]
+) -> None:
+    lake = tmp_path / "lake"
+    run = collect(cluster, config(tmp_path, fleet=SMALL, budget={"cells": 1}))
+    assert run.code == 3, run.err
+    assert "stopped: budget.cells: 1 of 1 cells are finished; " in run.out
+    assert "the same command goes on" in run.out
+    done = items(lake)
+    assert ITEMS <= done < 4 * ITEMS
+    committed = shard_files(lake)
+    again = collect(cluster, config(tmp_path, fleet=SMALL))
+    assert again.code == 0, again.err
+    assert f"to collect: {4 * ITEMS - done} items" in again.out  # what was in hand is committed, nothing is lost
+    assert committed.items() <= shard_files(lake).items()
+    assert items(lake) == 4 * ITEMS
+
+
+@pytest.mark.slow
+def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one(
+    tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
+) -> None:
+    models = [{"source": f"stub/{name}", "memory_gib": 4} for name in ("alpha", "beta")]
+    keys: dict[str, Any] = {
+        "models": models,
+        "tasks": [CHOICE],
+        "budget": {"usd": 1e-9},
+        "fleet": {**SMALL, "gpus": L4},
+    }
+    refused = collect(gpu_cluster, config(tmp_path, **keys))
+    assert refused.code == 2
+    assert refused.err.splitlines()[-1].startswith("error: budget.usd: L4 has no price in the lake: add it")
+    assert not (tmp_path / "lake").exists()
+
+    price(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
+    plan = collect(gpu_cluster, config(tmp_path, **keys), "--dry-run")
+    assert "size unknown  1/4 × L4" in plan.out
+    stopped = collect(gpu_cluster, config(tmp_path, **keys))
+    assert stopped.code == 3, stopped.err
+    assert "stopped: budget.usd: " in stopped.out
+    assert {row["gpus"] for row in query(tmp_path / "lake", "SELECT facts ->> '$.gpus' AS gpus FROM shards")} == {
+        "0.25"
+    }
+    assert 0 < items(tmp_path / "lake") < 2 * ITEMS
+    whole = collect(gpu_cluster, config(tmp_path, **{**keys, "budget": {"usd": 1000}}))
+    assert whole.code == 0, whole.err
+    assert items(tmp_path / "lake") == 2 * ITEMS
+
+
+@pytest.mark.slow
+def test_gpus_that_no_node_has_and_dollars_without_gpus_are_refused_in_one_line(
+    tmp_path: Path, cluster: Cluster, gpu_cluster: Cluster, collect: Callable[..., Run]
+) -> None:
+    models = [{"source": "stub/alpha", "memory_gib": 60}]
+    asked = {"models": models, "tasks": [CHOICE], "fleet": {"gpus": ["H100"]}}
+    for where, there in ((gpu_cluster, "2 × L4"), (cluster, "no GPUs of a class that Ray names")):
+        run = collect(where, config(tmp_path, **asked))
+        assert run.code == 2
+        message = f"error: fleet.gpus: models are put on H100, and the cluster's nodes have {there}"
+        assert run.err.splitlines()[-1] == message
+    run = collect(cluster, config(tmp_path, budget={"usd": 1}))
+    assert run.code == 2
+    assert run.err.splitlines()[-1].startswith("error: budget.usd: the run has no GPUs")
+    assert shard_files(tmp_path / "lake") == {}
+
+
+@pytest.mark.slow
+def test_workers_get_the_gpus_of_their_placements(gpu_cluster: Cluster) -> None:
+    part = Placement("L4", 0.25, 1, "bfloat16", 5.5, 0.23)
+    whole, both = Placement("L4", 1, 1, "bfloat16", 22.0), Placement("L4", 2, 2, "bfloat16", 44.0)
+    four = Placement("L4", 4, 4, "bfloat16", 88.0)
+    with joined(gpu_cluster.address) as here:
+        own = here.own
+        assert not own
+        assert node_gpus() == [GpuSpec(name="L4", per_node=2)]
+        sizes = {place: placement(FleetSpec(), 9, own=own, places=[place])[0] for place in (part, whole, both)}
+        assert list(sizes.values()) == [4, 2, 1]  # four cores
+        count, resources = placement(FleetSpec(), 9, own=own, places=[part, both])
+        assert (count, resources) == (1, {"num_cpus": 1, "num_gpus": 2, "accelerator_type": "L4"})
+        with pytest.raises(ConfigError, match="no node fits a worker of 1 CPUs and 4 GPUs of class L4"):
+            placement(FleetSpec(), 9, own=own, places=[four])
+        assert placement(FleetSpec(workers=3), 9, own=own, places=[four])[0] == 3  # it may grow
+        with pytest.raises(ConfigError, match=r"fleet.workers: this machine has room for 4 workers .* not for 5"):
+            placement(FleetSpec(workers=5, gpus_per_worker=0), 9, own=True)

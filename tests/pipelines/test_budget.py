@@ -1,0 +1,77 @@
+"""Budgets: what counts as spent, when they are reached, and what a dollar budget needs before it can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collectors.cell import ShardReport
+from collectors.config import BudgetSpec
+from collectors.lake import Lake
+from pipelines.budget import Budget, gpu_prices_for
+from schemas.failures import ConfigError
+from tests.collectors.test_estimate import price
+
+
+def report(**facts: Any) -> ShardReport:
+    base: dict[str, Any] = {**dict.fromkeys(ShardReport.__dataclass_fields__, 0), "gpu": None, "gpus": None}
+    return ShardReport(**{**base, "stages": {}, "committed": True, **facts})
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_budget_of_nothing_is_never_reached() -> None:
+    budget = Budget(BudgetSpec(), {})
+    budget.spent(report(engine_seconds=1e9), finished=True)
+    assert budget.reached() is None
+    assert budget.usd == 0
+
+
+def test_budget_of_cells_counts_those_that_are_finished() -> None:
+    budget = Budget(BudgetSpec(cells=2), {})
+    for finished in (True, False, False):
+        budget.spent(report(), finished=finished)
+        assert budget.reached() is None
+    budget.spent(report(), finished=True)
+    assert budget.reached() == "budget.cells: 2 of 2 cells are finished"
+
+
+def test_budget_of_hours_counts_the_runs_own() -> None:
+    clock = Clock()
+    budget = Budget(BudgetSpec(hours=1.5), {}, clock)
+    clock.now += 1.4 * 3600
+    assert budget.reached() is None
+    clock.now += 0.1 * 3600
+    assert budget.reached() == "budget.hours: 1.50 of 1.5 hours have passed"
+
+
+def test_budget_of_dollars_counts_loading_and_working_at_the_gpus_price_and_share() -> None:
+    budget = Budget(BudgetSpec(usd=10), {"L4": 0.36, "H100": 3.6})
+    budget.spent(report(engine_seconds=900.0, load_seconds=100.0, gpu="NVIDIA H100 80GB HBM3", gpus=4.0))
+    assert budget.usd == pytest.approx(4.0)
+    budget.spent(report(engine_seconds=1000.0, gpu="NVIDIA L4", gpus=0.25))
+    assert budget.usd == pytest.approx(4.025)
+    budget.spent(report(engine_seconds=1000.0))  # a GPU that nobody named: the dearest, whole
+    assert budget.usd == pytest.approx(5.025)
+    assert budget.reached() is None
+    budget.spent(report(engine_seconds=5000.0, gpus=1.0))
+    assert budget.reached() == "budget.usd: 10.03 of 10 USD are spent"
+
+
+def test_budget_of_dollars_without_a_price_or_without_gpus_is_refused(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake")).open_for_writing()
+    price(lake, "L4", 0.5)
+    spec = BudgetSpec(usd=1)
+    assert gpu_prices_for(spec, lake, {"L4"}) == {"L4": 0.5}
+    assert gpu_prices_for(BudgetSpec(hours=1), lake, {"H100"}) == {}
+    with pytest.raises(ConfigError, match=r"budget.usd: H100 has no price in the lake: add it with prices.py"):
+        gpu_prices_for(spec, lake, {"L4", "H100"})
+    with pytest.raises(ConfigError, match="the run has no GPUs"):
+        gpu_prices_for(spec, lake, set())
