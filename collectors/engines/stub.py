@@ -58,6 +58,8 @@ class StubOptions(EngineOptions):
     memory_seqs: int | None = None
     #: A file that the first of these three faults creates; while it exists none happens again.
     fault_once: str | None = None
+    #: A file that gets a byte for each request that was answered: what is asked twice is seen there.
+    count_in: str | None = None
     #: One of this many score requests gets a NaN, one of this many texts is empty (chosen by the answer's hash).
     nan_every: int | None = None
     empty_every: int | None = None
@@ -163,6 +165,8 @@ class StubEngine(BaseEngine[StubOptions]):
         """Takes the time and has the faults that the options ask for."""
         self._fault()
         self._answered += 1
+        if self._options.count_in:
+            _append(self._options.count_in)
         scheduled = time.monotonic()
         _sleep(self._options.latency_s)
         first = time.monotonic()
@@ -222,6 +226,14 @@ def _create(path: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _append(path: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(descriptor, b".")  # of several processes, none lost
+    finally:
+        os.close(descriptor)
 
 
 def _sleep(seconds: float) -> None:

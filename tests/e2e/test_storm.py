@@ -1,0 +1,40 @@
+"""A short storm: the lake ends as if nothing had happened. The long one is tests/benchmarks/bench_storm.py."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import storm
+from tests.e2e import runs
+from tests.e2e.raylets import Raylets, raylets
+
+MODELS = 3
+
+
+@pytest.fixture
+def nodes(own_home: Path) -> Iterator[Raylets]:
+    with raylets(own_home / "storm") as cluster:
+        for _ in range(storm.NODES):
+            cluster.add()
+        yield cluster
+
+
+@pytest.mark.slow
+def test_storm_of_kills_leaves_the_lake_of_a_quiet_run(tmp_path: Path, nodes: Raylets) -> None:
+    quiet = storm.configured(tmp_path / "quiet", nodes.address, MODELS)
+    assert runs.finish(runs.start_collect(quiet)).code == 0
+    seed = secrets.randbelow(10**6)
+    print(f"seed {seed}")
+    path = storm.configured(tmp_path / "storm", nodes.address, MODELS)
+    disturbed = storm.Storm(path, tmp_path / "storm" / "lake", nodes, MODELS * 2 * runs.ITEMS, kills=4, seed=seed)
+    disturbed.run()
+    assert disturbed.killed.total() == 4
+    expected = runs.stored_records(tmp_path / "quiet" / "lake")
+    runs.assert_same(runs.stored_records(disturbed.lake), expected)
+    runs.assert_same(runs.viewed_records(disturbed.lake), expected)
+    # A model whose engine is killed twice in a row from outside is taken for the culprit; the next driver frees it.
+    assert {row["kind"] for row in runs.failures(disturbed.lake)} <= {"engine_died"}
