@@ -10,8 +10,8 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from collectors.catalog import fetch
 from collectors.engines import Engine, ModelRef
+from collectors.weights import Held, Weights
 from schemas.failures import one_line
 
 logger = logging.getLogger(__name__)
@@ -23,35 +23,44 @@ _Files = frozenset[tuple[str, int, int]]
 class Ahead:
     """Prepares models for one engine. What it reads stays in the page cache, which the system may take back."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, weights: Weights | None = None) -> None:
+        self._engine, self._weights = engine, weights or Weights()
         self._thread = ThreadPoolExecutor(1, "ahead")
         self._key: str | None = None
-        self._future: Future[tuple[ModelRef, _Files]] | None = None
+        self._future: Future[tuple[Held, _Files]] | None = None
 
     def start(self, model: ModelRef) -> None:
         """Begins with `model` unless it is under way or done, or another is under way."""
         if self._key != model.key and (self._future is None or self._future.done()):
+            if self._future and not self._future.exception():
+                self._future.result()[0].release()
             self._key, self._future = model.key, self._thread.submit(self._prepare, model)
 
-    def take(self, model: ModelRef) -> ModelRef | None:
+    def take(self, model: ModelRef) -> Held | None:
         """The fetched model, waited for; None where it was not prepared, or its files are others by now."""
         if self._future is None or self._key != model.key:
             return None
         try:
-            fetched, files = self._future.result()
-            return fetched if _files(fetched) == files else None
+            held, files = self._future.result()
+            if _files(held.model) == files:
+                return held
+            held.release()
+            return None
         except Exception as error:
             logger.debug("model %s could not be read ahead: %s", model.name, one_line(error))
             return None
         finally:
             self._key, self._future = None, None
 
-    def _prepare(self, model: ModelRef) -> tuple[ModelRef, _Files]:
-        fetched = fetch(model)
-        files = _files(fetched)
-        self._engine.prefetch(fetched)
-        return fetched, files
+    def _prepare(self, model: ModelRef) -> tuple[Held, _Files]:
+        held = self._weights.take(model)
+        try:
+            files = _files(held.model)
+            self._engine.prefetch(held.model)
+        except BaseException:
+            held.release()
+            raise
+        return held, files
 
 
 def _files(model: ModelRef) -> _Files:

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.ahead import Ahead
-from collectors.catalog import fetch, tokenizer_fingerprint
+from collectors.catalog import tokenizer_fingerprint
 from collectors.config import TaskSpec
 from collectors.engines import Engine, ModelRef, make_engine
 from collectors.harness.judge import record_table
@@ -29,6 +29,7 @@ from collectors.harness.tasks import BoundTask, load_like
 from collectors.lake import Lake
 from collectors.model_facts import model_facts
 from collectors.stages import Span, Stages, in_prefill
+from collectors.weights import Held, Weights
 from schemas.identity import MODEL_IDENTITY, ShardName, safe_name
 from schemas.records import MODEL
 
@@ -114,14 +115,25 @@ class Collector:
     answers judged and written.
     """
 
-    def __init__(self, run_id: str, lake: str, engine: str, options: dict[str, Any], include: list[str]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        lake: str,
+        engine: str,
+        options: dict[str, Any],
+        include: list[str],
+        disk_gib: float | None = None,
+    ) -> None:
         self.run_id = run_id
         self.lake = Lake(lake)
         self.engine_name = engine
         self.engine = make_engine(engine, options)
         self.include = include
         self._engine_thread = ThreadPoolExecutor(1, "engine")
-        self._ahead = Ahead(self.engine)
+        self._weights = Weights(disk_gib)
+        self._ahead = Ahead(self.engine, self._weights)
+        #: Of the loaded model.
+        self._files: Held | None = None
         #: When the engine was last done with a shard (monotonic clock); None before the first.
         self._rested: float | None = None
         #: Seconds that the last shard's writing took: no shard can tell its own.
@@ -204,9 +216,16 @@ class Collector:
         if held and held.key == model.key and self._requester and self._requester.key == model.key:
             return self._requester
         with stages.of("fetch"):
-            fetched = model if self.engine_name == "stub" else self._ahead.take(model) or fetch(model)
-        with stages.of("load"):
-            key = self.engine.load(fetched)
+            files = Held(model) if self.engine_name == "stub" else self._ahead.take(model) or self._weights.take(model)
+        try:
+            with stages.of("load"):
+                key = self.engine.load(files.model)
+        except BaseException:
+            files.release()
+            raise
+        if self._files:
+            self._files.release()  # only now: an engine may look at the former model's files once more to load the next
+        self._files = files
         self._rested = None  # loading is no rest
         same = self._requester is not None and self._requester.key == key
         self._requester = Requester(self.engine, key)

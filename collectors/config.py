@@ -190,6 +190,8 @@ class FleetSpec(_Strict):
     stall_seconds: float = Field(3600, gt=0)
     #: Seconds that a store or hub which is away, or a full disk, is waited for before the run gives up.
     patience_seconds: float = Field(900, ge=0)
+    #: GiB of fetched models that each node keeps; those used longest ago go first, never one in use. null: all.
+    disk_gib: float | None = Field(None, ge=0)
     #: Ray cluster address; null: the job's own cluster inside `ray job submit`, else one started here.
     address: str | None = None
 

@@ -448,6 +448,7 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | No
         options=config.engine.options,
         include=[str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks],
         datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
+        disk_gib=config.fleet.disk_gib,
         base=os.getcwd(),
     )
     with cluster(config.fleet.address, verbose=verbose) as joined:

@@ -35,6 +35,8 @@ class WorkerSpec:
     options: dict[str, Any]
     include: list[str]
     datasets: str | None
+    #: FleetSpec's.
+    disk_gib: float | None
     #: The driver's folder: paths below it are looked for below the actor's own, where Ray unpacked the job's files.
     base: str
 
@@ -104,7 +106,7 @@ class Worker:
             spec = self.spec
             use_datasets(self._here(spec.datasets) if spec.datasets else None)
             include = [self._here(folder) for folder in spec.include]
-            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include)
+            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include, spec.disk_gib)
         return self.collector
 
     def _found(self, model: M) -> M:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collectors.cell import ShardReport
@@ -33,8 +34,12 @@ class WorkQueue:
     A worker keeps its model as long as that has work, then its group of models as long as one has no worker.
     """
 
-    def __init__(self, cells: list[PlannedCell], spec: FleetSpec) -> None:
+    def __init__(self, cells: list[PlannedCell], spec: FleetSpec, sizes: Mapping[str, int] | None = None) -> None:
+        """`sizes`: parameters of the models, by key, as far as they are known."""
         self._spec = spec
+        self._sizes = sizes or {}
+        #: What a model of unknown size is taken for: one in the middle.
+        self._usual = sorted(self._sizes.values())[len(self._sizes) // 2] if self._sizes else 1
         #: By model: its cells in the plan's order, and how many of their items nobody has taken.
         self._cells: dict[str, deque[PlannedCell]] = {}
         self._items: Counter[str] = Counter()
@@ -66,7 +71,8 @@ class WorkQueue:
     def take(self, current: ModelRef | None, busy: Counter[str]) -> Job | None:
         """The next shard: of the model that the worker holds, else of the one with the fewest workers (`busy`, by key).
 
-        Of those it is one of the worker's group, which its engine can take over at little cost, and then the fullest.
+        Of those it is one of the worker's group, which its engine can take over at little cost, and then the one with
+        the most work left: what takes longest begins first, so that no worker is left alone with it.
         """
         model = self._next_model(current, busy)
         if model is None:
@@ -99,7 +105,8 @@ class WorkQueue:
         group = current.group if current else None
 
         def order(model: str) -> tuple[int, bool, int]:
-            return busy[model], group is None or self._models[model].group != group, -self._items[model]
+            work = self._items[model] * self._sizes.get(model, self._usual)
+            return busy[model], group is None or self._models[model].group != group, -work
 
         return min(models, key=order, default=None)
 

@@ -44,10 +44,15 @@ def model(folder: Path, name: str) -> ModelRef:
     return ModelRef(name, str(path), fingerprint(path), str(path))
 
 
+def taken(ahead: Ahead, wanted: ModelRef) -> ModelRef | None:
+    held = ahead.take(wanted)
+    return held.model if held else None
+
+
 def test_take_prepared_model_is_read_and_given_once(engine: Reader, tmp_path: Path) -> None:
     ahead, wanted = Ahead(engine), model(tmp_path, "a")
     ahead.start(wanted)
-    assert ahead.take(wanted) == wanted
+    assert taken(ahead, wanted) == wanted
     assert engine.read == ["a"]
     assert ahead.take(wanted) is None
 
@@ -78,5 +83,5 @@ def test_start_while_another_is_read_waits_for_no_one(engine: Reader, tmp_path: 
     ahead.start(second)
     engine.free.set()
     assert ahead.take(second) is None
-    assert ahead.take(first) == first
+    assert taken(ahead, first) == first
     assert engine.read == ["a"]

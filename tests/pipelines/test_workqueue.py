@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from typing import Any
 
@@ -96,6 +97,52 @@ def test_queue_upcoming_is_nobody_while_the_own_model_has_shards() -> None:
     following = queue.upcoming(held("a"), Counter())
     assert following is not None
     assert following.name == "b"
+
+
+def test_queue_begins_with_the_model_that_has_the_most_work_by_items_and_size() -> None:
+    cells = [planned("small", "t", (0, 99)), planned("large", "t", (0, 49)), planned("unknown", "t", (0, 9))]
+    sizes = {"small:auto:None": 10**9, "large:auto:None": 7 * 10**9}
+    busy: Counter[str] = Counter()
+    queue, order = WorkQueue(cells, FleetSpec(first_shard_items=100), sizes), []
+    while job := queue.take(None, busy):
+        order.append(job.planned.cell.model.name)
+        busy[job.planned.cell.model.key] += 1
+    assert order == ["large", "small", "unknown"]
+
+
+@given(
+    seconds=st.lists(st.floats(0.01, 10.0), min_size=1, max_size=12),
+    workers=st.integers(1, 5),
+    load=st.floats(0.0, 5.0),
+)
+def test_queue_of_models_of_any_size_leaves_no_worker_alone_with_the_last(
+    seconds: list[float], workers: int, load: float
+) -> None:
+    """Simulated: one worker's makespan is the sum; several share it but for a shard and a load each."""
+    cells = [planned(f"m{at}", "t", (0, 499)) for at in range(len(seconds))]
+    pace = {cell.cell.model.key: s for cell, s in zip(cells, seconds, strict=True)}
+    sizes = {key: int(1000 * s) for key, s in pace.items()}
+    queue = WorkQueue(cells, FleetSpec(first_shard_items=4, shard_seconds=60), sizes)
+    held_by: list[ModelRef | None] = [None] * workers
+    total, loads, end = 500 * sum(seconds), 0, 0.0
+    events, running = [(0.0, worker) for worker in range(workers)], dict[int, Job]()
+    while events:
+        now, worker = heapq.heappop(events)
+        if worker in running:
+            done, end = running.pop(worker), now
+            items = done.last - done.first + 1
+            queue.learn(done, report(items, items * pace[done.planned.cell.model.key]))
+        job = queue.take(held_by[worker], Counter(j.planned.cell.model.key for j in running.values()))
+        if job is None:
+            continue  # nothing is left to take, and in a quiet run nothing comes back
+        model = job.planned.cell.model
+        seconds_taken = load * (held_by[worker] != model) + (job.last - job.first + 1) * pace[model.key]
+        loads += held_by[worker] != model
+        held_by[worker], running[worker] = model, job
+        heapq.heappush(events, (now + seconds_taken, worker))
+    assert not queue
+    longest_shard = max(60.0, 4 * max(seconds))
+    assert end <= (total + loads * load) / workers + longest_shard + load
 
 
 def test_queue_retry_comes_first_and_dropped_cells_never_come() -> None:
