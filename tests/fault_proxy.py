@@ -32,6 +32,8 @@ class Faults:
     cut_after: float = 0.05
     #: Passed on after half a second.
     late: float = 0.05
+    #: While it is set, every connection is cut: the store is away.
+    away: bool = False
     seed: int = 0
     seen: Counter[str] = field(default_factory=Counter)
 
@@ -44,6 +46,7 @@ class Faults:
     def draw(self) -> str:
         chances = {"refused": self.refused, "before": self.cut_before, "after": self.cut_after, "late": self.late}
         [kind] = self._random.choices([*chances, "none"], [*chances.values(), 1 - sum(chances.values())])
+        kind = "before" if self.away else kind
         self.seen[kind] += 1
         return kind
 
