@@ -6,6 +6,7 @@ An object is created whole or not at all and never rewritten, so a name that lis
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import os
@@ -209,6 +210,22 @@ class Lake:
                     names = []
         return sorted(name for name in names if not name.endswith(".tmp"))
 
+    def listing(self, folder: str, depth: int = 3) -> dict[str, float | None]:
+        """`names`, and when each object was made: seconds since the epoch by the store's clock, None: it does not say.
+
+        A copy of a lake says when it was copied, unless the copy kept the times.
+        """
+        with self._doing(f"list {folder} in"):
+            if self.local:
+                found = {e.path[len(self.root) :].lstrip("/"): _made(e) for e in _entries(self._path(folder), depth)}
+            else:
+                try:
+                    objects = self.filesystem.find(self._path(folder), detail=True)
+                except FileNotFoundError:
+                    objects = {}
+                found = {path[len(self.root) + 1 :]: _last_modified(facts) for path, facts in objects.items()}
+        return {name: found[name] for name in sorted(found) if not name.endswith(".tmp")}
+
     # ---- shards
 
     @staticmethod
@@ -235,6 +252,10 @@ def parquet_bytes(table: pa.Table, facts: dict[str, Any] | None = None) -> bytes
 
 
 def _files(folder: str, depth: int = 3) -> Iterator[str]:
+    return (entry.path for entry in _entries(folder, depth))
+
+
+def _entries(folder: str, depth: int = 3) -> Iterator[os.DirEntry[str]]:
     """Files below `folder`, through links, as the views read them; no deeper than a lake is, so that no loop matters.
 
     fsspec's find() leaves out, silently, folders that it may not read: their shards would be collected again.
@@ -243,11 +264,29 @@ def _files(folder: str, depth: int = 3) -> Iterator[str]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_file():
-                    yield entry.path
+                    yield entry
                 elif depth > 1 and entry.is_dir():
-                    yield from _files(entry.path, depth - 1)
+                    yield from _entries(entry.path, depth - 1)
     except FileNotFoundError:
         return
+
+
+def _made(entry: os.DirEntry[str]) -> float | None:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:  # pruned since
+        return None
+
+
+def _last_modified(facts: dict[str, Any]) -> float | None:
+    """What fsspec's clients call the time of an object's creation."""
+    for key in ("LastModified", "last_modified", "mtime", "updated"):
+        value = facts.get(key)
+        if isinstance(value, dt.datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _is_file(path: Path) -> bool:

@@ -70,6 +70,8 @@ class Plan:
     facts: dict[ModelRef, ModelFacts] = field(default_factory=dict)
     #: The GPUs that models were put on; empty: on whatever there is.
     gpus: list[GpuClass] = field(default_factory=list)
+    #: The generation that was asked for; None: whichever holds an item, it is collected.
+    generation: int | None = None
 
     @property
     def items_todo(self) -> int:
@@ -84,7 +86,8 @@ class Plan:
             # The same texts for every cell: made once, or 10,000 models take gigabytes.
             shared = {"versions": json.dumps(library_versions()), "config": self.config.model_dump_json()}
             rows = [{**self._run_row(cell), **shared} for cell in self.cells]
-            lake.create_table(f"runs/{self.run_id}.parquet", pa.Table.from_pylist(rows, schema=RUN_CELL))
+            table = pa.Table.from_pylist(rows, schema=RUN_CELL)
+            lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": {"generation": self.generation}})
         for row in self.failures:
             write_failure(lake, row)
 
@@ -125,7 +128,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     """
     include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
     check_names(config.task_specs(), include)
-    plan = Plan(new_run_id(), config, [])
+    plan = Plan(new_run_id(), config, [], generation=generation)
     models = _resolve_models(config, lake, plan)
     if config.fleet.gpus:
         plan.gpus = gpu_classes(config.fleet.gpus)

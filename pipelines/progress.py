@@ -64,10 +64,10 @@ class Progress:
     def line(self) -> str:
         elapsed = max(time.monotonic() - self.started, 1e-9)
         left = self.items - self.items_done
-        eta = _duration(left * elapsed / self.items_done) if self.items_done else "?"
+        eta = duration(left * elapsed / self.items_done) if self.items_done else "?"
         return (
             f"cells {self.cells_done}/{self.cells} failed {self.cells_failed} items {self.items_done}/{self.items} "
-            f"tokens/s {_short(self.engine_tokens / elapsed)}{self._cached()} workers {self.workers} eta {eta}"
+            f"tokens/s {short(self.engine_tokens / elapsed)}{self._cached()} workers {self.workers} eta {eta}"
         )
 
     def _cached(self) -> str:
@@ -78,14 +78,16 @@ class Progress:
         return Text(self.line(), style="cyan")
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """A count in four characters, such as 81.3k."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.1f}{unit}"
     return f"{number:.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Such as 5.2h."""
     for limit, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= limit:
             return f"{seconds / limit:.1f}{unit}"

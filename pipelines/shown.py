@@ -71,15 +71,15 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
     )
     better = "higher is better" if group["higher_is_better"] else "lower is better"
     console.print(f"\n{group['task']}: {group['metric']}, {better}; {_setup(group)}; prompting {group['prompting']}")
-    table = _table("rank", "<model", "<dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing")
+    table = headed("rank", "<model", "<dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing")
     for row in rows:
         table.add_row(
-            _number(row["rank"]),
+            number(row["rank"]),
             row["model"],
             _dtype(row),
-            _number(row["score"], ".4f"),
+            number(row["score"], ".4f"),
             f"{row['ci_low']:.3f}…{row['ci_high']:.3f}" if row["ci_low"] is not None else "",
-            *(_number(row[name], ",d") for name in ("scored", "unanswered", "failed", "missing")),
+            *(number(row[name], ",d") for name in ("scored", "unanswered", "failed", "missing")),
         )
     console.print(table)
     if group["cells"] > MOST_CELLS:
@@ -107,7 +107,7 @@ def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[st
         [*values, items],
     )
     verdicts = {(row["cell_id"], row["item"]): row["score"] for row in rows}
-    table = _table("<model", "<dtype", *(f"#{item}" for item in items))
+    table = headed("<model", "<dtype", *(f"#{item}" for item in items))
     for cell in cells:
         marks = (_mark(verdicts, (cell["cell_id"], item)) for item in items)
         table.add_row(cell["model"], _dtype(cell), *marks)
@@ -118,16 +118,16 @@ def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[st
 def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     rows = fetch(con, f"SELECT * FROM oracle ORDER BY task, prompting, dtype LIMIT {MOST_TASKS}")
     console.print("\noracle (best model per item) against the best single model, on the items that all models scored")
-    table = _table("<task", "<setup", "<dtype", "models", "items", "<best model", "its score", "oracle", "gap")
+    table = headed("<task", "<setup", "<dtype", "models", "items", "<best model", "its score", "oracle", "gap")
     for row in rows:
         table.add_row(
             row["task"],
             _setup(row),
             _dtype(row),
-            _number(row["models"]),
+            number(row["models"]),
             f"{row['items']:,} of {row['items_scored_by_any']:,}",
             row["best_model"] or "",
-            *(_number(row[name], ".4f") for name in ("best_model_score", "oracle_score", "gap")),
+            *(number(row[name], ".4f") for name in ("best_model_score", "oracle_score", "gap")),
         )
     console.print(table)
 
@@ -142,10 +142,10 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         f"FROM shown GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
     )
     console.print("\ntokens over all tasks; cached: share of the engine's tokens that its prefix cache held")
-    table = _table("<model", "items", "prompt", "completion", "engine", "cached", "latency s")
+    table = headed("<model", "items", "prompt", "completion", "engine", "cached", "latency s")
     for row in rows:
-        counts = (_number(row[name], ",d") for name in ("items", "prompt", "completion", "engine"))
-        table.add_row(row["model"], *counts, _number(row["cached"], ".1%"), _number(row["latency"], ".3f"))
+        counts = (number(row[name], ",d") for name in ("items", "prompt", "completion", "engine"))
+        table.add_row(row["model"], *counts, number(row["cached"], ".1%"), number(row["latency"], ".3f"))
     console.print(table)
 
 
@@ -157,9 +157,9 @@ def show_prices(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     console.print(f"models by how their price was found: {found}")
     if not rows:
         return
-    table = _table("<model", "<found", "<entry", "<provider", "$/M prompt", "$/M completion", "<since")
+    table = headed("<model", "<found", "<entry", "<provider", "$/M prompt", "$/M completion", "<since")
     for row in rows:
-        prices = (_number(row[f"usd_per_million_{kind}"], "g") for kind in ("prompt", "completion"))
+        prices = (number(row[f"usd_per_million_{kind}"], "g") for kind in ("prompt", "completion"))
         since = str(row["valid_from"] or "")
         table.add_row(
             row["model"], row["basis"] or "unpriced", row["price_model"] or "", row["provider"] or "", *prices, since
@@ -183,9 +183,9 @@ def show_catalog(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     if not rows:
         console.print("no catalog yet: give a query or --names, see --help")
         return
-    table = _table("<skipped", "models", "TB", "gated", "<such as")
+    table = headed("<skipped", "models", "TB", "gated", "<such as")
     for row in rows:
-        terabytes = _number(row["terabytes"], ",.3f")
+        terabytes = number(row["terabytes"], ",.3f")
         table.add_row(row["skipped"] or "no", f"{row['models']:,}", terabytes, f"{row['gated']:,}", row["example"])
     console.print(table)
     if unsure := sum(row["unsure"] for row in rows):
@@ -214,7 +214,7 @@ def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     if not rows:
         return
     console.print("\nfailures")
-    table = _table("<level", "<kind", "<model", "<task", "times", "<message")
+    table = headed("<level", "<kind", "<model", "<task", "times", "<message")
     for row in rows[:MOST_CELLS]:
         table.add_row(*(str(row[name] if row[name] is not None else "") for name in row))
     console.print(table)
@@ -236,7 +236,7 @@ def _where(view: str) -> str:
     return " AND ".join(f"{view}.{name} = ?" for name in GROUP)
 
 
-def _table(*headers: str) -> Table:
+def headed(*headers: str) -> Table:
     """A table whose columns are right-aligned but for those whose header starts with '<'."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for header in headers:
@@ -248,7 +248,7 @@ def _table(*headers: str) -> Table:
     return table
 
 
-def _number(value: float | None, form: str = "") -> str:
+def number(value: float | None, form: str = "") -> str:
     return "" if value is None else format(int(value) if form == ",d" else value, form)
 
 

@@ -253,6 +253,11 @@ def lake_place(lake_uri: str) -> str:
     return path
 
 
+def object_path(lake_uri: str, name: str) -> str:
+    """Where an object of a lake is, as DuckDB's readers take it."""
+    return _escaped(f"{lake_place(lake_uri)}/{name}")
+
+
 def _escaped(path: str) -> str:
     """`path` with its glob characters made literal."""
     return _GLOB.sub(lambda match: f"[{match[0]}]", path)

@@ -1,0 +1,387 @@
+"""Where a run stands, from its lake alone: nothing asks the driver, which may be dead or on another machine.
+
+Owns what counts as done, failed and open, and the rate and the end that follow from when shards were made. The listing
+says all of that: names tell cells and items, the store tells times. Knows nothing of terminals or pages; what the
+shards say of themselves is read in shard_facts.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from collectors.damage import find_damaged
+from collectors.holdings import newest_manifest
+from collectors.lake import Lake
+from collectors.reading import open_store
+from collectors.shard_facts import ShardFacts, Work
+from schemas.failures import ConfigError, StorageError, one_line
+from schemas.views import object_path
+
+#: The rate is over so many seconds, or over the run's own time where that is shorter.
+RATE_SECONDS = 600.0
+#: Seconds without a new shard, while cells are open, after which it is asked whether the run is alive.
+QUIET_SECONDS = 600.0
+#: Bars of a run's history, at most.
+BARS = 60
+#: Runs that a message names.
+MOST_NAMED = 5
+#: A store's clock and a driver's may differ by so many seconds.
+CLOCKS = 60.0
+
+#: What is read of a run's file: its other columns repeat the config for every cell.
+_COLUMNS = ["cell_id", "model", "task", "planned_items", "started_at", "engine", "imported_from"]
+
+#: One row per committed range of the run's cells, and how many items of it no range before it holds.
+_OWNED = """
+CREATE OR REPLACE TEMP TABLE owned AS
+WITH named AS (
+    SELECT
+        file,
+        modified,
+        regexp_extract(
+            file,
+            '/([0-9a-f]{16})-g([0-9]{1,6})-([0-9]{7})-([0-9]{7})\\.parquet$',
+            ['cell_id', 'generation', 'first_item', 'last_item']
+        ) AS name
+    FROM listed
+),
+ranges AS (
+    SELECT
+        named.file,
+        named.modified,
+        planned.cell_id,
+        planned.planned_items,
+        TRY_CAST(name.first_item AS INTEGER) AS first_item,
+        TRY_CAST(name.last_item AS INTEGER) AS last_item
+    FROM named
+    INNER JOIN planned ON planned.cell_id = name.cell_id
+    WHERE $generation IS NULL OR TRY_CAST(name.generation AS INTEGER) = $generation
+),
+ordered AS (
+    SELECT
+        *,
+        max(last_item) OVER (
+            PARTITION BY cell_id ORDER BY first_item, last_item, modified
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS owned_before
+    FROM ranges
+)
+SELECT
+    file,
+    modified,
+    cell_id,
+    greatest(
+        0, least(last_item, planned_items - 1) - greatest(first_item, coalesce(owned_before + 1, 0)) + 1
+    )::BIGINT AS items
+FROM ordered
+"""
+
+#: One row per planned cell.
+_CELLS = """
+CREATE OR REPLACE TEMP TABLE cells AS
+SELECT
+    planned.cell_id,
+    planned.planned_items,
+    coalesce(sum(owned.items), 0)::BIGINT AS done,
+    planned.cell_id IN (SELECT cell_id FROM failures WHERE cell_id IS NOT NULL) AS has_failed
+FROM planned
+LEFT JOIN owned USING (cell_id)
+GROUP BY planned.cell_id, planned.planned_items
+"""
+
+_COUNTS = """
+SELECT
+    count(*) AS cells,
+    count(*) FILTER (done >= planned_items) AS cells_done,
+    count(*) FILTER (done < planned_items AND has_failed) AS cells_failed,
+    coalesce(sum(planned_items), 0)::BIGINT AS items,
+    coalesce(sum(done), 0)::BIGINT AS items_done,
+    coalesce(sum(planned_items - done) FILTER (has_failed), 0)::BIGINT AS items_failed
+FROM cells
+"""
+
+#: Failures of cells that are done by now, because another run collected them, are left out.
+_FAILURES = """
+SELECT
+    kind,
+    count(*) AS times,
+    count(DISTINCT cell_id) AS cells,
+    max_by(model, failed_at) AS model,
+    max_by(task, failed_at) AS task,
+    max_by(message, failed_at) AS message
+FROM failures
+WHERE cell_id IS NULL OR cell_id NOT IN (SELECT cell_id FROM cells WHERE done >= planned_items)
+GROUP BY kind
+ORDER BY times DESC, kind
+"""
+
+
+@dataclass(frozen=True)
+class FailureKind:
+    """Failures of one kind; model, task and message are the last one's."""
+
+    kind: str
+    times: int
+    #: Cells that failed so; 0 where a model or task could not be planned.
+    cells: int
+    model: str | None
+    task: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Items that were committed within some seconds, the first of them at `start` (since the epoch)."""
+
+    start: float
+    seconds: float
+    items: int
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run at one moment. Times are seconds since the epoch; None: not known."""
+
+    lake: str
+    run_id: str
+    engine: str | None
+    models: int
+    tasks: int
+    started: float
+    looked: float
+    #: Planned cells: whole, failed in this run and not whole, and the others.
+    cells: int
+    cells_done: int
+    cells_failed: int
+    cells_open: int
+    #: Planned items; those committed by any run; those of failed cells that are not; those that were there before.
+    items: int
+    items_done: int
+    items_failed: int
+    items_before: int | None
+    #: When the newest shard of its cells was made; None: there is none, or the store does not say.
+    last_commit: float | None
+    #: Items per second over the last `rate_seconds` until now, or until the end of a run that is complete.
+    rate: float | None
+    rate_seconds: float
+    failures: list[FailureKind]
+    history: list[Bar]
+    work: Work
+    #: Objects that cannot be read and were passed over, with the reason.
+    damaged: dict[str, str]
+
+    @property
+    def items_open(self) -> int:
+        return self.items - self.items_done - self.items_failed
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell is collected or has failed."""
+        return self.cells_open == 0
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since anything was committed, or since the run began."""
+        return max(0.0, self.looked - max(self.last_commit or 0.0, self.started))
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing was committed for long though cells are open: it was stopped, or it hangs."""
+        return not self.complete and self.quiet > QUIET_SECONDS
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end at this rate."""
+        return self.items_open / self.rate if self.rate and not self.complete else None
+
+
+def run_ids(lake: Lake) -> list[str]:
+    """The runs of a lake, the oldest first; imports are none."""
+    names = [name.removeprefix("runs/").removesuffix(".parquet") for name in lake.names("runs")]
+    return [name for name in names if name != "schema" and not name.startswith("import-")]
+
+
+class RunWatch:
+    """One run of a lake, looked at again and again: what does not change is read once.
+
+    `run_id` None: the newest run. Prices are those that the lake has now. Raises ConfigError for a run that there is
+    not, StorageError where the lake cannot be read.
+    """
+
+    def __init__(self, lake: Lake, run_id: str | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.lake = lake
+        self._clock = clock
+        self.run_id = _chosen(lake, run_id)
+        name = f"runs/{self.run_id}.parquet"
+        try:
+            file = pq.ParquetFile(io.BytesIO(lake.read(name)))
+            facts = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
+            planned = file.read(_COLUMNS)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
+        if not len(planned) or pc.any(pc.is_valid(planned["imported_from"])).as_py():
+            raise ConfigError(f"{self.run_id} in {lake.uri} is no run of collect.py")
+        self._generation: int | None = facts.get("generation")
+        self._started = planned["started_at"][0].as_py().timestamp()
+        self._engine = planned["engine"][0].as_py()
+        self._models: int = pc.count_distinct(planned["model"]).as_py()
+        self._tasks: int = pc.count_distinct(planned["task"]).as_py()
+        self._con = duckdb.connect(config={"python_enable_replacements": "false"})
+        open_store(self._con, lake)
+        self._con.register("run", planned)
+        self._con.execute("CREATE TABLE planned AS SELECT cell_id, planned_items FROM run")
+        self._con.execute(
+            "CREATE TABLE failures "
+            "(kind TEXT, model TEXT, task TEXT, cell_id TEXT, failed_at TIMESTAMPTZ, message TEXT)"
+        )
+        self._seen: set[str] = set()
+        self._damaged: dict[str, str] = {}
+        self._facts = ShardFacts(lake, self.run_id, planned.select(["cell_id", "model"]))
+
+    def close(self) -> None:
+        self._con.close()
+        self._facts.close()
+
+    def look(self, most_footers: int) -> RunStatus:
+        """Where the run stands now. Of shards whose footers are not read yet, `most_footers` are, the newest first."""
+        listed, folded = self._list()
+        looked = self._clock()
+        self._read_failures()
+        self._con.register("found", pa.table({"file": list(listed), "modified": list(listed.values())}, _LISTED))
+        self._con.execute("CREATE OR REPLACE TEMP TABLE listed AS FROM found")
+        self._con.execute(_OWNED, {"generation": self._generation})
+        self._con.execute(_CELLS)
+        [counts] = self._rows(_COUNTS)
+        open_cells = counts["cells"] - counts["cells_done"] - counts["cells_failed"]
+        last = self._value("SELECT max(modified) FROM owned")
+        timed = self._value("SELECT count(*) = count(modified) FROM owned")
+        before = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified < ?"
+        # Of a run that is over: up to its last shard.
+        end = last if not open_cells and last and last > self._started else looked
+        window = max(1.0, min(RATE_SECONDS, end - self._started))
+        recent = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified >= ?"
+        return RunStatus(
+            lake=self.lake.uri,
+            run_id=self.run_id,
+            engine=self._engine,
+            models=self._models,
+            tasks=self._tasks,
+            started=self._started,
+            looked=looked,
+            **counts,
+            cells_open=open_cells,
+            items_before=self._value(before, [self._started]) if timed else None,
+            last_commit=last,
+            rate=self._value(recent, [end - window]) / window if timed else None,
+            rate_seconds=window,
+            failures=[FailureKind(**row) for row in self._rows(_FAILURES)],
+            history=self._history(last),
+            work=self._facts.read(self._candidates(folded), most_footers),
+            damaged={**self._damaged, **self._facts.damaged},
+        )
+
+    def _list(self) -> tuple[dict[str, float | None], set[str]]:
+        """Shards with their times, and which of them a compaction holds: these may have no object any more."""
+        listed = self.lake.listing("shards")  # before the manifest: what is pruned meanwhile is in that
+        manifest = newest_manifest(self.lake)
+        folded = self._facts.read_folded(manifest) if manifest else set()
+        return {**dict.fromkeys(folded), **listed}, folded
+
+    def _candidates(self, folded: set[str]) -> list[str]:
+        """Shards that this run may have made, the newest first."""
+        query = "SELECT file FROM owned WHERE modified IS NULL OR modified >= ? ORDER BY modified DESC NULLS LAST, file"
+        since = [self._started - CLOCKS]
+        return [file for (file,) in self._con.execute(query, since).fetchall() if file not in folded]
+
+    def _read_failures(self) -> None:
+        """Adds the failures of this run that were not there at the last look. Their names begin with the run's id."""
+        names = [name for name in self.lake.names("failures") if name.startswith(f"failures/{self.run_id}-")]
+        while new := [name for name in names if name not in self._seen and name not in self._damaged]:
+            paths = [object_path(self.lake.uri, name) for name in new]
+            try:
+                self._con.execute(
+                    "INSERT INTO failures SELECT kind, model, task, cell_id, failed_at, message "
+                    "FROM read_parquet($files, hive_partitioning = false)",
+                    {"files": paths},
+                )
+            except duckdb.Error as error:
+                found = find_damaged(self.lake, str(error), new)
+                if not found:
+                    raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
+                self._damaged |= found
+            else:
+                self._seen.update(new)
+
+    def _history(self, last: float | None) -> list[Bar]:
+        """Items over time, from the run's start to its last shard."""
+        if last is None or last <= self._started:
+            return []
+        seconds = max(1.0, (last - self._started) / BARS)
+        rows = self._con.execute(
+            "SELECT least($bars - 1, floor((modified - $start) / $seconds))::INTEGER, sum(items)::BIGINT FROM owned "
+            "WHERE modified >= $start GROUP BY ALL",
+            {"bars": BARS, "start": self._started, "seconds": seconds},
+        ).fetchall()
+        items = dict(rows)
+        count = min(BARS, int((last - self._started) / seconds) + 1)
+        return [Bar(self._started + i * seconds, seconds, items.get(i, 0)) for i in range(count)]
+
+    def _rows(self, sql: str) -> list[dict[str, Any]]:
+        cursor = self._con.execute(sql)
+        names = [column[0] for column in cursor.description or []]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def _value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        [(value,)] = self._con.execute(sql, list(parameters)).fetchall()
+        return value
+
+
+_LISTED = pa.schema([("file", pa.string()), ("modified", pa.float64())])
+
+
+def _chosen(lake: Lake, run_id: str | None) -> str:
+    runs = run_ids(lake)
+    if not runs:
+        raise ConfigError(f"the lake {lake.uri} holds no run yet: start one with pipelines/collect.py")
+    if run_id is None:
+        return runs[-1]
+    if run_id not in runs:
+        newest = ", ".join(reversed(runs[-MOST_NAMED:]))
+        raise ConfigError(f"no run {run_id!r} in {lake.uri}; the newest are {newest}; --list shows all")
+    return run_id
+
+
+def list_runs(lake: Lake) -> list[dict[str, Any]]:
+    """What was planned, a row per run, the newest first: run_id, started_at (UTC), engine, cells, models, items."""
+    rows = []
+    for run_id in reversed(run_ids(lake)):
+        with contextlib.suppress(FileNotFoundError):
+            table = pq.read_table(io.BytesIO(lake.read(f"runs/{run_id}.parquet")), columns=_COLUMNS)
+            if len(table):
+                rows.append(_planned(run_id, table))
+    return rows
+
+
+def _planned(run_id: str, table: pa.Table) -> dict[str, Any]:
+    started: dt.datetime = table["started_at"][0].as_py()
+    return {
+        "run_id": run_id,
+        "started_at": started.isoformat(timespec="seconds"),
+        "engine": table["engine"][0].as_py(),
+        "cells": len(table),
+        "models": pc.count_distinct(table["model"]).as_py(),
+        "tasks": pc.count_distinct(table["task"]).as_py(),
+        "items": pc.sum(table["planned_items"]).as_py(),
+    }

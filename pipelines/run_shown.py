@@ -1,0 +1,163 @@
+"""What a person sees of a run: where it stands, how fast it goes, what failed, what it cost, where the time went.
+
+Owns which numbers are printed and how, as text, tables and JSON. Knows nothing of lakes: it is given a RunStatus.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from collectors.run_status import FailureKind, RunStatus
+from collectors.shard_facts import Work
+from collectors.stages import told
+from pipelines.progress import duration, short
+from pipelines.shown import MOST_CELLS, headed, number
+
+#: Models that are named as the slowest.
+MOST_SLOW = 5
+
+
+def line(status: RunStatus) -> str:
+    """The run in one line, as where there is no terminal."""
+    return (
+        f"run {status.run_id} cells {status.cells_done}/{status.cells} failed {status.cells_failed} "
+        f"items {status.items_done}/{status.items} items/s {rate(status)} eta {eta(status)} {state(status)}"
+    )
+
+
+def shown(status: RunStatus) -> Iterator[RenderableType]:
+    """The run as lines and tables."""
+    plain = (text for text in lines(status))
+    for text in plain:
+        yield Text(text)
+    if status.failures:
+        yield Text("\nfailures of this run; example: the last of its kind")
+        yield failures_table(status.failures)
+    if slow := status.work.slowest(MOST_SLOW):
+        yield Text("\nslowest models, by tokens per second of their engine")
+        table = headed("<model", "items", "engine s", "load s", "items/s", "tokens/s")
+        for model in slow:
+            per_second = model.items / model.engine_seconds
+            values = (model.engine_seconds, model.load_seconds, per_second, model.tokens_per_second)
+            table.add_row(model.model, f"{model.items:,}", *(number(value, ",.1f") for value in values))
+        yield table
+
+
+def lines(status: RunStatus) -> list[str]:
+    """The run in sentences, the most important first."""
+    work, before = status.work, status.items_before
+    items = f"items: {status.items_done:,} of {status.items:,} done"
+    if before:
+        items += f" ({before:,} of them before this run)"
+    if status.items_failed:
+        items += f", {status.items_failed:,} of failed cells"
+    found = [
+        f"run {status.run_id} in {status.lake}: {status.models:,} models × {status.tasks:,} tasks, engine "
+        f"{status.engine or 'unknown'}, started {clock(status.started)}, "
+        f"{duration(status.looked - status.started)} ago",
+        f"cells: {status.cells:,} planned, {status.cells_done:,} done, {status.cells_failed:,} failed, "
+        f"{status.cells_open:,} open",
+        items,
+        f"rate: {rate(status)} items/s over its last {duration(status.rate_seconds)}; eta {eta(status)}",
+        f"last shard: {last(status)}; {state(status)}",
+        f"cost so far: {cost(work)}",
+        f"tokens through the engines: {tokens(work)}",
+    ]
+    if work.stages:
+        found.append(f"workers' time: {told(work.stages)}")
+    if work.unread:
+        found.append(
+            f"cost, tokens, time and models are of {work.shards:,} shards; {work.unread:,} more were not opened "
+            "(--footers N opens more)"
+        )
+    found += [f"passed over: {name}: {reason}" for name, reason in status.damaged.items()]
+    return found
+
+
+def state(status: RunStatus) -> str:
+    """Whether it goes on, in words."""
+    if status.complete:
+        return "complete" if not status.cells_failed else "complete but for the failed cells"
+    if status.stuck:
+        return (
+            f"nothing was committed for {duration(status.quiet)} and {status.cells_open:,} cells are open: stopped or "
+            "stuck? The same collect command goes on where it stopped"
+        )
+    return "at work" if status.last_commit and status.last_commit >= status.started else "nothing committed yet"
+
+
+def rate(status: RunStatus) -> str:
+    if status.rate is None:
+        return "?"
+    return short(status.rate) if status.rate >= 10 else f"{status.rate:.2g}"
+
+
+def eta(status: RunStatus) -> str:
+    if status.complete:
+        return "0s"
+    return "?" if status.eta is None else duration(status.eta)
+
+
+def last(status: RunStatus) -> str:
+    if status.last_commit is None:
+        return "none" if not status.items_done else "the store does not say when"
+    return f"{clock(status.last_commit)}, {duration(max(0.0, status.looked - status.last_commit))} ago"
+
+
+def cost(work: Work) -> str:
+    """Unpriced is said as such: it is neither free nor left out."""
+    unpriced = sum(work.unpriced.values())
+    names = ", ".join(f"{shards:,} on {name or 'CPUs'}" for name, shards in work.unpriced.most_common(3))
+    if work.usd is not None:
+        return f"${work.usd:,.2f} for {work.priced:,} shards" + (f"; unpriced: {names}" if unpriced else "")
+    return f"unknown, no price for any of {unpriced:,} shards: {names}" if unpriced else "unknown, no shard tells yet"
+
+
+def tokens(work: Work) -> str:
+    if not work.shards:
+        return "unknown, no shard tells yet"
+    if work.engine_tokens is None:
+        return "unknown, not every shard tells"
+    known = work.cached_tokens is not None and work.engine_tokens
+    cached = f", {work.cached_tokens / work.engine_tokens:.1%} of them cached" if known else ""  # type: ignore[operator]
+    return f"{work.engine_tokens:,}{cached}"
+
+
+def failures_table(failures: Sequence[FailureKind]) -> RenderableType:
+    table = headed("<kind", "times", "cells", "<example", "<message")
+    for one in failures[:MOST_CELLS]:
+        table.add_row(one.kind, f"{one.times:,}", f"{one.cells:,}", example(one), one.message)
+    return table
+
+
+def example(one: FailureKind) -> str:
+    """Whose the last failure of a kind is."""
+    return " on ".join(filter(None, (one.model, one.task)))
+
+
+def clock(seconds: float) -> str:
+    """A time of the epoch, in UTC."""
+    return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def as_json(status: RunStatus) -> dict[str, Any]:
+    """All that is known of the run: RunStatus with what follows from it. Unknown is null."""
+    value = dataclasses.asdict(status)
+    value["work"]["models"] = [
+        {**dataclasses.asdict(model), "tokens_per_second": model.tokens_per_second}
+        for _, model in sorted(status.work.models.items())
+    ]
+    value["work"]["unpriced"] = {name or "cpu": shards for name, shards in status.work.unpriced.items()}
+    return value | {
+        "items_open": status.items_open,
+        "complete": status.complete,
+        "stuck": status.stuck,
+        "quiet_s": status.quiet,
+        "eta_s": status.eta,
+    }

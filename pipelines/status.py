@@ -1,0 +1,144 @@
+#!/usr/bin/env -S python3 -P
+"""Where a run stands, read from its lake alone. See --help.
+
+Owns how often the lake is looked at and which form the answer has. What is known of a run is in
+collectors/run_status.py, how it is printed in run_shown.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from collectors.lake import Lake
+from collectors.run_status import RunStatus, RunWatch, list_runs
+from pipelines.run_shown import as_json, line, shown
+from pipelines.shown import headed
+from schemas.failures import RouterlakeError, one_line
+
+#: Seconds between two looks with and without a terminal, and how many times as long as a look itself at least.
+TERMINAL_SECONDS, LINE_SECONDS, LOOKS = 5.0, 30.0, 4.0
+#: Footers of shards that a look opens unless --footers says otherwise: a second or three in a folder.
+MOST_FOOTERS = 20_000
+
+HELP = """\
+Say where a run stands, from its lake alone: from any machine, also after its driver has died.
+
+Cells and items planned, done, failed and open; rate, end and the last commit by the times of the lake's objects;
+failures by kind; what it cost so far, its tokens, where the time went, and its slowest models."""
+
+EPILOG = """\
+examples:
+  python pipelines/status.py --lake lake
+  python pipelines/status.py --lake s3://bucket/lake --watch
+  python pipelines/status.py --lake lake --json | jq .items_done
+
+exit codes: 0 told, 2 no lake, no run or no such run"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="status.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to read (default: %(default)s)")
+    parser.add_argument("--run", metavar="ID", help="which run (default: the newest)")
+    parser.add_argument("--list", action="store_true", help="list the lake's runs, the newest first, and nothing else")
+    parser.add_argument(
+        "--watch", action="store_true", help="look again and again, until the run is complete: live on a terminal"
+    )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        metavar="SECONDS",
+        help=f"between two looks (default: {TERMINAL_SECONDS:g} on a terminal, else {LINE_SECONDS:g}); "
+        "longer where looking takes long",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, an object per look and line")
+    parser.add_argument(
+        "--footers",
+        type=int,
+        metavar="N",
+        default=MOST_FOOTERS,
+        help="open so many more shards per look, the newest first, for cost, tokens and time (default: %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 140
+    console = Console(markup=False, highlight=False, emoji=False, width=width, force_terminal=terminal)
+    try:
+        lake = Lake(args.lake).open_for_reading()
+        if args.list:
+            print_runs(lake, args, console)
+            return 0
+        with closing(RunWatch(lake, args.run)) as watched:
+            watch(watched, args, console) if args.watch else print_status(watched.look(args.footers), args, console)
+    except RouterlakeError as error:
+        print(f"status: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def watch(watched: RunWatch, args: argparse.Namespace, console: Console) -> None:
+    """Looks until the run is complete."""
+    live = console.is_terminal and not args.json
+    pause = args.interval or (TERMINAL_SECONDS if live else LINE_SECONDS)
+    with Live(console=console, auto_refresh=False) if live else open(os.devnull) as screen:
+        while True:
+            began = time.monotonic()
+            status = watched.look(args.footers)
+            if isinstance(screen, Live):
+                screen.update(Group(*shown(status)), refresh=True)
+            elif args.json:
+                print_status(status, args, console)
+            else:
+                console.print(f"{time.strftime('%H:%M:%S')} {line(status)}", soft_wrap=True)
+            if status.complete:
+                break
+            time.sleep(max(pause, LOOKS * (time.monotonic() - began)))
+    if not live and not args.json:
+        print_status(status, args, console)
+
+
+def print_status(status: RunStatus, args: argparse.Namespace, console: Console) -> None:
+    if args.json:
+        print(json.dumps(as_json(status)), flush=True)
+        return
+    for part in shown(status):
+        console.print(part, soft_wrap=not hasattr(part, "columns"))
+
+
+def print_runs(lake: Lake, args: argparse.Namespace, console: Console) -> None:
+    runs = list_runs(lake)
+    if args.json:
+        print(json.dumps(runs))
+    elif not runs:
+        console.print(f"the lake {lake.uri} holds no run yet: start one with pipelines/collect.py", soft_wrap=True)
+    else:
+        table = headed("<run", "<started", "<engine", "models", "tasks", "cells", "items")
+        for run in runs:
+            counts = (f"{run[name]:,}" for name in ("models", "tasks", "cells", "items"))
+            table.add_row(run["run_id"], run["started_at"], run["engine"] or "", *counts)
+        console.print(table)
+
+
+if __name__ == "__main__":
+    from pipelines.script import run_script
+
+    run_script(main)

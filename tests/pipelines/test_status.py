@@ -1,0 +1,163 @@
+"""The status command: what it prints of a run, in which form, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipelines.status import main
+from tests.lake_builder import BuiltCell, LakeBuilder
+
+ROOT = Path(__file__).parents[2]
+A, B = BuiltCell(model="[bold]model-a"), BuiltCell(model="model-b")
+FACTS = {"host": "h", "gpu": None, "engine_seconds": 2.0, "engine_tokens": 100, "stages": {"engine": 2.0}}
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LakeBuilder:
+    """An empty lake in ./lake of a fresh working directory."""
+    monkeypatch.chdir(tmp_path)
+    return LakeBuilder(tmp_path / "lake")
+
+
+def half(lake: LakeBuilder) -> str:
+    run = lake.run(A, B)
+    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], facts={**FACTS, "run_id": run})
+    lake.shard(B, [B.record(item, score=1.0) for item in range(3)], facts={**FACTS, "run_id": run})
+    lake.failure(run, "bad_model", "model-c: it\tcannot\tbe loaded", model="model-c")
+    return run
+
+
+def whole(lake: LakeBuilder, run: str) -> None:
+    lake.shard(B, [B.record(item, score=1.0) for item in range(3, 10)], facts={**FACTS, "run_id": run})
+
+
+def test_status_says_where_a_run_stands(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    run = half(lake)
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert f"run {run} in {lake.lake.uri}: 2 models × 1 tasks, engine stub, started 2026-01-02 00:00:00 UTC" in text
+    assert "cells: 2 planned, 1 done, 0 failed, 1 open" in text
+    assert "items: 13 of 20 done\n" in text
+    assert "cost so far: unknown, no price for any of 2 shards: 2 on CPUs" in text
+    assert "tokens through the engines: 200\n" in text
+    assert "bad_model" in text
+    assert "[bold]model-a" in text
+    assert "at work" in text
+
+
+def test_status_of_a_run_that_stopped_asks_whether_it_is_stuck(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half(lake)
+    for shard in (lake.lake.root / Path("shards")).glob("task=*/*.parquet"):
+        os.utime(shard, (1.767e9 + 3e5, 1.767e9 + 3e5))
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert "1 cells are open: stopped or stuck?" in text
+    assert "eta ?" in text
+
+
+def test_status_json_is_one_object_with_null_for_what_is_unknown(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = half(lake)
+    assert main(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["run_id"], found["items_open"], found["complete"]) == (run, 7, False)
+    assert found["work"]["usd"] is None
+    assert found["work"]["unpriced"] == {"cpu": 2}
+    assert [model["model"] for model in found["work"]["models"]] == ["[bold]model-a", "model-b"]
+    assert found["failures"][0]["message"] == "model-c: it\tcannot\tbe loaded"
+
+
+def test_status_list_shows_runs_newest_first(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [lake.run(A), lake.run(A, B)]
+    assert main(["--list", "--json"]) == 0
+    assert [run["run_id"] for run in json.loads(capsys.readouterr().out)] == runs[::-1]
+    assert main(["--list"]) == 0
+    assert capsys.readouterr().out.index(runs[1]) > 0
+
+
+def test_status_watch_without_a_terminal_prints_a_line_a_look_and_ends_with_the_run(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = half(lake)
+    rest = threading.Thread(target=whole, args=(lake, run))
+    threading.Timer(0.3, rest.start).start()
+    assert main(["--watch", "--interval", "0.05", "--run", run]) == 0
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if f" run {run} " in line]
+    assert "cells 1/2 failed 0 items 13/20" in lines[0]
+    assert "cells 2/2 failed 0 items 20/20" in lines[-1]
+    assert lines[-1].endswith("eta 0s complete")
+    assert text.count("cells: 2 planned, 2 done") == 1
+
+
+def test_status_watch_json_prints_an_object_a_line(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    whole(lake, half(lake))
+    assert main(["--watch", "--json"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["complete"]
+
+
+def test_status_watch_on_a_terminal_shows_the_run_live(lake: LakeBuilder) -> None:
+    whole(lake, half(lake))
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "160"}
+    command = [sys.executable, str(ROOT / "pipelines" / "status.py"), "--watch"]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        text = b""
+        while True:
+            try:
+                text += os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+        assert process.wait() == 0, text
+    os.close(ours)
+    assert b"\x1b[" in text
+    assert text.count(b"cells: 2 planned, 2 done, 0 failed, 0 open") >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lake", "nowhere"], "no lake at "),
+        ([], "holds no run yet: start one with pipelines/collect.py"),
+        (["--run", "x"], "holds no run yet"),
+        (["--lake", "s3://user:secret@bucket/lake"], "credentials by the environment"),
+    ],
+)
+def test_status_without_a_run_is_one_line_and_exit_2(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    assert main(flags) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("status: ")
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert "secret" not in shown.err
+
+
+def test_status_of_an_unknown_run_names_those_that_there_are(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = half(lake)
+    assert main(["--run", "20260101T000000-00000000"]) == 2
+    assert f"the newest are {run}" in capsys.readouterr().err
+
+
+def test_status_writes_nothing(lake: LakeBuilder) -> None:
+    half(lake)
+    before = sorted(Path("lake").rglob("*"))
+    assert main([]) == 0
+    assert sorted(Path("lake").rglob("*")) == before
