@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -306,15 +307,18 @@ class RunWatch:
         return [file for (file,) in self._con.execute(query, since).fetchall() if file not in folded]
 
     def _read_failures(self) -> None:
-        """Adds the failures of this run that were not there at the last look. Their names begin with the run's id."""
-        names = [name for name in self.lake.names("failures") if name.startswith(f"failures/{self.run_id}-")]
+        """Adds the failures of this run that were not there at the last look; those that are another's by name are not
+        opened.
+        """
+        mine = f"failures/{self.run_id}-"
+        names = [name for name in self.lake.names("failures") if name.startswith(mine) or not _OF_A_RUN.match(name)]
         while new := [name for name in names if name not in self._seen and name not in self._damaged]:
             paths = [object_path(self.lake.uri, name) for name in new]
             try:
                 self._con.execute(
                     "INSERT INTO failures SELECT kind, model, task, cell_id, failed_at, message "
-                    "FROM read_parquet($files, hive_partitioning = false)",
-                    {"files": paths},
+                    "FROM read_parquet($files, hive_partitioning = false) WHERE run_id = $run",
+                    {"files": paths, "run": self.run_id},
                 )
             except duckdb.Error as error:
                 found = find_damaged(self.lake, str(error), new)
@@ -348,6 +352,7 @@ class RunWatch:
         return value
 
 
+_OF_A_RUN = re.compile(r"failures/[0-9]{8}T[0-9]{6}-[0-9a-f]{8}-")
 _LISTED = pa.schema([("file", pa.string()), ("modified", pa.float64())])
 
 

@@ -30,6 +30,7 @@ from pipelines.budget import Budget, gpu_prices_for
 from pipelines.cluster import any_node, cluster, node_caused, node_gpus, placement, room
 from pipelines.faults import Again, Faults, GiveUp
 from pipelines.head import HeadWatch
+from pipelines.listeners import AtWork, Listener, Workers
 from pipelines.outage import LONGEST_PAUSE, Away, Outage
 from pipelines.progress import Progress
 from pipelines.worker import Worker, WorkerSpec
@@ -108,6 +109,7 @@ class Fleet:
         self.left = {p.cell.cell_id: p.items_todo for p in open_cells}
         self.failed: dict[str, str] = {}
         self.progress = Progress(cells=len(open_cells), items=plan.items_todo, workers=workers)
+        self.listeners: list[Listener] = [self.progress]
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options))
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
@@ -141,7 +143,8 @@ class Fleet:
                     else:
                         self._answered(self._awaited[future])
                 self._watch()
-                self.progress.tick()
+                for listener in self.listeners:
+                    listener.on_tick(self._at_work)
             for actor, _ in self._starting.values():
                 ray.kill(actor)
 
@@ -151,6 +154,14 @@ class Fleet:
             self.stopped = reached
             logger.warning("%s: no more shards are handed out", reached)
         return self.stopped is not None
+
+    def _at_work(self) -> Workers:
+        now = time.monotonic()
+        first = (hands[0] for hands in self._hands.values() if hands)
+        working = [
+            AtWork(h.model.name, h.job.planned.cell.spec.task, now - h.since, h.away and h.away[0]) for h in first
+        ]
+        return Workers(working, starting=len(self._starting), wanted=self.workers)
 
     def _start_worker(self) -> None:
         actor = Worker.options(**self.resources).remote(self.worker_spec)  # type: ignore[attr-defined]
@@ -382,14 +393,6 @@ class Fleet:
         if hand.away:
             self._outages[hand.away[0]].over()
         self.queue.learn(job, report)
-        self.progress.shards += report.committed
-        self.progress.dropped_shards += not report.committed
-        self.progress.items_done += items
-        self.progress.engine_tokens += report.engine_tokens
-        if report.cached_tokens is None or self.progress.cached_tokens is None:
-            self.progress.cached_tokens = None
-        else:
-            self.progress.cached_tokens += report.cached_tokens
         self.stages["prefill"] += report.stages.get("prefill", 0.0)
         for stage, start, end in report.spans:  # of `stages`, the writing is that of another shard
             self.stages[stage] += end - start
@@ -398,8 +401,8 @@ class Fleet:
             self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")
         self.left[cell.cell_id] -= items
         self.budget.spent(report, finished=self.left[cell.cell_id] == 0)
-        if self.left[cell.cell_id] == 0:
-            self.progress.cells_done += 1
+        for listener in self.listeners:
+            listener.on_done(cell, report, items, last=not self.left[cell.cell_id])
         logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
 
     def _fail_model(self, job: Job, error: BaseException) -> None:
@@ -414,12 +417,12 @@ class Fleet:
             return
         self.failed[cell.cell_id] = one_line(error)
         self.queue.drop(planned)
-        self.progress.cells_failed += 1
-        self.progress.items -= self.left[cell.cell_id]
         place = {"first_item": job.first, "last_item": job.last} if job else {}
         row = failure_row(
             self.plan.run_id, error, model=cell.model.name, task=cell.spec.task, cell_id=cell.cell_id, **place
         )
+        for listener in self.listeners:
+            listener.on_failed(cell, row["kind"], row["message"], self.left[cell.cell_id])
         name = None
         if job and row["kind"] in LASTING:
             name = mark(cell.model, ShardName(cell.cell_id, cell.generation, job.first, job.last), row)

@@ -1,4 +1,4 @@
-"""What a person sees while a fleet works: a live line on a terminal, a log line every 30 s without one.
+"""What a person sees while a fleet works: a live view on a terminal, a log line every 30 s without one.
 
 Owns the counters of a run and how they are shown. Knows nothing of Ray or storage.
 """
@@ -9,16 +9,28 @@ import datetime as dt
 import logging
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+
+from pipelines.listeners import Workers
+
+if TYPE_CHECKING:
+    from collectors.cell import Cell, ShardReport
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two lines where output is no terminal: tqdm and rich would fill a job's log.
 LINE_SECONDS = 30.0
+#: Seconds between two pictures on a terminal.
+DRAW_SECONDS = 0.25
+#: Workers that have a line of their own there, and failures that are shown.
+MOST_WORKERS, LAST_FAILURES = 16, 3
 
 
 @dataclass
@@ -37,29 +49,61 @@ class Progress:
     cached_tokens: int | None = 0
     workers: int = 0
     started: float = field(default_factory=time.monotonic)
+    _failures: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_FAILURES))
     _last_line: float = field(default_factory=time.monotonic)
+    _last_drawn: float = 0.0
     _live: Live | None = None
 
     def __enter__(self) -> Progress:
         if sys.stdout.isatty():
-            self._live = Live(self._text(), console=Console(), refresh_per_second=4)
+            self._live = Live(self._drawn(Workers([], 0, 0)), console=Console(markup=False), auto_refresh=False)
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._live.update(self._text())
+            self._live.update(self._drawn(Workers([], 0, 0)), refresh=True)
             self._live.stop()
         else:
             logger.info(self.line())
 
-    def tick(self) -> None:
+    def on_done(self, cell: Cell, report: ShardReport, items: int, *, last: bool) -> None:
+        self.shards += report.committed
+        self.dropped_shards += not report.committed
+        self.items_done += items
+        self.cells_done += last
+        self.engine_tokens += report.engine_tokens
+        known = self.cached_tokens is not None and report.cached_tokens is not None
+        self.cached_tokens = self.cached_tokens + report.cached_tokens if known else None  # type: ignore[operator]
+
+    def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
+        self.cells_failed += 1
+        self.items -= items
+        self._failures.append(f"{cell.model.name} on {cell.spec.task}: {message}")
+
+    def on_tick(self, workers: Callable[[], Workers]) -> None:
         """Shows the counters where it is time to."""
-        if self._live:
-            self._live.update(self._text())
-        elif time.monotonic() - self._last_line >= LINE_SECONDS:
-            self._last_line = time.monotonic()
+        now = time.monotonic()
+        if self._live and now - self._last_drawn >= DRAW_SECONDS:
+            self._last_drawn = now
+            self._live.update(self._drawn(workers()), refresh=True)
+        elif not self._live and now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
             logger.info(self.line())
+
+    def _drawn(self, workers: Workers) -> Group:
+        """The line of counters, a line for each worker, those that took longest first, and what failed last."""
+        lines = [Text(self.line(), style="cyan")]
+        if workers.starting:
+            lines.append(Text(f"  {workers.starting} engines starting", style="yellow"))
+        slowest = sorted(workers.working, key=lambda one: -one.seconds)
+        for one in slowest[:MOST_WORKERS]:
+            waits = f"  waits: {one.waits_for}" if one.waits_for else ""
+            lines.append(Text(f"  {duration(one.seconds):>6}  {one.model}  {one.task}{waits}", no_wrap=True))
+        if more := len(slowest[MOST_WORKERS:]):
+            lines.append(Text(f"  … and {more} more at work"))
+        lines += [Text(f"  failed: {failure}", style="red", no_wrap=True) for failure in self._failures]
+        return Group(*lines)
 
     def line(self) -> str:
         elapsed = max(time.monotonic() - self.started, 1e-9)
@@ -73,9 +117,6 @@ class Progress:
     def _cached(self) -> str:
         known = self.cached_tokens is not None and self.engine_tokens
         return f" ({self.cached_tokens / self.engine_tokens:.0%} cached)" if known else ""  # type: ignore[operator]
-
-    def _text(self) -> Text:
-        return Text(self.line(), style="cyan")
 
 
 def short(number: float) -> str:

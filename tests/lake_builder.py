@@ -112,8 +112,7 @@ class LakeBuilder:
 
     def failure(self, run_id: str, kind: str, message: str, **facts: Any) -> None:
         row = {"run_id": run_id, "failed_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "kind": kind, "message": message}
-        name = f"failures/{run_id}-{digest({**facts, 'kind': kind})}.parquet"
-        self._create(name, [{**row, **facts}], FAILURE)
+        self._create(f"failures/{digest({**facts, 'run': run_id, 'kind': kind})}.parquet", [{**row, **facts}], FAILURE)
 
     def views(self) -> duckdb.DuckDBPyConnection:
         """A new in-memory database with the views over this lake."""
