@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
 from collectors.lake import Lake
+from collectors.log_lines import about
 from collectors.model_facts import model_facts
 from collectors.stages import Span, Stages, in_prefill
 from collectors.weights import Held, Weights
@@ -152,6 +154,10 @@ class Collector:
 
     def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> Begun:
         """Puts a shard to the engine, behind those begun before it. Raises ModelError, TaskError or EngineError."""
+        with about(cell):
+            return self._begin(cell, first, last, upcoming)
+
+    def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> Begun:
         shard = ShardName(cell.cell_id, cell.generation, first, last)
         begun = Begun(cell, shard, None, Stages())
         if self.lake.has(Lake.shard_path(cell.spec.task, shard)):  # another run was faster: its records stand
@@ -159,14 +165,14 @@ class Collector:
         with begun.stages.of("tasks"):
             task = begun.task = self._task(cell)
         if self._requester is None or self._requester.key != cell.model.key:
-            self._engine_thread.submit(self._load, cell.model, begun.stages).result()
+            self._engine_thread.submit(copy_context().run, self._load, cell.model, begun.stages).result()
         assert self._requester
         if upcoming and self.engine_name != "stub":
             self._ahead.start(upcoming)
         with begun.stages.of("build"):
             prepared = self.requests.get(task, self._requester, self._tokenizer, cell.items)
             instances, encoded = prepared.items(first, last)
-        begun.answers = self._engine_thread.submit(self._ask, begun, instances, encoded)
+        begun.answers = self._engine_thread.submit(copy_context().run, self._ask, begun, instances, encoded)
         return begun
 
     def finish(self, begun: Begun) -> ShardReport:
@@ -174,6 +180,10 @@ class Collector:
 
         After an UnreachableError it may be called again: a shard that is judged is then only written.
         """
+        with about(begun.cell):
+            return self._finish(begun)
+
+    def _finish(self, begun: Begun) -> ShardReport:
         cell, task, stages = begun.cell, begun.task, begun.stages
         if task is None or begun.answers is None:
             return self._report(cell.model, [], stages, committed=False)
@@ -239,6 +249,7 @@ class Collector:
                 model.name,
             )
         self._write_facts(model, self.engine)
+        logger.info("model %s: loaded", model.name)
         return self._requester
 
     def _write_facts(self, model: ModelRef, engine: Engine) -> None:

@@ -66,6 +66,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--profile", metavar="JSON", help="write when each stage of each shard ran: open it in chrome://tracing"
     )
+    parser.add_argument(
+        "--log-json",
+        action="store_true",
+        help="log lines as JSON objects with run, cell, model and task; with --verbose the workers' too",
+    )
     parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
     return parser.parse_args(argv)
 
@@ -81,7 +86,7 @@ def generation(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    configure_logging(verbose=args.verbose)
+    configure_logging(verbose=args.verbose, as_json=args.log_json)
     from schemas.failures import ConfigError, RouterlakeError  # after parse_args: --help needs no imports
 
     try:
@@ -102,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
 def collect(args: argparse.Namespace) -> int:
     from collectors.config import load_config
     from collectors.lake import Lake
+    from collectors.log_lines import log_as_json
     from schemas.failures import StorageError
 
     started = time.monotonic()
@@ -141,6 +147,8 @@ def collect(args: argparse.Namespace) -> int:
             raise
         logger.warning("this run leaves no trace, but it has nothing to add: %s", error)
     planned = time.monotonic()
+    if args.log_json:
+        log_as_json(plan.run_id)
     fleet = work(plan, lake, args)
     now = time.monotonic()
     print_end(plan, lake, fleet, planning=planned - started, seconds=now - started)
@@ -163,7 +171,7 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Fleet | None:
     from pipelines.fleet import run_plan  # seconds to import
 
     trace = Trace() if args.profile else None
-    fleet = run_plan(plan, lake, verbose=args.verbose, trace=trace)
+    fleet = run_plan(plan, lake, verbose=args.verbose, log_json=args.log_json, trace=trace)
     print(f"workers' time: {told(fleet.stages)}")
     if trace:
         trace.write(Path(args.profile))
@@ -171,9 +179,8 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Fleet | None:
     return fleet
 
 
-def configure_logging(*, verbose: bool) -> None:
-    # Its logger is given this level when it is imported, whatever is set below, and a hub that is out of reach is
-    # twelve lines per data set.
+def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
+    # Its logger is given this level when it is imported, whatever is set below.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -181,18 +188,13 @@ def configure_logging(*, verbose: bool) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    for name in (
-        "lm_eval",
-        "lm-eval",
-        "datasets",
-        "huggingface_hub",
-        "httpx2",
-        "httpcore2",
-        "urllib3",
-        "filelock",
-        "fsspec",
-    ):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    from collectors.log_lines import log_as_json, quieten
+
+    if as_json:
+        log_as_json()
+        # Read when Ray is imported: a line of a worker comes as it is, not behind its name or before "repeated 2x".
+        os.environ |= {"RAY_DISABLE_WORKER_LOG_PREFIX": "1", "RAY_DEDUP_LOGS": "0"}
+    quieten()
 
 
 def check_writable(path: Path) -> None:

@@ -23,6 +23,7 @@ from collectors.cell import ShardReport
 from collectors.engines import ModelRef, make_engine
 from collectors.gpus import gpu_classes
 from collectors.lake import Lake
+from collectors.log_lines import about
 from collectors.planning import Plan, PlannedCell, failure_row, place_on, write_failure
 from collectors.quarantine import LASTING, mark
 from collectors.stages import Trace
@@ -141,7 +142,9 @@ class Fleet:
                     if future in self._starting:
                         self._started(future)
                     else:
-                        self._answered(self._awaited[future])
+                        actor = self._awaited[future]
+                        with about(self._hands[actor][0].job.planned.cell):
+                            self._answered(actor)
                 self._watch()
                 for listener in self.listeners:
                     listener.on_tick(self._at_work)
@@ -438,7 +441,9 @@ class Fleet:
                 hand.since += waited
 
 
-def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | None = None) -> Fleet:
+def run_plan(
+    plan: Plan, lake: Lake, *, verbose: bool = False, log_json: bool = False, trace: Trace | None = None
+) -> Fleet:
     """Collects what `plan` left open on a Ray cluster; `trace` gets the stages of each shard.
 
     Raises StorageError, or ConfigError without a cluster or the GPUs that the config asks for.
@@ -453,6 +458,7 @@ def run_plan(plan: Plan, lake: Lake, *, verbose: bool = False, trace: Trace | No
         datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
         disk_gib=config.fleet.disk_gib,
         base=os.getcwd(),
+        log_json=log_json,
     )
     with cluster(config.fleet.address, verbose=verbose) as joined:
         gpus = node_gpus()

@@ -7,6 +7,7 @@ names instead of answering with whatever its constructor knew.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections import deque
@@ -19,6 +20,7 @@ import ray
 from collectors.cell import Begun, Cell, Collector, ShardReport
 from collectors.engines import ModelRef
 from collectors.harness.tasks import use_datasets
+from collectors.log_lines import log_as_json, quieten
 from pipelines.outage import Away, pause
 from schemas.failures import UnreachableError
 
@@ -39,6 +41,7 @@ class WorkerSpec:
     disk_gib: float | None
     #: The driver's folder: paths below it are looked for below the actor's own, where Ray unpacked the job's files.
     base: str
+    log_json: bool = False
 
 
 @dataclass
@@ -59,6 +62,10 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
+        if spec.log_json:
+            log_as_json(spec.run_id)
+            logging.getLogger().setLevel(logging.INFO)
+            quieten()
         self.collector: Collector | None = None
         self._hands: deque[_Hand] = deque()
 
