@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
 from collectors.pictures.page import page
 from collectors.wide_pools import COSTS, WidePool, joined, load_wide_pools, without_sparse
+from pipelines.script import write_file
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
@@ -169,12 +169,12 @@ def _write(drawn: Sequence[Headline], uri: str, notes: Sequence[str], out: Path)
         if one.cost:
             drawings["cost" if one.cost.kind == "usd" else "latency"] = draw_cost(one)
         for kind, drawing in drawings.items():
-            _write_file(out / f"{name}-{kind}.png", drawing.png)
+            write_file(out / f"{name}-{kind}.png", drawing.png)
         tasks.append((one, list(drawings.values())))
         _report(one)
     title = f"What routing can reach: {uri.rstrip('/').rpartition('/')[2]}"
     lines = [f"Not drawn: {reason}" for reason in notes]
-    _write_file(out / "index.html", page(title, tasks, lines).encode())
+    write_file(out / "index.html", page(title, tasks, lines).encode())
     print(f"→ {out / 'index.html'}")
 
 
@@ -211,17 +211,6 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder}: {error.strerror}") from error
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    """Whole or not at all: a picture that was there before stays where the disk is full."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _between(kind: type[int] | type[float], low: int, high: int) -> Callable[[str], float]:

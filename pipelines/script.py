@@ -14,7 +14,10 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
+
+from schemas.failures import ConfigError
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
@@ -57,6 +60,17 @@ def python(code: str) -> str:
 def sibling(script: str, name: str) -> str:
     """The file of another command of the same folder."""
     return os.path.join(os.path.dirname(os.path.abspath(script)), name)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Whole or not at all: what was there before stays where the disk is full. Raises ConfigError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _from_here(path: str) -> str:

@@ -16,13 +16,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
 
 from collectors.lake import Lake
 from collectors.run_status import RunStatus, RunWatch, list_runs
+from pipelines.run_report import report
 from pipelines.run_shown import as_json, line, shown
+from pipelines.script import write_file
 from pipelines.shown import headed
 from schemas.failures import RouterlakeError, one_line
 
@@ -42,6 +45,7 @@ examples:
   python pipelines/status.py --lake lake
   python pipelines/status.py --lake s3://bucket/lake --watch
   python pipelines/status.py --lake lake --json | jq .items_done
+  python pipelines/status.py --lake lake --html run.html
 
 exit codes: 0 told, 2 no lake, no run or no such run"""
 
@@ -65,6 +69,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, an object per look and line")
     parser.add_argument(
+        "--html", metavar="FILE", type=Path, help="also write a page that needs no network; under --watch at each look"
+    )
+    parser.add_argument(
         "--footers",
         type=int,
         metavar="N",
@@ -86,13 +93,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_runs(lake, args, console)
             return 0
         with closing(RunWatch(lake, args.run)) as watched:
-            watch(watched, args, console) if args.watch else print_status(watched.look(args.footers), args, console)
+            if args.watch:
+                watch(watched, args, console)
+            else:
+                print_status(look(watched, args), args, console)
     except RouterlakeError as error:
         print(f"status: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def look(watched: RunWatch, args: argparse.Namespace) -> RunStatus:
+    status = watched.look(args.footers)
+    if args.html:
+        write_file(args.html, report(status).encode("utf-8", "replace"))
+    return status
 
 
 def watch(watched: RunWatch, args: argparse.Namespace, console: Console) -> None:
@@ -102,7 +119,7 @@ def watch(watched: RunWatch, args: argparse.Namespace, console: Console) -> None
     with Live(console=console, auto_refresh=False) if live else open(os.devnull) as screen:
         while True:
             began = time.monotonic()
-            status = watched.look(args.footers)
+            status = look(watched, args)
             if isinstance(screen, Live):
                 screen.update(Group(*shown(status)), refresh=True)
             elif args.json:

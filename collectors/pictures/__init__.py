@@ -1,7 +1,8 @@
-"""The headline figures as pictures.
+"""The headline figures as pictures, and HTML pages that need nothing else.
 
-    draw  one figure: matplotlib, as PNG or SVG
-    page  all figures and their numbers as one HTML file that needs nothing else
+    draw      one figure: matplotlib, as PNG or SVG
+    page      all figures and their numbers as one file
+    run_page  where a run stands
 
 Knows the numbers of collectors.headline, and no lake.
 """

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import threading
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,67 @@ def test_status_writes_nothing(lake: LakeBuilder) -> None:
     before = sorted(Path("lake").rglob("*"))
     assert main([]) == 0
     assert sorted(Path("lake").rglob("*")) == before
+
+
+# ---- the page
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: elements, attributes, text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+HOSTILE = "</td><script>alert(1)</script>\"' onload=x&lt;<img src=http://evil/x>"
+
+
+def test_status_html_shows_the_run_and_hostile_names_stay_text(lake: LakeBuilder) -> None:
+    cell = BuiltCell(model=HOSTILE)
+    run = lake.run(cell, B)
+    lake.shard(cell, [cell.record(item, score=1.0) for item in range(4)], facts={**FACTS, "run_id": run})
+    lake.failure(run, HOSTILE, HOSTILE, model=HOSTILE, task=HOSTILE)
+    assert main(["--html", "run.html"]) == 0
+    page = Page(Path("run.html"))
+    assert page.text.count(HOSTILE) == 5  # a slow model; the kind, whose it is (model on task) and the message
+    assert not page.elements & {"script", "img", "link", "iframe", "object", "a", "form"}
+    assert not [name for name, _ in page.attributes if name in ("src", "href", "srcset", "action", "onload")]
+    assert not [value for _, value in page.attributes if "//" in value or "url(" in value]
+    assert f"Run {run}" in page.text
+    assert "Cells: 0 of 2 done, 0 failed, 2 open" in page.text
+    assert "Items: 4 of 20 done" in page.text
+    assert "CPUs, unpriced" in page.text
+    assert "rect" in page.elements  # throughput over time
+    assert page.text.count("in the engine, its own bookkeeping included") == 1
+
+
+def test_status_html_of_a_run_without_shards_says_so(lake: LakeBuilder) -> None:
+    lake.run(A)
+    assert main(["--html", "run.html"]) == 0
+    page = Page(Path("run.html"))
+    assert "stopped or stuck?" in page.text
+    assert "Nothing was committed since the run began" in page.text
+    assert "rect" not in page.elements
+
+
+def test_status_html_that_cannot_be_written_is_one_line(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+    half(lake)
+    assert main(["--html", "no/folder/run.html"]) == 2
+    assert capsys.readouterr().err == "status: cannot write no/folder/run.html: No such file or directory\n"
+
+
+def test_status_html_under_watch_is_written_at_each_look(lake: LakeBuilder) -> None:
+    whole(lake, half(lake))
+    assert main(["--watch", "--html", "run.html"]) == 0
+    assert "Cells: 2 of 2 done" in Page(Path("run.html")).text
