@@ -32,6 +32,7 @@ from pipelines.cluster import any_node, cluster, node_caused, node_gpus, placeme
 from pipelines.faults import Again, Faults, GiveUp
 from pipelines.head import HeadWatch
 from pipelines.listeners import AtWork, Listener, Workers
+from pipelines.metrics import Metrics
 from pipelines.outage import LONGEST_PAUSE, Away, Outage
 from pipelines.progress import Progress
 from pipelines.worker import Worker, WorkerSpec
@@ -110,7 +111,8 @@ class Fleet:
         self.left = {p.cell.cell_id: p.items_todo for p in open_cells}
         self.failed: dict[str, str] = {}
         self.progress = Progress(cells=len(open_cells), items=plan.items_todo, workers=workers)
-        self.listeners: list[Listener] = [self.progress]
+        metrics = Metrics(plan.run_id, len(open_cells), plan.items_todo, resources.get("num_gpus", 0.0))
+        self.listeners: list[Listener] = [self.progress, metrics]
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options))
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
@@ -431,7 +433,8 @@ class Fleet:
             name = mark(cell.model, ShardName(cell.cell_id, cell.generation, job.first, job.last), row)
         self._patiently(lambda: write_failure(self.lake, row, name))
         log = logger.error if isinstance(error, RouterlakeError) else logger.exception
-        log("cell %s (%s, %s) failed: %s", cell.cell_id, cell.model.name, cell.spec.task, row["message"])
+        with about(cell):  # it may be another one of a model that failed
+            log("cell %s (%s, %s) failed: %s", cell.cell_id, cell.model.name, cell.spec.task, row["message"])
 
     def _patiently(self, write: Callable[[], None]) -> None:
         """What the driver itself writes, once the store takes it. Nobody is taken for stalled for that."""

@@ -36,6 +36,8 @@ class Cluster:
     address: str
     #: URL that jobs are submitted to.
     dashboard: str
+    #: URL of its node's Prometheus metrics.
+    metrics: str
     pid: int
 
 
@@ -49,6 +51,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "RAY_TMPDIR": str(short),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "NO_COLOR": "1",
+        "RAY_metrics_report_interval_ms": "2000",
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -91,15 +94,15 @@ def _running(folder: Path, **more: Any) -> Iterator[Cluster]:
 
 
 def _start_head(folder: Path, log: Path, more: dict[str, Any]) -> tuple[subprocess.Popen[bytes], Cluster]:
-    port, dashboard, agent, client = _free_ports(4)
+    port, dashboard, agent, client, metrics = _free_ports(5)
     options: dict[str, Any] = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
     options |= {"ray-client-server-port": client, "min-worker-port": 0, "max-worker-port": 0, "num-cpus": 4}
     options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": folder}
-    options |= {"object-store-memory": 100 * 2**20, **more}
+    options |= {"object-store-memory": 100 * 2**20, "metrics-export-port": metrics, **more}
     command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
     with open(log, "wb") as output:
         head = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    return head, Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", head.pid)
+    return head, Cluster(f"127.0.0.1:{port}", *(f"http://127.0.0.1:{p}" for p in (dashboard, metrics)), head.pid)
 
 
 def _outcome(head: subprocess.Popen[bytes], log: Path) -> str | None:
