@@ -209,7 +209,9 @@ class RunStatus:
 
 
 def run_ids(lake: Lake) -> list[str]:
-    """The runs of a lake, the oldest first; imports are none."""
+    """The runs of a lake, the oldest first; imports are none. Raises ConfigError for a published version."""
+    if lake.is_published():
+        raise ConfigError(f"{lake.uri} is a published version, which no run collects into: name a lake")
     names = [name.removeprefix("runs/").removesuffix(".parquet") for name in lake.names("runs")]
     return [name for name in names if name != "schema" and not name.startswith("import-")]
 
@@ -225,7 +227,7 @@ class RunWatch:
         self.lake = lake
         self._clock = clock
         self.run_id = _chosen(lake, run_id)
-        name = f"runs/{self.run_id}.parquet"
+        self._run_file = name = f"runs/{self.run_id}.parquet"
         try:
             file = pq.ParquetFile(io.BytesIO(lake.read(name)))
             facts = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
@@ -257,6 +259,8 @@ class RunWatch:
 
     def look(self, most_footers: int) -> RunStatus:
         """Where the run stands now. Of shards whose footers are not read yet, `most_footers` are, the newest first."""
+        if not self.lake.has(self._run_file):  # a folder that is not mounted lists as empty
+            raise StorageError(f"{self._run_file} is gone from {self.lake.uri}")
         listed, folded = self._list()
         looked = self._clock()
         self._read_failures()

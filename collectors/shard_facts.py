@@ -21,8 +21,7 @@ from collectors.damage import find_damaged
 from collectors.holdings import Holdings, Manifest
 from collectors.lake import Lake
 from collectors.reading import connect, open_store
-from schemas.failures import StorageError
-from schemas.identity import ShardName
+from schemas.failures import StorageError, one_line
 from schemas.records import SCHEMA_FILES
 from schemas.views import GLOBS, OWNERSHIP, ViewFiles, create_views, lake_place
 
@@ -106,13 +105,14 @@ class ShardFacts:
     def read_folded(self, manifest: Manifest) -> set[str]:
         """Names of the shards that a compaction holds, whose facts are added: one object has them all."""
         if manifest.name != self._manifest:
-            with contextlib.closing(self._connect([], manifest)) as con:
-                names = con.execute("SELECT cell_id, generation, first_item, last_item, file FROM shards").fetchall()
-                files = {ShardName(*key): file[len(self._place) :] for *key, file in names}
-                new = [key for key, file in files.items() if file not in self._read]
-                if new:
-                    self._add(con.execute(f"{_SHARD} WHERE run_id = ?", [self.run_id]).to_arrow_table(), self._read)
-            self._folded = set(files.values())
+            try:
+                with contextlib.closing(self._connect([], manifest)) as con:
+                    files = con.execute("SELECT file FROM shards").fetchall()
+                    rows = con.execute(f"{_SHARD} WHERE run_id = ?", [self.run_id]).to_arrow_table()
+            except duckdb.Error as error:
+                raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
+            self._add(rows, self._read)
+            self._folded = {file[len(self._place) :] for (file,) in files}
             self._read |= self._folded
             self._manifest = manifest.name
         return self._folded
@@ -127,7 +127,7 @@ class ShardFacts:
                 found = find_damaged(self.lake, str(error), left)
                 gone = [name for name in left if not self.lake.has(name)] if not found else []
                 if not found and not gone:
-                    raise
+                    raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
                 self.damaged |= found
                 left = [name for name in left if name not in found and name not in gone]
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -27,7 +28,7 @@ from pipelines.run_report import report
 from pipelines.run_shown import as_json, line, shown
 from pipelines.script import write_file
 from pipelines.shown import headed
-from schemas.failures import RouterlakeError, one_line
+from schemas.failures import RouterlakeError, StorageError, one_line
 
 #: Seconds between two looks with and without a terminal, and how many times as long as a look itself at least.
 TERMINAL_SECONDS, LINE_SECONDS, LOOKS = 5.0, 30.0, 4.0
@@ -62,7 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--interval",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
         help=f"between two looks (default: {TERMINAL_SECONDS:g} on a terminal, else {LINE_SECONDS:g}); "
         "longer where looking takes long",
@@ -73,12 +74,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--footers",
-        type=int,
+        type=count,
         metavar="N",
         default=MOST_FOOTERS,
         help="open so many more shards per look, the newest first, for cost, tokens and time (default: %(default)s)",
     )
     return parser.parse_args(argv)
+
+
+def seconds(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def count(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise ValueError(text)
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RouterlakeError as error:
         print(f"status: {one_line(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "interrupt" not in str(error).lower():
+            raise
+        return 130  # what DuckDB makes of a signal
     except KeyboardInterrupt:
         return 130
     return 0
@@ -113,13 +130,21 @@ def look(watched: RunWatch, args: argparse.Namespace) -> RunStatus:
 
 
 def watch(watched: RunWatch, args: argparse.Namespace, console: Console) -> None:
-    """Looks until the run is complete."""
+    """Looks until the run is complete. A store that fails after the first look is waited for, and said to."""
+    status: RunStatus | None = None
     live = console.is_terminal and not args.json
     pause = args.interval or (TERMINAL_SECONDS if live else LINE_SECONDS)
     with Live(console=console, auto_refresh=False) if live else open(os.devnull) as screen:
         while True:
             began = time.monotonic()
-            status = look(watched, args)
+            try:
+                status = look(watched, args)
+            except StorageError as error:
+                if status is None:
+                    raise
+                print(f"status: {one_line(error)}; looking again", file=sys.stderr)
+                time.sleep(pause)
+                continue
             if isinstance(screen, Live):
                 screen.update(Group(*shown(status)), refresh=True)
             elif args.json:

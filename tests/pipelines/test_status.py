@@ -10,9 +10,12 @@ import sys
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from collectors.run_status import RunStatus, RunWatch
+from pipelines import status as module
 from pipelines.status import main
 from tests.lake_builder import BuiltCell, LakeBuilder
 
@@ -102,6 +105,38 @@ def test_status_watch_without_a_terminal_prints_a_line_a_look_and_ends_with_the_
     assert text.count("cells: 2 planned, 2 done") == 1
 
 
+def test_status_watch_goes_on_when_the_lake_was_away(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = half(lake)
+
+    class Watched:
+        """The lake goes before the second look and is back before the third; the run ends before the fourth."""
+
+        def __init__(self, *args: Any) -> None:
+            self.watch, self.looks = RunWatch(*args), 0
+
+        def close(self) -> None:
+            self.watch.close()
+
+        def look(self, most: int) -> RunStatus:
+            self.looks += 1
+            if self.looks == 2:
+                Path("lake").rename("away")
+            if self.looks == 3:
+                Path("away").rename("lake")
+            if self.looks == 4:
+                whole(lake, run)
+            return self.watch.look(most)
+
+    monkeypatch.setattr(module, "RunWatch", Watched)
+    monkeypatch.setattr(module, "LOOKS", 0.0)
+    assert main(["--watch", "--interval", "0.01"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == f"status: runs/{run}.parquet is gone from {lake.lake.uri}; looking again\n"
+    assert shown.out.count(f" run {run} ") == 3
+
+
 def test_status_watch_json_prints_an_object_a_line(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     whole(lake, half(lake))
     assert main(["--watch", "--json"]) == 0
@@ -135,11 +170,13 @@ def test_status_watch_on_a_terminal_shows_the_run_live(lake: LakeBuilder) -> Non
         ([], "holds no run yet: start one with pipelines/collect.py"),
         (["--run", "x"], "holds no run yet"),
         (["--lake", "s3://user:secret@bucket/lake"], "credentials by the environment"),
+        (["--lake", "published"], "is a published version, which no run collects into"),
     ],
 )
 def test_status_without_a_run_is_one_line_and_exit_2(
     lake: LakeBuilder, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
 ) -> None:
+    LakeBuilder("published").lake.create("manifest.json", b"{}")
     assert main(flags) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
