@@ -251,7 +251,7 @@ class RunWatch:
         )
         self._seen: set[str] = set()
         self._damaged: dict[str, str] = {}
-        self._facts = ShardFacts(lake, self.run_id, planned.select(["cell_id", "model"]))
+        self._facts = ShardFacts(lake, self.run_id, planned.select(["cell_id", "model", "task"]))
 
     def close(self) -> None:
         self._con.close()

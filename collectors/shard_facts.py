@@ -46,6 +46,8 @@ class ModelPace:
     load_seconds: float = 0.0
     #: None once a shard does not tell.
     engine_tokens: int | None = 0
+    #: Of items and engine_seconds: those of each task.
+    by_task: dict[str, tuple[int, float]] = field(default_factory=dict, repr=False)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -70,14 +72,29 @@ class Work:
     stages: dict[str, float] = field(default_factory=dict)
     models: dict[str, ModelPace] = field(default_factory=dict)
 
-    def slowest(self, most: int) -> list[ModelPace]:
-        """The models with the fewest tokens per second of their engine; those that are not known come last."""
-        timed = [model for model in self.models.values() if model.engine_seconds]
-        return sorted(timed, key=lambda m: (m.tokens_per_second or float("inf"), m.model))[:most]
+    def slowness(self) -> dict[str, float]:
+        """Model -> its engine seconds ÷ those that as many items of the same tasks took on average, over all models."""
+        items: Counter[str] = Counter()
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for model in self.models.values():
+            for task, (count, took) in model.by_task.items():
+                items[task] += count
+                seconds[task] += took
+        mean = {task: seconds[task] / items[task] for task in items}
+        expected = {
+            name: sum(count * mean[task] for task, (count, _) in model.by_task.items())
+            for name, model in self.models.items()
+        }
+        return {name: model.engine_seconds / expected[name] for name, model in self.models.items() if expected[name]}
+
+    def slowest(self, most: int) -> list[tuple[ModelPace, float]]:
+        """The models with the highest `slowness`, with it."""
+        order = sorted(self.slowness().items(), key=lambda one: (-one[1], one[0]))
+        return [(self.models[name], slowness) for name, slowness in order[:most]]
 
 
 class ShardFacts:
-    """The facts of one run's shards, added up as they are read. `cells`: a table of cell_id and model."""
+    """The facts of one run's shards, added up as they are read. `cells`: a table of cell_id, model and task."""
 
     def __init__(self, lake: Lake, run_id: str, cells: pa.Table) -> None:
         self.lake, self.run_id, self.cells = lake, run_id, cells
@@ -171,15 +188,17 @@ class ShardFacts:
         work = self.work
         for row in _all(
             con,
-            "SELECT model, count(*), sum(last_item - first_item + 1)::BIGINT, coalesce(sum(engine_seconds), 0), "
+            "SELECT model, task, count(*), sum(last_item - first_item + 1)::BIGINT, coalesce(sum(engine_seconds), 0), "
             "coalesce(sum(load_seconds), 0), CASE WHEN count(engine_tokens) = count(*) THEN sum(engine_tokens)::BIGINT "
             "END, CASE WHEN count(cached_tokens) = count(*) THEN sum(cached_tokens)::BIGINT END "
-            "FROM shards INNER JOIN cells USING (cell_id) GROUP BY model",
+            "FROM shards INNER JOIN cells USING (cell_id) GROUP BY model, task",
         ):
-            name, shards, items, engine, load, tokens, cached = row
+            name, task, shards, items, engine, load, tokens, cached = row
             model = work.models.setdefault(name, ModelPace(name))
             model.items += items
             model.engine_seconds += engine
+            before = model.by_task.get(task, (0, 0.0))
+            model.by_task[task] = (before[0] + items, before[1] + engine)
             model.load_seconds += load
             model.engine_tokens = _plus(model.engine_tokens, tokens)
             work.shards += shards

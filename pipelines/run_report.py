@@ -63,14 +63,15 @@ def _cost(status: RunStatus) -> Table:
 
 def _models(status: RunStatus) -> Table:
     rows = []
-    for model in status.work.slowest(MOST_MODELS):
+    for model, slowness in status.work.slowest(MOST_MODELS):
         speed = model.tokens_per_second
-        numbers = (model.engine_seconds, model.load_seconds, model.items / model.engine_seconds)
+        seconds = (f"{number:,.1f}" for number in (model.engine_seconds, model.load_seconds))
         tokens = "unknown" if speed is None else f"{speed:,.1f}"
-        rows.append((model.model, f"{model.items:,}", *(f"{number:,.1f}" for number in numbers), tokens))
-    heads = ("model", "items", "engine s", "load s", "items/s", "tokens/s")
+        rows.append((model.model, f"{slowness:.2f}", f"{model.items:,}", *seconds, tokens))
+    heads = ("model", "× mean", "items", "engine s", "load s", "tokens/s")
     known = len(status.work.models)
-    note = f"{len(rows):,} of {known:,} models, by tokens per second of their engine." if known else ""
+    mean = "engine seconds against the mean of all models on as many items of the same tasks"
+    note = f"{len(rows):,} of {known:,} models; × mean: {mean}." if known else ""
     return Table("Slowest models", heads, rows, note=note)
 
 

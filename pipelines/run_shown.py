@@ -40,12 +40,12 @@ def shown(status: RunStatus) -> Iterator[RenderableType]:
         yield Text("\nfailures of this run; example: the last of its kind")
         yield failures_table(status.failures)
     if slow := status.work.slowest(MOST_SLOW):
-        yield Text("\nslowest models, by tokens per second of their engine")
-        table = headed("<model", "items", "engine s", "load s", "items/s", "tokens/s")
-        for model in slow:
-            per_second = model.items / model.engine_seconds
-            values = (model.engine_seconds, model.load_seconds, per_second, model.tokens_per_second)
-            table.add_row(model.model, f"{model.items:,}", *(number(value, ",.1f") for value in values))
+        yield Text("\nslowest models, against the mean of all models on as many items of the same tasks")
+        table = headed("<model", "× mean", "items", "engine s", "load s", "tokens/s")
+        for model, slowness in slow:
+            values = (model.engine_seconds, model.load_seconds, model.tokens_per_second)
+            found = (number(value, ",.1f") for value in values)
+            table.add_row(model.model, f"{slowness:.2f}", f"{model.items:,}", *found)
         yield table
 
 
@@ -149,8 +149,13 @@ def clock(seconds: float) -> str:
 def as_json(status: RunStatus) -> dict[str, Any]:
     """All that is known of the run: RunStatus with what follows from it. Unknown is null."""
     value = dataclasses.asdict(status)
+    slowness = status.work.slowness()
     value["work"]["models"] = [
-        {**dataclasses.asdict(model), "tokens_per_second": model.tokens_per_second}
+        {
+            **{name: found for name, found in dataclasses.asdict(model).items() if name != "by_task"},
+            "tokens_per_second": model.tokens_per_second,
+            "slowness": slowness.get(model.model),
+        }
         for _, model in sorted(status.work.models.items())
     ]
     value["work"]["unpriced"] = {name or "cpu": shards for name, shards in status.work.unpriced.items()}

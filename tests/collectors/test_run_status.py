@@ -151,7 +151,7 @@ def test_run_status_work_is_what_the_views_say(lake: LakeBuilder) -> None:
     stages = dict(rows(con, f"SELECT stage, sum(seconds) FROM profile WHERE run_id = '{run}' GROUP BY stage"))
     assert work.stages == stages
     assert (work.shards, work.unread, work.engine_tokens, work.cached_tokens) == (4, 0, 350, 40)
-    assert [(m.model, m.items, m.tokens_per_second) for m in work.slowest(2)] == [
+    assert [(model.model, model.items, model.tokens_per_second) for model, _ in work.slowest(2)] == [
         ("model-c", 2, 12.5),
         ("model-b", 6, 25.0),
     ]
@@ -163,6 +163,21 @@ def test_run_status_unknown_tokens_and_costs_are_none(lake: LakeBuilder) -> None
     work = look(lake).work
     assert (work.engine_tokens, work.cached_tokens, work.usd) == (None, None, None)
     assert work.models["model-a"].tokens_per_second is None
+
+
+def test_run_status_slowness_is_against_other_models_on_the_same_tasks(lake: LakeBuilder) -> None:
+    """Long tasks make no model slow: by seconds per item the fast model on the long task would be the slowest."""
+    long = [BuiltCell(model=f"model-{letter}", task="long") for letter in "ab"]
+    run = lake.run(A, B, *long)
+    commit(lake, A, 0, 9, 10, **facts(run, 20.0))
+    commit(lake, B, 0, 9, 10, **facts(run, 10.0))
+    commit(lake, long[0], 0, 1, 10, **facts(run, 40.0))
+    commit(lake, long[1], 0, 9, 10, **facts(run, 100.0))
+    slowness = look(lake).work.slowness()
+    # 1.5 s an item of the short task, 140 / 12 s of the long one
+    assert slowness["model-a"] == pytest.approx(60 / (10 * 1.5 + 2 * 140 / 12))
+    assert slowness["model-b"] == pytest.approx(110 / (10 * 1.5 + 10 * 140 / 12))
+    assert slowness["model-a"] > 1 > slowness["model-b"]
 
 
 def test_run_status_opens_each_footer_once_and_so_many_a_look(lake: LakeBuilder) -> None:
