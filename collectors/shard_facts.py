@@ -28,12 +28,8 @@ from schemas.views import GLOBS, OWNERSHIP, ViewFiles, create_views, lake_place
 #: Footers that are opened at once: DuckDB takes a list of any length, and an answer in time is worth more.
 _AT_ONCE = 5000
 _ASKED = frozenset({"gpu_prices", "price_names", "collection_costs", "profile"})
-#: Columns of the view shards that are kept for a moment; of `facts` only what the profile asks for.
-_SHARD = """
-SELECT * EXCLUDE (facts), json_object('stages', json_extract(facts, '$.stages')) AS facts,
-    TRY_CAST(json_extract_string(facts, '$.cached_tokens') AS BIGINT) AS cached_tokens,
-FROM shards
-"""
+#: The view shards, and what is asked here beside it.
+_SHARD = "SELECT *, TRY_CAST(json_extract_string(facts, '$.cached_tokens') AS BIGINT) AS cached_tokens FROM shards"
 
 
 @dataclass

@@ -67,7 +67,7 @@ def half_done(lake: LakeBuilder) -> str:
     run = lake.run(A, B, C, D)
     commit(lake, A, 0, 3, -500, **facts("another", 9.0, "H100"))
     commit(lake, A, 4, 9, 100, **facts(run, 2.0, "H100"))
-    commit(lake, B, 0, 3, 1500, **facts(run, 3.0, "H100"))
+    commit(lake, B, 0, 3, 1500, **facts(run, 3.0, "H100", gpus=2))
     commit(lake, B, 4, 5, 1900, **facts(run, 5.0, "L4"))
     commit(lake, C, 0, 1, 200, **facts(run, 4.0, engine_tokens=50))
     lake.failure(run, "engine_died", "its process died", model="model-c", task="quiz", cell_id=C.cell_id)
@@ -146,7 +146,7 @@ def test_run_status_work_is_what_the_views_say(lake: LakeBuilder) -> None:
         con, f"SELECT sum(usd), count(*) - count(usd) FROM collection_costs WHERE run_id = '{run}'"
     )
     assert work.usd == pytest.approx(usd)
-    assert work.usd == pytest.approx(5 * 7.2 / 3600)
+    assert work.usd == pytest.approx((2 + 2 * 3) * 7.2 / 3600)
     assert (work.priced, sum(work.unpriced.values()), dict(work.unpriced)) == (2, unpriced, {"L4": 1, "": 1})
     stages = dict(rows(con, f"SELECT stage, sum(seconds) FROM profile WHERE run_id = '{run}' GROUP BY stage"))
     assert work.stages == stages

@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -28,22 +29,9 @@ def cell(model: str = "org/[red]model", task: str = "gsm8k") -> Cell:
 
 
 def report(tokens: int = 100, cached: int | None = 25, committed: bool = True) -> ShardReport:
-    numbers = dict.fromkeys(("items", "instances", "requests", "asked_again", "failures"), 1)
-    seconds = dict.fromkeys(("engine_seconds", "wall_seconds", "load_seconds"), 1.0)
-    unknown = dict.fromkeys(("prefix_caching", "tokens_per_second", "concurrency", "gpu"))
-    return ShardReport(
-        run_id="r",
-        engine_tokens=tokens,
-        cached_tokens=cached,
-        swapped=False,
-        host="h",
-        engine="stub",
-        stages={},
-        committed=committed,
-        **numbers,
-        **seconds,
-        **unknown,  # type: ignore[arg-type]
-    )
+    facts: dict[str, Any] = dict.fromkeys(ShardReport.__dataclass_fields__, 0)
+    told = {"engine_tokens": tokens, "cached_tokens": cached, "committed": committed, "host": "h", "stages": {}}
+    return ShardReport(**{**facts, **told})
 
 
 def test_progress_counts_what_it_is_told() -> None:
