@@ -130,46 +130,41 @@ def node_gpus() -> list[GpuSpec]:
     return [GpuSpec(name=name, per_node=count) for name, count in sorted(most.items())]
 
 
-def placement(
-    spec: FleetSpec, models: int, *, own: bool, places: Collection[Placement] = ()
-) -> tuple[int, dict[str, Any]]:
-    """How many workers the connected cluster gets, and the resources of each: those of the largest of `places`.
+def worker_resources(spec: FleetSpec, *, own: bool, places: Collection[Placement] = ()) -> dict[str, Any]:
+    """What Ray gives to each worker for a model that is put nowhere; each of `places` has its own.
 
-    With `workers` set the count stands, and a cluster that is not our `own` may start without room: it may grow. Raises
-    ConfigError when no worker fits, when not so many do where nothing grows, and without the GPUs of `places`.
+    With `workers` set a cluster that is not our `own` may start without room: it may grow. Raises ConfigError when no
+    node fits a worker, when not so many fit where nothing grows, and without the GPUs of `places`.
     """
     nodes = _nodes()
     have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
     gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(have_gpus)
     resources: dict[str, Any] = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
-    if places:
-        resources |= max(places, key=lambda place: place.memory_gib).resources
-    workers, fits = room(spec, resources, models), _fit(nodes, resources)
-    fixed = own or not spec.workers
-    if fixed and (missing := sorted({place.gpu for place in places} - {gpu.name for gpu in node_gpus()})):
+    if not own and spec.workers:
+        return resources
+    if missing := sorted({place.gpu for place in places} - {gpu.name for gpu in node_gpus()}):
         there = ", ".join(f"{gpu.per_node} × {gpu.name}" for gpu in node_gpus()) or "no GPUs of a class that Ray names"
         raise ConfigError(f"fleet.gpus: models are put on {', '.join(missing)}, and the cluster's nodes have {there}")
-    if fixed and fits < 1:
-        largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
-        wanted = f"{resources['num_gpus']:g} GPUs" + (f" of class {resources['accelerator_type']}" if places else "")
-        raise ConfigError(
-            f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {wanted}; the largest of the "
-            f"cluster has {largest[0]:g} and {largest[1]:g}"
-        )
-    if own and spec.workers and spec.workers > fits:
-        raise ConfigError(
-            f"fleet.workers: this machine has room for {fits} workers of {spec.cpus_per_worker:g} CPUs and "
-            f"{resources['num_gpus']:g} GPUs, not for {spec.workers}; give fewer, or a cluster by fleet.address"
-        )
-    return workers, resources
+    for kind in [resources | place.resources for place in places] or [resources]:
+        fit = sum(_fits(node, kind) for node in nodes)
+        if fit < 1:
+            largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
+            wanted = f"{kind['num_gpus']:g} GPUs" + (f" of class {kind['accelerator_type']}" if places else "")
+            raise ConfigError(
+                f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {wanted}; the largest of the "
+                f"cluster has {largest[0]:g} and {largest[1]:g}"
+            )
+        if spec.workers and spec.workers > fit:
+            raise ConfigError(
+                f"fleet.workers: this machine has room for {fit} workers of {spec.cpus_per_worker:g} CPUs and "
+                f"{kind['num_gpus']:g} GPUs, not for {spec.workers}; give fewer, or a cluster by fleet.address"
+            )
+    return resources
 
 
-def room(spec: FleetSpec, resources: dict[str, Any], models: int) -> int:
-    """How many workers the cluster as it is now should have: nodes come and go. `models`: those with work left."""
-    if spec.workers:
-        return spec.workers
-    fits = _fit(_nodes(), resources)
-    return fits if resources["num_gpus"] else min(fits, models)
+def fits(resources: dict[str, Any]) -> int:
+    """How many workers the cluster as it is now has room for, were it empty: nodes come and go."""
+    return sum(_fits(node, resources) for node in _nodes())
 
 
 def any_node() -> bool:
@@ -178,10 +173,6 @@ def any_node() -> bool:
 
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _fit(nodes: list[dict[str, float]], resources: dict[str, Any]) -> int:
-    return sum(_fits(node, resources) for node in nodes)
 
 
 def _fits(node: dict[str, float], resources: dict[str, Any]) -> int:

@@ -10,7 +10,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from collectors.engines import Engine, ModelRef
 from pipelines.workqueue import Job
@@ -40,10 +39,9 @@ class GiveUp:
 
 @dataclass
 class _Starved:
-    """What was tried for a model that ran out of memory."""
+    """A model that ran out of memory, as it is tried now, and what was tried."""
 
-    #: Options laid over the model's own: those of the smallest batch so far.
-    options: dict[str, Any]
+    model: ModelRef
     tried: list[str]
 
 
@@ -60,9 +58,9 @@ class Faults:
         self._starved: dict[str, _Starved] = {}
 
     def fitted(self, model: ModelRef) -> ModelRef:
-        """`model` with the batch that it is down to. Its key differs then: an engine opens it anew."""
+        """`model` with the batch and where it is down to. Its key differs with a batch: an engine opens it anew."""
         starved = self._starved.get(model.key)
-        return dataclasses.replace(model, options={**model.options, **starved.options}) if starved else model
+        return starved.model if starved else model
 
     def recovered(self, model: ModelRef) -> None:
         """A shard of it was committed."""
@@ -108,16 +106,16 @@ class Faults:
         model = job.planned.cell.model
         again = Again(dataclasses.replace(job, tries=job.tries - 1))
         current = self.fitted(model)
-        if asked.key != current.key:  # it was begun before the others made the batch smaller
-            return again
-        starved = self._starved.setdefault(model.key, _Starved({}, ["the batch as configured"]))
+        if (asked.key, asked.placements) != (current.key, current.placements):
+            return again  # it was begun before the others made the batch smaller
+        starved = self._starved.setdefault(model.key, _Starved(current, ["the batch as configured"]))
         if options := self._engine.smaller_batch(current):
-            starved.options = {**starved.options, **options}
+            starved.model = dataclasses.replace(current, options={**current.options, **options})
             starved.tried.append(", ".join(f"{name} {value}" for name, value in options.items()))
             return again
         if placed := self._next_placement(current):
-            starved.options = placed.options
-            starved.tried.append("another placement")
+            starved.model = dataclasses.replace(placed, options=model.options)
+            starved.tried.append(f"{placed.placement}, the batch as configured")
             return again
         message = f"out of memory, and nothing is left to try ({'; '.join(starved.tried)}): {error}"
         return GiveUp(EngineError(message, OUT_OF_MEMORY), whole_model=True)

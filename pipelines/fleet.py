@@ -24,18 +24,20 @@ from collectors.engines import ModelRef, make_engine
 from collectors.gpus import gpu_classes
 from collectors.lake import Lake
 from collectors.log_lines import about
+from collectors.placement import next_placement
 from collectors.planning import Plan, PlannedCell, failure_row, place_on, write_failure
 from collectors.quarantine import LASTING, mark
 from collectors.stages import Trace
 from pipelines.budget import Budget, gpu_prices_for
-from pipelines.cluster import any_node, cluster, node_caused, node_gpus, placement, room
+from pipelines.cluster import any_node, cluster, node_caused, node_gpus, worker_resources
+from pipelines.crew import Crew, Kind, Work
 from pipelines.faults import Again, Faults, GiveUp
 from pipelines.head import HeadWatch
 from pipelines.listeners import AtWork, Listener, Workers
 from pipelines.metrics import Metrics
 from pipelines.outage import LONGEST_PAUSE, Away, Outage
 from pipelines.progress import Progress
-from pipelines.worker import Worker, WorkerSpec
+from pipelines.worker import WorkerSpec
 from pipelines.workqueue import Job, WorkQueue
 from schemas.failures import (
     OUT_OF_MEMORY,
@@ -52,14 +54,8 @@ logger = logging.getLogger(__name__)
 #: Shards that a worker is given at once: its engine answers one while it judges and writes the one before.
 AHEAD = 2
 
-#: How often an engine process is started before the run is given up.
-START_TRIES = 3
-
 #: Seconds between two looks at which nodes there are.
 LOOK_SECONDS = 10.0
-
-#: Seconds in which a new worker is expected to start where there is room for it.
-COMING_SECONDS = 20.0
 
 #: Seconds without any engine after which, and then every so often, a person is told that the cluster is full.
 WAITING_SECONDS = 30.0
@@ -81,15 +77,13 @@ class InHand:
 
 
 class Fleet:
-    """Runs a plan's open shards on `workers` actors until none is left. See `run`."""
+    """Runs a plan's open shards on a crew of workers until none is left. See `run`."""
 
     def __init__(
         self,
         plan: Plan,
         lake: Lake,
-        worker: WorkerSpec,
-        workers: int,
-        resources: dict[str, Any],
+        crew: Crew,
         head: HeadWatch,
         trace: Trace | None = None,
         budget: Budget | None = None,
@@ -102,27 +96,22 @@ class Fleet:
         #: Stage -> seconds over all shards (collectors.stages.STAGES).
         self.stages: defaultdict[str, float] = defaultdict(float)
         self.lake = lake
-        self.worker_spec = worker
-        self.workers = workers
-        self.resources = resources
+        self.crew = crew
         self.head = head
         open_cells = [p for p in plan.cells if p.todo]
-        self.queue = WorkQueue(open_cells, plan.config.fleet)
+        sizes = {model.key: facts.parameters for model, facts in plan.facts.items() if facts.parameters}
+        self.queue = WorkQueue(open_cells, plan.config.fleet, sizes)
         self.left = {p.cell.cell_id: p.items_todo for p in open_cells}
         self.failed: dict[str, str] = {}
-        self.progress = Progress(cells=len(open_cells), items=plan.items_todo, workers=workers)
-        metrics = Metrics(plan.run_id, len(open_cells), plan.items_todo, resources.get("num_gpus", 0.0))
-        self.listeners: list[Listener] = [self.progress, metrics]
-        self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options))
+        self.progress = Progress(cells=len(open_cells), items=plan.items_todo)
+        self.listeners: list[Listener] = [self.progress, Metrics(plan.run_id, len(open_cells), plan.items_todo)]
+        self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
         #: By kind of UnreachableError.
         self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down")}
-        #: Actors that Ray has found no room for or not yet started, and since when (monotonic clock), by the answer
-        #: that says they are.
-        self._starting: dict[Any, tuple[Any, float]] = {}
+        #: When the cluster's nodes were looked at last (monotonic clock).
         self._looked = time.monotonic()
-        self._failed_starts = 0
         self._told_waiting = time.monotonic()
         #: Each worker's shards, in the order in which it answers.
         self._hands: dict[Any, deque[InHand]] = {}
@@ -136,22 +125,35 @@ class Fleet:
         Raises StorageError when the lake cannot be written, EngineError when no engine process can be started.
         """
         with self.progress:
-            for _ in range(self.workers):
-                self._start_worker()
-            while self._awaited or (self._starting and self.queue and not self._over_budget()):
-                ready, _ = ray.wait([*self._awaited, *self._starting], num_returns=1, timeout=1.0)
+            self._grow()
+            logger.info("starting %d engines; the first shards take longest: models are loaded", len(self.crew))
+            while self._goes_on():
+                if awaited := [*self._awaited, *self.crew.awaited]:
+                    ready, _ = ray.wait(awaited, num_returns=1, timeout=1.0)
+                else:
+                    ready = []
+                    time.sleep(1.0)  # no node has room: one may come
                 for future in ready:
-                    if future in self._starting:
-                        self._started(future)
-                    else:
+                    if future in self._awaited:
                         actor = self._awaited[future]
                         with about(self._hands[actor][0].job.planned.cell):
                             self._answered(actor)
+                    elif actor := self.crew.started(future):
+                        self._holds[actor], self._hands[actor] = None, deque()
+                        self._feed(actor)
                 self._watch()
                 for listener in self.listeners:
                     listener.on_tick(self._at_work)
-            for actor, _ in self._starting.values():
-                ray.kill(actor)
+            self.crew.end()
+
+    def _goes_on(self) -> bool:
+        if self._awaited:
+            return True
+        if not self.queue or self._over_budget():
+            return False
+        if not self.crew.awaited:
+            self._grow()
+        return True
 
     def _over_budget(self) -> bool:
         """Whether a budget keeps back what is left; shards in hand are finished all the same."""
@@ -162,54 +164,40 @@ class Fleet:
 
     def _at_work(self) -> Workers:
         now = time.monotonic()
-        first = (hands[0] for hands in self._hands.values() if hands)
-        working = [
-            AtWork(h.model.name, h.job.planned.cell.spec.task, now - h.since, h.away and h.away[0]) for h in first
-        ]
-        return Workers(working, starting=len(self._starting), wanted=self.workers)
-
-    def _start_worker(self) -> None:
-        actor = Worker.options(**self.resources).remote(self.worker_spec)  # type: ignore[attr-defined]
-        self._starting[actor.ready.remote()] = actor, time.monotonic()
-        self.progress.workers = len(self._hands) + len(self._starting)
+        working = []
+        for actor, hands in self._hands.items():
+            if hands:
+                hand, task = hands[0], hands[0].job.planned.cell.spec.task
+                away, gpus = hand.away and hand.away[0], self.crew.gpus_of(actor)
+                working.append(AtWork(hand.model.name, task, now - hand.since, away, gpus))
+        return Workers(working, starting=len(self.crew.awaited), gpus=self.crew.gpus)
 
     def _grow(self) -> None:
-        """Workers for nodes that came since, where there is work for them."""
+        """Workers for nodes that came since, and for models that have to go elsewhere."""
+        self._looked = time.monotonic()
         if not self.queue or self._over_budget():
             return
-        try:
-            self.workers = room(self.plan.config.fleet, self.resources, len(self.queue.models | self._busy().keys()))
-        except RayError as error:
-            logger.debug("the cluster does not tell its nodes: %s", one_line(error))  # HeadWatch says if it is gone
-            return
-        have = len(self._hands) + len(self._starting)
-        if have < self.workers:
-            for _ in range(min(self.workers - have, self.queue.shards_left())):
-                self._start_worker()
+        work: defaultdict[Kind, Work] = defaultdict(Work)
+        queued = self.queue.models
+        for model in queued:
+            work[self._kind_for(model)].shards += self.queue.shards_left(model)
+        at_work = [hands[0].job.planned.cell.model for hands in self._hands.values() if hands]
+        for model in {model.key: model for model in [*queued, *at_work]}.values():
+            work[self._kind_for(model)].models += 1
+        self.crew.grow(work)
+        self.progress.workers = len(self.crew)
 
-    def _started(self, future: Any) -> None:
-        actor, _ = self._starting.pop(future)
-        try:
-            ray.get(future)
-        except RayError as error:
-            if not (isinstance(error, RayActorError) and node_caused(error)):
-                self._failed_starts += 1
-            if self._failed_starts >= START_TRIES:
-                raise EngineError(f"no engine process could be started: {one_line(error)}") from error
-            self._start_worker()
-            return
-        self._failed_starts = 0
-        self._holds[actor] = None
-        self._hands[actor] = deque()
-        self._feed(actor)
+    def _kind_for(self, model: ModelRef) -> Kind:
+        return self.crew.kind_for(self.faults.fitted(model))
 
     def _feed(self, actor: Any) -> None:
         """Gives a worker what it has room for, and waits for the answer to its first."""
         hands = self._hands[actor]
         if not hands and not self._give(actor):
             return
-        while len(hands) < AHEAD and not self._coming() and not self._over_budget():
-            job = self.queue.take_ahead(hands[0].job.planned.cell.model, self.workers)
+        workers = self.crew.count(self.crew.kind_of(actor))
+        while len(hands) < AHEAD and not self.crew.is_coming() and not self._over_budget():
+            job = self.queue.take_ahead(hands[0].job.planned.cell.model, workers)
             if job is None:
                 break
             self._begin(actor, job)
@@ -222,35 +210,36 @@ class Fleet:
         first.future, first.since = actor.finish.remote(), time.monotonic()
         self._awaited[first.future] = actor
 
-    def _coming(self) -> bool:
-        """Whether workers are about to start, for whom shards should be left; others wait for a node."""
-        now = time.monotonic()
-        return any(now - since < COMING_SECONDS for _, since in self._starting.values())
-
     def _give(self, actor: Any) -> bool:
         """A shard of whatever model is next; False where the worker was ended instead."""
-        busy = self._busy()
         held = self._holds[actor]
-        job = None if self._over_budget() else self.queue.take(held, busy)
+        job = None if self._over_budget() else self.queue.take(held, self._busy(), self._fitting(actor))
         if job is None:
             self._stop_worker(actor)
+            self._looked = 0.0  # for workers of another kind there is room now
             return False
         model = job.planned.cell.model
-        if held and held.key != model.key and self.resources.get("num_gpus") and not self._swaps(held, model):
+        if held and held.key != model.key and bool(self.crew.gpus_of(actor)) and not self._swaps(held, model):
             # On a GPU a process gives its memory back only by ending: a new model gets a new one.
             self.queue.retry(dataclasses.replace(job, tries=job.tries - 1))
-            self._stop_worker(actor)
-            self._start_worker()
+            self.crew.start(self._stop_worker(actor))
             return False
         self._holds[actor] = model
         self._begin(actor, job)
         return True
 
+    def _fitting(self, actor: Any) -> Callable[[ModelRef], bool] | None:
+        """Which models a worker is for; None: for all."""
+        if not self.plan.gpus:
+            return None
+        kind = self.crew.kind_of(actor)
+        return lambda model: self._kind_for(model) == kind
+
     def _begin(self, actor: Any, job: Job) -> None:
         planned = job.planned.cell.model
         busy = self._busy()
         busy[planned.key] += not self._hands[actor]
-        model, upcoming = self.faults.fitted(planned), self.queue.upcoming(planned, busy)
+        model, upcoming = self.faults.fitted(planned), self.queue.upcoming(planned, busy, self._fitting(actor))
         cell = dataclasses.replace(job.planned.cell, model=model)
         actor.begin.remote(cell, job.first, job.last, upcoming and self.faults.fitted(upcoming))
         self._hands[actor].append(InHand(job, model))
@@ -264,21 +253,17 @@ class Fleet:
         allowed = self.plan.config.engine.options.get("swap_weights") is True
         return allowed and held.group is not None and held.group == model.group
 
-    def _stop_worker(self, actor: Any) -> None:
-        ray.kill(actor)
-        self._forget(actor)
-
-    def _forget(self, actor: Any) -> None:
+    def _stop_worker(self, actor: Any) -> Kind:
         for hand in self._hands.pop(actor):
             self._awaited.pop(hand.future, None)
         del self._holds[actor]
+        return self.crew.stop(actor)
 
     def _watch(self) -> None:
         """Ends engines that do not answer, takes nodes that came, and says when the cluster has no room for any."""
         now = time.monotonic()
         self.head.check()
         if now - self._looked > LOOK_SECONDS:
-            self._looked = now
             self._grow()
         for actor in self._awaited.values():
             hand = self._hands[actor][0]
@@ -286,7 +271,7 @@ class Fleet:
             if now - hand.since > allowed and not hand.stalled:
                 hand.stalled = True
                 ray.kill(actor)
-        if self._awaited or not self._starting:
+        if self._awaited:
             self._told_waiting = now
         elif now - self._told_waiting > WAITING_SECONDS:
             self._told_waiting = now
@@ -294,7 +279,7 @@ class Fleet:
                 raise EngineError(
                     "the Ray cluster has no node left: what ran it was killed, perhaps for want of memory"
                 )
-            logger.warning("the cluster has no room yet for an engine of %s; waiting", self.resources)
+            logger.warning("the cluster has no room yet for an engine of %s; waiting", self.crew.told())
 
     def _answered(self, actor: Any) -> None:
         """Takes the answer to a worker's first shard, or its death, and gives it more to do."""
@@ -312,7 +297,7 @@ class Fleet:
             self._drop_first(actor)
             cause = getattr(error, "cause", None)
             if not moot:
-                replaced = self._broke(hand, cause if isinstance(cause, Exception) else error)
+                replaced = self._broke(actor, hand, cause if isinstance(cause, Exception) else error)
         else:
             if isinstance(report, Away) and not moot and self._waits(hand, report):
                 self._await(actor)
@@ -337,8 +322,7 @@ class Fleet:
         for behind in self._hands[actor]:
             if behind.job.planned.cell.cell_id not in self.failed:
                 self.queue.retry(dataclasses.replace(behind.job, tries=behind.job.tries - 1))
-        self._stop_worker(actor)  # one that is only out of reach may live on, with what it holds
-        self._start_worker()
+        self.crew.start(self._stop_worker(actor))
 
     def _waits(self, hand: InHand, away: Away) -> bool:
         now = time.monotonic()
@@ -371,7 +355,7 @@ class Fleet:
         else:
             self._do(job, self.faults.died(job, lost, hand.since, now))
 
-    def _broke(self, hand: InHand, error: BaseException) -> bool:
+    def _broke(self, actor: Any, hand: InHand, error: BaseException) -> bool:
         """Whether the worker has to be replaced: on a GPU only the end of a process gives its memory back."""
         if isinstance(error, StorageError):
             raise error
@@ -380,7 +364,9 @@ class Fleet:
             logger.warning("cell %s: %s; trying the shard again", hand.job.planned.cell.cell_id, one_line(error))
         self._do(hand.job, verdict)
         starved = isinstance(error, EngineError) and error.kind == OUT_OF_MEMORY
-        return starved and bool(self.resources.get("num_gpus"))
+        if starved:
+            self._looked = 0.0  # it may have to go elsewhere
+        return starved and bool(self.crew.gpus_of(actor))
 
     def _do(self, job: Job, verdict: Again | GiveUp) -> None:
         if isinstance(verdict, Again):
@@ -409,6 +395,13 @@ class Fleet:
         for listener in self.listeners:
             listener.on_done(cell, report, items, last=not self.left[cell.cell_id])
         logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
+
+    def _next_placement(self, model: ModelRef) -> ModelRef | None:
+        """Where the model has more memory, of the places that this cluster has."""
+        placed = next_placement(model)
+        while placed and not self.crew.has_room(placed):
+            placed = next_placement(placed)
+        return placed
 
     def _fail_model(self, job: Job, error: BaseException) -> None:
         key = job.planned.cell.model.key
@@ -471,10 +464,9 @@ def run_plan(
                 write_failure(lake, row)
         models = {p.cell.model for p in plan.cells if p.todo}
         places = {model.placement for model in models if model.placement}
-        workers, resources = placement(config.fleet, len({m.key for m in models}), own=joined.own, places=places)
+        resources = worker_resources(config.fleet, own=joined.own, places=places)
         classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
         budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
-        fleet = Fleet(plan, lake, worker, workers, resources, joined.head, trace, budget)
-        logger.info("starting %d engines; the first shards take longest, models are loaded for them", workers)
+        fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
         fleet.run()
     return fleet

@@ -22,17 +22,19 @@ class AtWork:
     seconds: float
     #: The kind of UnreachableError that it waits out; None: it works.
     waits_for: str | None = None
+    #: How many GPUs it has, or which part of one.
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a fleet: those with a shard in hand, how many wait for a node or a process, and how many workers
-    the cluster has room for, or is asked for.
+    """The workers of a fleet: those with a shard in hand, how many wait for a node or a process, and how many GPUs all
+    have together where there is work for all.
     """
 
     working: list[AtWork]
     starting: int
-    wanted: int
+    gpus: float
 
 
 class Listener(Protocol):

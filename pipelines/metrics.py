@@ -66,11 +66,10 @@ _KINDS = {"counter": ray.util.metrics.Counter, "gauge": ray.util.metrics.Gauge}
 
 
 class Metrics:
-    """A listener of a fleet that counts for Prometheus: `cells` and `items` are to do, `gpus` what a worker takes."""
+    """A listener of a fleet that counts for Prometheus: `cells` and `items` are to do."""
 
-    def __init__(self, run: str, cells: int, items: int, gpus: float) -> None:
+    def __init__(self, run: str, cells: int, items: int) -> None:
         self._run = {"run": run}
-        self._gpus = gpus
         self._cells = {"done": 0, "failed": 0, "open": cells}
         self._items = items
         self._last = 0.0
@@ -106,13 +105,14 @@ class Metrics:
         self._last = time.monotonic()
         self._show()
         now = workers()
-        working = sum(1 for one in now.working if one.waits_for is None)
-        self._set("routerlake_workers", working, state="working")
-        self._set("routerlake_workers", len(now.working) - working, state="waiting")
+        working = [one for one in now.working if one.waits_for is None]
+        self._set("routerlake_workers", len(working), state="working")
+        self._set("routerlake_workers", len(now.working) - len(working), state="waiting")
         self._set("routerlake_workers", now.starting, state="starting")
         self._set("routerlake_longest_wait_seconds", max((one.seconds for one in now.working), default=0.0))
-        self._set("routerlake_gpus", working * self._gpus, state="working")
-        self._set("routerlake_gpus", max(0, now.wanted - working) * self._gpus, state="idle")
+        busy = sum(one.gpus for one in working)
+        self._set("routerlake_gpus", busy, state="working")
+        self._set("routerlake_gpus", max(0.0, now.gpus - busy), state="idle")
 
     def _show(self) -> None:
         for state, cells in self._cells.items():

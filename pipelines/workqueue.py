@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from collectors.cell import ShardReport
@@ -55,36 +55,41 @@ class WorkQueue:
                 self._models[planned.cell.model.key] = planned.cell.model
 
     @property
-    def models(self) -> set[str]:
-        """Keys of the models that have shards left to take."""
-        return self._retries.keys() | self._items.keys()
+    def models(self) -> list[ModelRef]:
+        """Those that have shards left to take."""
+        return [self._models[key] for key in {**self._retries, **self._items}]
 
-    def shards_left(self) -> int:
+    def shards_left(self, model: ModelRef) -> int:
         """How many shards are left to take, as far as cells have shown how large they will be."""
-        fresh = (cell for model in self._items for cell in self._cells[model])
-        return sum(self._shards_left(p.cell.cell_id) for p in fresh) + sum(map(len, self._retries.values()))
+        fresh = self._cells[model.key] if model.key in self._items else ()
+        return sum(self._shards_left(p.cell.cell_id) for p in fresh) + len(self._retries.get(model.key, ()))
 
     def __bool__(self) -> bool:
         """Whether any shard is left to take."""
         return bool(self._items or self._retries)
 
-    def take(self, current: ModelRef | None, busy: Counter[str]) -> Job | None:
+    def take(
+        self, current: ModelRef | None, busy: Counter[str], only: Callable[[ModelRef], bool] | None = None
+    ) -> Job | None:
         """The next shard: of the model that the worker holds, else of the one with the fewest workers (`busy`, by key).
 
         Of those it is one of the worker's group, which its engine can take over at little cost, and then the one with
-        the most work left: what takes longest begins first, so that no worker is left alone with it.
+        the most work left: what takes longest begins first, so that no worker is left alone with it. `only`: models
+        that the worker has room for.
         """
-        model = self._next_model(current, busy)
+        model = self._next_model(current, busy, only)
         if model is None:
             return None
         return self._retry_of(model) if model in self._retries else self._next_of(model)
 
-    def upcoming(self, current: ModelRef, busy: Counter[str]) -> ModelRef | None:
+    def upcoming(
+        self, current: ModelRef, busy: Counter[str], only: Callable[[ModelRef], bool] | None = None
+    ) -> ModelRef | None:
         """The model that a worker would turn to after its shard; None while its own has more, or at the end.
 
         Nothing is promised: others may take it first.
         """
-        model = self._next_model(current, busy)
+        model = self._next_model(current, busy, only)
         return None if model is None or model == current.key else self._models[model]
 
     def take_ahead(self, model: ModelRef, workers: int) -> Job | None:
@@ -98,8 +103,12 @@ class WorkQueue:
         items = sum(last - first + 1 for first, last in self._gaps[cell_id])
         return math.ceil(items / self._shard_items(cell_id))
 
-    def _next_model(self, current: ModelRef | None, busy: Counter[str]) -> str | None:
+    def _next_model(
+        self, current: ModelRef | None, busy: Counter[str], only: Callable[[ModelRef], bool] | None
+    ) -> str | None:
         models = {**self._retries, **self._items}
+        if only:
+            models = {model: models[model] for model in models if only(self._models[model])}
         if current and current.key in models:
             return current.key
         group = current.group if current else None

@@ -22,7 +22,13 @@ MUST_NOT_IMPORT = {
     "collectors": {"pipelines", "ray"},
 }
 MAY_ONLY_BE_IMPORTED_IN = {
-    "ray": ("pipelines/cluster.py", "pipelines/fleet.py", "pipelines/metrics.py", "pipelines/worker.py"),
+    "ray": (
+        "pipelines/cluster.py",
+        "pipelines/crew.py",
+        "pipelines/fleet.py",
+        "pipelines/metrics.py",
+        "pipelines/worker.py",
+    ),
     "vllm": ("collectors/engines/vllm.py", "collectors/engines/vllm_logprobs.py"),
     "lm_eval": ("collectors/harness*.py", "collectors/harness*/*.py"),
     "s3fs": ("collectors/lake.py",),
@@ -97,8 +103,8 @@ def test_import_rules_planted_violations_are_reported(tmp_path: Path) -> None:
     assert import_violations(tmp_path) == [
         "schemas/records.py: schemas must not import collectors",
         "collectors/plan.py: vllm belongs in collectors/engines/vllm.py or collectors/engines/vllm_logprobs.py",
-        "pipelines/collect.py: ray belongs in pipelines/cluster.py or pipelines/fleet.py or pipelines/metrics.py or "
-        "pipelines/worker.py",
+        "pipelines/collect.py: ray belongs in pipelines/cluster.py or pipelines/crew.py or pipelines/fleet.py or "
+        "pipelines/metrics.py or pipelines/worker.py",
     ]
 
 

@@ -56,6 +56,8 @@ class StubOptions(EngineOptions):
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     memory_seqs: int | None = None
+    #: GPUs on fewer of which a model that is put somewhere is out of memory.
+    needs_gpus: float | None = None
     #: A file that the first of these three faults creates; while it exists none happens again.
     fault_once: str | None = None
     #: A file that gets a byte for each request that was answered: what is asked twice is seen there.
@@ -123,6 +125,8 @@ class StubEngine(BaseEngine[StubOptions]):
                 raise ModelError(
                     f"model {model.name!r} was told not to load (fail_load: {pattern!r})", kind=kind or None
                 )
+        if model.placement and model.placement.gpus < (options.needs_gpus or 0):
+            raise EngineError(f"the stub engine needs {options.needs_gpus:g} GPUs (needs_gpus)", OUT_OF_MEMORY)
         _sleep(options.load_s)
         self.max_length = self.rolling_length = min(model.max_length or options.max_length, options.max_length)
 

@@ -12,7 +12,7 @@ from collectors.config import FleetSpec, GpuSpec
 from collectors.gpus import Placement
 from collectors.lake import Lake
 from pipelines.cluster import cluster as joined
-from pipelines.cluster import node_gpus, placement
+from pipelines.cluster import fits, node_gpus, worker_resources
 from schemas.failures import ConfigError
 from tests.collectors.test_estimate import price
 from tests.e2e.conftest import Cluster
@@ -109,15 +109,37 @@ def test_workers_get_the_gpus_of_their_placements(gpu_cluster: Cluster) -> None:
     whole, both = Placement("L4", 1, 1, "bfloat16", 22.0), Placement("L4", 2, 2, "bfloat16", 44.0)
     four = Placement("L4", 4, 4, "bfloat16", 88.0)
     with joined(gpu_cluster.address) as here:
-        own = here.own
-        assert not own
+        assert not here.own
         assert node_gpus() == [GpuSpec(name="L4", per_node=2)]
-        sizes = {place: placement(FleetSpec(), 9, own=own, places=[place])[0] for place in (part, whole, both)}
-        assert list(sizes.values()) == [4, 2, 1]  # four cores
-        count, resources = placement(FleetSpec(), 9, own=own, places=[part, both])
-        assert (count, resources) == (1, {"num_cpus": 1, "num_gpus": 2, "accelerator_type": "L4"})
+        one = worker_resources(FleetSpec(), own=False, places=[part, both])
+        assert [fits(one | place.resources) for place in (part, whole, both, four)] == [4, 2, 1, 0]  # four cores
         with pytest.raises(ConfigError, match="no node fits a worker of 1 CPUs and 4 GPUs of class L4"):
-            placement(FleetSpec(), 9, own=own, places=[four])
-        assert placement(FleetSpec(workers=3), 9, own=own, places=[four])[0] == 3  # it may grow
+            worker_resources(FleetSpec(), own=False, places=[part, four])
+        assert worker_resources(FleetSpec(workers=3), own=False, places=[four]) == one  # it may grow
         with pytest.raises(ConfigError, match=r"fleet.workers: this machine has room for 4 workers .* not for 5"):
-            placement(FleetSpec(workers=5, gpus_per_worker=0), 9, own=True)
+            worker_resources(FleetSpec(workers=5, gpus_per_worker=0), own=True)
+
+
+@pytest.mark.slow
+def test_models_get_workers_of_their_own_placement_and_more_gpus_when_memory_runs_out(
+    tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
+) -> None:
+    """A quarter of an L4, one, and two; the last two models die of what they were given, one of them for good."""
+    models: list[dict[str, Any]] = [
+        {"source": "stub/small", "memory_gib": 4},
+        {"source": "stub/large", "memory_gib": 15},
+        {"source": "stub/huge", "memory_gib": 30},
+        {"source": "stub/hungry", "memory_gib": 4, "engine": {"needs_gpus": 2}},
+        {"source": "stub/never", "memory_gib": 15, "engine": {"needs_gpus": 3}},
+    ]
+    fleet = {"gpus": L4, "first_shard_items": 25}
+    run = collect(gpu_cluster, config(tmp_path, models=models, tasks=[CHOICE], fleet=fleet))
+    assert (run.code, run.out.count("failed: stub/never on ")) == (1, 1), run.err
+    sql = "SELECT DISTINCT model, facts ->> '$.gpus' AS gpus FROM shards JOIN cells USING (cell_id) ORDER BY ALL"
+    found = {(row["model"], row["gpus"]) for row in query(tmp_path / "lake", sql)}
+    expected = {("small", "0.25"), ("large", "1.0"), ("huge", "2.0"), ("hungry", "2.0")}
+    assert found == {(f"stub/{name}", gpus) for name, gpus in expected}
+    [row] = query(tmp_path / "lake", "SELECT kind, message FROM failures WHERE level = 'cell'")
+    assert row["kind"] == "out_of_memory"
+    tried = "max_num_seqs 16, max_num_batched_tokens 512; 2 × L4, the batch as configured; max_num_seqs 64"
+    assert tried in row["message"]

@@ -6,7 +6,9 @@ import dataclasses
 
 import pytest
 
-from collectors.engines import ModelRef, make_engine
+from collectors.engines import make_engine
+from collectors.gpus import Placement
+from collectors.placement import next_placement
 from pipelines.faults import MAX_NODE_DEATHS, Again, Faults, GiveUp
 from pipelines.workqueue import Job
 from schemas.failures import EngineError, ModelError, TaskError
@@ -94,14 +96,19 @@ def test_out_of_memory_with_a_batch_that_was_made_smaller_since_is_no_step(fault
     assert faults.fitted(model).options["max_num_seqs"] == 64
 
 
-def test_out_of_memory_with_the_smallest_batch_takes_the_next_placement() -> None:
-    model = job().planned.cell.model
-    placements = iter([{"tensor_parallel_size": 2}, None])
-
-    def place(current: ModelRef) -> ModelRef | None:
-        found = next(placements)
-        return dataclasses.replace(current, options=found) if found else None
-
-    faults = Faults(make_engine("stub", {"max_num_seqs": 16}), place)
-    assert isinstance(faults.broke(job(), STARVED, model), Again)
-    assert faults.fitted(model).options == {"tensor_parallel_size": 2}
+def test_out_of_memory_with_the_smallest_batch_takes_the_next_placement_with_the_configured_one() -> None:
+    cell = planned("a", "t", (0, 9))
+    places = tuple(Placement("L4", n, n, "bfloat16", 22.0 * n) for n in (1, 2))
+    model = dataclasses.replace(cell.cell.model, placements=places)
+    cell.cell = dataclasses.replace(cell.cell, model=model)
+    faults, seen = Faults(make_engine("stub", {"max_num_seqs": 64}), next_placement), []
+    while isinstance(verdict := faults.broke(Job(cell, 0, 9), STARVED, faults.fitted(model)), Again):
+        now = faults.fitted(model)
+        seen.append((str(now.placement), now.options.get("max_num_seqs")))
+    assert seen == [("1 × L4", 16), ("2 × L4", None), ("2 × L4", 16)]
+    assert verdict.whole_model
+    assert "2 × L4, the batch as configured" in str(verdict.error)
+    # One that was begun on the smaller place does not count against the larger.
+    faults = Faults(make_engine("stub", {"max_num_seqs": 16}), next_placement)
+    for _ in range(3):
+        assert isinstance(faults.broke(Job(cell, 0, 9), STARVED, model), Again)
