@@ -68,8 +68,10 @@ bench-collection: env models ## collecting against stock lm-eval with equal verd
 	$(python) -m tests.benchmarks.bench_collection
 	$(python) -m tests.benchmarks.bench_swap
 
-bench-fleet: env ## a fleet of 8,500 models: planning (3 minutes)
+bench-fleet: env ## a fleet: planning 8,500 models, 1 and 4 raylets, a storm of 100 kills; KILLS=n (20 minutes)
 	$(python) -m tests.benchmarks.bench_fleet
+	$(python) -m tests.benchmarks.bench_raylets
+	$(python) -m tests.benchmarks.bench_storm --kills $(or $(KILLS),100)
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))
