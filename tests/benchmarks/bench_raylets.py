@@ -87,13 +87,17 @@ def bare(address: str, nodes: int) -> float:
 
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     try:
-        nap = ray.remote(num_cpus=1)(time.sleep)
+        nap = ray.remote(num_cpus=1)(_nap)
         ray.get([nap.remote(SHARD_SECONDS) for _ in range(4 * nodes)])  # processes are started
         started, count = time.monotonic(), 100 * nodes
         ray.get([nap.remote(SHARD_SECONDS) for _ in range(count)])
         return count / (time.monotonic() - started)
     finally:
         ray.shutdown()
+
+
+def _nap(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def skewed(cluster: Raylets, folder: Path) -> None:
@@ -111,12 +115,12 @@ def skewed(cluster: Raylets, folder: Path) -> None:
 
 def nothing_left(folder: Path) -> None:
     """CPU-seconds of all processes of a run on a Ray of its own, and of the same once more."""
-    path = configured(folder, [f"stub/m{at}" for at in range(40)], workers=2, first_shard_items=10, shard_seconds=1)
+    models = [{"source": f"stub/m{at}", "engine": {"latency_s": 0.0}} for at in range(200)]
+    path = configured(folder, models, workers=2, first_shard_items=10, shard_seconds=1)
     command = [sys.executable, "pipelines/collect.py", "--config", str(path)]
     full, empty = (watch(command, folder / f"log-{which}") for which in ("full", "empty"))
-    print(
-        f"a run of 40 models: {full}; with nothing left: {empty}: {empty.cpu / full.cpu:.3f} of its CPU (reach: 0.02)"
-    )
+    print(f"a run of {len(models) * runs.ITEMS} items of {len(models)} models: {full}; with nothing left: {empty}")
+    print(f"  {empty.cpu / full.cpu:.3f} of its CPU (reach: 0.02)")
 
 
 if __name__ == "__main__":
