@@ -66,10 +66,6 @@ def _known(name: str) -> _Known | None:
     return _KNOWN.get(re.sub(r"GB$", "G", name.strip().replace(" ", "-")))
 
 
-def known_names() -> list[str]:
-    return list(_KNOWN)
-
-
 def gpu_classes(specs: Iterable[GpuSpec]) -> list[GpuClass]:
     """The classes that a config or a cluster names, smallest memory first.
 
@@ -80,7 +76,8 @@ def gpu_classes(specs: Iterable[GpuSpec]) -> list[GpuClass]:
         known = _known(spec.name)
         if spec.memory_gib is None and known is None:
             raise ConfigError(
-                f"fleet.gpus: the memory of a {spec.name} is not known: give memory_gib (known are {', '.join(_KNOWN)})"
+                f"fleet.gpus: the memory of a {spec.name} is not known: give memory_gib, or fleet.gpus_per_worker for "
+                f"all models alike (known are {', '.join(_KNOWN)})"
             )
         memory = spec.memory_gib or (known.memory_gib if known else 0.0)
         rest = (known.tflops, known.bandwidth, known.bfloat16) if known else (None, None, True)

@@ -64,7 +64,9 @@ def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> dict[
     if spec.usd is None:
         return {}
     if not gpus:
-        raise ConfigError("budget.usd: the run has no GPUs, and nothing else has a price; use budget.hours")
+        raise ConfigError(
+            "budget.usd: the run has no GPUs of a class that Ray names, and nothing else has a price; use budget.hours"
+        )
     prices = usd_per_gpu_hour(lake, gpus)
     if missing := sorted(set(gpus) - prices.keys()):
         raise ConfigError(
