@@ -65,13 +65,13 @@ bench-router: env ## the views of costs, oracle and cheapest correct model at 20
 	$(python) -m tests.benchmarks.bench_router --size $(SIZE)
 
 bench-collection: env models ## collecting against stock lm-eval with equal verdicts: requests, tokens, seconds
-	$(python) -m tests.benchmarks.bench_collection
-	$(python) -m tests.benchmarks.bench_swap
+	short=0; $(python) -m tests.benchmarks.bench_collection || short=1; \
+	$(python) -m tests.benchmarks.bench_swap || short=1; exit $$short
 
 bench-fleet: env ## a fleet: planning 8,500 models, 1 and 4 raylets, a storm of 100 kills; KILLS=n (20 minutes)
-	$(python) -m tests.benchmarks.bench_fleet
-	$(python) -m tests.benchmarks.bench_raylets
-	$(python) -m tests.benchmarks.bench_storm --kills $(or $(KILLS),100)
+	short=0; $(python) -m tests.benchmarks.bench_fleet || short=1; \
+	$(python) -m tests.benchmarks.bench_raylets || short=1; \
+	$(python) -m tests.benchmarks.bench_storm --kills $(or $(KILLS),100) || short=1; exit $$short
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tests.conftest as settings  # Ray's, before it is imported
+from tests.benchmarks.bench_lake import Report
 from tests.benchmarks.watched import watch
 from tests.e2e import runs
 from tests.e2e.raylets import Raylets, raylets
@@ -25,11 +26,12 @@ RAYLETS = 4
 SKEWED = [0.2, 0.1, 0.1, 0.05, 0.05, 0.05, 0.02, 0.02, 0.02, 0.02, 0.01, 0.01]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=16, help="of the run whose efficiency is measured")
     args = parser.parse_args()
     assert settings
+    report = Report()
     with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         os.environ |= {"TMPDIR": name, "ROUTERLAKE_CACHE": str(folder / "cache"), "NO_COLOR": "1"}
@@ -39,12 +41,12 @@ def main() -> None:
             for _ in range(RAYLETS - 1):
                 cluster.add()
             many = measure(cluster, folder / "many", args.models), bare(cluster.address, RAYLETS)
-            skewed(cluster, folder / "skewed")
-        ours, theirs = (many[at] / one[at] / RAYLETS for at in (0, 1))
-        print(f"shards a second: {one[0]:.1f} on 1 raylet, {many[0]:.1f} on {RAYLETS}: efficiency {ours:.3f}")
-        print(f"bare Ray tasks of {SHARD_SECONDS:g} s: {one[1]:.1f} and {many[1]:.1f} a second: {theirs:.3f}")
-        print(f"  ratio {ours / theirs:.3f} (reach: 0.95)")
-        nothing_left(folder / "empty")
+            ours, theirs = (many[at] / one[at] / RAYLETS for at in (0, 1))
+            detail = f"{ours:.3f} ({one[0]:.1f} and {many[0]:.1f} shards a second) ÷ {theirs:.3f} ({SHARD_SECONDS:g} s)"
+            report.row(f"efficiency 1 to {RAYLETS} raylets ÷ bare Ray tasks", ours / theirs, 0.95, detail, more=True)
+            skewed(report, cluster, folder / "skewed")
+        nothing_left(report, folder / "empty")
+    return 0 if report.good else 1
 
 
 def configured(folder: Path, models: list[Any], **fleet: Any) -> Path:
@@ -100,7 +102,7 @@ def _nap(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def skewed(cluster: Raylets, folder: Path) -> None:
+def skewed(report: Report, cluster: Raylets, folder: Path) -> None:
     """Models whose requests take 10 to 200 ms, from the first engine's first shard to the last one's end."""
     models = [{"source": f"stub/s{at}", "engine": {"latency_s": s}} for at, s in enumerate(SKEWED)]
     path = configured(folder, models, address=cluster.address, shard_seconds=1.0)
@@ -109,19 +111,21 @@ def skewed(cluster: Raylets, folder: Path) -> None:
     busy = sum(end - start for start, end in spans)
     ideal = max(busy / len(found), *(end - start for start, end in spans))
     makespan = max(end for _, end in spans) - min(start for start, _ in spans)
-    print(f"{len(SKEWED)} models of 10 to 200 ms a request on {len(found)} workers: {makespan:.1f} s")
-    print(f"  ÷ {ideal:.1f} s = {makespan / ideal:.3f} (reach: 1.15; the start of the other workers is part of it)")
+    detail = f"{makespan:.1f} ÷ {ideal:.1f} s, the start of the other workers in it"
+    report.row(
+        f"makespan, {len(SKEWED)} models of 10 to 200 ms on {len(found)} workers", makespan / ideal, 1.15, detail
+    )
 
 
-def nothing_left(folder: Path) -> None:
+def nothing_left(report: Report, folder: Path) -> None:
     """CPU-seconds of all processes of a run on a Ray of its own, and of the same once more."""
-    models = [{"source": f"stub/m{at}", "engine": {"latency_s": 0.0}} for at in range(200)]
+    models = [{"source": f"stub/m{at}", "engine": {"latency_s": 0.0}} for at in range(2000)]
     path = configured(folder, models, workers=2, first_shard_items=10, shard_seconds=1)
     command = [sys.executable, "pipelines/collect.py", "--config", str(path)]
     full, empty = (watch(command, folder / f"log-{which}") for which in ("full", "empty"))
-    print(f"a run of {len(models) * runs.ITEMS} items of {len(models)} models: {full}; with nothing left: {empty}")
-    print(f"  {empty.cpu / full.cpu:.3f} of its CPU (reach: 0.02)")
+    name = f"CPU with nothing left ÷ run of {len(models) * runs.ITEMS:,} items of {len(models):,} models"
+    report.row(name, empty.cpu / full.cpu, 0.02, f"{empty} ÷ {full}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

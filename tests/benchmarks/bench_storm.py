@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import tests.conftest as settings  # Ray's, before it is imported
 from tests import storm
+from tests.benchmarks.bench_lake import Report
 from tests.e2e import runs
 from tests.e2e.raylets import raylets
 
@@ -18,7 +20,7 @@ from tests.e2e.raylets import raylets
 ITEMS_PER_KILL, LATENCY = 12, 0.1
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None, help="of an earlier storm, to have it again")
@@ -28,10 +30,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         os.environ |= {"TMPDIR": name, "ROUTERLAKE_CACHE": str(folder / "cache"), "NO_COLOR": "1"}
-        measure(folder, args.kills, seed)
+        report = Report()
+        measure(report, folder, args.kills, seed)
+    return 0 if report.good else 1
 
 
-def measure(folder: Path, kills: int, seed: int) -> None:
+def measure(report: Report, folder: Path, kills: int, seed: int) -> None:
     models = max(3, kills * ITEMS_PER_KILL // (2 * runs.ITEMS))
     items = models * 2 * runs.ITEMS
     with raylets(folder / "r") as cluster:
@@ -55,11 +59,11 @@ def measure(folder: Path, kills: int, seed: int) -> None:
     blamed = {row["model"] for row in runs.failures(disturbed.lake)}
     killed = ", ".join(f"{count} {kind}s" for kind, count in sorted(disturbed.killed.items()))
     print(f"storm of {kills} kills ({killed}), seed {seed}: records and views identical to the quiet run's")
-    print(f"  {expected.num_rows} records of {models} models in {shards} shards of {size:.1f} requests each")
-    print(f"  quiet {seconds:.0f} s, storm {disturbed.seconds:.0f} s, {disturbed.drivers} drivers")
-    print(f"  requests asked again: {again} of {requests}: {per_kill:.2f} shards per kill (reach: at most 1)")
-    print(f"  models taken for the culprit once, and freed by --retry-failed: {len(blamed)}")
+    detail = f"{again} of {requests} requests, {size:.1f} a shard; {expected.num_rows} records of {models} models"
+    report.row(f"shards asked again ÷ kills, {kills} kills", per_kill, 1, detail)
+    detail = f"storm {disturbed.seconds:.0f} s, quiet {seconds:.0f} s, {disturbed.drivers} drivers"
+    report.row("  models taken for the culprit, and freed by --retry-failed", len(blamed), None, detail)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
