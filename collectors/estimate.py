@@ -278,6 +278,10 @@ class _Estimator:
             )
         if count := by["loads unknown"]:
             lines.append(f"loading {count} models: unknown, and left out")
+        if not self.gpus and self.plan.config.engine.name == "vllm":
+            lines.append(
+                "GPUs: without fleet.gpus no model is put on any before a cluster is joined; hours are engines' hours"
+            )
         if self.gpus:
             lines.append(
                 f"memory: weights, key-value cache of {KV_TOKENS:,} tokens or one longest request, activations and "
@@ -287,7 +291,10 @@ class _Estimator:
             told = ", ".join(f"{name} {usd:g}" for name, usd in sorted(self.usd.items()))
             lines.append(f"USD per GPU-hour, by gpu_prices: {told}")
         if unpriced := sorted(self._priced() - self.usd.keys()):
-            lines.append(f"USD: unknown for {', '.join(unpriced)}: no price in the lake (pipelines/prices.py adds one)")
+            lines.append(
+                f"USD: unknown for {', '.join(unpriced)}: no price in the lake (pipelines/prices.py adds prices, and "
+                "price_names for GPUs that a table calls otherwise)"
+            )
         return lines
 
 

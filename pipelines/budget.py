@@ -48,9 +48,9 @@ class Budget:
         """Which budget is spent, in words; None while there is more of each."""
         spec = self._spec
         if spec.usd is not None and self.usd >= spec.usd:
-            return f"budget.usd: {self.usd:.2f} of {spec.usd:g} USD are spent"
+            return f"budget.usd: {self.usd:.4g} of {spec.usd:g} USD are spent"
         if spec.hours is not None and self.hours >= spec.hours:
-            return f"budget.hours: {self.hours:.2f} of {spec.hours:g} hours have passed"
+            return f"budget.hours: {self.hours:.4g} of {spec.hours:g} hours have passed"
         if spec.cells is not None and self.cells >= spec.cells:
             return f"budget.cells: {self.cells} of {spec.cells} cells are finished"
         return None
@@ -70,7 +70,7 @@ def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> dict[
     prices = usd_per_gpu_hour(lake, gpus)
     if missing := sorted(set(gpus) - prices.keys()):
         raise ConfigError(
-            f"budget.usd: {', '.join(missing)} has no price in the lake: add it with prices.py (gpu_prices), or use "
-            "budget.hours"
+            f"budget.usd: {', '.join(missing)} has no price in the lake: add a table of GPU prices, or the GPU's other "
+            "name (price_names), with prices.py, or use budget.hours"
         )
     return prices

@@ -128,20 +128,17 @@ def collect(args: argparse.Namespace) -> int:
     plan = make_plan(config, lake, generation=args.generation, retry_failed=args.retry_failed)
     print_plan(plan, lake, most_failures=None if args.dry_run else MOST_FAILURES)
     print_damage(lake)
+    check_budget(plan, lake)
     if args.dry_run:
         from pipelines.estimated import print_estimate
 
         print_estimate(plan, lake)
         print("dry run: nothing was started or written")
         return 1 if plan.failures or plan.quarantined else 0
-    if plan.gpus:  # of a cluster's own GPUs the prices are looked for once it is joined
-        from pipelines.budget import gpu_prices_for
-
-        places = {cell.cell.model.placement for cell in plan.cells if cell.todo}
-        gpu_prices_for(config.budget, lake, {place.gpu for place in places if place})
     try:
         lake.open_for_writing()
-        plan.write(lake)
+        if not (plan.cells and plan.items_todo):
+            plan.write(lake)
     except StorageError as error:
         if plan.items_todo or plan.failures:
             raise
@@ -155,6 +152,15 @@ def collect(args: argparse.Namespace) -> int:
     if fleet and fleet.stopped:
         return STOPPED
     return 1 if (fleet and fleet.failed) or plan.failures or plan.quarantined else 0
+
+
+def check_budget(plan: Plan, lake: Lake) -> None:
+    """Raises ConfigError where a budget of dollars cannot be told. A cluster's own GPUs are known once it is joined."""
+    if plan.gpus and plan.items_todo:
+        from pipelines.budget import gpu_prices_for
+
+        places = {cell.cell.model.placement for cell in plan.cells if cell.todo}
+        gpu_prices_for(plan.config.budget, lake, {place.gpu for place in places if place})
 
 
 def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Fleet | None:
@@ -238,6 +244,14 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None) -> None:
     print(
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"
     )
+    print_quarantine(plan)
+    for row in plan.failures[:most_failures]:
+        print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
+    if rest := len(plan.failures) - len(plan.failures[:most_failures]):
+        print(f"  … and {rest} more that cannot be planned: see the view failures")
+
+
+def print_quarantine(plan: Plan) -> None:
     if plan.quarantined:
         broke = sorted({cell.cell.model.name for cell in plan.quarantined})
         more = ", …" if len(broke) > MOST_FAILURES else ""
@@ -245,10 +259,6 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None) -> None:
             f"quarantined: {len(plan.quarantined)} cells of {len(broke)} models that broke engines before "
             f"({', '.join(broke[:MOST_FAILURES])}{more}); --retry-failed brings them back"
         )
-    for row in plan.failures[:most_failures]:
-        print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
-    if rest := len(plan.failures) - len(plan.failures[:most_failures]):
-        print(f"  … and {rest} more that cannot be planned: see the view failures")
 
 
 def print_damage(lake: Lake) -> None:
@@ -276,6 +286,7 @@ def print_end(plan: Plan, lake: Lake, fleet: Fleet | None, *, planning: float, s
             print(
                 f"stopped: {fleet.stopped}; {sum(left)} items in {len(left)} cells are left: the same command goes on"
             )
+        print_quarantine(plan)
     from pipelines.script import command, sibling
 
     print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', lake.uri, '--show')}")

@@ -440,9 +440,9 @@ class Fleet:
 def run_plan(
     plan: Plan, lake: Lake, *, verbose: bool = False, log_json: bool = False, trace: Trace | None = None
 ) -> Fleet:
-    """Collects what `plan` left open on a Ray cluster; `trace` gets the stages of each shard.
+    """Writes `plan` and collects what it left open on a Ray cluster; `trace` gets the stages of each shard.
 
-    Raises StorageError, or ConfigError without a cluster or the GPUs that the config asks for.
+    Raises StorageError, or ConfigError without a cluster or the GPUs that the config asks for; nothing is written then.
     """
     config = plan.config
     worker = WorkerSpec(
@@ -458,15 +458,17 @@ def run_plan(
     )
     with cluster(config.fleet.address, verbose=verbose) as joined:
         gpus = node_gpus()
+        unplaced: list[dict[str, Any]] = []
         if gpus and not plan.gpus and config.engine.name == "vllm" and config.fleet.gpus_per_worker is None:
-            for row in place_on(plan, lake, gpu_classes(gpus)):
-                logger.error("cannot be planned: %s: %s", row["model"], row["message"])
-                write_failure(lake, row)
+            unplaced = place_on(plan, lake, gpu_classes(gpus))
         models = {p.cell.model for p in plan.cells if p.todo}
         places = {model.placement for model in models if model.placement}
         resources = worker_resources(config.fleet, own=joined.own, places=places)
         classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
         budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
+        plan.write(lake)
+        for row in unplaced:
+            logger.error("cannot be planned: %s: %s", row["model"], row["message"])
         fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
         fleet.run()
     return fleet

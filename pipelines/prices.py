@@ -24,7 +24,8 @@ Put price tables into a lake, and say by which price each of its models is charg
 
 Costs are never stored in a record: views join tokens with dated prices, so a corrected price corrects every cost. A
 model finds its price by the name that price_names gives it, else by an entry of its own name, else by the tier of its
-size; what finds none is unpriced, which is not free. Without a file nothing is put in."""
+size; what finds none is unpriced, which is not free. A lake that is not there yet is made for the tables; without any
+nothing is put in."""
 
 EPILOG = """\
 files: UTF-8 CSV with a header; lines that begin with # are comments; an empty field is unknown, never 0
@@ -72,8 +73,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     lake = Lake(args.lake)
-    if not lake.exists():
-        raise ConfigError(f"no lake at {lake.uri}: collect or ingest into one first, or name another with --lake")
+    if not (lake.exists() or args.files or args.shipped):
+        raise ConfigError(f"no lake at {lake.uri}: name another with --lake, or give tables: one is made for them")
     tables = [(path.name, *read_prices(path)) for path in args.files]
     for name in args.shipped:
         with shipped_path(name) as path:

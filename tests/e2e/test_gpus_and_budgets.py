@@ -68,8 +68,9 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
     }
     refused = collect(gpu_cluster, config(tmp_path, **keys))
     assert refused.code == 2
-    assert refused.err.splitlines()[-1].startswith("error: budget.usd: L4 has no price in the lake: add it")
+    assert refused.err.splitlines()[-1].startswith("error: budget.usd: L4 has no price in the lake: add a table")
     assert not (tmp_path / "lake").exists()
+    assert collect(gpu_cluster, config(tmp_path, **keys), "--dry-run").code == 2
 
     price(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
     plan = collect(gpu_cluster, config(tmp_path, **keys), "--dry-run")
@@ -84,6 +85,9 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
     whole = collect(gpu_cluster, config(tmp_path, **{**keys, "budget": {"usd": 1000}}))
     assert whole.code == 0, whole.err
     assert items(tmp_path / "lake") == 2 * ITEMS
+    again = collect(gpu_cluster, config(tmp_path, **keys))
+    assert again.code == 0, again.err
+    assert "every planned item is in the lake already" in again.out
 
 
 @pytest.mark.slow
@@ -97,6 +101,7 @@ def test_gpus_that_no_node_has_and_dollars_without_gpus_are_refused_in_one_line(
         assert run.code == 2
         message = f"error: fleet.gpus: models are put on H100, and the cluster's nodes have {there}"
         assert run.err.splitlines()[-1] == message
+        assert not list((tmp_path / "lake").glob("runs/2*"))
     run = collect(cluster, config(tmp_path, budget={"usd": 1}))
     assert run.code == 2
     assert run.err.splitlines()[-1].startswith("error: budget.usd: the run has no GPUs")

@@ -49,7 +49,7 @@ def test_budget_of_hours_counts_the_runs_own() -> None:
     clock.now += 1.4 * 3600
     assert budget.reached() is None
     clock.now += 0.1 * 3600
-    assert budget.reached() == "budget.hours: 1.50 of 1.5 hours have passed"
+    assert budget.reached() == "budget.hours: 1.5 of 1.5 hours have passed"
 
 
 def test_budget_of_dollars_counts_loading_and_working_at_the_gpus_price_and_share() -> None:
@@ -71,7 +71,7 @@ def test_budget_of_dollars_without_a_price_or_without_gpus_is_refused(tmp_path: 
     spec = BudgetSpec(usd=1)
     assert gpu_prices_for(spec, lake, {"L4"}) == {"L4": 0.5}
     assert gpu_prices_for(BudgetSpec(hours=1), lake, {"H100"}) == {}
-    with pytest.raises(ConfigError, match=r"budget.usd: H100 has no price in the lake: add it with prices.py"):
+    with pytest.raises(ConfigError, match=r"budget.usd: H100 has no price in the lake: add a table of GPU prices"):
         gpu_prices_for(spec, lake, {"L4", "H100"})
     with pytest.raises(ConfigError, match="the run has no GPUs"):
         gpu_prices_for(spec, lake, set())

@@ -40,6 +40,11 @@ def test_prices_with_a_wrong_file_write_nothing(lake: str, tmp_path: Path, capsy
     assert "1 equal, 1 unpriced" in capsys.readouterr().out
 
 
-def test_prices_without_a_lake_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--lake", str(tmp_path / "none"), "--shipped", "gpus"]) == 2
+def test_prices_without_a_lake_make_one_for_tables_and_are_one_line_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = str(tmp_path / "none")
+    assert main(["--lake", lake]) == 2
     assert capsys.readouterr().err.startswith("prices: no lake at")
+    assert main(["--lake", lake, "--shipped", "gpus"]) == 0
+    assert "rows put into gpu_prices" in capsys.readouterr().out
