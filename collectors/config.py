@@ -91,7 +91,7 @@ class ModelOptions(_Strict):
     max_length: int | None = Field(None, ge=1, lt=2**31)
     trust_remote_code: bool = False
     #: GPU memory that one engine of it needs in all, GiB, for a model whose files do not tell; null: worked out.
-    memory_gib: float | None = Field(None, gt=0)
+    memory_gib: float | None = Field(None, gt=0, le=1e9)
     #: Engine options of this model, laid over the run's.
     engine: Settings = {}
 
@@ -165,7 +165,7 @@ class GpuSpec(_Strict):
     #: As Ray's nodes call them: X where they have the resource accelerator_type:X.
     name: Name
     #: Memory of one, GiB; null: of a class that is known (collectors/gpus.py).
-    memory_gib: float | None = Field(None, gt=0)
+    memory_gib: float | None = Field(None, gt=0, le=1e9)
     #: GPUs of one node, the most that one engine gets.
     per_node: int = Field(1, ge=1)
 

@@ -24,6 +24,10 @@ _INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k")
 #: Keys that size nothing, and of which validators complain in configs that engines load.
 _BESIDE = frozenset(["rope_scaling", "rope_parameters", "quantization_config", "auto_map", "transformers_version"])
+#: Counts for which transformers makes a list of so many elements: a damaged one would take all memory.
+_LISTED = (*_LAYERS, "num_labels")
+#: No decoder has more layers, or labels.
+MOST_LISTED = 100_000
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,28 @@ def _by_transformers(config: dict[str, Any]) -> dict[str, Any] | None:
     from transformers import CONFIG_MAPPING
 
     kind = config.get("model_type")
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING or _most_listed(config) > MOST_LISTED:
         return None
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         text = CONFIG_MAPPING[kind].from_dict(config).get_text_config()
+        own = vars(text)
     except Exception:  # each class checks in ways of its own; an engine says later what is wrong
         return None
     finally:
         logger.setLevel(level)
     names = (*_KV_HEADS, *_LAYERS, *_HEADS, *_HIDDEN, *_INTERMEDIATE, *_EXPERTS)
-    return {**vars(text), **{name: value for name in names if (value := getattr(text, name, None)) is not None}}
+    return {**own, **{name: value for name in names if (value := getattr(text, name, None)) is not None}}
+
+
+def _most_listed(value: Any) -> float:
+    """The largest of `_LISTED` in a config and in its sections; 0 where it has none."""
+    if not isinstance(value, dict):
+        return 0
+    own = [value[name] for name in _LISTED if isinstance(value.get(name), int | float)]
+    return max([*own, *map(_most_listed, value.values())], default=0)
 
 
 def _first(found: dict[str, Any], names: tuple[str, ...]) -> int | None:

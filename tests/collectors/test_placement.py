@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -154,6 +155,25 @@ def test_unknown_memory_is_an_error_that_names_what_is_missing(known: ModelFacts
     assert error.value.kind == "unknown_memory"
     stated = need_of(model("8b", memory_gib=20), known)
     assert stated.per_gpu(GpuClass("L4", 22.0)) == 20 * GIB
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"model_type": ["llama"]},
+        {"model_type": {}},
+        {"model_type": "dbrx", "text_config": []},
+        {"num_hidden_layers": 10**30},
+        {"model_type": "qwen2", "num_labels": 10**12, "num_hidden_layers": 0},
+        {"model_type": "gemma3", "text_config": {"num_hidden_layers": 10**12}, "num_hidden_layers": None},
+    ],
+)
+def test_damaged_config_is_an_error_of_its_model_within_a_moment(damage: dict[str, Any]) -> None:
+    known = ModelFacts(8 * 10**9, None, LLAMA_8B | damage)
+    gpus = gpu_classes([GpuSpec(name="H100", per_node=8)])
+    with contextlib.suppress(ModelError):
+        model = ModelRef("m", "m", "r", None)
+        place(model, need_of(model, known), gpus, {})
 
 
 def test_unknown_length_is_an_error_and_not_a_default() -> None:
