@@ -24,7 +24,8 @@ from filelock import FileLock
 from collectors.catalog import cache_dir, fetch
 from collectors.engines import ModelRef
 from collectors.model_facts import WEIGHTS
-from schemas.failures import one_line
+from collectors.outages import may_mend
+from schemas.failures import UnreachableError, one_line
 from schemas.identity import safe_name
 
 logger = logging.getLogger(__name__)
@@ -58,14 +59,19 @@ class Weights:
         """Raises what collectors.catalog.fetch raises. One process fetches a model, the others wait for it."""
         if model.path is not None:
             return Held(fetch(model))
-        name = f"{safe_name(model.name)}-{safe_name(model.revision)}"
+        # By what is fetched: of two names for it each would delete what the other one uses.
+        name = f"{safe_name(model.source)}-{safe_name(model.revision)}"
         record = cache_dir("weights") / f"{name}.json"
         lock = _lock(record.with_suffix(".used"), fcntl.LOCK_SH)
         try:
             with FileLock(record.with_suffix(".lock")):
                 fetched = self._fetch(model, record)
-        except BaseException:
+        except BaseException as error:
             os.close(lock)
+            if isinstance(error, OSError) and may_mend(error):  # a full disk, at the record itself
+                raise UnreachableError(
+                    f"model {model.name!r} cannot be kept now: {one_line(error)}", "hub_down"
+                ) from error
             raise
         return Held(fetched, lock)
 

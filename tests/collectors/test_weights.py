@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from collectors.engines import ModelRef
 from collectors.weights import GIB, Weights
-from schemas.failures import ModelError
+from schemas.failures import ModelError, UnreachableError
 from tests.collectors.test_catalog import FILES, Hub, served
 
 __all__ = ["served"]  # a fixture
@@ -136,6 +137,31 @@ def test_model_that_lay_in_the_hub_cache_already_is_never_deleted(served: Hub) -
     Weights().take(model).release()
     Weights(0).take(other).release()
     assert (folder / "model.safetensors").exists()
+
+
+def test_model_of_two_names_is_one_to_delete_and_stays_while_either_uses_it(served: Hub) -> None:
+    model, other = commit(served, "org/a", 100_000), commit(served, "org/b", 100_000)
+    Weights().take(model).release()
+    held = Weights().take(replace(model, name="renamed"))
+    Weights(0).take(other).release()
+    assert (Path(held.model.path or "") / "model.safetensors").exists()
+    held.release()
+    Weights(0).take(commit(served, "org/c")).release()
+    assert not Path(held.model.path or "").exists()
+
+
+def test_full_disk_at_the_record_is_waited_for(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model = commit(served, "org/a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(UnreachableError, match="No space left"):
+            Weights().take(model)
+    Weights().take(model).release()
+    Weights(0).take(commit(served, "org/b")).release()
+    assert on_disk([model], Weights()) == []  # it was ours all the same
 
 
 def test_folder_is_held_without_a_lock_and_still_proven(tmp_path: Path) -> None:
