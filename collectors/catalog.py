@@ -82,7 +82,7 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_j
         revision=revision,
         path=path,
         dtype=_dtype(spec.dtype or dtype, config),
-        quantization=spec.quantization or section(config, "quantization_config").get("quant_method"),
+        quantization=spec.quantization or _method(config),
         max_length=_max_length(spec.max_length or max_length, config),
         trust_remote_code=spec.trust_remote_code,
         options=dict(spec.engine),
@@ -158,6 +158,12 @@ def _dtype(wanted: str, config: dict[str, Any]) -> str:
     if wanted != "auto":
         return wanted
     return own_dtype(config) or "float32"
+
+
+def _method(config: dict[str, Any]) -> str | None:
+    """Part of a cell's identity, so it is that of the top level alone, as it always was."""
+    method = section(config, "quantization_config").get("quant_method")
+    return method if isinstance(method, str) else None
 
 
 def _max_length(wanted: int | None, config: dict[str, Any]) -> int | None:

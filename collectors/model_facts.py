@@ -69,9 +69,15 @@ def own_length(config: dict[str, Any]) -> int | None:
     return next((length for length in lengths if type(length) is int and 0 < length < 2**31), None)
 
 
+def quantization_config(config: dict[str, Any]) -> dict[str, Any]:
+    """How the weights are quantized, where vLLM looks for it (get_quantization_config of 0.32); empty: they are not."""
+    parts, names = (config, section(config, "text_config")), ("quantization_config", "compression_config")
+    return next((found for part in parts for name in names if (found := section(part, name))), {})
+
+
 def own_quantization(config: dict[str, Any]) -> str | None:
     """The method that config.json names: "gptq", "awq", "bitsandbytes", …; "mlx" where it is written for that."""
-    method = section(config, "quantization_config").get("quant_method")
+    method = quantization_config(config).get("quant_method")
     if isinstance(method, str) and method:
         return method
     return "mlx" if "bits" in section(config, "quantization") else None  # mlx-lm names no method

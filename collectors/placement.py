@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from collectors.engines import ModelRef
 from collectors.gpus import GIB, GpuClass, Placement
-from collectors.model_facts import own_dtype, own_length
+from collectors.model_facts import own_dtype, own_length, quantization_config, section
 from collectors.model_shape import Shape, shape_of
 from schemas.failures import ModelError
 
@@ -67,6 +68,17 @@ class Need:
     #: Bytes of a number in the key-value cache and in activations.
     kv_bytes: int = 2
     item_bytes: int = 2
+    #: Weights of a row that share a scale; 1: none do.
+    block: int = 1
+
+    def divides(self, parallel: int) -> bool:
+        """Whether vLLM runs it on so many GPUs: as Shape.divides, and no block of a quantized weight is cut (its
+        verify_group_size_divides_partition and validate_fp8_block_shape)."""
+        shape = self.shape
+        if shape is None or parallel == 1:
+            return True
+        rows = (shape.intermediate // parallel, shape.heads // parallel * shape.head_dim)
+        return shape.divides(parallel) and all(row % self.block == 0 for row in rows)
 
     def per_gpu(self, gpu: GpuClass, parallel: int = 1) -> int:
         """Bytes on each of `parallel` GPUs. Weights are divided evenly: what vLLM repeats (norms) is small."""
@@ -93,8 +105,9 @@ def need_of(model: ModelRef, facts: ModelFacts) -> Need:
     Raises ModelError of kind unknown_memory, naming the fact that is missing.
     """
     shape, dtype = shape_of(dict(facts.config)) if facts.config else None, _dtype(model, facts)
+    block = _block(facts)
     if model.memory_gib is not None:
-        return Need(dtype, int(model.memory_gib * GIB), shape, stated=True)
+        return Need(dtype, int(model.memory_gib * GIB), shape, stated=True, block=block)
     item = _ITEM_BYTES.get(dtype)
     length = model.max_length or own_length(dict(facts.config))
     weights = None if item is None else _weight_bytes(facts, item)
@@ -113,7 +126,7 @@ def need_of(model: ModelRef, facts: ModelFacts) -> Need:
         )
     kv_dtype = str(json.loads(model.overrides or "{}").get("kv_cache_dtype", "auto"))
     kv_bytes = 1 if kv_dtype.startswith("fp8") else item
-    return Need(dtype, weights, shape, False, max(length, KV_TOKENS), kv_bytes, item)
+    return Need(dtype, weights, shape, False, max(length, KV_TOKENS), kv_bytes, item, block)
 
 
 def _dtype(model: ModelRef, facts: ModelFacts) -> str:
@@ -125,12 +138,23 @@ def _dtype(model: ModelRef, facts: ModelFacts) -> str:
 def _weight_bytes(facts: ModelFacts, item: int) -> int | None:
     """Bytes of the weights once loaded: of a quantized checkpoint as its files are, else in the dtype of the run."""
     own = _ITEM_BYTES.get(own_dtype(dict(facts.config)) or "")
-    quantized = "quantization_config" in facts.config
+    quantized = bool(quantization_config(dict(facts.config)))
     if quantized or (facts.parameters is None and own == item):
         return facts.weight_bytes
     if facts.parameters is not None:
         return facts.parameters * item
     return facts.weight_bytes * item // own if facts.weight_bytes and own else None
+
+
+def _block(facts: ModelFacts) -> int:
+    """Weights of a row that share a scale in a quantized checkpoint: 128 in most; 1 where a whole row does, or none."""
+    how = quantization_config(dict(facts.config))
+    groups = [section(group, "weights") for group in section(how, "config_groups").values() if isinstance(group, dict)]
+    found = [
+        part.get(name) for part in (how, *groups) for name in ("group_size", "weight_block_size", "block_structure")
+    ]
+    sizes = [size for one in found for size in (one if isinstance(one, list) else [one])]
+    return math.lcm(*{size for size in sizes if type(size) is int and 0 < size < 2**31})
 
 
 def placements(need: Need, gpus: Sequence[GpuClass], options: Mapping[str, Any] | None = None) -> tuple[Placement, ...]:
@@ -144,7 +168,7 @@ def placements(need: Need, gpus: Sequence[GpuClass], options: Mapping[str, Any] 
     for gpu, share, parallel in _candidates(gpus, options):
         if need.dtype == "bfloat16" and not gpu.bfloat16:
             continue
-        if parallel > 1 and need.shape is not None and not need.shape.divides(parallel):
+        if not need.divides(parallel):
             continue
         may = int(gpu.memory_gib * GIB * share * float(options.get("gpu_memory_utilization", UTILIZATION)))
         memory = gpu.memory_gib * share * parallel

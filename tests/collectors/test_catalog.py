@@ -178,6 +178,8 @@ def test_resolve_quantization_is_the_models_own_unless_told(tmp_path: Path) -> N
     assert resolve(ModelSpec(source=str(folder)), "auto").quantization == "awq"
     assert resolve(ModelSpec(source=str(folder), quantization="fp8"), "auto").quantization == "fp8"
     assert resolve(ModelSpec(source=str(write(tmp_path / "n"))), "auto").quantization is None
+    damaged = write(tmp_path / "d", **{"config.json": config.replace(b'"awq"', b'["awq"]')})
+    assert resolve(ModelSpec(source=str(damaged)), "auto").quantization is None
 
 
 @pytest.mark.parametrize("change", ["byte", "added", "weights_gone", "gone"])

@@ -157,6 +157,35 @@ def test_unknown_memory_is_an_error_that_names_what_is_missing(known: ModelFacts
     assert stated.per_gpu(GpuClass("L4", 22.0)) == 20 * GIB
 
 
+PACKED = {"config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 128}}}}
+
+
+@pytest.mark.parametrize(
+    "quantized",
+    [
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+        {"compression_config": {"quant_method": "compressed-tensors", **PACKED}},
+        {"model_type": "own_code", "text_config": {"quantization_config": {"quant_method": "x", **PACKED}}},
+    ],
+)
+def test_placement_never_cuts_a_block_of_a_quantized_weight(quantized: dict[str, Any]) -> None:
+    asked, l4 = ModelRef("m", "m", "r", None, "float16", max_length=8192), [GpuSpec(name="L4", per_node=8)]
+
+    def on(intermediate: int) -> list[int]:
+        need = need_of(asked, ModelFacts(None, 41 * 10**9, QWEN_72B | quantized | {"intermediate_size": intermediate}))
+        assert need.weights == 41 * 10**9  # as in its files
+        return [place.tensor_parallel_size for place in placements(need, gpu_classes(l4), {})]
+
+    assert on(29_568) == []  # 231 blocks of 128 for 2, 4 or 8 GPUs
+    assert on(29_696) == [4, 8]  # what Qwen padded it to for that
+
+
+def test_weights_of_an_empty_quantization_config_are_not_quantized() -> None:
+    known = ModelFacts(8 * 10**9, 16 * 10**9, LLAMA_8B | {"quantization_config": None})
+    assert need_of(ModelRef("m", "m", "r", None, "float32", max_length=8192), known).weights == 32 * 10**9
+
+
 @pytest.mark.parametrize(
     "damage",
     [
