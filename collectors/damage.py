@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import json
 import logging
 import re
 from collections.abc import Iterable
@@ -54,6 +55,10 @@ def examine(lake: Lake, name: str) -> str | None:
     shard = ShardName.parse(name)
     if not shard or not name.startswith("shards/"):
         return None
+    try:
+        json.loads((table.schema.metadata or {}).get(b"shard", b"{}").decode())
+    except ValueError:
+        return "it is foreign: what it says of its making is no JSON"
     items = table["item"]
     if len(table) and not pc.all(pc.equal(table["cell_id"], shard.cell_id)).as_py():
         return "it is foreign: its rows are of another cell than its name says"

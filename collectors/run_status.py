@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import io
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,10 @@ from collectors.lake import Lake
 from collectors.reading import open_store
 from collectors.shard_facts import ShardFacts, Work
 from schemas.failures import ConfigError, StorageError, one_line
+from schemas.records import RUN_CELL
 from schemas.views import object_path
+
+logger = logging.getLogger(__name__)
 
 #: The rate is over so many seconds, or over the run's own time where that is shorter.
 RATE_SECONDS = 600.0
@@ -228,12 +232,7 @@ class RunWatch:
         self._clock = clock
         self.run_id = _chosen(lake, run_id)
         self._run_file = name = f"runs/{self.run_id}.parquet"
-        try:
-            file = pq.ParquetFile(io.BytesIO(lake.read(name)))
-            facts = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
-            planned = file.read(_COLUMNS)
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
+        planned, facts = _read_run(lake, name)
         if not len(planned) or pc.any(pc.is_valid(planned["imported_from"])).as_py():
             raise ConfigError(f"{self.run_id} in {lake.uri} is no run of collect.py")
         self._generation: int | None = facts.get("generation")
@@ -372,12 +371,33 @@ def _chosen(lake: Lake, run_id: str | None) -> str:
     return run_id
 
 
+def _read_run(lake: Lake, name: str) -> tuple[pa.Table, dict[str, Any]]:
+    """The columns of a run's file, and what the run says of itself. Raises StorageError for a damaged one."""
+    try:
+        file = pq.ParquetFile(io.BytesIO(lake.read(name)))
+        types = {column.name: column.type for column in file.schema_arrow}
+        if wrong := next((name for name in _COLUMNS if types.get(name) != RUN_CELL.field(name).type), None):
+            raise ValueError(f"it is foreign: column {wrong} is not a run's")
+        facts = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
+        if not isinstance(facts, dict) or not isinstance(facts.get("generation"), int | None):
+            raise ValueError("what the run says of itself is damaged")
+        return file.read(_COLUMNS), facts
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
+
+
 def list_runs(lake: Lake) -> list[dict[str, Any]]:
     """What was planned, a row per run, the newest first: run_id, started_at (UTC), engine, cells, models, items."""
     rows = []
     for run_id in reversed(run_ids(lake)):
         with contextlib.suppress(FileNotFoundError):
-            table = pq.read_table(io.BytesIO(lake.read(f"runs/{run_id}.parquet")), columns=_COLUMNS)
+            try:
+                table, _ = _read_run(lake, f"runs/{run_id}.parquet")
+            except StorageError as error:  # of this run; the others are listed
+                logger.warning("%s", error)
+                continue
             if len(table):
                 rows.append(_planned(run_id, table))
     return rows

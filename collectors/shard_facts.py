@@ -222,4 +222,7 @@ def _plus(one: int | None, other: int | None) -> int | None:
 
 
 def _all(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
-    return con.execute(sql).fetchall()
+    try:
+        return con.execute(sql).fetchall()
+    except duckdb.Error as error:  # a damaged price table
+        raise StorageError(f"cannot read the lake: {one_line(error)}") from error

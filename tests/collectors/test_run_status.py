@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -257,10 +258,40 @@ def test_run_status_takes_the_newest_run_and_no_import(lake: LakeBuilder) -> Non
     ]
 
 
+def parquet(**columns: Any) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({name: [value] for name, value in columns.items()}), stream)
+    return stream.getvalue()
+
+
+def test_list_of_runs_passes_over_a_damaged_one(lake: LakeBuilder) -> None:
+    run = lake.run(A)
+    lake.lake.create("runs/damaged.parquet", b"?")
+    lake.lake.create("runs/foreign.parquet", parquet(a=1))
+    assert [row["run_id"] for row in list_runs(lake.lake)] == [run]
+
+
+def test_run_status_passes_over_shards_of_which_the_making_cannot_be_read(lake: LakeBuilder) -> None:
+    run = lake.run(A)
+    path = commit(lake, A, 0, 9, 10)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"shard": "?"}), path)
+    status = RunWatch(lake.lake, run).look(ALL)
+    assert [reason for reason in status.damaged.values() if "no JSON" in reason]
+
+
+def test_run_status_with_a_damaged_price_table_is_one_line(lake: LakeBuilder) -> None:
+    run = lake.run(A)
+    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], facts=facts(run, 2.0))
+    lake.lake.create("gpu_prices/x.parquet", b"?")
+    with pytest.raises(StorageError, match=r"gpu_prices/x\.parquet"):
+        RunWatch(lake.lake, run).look(ALL)
+
+
 def refusals() -> Iterator[Any]:
     yield "no run yet", lambda lake: None, None, ConfigError
     yield "no run 'x' in .*; the newest are run-0001; --list", lambda lake: lake.run(A), "x", ConfigError
     yield "is damaged", lambda lake: lake.lake.create("runs/run-0001.parquet", b"?"), None, StorageError
+    yield "cell_id is not a run's", lambda lake: lake.lake.create("runs/r.parquet", parquet(a=1)), None, StorageError
 
 
 @pytest.mark.parametrize(("message", "fill", "run", "kind"), list(refusals()))
