@@ -188,7 +188,8 @@ def _candidates(gpus: Sequence[GpuClass], options: Mapping[str, Any]) -> Iterato
     ordered = sorted(gpus, key=lambda gpu: gpu.memory_gib)
     if parallel in (None, 1):
         # Who says how much of a GPU is used has thought of a whole one.
-        shares = (1.0,) if "gpu_memory_utilization" in options else (*SHARES, 1.0)
+        told = {"gpu_memory_utilization", "kv_cache_memory_bytes"} & options.keys()
+        shares = (1.0,) if told else (*SHARES, 1.0)
         yield from ((gpu, share, 1) for gpu in ordered for share in shares)
     for n in PARALLEL if parallel is None else [parallel] if parallel > 1 else []:
         yield from ((gpu, 1.0, n) for gpu in ordered if n <= gpu.per_node)

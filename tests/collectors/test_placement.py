@@ -278,6 +278,7 @@ def test_placement_keeps_to_engine_options_of_the_config() -> None:
     assert put("8b", tensor_parallel_size=2)[0] == "2 × L4"
     assert put("smol", gpu_memory_utilization=0.9)[0] == "1 × L4"
     assert put("8b", gpu_memory_utilization=0.3)[0] == "1 × A100-80G"
+    assert put("smol", kv_cache_memory_bytes=GIB)[0] == "1 × L4"  # of its own size: no share of a GPU holds it for sure
 
 
 def test_next_placement_has_more_memory_until_there_is_none() -> None:
