@@ -6,6 +6,7 @@ rest on which. An unknown number is None: never 0, and never part of a sum witho
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 from collections import defaultdict
@@ -339,7 +340,14 @@ def task_tokens(task: BoundTask, facts: dict[str, Any], characters: float) -> To
         settings = {**(task.task.config.generation_kwargs or {}), **json.loads(facts["decoding"] or "{}")}
         repeats = int(getattr(task.task.config, "repeats", None) or 1)
         named = ("max_gen_toks", "max_tokens", "max_new_tokens")
-        most = next((int(settings[name]) for name in named if settings.get(name)), DEFAULT_MAX_GEN_TOKENS)
+        most = next((limit for name in named if (limit := _limit(settings.get(name)))), DEFAULT_MAX_GEN_TOKENS)
         return Tokens(context / characters, float(repeats * most), False)
     offered = statistics.mean(sum(map(len, given)) for given in choices) if any(choices) else answer
     return Tokens((context + offered) / characters, 0.0, False)
+
+
+def _limit(value: Any) -> int | None:
+    """A limit of tokens as a run reads it; None for what a run refuses, shard by shard."""
+    with contextlib.suppress(TypeError, ValueError):
+        return int(value) if value else None
+    return None

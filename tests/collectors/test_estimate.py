@@ -131,6 +131,8 @@ def test_estimate_of_a_generating_task_takes_its_own_limit_of_tokens(tmp_path: P
         for decoding in ({"max_gen_toks": 10}, {"max_gen_toks": 1010})
     )
     assert long.tokens - usual.tokens == pytest.approx(3 * ITEMS * 1000)
+    for wrong in ("lots", [1]):  # a run says so of each shard
+        estimate(planned(lake, tasks, tasks=["mini_generate"], decoding={"max_gen_toks": wrong}), lake)
 
 
 # ---- something measured
