@@ -11,13 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from collectors.hub import Hub
 from collectors.hub_catalog import Known, Update, find, installed_vllm, state_support, update
 from collectors.hub_listing import SORTS, Query, parameters, read_names
 from collectors.lake import Lake
 from collectors.reading import ask
+from pipelines.plain_console import PlainConsole
 from pipelines.progress import LiveLine
 from pipelines.shown import show_catalog
 from schemas.failures import ConfigError, RouterlakeError
@@ -176,7 +175,7 @@ def said(now: Update, hub: Hub, begun: float) -> str:
 
 def show(lake: Lake) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 140
-    console = Console(markup=False, highlight=False, emoji=False, width=width)
+    console = PlainConsole(width=width)
     ask(lake, lambda con, _: show_catalog(con, console), only=["models"])
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from collectors.lake import Lake
 from collectors.prices import SHIPPED, add_prices, read_prices, shipped_path
 from collectors.reading import ask
+from pipelines.plain_console import PlainConsole
 from pipelines.shown import show_prices
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 140
-    console = Console(markup=False, highlight=False, emoji=False, width=width)
+    console = PlainConsole(width=width)
     try:
         run(args, console)
     except (RouterlakeError, duckdb.Error) as error:

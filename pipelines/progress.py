@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from pipelines.listeners import Workers
+from pipelines.plain_console import PlainConsole
 
 if TYPE_CHECKING:
     from collectors.cell import Cell, ShardReport
@@ -56,7 +57,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if sys.stdout.isatty():
-            self._live = Live(self._drawn(Workers([], 0, 0)), console=Console(markup=False), auto_refresh=False)
+            self._live = Live(self._drawn(Workers([], 0, 0)), console=PlainConsole(), auto_refresh=False)
             self._live.start()
         return self
 
@@ -152,7 +153,9 @@ class LiveLine:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
-        self._live = Live(Text(""), console=Console(stderr=True), refresh_per_second=4) if sys.stderr.isatty() else None
+        self._live = (
+            Live(Text(""), console=PlainConsole(stderr=True), refresh_per_second=4) if sys.stderr.isatty() else None
+        )
 
     def __enter__(self) -> LiveLine:
         if self._live:

@@ -26,6 +26,7 @@ from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, z
 from collectors.metrics.pool import oracle
 from collectors.pools import Pool, load_pool
 from collectors.reading import ask
+from pipelines.plain_console import PlainConsole
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
@@ -108,7 +109,7 @@ class Scored:
 
 def main(argv: Sequence[str]) -> int:
     args = parse(argv)
-    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 1000)
+    console = PlainConsole(width=None if sys.stdout.isatty() else 1000)
     try:
         lake = Lake(args.lake).open_for_reading()
         scored = ask(

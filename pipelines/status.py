@@ -24,6 +24,7 @@ from rich.live import Live
 
 from collectors.lake import Lake
 from collectors.run_status import RunStatus, RunWatch, list_runs
+from pipelines.plain_console import PlainConsole
 from pipelines.run_report import report
 from pipelines.run_shown import as_json, line, shown
 from pipelines.script import write_file
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 140
-    console = Console(markup=False, highlight=False, emoji=False, width=width, force_terminal=terminal)
+    console = PlainConsole(width=width, force_terminal=terminal)
     try:
         lake = Lake(args.lake).open_for_reading()
         if args.list:

@@ -71,6 +71,8 @@ def _shipped(names: set[str]) -> dict[str, str | None]:
     known: dict[str, str | None]
     try:
         known = json.loads(kept.read_text(encoding="utf-8"))
+        if not (isinstance(known, dict) and all(isinstance(folder, str | None) for folder in known.values())):
+            raise ValueError(f"{kept} holds something else")
     except (FileNotFoundError, ValueError):
         found = _single_tasks(frozenset(names))
         if found.keys() >= names:

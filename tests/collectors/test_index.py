@@ -44,6 +44,9 @@ def test_index_a_task_is_found_where_lm_evals_whole_index_has_it(empty_cache: Pa
     assert index._shipped({"gsm8k", "mmlu"}) == whole
     (kept,) = empty_cache.iterdir()
     assert json.loads(kept.read_text()) == whole
+    for damage in ("", "[]", "null", '{"gsm8k": 5}'):
+        kept.write_text(damage)
+        assert index._shipped({"gsm8k"}) == {"gsm8k": whole["gsm8k"]}
 
 
 @pytest.mark.slow
