@@ -7,7 +7,8 @@ system). Knows nothing of who waits, or how long.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+
+from schemas.failures import causes
 
 #: Answers after which the same request may succeed: too slow, too busy, broken at the moment.
 LATER = frozenset({408, 429, 500, 502, 503, 504})
@@ -36,7 +37,7 @@ _NEVER = frozenset({"OfflineModeIsEnabled", "SSLError", "ClientSSLError", "Unsup
 
 def may_mend(error: BaseException | None) -> bool:
     """Whether waiting may mend what `error` says. False for refusals, such as a missing bucket or permission."""
-    chain = list(_chain(error))
+    chain = list(causes(error))
     names = {cls.__name__ for e in chain for cls in type(e).__mro__}
     statuses = {status for e in chain if (status := _status(e)) is not None}
     if names & _NEVER:
@@ -54,11 +55,3 @@ def _status(error: BaseException) -> int | None:
     else:
         status = getattr(response, "status_code", None)
     return status if isinstance(status, int) else None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

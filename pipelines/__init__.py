@@ -1,1 +1,1 @@
-"""What a person runs: thin scripts over collectors. Ray is known to cluster.py, worker.py and fleet.py alone."""
+"""What a person runs: thin scripts over collectors. tests/test_layout.py says which modules know Ray."""

@@ -13,6 +13,8 @@ Owns the kinds; knows nothing of who raises or stores them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class RouterlakeError(Exception):
     """Base of all errors with a message for a person. `kind` is what failures rows hold."""
@@ -79,3 +81,12 @@ def one_line(error: BaseException, limit: int = 500) -> str:
     if not isinstance(error, RouterlakeError):
         text = f"{type(error).__name__}: {text}"
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error itself and, in order, what it was raised from or while."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -6,10 +6,9 @@ by which batches shrink. Imports neither. Knows nothing of who tries again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from schemas.failures import OUT_OF_MEMORY, EngineError, one_line
+from schemas.failures import OUT_OF_MEMORY, EngineError, causes, one_line
 
 #: Parts of messages, in lower case: of torch and CUDA, of vLLM where weights leave too little for its cache, of Linux
 #: where a process may not have more.
@@ -35,7 +34,7 @@ DEFAULT_SEQUENCES, DEFAULT_TOKENS = 256, 8192
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or what it was raised from, says that memory did not suffice."""
-    return any(isinstance(e, MemoryError) or any(t in f"{type(e)} {e}".lower() for t in TEXTS) for e in _chain(error))
+    return any(isinstance(e, MemoryError) or any(t in f"{type(e)} {e}".lower() for t in TEXTS) for e in causes(error))
 
 
 def engine_error(message: str, error: BaseException) -> EngineError:
@@ -54,11 +53,3 @@ def smaller(sequences: int | None, tokens: int | None) -> dict[str, Any] | None:
         return None
     fewer = max(FEWEST_SEQUENCES, sequences // STEP)
     return {"max_num_seqs": fewer, "max_num_batched_tokens": max(FEWEST_TOKENS, min(tokens, tokens // STEP))}
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

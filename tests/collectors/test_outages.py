@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from collectors.outages import may_mend
 from schemas.failures import StorageError, UnreachableError
 from tests.collectors.test_catalog import point_at
 from tests.collectors.test_lake_store import answering, store_at
+from tests.local_server import serving
 
 
 def raised(action: Callable[[], object]) -> Exception:
@@ -96,15 +96,8 @@ def hub(status: int) -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 # 408 and not 503: at others the client asks again for 23 s by itself.
