@@ -87,7 +87,8 @@ class Plan:
             shared = {"versions": json.dumps(library_versions()), "config": self.config.model_dump_json()}
             rows = [{**self._run_row(cell), **shared} for cell in self.cells]
             table = pa.Table.from_pylist(rows, schema=RUN_CELL)
-            lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": {"generation": self.generation}})
+            facts = {"generation": self.generation, "quarantined": len(self.quarantined)}
+            lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": facts})
         for row in self.failures:
             write_failure(lake, row)
 

@@ -7,11 +7,6 @@ shards say of themselves is read in shard_facts.py.
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import io
-import json
-import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -21,18 +16,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from collectors.damage import find_damaged
 from collectors.holdings import newest_manifest
 from collectors.lake import Lake
 from collectors.reading import open_store
+from collectors.runs import RunEnd, chosen_run, end_name, read_end, read_run, run_name
 from collectors.shard_facts import ShardFacts, Work
-from schemas.failures import ConfigError, StorageError, one_line
-from schemas.records import RUN_CELL
+from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.views import object_path
-
-logger = logging.getLogger(__name__)
 
 #: The rate is over so many seconds, or over the run's own time where that is shorter.
 RATE_SECONDS = 600.0
@@ -40,13 +32,8 @@ RATE_SECONDS = 600.0
 QUIET_SECONDS = 600.0
 #: Bars of a run's history, at most.
 BARS = 60
-#: Runs that a message names.
-MOST_NAMED = 5
 #: A store's clock and a driver's may differ by so many seconds.
 CLOCKS = 60.0
-
-#: What is read of a run's file: its other columns repeat the config for every cell.
-_COLUMNS = ["cell_id", "model", "task", "planned_items", "started_at", "engine", "imported_from"]
 
 #: One row per committed range of the run's cells, and how many items of it no range before it holds.
 _OWNED = """
@@ -171,6 +158,10 @@ class RunStatus:
     cells_done: int
     cells_failed: int
     cells_open: int
+    #: Cells that the run left out, because their models broke engines before.
+    cells_quarantined: int
+    #: How it ended; None: it did not, or was killed.
+    end: RunEnd | None
     #: Planned items; those committed by any run; those of failed cells that are not; those that were there before.
     items: int
     items_done: int
@@ -197,6 +188,11 @@ class RunStatus:
         return self.cells_open == 0
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more will come: it is complete, or has ended."""
+        return self.complete or self.end is not None
+
+    @property
     def quiet(self) -> float:
         """Seconds since anything was committed, or since the run began."""
         return max(0.0, self.looked - max(self.last_commit or 0.0, self.started))
@@ -204,20 +200,12 @@ class RunStatus:
     @property
     def stuck(self) -> bool:
         """Whether nothing was committed for long though cells are open: it was stopped, or it hangs."""
-        return not self.complete and self.quiet > QUIET_SECONDS
+        return not self.over and self.quiet > QUIET_SECONDS
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end at this rate."""
-        return self.items_open / self.rate if self.rate and not self.complete else None
-
-
-def run_ids(lake: Lake) -> list[str]:
-    """The runs of a lake, the oldest first; imports are none. Raises ConfigError for a published version."""
-    if lake.is_published():
-        raise ConfigError(f"{lake.uri} is a published version, which no run collects into: name a lake")
-    names = [name.removeprefix("runs/").removesuffix(".parquet") for name in lake.names("runs")]
-    return [name for name in names if name != "schema" and not name.startswith("import-")]
+        """Seconds to the end at this rate; None where none is to be seen."""
+        return self.items_open / self.rate if self.rate and not self.over else None
 
 
 class RunWatch:
@@ -230,12 +218,13 @@ class RunWatch:
     def __init__(self, lake: Lake, run_id: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self.lake = lake
         self._clock = clock
-        self.run_id = _chosen(lake, run_id)
-        self._run_file = name = f"runs/{self.run_id}.parquet"
-        planned, facts = _read_run(lake, name)
+        self.run_id = chosen_run(lake, run_id)
+        planned, facts = read_run(lake, self.run_id)
         if not len(planned) or pc.any(pc.is_valid(planned["imported_from"])).as_py():
             raise ConfigError(f"{self.run_id} in {lake.uri} is no run of collect.py")
         self._generation: int | None = facts.get("generation")
+        self._quarantined: int = facts.get("quarantined") or 0
+        self._end: RunEnd | None = None
         self._started = planned["started_at"][0].as_py().timestamp()
         self._engine = planned["engine"][0].as_py()
         self._models: int = pc.count_distinct(planned["model"]).as_py()
@@ -258,8 +247,9 @@ class RunWatch:
 
     def look(self, most_footers: int) -> RunStatus:
         """Where the run stands now. Of shards whose footers are not read yet, `most_footers` are, the newest first."""
-        if not self.lake.has(self._run_file):  # a folder that is not mounted lists as empty
-            raise StorageError(f"{self._run_file} is gone from {self.lake.uri}")
+        if not self.lake.has(run_name(self.run_id)):  # a folder that is not mounted lists as empty
+            raise StorageError(f"{run_name(self.run_id)} is gone from {self.lake.uri}")
+        self._read_end()  # before the listing: what is listed then is all that the run made
         listed, folded = self._list()
         looked = self._clock()
         self._read_failures()
@@ -273,7 +263,8 @@ class RunWatch:
         timed = self._value("SELECT count(*) = count(modified) FROM owned")
         before = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified < ?"
         # Of a run that is over: up to its last shard.
-        end = last if not open_cells and last and last > self._started else looked
+        is_over = self._end or not open_cells
+        end = last if is_over and last and last > self._started else looked
         window = max(1.0, min(RATE_SECONDS, end - self._started))
         recent = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified >= ?"
         return RunStatus(
@@ -286,6 +277,8 @@ class RunWatch:
             looked=looked,
             **counts,
             cells_open=open_cells,
+            cells_quarantined=self._quarantined,
+            end=self._end,
             items_before=self._value(before, [self._started]) if timed else None,
             last_commit=last,
             rate=self._value(recent, [end - window]) / window if timed else None,
@@ -295,6 +288,15 @@ class RunWatch:
             work=self._facts.read(self._candidates(folded), most_footers),
             damaged={**self._damaged, **self._facts.damaged},
         )
+
+    def _read_end(self) -> None:
+        if self._end is None:
+            try:
+                self._end = read_end(self.lake, self.run_id)
+            except UnreachableError:
+                raise
+            except StorageError as error:
+                self._damaged[end_name(self.run_id)] = one_line(error)
 
     def _list(self) -> tuple[dict[str, float | None], set[str]]:
         """Shards with their times, and which of them a compaction holds: these may have no object any more."""
@@ -357,60 +359,3 @@ class RunWatch:
 
 _OF_A_RUN = re.compile(r"failures/[0-9]{8}T[0-9]{6}-[0-9a-f]{8}-")
 _LISTED = pa.schema([("file", pa.string()), ("modified", pa.float64())])
-
-
-def _chosen(lake: Lake, run_id: str | None) -> str:
-    runs = run_ids(lake)
-    if not runs:
-        raise ConfigError(f"the lake {lake.uri} holds no run yet: start one with pipelines/collect.py")
-    if run_id is None:
-        return runs[-1]
-    if run_id not in runs:
-        newest = ", ".join(reversed(runs[-MOST_NAMED:]))
-        raise ConfigError(f"no run {run_id!r} in {lake.uri}; the newest are {newest}; --list shows all")
-    return run_id
-
-
-def _read_run(lake: Lake, name: str) -> tuple[pa.Table, dict[str, Any]]:
-    """The columns of a run's file, and what the run says of itself. Raises StorageError for a damaged one."""
-    try:
-        file = pq.ParquetFile(io.BytesIO(lake.read(name)))
-        types = {column.name: column.type for column in file.schema_arrow}
-        if wrong := next((name for name in _COLUMNS if types.get(name) != RUN_CELL.field(name).type), None):
-            raise ValueError(f"it is foreign: column {wrong} is not a run's")
-        facts = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
-        if not isinstance(facts, dict) or not isinstance(facts.get("generation"), int | None):
-            raise ValueError("what the run says of itself is damaged")
-        return file.read(_COLUMNS), facts
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
-
-
-def list_runs(lake: Lake) -> list[dict[str, Any]]:
-    """What was planned, a row per run, the newest first: run_id, started_at (UTC), engine, cells, models, items."""
-    rows = []
-    for run_id in reversed(run_ids(lake)):
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                table, _ = _read_run(lake, f"runs/{run_id}.parquet")
-            except StorageError as error:  # of this run; the others are listed
-                logger.warning("%s", error)
-                continue
-            if len(table):
-                rows.append(_planned(run_id, table))
-    return rows
-
-
-def _planned(run_id: str, table: pa.Table) -> dict[str, Any]:
-    started: dt.datetime = table["started_at"][0].as_py()
-    return {
-        "run_id": run_id,
-        "started_at": started.isoformat(timespec="seconds"),
-        "engine": table["engine"][0].as_py(),
-        "cells": len(table),
-        "models": pc.count_distinct(table["model"]).as_py(),
-        "tasks": pc.count_distinct(table["task"]).as_py(),
-        "items": pc.sum(table["planned_items"]).as_py(),
-    }

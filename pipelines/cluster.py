@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +64,10 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
         settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     else:
         _check_address(str(address))
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     _init("local" if own else str(address), settings)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack and ends the process with code 15
     with HeadWatch(ray.get_runtime_context().gcs_address) as head:
         try:
             yield Joined(own, head)

@@ -20,6 +20,8 @@ logger = logging.getLogger("collect")
 
 #: Exit code of a run that a budget ended.
 STOPPED = 3
+#: That of one that was sent a SIGTERM, as `ray job stop` does.
+SIGTERM = 143
 #: Lines printed of what cannot be planned, where the rest can be read in the lake.
 MOST_FAILURES = 10
 
@@ -38,7 +40,7 @@ examples:
   ray job submit --working-dir . -- python pipelines/collect.py --config my.yaml --lake /shared/lake
 
 exit codes: 0 all collected, 1 some cells failed (named, and in the lake's failures), 2 the input is wrong and nothing
-was started, 3 a budget was spent before the end (the same command goes on), 130 stopped by hand
+was started, 3 a budget was spent before the end (the same command goes on), 130 or 143 stopped by hand
 """
 
 
@@ -99,9 +101,9 @@ def main(argv: list[str] | None = None) -> int:
             f"error: {error}\nCommitted shards are safe: once that is mended the same command goes on.", file=sys.stderr
         )
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
         print("\nstopped; committed shards are safe: run the same command again to go on", file=sys.stderr)
-        return 130
+        return SIGTERM if isinstance(error, SystemExit) else 130
 
 
 def collect(args: argparse.Namespace) -> int:
@@ -122,6 +124,7 @@ def collect(args: argparse.Namespace) -> int:
 
     from collectors.harness.tasks import use_datasets
     from collectors.planning import make_plan
+    from collectors.runs import recorded
 
     use_datasets(config.datasets)
     logger.info("planning: loading tasks and pinning models")
@@ -138,7 +141,8 @@ def collect(args: argparse.Namespace) -> int:
     try:
         lake.open_for_writing()
         if not (plan.cells and plan.items_todo):
-            plan.write(lake)
+            with recorded(plan, lake):
+                pass
     except StorageError as error:
         if plan.items_todo or plan.failures:
             raise

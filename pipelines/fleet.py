@@ -27,6 +27,7 @@ from collectors.log_lines import about
 from collectors.placement import next_placement
 from collectors.planning import Plan, PlannedCell, failure_row, place_on, write_failure
 from collectors.quarantine import LASTING, mark
+from collectors.runs import recorded
 from collectors.stages import Trace
 from pipelines.budget import Budget, gpu_prices_for
 from pipelines.cluster import any_node, cluster, node_caused, node_gpus, worker_resources
@@ -466,9 +467,11 @@ def run_plan(
         resources = worker_resources(config.fleet, own=joined.own, places=places)
         classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
         budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
-        plan.write(lake)
-        for row in unplaced:
-            logger.error("cannot be planned: %s: %s", row["model"], row["message"])
-        fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
-        fleet.run()
+        with recorded(plan, lake) as ending:
+            for row in unplaced:
+                logger.error("cannot be planned: %s: %s", row["model"], row["message"])
+            fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
+            fleet.run()
+            if fleet.stopped:
+                ending.outcome, ending.message = "budget", fleet.stopped
     return fleet

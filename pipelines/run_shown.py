@@ -21,6 +21,8 @@ from pipelines.shown import MOST_CELLS, headed, number
 
 #: Models that are named as the slowest.
 MOST_SLOW = 5
+#: Outcome (schemas.records.RUN_END) of a run that left cells open -> words.
+ENDED = {"finished": "ended", "budget": "ended by a budget", "stopped": "stopped by hand", "error": "ended by an error"}
 
 
 def line(status: RunStatus) -> str:
@@ -57,12 +59,13 @@ def lines(status: RunStatus) -> list[str]:
         items += f" ({before:,} of them before this run)"
     if status.items_failed:
         items += f", {status.items_failed:,} of failed cells"
+    quarantined = f"; {status.cells_quarantined:,} more in quarantine" if status.cells_quarantined else ""
     found = [
         f"run {status.run_id} in {status.lake}: {status.models:,} models × {status.tasks:,} tasks, engine "
         f"{status.engine or 'unknown'}, started {clock(status.started)}, "
         f"{duration(status.looked - status.started)} ago",
         f"cells: {status.cells:,} planned, {status.cells_done:,} done, {status.cells_failed:,} failed, "
-        f"{status.cells_open:,} open",
+        f"{status.cells_open:,} open{quarantined}",
         items,
         f"rate: {rate(status)} items/s over its last {duration(status.rate_seconds)}; eta {eta(status)}",
         f"last shard: {last(status)}; {state(status)}",
@@ -84,10 +87,15 @@ def state(status: RunStatus) -> str:
     """Whether it goes on, in words."""
     if status.complete:
         return "complete" if not status.cells_failed else "complete but for the failed cells"
+    left = f"{status.cells_open:,} cells are open"
+    if status.end:
+        why = ENDED.get(status.end.outcome, status.end.outcome)
+        message = f": {status.end.message}" if status.end.message else ""
+        return f"{why} at {clock(status.end.ended)}{message}; {left}: the same collect command goes on"
     if status.stuck:
         return (
-            f"nothing was committed for {duration(status.quiet)} and {status.cells_open:,} cells are open: stopped or "
-            "stuck? The same collect command goes on where it stopped"
+            f"nothing was committed for {duration(status.quiet)} and {left}: killed or stuck? The same collect command "
+            "goes on where it stopped"
         )
     return "at work" if status.last_commit and status.last_commit >= status.started else "nothing committed yet"
 
@@ -101,6 +109,8 @@ def rate(status: RunStatus) -> str:
 def eta(status: RunStatus) -> str:
     if status.complete:
         return "0s"
+    if status.over:
+        return "none"
     return "?" if status.eta is None else duration(status.eta)
 
 
@@ -162,6 +172,7 @@ def as_json(status: RunStatus) -> dict[str, Any]:
     return value | {
         "items_open": status.items_open,
         "complete": status.complete,
+        "over": status.over,
         "stuck": status.stuck,
         "quiet_s": status.quiet,
         "eta_s": status.eta,

@@ -23,7 +23,8 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from collectors.lake import Lake
-from collectors.run_status import RunStatus, RunWatch, list_runs
+from collectors.run_status import RunStatus, RunWatch
+from collectors.runs import list_runs
 from pipelines.plain_console import PlainConsole
 from pipelines.run_report import report
 from pipelines.run_shown import as_json, line, shown
@@ -60,7 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run", metavar="ID", help="which run (default: the newest)")
     parser.add_argument("--list", action="store_true", help="list the lake's runs, the newest first, and nothing else")
     parser.add_argument(
-        "--watch", action="store_true", help="look again and again, until the run is complete: live on a terminal"
+        "--watch", action="store_true", help="look again and again, until the run is over: live on a terminal"
     )
     parser.add_argument(
         "--interval",
@@ -131,7 +132,7 @@ def look(watched: RunWatch, args: argparse.Namespace) -> RunStatus:
 
 
 def watch(watched: RunWatch, args: argparse.Namespace, console: Console) -> None:
-    """Looks until the run is complete. A store that fails after the first look is waited for, and said to."""
+    """Looks until the run is over. A store that fails after the first look is waited for, and said to."""
     status: RunStatus | None = None
     live = console.is_terminal and not args.json
     pause = args.interval or (TERMINAL_SECONDS if live else LINE_SECONDS)
@@ -152,7 +153,7 @@ def watch(watched: RunWatch, args: argparse.Namespace, console: Console) -> None
                 print_status(status, args, console)
             else:
                 console.print(f"{time.strftime('%H:%M:%S')} {line(status)}", soft_wrap=True)
-            if status.complete:
+            if status.over:
                 break
             time.sleep(max(pause, LOOKS * (time.monotonic() - began)))
     if not live and not args.json:
@@ -174,10 +175,11 @@ def print_runs(lake: Lake, args: argparse.Namespace, console: Console) -> None:
     elif not runs:
         console.print(f"the lake {lake.uri} holds no run yet: start one with pipelines/collect.py", soft_wrap=True)
     else:
-        table = headed("<run", "<started", "<engine", "models", "tasks", "cells", "items")
+        table = headed("<run", "<started", "<engine", "models", "tasks", "cells", "items", "<ended", "<outcome")
         for run in runs:
             counts = (f"{run[name]:,}" for name in ("models", "tasks", "cells", "items"))
-            table.add_row(run["run_id"], run["started_at"], run["engine"] or "", *counts)
+            end = (run["ended_at"] or "", run["outcome"] or "at work, or killed")
+            table.add_row(run["run_id"], run["started_at"], run["engine"] or "", *counts, *end)
         console.print(table)
 
 

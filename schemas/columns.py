@@ -19,6 +19,7 @@ from schemas.records import (
     RECORD,
     REJECT,
     RUN_CELL,
+    RUN_END,
     SUSPICION,
 )
 
@@ -31,6 +32,7 @@ SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
     "items": (ITEM,),
     "models": (MODEL,),
     "cells": (RUN_CELL,),
+    "runs": (RUN_END,),
     "tasks": (RUN_CELL,),
     "failures": (FAILURE,),
     "imports": (IMPORT,),

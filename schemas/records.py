@@ -10,8 +10,8 @@ import pyarrow as pa
 
 #: Version of all schemas below; a lake written with another one is refused.
 #: 1: first version. 2: failures name an object of the lake; compactions. 3: records that were imported. 4: prices.
-#: 5: what a hub's catalog says of models.
-SCHEMA_VERSION = 5
+#: 5: what a hub's catalog says of models. 6: how runs ended.
+SCHEMA_VERSION = 6
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -171,6 +171,22 @@ RUN_CELL = pa.schema(
     ]
 )
 
+#: How one run ended: run_ends/. A run without a row is at work, or was killed, or lost its lake.
+RUN_END = pa.schema(
+    [
+        _field("run_id", pa.string(), "the run", null=False),
+        _field("ended_at", pa.timestamp("us", tz="UTC"), "when", null=False),
+        _field(
+            "outcome",
+            pa.string(),
+            "finished: nothing is left but what failed; budget: one is spent; stopped: by hand or a signal; error: by "
+            "what no other cell would have survived",
+            null=False,
+        ),
+        _field("message", pa.string(), "one line: which budget or error; null: there is no more to say"),
+    ]
+)
+
 #: One failure above the level of an item: failures/. Item failures are the `failure` column of RECORD.
 FAILURE = pa.schema(
     [
@@ -325,6 +341,7 @@ TABLES = {
     "items": ITEM,
     "models": MODEL,
     "runs": RUN_CELL,
+    "run_ends": RUN_END,
     "failures": FAILURE,
     "imports": IMPORT,
     "rejects": REJECT,

@@ -11,10 +11,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from collectors.lake import Lake
+from collectors.lake import Lake, parquet_bytes
 from schemas.identity import ShardName, digest
-from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL
+from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
 from schemas.views import create_views
+
+#: A Parquet file that is no table of a lake.
+FOREIGN = parquet_bytes(pa.table({"a": [1]}))
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,10 @@ class LakeBuilder:
     def failure(self, run_id: str, kind: str, message: str, **facts: Any) -> None:
         row = {"run_id": run_id, "failed_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "kind": kind, "message": message}
         self._create(f"failures/{digest({**facts, 'run': run_id, 'kind': kind})}.parquet", [{**row, **facts}], FAILURE)
+
+    def end(self, run_id: str, outcome: str, ended: dt.datetime, message: str | None = None) -> None:
+        row = {"run_id": run_id, "ended_at": ended, "outcome": outcome, "message": message}
+        self._create(f"run_ends/{run_id}.parquet", [row], RUN_END)
 
     def views(self) -> duckdb.DuckDBPyConnection:
         """A new in-memory database with the views over this lake."""

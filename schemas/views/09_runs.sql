@@ -1,15 +1,36 @@
--- runs: one row per run, as it was planned. planned_items: over all its cells.
+-- runs: one row per run, as it was planned and how it ended. planned_items: over all its cells. outcome: null while the run
+-- is at work, and of one that was killed.
 CREATE VIEW runs AS
+WITH planned AS (
+    SELECT
+        run_id,
+        min(started_at) AS started_at,
+        count(DISTINCT cell_id) AS cells,
+        count(DISTINCT model) AS models,
+        count(DISTINCT task) AS tasks,
+        sum(planned_items)::BIGINT AS planned_items,
+        max(generation) AS generation,
+        min(engine) AS engine,
+        any_value(versions) AS versions,
+        any_value(config) AS config
+    FROM _run_cells
+    GROUP BY run_id
+),
+
+ends AS (
+    SELECT
+        run_id,
+        max(ended_at) AS ended_at,
+        max_by(outcome, ended_at) AS outcome,
+        max_by(message, ended_at) AS message
+    FROM read_parquet({run_ends}, hive_partitioning = false)
+    GROUP BY run_id
+)
+
 SELECT
-    run_id,
-    min(started_at) AS started_at,
-    count(DISTINCT cell_id) AS cells,
-    count(DISTINCT model) AS models,
-    count(DISTINCT task) AS tasks,
-    sum(planned_items)::BIGINT AS planned_items,
-    max(generation) AS generation,
-    min(engine) AS engine,
-    any_value(versions) AS versions,
-    any_value(config) AS config
-FROM _run_cells
-GROUP BY run_id;
+    planned.*,
+    ends.ended_at,
+    ends.outcome,
+    ends.message
+FROM planned
+LEFT JOIN ends USING (run_id);

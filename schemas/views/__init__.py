@@ -28,6 +28,7 @@ GLOBS = {
     "items": "items/*/*.parquet",
     "models": "models/*.parquet",
     "runs": "runs/*.parquet",
+    "run_ends": "run_ends/*.parquet",
     "failures": "failures/*.parquet",
     "imports": "imports/*.parquet",
     "rejects": "rejects/*.parquet",

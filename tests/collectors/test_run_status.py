@@ -11,19 +11,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from collectors.compaction import compact
 from collectors.lake import Lake
 from collectors.pruning import prune
-from collectors.run_status import QUIET_SECONDS, RunStatus, RunWatch, list_runs, run_ids
+from collectors.run_status import QUIET_SECONDS, RunStatus, RunWatch
+from collectors.runs import RunEnd
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName
 from schemas.records import GPU_PRICE, RUN_CELL
 from tests.filled_lakes import NOW
-from tests.lake_builder import BuiltCell, LakeBuilder, rows
+from tests.lake_builder import FOREIGN, BuiltCell, LakeBuilder, rows
 from tests.object_store import BUCKET, ObjectStore
 
 A, B, C, D = (BuiltCell(model=f"model-{letter}", items=10) for letter in "abcd")
@@ -246,29 +246,37 @@ def test_run_status_of_a_forced_generation_counts_that_generation_only(lake: Lak
     assert look(lake, run="run-0002").items_done == 5
 
 
-def test_run_status_takes_the_newest_run_and_no_import(lake: LakeBuilder) -> None:
+def test_run_status_takes_the_newest_run_unless_told(lake: LakeBuilder) -> None:
     runs = [lake.run(A), lake.run(A, B)]
-    lake.lake.create("runs/import-0123456789abcdef.parquet", b"whatever")
-    assert run_ids(lake.lake) == runs
     assert look(lake).run_id == runs[1]
     assert look(lake, run=runs[0]).cells == 1
-    assert [(run["run_id"], run["cells"], run["items"]) for run in list_runs(lake.lake)] == [
-        (runs[1], 2, 20),
-        (runs[0], 1, 10),
-    ]
 
 
-def parquet(**columns: Any) -> bytes:
-    stream = io.BytesIO()
-    pq.write_table(pa.table({name: [value] for name, value in columns.items()}), stream)
-    return stream.getvalue()
+def test_run_status_of_a_run_that_ended_early_is_over_and_not_stuck(lake: LakeBuilder) -> None:
+    run = half_done(lake)
+    with closing(RunWatch(lake.lake, run, clock=lambda: STARTED + 10**6)) as watched:
+        assert watched.look(0).stuck
+        ended = dt.datetime.fromtimestamp(STARTED + 1950, dt.UTC)
+        lake.end(run, "budget", ended, "budget.cells: 1 of 1 cells are finished")
+        status = watched.look(0)
+    assert (status.over, status.complete, status.stuck) == (True, False, False)
+    assert status.end == RunEnd(STARTED + 1950, "budget", "budget.cells: 1 of 1 cells are finished")
+    assert status.eta is None
+    assert status.rate == pytest.approx(6 / 600)  # up to its last shard
 
 
-def test_list_of_runs_passes_over_a_damaged_one(lake: LakeBuilder) -> None:
-    run = lake.run(A)
-    lake.lake.create("runs/damaged.parquet", b"?")
-    lake.lake.create("runs/foreign.parquet", parquet(a=1))
-    assert [row["run_id"] for row in list_runs(lake.lake)] == [run]
+def test_run_status_passes_over_a_damaged_end(lake: LakeBuilder) -> None:
+    run = half_done(lake)
+    lake.lake.create(f"run_ends/{run}.parquet", b"?")
+    status = look(lake)
+    assert (list(status.damaged), status.end) == ([f"run_ends/{run}.parquet"], None)
+
+
+def test_run_status_counts_the_cells_in_quarantine(lake: LakeBuilder) -> None:
+    table = pq.read_table(io.BytesIO(lake.lake.read(f"runs/{lake.run(A)}.parquet")), schema=RUN_CELL)
+    lake.lake.create_table("runs/run-0002.parquet", table, {"run": {"generation": None, "quarantined": 3}})
+    assert look(lake, run="run-0002").cells_quarantined == 3
+    assert look(lake, run="run-0001").cells_quarantined == 0
 
 
 def test_run_status_passes_over_shards_of_which_the_making_cannot_be_read(lake: LakeBuilder) -> None:
@@ -291,7 +299,7 @@ def refusals() -> Iterator[Any]:
     yield "no run yet", lambda lake: None, None, ConfigError
     yield "no run 'x' in .*; the newest are run-0001; --list", lambda lake: lake.run(A), "x", ConfigError
     yield "is damaged", lambda lake: lake.lake.create("runs/run-0001.parquet", b"?"), None, StorageError
-    yield "cell_id is not a run's", lambda lake: lake.lake.create("runs/r.parquet", parquet(a=1)), None, StorageError
+    yield "cell_id is not a run's", lambda lake: lake.lake.create("runs/r.parquet", FOREIGN), None, StorageError
 
 
 @pytest.mark.parametrize(("message", "fill", "run", "kind"), list(refusals()))

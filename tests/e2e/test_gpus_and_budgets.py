@@ -45,6 +45,8 @@ def test_budget_of_cells_ends_a_run_cleanly_and_the_next_goes_on(
     assert run.code == 3, run.err
     assert "stopped: budget.cells: 1 of 1 cells are finished; " in run.out
     assert "the same command goes on" in run.out
+    [end] = query(lake, "SELECT outcome, message FROM runs")
+    assert end == {"outcome": "budget", "message": "budget.cells: 1 of 1 cells are finished"}
     done = items(lake)
     assert ITEMS <= done < 4 * ITEMS
     committed = shard_files(lake)

@@ -91,6 +91,19 @@ def kill_driver(path: Path, lake: Path, moment: int) -> None:
     assert driver.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
+def test_sigterm_ends_a_run_within_seconds_and_the_lake_says_so(tmp_path: Path, cluster: Cluster) -> None:
+    lake = tmp_path / "lake"
+    driver = runs.start_collect(slow_config(tmp_path, cluster))
+    runs.wait_until("work", lambda: committed(lake) > 0 or driver.poll() is not None)
+    driver.send_signal(signal.SIGTERM)
+    run = runs.finish(driver)
+    assert run.code == 143, run.err
+    assert run.err.splitlines()[-1] == "stopped; committed shards are safe: run the same command again to go on"
+    assert "SIGTERM received" not in run.err  # Ray's stack
+    assert runs.query(lake, "SELECT outcome, message FROM runs") == [{"outcome": "stopped", "message": None}]
+
+
 def moments(count: int) -> list[int]:
     """Numbers of committed items at which something is killed, in order; other ones in each session."""
     seed = secrets.randbelow(10**6)  # `random` itself is seeded anew by whatever loads a task

@@ -131,4 +131,5 @@ def test_status_of_a_run_whose_driver_was_killed_tells_what_is_there(
     assert found["cells_open"] > 0
     assert found["work"]["shards"] == len(runs.shard_files(lake))
     later = found["last_commit"] + QUIET_SECONDS + 1
-    assert RunWatch(Lake(str(lake)), clock=lambda: later).look(0).stuck
+    late = RunWatch(Lake(str(lake)), clock=lambda: later).look(0)
+    assert (late.stuck, late.over, late.end) == (True, False, None)

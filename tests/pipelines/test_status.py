@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import pty
@@ -65,8 +66,29 @@ def test_status_of_a_run_that_stopped_asks_whether_it_is_stuck(
         os.utime(shard, (1.767e9 + 3e5, 1.767e9 + 3e5))
     assert main([]) == 0
     text = capsys.readouterr().out
-    assert "1 cells are open: stopped or stuck?" in text
+    assert "1 cells are open: killed or stuck?" in text
     assert "eta ?" in text
+
+
+def test_status_of_a_run_that_ended_says_how_and_is_not_watched_for_ever(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = half(lake)
+    lake.end(run, "budget", dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC), "budget.usd: 2 of 1 USD are spent")
+    assert main(["--watch", "--html", "run.html"]) == 0
+    said = (
+        "ended by a budget at 2026-01-02 03:00:00 UTC: budget.usd: 2 of 1 USD are spent; 1 cells are open: the same "
+        "collect command goes on"
+    )
+    text = capsys.readouterr().out
+    assert text.count(said) == 2  # the only look, and the end
+    assert "eta none" in text
+    assert said in Path("run.html").read_text()
+    assert main(["--list"]) == 0
+    assert "budget" in capsys.readouterr().out
+    assert main(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["over"], found["complete"], found["end"]["outcome"]) == (True, False, "budget")
 
 
 def test_status_json_is_one_object_with_null_for_what_is_unknown(
@@ -248,7 +270,7 @@ def test_status_html_of_a_run_without_shards_says_so(lake: LakeBuilder) -> None:
     lake.run(A)
     assert main(["--html", "run.html"]) == 0
     page = Page(Path("run.html"))
-    assert "stopped or stuck?" in page.text
+    assert "killed or stuck?" in page.text
     assert "Nothing was committed since the run began" in page.text
     assert "rect" not in page.elements
 
