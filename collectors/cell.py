@@ -23,6 +23,7 @@ from collectors.ahead import Ahead
 from collectors.catalog import tokenizer_fingerprint
 from collectors.config import TaskSpec
 from collectors.engines import Engine, ModelRef, make_engine
+from collectors.gpus import class_of
 from collectors.harness.judge import record_table
 from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
@@ -83,6 +84,8 @@ class ShardReport:
     host: str
     #: Name of the GPU that answered; None on CPUs.
     gpu: str | None
+    #: Its class (collectors.gpus), by which it is priced where its own name is not; None: unknown, or on CPUs.
+    gpu_class: str | None
     #: How many of them the engine had, or which part of one; None: it was not put anywhere.
     gpus: float | None
     engine: str
@@ -297,6 +300,7 @@ class Collector:
             concurrency=_concurrency(timed),
             host=platform.node(),
             gpu=self.engine.gpu,
+            gpu_class=placement.gpu if placement else class_of(self.engine.gpu),
             gpus=placement.gpus if placement else None,
             engine=self.engine_name,
             stages=stages.seconds | ({} if prefill is None else {"prefill": prefill}) | {"write": self._written},

@@ -91,6 +91,11 @@ def is_device(gpu: str, device: str | None) -> bool:
     return device is not None and bool(re.search(known.device if known else re.escape(gpu), device, re.IGNORECASE))
 
 
+def class_of(device: str | None) -> str | None:
+    """The known class of a device, the narrowest where several are; None where none is."""
+    return max((name for name in _KNOWN if is_device(name, device)), key=len, default=None)
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where one engine runs: some GPUs of one class in one node, or a part of one."""

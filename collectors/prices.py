@@ -163,30 +163,20 @@ def add_prices(lake: Lake, table: str, rows: pa.Table) -> bool:
     return lake.create_table(f"{table}/{digest([own, str(added_at)])}.parquet", data)
 
 
-# As the view collection_costs prices the GPUs of shards, at the newest price.
-_GPU_USD = """
-SELECT named.name, min(usd_per_gpu_hour)
-FROM (SELECT unnest($names) AS name) AS named
-LEFT JOIN price_names ON lower(named.name) = lower(price_names.name)
-INNER JOIN (
-    FROM gpu_prices
-    QUALIFY row_number() OVER (PARTITION BY lower(accelerator), provider ORDER BY valid_from DESC) = 1
-) AS valid
-    ON lower(valid.accelerator) = lower(CASE WHEN price_names.name IS NULL THEN named.name ELSE price_name END)
-    AND valid.provider = coalesce(price_names.provider, valid.provider)
-GROUP BY ALL
-"""
+def gpu_rates(lake: Lake) -> dict[str, float]:
+    """What an hour of a GPU costs, USD, by each name in lower case that the lake prices now: the view _gpu_rates, by
+    which collection_costs goes too."""
+    if not lake.exists():
+        return {}
+    sql = "SELECT name, usd_per_gpu_hour FROM _gpu_rates"
+    return dict(ask(lake, lambda con, _: con.execute(sql).fetchall(), only=["gpu_prices", "price_names", "_gpu_rates"]))
 
 
 def usd_per_gpu_hour(lake: Lake, names: Iterable[str]) -> dict[str, float]:
-    """What an hour of each GPU costs, USD: by its own name or by the one that price_names gives it, at the cheapest
-    provider's. GPUs that nobody prices are left out."""
+    """`gpu_rates` of the GPUs of these names; those that nobody prices are left out."""
     wanted = sorted(set(names))
-    if not wanted or not lake.exists():
-        return {}
-    values = {"names": wanted}
-    found = ask(lake, lambda con, _: con.execute(_GPU_USD, values).fetchall(), only=["gpu_prices", "price_names"])
-    return dict(found)
+    rates = gpu_rates(lake) if wanted else {}
+    return {name: rates[name.lower()] for name in wanted if name.lower() in rates}
 
 
 def _in_force(lake: Lake, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -27,7 +27,7 @@ from schemas.views import GLOBS, OWNERSHIP, ViewFiles, create_views, lake_place
 
 #: Footers that are opened at once: DuckDB takes a list of any length, and an answer in time is worth more.
 _AT_ONCE = 5000
-_ASKED = frozenset({"gpu_prices", "price_names", "collection_costs", "profile"})
+_ASKED = frozenset({"gpu_prices", "price_names", "_gpu_rates", "collection_costs", "profile"})
 #: The view shards, and what is asked here beside it.
 _SHARD = "SELECT *, TRY_CAST(json_extract_string(facts, '$.cached_tokens') AS BIGINT) AS cached_tokens FROM shards"
 

@@ -7,21 +7,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from collectors.cell import ShardReport
 from collectors.config import BudgetSpec
-from collectors.gpus import is_device
 from collectors.lake import Lake
-from collectors.prices import usd_per_gpu_hour
+from collectors.prices import gpu_rates
 from schemas.failures import ConfigError
 
 
-class Budget:
-    """Counts from when it is made. `prices`: USD for an hour of each class of GPUs that the run may get."""
+@dataclass(frozen=True)
+class GpuPrices:
+    """USD for an hour of one GPU."""
 
-    def __init__(
-        self, spec: BudgetSpec, prices: Mapping[str, float], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    #: By each name that the lake prices, in lower case (collectors.prices.gpu_rates).
+    rates: Mapping[str, float] = field(default_factory=dict)
+    #: Of the dearest that the run may get.
+    dearest: float = 0.0
+
+    def of(self, *names: str | None) -> float:
+        """By the first of these names that has a price, as collection_costs goes; by none of them, the dearest."""
+        own = (self.rates.get(name.lower()) for name in names if name)
+        return next((usd for usd in own if usd is not None), self.dearest)
+
+
+class Budget:
+    """Counts from when it is made."""
+
+    def __init__(self, spec: BudgetSpec, prices: GpuPrices, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec, self._prices, self._clock = spec, prices, clock
         self._started = clock()
         self.usd = 0.0
@@ -32,17 +45,12 @@ class Budget:
         return (self._clock() - self._started) / 3600
 
     def spent(self, report: ShardReport, *, finished: bool = False) -> None:
-        """Counts a shard in, and with `finished` its cell. A GPU is paid for while it loads and while it works."""
-        self.usd += (report.engine_seconds + report.load_seconds) * self._usd_per_second(report)
-        self.cells += finished
-
-    def _usd_per_second(self, report: ShardReport) -> float:
-        """Where a shard does not say its GPU, the dearest that the run may have got."""
-        if not self._prices:
-            return 0.0
-        own = [usd for name, usd in self._prices.items() if is_device(name, report.gpu)]
+        """Counts a shard in, as collection_costs does, and with `finished` its cell. A GPU is paid for while it loads
+        and while it works."""
         gpus = 1.0 if report.gpus is None else report.gpus
-        return (max(own) if own else max(self._prices.values())) * gpus / 3600
+        seconds = report.engine_seconds + report.load_seconds
+        self.usd += seconds * gpus * self._prices.of(report.gpu, report.gpu_class) / 3600
+        self.cells += finished
 
     def reached(self) -> str | None:
         """Which budget is spent, in words; None while there is more of each."""
@@ -56,21 +64,21 @@ class Budget:
         return None
 
 
-def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> dict[str, float]:
-    """USD for an hour of each class of GPUs, where a budget of dollars asks for it.
+def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> GpuPrices:
+    """What GPUs cost, where a budget of dollars asks for it; `gpus`: the classes that the run may get.
 
     Raises ConfigError where a class has no price, or engines run on no GPUs: such a budget would never be reached.
     """
     if spec.usd is None:
-        return {}
+        return GpuPrices()
     if not gpus:
         raise ConfigError(
             "budget.usd: the run has no GPUs of a class that Ray names, and nothing else has a price; use budget.hours"
         )
-    prices = usd_per_gpu_hour(lake, gpus)
-    if missing := sorted(set(gpus) - prices.keys()):
+    rates = gpu_rates(lake)
+    if missing := sorted(gpu for gpu in gpus if gpu.lower() not in rates):
         raise ConfigError(
             f"budget.usd: {', '.join(missing)} has no price in the lake: add a table of GPU prices, or the GPU's other "
             "name (price_names), with prices.py, or use budget.hours"
         )
-    return prices
+    return GpuPrices(rates, max(rates[gpu.lower()] for gpu in gpus))

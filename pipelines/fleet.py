@@ -29,7 +29,7 @@ from collectors.planning import Plan, PlannedCell, failure_row, place_on, write_
 from collectors.quarantine import LASTING, mark
 from collectors.runs import recorded
 from collectors.stages import Trace
-from pipelines.budget import Budget, gpu_prices_for
+from pipelines.budget import Budget, GpuPrices, gpu_prices_for
 from pipelines.cluster import any_node, cluster, node_caused, node_gpus, worker_resources
 from pipelines.crew import Crew, Kind, Work
 from pipelines.faults import Again, Faults, GiveUp
@@ -90,7 +90,7 @@ class Fleet:
         budget: Budget | None = None,
     ) -> None:
         self.plan = plan
-        self.budget = budget or Budget(plan.config.budget, {})
+        self.budget = budget or Budget(plan.config.budget, GpuPrices())
         #: Which budget was spent while work was left.
         self.stopped: str | None = None
         self.trace = trace

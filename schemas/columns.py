@@ -155,7 +155,8 @@ _OWN: dict[str, dict[str, str]] = {
         "provider": "whose price it is",
         "usd_per_gpu_hour": "USD for one accelerator and hour; null: unpriced",
         "gpus": "GPUs that the engine had, or the part of one; 1 where the run does not say",
-        "usd": "USD that the engine's seconds cost: engine_seconds × gpus × usd_per_gpu_hour / 3600; null: unpriced",
+        "usd": "USD that the engine's seconds cost: (engine_seconds + load_seconds) × gpus × usd_per_gpu_hour / 3600; "
+        "null: unpriced",
     },
     "coverage": {
         **_COUNTS,

@@ -1,34 +1,30 @@
 -- collection_costs: one row per committed shard that an engine worked for: what collecting it cost, not what it would
--- cost to ask again. usd: engine_seconds × gpus × the newest price of an hour of its GPU (gpu_prices, by its own name or the
--- one that price_names gives it; the cheapest provider's) / 3600; null without a GPU or a price. prices_on as in model_prices.
+-- cost to ask again. usd: (engine_seconds + load_seconds) × gpus × the newest price of an hour of its GPU / 3600, by the
+-- device's name (gpu_prices, or price_names and these; the cheapest provider's), else by its class's; null without a GPU
+-- or a price. Engines that died left no shard, and are not in it. prices_on as in model_prices.
 CREATE VIEW collection_costs AS
-WITH valid AS (
-    SELECT *
-    FROM gpu_prices
-    WHERE valid_from <= coalesce(CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
-    QUALIFY row_number() OVER (PARTITION BY lower(accelerator), provider ORDER BY valid_from DESC) = 1
+WITH worked AS (
+    SELECT
+        *,
+        coalesce(TRY_CAST(json_extract_string(facts, '$.gpus') AS DOUBLE), 1) AS gpus,
+        json_extract_string(facts, '$.gpu_class') AS gpu_class
+    FROM shards
+    WHERE engine_seconds IS NOT NULL
 ),
 
 gpus AS (
-    SELECT DISTINCT gpu
-    FROM shards
-    WHERE gpu IS NOT NULL
+    SELECT DISTINCT gpu, gpu_class
+    FROM worked
 ),
 
 priced AS (
-    SELECT gpu, accelerator, valid.provider, usd_per_gpu_hour
+    SELECT gpus.gpu, gpus.gpu_class, rates.accelerator, rates.provider, rates.usd_per_gpu_hour
     FROM gpus
-    LEFT JOIN price_names ON lower(gpus.gpu) = lower(price_names.name)
-    INNER JOIN valid
-        ON lower(valid.accelerator) = lower(CASE WHEN price_names.name IS NULL THEN gpu ELSE price_name END)
-        AND valid.provider = coalesce(price_names.provider, valid.provider)
-    QUALIFY row_number() OVER (PARTITION BY gpu ORDER BY usd_per_gpu_hour, valid.provider) = 1
-),
-
-worked AS (
-    SELECT *, coalesce(TRY_CAST(json_extract_string(facts, '$.gpus') AS DOUBLE), 1) AS gpus
-    FROM shards
-    WHERE engine_seconds IS NOT NULL
+    INNER JOIN _gpu_rates AS rates ON rates.name IN (lower(gpus.gpu), lower(gpus.gpu_class))
+    QUALIFY row_number() OVER (
+        PARTITION BY gpus.gpu, gpus.gpu_class
+        ORDER BY CASE WHEN rates.name = lower(gpus.gpu) THEN 0 ELSE 1 END
+    ) = 1
 )
 
 SELECT
@@ -44,6 +40,7 @@ SELECT
     priced.accelerator,
     priced.provider,
     priced.usd_per_gpu_hour,
-    worked.engine_seconds * worked.gpus * priced.usd_per_gpu_hour / 3600 AS usd
+    (worked.engine_seconds + coalesce(worked.load_seconds, 0)) * worked.gpus * priced.usd_per_gpu_hour / 3600 AS usd
 FROM worked
-LEFT JOIN priced USING (gpu);
+LEFT JOIN priced
+    ON worked.gpu IS NOT DISTINCT FROM priced.gpu AND worked.gpu_class IS NOT DISTINCT FROM priced.gpu_class;

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from collectors.config import FleetSpec, GpuSpec, RunConfig
 from collectors.engines import ModelRef
-from collectors.gpus import GIB, GpuClass, gpu_classes, is_device
+from collectors.gpus import GIB, GpuClass, class_of, gpu_classes, is_device
 from collectors.lake import Lake
 from collectors.model_facts import model_facts
 from collectors.model_shape import shape_of
@@ -337,6 +337,7 @@ def test_device_names_of_engines_are_told_apart() -> None:
     named = ["A100-80G", "A100-40G", "L4", "L40S", "H100"]
     assert [[name for name in named if is_device(name, device)] for device in devices] == [[name] for name in named]
     assert not is_device("L4", None)
+    assert [class_of(device) for device in [*devices, "NVIDIA Thing", None]] == [*named, None, None]
 
 
 @pytest.mark.parametrize("gpus", [["L4", "L4"], [{"name": "L4"}, "L4"]])

@@ -147,7 +147,7 @@ def test_run_status_work_is_what_the_views_say(lake: LakeBuilder) -> None:
         con, f"SELECT sum(usd), count(*) - count(usd) FROM collection_costs WHERE run_id = '{run}'"
     )
     assert work.usd == pytest.approx(usd)
-    assert work.usd == pytest.approx((2 + 2 * 3) * 7.2 / 3600)
+    assert work.usd == pytest.approx(((2 + 1) + 2 * (3 + 1)) * 7.2 / 3600)
     assert (work.priced, sum(work.unpriced.values()), dict(work.unpriced)) == (2, unpriced, {"L4": 1, "": 1})
     stages = dict(rows(con, f"SELECT stage, sum(seconds) FROM profile WHERE run_id = '{run}' GROUP BY stage"))
     assert work.stages == stages

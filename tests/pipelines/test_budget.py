@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from collectors.cell import ShardReport
 from collectors.config import BudgetSpec
 from collectors.lake import Lake
-from pipelines.budget import Budget, gpu_prices_for
+from pipelines.budget import Budget, GpuPrices, gpu_prices_for
 from schemas.failures import ConfigError
-from tests.collectors.test_estimate import price
+from tests.collectors.test_estimate import name, price
+from tests.lake_builder import BuiltCell, LakeBuilder, rows
 
 
 def report(**facts: Any) -> ShardReport:
-    base: dict[str, Any] = {**dict.fromkeys(ShardReport.__dataclass_fields__, 0), "gpu": None, "gpus": None}
+    unknown = dict.fromkeys(("gpu", "gpu_class", "gpus"))
+    base: dict[str, Any] = {**dict.fromkeys(ShardReport.__dataclass_fields__, 0), **unknown}
     return ShardReport(**{**base, "stages": {}, "committed": True, **facts})
 
 
@@ -28,14 +31,14 @@ class Clock:
 
 
 def test_budget_of_nothing_is_never_reached() -> None:
-    budget = Budget(BudgetSpec(), {})
+    budget = Budget(BudgetSpec(), GpuPrices())
     budget.spent(report(engine_seconds=1e9), finished=True)
     assert budget.reached() is None
     assert budget.usd == 0
 
 
 def test_budget_of_cells_counts_those_that_are_finished() -> None:
-    budget = Budget(BudgetSpec(cells=2), {})
+    budget = Budget(BudgetSpec(cells=2), GpuPrices())
     for finished in (True, False, False):
         budget.spent(report(), finished=finished)
         assert budget.reached() is None
@@ -45,7 +48,7 @@ def test_budget_of_cells_counts_those_that_are_finished() -> None:
 
 def test_budget_of_hours_counts_the_runs_own() -> None:
     clock = Clock()
-    budget = Budget(BudgetSpec(hours=1.5), {}, clock)
+    budget = Budget(BudgetSpec(hours=1.5), GpuPrices(), clock)
     clock.now += 1.4 * 3600
     assert budget.reached() is None
     clock.now += 0.1 * 3600
@@ -53,10 +56,11 @@ def test_budget_of_hours_counts_the_runs_own() -> None:
 
 
 def test_budget_of_dollars_counts_loading_and_working_at_the_gpus_price_and_share() -> None:
-    budget = Budget(BudgetSpec(usd=10), {"L4": 0.36, "H100": 3.6})
-    budget.spent(report(engine_seconds=900.0, load_seconds=100.0, gpu="NVIDIA H100 80GB HBM3", gpus=4.0))
+    budget = Budget(BudgetSpec(usd=10), GpuPrices({"l4": 0.36, "h100": 3.6}, dearest=3.6))
+    h100: dict[str, Any] = {"gpu": "NVIDIA H100 80GB HBM3", "gpu_class": "H100"}
+    budget.spent(report(engine_seconds=900.0, load_seconds=100.0, gpus=4.0, **h100))
     assert budget.usd == pytest.approx(4.0)
-    budget.spent(report(engine_seconds=1000.0, gpu="NVIDIA L4", gpus=0.25))
+    budget.spent(report(engine_seconds=1000.0, gpu="NVIDIA L4", gpu_class="L4", gpus=0.25))
     assert budget.usd == pytest.approx(4.025)
     budget.spent(report(engine_seconds=1000.0))  # a GPU that nobody named: the dearest, whole
     assert budget.usd == pytest.approx(5.025)
@@ -65,12 +69,36 @@ def test_budget_of_dollars_counts_loading_and_working_at_the_gpus_price_and_shar
     assert budget.reached() == "budget.usd: 10.03 of 10 USD are spent"
 
 
+def test_budget_of_dollars_counts_what_collection_costs_does(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    for accelerator, usd in (("L4", 0.5), ("H100", 3.0), ("Own name", 7.0)):
+        price(lake.lake, accelerator, usd)
+    name(lake.lake, "NVIDIA H100 80GB HBM3", "h100")
+    budget = Budget(BudgetSpec(usd=1), gpu_prices_for(BudgetSpec(usd=1), lake.lake, {"L4", "h100"}))
+    cell = BuiltCell()
+    lake.run(cell)
+    work: list[dict[str, Any]] = [
+        {"gpu": "NVIDIA L4", "gpu_class": "L4", "gpus": 0.25},  # by its class
+        {"gpu": "NVIDIA H100 80GB HBM3", "gpu_class": "H100"},  # by the name that price_names gives it
+        {"gpu": "OWN NAME", "gpu_class": "H100", "gpus": 2.0},  # by its own name before its class
+        {"gpu": None, "gpu_class": "l4", "gpus": 4.0},
+    ]
+    for item, facts in enumerate(work):
+        one = report(run_id="run", engine_seconds=10.0 + item, load_seconds=30.0, **facts)
+        budget.spent(one)
+        lake.shard(cell, [cell.record(item, score=1.0)], facts=dataclasses.asdict(one))
+    [(usd, priced)] = rows(lake.views(), "SELECT sum(usd), count(usd) FROM collection_costs")
+    assert priced == len(work)
+    assert usd == pytest.approx(budget.usd, rel=1e-12)
+    assert usd == pytest.approx((40 * 0.25 * 0.5 + 41 * 3 + 42 * 2 * 7 + 43 * 4 * 0.5) / 3600)
+
+
 def test_budget_of_dollars_without_a_price_or_without_gpus_is_refused(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake")).open_for_writing()
     price(lake, "L4", 0.5)
     spec = BudgetSpec(usd=1)
-    assert gpu_prices_for(spec, lake, {"L4"}) == {"L4": 0.5}
-    assert gpu_prices_for(BudgetSpec(hours=1), lake, {"H100"}) == {}
+    assert gpu_prices_for(spec, lake, {"L4"}) == GpuPrices({"l4": 0.5}, dearest=0.5)
+    assert gpu_prices_for(BudgetSpec(hours=1), lake, {"H100"}) == GpuPrices()
     with pytest.raises(ConfigError, match=r"budget.usd: H100 has no price in the lake: add a table of GPU prices"):
         gpu_prices_for(spec, lake, {"L4", "H100"})
     with pytest.raises(ConfigError, match="the run has no GPUs"):

@@ -235,7 +235,7 @@ def test_collection_costs_are_seconds_of_a_gpu_at_its_price(lake: LakeBuilder) -
     facts = {"gpu": "NVIDIA Thing", "engine_seconds": 90.0}
     lake.shard(A, [A.record(0, score=1.0)], facts=facts)
     lake.shard(A, [A.record(1, score=1.0)], facts={**facts, "gpu": None})
-    lake.shard(A, [A.record(2, score=1.0)], facts={**facts, "gpus": 4})
+    lake.shard(A, [A.record(2, score=1.0)], facts={**facts, "engine_seconds": 80.0, "load_seconds": 10.0, "gpus": 4})
     lake.shard(A, [A.record(3, score=1.0)], facts={**facts, "gpus": 0.25})
     assert rows(lake.views(), "SELECT DISTINCT usd FROM collection_costs") == [(None,)]
     prices = [("host", 4, "2026-01-01"), ("other", 8, "2025-01-01")]
