@@ -213,7 +213,8 @@ class FleetSpec(_Strict):
 class BudgetSpec(_Strict):
     """When a run ends although work is left: shards in hand are finished, and the same command goes on."""
 
-    #: Dollars for the seconds in which engines load and work, by the lake's gpu_prices.
+    #: Dollars for the seconds in which engines load and work, those of engines that die or fail among them, by the
+    #: lake's gpu_prices.
     usd: float | None = Field(None, gt=0)
     #: Hours of this run, from when its engines are asked for.
     hours: float | None = Field(None, gt=0)

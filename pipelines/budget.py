@@ -52,6 +52,10 @@ class Budget:
         self.usd += seconds * gpus * self._prices.of(report.gpu, report.gpu_class) / 3600
         self.cells += finished
 
+    def lost(self, seconds: float, gpus: float, gpu_class: str | None) -> None:
+        """Counts the seconds of an engine that died, or failed at what it was given: so many GPUs were paid for."""
+        self.usd += seconds * gpus * self._prices.of(gpu_class) / 3600
+
     def reached(self) -> str | None:
         """Which budget is spent, in words; None while there is more of each."""
         spec = self._spec

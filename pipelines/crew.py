@@ -86,6 +86,10 @@ class Crew:
         """How many GPUs a worker has, or which part of one."""
         return float(dict(self._kinds[actor]).get("num_gpus", 0.0))
 
+    def gpu_class_of(self, actor: Any) -> str | None:
+        """Ray's accelerator_type of a worker's GPUs; None where it was asked for none by class."""
+        return dict(self._kinds[actor]).get("accelerator_type")
+
     @property
     def awaited(self) -> list[Any]:
         """Answers of those that start."""

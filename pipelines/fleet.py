@@ -290,11 +290,13 @@ class Fleet:
         try:
             report: ShardReport | Away = ray.get(hand.future)
         except (RayActorError, OutOfMemoryError) as error:
+            self._pay_for_lost(actor)
             self._drop_first(actor)
             replaced = True
             if not moot:
                 self._died(hand, error)
         except RayError as error:
+            self._pay_for_lost(actor)
             self._drop_first(actor)
             cause = getattr(error, "cause", None)
             if not moot:
@@ -308,12 +310,19 @@ class Fleet:
                 replaced = True  # it has the shard in hand still
                 if not moot:
                     self._waited_enough(hand, report)
-            elif not moot:
+            elif moot:
+                self.budget.spent(report)
+            else:
                 self._done(hand, report)
         if replaced:
             self._replace_worker(actor)
         else:
             self._feed(actor)
+
+    def _pay_for_lost(self, actor: Any) -> None:
+        """Counts the seconds in which a worker had the shard in hand that it will not commit: no report says them."""
+        seconds = time.monotonic() - self._hands[actor][0].since
+        self.budget.lost(seconds, self.crew.gpus_of(actor), self.crew.gpu_class_of(actor))
 
     def _drop_first(self, actor: Any) -> None:
         del self._awaited[self._hands[actor].popleft().future]

@@ -93,6 +93,18 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
 
 
 @pytest.mark.slow
+def test_budget_of_dollars_is_spent_by_an_engine_that_died_too(
+    tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
+) -> None:
+    price(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
+    models = [{"source": "stub/dies", "memory_gib": 4, "engine": {"crash_after": 3, "latency_s": 0.1}}]
+    keys: dict[str, Any] = {"models": models, "tasks": [CHOICE], "fleet": {**SMALL, "workers": 1, "gpus": L4}}
+    run = collect(gpu_cluster, config(tmp_path, **keys, budget={"usd": 0.05}))  # 0.3 s of a quarter at 1 USD/s
+    assert "stopped: budget.usd: " in run.out  # and the model is not asked again, to its second death
+    assert (run.code, items(tmp_path / "lake")) == (3, 0)
+
+
+@pytest.mark.slow
 def test_gpus_that_no_node_has_and_dollars_without_gpus_are_refused_in_one_line(
     tmp_path: Path, cluster: Cluster, gpu_cluster: Cluster, collect: Callable[..., Run]
 ) -> None:

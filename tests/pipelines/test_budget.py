@@ -69,6 +69,14 @@ def test_budget_of_dollars_counts_loading_and_working_at_the_gpus_price_and_shar
     assert budget.reached() == "budget.usd: 10.03 of 10 USD are spent"
 
 
+def test_budget_of_dollars_counts_the_gpus_of_engines_that_were_lost() -> None:
+    budget = Budget(BudgetSpec(usd=10), GpuPrices({"l4": 0.36, "h100": 3.6}, dearest=3.6))
+    budget.lost(1000.0, 0.5, "L4")
+    assert budget.usd == pytest.approx(0.05)
+    budget.lost(1000.0, 2.0, None)  # of a worker that asked for GPUs of any class
+    assert budget.usd == pytest.approx(2.05)
+
+
 def test_budget_of_dollars_counts_what_collection_costs_does(tmp_path: Path) -> None:
     lake = LakeBuilder(tmp_path / "lake")
     for accelerator, usd in (("L4", 0.5), ("H100", 3.0), ("Own name", 7.0)):
