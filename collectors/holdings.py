@@ -128,6 +128,8 @@ class Holdings:
     damaged: dict[str, str] = field(default_factory=dict)
     #: Which cells: a key of schemas.views.INCLUDED. Objects of others are not listed, and their parts not named.
     include: str = "all"
+    #: Whether names were passed over that DuckDB's own listing fails at.
+    foreign: bool = False
 
     def objects(self) -> list[str]:
         """Names of all Parquet objects that the views read."""
@@ -152,7 +154,7 @@ class Holdings:
         primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
         # The shards of a part that is lost are read again, as far as they are there.
         lost = [name for name in self.damaged if name.startswith("compact/")]
-        listed = None if live and not self.damaged else self.listed
+        listed = None if live and not (self.damaged or self.foreign) else self.listed
         manifest = self.manifest.name if self.manifest else ""
         return ViewFiles(listed, compacted, primary, lost, self.include, manifest)
 
@@ -168,7 +170,7 @@ def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include:
     bad = _in_use({**known_damage(lake, names["failures"]), **(damaged or {})}, manifest)
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
     listed["shards"] = [name for name in listed["shards"] if _includes(include, name.rsplit("/", 1)[-1])]
-    return Holdings(listed, manifest, bad, include)
+    return Holdings(listed, manifest, bad, include, bool(lake.foreign))
 
 
 def _includes(include: str, identity: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import logging
 import os
 import re
 import secrets
@@ -27,6 +28,8 @@ from collectors.outages import may_mend
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.identity import ShardName, safe_name
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
+
+logger = logging.getLogger(__name__)
 
 #: Manifest of a snapshot.
 PUBLISHED = "manifest.json"
@@ -67,6 +70,8 @@ class Lake:
             raise ConfigError(f"lake {uri!r} would be lost: every engine is a process with a memory of its own")
         self.root = (os.path.normpath(root) if self.local else root).rstrip("/") or "/"
         self.uri = self.root if self.local else uri.rstrip("/")
+        #: Names that were listed here and are no object's (_is_object).
+        self.foreign: set[str] = set()
 
     # ---- opening
 
@@ -208,7 +213,7 @@ class Lake:
                     names = [path[len(self.root) + 1 :] for path in self.filesystem.find(self._path(folder))]
                 except FileNotFoundError:
                     names = []
-        return sorted(name for name in names if not name.endswith(".tmp"))
+        return sorted(name for name in names if self._is_object(name))
 
     def listing(self, folder: str, depth: int = 3) -> dict[str, float | None]:
         """`names`, and when each object was made: seconds since the epoch by the store's clock, None: it does not say.
@@ -224,7 +229,17 @@ class Lake:
                 except FileNotFoundError:
                     objects = {}
                 found = {path[len(self.root) + 1 :]: _last_modified(facts) for path, facts in objects.items()}
-        return {name: found[name] for name in sorted(found) if not name.endswith(".tmp")}
+        return {name: found[name] for name in sorted(found) if self._is_object(name)}
+
+    def _is_object(self, name: str) -> bool:
+        """Whether a listed name is an object's. One that is no text, such as bytes that are no UTF-8, is none that was
+        written here, and DuckDB and terminals cannot take it: it is said once, and passed over by all readers."""
+        if name.isprintable():
+            return not name.endswith(".tmp")
+        if name not in self.foreign:
+            self.foreign.add(name)
+            logger.warning("passed over in the lake, its name is no text: %s", ascii(name))
+        return False
 
     # ---- shards
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import io
@@ -18,17 +19,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.holdings import committed
+from collectors.holdings import committed, read_holdings
 from collectors.lake import Lake, missing_ranges
+from collectors.reading import ask
+from collectors.run_status import RunWatch
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import MAX_GENERATION, ShardName, safe_name
 from schemas.records import RECORD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.views import create_views
 from tests.lake_builder import BuiltCell, LakeBuilder
 from tests.object_store import BUCKET, PATIENCE, ObjectStore
 
@@ -324,6 +329,31 @@ def test_lake_folder_with_any_name_works(tmp_path: Path, name: str) -> None:
     assert [folder.name for folder in tmp_path.iterdir()] == [name]
 
 
+def test_lake_names_that_are_no_text_are_passed_over_by_every_reader_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = LakeBuilder(tmp_path / "lake")
+    run = built.run(cell := BuiltCell())
+    built.scores(cell, [1.0, 0.0])
+    [shard] = [name for name in built.lake.names("shards") if "task=" in name]
+    whole, folder = os.fsencode(built.lake.root) + b"/" + shard.encode(), os.fsencode(built.lake.root)
+    (tmp_path / "lake" / os.fsdecode(b"shards/task=\xff")).mkdir()
+    bad = [b"shards/task=\xff/" + os.path.basename(whole), shard.encode()[:-8] + b"\n.parquet", b"runs/\xff.parquet"]
+    for name in bad:
+        shutil.copy(whole, folder + b"/" + name)
+    lake = Lake(str(tmp_path / "lake"))
+    assert [name for name in lake.names("shards") if "task=" in name] == [shard]
+    assert list(lake.listing("shards")) == lake.names("shards")
+    with contextlib.closing(RunWatch(lake, run)) as watched:
+        assert watched.look(10).items_done == 2
+    said = "passed over in the lake, its name is no text: "
+    assert [line for line in caplog.messages if line.startswith(said)].count(f"{said}{os.fsdecode(bad[0])!a}") == 1
+    with duckdb.connect() as con:
+        create_views(con, lake.uri, read_holdings(lake).view_files(live=True))
+        assert con.execute("SELECT count(*) FROM records").fetchall() == [(2,)]
+    assert ask(lake, lambda con, _: con.execute("SELECT count(*) FROM records").fetchall()) == [(2,)]
+
+
 def test_lake_file_uri_relative_path_and_home_mean_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Lake(str(tmp_path / "lake")).open_for_writing()
     monkeypatch.chdir(tmp_path)
@@ -419,7 +449,7 @@ def test_lake_that_no_other_process_can_reach_is_refused() -> None:
 
 READ_ONLY = """
 import os, sys
-from collectors.holdings import committed
+from collectors.holdings import committed, read_holdings
 from collectors.lake import Lake
 from schemas.failures import StorageError
 sys.stdin.readline()
