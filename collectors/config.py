@@ -9,6 +9,7 @@ import json
 import os
 import re
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -310,10 +311,30 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig
         raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: the config must be a mapping with models: and tasks:")
+    if wrong := list(_no_text(data, "", set())):
+        raise ConfigError("\n".join(f"{path}: {place}: holds a surrogate, which is no character" for place in wrong))
     try:
         return RunConfig.model_validate({**data, **(overrides or {})})
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from error
+
+
+def _no_text(value: Any, place: str, seen: set[int]) -> Iterator[str]:
+    """Keys of texts that no file can hold, each of `seen` once: YAML's "\\ud800" is half of a character."""
+    if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            yield place
+    elif isinstance(value, dict | list) and id(value) not in seen:
+        seen.add(id(value))
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            where = f"{place}.{_shown(key)}".removeprefix(".")
+            yield from _no_text(key, where, seen)
+            yield from _no_text(part, where, seen)
+
+
+def _shown(key: Any) -> str:
+    """Part of a key's place."""
+    return str(key) if str(key).isprintable() else repr(key)
 
 
 #: Values that a config may have, with those that its aliases repeat: nine lines of nested aliases can stand for 10⁹.
@@ -352,9 +373,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _explain(error: Any) -> str:
     """One line: the key and what is wrong with it."""
-    place = ".".join(
-        str(part) if str(part).isprintable() else repr(part) for part in error["loc"] if str(part)[:1] != "<"
-    )
+    place = ".".join(_shown(part) for part in error["loc"] if str(part)[:1] != "<")
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key"
     if error["type"] == "missing":
