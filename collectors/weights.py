@@ -59,9 +59,7 @@ class Weights:
         """Raises what collectors.catalog.fetch raises. One process fetches a model, the others wait for it."""
         if model.path is not None:
             return Held(fetch(model))
-        # By what is fetched: of two names for it each would delete what the other one uses.
-        name = f"{safe_name(model.source)}-{safe_name(model.revision)}"
-        record = cache_dir("weights") / f"{name}.json"
+        record = cache_dir("weights") / f"{_name(model.source, model.revision)}.json"
         lock = _lock(record.with_suffix(".used"), fcntl.LOCK_SH)
         try:
             with FileLock(record.with_suffix(".lock")):
@@ -138,19 +136,41 @@ def _unused(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def _name(source: str, revision: str) -> str:
+    """Of a record: by what is fetched, for of two names for it each would delete what the other one uses."""
+    return f"{safe_name(source)}-{safe_name(revision)}"
+
+
 def _read(record: Path) -> dict[str, Any] | None:
+    """What was fetched; None where nothing was, or the record is damaged: it is fetched anew then."""
     try:
-        value = json.loads(record.read_text(encoding="utf-8"))
-        return value if isinstance(value.get("files"), dict) else None
-    except (FileNotFoundError, ValueError, AttributeError):  # half written when its writer died: fetched anew
+        text = record.read_bytes()
+    except FileNotFoundError:
         return None
+    if not text:  # of a download that broke off
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if _is_record(value) and record.stem == _name(value["source"], value["revision"]):
+        return dict(value)
+    logger.warning("%s is damaged: its model counts as not fetched", record)
+    return None
+
+
+def _is_record(value: Any) -> bool:
+    if not isinstance(value, dict) or any(type(value.get(key)) is not str for key in ("source", "revision", "path")):
+        return False
+    files = value.get("files")
+    return isinstance(files, dict) and bool(files) and all(type(size) is int and size >= 0 for size in files.values())
 
 
 def _is_whole(facts: dict[str, Any]) -> bool:
     """Whether all files are there in the size in which they were fetched."""
     try:
         return all((Path(facts["path"]) / name).stat().st_size == size for name, size in facts["files"].items())
-    except FileNotFoundError:
+    except (OSError, ValueError):  # not there, or no path at all
         return False
 
 

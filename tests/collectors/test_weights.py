@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -174,6 +176,46 @@ def test_folder_is_held_without_a_lock_and_still_proven(tmp_path: Path) -> None:
     assert Weights(0).take(model).model == model
     with pytest.raises(ModelError, match="changed"):
         Weights(0).take(replace(model, revision="files-0"))
+
+
+#: Damage that only the files themselves tell.
+PLAUSIBLE: list[Any] = [{"files": {"a\0b": 1}}, {"path": "/etc", "files": {"hostname/x": 1}}]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"files": {}},
+        {"files": {"model.safetensors": "1000"}},
+        *PLAUSIBLE,
+        {"path": 5},
+        {"source": "org/another"},
+        {"revision": None},
+        [],
+        b"\xff",
+        b'{"files',
+        b"[" * 100_000,
+    ],
+    ids=lambda damage: repr(damage)[:30],
+)
+def test_damaged_record_counts_as_not_fetched(
+    served: Hub, caplog: pytest.LogCaptureFixture, damage: dict[str, Any] | list[Any] | bytes
+) -> None:
+    model = commit(served, "org/a", 1000)
+    held = Weights().take(model)
+    held.release()
+    [record] = _records()
+    facts = json.loads(record.read_bytes())
+    changed = {**facts, **damage} if isinstance(damage, dict) else damage
+    record.write_bytes(changed if isinstance(changed, bytes) else json.dumps(changed).encode())
+    Weights(1).take(other := commit(served, "org/b")).release()  # who looks at the quota does not fall over it
+    again = Weights(1).take(model)
+    assert again.model.path == held.model.path
+    assert json.loads(record.read_bytes()) == facts
+    if damage not in PLAUSIBLE:
+        assert f"{record} is damaged: its model counts as not fetched" in caplog.text
+    again.release()
+    assert on_disk([model, other], Weights()) == ["org/a", "org/b"]
 
 
 def test_damaged_copy_is_fetched_again(served: Hub) -> None:
