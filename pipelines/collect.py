@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collectors.lake import Lake
     from collectors.planning import Plan
-    from pipelines.fleet import Fleet
+    from pipelines.outcome import Outcome
 
 logger = logging.getLogger("collect")
 
@@ -150,12 +150,12 @@ def collect(args: argparse.Namespace) -> int:
     planned = time.monotonic()
     if args.log_json:
         log_as_json(plan.run_id)
-    fleet = work(plan, lake, args)
+    outcome = work(plan, lake, args)
     now = time.monotonic()
-    print_end(plan, lake, fleet, planning=planned - started, seconds=now - started)
-    if fleet and fleet.stopped:
+    print_end(plan, lake, outcome, planning=planned - started, seconds=now - started)
+    if outcome and outcome.stopped:
         return STOPPED
-    return 1 if (fleet and fleet.failed) or plan.failures or plan.quarantined else 0
+    return 1 if (outcome and outcome.failed) or plan.failures or plan.quarantined else 0
 
 
 def check_budget(plan: Plan, lake: Lake) -> None:
@@ -167,7 +167,7 @@ def check_budget(plan: Plan, lake: Lake) -> None:
         gpu_prices_for(plan.config.budget, lake, {place.gpu for place in places if place})
 
 
-def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Fleet | None:
+def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
     """Collects what is open. No engine starts when nothing is: None."""
     if not plan.cells:
         why = "all open cells are in quarantine" if plan.quarantined else "no cell could be planned"
@@ -178,15 +178,15 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Fleet | None:
         print(f"nothing to collect: every planned item is in the lake already{but}, no model was loaded")
         return None
     from collectors.stages import Trace, told
-    from pipelines.fleet import run_plan  # seconds to import
+    from pipelines.run import run_plan  # seconds to import
 
     trace = Trace() if args.profile else None
-    fleet = run_plan(plan, lake, verbose=args.verbose, log_json=args.log_json, trace=trace)
-    print(f"workers' time: {told(fleet.stages)}")
+    outcome = run_plan(plan, lake, verbose=args.verbose, log_json=args.log_json, trace=trace)
+    print(f"workers' time: {told(outcome.stages)}")
     if trace:
         trace.write(Path(args.profile))
         print(f"wrote {args.profile}: open it in chrome://tracing or ui.perfetto.dev")
-    return fleet
+    return outcome
 
 
 def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
@@ -277,19 +277,18 @@ def print_damage(lake: Lake) -> None:
         )
 
 
-def print_end(plan: Plan, lake: Lake, fleet: Fleet | None, *, planning: float, seconds: float) -> None:
-    if fleet:
-        left = [items for cell_id, items in fleet.left.items() if items and cell_id not in fleet.failed]
-        done = sum(1 for cell in plan.cells if cell.todo and cell.cell.cell_id not in fleet.failed) - len(left)
+def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: float, seconds: float) -> None:
+    if outcome:
+        left = outcome.left
+        done = sum(1 for cell in plan.cells if cell.todo) - len(outcome.failed) - len(left)
         print(f"collected {done} cells in {seconds:.0f} s, of which planning took {planning:.0f}")
         names = {cell.cell.cell_id: cell for cell in plan.cells}
-        for cell_id, message in fleet.failed.items():
+        for cell_id, message in outcome.failed.items():
             cell = names[cell_id].cell
             print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
-        if fleet.stopped:
-            print(
-                f"stopped: {fleet.stopped}; {sum(left)} items in {len(left)} cells are left: the same command goes on"
-            )
+        if outcome.stopped:
+            items = sum(left.values())
+            print(f"stopped: {outcome.stopped}; {items} items in {len(left)} cells are left: the same command goes on")
         print_quarantine(plan)
     from pipelines.script import command, sibling
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,34 +19,29 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from collectors.cell import ShardReport
 from collectors.engines import ModelRef, make_engine
-from collectors.gpus import gpu_classes
 from collectors.lake import Lake
 from collectors.log_lines import about
 from collectors.placement import next_placement
-from collectors.planning import Plan, PlannedCell, failure_row, place_on, write_failure
-from collectors.quarantine import LASTING, mark
-from collectors.runs import recorded
+from collectors.planning import Plan
 from collectors.stages import Trace
-from pipelines.budget import Budget, GpuPrices, gpu_prices_for
-from pipelines.cluster import any_node, cluster, node_caused, node_gpus, worker_resources
+from pipelines.budget import Budget, GpuPrices
+from pipelines.cluster import any_node, node_caused
 from pipelines.crew import Crew, Kind, Work
 from pipelines.faults import Again, Faults, GiveUp
 from pipelines.head import HeadWatch
 from pipelines.listeners import AtWork, Listener, Workers
 from pipelines.metrics import Metrics
 from pipelines.outage import LONGEST_PAUSE, Away, Outage
+from pipelines.outcome import Outcome
 from pipelines.progress import Progress
-from pipelines.worker import WorkerSpec
 from pipelines.workqueue import Job, WorkQueue
 from schemas.failures import (
     OUT_OF_MEMORY,
     EngineError,
     ModelError,
-    RouterlakeError,
     StorageError,
     one_line,
 )
-from schemas.identity import ShardName
 
 logger = logging.getLogger(__name__)
 
@@ -91,21 +84,15 @@ class Fleet:
     ) -> None:
         self.plan = plan
         self.budget = budget or Budget(plan.config.budget, GpuPrices())
-        #: Which budget was spent while work was left.
-        self.stopped: str | None = None
         self.trace = trace
-        #: Stage -> seconds over all shards (collectors.stages.STAGES).
-        self.stages: defaultdict[str, float] = defaultdict(float)
-        self.lake = lake
         self.crew = crew
         self.head = head
         open_cells = [p for p in plan.cells if p.todo]
         sizes = {model.key: facts.parameters for model, facts in plan.facts.items() if facts.parameters}
         self.queue = WorkQueue(open_cells, plan.config.fleet, sizes)
-        self.left = {p.cell.cell_id: p.items_todo for p in open_cells}
-        self.failed: dict[str, str] = {}
         self.progress = Progress(cells=len(open_cells), items=plan.items_todo)
         self.listeners: list[Listener] = [self.progress, Metrics(plan.run_id, len(open_cells), plan.items_todo)]
+        self.outcome = Outcome(plan, lake, self.listeners, self._patiently)
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
@@ -158,10 +145,10 @@ class Fleet:
 
     def _over_budget(self) -> bool:
         """Whether a budget keeps back what is left; shards in hand are finished all the same."""
-        if self.stopped is None and self.queue and (reached := self.budget.reached()):
-            self.stopped = reached
+        if self.outcome.stopped is None and self.queue and (reached := self.budget.reached()):
+            self.outcome.stopped = reached
             logger.warning("%s: no more shards are handed out", reached)
-        return self.stopped is not None
+        return self.outcome.stopped is not None
 
     def _at_work(self) -> Workers:
         now = time.monotonic()
@@ -285,7 +272,7 @@ class Fleet:
     def _answered(self, actor: Any) -> None:
         """Takes the answer to a worker's first shard, or its death, and gives it more to do."""
         hand = self._hands[actor][0]
-        moot = hand.job.planned.cell.cell_id in self.failed  # failed while this shard was under way
+        moot = self.outcome.is_moot(hand.job)
         replaced = False
         try:
             report: ShardReport | Away = ray.get(hand.future)
@@ -330,7 +317,7 @@ class Fleet:
     def _replace_worker(self, actor: Any) -> None:
         """A new process for one that died or has to; the shards behind its first are not to blame."""
         for behind in self._hands[actor]:
-            if behind.job.planned.cell.cell_id not in self.failed:
+            if not self.outcome.is_moot(behind.job):
                 self.queue.retry(dataclasses.replace(behind.job, tries=behind.job.tries - 1))
         self.crew.start(self._stop_worker(actor))
 
@@ -346,7 +333,7 @@ class Fleet:
         """Without the lake, and where nothing else went on meanwhile, the run ends; else this model fails alone."""
         if away.kind == "storage" or (hand.away and self._last_done < hand.away[1]):
             raise StorageError(f"{away.message}; waited for {self.plan.config.fleet.patience_seconds:g} s", away.kind)
-        self._fail_model(hand.job, ModelError(away.message, away.kind))
+        self._do(hand.job, GiveUp(ModelError(away.message, away.kind), whole_model=True))
 
     def _died(self, hand: InHand, error: RayError) -> None:
         job, model, now = hand.job, hand.job.planned.cell.model, time.monotonic()
@@ -381,30 +368,26 @@ class Fleet:
     def _do(self, job: Job, verdict: Again | GiveUp) -> None:
         if isinstance(verdict, Again):
             self.queue.retry(verdict.job)
-        elif verdict.whole_model:
-            self._fail_model(job, verdict.error)
+            return
+        if verdict.whole_model:
+            cells = self.outcome.open_cells(job.planned.cell.model)
         else:
-            self._fail_cell(job.planned, job, verdict.error)
+            cells = [] if self.outcome.is_moot(job) else [job.planned]
+        for planned in cells:
+            self.queue.drop(planned)
+            self.outcome.give_up(planned, job if planned is job.planned else None, verdict.error)
 
     def _done(self, hand: InHand, report: ShardReport) -> None:
         job, cell = hand.job, hand.job.planned.cell
-        items = job.last - job.first + 1
         self.faults.recovered(cell.model)
         self._last_done = time.monotonic()
         if hand.away:
             self._outages[hand.away[0]].over()
         self.queue.learn(job, report)
-        self.stages["prefill"] += report.stages.get("prefill", 0.0)
-        for stage, start, end in report.spans:  # of `stages`, the writing is that of another shard
-            self.stages[stage] += end - start
         if self.trace:
             about = {"model": cell.model.name, "task": cell.spec.task, "cell": cell.cell_id}
             self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")
-        self.left[cell.cell_id] -= items
-        self.budget.spent(report, finished=self.left[cell.cell_id] == 0)
-        for listener in self.listeners:
-            listener.on_done(cell, report, items, last=not self.left[cell.cell_id])
-        logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
+        self.budget.spent(report, finished=self.outcome.done(job, report))
 
     def _next_placement(self, model: ModelRef) -> ModelRef | None:
         """Where the model has more memory, of the places that this cluster has."""
@@ -413,74 +396,9 @@ class Fleet:
             placed = next_placement(placed)
         return placed
 
-    def _fail_model(self, job: Job, error: BaseException) -> None:
-        key = job.planned.cell.model.key
-        for planned in self.plan.cells:
-            if planned.cell.model.key == key and self.left.get(planned.cell.cell_id, 0) > 0:
-                self._fail_cell(planned, job if planned is job.planned else None, error)
-
-    def _fail_cell(self, planned: PlannedCell, job: Job | None, error: BaseException) -> None:
-        cell = planned.cell
-        if cell.cell_id in self.failed:
-            return
-        self.failed[cell.cell_id] = one_line(error)
-        self.queue.drop(planned)
-        place = {"first_item": job.first, "last_item": job.last} if job else {}
-        row = failure_row(
-            self.plan.run_id, error, model=cell.model.name, task=cell.spec.task, cell_id=cell.cell_id, **place
-        )
-        for listener in self.listeners:
-            listener.on_failed(cell, row["kind"], row["message"], self.left[cell.cell_id])
-        name = None
-        if job and row["kind"] in LASTING:
-            name = mark(cell.model, ShardName(cell.cell_id, cell.generation, job.first, job.last), row)
-        self._patiently(lambda: write_failure(self.lake, row, name))
-        log = logger.error if isinstance(error, RouterlakeError) else logger.exception
-        with about(cell):  # it may be another one of a model that failed
-            log("cell %s (%s, %s) failed: %s", cell.cell_id, cell.model.name, cell.spec.task, row["message"])
-
     def _patiently(self, write: Callable[[], None]) -> None:
         """What the driver itself writes, once the store takes it. Nobody is taken for stalled for that."""
         waited = self._outages["storage"].wait(write)
         for hands in self._hands.values():
             for hand in hands:
                 hand.since += waited
-
-
-def run_plan(
-    plan: Plan, lake: Lake, *, verbose: bool = False, log_json: bool = False, trace: Trace | None = None
-) -> Fleet:
-    """Writes `plan` and collects what it left open on a Ray cluster; `trace` gets the stages of each shard.
-
-    Raises StorageError, or ConfigError without a cluster or the GPUs that the config asks for; nothing is written then.
-    """
-    config = plan.config
-    worker = WorkerSpec(
-        run_id=plan.run_id,
-        lake=lake.uri,
-        engine=config.engine.name,
-        options=config.engine.options,
-        include=[str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks],
-        datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
-        disk_gib=config.fleet.disk_gib,
-        base=os.getcwd(),
-        log_json=log_json,
-    )
-    with cluster(config.fleet.address, verbose=verbose) as joined:
-        gpus = node_gpus()
-        unplaced: list[dict[str, Any]] = []
-        if gpus and not plan.gpus and config.engine.name == "vllm" and config.fleet.gpus_per_worker is None:
-            unplaced = place_on(plan, lake, gpu_classes(gpus))
-        models = {p.cell.model for p in plan.cells if p.todo}
-        places = {model.placement for model in models if model.placement}
-        resources = worker_resources(config.fleet, own=joined.own, places=places)
-        classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
-        budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
-        with recorded(plan, lake) as ending:
-            for row in unplaced:
-                logger.error("cannot be planned: %s: %s", row["model"], row["message"])
-            fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
-            fleet.run()
-            if fleet.stopped:
-                ending.outcome, ending.message = "budget", fleet.stopped
-    return fleet

@@ -1,0 +1,64 @@
+"""From a plan to a run: a cluster, GPUs for the models, prices for the budget, and a record of it in the lake.
+
+Owns the order of these: nothing is written before all are known to fit. Knows nothing of how work is handed out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from collectors.gpus import gpu_classes
+from collectors.lake import Lake
+from collectors.planning import Plan, place_on
+from collectors.runs import recorded
+from collectors.stages import Trace
+from pipelines.budget import Budget, gpu_prices_for
+from pipelines.cluster import cluster, node_gpus, worker_resources
+from pipelines.crew import Crew
+from pipelines.fleet import Fleet
+from pipelines.outcome import Outcome
+from pipelines.worker import WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+
+def run_plan(
+    plan: Plan, lake: Lake, *, verbose: bool = False, log_json: bool = False, trace: Trace | None = None
+) -> Outcome:
+    """Writes `plan` and collects what it left open on a Ray cluster; `trace` gets the stages of each shard.
+
+    Raises StorageError, or ConfigError without a cluster or the GPUs that the config asks for; nothing is written then.
+    """
+    config = plan.config
+    worker = WorkerSpec(
+        run_id=plan.run_id,
+        lake=lake.uri,
+        engine=config.engine.name,
+        options=config.engine.options,
+        include=[str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks],
+        datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
+        disk_gib=config.fleet.disk_gib,
+        base=os.getcwd(),
+        log_json=log_json,
+    )
+    with cluster(config.fleet.address, verbose=verbose) as joined:
+        gpus = node_gpus()
+        unplaced: list[dict[str, Any]] = []
+        if gpus and not plan.gpus and config.engine.name == "vllm" and config.fleet.gpus_per_worker is None:
+            unplaced = place_on(plan, lake, gpu_classes(gpus))
+        models = {p.cell.model for p in plan.cells if p.todo}
+        places = {model.placement for model in models if model.placement}
+        resources = worker_resources(config.fleet, own=joined.own, places=places)
+        classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
+        budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
+        with recorded(plan, lake) as ending:
+            for row in unplaced:
+                logger.error("cannot be planned: %s: %s", row["model"], row["message"])
+            fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
+            fleet.run()
+            if fleet.outcome.stopped:
+                ending.outcome, ending.message = "budget", fleet.outcome.stopped
+    return fleet.outcome
