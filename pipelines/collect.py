@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("collect")
 
-#: Exit code of a run that a budget ended.
+#: Exit code of a run that a budget ended before anything failed.
 STOPPED = 3
 #: That of one that was sent a SIGTERM, as `ray job stop` does.
 SIGTERM = 143
@@ -39,8 +39,9 @@ examples:
   python pipelines/collect.py --config my.yaml --lake /data/lake --limit 100
   ray job submit --working-dir . -- python pipelines/collect.py --config my.yaml --lake /shared/lake
 
-exit codes: 0 all collected, 1 some cells failed (named, and in the lake's failures), 2 the input is wrong and nothing
-was started, 3 a budget was spent before the end (the same command goes on), 130 or 143 stopped by hand
+exit codes: 0 all collected, 1 some cells failed (named, and in the lake's failures), whether or not a budget was spent
+too, 2 the input is wrong and nothing was started, 3 a budget was spent before the end and nothing failed (the same
+command goes on), 130 or 143 stopped by hand
 """
 
 
@@ -153,9 +154,9 @@ def collect(args: argparse.Namespace) -> int:
     outcome = work(plan, lake, args)
     now = time.monotonic()
     print_end(plan, lake, outcome, planning=planned - started, seconds=now - started)
-    if outcome and outcome.stopped:
-        return STOPPED
-    return 1 if (outcome and outcome.failed) or plan.failures or plan.quarantined else 0
+    if (outcome and outcome.failed) or plan.failures or plan.quarantined:
+        return 1
+    return STOPPED if outcome and outcome.stopped else 0
 
 
 def check_budget(plan: Plan, lake: Lake) -> None:

@@ -93,15 +93,19 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
 
 
 @pytest.mark.slow
-def test_budget_of_dollars_is_spent_by_an_engine_that_died_too(
+def test_budget_of_dollars_is_spent_by_an_engine_that_died_and_hides_no_failure(
     tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
 ) -> None:
     price(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
-    models = [{"source": "stub/dies", "memory_gib": 4, "engine": {"crash_after": 3, "latency_s": 0.1}}]
+    models: list[dict[str, Any]] = [
+        {"source": "stub/unknown"},
+        {"source": "stub/dies", "memory_gib": 4, "engine": {"crash_after": 3, "latency_s": 0.1}},
+    ]
     keys: dict[str, Any] = {"models": models, "tasks": [CHOICE], "fleet": {**SMALL, "workers": 1, "gpus": L4}}
     run = collect(gpu_cluster, config(tmp_path, **keys, budget={"usd": 0.05}))  # 0.3 s of a quarter at 1 USD/s
+    assert "cannot be planned: stub/unknown: " in run.out
     assert "stopped: budget.usd: " in run.out  # and the model is not asked again, to its second death
-    assert (run.code, items(tmp_path / "lake")) == (3, 0)
+    assert (run.code, items(tmp_path / "lake")) == (1, 0)
 
 
 @pytest.mark.slow
