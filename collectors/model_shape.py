@@ -22,6 +22,11 @@ _HEAD_DIM = ("attention_head_dim", "head_dim", "hidden_size_per_head", "kv_chann
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k")
+#: Other widths of feed-forward blocks in a layer: of experts, of the one that all tokens share, of dense layers.
+_WIDTHS = (
+    *("moe_intermediate_size", "expert_ffn_hidden_size", "shared_expert_intermediate_size", "shared_intermediate_size"),
+    *("intermediate_size_mlp",),
+)
 #: Keys that size nothing, and of which validators complain in configs that engines load.
 _BESIDE = frozenset(["rope_scaling", "rope_parameters", "quantization_config", "auto_map", "transformers_version"])
 #: Counts for which transformers makes a list of so many elements: a damaged one would take all memory.
@@ -39,8 +44,8 @@ class Shape:
     kv_heads: int
     head_dim: int
     hidden: int
-    #: Width of a feed-forward block, or of one expert's.
-    intermediate: int
+    #: Widths of its feed-forward blocks: of one expert, of dense layers beside them; where all are alike it is one.
+    widths: frozenset[int]
     #: Width of all that one token goes through in a layer: its experts', or a dense block's where that is wider.
     active: int
     vocab: int
@@ -59,10 +64,11 @@ class Shape:
         return 2 * self.layers * max(1, self.kv_heads // tensor_parallel_size) * self.head_dim
 
     def divides(self, tensor_parallel_size: int) -> bool:
-        """Whether vLLM runs it on so many GPUs: attention heads and feed-forward are divided evenly, key-value heads
-        divided or repeated evenly (its verify_with_parallel_config, divide() and QKVParallelLinear)."""
+        """Whether vLLM runs it on so many GPUs: attention heads and feed-forward blocks, experts' and dense ones, are
+        divided evenly, key-value heads divided or repeated evenly (its verify_with_parallel_config, divide(),
+        FusedMoEConfig and QKVParallelLinear)."""
         n, kv = tensor_parallel_size, self.kv_heads
-        even = self.heads % n == 0 and self.intermediate % n == 0
+        even = self.heads % n == 0 and all(width % n == 0 for width in self.widths)
         return even and (self.latent is not None or kv % n == 0 or n % kv == 0)
 
 
@@ -89,6 +95,8 @@ def _shape(config_json: str) -> Shape | None:
     experts = _first(found, _EXPERTS) or 1
     wide = _first(found, _INTERMEDIATE) or 4 * hidden  # GPT-2's own rule, where none is named
     each = (_first(found, ("moe_intermediate_size",)) or wide) if experts > 1 else wide
+    dense = wide if _first(found, _INTERMEDIATE) else each
+    widths = {each, dense, *(width for name in _WIDTHS if (width := _first(found, (name,))))}
     rank, rope = _first(found, ("kv_lora_rank",)), _first(found, ("qk_rope_head_dim",))
     return Shape(
         layers,
@@ -96,7 +104,7 @@ def _shape(config_json: str) -> Shape | None:
         kv_heads,
         _first(found, _HEAD_DIM) or hidden // heads,
         hidden,
-        each,
+        frozenset(widths),
         max(wide, experts * each),
         vocab,
         rank + rope if rank and rope else None,

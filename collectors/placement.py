@@ -18,7 +18,7 @@ from collectors.engines import ModelRef
 from collectors.gpus import GIB, GpuClass, Placement
 from collectors.model_facts import own_dtype, own_length, quantization_config, section
 from collectors.model_shape import Shape, shape_of
-from schemas.failures import ModelError
+from schemas.failures import ConfigError, ModelError
 
 #: Share of a GPU's memory that vLLM takes (CacheConfig.gpu_memory_utilization, vLLM 0.32), unless an option says so.
 UTILIZATION = 0.92
@@ -40,6 +40,9 @@ HIDDEN_COPIES = 4
 #: Parts of a GPU that engines may share, and most GPUs of one engine; powers of two fill nodes without rest.
 SHARES = (0.25, 0.5)
 PARALLEL = (2, 4, 8, 16)
+
+#: Arguments of vLLM that multiply an engine's GPUs, beside tensor_parallel_size.
+_UNCOUNTED = frozenset({"pipeline_parallel_size", "data_parallel_size", "tensor_parallel_size"})
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8, "float8_e4m3fn": 1}
 
@@ -73,11 +76,12 @@ class Need:
 
     def divides(self, parallel: int) -> bool:
         """Whether vLLM runs it on so many GPUs: as Shape.divides, and no block of a quantized weight is cut (its
-        verify_group_size_divides_partition and validate_fp8_block_shape)."""
+        verify_group_size_divides_partition and validate_fp8_block_shape). Of an unknown shape only one is known to do.
+        """
         shape = self.shape
         if shape is None or parallel == 1:
-            return True
-        rows = (shape.intermediate // parallel, shape.heads // parallel * shape.head_dim)
+            return parallel == 1
+        rows = (*(width // parallel for width in shape.widths), shape.heads // parallel * shape.head_dim)
         return shape.divides(parallel) and all(row % self.block == 0 for row in rows)
 
     def per_gpu(self, gpu: GpuClass, parallel: int = 1) -> int:
@@ -168,7 +172,8 @@ def placements(need: Need, gpus: Sequence[GpuClass], options: Mapping[str, Any] 
     for gpu, share, parallel in _candidates(gpus, options):
         if need.dtype == "bfloat16" and not gpu.bfloat16:
             continue
-        if not need.divides(parallel):
+        told = options.get("tensor_parallel_size") == parallel and need.shape is None
+        if not (need.divides(parallel) or told):
             continue
         may = int(gpu.memory_gib * GIB * share * float(options.get("gpu_memory_utilization", UTILIZATION)))
         memory = gpu.memory_gib * share * parallel
@@ -196,20 +201,40 @@ def _candidates(gpus: Sequence[GpuClass], options: Mapping[str, Any]) -> Iterato
 
 
 def place(model: ModelRef, need: Need, gpus: Sequence[GpuClass], options: Mapping[str, Any]) -> ModelRef:
-    """`model` with its placements. Raises ModelError of kind no_gpu_fits."""
+    """`model` with its placements.
+
+    Raises ModelError of kind no_gpu_fits, and ConfigError for options that ask for GPUs which it cannot count.
+    """
+    check_options(options)
     found = placements(need, gpus, options)
     if not found:
         largest = max(gpus, key=lambda gpu: gpu.memory_gib * gpu.per_node)
         wanted = need.per_gpu(largest) / UTILIZATION / GIB
         classes = ", ".join(f"{gpu.per_node} × {gpu.name}" for gpu in gpus)
+        several = (
+            "or on several a part each; give fleet.gpus a larger class or a higher per_node"
+            if need.shape
+            else "and no config.json tells whether vLLM can divide it among several; give fleet.gpus a larger class, "
+            "or the model's engine options a tensor_parallel_size"
+        )
         raise ModelError(
             f"{model.name} fits on none of the GPUs of a node ({classes}): in {need.dtype} it needs {wanted:,.0f} GiB "
-            "of one GPU's memory, or on several a part each; give fleet.gpus a larger class or a higher per_node",
+            f"of one GPU's memory, {several}",
             "no_gpu_fits",
         )
     # Weights are swapped in engines of one GPU only.
     group = model.group if found[0].tensor_parallel_size == 1 else None
     return dataclasses.replace(model, placements=found, group=group)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises ConfigError where engine options ask vLLM for GPUs that a placement would not count."""
+    extra = options.get("extra") or {}
+    if wrong := sorted(_UNCOUNTED & extra.keys() if isinstance(extra, dict) else ()):
+        raise ConfigError(
+            f"engine options: extra.{wrong[0]} is not counted where each model is put on GPUs, of which "
+            "tensor_parallel_size alone takes several: leave it out, or give fleet.gpus_per_worker for all models alike"
+        )
 
 
 def next_placement(model: ModelRef) -> ModelRef | None:

@@ -281,6 +281,45 @@ def test_placement_keeps_to_engine_options_of_the_config() -> None:
     assert put("smol", kv_cache_memory_bytes=GIB)[0] == "1 × L4"  # of its own size: no share of a GPU holds it for sure
 
 
+@pytest.mark.parametrize(
+    ("config", "several"),
+    [
+        ({"model_type": "qwen3_moe", "moe_intermediate_size": 768, "intermediate_size": 6144}, [2, 4, 8]),
+        ({"model_type": "qwen3_moe", "moe_intermediate_size": 770, "intermediate_size": 6144}, [2]),
+        ({"model_type": "qwen3_moe", "moe_intermediate_size": 768, "intermediate_size": 6146}, [2]),
+        ({"model_type": "deepseek_v3", "moe_intermediate_size": 2048, "intermediate_size": 10945}, []),
+        ({"model_type": "qwen2_moe", "shared_expert_intermediate_size": 5636, "moe_intermediate_size": 1408}, [2, 4]),
+        ({"model_type": "own_code", "moe_intermediate_size": 1001, "num_experts_per_tok": 1}, []),
+    ],
+)
+def test_mixture_of_experts_is_divided_where_its_experts_and_its_dense_blocks_are(
+    config: dict[str, Any], several: list[int]
+) -> None:
+    shape = shape_of({**LLAMA_8B, "num_key_value_heads": 32, **config})
+    assert shape
+    assert [n for n in (2, 4, 8) if shape.divides(n)] == several
+
+
+def test_placement_of_an_unknown_shape_is_one_gpu_unless_the_config_says_several() -> None:
+    gpus, stated = gpu_classes(EIGHT), model("8b", memory_gib=30)
+    unknown, known = need_of(stated, ModelFacts()), need_of(stated, facts("8b"))
+    assert [str(one) for one in placements(unknown, gpus)] == ["1/2 × A100-80G", "1 × A100-80G"]
+    assert str(placements(known, gpus)[0]) == "1/2 × A100-80G"
+    assert len(placements(known, gpus)) > 2
+    assert [str(one) for one in placements(unknown, gpus, {"tensor_parallel_size": 2})] == ["2 × L4", "2 × A100-80G"]
+    large = model("8b", memory_gib=100)
+    with pytest.raises(ModelError, match=r"no config\.json tells whether vLLM can divide it.*a tensor_parallel_size"):
+        place(large, need_of(large, ModelFacts()), gpus, {})
+    assert place(large, need_of(large, facts("8b")), gpus, {}).placements
+
+
+@pytest.mark.parametrize("name", ["pipeline_parallel_size", "data_parallel_size"])
+def test_placement_refuses_options_whose_gpus_it_does_not_count(name: str) -> None:
+    said = rf"extra\.{name} is not counted where each model is put on GPUs.* or give fleet.gpus_per_worker"
+    with pytest.raises(ConfigError, match=said):
+        place(model("8b"), need_of(model("8b"), facts("8b")), gpu_classes(EIGHT), {"extra": {name: 2}})
+
+
 def test_next_placement_has_more_memory_until_there_is_none() -> None:
     now: ModelRef | None = place(model("8b"), need_of(model("8b"), facts("8b")), gpu_classes(EIGHT), {})
     seen = []

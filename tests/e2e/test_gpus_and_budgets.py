@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from collectors.config import FleetSpec, GpuSpec
@@ -14,7 +16,9 @@ from collectors.lake import Lake
 from pipelines.cluster import cluster as joined
 from pipelines.cluster import fits, node_gpus, worker_resources
 from schemas.failures import ConfigError
+from schemas.records import MODEL
 from tests.collectors.test_estimate import price
+from tests.collectors.test_placement import LLAMA_8B
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import CHOICE, ITEMS, Run, collect_here, config, query, shard_files
 
@@ -156,6 +160,11 @@ def test_models_get_workers_of_their_own_placement_and_more_gpus_when_memory_run
         {"source": "stub/never", "memory_gib": 15, "engine": {"needs_gpus": 3}},
     ]
     fleet = {"gpus": L4, "first_shard_items": 25}
+    lake = Lake(str(tmp_path / "lake")).open_for_writing()
+    config_json = json.dumps(LLAMA_8B)  # of an unknown shape they would get one GPU only
+    for name in ("huge", "hungry", "never"):
+        row = {"model": name, "source": f"stub/{name}", "revision": "r", "parameters": 1, "config": config_json}
+        lake.create_table(f"models/{name}.parquet", pa.Table.from_pylist([row], schema=MODEL))
     run = collect(gpu_cluster, config(tmp_path, models=models, tasks=[CHOICE], fleet=fleet))
     assert (run.code, run.out.count("failed: stub/never on ")) == (1, 1), run.err
     sql = "SELECT DISTINCT model, facts ->> '$.gpus' AS gpus FROM shards JOIN cells USING (cell_id) ORDER BY ALL"
