@@ -28,6 +28,8 @@ import pyarrow as pa
 from lm_eval.api.group import Group
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
+from lm_eval.tasks._index import Entry
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from collectors.catalog import cache_dir
 from collectors.config import TaskSpec
@@ -96,7 +98,7 @@ class BoundTask:
         self.spec = spec
         self.name: str = task.task_name
         if getattr(task, "UNSAFE_CODE", False):
-            raise TaskError(f"task {self.name} would run code that models wrote; it is refused", kind="unsafe_code")
+            raise _unsafe(self.name)
         if getattr(task, "MULTIMODAL", False):
             raise TaskError(f"task {self.name} asks about images or sound; only text is supported", kind="multimodal")
         check_needs(task)
@@ -317,8 +319,22 @@ class _Lenient(TaskFactory):
         except (KeyboardInterrupt, MemoryError):
             raise
         except (Exception, SystemExit) as error:  # task files run code of their own: whatever it raises
-            self.failed[entry.name] = error
+            self.failed[entry.name] = _unsafe(entry.name) if _runs_code(entry, overrides) else error
             return Group(name=entry.name)  # without tasks
+
+
+def _unsafe(task: str) -> TaskError:
+    return TaskError(f"task {task} would run code that models wrote; it is refused", kind="unsafe_code")
+
+
+def _runs_code(entry: Entry, overrides: dict[str, Any] | None) -> bool:
+    """Whether a task that does not load would be refused if it did: what its judge lacks, such as the metric code_eval
+    that HumanEval's code loads and tries out when it is imported, is then nothing to mend."""
+    try:
+        config = load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else entry.cfg or {}
+    except Exception:  # as said by the error that is there already
+        return False
+    return {**config, **(overrides or {})}.get("unsafe_code", False) is not False
 
 
 def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], dict[str, TaskError]]:

@@ -127,6 +127,8 @@ ODD: dict[str, dict[str, Any]] = {
     "odd_trailing": {**CHOICE, "doc_to_text": "Q: {{a}}+{{b}}=\nA: ", "target_delimiter": ""},
     "odd_sampled": {**TEXT, "repeats": 3, "filter_list": TASKS["mini_repeats"]["filter_list"]},
     "odd_unsafe": {**TEXT, "unsafe_code": True},
+    "odd_unsafe_lacking": {**TEXT, "unsafe_code": True, "doc_to_text": "!function lacking.judge"},
+    "odd_lacking": {**TEXT, "doc_to_text": "!function lacking.judge"},
     "odd_image": {**TEXT, "doc_to_image": "a"},
     "odd_stop": {**TEXT, "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 0}},
 }
@@ -144,6 +146,7 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_tasks(tmp_path_factory.mktemp("tasks"))
     (folder / "odd.py").write_text(CODE)
+    (folder / "lacking.py").write_text("raise FileNotFoundError('no metric code_eval here')")
     mini = yaml.safe_load((folder / "mini_choice.yaml").read_text())
     shared = {k: mini[k] for k in mini if k not in TASKS["mini_choice"]}
     for name, task in ODD.items():
@@ -668,7 +671,15 @@ def test_templates_compiled_once_render_what_stock_lm_eval_renders(tasks: Path) 
     assert json.loads(stock.stdout.strip().splitlines()[-1]) == ours
 
 
-@pytest.mark.parametrize(("name", "kind"), [("odd_unsafe", "unsafe_code"), ("odd_image", "multimodal")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("odd_unsafe", "unsafe_code"),
+        ("odd_unsafe_lacking", "unsafe_code"),  # as HumanEval without a hub
+        ("odd_lacking", "no_data"),
+        ("odd_image", "multimodal"),
+    ],
+)
 def test_task_that_runs_written_code_or_shows_images_is_refused_by_kind(tasks: Path, name: str, kind: str) -> None:
     bound, failed = load_tasks(TaskSpec(task=name), [str(tasks)])
     assert (bound, {task: error.kind for task, error in failed.items()}) == ([], {name: kind})
