@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collectors.lake import Lake
@@ -22,7 +22,7 @@ logger = logging.getLogger("collect")
 STOPPED = 3
 #: That of one that was sent a SIGTERM, as `ray job stop` does.
 SIGTERM = 143
-#: Lines printed of what cannot be planned, where the rest can be read in the lake.
+#: Lines printed of what cannot be planned, of each kind of failure.
 MOST_FAILURES = 10
 
 HELP = """\
@@ -74,7 +74,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="log lines as JSON objects with run, cell, model and task; with --verbose the workers' too",
     )
-    parser.add_argument("--verbose", action="store_true", help="also show workers' logs and each shard")
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="also show workers' logs and each shard, and in a dry run all that cannot be planned",
+    )
     return parser.parse_args(argv)
 
 
@@ -130,7 +134,8 @@ def collect(args: argparse.Namespace) -> int:
     use_datasets(config.datasets)
     logger.info("planning: loading tasks and pinning models")
     plan = make_plan(config, lake, generation=args.generation, retry_failed=args.retry_failed)
-    print_plan(plan, lake, most_failures=None if args.dry_run else MOST_FAILURES)
+    rest = "--verbose names them" if args.dry_run else "see the view failures"
+    print_plan(plan, lake, most_failures=None if args.dry_run and args.verbose else MOST_FAILURES, rest=rest)
     print_damage(lake)
     check_budget(plan, lake)
     if args.dry_run:
@@ -228,8 +233,9 @@ def refuse_lost_lake(lake: Lake) -> None:
         )
 
 
-def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None) -> None:
-    """Cells, items and requests by task, what is in the lake already, and what cannot be planned (None: all of it)."""
+def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str = "") -> None:
+    """Cells, items and requests by task, what is in the lake already, and what cannot be planned: so many of each kind
+    (None: all), and where the `rest` is told."""
     cells = plan.cells
     models = {cell.cell.model.name: cell.cell.model for cell in cells}
     done = sum(cell.cell.items for cell in cells) - plan.items_todo
@@ -250,10 +256,14 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None) -> None:
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"
     )
     print_quarantine(plan)
-    for row in plan.failures[:most_failures]:
-        print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
-    if rest := len(plan.failures) - len(plan.failures[:most_failures]):
-        print(f"  … and {rest} more that cannot be planned: see the view failures")
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in plan.failures:
+        kinds.setdefault(row["kind"], []).append(row)
+    for kind, rows in kinds.items():
+        for row in rows[:most_failures]:
+            print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
+        if more := len(rows) - len(rows[:most_failures]):
+            print(f"  … and {more} more that cannot be planned ({kind}): {rest}")
 
 
 def print_quarantine(plan: Plan) -> None:
