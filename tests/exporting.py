@@ -11,6 +11,7 @@ from collectors.exporters.registry import FORMATS, export
 from collectors.lake import Lake
 from collectors.prices import add_prices, read_prices
 from collectors.reading import connect
+from schemas.views import named_in
 from tests.lake_builder import BuiltCell, LakeBuilder
 
 #: USD per million prompt tokens; completion tokens cost ten times that.
@@ -67,7 +68,7 @@ def price(builder: LakeBuilder, usd: Mapping[str, float] = USD) -> LakeBuilder:
 
 
 def grids(lake: LakeBuilder | Lake, form: str, where: str = "true", tasks: Sequence[str] = ()) -> list[Grid]:
-    with connect(_lake(lake)) as con:
+    with connect(_lake(lake), only=named_in("cells, costs, matrix, imports, items, responses")) as con:
         return load_grids(con, tasks, where, texts=FORMATS[form].texts)
 
 
@@ -78,8 +79,9 @@ def exported(lake: LakeBuilder | Lake, form: str, out: Path, *, missing: str = "
 
 def answers(lake: LakeBuilder | Lake, columns: str = "task, item, model, score, usd") -> list[tuple[Any, ...]]:
     """The lake's own rows, in order."""
-    with connect(_lake(lake)) as con:
-        return con.execute(f"SELECT {columns} FROM costs ORDER BY task, item, model").fetchall()
+    query = f"SELECT {columns} FROM costs ORDER BY task, item, model"
+    with connect(_lake(lake), only=named_in(query)) as con:
+        return con.execute(query).fetchall()
 
 
 def _lake(lake: LakeBuilder | Lake) -> Lake:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +15,7 @@ from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
 from collectors.lake import Lake
 from collectors.reading import connect
+from schemas.views import named_in
 
 #: Real files that are beside a checkout on some machines; tests of them are skipped elsewhere.
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
@@ -54,8 +54,8 @@ def imported(form: str, paths: Path | list[Path], lake: Path, *, dry_run: bool =
 
 
 def rows(lake: Path, sql: str) -> list[tuple[Any, ...]]:
-    """A query over all views of a lake, imported records among them."""
-    with connect(Lake(str(lake))) as con:
+    """A query over a lake's views, imported records among them."""
+    with connect(Lake(str(lake)), only=named_in(sql)) as con:
         return con.execute(sql).fetchall()
 
 
@@ -63,10 +63,9 @@ def contents(lake: Path) -> dict[str, Any]:
     """Everything that a lake holds but times: name -> rows of a table."""
     found = {}
     for path in sorted(lake.rglob("*.parquet")):
-        with duckdb.connect() as con:
-            table = con.execute("FROM read_parquet(?, hive_partitioning = false)", [str(path)]).to_arrow_table()
         found[str(path.relative_to(lake))] = [
-            {k: v for k, v in row.items() if k not in ("imported_at", "started_at")} for row in table.to_pylist()
+            {k: v for k, v in row.items() if k not in ("imported_at", "started_at")}
+            for row in pq.ParquetFile(path).read().to_pylist()
         ]
     return found
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from collectors.lake import Lake, parquet_bytes
 from schemas.identity import ShardName, digest
 from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
-from schemas.views import create_views
+from schemas.views import create_views, named_in
 
 #: A Parquet file that is no table of a lake.
 FOREIGN = parquet_bytes(pa.table({"a": [1]}))
@@ -121,10 +121,25 @@ class LakeBuilder:
         row = {"run_id": run_id, "ended_at": ended, "outcome": outcome, "message": message}
         self._create(f"run_ends/{run_id}.parquet", [row], RUN_END)
 
-    def views(self) -> duckdb.DuckDBPyConnection:
+    def views(self, *, comments: bool = False) -> duckdb.DuckDBPyConnection:
         """A new in-memory database with the views over this lake."""
         con = duckdb.connect()
-        create_views(con, self.lake.uri)
+        create_views(con, self.lake.uri, comments=comments)
+        return con
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """A query over this lake, with the views that it names."""
+        with self._views_of(sql) as con:
+            return rows(con, sql)
+
+    def row(self, sql: str) -> dict[str, Any]:
+        """The query's only row, by column name."""
+        with self._views_of(sql) as con:
+            return row(con, sql)
+
+    def _views_of(self, sql: str) -> duckdb.DuckDBPyConnection:
+        con = duckdb.connect()
+        create_views(con, self.lake.uri, only=named_in(sql), comments=False)
         return con
 
     def _create(self, name: str, rows: list[Any], schema: pa.Schema, facts: dict[str, Any] | None = None) -> None:

@@ -105,6 +105,8 @@ ODD: dict[str, dict[str, Any]] = {
     "odd_trailing": {**CHOICE, "doc_to_text": "Q: {{a}}+{{b}}=\nA: ", "target_delimiter": ""},
     "odd_sampled": {**TEXT, "repeats": 3, "filter_list": TASKS["mini_repeats"]["filter_list"]},
     "odd_unsafe": {**TEXT, "unsafe_code": True},
+    "odd_unsafe_lacking": {**TEXT, "unsafe_code": True, "doc_to_text": "!function lacking.judge"},
+    "odd_lacking": {**TEXT, "doc_to_text": "!function lacking.judge"},
     "odd_image": {**TEXT, "doc_to_image": "a"},
     "odd_stop": {**TEXT, "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 0}},
 }
@@ -114,6 +116,7 @@ def write_odd_tasks(folder: Path) -> Path:
     """Writes mini_tasks' tasks and these to `folder`, which is returned, for include_tasks."""
     write_tasks(folder)
     (folder / "odd.py").write_text(CODE)
+    (folder / "lacking.py").write_text("raise FileNotFoundError('no metric code_eval here')")
     mini = yaml.safe_load((folder / "mini_choice.yaml").read_text())
     shared = {k: mini[k] for k in mini if k not in TASKS["mini_choice"]}
     for name, task in ODD.items():

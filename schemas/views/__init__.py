@@ -85,8 +85,8 @@ def create_views(
 
     A folder's absolute path goes into the views, so that a database file works from any working directory. `cells`:
     rows of the view of that name, for a caller who knows them: asking 100,000 takes half a second. `only`: names of the
-    views to create, each with what it builds on; one over 100,000 shard files takes a second. Raises StorageError at a
-    path that DuckDB cannot glob, duckdb.Error where no lake is.
+    views to create, each with what it builds on (see `named_in`); one over 100,000 shard files takes a second. Raises
+    StorageError at a path that DuckDB cannot glob, duckdb.Error where no lake is.
     """
     files = files or ViewFiles()
     names = _Names(lake_place(lake_uri), files)
@@ -231,6 +231,18 @@ def view_files() -> dict[str, str]:
     """File name -> text of the views, in build order."""
     files = [file for file in resources.files(__name__).iterdir() if file.name.endswith(".sql")]
     return {file.name: file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)}
+
+
+def named_in(sql: str) -> set[str]:
+    """Views that a query names, and all that they are built on: for `only` of create_views."""
+    words, found = set(re.findall(r"\w+", sql)), set()
+    for text in reversed(view_files().values()):  # what a view is built on comes before it
+        if (name := _made_by(text)[1]) in words:
+            found.add(name)
+            words |= set(re.findall(r"(?:FROM|JOIN)\s+(\w+)", text))
+            if re.search(r"\{(shards|\w+_records)\}", text):
+                words |= set(OWNERSHIP)  # they choose the files
+    return found
 
 
 def contents() -> set[tuple[str, str]]:

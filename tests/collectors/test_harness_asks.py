@@ -251,7 +251,15 @@ def test_templates_compiled_once_render_what_stock_lm_eval_renders(tasks: Path) 
     assert json.loads(stock.stdout.strip().splitlines()[-1]) == ours
 
 
-@pytest.mark.parametrize(("name", "kind"), [("odd_unsafe", "unsafe_code"), ("odd_image", "multimodal")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("odd_unsafe", "unsafe_code"),
+        ("odd_unsafe_lacking", "unsafe_code"),  # as HumanEval without a hub
+        ("odd_lacking", "no_data"),
+        ("odd_image", "multimodal"),
+    ],
+)
 def test_task_that_runs_written_code_or_shows_images_is_refused_by_kind(tasks: Path, name: str, kind: str) -> None:
     bound, failed = load_tasks(TaskSpec(task=name), [str(tasks)])
     assert (bound, {task: error.kind for task, error in failed.items()}) == ([], {name: kind})

@@ -92,7 +92,7 @@ def test_run_status_of_half_a_run_counts_cells_and_items(lake: LakeBuilder) -> N
     assert (status.items, status.items_done, status.items_failed, status.items_open) == (40, 18, 8, 14)
     assert status.items_before == 4
     assert (status.models, status.tasks, status.engine, status.started) == (4, 1, "stub", STARTED)
-    coverage = rows(lake.views(), "SELECT sum(planned), sum(attempted) FROM coverage")
+    coverage = lake.rows("SELECT sum(planned), sum(attempted) FROM coverage")
     assert coverage == [(status.items, status.items_done)]
     assert not status.complete
 

@@ -25,7 +25,7 @@ import yaml
 
 from pipelines.collect import main
 from schemas.records import RECORD
-from schemas.views import create_views
+from schemas.views import create_views, named_in
 
 ROOT = Path(__file__).parent.parent.parent
 #: collect.py as a person starts it.
@@ -159,14 +159,14 @@ def viewed_records(lake: Path) -> pa.Table:
         f"SELECT {', '.join(columns)} FROM records LEFT JOIN responses AS answers USING (cell_id, item, filter, repeat)"
     )
     with duckdb.connect() as con:
-        create_views(con, str(lake))
+        create_views(con, str(lake), only=named_in(sql), comments=False)
         return con.sql(sql).to_arrow_table().sort_by(_ORDER)
 
 
 def query(lake: Path, sql: str) -> list[dict[str, Any]]:
     """The rows of `sql` over the lake's views."""
     with duckdb.connect() as con:
-        create_views(con, str(lake))
+        create_views(con, str(lake), only=named_in(sql), comments=False)
         cursor = con.execute(sql)
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -56,7 +56,7 @@ def per_million(model: str, prompt: float | None, completion: float | None, **fa
 
 
 def charged(lake: LakeBuilder) -> dict[str, Any]:
-    found = rows(lake.views(), "SELECT model, basis, price_model, provider FROM model_prices")
+    found = lake.rows("SELECT model, basis, price_model, provider FROM model_prices")
     return {model: tuple(rest) for model, *rest in found}
 
 
@@ -92,9 +92,9 @@ def test_model_prices_take_names_in_another_case_for_the_same(lake: LakeBuilder)
     price(lake, per_million("org/a", 5, 5), per_million("ORG/B", 5, 5))
     name(lake, name="org/B", price_name="org/a")
     name(lake, name="Org/b", price_name="")
-    found = rows(lake.views(), "SELECT model, usd_per_million_prompt FROM model_prices ORDER BY model")
+    found = lake.rows("SELECT model, usd_per_million_prompt FROM model_prices ORDER BY model")
     assert found == [("org/a", 5.0), ("org/b", None)]
-    assert rows(lake.views(), "SELECT model FROM prices ORDER BY ALL") == [("ORG/B",), ("Org/A",), ("org/a",)]
+    assert lake.rows("SELECT model FROM prices ORDER BY ALL") == [("ORG/B",), ("Org/A",), ("org/a",)]
 
 
 def test_model_prices_of_a_name_without_organisation_are_those_of_the_only_one_that_ends_so(lake: LakeBuilder) -> None:
@@ -181,7 +181,7 @@ def test_prices_that_were_corrected_are_the_later_ones(lake: LakeBuilder) -> Non
     lake.planned(A, [1.0])
     price(lake, per_million("org/a", 9, 9))
     price(lake, per_million("org/a", 1, 1))
-    assert rows(lake.views(), "SELECT usd_per_million_prompt FROM prices") == [(1,)]
+    assert lake.rows("SELECT usd_per_million_prompt FROM prices") == [(1,)]
     name(lake, name="org/a", price_name="nothing")
     assert charged(lake) == {"org/a": (None, None, None)}
     name(lake, name="org/a", price_name="org/a")
@@ -198,7 +198,7 @@ def test_costs_tell_unpriced_untokened_and_free_apart(lake: LakeBuilder) -> None
         records = [cell.record(0, score=1.0), cell.record(1, score=0.0, prompt_tokens=None)]
         lake.shard(cell, records)
     price(lake, per_million("org/a", 2, 8, usd_per_request=0.5), per_million("org/free", 0, 0))
-    found = rows(lake.views(), "SELECT model, item, serving_usd, unknown FROM costs ORDER BY ALL")
+    found = lake.rows("SELECT model, item, serving_usd, unknown FROM costs ORDER BY ALL")
     assert found == [
         ("org/a", 0, pytest.approx((10 * 2 + 2 * 8) / 1e6 + 0.5, rel=1e-15), None),
         ("org/a", 1, None, "untokened"),
@@ -208,9 +208,9 @@ def test_costs_tell_unpriced_untokened_and_free_apart(lake: LakeBuilder) -> None
         ("org/free", 1, None, "untokened"),
     ]
     query = "SELECT model, priced, unpriced, untokened FROM coverage ORDER BY model"
-    assert rows(lake.views(), query) == [("org/a", 1, 0, 1), ("org/b", 0, 1, 1), ("org/free", 1, 0, 1)]
+    assert lake.rows(query) == [("org/a", 1, 0, 1), ("org/b", 0, 1, 1), ("org/free", 1, 0, 1)]
     query = "SELECT model, usd_per_1000, usd_items FROM leaderboard ORDER BY model"
-    assert rows(lake.views(), query) == [
+    assert lake.rows(query) == [
         ("org/a", pytest.approx(500.036, rel=1e-12), 1),
         ("org/b", None, 0),
         ("org/free", 0.0, 1),
@@ -224,10 +224,10 @@ def test_costs_charge_cached_tokens_of_an_imported_record_alone(lake: LakeBuilde
     for cell in (A, theirs):
         lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=1.0, cached_tokens=99)])
     price(lake, *(per_million(f"org/{name}", 10, 0, usd_per_million_cached=1) for name in "ab"))
-    found = rows(lake.views(), "SELECT model, item, serving_usd * 1e6 FROM costs ORDER BY ALL")
+    found = lake.rows("SELECT model, item, serving_usd * 1e6 FROM costs ORDER BY ALL")
     assert found == [("org/a", 0, 100), ("org/a", 1, 110), ("org/b", 0, pytest.approx(64)), ("org/b", 1, 110)]
     query = "SELECT usd_per_1000 * 1e3 FROM leaderboard ORDER BY model"
-    assert rows(lake.views(), query) == [(pytest.approx(105),), (pytest.approx(87),)]
+    assert lake.rows(query) == [(pytest.approx(105),), (pytest.approx(87),)]
 
 
 def test_collection_costs_are_seconds_of_a_gpu_at_its_price(lake: LakeBuilder) -> None:
@@ -237,7 +237,7 @@ def test_collection_costs_are_seconds_of_a_gpu_at_its_price(lake: LakeBuilder) -
     lake.shard(A, [A.record(1, score=1.0)], facts={**facts, "gpu": None})
     lake.shard(A, [A.record(2, score=1.0)], facts={**facts, "engine_seconds": 80.0, "load_seconds": 10.0, "gpus": 4})
     lake.shard(A, [A.record(3, score=1.0)], facts={**facts, "gpus": 0.25})
-    assert rows(lake.views(), "SELECT DISTINCT usd FROM collection_costs") == [(None,)]
+    assert lake.rows("SELECT DISTINCT usd FROM collection_costs") == [(None,)]
     prices = [("host", 4, "2026-01-01"), ("other", 8, "2025-01-01")]
     entries = [
         {"accelerator": "thing", "provider": p, "usd_per_gpu_hour": usd, "valid_from": day, "source": "test"}
@@ -245,7 +245,7 @@ def test_collection_costs_are_seconds_of_a_gpu_at_its_price(lake: LakeBuilder) -
     ]
     write(lake, "gpu_prices", entries, [])
     name(lake, name="NVIDIA Thing", price_name="Thing")
-    assert rows(lake.views(), "SELECT usd FROM collection_costs ORDER BY first_item") == [
+    assert lake.rows("SELECT usd FROM collection_costs ORDER BY first_item") == [
         (pytest.approx(0.1),),
         (None,),
         (pytest.approx(0.4),),
@@ -302,8 +302,8 @@ def test_coverage_counts_tokens_whose_sum_no_column_holds(lake: LakeBuilder) -> 
     most = 2**31 - 1
     lake.shard(cell, [cell.record(0, score=1.0, prompt_tokens=most, completion_tokens=most)])
     price(lake, per_million("m", 1, 1))
-    assert rows(lake.views(), "SELECT priced, unpriced, untokened FROM coverage") == [(1, 0, 0)]
-    assert rows(lake.views(), "SELECT usd_per_1000 FROM leaderboard") == [(pytest.approx(2 * most / 1000),)]
+    assert lake.rows("SELECT priced, unpriced, untokened FROM coverage") == [(1, 0, 0)]
+    assert lake.rows("SELECT usd_per_1000 FROM leaderboard") == [(pytest.approx(2 * most / 1000),)]
 
 
 def test_pareto_keeps_what_no_other_beats(lake: LakeBuilder) -> None:

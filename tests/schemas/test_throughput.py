@@ -25,7 +25,7 @@ def facts(seconds: float, **more: Any) -> dict[str, Any]:
 
 
 def found(lake: LakeBuilder, columns: str) -> list[tuple[Any, ...]]:
-    return rows(lake.views(), f"SELECT {columns} FROM throughput ORDER BY model")
+    return lake.rows(f"SELECT {columns} FROM throughput ORDER BY model")
 
 
 def test_throughput_of_two_shards_is_their_sums(lake: LakeBuilder) -> None:
@@ -35,7 +35,7 @@ def test_throughput_of_two_shards_is_their_sums(lake: LakeBuilder) -> None:
     lake.shard(CELL, last, facts=facts(1.0, concurrency=1.0, gpu="H100"))
     columns = "items, shards, engine_seconds, items_per_s, engine_tokens_per_s, generated_tokens_per_s, "
     columns += "mean_latency_s, timed_items, mean_ttft_s, concurrency, gpu, engine, load_seconds, requests"
-    [values] = rows(lake.views(), f"SELECT {columns} FROM throughput")
+    [values] = lake.rows(f"SELECT {columns} FROM throughput")
     expected = [6, 2, 3.0, 6 / 3, 600 / 3, 6 * 2 / 3, (4 * 0.5 + 1.5) / 5, 5, (4 * 0.1 + 0.3) / 5, 3.0]
     assert values == (*map(pytest.approx, expected), "H100", "vllm", 1.0, 16)
 
@@ -73,6 +73,6 @@ def test_throughput_of_items_collected_twice_counts_the_engines_work_twice(lake:
 def test_throughput_is_the_same_after_a_compaction(lake: LakeBuilder) -> None:
     lake.run(CELL, output_type="generate_until")
     lake.shard(CELL, [CELL.record(i, score=1.0, ttft_s=0.25 * i) for i in range(4)], facts=facts(2.0))
-    before = rows(lake.views(), "FROM throughput")
+    before = lake.rows("FROM throughput")
     compact(lake.lake)
     assert ask(lake.lake, lambda con, _: rows(con, "FROM throughput")) == before

@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors.compaction import compact
+from collectors.reading import connect
 from schemas import columns
 from schemas.failures import ITEM_FAILURES, UNANSWERED, StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD, RUN_CELL
-from schemas.views import create_views, view_files
+from schemas.views import contents, create_views, named_in, view_files
+from tests.filled_lakes import add, filled
 from tests.lake_builder import BuiltCell, LakeBuilder, row, rows
 
 CELL = BuiltCell()
@@ -34,7 +37,7 @@ def lake(tmp_path: Path) -> LakeBuilder:
 
 
 def owners(lake: LakeBuilder, view: str = "records") -> dict[int, float]:
-    found = rows(lake.views(), f"SELECT item, {'score' if view == 'records' else 'filtered::DOUBLE'} FROM {view}")
+    found = lake.rows(f"SELECT item, {'score' if view == 'records' else 'filtered::DOUBLE'} FROM {view}")
     assert len(found) == len(dict(found)), "an item is there twice"
     return dict(found)
 
@@ -56,13 +59,13 @@ def test_records_of_a_shard_under_another_name_are_not_doubled(lake: LakeBuilder
 def test_leaderboard_score_beyond_what_can_be_squared_leaves_the_others(lake: LakeBuilder, huge: float) -> None:
     lake.planned(BuiltCell(metric="word_perplexity"), [huge, 3.0, huge])
     lake.planned(BuiltCell(task="other"), [1.0, 0.0])
-    found = dict(rows(lake.views(), "SELECT task, stderr FROM leaderboard"))
+    found = dict(lake.rows("SELECT task, stderr FROM leaderboard"))
     assert found == {"quiz": None, "other": pytest.approx(0.5)}
-    assert len(rows(lake.views(), "FROM oracle")) == 2
+    assert len(lake.rows("FROM oracle")) == 2
 
 
 def test_views_and_their_columns_say_what_they_are(lake: LakeBuilder) -> None:
-    con = lake.views()
+    con = lake.views(comments=True)
     assert rows(con, "SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL") == []
     said = dict(rows(con, "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'matrix'"))
     assert said["score"] == RECORD.field("score").metadata[b"doc"].decode()
@@ -76,7 +79,7 @@ def test_every_column_of_a_public_view_says_what_it_holds_and_no_words_are_left_
         INNER JOIN duckdb_views() ON table_name = view_name WHERE NOT duckdb_views.internal AND view_name[1] <> '_'
     """
     silent = []
-    for view, column, comment in rows(lake.views(), query):
+    for view, column, comment in rows(lake.views(comments=True), query):
         views.setdefault(view, set()).add(column)
         if not comment:
             silent.append(f"{view}.{column}")
@@ -110,7 +113,7 @@ def test_records_newer_generation_covers_a_part_only_that_part_is_replaced(lake:
 def test_records_another_cell_recollected_nothing_is_dropped(lake: LakeBuilder) -> None:
     lake.scores(CELL, [1.0] * 3)
     lake.scores(BuiltCell(model="model-b"), [0.0] * 3, generation=1)
-    assert rows(lake.views(), "SELECT model, count(*) FROM records GROUP BY ALL ORDER BY ALL") == [
+    assert lake.rows("SELECT model, count(*) FROM records GROUP BY ALL ORDER BY ALL") == [
         ("model-a", 3),
         ("model-b", 3),
     ]
@@ -121,7 +124,7 @@ def test_records_file_that_is_no_shard_is_not_read(lake: LakeBuilder) -> None:
     [shard] = Path(lake.lake.root).glob("shards/task=*/*.parquet")
     for name in (f"copy-of-{shard.name}", "x.parquet"):
         shutil.copy(shard, shard.with_name(name))
-    assert rows(lake.views(), "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM shards)") == [(3, 1)]
+    assert lake.rows("SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM shards)") == [(3, 1)]
 
 
 def test_responses_overlap_follows_records(lake: LakeBuilder) -> None:
@@ -153,10 +156,7 @@ def test_records_any_ranges_and_generations_equal_the_rule_item_by_item(files: l
 
 def test_records_read_whole_touches_no_response_column(lake: LakeBuilder) -> None:
     lake.scores(CELL, [1.0])
-    plans = {
-        view: rows(lake.views(), f"EXPLAIN (FORMAT json) SELECT * FROM {view}")[0][1]
-        for view in ("records", "responses")
-    }
+    plans = {view: lake.rows(f"EXPLAIN (FORMAT json) SELECT * FROM {view}")[0][1] for view in ("records", "responses")}
     for column in ("responses", "loglikelihoods", "is_greedy", "filtered"):
         assert column in plans["responses"]
         assert column not in plans["records"]
@@ -164,7 +164,7 @@ def test_records_read_whole_touches_no_response_column(lake: LakeBuilder) -> Non
 
 def test_records_score_is_no_finite_number_is_unknown(lake: LakeBuilder) -> None:
     lake.shard(CELL, [CELL.record(i, score=s) for i, s in enumerate([math.nan, math.inf, -math.inf, 1.0])])
-    assert rows(lake.views(), "SELECT score, correct FROM records ORDER BY item") == [(None, None)] * 3 + [(1.0, True)]
+    assert lake.rows("SELECT score, correct FROM records ORDER BY item") == [(None, None)] * 3 + [(1.0, True)]
 
 
 # ---- matrix
@@ -190,7 +190,7 @@ def test_matrix_filters_and_repeats_only_primary_filter_and_repeat_0(lake: LakeB
 
 def test_matrix_uncollected_item_has_no_row(lake: LakeBuilder) -> None:
     lake.planned(CELL, [1.0, None, 0.0])
-    assert rows(lake.views(), "SELECT item, score FROM matrix ORDER BY item") == [(0, 1.0), (2, 0.0)]
+    assert lake.rows("SELECT item, score FROM matrix ORDER BY item") == [(0, 1.0), (2, 0.0)]
 
 
 def test_matrix_no_score_and_no_failure_kind_is_not_judged(lake: LakeBuilder) -> None:
@@ -198,7 +198,7 @@ def test_matrix_no_score_and_no_failure_kind_is_not_judged(lake: LakeBuilder) ->
     lake.shard(
         CELL, [CELL.record(0), CELL.record(1, score=math.nan), CELL.record(2, failure="empty_answer", score=0.0)]
     )
-    assert rows(lake.views(), "SELECT score, correct, failure FROM matrix ORDER BY item") == [
+    assert lake.rows("SELECT score, correct, failure FROM matrix ORDER BY item") == [
         (None, None, "not_judged"),
         (None, None, "not_judged"),
         (None, None, "empty_answer"),
@@ -227,13 +227,13 @@ def test_matrix_shards_without_a_run_are_records_only(lake: LakeBuilder) -> None
 def test_cells_planned_twice_newest_facts_and_largest_plan(lake: LakeBuilder) -> None:
     lake.run(CELL, planned=8, generation=3, engine="old")
     newest = lake.run(CELL, planned=4, generation=0, engine="new")
-    found = row(lake.views(), "SELECT run_id, engine, planned_items, generation FROM cells")
+    found = lake.row("SELECT run_id, engine, planned_items, generation FROM cells")
     assert found == {"run_id": newest, "engine": "new", "planned_items": 8, "generation": 3}
 
 
 def test_tasks_models_share_one_row_promptings_do_not(lake: LakeBuilder) -> None:
     lake.run(CELL, BuiltCell(model="model-b"), BuiltCell(prompting="p1"))
-    assert rows(lake.views(), "SELECT task, prompting, metric, cells FROM tasks ORDER BY prompting") == [
+    assert lake.rows("SELECT task, prompting, metric, cells FROM tasks ORDER BY prompting") == [
         ("quiz", "p0", "acc", 2),
         ("quiz", "p1", "acc", 1),
     ]
@@ -241,7 +241,7 @@ def test_tasks_models_share_one_row_promptings_do_not(lake: LakeBuilder) -> None
 
 def test_runs_two_cells_one_row(lake: LakeBuilder) -> None:
     run_id = lake.run(CELL, BuiltCell(task="other"), planned=4)
-    found = row(lake.views(), "SELECT run_id, cells, models, tasks, planned_items FROM runs")
+    found = lake.row("SELECT run_id, cells, models, tasks, planned_items FROM runs")
     assert found == {"run_id": run_id, "cells": 2, "models": 1, "tasks": 2, "planned_items": 8}
 
 
@@ -298,7 +298,7 @@ def test_coverage_failure_kind_is_unanswered_exactly_where_the_schema_says(lake:
     lake.run(CELL)
     lake.shard(CELL, [CELL.record(0, failure=kind)])
     expected = (1, 0) if kind in UNANSWERED else (0, 1)
-    assert rows(lake.views(), "SELECT unanswered, failed FROM coverage") == [expected]
+    assert lake.rows("SELECT unanswered, failed FROM coverage") == [expected]
 
 
 def test_failures_of_cells_and_items_each_have_their_level(lake: LakeBuilder) -> None:
@@ -337,7 +337,7 @@ def wilson_by_bisection(successes: int, n: int) -> tuple[float, float]:
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (3, 10), (0, 7), (7, 7), (49, 50)])
 def test_leaderboard_scores_of_0_and_1_wilson_interval(lake: LakeBuilder, successes: int, n: int) -> None:
     lake.planned(CELL, [1.0] * successes + [0.0] * (n - successes))
-    found = row(lake.views(), "SELECT score, ci_low, ci_high, ci_method, stderr FROM leaderboard")
+    found = lake.row("SELECT score, ci_low, ci_high, ci_method, stderr FROM leaderboard")
     assert (found["ci_low"], found["ci_high"]) == pytest.approx(wilson_by_bisection(successes, n), abs=1e-9)
     assert (found["score"], found["ci_method"]) == (successes / n, "wilson")
     scores = [1.0] * successes + [0.0] * (n - successes)
@@ -348,7 +348,7 @@ def test_leaderboard_other_scores_normal_interval(lake: LakeBuilder) -> None:
     scores = [0.25, 3.5, -1.0, 0.0, 1.0]
     lake.run(CELL, correct_threshold=None)
     lake.scores(CELL, scores)
-    found = row(lake.views(), "SELECT * FROM leaderboard")
+    found = lake.row("SELECT * FROM leaderboard")
     stderr = statistics.stdev(scores) / math.sqrt(len(scores))
     z = statistics.NormalDist().inv_cdf(0.975)
     mean = statistics.fmean(scores)
@@ -360,13 +360,13 @@ def test_leaderboard_other_scores_normal_interval(lake: LakeBuilder) -> None:
 def test_leaderboard_interval_of_fractions_ends_where_they_do(lake: LakeBuilder) -> None:
     lake.planned(CELL, [0.0, 0.1, 0.9, 1.0])
     lake.planned(BuiltCell(task="high"), [1.0, 1.0, 0.9])
-    found = rows(lake.views(), "SELECT ci_low, ci_high, ci_method FROM leaderboard ORDER BY task DESC")
+    found = lake.rows("SELECT ci_low, ci_high, ci_method FROM leaderboard ORDER BY task DESC")
     assert found == [(0.0, 1.0, "normal"), (pytest.approx(0.9013, abs=1e-4), 1.0, "normal")]
 
 
 def test_leaderboard_one_fractional_score_has_no_interval(lake: LakeBuilder) -> None:
     lake.planned(CELL, [0.5])
-    found = row(lake.views(), "SELECT score, stderr, ci_low, ci_high, ci_method FROM leaderboard")
+    found = lake.row("SELECT score, stderr, ci_low, ci_high, ci_method FROM leaderboard")
     assert found == {"score": 0.5, "stderr": None, "ci_low": None, "ci_high": None, "ci_method": None}
 
 
@@ -374,24 +374,24 @@ def test_leaderboard_one_fractional_score_has_no_interval(lake: LakeBuilder) -> 
 def test_leaderboard_rank_respects_direction_and_ties(lake: LakeBuilder, higher: bool, expected: list[int]) -> None:
     for model, scores in {"a": [0.0, 0.0], "b": [0.0, 1.0], "c": [1.0, 0.0]}.items():
         lake.planned(BuiltCell(model=model, higher_is_better=higher), scores)
-    assert rows(lake.views(), "SELECT rank FROM leaderboard ORDER BY model") == [(rank,) for rank in expected]
+    assert lake.rows("SELECT rank FROM leaderboard ORDER BY model") == [(rank,) for rank in expected]
 
 
 def test_leaderboard_nothing_scored_everything_about_the_score_is_null(lake: LakeBuilder) -> None:
     lake.run(CELL)
     lake.shard(CELL, [CELL.record(0, failure="empty_answer")])
     lake.planned(BuiltCell(model="model-b"), [0.0])
-    found = row(lake.views(), "SELECT * FROM leaderboard WHERE model = 'model-a'")
+    found = lake.row("SELECT * FROM leaderboard WHERE model = 'model-a'")
     assert [found[name] for name in ("rank", "score", "stderr", "ci_low", "ci_high", "ci_method")] == [None] * 6
     assert (found["attempted"], found["scored"], found["unanswered"]) == (1, 0, 1)
-    assert rows(lake.views(), "SELECT rank FROM leaderboard WHERE model = 'model-b'") == [(1,)]
+    assert lake.rows("SELECT rank FROM leaderboard WHERE model = 'model-b'") == [(1,)]
 
 
 def test_leaderboard_ranks_do_not_cross_promptings_items_or_metrics(lake: LakeBuilder) -> None:
     cells = (CELL, BuiltCell(prompting="p1"), BuiltCell(items_digest="i1"), BuiltCell(metric="f1"))
     for score, cell in enumerate(cells):
         lake.planned(cell, [score / 4])
-    assert rows(lake.views(), "SELECT rank FROM leaderboard") == [(1,)] * 4
+    assert lake.rows("SELECT rank FROM leaderboard") == [(1,)] * 4
 
 
 def test_leaderboard_unknown_tokens_stay_unknown(lake: LakeBuilder) -> None:
@@ -402,7 +402,7 @@ def test_leaderboard_unknown_tokens_stay_unknown(lake: LakeBuilder) -> None:
     half = known.record(1, score=1.0, **{**unknown, "engine_tokens": 100})
     lake.shard(known, [known.record(0, score=1.0), half])
     columns = "mean_prompt_tokens, prompt_tokens, completion_tokens, engine_tokens, cached_share, mean_latency_s"
-    assert rows(lake.views(), f"SELECT {columns} FROM leaderboard ORDER BY model") == [
+    assert lake.rows(f"SELECT {columns} FROM leaderboard ORDER BY model") == [
         (None,) * 6,
         (10.0, 10, 2, 116, 4 / 16, 0.5),
     ]
@@ -444,7 +444,7 @@ def test_oracle_any_scores_with_holes_equals_brute_force(models: Scores, higher:
             # Each shard is one item: a hole in a cell is a range that was never collected.
             for item, score in enumerate(scores):
                 lake.scores(cell, [score], first=item)
-        found = rows(lake.views(), f"SELECT {columns} FROM oracle")
+        found = lake.rows(f"SELECT {columns} FROM oracle")
     expected = oracle_by_hand(models, higher)
     assert found == ([] if expected is None else [pytest.approx(expected)])
 
@@ -458,7 +458,7 @@ def test_oracle_unanswered_item_is_left_out_not_wrong(lake: LakeBuilder) -> None
     silent = BuiltCell(model="model-c")  # scored nowhere: no part of the pool
     lake.run(silent)
     lake.shard(silent, [silent.record(i, failure="empty_answer") for i in range(3)])
-    found = row(lake.views(), "SELECT * FROM oracle")
+    found = lake.row("SELECT * FROM oracle")
     assert (found["models"], found["items"], found["items_scored_by_any"]) == (2, 2, 3)
     assert (found["best_model"], found["best_model_score"], found["oracle_score"], found["gap"]) == (
         "model-a",
@@ -473,7 +473,7 @@ def test_oracle_no_common_item_no_best_model(lake: LakeBuilder) -> None:
     other = BuiltCell(model="model-b")
     lake.run(other)
     lake.scores(other, [1.0], first=1)
-    found = row(lake.views(), "SELECT * FROM oracle")
+    found = lake.row("SELECT * FROM oracle")
     assert (found["items"], found["items_scored_by_any"]) == (0, 2)
     assert [found[name] for name in ("best_model", "best_cell_id", "best_model_score", "oracle_score", "gap")] == (
         [None] * 5
@@ -543,3 +543,17 @@ def test_views_relative_folder_holds_after_the_working_directory_changed(
 def test_views_backslash_in_the_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="backslash"):
         create_views(duckdb.connect(), str(tmp_path / "a\\b"))
+
+
+def test_views_that_a_query_names_say_without_the_others_what_they_say_among_all(tmp_path: Path) -> None:
+    builder = filled(tmp_path / "lake")
+    compact(builder.lake)
+    add(builder, "a", "u", 0, 0, 3)  # beside what is folded
+    views = sorted(name for kind, name in contents() if kind == "view")
+    with connect(builder.lake) as everything:
+        for view in views:
+            query = f"FROM {view} ORDER BY ALL"
+            with connect(builder.lake, only=named_in(query)) as con:
+                assert repr(rows(con, query)) == repr(rows(everything, query)), view  # NaN is not equal to itself
+    assert named_in("FROM models") == {"models"}
+    assert named_in("SELECT 1") == set()
