@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from collectors.engines import Usage
@@ -104,12 +103,12 @@ class Trace:
             event = {"name": stage, "ph": "X", "pid": pid, "tid": lane, "ts": start * 1e6, "dur": (end - start) * 1e6}
             self._events.append(event | {"args": about})
 
-    def write(self, path: Path) -> None:
-        """Raises OSError."""
+    def to_json(self) -> bytes:
+        """What the file holds."""
         names = [_name("process_name", pid, 0, worker) for worker, pid in self._workers.items()]
         for pid in self._workers.values():
             names += [_name("thread_name", pid, 1, "engine"), _name("thread_name", pid, 2, "requests and records")]
-        path.write_text(json.dumps({"traceEvents": names + self._events, "displayTimeUnit": "ms"}), encoding="utf-8")
+        return json.dumps({"traceEvents": names + self._events, "displayTimeUnit": "ms"}).encode()
 
 
 def _name(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:

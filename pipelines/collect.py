@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collectors.lake import Lake
     from collectors.planning import Plan
+    from collectors.stages import Trace
     from pipelines.outcome import Outcome
 
 logger = logging.getLogger("collect")
@@ -190,8 +192,7 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
     outcome = run_plan(plan, lake, verbose=args.verbose, log_json=args.log_json, trace=trace)
     print(f"workers' time: {told(outcome.stages)}")
     if trace:
-        trace.write(Path(args.profile))
-        print(f"wrote {args.profile}: open it in chrome://tracing or ui.perfetto.dev")
+        write_trace(Path(args.profile), trace)
     return outcome
 
 
@@ -214,13 +215,32 @@ def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises ConfigError where `path` cannot be made: found out after hours of work, the trace would be lost."""
+    """Raises ConfigError where `path` cannot be made: found out after hours of work, the trace would be lost.
+
+    Leaves nothing: a run that is killed has no trace.
+    """
     from schemas.failures import ConfigError, one_line
 
     try:
-        path.touch()
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
     except OSError as error:
         raise ConfigError(f"--profile {path}: cannot be written: {one_line(error)}") from error
+
+
+def write_trace(path: Path, trace: Trace) -> None:
+    """What was collected stands, whether or not the trace can be written."""
+    from pipelines.script import write_file
+    from schemas.failures import ConfigError
+
+    try:
+        write_file(path, trace.to_json())
+    except ConfigError as error:
+        logger.error("--profile: %s", error)
+    else:
+        print(f"wrote {path}: open it in chrome://tracing or ui.perfetto.dev")
 
 
 def refuse_lost_lake(lake: Lake) -> None:

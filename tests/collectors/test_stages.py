@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -50,12 +49,11 @@ def test_stage_that_raises_is_counted() -> None:
     assert list(stages.seconds) == ["build"]
 
 
-def test_trace_has_complete_events_in_lanes_of_their_worker(tmp_path: Path) -> None:
+def test_trace_has_complete_events_in_lanes_of_their_worker() -> None:
     trace = Trace()
     trace.add("node 1", [Span("engine", 100.0, 101.5), Span("judge", 101.5, 102.0)], task="gsm8k", items="0-3")
     trace.add("node 2", [Span("write", 100.5, 100.6)], task="gsm8k", items="4-7")
-    trace.write(tmp_path / "trace.json")
-    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    events = json.loads(trace.to_json())["traceEvents"]
     assert {e["name"]: (e["pid"], e["tid"], e["ts"], round(e["dur"])) for e in events if e["ph"] == "X"} == {
         "engine": (1, 1, 100e6, 1_500_000),
         "judge": (1, 2, 101.5e6, 500_000),
