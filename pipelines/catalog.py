@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from collectors.hub_catalog import Known, Update, find, installed_vllm, state_su
 from collectors.hub_listing import SORTS, Query, parameters, read_names
 from collectors.lake import Lake
 from collectors.reading import ask
-from pipelines.plain_console import PlainConsole
+from pipelines.plain_console import stdout_console
 from pipelines.progress import LiveLine
 from pipelines.shown import show_catalog
 from schemas.failures import ConfigError, RouterlakeError
@@ -174,8 +173,7 @@ def said(now: Update, hub: Hub, begun: float) -> str:
 
 
 def show(lake: Lake) -> None:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 140
-    console = PlainConsole(width=width)
+    console = stdout_console()
     ask(lake, lambda con, _: show_catalog(con, console), only=["models"])
 
 

@@ -28,7 +28,7 @@ from collectors.holdings import read_holdings
 from collectors.lake import Lake
 from collectors.reading import ask, open_store
 from pipelines import score
-from pipelines.plain_console import PlainConsole
+from pipelines.plain_console import stdout_console
 from pipelines.script import command, python
 from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
@@ -70,10 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return score.main(given[1:])
     args = parse(given)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Not wrapped at 80 columns in a file or a pipe; in a terminal the terminal knows.
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 140
-    console = PlainConsole(width=width, force_terminal=terminal)
+    console = stdout_console()
     try:
         run(args, console)
     except RouterlakeError as error:

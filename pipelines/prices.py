@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.console import Console
 from collectors.lake import Lake
 from collectors.prices import SHIPPED, add_prices, read_prices, shipped_path
 from collectors.reading import ask
-from pipelines.plain_console import PlainConsole
+from pipelines.plain_console import stdout_console
 from pipelines.shown import show_prices
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
@@ -50,8 +49,7 @@ exit codes: 0 done; 2 the input is wrong, nothing was written"""
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 140
-    console = PlainConsole(width=width)
+    console = stdout_console()
     try:
         run(args, console)
     except (RouterlakeError, duckdb.Error) as error:

@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from rich.live import Live
 from collectors.lake import Lake
 from collectors.run_status import RunStatus, RunWatch
 from collectors.runs import list_runs
-from pipelines.plain_console import PlainConsole
+from pipelines.plain_console import stdout_console
 from pipelines.run_report import report
 from pipelines.run_shown import as_json, line, shown
 from pipelines.script import write_file
@@ -99,9 +98,7 @@ def count(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 140
-    console = PlainConsole(width=width, force_terminal=terminal)
+    console = stdout_console()
     try:
         lake = Lake(args.lake).open_for_reading()
         if args.list:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import sys
+import termios
 
+import pytest
 from rich.table import Table
 
-from pipelines.plain_console import PlainConsole
+from pipelines.plain_console import COLUMNS, PlainConsole, stdout_console
 
 HOSTILE = "evil\x1b[2J\x1b[31m\x07 [bold]name[/bold] :smile:"
 
@@ -29,3 +36,17 @@ def test_plain_console_its_own_styles_reach_a_terminal() -> None:
     file = io.StringIO()
     PlainConsole(file=file, force_terminal=True, color_system="standard").print("x", style="bold")
     assert "\x1b[1mx" in file.getvalue()
+
+
+def test_stdout_console_is_as_wide_as_the_terminal_or_wide_enough_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "w") as file, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", file)
+        assert (stdout_console().width, stdout_console().is_terminal) == (COLUMNS, False)
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        patch.setattr(sys, "__stdout__", terminal)
+        patch.delenv("COLUMNS", raising=False)
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 97, 0, 0))
+        assert (stdout_console().width, stdout_console().is_terminal) == (97, True)
+    os.close(ours)
