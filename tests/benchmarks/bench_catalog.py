@@ -14,6 +14,7 @@ from pathlib import Path
 from collectors.chosen import choose
 from collectors.config import CatalogSpec
 from collectors.lake import Lake
+from tests.benchmarks.peak import told
 from tests.model_hub import ModelHub, llama, model_hub, safetensors
 
 ROOT = Path(__file__).parent.parent.parent
@@ -21,12 +22,12 @@ ROOT = Path(__file__).parent.parent.parent
 SHARD = {f"model.layers.{n}.self_attn.q_proj.weight": [4096, 4096] for n in range(150)}
 #: Runs the script without asking vLLM, which takes a process of its own and is no part of what is measured.
 CODE = """
-import resource, sys
+import sys
 import pipelines.catalog as catalog
+from tests.benchmarks.peak import tell
 catalog.installed_vllm = lambda: None
 code = catalog.main(sys.argv[1:])
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(f"measured {used.ru_utime + used.ru_stime} {used.ru_maxrss}", file=sys.stderr)
+tell()
 sys.exit(code)
 """
 
@@ -67,11 +68,11 @@ def report(what: str, hub: ModelHub, lake: str, models: int) -> None:
         check=True,
     )
     seconds, calls = time.monotonic() - started, hub.calls()
-    cpu, memory = done.stderr.rsplit("measured ", 1)[1].split()
+    cpu, memory = told(done.stderr)
     pages = calls.pop("list")
     print(
-        f"{what} run: {seconds:.0f} s, {float(cpu):.0f} s of CPU (the hub's: {_cpu() - mine:.0f}), "
-        f"{int(memory) / 1024:.0f} MiB; {pages} pages and {sum(calls.values()) / models:.2f} calls per model"
+        f"{what} run: {seconds:.0f} s, {cpu:.0f} s of CPU (the hub's: {_cpu() - mine:.0f}), "
+        f"{memory / 2**20:.0f} MiB; {pages} pages and {sum(calls.values()) / models:.2f} calls per model"
     )
 
 

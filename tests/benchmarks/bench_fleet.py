@@ -6,7 +6,6 @@ import argparse
 import datetime as dt
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from collectors.planning import make_plan
 from schemas.identity import ShardName, digest
 from schemas.records import MODEL, RECORD
 from tests.benchmarks.bench_lake import Report
+from tests.benchmarks.peak import told
 
 ROOT = Path(__file__).parents[2]
 #: Tasks of the demo, and how many examples each is asked with.
@@ -39,13 +39,13 @@ SHAPES = (
 )
 #: What the estimate reads of a shard.
 FACTS = {"engine": "stub", "items": 50, "engine_tokens": 40_000, "engine_seconds": 2.0, "load_seconds": 30, "gpus": 0.5}
-#: Runs the script and says what it took. Not ru_maxrss: that begins with what the process had that started this one.
+#: Runs the script and says what it took.
 CODE = """
-import re, sys, time
+import sys
 from pipelines.collect import main
+from tests.benchmarks.peak import tell
 code = main(sys.argv[1:])
-[peak] = re.findall(r"VmHWM:\\s*([0-9]+) kB", open("/proc/self/status").read())
-print(f"measured {time.process_time()} {peak}", file=sys.stderr)
+tell()
 sys.exit(code)
 """
 
@@ -59,12 +59,12 @@ def bench_planning(report: Report, args: argparse.Namespace) -> None:
         started = time.monotonic()
         done = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True)
         seconds = time.monotonic() - started
-    cpu, kilobytes = re.findall(r"measured (\S+) (\S+)", done.stderr)[-1]
+    cpu, peak = told(done.stderr)
     [line] = [line for line in done.stdout.splitlines() if line.startswith("to collect")]
     print("\n".join(done.stdout.splitlines()[-20:]))
     what = f"planning {args.models:,} models × {len(TASKS) * len(SHOTS)} tasks, half committed"
-    report.row(f"{what}: seconds", seconds, 30, f"{float(cpu):.1f} s of CPU; {line}")
-    report.row(f"{what}: GB", int(kilobytes) * 1024 / 1e9, 1)
+    report.row(f"{what}: seconds", seconds, 30, f"{cpu:.1f} s of CPU; {line}")
+    report.row(f"{what}: GB", peak / 1e9, 1)
 
 
 def environment() -> dict[str, str]:

@@ -30,6 +30,7 @@ from collectors.pruning import prune
 from collectors.reading import connect
 from collectors.snapshot import build_snapshot
 from schemas.identity import ShardName, digest
+from tests.benchmarks.peak import peak_memory
 from tests.benchmarks.synthetic import ITEMS, TASKS, Synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -240,12 +241,6 @@ def peak_of_matrix(root: str, tokens: str) -> int:
     before = peak_memory()
     load_matrix(root, tokens=bool(tokens))
     return peak_memory() - before
-
-
-def peak_memory() -> int:
-    """Bytes, of this process (ru_maxrss would be that of the process that started it)."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
 
 
 def bench_pivots(report: Report, size: str, compacted: Lake) -> None:
