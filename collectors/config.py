@@ -147,7 +147,8 @@ def is_folder(source: str) -> bool:
 
 class EngineSpec(_Strict):
     name: Literal["vllm", "hf", "stub"] = "vllm"
-    #: Options of the engine's constructor, such as max_num_seqs: see VllmOptions in collectors/engines/vllm.py.
+    #: Options of the engine's constructor, such as max_num_seqs: see VllmOptions, HfOptions and StubOptions in
+    #: collectors/engines/. The stub's are latency and faults: {latency_s: 0.1, fail_load: ["org/*"], crash_after: 100}.
     options: Settings = {}
 
 

@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.config import CatalogSpec, ModelSpec, RunConfig, TaskSpec, load_config
+from collectors.config import CatalogSpec, EngineSpec, ModelSpec, RunConfig, TaskSpec, load_config
+from collectors.engines import ENGINES, make_engine
 from schemas.failures import ConfigError
 
 LEAST = {"models": ["a/b"], "tasks": ["t"]}
@@ -50,6 +51,15 @@ def test_config_least_possible_fills_the_defaults(path: Path) -> None:
     config = load(path, "models: [org/name]\ntasks: [gsm8k]\n")
     assert config == RunConfig(models=[ModelSpec(source="org/name")], tasks=[TaskSpec(task="gsm8k")])
     assert (config.lake, config.engine.name, config.dtype, config.limit) == ("lake", "vllm", "auto", None)
+
+
+def test_config_says_where_the_options_of_every_engine_are_and_the_readme_how_the_stub_is_given_some() -> None:
+    root = Path(__file__).parent.parent.parent
+    text = (root / "collectors" / "config.py").read_text()
+    assert all(f"{name.title()}Options" in text for name in ENGINES)
+    [line] = [line for line in (root / "README.md").read_text().splitlines() if "name: stub" in line]
+    spec = EngineSpec.model_validate(yaml.safe_load(line.removeprefix("#")))
+    assert make_engine(spec.name, spec.options)
 
 
 def test_config_demo_of_the_package_is_valid() -> None:
