@@ -22,7 +22,7 @@ from collectors.lake import Lake
 from collectors.measured import Measured, measured
 from collectors.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelFacts
 from collectors.planning import Plan, PlannedCell, items_name
-from collectors.prices import usd_per_gpu_hour
+from collectors.prices import how_to_price, usd_per_gpu_hour
 from collectors.sizes import facts_of
 
 #: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?"). The stub's
@@ -293,8 +293,8 @@ class _Estimator:
             lines.append(f"USD per GPU-hour, by gpu_prices: {told}")
         if unpriced := sorted(self._priced() - self.usd.keys()):
             lines.append(
-                f"USD: unknown for {', '.join(unpriced)}: no price in the lake (pipelines/prices.py adds prices, and "
-                "price_names for GPUs that a table calls otherwise)"
+                f"USD: unknown for {', '.join(unpriced)}: no price in the lake; add it by "
+                f"{how_to_price(self.lake, unpriced)}"
             )
         return lines
 

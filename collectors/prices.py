@@ -18,7 +18,8 @@ import datetime as dt
 import importlib.resources
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,22 @@ def usd_per_gpu_hour(lake: Lake, names: Iterable[str]) -> dict[str, float]:
     wanted = sorted(set(names))
     rates = gpu_rates(lake) if wanted else {}
     return {name: rates[name.lower()] for name in wanted if name.lower() in rates}
+
+
+def how_to_price(lake: Lake, gpus: Collection[str]) -> str:
+    """Commands that put prices of these GPUs into the lake: the shipped ones, or a table of what the reader pays."""
+    with shipped_path("gpus") as prices, shipped_path("price_names") as names:
+        shipped = {row["accelerator"].lower() for row in read_prices(prices)[1].to_pylist()}
+        renamed = read_prices(names)[1].to_pylist()
+    shipped |= {row["name"].lower() for row in renamed if (row["price_name"] or "").lower() in shipped}
+    command = f"python pipelines/prices.py --lake {shlex.quote(lake.uri)}"
+    told = [f"{command} --shipped gpus price_names"] if any(gpu.lower() in shipped for gpu in gpus) else []
+    if own := sorted(gpu for gpu in gpus if gpu.lower() not in shipped):
+        lines = ["accelerator,provider,usd_per_gpu_hour,valid_from,source"]
+        lines += [f"{gpu},PROVIDER,USD,{dt.date.today()},SOURCE" for gpu in own]
+        table = "".join(f"{line}\\n" for line in lines)
+        told.append(f"printf {shlex.quote(table)} > gpus.csv && {command} gpus.csv")
+    return "; ".join(told)
 
 
 def _in_force(lake: Lake, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:

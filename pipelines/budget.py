@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from collectors.cell import ShardReport
 from collectors.config import BudgetSpec
 from collectors.lake import Lake
-from collectors.prices import gpu_rates
+from collectors.prices import gpu_rates, how_to_price
 from schemas.failures import ConfigError
 
 
@@ -82,7 +82,7 @@ def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> GpuPr
     rates = gpu_rates(lake)
     if missing := sorted(gpu for gpu in gpus if gpu.lower() not in rates):
         raise ConfigError(
-            f"budget.usd: {', '.join(missing)} has no price in the lake: add a table of GPU prices, or the GPU's other "
-            "name (price_names), with prices.py, or use budget.hours"
+            f"budget.usd: {', '.join(missing)} has no price in the lake: use budget.hours, or add it by "
+            f"{how_to_price(lake, missing)}"
         )
     return GpuPrices(rates, max(rates[gpu.lower()] for gpu in gpus))

@@ -253,7 +253,10 @@ def test_dollars_are_gpu_hours_at_their_price_and_unknown_without_one(tmp_path: 
     assert small.usd is None
     assert found.total.usd == big.usd
     assert "USD per GPU-hour, by gpu_prices: H100 2.5" in found.assumptions
-    assert any(line.startswith("USD: unknown for L4") for line in found.assumptions)
+    [unknown] = [
+        line for line in found.assumptions if line.startswith("USD: unknown for L4: no price in the lake; add")
+    ]
+    assert f"> gpus.csv && python pipelines/prices.py --lake {lake.uri} gpus.csv" in unknown
 
 
 def test_gpu_price_is_found_by_name_and_by_the_name_that_it_is_sold_under(tmp_path: Path) -> None:

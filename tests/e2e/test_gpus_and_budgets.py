@@ -74,7 +74,7 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
     }
     refused = collect(gpu_cluster, config(tmp_path, **keys))
     assert refused.code == 2
-    assert refused.err.splitlines()[-1].startswith("error: budget.usd: L4 has no price in the lake: add a table")
+    assert refused.err.splitlines()[-1].startswith("error: budget.usd: L4 has no price in the lake: use budget.hours")
     assert not (tmp_path / "lake").exists()
     assert collect(gpu_cluster, config(tmp_path, **keys), "--dry-run").code == 2
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from pipelines.budget import Budget, GpuPrices, gpu_prices_for
 from schemas.failures import ConfigError
 from tests.collectors.test_estimate import name, price
 from tests.lake_builder import BuiltCell, LakeBuilder, rows
+
+ROOT = Path(__file__).parents[2]
 
 
 def report(**facts: Any) -> ShardReport:
@@ -107,7 +111,16 @@ def test_budget_of_dollars_without_a_price_or_without_gpus_is_refused(tmp_path: 
     spec = BudgetSpec(usd=1)
     assert gpu_prices_for(spec, lake, {"L4"}) == GpuPrices({"l4": 0.5}, dearest=0.5)
     assert gpu_prices_for(BudgetSpec(hours=1), lake, {"H100"}) == GpuPrices()
-    with pytest.raises(ConfigError, match=r"budget.usd: H100 has no price in the lake: add a table of GPU prices"):
+    with pytest.raises(ConfigError, match=r"budget\.usd: H100 has no price in the lake: use .* add it by") as error:
         gpu_prices_for(spec, lake, {"L4", "H100"})
+    told = str(error.value).partition("add it by ")[2]
+    for example, own in {"PROVIDER": "me", "USD": "2.5", "SOURCE": "a bill", "gpus.csv": f"{tmp_path}/own.csv"}.items():
+        told = told.replace(example, own)
+    told = told.replace("python ", f"{sys.executable} ")
+    subprocess.run(["bash", "-c", told], check=True, cwd=ROOT, capture_output=True)
+    assert gpu_prices_for(spec, lake, {"L4", "H100"}).dearest == 2.5
+    with pytest.raises(ConfigError) as error:
+        gpu_prices_for(spec, lake, {"A100-80G"})
+    assert str(error.value).endswith(f"python pipelines/prices.py --lake {lake.uri} --shipped gpus price_names")
     with pytest.raises(ConfigError, match="the run has no GPUs"):
         gpu_prices_for(spec, lake, set())
