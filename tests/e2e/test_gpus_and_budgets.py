@@ -159,7 +159,7 @@ def test_models_get_workers_of_their_own_placement_and_more_gpus_when_memory_run
         {"source": "stub/hungry", "memory_gib": 4, "engine": {"needs_gpus": 2}},
         {"source": "stub/never", "memory_gib": 15, "engine": {"needs_gpus": 3}},
     ]
-    fleet = {"gpus": L4, "first_shard_items": 25}
+    fleet = {"gpus": L4, "first_shard_items": ITEMS}
     lake = Lake(str(tmp_path / "lake")).open_for_writing()
     config_json = json.dumps(LLAMA_8B)  # of an unknown shape they would get one GPU only
     for name in ("huge", "hungry", "never"):
