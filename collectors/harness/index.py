@@ -31,8 +31,13 @@ _WORD = re.compile(rb"[\w.+-]+")
 
 @functools.lru_cache(8)
 def manager(folders: tuple[str, ...], defaults: bool) -> TaskManager:
-    """lm-eval's index of `folders`, and with `defaults` of all that it ships."""
-    return TaskManager(include_path=list(folders), include_defaults=defaults)
+    """lm-eval's index of `folders`, and with `defaults` of all that it ships, which is read once in a process."""
+    if not (folders and defaults):
+        return TaskManager(include_path=list(folders), include_defaults=defaults)
+    shipped, own = manager((), True).task_index, manager(folders, False).task_index
+    found = TaskManager(include_defaults=False)
+    found._index = {**shipped, **own}  # as lm-eval lays the one over the other
+    return found
 
 
 def manager_of(name: str, include: list[str]) -> TaskManager:
