@@ -237,27 +237,43 @@ def test_choose_and_score_equal_whatever_order_batch_and_cache(
         assert answer.discarded.cached_tokens > answer.usage.cached_tokens == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mini_letters", "mini_alike", "mini_mutual"])
-def test_verdicts_do_not_depend_on_cuts_or_a_restart_halfway(
-    vllm: Engine, tasks: Path, tiny_models: dict[str, Path], name: str
-) -> None:
-    task, model = bind(tasks, name), reference(tiny_models["good"])
-    verdicts = []
-    for cuts in ([range(ITEMS)], [range(3), range(3, 11), range(11, ITEMS)], [range(i, i + 1) for i in range(ITEMS)]):
+CUT = ["mini_letters", "mini_alike", "mini_mutual"]
+
+
+@pytest.fixture(scope="module")
+def verdicts(vllm: Any, tasks: Path, tiny_models: dict[str, Path]) -> dict[str, list[list[Any]]]:
+    """Task -> its verdicts as a whole, in three cuts and item by item, each by a new engine with an empty cache."""
+    bound, model = {name: bind(tasks, name) for name in CUT}, reference(tiny_models["good"])
+    found: dict[str, list[list[Any]]] = {name: [] for name in CUT}
+
+    def asked(cuts: list[range]) -> dict[str, list[Asked]]:
         vllm.close()
         vllm.load(model)
-        whole = ask(vllm, task, cuts)
+        answers = {}
+        for name, task in bound.items():
+            assert vllm._llm.reset_prefix_cache()
+            answers[name] = ask(vllm, task, cuts)
+        return answers
+
+    for cuts in ([range(ITEMS)], [range(3), range(3, 11), range(11, ITEMS)], [range(i, i + 1) for i in range(ITEMS)]):
+        whole = asked(cuts)
         if len(cuts) == 3:  # an engine that died between two shards
-            vllm.close()
-            vllm.load(model)
-            whole[6:] = ask(vllm, task, [range(6, ITEMS)])
-        rows = record_table(task, whole, "cell", "m").to_pylist()
-        verdicts.append([(row["score"], row["metrics"], row["is_greedy"]) for row in rows])
-        likelihoods = [value for row in rows for value in row["loglikelihoods"]]
-        verdicts[-1].append(pytest.approx(likelihoods, abs=1e-4) if len(cuts) == 1 else likelihoods)
-    assert verdicts[1] == verdicts[0]
-    assert verdicts[2] == verdicts[0]
+            for name, rest in asked([range(6, ITEMS)]).items():
+                whole[name][6:] = rest
+        for name, task in bound.items():
+            rows = record_table(task, whole[name], "cell", "m").to_pylist()
+            found[name].append([(row["score"], row["metrics"], row["is_greedy"]) for row in rows])
+            likelihoods = [value for row in rows for value in row["loglikelihoods"]]
+            found[name][-1].append(pytest.approx(likelihoods, abs=1e-4) if len(cuts) == 1 else likelihoods)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CUT)
+def test_verdicts_do_not_depend_on_cuts_or_a_restart_halfway(verdicts: dict[str, list[list[Any]]], name: str) -> None:
+    whole, cut, single = verdicts[name]
+    assert cut == whole
+    assert single == whole
 
 
 @pytest.mark.slow
