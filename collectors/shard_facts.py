@@ -205,7 +205,8 @@ class ShardFacts:
     def _add_costs(self, con: duckdb.DuckDBPyConnection) -> None:
         for gpu, priced, unpriced, usd in _all(
             con,
-            "SELECT coalesce(gpu, ''), count(usd), count(*) - count(usd), sum(usd) FROM collection_costs GROUP BY gpu",
+            "SELECT coalesce(gpu, gpu_class, '') AS name, count(usd), count(*) - count(usd), sum(usd) "
+            "FROM collection_costs GROUP BY name",
         ):
             self.work.priced += priced
             if usd is not None:

@@ -151,6 +151,7 @@ _OWN: dict[str, dict[str, str]] = {
     "collection_costs": {
         **_SHARD,
         "generation": "0, or the number of the forced recollection",
+        "gpu_class": "class of the GPU, as a fleet's config or Ray calls it; null: on CPUs, or not recorded",
         "accelerator": "the entry of gpu_prices that the GPU is charged by; null: none",
         "provider": "whose price it is",
         "usd_per_gpu_hour": "USD for one accelerator and hour; null: unpriced",

@@ -34,6 +34,7 @@ SELECT
     worked.last_item,
     worked.run_id,
     worked.gpu,
+    worked.gpu_class,
     worked.gpus,
     worked.engine_seconds,
     worked.load_seconds,

@@ -166,6 +166,12 @@ def test_run_status_unknown_tokens_and_costs_are_none(lake: LakeBuilder) -> None
     assert work.models["model-a"].tokens_per_second is None
 
 
+def test_run_status_names_the_class_of_a_gpu_that_does_not_tell_its_name(lake: LakeBuilder) -> None:
+    run = lake.run(A)
+    commit(lake, A, 0, 3, 10, **facts(run, 2.0, gpu_class="L4"))
+    assert dict(look(lake).work.unpriced) == {"L4": 1}
+
+
 def test_run_status_slowness_is_against_other_models_on_the_same_tasks(lake: LakeBuilder) -> None:
     """Long tasks make no model slow: by seconds per item the fast model on the long task would be the slowest."""
     long = [BuiltCell(model=f"model-{letter}", task="long") for letter in "ab"]
