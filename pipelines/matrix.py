@@ -32,7 +32,7 @@ from pipelines.plain_console import stdout_console
 from pipelines.script import command, python
 from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import INCLUDED, contents, create_views
+from schemas.views import INCLUDED, contents, create_views, named_in
 
 #: Everything of a database that is not DuckDB's own.
 CONTENTS = """
@@ -42,6 +42,9 @@ UNION ALL SELECT 'sequence', sequence_name FROM duckdb_sequences()
 UNION ALL SELECT 'macro', function_name FROM duckdb_functions() WHERE NOT internal
 UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal
 """
+#: A row where there are records, and where some were imported.
+ANY_RECORDS = "SELECT 1 FROM _shard_files UNION ALL SELECT 1 FROM _folded LIMIT 1"
+IMPORTS = "SELECT 1 FROM imports LIMIT 1"
 #: Statements without an effect outside the database in memory. DESCRIBE, SUMMARIZE and SHOW are SELECTs to DuckDB, a
 #: PIVOT is a CREATE TYPE and a SELECT.
 READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.CREATE}
@@ -127,9 +130,15 @@ def run(args: argparse.Namespace, console: Console) -> None:
     out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
     if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
-    print(ask(lake, lambda con, _: answer(args, lake, out, con, console), include=args.include), end="")
+    only = None if args.sql is not None else asked_of(args)
+    print(ask(lake, lambda con, _: answer(args, lake, out, con, console), only=only, include=args.include), end="")
     if out and args.sql is None:
         print_next(lake, args, out, console)
+
+
+def asked_of(args: argparse.Namespace) -> set[str]:
+    """Views that `answer` needs without --sql. The file gets all, with the words for people that take a while here."""
+    return {name for kind, name in contents() if kind == "view"} if args.show else named_in(f"{ANY_RECORDS} {IMPORTS}")
 
 
 def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console) -> str:
@@ -143,10 +152,10 @@ def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.D
         if args.sql is not None:
             print_query(con, args.sql, to)
             return text.getvalue()
-        if not con.execute("SELECT 1 FROM _shard_files UNION ALL SELECT 1 FROM _folded LIMIT 1").fetchall():
+        if not con.execute(ANY_RECORDS).fetchall():
             which = "" if args.include == "all" else f"{args.include} "
             to.print(f"the lake {lake.uri} holds no {which}records yet: collect into it with pipelines/collect.py")
-        if args.include == "collected" and con.execute("SELECT 1 FROM imports LIMIT 1").fetchall():
+        if args.include == "collected" and con.execute(IMPORTS).fetchall():
             to.print("imported records are left out: --include imported shows them, --include all both")
         if args.show:
             show(con, to)
