@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.e2e import runs
 from tests.e2e.raylets import Raylets, workers_of
-from tests.e2e.test_kill import committed
+from tests.e2e.slow_runs import committed
 
 #: How often each is killed, of ten.
 WEIGHTS = {"worker": 6, "node": 2, "driver": 2}

@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 
-from tests.e2e.runs import PATIENCE, ROOT, alive, kill, tree, wait_until
+from pipelines.collect import main
+from tests.e2e import runs
+from tests.e2e.runs import ITEMS, PATIENCE, ROOT, alive, kill, tree, wait_until
+from tests.e2e.slow_runs import MODELS, slow_config
 
 #: Where this interpreter and its `ray` are: first on PATH, so that a job's `python` is this one.
 BIN = Path(sys.executable).parent
@@ -74,6 +78,18 @@ def gpu_cluster(own_home: Path) -> Iterator[Cluster]:
     """A running cluster of one node that says it has two L4s."""
     with _running(own_home / "gpus", **{"num-gpus": 2, "resources": '{"accelerator_type:L4": 1}'}) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """The records of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main(["--config", str(slow_config(folder, cluster))]) == 0
+    records = runs.stored_records(folder / "lake")
+    assert records.num_rows == len(MODELS) * (ITEMS + 2 * ITEMS)
+    answers = {str(runs.of_model(records, model)["loglikelihoods"].to_pylist()) for model in MODELS}
+    assert len(answers) == len(MODELS)  # another model's answers would be seen
+    return records
 
 
 @contextmanager

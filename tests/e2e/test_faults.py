@@ -16,9 +16,7 @@ from pipelines.collect import main
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import collect_here, wait_until
-from tests.e2e.test_kill import MODELS, TOTAL, assert_undisturbed, committed, slow_config, undisturbed
-
-__all__ = ["undisturbed"]  # a fixture
+from tests.e2e.slow_runs import MODELS, TOTAL, assert_undisturbed, committed, slow_config
 
 
 @pytest.mark.slow

@@ -7,58 +7,16 @@ import re
 import secrets
 import signal
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pyarrow as pa
 import pytest
 
-from collectors.config import FleetSpec
 from pipelines.collect import main
-from schemas.identity import ShardName
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
-from tests.e2e.runs import CHOICE, ITEMS, TEXT, collect_here, config, shard_files
-
-MODELS = ["stub/alpha", "stub/beta", "stub/gamma"]
-TOTAL = len(MODELS) * 2 * ITEMS
-WORKERS = 2
-
-
-def slow_config(folder: Path, cluster: Cluster | None, **changes: Any) -> Path:
-    """Three models on two tasks: eight engine seconds in some fifty shards. Without `cluster` on a Ray of its own."""
-    fleet: dict[str, Any] = {"workers": WORKERS, "first_shard_items": 4, "shard_seconds": 0.2, "stall_seconds": 600}
-    fleet |= {key: changes.pop(key) for key in FleetSpec.model_fields if key in changes}
-    fleet |= {"address": cluster.address} if cluster else {}
-    engine = {"name": "stub", "options": {"latency_s": 0.01, **changes.pop("options", {})}}
-    return config(folder, **{"models": MODELS, "fleet": fleet, "engine": engine, **changes})
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """The records of a run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert main(["--config", str(slow_config(folder, cluster))]) == 0
-    records = runs.stored_records(folder / "lake")
-    assert records.num_rows == len(MODELS) * (ITEMS + 2 * ITEMS)
-    answers = {str(runs.of_model(records, model)["loglikelihoods"].to_pylist()) for model in MODELS}
-    assert len(answers) == len(MODELS)  # another model's answers would be seen
-    return records
-
-
-def assert_undisturbed(lake: Path, expected: pa.Table) -> None:
-    runs.assert_same(runs.stored_records(lake), expected)
-    runs.assert_same(runs.viewed_records(lake), expected)
-    assert runs.failures(lake) == []
-
-
-def shards(lake: Path) -> list[ShardName]:
-    return [name for file in lake.glob("shards/*/*.parquet") if (name := ShardName.parse(file.name))]
-
-
-def committed(lake: Path) -> int:
-    """Items that lie in shard files by now."""
-    return sum(shard.last - shard.first + 1 for shard in shards(lake))
+from tests.e2e.runs import CHOICE, TEXT, collect_here, shard_files
+from tests.e2e.slow_runs import TOTAL, WORKERS, assert_undisturbed, committed, shards, slow_config
 
 
 def worker_processes(pid: int) -> list[psutil.Process]:

@@ -15,9 +15,7 @@ from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.raylets import Raylets, raylets, workers_of
 from tests.e2e.runs import collect_here, wait_until
-from tests.e2e.test_kill import TOTAL, assert_undisturbed, committed, slow_config, undisturbed
-
-__all__ = ["undisturbed"]  # a fixture
+from tests.e2e.slow_runs import TOTAL, assert_undisturbed, committed, slow_config
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from pipelines.metrics import METRICS
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import config
-from tests.e2e.test_kill import TOTAL, committed, kill_driver, slow_config
+from tests.e2e.slow_runs import TOTAL, committed, slow_config
+from tests.e2e.test_kill import kill_driver
 
 #: Where tokens are looked for by what a run uses.
 TOKENS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
