@@ -83,9 +83,9 @@ class Plan:
             if not lake.has(name):
                 lake.create_table(name, task.item_table())
         if self.cells:
-            # The same texts for every cell: made once, or 10,000 models take gigabytes.
-            shared = {"versions": json.dumps(library_versions()), "config": self.config.model_dump_json()}
-            rows = [{**self._run_row(cell), **shared} for cell in self.cells]
+            versions = json.dumps(library_versions())
+            rows = [{**self._run_row(cell), "versions": versions} for cell in self.cells]
+            rows[0]["config"] = self.config.model_dump_json()  # once: of 10,000 listed models it has a megabyte
             table = pa.Table.from_pylist(rows, schema=RUN_CELL)
             facts = {"generation": self.generation, "quarantined": len(self.quarantined)}
             lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": facts})

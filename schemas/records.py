@@ -10,7 +10,8 @@ import pyarrow as pa
 
 #: Version of all schemas below; a lake written with another one is refused.
 #: 1: first version. 2: failures name an object of the lake; compactions. 3: records that were imported. 4: prices.
-#: 5: what a hub's catalog says of models. 6: how runs ended.
+#: 5: what a hub's catalog says of models. 6: how runs ended; a run's
+#: config is told once.
 SCHEMA_VERSION = 6
 
 
@@ -167,7 +168,7 @@ RUN_CELL = pa.schema(
         _field("generation", pa.int32(), "0, or the number of the forced recollection", null=False),
         _field("engine", pa.string(), "engine name; null where imported"),
         _field("versions", pa.string(), "JSON of library versions", null=False),
-        _field("config", pa.string(), "the run's whole config as JSON", null=False),
+        _field("config", pa.string(), "the run's whole config as JSON; null: on another row of the run"),
     ]
 )
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,10 @@ def main() -> int:
     return 0 if report.good else 1
 
 
-def configured(folder: Path, models: list[Any], **fleet: Any) -> Path:
+def configured(folder: Path, models: list[Any], tasks: Sequence[str] = (runs.TEXT,), **fleet: Any) -> Path:
     options = {"name": "stub", "options": {"latency_s": LATENCY}}
     fleet = {"first_shard_items": 2, "shard_seconds": 1.2 * SHARD_SECONDS, "gpus_per_worker": 0, **fleet}
-    return runs.config(folder, models=models, tasks=[runs.TEXT], engine=options, fleet=fleet)
+    return runs.config(folder, models=models, tasks=list(tasks), engine=options, fleet=fleet)
 
 
 @dataclass
@@ -120,10 +121,11 @@ def skewed(report: Report, cluster: Raylets, folder: Path) -> None:
 def nothing_left(report: Report, folder: Path) -> None:
     """CPU-seconds of all processes of a run on a Ray of its own, and of the same once more."""
     models = [{"source": f"stub/m{at}", "engine": {"latency_s": 0.0}} for at in range(2000)]
-    path = configured(folder, models, workers=2, first_shard_items=10, shard_seconds=1)
+    tasks = (runs.TEXT, runs.CHOICE)
+    path = configured(folder, models, tasks, workers=2, first_shard_items=10, shard_seconds=1)
     command = [sys.executable, "pipelines/collect.py", "--config", str(path)]
     full, empty = (watch(command, folder / f"log-{which}") for which in ("full", "empty"))
-    name = f"CPU with nothing left ÷ run of {len(models) * runs.ITEMS:,} items of {len(models):,} models"
+    name = f"CPU with nothing left ÷ run of {len(tasks) * len(models) * runs.ITEMS:,} items of {len(models):,} models"
     report.row(name, empty.cpu / full.cpu, 0.02, f"{empty} ÷ {full}")
 
 
