@@ -7,7 +7,7 @@ SHELL := bash
 python := .venv/bin/python
 demo_lake := demo-lake
 SIZE ?= 20M
-JOBS ?= 2
+JOBS ?= 3
 # A file's tests share engines and clusters, so they stay in one process.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -31,7 +31,7 @@ demo: env models ## collect four real tasks for the two models into demo-lake an
 	$(python) pipelines/collect.py --config pipelines/configs/demo.yaml
 	$(python) pipelines/matrix.py --lake $(demo_lake) --show
 
-test: env ## run every test, in two processes of up to 5 GB each; JOBS=4 for more
+test: env ## run every test, in three processes of up to 5 GB each; JOBS=n for others
 	$(python) -m pytest $(parallel)
 
 test-fast: env ## run the tests that need no engine, no Ray and no more than seconds
