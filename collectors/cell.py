@@ -130,7 +130,7 @@ class Collector:
         disk_gib: float | None = None,
     ) -> None:
         self.run_id = run_id
-        self.lake = Lake(lake)
+        self.lake = Lake(lake, is_open=True)
         self.engine_name = engine
         self.engine = make_engine(engine, options)
         self.include = include

@@ -27,8 +27,13 @@ logger = logging.getLogger(__name__)
 DAMAGED = "damaged_file"
 #: How such failures are named, so that they are found among all others without opening one.
 _PREFIX = "failures/damaged-"
+_FOLDERS = "|".join(sorted({table.split("/")[0] for table in TABLES}))
 #: Names of what may be damaged: a lake of others may say anything.
-_NAME = re.compile(r"(?:shards|items|models|runs|failures|compact)(?:/(?!\.)[^/\n]+){1,3}(?<!schema)\.parquet")
+_NAME = re.compile(rf"(?:{_FOLDERS})(?:/(?!\.)[^/\n]+){{1,3}}(?<!schema)\.parquet")
+#: Those that a message names.
+_TOLD = re.compile(rf"(?:{_FOLDERS})/[^\"'\n]*?\.parquet")
+#: Folders of what a run makes anew.
+_COLLECTED = ("shards", "items", "models")
 _PARTS = {"records": FOLDED_RECORD, "responses": FOLDED_RESPONSE, "older": OLDER_RECORD}
 
 
@@ -78,7 +83,7 @@ def _schema_of(name: str) -> pa.Schema:
 def find_damaged(lake: Lake, message: str, names: Iterable[str]) -> dict[str, str]:
     """Which of `names` are damaged, and how: those that an error message names, else all are looked at."""
     names = list(names)
-    told = set(re.findall(r"(?:shards|items|models|runs|failures|compact)/[^\"'\n]*?\.parquet", message))
+    told = set(_TOLD.findall(message))
     for some in ([name for name in names if name in told], names):
         found = {name: reason for name in some if (reason := examine(lake, name))}
         if found:
@@ -114,7 +119,9 @@ def _advice(name: str) -> str:
         return (
             "its shards are read, and compact.py writes it anew, while they are there; else put a whole copy in place"
         )
-    return "compact.py --prune removes it, and collect.py collects anew what it held"
+    if name.split("/")[0] in _COLLECTED:
+        return "compact.py --prune removes it, and collect.py collects anew what it held"
+    return "compact.py --prune removes it; what it held is lost, unless a whole copy is put in its place"
 
 
 def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:

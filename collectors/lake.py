@@ -7,6 +7,7 @@ An object is created whole or not at all and never rewritten, so a name that lis
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import io
 import json
 import logging
@@ -53,7 +54,9 @@ class Lake:
     written by another schema version. Its fsspec client, `filesystem`, is for those who only read (collectors.reading).
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, is_open: bool = False) -> None:
+        if re.match(r"[a-z][a-z0-9]+:/(?!/)", uri):
+            raise ConfigError(f"lake {uri!r}: a URI has two slashes behind its colon")
         if not uri.isprintable():
             raise ConfigError(f"the lake's URI {uri!r} holds what is no text")
         if re.match(r"\w+://[^/]*@", uri):
@@ -65,6 +68,8 @@ class Lake:
                 self.filesystem, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
         except (ValueError, TypeError, ImportError, OSError) as error:
             raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
+        #: Whether it was opened for writing: where its folders are gone then, no other lake is begun in their place.
+        self._is_open = is_open
         self.local = isinstance(self.filesystem, LocalFileSystem)
         if isinstance(self.filesystem, MemoryFileSystem):
             raise ConfigError(f"lake {uri!r} would be lost: every engine is a process with a memory of its own")
@@ -90,6 +95,7 @@ class Lake:
         self.probe()
         for folder, schema in TABLES.items():
             self.create_table(SCHEMA_FILES[folder], schema.empty_table())
+        self._is_open = True
         return self
 
     def open_for_reading(self) -> Lake:
@@ -154,6 +160,8 @@ class Lake:
         """Creates the object whole; False when it is there already (the first writer won)."""
         with self._doing(f"write {name} to"):
             if self.local:
+                if self._is_open and not Path(self._path("shards")).is_dir():
+                    raise OSError(errno.ESTALE, f"{self.root} is gone: was the lake moved, or is it not mounted?")
                 return _create_file(Path(self._path(name)), data)
             for _ in range(_CONFLICT_TRIES):
                 try:
@@ -313,12 +321,16 @@ def _is_file(path: Path) -> bool:
     return False
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # not to be taken for an object that is there already
+        raise NotADirectoryError(f"{path} is a file") from error
+
+
 def _create_file(path: Path, data: bytes) -> bool:
     """Temporary file, fsync, hard link: link() is atomic and fails when the name is taken, also over NFS."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # not to be taken for an object that is there already
-        raise NotADirectoryError(f"{path.parent} is a file") from error
+    _make_folder(path.parent)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:

@@ -42,7 +42,7 @@ SHARES = (0.25, 0.5)
 PARALLEL = (2, 4, 8, 16)
 
 #: Arguments of vLLM that multiply an engine's GPUs, beside tensor_parallel_size.
-_UNCOUNTED = frozenset({"pipeline_parallel_size", "data_parallel_size", "tensor_parallel_size"})
+_UNCOUNTED = frozenset({"pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size"})
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8, "float8_e4m3fn": 1}
 

@@ -42,6 +42,8 @@ _KEYS = {
     "gpu_prices": ("accelerator", "provider", "valid_from"),
     "price_names": ("name",),
 }
+#: What a name may not hold: a line of a terminal or of a log would be another one.
+_CONTROLS = frozenset("\n\r\t\x1b\x00")
 _MAY_LACK = frozenset(["usd_per_million_cached", "usd_per_request", "over_parameters", "to_parameters", "added_at"])
 
 
@@ -71,8 +73,8 @@ def read_prices(path: Path) -> tuple[str, pa.Table]:
         for row in reader:
             where = f"{path} line {above + reader.line_num}"
             found = _row(where, table, row)
-            key = tuple(found.get(name) for name in _KEYS[table])
-            if rows.setdefault(key, found) != found:
+            key, first = _key(table, found), _KEYS[table][0]
+            if {**rows.setdefault(key, found), first: found[first]} != found:  # in any case of letters it is the same
                 raise ConfigError(f"{where}: another line says otherwise of {', '.join(str(k) for k in key if k)}")
     except csv.Error as error:
         raise ConfigError(f"{path} line {above + reader.line_num}: no CSV: {error}") from error
@@ -111,6 +113,8 @@ def _row(where: str, table: str, row: Mapping[str | None, Any]) -> dict[str, Any
                 raise ConfigError(f"{where}: {name} is empty")
             found[str(name)] = None
             continue
+        if any(character in text for character in _CONTROLS):
+            raise ConfigError(f"{where}: {name} is {text[:40]!r}: it holds what cannot be printed")
         try:
             found[str(name)] = _KINDS.get(field.type, str)(text)
         except ValueError as error:
@@ -123,7 +127,7 @@ def _row(where: str, table: str, row: Mapping[str | None, Any]) -> dict[str, Any
 
 def _usd(text: str) -> float:
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value < _MOST_USD:
@@ -205,4 +209,4 @@ def _in_force(lake: Lake, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:
 def _key(table: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Names of models and GPUs count in any case of letters."""
     first, *others = _KEYS[table]
-    return (row[first].lower(), *(row[name] for name in others))
+    return (row[first].lower(), *(row.get(name) for name in others))

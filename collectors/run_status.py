@@ -167,7 +167,9 @@ class RunStatus:
     items_done: int
     items_failed: int
     items_before: int | None
-    #: When the newest shard of its cells was made; None: there is none, or the store does not say.
+    #: Of those committed, what others made since it ended; None: it did not, or the store does not say.
+    items_after: int | None
+    #: When the newest shard of its cells was made, up to its end; None: there is none, or the store does not say.
     last_commit: float | None
     #: Items per second over the last `rate_seconds` until now, or until the end of a run that is complete.
     rate: float | None
@@ -259,14 +261,16 @@ class RunWatch:
         self._con.execute(_CELLS)
         [counts] = self._rows(_COUNTS)
         open_cells = counts["cells"] - counts["cells_done"] - counts["cells_failed"]
-        last = self._value("SELECT max(modified) FROM owned")
+        until = self._end and self._end.ended
+        last = self._value("SELECT max(modified) FROM owned WHERE modified <= coalesce(?, modified)", [until])
         timed = self._value("SELECT count(*) = count(modified) FROM owned")
         before = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified < ?"
+        after = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified > ?"
         # Of a run that is over: up to its last shard.
         is_over = self._end or not open_cells
         end = last if is_over and last and last > self._started else looked
         window = max(1.0, min(RATE_SECONDS, end - self._started))
-        recent = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified >= ?"
+        recent = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified BETWEEN ? AND ?"
         return RunStatus(
             lake=self.lake.uri,
             run_id=self.run_id,
@@ -280,8 +284,9 @@ class RunWatch:
             cells_quarantined=self._quarantined,
             end=self._end,
             items_before=self._value(before, [self._started]) if timed else None,
+            items_after=self._value(after, [until]) if timed and until else None,
             last_commit=last,
-            rate=self._value(recent, [end - window]) / window if timed else None,
+            rate=self._value(recent, [end - window, end]) / window if timed else None,
             rate_seconds=window,
             failures=[FailureKind(**row) for row in self._rows(_FAILURES)],
             history=self._history(last),
@@ -297,6 +302,7 @@ class RunWatch:
                 raise
             except StorageError as error:
                 self._damaged[end_name(self.run_id)] = one_line(error)
+                self._end = RunEnd(None, "unknown", "what is said of its end is damaged")
 
     def _list(self) -> tuple[dict[str, float | None], set[str]]:
         """Shards with their times, and which of them a compaction holds: these may have no object any more."""
@@ -340,8 +346,8 @@ class RunWatch:
         seconds = max(1.0, (last - self._started) / BARS)
         rows = self._con.execute(
             "SELECT least($bars - 1, floor((modified - $start) / $seconds))::INTEGER, sum(items)::BIGINT FROM owned "
-            "WHERE modified >= $start GROUP BY ALL",
-            {"bars": BARS, "start": self._started, "seconds": seconds},
+            "WHERE modified BETWEEN $start AND $last GROUP BY ALL",
+            {"bars": BARS, "start": self._started, "seconds": seconds, "last": last},
         ).fetchall()
         items = dict(rows)
         count = min(BARS, int((last - self._started) / seconds) + 1)

@@ -29,15 +29,18 @@ logger = logging.getLogger(__name__)
 #: Runs that a message names.
 MOST_NAMED = 5
 
+#: What reading a damaged object raises: pyarrow's errors, those of its JSON, and times that Python does not know.
+_DAMAGED = (OSError, ValueError, OverflowError, RecursionError)
+
 #: What is read of a run's file: its other columns repeat the config for every cell.
 _COLUMNS = ["cell_id", "model", "task", "planned_items", "started_at", "engine", "imported_from"]
 
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended: a row of schemas.records.RUN_END. `ended`: seconds since the epoch."""
+    """How a run ended: a row of schemas.records.RUN_END. `ended`: seconds since the epoch; None: its row is damaged."""
 
-    ended: float
+    ended: float | None
     outcome: str
     message: str | None
 
@@ -57,8 +60,8 @@ def recorded(plan: Plan, lake: Lake) -> Iterator[Ending]:
     ending = Ending()
     try:
         yield ending
-    except (KeyboardInterrupt, SystemExit):
-        ending = Ending("stopped")
+    except (KeyboardInterrupt, SystemExit) as error:
+        ending = Ending("stopped", "by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "by SIGTERM")
         raise
     except BaseException as error:
         ending = Ending("error", one_line(error))
@@ -82,10 +85,11 @@ def read_end(lake: Lake, run_id: str) -> RunEnd | None:
     try:
         rows = pq.read_table(io.BytesIO(lake.read(name))).to_pylist()
         [row] = rows
-        return RunEnd(row["ended_at"].timestamp(), str(row["outcome"]), row["message"])
+        outcome, message = (value and " ".join(value.split()) for value in (row["outcome"], row["message"]))
+        return RunEnd(row["ended_at"].timestamp(), outcome, message)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (*_DAMAGED, KeyError, AttributeError) as error:
         raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
 
 
@@ -132,11 +136,24 @@ def read_run(lake: Lake, run_id: str) -> tuple[pa.Table, dict[str, Any]]:
         facts = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
         if not isinstance(facts, dict) or not all(isinstance(facts.get(key), int | None) for key in _FACTS):
             raise ValueError("what the run says of itself is damaged")
-        return file.read(_COLUMNS), facts
+        table = file.read(_COLUMNS)
+        if any(table[name].null_count for name in ("cell_id", "planned_items", "started_at")):
+            raise ValueError("a column that is never null is")
+        if len(table) and (pc.min(table["planned_items"]).as_py() < 0 or not pc.all(_is_time(table)).as_py()):
+            raise ValueError("it plans less than no item, or began at no time")
+        if pc.count_distinct(table["cell_id"]).as_py() != len(table):
+            raise ValueError("a cell is in it twice")
+        return table, facts
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except _DAMAGED as error:
         raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
+
+
+def _is_time(table: pa.Table) -> pa.ChunkedArray:
+    """Whether each run began at a time that Python knows."""
+    years = pc.year(table["started_at"])
+    return pc.and_(pc.greater_equal(years, 1970), pc.less(years, 9999))
 
 
 #: What a run says of itself.
@@ -177,5 +194,7 @@ def _ended(lake: Lake, run_id: str) -> dict[str, Any]:
     except StorageError as error:
         logger.warning("%s", error)
         end = None
-    at = end and dt.datetime.fromtimestamp(end.ended, dt.UTC).isoformat(timespec="seconds")
-    return {"ended_at": at, "outcome": end and end.outcome, "message": end and end.message}
+    if end is None or end.ended is None:
+        return dict.fromkeys(("ended_at", "outcome", "message"))
+    at = dt.datetime.fromtimestamp(end.ended, dt.UTC).isoformat(timespec="seconds")
+    return {"ended_at": at, "outcome": end.outcome, "message": end.message}

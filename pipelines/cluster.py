@@ -65,16 +65,19 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
     else:
         _check_address(str(address))
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    _init("local" if own else str(address), settings)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack and ends the process with code 15
-    with HeadWatch(ray.get_runtime_context().gcs_address) as head:
-        try:
-            yield Joined(own, head)
-        finally:
-            ray.shutdown()
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _init("local" if own else str(address), settings)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack and ends the process with code 15
+        with HeadWatch(ray.get_runtime_context().gcs_address) as head:
+            try:
+                yield Joined(own, head)
+            finally:
+                ray.shutdown()
+    finally:
+        ray.shutdown()  # also one that was broken off while it began
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short_folder() -> str:

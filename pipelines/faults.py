@@ -79,7 +79,10 @@ class Faults:
         if self._deaths[key] < MAX_DEATHS:
             return Again(job)
         return GiveUp(
-            EngineError(f"the engine was lost {MAX_DEATHS} times under this model: {error}", error.kind), True
+            EngineError(
+                f"the engine was lost {MAX_DEATHS} times under this model, with no shard between: {error}", error.kind
+            ),
+            whole_model=True,
         )
 
     def node_died(self, job: Job, error: EngineError) -> Again | GiveUp:

@@ -126,13 +126,21 @@ class Fleet:
                         actor = self._awaited[future]
                         with about(self._hands[actor][0].job.planned.cell):
                             self._answered(actor)
-                    elif actor := self.crew.started(future):
+                    elif actor := self._started(future):
                         self._holds[actor], self._hands[actor] = None, deque()
                         self._feed(actor)
                 self._watch()
                 for listener in self.listeners:
                     listener.on_tick(self._at_work)
+            if self.outcome.stopped:  # shards that were in hand are paid for since
+                self.outcome.stopped = self.budget.reached() or self.outcome.stopped
             self.crew.end()
+
+    def _started(self, future: Any) -> Any:
+        try:
+            return self.crew.started(future)
+        except EngineError as error:
+            raise self.head.blame(error) from error
 
     def _goes_on(self) -> bool:
         if self._awaited:

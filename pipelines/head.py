@@ -47,6 +47,12 @@ class HeadWatch:
         if self._lost.is_set():
             raise EngineError(self._message())
 
+    def blame(self, error: EngineError) -> EngineError:
+        """The error to tell of where `error` came up: if the head does not answer, that is the reason."""
+        if self._answers():
+            return error
+        return EngineError(f"the head of the Ray cluster at {self.address} is gone: it does not answer")
+
     def _message(self) -> str:
         return f"the head of the Ray cluster at {self.address} is gone: no answer for {self._silence:g} s"
 

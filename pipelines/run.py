@@ -61,4 +61,6 @@ def run_plan(
             fleet.run()
             if fleet.outcome.stopped:
                 ending.outcome, ending.message = "budget", fleet.outcome.stopped
+            elif failed := len(fleet.outcome.failed):
+                ending.message = f"{failed} of {len(plan.cells)} cells failed"
     return fleet.outcome

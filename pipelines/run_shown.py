@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from collectors.run_status import FailureKind, RunStatus
+from collectors.runs import RunEnd
 from collectors.shard_facts import Work
 from collectors.stages import told
 from pipelines.progress import duration, short
@@ -22,7 +23,13 @@ from pipelines.shown import MOST_CELLS, headed, number
 #: Models that are named as the slowest.
 MOST_SLOW = 5
 #: Outcome (schemas.records.RUN_END) of a run that left cells open -> words.
-ENDED = {"finished": "ended", "budget": "ended by a budget", "stopped": "stopped by hand", "error": "ended by an error"}
+ENDED = {
+    "finished": "ended",
+    "unknown": "ended",
+    "budget": "ended by a budget",
+    "stopped": "stopped",
+    "error": "ended by an error",
+}
 
 
 def line(status: RunStatus) -> str:
@@ -55,8 +62,9 @@ def lines(status: RunStatus) -> list[str]:
     """The run in sentences, the most important first."""
     work, before = status.work, status.items_before
     items = f"items: {status.items_done:,} of {status.items:,} done"
-    if before:
-        items += f" ({before:,} of them before this run)"
+    parts = ((before, "before"), (status.items_after, "after"))
+    if others := ", ".join(f"{count:,} of them {when} this run" for count, when in parts if count):
+        items += f" ({others})"
     if status.items_failed:
         items += f", {status.items_failed:,} of failed cells"
     quarantined = f"; {status.cells_quarantined:,} more in quarantine" if status.cells_quarantined else ""
@@ -86,18 +94,23 @@ def lines(status: RunStatus) -> list[str]:
 def state(status: RunStatus) -> str:
     """Whether it goes on, in words."""
     if status.complete:
-        return "complete" if not status.cells_failed else "complete but for the failed cells"
+        now = "complete" if not status.cells_failed else "complete but for the failed cells"
+        return f"{_ended(status.end)}; now {now}" if status.end and status.items_after else now
     left = f"{status.cells_open:,} cells are open"
     if status.end:
-        why = ENDED.get(status.end.outcome, status.end.outcome)
-        message = f": {status.end.message}" if status.end.message else ""
-        return f"{why} at {clock(status.end.ended)}{message}; {left}: the same collect command goes on"
+        return f"{_ended(status.end)}; {left}: the same collect command goes on"
     if status.stuck:
         return (
             f"nothing was committed for {duration(status.quiet)} and {left}: killed or stuck? The same collect command "
             "goes on where it stopped"
         )
     return "at work" if status.last_commit and status.last_commit >= status.started else "nothing committed yet"
+
+
+def _ended(end: RunEnd) -> str:
+    """How a run ended, in words."""
+    at = "" if end.ended is None else f" at {clock(end.ended)}"
+    return f"{ENDED.get(end.outcome, end.outcome)}{at}" + (f": {end.message}" if end.message else "")
 
 
 def rate(status: RunStatus) -> str:

@@ -184,7 +184,7 @@ RUN_END = pa.schema(
             "what no other cell would have survived",
             null=False,
         ),
-        _field("message", pa.string(), "one line: which budget or error; null: there is no more to say"),
+        _field("message", pa.string(), "one line: which budget, signal or error, or how many cells failed; null: none"),
     ]
 )
 

@@ -65,7 +65,7 @@ class VllmOptions(EngineOptions):
     #: Bytes of key-value cache. None: on GPUs what gpu_memory_utilization leaves, on CPUs 512 MiB or one sequence.
     kv_cache_memory_bytes: int | None = None
     gpu_memory_utilization: float | None = None
-    tensor_parallel_size: int = 1
+    tensor_parallel_size: int = Field(1, ge=1)
     #: Requests, and tokens of them, that are computed at once.
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
@@ -87,6 +87,8 @@ class VllmOptions(EngineOptions):
         taken |= {"max_model_len"}  # max_length in the config
         if wrong := sorted(extra.keys() & taken):
             raise ValueError(f"{', '.join(wrong)} may not be set here: it is part of the model's identity")
+        if wrong := sorted(extra.keys() & cls.model_fields.keys()):
+            raise ValueError(f"{', '.join(wrong)} may not be set here: it is an option of its own, beside extra")
         return extra
 
 

@@ -30,7 +30,7 @@ from collectors.holdings import committed, read_holdings
 from collectors.lake import Lake, missing_ranges
 from collectors.reading import ask
 from collectors.run_status import RunWatch
-from schemas.failures import ConfigError, StorageError
+from schemas.failures import ConfigError, StorageError, UnreachableError
 from schemas.identity import MAX_GENERATION, ShardName, safe_name
 from schemas.records import RECORD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.views import create_views
@@ -109,6 +109,11 @@ def test_lake_damaged_schema_file_is_a_storage_error(uri: str, data: bytes) -> N
     lake.create(SCHEMA_FILES["shards"], data)
     with pytest.raises(StorageError, match=re.escape(SCHEMA_FILES["shards"])):
         lake.open_for_writing()
+
+
+def test_lake_uri_of_one_slash_is_no_folder() -> None:
+    with pytest.raises(ConfigError, match="two slashes"):
+        Lake("s3:/bucket/lake")
 
 
 @pytest.mark.parametrize("uri", ["nosuch://x/y", "s3://key:hidden@bucket/x"])
@@ -375,6 +380,21 @@ def test_lake_symlinked_root_and_folders_are_one_lake(tmp_path: Path) -> None:
     assert linked.create(Lake.shard_path("t", shard(0, 1)), b"1")
     assert not lake.create(Lake.shard_path("t", shard(0, 1)), b"2")
     assert committed(lake) == committed(linked) == {CELL: [shard(0, 1)]}
+
+
+@pytest.mark.parametrize("mount_point_stays", [False, True])
+def test_lake_that_was_moved_away_is_waited_for_and_not_begun_anew(tmp_path: Path, mount_point_stays: bool) -> None:
+    lake = Lake(str(tmp_path / "lake")).open_for_writing()
+    Path(lake.root).rename(tmp_path / "away")
+    if mount_point_stays:
+        Path(lake.root).mkdir()
+    with pytest.raises(UnreachableError, match="is gone: was the lake moved, or is it not mounted"):
+        lake.create("shards/task=t/one.parquet", b"1")
+    assert list(tmp_path.glob("lake/*")) == []
+    if mount_point_stays:
+        Path(lake.root).rmdir()
+    (tmp_path / "away").rename(lake.root)
+    assert lake.create("shards/task=t/one.parquet", b"1")
 
 
 @pytest.mark.parametrize("where", ["", "shards", "shards/task=t"])

@@ -65,6 +65,9 @@ def test_read_prices_keeps_what_is_unknown_unknown(tmp_path: Path) -> None:
         ([HEADER, GOOD + ",more"], "as many fields"),
         ([HEADER, "org/a,host"], "as many fields"),
         ([HEADER, GOOD, GOOD.replace(",2,", ",3,")], "says otherwise of org/a"),
+        ([HEADER, GOOD, GOOD.replace("org/a", "Org/A").replace(",2,", ",3,")], "says otherwise of org/a"),
+        ([HEADER, GOOD.replace(",1,", ",1_0,")], "a number of dollars"),
+        ([HEADER, GOOD.replace("org/a", "a\x1b[31m")], "it holds what cannot be printed"),
         ([HEADER + ",over_parameters,to_parameters", GOOD + ",10,5"], "a tier"),
         ([HEADER + ",over_parameters,to_parameters", GOOD + ",1e9,"], "a whole number"),
         ([HEADER, '"org/a,host'], "no CSV"),
@@ -74,6 +77,15 @@ def test_read_prices_refuses_what_is_not_certain(tmp_path: Path, lines: list[str
     with pytest.raises(ConfigError, match=r"prices\.csv") as error:
         read_prices(written(tmp_path, *lines))
     assert said in str(error.value)
+
+
+def test_read_prices_takes_a_line_in_another_case_of_letters_for_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER, GOOD, GOOD.replace("org/a", "Org/A"))
+    table, rows = read_prices(path)
+    assert rows["model"].to_pylist() == ["org/a"]
+    lake = Lake(str(tmp_path / "lake")).open_for_writing()
+    assert add_prices(lake, table, rows)
+    assert not add_prices(lake, table, rows)
 
 
 def test_read_prices_of_no_text_is_refused(tmp_path: Path) -> None:

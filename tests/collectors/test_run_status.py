@@ -271,11 +271,23 @@ def test_run_status_of_a_run_that_ended_early_is_over_and_not_stuck(lake: LakeBu
     assert status.rate == pytest.approx(6 / 600)  # up to its last shard
 
 
+def test_run_status_of_a_run_that_ended_tells_what_others_did_since(lake: LakeBuilder) -> None:
+    run = half_done(lake)
+    lake.end(run, "stopped", dt.datetime.fromtimestamp(STARTED + 1700, dt.UTC), "by SIGTERM")
+    status = look(lake, after=10**6)
+    assert (status.items_done, status.items_before, status.items_after) == (18, 4, 2)
+    assert status.last_commit == STARTED + 1500
+    assert status.rate == pytest.approx(4 / 600)  # up to its own last shard
+    assert sum(bar.items for bar in status.history) == 12
+
+
 def test_run_status_passes_over_a_damaged_end(lake: LakeBuilder) -> None:
     run = half_done(lake)
     lake.lake.create(f"run_ends/{run}.parquet", b"?")
     status = look(lake)
-    assert (list(status.damaged), status.end) == ([f"run_ends/{run}.parquet"], None)
+    assert list(status.damaged) == [f"run_ends/{run}.parquet"]
+    assert status.over  # it ended, whatever its end was
+    assert status.end == RunEnd(None, "unknown", "what is said of its end is damaged")
 
 
 def test_run_status_counts_the_cells_in_quarantine(lake: LakeBuilder) -> None:

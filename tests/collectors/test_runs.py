@@ -5,17 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake import Lake
 from collectors.planning import Plan
-from collectors.runs import RunEnd, list_runs, read_end, recorded, run_ids
+from collectors.runs import RunEnd, list_runs, read_end, read_run, recorded, run_ids
 from schemas.failures import StorageError
+from schemas.records import RUN_END
 from tests.lake_builder import FOREIGN, BuiltCell, LakeBuilder, rows
 
 A, B = BuiltCell(model="model-a", items=10), BuiltCell(model="model-b", items=10)
@@ -39,6 +43,40 @@ def test_list_of_runs_passes_over_a_damaged_one(lake: LakeBuilder) -> None:
     lake.lake.create("runs/damaged.parquet", b"?")
     lake.lake.create("runs/foreign.parquet", FOREIGN)
     assert [row["run_id"] for row in list_runs(lake.lake)] == [run]
+
+
+HOSTILE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "started after all time": lambda row: {**row, "started_at": 9 * 10**17},
+    "started never": lambda row: {**row, "started_at": None},
+    "planned nothing": lambda row: {**row, "planned_items": None},
+    "planned less": lambda row: {**row, "planned_items": -5},
+}
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "a cell twice", "endless JSON"])
+def test_run_that_says_what_cannot_be_is_damaged(lake: LakeBuilder, name: str) -> None:
+    run = lake.run(A)
+    path = Path(lake.lake.root, "runs", f"{run}.parquet")
+    table = pq.read_table(path)
+    nullable = pa.schema([field.with_nullable(True) for field in table.schema])
+    row = table.to_pylist()[0]
+    rows = [row, row] if name == "a cell twice" else [HOSTILE.get(name, dict)(row)]
+    damaged = pa.Table.from_pylist(rows, nullable)
+    if name == "endless JSON":
+        damaged = damaged.replace_schema_metadata({"run": "[" * 100_000})
+    pq.write_table(damaged, path)
+    with pytest.raises(StorageError, match="is damaged") as caught:
+        read_run(lake.lake, run)
+    assert "\n" not in str(caught.value)
+    assert list_runs(lake.lake) == []
+
+
+def test_run_end_after_all_time_is_damaged(lake: LakeBuilder) -> None:
+    run = lake.run(A)
+    row = {"run_id": run, "ended_at": 9 * 10**18, "outcome": "finished", "message": None}
+    lake.lake.create_table(f"run_ends/{run}.parquet", pa.Table.from_pylist([row], RUN_END))
+    with pytest.raises(StorageError, match="is damaged"):
+        read_end(lake.lake, run)
 
 
 def test_list_of_runs_says_how_they_ended(lake: LakeBuilder, caplog: pytest.LogCaptureFixture) -> None:
@@ -68,8 +106,8 @@ class Unlisted(Exception):
     ("raised", "outcome", "message"),
     [
         (None, "finished", None),
-        (KeyboardInterrupt(), "stopped", None),
-        (SystemExit(143), "stopped", None),
+        (KeyboardInterrupt(), "stopped", "by Ctrl-C"),
+        (SystemExit(143), "stopped", "by SIGTERM"),
         (StorageError("the store\nis gone"), "error", "the store is gone"),
         (Unlisted("?"), "error", "Unlisted: ?"),
     ],

@@ -59,7 +59,7 @@ def test_sigterm_ends_a_run_within_seconds_and_the_lake_says_so(tmp_path: Path, 
     assert run.code == 143, run.err
     assert run.err.splitlines()[-1] == "stopped; committed shards are safe: run the same command again to go on"
     assert "SIGTERM received" not in run.err  # Ray's stack
-    assert runs.query(lake, "SELECT outcome, message FROM runs") == [{"outcome": "stopped", "message": None}]
+    assert runs.query(lake, "SELECT outcome, message FROM runs") == [{"outcome": "stopped", "message": "by SIGTERM"}]
 
 
 def moments(count: int) -> list[int]:

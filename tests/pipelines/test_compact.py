@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from collectors.card import Description
+from collectors.holdings import standing_damage
 from collectors.lake import Lake
+from collectors.reading import ask
 from collectors.snapshot import build_snapshot
 from pipelines.compact import main
 from tests.filled_lakes import everything, plain_lake
+from tests.lake_builder import BuiltCell, LakeBuilder
 
 
 def test_compact_command_folds_then_has_nothing_to_do_then_prunes(
@@ -43,6 +46,24 @@ def test_compact_command_damaged_shard_is_exit_1_until_it_is_pruned(
     assert main(["--lake", str(tmp_path), "--prune"]) == 0
     assert not damaged.exists()
     assert main(["--lake", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("table", ["run_ends", "gpu_prices", "price_names", "rejects", "runs"])
+def test_compact_command_prunes_a_damaged_object_of_any_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str
+) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    lake.run(BuiltCell())
+    damaged = f"{table}/damaged.parquet"
+    lake.lake.create(damaged, b"?")
+    view = "runs" if table == "run_ends" else table
+    ask(lake.lake, lambda con, _: con.execute(f"FROM {view}").fetchall())
+    named = "SELECT file FROM failures WHERE kind = 'damaged_file'"
+    assert ask(lake.lake, lambda con, _: con.execute(named).fetchall()) == [(damaged,)]
+    assert main(["--lake", lake.lake.uri, "--prune"]) == 0
+    assert "passed over" not in capsys.readouterr().err
+    assert not lake.lake.has(damaged)
+    assert standing_damage(lake.lake) == {}
 
 
 def test_compact_command_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
