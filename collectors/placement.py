@@ -125,7 +125,7 @@ def need_of(model: ModelRef, facts: ModelFacts) -> Need:
     unknown = next((what for what, value in missing.items() if not value), None)
     if unknown or item is None or shape is None or length is None or weights is None:
         raise ModelError(
-            f"the GPU memory of {model.name} is unknown: {unknown} cannot be told; give the model memory_gib",
+            f"the GPU memory of {model.name} is unknown: {unknown} is not known; give the model memory_gib",
             "unknown_memory",
         )
     kv_dtype = str(json.loads(model.overrides or "{}").get("kv_cache_dtype", "auto"))

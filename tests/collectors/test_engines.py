@@ -21,6 +21,11 @@ from collectors.engines.stub import ByteTokenizer
 from schemas.failures import ConfigError, EngineError, ModelError, TaskError
 
 SUMS = "Q: 2+3=\nA: 5\n\nQ: 7+1=\nA: 8\n\nQ: 4+9=\nA:"
+VLLM_REFUSES: list[tuple[dict[str, Any], str]] = [
+    ({"extra": {"dtype": "float16"}}, "part of the model's identity"),
+    ({"extra": {"gpu_memory_utilization": 0.95}}, "an option of its own"),  # else it would go over a placement's
+    ({"tensor_parallel_size": 0}, "tensor_parallel_size"),
+]
 STUB_MODEL = ModelRef("m", "m", "revision-1", None)
 
 Ref = Callable[..., ModelRef]
@@ -451,3 +456,9 @@ def test_stub_hang_after_never_answers() -> None:
 def test_byte_tokenizer_any_text_comes_back(text: str) -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize(("options", "said"), VLLM_REFUSES)
+def test_vllm_options_that_go_around_others_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_engine("vllm", options)

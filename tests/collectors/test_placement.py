@@ -313,7 +313,7 @@ def test_placement_of_an_unknown_shape_is_one_gpu_unless_the_config_says_several
     assert place(large, need_of(large, facts("8b")), gpus, {}).placements
 
 
-@pytest.mark.parametrize("name", ["pipeline_parallel_size", "data_parallel_size"])
+@pytest.mark.parametrize("name", ["pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size"])
 def test_placement_refuses_options_whose_gpus_it_does_not_count(name: str) -> None:
     said = rf"extra\.{name} is not counted where each model is put on GPUs.* or give fleet.gpus_per_worker"
     with pytest.raises(ConfigError, match=said):

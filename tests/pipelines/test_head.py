@@ -34,6 +34,15 @@ def test_head_that_answers_is_no_matter_and_one_that_is_gone_is_an_error(listene
             watch.check()
 
 
+def test_head_is_blamed_for_what_comes_up_where_it_does_not_answer(listener: socket.socket) -> None:
+    with HeadWatch(f"127.0.0.1:{listener.getsockname()[1]}", silence=600) as watch:
+        error = EngineError("no engine process could be started")
+        assert watch.blame(error) is error
+        listener.close()
+        wait_until("it is gone", lambda: not watch._answers(), 30)
+        assert str(watch.blame(error)) == f"the head of the Ray cluster at {watch.address} is gone: it does not answer"
+
+
 def test_head_that_is_back_in_time_was_never_gone(listener: socket.socket) -> None:
     address = listener.getsockname()
     with HeadWatch(f"127.0.0.1:{address[1]}", silence=5, notice=600) as watch:
