@@ -321,16 +321,12 @@ def _is_file(path: Path) -> bool:
     return False
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # not to be taken for an object that is there already
-        raise NotADirectoryError(f"{path} is a file") from error
-
-
 def _create_file(path: Path, data: bytes) -> bool:
     """Temporary file, fsync, hard link: link() is atomic and fails when the name is taken, also over NFS."""
-    _make_folder(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # not to be taken for an object that is there already
+        raise NotADirectoryError(f"{path.parent} is a file") from error
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:

@@ -201,7 +201,7 @@ class RunStatus:
 
     @property
     def stuck(self) -> bool:
-        """Whether nothing was committed for long though cells are open: it was stopped, or it hangs."""
+        """Whether nothing was committed for long though it did not end: it was killed, or it hangs."""
         return not self.over and self.quiet > QUIET_SECONDS
 
     @property

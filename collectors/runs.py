@@ -13,16 +13,18 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.lake import Lake
-from collectors.planning import Plan
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.records import RUN_CELL, RUN_END, SCHEMA_FILES
+
+if TYPE_CHECKING:  # lm-eval comes with it, and whoever asks for a run's status needs none
+    from collectors.planning import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Tasks asked of an engine that keeps what it was sent, and the records that come of it: for tests of the harness.
 
-Two fixtures are among it, to be imported by name: `own_caches` and `tasks`.
+The fixture `tasks` is among it, to be imported by name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import pyarrow as pa
 import pytest
 
@@ -34,14 +33,6 @@ CUTS: list[list[range]] = [
     [range(7, ITEMS), range(0, 7)],
     ONE_BY_ONE,
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
-        patch.setenv("ROUTERLAKE_CACHE", str(ROOT / ".cache" / "routerlake"))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+ROOT = Path(__file__).parent.parent
 ITEMS = 12
 
 _ACC = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
@@ -130,6 +132,17 @@ def documents(count: int, seed: int) -> list[dict[str, Any]]:
         doc = {"a": a, "b": b, "answer": str(a + b), "choices": choices, "gold": gold, "text": sums, "subject": "sums"}
         docs.append(doc | {"prefixes": [f"Q: {a}+{b}=\nA: {choice}" for choice in choices]})
     return docs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Data sets in a folder of these tests; the index of lm-eval's tasks, seconds to make, stays between sessions."""
+    import datasets  # most who import this module need no data sets
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        patch.setenv("ROUTERLAKE_CACHE", str(ROOT / ".cache" / "routerlake"))
+        yield
 
 
 def write_tasks(folder: Path, *, items: int = ITEMS) -> Path:

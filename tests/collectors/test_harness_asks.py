@@ -17,9 +17,9 @@ from collectors.engines import ModelRef, make_engine
 from collectors.harness.requests import Requester
 from collectors.harness.tasks import load_tasks
 from schemas.failures import TaskError
-from tests.asked import CUTS, ONE_BY_ONE, Recorded, bind, collect, own_caches, primary, spent, stub, tasks, untimed
+from tests.asked import CUTS, ONE_BY_ONE, Recorded, bind, collect, primary, spent, stub, tasks, untimed
 from tests.bos_model import copy_with_bos
-from tests.mini_tasks import ITEMS, TASKS
+from tests.mini_tasks import ITEMS, TASKS, own_caches
 from tests.tiny_models import BOS
 
 __all__ = ["own_caches", "tasks"]  # fixtures

@@ -12,8 +12,8 @@ import pytest
 from collectors.config import TaskSpec
 from collectors.harness.tasks import BoundTask, load_tasks
 from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG
-from tests.asked import CUTS, Rows, bind, collect, own_caches, primary, spent, stub, tasks, untimed
-from tests.mini_tasks import ITEMS, TASKS
+from tests.asked import CUTS, Rows, bind, collect, primary, spent, stub, tasks, untimed
+from tests.mini_tasks import ITEMS, TASKS, own_caches
 
 __all__ = ["own_caches", "tasks"]  # fixtures
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,20 +25,13 @@ from collectors.quarantine import mark
 from schemas.failures import ConfigError, EngineError, TaskError
 from schemas.identity import ShardName
 from schemas.records import FAILURE, ITEM, MODEL, RUN_CELL
-from tests.mini_tasks import GROUP, ITEMS, TASKS, write_tasks
+from tests.mini_tasks import GROUP, ITEMS, TASKS, own_caches, write_tasks
+
+__all__ = ["own_caches"]  # a fixture
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "cells.json"
 TASK = "mini_generate"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Data sets in a folder of these tests; the index of lm-eval's tasks, seconds to make, stays between sessions."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
-        patch.setenv("ROUTERLAKE_CACHE", str(ROOT / ".cache" / "routerlake"))
-        yield
 
 
 @pytest.fixture(scope="module")

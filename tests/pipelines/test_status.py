@@ -285,3 +285,11 @@ def test_status_html_under_watch_is_written_at_each_look(lake: LakeBuilder) -> N
     whole(lake, half(lake))
     assert main(["--watch", "--html", "run.html"]) == 0
     assert "Cells: 2 of 2 done" in Page(Path("run.html")).text
+
+
+def test_status_starts_without_what_only_collecting_needs() -> None:
+    code = (
+        "import sys; import pipelines.status; print(sorted({'lm_eval', 'ray', 'torch', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
