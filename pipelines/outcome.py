@@ -64,8 +64,8 @@ class Outcome:
 
     def open_cells(self, model: ModelRef) -> list[PlannedCell]:
         """The cells of a model that are neither whole nor given up."""
-        left = self.left
-        return [cell for cell in self._plan.cells if cell.cell.model.key == model.key and cell.cell.cell_id in left]
+        own = [cell for cell in self._plan.cells if cell.cell.model.key == model.key]
+        return [c for c in own if self._left.get(c.cell.cell_id) and c.cell.cell_id not in self.failed]
 
     def give_up(self, planned: PlannedCell, job: Job | None, error: BaseException) -> None:
         """Counts a cell as failed and writes that into the lake; `job`: the shard in hand, if it was one of this cell.
