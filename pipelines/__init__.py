@@ -1,1 +1,1 @@
-"""What a person runs: thin scripts over collectors. tests/test_layout.py says which modules know Ray."""
+"""The scripts that people run. They are thin: collectors does the work. tests/test_layout.py lists who imports Ray."""

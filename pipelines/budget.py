@@ -1,6 +1,6 @@
-"""What a run may spend: dollars, hours, cells; asked before each shard is handed out.
+"""The budget of a run: dollars, hours and cells. The fleet checks it before it hands out a shard.
 
-Owns what counts as spent, and the words for it. Knows nothing of Ray, workers or the order of work.
+Owns the rules of spending and the words for a spent budget. Knows nothing of Ray, workers or the order of work.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from schemas.failures import ConfigError
 class GpuPrices:
     """USD for an hour of one GPU."""
 
-    #: By each name that the lake prices, in lower case (collectors.prices.gpu_rates).
+    #: GPU name in lower case -> USD per hour, for every name with a price in the lake (collectors.prices.gpu_rates).
     rates: Mapping[str, float] = field(default_factory=dict)
-    #: Of the dearest that the run may get.
+    #: USD per hour of the dearest class that the run may get.
     dearest: float = 0.0
 
     def of(self, *names: str | None) -> float:
-        """By the first of these names that has a price, as collection_costs goes; by none of them, the dearest."""
-        own = (self.rates.get(name.lower()) for name in names if name)
-        return next((usd for usd in own if usd is not None), self.dearest)
+        """USD per hour, by the first of `names` that has a price. Without one it is the dearest class's price.
+
+        The view collection_costs looks a price up in the same order.
+        """
+        prices = (self.rates.get(name.lower()) for name in names if name)
+        return next((usd for usd in prices if usd is not None), self.dearest)
 
 
 class Budget:
-    """Counts from when it is made."""
+    """The spending of a run since this object was made."""
 
     def __init__(self, spec: BudgetSpec, prices: GpuPrices, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec, self._prices, self._clock = spec, prices, clock
@@ -45,19 +48,21 @@ class Budget:
         return (self._clock() - self._started) / 3600
 
     def spent(self, report: ShardReport, *, finished: bool = False) -> None:
-        """Counts a shard in, as collection_costs does, and with `finished` its cell. A GPU is paid for while it loads
-        and while it works."""
+        """Adds a shard's cost by the formula of the view collection_costs; `finished` adds its cell, too.
+
+        A GPU costs money while it loads a model and while it works.
+        """
         gpus = 1.0 if report.gpus is None else report.gpus
         seconds = report.engine_seconds + report.load_seconds
         self.usd += seconds * gpus * self._prices.of(report.gpu, report.gpu_class) / 3600
         self.cells += finished
 
     def lost(self, seconds: float, gpus: float, gpu_class: str | None) -> None:
-        """Counts the seconds of an engine that died, or failed at what it was given: so many GPUs were paid for."""
+        """Adds the cost of an engine that died or failed: it held `gpus` GPUs for `seconds`."""
         self.usd += seconds * gpus * self._prices.of(gpu_class) / 3600
 
     def reached(self) -> str | None:
-        """Which budget is spent, in words; None while there is more of each."""
+        """A sentence about the budget that is spent; None while every budget has something left."""
         spec = self._spec
         if spec.usd is not None and self.usd >= spec.usd:
             return f"budget.usd: {self.usd:.4g} of {spec.usd:g} USD are spent"
@@ -69,20 +74,20 @@ class Budget:
 
 
 def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> GpuPrices:
-    """What GPUs cost, where a budget of dollars asks for it; `gpus`: the classes that the run may get.
+    """The prices of `gpus`, the classes that the run may get. Empty without a budget in dollars, which needs them.
 
-    Raises ConfigError where a class has no price, or engines run on no GPUs: such a budget would never be reached.
+    Raises ConfigError if a class has no price or engines run without GPUs: such a budget would never be reached.
     """
     if spec.usd is None:
         return GpuPrices()
     if not gpus:
         raise ConfigError(
-            "budget.usd: the run has no GPUs of a class that Ray names, and nothing else has a price; use budget.hours"
+            "budget.usd: only GPUs have a price, and Ray reports no GPU class for this run; use budget.hours"
         )
     rates = gpu_rates(lake)
     if missing := sorted(gpu for gpu in gpus if gpu.lower() not in rates):
         raise ConfigError(
-            f"budget.usd: {', '.join(missing)} has no price in the lake: use budget.hours, or add it by "
+            f"budget.usd: the lake has no price for {', '.join(missing)}: use budget.hours, or add one: "
             f"{how_to_price(lake, missing)}"
         )
     return GpuPrices(rates, max(rates[gpu.lower()] for gpu in gpus))

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Writes into a lake which models the Hugging Face Hub has, and what is known of each. See --help and the README."""
+"""Lists models of the Hugging Face Hub in a lake, with the metadata of each. See --help and the README."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ from schemas.failures import ConfigError, RouterlakeError
 
 logger = logging.getLogger("catalog")
 
-#: Names printed of what could not be read, where the rest stands in the view models.
+#: How many unreadable models are printed by name. The view `models` has them all.
 MOST_NAMES = 10
 
 DESCRIPTION = """\
-Write into a lake which models the Hugging Face Hub has, each pinned to a commit, and what is known of it: parameters,
-architecture, whether vLLM has it, dtype, context, licence, base model, downloads, size, quantization, and digests of
-weights, tokenizer and chat template. No weights are downloaded: of safetensors files the headers are read.
+List models of the Hugging Face Hub in a lake. Each is pinned to a commit and described: parameters, architecture,
+whether vLLM supports it, dtype, context, licence, base model, downloads, size, quantization, and digests of weights,
+tokenizer and chat template. No weights are downloaded; only the headers of safetensors files are read.
 
-Models come from a query, from a file of names, or from both; without either, what the lake holds is shown. The view
-models says of each why a config's catalog would leave it out: adapters, GGUF files, quantized copies, copies of another
-model's weights, older revisions, classes that vLLM lacks, files that cannot be had.
+Models come from a query, from a file of names, or from both. With neither, the command shows the models that the lake
+holds. The view models explains why a config's catalog would skip a model: adapters, GGUF files, quantized copies,
+copies of another model's weights, older revisions, classes that vLLM lacks, files that cannot be downloaded.
 
-Running it again asks the Hub for the listing alone: a model that the lake has at its newest commit costs no call. It
-may be killed at any moment; the same command goes on. A token is taken from HF_TOKEN, another hub from HF_ENDPOINT."""
+A second run asks the Hub for the listing alone: a model whose newest commit is in the lake costs no request. You may
+kill the command at any moment; run it again and it goes on. It takes a token from HF_TOKEN and the address of another
+hub from HF_ENDPOINT."""
 
 EPILOG = """\
 examples:
   python pipelines/catalog.py --lake /data/lake --min-downloads 1000 --max-parameters 15B
   python pipelines/catalog.py --lake /data/lake --author allenai --licence apache-2.0
   python pipelines/catalog.py --lake /data/lake --names my-models.txt --newest
-  python pipelines/catalog.py --lake /data/lake                       # what the lake holds
+  python pipelines/catalog.py --lake /data/lake                       # show the models in the lake
   python pipelines/matrix.py --lake /data/lake --sql "SELECT model, skipped, skipped_because FROM models"
 
 then, in a config of collect.py:
   models:
     - catalog: parameters < 15e9 AND downloads >= 1000 AND NOT gated
 
-exit codes: 0 done; 1 some models could not be asked for (named), or the hub did not answer: run it again; 2 the input
-is wrong, nothing was written; 130 stopped by hand"""
+exit codes: 0 done; 1 some models failed (they are named) or the hub did not answer: run it again; 2 the input is wrong
+and nothing was written; 130 stopped by hand"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,10 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"catalog: {error}", file=sys.stderr)
         return 2
     except RouterlakeError as error:
-        print(f"catalog: {error}\nWhat was read is in the lake; the same command goes on from there.", file=sys.stderr)
+        print(
+            f"catalog: {error}\nEverything read so far is in the lake; the same command goes on from there.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; what was read is in the lake: the same command goes on from there", file=sys.stderr)
+        print("\nstopped; everything read so far is in the lake: the same command goes on from there", file=sys.stderr)
         return 130
 
 
@@ -83,37 +87,45 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--task",
         metavar="TAG",
         default="text-generation",
-        help="what the hub says it does, or any (default: %(default)s)",
+        help="the hub's pipeline tag, or any (default: %(default)s)",
     )
     query.add_argument("--min-downloads", type=whole, metavar="N", help="downloads of the last 30 days")
     query.add_argument(
-        "--max-parameters", type=size, metavar="N", help="such as 15B; models of a size unknown to the hub are left out"
+        "--max-parameters", type=size, metavar="N", help="such as 15B; skips models whose size the hub does not know"
     )
     query.add_argument("--licence", metavar="ID", help="such as apache-2.0")
     query.add_argument("--library", metavar="NAME", help="such as transformers")
     query.add_argument("--sort", choices=SORTS, default="downloads", help="order, highest first (default: %(default)s)")
-    query.add_argument("--most", type=whole, metavar="N", help="the first N alone")
+    query.add_argument("--most", type=whole, metavar="N", help="take only the first N")
     names = parser.add_argument_group("names")
     names.add_argument("--names", type=Path, metavar="FILE", help="a model a line, org/name or org/name@revision")
-    names.add_argument("--newest", action="store_true", help="ask for the newest commit of names that the lake has")
+    names.add_argument(
+        "--newest", action="store_true", help="look for newer commits of named models that are in the lake already"
+    )
     how = parser.add_argument_group("how")
-    how.add_argument("--again", action="store_true", help="try once more what could not be read: terms were accepted")
+    how.add_argument(
+        "--again",
+        action="store_true",
+        help="retry models that could not be read, such as after you accepted their terms",
+    )
     how.add_argument("--jobs", type=whole, default=8, metavar="N", help="requests at a time (default: %(default)s)")
     how.add_argument(
         "--patience",
         type=whole,
         default=900,
         metavar="S",
-        help="seconds for which a silent hub is waited for (default: %(default)s)",
+        help="seconds to wait for a hub that does not answer (default: %(default)s)",
     )
-    how.add_argument("--dry-run", action="store_true", help="list, say how many would be read, and write nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="list models and count how many would be read; write nothing"
+    )
     return parser.parse_args(argv)
 
 
 def whole(text: str) -> int:
-    """The argument of options that are numbers."""
+    """The argument of an option that takes a whole number, at least 1."""
     if not text.isdecimal() or not 1 <= int(text) < 10**12:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
     return int(text)
 
 
@@ -138,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     if not query and not names:
         if not lake.exists():
             raise ConfigError(
-                f"no lake at {lake.uri}: give a query or --names and it is made, or name another with --lake"
+                f"no lake at {lake.uri}: give a query or --names to make one, or name another with --lake"
             )
         show(lake.open_for_reading())
         return 0
@@ -147,15 +159,21 @@ def run(args: argparse.Namespace) -> int:
     hub, started = Hub(args.patience), time.monotonic()
     known = Known.of(lake, newest=args.newest, again=args.again) if lake.exists() else Known(newest=args.newest)
     with LiveLine() as line:
-        listed, to_read = find(hub, known, query, names, lambda seen: line.say(f"listing: {seen:,} models seen"))
-        print(f"{len(listed):,} models listed, {len(names):,} named; {len(to_read):,} are to be read")
+        listed, to_read = find(hub, known, query, names, lambda seen: line.show(f"listing: {seen:,} models seen"))
+        print(f"{len(listed):,} models listed, {len(names):,} named; {len(to_read):,} to read")
         if args.dry_run:
             print("dry run: nothing was written")
             return 0
         lake.open_for_writing()
         begun = time.monotonic()
         done = update(
-            hub, lake, known, listed, to_read, jobs=args.jobs, told=lambda now: line.say(said(now, hub, begun))
+            hub,
+            lake,
+            known,
+            listed,
+            to_read,
+            jobs=args.jobs,
+            told=lambda now: line.show(progress_line(now, hub, begun)),
         )
     state_support(lake, installed_vllm())
     show(lake)
@@ -163,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
     return report(done)
 
 
-def said(now: Update, hub: Hub, begun: float) -> str:
+def progress_line(now: Update, hub: Hub, begun: float) -> str:
     done = now.read + len(now.failed)
     left = (now.to_read - done) * (time.monotonic() - begun) / done if done else 0
     return (
@@ -178,11 +196,11 @@ def show(lake: Lake) -> None:
 
 
 def report(done: Update) -> int:
-    for title, found in (("cannot be read", done.troubled), ("failed", done.failed)):
-        for model, message in list(found.items())[:MOST_NAMES]:
+    for title, messages in (("cannot be read", done.troubled), ("failed", done.failed)):
+        for model, message in list(messages.items())[:MOST_NAMES]:
             print(f"{title}: {model}: {message}")
-        if len(found) > MOST_NAMES:
-            print(f"… and {len(found) - MOST_NAMES:,} more")
+        if len(messages) > MOST_NAMES:
+            print(f"… and {len(messages) - MOST_NAMES:,} more")
     return 1 if done.failed else 0
 
 

@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: joined or started, and how many workers it has room for.
+"""The Ray cluster of a run: joins or starts one, and counts the workers that it has room for.
 
 Owns addresses, Ray's settings and the folder of a cluster of our own. Knows nothing of models or shards.
 """
@@ -28,32 +28,32 @@ from schemas.failures import ConfigError, EngineError, one_line
 
 logger = logging.getLogger(__name__)
 
-#: How often a cluster of our own is started before the run is given up.
+#: Attempts to start a cluster of our own before the run fails.
 START_TRIES = 3
 
-#: What Ray calls the resource of a node that has GPUs of a class.
+#: Prefix of the resource that Ray gives to a node with GPUs of a class.
 ACCELERATOR = "accelerator_type:"
 
-#: How a client opens a connection (RFC 9113, 3.4), and the kind of the frame that each side has to send first.
+#: The type of each side's first frame, and a client's first bytes (RFC 9113, 3.4).
 HTTP2_SETTINGS = b"\x04"
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
 
 
 @dataclass(frozen=True)
 class Joined:
-    """The cluster of this process."""
+    """The cluster that this process is connected to."""
 
-    #: Whether it was started for this run.
+    #: True if it was started for this run alone.
     own: bool
     head: HeadWatch
 
 
 @contextmanager
 def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
-    """Connects to Ray: at `address`, inside a Ray job to its own cluster, else to one started for this run only.
+    """Connects to the Ray cluster at `address`, else to the job's own inside a Ray job, else to a new one for this run.
 
-    One of our own gets its own folder and `address="local"`, because plain ray.init() would join whatever cluster the
-    machine's current-cluster file names.
+    A new cluster gets its own folder and `address="local"`: plain ray.init() would join whatever cluster the machine's
+    current-cluster file names.
     """
     settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
@@ -68,31 +68,31 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
     try:
         _init("local" if own else str(address), settings)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack and ends the process with code 15
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler prints a stack and exits with code 15
         with HeadWatch(ray.get_runtime_context().gcs_address) as head:
             try:
                 yield Joined(own, head)
             finally:
                 ray.shutdown()
     finally:
-        ray.shutdown()  # also one that was broken off while it began
+        ray.shutdown()  # a start that was interrupted leaves processes, too
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short_folder() -> str:
-    """A new folder for Ray's sockets, whose paths may have 107 characters: in /tmp where TMPDIR is too long."""
+    """A new folder for Ray's sockets. Their paths may have 107 characters, so it is in /tmp if TMPDIR is too long."""
     folder = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="routerlake-", dir=folder if len(folder) <= 30 else "/tmp")
 
 
 def _init(address: str, settings: dict[str, Any]) -> None:
-    """ray.init(), again where a cluster of our own did not start: Ray gives its processes 30 s, whatever the load."""
+    """Calls ray.init(), again if our own cluster did not start: Ray allows its processes 30 s, whatever the load."""
     for left in reversed(range(START_TRIES)):
         try:
             ray.init(address=address, **settings)
             return
-        except Exception as error:  # Ray raises a bare Exception for it
+        except Exception as error:  # Ray raises a bare Exception after a slow start
             ray.shutdown()
             if address != "local":
                 raise ConfigError(f"cannot join the Ray cluster at {address}: {one_line(error)}") from error
@@ -104,7 +104,10 @@ def _init(address: str, settings: dict[str, Any]) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Raises ConfigError where nothing speaks HTTP/2, as gRPC does: ray.init() would try for minutes, past SIGTERM."""
+    """Raises ConfigError unless a server at `address` speaks HTTP/2, as gRPC does.
+
+    ray.init() would try for minutes, and SIGTERM does not end it.
+    """
     place = canonicalize_bootstrap_address(address) if address == "auto" else address.removeprefix("ray://")
     host, _, port = str(place).rpartition(":")
     if place is None or not host or not port.isdigit():
@@ -114,21 +117,21 @@ def _check_address(address: str) -> None:
             if os.environ.get("RAY_USE_TLS", "0") != "1":
                 connection.sendall(HTTP2_HELLO)
                 if connection.recv(4)[3:] != HTTP2_SETTINGS:
-                    raise ConnectionError("something else than Ray answers there")
+                    raise ConnectionError("another server than Ray answers there")
     except (OSError, OverflowError) as error:
         raise ConfigError(f"no Ray cluster at {address} (fleet.address or RAY_ADDRESS): {one_line(error)}") from error
 
 
 def node_caused(error: RayActorError) -> bool:
-    """Whether an actor was lost with its node, or with the way to it, and not by a fault of its own process.
+    """True if an actor was lost with its node or its network, False if its own process failed.
 
-    Ray says "unavailable" first when a node goes, and later that the node has died, which its error keeps as text.
+    When a node goes, Ray first reports the actor as unavailable. Later it reports the dead node, but only in the text.
     """
     return isinstance(error, ActorUnavailableError) or error.preempted or "its node has died" in str(error)
 
 
 def node_gpus() -> list[GpuSpec]:
-    """The classes of GPUs of the connected cluster's nodes, by Ray's accelerator_type, and the most in one node."""
+    """The GPU classes of the connected cluster, by Ray's accelerator_type, with the largest count in one node."""
     most: dict[str, int] = {}
     for node in _nodes():
         for name in node:
@@ -139,10 +142,11 @@ def node_gpus() -> list[GpuSpec]:
 
 
 def worker_resources(spec: FleetSpec, *, own: bool, places: Collection[Placement] = ()) -> dict[str, Any]:
-    """What Ray gives to each worker for a model that is put nowhere; each of `places` has its own.
+    """The Ray resources of a worker whose model has no placement; each of `places` has resources of its own.
 
-    With `workers` set a cluster that is not our `own` may start without room: it may grow. Raises ConfigError when no
-    node fits a worker, when not so many fit where nothing grows, and without the GPUs of `places`.
+    With fleet.workers set, a cluster that is not our `own` may have no room yet, because it may grow. Raises
+    ConfigError if no node fits a worker, if a cluster that cannot grow fits too few, or if it lacks the GPUs of
+    `places`.
     """
     nodes = _nodes()
     have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
@@ -151,16 +155,16 @@ def worker_resources(spec: FleetSpec, *, own: bool, places: Collection[Placement
     if not own and spec.workers:
         return resources
     if missing := sorted({place.gpu for place in places} - {gpu.name for gpu in node_gpus()}):
-        there = ", ".join(f"{gpu.per_node} × {gpu.name}" for gpu in node_gpus()) or "no GPUs of a class that Ray names"
-        raise ConfigError(f"fleet.gpus: models are put on {', '.join(missing)}, and the cluster's nodes have {there}")
+        there = ", ".join(f"{gpu.per_node} × {gpu.name}" for gpu in node_gpus()) or "no GPU class that Ray reports"
+        raise ConfigError(f"fleet.gpus: models are placed on {', '.join(missing)}; the cluster's nodes have {there}")
     for kind in [resources | place.resources for place in places] or [resources]:
         fit = sum(_fits(node, kind) for node in nodes)
         if fit < 1:
             largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
             wanted = f"{kind['num_gpus']:g} GPUs" + (f" of class {kind['accelerator_type']}" if places else "")
             raise ConfigError(
-                f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {wanted}; the largest of the "
-                f"cluster has {largest[0]:g} and {largest[1]:g}"
+                f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {wanted}; the cluster's largest "
+                f"node has {largest[0]:g} CPUs and {largest[1]:g} GPUs"
             )
         if spec.workers and spec.workers > fit:
             raise ConfigError(
@@ -171,7 +175,7 @@ def worker_resources(spec: FleetSpec, *, own: bool, places: Collection[Placement
 
 
 def fits(resources: dict[str, Any]) -> int:
-    """How many workers the cluster as it is now has room for, were it empty: nodes come and go."""
+    """How many workers with these resources the cluster would hold if it were empty, with its nodes of this moment."""
     return sum(_fits(node, resources) for node in _nodes())
 
 
@@ -184,7 +188,7 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _fits(node: dict[str, float], resources: dict[str, Any]) -> int:
-    """How many workers a node has room for when it is empty."""
+    """How many workers with these resources an empty node would hold."""
     by_cpu, gpus = int(node.get("CPU", 0) / resources["num_cpus"]), resources["num_gpus"]
     if (accelerator := resources.get("accelerator_type")) and ACCELERATOR + accelerator not in node:
         return 0

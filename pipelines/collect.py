@@ -22,17 +22,17 @@ logger = logging.getLogger("collect")
 
 #: Exit code of a run that a budget ended before anything failed.
 STOPPED = 3
-#: That of one that was sent a SIGTERM, as `ray job stop` does.
+#: Exit code after a SIGTERM, which `ray job stop` sends.
 SIGTERM = 143
-#: Lines printed of what cannot be planned, of each kind of failure.
+#: Lines printed for each kind of planning failure.
 MOST_FAILURES = 10
 
 HELP = """\
 Collect what models answer, item by item, into a lake of Parquet files.
 
-The config names models, tasks and how they are prompted; pipelines/configs/demo.yaml is a commented example. Every
-(model, task, prompting) is a cell, every minute of a cell's work a shard, every shard one file that is written whole
-or not at all. Running the same command again collects only what is missing, whatever stopped the run before.
+The config names models, tasks and how to prompt them; pipelines/configs/demo.yaml is a commented example. Every
+(model, task, prompting) is a cell. A cell is collected in shards of about a minute's work, and a shard is one file that
+is written whole or not at all. Run the same command again to collect what is missing, whatever stopped the run before.
 """
 
 EPILOG = """\
@@ -41,9 +41,9 @@ examples:
   python pipelines/collect.py --config my.yaml --lake /data/lake --limit 100
   ray job submit --working-dir . -- python pipelines/collect.py --config my.yaml --lake /shared/lake
 
-exit codes: 0 all collected, 1 some cells failed (named, and in the lake's failures), whether or not a budget was spent
-too, 2 the input is wrong and nothing was started, 3 a budget was spent before the end and nothing failed (the same
-command goes on), 130 or 143 stopped by hand
+exit codes: 0 all collected; 1 some cells failed (they are named here and in the view failures), even if a budget was
+spent, too; 2 the input is wrong and nothing was started; 3 a budget was spent before the end and nothing failed (run
+the same command to go on); 130 or 143 stopped by hand
 """
 
 
@@ -51,35 +51,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, metavar="YAML", help="what to collect")
-    parser.add_argument("--lake", metavar="URI", help="where to write; overrides the config's lake")
+    parser.add_argument("--config", required=True, metavar="YAML", help="names models, tasks and prompting")
+    parser.add_argument("--lake", metavar="URI", help="the lake to write to; overrides the config's")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the first N items of each task without a limit of its own"
+        "--limit", type=int, metavar="N", help="collect the first N items of each task that sets no limit of its own"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     parser.add_argument(
         "--generation",
         type=generation,
         metavar="N",
-        help="collect again what generation N (1, 2, …) lacks, whatever older ones hold; readers prefer the highest",
+        help="collect every item that generation N (1, 2, …) lacks, whatever older ones hold; readers use the highest",
     )
     parser.add_argument(
         "--retry-failed",
         action="store_true",
-        help="also try models again that broke the engines of an earlier run: died, out of memory, never answered",
+        help="also retry models that broke the engine in an earlier run: it died, ran out of memory or never answered",
     )
     parser.add_argument(
-        "--profile", metavar="JSON", help="write when each stage of each shard ran: open it in chrome://tracing"
+        "--profile", metavar="JSON", help="write a trace of the stages of each shard; open it in chrome://tracing"
     )
     parser.add_argument(
         "--log-json",
         action="store_true",
-        help="log lines as JSON objects with run, cell, model and task; with --verbose the workers' too",
+        help="log JSON objects with run, cell, model and task; with --verbose the workers' logs, too",
     )
     parser.add_argument(
         "--verbose",
         action="store_true",
-        help="also show workers' logs and each shard, and in a dry run all that cannot be planned",
+        help="also show workers' logs and each shard, and in a dry run every planning failure",
     )
     return parser.parse_args(argv)
 
@@ -89,7 +89,7 @@ def generation(text: str) -> int:
     from schemas.identity import MAX_GENERATION
 
     if not 1 <= int(text) <= MAX_GENERATION:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_GENERATION}")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 1 to {MAX_GENERATION}")
     return int(text)
 
 
@@ -127,7 +127,7 @@ def collect(args: argparse.Namespace) -> int:
     if args.profile:
         check_writable(Path(args.profile))
     if lake.exists():
-        lake.open_for_reading()  # of another schema version: refused before anything is planned
+        lake.open_for_reading()  # refuses another schema version before any planning
 
     from collectors.harness.tasks import use_datasets
     from collectors.planning import make_plan
@@ -154,7 +154,7 @@ def collect(args: argparse.Namespace) -> int:
     except StorageError as error:
         if plan.items_todo or plan.failures:
             raise
-        logger.warning("this run leaves no trace, but it has nothing to add: %s", error)
+        logger.warning("the lake cannot record this run, which has nothing to add: %s", error)
     planned = time.monotonic()
     if args.log_json:
         log_as_json(plan.run_id)
@@ -167,7 +167,10 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def check_budget(plan: Plan, lake: Lake) -> None:
-    """Raises ConfigError where a budget of dollars cannot be told. A cluster's own GPUs are known once it is joined."""
+    """Raises ConfigError if the plan's GPUs lack a price that the budget needs.
+
+    A plan without placements is checked later, when the cluster is joined and its GPUs are listed.
+    """
     if plan.gpus and plan.items_todo:
         from pipelines.budget import gpu_prices_for
 
@@ -176,14 +179,14 @@ def check_budget(plan: Plan, lake: Lake) -> None:
 
 
 def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
-    """Collects what is open. No engine starts when nothing is: None."""
+    """Collects the plan's open cells. Returns None, and starts no engine, if there are none."""
     if not plan.cells:
-        why = "all open cells are in quarantine" if plan.quarantined else "no cell could be planned"
+        why = "every open cell is quarantined" if plan.quarantined else "no cell could be planned"
         print(f"nothing to collect: {why}")
         return None
     if not plan.items_todo:
-        but = ", quarantined ones aside" if plan.quarantined else ""
-        print(f"nothing to collect: every planned item is in the lake already{but}, no model was loaded")
+        but = ", except quarantined cells" if plan.quarantined else ""
+        print(f"nothing to collect: every planned item is in the lake already{but}; no model was loaded")
         return None
     from collectors.stages import Trace, told
     from pipelines.run import run_plan  # seconds to import
@@ -197,7 +200,7 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
 
 
 def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
-    # Its logger is given this level when it is imported, whatever is set below.
+    # huggingface_hub sets its logger to this level when it is imported, whatever is set below.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -209,15 +212,15 @@ def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
 
     if as_json:
         log_as_json()
-        # Read when Ray is imported: a line of a worker comes as it is, not behind its name or before "repeated 2x".
+        # Ray reads these on import. Without them it puts a worker's name before a line and "repeated 2x" after it.
         os.environ |= {"RAY_DISABLE_WORKER_LOG_PREFIX": "1", "RAY_DEDUP_LOGS": "0"}
     quieten()
 
 
 def check_writable(path: Path) -> None:
-    """Raises ConfigError where `path` cannot be made: found out after hours of work, the trace would be lost.
+    """Raises ConfigError if `path` cannot be written: after hours of work the trace would be lost.
 
-    Leaves nothing: a run that is killed has no trace.
+    Leaves no file behind, because a run that is killed has no trace.
     """
     from schemas.failures import ConfigError, one_line
 
@@ -231,7 +234,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_trace(path: Path, trace: Trace) -> None:
-    """What was collected stands, whether or not the trace can be written."""
+    """Writes the trace, and logs an error if it cannot: the records are in the lake anyway."""
     from pipelines.script import write_file
     from schemas.failures import ConfigError
 
@@ -244,7 +247,7 @@ def write_trace(path: Path, trace: Trace) -> None:
 
 
 def refuse_lost_lake(lake: Lake) -> None:
-    """A lake inside a Ray job's unpacked files would be deleted with the job."""
+    """Raises ConfigError if the lake is inside a Ray job's unpacked files, which are deleted with the job."""
     from schemas.failures import ConfigError
 
     if lake.local and "runtime_resources/working_dir_files" in os.path.abspath(lake.root):
@@ -254,8 +257,11 @@ def refuse_lost_lake(lake: Lake) -> None:
 
 
 def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str = "") -> None:
-    """Cells, items and requests by task, what is in the lake already, and what cannot be planned: so many of each kind
-    (None: all), and where the `rest` is told."""
+    """Prints cells, items and requests by task, the items that are in the lake already, and the planning failures.
+
+    `most_failures` is the number of lines for each kind of failure (None: no limit); `rest` explains where to see the
+    others.
+    """
     cells = plan.cells
     models = {cell.cell.model.name: cell.cell.model for cell in cells}
     done = sum(cell.cell.items for cell in cells) - plan.items_todo
@@ -283,7 +289,7 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
         for row in rows[:most_failures]:
             print(f"  cannot be planned: {row.get('model') or row.get('task')}: {row['message']}")
         if more := len(rows) - len(rows[:most_failures]):
-            print(f"  … and {more} more that cannot be planned ({kind}): {rest}")
+            print(f"  … and {more} more planning failures ({kind}): {rest}")
 
 
 def print_quarantine(plan: Plan) -> None:
@@ -292,19 +298,19 @@ def print_quarantine(plan: Plan) -> None:
         more = ", …" if len(broke) > MOST_FAILURES else ""
         print(
             f"quarantined: {len(plan.quarantined)} cells of {len(broke)} models that broke engines before "
-            f"({', '.join(broke[:MOST_FAILURES])}{more}); --retry-failed brings them back"
+            f"({', '.join(broke[:MOST_FAILURES])}{more}); --retry-failed retries them"
         )
 
 
 def print_damage(lake: Lake) -> None:
-    """What is in the lake and cannot be read: it counts as collected until it is removed."""
+    """Prints how many files of the lake are damaged. Their items count as collected until the files are removed."""
     from collectors.holdings import standing_damage
 
     damaged = standing_damage(lake)
     if damaged:
         print(
-            f"{len(damaged)} damaged files are in the way, such as {min(damaged)}: remove them with "
-            "compact.py --prune, and what they held is collected anew"
+            f"{len(damaged)} damaged files stand in the lake, such as {min(damaged)}: remove them with "
+            "compact.py --prune, then collect.py collects their items again"
         )
 
 
@@ -312,10 +318,10 @@ def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: floa
     if outcome:
         left = outcome.left
         done = sum(1 for cell in plan.cells if cell.todo) - len(outcome.failed) - len(left)
-        print(f"collected {done} cells in {seconds:.0f} s, of which planning took {planning:.0f}")
-        names = {cell.cell.cell_id: cell for cell in plan.cells}
+        print(f"collected {done} cells in {seconds:.0f} s, {planning:.0f} s of them for planning")
+        planned = {cell.cell.cell_id: cell for cell in plan.cells}
         for cell_id, message in outcome.failed.items():
-            cell = names[cell_id].cell
+            cell = planned[cell_id].cell
             print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
         if outcome.stopped:
             items = sum(left.values())

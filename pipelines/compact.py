@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Folds a lake's shards into few large files that are sorted for reading. See --help and the README."""
+"""Folds a lake's shards into a few large, sorted files. See --help and the README."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pipelines.progress import Counter
 from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
-Fold a lake's shards into few large Parquet files that are sorted for reading.
+Fold a lake's shards into a few large Parquet files that are sorted for reading.
 
-Collectors write many small shards; queries over thousands of them spend their time on opening files. This command
-copies what is new into files of about two million records each, and writes a manifest last: from then on every reader
-uses these files and the shards that came after. Nothing that is committed is changed, nothing is deleted without
---prune, and killing it at any moment loses no more than the file in hand: the same command goes on. It may run beside
-collectors, readers and other compactors."""
+Collectors write many small shards, and a query over thousands of them spends its time on opening files. This command
+copies new shards into files of about two million records each and writes a manifest last. From then on every reader
+uses these files, plus the shards that came later. The command changes no committed file and deletes nothing without
+--prune. If you kill it, at most one unfinished file is lost; run it again and it goes on. It may run beside collectors,
+readers and other compactors."""
 
 EPILOG = """\
 examples:
   python pipelines/compact.py --lake /data/lake
   python pipelines/compact.py --lake s3://bucket/lake --prune
-  python pipelines/compact.py --lake lake --prune --keep-hours 0     # no reader is at work
+  python pipelines/compact.py --lake lake --prune --keep-hours 0     # while nobody reads the lake
 
-exit codes: 0 done, also when there was nothing to do; 1 the lake cannot be written, or a damaged file was passed over
-(named, and a row of failures); 2 the input is wrong"""
+exit codes: 0 done, even if there was nothing to do; 1 the lake cannot be written, or a damaged file was skipped (it is
+named here and in the view failures); 2 the input is wrong"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compact: {error}", file=sys.stderr)
         return 2
     except RouterlakeError as error:
-        print(f"compact: {error}\nThe lake is as it was; the same command goes on from there.", file=sys.stderr)
+        print(f"compact: {error}\nThe lake is unharmed; the same command goes on from there.", file=sys.stderr)
         return 1
 
 
@@ -57,15 +57,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="then delete shards that a compaction holds, older compactions, and damaged files",
+        help="then delete folded shards, older compactions and damaged files",
     )
     parser.add_argument(
         "--keep-hours",
         metavar="H",
         type=hours,
         default=24.0,
-        help="with --prune: keep all that a reader may use who began within the last H hours (default: %(default)s); "
-        "a matrix.duckdb that was written before is to be written anew",
+        help="with --prune: keep files for readers that started within the last H hours (default: %(default)s); "
+        "an older matrix.duckdb has to be written again, with matrix.py",
     )
     return parser.parse_args(argv)
 
@@ -73,7 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def hours(text: str) -> float:
     """The argument of --keep-hours."""
     if not 0 <= float(text) <= 24 * 3650:
-        raise argparse.ArgumentTypeError(f"{text} is no number of hours from 0 to ten years")
+        raise argparse.ArgumentTypeError(f"{text} must be a number of hours, from 0 to ten years")
     return float(text)
 
 
@@ -89,10 +89,10 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
             f"{pruned.damaged} damaged objects"
         )
         if pruned.shards or pruned.others:
-            print("a matrix.duckdb of before is to be written anew, with matrix.py")
+            print("write any older matrix.duckdb again, with matrix.py: it reads files that are gone")
         if pruned.later:
             until = dt.datetime.fromisoformat(pruned.later) + dt.timedelta(hours=args.keep_hours)
-            print(f"more can go from {until:%Y-%m-%d %H:%M} UTC on")
+            print(f"more can be pruned after {until:%Y-%m-%d %H:%M} UTC")
         return 1 if any(name.startswith("compact/") for name in outcome.damaged) else 0
     return 1 if outcome.damaged else 0
 
@@ -111,9 +111,9 @@ def print_outcome(outcome: Outcome, seconds: float) -> None:
             f"{size / max(rows, 1):.2f} bytes each, and {answers / 2**20:,.1f} MiB of answers"
         )
     if outcome.unknown:
-        print(f"{outcome.unknown} shards stay as they are: no run in the lake planned their cells")
+        print(f"{outcome.unknown} shards were not folded: no run in the lake planned their cells")
     for name, reason in outcome.damaged.items():
-        print(f"passed over: {name}: {reason}")
+        print(f"skipped: {name}: {reason}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The worker processes of a fleet: how many of which resources, and how they come and go with the cluster's nodes.
+"""The worker processes of a fleet: starts and ends them as the work and the cluster's nodes change.
 
-Owns Ray's actors, from being asked for to their end. Knows nothing of what a worker has in hand.
+Owns Ray's actors, from the request to the end of the process. Knows nothing of the shards that a worker has.
 """
 
 from __future__ import annotations
@@ -23,27 +23,29 @@ from schemas.failures import EngineError, one_line
 
 logger = logging.getLogger(__name__)
 
-#: How often an engine process is started before the run is given up.
+#: Failed starts of an engine process, one after another, before the run fails.
 START_TRIES = 3
 
-#: Seconds in which a new worker is expected to start where there is room for it.
+#: Seconds that a new worker may take to start if a node has room for it.
 COMING_SECONDS = 20.0
 
-#: What Ray's `.options` take for a worker, in order: workers of one kind may answer for the same models.
+#: The resources of a worker as sorted arguments of Ray's `.options`. Workers of one kind take the same models.
 Kind = tuple[tuple[str, Any], ...]
 
 
 @dataclass
 class Work:
-    """What is left for the workers of one kind: models, counting those at work, and shards that nobody has."""
+    """The work left for the workers of one kind."""
 
+    #: Models with open shards, including those that workers have now.
     models: int = 0
+    #: Shards that no worker has.
     shards: int = 0
 
 
 @dataclass(frozen=True)
 class _Coming:
-    """An actor that Ray has found no room for, or has not started yet, and since when (monotonic clock)."""
+    """An actor that was requested at `since` (monotonic clock) and has not started."""
 
     actor: Any
     kind: Kind
@@ -51,24 +53,24 @@ class _Coming:
 
 
 class Crew:
-    """The workers that there are and those that are asked for. `resources`: of one for a model that is put nowhere."""
+    """The running workers and the requested ones. `resources` are those of a worker whose model has no placement."""
 
     def __init__(self, spec: FleetSpec, worker: WorkerSpec, resources: Mapping[str, Any]) -> None:
         self._spec = spec
         self._worker = worker
         self._resources = dict(resources)
         self._kinds: dict[Any, Kind] = {}
-        #: By the answer that says that it has started.
+        #: Future of Worker.ready -> the actor.
         self._coming: dict[Any, _Coming] = {}
         self._failed_starts = 0
-        #: GPUs of all workers when there was last more work than they had in hand, those included that were asked for.
+        #: GPUs of all workers, running and requested, when the crew last grew.
         self.gpus = 0.0
 
     def __len__(self) -> int:
         return len(self._kinds) + len(self._coming)
 
     def kind_for(self, model: ModelRef) -> Kind:
-        """That of the workers which the model's placement asks for."""
+        """The kind of worker that the model's placement needs."""
         place = model.placement
         return tuple(sorted((self._resources | (place.resources if place else {})).items()))
 
@@ -76,32 +78,32 @@ class Crew:
         return self._kinds[actor]
 
     def count(self, kind: Kind) -> int:
-        """Workers of a kind, those included that are asked for."""
+        """How many workers of a kind run or are requested."""
         return self._counts()[kind]
 
     def _counts(self) -> Counter[Kind]:
         return Counter([*self._kinds.values(), *(coming.kind for coming in self._coming.values())])
 
     def gpus_of(self, actor: Any) -> float:
-        """How many GPUs a worker has, or which part of one."""
+        """How many GPUs a worker has; a fraction if workers share one."""
         return float(dict(self._kinds[actor]).get("num_gpus", 0.0))
 
     def gpu_class_of(self, actor: Any) -> str | None:
-        """Ray's accelerator_type of a worker's GPUs; None where it was asked for none by class."""
+        """Ray's accelerator_type of a worker's GPUs; None if it was requested without a class."""
         return dict(self._kinds[actor]).get("accelerator_type")
 
     @property
     def awaited(self) -> list[Any]:
-        """Answers of those that start."""
+        """Futures of the workers that are starting. Pass one that is ready to `started`."""
         return list(self._coming)
 
     def is_coming(self) -> bool:
-        """Whether workers are about to start, for whom shards should be left; others wait for a node."""
+        """Whether a worker will start soon, so that shards should be left for it. One that waits for a node is not."""
         now = time.monotonic()
         return any(now - coming.since < COMING_SECONDS for coming in self._coming.values())
 
     def has_room(self, model: ModelRef) -> bool:
-        """Whether some node could hold a worker for the model, or one may come that can."""
+        """Whether a node could hold a worker for the model, or such a node may still come."""
         return bool(self._spec.workers) or fits(dict(self.kind_for(model))) > 0
 
     def start(self, kind: Kind) -> None:
@@ -109,9 +111,9 @@ class Crew:
         self._coming[actor.ready.remote()] = _Coming(actor, kind, time.monotonic())
 
     def started(self, future: Any) -> Any:
-        """The worker of an answer in `awaited`; None where it was lost, and another is asked for.
+        """The worker of a future in `awaited`. Returns None and requests another if it was lost before it started.
 
-        Raises EngineError where process after process does not start.
+        Raises EngineError if START_TRIES processes in a row do not start.
         """
         coming = self._coming.pop(future)
         try:
@@ -128,14 +130,14 @@ class Crew:
         return coming.actor
 
     def stop(self, actor: Any) -> Kind:
-        """Ends a worker, also one that is out of reach and may live on with what it holds. Returns its kind."""
+        """Ends a worker and returns its kind. A worker that cannot be reached may live on with its GPU memory."""
         ray.kill(actor)
         return self._kinds.pop(actor)
 
     def grow(self, work: Mapping[Kind, Work]) -> None:
-        """Asks for the workers that the work and the cluster, as they are now, have room for.
+        """Requests as many workers as the work needs and the cluster has room for at this moment.
 
-        Those with the most GPUs first: what needs several finds them in one node only before the others do.
+        Workers with the most GPUs come first: several free GPUs in one node exist only before smaller workers start.
         """
         counts = self._counts()
         left = (self._spec.workers or 0) - len(self)
@@ -147,23 +149,23 @@ class Crew:
         self.gpus = sum(dict(kind).get("num_gpus", 0.0) * count for kind, count in self._counts().items())
 
     def _wanted(self, kind: Kind, work: Work, have: int, left: int) -> int:
-        """More workers of a kind; `left`: how many more `fleet.workers` allows of all kinds."""
+        """How many more workers of a kind to request; `left` is how many more of any kind `fleet.workers` allows."""
         if self._spec.workers:
             return min(left, work.shards)
         try:
             room = fits(dict(kind))
         except RayError as error:
-            logger.debug("the cluster does not tell its nodes: %s", one_line(error))  # HeadWatch says if it is gone
+            logger.debug("the cluster does not list its nodes: %s", one_line(error))  # HeadWatch notices a lost head
             return 0
         if not dict(kind).get("num_gpus"):
             room = min(room, work.models)
         return min(room - have, work.shards)
 
-    def told(self) -> str:
-        """Resources that are waited for."""
+    def requested(self) -> str:
+        """The resources of the workers that have not started, for a message."""
         return " or ".join(sorted({str(dict(coming.kind)) for coming in self._coming.values()}))
 
     def end(self) -> None:
-        """Ends those that never started."""
+        """Ends the actors that never started."""
         for coming in self._coming.values():
             ray.kill(coming.actor)

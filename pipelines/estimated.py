@@ -1,4 +1,4 @@
-"""What a dry run prints of tokens, hours and dollars: a row per class of models, and what the numbers rest on."""
+"""Prints a dry run's estimate: tokens, hours and dollars for each class of models, and its assumptions."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collectors.planning import Plan
 
 
 def print_estimate(plan: Plan, lake: Lake) -> None:
-    """What is left to do of `plan`. A row's ? is unknown; + ? in the sum: there are rows of which it is unknown."""
+    """Prints the estimate of the plan's open items. A ? is an unknown value, "+ ?" a sum without its unknown rows."""
     if not plan.items_todo:
         return
-    found = estimate(plan, lake)
-    rows = [_cells(row) for row in [*found.rows, found.total]]
-    for column, values in ((-2, [row.hours for row in found.rows]), (-1, [row.usd for row in found.rows])):
+    estimated = estimate(plan, lake)
+    rows = [_cells(row) for row in [*estimated.rows, estimated.total]]
+    for column, values in ((-2, [row.hours for row in estimated.rows]), (-1, [row.usd for row in estimated.rows])):
         if None in values and any(value is not None for value in values):
             rows[-1][column] += " + ?"
     hours = "GPU-hours" if plan.gpus else "hours"
     rows.insert(0, ["parameters", "on", "models", "cells", "measured", "tokens", hours, "USD"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print("\nwhat is left takes, as far as is known:\n")
+    print("\nestimate for the open items (? is unknown):\n")
     for row in rows:
         left, right = zip(row[:2], widths, strict=False), zip(row[2:], widths[2:], strict=True)
         print("  " + "  ".join([*(t.ljust(w) for t, w in left), *(t.rjust(w) for t, w in right)]))
     print()
-    for assumption in found.assumptions:
+    for assumption in estimated.assumptions:
         print(f"  {assumption}")
 
 

@@ -21,20 +21,21 @@ from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
 DESCRIPTION = """\
-Write what a lake holds as files that router benchmarks read: the items of some tasks × the models of a pool.
+Write a pool of a lake as files that router benchmarks read: the items of some tasks × the models of the pool.
 
-An answer that is missing is never written as wrong, nor an unknown cost as free: the export refuses, says how many
-there are, and --missing says what to leave out. What a format cannot carry is printed. A model has one cell a task:
-where the lake holds several, --pool chooses. Costs are those of the view costs: prices.py puts prices into the lake."""
+A missing answer is never written as wrong, nor an unknown cost as free. The export stops and counts such gaps, and
+--missing selects what to leave out. The command prints which columns the format has no place for. A model may have only
+one cell for each task: if the lake has several, narrow them with --pool. Costs come from the view costs; prices.py puts
+prices into the lake."""
 
 EPILOG = """\
 formats:
 {formats}
 
---missing  error        refuse, and say what the two others would leave out
-           drop-items   leave out items that some model of the pool has no answer for
-           drop-models  leave out models that lack an answer
-           (huggingface has room for gaps, and writes null)
+--missing  error        stop, and count what the other two would leave out
+           drop-items   leave out items without an answer from some model of the pool
+           drop-models  leave out models without an answer to some item
+           (huggingface has room for gaps and writes null)
 --pool is SQL over columns of the view cells, such as "num_fewshot = 5 AND model LIKE 'Qwen/%'"
 
 examples:
@@ -42,7 +43,7 @@ examples:
   python pipelines/export.py --format routereval --out mine/ --tasks arc_challenge --missing drop-items
   python pipelines/export.py --format huggingface --lake /data/lake --out mine.parquet --include all
 
-exit codes: 0 written; 2 the input is wrong or the output cannot be written: nothing is at --out"""
+exit codes: 0 written; 2 the input is wrong or the output cannot be written, and --out does not exist"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,26 +65,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG.format(formats=formats),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help="which files, see below")
+    parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help="the files to write, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
-    parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="new file, or folder, to write")
-    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="which tasks (default: all of the pool)")
-    parser.add_argument("--pool", metavar="SQL", default="true", help="which cells (default: all)")
+    parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="the new file or folder to write")
+    parser.add_argument(
+        "--tasks", nargs="+", default=[], metavar="TASK", help="tasks to write (default: all of the pool)"
+    )
+    parser.add_argument("--pool", metavar="SQL", default="true", help="cells to write (default: all)")
     parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
-    parser.add_argument("--missing", choices=MISSING, default="error", help="of gaps (default: %(default)s)")
+    parser.add_argument(
+        "--missing", choices=MISSING, default="error", help="how to treat gaps, see below (default: %(default)s)"
+    )
     for name, form in _options().items():
         parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"{OPTIONS[name]}; for --format {form}")
     return parser.parse_args(argv)
 
 
 OPTIONS = {
-    "encoder": "folder of a sentence-transformers model, to write embeddings by",
+    "encoder": "folder of the sentence-transformers model that computes embeddings",
     "keywords": "YAML of task: keywords that describe it",
 }
 
 
 def _options() -> dict[str, str]:
-    """Option -> the format that takes it."""
+    """Option -> name of the format that takes it."""
     return {option: name for name, form in FORMATS.items() for option in form.options}
 
 
@@ -96,10 +101,10 @@ def run(args: argparse.Namespace) -> None:
     check_free(args.out)
     lake = Lake(args.lake).open_for_reading()
     grids = ask(lake, lambda con, _: load_grids(con, args.tasks, args.pool, texts=form.texts), include=args.include)
-    kept, said = export(form, grids, args.out, args.missing, Options(**given))
+    kept, notes = export(form, grids, args.out, args.missing, Options(**given))
     items, models = sum(len(grid.items) for grid in kept), len(kept[0].models)
     print(f"{args.out}: {len(kept):,} tasks, {items:,} items × {models:,} models as {args.format}")
-    for line in said:
+    for line in notes:
         print(f"  {line}")
     print(f"  not in this format: {form.cannot}")
 

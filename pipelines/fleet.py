@@ -1,7 +1,7 @@
-"""Engines on a Ray cluster: who works on which shard, and what happens when one breaks.
+"""Runs engines on a Ray cluster: hands out shards, takes reports and reacts to failures.
 
-Owns actors, retries and the order of work. State lives in the lake alone: an actor or driver that dies loses at most
-the shard in hand.
+Owns the shards in hand and the reactions to each answer. State lives in the lake alone: an actor or driver that dies
+loses at most the shards in hand.
 """
 
 from __future__ import annotations
@@ -45,28 +45,29 @@ from schemas.failures import (
 
 logger = logging.getLogger(__name__)
 
-#: Shards that a worker is given at once: its engine answers one while it judges and writes the one before.
+#: Shards that a worker has at once: its engine answers one while it judges and writes the one before.
 AHEAD = 2
 
-#: Seconds between two looks at which nodes there are.
+#: Seconds between two looks at the cluster's nodes.
 LOOK_SECONDS = 10.0
 
-#: Seconds without any engine after which, and then every so often, a person is told that the cluster is full.
+#: Seconds between two warnings that the cluster has no room for an engine.
 WAITING_SECONDS = 30.0
 
 
 @dataclass
 class InHand:
-    """A shard that a worker has been given, and since when its answer is awaited (monotonic clock)."""
+    """A shard that a worker has."""
 
     job: Job
-    #: The model with the batch that it was given with.
+    #: The model with the batch and placement of this attempt.
     model: ModelRef
-    #: Its answer; None while it is not the worker's first.
+    #: Future of the report; None until the shard is the worker's first.
     future: Any = None
+    #: When the fleet began to wait for `future` (monotonic clock).
     since: float = 0.0
     stalled: bool = False
-    #: What it waits for, a kind of UnreachableError, and since when.
+    #: Kind of the UnreachableError that the worker waits out, and since when (monotonic clock).
     away: tuple[str, float] | None = None
 
 
@@ -96,21 +97,23 @@ class Fleet:
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
-        #: By kind of UnreachableError.
+        #: Kind of UnreachableError -> the outage.
         self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down")}
-        #: When the cluster's nodes were looked at last (monotonic clock).
+        #: When the fleet last looked at the cluster's nodes (monotonic clock).
         self._looked = time.monotonic()
-        self._told_waiting = time.monotonic()
-        #: Each worker's shards, in the order in which it answers.
+        #: When an engine last worked, or the last warning that none can (monotonic clock).
+        self._last_warning = time.monotonic()
+        #: Worker -> its shards, in the order of its answers.
         self._hands: dict[Any, deque[InHand]] = {}
         self._holds: dict[Any, ModelRef | None] = {}
-        #: The worker of each answer that is waited for.
+        #: Future -> the worker that answers it.
         self._awaited: dict[Any, Any] = {}
 
     def run(self) -> None:
-        """Works until every cell is collected or failed.
+        """Works until every cell is collected or failed, or a budget is spent.
 
-        Raises StorageError when the lake cannot be written, EngineError when no engine process can be started.
+        Raises StorageError if the lake cannot be written, EngineError if no engine process starts or the cluster's head
+        is lost.
         """
         with self.progress:
             self._grow()
@@ -120,7 +123,7 @@ class Fleet:
                     ready, _ = ray.wait(awaited, num_returns=1, timeout=1.0)
                 else:
                     ready = []
-                    time.sleep(1.0)  # no node has room: one may come
+                    time.sleep(1.0)  # no node has room, but one may come
                 for future in ready:
                     if future in self._awaited:
                         actor = self._awaited[future]
@@ -132,7 +135,7 @@ class Fleet:
                 self._watch()
                 for listener in self.listeners:
                     listener.on_tick(self._at_work)
-            if self.outcome.stopped:  # shards that were in hand are paid for since
+            if self.outcome.stopped:  # with the cost of the shards that were in hand
                 self.outcome.stopped = self.budget.reached() or self.outcome.stopped
             self.crew.end()
 
@@ -152,7 +155,7 @@ class Fleet:
         return True
 
     def _over_budget(self) -> bool:
-        """Whether a budget keeps back what is left; shards in hand are finished all the same."""
+        """Whether a spent budget ends the run. Shards in hand are finished anyway."""
         if self.outcome.stopped is None and self.queue and (reached := self.budget.reached()):
             self.outcome.stopped = reached
             logger.warning("%s: no more shards are handed out", reached)
@@ -169,7 +172,7 @@ class Fleet:
         return Workers(working, starting=len(self.crew.awaited), gpus=self.crew.gpus)
 
     def _grow(self) -> None:
-        """Workers for nodes that came since, and for models that have to go elsewhere."""
+        """Requests workers for new nodes, and for models with a new placement."""
         self._looked = time.monotonic()
         if not self.queue or self._over_budget():
             return
@@ -187,7 +190,7 @@ class Fleet:
         return self.crew.kind_for(self.faults.fitted(model))
 
     def _feed(self, actor: Any) -> None:
-        """Gives a worker what it has room for, and waits for the answer to its first."""
+        """Gives a worker as many shards as it may have, and waits for the answer to its first."""
         hands = self._hands[actor]
         if not hands and not self._give(actor):
             return
@@ -197,7 +200,7 @@ class Fleet:
             if job is None:
                 break
             self._begin(actor, job)
-        # Last: a worker does what it is told in order, and finish() waits for the engine.
+        # Last, because a worker runs its calls in order and finish() waits for the engine.
         self._await(actor)
 
     def _await(self, actor: Any) -> None:
@@ -207,16 +210,16 @@ class Fleet:
         self._awaited[first.future] = actor
 
     def _give(self, actor: Any) -> bool:
-        """A shard of whatever model is next; False where the worker was ended instead."""
+        """Gives a worker a shard of the model that is next. Returns False if it ended the worker instead."""
         held = self._holds[actor]
         job = None if self._over_budget() else self.queue.take(held, self._busy(), self._fitting(actor))
         if job is None:
             self._stop_worker(actor)
-            self._looked = 0.0  # for workers of another kind there is room now
+            self._looked = 0.0  # a worker of another kind may have room now
             return False
         model = job.planned.cell.model
         if held and held.key != model.key and bool(self.crew.gpus_of(actor)) and not self._swaps(held, model):
-            # On a GPU a process gives its memory back only by ending: a new model gets a new one.
+            # A process frees its GPU memory only when it ends, so a new model gets a new process.
             self.queue.retry(dataclasses.replace(job, tries=job.tries - 1))
             self.crew.start(self._stop_worker(actor))
             return False
@@ -225,7 +228,7 @@ class Fleet:
         return True
 
     def _fitting(self, actor: Any) -> Callable[[ModelRef], bool] | None:
-        """Which models a worker is for; None: for all."""
+        """A test for the models that a worker may take; None if it may take all."""
         if not self.plan.gpus:
             return None
         kind = self.crew.kind_of(actor)
@@ -241,11 +244,11 @@ class Fleet:
         self._hands[actor].append(InHand(job, model))
 
     def _busy(self) -> Counter[str]:
-        """Workers by the key of the model that they work on."""
+        """Model key -> number of workers that have a shard of it."""
         return Counter(hands[0].job.planned.cell.model.key for hands in self._hands.values() if hands)
 
     def _swaps(self, held: ModelRef, model: ModelRef) -> bool:
-        """Whether a GPU's engine may take over `model`: only where the config says that it may swap weights at all."""
+        """Whether an engine on a GPU may load `model` in place of `held`. The config has to allow swaps of weights."""
         allowed = self.plan.config.engine.options.get("swap_weights") is True
         return allowed and held.group is not None and held.group == model.group
 
@@ -256,7 +259,10 @@ class Fleet:
         return self.crew.stop(actor)
 
     def _watch(self) -> None:
-        """Ends engines that do not answer, takes nodes that came, and says when the cluster has no room for any."""
+        """Ends engines that do not answer, uses new nodes, and warns if the cluster has no room for any engine.
+
+        Raises EngineError if the cluster's head or its last node is gone.
+        """
         now = time.monotonic()
         self.head.check()
         if now - self._looked > LOOK_SECONDS:
@@ -268,17 +274,17 @@ class Fleet:
                 hand.stalled = True
                 ray.kill(actor)
         if self._awaited:
-            self._told_waiting = now
-        elif now - self._told_waiting > WAITING_SECONDS:
-            self._told_waiting = now
+            self._last_warning = now
+        elif now - self._last_warning > WAITING_SECONDS:
+            self._last_warning = now
             if not any_node():
                 raise EngineError(
-                    "the Ray cluster has no node left: what ran it was killed, perhaps for want of memory"
+                    "the Ray cluster has no node left: its processes were killed, maybe for lack of memory"
                 )
-            logger.warning("the cluster has no room yet for an engine of %s; waiting", self.crew.told())
+            logger.warning("the cluster has no room yet for an engine with %s; waiting", self.crew.requested())
 
     def _answered(self, actor: Any) -> None:
-        """Takes the answer to a worker's first shard, or its death, and gives it more to do."""
+        """Handles the answer to a worker's first shard, or the worker's death, and hands out more work."""
         hand = self._hands[actor][0]
         moot = self.outcome.is_moot(hand.job)
         replaced = False
@@ -302,7 +308,7 @@ class Fleet:
                 return
             self._drop_first(actor)
             if isinstance(report, Away):
-                replaced = True  # it has the shard in hand still
+                replaced = True  # the worker would go on with the shard
                 if not moot:
                     self._waited_enough(hand, report)
             elif moot:
@@ -315,7 +321,7 @@ class Fleet:
             self._feed(actor)
 
     def _pay_for_lost(self, actor: Any) -> None:
-        """Counts the seconds in which a worker had the shard in hand that it will not commit: no report says them."""
+        """Adds the seconds that a worker spent on a shard without a report to the budget."""
         seconds = time.monotonic() - self._hands[actor][0].since
         self.budget.lost(seconds, self.crew.gpus_of(actor), self.crew.gpu_class_of(actor))
 
@@ -323,7 +329,7 @@ class Fleet:
         del self._awaited[self._hands[actor].popleft().future]
 
     def _replace_worker(self, actor: Any) -> None:
-        """A new process for one that died or has to; the shards behind its first are not to blame."""
+        """Starts a new process for a lost worker, and queues its other shards again: they are not to blame."""
         for behind in self._hands[actor]:
             if not self.outcome.is_moot(behind.job):
                 self.queue.retry(dataclasses.replace(behind.job, tries=behind.job.tries - 1))
@@ -338,7 +344,10 @@ class Fleet:
         return True
 
     def _waited_enough(self, hand: InHand, away: Away) -> None:
-        """Without the lake, and where nothing else went on meanwhile, the run ends; else this model fails alone."""
+        """Ends the run if the lake is away or no other shard was done since; else only this model fails.
+
+        Raises StorageError to end the run.
+        """
         if away.kind == "storage" or (hand.away and self._last_done < hand.away[1]):
             raise StorageError(f"{away.message}; waited for {self.plan.config.fleet.patience_seconds:g} s", away.kind)
         self._do(hand.job, GiveUp(ModelError(away.message, away.kind), whole_model=True))
@@ -361,7 +370,10 @@ class Fleet:
             self._do(job, self.faults.died(job, lost, hand.since, now))
 
     def _broke(self, actor: Any, hand: InHand, error: BaseException) -> bool:
-        """Whether the worker has to be replaced: on a GPU only the end of a process gives its memory back."""
+        """Decides about a shard that raised. Returns True if the worker has to be replaced to free GPU memory.
+
+        Raises `error` again if it is a StorageError.
+        """
         if isinstance(error, StorageError):
             raise error
         verdict = self.faults.broke(hand.job, error, hand.model)
@@ -370,7 +382,7 @@ class Fleet:
         self._do(hand.job, verdict)
         starved = isinstance(error, EngineError) and error.kind == OUT_OF_MEMORY
         if starved:
-            self._looked = 0.0  # it may have to go elsewhere
+            self._looked = 0.0  # the model may need a worker elsewhere
         return starved and bool(self.crew.gpus_of(actor))
 
     def _do(self, job: Job, verdict: Again | GiveUp) -> None:
@@ -398,14 +410,14 @@ class Fleet:
         self.budget.spent(report, finished=self.outcome.done(job, report))
 
     def _next_placement(self, model: ModelRef) -> ModelRef | None:
-        """Where the model has more memory, of the places that this cluster has."""
+        """The model with the next placement that this cluster has room for; None if there is none."""
         placed = next_placement(model)
         while placed and not self.crew.has_room(placed):
             placed = next_placement(placed)
         return placed
 
     def _patiently(self, write: Callable[[], None]) -> None:
-        """What the driver itself writes, once the store takes it. Nobody is taken for stalled for that."""
+        """Calls `write` until the store accepts it. The time spent here does not count against any worker's answer."""
         waited = self._outages["storage"].wait(write)
         for hands in self._hands.values():
             for hand in hands:

@@ -1,7 +1,7 @@
-"""Whether the head of a Ray cluster is still there.
+"""Notices the loss of a Ray cluster's head.
 
-Owns a thread that asks its port. Ray itself ends a driver without a word for a person 60 s after it lost the head, and
-some of its calls do not come back before. Knows nothing else of Ray.
+Owns a thread that connects to the head's port. Ray itself kills a driver without a message 60 s after it lost the head,
+and some of its calls hang until then. Knows nothing else of Ray.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 INTERVAL = 2.0
-#: Seconds without an answer after which the head counts as lost: one that is restarted in its place is back by then.
+#: The head counts as lost after so many seconds without an answer. A head that is restarted in place is back by then.
 SILENCE = 35.0
-#: Seconds in which the driver has to notice; past them it hangs in a call, and is ended here.
+#: Seconds that the driver has to notice the loss. A driver that takes longer hangs in a call, and the thread ends it.
 NOTICE = 10.0
 
 
 class HeadWatch:
-    """Watches `address`, host:port, inside a with block. Leave it last: a driver may hang on its way out, too."""
+    """Watches the head at `address` (host:port) inside a with block. Clean up inside it, because that may hang, too."""
 
     def __init__(self, address: str, *, silence: float = SILENCE, notice: float = NOTICE) -> None:
         self.address, self._silence, self._notice = address, silence, notice
@@ -48,7 +48,7 @@ class HeadWatch:
             raise EngineError(self._message())
 
     def blame(self, error: EngineError) -> EngineError:
-        """The error to tell of where `error` came up: if the head does not answer, that is the reason."""
+        """The error to raise after `error`: a lost head if the head does not answer now, else `error` itself."""
         if self._answers():
             return error
         return EngineError(f"the head of the Ray cluster at {self.address} is gone: it does not answer")

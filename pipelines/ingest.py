@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Brings records that others wrote into a lake. See --help and the README."""
+"""Imports other people's records into a lake. See --help and the README."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from pipelines.script import command, sibling
 from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
-Bring records that others wrote into a lake, beside the collected ones and never mixed with them unasked.
+Import other people's records into a lake. They stand beside the collected records; a reader sees them only on request.
 
-Every row of the source becomes a record, or is known already, or says again what another row says, or is rejected with
-its reason, file and line: the four are counted, and add up. Nothing is guessed: what a source does not tell is null.
-Items are joined to those of other sources where their text is the same, models by a table of aliases. What looks wrong
-without being so for certain is named and left as it is. Running it twice adds nothing; killed, it goes on."""
+Every row of the source becomes a record, is in the lake already, repeats another row, or is rejected with a reason,
+file and line. The command counts all four, and they add up. It guesses nothing: a value that the source lacks is null.
+Items are joined to those of other sources by equal text, models by a table of aliases. Suspicious values are named and
+kept. Run it again after it was killed and it goes on; a second complete run adds nothing."""
 
 EPILOG = """\
 formats:
@@ -41,14 +41,14 @@ examples:
   python pipelines/ingest.py --format lm_eval 'runs/*/samples_gsm8k_*.jsonl' --model me/my-model --lake /data/lake
   python pipelines/ingest.py --format table scores.csv --columns columns.yaml --name my-scores --lake /data/lake
 
-exit codes: 0 every row is a record, or was one; 1 some are rejected, or the lake cannot be written; 2 the input is
-wrong and nothing was written"""
+exit codes: 0 every row is in the lake; 1 some rows were rejected, or the lake cannot be written; 2 the input is wrong
+and nothing was written"""
 
 HELP_TABLE = """\
-# What can stand in the YAML of ingest.py --format table --columns. Leave out what your table has not.
+# Keys of the YAML file for ingest.py --format table --columns. Leave out keys that your table has no column for.
 """
 
-#: Rows printed of what is told one by one.
+#: Lines printed for each list of models or tasks.
 MOST = 10
 
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ingest: {error}", file=sys.stderr)
         return 2
     except RouterlakeError as error:
-        print(f"ingest: {error}\nWhat is in the lake is whole; the same command goes on.", file=sys.stderr)
+        print(f"ingest: {error}\nThe lake is unharmed; the same command goes on.", file=sys.stderr)
         return 1
 
 
@@ -73,18 +73,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG.format(formats=formats),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, glob, or URI of one")
-    parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help="what wrote it, see below")
-    parser.add_argument("--lake", metavar="URI", default="./lake", help="where to write (default: %(default)s)")
-    parser.add_argument("--name", help="what the source is called in the lake (default: the format)")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder or glob, also as a URI")
+    parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help="format of the source, see below")
+    parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to write to (default: %(default)s)")
+    parser.add_argument("--name", help="name of the source in the lake (default: the format)")
     parser.add_argument("--licence", help="licence of the source, such as mit")
-    parser.add_argument("--model", help="whose answers these are, where the files do not say")
-    parser.add_argument("--aliases", type=Path, metavar="YAML", help="source's model names and their ids, one a line")
+    parser.add_argument("--model", help="the model that answered, if the files do not name it")
+    parser.add_argument("--aliases", type=Path, metavar="YAML", help="maps the source's model names to model ids")
     parser.add_argument(
-        "--columns", type=Path, metavar="YAML", help="for --format table: which column is what, see --help-table"
+        "--columns", type=Path, metavar="YAML", help="for --format table: meaning of the columns, see --help-table"
     )
-    parser.add_argument("--help-table", action=_HelpTable, nargs=0, help="say what can stand in that file, and exit")
-    parser.add_argument("--dry-run", action="store_true", help="say what would come in, write nothing")
+    parser.add_argument("--help-table", action=_HelpTable, nargs=0, help="explain the file for --columns and exit")
+    parser.add_argument("--dry-run", action="store_true", help="print what an import would do; write nothing")
     return parser.parse_args(argv)
 
 
@@ -98,13 +98,13 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     form = FORMATS[args.format]
     if not args.lake:
-        raise ConfigError("--lake names no place")
+        raise ConfigError("--lake is empty: name the lake to write to")
     if (args.columns is None) == (args.format == "table"):
         raise ConfigError(
-            "--format table needs --columns, a YAML that says which column is what; no other format takes it"
+            "--format table needs --columns, a YAML file with the meaning of each column; no other format takes it"
         )
     if args.name and not (args.name.isprintable() and "#" not in args.name):
-        raise ConfigError(f"--name {args.name!r} is no name: no '#', and nothing but text")
+        raise ConfigError(f"--name {args.name!r}: use printable text without '#'")
     own = mapping_of(args.aliases) if args.aliases else {}
     options = mapping_of(args.columns) if args.columns else {}
     if args.columns:
@@ -124,13 +124,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def mapping_of(path: Path) -> Mapping[str, Any]:
-    """A YAML file with a mapping. Raises ConfigError for anything else."""
+    """Reads a YAML file that holds a mapping. Raises ConfigError for anything else."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} must be a mapping of names")
+        raise ConfigError(f"{path} must hold a YAML mapping (name: value)")
     return value
 
 
@@ -152,8 +152,8 @@ def print_report(report: Report, lake: str, *, dry_run: bool, seconds: float) ->
         print(f"  model {name} is {model}")
     for task, (items, in_table, with_content, joined) in list(report.items.items())[:MOST]:
         print(
-            f"  task {task}: {items:,} items, {in_table:,} in a table of the lake; by content {joined:,} are known, "
-            f"{with_content - joined:,} are new, {items - with_content:,} cannot be joined"
+            f"  task {task}: {items:,} items, {in_table:,} in the lake's table of items; by text {joined:,} match, "
+            f"{with_content - joined:,} are new, {items - with_content:,} cannot be compared"
         )
     if len(report.items) > MOST:
         print(f"  … and {len(report.items) - MOST:,} more tasks")

@@ -1,6 +1,6 @@
-"""What a fleet tells of its work while it lasts, to whom it may concern: the live view, the metrics.
+"""The interface between a fleet and its listeners, which are the live view and the metrics.
 
-Owns the words between them. Knows nothing of Ray, terminals or Prometheus.
+Owns the events and their values. Knows nothing of Ray, terminals or Prometheus.
 """
 
 from __future__ import annotations
@@ -9,42 +9,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # seconds to import, and all scripts that show a progress come by here
+if TYPE_CHECKING:  # takes seconds to import, and every script with a progress line imports this module
     from collectors.cell import Cell, ShardReport
 
 
 @dataclass(frozen=True)
 class AtWork:
-    """A worker with a shard in hand, and for how many seconds its answer has been awaited."""
+    """A worker that has a shard."""
 
     model: str
     task: str
+    #: Seconds since the fleet began to wait for its answer.
     seconds: float
-    #: The kind of UnreachableError that it waits out; None: it works.
+    #: The kind of UnreachableError that it waits out; None while it works.
     waits_for: str | None = None
-    #: How many GPUs it has, or which part of one.
+    #: How many GPUs it has; a fraction if workers share one.
     gpus: float = 0.0
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a fleet: those with a shard in hand, how many wait for a node or a process, and how many GPUs all
-    have together where there is work for all.
-    """
+    """The workers of a fleet at one moment."""
 
     working: list[AtWork]
+    #: Requested workers that wait for a node or for their process.
     starting: int
+    #: GPUs of all workers when the fleet last grew.
     gpus: float
 
 
 class Listener(Protocol):
-    """Is called in the driver's only thread, so it must not take long."""
+    """Receives the events of a fleet. The driver's only thread makes the calls, so they must be quick."""
 
     def on_done(self, cell: Cell, report: ShardReport, items: int, *, last: bool) -> None:
-        """`items` of a cell are in the lake; `last`: the cell is whole."""
+        """A shard with `items` items of `cell` is in the lake; `last` if that completes the cell."""
 
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
-        """A cell is given up, with `items` of it open."""
+        """`cell` failed with `items` items open."""
 
     def on_tick(self, workers: Callable[[], Workers]) -> None:
-        """At least once a second, and after every shard; asking for the workers takes time for each of them."""
+        """Called at least once a second and after every shard. A call of `workers` takes time for each worker."""

@@ -1,8 +1,7 @@
 #!/usr/bin/env -S python3 -P
 """Writes the views over a lake into a DuckDB file, and answers queries over them.
 
-Owns that file and what may be asked here. What is shown of a lake is in shown.py, what a row of each view is in
-schemas/views/*.sql.
+Owns that file and the check that a query only reads. shown.py prints a lake; schemas/views/*.sql define the views.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from pipelines.shown import show
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED, contents, create_views, named_in
 
-#: Everything of a database that is not DuckDB's own.
+#: Every object of a database that a user made.
 CONTENTS = """
 SELECT 'view', view_name FROM duckdb_views() WHERE NOT internal
 UNION ALL SELECT 'table', table_name FROM duckdb_tables()
@@ -42,19 +41,20 @@ UNION ALL SELECT 'sequence', sequence_name FROM duckdb_sequences()
 UNION ALL SELECT 'macro', function_name FROM duckdb_functions() WHERE NOT internal
 UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal
 """
-#: A row where there are records, and where some were imported.
+#: Queries that return a row if the lake has records, and if some were imported.
 ANY_RECORDS = "SELECT 1 FROM _shard_files UNION ALL SELECT 1 FROM _folded LIMIT 1"
 IMPORTS = "SELECT 1 FROM imports LIMIT 1"
-#: Statements without an effect outside the database in memory. DESCRIBE, SUMMARIZE and SHOW are SELECTs to DuckDB, a
-#: PIVOT is a CREATE TYPE and a SELECT.
+#: Types of statements that change nothing outside the database in memory. DuckDB counts DESCRIBE, SUMMARIZE and SHOW as
+#: SELECT, and splits PIVOT into CREATE TYPE and SELECT.
 READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.CREATE}
 
 DESCRIPTION = """\
 Assemble the matrix (items × models) from a lake.
 
-Writes a small DuckDB file that holds views, no data: it reads the lake each time it is asked, so shards that are
-collected later are seen. The views are cells, tasks, models, items, records, responses, failures, runs, shards,
-coverage, leaderboard, matrix (one row per item and cell), costs, oracle and more (--sql "SHOW TABLES")."""
+The command writes a small DuckDB file that holds views and no data. Each query reads the lake, so it sees shards that
+were collected after the file was written. The views are cells, tasks, models, items, records, responses, failures,
+runs, shards, coverage, leaderboard, matrix (one row per item and cell), costs, oracle and more (--sql "SHOW TABLES").
+"""
 
 EXAMPLES = """\
 examples:
@@ -62,9 +62,9 @@ examples:
   python pipelines/matrix.py --lake lake --sql "SELECT model, task, score, ci_low, ci_high FROM leaderboard"
   python pipelines/matrix.py --lake lake --sql "SELECT item, count(*) FILTER (correct) FROM matrix GROUP BY item"
   python pipelines/matrix.py --lake lake --sql "DESCRIBE matrix"
-  python pipelines/matrix.py score --help                 # judge routers by what they chose
+  python pipelines/matrix.py score --help                 # judge routers by their choices
 
-exit codes: 0 done, also for a lake without records; 2 the input is wrong, nothing was written"""
+exit codes: 0 done, even if the lake has no records; 2 the input is wrong and nothing was written"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +98,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         type=Path,
         help="the DuckDB file to write (default: matrix.duckdb; none with --sql). "
-        "An existing file is replaced only if this command wrote it and it holds no tables of yours",
+        "It replaces an existing file only if this command wrote that file and you added no tables",
     )
     parser.add_argument(
         "--show", action="store_true", help="print leaderboards, a corner of the matrix, oracle, tokens and failures"
@@ -107,16 +107,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--include",
         choices=INCLUDED,
         default="collected",
-        help="which records the views show: those collected, those that ingest.py imported, or all "
+        help="which records the views show: the collected ones, the ones that ingest.py imported, or all "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--prices-on",
         metavar="DAY",
         type=day,
-        help="cost at the prices of that day, such as 2025-01-31 (default: newest)",
+        help="use the prices of that day, such as 2025-01-31 (default: the newest)",
     )
-    parser.add_argument("--price-provider", metavar="NAME", help="cost at this provider's prices alone")
+    parser.add_argument("--price-provider", metavar="NAME", help="use this provider's prices alone")
     parser.add_argument("--sql", metavar="QUERY", help="run one query over the views and print its result")
     return parser.parse_args(argv)
 
@@ -137,12 +137,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def asked_of(args: argparse.Namespace) -> set[str]:
-    """Views that `answer` needs without --sql. The file gets all, with the words for people that take a while here."""
+    """The views that `answer` itself queries when there is no --sql. The file always gets all views."""
     return {name for kind, name in contents() if kind == "view"} if args.show else named_in(f"{ANY_RECORDS} {IMPORTS}")
 
 
 def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console) -> str:
-    """What is to be printed, in one piece: where a damaged file turns up on the way, it is asked for again."""
+    """The whole output as one text, because the caller repeats the call if it meets a damaged file halfway."""
     for name, value in (("prices_on", args.prices_on), ("price_provider", args.price_provider)):
         con.execute(f"SET VARIABLE {name} = ?", [value])
     with contextlib.redirect_stdout(io.StringIO()) as text:
@@ -156,7 +156,7 @@ def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.D
             which = "" if args.include == "all" else f"{args.include} "
             to.print(f"the lake {lake.uri} holds no {which}records yet: collect into it with pipelines/collect.py")
         if args.include == "collected" and con.execute(IMPORTS).fetchall():
-            to.print("imported records are left out: --include imported shows them, --include all both")
+            to.print("imported records are left out: --include imported shows them, --include all shows both")
         if args.show:
             show(con, to)
     return text.getvalue()
@@ -166,9 +166,9 @@ def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.D
 
 
 def write_database(lake: Lake, out: Path, include: str) -> None:
-    """Writes the views into `out`, whole or not at all: over the newest compaction, and whatever shards come after it.
+    """Writes the views into `out`, whole or not at all. They read the newest compaction and all shards after it.
 
-    `include`: a key of schemas.views.INCLUDED. Raises ConfigError when `out` must not or cannot be written.
+    `include` is a key of schemas.views.INCLUDED. Raises ConfigError if `out` must not or cannot be written.
     """
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
@@ -187,22 +187,22 @@ def write_database(lake: Lake, out: Path, include: str) -> None:
 
 
 def _check_replaceable(out: Path) -> None:
-    """Raises ConfigError where `out` holds anything but our views."""
+    """Raises ConfigError if `out` holds anything but our views."""
     if not out.is_file():  # DuckDB would wait for the other end of a pipe
-        raise ConfigError(f"--out {out} is there and is no file; name another")
-    refusal = f"--out {out} is there and is not a file that this command wrote; remove it or name another"
+        raise ConfigError(f"--out {out} exists and is not a file; name another")
+    refusal = f"--out {out} exists and this command did not write it; remove it or name another"
     if out.with_name(out.name + ".wal").exists():
         raise ConfigError(f"--out {out} is open in another program; close it there or name another file")
     try:
         with contextlib.closing(duckdb.connect(out, read_only=True)) as con:
-            found = con.execute(CONTENTS).fetchall()
+            objects = con.execute(CONTENTS).fetchall()
     except duckdb.Error as error:
         raise ConfigError(f"{refusal} ({one_line(error)})") from error
-    if not found or not set(found) <= contents():
+    if not objects or not set(objects) <= contents():
         raise ConfigError(refusal)
 
 
-# ---- what a person sees
+# ---- output
 
 
 def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) -> None:
@@ -210,31 +210,31 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) ->
     if not statements:
         raise ConfigError("--sql is empty: give it a query, such as 'FROM leaderboard'")
     if any(s.type not in READING or _acts(s) for s in statements):
-        raise ConfigError("--sql only reads: to write files open the database (--out) in DuckDB")
+        raise ConfigError("--sql only reads: to write files, open the database (--out) in DuckDB")
     result = con.sql(query)
     if result is not None:
-        # Outside a terminal no column is left out.
+        # A file or pipe gets every column.
         result.show(max_width=console.width if console.is_terminal else 10_000, max_rows=1000)
 
 
 def _acts(statement: duckdb.Statement) -> bool:
-    """Whether a statement of a reading kind may have an effect: EXPLAIN ANALYZE runs what it explains."""
+    """Whether a statement of a type in READING has an effect: EXPLAIN ANALYZE runs its query, a secret is kept."""
     explains = statement.type == duckdb.StatementType.EXPLAIN and re.search(r"\bANALYZE\b", statement.query, re.I)
     keeps = statement.type == duckdb.StatementType.CREATE and re.search(r"\bSECRET\b", statement.query, re.I)
     return bool(explains or keeps)
 
 
-#: Columns of the suggested query: those that fit on a screen.
+#: Columns of the suggested query. They fit on a screen.
 CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 
 
 def print_next(lake: Lake, args: argparse.Namespace, out: Path, console: Console) -> None:
-    """The commands that a person can type next, as they stand."""
+    """Prints the next commands to try, ready to paste."""
     code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
     query = f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"
     include = [] if args.include == "collected" else ["--include", args.include]
     commands = [command(__file__, "--lake", args.lake, *include, "--sql", query)]
-    if lake.local:  # elsewhere the file needs a secret first, which no file holds
+    if lake.local:  # a remote lake needs a secret, which the file does not hold
         commands.append(python(code))
     if lake.local and shutil.which("duckdb"):
         commands.append(shlex.join(["duckdb", "-readonly", str(out), "FROM leaderboard"]))

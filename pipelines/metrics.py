@@ -1,8 +1,8 @@
-"""What a run tells Prometheus, through Ray: counters and gauges of the driver, at its node's metrics endpoint.
+"""Counters and gauges of a run for Prometheus. Ray exports them at the metrics endpoint of the driver's node.
 
-Owns the metrics' names, meanings and tags: METRICS is all that there is, and infra/grafana/routerlake.json asks for
-nothing else. Ray puts `ray_` before a name. Tags are few on purpose: 8,500 models must not become 8,500 series, so
-status.py and the view `throughput` say which model is slow.
+Owns the names, meanings and tags of the metrics. METRICS lists them all, and infra/grafana/routerlake.json queries no
+other. Ray prefixes each name with `ray_`. No tag names a model, because 8,500 models would become 8,500 series: look up
+slow models with status.py or in the view `throughput`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from pipelines.listeners import Workers
 if TYPE_CHECKING:
     from collectors.cell import Cell, ShardReport
 
-#: Seconds between two looks at the workers. Ray sends what it has every ten and forgets a gauge that nobody has set
-#: for twice as long: all are set at each look.
+#: Seconds between two looks at the workers. Ray exports every 10 s and forgets a gauge that was not set for 20 s, so
+#: each look sets all gauges.
 TICK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """One metric. A counter only grows within a run; a gauge is what holds now."""
+    """One metric. A counter only grows within a run; a gauge has the value of the moment."""
 
     kind: str
     description: str
     tags: tuple[str, ...] = ()
 
 
-#: Name -> what it is. All have the tag `run`.
+#: Name -> kind, description and tags. Every metric also has the tag `run`.
 METRICS = {
     "routerlake_shards_total": MetricSpec(
         "counter",
@@ -45,7 +45,7 @@ METRICS = {
         "counter", "tokens that engines processed, cached included", ("host",)
     ),
     "routerlake_cached_tokens_total": MetricSpec(
-        "counter", "of these, read from prefix caches; engines that do not tell add nothing", ("host",)
+        "counter", "of these, read from prefix caches; engines that do not report them add nothing", ("host",)
     ),
     "routerlake_stage_seconds_total": MetricSpec(
         "counter",
@@ -66,7 +66,7 @@ _KINDS = {"counter": ray.util.metrics.Counter, "gauge": ray.util.metrics.Gauge}
 
 
 class Metrics:
-    """A listener of a fleet that counts for Prometheus: `cells` and `items` are to do."""
+    """A listener that counts for Prometheus. `cells` and `items` are the numbers to collect in the run `run`."""
 
     def __init__(self, run: str, cells: int, items: int) -> None:
         self._run = {"run": run}
@@ -120,7 +120,7 @@ class Metrics:
         self._set("routerlake_items_open", self._items)
 
     def _add(self, name: str, value: float, **tags: str) -> None:
-        if value > 0:  # Ray refuses a counter that does not grow
+        if value > 0:  # Ray refuses to add 0 to a counter
             self._metrics[name].inc(value, {**self._run, **tags})
 
     def _set(self, name: str, value: float, **tags: str) -> None:

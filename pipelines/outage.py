@@ -1,6 +1,6 @@
-"""How a store or a hub that is away is waited for, and what a person hears of it meanwhile.
+"""Waits for a store or a hub that is out of reach, and logs the outage.
 
-Owns pauses, clocks and lines. Knows nothing of what is away or who noticed.
+Owns the pauses between tries and the log lines. Knows nothing of stores, hubs or workers.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from schemas.failures import UnreachableError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tries: at first, and at most.
+#: Seconds between two tries, the first and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-#: Seconds from the first line to the second; doubled from line to line.
+#: Seconds from the first log line to the second. The interval doubles from line to line.
 FIRST_LINE = 15.0
-#: Seconds without a word of it after which an outage counts as past, though nobody who waited for it came through.
+#: An outage counts as past after so many seconds without a report of it, even if `over` was never called.
 FORGOTTEN = 900.0
 
 
 def pause(tries: int) -> float:
-    """Seconds to wait after so many failed tries; another number for each who waits, so that not all come at once."""
+    """Seconds to wait after `tries` failed tries. They are random, so that not everyone comes back at once."""
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Away:
-    """A worker's answer instead of a report: the shard is in hand still, and it is to be asked for again."""
+    """A worker's answer instead of a report: it still has the shard, so call `finish` again."""
 
     message: str
-    #: kind of the UnreachableError.
+    #: The kind of the UnreachableError.
     kind: str
 
 
 class Outage:
-    """Tells of one outage at growing intervals, however many wait for its end."""
+    """One outage, which is logged at growing intervals, however many wait for its end."""
 
     def __init__(self, patience: float) -> None:
+        """`patience` is the number of seconds to wait, fleet.patience_seconds."""
         self.patience = patience
         self._since = self._heard = self._next_line = 0.0
 
     def heard(self, message: str) -> None:
-        """Somebody found it away."""
+        """Reports a failed try; logs it if a line is due."""
         now = time.monotonic()
         if not self._since or now - self._heard > FORGOTTEN:
             self._since, self._next_line = now, FIRST_LINE
@@ -56,14 +57,15 @@ class Outage:
         self._heard = now
 
     def over(self) -> None:
-        """Somebody who waited for it came through."""
+        """Reports a try that succeeded, which ends the outage."""
         if self._since:
             logger.warning("it is back after %.0f s: going on", time.monotonic() - self._since)
             self._since = 0.0
 
     def wait(self, action: Callable[[], None]) -> float:
-        """Calls `action` until it works; returns the seconds that were waited. Raises its UnreachableError at the end
-        of the patience.
+        """Calls `action` until it succeeds and returns the seconds that it took, or 0 if the first call succeeded.
+
+        Raises the last UnreachableError when the patience is over.
         """
         started, tries = time.monotonic(), 0
         while True:

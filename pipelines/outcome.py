@@ -1,6 +1,6 @@
-"""What a run makes of its plan: items that are left, cells that are given up, where the time went.
+"""The outcome of a run: open items, failed cells, and seconds by stage.
 
-Owns the counts, the failures that go into the lake, and who hears of both. Knows nothing of Ray, workers or the order
+Owns the counts, the failures written to the lake, and the listeners' events. Knows nothing of Ray, workers or the order
 of work.
 """
 
@@ -25,35 +25,35 @@ logger = logging.getLogger(__name__)
 
 
 class Outcome:
-    """Counts from the plan's open cells down. `write` does what it is given once the store takes it."""
+    """Counts down from the plan's open cells. `write` calls its argument until the store accepts the write."""
 
     def __init__(
         self, plan: Plan, lake: Lake, listeners: Sequence[Listener], write: Callable[[Callable[[], None]], None]
     ) -> None:
         self._plan, self._lake, self._listeners, self._write = plan, lake, listeners, write
-        #: Items to collect, by cell.
+        #: Cell id -> items to collect.
         self._left = {cell.cell.cell_id: cell.items_todo for cell in plan.cells if cell.todo}
-        #: Cell -> why it was given up.
+        #: Cell id -> message of its failure.
         self.failed: dict[str, str] = {}
         #: Stage -> seconds over all shards (collectors.stages.STAGES).
         self.stages: defaultdict[str, float] = defaultdict(float)
-        #: Which budget was spent while work was left.
+        #: A sentence about the budget that was spent while work was left, else None.
         self.stopped: str | None = None
 
     @property
     def left(self) -> dict[str, int]:
-        """Items by cell, of cells that are neither whole nor given up."""
+        """Cell id -> open items, for cells that are neither whole nor failed."""
         return {cell: items for cell, items in self._left.items() if items and cell not in self.failed}
 
     def is_moot(self, job: Job) -> bool:
-        """Whether the cell was given up meanwhile."""
+        """Whether the job's cell has failed since the job was handed out."""
         return job.planned.cell.cell_id in self.failed
 
     def done(self, job: Job, report: ShardReport) -> bool:
-        """Counts a shard that is in the lake; whether its cell is whole."""
+        """Counts a shard that is in the lake. Returns True if that completes its cell."""
         cell, items = job.planned.cell, job.last - job.first + 1
         self.stages["prefill"] += report.stages.get("prefill", 0.0)
-        for stage, start, end in report.spans:  # of `stages`, the writing is that of another shard
+        for stage, start, end in report.spans:  # report.stages counts the writing of another shard
             self.stages[stage] += end - start
         self._left[cell.cell_id] -= items
         is_whole = not self._left[cell.cell_id]
@@ -63,14 +63,14 @@ class Outcome:
         return is_whole
 
     def open_cells(self, model: ModelRef) -> list[PlannedCell]:
-        """The cells of a model that are neither whole nor given up."""
+        """The cells of a model that are neither whole nor failed."""
         own = [cell for cell in self._plan.cells if cell.cell.model.key == model.key]
         return [c for c in own if self._left.get(c.cell.cell_id) and c.cell.cell_id not in self.failed]
 
     def give_up(self, planned: PlannedCell, job: Job | None, error: BaseException) -> None:
-        """Counts a cell as failed and writes that into the lake; `job`: the shard in hand, if it was one of this cell.
+        """Counts a cell as failed and writes the failure into the lake. `job` is the failed shard if this cell has it.
 
-        Raises UnreachableError where the store does not take it in time.
+        Raises UnreachableError if the store does not accept the write in time.
         """
         cell = planned.cell
         self.failed[cell.cell_id] = one_line(error)
@@ -85,5 +85,5 @@ class Outcome:
             name = mark(cell.model, ShardName(cell.cell_id, cell.generation, job.first, job.last), row)
         self._write(lambda: write_failure(self._lake, row, name))
         log = logger.error if isinstance(error, RouterlakeError) else logger.exception
-        with about(cell):  # it may be another one of a model that failed
+        with about(cell):  # not always the caller's cell: all cells of a model may fail at once
             log("cell %s (%s, %s) failed: %s", cell.cell_id, cell.model.name, cell.spec.task, row["message"])

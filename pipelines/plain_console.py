@@ -1,4 +1,4 @@
-"""A console on which what a lake holds is text and nothing else: no markup, and no escape sequences of a terminal."""
+"""A console that prints a lake's texts as they are, without markup and without terminal escape sequences."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-#: Columns of a file or a pipe, where rich would take 80: tables of a leaderboard are wider.
+#: Width for a file or a pipe. Rich would take 80, and a leaderboard is wider.
 COLUMNS = 140
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class PlainConsole(Console):
-    """Names of models, messages and texts come from anywhere; one with an escape sequence could clear a screen."""
+    """Replaces control characters. Names, messages and texts come from anywhere, and one could clear the screen."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, highlight=False, emoji=False, **settings)
@@ -29,7 +29,7 @@ class PlainConsole(Console):
 
 
 def stdout_console() -> PlainConsole:
-    """What a script prints to: as wide as the terminal, or COLUMNS where there is none."""
+    """A console on standard output, as wide as the terminal, or COLUMNS wide without one."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else COLUMNS
     return PlainConsole(width=width, force_terminal=terminal)

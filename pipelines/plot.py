@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Draws what pools of models reach by their size, and cost against quality, as PNG and HTML. See its --help."""
+"""Draws the scores of model pools by size, and cost against quality, as PNG and HTML. See --help and the README."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
 DESCRIPTION = """\
-Draw the two headline figures of a lake or published version, per task and over all tasks together.
+Draw the two headline figures of a lake or published version, for each task and for all tasks together.
 
-  pool size   the oracle and RouterEval's r_o(p) for p = 1, 0.5 and 0 against the number of models in the pool, the
-              pool's best single model, and the reference accuracy where RouterEval has one. Lines are exact means over
-              all pools of a size, bands 5 to 95 % of pools drawn at random.
-  cost        a point per model: USD per 1,000 items (view costs: stated, or by prices.py) and mean score, with Pareto
-              frontier, non-decreasing convex hull, AIQ, the oracle and chance; latency where no cost is known."""
+  pool size   the oracle and RouterEval's r_o(p) for p = 1, 0.5 and 0 against the number of models in the pool, with the
+              pool's best single model and RouterEval's reference accuracy if it has one. Lines are exact means over all
+              pools of a size, bands show 5 to 95 % of random pools.
+  cost        a point for each model: USD per 1,000 items (from the view costs) and mean score, with Pareto frontier,
+              non-decreasing convex hull, AIQ, the oracle and chance. Latency replaces the cost if no cost is known."""
 
 EPILOG = """\
-Figures rest on complete items: those of which every model drawn has a score. So that one model with many gaps does not
-take the items from all others, models with a score on fewer than --least of a task's items are left out. How many
-models and items were left out is printed and stands on the page; nothing missing counts as wrong.
+Figures use complete items, which have a score from every model in the figure. A model with many gaps would remove most
+items, so the command first leaves out models that have a score on fewer than --least of a task's items. The output and
+the page count the models and items that were left out; nothing missing counts as wrong.
 
-writes into DIR: index.html, which holds all figures and the numbers behind them (tables; CSV and JSON to save) and
-needs no network, and per task NAME-pool.png and NAME-cost.png or NAME-latency.png. Files of these names are replaced.
+The command writes into DIR: index.html, which holds all figures and their numbers (tables; CSV and JSON to save) and
+needs no network; for each task NAME-pool.png, and NAME-cost.png or NAME-latency.png. It replaces files of these names.
 
 examples:
   python pipelines/plot.py --lake /data/lake --out pictures
   python pipelines/plot.py --lake /data/published/VERSION --out pictures --task gsm8k arc_challenge --include all
   python pipelines/plot.py --lake /data/lake --out pictures --pool "num_fewshot = 5" --reference my_task=0.9
 
-exit codes: 0 done; 1 some tasks could not be drawn (named), the others were; 2 the input is wrong, nothing was drawn"""
+exit codes: 0 done; 1 some tasks could not be drawn (they are named); 2 the input is wrong and nothing was drawn"""
 
 ALL = "all tasks"
 
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=_between(float, 0, 1),
         default=0.9,
         metavar="SHARE",
-        help="of items that a model must have a score on (default: %(default)s)",
+        help="share of a task's items that a model must have a score on (default: %(default)s)",
     )
     parser.add_argument(
         "--reference",
@@ -85,13 +85,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=_reference,
         default=[],
         metavar="TASK=ACCURACY",
-        help="reference lines of your own",
+        help="draw your own reference line for a task",
     )
     parser.add_argument(
-        "--draws", type=_between(int, 1, 10_000), default=100, metavar="N", help="pools per band (default: %(default)s)"
+        "--draws",
+        type=_between(int, 1, 10_000),
+        default=100,
+        metavar="N",
+        help="random pools for a band (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=_between(int, 0, 2**63), default=0, metavar="N", help="of these draws (default: %(default)s)"
+        "--seed",
+        type=_between(int, 0, 2**63),
+        default=0,
+        metavar="N",
+        help="seed of the random pools (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -101,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if not lake.exists():
         raise ConfigError(f"no lake at {lake.uri}: collect or ingest into one first, or name another with --lake")
     if args.out.exists() and not args.out.is_dir():
-        raise ConfigError(f"--out {args.out} is no folder")
+        raise ConfigError(f"--out {args.out} is not a folder")
     pools, why = load_wide_pools(lake.open_for_reading(), args.task, args.pool, args.include)
     drawn = []
     dense = []
@@ -129,16 +137,16 @@ def _check(pool: WidePool, least: float) -> None:
         raise ConfigError(f"{pool.task}: no model has a score on {least:.0%} of the {len(pool.items):,} items: --least")
     if not complete_items(pool.scores).any():
         raise ConfigError(
-            f"{pool.task}: no item of {len(pool.items):,} has a score of all {len(pool.models):,} models: see --pool "
-            "and --least"
+            f"{pool.task}: none of the {len(pool.items):,} items has a score from all {len(pool.models):,} models: see "
+            "--pool and --least"
         )
 
 
 def _of_all(pools: Sequence[WidePool], args: argparse.Namespace) -> list[Headline]:
-    """The headline over all pools, where there is one."""
+    """The headline over all tasks; empty if no models have all tasks in common."""
     whole = joined(pools, ALL)
     if whole is None:
-        print(f"{ALL}: not drawn, no two models were asked all of them under metrics that go together")
+        print(f"{ALL}: not drawn, no two models answered all of them under metrics that can be averaged")
         return []
     return [_headline(whole, 0, args)]
 
@@ -179,23 +187,23 @@ def _write(drawn: Sequence[Headline], uri: str, notes: Sequence[str], out: Path)
 
 
 def _report(one: Headline) -> None:
-    found = one.scaling
+    scaling = one.scaling
     print(
-        f"{one.task}: {len(one.models):,} models ({one.sparse:,} left out for too few scores), {found.items:,} items "
-        f"({found.left_out:,} left out for a missing score): oracle {found.oracle[-1]:.4f}, best single model "
-        f"{found.best_single[-1]:.4f}, random {found.random:.4f}"
+        f"{one.task}: {len(one.models):,} models ({one.sparse:,} left out for too few scores), {scaling.items:,} items "
+        f"({scaling.left_out:,} left out for a missing score): oracle {scaling.oracle[-1]:.4f}, best single model "
+        f"{scaling.best_single[-1]:.4f}, random {scaling.random:.4f}"
     )
     if one.cost is None:
-        print(f"{one.task}: no plane of cost and quality: {one.no_cost}")
+        print(f"{one.task}: no figure of cost: {one.no_cost}")
     elif one.cost.uncosted or one.cost.plane.left_out:
         print(
-            f"{one.task}: the plane leaves out {one.cost.uncosted:,} models without known costs and "
+            f"{one.task}: the figure of cost leaves out {one.cost.uncosted:,} models without known costs and "
             f"{one.cost.plane.left_out:,} items"
         )
 
 
 def _file_names(tasks: Sequence[str]) -> list[str]:
-    """A name of letters and digits for each task, no two alike even where case does not count."""
+    """A file name for each task, in letters, digits, '_', '.' and '-', all different even if case is ignored."""
     names: list[str] = []
     for task in tasks:
         plain = name = re.sub(r"[^\w.-]+", "_", task, flags=re.ASCII).strip("._")[:100] or "task"
@@ -220,7 +228,7 @@ def _between(kind: type[int] | type[float], low: int, high: int) -> Callable[[st
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"a number from {low:,} to {high:,} is expected, not {text}")
+            raise argparse.ArgumentTypeError(f"expected a number from {low:,} to {high:,}, not {text}")
         return value
 
     return parsed
@@ -229,7 +237,7 @@ def _between(kind: type[int] | type[float], low: int, high: int) -> Callable[[st
 def _reference(text: str) -> tuple[str, float]:
     task, equals, value = text.rpartition("=")
     if not (task and equals):
-        raise argparse.ArgumentTypeError(f"TASK=ACCURACY is expected, not {text}")
+        raise argparse.ArgumentTypeError(f"expected TASK=ACCURACY, not {text}")
     return task, _between(float, 0, 1)(value)
 
 

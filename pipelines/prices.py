@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Puts price tables into a lake, and says what each of its models is charged by. See --help and the README."""
+"""Puts price tables into a lake, and shows the price of each of its models. See --help and the README."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from pipelines.shown import show_prices
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 DESCRIPTION = """\
-Put price tables into a lake, and say by which price each of its models is charged.
+Put price tables into a lake, and show the price of each of its models.
 
-Costs are never stored in a record: views join tokens with dated prices, so a corrected price corrects every cost. A
-model finds its price by the name that price_names gives it, else by an entry of its own name, else by the tier of its
-size; what finds none is unpriced, which is not free. A lake that is not there yet is made for the tables; without any
-nothing is put in."""
+A record never stores a cost: views join tokens with dated prices, so a corrected price corrects every cost. A model
+gets the price that price_names assigns to it, else the price under its own name, else the price for its size. A model
+without any is unpriced, which is not free. If the lake does not exist, it is made for the tables. Without tables the
+command only shows prices."""
 
 EPILOG = """\
-files: UTF-8 CSV with a header; lines that begin with # are comments; an empty field is unknown, never 0
+files: UTF-8 CSV with a header; lines that begin with # are comments; an empty field means unknown, never 0
   prices       model, provider, usd_per_million_prompt, usd_per_million_completion, valid_from, source
                [usd_per_million_cached, usd_per_request, over_parameters, to_parameters]
   GPU prices   accelerator, provider, usd_per_gpu_hour, valid_from, source
-  price names  name, price_name, source [provider]: which entry a model or GPU is priced by; no price_name: by none
-A row replaces one of the same model, provider and day that was put in before.
+  price names  name, price_name, source [provider]: the price entry of a model or GPU; an empty price_name: unpriced
+A row replaces an earlier row for the same model, provider and day.
 
-tables that come with routerlake: open_models (what hosts ask for open models, and tiers of sizes), price_names,
-gpus, routerbench (what its published costs were made of)
+tables that come with routerlake: open_models (hosts' prices for open models, and prices by size), price_names, gpus,
+routerbench (the prices behind its published costs)
 
 examples:
   python pipelines/prices.py --lake /data/lake --shipped open_models price_names
   python pipelines/prices.py mine.csv --lake /data/lake
-  python pipelines/prices.py --lake /data/lake                    # which model is charged by what
+  python pipelines/prices.py --lake /data/lake                    # show the models' prices
 
-exit codes: 0 done; 2 the input is wrong, nothing was written"""
+exit codes: 0 done; 2 the input is wrong and nothing was written"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,16 +73,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace, console: Console) -> None:
     lake = Lake(args.lake)
     if not (lake.exists() or args.files or args.shipped):
-        raise ConfigError(f"no lake at {lake.uri}: name another with --lake, or give tables: one is made for them")
+        raise ConfigError(f"no lake at {lake.uri}: name another with --lake, or give tables to make one")
     tables = [(path.name, *read_prices(path)) for path in args.files]
     for name in args.shipped:
         with shipped_path(name) as path:
             tables.append((path.name, *read_prices(path)))
     if tables:
         lake.open_for_writing()
-    for name, table, rows in tables:  # all were read: a wrong one keeps all out
-        said = "rows put into" if add_prices(lake, table, rows) else "rows that stand already in"
-        console.print(f"{name}: {len(rows):,} {said} {table}")
+    for name, table, rows in tables:  # after all were read, so that one wrong table keeps all out
+        state = "rows put into" if add_prices(lake, table, rows) else "rows were already in"
+        console.print(f"{name}: {len(rows):,} {state} {table}")
     ask(lake.open_for_reading(), lambda con, _: show_prices(con, console), include="all")
 
 

@@ -1,6 +1,6 @@
-"""What a person sees while a fleet works: a live view on a terminal, a log line every 30 s without one.
+"""The progress of a fleet: a live view on a terminal, or a log line every 30 s without one.
 
-Owns the counters of a run and how they are shown. Knows nothing of Ray or storage.
+Owns the counters of a run and their display. Knows nothing of Ray or storage.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two lines where output is no terminal: tqdm and rich would fill a job's log.
+#: Seconds between two log lines without a terminal. tqdm and rich would fill a job's log.
 LINE_SECONDS = 30.0
-#: Seconds between two pictures on a terminal.
+#: Seconds between two updates of a live view.
 DRAW_SECONDS = 0.25
-#: Workers that have a line of their own there, and failures that are shown.
+#: Most workers and failures in the live view.
 MOST_WORKERS, LAST_FAILURES = 16, 3
 
 
 @dataclass
 class Progress:
-    """Counters of one run. `items` and `cells` are totals to do; rates are over this run's own time."""
+    """Counters of one run, and their display. `cells` and `items` are totals to collect; rates are of the whole run."""
 
     cells: int
     items: int
@@ -46,7 +46,7 @@ class Progress:
     shards: int = 0
     dropped_shards: int = 0
     engine_tokens: int = 0
-    #: Of engine_tokens, those read from prefix caches; None once an engine did not tell.
+    #: The part of engine_tokens that was read from prefix caches; None once an engine did not report it.
     cached_tokens: int | None = 0
     workers: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -74,8 +74,8 @@ class Progress:
         self.items_done += items
         self.cells_done += last
         self.engine_tokens += report.engine_tokens
-        known = self.cached_tokens is not None and report.cached_tokens is not None
-        self.cached_tokens = self.cached_tokens + report.cached_tokens if known else None  # type: ignore[operator]
+        reported = self.cached_tokens is not None and report.cached_tokens is not None
+        self.cached_tokens = self.cached_tokens + report.cached_tokens if reported else None  # type: ignore[operator]
 
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
         self.cells_failed += 1
@@ -83,7 +83,7 @@ class Progress:
         self._failures.append(f"{cell.model.name} on {cell.spec.task}: {message}")
 
     def on_tick(self, workers: Callable[[], Workers]) -> None:
-        """Shows the counters where it is time to."""
+        """Updates the live view or logs a line if one is due."""
         now = time.monotonic()
         if self._live and now - self._last_drawn >= DRAW_SECONDS:
             self._last_drawn = now
@@ -93,7 +93,7 @@ class Progress:
             logger.info(self.line())
 
     def _drawn(self, workers: Workers) -> Group:
-        """The line of counters, a line for each worker, those that took longest first, and what failed last."""
+        """The counters, a line for each worker with the slowest first, and the last failures."""
         lines = [Text(self.line(), style="cyan")]
         if workers.starting:
             lines.append(Text(f"  {workers.starting} engines starting", style="yellow"))
@@ -116,12 +116,12 @@ class Progress:
         )
 
     def _cached(self) -> str:
-        known = self.cached_tokens is not None and self.engine_tokens
-        return f" ({self.cached_tokens / self.engine_tokens:.0%} cached)" if known else ""  # type: ignore[operator]
+        has_share = self.cached_tokens is not None and self.engine_tokens
+        return f" ({self.cached_tokens / self.engine_tokens:.0%} cached)" if has_share else ""  # type: ignore[operator]
 
 
 def short(number: float) -> str:
-    """A count in four characters, such as 81.3k."""
+    """A count with a unit, such as 81.3k."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.1f}{unit}"
@@ -129,7 +129,7 @@ def short(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Such as 5.2h."""
+    """A duration with a unit, such as 5.2h."""
     for limit, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= limit:
             return f"{seconds / limit:.1f}{unit}"
@@ -137,7 +137,7 @@ def duration(seconds: float) -> str:
 
 
 class Counter:
-    """Says how many of how many are done: a line on standard error every few seconds, and none for what takes less."""
+    """A progress callback that prints a line to standard error every `seconds`, for the first time after the first."""
 
     def __init__(self, what: str, seconds: float = 5.0) -> None:
         self.what, self.seconds, self.last = what, seconds, time.monotonic()
@@ -149,7 +149,7 @@ class Counter:
 
 
 class LiveLine:
-    """A line that changes in place on a terminal, or one in the log every LINE_SECONDS where there is none."""
+    """A line that changes in place on a terminal. Without a terminal it is logged every LINE_SECONDS."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -166,7 +166,7 @@ class LiveLine:
         if self._live:
             self._live.stop()
 
-    def say(self, line: str) -> None:
+    def show(self, line: str) -> None:
         if self._live:
             self._live.update(Text(line, style="cyan"))
         elif time.monotonic() - self._last >= LINE_SECONDS:

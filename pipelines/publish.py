@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Publishes a lake as an immutable version, proves a copy of one, and compares two. See --help and the README."""
+"""Publishes a lake as an immutable version, verifies a copy, and compares versions. See --help and the README."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from schemas.failures import ConfigError, RouterlakeError
 from schemas.views import INCLUDED
 
 HELP = """\
-Publish a lake as an immutable version that anyone can cite, check and query where it lies.
+Publish a lake as an immutable version that anyone can cite, check and query in place.
 
   publish.py --lake L --to URI     write a version below a folder, s3://bucket/prefix or hf://datasets/owner/name
-  publish.py verify URI            prove that a copy of a version is whole
-  publish.py diff URI URI          say what came, went and changed between two versions, by task and model
+  publish.py verify URI            check that a copy of a version is whole
+  publish.py diff URI URI          count added, removed and changed records between versions, by task and model
 
 A version holds all records, items, models and runs as Parquet, the whole matrix packed, a DuckDB file and its SQL, a
 dataset card, croissant.json, and manifest.json with the SHA-256 of each file and the provenance of the numbers. The
-same lake gives the same bytes, and the version's name unless you give one. Once its manifest is there, a version never
+same lake gives the same bytes, and the same name unless you choose one. Once its manifest is written, a version never
 changes."""
 
 EPILOG = """\
@@ -41,11 +41,11 @@ examples:
   python pipelines/publish.py verify /data/published/1.0.0
   python pipelines/publish.py diff s3://bucket/published/1.0.0 s3://bucket/published/1.1.0
 
-exit codes: 0 published, whole, or no difference; 1 the place cannot be written, files differ from the manifest, or the
-versions differ; 2 the input is wrong, or the version is there with other content: nothing was written"""
+exit codes: 0 published, whole, or no difference; 1 the target cannot be written, files differ from the manifest, or the
+versions differ; 2 the input is wrong, or the version exists with other content: nothing was written"""
 
 
-#: How the digest is printed that everything else hangs on.
+#: Label of the digest that proves a version: the manifest holds the digests of all other files.
 MANIFEST_SAYS = "SHA-256 of manifest.json:"
 
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in ("verify", "diff"):
-        print(f"publish: no command {arguments[0]!r}: verify, diff, or the options of --help", file=sys.stderr)
+        print(f"publish: unknown command {arguments[0]!r}: use verify, diff, or the options in --help", file=sys.stderr)
         return 2
     name = arguments.pop(0) if arguments[:1] in (["verify"], ["diff"]) else "publish"
     try:
@@ -76,13 +76,11 @@ def publish_lake(argv: list[str]) -> int:
     started = time.monotonic()
     description = Description(args.title, args.text, args.licence, dict(args.source))
     with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
-        told = Counter("files of records written")
-        snapshot = build_snapshot(lake, Path(folder), description, args.version, told, args.include)
+        progress = Counter("files of records written")
+        snapshot = build_snapshot(lake, Path(folder), description, args.version, progress, args.include)
         uri, is_new = publish(snapshot, args.to, Counter("files published"))
         size = sum(fact["bytes"] for fact in snapshot.files.values())
-        what = (
-            f"in {time.monotonic() - started:.0f} s" if is_new else "published before, and whole: nothing was written"
-        )
+        what = f"in {time.monotonic() - started:.0f} s" if is_new else "published before and whole: nothing was written"
         print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, {what}")
         counts = snapshot.manifest["counts"].items()
         print(", ".join(f"{count:,} {name}" for name, count in counts if count or "left out" not in name))
@@ -92,16 +90,16 @@ def publish_lake(argv: list[str]) -> int:
 
 
 def check_place(to: str, lake: Lake) -> None:
-    """Raises ConfigError where no version can be written below `to`: looked at before minutes of work."""
+    """Raises ConfigError if no version can be written below `to`, before minutes of work are spent."""
     if not to.strip("/"):
-        raise ConfigError("--to names no place: give a folder, s3://… or hf://datasets/OWNER/NAME")
+        raise ConfigError("--to is empty: give a folder, s3://… or hf://datasets/OWNER/NAME")
     if to.startswith("hf://"):
         return
     place = Lake(to)
     if f"{place.uri}/".startswith(f"{lake.uri}/"):
-        raise ConfigError(f"--to {to} is inside the lake: a version is another place")
+        raise ConfigError(f"--to {to} is inside the lake: a version needs a place outside it")
     if place.local and os.path.lexists(place.root) and not os.path.isdir(place.root):
-        raise ConfigError(f"--to {to} is no folder")
+        raise ConfigError(f"--to {to} is not a folder")
     if place.is_published():
         raise ConfigError(f"--to {to} is itself a published version, which never changes: give the folder above it")
 
@@ -111,23 +109,27 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="publish.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to publish (default: %(default)s)")
-    parser.add_argument("--to", metavar="URI", required=True, help="the place below which the version is written")
+    parser.add_argument("--to", metavar="URI", required=True, help="where to write: the version gets a folder below it")
     parser.add_argument(
         "--include",
         choices=INCLUDED,
         default="collected",
-        help="which records: those collected, those that ingest.py imported, or all (default: %(default)s); see to it "
-        "that their sources let you",
+        help="which records: the collected ones, the ones that ingest.py imported, or all (default: %(default)s); "
+        "check that the sources' licences allow it",
     )
     parser.add_argument(
-        "--version", type=version, help="its name (default: the newest run's day and a digest of the content)"
+        "--version",
+        type=version,
+        help="name of the version (default: the newest run's day and a digest of the content)",
     )
     parser.add_argument(
         "--title", type=line, default=Description.title, help="title of the data set (default: %(default)s)"
     )
-    parser.add_argument("--text", default="", help="what the card says first")
+    parser.add_argument("--text", default="", help="introduction of the dataset card")
     parser.add_argument(
-        "--licence", type=line, help="licence of the records, such as cc-by-4.0 (default: stated to be not stated)"
+        "--licence",
+        type=line,
+        help="licence of the records, such as cc-by-4.0 (default: the card notes that none is stated)",
     )
     parser.add_argument(
         "--source",
@@ -135,22 +137,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
         type=source,
         action="append",
         default=[],
-        help="a source of prompts or answers and its licence, for the card; once for each",
+        help="a source of prompts or answers and its licence, for the card; repeat for each source",
     )
     return parser.parse_args(argv)
 
 
 def version(text: str) -> str:
-    """The argument of --version: a folder's name and a git tag at once."""
+    """The argument of --version, which has to be valid as a folder name and as a git tag."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text) or ".." in text or text.endswith((".", ".lock")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name for a version: letters, digits, '.', '_' and '-'")
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a version: use letters, digits, '.', '_' and '-'")
     return text
 
 
 def line(text: str) -> str:
-    """An argument that goes into a line of the card."""
+    """An argument that becomes one line of the card."""
     if not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} holds what is no text of one line")
+        raise argparse.ArgumentTypeError(f"{text!r} must be one line of printable text")
     return text
 
 
@@ -166,33 +168,33 @@ def source(text: str) -> tuple[str, str]:
 
 
 def verify_copy(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="publish.py verify", description="Prove that a copy of a version is whole.")
+    parser = argparse.ArgumentParser(prog="publish.py verify", description="Check that a copy of a version is whole.")
     parser.add_argument("uri", metavar="URI", help="a version: a folder, s3://… or hf://datasets/owner/name@version")
     args = parser.parse_args(argv)
     proof = verify(args.uri, Counter("files read"))
     for fault in proof.faults:
         print(fault)
     if proof.faults:
-        print(f"{args.uri}: not whole; faults: {len(proof.faults)}, files: {proof.files}", file=sys.stderr)
+        print(f"{args.uri}: not whole: {len(proof.faults)} faults in {proof.files} files", file=sys.stderr)
         return 1
-    print(f"{args.uri}: whole: {proof.files} files, {proof.bytes:,} bytes, each as its manifest says")
+    print(f"{args.uri}: whole: {proof.files} files, {proof.bytes:,} bytes, each as in the manifest")
     print(f"{MANIFEST_SAYS} {proof.manifest_sha256}: compare it with the publisher's, and cite it")
     return 0
 
 
 def show_differences(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="publish.py diff", description="Say what came, went and changed between two versions, by task and model."
+        prog="publish.py diff", description="Count records that came, went or changed between two versions."
     )
     parser.add_argument("first", metavar="URI", help="the earlier version")
     parser.add_argument("second", metavar="URI", help="the later version")
     args = parser.parse_args(argv)
-    found = differences(args.first, args.second)
-    if not found:
+    changes = differences(args.first, args.second)
+    if not changes:
         print("no difference in the records")
         return 0
     print(f"{'came':>12} {'went':>12} {'changed':>12}  records of task, model")
-    for row in found:
+    for row in changes:
         print(f"{row.came:>12,} {row.went:>12,} {row.changed:>12,}  {row.task}, {row.model}")
     return 1
 

@@ -1,6 +1,6 @@
-"""From a plan to a run: a cluster, GPUs for the models, prices for the budget, and a record of it in the lake.
+"""Turns a plan into a run: joins a cluster, places models on GPUs, prices the budget and records the run in the lake.
 
-Owns the order of these: nothing is written before all are known to fit. Knows nothing of how work is handed out.
+Owns the order of these steps: nothing is written before all of them fit. Knows nothing of how work is handed out.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ logger = logging.getLogger(__name__)
 def run_plan(
     plan: Plan, lake: Lake, *, verbose: bool = False, log_json: bool = False, trace: Trace | None = None
 ) -> Outcome:
-    """Writes `plan` and collects what it left open on a Ray cluster; `trace` gets the stages of each shard.
+    """Records `plan` in the lake and collects its open items on a Ray cluster. `trace` gets the stages of each shard.
 
-    Raises StorageError, or ConfigError without a cluster or the GPUs that the config asks for; nothing is written then.
+    Raises ConfigError, before anything is written, if there is no cluster or it lacks the GPUs of the config. Raises
+    StorageError if the lake cannot be written, EngineError if engines cannot start.
     """
     config = plan.config
     worker = WorkerSpec(

@@ -1,6 +1,6 @@
-"""The HTML report of a run: which of its numbers stand on the page.
+"""The contents of a run's HTML report.
 
-Owns the choice and the words. Knows nothing of HTML (collectors.pictures.run_page) or of lakes.
+Owns the choice of numbers and their labels. Knows nothing of HTML (collectors.pictures.run_page) or of lakes.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collectors.stages import STAGES
 from pipelines.progress import duration
 from pipelines.run_shown import clock, cost, example, lines, state
 
-#: Models of the table of the slowest, and kinds of failure.
+#: Most rows in the tables of slow models and of failures.
 MOST_MODELS, MOST_KINDS = 50, 50
 
 
 def report(status: RunStatus) -> str:
     """The page as HTML."""
     title = f"Run {status.run_id}"
-    said = [f"As of {clock(status.looked)}.", *lines(status)]
+    sentences = [f"As of {clock(status.looked)}.", *lines(status)]
     alarm = state(status) if status.stuck or (status.end and not status.complete) else ""
     tables = [_failures(status), _cost(status), _models(status), _stages(status)]
-    return run_page(RunPage(title, said, alarm, _progress(status), _bars(status), tables))
+    return run_page(RunPage(title, sentences, alarm, _progress(status), _bars(status), tables))
 
 
 def _progress(status: RunStatus) -> list[Share]:
@@ -69,9 +69,9 @@ def _models(status: RunStatus) -> Table:
         tokens = "unknown" if speed is None else f"{speed:,.1f}"
         rows.append((model.model, f"{slowness:.2f}", f"{model.items:,}", *seconds, tokens))
     heads = ("model", "× mean", "items", "engine s", "load s", "tokens/s")
-    known = len(status.work.models)
+    count = len(status.work.models)
     mean = "engine seconds against the mean of all models on as many items of the same tasks"
-    note = f"{len(rows):,} of {known:,} models; × mean: {mean}." if known else ""
+    note = f"{len(rows):,} of {count:,} models; × mean: {mean}." if count else ""
     return Table("Slowest models", heads, rows, note=note)
 
 
@@ -80,6 +80,6 @@ def _stages(status: RunStatus) -> Table:
     order = sorted((stage for stage in seconds if stage in STAGES), key=lambda stage: -seconds[stage])
     most = max(seconds.values(), default=0.0) or 1.0
     rows = [(stage, f"{seconds[stage]:,.1f}", STAGES[stage]) for stage in order]
-    note = "Seconds of all workers; stages of one worker run side by side." if rows else ""
+    note = "Seconds of all workers; the stages of one worker overlap." if rows else ""
     shares = [100 * seconds[stage] / most for stage in order]
     return Table("Where the time went", ("stage", "seconds", "of"), rows, frozenset({0, 2}), note, shares)

@@ -1,6 +1,6 @@
-"""What a person sees of a run: where it stands, how fast it goes, what failed, what it cost, where the time went.
+"""Formats the status of a run as text, tables and JSON: progress, rate, failures, cost, and seconds by stage.
 
-Owns which numbers are printed and how, as text, tables and JSON. Knows nothing of lakes: it is given a RunStatus.
+Owns the choice of numbers and their format. Knows nothing of lakes: its input is a RunStatus.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collectors.stages import told
 from pipelines.progress import duration, short
 from pipelines.shown import MOST_CELLS, headed, number
 
-#: Models that are named as the slowest.
+#: Models in the table of slow models.
 MOST_SLOW = 5
-#: Outcome (schemas.records.RUN_END) of a run that left cells open -> words.
+#: Outcome of a run that left cells open (schemas.records.RUN_END) -> words.
 ENDED = {
     "finished": "ended",
     "unknown": "ended",
@@ -33,7 +33,7 @@ ENDED = {
 
 
 def line(status: RunStatus) -> str:
-    """The run in one line, as where there is no terminal."""
+    """The run in one line, for output without a terminal."""
     return (
         f"run {status.run_id} cells {status.cells_done}/{status.cells} failed {status.cells_failed} "
         f"items {status.items_done}/{status.items} items/s {rate(status)} eta {eta(status)} {state(status)}"
@@ -46,15 +46,15 @@ def shown(status: RunStatus) -> Iterator[RenderableType]:
     for text in plain:
         yield Text(text)
     if status.failures:
-        yield Text("\nfailures of this run; example: the last of its kind")
+        yield Text("\nfailures of this run, with the last one of each kind as example")
         yield failures_table(status.failures)
     if slow := status.work.slowest(MOST_SLOW):
         yield Text("\nslowest models, against the mean of all models on as many items of the same tasks")
         table = headed("<model", "× mean", "items", "engine s", "load s", "tokens/s")
         for model, slowness in slow:
             values = (model.engine_seconds, model.load_seconds, model.tokens_per_second)
-            found = (number(value, ",.1f") for value in values)
-            table.add_row(model.model, f"{slowness:.2f}", f"{model.items:,}", *found)
+            speeds = (number(value, ",.1f") for value in values)
+            table.add_row(model.model, f"{slowness:.2f}", f"{model.items:,}", *speeds)
         yield table
 
 
@@ -68,7 +68,7 @@ def lines(status: RunStatus) -> list[str]:
     if status.items_failed:
         items += f", {status.items_failed:,} of failed cells"
     quarantined = f"; {status.cells_quarantined:,} more in quarantine" if status.cells_quarantined else ""
-    found = [
+    sentences = [
         f"run {status.run_id} in {status.lake}: {status.models:,} models × {status.tasks:,} tasks, engine "
         f"{status.engine or 'unknown'}, started {clock(status.started)}, "
         f"{duration(status.looked - status.started)} ago",
@@ -81,34 +81,34 @@ def lines(status: RunStatus) -> list[str]:
         f"tokens through the engines: {tokens(work)}",
     ]
     if work.stages:
-        found.append(f"workers' time: {told(work.stages)}")
+        sentences.append(f"workers' time: {told(work.stages)}")
     if work.unread:
-        found.append(
-            f"cost, tokens, time and models are of {work.shards:,} shards; {work.unread:,} more were not opened "
+        sentences.append(
+            f"cost, tokens, time and models cover {work.shards:,} shards; {work.unread:,} more were not opened "
             "(--footers N opens more)"
         )
-    found += [f"passed over: {name}: {reason}" for name, reason in status.damaged.items()]
-    return found
+    sentences += [f"skipped: {name}: {reason}" for name, reason in status.damaged.items()]
+    return sentences
 
 
 def state(status: RunStatus) -> str:
-    """Whether it goes on, in words."""
+    """A phrase for the state of the run: at work, ended, stuck or complete."""
     if status.complete:
-        now = "complete" if not status.cells_failed else "complete but for the failed cells"
+        now = "complete" if not status.cells_failed else "complete except for failed cells"
         return f"{_ended(status.end)}; now {now}" if status.end and status.items_after else now
     left = f"{status.cells_open:,} cells are open"
     if status.end:
-        return f"{_ended(status.end)}; {left}: the same collect command goes on"
+        return f"{_ended(status.end)}; {left}: run the same collect command to go on"
     if status.stuck:
         return (
-            f"nothing was committed for {duration(status.quiet)} and {left}: killed or stuck? The same collect command "
-            "goes on where it stopped"
+            f"nothing was committed for {duration(status.quiet)} and {left}: killed or stuck? Run the same collect "
+            "command to go on"
         )
     return "at work" if status.last_commit and status.last_commit >= status.started else "nothing committed yet"
 
 
 def _ended(end: RunEnd) -> str:
-    """How a run ended, in words."""
+    """A phrase for the end of the run, with its time and message."""
     at = "" if end.ended is None else f" at {clock(end.ended)}"
     return f"{ENDED.get(end.outcome, end.outcome)}{at}" + (f": {end.message}" if end.message else "")
 
@@ -129,26 +129,29 @@ def eta(status: RunStatus) -> str:
 
 def last(status: RunStatus) -> str:
     if status.last_commit is None:
-        return "none" if not status.items_done else "the store does not say when"
+        return "none" if not status.items_done else "time unknown to the store"
     return f"{clock(status.last_commit)}, {duration(max(0.0, status.looked - status.last_commit))} ago"
 
 
 def cost(work: Work) -> str:
-    """Unpriced is said as such: it is neither free nor left out."""
+    """The cost so far. Unpriced shards are named: they are neither free nor left out."""
     unpriced = sum(work.unpriced.values())
     names = ", ".join(f"{shards:,} on {name or 'CPUs'}" for name, shards in work.unpriced.most_common(3))
     if work.usd is not None:
         return f"${work.usd:,.2f} for {work.priced:,} shards" + (f"; unpriced: {names}" if unpriced else "")
-    return f"unknown, no price for any of {unpriced:,} shards: {names}" if unpriced else "unknown, no shard tells yet"
+    if unpriced:
+        return f"unknown, no price for any of {unpriced:,} shards: {names}"
+    return "unknown until a shard reports it"
 
 
 def tokens(work: Work) -> str:
     if not work.shards:
-        return "unknown, no shard tells yet"
+        return "unknown until a shard reports them"
     if work.engine_tokens is None:
-        return "unknown, not every shard tells"
-    known = work.cached_tokens is not None and work.engine_tokens
-    cached = f", {work.cached_tokens / work.engine_tokens:.1%} of them cached" if known else ""  # type: ignore[operator]
+        return "unknown: some shards do not report them"
+    has_share = work.cached_tokens is not None and work.engine_tokens
+    share = work.cached_tokens / work.engine_tokens if has_share else 0.0  # type: ignore[operator]
+    cached = f", {share:.1%} of them cached" if has_share else ""
     return f"{work.engine_tokens:,}{cached}"
 
 
@@ -160,22 +163,22 @@ def failures_table(failures: Sequence[FailureKind]) -> RenderableType:
 
 
 def example(one: FailureKind) -> str:
-    """Whose the last failure of a kind is."""
+    """The model and task of the last failure of a kind."""
     return " on ".join(filter(None, (one.model, one.task)))
 
 
 def clock(seconds: float) -> str:
-    """A time of the epoch, in UTC."""
+    """Seconds since the epoch as a date and time in UTC."""
     return f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def as_json(status: RunStatus) -> dict[str, Any]:
-    """All that is known of the run: RunStatus with what follows from it. Unknown is null."""
+    """The fields of RunStatus and its derived values, ready for JSON. An unknown value is None."""
     value = dataclasses.asdict(status)
     slowness = status.work.slowness()
     value["work"]["models"] = [
         {
-            **{name: found for name, found in dataclasses.asdict(model).items() if name != "by_task"},
+            **{name: value for name, value in dataclasses.asdict(model).items() if name != "by_task"},
             "tokens_per_second": model.tokens_per_second,
             "slowness": slowness.get(model.model),
         }

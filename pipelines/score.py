@@ -1,4 +1,4 @@
-"""Judges routers by files of their choices: `matrix.py score`. See its --help and the README."""
+"""Scores routers by files of their choices: the command `matrix.py score`. See its --help and the README."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
 DESCRIPTION = """\
-Judge routers by what they chose: for each item one model of a pool.
+Score routers by their choices: for each item one model of a pool.
 
-Every figure rests on the items for which the router chose a model and every model of the pool has a score; what that
-leaves out is counted. Costs are those of the view costs: put prices into the lake with prices.py. --against latency
-takes seconds of latency for the cost."""
+Every figure uses the items that have a choice by the router and a score from every model of the pool; the other items
+are counted as left out. Costs come from the view costs: put prices into the lake with prices.py. With --against latency
+the cost is seconds of latency."""
 
 EPILOG = """\
-The file of choices (CSV, Parquet or JSON lines) has a column model, one of item (position), item_hash or source_key
-that names the item, task where items of several tasks are named alike, and router where it holds several routers.
+The file of choices (CSV, Parquet or JSON lines) needs a column model, and one of the columns item (position), item_hash
+or source_key. Add a column task if items of several tasks have the same names, and a column router if the file holds
+several routers.
 
 figures  score: mean of the chosen models' (RouterEval's mu)   best: the best single model on the same items
          V_B: score / best   closed: (score - best) / (oracle - best)   E: entropy of the choices over models, bits
-         $/1000: of a thousand items, or with --against latency seconds per item; empty where that of some choice is
-         unknown   hull: what mixing single models at random reaches for the router's cost (RouterBench's Zero router)
-         AIQ: RouterBench's, of the single models, as the paper defines it; --json has its code's too
+         $/1000: USD per thousand items, or with --against latency seconds per item; empty if the cost of some choice
+         is unknown   hull: the score of a random mixture of single models at the router's cost (RouterBench's Zero
+         router)   AIQ: RouterBench's, of the single models, as defined in the paper; --json adds AIQ as in its code
 
 examples:
   python pipelines/matrix.py score --choices mine.csv --lake /data/lake
@@ -54,32 +55,35 @@ examples:
 exit codes: 0 done; 2 the input is wrong"""
 
 
-#: What --against takes -> the array of a pool that it means, as its figures are called.
+#: Value of --against -> name of the pool's array of costs. Figures in JSON have the same name.
 AGAINST = {"usd": "usd", "latency": "latency_s"}
-#: A choice whose cost is unknown.
+#: Array of costs -> name of the count of choices with an unknown cost.
 UNCOSTED = {"usd": "unpriced", "latency_s": "untimed"}
 
 
 @dataclass(frozen=True)
 class Scored:
+    """The figures of one router on one task. Costs are means over items, and None if some cost is unknown."""
+
     router: str
     pool: Pool
-    #: A value of AGAINST. All costs below are per item, and None where some is unknown.
+    #: A value of AGAINST.
     unit: str
     judged: Judgement
+    #: Mean cost of the best single model.
     best_cost: float | None
-    #: Of the oracle: the best, of these the cheapest.
+    #: Mean cost of the oracle, which takes the cheapest of the best models for each item.
     oracle_cost: float | None
-    #: Quality of the Zero router at the router's cost; None also where the router is cheaper than any model.
+    #: Score of the Zero router at the router's cost; None also if the router is cheaper than every model.
     hull_score: float | None
-    #: Of the pool's models over the range of their costs; None also where all cost the same.
+    #: AIQ of the pool's single models, as in the paper and as in RouterBench's code; None also if all cost the same.
     aiq_paper: float | None
     aiq_code: float | None
-    #: Items of the pool for which the router chose no model.
+    #: Items of the pool without a choice by the router.
     unchosen: int
 
     def row(self) -> dict[str, Any]:
-        """Everything as one flat row; costs are per item."""
+        """All figures as one flat row for JSON; costs are per item."""
         judged = self.judged
         return {
             "router": self.router,
@@ -132,25 +136,30 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--choices", required=True, type=Path, metavar="FILE", help="what routers chose")
+    parser.add_argument("--choices", required=True, type=Path, metavar="FILE", help="the choices of routers, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     parser.add_argument(
         "--pool", metavar="SQL", default="true", help="condition on columns of the view cells (default: all cells)"
     )
     parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
-    parser.add_argument("--against", choices=AGAINST, default="usd", help="what is the cost (default: %(default)s)")
+    parser.add_argument(
+        "--against", choices=AGAINST, default="usd", help="the cost to compare by (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, costs per item")
     return parser.parse_args(argv)
 
 
 def score(con: duckdb.DuckDBPyConnection, choices: Path, where: str, unit: str) -> list[Scored]:
-    """The figures of each router of the file on each task that it chose models for; `unit` is a value of AGAINST."""
+    """The figures of each router in the file on each of its tasks; `unit` is a value of AGAINST.
+
+    Raises ConfigError if the choices do not fit the pool, or leave no item to score.
+    """
     chosen = read_choices(con, choices)
-    tasks = {router: sorted({choice.task for choice in of}) for router, of in chosen.routers.items()}
-    pools = {task: load_pool(con, task, where) for task in sorted({task for of in tasks.values() for task in of})}
+    tasks_of = {router: sorted({choice.task for choice in rows}) for router, rows in chosen.routers.items()}
+    pools = {task: load_pool(con, task, where) for task in sorted(set().union(*tasks_of.values()))}
     scored = []
-    for router, of in tasks.items():
-        for task in of:
+    for router, tasks in tasks_of.items():
+        for task in tasks:
             scored.append(_score(router, pools[task], chosen.columns(pools[task], router), unit))
     return scored
 
@@ -164,8 +173,8 @@ def _score(router: str, pool: Pool, chosen: npt.NDArray[np.int64], unit: str) ->
     best = oracle(pool.scores, cost)
     rows = np.flatnonzero((best != NO_CHOICE) & (chosen != NO_CHOICE))
     points = np.stack([cost[rows].mean(axis=0), pool.scores[rows].mean(axis=0)], axis=1)
-    known = not np.isnan(points).any()
-    ranges = known and np.ptp(points[:, 0]) > 0
+    all_costed = not np.isnan(points).any()
+    differ = all_costed and np.ptp(points[:, 0]) > 0
     return Scored(
         router=router,
         pool=pool,
@@ -173,24 +182,24 @@ def _score(router: str, pool: Pool, chosen: npt.NDArray[np.int64], unit: str) ->
         judged=judged,
         best_cost=_mean(cost[rows, judged.best_model]),
         oracle_cost=_mean(cost[rows, best[rows]]),
-        hull_score=_hull_score(points, judged.mean_cost) if known else None,
-        aiq_paper=aiq_paper(points) if ranges else None,
-        aiq_code=aiq_code(points) if ranges and convex_hull(points)[-1, 0] > 0 else None,
+        hull_score=_hull_score(points, judged.mean_cost) if all_costed else None,
+        aiq_paper=aiq_paper(points) if differ else None,
+        aiq_code=aiq_code(points) if differ and convex_hull(points)[-1, 0] > 0 else None,
         unchosen=int((chosen == NO_CHOICE).sum()),
     )
 
 
 def _hull_score(points: Points, cost: float | None) -> float | None:
-    """The Zero router's at that mean cost; None where no mixture of the models costs so little."""
+    """The Zero router's score at a mean cost of `cost`; None if no mixture of the models is so cheap."""
     if cost is None:
         return None
     lowest = float(points[:, 0].min())
-    cost = lowest if math.isclose(cost, lowest, rel_tol=1e-9) else cost  # the same numbers added up in another order
+    cost = lowest if math.isclose(cost, lowest, rel_tol=1e-9) else cost  # equal but for the order of the sum
     return zero_router(points, cost) if cost >= lowest else None
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:
-    """The mean; None where one is unknown."""
+    """The mean; None if a value is unknown (NaN)."""
     return None if np.isnan(values).any() else float(values.mean())
 
 
@@ -199,7 +208,7 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
     unit = "latency s" if scored[0].unit == "latency_s" else "$/1000"
     heads = ("<router", "<task", "items", "score", "V_B", "closed", "E", unit, "hull")
     for head in (*heads, "<best", "its score", f"its {unit}", "random", "oracle", f"its {unit}", "AIQ"):
-        # Names go on in the next line where a terminal is narrow; numbers are never cut.
+        # On a narrow terminal names wrap to the next line; numbers are never cut.
         left = head.startswith("<")
         table.add_column(
             head.removeprefix("<"),
@@ -234,9 +243,8 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
         if one.unchosen or missing > 0 or one.judged.uncosted:
             what = "latency" if one.unit == "latency_s" else "cost"
             console.print(
-                f"{one.router} on {one.pool.task}: left out are {one.unchosen:,} items without a choice and "
-                f"{missing:,} that some model has no score for; of {one.judged.uncosted:,} choices the {what} is "
-                "unknown",
+                f"{one.router} on {one.pool.task}: left out {one.unchosen:,} items without a choice and {missing:,} "
+                f"without a score from some model; {one.judged.uncosted:,} choices have an unknown {what}",
                 soft_wrap=True,
             )
 
@@ -246,5 +254,5 @@ def _number(value: float | None) -> str:
 
 
 def _cost(value: float | None, unit: str) -> str:
-    """Seconds per item, or USD per thousand items."""
+    """A cost as text: seconds per item, or USD per thousand items."""
     return "" if value is None else f"{value * (1 if unit == 'latency_s' else 1000):.4g}"

@@ -1,6 +1,6 @@
-"""The edges of a process that a person runs: its streams, signals and exit code.
+"""Streams, signals, exit codes and files of the scripts in this folder.
 
-Owns what every script of this folder does around its main. Knows nothing of what the scripts do.
+Owns the code around every main function, and knows nothing of any script's work.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from schemas.failures import ConfigError
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Runs `main` and exits with its code.
 
-    143 after SIGTERM, 130 after Ctrl-C, 2 for an argument that is no text, 1 when nobody reads the output any more
-    (`| head`) or it cannot be written.
+    Other exit codes: 143 after SIGTERM, 130 after Ctrl-C, 2 for an argument that is not UTF-8, 1 if the output cannot
+    be written or its reader is gone (`| head`).
     """
     _mend_streams()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by default the process would end without cleaning up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the default ends the process without cleanup
     try:
         code = _check_arguments() or main()
         sys.stdout.flush()
@@ -38,9 +38,9 @@ def run_script(main: Callable[[], int]) -> NoReturn:
             raise
         if error.errno == errno.ENOSPC:
             print(f"error: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of it again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python reports the error again at exit
         code = 1
-    # Not sys.exit(): threads of Ray and Arrow outlive their work, and have crashed an interpreter winding down.
+    # Not sys.exit(): threads of Ray and Arrow outlive their work and have crashed the interpreter while it shut down.
     logging.shutdown()
     with contextlib.suppress(OSError):
         sys.stderr.flush()
@@ -48,22 +48,22 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 
 
 def command(script: str, *arguments: str) -> str:
-    """A command of this folder as a person can type it where they are: `script` is its __file__."""
+    """A shell command that runs `script`, a __file__ of this folder, from the current directory."""
     return shlex.join([_from_here(sys.executable), _from_here(os.path.abspath(script)), *arguments])
 
 
 def python(code: str) -> str:
-    """A line of Python as a person can type it where they are."""
+    """A shell command that runs a line of Python from the current directory."""
     return shlex.join([_from_here(sys.executable), "-c", code])
 
 
 def sibling(script: str, name: str) -> str:
-    """The file of another command of the same folder."""
+    """The path of the script `name` in the folder of `script`."""
     return os.path.join(os.path.dirname(os.path.abspath(script)), name)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Whole or not at all: what was there before stays where the disk is full. Raises ConfigError."""
+    """Writes a file whole or not at all: an older file stays if the disk is full. Raises ConfigError."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_bytes(data)
@@ -79,11 +79,11 @@ def _from_here(path: str) -> str:
 
 
 def _mend_streams() -> None:
-    """A closed stream becomes one that goes nowhere, and one that takes ASCII only still gets the rest."""
+    """Replaces closed streams with /dev/null, and lets an ASCII stream replace characters that it lacks."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(descriptor, number)  # or the next file that is opened would get what is printed by libraries
+            os.dup2(descriptor, number)  # or the next opened file would receive the output of libraries
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
@@ -95,6 +95,6 @@ def _check_arguments() -> int:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            print(f"error: the argument {argument!r} is no text in UTF-8", file=sys.stderr)
+            print(f"error: the argument {argument!r} is not valid UTF-8", file=sys.stderr)
             return 2
     return 0

@@ -1,6 +1,6 @@
-"""What a person sees of a lake: coverage, leaderboards, a corner of the matrix, oracle, tokens and failures.
+"""Prints a lake: coverage, leaderboards, a corner of the matrix, oracle, tokens, prices, catalog and failures.
 
-Owns which numbers are printed and how. Knows nothing of files or stores: it asks the views of an open database.
+Owns the choice of numbers and their format. Knows nothing of files or stores: it queries the views of an open database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROUP = ("task", "items_digest", "prompting", "metric")
 
 def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     show_coverage(con, console)
-    # One scan of the records for everything that is printed per cell.
+    # One scan of the records serves everything that is printed for each cell.
     con.execute("CREATE TEMP TABLE shown AS SELECT leaderboard.* FROM leaderboard")
     groups = fetch(
         con,
@@ -54,12 +54,12 @@ def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         "SELECT count(DISTINCT (model, task)) FROM failures WHERE level = 'cell' AND cell_id IS NULL"
     ).fetchall()
     if refused:
-        console.print(f"{refused} more could not be planned and are in no view but failures (see below)")
+        console.print(f"{refused} more could not be planned: only the view failures lists them (see below)")
     [(unplanned,)] = con.execute(
         "SELECT count(DISTINCT cell_id) FROM _shard_files WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
     ).fetchall()
     if unplanned:
-        console.print(f"{unplanned} cells have shards but no row in runs/: their records are in no view but records")
+        console.print(f"{unplanned} cells have shards but no row in runs/: only the view records shows their records")
 
 
 def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
 
 
 def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
-    """The first models × the first items of one task."""
+    """Prints the scores of the first models on the first items of one task."""
     values = [group[name] for name in GROUP]
     cells = fetch(
         con,
@@ -112,7 +112,7 @@ def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[st
         marks = (_mark(verdicts, (cell["cell_id"], item)) for item in items)
         table.add_row(cell["model"], _dtype(cell), *marks)
     console.print(table)
-    console.print("score per item (#); ? asked, no verdict; · not collected")
+    console.print("score per item (#); ? answered without a score; · not collected")
 
 
 def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
@@ -150,14 +150,14 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
 
 
 def show_prices(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    """By which price each model is charged."""
+    """Prints the price of each model and how it was found."""
     rows = fetch(con, f"SELECT * FROM model_prices ORDER BY basis NULLS LAST, model LIMIT {MOST_MODELS}")
     counts = con.execute("SELECT basis, count(*) FROM model_prices GROUP BY ALL ORDER BY basis NULLS LAST").fetchall()
-    found = ", ".join(f"{count:,} {basis or 'unpriced'}" for basis, count in counts) or "none has records yet"
-    console.print(f"models by how their price was found: {found}")
+    summary = ", ".join(f"{count:,} {basis or 'unpriced'}" for basis, count in counts) or "none has records yet"
+    console.print(f"models by the origin of their price: {summary}")
     if not rows:
         return
-    table = headed("<model", "<found", "<entry", "<provider", "$/M prompt", "$/M completion", "<since")
+    table = headed("<model", "<origin", "<entry", "<provider", "$/M prompt", "$/M completion", "<since")
     for row in rows:
         prices = (number(row[f"usd_per_million_{kind}"], "g") for kind in ("prompt", "completion"))
         since = str(row["valid_from"] or "")
@@ -166,11 +166,11 @@ def show_prices(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         )
     console.print(table)
     if sum(count for _, count in counts) > MOST_MODELS:
-        console.print(f"… and more: see the view model_prices, cut at {MOST_MODELS}")
+        console.print(f"… and {sum(count for _, count in counts) - MOST_MODELS:,} more: see the view model_prices")
 
 
 def show_catalog(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    """How many models of the catalog a config could choose, and why it could not choose the others."""
+    """Prints how many models of the catalog a config could choose, and the reasons against the others."""
     rows = fetch(
         con,
         """
@@ -189,11 +189,11 @@ def show_catalog(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         table.add_row(row["skipped"] or "no", f"{row['models']:,}", terabytes, f"{row['gated']:,}", row["example"])
     console.print(table)
     if unsure := sum(row["unsure"] for row in rows):
-        console.print(f"of {unsure:,} it is not known whether vLLM has their class: it is not installed here")
+        console.print(f"for {unsure:,} models the support by vLLM is unknown: vLLM is not installed here")
 
 
 def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    """What failed, a row per kind and model; cells that a later run completed are left out."""
+    """Prints the failures, a row for each kind and model, without those of cells that a later run completed."""
     rows = fetch(
         con,
         """
@@ -226,7 +226,7 @@ def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
 
 
 def fetch(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """The rows of a query, each by column name."""
+    """The rows of a query as dicts by column name."""
     cursor = con.execute(sql, list(parameters))
     names = [column[0] for column in cursor.description or []]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -237,11 +237,11 @@ def _where(view: str) -> str:
 
 
 def headed(*headers: str) -> Table:
-    """A table whose columns are right-aligned but for those whose header starts with '<'."""
+    """A table of right-aligned columns; a header that starts with '<' makes its column left-aligned."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for header in headers:
         left, name = header.startswith("<"), header.removeprefix("<")
-        # Only texts of any length are folded where the width is short.
+        # On a narrow terminal only columns of free text wrap.
         table.add_column(
             name, justify="left" if left else "right", overflow="fold", no_wrap=not left or name == "dtype"
         )

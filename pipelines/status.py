@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -P
-"""Where a run stands, read from its lake alone. See --help.
+"""Shows the state of a run, read from its lake alone. See --help.
 
-Owns how often the lake is looked at and which form the answer has. What is known of a run is in
-collectors/run_status.py, how it is printed in run_shown.py.
+Owns the interval between two looks and the form of the output. collectors/run_status.py reads the state of a run, and
+run_shown.py formats it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from pipelines.script import write_file
 from pipelines.shown import headed
 from schemas.failures import RouterlakeError, StorageError, one_line
 
-#: Seconds between two looks with and without a terminal, and how many times as long as a look itself at least.
+#: Seconds between two looks with and without a terminal, and the least pause as a multiple of a look's own duration.
 TERMINAL_SECONDS, LINE_SECONDS, LOOKS = 5.0, 30.0, 4.0
-#: Footers of shards that a look opens unless --footers says otherwise: a second or three in a folder.
+#: Default of --footers. Opening so many takes one to three seconds in a local folder.
 MOST_FOOTERS = 20_000
 
 HELP = """\
-Say where a run stands, from its lake alone: from any machine, also after its driver has died.
+Show the state of a run, read from its lake alone: on any machine, even after its driver has died.
 
-Cells and items planned, done, failed and open; rate, end and the last commit by the times of the lake's objects;
-failures by kind; what it cost so far, its tokens, where the time went, and its slowest models."""
+The command shows cells and items (planned, done, failed, open), rate, expected end and last commit (by the times of the
+lake's objects), failures by kind, cost and tokens so far, seconds by stage, and the slowest models."""
 
 EPILOG = """\
 examples:
@@ -49,7 +49,7 @@ examples:
   python pipelines/status.py --lake lake --json | jq .items_done
   python pipelines/status.py --lake lake --html run.html
 
-exit codes: 0 told, 2 no lake, no run or no such run"""
+exit codes: 0 done; 2 no lake, no run, or no run with this ID"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,28 +57,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="status.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to read (default: %(default)s)")
-    parser.add_argument("--run", metavar="ID", help="which run (default: the newest)")
-    parser.add_argument("--list", action="store_true", help="list the lake's runs, the newest first, and nothing else")
+    parser.add_argument("--run", metavar="ID", help="the run to show (default: the newest)")
+    parser.add_argument("--list", action="store_true", help="only list the lake's runs, the newest first")
     parser.add_argument(
-        "--watch", action="store_true", help="look again and again, until the run is over: live on a terminal"
+        "--watch", action="store_true", help="look again and again until the run is over; a live view on a terminal"
     )
     parser.add_argument(
         "--interval",
         type=seconds,
         metavar="SECONDS",
-        help=f"between two looks (default: {TERMINAL_SECONDS:g} on a terminal, else {LINE_SECONDS:g}); "
-        "longer where looking takes long",
+        help=f"pause between two looks (default: {TERMINAL_SECONDS:g} on a terminal, else {LINE_SECONDS:g}); "
+        "longer if a look takes long",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, an object per look and line")
+    parser.add_argument("--json", action="store_true", help="print a JSON object, with --watch one line per look")
     parser.add_argument(
-        "--html", metavar="FILE", type=Path, help="also write a page that needs no network; under --watch at each look"
+        "--html",
+        metavar="FILE",
+        type=Path,
+        help="also write an HTML page that needs no network; with --watch at each look",
     )
     parser.add_argument(
         "--footers",
         type=count,
         metavar="N",
         default=MOST_FOOTERS,
-        help="open so many more shards per look, the newest first, for cost, tokens and time (default: %(default)s)",
+        help="open N more shards at each look, the newest first, for cost, tokens and time (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -115,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if "interrupt" not in str(error).lower():
             raise
-        return 130  # what DuckDB makes of a signal
+        return 130  # DuckDB turns Ctrl-C into a RuntimeError
     except KeyboardInterrupt:
         return 130
     return 0
@@ -129,7 +132,7 @@ def look(watched: RunWatch, args: argparse.Namespace) -> RunStatus:
 
 
 def watch(watched: RunWatch, args: argparse.Namespace, console: Console) -> None:
-    """Looks until the run is over. A store that fails after the first look is waited for, and said to."""
+    """Looks until the run is over. After the first look it reports a store that fails, and looks again."""
     status: RunStatus | None = None
     live = console.is_terminal and not args.json
     pause = args.interval or (TERMINAL_SECONDS if live else LINE_SECONDS)

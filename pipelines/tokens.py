@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Counts the texts of a lake by one tokenizer for all models. See its --help."""
+"""Counts the tokens of a lake's texts with one tokenizer for all models. See --help and the README."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
 DESCRIPTION = """\
-Count the texts of a lake by one tokenizer for all models, as RouterBench does by cl100k_base.
+Count the tokens of a lake's texts with one tokenizer for all models, as RouterBench does with cl100k_base.
 
-Writes a Parquet file with a row for each row of the matrix: cell_id, task, model, item, tokenizer, question_tokens and
-response_tokens. The engine's counts stay in the lake, and costs rest on them; these stand beside them. question_tokens
-are those of the item's text as the lake holds it: of RouterBench's files the whole prompt, of collected tasks the
-question without description, few-shot examples and chat template. Where no text is kept (choices are scored, not
-written) the count is null, never 0."""
+The command writes a Parquet file with a row for each row of the matrix: cell_id, task, model, item, tokenizer,
+question_tokens and response_tokens. The lake keeps the engines' own counts, and costs use those. question_tokens counts
+the item's text in the lake: for RouterBench's files the whole prompt, for collected tasks the question without
+description, few-shot examples and chat template. If the lake has no text (a task that scores choices has no response),
+the count is null, never 0."""
 
 EPILOG = """\
-The vocabulary is tiktoken's, which fetches it once; without a network let TIKTOKEN_CACHE_DIR name a folder that has it.
+tiktoken downloads the vocabulary once. Without a network, set TIKTOKEN_CACHE_DIR to a folder that has it.
 
 example:
   python pipelines/tokens.py --lake /data/lake --out cl100k.parquet
   python pipelines/matrix.py --lake /data/lake --sql "SELECT matrix.model, avg(response_tokens),
     avg(completion_tokens) FROM matrix JOIN 'cl100k.parquet' USING (cell_id, item) GROUP BY ALL"
 
-exit codes: 0 done; 2 the input is wrong, nothing was written"""
+exit codes: 0 done; 2 the input is wrong and nothing was written"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the Parquet file to write")
     parser.add_argument(
-        "--tokenizer", default="cl100k_base", metavar="NAME", help="an encoding of tiktoken's (default: %(default)s)"
+        "--tokenizer", default="cl100k_base", metavar="NAME", help="an encoding of tiktoken (default: %(default)s)"
     )
     parser.add_argument("--task", nargs="+", metavar="T", help="tasks to count (default: all)")
     parser.add_argument("--include", choices=INCLUDED, default="all", help="which records (default: %(default)s)")
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     lake = Lake(args.lake).open_for_reading()
     if args.out.suffix != ".parquet" or not args.out.parent.is_dir():
-        raise ConfigError(f"--out {args.out}: name a file that ends in .parquet, in a folder that is there")
+        raise ConfigError(f"--out {args.out}: name a file that ends in .parquet, in a folder that exists")
     counter = encoding_counter(args.tokenizer)
     temporary = args.out.with_name(f".{args.out.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"--out {args.out}: cannot be written: {one_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    print(f"{args.out}: {rows:,} rows by {args.tokenizer}; known are {questions:,} questions, {responses:,} responses")
+    print(f"{args.out}: {rows:,} rows by {args.tokenizer}; counted {questions:,} questions, {responses:,} responses")
     query = f"SELECT task, model, sum(response_tokens) FROM '{args.out}' GROUP BY ALL ORDER BY ALL"
     print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', args.lake, '--sql', query)}")
 

@@ -1,7 +1,6 @@
 """One engine process of a fleet: a Ray actor around a collectors.cell.Collector.
 
-Owns what a process has in hand. Every call carries the whole cell, so a restarted actor loads the model that the call
-names instead of answering with whatever its constructor knew.
+Owns the shards of its process. Every call carries the whole cell, so a new actor loads the model that the call names.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ M = TypeVar("M", ModelRef, ModelRef | None)
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What an actor needs to know before its first shard."""
+    """The arguments of a worker, the same for all workers of a run."""
 
     run_id: str
     lake: str
@@ -37,28 +36,30 @@ class WorkerSpec:
     options: dict[str, Any]
     include: list[str]
     datasets: str | None
-    #: FleetSpec's.
+    #: fleet.disk_gib: GiB of downloaded models that each node keeps; None keeps all.
     disk_gib: float | None
-    #: The driver's folder: paths below it are looked for below the actor's own, where Ray unpacked the job's files.
+    #: The driver's folder. A worker looks for paths below it in its own folder, where Ray unpacked the job's files.
     base: str
     log_json: bool = False
 
 
 @dataclass
 class _Hand:
-    """A shard that was begun, or has to be begun again."""
+    """A shard that was begun and not finished."""
 
     cell: Cell
     first: int
     last: int
     upcoming: ModelRef | None
+    #: The shard in the engine, or the error that stopped it.
     begun: Begun | Exception
+    #: Calls of `finish` that ended with Away.
     tries: int = 0
 
 
 @ray.remote(max_restarts=0)
 class Worker:
-    """One engine process. Restarts are the driver's business: only it knows which shard was in hand."""
+    """One engine process. The driver restarts it, because only the driver knows the shard that was lost."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
@@ -70,18 +71,19 @@ class Worker:
         self._hands: deque[_Hand] = deque()
 
     def ready(self) -> None:
-        """Answers once Ray has found room for this process and started it."""
+        """Returns when Ray has started this process."""
 
     def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> None:
-        """See Collector.begin. What goes wrong is said by `finish`, which the driver waits for."""
-        cell, upcoming = dataclasses.replace(cell, model=self._found(cell.model)), self._found(upcoming)
+        """Begins a shard as Collector.begin does. `finish`, which the driver waits for, raises its errors."""
+        cell, upcoming = dataclasses.replace(cell, model=self._localized(cell.model)), self._localized(upcoming)
         self._hands.append(_Hand(cell, first, last, upcoming, self._begin(cell, first, last, upcoming)))
 
     def finish(self) -> ShardReport | Away:
-        """See Collector.finish: of the shard that was begun first, which stays in hand while `Away` is the answer.
+        """Finishes the shard that was begun first, as Collector.finish does.
 
-        The driver is told at once, so that it knows the difference from an engine that hangs, and has the patience: a
-        worker waits a little before it tries again.
+        Returns Away if the store or the hub does not answer. The shard stays here, and the driver calls `finish` again,
+        which waits a little before it tries. So the driver decides how long to wait, and can tell an outage from an
+        engine that hangs.
         """
         hand = self._hands[0]
         if hand.tries:
@@ -108,7 +110,7 @@ class Worker:
             return error
 
     def _collector(self) -> Collector:
-        """Made by the first shard, not in __init__: its errors then are errors, not a dead actor."""
+        """The collector, made for the first shard: an error in __init__ would only leave a dead actor."""
         if self.collector is None:
             spec = self.spec
             use_datasets(self._here(spec.datasets) if spec.datasets else None)
@@ -116,7 +118,7 @@ class Worker:
             self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include, spec.disk_gib)
         return self.collector
 
-    def _found(self, model: M) -> M:
+    def _localized(self, model: M) -> M:
         return dataclasses.replace(model, path=self._here(model.path)) if model and model.path else model
 
     def _here(self, path: str) -> str:

@@ -1,6 +1,6 @@
-"""The order of work: which shard is next, and how large.
+"""The order of work: picks the next shard and its size.
 
-Owns the open shards of a run while it lasts. Knows nothing of Ray, engines or storage: fleet.py hands out what it cuts.
+Owns the open shards of a run. Knows nothing of Ray, engines or storage: fleet.py hands the shards out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.identity import MAX_SHARD_ITEMS
 
 @dataclass
 class Job:
-    """A shard to collect."""
+    """A shard to collect: the items `first` to `last` of a cell, both included."""
 
     planned: PlannedCell
     first: int
@@ -29,18 +29,18 @@ class Job:
 
 
 class WorkQueue:
-    """The shards that are left, cut as they are taken.
+    """The open shards, which are cut from their cells when they are taken.
 
-    A worker keeps its model as long as that has work, then its group of models as long as one has no worker.
+    A worker keeps its model while it has shards, then takes a model of the same group that has no worker.
     """
 
     def __init__(self, cells: list[PlannedCell], spec: FleetSpec, sizes: Mapping[str, int] | None = None) -> None:
-        """`sizes`: parameters of the models, by key, as far as they are known."""
+        """`sizes` maps model keys to numbers of parameters, without models of unknown size."""
         self._spec = spec
         self._sizes = sizes or {}
-        #: What a model of unknown size is taken for: one in the middle.
+        #: The size of a model whose size is unknown: the median.
         self._usual = sorted(self._sizes.values())[len(self._sizes) // 2] if self._sizes else 1
-        #: By model: its cells in the plan's order, and how many of their items nobody has taken.
+        #: Model key -> its cells in the plan's order, and the number of their items that nobody has taken.
         self._cells: dict[str, deque[PlannedCell]] = {}
         self._items: Counter[str] = Counter()
         self._models: dict[str, ModelRef] = {}
@@ -56,11 +56,11 @@ class WorkQueue:
 
     @property
     def models(self) -> list[ModelRef]:
-        """Those that have shards left to take."""
+        """The models that have shards left to take."""
         return [self._models[key] for key in {**self._retries, **self._items}]
 
     def shards_left(self, model: ModelRef) -> int:
-        """How many shards are left to take, as far as cells have shown how large they will be."""
+        """How many shards of `model` are left to take, by the shard sizes of this moment."""
         fresh = self._cells[model.key] if model.key in self._items else ()
         return sum(self._shards_left(p.cell.cell_id) for p in fresh) + len(self._retries.get(model.key, ()))
 
@@ -71,11 +71,11 @@ class WorkQueue:
     def take(
         self, current: ModelRef | None, busy: Counter[str], only: Callable[[ModelRef], bool] | None = None
     ) -> Job | None:
-        """The next shard: of the model that the worker holds, else of the one with the fewest workers (`busy`, by key).
+        """Takes the next shard: of the worker's model `current`, else of the model with the fewest workers.
 
-        Of those it is one of the worker's group, which its engine can take over at little cost, and then the one with
-        the most work left: what takes longest begins first, so that no worker is left alone with it. `only`: models
-        that the worker has room for.
+        Among those with equally few it prefers the worker's group, because its engine switches there at little cost,
+        and then the model with the most work left, so that the longest work does not start last. `busy` counts workers
+        by model key; `only` tests whether the worker has room for a model. Returns None if no model is left.
         """
         model = self._next_model(current, busy, only)
         if model is None:
@@ -85,15 +85,15 @@ class WorkQueue:
     def upcoming(
         self, current: ModelRef, busy: Counter[str], only: Callable[[ModelRef], bool] | None = None
     ) -> ModelRef | None:
-        """The model that a worker would turn to after its shard; None while its own has more, or at the end.
+        """The model that a worker would take after `current`; None while `current` has shards, or if no other has.
 
-        Nothing is promised: others may take it first.
+        Another worker may take it first.
         """
         model = self._next_model(current, busy, only)
         return None if model is None or model == current.key else self._models[model]
 
     def take_ahead(self, model: ModelRef, workers: int) -> Job | None:
-        """Another shard of `model` for a worker that has one; None where it may be the last for some other worker."""
+        """Takes another shard of `model` for a worker that has one; None if other workers may need the last shards."""
         if model.key in self._retries or model.key not in self._items:
             return None
         left = [self._shards_left(planned.cell.cell_id) for planned in self._cells[model.key]]
@@ -149,9 +149,9 @@ class WorkQueue:
         return max(1, min(MAX_SHARD_ITEMS, int(self._spec.shard_seconds / max(pace, 1e-9))))
 
     def learn(self, job: Job, report: ShardReport) -> None:
-        """Takes the pace of a finished shard as that of the cell's next; loading the model is not part of it."""
+        """Sets the size of the cell's next shards by the pace of a finished one, without the time to load the model."""
         if report.items:
-            # Of what runs side by side the slower.
+            # The engine and the other stages overlap, so the slower one sets the pace.
             beside = sum(report.stages.get(stage, 0.0) for stage in ("build", "judge", "write"))
             pace = max(report.engine_seconds, beside) / report.items
             self._seconds_per_item[job.planned.cell.cell_id] = pace
@@ -162,7 +162,7 @@ class WorkQueue:
         )
 
     def drop(self, planned: PlannedCell) -> None:
-        """Forgets the shards of a cell that has failed."""
+        """Removes the shards of a cell that has failed."""
         model, cell_id = planned.cell.model.key, planned.cell.cell_id
         self._taken(model, sum(last - first + 1 for first, last in self._gaps[cell_id]))
         self._gaps[cell_id].clear()

@@ -237,12 +237,12 @@ def test_collect_dry_run_names_members_of_a_group_that_cannot_be_read(tmp_path: 
     path = config(tmp_path, tasks=[CHOICE, "leaderboard_bbh", "leaderboard_musr"])
     few = plan(path, "--dry-run").out.splitlines()
     assert sum(line.startswith("  cannot be planned: ") for line in few) == 10
-    assert "  … and 17 more that cannot be planned (no_data): --verbose names them" in few
+    assert "  … and 17 more planning failures (no_data): --verbose names them" in few
     run = plan(path, "--dry-run", "--verbose")
     named = [line.split(": ")[1] for line in run.out.splitlines() if line.startswith("  cannot be planned: ")]
     assert len(named) == len(set(named)) == 24 + 3
     assert {name.split("_")[1] for name in named} == {"bbh", "musr"}
-    assert "more that cannot be planned" not in run.out
+    assert "more planning failures" not in run.out
     assert f"task {CHOICE} (0-shot" in run.out
     assert run.code == 1
 

@@ -77,7 +77,7 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
     }
     refused = collect(gpu_cluster, config(tmp_path, **keys))
     assert refused.code == 2
-    assert refused.err.splitlines()[-1].startswith("error: budget.usd: L4 has no price in the lake: use budget.hours")
+    assert refused.err.splitlines()[-1].startswith("error: budget.usd: the lake has no price for L4: use budget.hours")
     assert not (tmp_path / "lake").exists()
     assert collect(gpu_cluster, config(tmp_path, **keys), "--dry-run").code == 2
 
@@ -121,15 +121,15 @@ def test_gpus_that_no_node_has_and_dollars_without_gpus_are_refused_in_one_line(
 ) -> None:
     models = [{"source": "stub/alpha", "memory_gib": 60}]
     asked = {"models": models, "tasks": [CHOICE], "fleet": {"gpus": ["H100"]}}
-    for where, there in ((gpu_cluster, "2 × L4"), (cluster, "no GPUs of a class that Ray names")):
+    for where, there in ((gpu_cluster, "2 × L4"), (cluster, "no GPU class that Ray reports")):
         run = collect(where, config(tmp_path, **asked))
         assert run.code == 2
-        message = f"error: fleet.gpus: models are put on H100, and the cluster's nodes have {there}"
+        message = f"error: fleet.gpus: models are placed on H100; the cluster's nodes have {there}"
         assert run.err.splitlines()[-1] == message
         assert not list((tmp_path / "lake").glob("runs/2*"))
     run = collect(cluster, config(tmp_path, budget={"usd": 1}))
     assert run.code == 2
-    assert run.err.splitlines()[-1].startswith("error: budget.usd: the run has no GPUs")
+    assert run.err.splitlines()[-1].startswith("error: budget.usd: only GPUs have a price")
     assert shard_files(tmp_path / "lake") == {}
 
 

@@ -111,16 +111,16 @@ def test_budget_of_dollars_without_a_price_or_without_gpus_is_refused(tmp_path: 
     spec = BudgetSpec(usd=1)
     assert gpu_prices_for(spec, lake, {"L4"}) == GpuPrices({"l4": 0.5}, dearest=0.5)
     assert gpu_prices_for(BudgetSpec(hours=1), lake, {"H100"}) == GpuPrices()
-    with pytest.raises(ConfigError, match=r"budget\.usd: H100 has no price in the lake: use .* add it by") as error:
+    with pytest.raises(ConfigError, match=r"budget\.usd: the lake has no price for H100: use .* add one:") as error:
         gpu_prices_for(spec, lake, {"L4", "H100"})
-    told = str(error.value).partition("add it by ")[2]
+    shell = str(error.value).partition("add one: ")[2]
     for example, own in {"PROVIDER": "me", "USD": "2.5", "SOURCE": "a bill", "gpus.csv": f"{tmp_path}/own.csv"}.items():
-        told = told.replace(example, own)
-    told = told.replace("python ", f"{sys.executable} ")
-    subprocess.run(["bash", "-c", told], check=True, cwd=ROOT, capture_output=True)
+        shell = shell.replace(example, own)
+    shell = shell.replace("python ", f"{sys.executable} ")
+    subprocess.run(["bash", "-c", shell], check=True, cwd=ROOT, capture_output=True)
     assert gpu_prices_for(spec, lake, {"L4", "H100"}).dearest == 2.5
     with pytest.raises(ConfigError) as error:
         gpu_prices_for(spec, lake, {"A100-80G"})
     assert str(error.value).endswith(f"python pipelines/prices.py --lake {lake.uri} --shipped gpus price_names")
-    with pytest.raises(ConfigError, match="the run has no GPUs"):
+    with pytest.raises(ConfigError, match="only GPUs have a price"):
         gpu_prices_for(spec, lake, set())

@@ -34,14 +34,14 @@ def test_catalog_lists_reads_and_shows(served: ModelHub, tmp_path: Path, capsys:
     names.write_text("org/rare\norg/never\n")
     query = ["--lake", str(lake), "--min-downloads", "1000"]
     assert main([*query, "--dry-run"]) == 0
-    assert "2 models listed, 0 named; 2 are to be read" in capsys.readouterr().out
+    assert "2 models listed, 0 named; 2 to read" in capsys.readouterr().out
     assert not lake.exists()
     assert main([*query, "--names", str(names)]) == 1
     said = capsys.readouterr().out
     assert "3 models read" in said
     assert "failed: org/never: the hub has no org/never" in said
     assert "the same weights as org/a" in said
-    assert "not known whether vLLM" in said
+    assert "the support by vLLM is unknown" in said
     assert main(query) == 0
     assert "0 models read by 1 requests" in capsys.readouterr().out
     assert main(["--lake", str(lake)]) == 0

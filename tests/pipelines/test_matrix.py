@@ -83,7 +83,7 @@ def test_matrix_file_with_a_table_of_the_users_is_kept(lake: LakeBuilder, capsys
     with duckdb.connect("matrix.duckdb") as con:
         con.execute("CREATE TABLE mine AS SELECT 1 AS answer")
     assert main([]) == 2
-    assert "matrix.duckdb is there" in capsys.readouterr().err
+    assert "matrix.duckdb exists" in capsys.readouterr().err
     with duckdb.connect("matrix.duckdb", read_only=True) as con:
         assert rows(con, "FROM mine") == [(1,)]
 
@@ -94,7 +94,7 @@ def test_matrix_file_with_a_view_of_the_users_is_kept(lake: LakeBuilder, capsys:
         with duckdb.connect("matrix.duckdb") as con:
             con.execute(f"CREATE {mine}")
         assert main([]) == 2
-        assert "matrix.duckdb is there" in capsys.readouterr().err
+        assert "matrix.duckdb exists" in capsys.readouterr().err
         with duckdb.connect("matrix.duckdb") as con:
             con.execute(f"DROP {mine.split('(')[0].split(' AS ')[0]}")
     assert main([]) == 0

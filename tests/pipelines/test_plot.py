@@ -124,9 +124,9 @@ def test_plot_draws_what_can_be_drawn_and_names_the_rest(
         (["--pool", "false"], "no collected cell that the pool asks for"),
         (["--include", "imported"], "no imported cell"),
         (["--lake", "/nowhere/lake"], "no lake at"),
-        (["--task", "quiz", "--least", "0"], "no item of 6 has a score of all 6 models: see --pool and --least"),
+        (["--task", "quiz", "--least", "0"], "none of the 6 items has a score from all 6 models: see"),
         (["--task", "quiz", "--pool", "model IN ('e', 'f')"], "no model has a score on 90% of the 6 items"),
-        (["--out", "/dev/null"], "--out /dev/null is no folder"),
+        (["--out", "/dev/null"], "--out /dev/null is not a folder"),
         (["--out", "/dev/null/pictures"], "--out /dev/null/pictures: Not a directory"),
     ],
 )

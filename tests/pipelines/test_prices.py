@@ -24,7 +24,7 @@ def test_prices_of_the_package_say_what_each_model_is_charged_by(lake: str, caps
     assert "rows put into prices" in said
     assert "1 equal, 1 unpriced" in said
     assert main(["--lake", lake, "--shipped", "open_models"]) == 0
-    assert "rows that stand already in prices" in capsys.readouterr().out
+    assert "rows were already in prices" in capsys.readouterr().out
 
 
 def test_prices_with_a_wrong_file_write_nothing(lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

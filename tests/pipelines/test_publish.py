@@ -22,7 +22,7 @@ def test_publish_command_publishes_verifies_and_compares(tmp_path: Path, capsys:
     assert "whole" in whole
     assert same_digest.startswith(f"{digest}: compare")
     assert main(publish_it) == 0, "the same lake is the same version"
-    assert "published before, and whole" in capsys.readouterr().out
+    assert "published before and whole" in capsys.readouterr().out
     assert main(["--lake", builder.lake.uri, "--to", uri]) == 2, "a version is no place for another"
     assert "itself a published version" in capsys.readouterr().err
     assert len(list((tmp_path / "out").iterdir())) == 1
@@ -68,4 +68,4 @@ def test_publish_command_what_goes_into_a_line_of_the_card_is_one(
 ) -> None:
     with pytest.raises(SystemExit):
         main(["--to", "x", option, "a=b\nlicense: mit"])
-    assert "no text of one line" in capsys.readouterr().err
+    assert "must be one line of printable text" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_score_reads_every_form_of_a_file_and_several_routers(
     assert main(["score", "--choices", str(jsonl), "--lake", lake.lake.uri]) == 0
     said = capsys.readouterr().out
     assert "always a" in said
-    assert "1 that some model has no score for" in said
+    assert "1 without a score from some model" in said
 
 
 def test_score_of_a_file_reads_that_file_and_all_of_it(

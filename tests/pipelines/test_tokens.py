@@ -77,7 +77,7 @@ def test_tokens_of_a_list_of_texts_are_those_of_its_elements(text: str, tokens: 
     [
         (["--out", "x.parquet", "--tokenizer", "nonsense"], "no tokenizer 'nonsense': tiktoken has "),
         (["--out", "x.csv"], "name a file that ends in .parquet"),
-        (["--out", "nowhere/x.parquet"], "in a folder that is there"),
+        (["--out", "nowhere/x.parquet"], "in a folder that exists"),
     ],
 )
 def test_tokens_command_with_wrong_input_writes_nothing(
