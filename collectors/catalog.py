@@ -1,7 +1,7 @@
-"""Which model is meant: names, pinned revisions, and the files on this machine.
+"""Pins models to revisions and fetches their files to this machine.
 
-Owns model identity (commit of a hub repo, fingerprint of a folder's files, listing digest of a remote folder) and
-fetching to node-local disk. Knows nothing of engines or tasks.
+Owns the identity of a model: the commit of a hub repo, the fingerprint of a folder's files, or the digest of a remote
+folder's listing. Knows nothing of engines or tasks.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
 def cache_dir(name: str = "") -> Path:
-    """Where this machine keeps fetched models and prepared data: $ROUTERLAKE_CACHE or ~/.cache/routerlake.
+    """Returns the folder `name` in this machine's cache of fetched models and prepared data, and makes it if missing.
 
-    The folder `name` in it is made where missing. Raises ConfigError where that cannot be.
+    The cache is $ROUTERLAKE_CACHE or ~/.cache/routerlake. Raises ConfigError when the folder cannot be made or written.
     """
     folder = Path(os.path.expanduser(os.environ.get("ROUTERLAKE_CACHE") or "~/.cache/routerlake")) / name
     try:
@@ -61,11 +61,12 @@ def cache_dir(name: str = "") -> Path:
 
 
 def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_json: str | None = None) -> ModelRef:
-    """Pins `spec` to a revision; `dtype` and `max_length` are the run's, for a spec without. Downloads no weights.
+    """Pins `spec` to a revision. Downloads no weights.
 
-    "auto" becomes the dtype of the model's own config.json, so that an identity never says "auto"; a max_length beyond
-    the model's own becomes that. `config_json`: config.json of a hub repo at the commit that `spec` names, for who has
-    it: nothing is asked then. Raises ModelError of kind not_found, gated, no_weights or bad_model.
+    `dtype` and `max_length` are the run's, for a spec that has none. The dtype "auto" becomes the one in config.json,
+    so that no identity contains "auto"; a max_length beyond the model's own becomes the model's own. `config_json` is
+    the config.json of a hub repo at the commit that `spec` names; with it the hub is not asked. Raises ModelError of
+    kind not_found, gated, no_weights or bad_model.
     """
     if config_json is not None:
         revision, config, path = str(spec.revision), parse_config(config_json.encode(), spec.source), None
@@ -91,9 +92,10 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_j
 
 
 def fetch(model: ModelRef) -> ModelRef:
-    """`model` with its files on this machine's disk, proven to be the planned revision.
+    """Fetches the files of `model` to this machine's disk and checks that they are the planned revision.
 
-    Raises ModelError, or UnreachableError of kind hub_down where its source is away or the disk full.
+    Returns `model` with its path. Raises ModelError, or UnreachableError of kind hub_down when the source does not
+    answer or the disk is full.
     """
     if model.path is not None:
         if (now := fingerprint(Path(model.path))) != model.revision:
@@ -114,9 +116,10 @@ def fetch(model: ModelRef) -> ModelRef:
 
 
 def fingerprint(folder: Path) -> str:
-    """Digest over names and SHA-256 of a folder's config, tokenizer, weight and code files.
+    """Digest of the names and SHA-256 of a folder's config, tokenizer, weight and code files.
 
-    Raises ModelError: not_found without the folder, no_weights without weight files.
+    Raises ModelError of kind not_found when the folder is missing, no_weights when it has no weight files, and
+    bad_model when a file cannot be read.
     """
     if not folder.is_dir():
         raise ModelError(f"no folder {folder}", "not_found")
@@ -138,9 +141,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
-    """Digest of what decides how a folder's tokenizer reads: equal for models that share one. Raises ModelError.
+    """Digest of a folder's tokenizer, equal for models that share it. Raises ModelError when a file cannot be read.
 
-    Every small file but those that no tokenizer opens, and of config.json what chooses the tokenizer's class.
+    It covers every small file that a tokenizer may open, and the keys of config.json that choose its class.
     """
     chooses = ("model_type", "tokenizer_class", "auto_map", "transformers_version", "architectures")
     config = read_config(folder)
@@ -161,16 +164,16 @@ def _dtype(wanted: str, config: dict[str, Any]) -> str:
 
 
 def _method(config: dict[str, Any]) -> str | None:
-    """Part of a cell's identity, so it is that of the top level alone, as it always was."""
+    """The method at config.json's top level alone: it is part of a cell's identity and must not change."""
     method = section(config, "quantization_config").get("quant_method")
     return method if isinstance(method, str) else None
 
 
 def _max_length(wanted: int | None, config: dict[str, Any]) -> int | None:
-    """`wanted`, or the model's own where that is known to be shorter: both then are one cell."""
+    """Returns `wanted`, or the model's own length if that is shorter, so that both give one cell."""
     own = own_length(config)
     ropes = [c.get(k) for c in (config, section(config, "text_config")) for k in ("rope_scaling", "rope_parameters")]
-    if own is None or '"factor"' in json.dumps(ropes):  # by how much a scaled one is longer only the engine knows
+    if own is None or '"factor"' in json.dumps(ropes):  # only the engine knows how long a scaled context is
         return wanted
     return own if wanted is None else min(wanted, own)
 
@@ -197,7 +200,7 @@ def _fetch_hub(model: ModelRef) -> str:
             model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in SUFFIXES]
         )
     if not any(f.suffix in WEIGHTS for f in Path(path).iterdir()):
-        with _hub_errors(model.source):  # while the hub is out, the client gives a folder of what was fetched so far
+        with _hub_errors(model.source):  # while the hub is down, the client returns an incomplete folder
             HfApi().model_info(model.source, revision=model.revision)
         raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
     return path
@@ -205,10 +208,10 @@ def _fetch_hub(model: ModelRef) -> str:
 
 @contextmanager
 def _hub_errors(source: str) -> Iterator[None]:
-    """Turns the hub client's exceptions into ModelError with a kind and what to do."""
+    """Turns the hub client's exceptions into ModelErrors with a kind and advice."""
     from huggingface_hub import errors
 
-    # What the client's HTTP library raises when nothing answers: the first base of the hub's own error.
+    # The client's HTTP library raises this when nothing answers: the first base of the hub's own error.
     transport_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
@@ -222,7 +225,7 @@ def _hub_errors(source: str) -> Iterator[None]:
         raise ModelError(f"{source} has no config.json: not a transformers model") from error
     except (OSError, ValueError, transport_error) as error:
         raise ModelError(
-            f"{source} is no folder here and the hub did not answer for it: {one_line(error)}", "not_found"
+            f"{source} is not a folder here, and the hub did not answer: {one_line(error)}", "not_found"
         ) from error
 
 
@@ -245,20 +248,26 @@ def _config_at(source: str) -> dict[str, Any]:
 
 
 def size_at_uri(source: str) -> tuple[int | None, dict[str, Any]]:
-    """Bytes of the weights of a folder at a URI (None: it has none), and its config.json. Raises ModelError."""
+    """Returns the bytes of the weights in a folder at a URI, or None without any, and its config.json.
+
+    Raises ModelError when the folder or its config.json cannot be read.
+    """
     sizes = {name: int(version.rpartition(" ")[2]) for name, version in _list_uri(source).items()}
     return sum(sizes[name] for name in weight_files(sizes)[1]) or None, _config_at(source)
 
 
 def _listing_digest(source: str) -> str:
-    """A revision by what the store says of the files. A change time holds at one place only, so that is part of it."""
+    """A revision made of the store's own versions of the files, and of the place where they include change times."""
     listing = _list_uri(source)
     timed = any(version.startswith("time ") for version in listing.values())
     return "listing-" + digest([sorted(listing.items()), source if timed else None])
 
 
 def _list_uri(source: str) -> dict[str, str]:
-    """File name -> the store's own version of it: ETag or checksum, else "time " and when it changed; and its size."""
+    """Maps file names to the store's own version of them, ETag or checksum or else "time " and a time, and the size.
+
+    Raises ModelError when the folder cannot be listed, has no weights, or is in a store without versions.
+    """
     try:
         fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
         entries = fs.ls(root, detail=True)
@@ -277,7 +286,7 @@ def _list_uri(source: str) -> dict[str, str]:
             version = next((entry[k] for k in ("ETag", "etag", "md5Hash", "content_md5") if entry.get(k)), None)
             time = next((entry[k] for k in ("mtime", "LastModified", "updated", "last_modified") if entry.get(k)), None)
             if version is None and time is None:
-                raise ModelError(f"{source}: this store tells no version of its files; copy them to a folder first")
+                raise ModelError(f"{source}: this store gives no version of its files; copy them to a folder first")
             files[name] = f"{f'time {time}' if version is None else version} {entry['size']}"
     if not any(name.endswith(WEIGHTS) for name in files):
         raise ModelError(f"{source} holds no weights (*.safetensors or *.bin)", "no_weights")
@@ -289,9 +298,10 @@ def _base(entry: dict[str, Any]) -> str:
 
 
 def _fetch_uri(model: ModelRef) -> str:
-    """Downloads once per node into the cache, whole or not at all; proves the listing unchanged after the download.
+    """Downloads a folder into this node's cache, all of it or nothing, unless the cache has it.
 
-    What is in the cache is used again only if its files are, by their contents, those that were downloaded.
+    Checks after the download that the listing has not changed. A copy in the cache is used again only if its files have
+    the fingerprint of the download.
     """
     target = cache_dir("models") / f"{safe_name(model.name)}-{model.revision}"
     noted = target.with_name(f"{target.name}.fingerprint")
@@ -299,7 +309,7 @@ def _fetch_uri(model: ModelRef) -> str:
         if target.is_dir():
             if noted.is_file() and noted.read_text(encoding="utf-8") == _fingerprint_or_none(target):
                 return str(target)
-            logger.warning("model %s: its copy in %s is not what was downloaded; once more", model.name, target)
+            logger.warning("model %s: its copy in %s has changed; downloading it again", model.name, target)
             shutil.rmtree(target)
         fs, root = fsspec.core.url_to_fs(model.source, use_listings_cache=False)
         temporary = target.with_name(f"{target.name}.tmp")

@@ -1,7 +1,7 @@
-"""What a model's own files say of it: config.json, tokenizer, chat template, and the headers of its weights.
+"""Reads a model's own files: config.json, tokenizer, chat template, and the headers of its weights.
 
-Owns the reading of these files, wherever they came from, and the facts of a model in a folder. Knows nothing of hubs,
-stores or engines.
+Owns the reading of these files, wherever they came from, and the model row of a folder. Knows nothing of hubs, stores
+or engines.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from schemas.records import MODEL
 WEIGHTS = (".safetensors", ".bin")
 #: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
 SUFFIXES = (*WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
-#: Bytes in front of a safetensors file's header, which say how long that is.
+#: Bytes before the header of a safetensors file; they hold its length.
 PREFIX = 8
-#: No header is longer: safetensors refuses more (its MAX_HEADER_SIZE).
+#: Longest header that safetensors accepts, bytes (its MAX_HEADER_SIZE).
 MOST_HEADER = 100_000_000
 
 _SHARD = re.compile(r".+-\d{5,}-of-(\d{5,})\.[a-z]+$")
-#: Weights beside those that transformers and vLLM load: Mistral's own format, adapters, states of trainers.
+#: Weight files that transformers and vLLM do not load: Mistral's own format, adapters, states of trainers.
 _BESIDE = re.compile(
     r"(consolidated|adapter_model|training_args|optimizer|scheduler|rng_state|non_lora)", re.IGNORECASE
 )
@@ -39,52 +39,55 @@ _PACKED = frozenset(["U8", "I16", "U16", "I32", "U32", "I64", "U64"])
 
 
 def parse_config(data: bytes, source: str, name: str = "config.json") -> dict[str, Any]:
-    """The JSON object of the file `name` of `source`. Raises ModelError where it is damaged."""
+    """Parses the JSON object in the file `name` of `source`. Raises ModelError if it is damaged."""
     try:
         config = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{source}: {name} is damaged: {one_line(error)}") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{source}: {name} is no JSON object")
+        raise ModelError(f"{source}: {name} is not a JSON object")
     return config
 
 
 def section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object inside the config; empty where it is missing or something else."""
-    found = config.get(name)
-    return found if isinstance(found, dict) else {}
+    """Returns the object under `name`, empty if it is missing or of another type."""
+    value = config.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def own_dtype(config: dict[str, Any]) -> str | None:
-    """The dtype that config.json names, without "torch."; None: it names none."""
+    """The dtype in config.json, without "torch."; None if it has none."""
     text = section(config, "text_config")
     own = next((c[k] for c in (config, text) for k in ("dtype", "torch_dtype") if c.get(k)), None)
     return None if own is None else str(own).removeprefix("torch.")
 
 
 def own_length(config: dict[str, Any]) -> int | None:
-    """The longest context that config.json names, tokens."""
+    """The longest context in config.json, in tokens; None if it has none."""
     sections = (config, section(config, "text_config"))
     lengths = [part.get(name) for part in sections for name in ("max_position_embeddings", "n_positions")]
     return next((length for length in lengths if type(length) is int and 0 < length < 2**31), None)
 
 
 def quantization_config(config: dict[str, Any]) -> dict[str, Any]:
-    """How the weights are quantized, where vLLM looks for it (get_quantization_config of 0.32); empty: they are not."""
+    """The settings of the weights' quantization, empty without any.
+
+    Looked up in the places where vLLM 0.32 looks (get_quantization_config).
+    """
     parts, names = (config, section(config, "text_config")), ("quantization_config", "compression_config")
-    return next((found for part in parts for name in names if (found := section(part, name))), {})
+    return next((settings for part in parts for name in names if (settings := section(part, name))), {})
 
 
 def own_quantization(config: dict[str, Any]) -> str | None:
-    """The method that config.json names: "gptq", "awq", "bitsandbytes", …; "mlx" where it is written for that."""
+    """The method in config.json, such as "gptq", "awq" or "bitsandbytes"; "mlx" for mlx-lm's way of writing it."""
     method = quantization_config(config).get("quant_method")
     if isinstance(method, str) and method:
         return method
-    return "mlx" if "bits" in section(config, "quantization") else None  # mlx-lm names no method
+    return "mlx" if "bits" in section(config, "quantization") else None  # mlx-lm writes no method
 
 
 def config_facts(config: dict[str, Any]) -> dict[str, Any]:
-    """Columns of schemas.records.MODEL that config.json tells."""
+    """Returns the columns of schemas.records.MODEL that come from config.json."""
     architectures = config.get("architectures")
     return {
         "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
@@ -100,7 +103,7 @@ def _compact(value: dict[str, Any]) -> str:
 
 
 def template_hash(jinja: bytes | None, tokenizer_config: dict[str, Any] | None) -> str | None:
-    """Hash of the chat template: chat_template.jinja if that is there, else tokenizer_config.json's own."""
+    """Hash of the chat template in chat_template.jinja, else in tokenizer_config.json; None without one."""
     if jinja is not None:
         return digest(jinja.decode("utf-8", errors="replace"))
     template = (tokenizer_config or {}).get("chat_template")
@@ -115,10 +118,10 @@ def is_tokenizer_file(name: str) -> bool:
 
 
 def weight_files(names: Iterable[str]) -> tuple[str | None, list[str]]:
-    """What the weights in a model's top folder are, and which files an engine would load: `names` are all of it.
+    """Returns the kind of a model's weights and the files that an engine would load. `names` are the model's files.
 
-    ("safetensors" or "bin", files), ("adapter", …) or ("gguf", …) where there is nothing else, (None, []) without any.
-    Of several sets of shards, and of one beside a single file, the files that transformers looks for first count.
+    The kind is "safetensors" or "bin"; "adapter" or "gguf" if there is nothing else; None without weights. If there are
+    several sets of shards, or a set beside a single file, the files that transformers looks for first are returned.
     """
     names = sorted(name for name in names if "/" not in name)
     for suffix, single in ((".safetensors", "model.safetensors"), (".bin", "pytorch_model.bin")):
@@ -136,14 +139,14 @@ def weight_files(names: Iterable[str]) -> tuple[str | None, list[str]]:
 
 
 def missing_shards(names: Sequence[str]) -> int:
-    """How many of a set of shards are not there, by what the first one's name says; 0 for other files."""
+    """How many files of a set of shards are missing, by the total in the first one's name; 0 for other files."""
     match = _SHARD.match(names[0]) if names else None
     return max(int(match[1]) - len(names), 0) if match else 0
 
 
 @dataclass
 class Tensors:
-    """What the headers of a model's safetensors files say."""
+    """The tensors that the headers of a model's safetensors files list."""
 
     #: safetensors' dtype -> number of elements.
     elements: dict[str, int] = field(default_factory=dict)
@@ -151,9 +154,9 @@ class Tensors:
     lines: list[str] = field(default_factory=list)
 
     def add(self, header: bytes, size: int | None = None) -> None:
-        """Takes in one file's header (without its prefix); `size`: of the whole file, bytes.
+        """Adds one file's header, without its prefix. `size` is the size of the whole file in bytes, if known.
 
-        Raises ValueError for a header that is damaged, or that asks for another size. Format:
+        Raises ValueError for a damaged header, and for one that asks for another size. Format:
         https://huggingface.co/docs/safetensors#format
         """
         end = 0
@@ -171,18 +174,18 @@ class Tensors:
             raise ValueError(f"{size} bytes instead of {PREFIX + len(header) + end}")
 
     def parameters(self, quantized: bool) -> int | None:
-        """Number of elements; None for a quantized model that keeps several weights in one integer."""
+        """Number of elements; None for a quantized model that packs several weights into one integer."""
         total = sum(self.elements.values())
         packed = sum(n for dtype, n in self.elements.items() if dtype in _PACKED)
         return None if quantized and packed > total / 100 else total
 
     def hash(self) -> str:
-        """Equal for equal names, dtypes and shapes, however they are spread over files."""
+        """Digest of names, dtypes and shapes, whichever files hold the tensors."""
         return hashlib.sha256("\n".join(sorted(self.lines)).encode()).hexdigest()[:16]
 
 
 def header_length(prefix: bytes) -> int:
-    """How long the header of a safetensors file is, by its first 8 bytes. Raises ValueError where it cannot be one."""
+    """Length of a safetensors file's header by its first 8 bytes. Raises ValueError if they cannot be a length."""
     length = int.from_bytes(prefix, "little")
     if len(prefix) != PREFIX or length > MOST_HEADER:
         raise ValueError("it has no safetensors header")
@@ -193,17 +196,17 @@ def header_length(prefix: bytes) -> int:
 
 
 def model_facts(model: ModelRef) -> dict[str, Any]:
-    """A row of schemas.records.MODEL, read from the fetched folder. Unknown facts are None."""
+    """Reads a row of schemas.records.MODEL from the fetched folder. Unknown columns are None."""
     folder = Path(model.path or "")
     config = read_config(folder)
     names = [file.name for file in folder.iterdir() if file.is_file()]
     kind, weights = weight_files(names)
     tokenizer = sorted(folder / name for name in names if is_tokenizer_file(name))
-    facts = config_facts(config)
-    quantized = facts["quantization"] is not None
+    columns = config_facts(config)
+    quantized = columns["quantization"] is not None
     return {
         **dict.fromkeys(MODEL.names),
-        **facts,
+        **columns,
         "model": model.name,
         "source": model.source,
         "revision": model.revision,
@@ -216,7 +219,7 @@ def model_facts(model: ModelRef) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json. Raises ModelError where it is missing or damaged."""
+    """Reads the folder's config.json. Raises ModelError if it is missing or damaged."""
     try:
         data = (folder / "config.json").read_bytes()
     except FileNotFoundError as error:
@@ -239,7 +242,7 @@ def _hash_files(files: list[Path]) -> str | None:
 
 
 def lacks_chat_template(model: ModelRef) -> bool:
-    """True when the model's folder surely has no chat template; False where it has one, or nothing here can tell."""
+    """Whether the model's folder certainly has no chat template. False if it has one, or is not fetched yet."""
     folder = Path(model.path or "")
     if model.path is None or not (folder / "tokenizer_config.json").is_file():
         return False

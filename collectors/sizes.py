@@ -1,6 +1,6 @@
-"""How large models are, before any is loaded: from the lake's catalog, a folder, a store or the hub.
+"""Looks up the sizes of models before any is loaded: in the lake's catalog, a folder, a store or on the hub.
 
-Owns who is asked, the nearest first. Knows nothing of what the sizes are used for (collectors.placement, .estimate).
+Owns the order of the sources, the nearest first. collectors.placement and collectors.estimate use the sizes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 #: Seconds that a hub may be out of reach while a plan waits for it.
 PATIENCE = 60.0
 
-# The stub's models are at no revision of the hub: any of their sizes will do.
-_KNOWN = """
+# Revisions of the stub's models are not the hub's, so any revision's sizes will do.
+_SIZES = """
 SELECT wanted.source, wanted.revision, parameters, weight_bytes, config
 FROM models
 INNER JOIN wanted ON models.source = wanted.source
@@ -38,20 +38,22 @@ ORDER BY listed_at NULLS FIRST, models.revision
 def facts_of(
     lake: Lake, models: Iterable[ModelRef], *, far: bool
 ) -> Iterator[tuple[ModelRef, ModelFacts | ModelError]]:
-    """Of each model its facts, or why they cannot be had; without any where nobody tells.
+    """Yields each model with its size, or with the error that keeps it unknown.
 
-    Only what the lake and this machine know, unless `far`: then stores and the hub are asked for the others.
+    Without `far` only the lake and this machine are asked, and the fields of other models are None. With `far`, stores
+    and the hub are asked for them.
     """
     models = list(models)
-    known = _known_to(lake, models)
+    recorded = _recorded(lake, models)
     hub: Any = None
     for model in models:
         try:
-            if found := known.get((model.source, model.revision)):
-                yield model, ModelFacts(*found[:2], json.loads(found[2]))
+            if row := recorded.get((model.source, model.revision)):
+                parameters, weight_bytes, config_json = row
+                yield model, ModelFacts(parameters, weight_bytes, json.loads(config_json))
             elif model.path is not None:
                 yield model, _from_row(model_facts(model))
-            elif not far or model.revision.startswith("stub-"):  # a stub's model is nowhere
+            elif not far or model.revision.startswith("stub-"):  # a stub's model has no files anywhere
                 yield model, ModelFacts()
             elif "://" in model.source:
                 weight_bytes, config = size_at_uri(model.source)
@@ -65,11 +67,14 @@ def facts_of(
         except ModelError as error:
             yield model, error
         except (RouterlakeError, OSError, ValueError) as error:
-            yield model, ModelError(f"{model.name}: its size cannot be told: {one_line(error)}", "unknown_memory")
+            yield model, ModelError(f"{model.name}: its size cannot be read: {one_line(error)}", "unknown_memory")
 
 
-def _known_to(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], tuple[int | None, int | None, str]]:
-    """Parameters, bytes and config.json that the view models has of those without a folder, by source and revision."""
+def _recorded(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], tuple[int | None, int | None, str]]:
+    """Maps source and revision of the models without a folder to parameters, weight bytes and config.json.
+
+    Models that the view models lacks are left out.
+    """
     wanted = sorted({(model.source, model.revision) for model in models if model.path is None})
     if not wanted or not lake.exists():
         return {}
@@ -79,19 +84,19 @@ def _known_to(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], tuple
             "CREATE TABLE wanted AS SELECT unnest($sources) AS source, unnest($revisions) AS revision",
             {"sources": [source for source, _ in wanted], "revisions": [revision for _, revision in wanted]},
         )
-        found: list[tuple[Any, ...]] = con.execute(_KNOWN).fetchall()
-        return found
+        rows: list[tuple[Any, ...]] = con.execute(_SIZES).fetchall()
+        return rows
 
     rows = ask(lake, question, only=["models"])
-    return {(source, revision): found for source, revision, *found in rows}  # type: ignore[misc]
+    return {(source, revision): sizes for source, revision, *sizes in rows}  # type: ignore[misc]
 
 
 def _from_row(row: dict[str, Any]) -> ModelFacts:
-    """A row of schemas.records.MODEL as facts."""
+    """Takes the size from a row of schemas.records.MODEL."""
     config = json.loads(row["config"]) if row.get("config") else {}
     return ModelFacts(row.get("parameters"), row.get("weight_bytes"), config)
 
 
 def without_config(facts: ModelFacts) -> ModelFacts:
-    """The numbers alone: thousands of configs take memory."""
+    """Drops the config: thousands of them would take too much memory."""
     return replace(facts, config={})

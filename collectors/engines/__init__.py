@@ -1,8 +1,8 @@
-"""The engine seam: what answers token requests, and what it says about each answer.
+"""The engine seam: a protocol for engines that answer token requests.
 
-Owns the request, answer and usage types. Knows nothing of tasks, items or storage. Engines take and return token ids;
-tokenisation and judging belong to the harness. Every call names the model that it wants and every reply names the model
-that answered, so that a restarted or swapped engine can never answer in another model's name.
+Owns the types of requests, answers and usage. Engines take and return token ids; the harness tokenises and judges.
+Every call names the model that it wants and every reply names the model that answered, so that a restarted or swapped
+engine can never answer in another model's name. Knows nothing of tasks, items or storage.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from schemas.identity import digest
 
 @dataclass(frozen=True)
 class ModelRef:
-    """One model at one pinned revision, and where this machine finds its files."""
+    """One model at one pinned revision, with the place of its files on this machine."""
 
     name: str
     source: str
     #: Commit sha of a hub repo, or the fingerprint of a folder's files.
     revision: str
-    #: Local folder to load from; None until fetched.
+    #: Local folder with its files; None until they are fetched.
     path: str | None
     dtype: str = "auto"
     quantization: str | None = None
@@ -34,15 +34,15 @@ class ModelRef:
     trust_remote_code: bool = False
     #: Engine options of this model, laid over the run's.
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    #: JSON of the engine's settings that may change answers (Engine.overrides); None: none.
+    #: The engine's settings that may change answers (Engine.overrides), as JSON; None: it has none.
     overrides: str | None = None
-    #: Engine.group, as far as the planning machine can tell: a hint for the order of work.
+    #: Engine.group as the planning machine computes it: a hint for the order of work.
     group: str | None = field(default=None, compare=False)
-    #: Whether the lake has the model's row in models/ already, from a catalog.
+    #: Whether a catalog put the model's row into the lake's models/ already.
     has_facts: bool = field(default=False, compare=False)
-    #: GPU memory that the config says it needs, GiB.
+    #: GPU memory that the config gives it, GiB; None: worked out from its files.
     memory_gib: float | None = field(default=None, compare=False)
-    #: Where its engine runs, then where there is more memory (collectors.placement); empty: wherever there is room.
+    #: The GPUs of its engine first, then places with more memory (collectors.placement); empty: any free place.
     placements: tuple[Placement, ...] = field(default=(), compare=False)
 
     @property
@@ -51,7 +51,7 @@ class ModelRef:
 
     @property
     def key(self) -> str:
-        """What tells loaded models apart: revision, dtype, quantization, and what else decides how they are loaded."""
+        """Identity of a loaded model: revision, dtype, quantization and the other settings that decide how it loads."""
         base = f"{self.revision}:{self.dtype}:{self.quantization}"
         special = [self.options, self.trust_remote_code, self.max_length, self.overrides]
         return f"{base}:{digest(special)}" if any(special) else base
@@ -59,7 +59,7 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """log P(continuation | context), in token ids; both hold at least one token."""
+    """Asks for log P(continuation | context), in token ids; both hold at least one token."""
 
     context: list[int]
     continuation: list[int]
@@ -67,7 +67,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ChoiceRequest:
-    """log P(token | context) of each of several next tokens: one pass over the context answers all of them."""
+    """Asks for log P(token | context) of several next tokens. One pass over the context answers all of them."""
 
     context: list[int]
     tokens: list[int]
@@ -75,30 +75,31 @@ class ChoiceRequest:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """Text to generate after `prompt` (token ids), until a stop string, the end token or max_tokens."""
+    """Asks for text after `prompt` (token ids), up to a stop string, the end token or max_tokens."""
 
     prompt: list[int]
     max_tokens: int
     stop: list[str]
-    #: 0 is greedy; other sampling settings by vLLM's names (top_p, top_k, …).
+    #: 0 decodes greedily.
     temperature: float = 0.0
     seed: int | None = None
+    #: Other sampling settings by vLLM's names (top_p, top_k, …).
     params: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one request took, as the engine itself counted and timed it. None: the engine does not tell."""
+    """Tokens and times of one request, as the engine counted and timed them. None: the engine does not report it."""
 
-    #: Tokens sent (context and continuation of a ScoreRequest, the context of a ChoiceRequest).
+    #: Tokens sent: context and continuation of a ScoreRequest, the context of a ChoiceRequest.
     prompt_tokens: int
-    #: Tokens generated, with the one that completes a stop string.
+    #: Tokens generated, including those of a stop string.
     generated_tokens: int
-    #: Prompt tokens read from the prefix cache.
+    #: Prompt tokens read from the prefix cache; they are part of prompt_tokens.
     cached_tokens: int | None = None
-    #: stop or length; None for scores.
+    #: "stop" or "length"; None for scores.
     finish_reason: str | None = None
-    #: Seconds on the engine's monotonic clock.
+    #: Start of work, first token and end, in seconds on the engine's monotonic clock.
     scheduled: float | None = None
     first_token: float | None = None
     finished: float | None = None
@@ -106,35 +107,44 @@ class Usage:
 
 @dataclass(frozen=True)
 class Score:
+    """The answer to a ScoreRequest."""
+
+    #: Natural logarithm, summed over the continuation's tokens.
     logprob: float
+    #: Whether each token of the continuation was the likeliest.
     greedy: bool
     usage: Usage
-    #: What a first try took of which the engine could not use the answer and asked again; None: there was none.
+    #: Usage of a first answer that the engine could not use; None: there was none.
     discarded: Usage | None = None
 
 
 @dataclass(frozen=True)
 class ChoiceScores:
-    """Of each token of a ChoiceRequest, in its order."""
+    """The answer to a ChoiceRequest: one entry per token, in its order."""
 
+    #: Natural logarithms.
     logprobs: list[float]
     #: Whether no other token of the vocabulary is likelier.
     greedy: list[bool]
-    #: One for each pass: an engine that cannot read so many tokens off one makes several.
+    #: One per pass. An engine that reads only so many tokens off one pass makes several.
     usages: list[Usage]
-    #: Whether the engine did not answer it in one pass, and was asked token by token.
+    #: Whether the engine's first answer lacked tokens, so that each token was asked for alone.
     asked_again: bool = False
 
 
 @dataclass(frozen=True)
 class Generation:
+    """The answer to a GenerateRequest."""
+
+    #: Without the stop string that ended it.
     text: str
+    #: All generated tokens.
     token_ids: list[int]
     usage: Usage
 
 
 class Tokenizer(Protocol):
-    """What the harness asks of a tokenizer: the part of transformers' PreTrainedTokenizerBase that it uses."""
+    """The part of transformers' PreTrainedTokenizerBase that the harness uses."""
 
     bos_token_id: int | None
     eos_token_id: int | None
@@ -146,7 +156,7 @@ class Tokenizer(Protocol):
 
 
 class Engine(Protocol):
-    """Loads one model at a time and answers for it. Methods raise ModelError or EngineError."""
+    """Loads one model at a time and answers for it. Raises ModelError for the model's faults, else EngineError."""
 
     #: The loaded model; None before the first load.
     model: ModelRef | None
@@ -157,46 +167,46 @@ class Engine(Protocol):
     rolling_length: int
     #: Name of the GPU that answers; None on CPUs and before the first load.
     gpu: str | None
-    #: Whether the loaded model's weights took the place of another's in the live engine.
+    #: Whether the loaded model's weights replaced another's in a live engine.
     swapped: bool
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Settings that it was made with and that may change what a model answers: part of a cell's identity."""
+        """The engine's own settings that may change answers. They are part of a cell's identity."""
 
     @property
     def prefix_caching(self) -> bool | None:
-        """Whether requests to the loaded model share the work on what they begin with; None: it does not tell."""
+        """Whether requests to the loaded model share the work on a common beginning; None: unknown."""
 
     def group(self, model: ModelRef) -> str | None:
-        """Models of one group follow each other in a live engine at little cost; None: unknown, or in none."""
+        """Key of the models that can follow each other in a live engine at little cost; None: unknown or alone."""
 
     def prefetch(self, model: ModelRef) -> None:
-        """Makes the files of a fetched model ready to load, from another thread than the one that asks."""
+        """Makes the files of a fetched model ready to load. Runs in another thread than the requests."""
 
     def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
-        """Options of `model` with which less is asked at once, for one that ran out of memory; None: there are none.
+        """Returns options for a smaller batch, for a model that ran out of memory; None for the smallest batch.
 
-        None of them changes an answer. Nothing is loaded.
+        The options change no answer. Loads nothing.
         """
 
     def load(self, model: ModelRef) -> str:
-        """Loads `model` unless it is loaded already; returns the key of the model that now answers."""
+        """Loads `model` unless it is loaded already, and returns the key of the model that now answers."""
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
-        """Answers in order, with the key of the model that answered. Raises EngineError when it is not `key`."""
+        """Returns the key of the model that answered, and answers in order. Raises EngineError for another model."""
 
     def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
-        """As score() for continuations of one token, each context taken in once. Raises EngineError alike."""
+        """As score(), for one-token continuations: the engine reads each context once."""
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
-        """Texts in order, with the key of the model that answered. Raises EngineError when it is not `key`."""
+        """As score(), for texts."""
 
     def close(self) -> None:
-        """Frees the model's memory; the engine can load again afterwards."""
+        """Frees the model's memory. The engine can load again afterwards."""
 
 
-#: Engine name -> "module:class". Modules are imported on first use: each brings gigabytes.
+#: Engine name -> "module:class". Modules are imported on first use, since each brings gigabytes of libraries.
 ENGINES = {
     "vllm": "collectors.engines.vllm:VllmEngine",
     "hf": "collectors.engines.hf:HfEngine",
@@ -205,7 +215,10 @@ ENGINES = {
 
 
 def make_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
-    """A new engine, nothing loaded. Raises ConfigError for an unknown name or option, or a library not installed."""
+    """Makes an engine without loading a model.
+
+    Raises ConfigError for an unknown name or option, or when the engine's library is not installed.
+    """
     if name not in ENGINES:
         raise ConfigError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
     module, _, cls = ENGINES[name].partition(":")
@@ -220,7 +233,7 @@ def make_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
 
 
 def check_key(engine: Engine, key: str) -> None:
-    """Raises EngineError when `engine` holds another model than `key` names."""
+    """Raises EngineError when `engine` holds another model than the one that `key` names."""
     loaded = engine.model.key if engine.model else "no model"
     if loaded != key:
         raise EngineError(f"asked for model {key} but the engine holds {loaded}", kind="wrong_model")

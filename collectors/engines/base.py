@@ -1,7 +1,7 @@
-"""What all engines do the same way: reading their options, and holding one model at a time.
+"""The common base of all engines: it reads their options and holds one model at a time.
 
-Owns the rule that a model stays loaded while its key is asked for, and is closed before another is opened. Knows
-nothing of how a model is opened or asked.
+Owns the rule that a model stays loaded while its key is asked for and is closed before another is opened. Subclasses
+open and ask models.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from schemas.failures import ConfigError
 
 
 class EngineOptions(BaseModel):
-    """Base of every engine's options: unknown names are errors, values are never changed after reading."""
+    """Base of every engine's options. Unknown names are errors; values cannot be changed after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,7 +25,7 @@ O = TypeVar("O", bound=EngineOptions)  # noqa: E741
 
 
 class BaseEngine(Generic[O]):
-    """See collectors.engines.Engine for the attributes. Libraries are imported by `_open`: making one costs nothing."""
+    """See collectors.engines.Engine for the attributes. Making one is cheap: only `_open` imports libraries."""
 
     NAME: ClassVar[str]
     OPTIONS: ClassVar[type[EngineOptions]]
@@ -42,27 +42,31 @@ class BaseEngine(Generic[O]):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """None of the options changes an answer."""
+        """Empty, because no option changes an answer."""
         return {}
 
     @property
     def prefix_caching(self) -> bool | None:
-        """Not known."""
+        """None, because the base does not know."""
         return None
 
     def group(self, model: ModelRef) -> str | None:
-        """None: each model is opened anew."""
+        """None, because each model is opened anew."""
         return None
 
     def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
-        """None: it asks for one request at a time."""
+        """None, because the engine answers one request at a time."""
         return None
 
     def prefetch(self, model: ModelRef) -> None:
-        """Nothing: fetching a folder has read it."""
+        """Does nothing: fetching a folder has read its files."""
 
     def load(self, model: ModelRef) -> str:
-        """Raises ModelError for a model that cannot answer, ConfigError for its options, EngineError without memory."""
+        """Loads `model` unless it is loaded already, and returns its key.
+
+        Raises ModelError for a model that cannot answer, ConfigError for wrong options, EngineError when memory runs
+        out.
+        """
         if self.model and self.model.key == model.key:
             return model.key
         self.close()
@@ -75,11 +79,11 @@ class BaseEngine(Generic[O]):
         return self._read({**self._placed(model), **self._given, **model.options}, model)
 
     def _placed(self, model: ModelRef) -> dict[str, Any]:
-        """Options that come with where the model is put; what the config says lies over them."""
+        """Returns the options that the model's placement asks for. The config's options win over them."""
         return {}
 
     def _open(self, model: ModelRef) -> None:
-        """Makes `model` answer: sets tokenizer, max_length, rolling_length and gpu."""
+        """Opens `model` and sets tokenizer, max_length, rolling_length and gpu."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -93,6 +97,6 @@ class BaseEngine(Generic[O]):
         name = ".".join(str(part) for part in first["loc"])
         owner = f"engine {self.NAME!r}" if model is None else f"model {model.name!r}, engine {self.NAME!r}"
         if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(self.OPTIONS.model_fields))
-            raise ConfigError(f"{owner}: option {name!r} is unknown; known options: {known}")
+            names = ", ".join(sorted(self.OPTIONS.model_fields))
+            raise ConfigError(f"{owner}: option {name!r} is unknown; known options: {names}")
         raise ConfigError(f"{owner}: option {name!r} is {first['input']!r}: {first['msg']}")

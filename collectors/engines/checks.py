@@ -1,7 +1,7 @@
-"""What is checked before an engine opens a model: the files of its folder.
+"""Checks the files of a model's folder before an engine opens it.
 
-Owns the checks that need no engine, so that a broken folder costs milliseconds and gets one clear line instead of a
-traceback from inside a library. Knows nothing of how a model is loaded or of which models an engine can run.
+A broken folder then costs milliseconds and gives one clear line instead of a traceback from inside a library. Does not
+load models, and asks its caller which models an engine can run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.failures import ModelError, one_line
 
 logger = logging.getLogger(__name__)
 
-#: Any one of these makes a tokenizer; tokenizer_config.json alone makes an empty one without a word.
+#: Any one of these makes a tokenizer. From tokenizer_config.json alone transformers silently makes an empty one.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -29,14 +29,14 @@ TOKENIZER_FILES = (
     "*.tiktoken",
     "tokenization_*.py",
 )
-#: Checkpoint folders of trainers hold these beside the weights or instead of them.
+#: Files that trainers write beside the weights, or without any.
 NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
 def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -> str:
-    """The model's folder, once its files can make a model that `supported` (given config.json) says the engine runs.
+    """Returns the model's folder if its files are sound and `supported`, called with its config.json, is true.
 
-    Raises ModelError: not_found, bad_model, no_weights, remote_code or unknown_architecture.
+    Raises ModelError of kind not_found, bad_model, no_weights, remote_code or unknown_architecture.
     """
     folder = Path(model.path or "")
     if not model.path or not folder.is_dir():
@@ -56,7 +56,7 @@ def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -
 
 
 def load_error(model: ModelRef, error: Exception) -> ModelError:
-    """What a library raised while it loaded `model`, as a ModelError of the kind that its message tells."""
+    """Turns a library's error while it loaded `model` into a ModelError, with a kind that fits its message."""
     text = str(error)
     if "trust_remote_code" in text:
         return ModelError(f"model {model.name!r} needs its own code: {one_line(error)}", kind="remote_code")
@@ -78,7 +78,7 @@ def _read_json(model: ModelRef, path: Path) -> dict[str, Any]:
 
 
 def check_files(model: ModelRef, folder: Path) -> None:
-    """Raises ModelError for a folder without weights, an index that names a missing file, a cut safetensors file."""
+    """Raises ModelError for a folder without weights, an index with a missing file, or a damaged safetensors file."""
     files = [f for pattern in ("*.safetensors", "*.bin", "*.pt") for f in folder.glob(pattern)]
     if not [f for f in files if f.name not in NOT_WEIGHTS]:
         raise ModelError(f"model {model.name!r}: {folder} has no weights (*.safetensors or *.bin)", kind="no_weights")
@@ -92,17 +92,17 @@ def check_files(model: ModelRef, folder: Path) -> None:
 
 
 def _check_tensors(model: ModelRef, folder: Path) -> None:
-    """Raises ModelError where the weights lack a tensor that config.json asks for, or hold a matrix of another shape.
+    """Raises ModelError when the weights lack a tensor that config.json asks for, or hold a matrix of another shape.
 
-    vLLM says nothing about either: it takes the first rows of a larger matrix and leaves a missing one as the memory
-    was. Quantized weights, a model's own code and classes that transformers lacks are left to the engine.
+    vLLM reports neither: it takes the first rows of a larger matrix, and leaves a missing one uninitialised. Quantized
+    weights, models with their own code and classes that transformers lacks are not checked here.
     """
     held = {
         name: tensor["shape"] for file in folder.glob("*.safetensors") for name, tensor in read_header(file).items()
     }
     asked = _parameter_shapes(model, folder)
-    # Names differ between a file and transformers' class where weights are merged on loading. A parameter is missing
-    # when the files know its kind (the name without layer numbers), or know no name that the class does not.
+    # Names in files differ from those in transformers' class where weights are merged on loading. So a parameter counts
+    # as missing only if the files hold others of its kind (its name without layer numbers), or no name of their own.
     kinds = {_kind(name) for name in held}
     exact = held.keys() <= asked.keys()
     for name, shape in asked.items() if held else ():
@@ -118,7 +118,10 @@ def _kind(name: str) -> str:
 
 
 def _parameter_shapes(model: ModelRef, folder: Path) -> dict[str, list[int]]:
-    """Name -> shape of each parameter of transformers' class for config.json, tied ones once; {} if it cannot tell."""
+    """Maps the parameters of transformers' class for config.json to their shapes, tied ones once.
+
+    Empty for models that are not checked here, and where the class cannot be made.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -136,7 +139,7 @@ def _parameter_shapes(model: ModelRef, folder: Path) -> dict[str, list[int]]:
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """Tensor name -> dtype, shape and data_offsets, of a safetensors file."""
+    """Maps the tensor names of a safetensors file to dtype, shape and data_offsets."""
     with file.open("rb") as stream:
         header: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     header.pop("__metadata__", None)
@@ -144,7 +147,10 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 def _safetensors_problem(file: Path) -> str | None:
-    """What is wrong with a safetensors file: 8 bytes of header length, a JSON header, then exactly the tensors."""
+    """Returns the fault of a safetensors file, or None.
+
+    A sound one has 8 bytes with the header's length, a JSON header, and then exactly the tensors.
+    """
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -1,6 +1,6 @@
-"""The transformers engine: the oracle that other engines are compared with, not one to collect with.
+"""The transformers engine: a reference to compare other engines with, too slow to collect with.
 
-Owns answers that equal those of lm-eval's `hf` backend for the same dtype. Requests go through the model one at a time,
+Its answers equal those of lm-eval's `hf` backend for the same dtype. Requests go through the model one at a time,
 without padding, so that an answer depends on nothing but its request. Knows nothing of tasks and items.
 """
 
@@ -37,21 +37,21 @@ for _package in ("torch", "transformers"):
     if importlib.util.find_spec(_package) is None:
         raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
 
-#: Context of a model whose config and tokenizer name none, as lm-eval assumes it.
+#: Context of a model whose config and tokenizer name none; lm-eval's assumption.
 DEFAULT_MAX_LENGTH = 2048
-#: What transformers' tokenizers report as model_max_length when nothing is set: int(1e30).
+#: transformers' model_max_length of a tokenizer that sets none.
 UNLIMITED = int(1e30)
-#: vLLM's names of decoding settings that transformers calls otherwise.
+#: Decoding settings: vLLM's name -> transformers' name, where they differ.
 RENAMED = {"min_tokens": "min_new_tokens"}
 
 
 class HfOptions(EngineOptions):
-    #: torch's name of the device; None: cuda where there is one, else cpu.
+    #: torch's name of the device; None: cuda if the machine has it, else cpu.
     device: str | None = None
 
 
 class HfEngine(BaseEngine[HfOptions]):
-    """See HfOptions for what it takes."""
+    """Takes the options of HfOptions."""
 
     NAME = "hf"
     OPTIONS = HfOptions
@@ -59,7 +59,7 @@ class HfEngine(BaseEngine[HfOptions]):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._model: Any = None
-        #: Input and logits of the last forward pass: choices of one token share it.
+        # Input and logits of the last forward pass; one-token choices share it.
         self._last: tuple[list[int], Any] = ([], None)
 
     def _open(self, model: ModelRef) -> None:
@@ -81,17 +81,17 @@ class HfEngine(BaseEngine[HfOptions]):
         logger.info("model %s: loaded, context of %d tokens", model.name, self.max_length)
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
-        """Context and continuation together hold at most max_length + 1 tokens: the last one is never an input."""
+        """Context and continuation together may hold max_length + 1 tokens, because the last one is never an input."""
         check_key(self, key)
         return key, [self._guarded(self._score, request) for request in requests]
 
     def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
-        """A context holds at most max_length tokens."""
+        """A context may hold max_length tokens."""
         check_key(self, key)
         return key, [self._guarded(self._choose, request) for request in requests]
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
-        """Prompts hold less than max_length tokens. Raises TaskError for a decoding setting that transformers lacks."""
+        """A prompt must be shorter than max_length. Raises TaskError for a decoding setting that transformers lacks."""
         check_key(self, key)
         return key, [self._guarded(self._generate, request) for request in requests]
 
@@ -159,12 +159,12 @@ class HfEngine(BaseEngine[HfOptions]):
 
 
 class _Watch:
-    """A stopping criterion of transformers: sees every new token; true once the answer holds a stop string."""
+    """A stopping criterion of transformers that sees every new token, and is true once the answer has a stop string."""
 
     def __init__(self, tokenizer: Tokenizer, request: GenerateRequest) -> None:
         self._tokenizer, self._prompt = tokenizer, len(request.prompt)
         self._stops = [stop for stop in request.stop if stop]
-        # A token is at least a byte; two more for those that decode differently at the start of a text.
+        # A token is at least one byte. Two more, since tokens may decode differently at the start of a text.
         self._tail = max((len(stop.encode()) for stop in self._stops), default=0) + 2
         self.first: float | None = None
         self.stopped = False
@@ -189,7 +189,7 @@ def _start(model: ModelRef, folder: str, device: str | None) -> tuple[Any, Token
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    # One thread per engine, as under vLLM: two on two busy cores took 57 s for what one does in 1 s.
+    # One thread per engine, as under vLLM: on two busy cores, two threads took 57 s where one took 1 s.
     torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     trust = model.trust_remote_code
     tokenizer: Tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, use_fast=True)
@@ -199,7 +199,7 @@ def _start(model: ModelRef, folder: str, device: str | None) -> tuple[Any, Token
 
 
 def _context(config: Any, tokenizer: Any) -> int:
-    """Tokens of context, looked up in the order of lm-eval's resolve_max_length."""
+    """The longest context in tokens, looked up in the order of lm-eval's resolve_max_length."""
     text = getattr(config, "text_config", None) or config
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if (value := getattr(text, name, None)) is not None:
@@ -214,7 +214,7 @@ def _end_ids(model: Any) -> list[int]:
 
 
 def _sampling(request: GenerateRequest) -> dict[str, Any]:
-    """Arguments of transformers' generate. Raises TaskError for a setting that it lacks."""
+    """Arguments for transformers' generate(). Raises TaskError for a setting that it lacks."""
     from transformers import GenerationConfig
 
     settings = {RENAMED.get(name, name): value for name, value in request.params.items()}

@@ -1,7 +1,7 @@
-"""When a live engine takes the next model's weights instead of being closed and opened anew.
+"""A base for engines that can take the next model's weights without being opened anew.
 
-Owns the order of checking, proving and swapping, and what happens when any of it goes wrong: a new engine. Knows
-nothing of how an engine is opened, asked or given other weights: its subclasses do.
+Owns the order of checking, proving and swapping. When a step fails, the model gets a new engine. Subclasses open the
+engine, ask it and replace its weights.
 """
 
 from __future__ import annotations
@@ -19,27 +19,31 @@ from schemas.failures import EngineError, one_line
 
 logger = logging.getLogger(__name__)
 
-#: Largest difference of two log-probabilities that is none, in any dtype: measured is 0.0 for every architecture of
-#: swapping.ALLOWED, in float32 and bfloat16, and 0.016 where biases had kept float32's digits in a bfloat16 engine.
+#: Log-probabilities that differ by no more than this count as equal, in any dtype. Measured differences are 0.0 for
+#: every architecture of swapping.ALLOWED in float32 and bfloat16, and 0.016 where biases had kept float32's digits in a
+#: bfloat16 engine.
 CANARY_TOLERANCE = 1e-5
 
 
 class LiveEngine(BaseEngine[O]):
-    """A model of the live engine's group is swapped in once a canary has passed; until then, and where it fails, every
-    model gets a new engine."""
+    """Swaps in a model of the live engine's group once a canary has passed.
+
+    Until then, and for good if the canary fails, every model of the group gets a new engine.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        #: Of the live engine: its group, the digest of its tensors' names and shapes, the model whose weights it holds,
-        #: though it need not answer for it (None: no model's, or a swap broke off), and whether it can be swapped.
+        #: Group of the live engine, and the digest of its tensors' names and shapes.
         self._group: str | None = None
         self._tensors = ""
+        #: The model whose weights it holds, though it need not answer for it; None: random ones, or a swap broke off.
         self._held: ModelRef | None = None
+        #: Whether the live engine was opened for swapping.
         self._swaps = False
-        #: Groups whose canary passed in this process, and those that are never swapped in it.
+        #: Groups whose canary passed in this process, and groups that are never swapped in it.
         self._proven: set[str] = set()
         self._distrusted: set[str] = set()
-        #: Key of the model whose weights were last read ahead and found whole.
+        #: Key of the last model whose weights were read ahead and are sound.
         self._ahead: str | None = None
 
     def _may_swap(self, options: O) -> bool:
@@ -47,22 +51,22 @@ class LiveEngine(BaseEngine[O]):
         raise NotImplementedError
 
     def _put(self, model: ModelRef, tensors: str) -> None:
-        """Replaces all weights of the live engine, which was opened with `_swaps`, and what it computed with them.
+        """Replaces all weights of the live engine, and drops everything that it computed with the old ones.
 
-        Raises any error, before it changes anything where the files' tensors have another digest than `tensors`.
+        May raise any error. Raises before it changes anything if the files' tensors have another digest than `tensors`.
         """
         raise NotImplementedError
 
     def _canary(self) -> list[float]:
-        """Log-probabilities that depend on every weight, for the same prompts in every process."""
+        """Returns log-probabilities that depend on every weight, for the same prompts in every process."""
         raise NotImplementedError
 
     def group(self, model: ModelRef) -> str | None:
-        """See swapping.swap_key."""
+        """Returns the model's swapping.swap_key."""
         return swap_key(model)
 
     def prefetch(self, model: ModelRef) -> None:
-        """Reads and checks the weights of a model that may be swapped in, so that its load finds them in memory.
+        """Checks the weights of a model that may be swapped in. Reading them puts them into the page cache.
 
         May run beside score and generate. Raises ModelError as load would.
         """
@@ -71,13 +75,13 @@ class LiveEngine(BaseEngine[O]):
             self._ahead = model.key
 
     def load(self, model: ModelRef) -> str:
-        """As every engine's. A model whose weights are refused leaves the live engine to the next, answering for none.
+        """As Engine.load. Raises ModelError also when a model of a group has NaN or infinite weights.
 
-        Raises ModelError also for a model of a group whose weights hold NaN or infinite numbers.
+        After such a refusal the live engine stays open for the next model and answers for none until then.
         """
         if self.model and self.model.key == model.key:
             return model.key
-        self.model, self.swapped = None, False  # nothing answers until all is done
+        self.model, self.swapped = None, False  # a failed load must leave no model that answers
         self._options = self._options_of(model)
         group = self._group_of(model)
         if group and self._ahead != model.key:
@@ -87,9 +91,9 @@ class LiveEngine(BaseEngine[O]):
         if not live or (trouble := self._swap_in(model, str(group))):
             self.close()
             self._open_for(model, group, swaps=False)
-        if group and trouble:  # only now: a file that cannot be read fails a new engine too, and is no fault of swaps
+        if group and trouble:  # here the new engine has opened, so the swap was at fault and not the model's files
             self._distrusted.add(group)
-            logger.warning("model %s and its like get new engines, no swapped weights: %s", model.name, trouble)
+            logger.warning("model %s and its like get new engines instead of swapped weights: %s", model.name, trouble)
         self.model, self.swapped = model, self._swaps
         return model.key
 
@@ -101,7 +105,7 @@ class LiveEngine(BaseEngine[O]):
         return self.group(model) if self._may_swap(self._options_of(model)) else None
 
     def _swap_in(self, model: ModelRef, group: str) -> str | None:
-        """Makes an engine that can be swapped hold `model`; returns what went wrong, if anything did."""
+        """Puts `model` into an engine that can be swapped. Returns the error in a line, or None."""
         if self._held and self._held.key == model.key:
             return None
         started = time.monotonic()
@@ -118,11 +122,11 @@ class LiveEngine(BaseEngine[O]):
         return None
 
     def _prove(self, group: str) -> None:
-        """Replaces the live engine by one that can be swapped, once. Raises EngineError where the canary fails.
+        """Replaces the live engine by one that can be swapped. Raises EngineError if the canary fails.
 
-        The new one starts from random numbers in every tensor: whatever a swap leaves out is seen, where between two
-        models of one family a tensor that they share would hide it. The reference is the first model as it was loaded,
-        without a swap. So the group's second model costs what a new engine costs, the later ones a swap.
+        The new engine starts with random numbers in every tensor, so the canary sees each tensor that a swap leaves
+        out; between two models of a family, a tensor that they share would hide the fault. The reference is the first
+        model, loaded without a swap. The group's second model thus costs a new engine, and each later one a swap.
         """
         first = self._held
         assert first is not None
@@ -146,9 +150,9 @@ class LiveEngine(BaseEngine[O]):
 
 
 def check_canary(fresh: Sequence[float], swapped: Sequence[float]) -> None:
-    """Raises EngineError unless the log-probabilities of two engines are the same."""
+    """Raises EngineError unless the log-probabilities of two engines agree within CANARY_TOLERANCE."""
     differences = [abs(a - b) for a, b in zip(fresh, swapped, strict=True)]
-    wrong = [difference for difference in differences if not difference <= CANARY_TOLERANCE]  # NaN is no agreement
+    wrong = [difference for difference in differences if not difference <= CANARY_TOLERANCE]  # so that NaN counts
     if wrong:
-        message = f"{len(wrong)} of {len(differences)} log-probabilities after a swap are not a new engine's"
+        message = f"{len(wrong)} of {len(differences)} log-probabilities after a swap differ from a new engine's"
         raise EngineError(f"{message} (differences up to {max(wrong):.2g})", "swap_failed")

@@ -1,7 +1,7 @@
-"""Running out of memory: how it is told from other faults of an engine, and what a smaller batch is.
+"""Recognises errors that mean "out of memory", and computes smaller batches.
 
-Owns the texts by which PyTorch 2.13 and vLLM 0.32 (v1/core/kv_cache_utils.py, v1/worker/utils.py) say it, and the steps
-by which batches shrink. Imports neither. Knows nothing of who tries again.
+Owns the steps by which batches shrink, and the messages of PyTorch 2.13 and vLLM 0.32 (v1/core/kv_cache_utils.py,
+v1/worker/utils.py), without importing either. The caller decides whether to try again.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 from schemas.failures import OUT_OF_MEMORY, EngineError, causes, one_line
 
-#: Parts of messages, in lower case: of torch and CUDA, of vLLM where weights leave too little for its cache, of Linux
-#: where a process may not have more.
+#: Parts of messages in lower case: torch's and CUDA's, vLLM's when weights leave too little for its cache, and Linux's
+#: when a process may not take more.
 TEXTS = (
     "out of memory",
     "outofmemory",
@@ -24,29 +24,30 @@ TEXTS = (
     "cublas_status_alloc_failed",
 )
 
-#: By how much each step makes a batch smaller, and what a batch is never made smaller than: below 16 sequences the
-#: cache, not the batch, is what memory goes to.
+#: Each step divides a batch by this.
 STEP = 4
+#: The smallest batch. Below 16 sequences the cache takes the memory, not the batch.
 FEWEST_SEQUENCES, FEWEST_TOKENS = 16, 512
-#: Smallest of vLLM's defaults for offline use (EngineArgs.get_batch_defaults): steps begin there where nothing is set.
+#: Steps start here when no batch is set: the smallest of vLLM's defaults for offline use
+#: (EngineArgs.get_batch_defaults).
 DEFAULT_SEQUENCES, DEFAULT_TOKENS = 256, 8192
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error`, or what it was raised from, says that memory did not suffice."""
+    """Whether `error` or one of its causes means that memory ran out."""
     return any(isinstance(e, MemoryError) or any(t in f"{type(e)} {e}".lower() for t in TEXTS) for e in causes(error))
 
 
 def engine_error(message: str, error: BaseException) -> EngineError:
-    """An EngineError that says `message` and why, of kind out_of_memory where that is what it was."""
+    """Returns an EngineError with `message` and the text of `error`, of kind out_of_memory if memory ran out."""
     kind = OUT_OF_MEMORY if is_out_of_memory(error) else None
     return EngineError(f"{message}: {one_line(error)}", kind)
 
 
 def smaller(sequences: int | None, tokens: int | None) -> dict[str, Any] | None:
-    """vLLM's options for the next smaller batch than one of `sequences` and `tokens` (None: vLLM's default).
+    """Returns vLLM's options for the next smaller batch, or None if this one is the smallest.
 
-    None where it is as small as it may be.
+    `sequences` and `tokens` are those of the current batch; None: vLLM's default.
     """
     sequences, tokens = sequences or DEFAULT_SEQUENCES, tokens or DEFAULT_TOKENS
     if sequences <= FEWEST_SEQUENCES:

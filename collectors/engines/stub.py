@@ -1,8 +1,8 @@
-"""An engine without a model, for load tests and for trying out a pipeline: answers at once, fails on request.
+"""An engine without a model, for load tests and for trying out a pipeline. It answers at once and fails on request.
 
-Owns a deterministic answer for every request (a hash of the model and the tokens, so that a rerun, another batch
-or another machine gives the same one and another model gives another), a byte-level tokenizer, settable latency, and
-the faults that a fleet has to survive. Knows nothing of tasks; its answers are right only by chance.
+Each answer is drawn from a hash of the model and the tokens: a rerun, another batch or another machine gives the same
+one, another model a different one. Owns a byte-level tokenizer, a latency that can be set, and the faults that a fleet
+has to survive. Knows nothing of tasks; its answers are right only by chance.
 """
 
 from __future__ import annotations
@@ -36,39 +36,39 @@ from schemas.failures import OUT_OF_MEMORY, EngineError, ModelError
 
 
 class StubOptions(EngineOptions):
-    """Every `*_after` counts the requests that this engine has answered since it was made."""
+    """Each `*_after` counts the requests that this engine has answered since it was made."""
 
-    #: Longest context in byte tokens; few-shot prompts are 4 to 5 times longer in bytes than in usual tokens.
+    #: Longest context in tokens of one byte; few-shot prompts are 4 to 5 times longer in bytes than in usual tokens.
     max_length: int = 65536
     #: Seconds slept per load.
     load_s: float = 0.0
     #: Seconds slept per request, before its first token.
     latency_s: float = 0.0
-    #: Tokens, prompt and answer together, that take one more second; None: no time.
+    #: Tokens per second, prompt and answer together, slept after the first token; None: no sleep.
     tokens_per_s: float | None = None
     #: Name patterns of models that do not load, or a map from pattern to the kind of the ModelError.
     fail_load: list[str] | dict[str, str] = Field(default_factory=list)
-    #: Requests until an EngineError, until SIGKILL of the own process, until a request that is never answered.
+    #: Requests until an EngineError, until the process kills itself, until a request that is never answered.
     fail_after: int | None = None
     crash_after: int | None = None
     hang_after: int | None = None
-    #: As vLLM's. Nothing comes of them but that more sequences than `memory_seqs` (None: any number) are out of memory.
+    #: As in vLLM, without any effect but one: more sequences than `memory_seqs` (None: any number) run out of memory.
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     memory_seqs: int | None = None
-    #: GPUs on fewer of which a model that is put somewhere is out of memory.
+    #: A model that was placed on fewer GPUs runs out of memory.
     needs_gpus: float | None = None
-    #: A file that the first of these three faults creates; while it exists none happens again.
+    #: A file that the first fail, crash or hang creates; while it exists none happens again.
     fault_once: str | None = None
-    #: A file that gets a byte for each request that was answered: what is asked twice is seen there.
+    #: A file that gets one byte per answered request, which shows whether anything is asked twice.
     count_in: str | None = None
-    #: One of this many score requests gets a NaN, one of this many texts is empty (chosen by the answer's hash).
+    #: One in this many score requests gets a NaN, one in this many texts is empty; the answer's hash chooses them.
     nan_every: int | None = None
     empty_every: int | None = None
 
 
 class ByteTokenizer:
-    """UTF-8 bytes as token ids, then bos and eos. Any text comes back as it was; no special token is ever added."""
+    """Takes UTF-8 bytes as token ids, and adds no special token. Any text comes back unchanged."""
 
     bos_token_id: int | None = 256
     eos_token_id: int | None = 257
@@ -76,25 +76,25 @@ class ByteTokenizer:
     specials: ClassVar[dict[int, str]] = {256: "<|bos|>", 257: "<|eos|>"}
 
     def encode(self, text: str, **kwargs: Any) -> list[int]:
-        """Options of transformers' tokenizers (add_special_tokens, …) are accepted and change nothing."""
+        """Accepts the options of transformers' tokenizers (add_special_tokens, …) and ignores them."""
         return list(text.encode("utf-8", "replace"))
 
     def decode(self, token_ids: Any, **kwargs: Any) -> str:
-        """Text of one id or a sequence of ids; special tokens by name, or left out with skip_special_tokens=True."""
+        """Returns the text of one id or of several, with special tokens by name unless skip_special_tokens=True."""
         ids = [token_ids] if isinstance(token_ids, int) else token_ids
         names = {} if kwargs.get("skip_special_tokens") else self.specials
         raw = b"".join(bytes([i]) if i < 256 else names.get(i, "").encode() for i in ids)
         return raw.decode("utf-8", "replace")
 
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any:
-        """One "[role] content" line per message; with add_generation_prompt an open "[assistant]" at the end."""
+        """Writes a "[role] content" line per message; add_generation_prompt adds an open "[assistant]" line."""
         lines = [f"[{message['role']}] {message['content']}" for message in conversation]
         text = "\n".join(lines) + ("\n[assistant] " if kwargs.get("add_generation_prompt") else "")
         return self.encode(text) if kwargs.get("tokenize", True) else text
 
 
 class StubEngine(BaseEngine[StubOptions]):
-    """See StubOptions for what it takes. Needs no files: any model loads."""
+    """Takes the options of StubOptions. Needs no files, so any model loads."""
 
     NAME = "stub"
     OPTIONS = StubOptions
@@ -108,9 +108,9 @@ class StubEngine(BaseEngine[StubOptions]):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What takes answers away."""
-        given = self._options.model_dump(include={"max_length", "nan_every", "empty_every"})
-        return {name: value for name, value in given.items() if value != StubOptions.model_fields[name].default}
+        """The options that take answers away."""
+        options = self._options.model_dump(include={"max_length", "nan_every", "empty_every"})
+        return {name: value for name, value in options.items() if value != StubOptions.model_fields[name].default}
 
     def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
         options = self._read({**self._given, **model.options}, model)
@@ -122,9 +122,7 @@ class StubEngine(BaseEngine[StubOptions]):
         kinds = options.fail_load if isinstance(options.fail_load, dict) else dict.fromkeys(options.fail_load, "")
         for pattern, kind in kinds.items():
             if fnmatch.fnmatchcase(model.name, pattern):
-                raise ModelError(
-                    f"model {model.name!r} was told not to load (fail_load: {pattern!r})", kind=kind or None
-                )
+                raise ModelError(f"model {model.name!r} does not load (fail_load: {pattern!r})", kind=kind or None)
         if model.placement and model.placement.gpus < (options.needs_gpus or 0):
             raise EngineError(f"the stub engine needs {options.needs_gpus:g} GPUs (needs_gpus)", OUT_OF_MEMORY)
         _sleep(options.load_s)
@@ -153,7 +151,7 @@ class StubEngine(BaseEngine[StubOptions]):
 
     def _drawn(self, context: list[int], continuation: list[int]) -> tuple[float, bool]:
         drawn = _draw(self._who, context, continuation)
-        # Up to 8 nats a token, about what an untrained model gives to English text.
+        # Up to 8 nats a token, about as many as an untrained model gives English text.
         logprob = -len(continuation) * 8.0 * (drawn % 10**9) / 10**9
         return float("nan") if _chosen(drawn, self._options.nan_every) else logprob, drawn % 4 == 0
 
@@ -166,7 +164,7 @@ class StubEngine(BaseEngine[StubOptions]):
         return Generation(text, ids, self._use(len(request.prompt), len(ids), reason))
 
     def _use(self, prompt: int, generated: int, reason: str | None) -> Usage:
-        """Takes the time and has the faults that the options ask for."""
+        """Spends the time and raises the faults that the options ask for."""
         self._fault()
         self._answered += 1
         if self._options.count_in:
@@ -197,12 +195,12 @@ class StubEngine(BaseEngine[StubOptions]):
         if fail:
             answered, self._answered = self._answered, 0
             self.close()
-            raise EngineError(f"the stub engine was told to fail after {answered} requests (fail_after)")
+            raise EngineError(f"the stub engine fails after {answered} requests (fail_after)")
         threading.Event().wait()
 
 
 def _draw(model: str, *parts: list[int]) -> int:
-    """64 bits from the model and token ids."""
+    """Hashes the model and token ids to a number of 64 bits."""
     hashed = hashlib.blake2b(model.encode(), digest_size=8)
     for part in parts:
         hashed.update(b"|" + array("I", part).tobytes())
@@ -214,7 +212,7 @@ def _chosen(drawn: int, every: int | None) -> bool:
 
 
 def _cut(text: str, request: GenerateRequest) -> tuple[str, list[int], str]:
-    """Text, token ids and why they end: at the first stop string, at max_tokens, or by an end token."""
+    """Ends a text at the first stop string, at max_tokens or with an end token. Returns text, token ids and reason."""
     ends = [(at, at + len(stop)) for stop in request.stop if stop and (at := text.find(stop)) >= 0]
     start, end = min(ends, default=(len(text), len(text)))
     ids = list(text[:end].encode()) + ([] if ends else [257])
@@ -235,7 +233,7 @@ def _create(path: str) -> bool:
 def _append(path: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
-        os.write(descriptor, b".")  # of several processes, none lost
+        os.write(descriptor, b".")  # appended in one step, so several processes can share the file
     finally:
         os.close(descriptor)
 

@@ -1,7 +1,7 @@
-"""Which models one live engine can serve in turn by swapping weights, and what is proven before a swap.
+"""Decides which models one live engine can serve in turn by swapping weights, and swaps them.
 
-Owns the allow-list, the swap key, the checks of a folder's tensors, and the part that runs inside vLLM's worker. Knows
-nothing of how an engine is opened or asked, and does not import vllm.
+Owns the list of allowed architectures, the swap key, the checks of a folder's tensors, and the part that runs inside
+vLLM's worker. Does not import vllm, and neither opens nor asks an engine.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from collectors.engines.checks import check_files, load_error, read_header
 from schemas.failures import ModelError
 from schemas.identity import digest
 
-#: Where an architecture keeps its embeddings and its output matrix.
+#: Names of an architecture's embeddings and of its output matrix.
 Head = tuple[str, str]
 _LLAMA_HEAD: Head = ("model.embed_tokens.weight", "lm_head.weight")
 
-#: Architectures whose swapped weights were proven to answer as a fresh engine does, tied and untied
-#: (tests/collectors/test_swapping.py, tests/benchmarks/bench_swap.py). None: vLLM takes the logits from the embeddings
-#: themselves. Mixtral and GPT-2 answer wrongly after a swap, without a word.
+#: Architectures that give a new engine's answers after a swap, with tied and untied embeddings, as
+#: tests/collectors/test_swapping.py and tests/benchmarks/bench_swap.py show. None: vLLM takes the logits from the
+#: embeddings themselves. Mixtral and GPT-2 silently give wrong answers after a swap.
 ALLOWED: dict[str, Head | None] = {
     "LlamaForCausalLM": _LLAMA_HEAD,
     "MistralForCausalLM": _LLAMA_HEAD,
@@ -40,28 +40,28 @@ ALLOWED: dict[str, Head | None] = {
     "GPTNeoXForCausalLM": ("gpt_neox.embed_in.weight", "embed_out.weight"),
 }
 
-#: Of config.json: where it came from, by what it was written, and the dtype, which the ModelRef says.
+#: Keys of config.json that do not count: its origin, the program that wrote it, and the dtype, which the ModelRef has.
 _NOT_CONFIG = {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "unsloth_version"}
-#: Of tokenizer_config.json: where it came from.
+#: Keys of tokenizer_config.json that do not count: its origin.
 _NOT_TOKENIZER = {"name_or_path", "_name_or_path", "tokenizer_file", "vocab_file", "merges_file"}
 _TOKENIZER_FILES = (
     *("tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "chat_template*", "tekken*"),
     *("*.model", "*.tiktoken", "tokenization_*", "additional_chat_templates/*"),
 )
 
-#: Lengths of the canary's prompts in tokens, as far as the context allows: one block of the key-value cache and several
-#: (128 on CPUs), and beyond a sliding window of 512.
+#: Lengths of the canary's prompts in tokens, cut to the model's context. They fill one block and several blocks of the
+#: key-value cache (128 tokens on CPUs), and reach beyond a sliding window of 512.
 CANARY_LENGTHS = (2, 17, 150, 520)
-#: Tokens whose log-probability is compared after each; the sum over the whole vocabulary is in all of them.
+#: Next tokens whose log-probabilities are compared. Each depends on the logits of the whole vocabulary.
 CANARY_TOKENS = 32
 
 
 def swap_key(model: ModelRef) -> str | None:
-    """Models of one key differ in the values of their tensors alone: one live engine can serve them in turn.
+    """Returns a key shared by models that differ in the values of their tensors alone; one engine serves them in turn.
 
-    Made of config.json, the tokenizer's files, the EOS ids of generation_config.json, names and shapes of all tensors,
-    dtype, longest context and engine options; no weights are read. None: not proven to be swappable, or a folder that
-    cannot be read: it is opened in an engine of its own, which says what is wrong.
+    It digests config.json, the tokenizer's files, the EOS ids of generation_config.json, names and shapes of all
+    tensors, dtype, longest context and engine options, and reads no weights. None for architectures that are not
+    allowed, and for folders that cannot be read: their own new engine then reports the fault.
     """
     if not model.path or model.trust_remote_code or model.quantization:
         return None
@@ -81,14 +81,14 @@ def swap_key(model: ModelRef) -> str | None:
 
 
 def _without(value: Any, names: set[str]) -> Any:
-    """A JSON value without those keys, and without keys that are null: both mean the class's default."""
+    """Returns a JSON value without the keys `names` and without nulls, which mean the same as a missing key."""
     if not isinstance(value, dict):
         return value
     return {k: _without(v, names) for k, v in value.items() if k not in names and v is not None}
 
 
 def _tokenizer(folder: Path) -> dict[str, str]:
-    """Digest of each file that the tokenizer and its chat templates are made from, by its path in the folder."""
+    """Maps the files of the tokenizer and its chat templates, by their path in the folder, to digests."""
     files = {file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern) if file.is_file()}
     digests = {}
     for file in files:
@@ -100,7 +100,7 @@ def _tokenizer(folder: Path) -> dict[str, str]:
 
 
 def _eos_ids(folder: Path) -> Any:
-    """The EOS ids of generation_config.json: all that vLLM reads of it for a request with settings of its own."""
+    """The EOS ids of generation_config.json. vLLM reads nothing else of it when a request has its own settings."""
     file = folder / "generation_config.json"
     return json.loads(file.read_bytes()).get("eos_token_id") if file.is_file() else None
 
@@ -117,7 +117,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensors_digest(folder: Path) -> str:
-    """Digest of names and shapes of all tensors. Raises ValueError where there are none, or a name comes twice."""
+    """Digest of names and shapes of all tensors. Raises ValueError if there are none, or one is in two files."""
     shapes: dict[str, list[int]] = {}
     for file in weight_files(folder):
         header = read_header(file)
@@ -130,9 +130,9 @@ def tensors_digest(folder: Path) -> str:
 
 
 def check_weights(model: ModelRef) -> None:
-    """Reads every tensor of the model's folder. Raises ModelError where a file is damaged, or one holds NaN or inf.
+    """Reads every tensor of the model's folder. Raises ModelError for a damaged file, and for NaN or infinite numbers.
 
-    3 to 5 GB/s on one core when the files are in the page cache, where it leaves them for the swap.
+    Reads 3 to 5 GB/s on one core from the page cache, and leaves the files there for the swap.
     """
     import torch
 
@@ -149,11 +149,11 @@ def check_weights(model: ModelRef) -> None:
 
 
 def _finite(ends: Sequence[Any]) -> bool:
-    return all(bool(end.isfinite()) for end in ends)  # NaN anywhere makes both NaN
+    return all(bool(end.isfinite()) for end in ends)  # one NaN in a tensor makes both ends NaN
 
 
 def tensors(files: Sequence[Path]) -> Iterator[tuple[str, Any]]:
-    """Name and tensor of each entry of safetensors files; the bytes are read when the tensor is used."""
+    """Yields name and tensor of each entry of safetensors files. The bytes are read when the tensor is used."""
     from safetensors import safe_open
 
     for file in files:
@@ -163,7 +163,7 @@ def tensors(files: Sequence[Path]) -> Iterator[tuple[str, Any]]:
 
 
 def head_of(model: ModelRef) -> Head | None:
-    """Of a model with a swap key."""
+    """The entry in ALLOWED of a model that has a swap key."""
     config = json.loads((Path(model.path or "") / "config.json").read_bytes())
     return ALLOWED[config["architectures"][0]]
 
@@ -172,7 +172,7 @@ def head_of(model: ModelRef) -> Head | None:
 
 
 def canary_prompts(vocabulary: int, longest: int) -> list[list[int]]:
-    """The same token ids in every process, at most `longest` in a prompt."""
+    """Returns prompts of random token ids, the same in every process, each at most `longest` tokens long."""
     draw = random.Random(0)
     return [[draw.randrange(vocabulary) for _ in range(min(length, longest))] for length in CANARY_LENGTHS]
 
@@ -185,31 +185,37 @@ def canary_tokens(vocabulary: int) -> list[int]:
 
 
 class SwapWorker:
-    """Mixed into vLLM's worker (worker_extension_cls), so that every process of an engine reads the files itself."""
+    """Methods for vLLM's worker (worker_extension_cls), so that every process of an engine reads the files itself."""
 
     def scramble_weights(self) -> None:
-        """Random numbers, large ones, in every tensor that vLLM keeps as it is; those that it has packed hold the small
-        ones (below 0.001) that its engine started with, between which and a bias of 0 a canary might not tell."""
+        """Fills every tensor that vLLM keeps as it is with large random numbers.
+
+        A new engine's own random numbers are below 0.001, and a canary might take them for a bias of 0. Tensors that
+        vLLM has packed keep them.
+        """
         for parameter in self.model_runner.get_model().parameters():  # type: ignore[attr-defined]
             if parameter.is_floating_point():
                 parameter.data.uniform_(-1, 1)
 
     def swap_weights(self, folder: str, expected: str, head: Head | None) -> None:
-        """Puts the folder's tensors in the place of all that were loaded; they must have the digest `expected`.
+        """Replaces all loaded tensors by the folder's. Raises ValueError unless their digest is `expected`.
 
-        `head` names embeddings and output matrix: where the files have no output matrix it is a copy of the
-        embeddings, since vLLM leaves a tied one at its old, packed values.
+        `head` names embeddings and output matrix. If the files have no output matrix, it gets a copy of the embeddings,
+        because vLLM leaves a tied one at its old, packed values.
         """
         files = weight_files(Path(folder))
         if tensors_digest(Path(folder)) != expected:
-            raise ValueError(f"{folder} changed: other tensors than when it was checked")
+            raise ValueError(f"{folder} changed: its tensors are not those that were checked")
         dtype = self.model_config.dtype  # type: ignore[attr-defined]
         self.reload_weights(weights_iterator=_as_loaded(files, head, dtype))  # type: ignore[attr-defined]
 
 
 def _as_loaded(files: Sequence[Path], head: Head | None, dtype: Any) -> Iterator[tuple[str, Any]]:
-    """The files' tensors with no more digits than the engine's `dtype` has: its kernels hold some biases in float32,
-    and would keep those of a float32 file, which a new engine cuts off."""
+    """Yields the files' tensors, cut to the digits of the engine's `dtype`.
+
+    A new engine cuts them off as well. In a swap, the kernels that hold biases in float32 would keep all digits of a
+    float32 file.
+    """
     embeddings, output = head or (None, None)
     tied = not any(output in read_header(file) for file in files)
     for name, raw in tensors(files):

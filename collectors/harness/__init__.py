@@ -1,8 +1,9 @@
-"""lm-eval behind one door: its task definitions build the requests and judge the answers; nothing of them is rewritten.
+"""lm-eval behind one door: its task definitions build the requests and judge the answers, unchanged.
 
-    tasks     loading tasks, their items and what identifies them
-    requests  rendering, tokenising and asking an engine
-    judge     lm-eval's filters and metrics, as record rows
+    tasks     load tasks, their items and the settings that identify them
+    encoding  render and tokenise the items
+    requests  ask an engine and count the usage of each answer
+    judge     turn answers into record rows with lm-eval's filters and metrics
 
-Knows nothing of Ray, stores or which engine answers. No other module imports lm-eval.
+No other package imports lm-eval. This one knows nothing of Ray, and does not care which engine answers.
 """

@@ -1,7 +1,7 @@
-"""From a task to token requests: rendering its items and tokenising them, by lm-eval's own code.
+"""Renders a task's items as Instances and tokenises them, with lm-eval's own code.
 
-Owns the step from a bound task to Instances and from those to token ids. Tokenisation is lm-eval's own (TemplateLM),
-with the special tokens handled as its vLLM backend does. Knows nothing of engines, answers or storage.
+Owns the step from a bound task to Instances and from those to token ids. lm-eval's TemplateLM tokenises; special tokens
+are handled as in its vLLM backend. Knows nothing of engines, answers or storage.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from schemas.failures import EngineError, TaskError, one_line
 class Encoded(NamedTuple):
     """Token ids of one Instance."""
 
-    #: What comes before what is scored, or the prompt to go on from; empty for a rolling text.
+    #: The tokens before the scored ones, or the prompt to continue; empty for a rolling text.
     context: list[int]
-    #: What is scored: a choice, or the whole of a rolling text; empty for a prompt.
+    #: The scored tokens: a choice, or a whole rolling text; empty for a prompt.
     continuation: list[int]
 
 
@@ -42,10 +42,10 @@ class Encoder(TemplateLM):
         self._prefix = int(bos if bos is not None else eos)  # type: ignore[arg-type]
         self._prefix_text = self._text(self._prefix)
         self._encoded: list[tuple[list[int], list[int]]] = []
-        #: lm-eval tokenises an item's context again for each choice.
+        # lm-eval tokenises an item's context again for each choice.
         self._recent = functools.lru_cache(4)(self._tokenise)
 
-    # ---- what lm-eval's TemplateLM asks for
+    # ---- the methods that lm-eval's TemplateLM needs
 
     @property
     def eot_token_id(self) -> int:
@@ -58,7 +58,7 @@ class Encoder(TemplateLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         if not string:
             return []
-        if has_bos_prefix(string, self._prefix_text):  # a chat template has put it there: never twice
+        if has_bos_prefix(string, self._prefix_text):  # a chat template put it there already
             add_special_tokens = False
         return self._recent(string, add_special_tokens)
 
@@ -67,7 +67,8 @@ class Encoder(TemplateLM):
         return list(self.tokenizer.encode(string, **special))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """lm-eval's, but for a context of spaces only: it moves them to the continuation and leaves no context."""
+        """As lm-eval does, but with the prefix token as context where it leaves none: it moves spaces at the context's
+        end into the continuation, and a context of spaces alone becomes empty."""
         before, after = super()._encode_pair(context, continuation)
         if before:
             return before, after
@@ -84,7 +85,7 @@ class Encoder(TemplateLM):
         raise NotImplementedError("an encoder asks nothing")
 
     def render_chat(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The conversation as the model's own template writes it; without the system role where it refuses that."""
+        """Renders the conversation with the model's own template, without its system message if the template raises."""
         settings = {
             "tokenize": False,
             "add_generation_prompt": add_generation_prompt,
@@ -99,7 +100,10 @@ class Encoder(TemplateLM):
     # ---- building
 
     def template(self, task: BoundTask) -> str | None:
-        """The chat template that the task's prompting chooses; None: it wants none. Raises TaskError without one."""
+        """Returns the chat template that the task's prompting chooses, or None if it uses none.
+
+        Raises TaskError when the prompting needs a chat template and the model has none, or none of that name.
+        """
         chat = task.spec.chat_template
         if not chat:
             return None
@@ -111,9 +115,10 @@ class Encoder(TemplateLM):
             raise TaskError(f"task {task.name} cannot build its requests: {one_line(error)}") from error
 
     def build(self, task: BoundTask, upto: int) -> list[list[Instance]]:
-        """The Instances of items 0..upto-1, a list per item. Few-shot draws are sequential, so it starts at item 0.
+        """Returns the Instances of items 0..upto-1, a list per item.
 
-        Raises TaskError when the task or the chat template cannot render.
+        Always starts at item 0, because lm-eval draws few-shot examples one item after the other. Raises TaskError when
+        the task or the chat template cannot render an item.
         """
         chat, template = task.spec.chat_template, self.template(task)
         try:
@@ -125,7 +130,7 @@ class Encoder(TemplateLM):
                 fewshot_as_multiturn=bool(chat) and task.spec.fewshot_as_multiturn,
                 chat_template=_named(self, template) if template else None,
             )
-        except (Exception, SystemExit) as error:  # templates and task functions are code of others
+        except (Exception, SystemExit) as error:  # templates and task functions are foreign code
             raise TaskError(f"task {task.name} cannot build its requests: {one_line(error)}") from error
         items: list[list[Instance]] = [[] for _ in range(upto)]
         for instance in task.task.instances:
@@ -135,7 +140,7 @@ class Encoder(TemplateLM):
     # ---- encoding
 
     def encode(self, instances: Sequence[Instance]) -> list[Encoded]:
-        """What the engine is sent of each, in order."""
+        """Returns the token ids of each Instance, in order."""
         scored = iter(self._encode_scores([i for i in instances if i.request_type == "loglikelihood"]))
         return [next(scored) if i.request_type == "loglikelihood" else self._encode_text(i) for i in instances]
 
@@ -146,7 +151,10 @@ class Encoder(TemplateLM):
         return Encoded([], tokens)
 
     def _encode_scores(self, instances: list[Instance]) -> list[Encoded]:
-        """Context and continuation of each by lm-eval's rules, which have none for an empty answer to no question."""
+        """Encodes log-likelihood Instances by lm-eval's rules.
+
+        An Instance whose context and choice are both empty gets the prefix token as context: lm-eval cannot encode it.
+        """
         empty = [not any(inst.args[:2]) for inst in instances]
         self.loglikelihood([inst for inst, skip in zip(instances, empty, strict=True) if not skip], disable_tqdm=True)
         encoded, self._encoded = iter(self._encoded), []
@@ -157,7 +165,7 @@ class Encoder(TemplateLM):
 
 
 def _named(encoder: Encoder, template: str) -> Any:
-    """render_chat with the chosen one of several templates."""
+    """Returns render_chat, set to the chosen template where the tokenizer has several."""
     if isinstance(encoder.tokenizer.chat_template, dict):
         encoder = copy.copy(encoder)
         encoder.tokenizer = copy.copy(encoder.tokenizer)

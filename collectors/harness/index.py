@@ -1,7 +1,7 @@
-"""Where lm-eval and the user's own folders define a task.
+"""Finds the files that define a task: lm-eval's own and those in the user's folders.
 
-Owns how a name is found among lm-eval's 14,000 YAML files, which lm-eval parses all of: 5 s of CPU in each process.
-Knows nothing of what a task is.
+Owns the look-up of a name among lm-eval's 14,000 YAML files without parsing all of them, as lm-eval does: that takes
+5 s of CPU in each process. Does not load tasks.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ _WORD = re.compile(rb"[\w.+-]+")
 
 @functools.lru_cache(8)
 def manager(folders: tuple[str, ...], defaults: bool) -> TaskManager:
-    """lm-eval's index of `folders`, and with `defaults` of all that it ships, which is read once in a process."""
+    """Returns lm-eval's index of `folders`; `defaults` adds the tasks that it ships, read once in a process."""
     if not (folders and defaults):
         return TaskManager(include_path=list(folders), include_defaults=defaults)
     shipped, own = manager((), True).task_index, manager(folders, False).task_index
-    found = TaskManager(include_defaults=False)
-    found._index = {**shipped, **own}  # as lm-eval lays the one over the other
-    return found
+    both = TaskManager(include_defaults=False)
+    both._index = {**shipped, **own}  # the user's folders win, as in lm-eval
+    return both
 
 
 def manager_of(name: str, include: list[str]) -> TaskManager:
-    """An index that holds all that loading `name` needs: of its folder alone where it is a single task."""
+    """Returns an index that is enough to load `name`: of its folder alone when it is a single task."""
     own = _own(tuple(include))
     folder = own[name] if name in own else _shipped({name}).get(name)
     return manager((folder,), False) if folder else manager(tuple(include), True)
 
 
 def check_names(specs: list[TaskSpec], include: list[str]) -> None:
-    """Raises ConfigError naming every task or group that lm-eval does not have, with the nearest that it has."""
+    """Raises ConfigError that names each missing folder and each unknown task or group, with the closest names."""
     faults = [f"include_tasks: no folder {folder}" for folder in include if not Path(folder).is_dir()]
-    own, names = _own(tuple(include)), {spec.task for spec in specs}
-    known = own | _shipped(names - set(own))
-    for name in sorted(names - set(known)):
-        near = difflib.get_close_matches(name, known, n=3)
+    own, wanted = _own(tuple(include)), {spec.task for spec in specs}
+    available = own | _shipped(wanted - set(own))
+    for name in sorted(wanted - set(available)):
+        near = difflib.get_close_matches(name, available, n=3)
         faults.append(f"unknown task {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     if faults:
         raise ConfigError("\n".join(faults))
@@ -61,67 +61,70 @@ def check_names(specs: list[TaskSpec], include: list[str]) -> None:
 
 @functools.lru_cache(8)
 def _own(include: tuple[str, ...]) -> dict[str, str | None]:
-    """As _shipped, of the user's own folders: read anew in each process, and they win."""
+    """As _shipped, for the user's own folders. They may change, so each process reads them again."""
     return _folders(manager(include, False)) if include else {}
 
 
 def _shipped(names: set[str]) -> dict[str, str | None]:
-    """Tasks, groups and tags that lm-eval ships -> the folder of the YAML file, None for groups and tags.
+    """Maps the tasks, groups and tags that lm-eval ships to the folder of their YAML file; None for groups and tags.
 
-    All of them, as this machine's cache keeps them for a release; or `names` alone, where each is a single task for
-    sure and the cache has nothing yet.
+    The map of a release is kept in this machine's cache and holds every name. While the cache is empty and each of
+    `names` is certainly a single task, the map holds `names` alone.
     """
     key = digest([lm_eval.__file__, importlib.metadata.version("lm_eval")])
     kept = cache_dir() / f"lm-eval-leaf-folders-{key}.json"
-    known: dict[str, str | None]
+    folders: dict[str, str | None]
     try:
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        if not (isinstance(known, dict) and all(isinstance(folder, str | None) for folder in known.values())):
+        folders = json.loads(kept.read_text(encoding="utf-8"))
+        if not (isinstance(folders, dict) and all(isinstance(folder, str | None) for folder in folders.values())):
             raise ValueError(f"{kept} holds something else")
     except (FileNotFoundError, ValueError):
-        found = _single_tasks(frozenset(names))
-        if found.keys() >= names:
-            return {**found}
-        known = _folders(manager((), True))
+        single = _single_tasks(frozenset(names))
+        if single.keys() >= names:
+            return {**single}
+        folders = _folders(manager((), True))
         temporary = kept.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
+        temporary.write_text(json.dumps(folders), encoding="utf-8")
         temporary.replace(kept)
-    return known
+    return folders
 
 
-def _folders(found: TaskManager) -> dict[str, str | None]:
-    """None for groups and tags: their members may be anywhere, so they need the whole index."""
-    leaves = set(found.all_subtasks)
+def _folders(index: TaskManager) -> dict[str, str | None]:
+    """Maps names to folders; groups and tags to None, since their members may be anywhere and need the whole index."""
+    leaves = set(index.all_subtasks)
     return {
         name: str(entry.yaml_path.parent) if name in leaves and entry.yaml_path else None
-        for name, entry in found.task_index.items()
+        for name, entry in index.task_index.items()
     }
 
 
 @functools.lru_cache(8)
 def _single_tasks(names: frozenset[str]) -> dict[str, str]:
-    """Folders of those of `names` that are single tasks for sure: lm-eval's rules over the files that say a name."""
+    """Maps those of `names` that are certainly single tasks to their folders.
+
+    Only the files that mention a name are parsed, by lm-eval's rules.
+    """
     mentions: dict[str, list[Path]] = {name: [] for name in names}
     wanted = {name.encode(): name for name in names}
     for folder, _, files in os.walk(_LM_EVAL_TASKS):
         for file in files:
-            if "yaml" in file:  # lm-eval's templates have no suffix
+            if "yaml" in file:  # lm-eval's templates contain "yaml" but have no suffix
                 path = Path(folder, file)
                 for word in wanted.keys() & set(_WORD.findall(path.read_bytes())):
                     mentions[wanted[word]].append(path)
-    found = {}
+    folders = {}
     for name, paths in mentions.items():
         configs = sorted(path for path in paths if path.suffix == ".yaml")
         templates = [path for path in paths if path.suffix != ".yaml"]
         entry = _entries(configs).get(name)
-        # whoever includes a template that defines the name may be the task
+        # When a template defines the name, any file that includes the template may be the task.
         if entry and entry.kind in (Kind.TASK, Kind.PY_TASK) and entry.yaml_path and name not in _entries(templates):
-            found[name] = str(entry.yaml_path.parent)
-    return found
+            folders[name] = str(entry.yaml_path.parent)
+    return folders
 
 
 def _entries(paths: list[Path]) -> dict[str, Entry]:
-    """lm-eval's index of some files alone. It passes over those that it cannot read."""
+    """Returns lm-eval's index of some files, without those that it cannot read."""
     index: dict[str, Entry] = {}
     for path in paths:
         with contextlib.suppress(Exception):

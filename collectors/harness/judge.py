@@ -1,8 +1,8 @@
-"""lm-eval's filters and metrics over answered items, as record rows.
+"""Judges answered items with lm-eval's filters and metrics and returns record rows.
 
-Owns the step from answers to schemas.records.RECORD: scores, metrics, token counts and times of an item. Knows nothing
-of engines or storage. What lm-eval would log for an item stands in `metrics` unchanged; `score` is null where the model
-gave no answer or could not be asked.
+Owns the step from answers to schemas.records.RECORD: scores, metrics, token counts and times of an item. `metrics`
+holds unchanged the values that lm-eval would log for an item; `score` is null where the model gave no answer or could
+not be asked. Knows nothing of engines or storage.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def record_table(task: BoundTask, asked: Sequence[Asked], cell_id: str, model: str) -> pa.Table:
-    """One row per item, filter and repeat, ordered so; see schemas.records.RECORD."""
+    """Returns rows of schemas.records.RECORD, one per item, filter and repeat, in that order.
+
+    Repeat 0 is the item over all of its repeats; 1, 2, … are the single repeats, where an item was asked several times.
+    """
     judged = [a for a in asked if not _unjudgeable(a)]
     repeats = max((len(answers) for a in asked for answers in a.answers), default=1)
     verdicts = {0: _verdicts(task, judged, None)}
@@ -38,10 +41,10 @@ def record_table(task: BoundTask, asked: Sequence[Asked], cell_id: str, model: s
     rows = []
     for one in asked:
         for position, name in enumerate(filters):
-            for repeat, found in verdicts.items():
+            for repeat, by_filter in verdicts.items():
                 row = {"cell_id": cell_id, "model": model, "task": task.name, "item": one.item, "filter": name}
                 row |= {"item_hash": task.hashes[one.item], "repeat": repeat}
-                row |= _verdict_columns(task, one, found.get((one.item, name)), repeat)
+                row |= _verdict_columns(task, one, by_filter.get((one.item, name)), repeat)
                 row |= _usage_columns(one, repeat)
                 if position == 0:
                     row |= _response_columns(one, repeat)
@@ -50,7 +53,7 @@ def record_table(task: BoundTask, asked: Sequence[Asked], cell_id: str, model: s
 
 
 def _unjudgeable(asked: Asked) -> bool:
-    """Items with a request that has no usable answer: judging them would invent one."""
+    """Whether a request of the item has no usable answer. Judging the item would invent one."""
     return any(answer.response is None for answers in asked.answers for answer in answers) or any(
         answer.loglikelihood is not None and math.isnan(answer.loglikelihood)
         for answers in asked.answers
@@ -59,24 +62,26 @@ def _unjudgeable(asked: Asked) -> bool:
 
 
 def _verdicts(task: BoundTask, asked: Sequence[Asked], repeat: int | None) -> dict[tuple[int, str], dict[str, Any]]:
-    """(item, filter) -> {"metrics": …, "filtered": …}, as lm-eval's evaluator judges; for one repeat alone or for all.
+    """Maps (item, filter) to {"metrics": …, "filtered": …}, judged as lm-eval's evaluator does.
 
-    A filter that needs all repeats at once (maj@k) leaves no verdict for a repeat alone.
+    `repeat` counts from 0 and chooses one repeat; None judges all of them together. A filter that needs all repeats at
+    once (maj@k) gives no verdict on a single one.
     """
     instances = {one.item: [_answered(one, i, repeat) for i in range(len(one.instances))] for one in asked}
-    found: dict[tuple[int, str], dict[str, Any]] = {}
+    verdicts: dict[tuple[int, str], dict[str, Any]] = {}
     for ensemble in task.task._filters:
         for item, filtered in _filtered(task, ensemble, instances, repeat).items():
-            found[item, ensemble.name] = {"metrics": _metrics(task, item, filtered), "filtered": filtered}
-    return found
+            verdicts[item, ensemble.name] = {"metrics": _metrics(task, item, filtered), "filtered": filtered}
+    return verdicts
 
 
 def _filtered(
     task: BoundTask, ensemble: Any, instances: dict[int, list[Instance]], repeat: int | None
 ) -> dict[int, list[Any]]:
-    """What the filter leaves of each item's answers; without the items on which it raises.
+    """Applies the filter and maps each item to its filtered answers. Leaves out the items that make the filter raise.
 
-    All at once, as lm-eval does; where that raises, item by item: one item's answer must not cost the others theirs.
+    The items go through the filter together, as in lm-eval. If that raises, they go one by one, so that one item's
+    answer does not cost the others their verdicts.
     """
     flat = [instance for group in instances.values() for instance in group]
     for instance in flat:
@@ -121,11 +126,11 @@ def _verdict_columns(task: BoundTask, asked: Asked, verdict: dict[str, Any] | No
     if score is None and not failure:
         failure = NOT_JUDGED if repeat == 0 else None
     threshold = task.facts.correct_threshold
-    known = score is not None and threshold is not None and 0 <= score <= 1
+    has_verdict = score is not None and threshold is not None and 0 <= score <= 1
     texts = verdict["filtered"] if verdict and task.facts.output_type == "generate_until" else None
     return {
         "score": score,
-        "correct": bool(score >= threshold) if known else None,  # type: ignore[operator]
+        "correct": bool(score >= threshold) if has_verdict else None,  # type: ignore[operator]
         "metrics": _to_json(metrics),
         "failure": failure,
         "filtered": _to_json(texts) if texts else None,
@@ -133,10 +138,10 @@ def _verdict_columns(task: BoundTask, asked: Asked, verdict: dict[str, Any] | No
 
 
 def _score(task: BoundTask, metrics: dict[str, Any]) -> float | None:
-    """The primary metric's value; where the task's value of an item is no number, its own aggregation over that item.
+    """Returns the item's value of the primary metric, or None if the task gave none or it is not finite.
 
-    None where the task did not compute that metric for the item, or no finite number came out. Source of the second
-    rule: lm-eval's aggregations take the list of item values (weighted_perplexity, f1, bleu).
+    Some metrics (weighted_perplexity, f1, bleu) have item values that are not numbers. The score is then the metric's
+    own aggregation over this one item; lm-eval's aggregations take a list of item values.
     """
     name = task.facts.metric
     value = metrics.get(name)
@@ -173,9 +178,10 @@ def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
 
 
 def _chosen(asked: Asked) -> int:
-    """The Instance whose answer the model chose: the likeliest choice (the first of equals, as lm-eval's argmax).
+    """Returns the index of the likeliest choice; of equal ones the first, as lm-eval's argmax does.
 
-    Requests without a context beside others with one (acc_mutual_info's unconditional ones) are not answers.
+    Requests without a context do not count beside others with one: acc_mutual_info sends them to measure how likely a
+    choice is without the question.
     """
     scores = [(answers[0].loglikelihood, -i) for i, answers in enumerate(asked.answers)]
     usable = [(score, i) for score, i in scores if score is not None and not math.isnan(score)]
@@ -204,7 +210,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _to_json(value: Any) -> str:
-    """JSON text; NaN and infinities, which JSON lacks, as null. Raises TypeError or ValueError."""
+    """Returns `value` as JSON, NaN and infinities as null. Raises TypeError or ValueError for values beyond JSON."""
     text = json.dumps(value, default=_jsonable, ensure_ascii=False)
     if "NaN" in text or "Infinity" in text:
         text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)

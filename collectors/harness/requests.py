@@ -1,7 +1,7 @@
-"""Asking an engine what a task wants to know, and the usage of each answer.
+"""Asks an engine the requests of a task's items, and records the usage of each answer.
 
 Owns the step from lm-eval's Instances and their token ids to engine requests, and from the engine's replies to answers.
-Knows nothing of rendering, judging or storage.
+Knows nothing of judging or storage.
 """
 
 from __future__ import annotations
@@ -35,19 +35,21 @@ DEFAULT_MAX_GEN_TOKENS = 256
 
 @dataclasses.dataclass
 class Answer:
-    """One Instance's answer, once per repeat: what lm-eval's task gets, and what it took."""
+    """The answer to one repeat of an Instance, and its usage."""
 
-    #: (log-likelihood, is greedy), a log-likelihood, or text: lm-eval's response for the request's kind.
+    #: lm-eval's response for the request's kind: (log-likelihood, is greedy), a log-likelihood, or a text. None: no
+    #: answer.
     response: Any
-    #: Of every request that the engine answered for it. One that answers several Instances of an item (choices of one
-    #: token) stands on the first of them, so that a sum counts it once.
+    #: One for each request that the engine answered for the Instance. A request that answers several Instances of an
+    #: item (choices of one token) is listed at the first of them, so that a sum counts it once.
     usages: list[Usage]
+    #: Tokens of the question and of the answer; tokens that the engine computed in vain are in `usages` only.
     prompt_tokens: int
     completion_tokens: int
     failure: str | None = None
     loglikelihood: float | None = None
     greedy: bool | None = None
-    #: Whether the engine could not use its first answer.
+    #: Whether the engine's first answer was unusable and it was asked again.
     asked_again: bool = False
 
 
@@ -62,7 +64,7 @@ class Asked:
     @property
     def failure(self) -> str | None:
         kinds = [a.failure for answers in self.answers for a in answers if a.failure]
-        # An empty repeat among others that answered is still an answered item.
+        # The item is answered as long as one of its repeats is not empty.
         if kinds and all(k == EMPTY_ANSWER for k in kinds) and len(kinds) < sum(map(len, self.answers)):
             return None
         return next((k for k in kinds if k != EMPTY_ANSWER), kinds[0] if kinds else None)
@@ -81,11 +83,12 @@ class Requester(Encoder):
     def ask(
         self, items: dict[int, list[Instance]], seed: str, encoded: dict[int, list[Encoded]] | None = None
     ) -> list[Asked]:
-        """Asks the engine every Instance of every item, `repeats` times; items and answers in order.
+        """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
-        `seed` names the cell: a sampled answer's seed is drawn from (cell, item, request, repeat), so that it does not
-        depend on how the items were cut into shards. `encoded`: what encode() gives for the Instances, where that is
-        known already. Raises EngineError.
+        `seed` names the cell. A sampled answer's seed is drawn from (cell, item, request, repeat), so it does not
+        depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item; if it is
+        missing they are encoded here. Raises EngineError when the engine breaks or another model answers, and TaskError
+        for a wrong generation setting or a kind of request that is not supported.
         """
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}
         jobs = [
@@ -107,9 +110,9 @@ class Requester(Encoder):
         return _by_item(items, answers)
 
     def _ask_scores(self, jobs: list[_Job], seed: str) -> list[Answer]:
-        """Choices of one token that share a context in one request; the others one by one."""
+        """Asks for one-token choices of the same context in one request, and for each other choice alone."""
         answers: dict[int, Answer] = {}
-        limit = self.engine.max_length - 1  # vLLM always generates one token
+        limit = self.engine.max_length - 1  # vLLM generates one token in any case
         fitting = []
         for i, job in enumerate(jobs):
             context, continuation = job.encoded
@@ -125,7 +128,7 @@ class Requester(Encoder):
         return [answers[i] for i in range(len(jobs))]
 
     def _ask_choices(self, jobs: list[_Job], groups: list[list[int]]) -> dict[int, Answer]:
-        """Answers by position in `jobs`."""
+        """Returns answers by position in `jobs`."""
         asked = [
             ChoiceRequest(jobs[group[0]].encoded.context, [jobs[i].encoded.continuation[0] for i in group])
             for group in groups
@@ -223,7 +226,7 @@ class Requester(Encoder):
 
 
 class _Job(NamedTuple):
-    """One Instance to be asked once."""
+    """One repeat of one Instance."""
 
     item: int
     instance: Instance
@@ -232,16 +235,16 @@ class _Job(NamedTuple):
 
 
 def _one_token_groups(jobs: list[_Job], chosen: list[int]) -> list[list[int]]:
-    """Positions, of those `chosen`, that one request answers: one item's, of one context, each a token long."""
-    groups: dict[tuple[int, int], list[list[int]]] = {}
+    """Groups positions in `jobs` that one request can answer: of one item and context, each one token long."""
+    by_item: dict[tuple[int, int], list[list[int]]] = {}
     for i in chosen:
         item, _, repeat, (context, _) = jobs[i]
-        found = groups.setdefault((item, repeat), [])
-        group = next((g for g in found if jobs[g[0]].encoded.context == context), None)
+        groups = by_item.setdefault((item, repeat), [])
+        group = next((g for g in groups if jobs[g[0]].encoded.context == context), None)
         if group is None:
-            found.append(group := [])
+            groups.append(group := [])
         group.append(i)
-    everything = [group for found in groups.values() for group in found]
+    everything = [group for groups in by_item.values() for group in groups]
     return [group for group in everything if all(len(jobs[i].encoded.continuation) == 1 for i in group)]
 
 

@@ -1,6 +1,7 @@
-"""Loading lm-eval's tasks: their documents, settings and what identifies them.
+"""Loads lm-eval's tasks: their documents, their settings and the digests that identify them.
 
-Owns the resolved task config, the items table and the facts that make up a cell's prompting. Knows nothing of models.
+Owns the resolved task config, the items table and the settings that make up a cell's prompting. Knows nothing of
+models.
 """
 
 from __future__ import annotations
@@ -43,15 +44,17 @@ from schemas.records import ITEM
 
 logger = logging.getLogger(__name__)
 
-datasets.logging.set_verbosity_error()  # two warnings per task about reading a local cache
+datasets.logging.set_verbosity_error()  # else two warnings per task about a local cache
 
 _compile = lm_eval.utils.env.from_string
 
 
 @functools.lru_cache(4096)
 def _compiled(source: str) -> Any:
-    """lm-eval compiles a task's Jinja template again on every render: 5.6 ms of CPU an item in 5-shot tasks. Compiled
-    once, the rendered text is the same; with globals in one dict instead of jinja2's chain of two, a third faster."""
+    """Compiles a Jinja template once; lm-eval compiles it on every render, 5.6 ms of CPU per item of a 5-shot task.
+
+    Rendered texts stay the same. Globals in one dict instead of jinja2's chain of two render a third faster.
+    """
     template = _compile(source)
     template.globals = dict(template.globals)
     return template
@@ -62,7 +65,7 @@ lm_eval.utils.env.from_string = _compiled
 
 @dataclasses.dataclass(frozen=True)
 class TaskFacts:
-    """What a task is under one prompting; the names are RUN_CELL's columns. `prompting` hashes the rest."""
+    """A task's identity and settings under one prompting: columns of RUN_CELL. `prompting` is their digest."""
 
     task: str
     task_version: str
@@ -90,7 +93,8 @@ class TaskFacts:
 class BoundTask:
     """One lm-eval task under one prompting, with its documents.
 
-    Raises TaskError when the task cannot be loaded or has no documents.
+    Raises TaskError when the task is refused or has no documents, and ConfigError when `spec` names a metric or filter
+    that the task lacks.
     """
 
     def __init__(self, task: Any, spec: TaskSpec) -> None:
@@ -111,7 +115,7 @@ class BoundTask:
         self.facts = self._facts(task_digest)
 
     def _apply(self, spec: TaskSpec) -> None:
-        """num_fewshot and decoding as lm-eval's evaluator lays them over a task: a task's own 0 stays 0."""
+        """Sets num_fewshot and decoding as lm-eval's evaluator does: a task whose own num_fewshot is 0 keeps it."""
         task, own = self.task, self.task.get_config("num_fewshot")
         wanted = own if spec.num_fewshot is None or own == 0 else spec.num_fewshot
         task.set_config(key="num_fewshot", value=wanted or 0)
@@ -122,9 +126,9 @@ class BoundTask:
         task, spec = self.task, self.spec
         metrics, filters = list(task.aggregation()), [f.name for f in task._filters]
         metric, chosen = spec.metric or metrics[0], spec.filter or filters[0]
-        for what, name, known in (("metric", metric, metrics), ("filter", chosen, filters)):
-            if name not in known:
-                raise ConfigError(f"task {self.name} has no {what} {name!r}; it has {', '.join(known)}")
+        for what, name, names in (("metric", metric, metrics), ("filter", chosen, filters)):
+            if name not in names:
+                raise ConfigError(f"task {self.name} has no {what} {name!r}; it has {', '.join(names)}")
         shots = task.get_config("num_fewshot")
         chat = spec.chat_template
         generates = task.OUTPUT_TYPE == "generate_until"
@@ -149,7 +153,7 @@ class BoundTask:
         )
 
     def item_table(self) -> pa.Table:
-        """The task's items as rows of schemas.records.ITEM: the whole task, whatever a run's limit."""
+        """Returns all items of the task, whatever a run's limit, as rows of schemas.records.ITEM."""
         facts = self.facts
         rows = [
             {
@@ -170,17 +174,17 @@ class BoundTask:
         return pa.Table.from_pylist(rows, schema=ITEM)
 
     def question(self, doc: Any) -> str | None:
-        """The document's text as the task renders it, without few-shot examples; None where the choices hold it."""
+        """The document's text as the task renders it, without few-shot examples; None where the choices contain it."""
         text = self._read("doc_to_text", doc)
-        return text if isinstance(text, str) else None  # an index into the choices (winogrande)
+        return text if isinstance(text, str) else None  # winogrande gives an index into the choices
 
     def target(self, doc: Any) -> str | None:
-        """The reference answer as JSON."""
+        """The reference answer as JSON; None where the task has none or cannot read it."""
         target = _plain(self._read("doc_to_target", doc))
         return None if target is None else json.dumps(target, ensure_ascii=False)
 
     def choices(self, doc: Any) -> list[str] | None:
-        """The document's answer choices; None for free-form tasks, and where the task cannot tell."""
+        """The document's answer choices; None for free-form tasks, and where the task cannot read them."""
         if not getattr(self.task.config, "doc_to_choice", None):
             return None
         choices = self._read("doc_to_choice", doc)
@@ -189,13 +193,13 @@ class BoundTask:
     def _read(self, name: str, doc: Any) -> Any:
         try:
             return getattr(self.task, name)(doc)
-        except Exception as error:  # task code: a document that it cannot read must not cost the run
+        except Exception as error:  # a document that the task's code cannot read must not end the run
             logger.warning("task %s: %s failed: %r", self.name, name, error)
             return None
 
 
 def _whole(value: Any) -> Any:
-    """`value` with 1.0 as 1: a config may write either."""
+    """Returns `value` with whole floats as integers, since a config may write 1.0 or 1."""
     if isinstance(value, dict):
         return {k: _whole(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -210,10 +214,10 @@ def doc_hash(doc: Any) -> str:
 
 
 def use_datasets(folder: str | None) -> None:
-    """Reads items from a prepared HF datasets cache instead of the hub, in this process.
+    """Makes this process read items from a prepared HF datasets cache instead of the hub.
 
-    The cache is copied once to this machine, because `datasets` writes lock files beside what it reads. Raises
-    ConfigError when there is no such folder.
+    The cache is copied to this machine once, because `datasets` writes lock files beside the data. Raises ConfigError
+    when `folder` does not exist or cannot be copied.
     """
     if folder is None:
         return
@@ -231,7 +235,7 @@ def use_datasets(folder: str | None) -> None:
                 try:
                     copy.rename(target)
                 except OSError:
-                    if not target.is_dir():  # another process was not first
+                    if not target.is_dir():  # no other process was faster
                         raise
     except OSError as error:
         raise ConfigError(f"datasets: {folder} cannot be copied to this machine's cache: {one_line(error)}") from error
@@ -240,9 +244,10 @@ def use_datasets(folder: str | None) -> None:
 
 
 def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dict[str, TaskError]]:
-    """The task that `spec` names, or every task of the group that it names; and by name those that cannot be had.
+    """Loads the task that `spec` names, or every task of that group; also returns the errors of failed tasks by name.
 
-    Raises TaskError when the group itself cannot be loaded.
+    Raises TaskError when the name itself cannot be loaded or stands for no task, and ConfigError when `spec` names a
+    metric or filter that a task lacks.
     """
     loaded, failed = _load(manager_of(spec.task, include), spec.task)
     bound = []
@@ -261,35 +266,35 @@ def _bind(task: Any, spec: TaskSpec) -> BoundTask:
         return BoundTask(task, spec)
     except RouterlakeError:
         raise
-    except (Exception, SystemExit) as error:  # a task's documents, metrics and settings come from its own code
+    except (Exception, SystemExit) as error:  # documents, metrics and settings come from the task's own code
         raise TaskError(f"task {spec.task} cannot be read: {one_line(error)}") from error
 
 
 def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) -> BoundTask:
-    """The task that was planned elsewhere, proven equal by its prompting hash.
+    """Loads a task that another machine planned, and checks that its prompting hash is the same.
 
-    Tries the task by its own name, then the group that it was planned from, which may have settings of its own. Raises
-    what keeps it from being had, or TaskError when neither is what was planned.
+    Tries the task's own name, then `group`, its group in the plan: a group may change its tasks' settings. Raises the
+    error of the failed load, or TaskError when neither has the planned hash.
     """
     reasons: dict[str, RouterlakeError] = {}
     for name in dict.fromkeys((spec.task, group)):
         try:
             tasks, failed = load_tasks(spec.model_copy(update={"task": name}), include)
-        except RouterlakeError as error:  # by its own name it may lack the filter that its group lays over it
+        except RouterlakeError as error:  # without its group the task may lack the chosen filter
             reasons[spec.task] = error
             continue
         reasons |= failed
         for bound in (task for task in tasks if task.name == spec.task):
             if bound.facts.prompting == prompting:
                 return bound
-            reasons.pop(spec.task, None)  # it can be had, as another
+            reasons.pop(spec.task, None)  # it loads, but with another hash
     raise reasons.get(spec.task) or TaskError(
         f"task {spec.task} is not the one that was planned: lm-eval's version or the data differ between the machines"
     )
 
 
 class _Lenient(TaskFactory):
-    """Builds a group without the tasks that cannot be loaded, which lm-eval drops whole, and keeps their errors."""
+    """Builds a group without its broken tasks and keeps their errors; lm-eval would drop the whole group."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -310,29 +315,31 @@ class _Lenient(TaskFactory):
         return children
 
     def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Any:
-        # Some tasks shuffle choices while loading, from the global generators: lm-eval's seeds, for each task anew, so
-        # that what else a run or a group holds cannot change a task's items.
+        # Some tasks shuffle choices with the global generators while they load. lm-eval's seeds are set again for each
+        # task, so that the other tasks of a run or group cannot change its items.
         random.seed(0)
         np.random.seed(1234)
         try:
             return super()._build_task(entry, overrides)
         except (KeyboardInterrupt, MemoryError):
             raise
-        except (Exception, SystemExit) as error:  # task files run code of their own: whatever it raises
+        except (Exception, SystemExit) as error:  # task files run code of their own
             self.failed[entry.name] = _unsafe(entry.name) if _runs_code(entry, overrides) else error
-            return Group(name=entry.name)  # without tasks
+            return Group(name=entry.name)  # an empty group in the task's place
 
 
 def _unsafe(task: str) -> TaskError:
-    return TaskError(f"task {task} would run code that models wrote; it is refused", kind="unsafe_code")
+    return TaskError(f"task {task} runs code that models write, so it is refused", kind="unsafe_code")
 
 
 def _runs_code(entry: Entry, overrides: dict[str, Any] | None) -> bool:
-    """Whether a task that does not load would be refused if it did: what its judge lacks, such as the metric code_eval
-    that HumanEval's code loads and tries out when it is imported, is then nothing to mend."""
+    """Whether a task that failed to load would be refused anyway, so that its error is not worth mending.
+
+    HumanEval's code loads and tries the metric code_eval when it is imported, and fails where that is missing.
+    """
     try:
         config = load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else entry.cfg or {}
-    except Exception:  # as said by the error that is there already
+    except Exception:  # the first error describes it
         return False
     return {**config, **(overrides or {})}.get("unsafe_code", False) is not False
 
@@ -350,25 +357,25 @@ def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], dict[str, Ta
 
 
 def _task_error(name: str, error: BaseException) -> TaskError:
-    """What lm-eval, `datasets` or a task's own code raised while it loaded, as a TaskError of its kind."""
+    """Turns an error of lm-eval, `datasets` or a task's own code into a TaskError with a kind."""
     if isinstance(error, TaskError):
         return error
-    empty = isinstance(error, IndexError | StopIteration)  # from the first document, or a JSON file without a line
+    empty = isinstance(error, IndexError | StopIteration)  # no first document, or a JSON file without a line
     if empty and str(error) != "string index out of range":
         return TaskError(f"task {name}: its data set has no items", kind="empty_task")
     offline = bool(datasets.config.HF_DATASETS_OFFLINE)
     missing = isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | FileNotFoundError)
     if missing or (offline and "cache" in str(error)):
-        hint = " (only the config's `datasets` folder is looked at)" if offline else ""
+        hint = " (only the config's `datasets` folder is read)" if offline else ""
         return TaskError(f"task {name}: its data cannot be read{hint}: {one_line(error)}", kind="no_data")
     return TaskError(f"task {name} cannot be loaded: {one_line(error)}")
 
 
 @contextmanager
 def _hub_switch() -> Iterator[None]:
-    """Keeps `datasets` off the hub where its data is local, and only it: models may still come from there.
+    """Keeps `datasets` off the hub while it loads local data. Models may still come from the hub afterwards.
 
-    Its own offline switch does not: datasets 5.2 asks the hub for a README first and retries for 30 s.
+    The offline switch of `datasets` is not enough: version 5.2 asks the hub for a README first and retries for 30 s.
     """
     before = hub.HF_HUB_OFFLINE
     hub.HF_HUB_OFFLINE = before or datasets.config.HF_HUB_OFFLINE
@@ -379,8 +386,11 @@ def _hub_switch() -> Iterator[None]:
 
 
 def _settings(task: Any) -> dict[str, Any]:
-    """The task's resolved config without what only says where this machine keeps its files (lm-eval 0.4.13 notes the
-    path of the YAML file in it): what a local data file holds is in the digests of items and few-shot examples."""
+    """Returns the task's resolved config without the places of its files on this machine.
+
+    lm-eval 0.4.13 adds the path of the YAML file. The contents of local data files count in the digests of items and
+    few-shot examples.
+    """
     config: dict[str, Any] = _plain(task.config.to_dict(keep_callable=True))
     for key, places in (("metadata", ("config_source",)), ("dataset_kwargs", ("data_files", "data_dir"))):
         if isinstance(config.get(key), dict):
@@ -389,7 +399,7 @@ def _settings(task: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with functions as their source and anything else that JSON lacks as lm-eval would print it."""
+    """Returns `value` as JSON types: functions as their source files, other objects as lm-eval would print them."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set):
@@ -398,7 +408,7 @@ def _plain(value: Any) -> Any:
         return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
     if callable(value):
         name = getattr(value, "__qualname__", type(value).__qualname__)
-        try:  # the whole file: what a function does is also in the helpers and constants beside it
+        try:  # the whole file, since a function also depends on the helpers and constants beside it
             return [name, Path(inspect.getfile(value)).read_text(encoding="utf-8")]
         except (TypeError, OSError):
             return name

@@ -361,7 +361,7 @@ def test_hub_out_of_order_is_one_line_before_and_after_the_plan(served: Hub) -> 
 def test_hub_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
     message = refused("not_found", lambda: resolve(hub_spec(), "auto"))
-    assert message.startswith("org/model is no folder here and the hub did not answer for it")
+    assert message.startswith("org/model is not a folder here, and the hub did not answer")
 
 
 @pytest.mark.parametrize("source", ["a//b", "org/model/", "-x", "a b", "org/mo..del", "org/" + "x" * 150])

@@ -308,14 +308,14 @@ def test_placement_of_an_unknown_shape_is_one_gpu_unless_the_config_says_several
     assert len(placements(known, gpus)) > 2
     assert [str(one) for one in placements(unknown, gpus, {"tensor_parallel_size": 2})] == ["2 × L4", "2 × A100-80G"]
     large = model("8b", memory_gib=100)
-    with pytest.raises(ModelError, match=r"no config\.json tells whether vLLM can divide it.*a tensor_parallel_size"):
+    with pytest.raises(ModelError, match=r"no config\.json shows whether vLLM can divide it.*a tensor_parallel_size"):
         place(large, need_of(large, ModelFacts()), gpus, {})
     assert place(large, need_of(large, facts("8b")), gpus, {}).placements
 
 
 @pytest.mark.parametrize("name", ["pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size"])
 def test_placement_refuses_options_whose_gpus_it_does_not_count(name: str) -> None:
-    said = rf"extra\.{name} is not counted where each model is put on GPUs.* or give fleet.gpus_per_worker"
+    said = rf"extra\.{name} is not counted when models are placed on GPUs.* or give fleet.gpus_per_worker"
     with pytest.raises(ConfigError, match=said):
         place(model("8b"), need_of(model("8b"), facts("8b")), gpu_classes(EIGHT), {"extra": {name: 2}})
 

@@ -224,7 +224,7 @@ def test_collect_with_bad_models_and_tasks_among_good_ones_collects_the_good(tmp
         *(("gated", "stub/gated", task) for task in sorted(tasks)),
     ]
     assert "no_items" in found[0]["message"]
-    assert "was told not to load" in found[1]["message"]
+    assert "does not load (fail_load" in found[1]["message"]
     assert "cannot be planned: no_items" in run.out
 
 
