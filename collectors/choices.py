@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import NO_CHOICE
+from collectors.metrics.gaps import NO_CHOICE
 from collectors.pools import Pool
 from schemas.failures import ConfigError, one_line
 
@@ -47,7 +47,7 @@ class Choices:
     routers: dict[str, list[Choice]]
 
     def columns(self, pool: Pool, router: str) -> npt.NDArray[np.int64]:
-        """(items,): the pool's column that the router chose for each item, metrics.known.NO_CHOICE where it chose none.
+        """(items,): the pool's column that the router chose for each item, metrics.gaps.NO_CHOICE where it chose none.
 
         Raises ConfigError where it chose a model that is not in the pool.
         """

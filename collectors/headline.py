@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import NO_CHOICE, Floats, complete_items, picked
+from collectors.metrics.gaps import NO_CHOICE, Floats, complete_items, picked
 from collectors.metrics.plane import Plane, Points, aiq_code, aiq_paper, convex_hull, model_points, pareto_frontier
 from collectors.metrics.pool import model_means, oracle
 from collectors.metrics.scaling import Draws, Scaling, draw_pools, scaling

@@ -14,7 +14,7 @@ import duckdb
 
 from collectors.headline import Headline, headline
 from collectors.lake import Lake
-from collectors.metrics.known import complete_items
+from collectors.metrics.gaps import complete_items
 from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
 from collectors.pictures.page import page

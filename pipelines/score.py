@@ -20,8 +20,8 @@ from rich.table import Table
 
 from collectors.choices import read_choices
 from collectors.lake import Lake
+from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.judging import Judgement, judge
-from collectors.metrics.known import NO_CHOICE
 from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
 from collectors.metrics.pool import oracle
 from collectors.pools import Pool, load_pool

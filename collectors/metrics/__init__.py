@@ -1,17 +1,17 @@
-"""What a router is worth: the measures that router benchmarks publish, over arrays items × models.
+"""The measures of router benchmarks, computed from arrays of items × models.
 
-    known            which items a figure may rest on; means that say how many they left out
-    pool             what a pool of models can reach: each model, the oracle, chance, the cheapest that is right
-    scaling          what pools of a size can reach: exact expectations over random pools, and draws
+    gaps             arrays with unknown values: complete items, means that count left-out items
+    pool             bounds of a model pool: each model, the oracle, chance, the cheapest correct model
+    scaling          the same bounds by pool size: exact expectations over random pools, and random draws
     complementarity  for each pair of models, how often only one of them is right
     routereval       RouterEval: V_R, V_B, E_p, r_o(p)
     plane            RouterBench: cost and quality, hulls, AIQ, willingness to pay; the Pareto frontier
     routellm         RouteLLM: a strong and a weak model, PGR, APGR, CPT
     routerarena      RouterArena: the score of accuracy and cost
     lessons          Routing lessons (arXiv 2405.00467): accuracy and latency
-    splits           which items RouterEval and RouterBench train on, which models RouterEval pools
-    judging          all of one router's figures at once
+    splits           the train and test items of RouterEval and RouterBench, and RouterEval's model pools
+    judging          all figures of one router at once
 
-Knows no lake and no files: arrays in, numbers out. Everywhere a missing score is NaN, never wrong, and an item that
-lacks what a figure needs is left out and counted; an unknown cost is NaN, never 0.
+Knows no lake and no files: arrays in, numbers out. A missing score is NaN, never wrong; an unknown cost is NaN, never
+0. Every figure leaves out the items that lack one of its inputs, and counts them.
 """

@@ -1,6 +1,6 @@
-"""All figures of one router at once, on one set of items, beside what its pool of models can reach there.
+"""All figures of one router on one set of items, with the bounds of its model pool on the same items.
 
-Knows no routers, only what they chose.
+Knows no routers, only their choices.
 """
 
 from __future__ import annotations
@@ -9,55 +9,58 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collectors.metrics.known import NO_CHOICE, Choices, Floats, picked
+from collectors.metrics.gaps import NO_CHOICE, Choices, Floats, picked
 from collectors.metrics.pool import best_scores, model_means
 from collectors.metrics.routereval import choice_entropy, selection_entropy, v_b, v_r
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Means of scores over the same `items`, all from the same pool of models."""
+    """The figures of one router. All of them are means over the same `items` and pool."""
 
-    #: Items with a choice and a known score of every model. Everything below rests on these.
+    #: Items with a choice and a score from every model. All figures below use these items.
     items: int
+    #: The other items.
     left_out: int
     #: μ, the mean score of the chosen models.
     accuracy: float
+    #: Mean of the best score of each item.
     oracle: float
-    #: Of the oracle over the best single model: exactly 0 where no item has a better answer than that model's, which
-    #: two means of the same numbers, added up in another order, would not give.
+    #: Oracle minus best single model, as a mean of differences: exactly 0 if the best model is best on every item. The
+    #: difference of the two means would not be, because their sums round differently.
     gap: float
+    #: Mean score of the best single model.
     best_single: float
     #: Column of the best single model, the first of equals.
     best_model: int
-    #: What uniform choice is expected to reach.
+    #: Expected score of a uniform random choice.
     random: float
     #: μ / reference; None without a reference.
     v_r: float | None
-    #: μ / best_single; None when the best single model has 0.
+    #: μ / best_single; None if the best single model has mean 0.
     v_b: float | None
     #: RouterEval's E_p in bits; None without probabilities.
     selection_entropy: float | None
-    #: How the choices spread over the models, in bits.
+    #: Entropy of the choices over the models, in bits (routereval.choice_entropy).
     choice_entropy: float
-    #: Of the chosen models, in the unit of `cost`: USD or seconds; None when that of some choice is unknown.
+    #: Sum over the chosen models, in USD or seconds as the input; None if the cost of a choice is unknown.
     total_cost: float | None
-    #: Items whose choice has no known cost.
+    #: Items with an unknown cost of the choice.
     uncosted: int
 
     @property
     def mean_cost(self) -> float | None:
-        """Per item."""
+        """`total_cost` per item."""
         return None if self.total_cost is None else self.total_cost / self.items
 
     @property
     def gain(self) -> float:
-        """Over the best single model; negative for a router that is not worth its trouble."""
+        """The router's score minus the best single model's; negative if the router is worse."""
         return self.accuracy - self.best_single
 
     @property
     def gap_closed(self) -> float | None:
-        """Share of the way from the best single model to the oracle; None when there is no way to go."""
+        """Gain / gap: 0 at the best single model, 1 at the oracle; None if the two are equal."""
         return self.gain / self.gap if self.gap > 0 else None
 
 
@@ -69,12 +72,12 @@ def judge(
     reference: float | None = None,
     probabilities: Floats | None = None,
 ) -> Judgement:
-    """What a router that made `choices` (items,) reaches where all models' `scores` (items, models) are known.
+    """The figures of a router with `choices` (items,) on the items with a score from every model.
 
-    `cost` (items, models), USD or seconds: NaN where unknown. `reference`: an accuracy, such as those of
-    routereval.REFERENCE_ACCURACY. `probabilities` (items, models): with which the router chose. An item without a
-    choice (NO_CHOICE) is left out.
-    Raises ValueError when no item is left, for choices that are no columns of `scores`, and for other shapes.
+    `scores` and `cost` are (items, models) with NaN for unknown values; `cost` is in USD or seconds. `reference` is an
+    accuracy such as those in routereval.REFERENCE_ACCURACY. `probabilities` (items, models) are the router's
+    probabilities for each model. Items without a choice (NO_CHOICE) are left out. Raises ValueError if no item is left,
+    if a choice is not a column of `scores`, or if the shapes differ.
     """
     values = picked(choices, scores)
     best = best_scores(scores)

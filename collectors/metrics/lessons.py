@@ -1,7 +1,7 @@
-"""Accuracy and latency as "Harnessing the Power of Multiple Minds: Lessons Learned from LLM Routing" counts them.
+"""Accuracy and latency as defined in "Harnessing the Power of Multiple Minds: Lessons Learned from LLM Routing".
 
-Source of all: arXiv 2405.00467, kvadityasrivatsa/llm-routing, routing_policies/evaluate_routing_policies.ipynb. A model
-has one latency, whatever the item, and only items that were answered right count towards a router's. Knows no costs.
+Source: arXiv 2405.00467, kvadityasrivatsa/llm-routing, routing_policies/evaluate_routing_policies.ipynb. A model has
+one latency for all items, and a router's latency counts only correct answers. Knows no costs.
 """
 
 from __future__ import annotations
@@ -11,70 +11,73 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import NO_CHOICE, Choices, Floats, complete_items, picked, row_blocks
+from collectors.metrics.gaps import NO_CHOICE, Choices, Floats, complete_items, picked, row_blocks
 
 
 @dataclass(frozen=True)
 class Latency:
+    """Accuracy and latency of a router."""
+
+    #: Share of items with a correct answer.
     accuracy: float
-    #: Per item that was answered right; None when none was. The dearer failures of a slow model do not show in it.
+    #: Mean over the items with a correct answer; None if there are none. Wrong answers of a slow model do not count.
     seconds: float | None
     items: int
     left_out: int
 
 
 def first_correct(scores: Floats, threshold: float = 1.0) -> npt.NDArray[np.int64]:
-    """(items,): the paper's oracle, the first model in the order of columns that is right, however slow it is.
+    """(items,): the paper's oracle, the first correct model in the order of columns, however slow it is.
 
-    `scores` (items, models); right is a score of at least `threshold`. Where no model is right it names the first one.
-    NO_CHOICE where some score is unknown.
+    `scores` is (items, models); a score of at least `threshold` is correct. The first model is chosen if no model is
+    correct, NO_CHOICE if a score is unknown.
     """
     choices = np.full(len(scores), NO_CHOICE, np.int64)
-    known = complete_items(scores)
+    complete = complete_items(scores)
     for rows in row_blocks(scores.shape):
-        choices[rows] = np.where(known[rows], (scores[rows] >= threshold).argmax(axis=1), NO_CHOICE)
+        choices[rows] = np.where(complete[rows], (scores[rows] >= threshold).argmax(axis=1), NO_CHOICE)
     return choices
 
 
 def accuracy_and_latency(choices: Choices, scores: Floats, seconds: Floats, threshold: float = 1.0) -> Latency:
-    """Of a router: the share of items answered right, and the sum of the latencies of those, divided by their number.
+    """A router's share of correct answers, and the mean latency of these.
 
-    `choices` (items,), `scores` (items, models), `seconds` (models,) per prompt. An item without a choice, or of which
-    the chosen score is unknown, is left out. Raises ValueError when none is left and when a latency is unknown.
+    `choices` is (items,), `scores` (items, models), `seconds` (models,) per prompt. Items without a choice or with an
+    unknown score of the choice are left out. Raises ValueError if none is left or a latency is unknown.
     """
-    _all_known(seconds)
+    _check_latencies(seconds)
     values = picked(choices, scores)
-    known = ~np.isnan(values)
+    used = ~np.isnan(values)
     right = values >= threshold
-    if not known.any():
+    if not used.any():
         raise ValueError(f"no item of {len(values)} has a choice with a known score")
     return Latency(
-        accuracy=float(right[known].mean()),
+        accuracy=float(right[used].mean()),
         seconds=float(seconds[choices[right]].mean(dtype=np.float64)) if right.any() else None,
-        items=int(known.sum()),
-        left_out=int((~known).sum()),
+        items=int(used.sum()),
+        left_out=int((~used).sum()),
     )
 
 
 def random_accuracy_and_latency(scores: Floats, seconds: Floats, threshold: float = 1.0) -> Latency:
-    """Of uniform choice, in closed form: the expected right answers and their latencies, where the paper draws 1,000
-    times. Its latency is a mean of ratios, this one a ratio of means: they differ by less than the draws scatter.
+    """Accuracy and latency of a uniform random choice, in closed form, from the expected correct answers.
 
-    Shapes and errors as `accuracy_and_latency`; over the items of which all scores are known.
+    The paper draws 1,000 times and takes the mean of ratios; this is the ratio of means. They differ by less than the
+    draws scatter. Shapes and errors are those of `accuracy_and_latency`; items need a score from every model.
     """
-    _all_known(seconds)
-    known = complete_items(scores)
-    if not known.any():
-        raise ValueError(f"no item of {len(known)} has the scores of all models")
-    right = (scores[known] >= threshold).sum(axis=0)
+    _check_latencies(seconds)
+    used = complete_items(scores)
+    if not used.any():
+        raise ValueError(f"no item of {len(used)} has the scores of all models")
+    right = (scores[used] >= threshold).sum(axis=0)
     return Latency(
-        accuracy=float(right.mean() / known.sum()),
+        accuracy=float(right.mean() / used.sum()),
         seconds=float((right * seconds).sum() / right.sum()) if right.any() else None,
-        items=int(known.sum()),
-        left_out=int((~known).sum()),
+        items=int(used.sum()),
+        left_out=int((~used).sum()),
     )
 
 
-def _all_known(seconds: Floats) -> None:
+def _check_latencies(seconds: Floats) -> None:
     if np.isnan(seconds).any():
         raise ValueError(f"the latency of model {int(np.isnan(seconds).argmax())} is unknown")

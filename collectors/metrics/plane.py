@@ -1,7 +1,7 @@
 """Cost and quality of models and routers as points in a plane, after RouterBench (arXiv 2403.12031).
 
-A point is (cost, quality): less cost is better, more quality is better. The cost may be USD, seconds of latency or
-anything else that adds up. Knows nothing of how a router decides, but for the argmax over willingness to pay.
+A point is (cost, quality): less cost is better, more quality is better. The cost may be USD, seconds of latency or any
+other quantity that adds up. The only router that it knows is the argmax over willingness to pay.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import NO_CHOICE, Floats, complete_items, picked
+from collectors.metrics.gaps import NO_CHOICE, Floats, complete_items, picked
 from collectors.metrics.pool import model_means
 
 #: λ of RouterBench's sweeps, in USD per unit of quality (withmartian/routerbench, utils.WILLINGNESS_TO_PAY).
@@ -26,18 +26,20 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plane:
-    """Points that rest on the same items."""
+    """Points over the same items."""
 
     #: (points, 2): mean cost per item and mean quality.
     points: Points
+    #: Items in the means.
     items: int
+    #: Items with an unknown score or cost.
     left_out: int
 
 
 def model_points(scores: Floats, cost: Floats) -> Plane:
-    """A point per model, over the items of which every score and every cost, both (items, models), is known.
+    """A point for each model, over the items with all scores and all costs; both arrays are (items, models).
 
-    Raises ValueError when there is none. Source: RouterBench, the cost-quality plane.
+    Raises ValueError if there is no such item. Source: RouterBench, the cost-quality plane.
     """
     used = complete_items(scores, cost)
     quality = model_means(scores, used)
@@ -46,15 +48,16 @@ def model_points(scores: Floats, cost: Floats) -> Plane:
 
 
 def pareto_frontier(points: Points) -> npt.NDArray[np.int64]:
-    """Indices of the points (k, 2) that no other dominates, by rising cost; equal points stay together.
+    """Indices of the points (k, 2) that no other point dominates, by rising cost; equal points are all kept.
 
-    One dominates another when it costs no more and is no worse, and is better in one of the two.
+    A point dominates another if it is at least as good in cost and in quality, and better in one of them. Raises
+    ValueError if there is no point or a value is not finite.
     """
     cost, quality = _checked(points).T
     costs, at = np.unique(cost, return_inverse=True)
     best = np.full(len(costs), -np.inf)
     np.maximum.at(best, at, quality)
-    cheaper = np.concatenate([[-np.inf], np.maximum.accumulate(best)[:-1]])  # the best that any lower cost reaches
+    cheaper = np.concatenate([[-np.inf], np.maximum.accumulate(best)[:-1]])  # the best quality at any lower cost
     kept = np.flatnonzero((quality == best[at]) & (quality > cheaper[at]))
     return kept[np.argsort(cost[kept], kind="stable")]
 
@@ -62,10 +65,11 @@ def pareto_frontier(points: Points) -> npt.NDArray[np.int64]:
 def convex_hull(points: Points) -> Points:
     """Corners (k, 2) of the non-decreasing convex hull of `points`, by rising cost.
 
-    From the best of the cheapest points to the cheapest of the best ones; beyond it the hull goes on level. What lies
-    on it between two corners is reached by choosing between the two at random. Source: RouterBench, section on the
-    non-decreasing convex hull; evaluation/AIQ.py get_non_descreasing_convex_hull_of, which also returns points that are
-    no corners, fails below three different costs, and keeps any one of several points of the lowest cost.
+    It runs from the best of the cheapest points to the cheapest of the best ones and is level beyond. A random choice
+    between two neighbouring corners reaches any point between them. Raises ValueError as `pareto_frontier` does.
+    Source: RouterBench, section on the non-decreasing convex hull; evaluation/AIQ.py
+    get_non_descreasing_convex_hull_of, which also returns points between corners, fails below three different costs,
+    and keeps an arbitrary one of several points of the lowest cost.
     """
     corners: list[tuple[float, float]] = []
     for x, y in np.unique(points[pareto_frontier(points)], axis=0).tolist():
@@ -78,8 +82,8 @@ def convex_hull(points: Points) -> Points:
 def zero_router(points: Points, cost: float) -> float:
     """Quality of the Zero router, which mixes models at random, at a mean `cost` per item.
 
-    `points` are those of single models; the Zero router interpolates linearly along their hull and is level beyond it.
-    Raises ValueError for a cost below the cheapest model's. Source: RouterBench, Zero router.
+    `points` (k, 2) are those of single models. The Zero router interpolates linearly along their hull and is level
+    beyond it. Raises ValueError for a cost below the cheapest model's. Source: RouterBench, Zero router.
     """
     hull = convex_hull(points)
     if not cost >= hull[0, 0]:
@@ -90,9 +94,9 @@ def zero_router(points: Points, cost: float) -> float:
 def aiq_paper(points: Points, lowest: float | None = None, highest: float | None = None) -> float:
     """AIQ as RouterBench's paper defines it: the mean height of the hull over a range of costs.
 
-    The integral of the hull from `lowest` to `highest`, divided by their distance; by default the range of the costs of
-    `points` (k, 2). Routers are compared over one range: give it. The hull goes on level beyond its last corner. Raises
-    ValueError for an empty range and for one that begins below the cheapest point. Source: arXiv 2403.12031, AIQ.
+    That is the integral of the hull from `lowest` to `highest`, divided by their distance. The default is the range of
+    costs in `points` (k, 2); give one range to compare routers. The hull is level beyond its last corner. Raises
+    ValueError for an empty range or one that begins below the cheapest point. Source: arXiv 2403.12031, AIQ.
     """
     hull = convex_hull(points)
     lowest = float(points[:, 0].min()) if lowest is None else lowest
@@ -105,10 +109,10 @@ def aiq_paper(points: Points, lowest: float | None = None, highest: float | None
 def aiq_code(points: Points, highest: float | None = None) -> float:
     """AIQ as RouterBench's repository computes it: the area under the hull divided by the highest cost.
 
-    The area begins at the cheapest point of `points` (k, 2), yet the divisor is the distance from cost 0: what is left
-    of the cheapest point counts as quality 0, and a router without cheap points gets less than by `aiq_paper`. Its
-    points are total, not mean, costs; the value is the same. `highest` is the largest cost at which the hull of any of
-    the compared routers ends, by default this one's. Raises ValueError for a `highest` of 0 or below this hull's end.
+    The area begins at the cheapest point of `points` (k, 2), but the divisor is the distance from cost 0. So costs
+    below the cheapest point count as quality 0, and a router without cheap points gets less than from `aiq_paper`. The
+    original takes total costs in place of means, which gives the same value. `highest` is where the last hull of all
+    compared routers ends, by default this one's end. Raises ValueError if `highest` is 0 or below the end of this hull.
     Source: withmartian/routerbench, evaluation/AIQ.py calc_AIQ.
     """
     hull = convex_hull(points)
@@ -121,11 +125,12 @@ def aiq_code(points: Points, highest: float | None = None) -> float:
 def choose_by_willingness(quality: Floats, cost: Floats, willingness: float) -> npt.NDArray[np.int64]:
     """(items,): argmax over models of willingness · quality − cost, the first of equals; NO_CHOICE in rows with a NaN.
 
-    Both arrays are (items, models): what a router expects. Source: RouterBench, predictive routers.
+    Both arrays are (items, models) and hold a router's expectations. `willingness` is USD per unit of quality. Source:
+    RouterBench, predictive routers.
     """
-    known = complete_items(quality, cost)
+    complete = complete_items(quality, cost)
     value = willingness * quality.astype(np.float64) - cost
-    return np.where(known, np.where(known[:, np.newaxis], value, 0).argmax(axis=1), NO_CHOICE)
+    return np.where(complete, np.where(complete[:, np.newaxis], value, 0).argmax(axis=1), NO_CHOICE)
 
 
 def willingness_sweep(
@@ -134,10 +139,10 @@ def willingness_sweep(
     cost: Floats,
     grid: Sequence[float] = WILLINGNESS_TO_PAY,
 ) -> Plane:
-    """A point per willingness to pay of `grid`, in its order: what the choices cost and reach.
+    """A point for each willingness to pay in `grid`: the mean cost and score of the router's choices.
 
-    `expected`: the quality and the cost that a router expects, each (items, models) as are `scores` and `cost`. All
-    points rest on the items of which all four are known for every model. Raises ValueError when there is none.
+    `expected` is the quality and the cost that a router expects. These two, `scores` and `cost` are (items, models).
+    All points use the items where every value of all four is known. Raises ValueError if there is none.
     """
     used = complete_items(*expected, scores, cost)
     if not used.any():

@@ -1,7 +1,6 @@
-"""What a pool of models can reach on the items: each model alone, the oracle, chance, the cheapest that is right.
+"""The bounds of a model pool: each model alone, the oracle, chance, and the cheapest correct model.
 
-Knows nothing of any router. All of it rests on the items of which every model's score is known: elsewhere an unknown
-score might have been the best.
+Knows no routers. All figures use the items with a score from every model: an unknown score might be the best.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import NO_CHOICE, Floats, Mean, complete_items, mean_known, row_blocks
+from collectors.metrics.gaps import NO_CHOICE, Floats, Mean, complete_items, mean_known, row_blocks
 
 
 @dataclass(frozen=True)
@@ -30,39 +29,40 @@ class ModelMeans:
 
     @property
     def best_single(self) -> Mean:
-        """What the best single model reaches."""
+        """The mean of the best single model."""
         return Mean(float(self.means[self.best]), self.items, self.left_out)
 
     @property
     def random(self) -> Mean:
-        """What uniform choice is expected to reach: the mean of all elements."""
+        """The expected score of a uniform random choice: the mean of all elements."""
         return Mean(float(self.means.mean()), self.items, self.left_out)
 
 
 @dataclass(frozen=True)
 class CheapestCorrect:
-    """Of each item the cheapest model that is right."""
+    """The cheapest correct model of each item."""
 
-    #: (items,); NO_CHOICE where no model is right and where the item is left out.
+    #: (items,): columns; NO_CHOICE if no model is correct or the item is left out.
     choices: npt.NDArray[np.int64]
+    #: Items with a correct model.
     solved: int
-    #: Items that no model solves. Nothing is spent on them.
+    #: Items without a correct model. They cost nothing.
     unsolved: int
-    #: Items on which some model's score, or the cost of a model that is right, is unknown.
+    #: Items with an unknown score, or an unknown cost of a correct model.
     left_out: int
-    #: Over the solved items; None when there are none.
+    #: Sum over the solved items; None if there are none.
     total_cost: float | None
 
     @property
     def mean_cost(self) -> float | None:
-        """Per solved item."""
+        """`total_cost` per solved item."""
         return None if self.total_cost is None else self.total_cost / self.solved
 
 
 def model_means(scores: Floats, used: npt.NDArray[np.bool_] | None = None) -> ModelMeans:
-    """Mean of each model over `used` (items,), by default over the complete items of `scores` (items, models).
+    """Mean of each model over the items in the mask `used` (items,), by default the complete items of `scores`.
 
-    Raises ValueError when there are no such items. Of costs or latencies in place of scores: the same.
+    `scores` is (items, models) and may hold costs or latencies. Raises ValueError if the mask selects no item.
     """
     used = complete_items(scores) if used is None else used
     items = int(used.sum())
@@ -75,13 +75,13 @@ def model_means(scores: Floats, used: npt.NDArray[np.bool_] | None = None) -> Mo
 
 
 def oracle(scores: Floats, usd: Floats | None = None) -> npt.NDArray[np.int64]:
-    """(items,): the model with the best score; of equals the cheapest by `usd`, then the first.
+    """(items,): the model with the best score; among equals the cheapest by `usd`, then the first.
 
-    Both arrays are (items, models). NO_CHOICE where some score is unknown. A model of unknown cost stands behind every
-    priced one among equals. Source: RouterBench (withmartian/routerbench), the column oracle_model_to_route_to, which
-    names no model where the best score is 0; here one is named.
+    Both arrays are (items, models). NO_CHOICE if a score is unknown. Among equals a model with an unknown cost comes
+    after all with a known one. Raises ValueError if the shapes differ. Source: RouterBench (withmartian/routerbench),
+    the column oracle_model_to_route_to, which names no model if the best score is 0; this function does.
     """
-    known = complete_items(scores)
+    complete = complete_items(scores)
     choices = np.full(len(scores), NO_CHOICE, np.int64)
     if usd is not None and usd.shape != scores.shape:
         raise ValueError(f"scores have shape {scores.shape}, usd has {usd.shape}")
@@ -91,45 +91,46 @@ def oracle(scores: Floats, usd: Floats | None = None) -> npt.NDArray[np.int64]:
         if usd is not None:
             cost = np.where(candidates & ~np.isnan(usd[rows]), usd[rows], np.inf)
             candidates &= cost == cost.min(axis=1, keepdims=True)
-        choices[rows] = np.where(known[rows], candidates.argmax(axis=1), NO_CHOICE)
+        choices[rows] = np.where(complete[rows], candidates.argmax(axis=1), NO_CHOICE)
     return choices
 
 
 def best_scores(scores: Floats) -> npt.NDArray[np.float64]:
-    """(items,): the best of each row of `scores` (items, models), the oracle's; NaN where some score is unknown."""
+    """(items,): the best score of each row of `scores` (items, models); NaN if a score of the row is unknown."""
     best = np.full(len(scores), np.nan)
-    known = complete_items(scores)
+    complete = complete_items(scores)
     for rows in row_blocks(scores.shape):
-        best[rows] = np.where(known[rows], scores[rows].max(axis=1), np.nan)
+        best[rows] = np.where(complete[rows], scores[rows].max(axis=1), np.nan)
     return best
 
 
 def oracle_mean(scores: Floats) -> Mean:
-    """Mean of the best score, over the complete items of `scores` (items, models)."""
+    """Mean of the best score over the complete items of `scores` (items, models). Raises ValueError without any."""
     return mean_known(best_scores(scores))
 
 
 def cheapest_correct(scores: Floats, cost: Floats, threshold: float = 1.0) -> CheapestCorrect:
     """The cheapest model, the first of equals, among those with a score of at least `threshold`.
 
-    Both arrays are (items, models); `cost` is in USD, seconds or anything of which less is better. Source: the oracle
-    of RouterBench (withmartian/routerbench), whose cost of an item that nobody solves is 0.
+    Both arrays are (items, models); `cost` may be USD, seconds or another quantity where less is better. Raises
+    ValueError if the shapes differ. Source: the oracle of RouterBench (withmartian/routerbench), where an item without
+    a correct model costs 0.
     """
-    known = complete_items(scores)
+    usable = complete_items(scores)
     choices = np.full(len(scores), NO_CHOICE, np.int64)
     paid = np.zeros(len(scores))
     if cost.shape != scores.shape:
         raise ValueError(f"scores have shape {scores.shape}, cost has {cost.shape}")
     for rows in row_blocks(scores.shape):
         right = scores[rows] >= threshold
-        known[rows] &= ~(right & np.isnan(cost[rows])).any(axis=1)
+        usable[rows] &= ~(right & np.isnan(cost[rows])).any(axis=1)
         price = np.where(right, cost[rows], np.inf)
-        solved = known[rows] & right.any(axis=1)
+        solved = usable[rows] & right.any(axis=1)
         choices[rows] = np.where(
             solved, (right & (price == price.min(axis=1, keepdims=True))).argmax(axis=1), NO_CHOICE
         )
         paid[rows] = np.where(solved, price.min(axis=1), 0)
-    count, solved_items = int(known.sum()), int((choices != NO_CHOICE).sum())
+    count, solved_items = int(usable.sum()), int((choices != NO_CHOICE).sum())
     return CheapestCorrect(
         choices=choices,
         solved=solved_items,

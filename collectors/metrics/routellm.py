@@ -10,50 +10,53 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import Floats
+from collectors.metrics.gaps import Floats
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a router reaches as ever fewer items go to the weak model."""
+    """A router's accuracy against the share of items that go to the strong model."""
 
-    #: (points,) share of items that the strong model gets, rising.
+    #: (points,) share of items for the strong model, rising.
     strong_share: npt.NDArray[np.float64]
     #: (points,) mean score at that share.
     accuracy: npt.NDArray[np.float64]
     #: Means of the two models on the same items.
     weak: float
     strong: float
-    #: Items that everything above rests on, and those that lack a win rate or a score.
+    #: Items in the figures above.
     items: int
+    #: Items without a win rate or a score.
     left_out: int
 
     @property
     def apgr(self) -> float:
+        """See the function `apgr`."""
         return apgr(self.strong_share, self.accuracy, self.weak, self.strong)
 
     def cpt(self, recovered: float) -> float:
+        """See the function `cpt`."""
         return cpt(self.strong_share, self.accuracy, self.weak, self.strong, recovered)
 
 
 def sweep(win_rates: Floats, weak_scores: Floats, strong_scores: Floats, bins: int = 10) -> Sweep:
-    """A router's win rates of the strong model against thresholds at the edges of `bins` equally full bins.
+    """Compares a router's win rates of the strong model with thresholds at the edges of `bins` equally full bins.
 
-    All arrays are (items,). An item goes to the strong model when its win rate is at least the threshold, for the last
-    threshold above it: the first point sends all to the strong model, the last none. Raises ValueError when no item has
-    a win rate and both scores. Source: routellm/evals/benchmarks.py evaluate, where thresholds are the edges of
-    pandas.qcut, which fails on win rates with many ties; here equal thresholds are equal points.
+    All arrays are (items,). An item goes to the strong model if its win rate reaches the threshold. At the lowest
+    threshold all items do; the last point sends none. Raises ValueError if no item has a win rate and both scores.
+    Source: routellm/evals/benchmarks.py evaluate, which takes the edges of pandas.qcut and fails on win rates with many
+    ties; here equal thresholds give equal points.
     """
-    known = ~(np.isnan(win_rates) | np.isnan(weak_scores) | np.isnan(strong_scores))
-    items = int(known.sum())
+    used = ~(np.isnan(win_rates) | np.isnan(weak_scores) | np.isnan(strong_scores))
+    items = int(used.sum())
     if not items:
-        raise ValueError(f"no item of {len(known)} has a win rate and the scores of both models")
-    rates, weak, strong = (array[known].astype(np.float64) for array in (win_rates, weak_scores, strong_scores))
+        raise ValueError(f"no item of {len(used)} has a win rate and the scores of both models")
+    rates, weak, strong = (array[used].astype(np.float64) for array in (win_rates, weak_scores, strong_scores))
     edges = np.quantile(rates, np.linspace(0, 1, bins + 1))
     chosen = [rates >= edge for edge in edges[:-1]] + [rates > edges[-1]]
     share = np.array([which.mean() for which in chosen])
     accuracy = np.array([np.where(which, strong, weak).mean() for which in chosen])
-    return Sweep(share[::-1], accuracy[::-1], float(weak.mean()), float(strong.mean()), items, len(known) - items)
+    return Sweep(share[::-1], accuracy[::-1], float(weak.mean()), float(strong.mean()), items, len(used) - items)
 
 
 def pgr(accuracy: float, weak: float, strong: float) -> float:
@@ -69,8 +72,8 @@ def pgr(accuracy: float, weak: float, strong: float) -> float:
 def apgr(strong_share: Floats, accuracy: Floats, weak: float, strong: float) -> float:
     """Average PGR: the mean of the PGR over the shares of strong calls, by trapezoids.
 
-    Both arrays are (points,), shares from 0 to 1 in rising order. Raises ValueError for shares that do not rise and as
-    `pgr` does. Source: routellm/evals/evaluate.py apgr_metric, (AUC − weak AUC) / (strong AUC − weak AUC); the paper
+    Both arrays are (points,), with shares from 0 to 1 in rising order. Raises ValueError if the shares do not rise, and
+    as `pgr` does. Source: routellm/evals/evaluate.py apgr_metric, (AUC − weak AUC) / (strong AUC − weak AUC); the paper
     sums over ten equal steps instead.
     """
     shares = _rising(strong_share)
@@ -79,11 +82,12 @@ def apgr(strong_share: Floats, accuracy: Floats, weak: float, strong: float) -> 
 
 
 def cpt(strong_share: Floats, accuracy: Floats, weak: float, strong: float, recovered: float) -> float:
-    """Call-performance threshold: the least share of strong calls, 0 to 1, at which the PGR is `recovered`, 0 to 1.
+    """Call-performance threshold: the least share of strong calls, 0 to 1, that recovers the PGR `recovered`, 0 to 1.
 
-    Between the points, (points,) in rising order of share, accuracy is taken to be linear. Raises ValueError when no
-    share reaches it. Source: arXiv 2406.18665, CPT. routellm/evals/evaluate.py pct_call_metric gives the same, times
-    100, where accuracy rises with the share; where it does not, that is numpy.interp on abscissae out of order.
+    Both arrays are (points,), by rising share; accuracy between two points is linear. Raises ValueError if no share
+    recovers so much, and as `apgr` does. Source: arXiv 2406.18665, CPT. If accuracy rises with the share,
+    routellm/evals/evaluate.py pct_call_metric gives the same number times 100; else it calls numpy.interp with
+    abscissae out of order.
     """
     shares = _rising(strong_share)
     gaps = np.array([pgr(float(value), weak, strong) for value in accuracy])

@@ -1,6 +1,6 @@
 """RouterEval's measures (MilkThink-Lab/RouterEval, arXiv 2503.10657): V_R, V_B, E_p and the routers r_o(p).
 
-Knows nothing of its files or its splits. Its μ is known.mean_of_chosen.
+Knows nothing of RouterEval's files or splits. Its μ is gaps.mean_of_chosen.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import NO_CHOICE, Choices, Floats, Mean, complete_items, mean_known, row_blocks
+from collectors.metrics.gaps import NO_CHOICE, Choices, Floats, Mean, complete_items, mean_known, row_blocks
 from collectors.metrics.pool import model_means, oracle_mean
 
-#: Accuracy of a strong reference model on each data set, the denominator of V_R: constants of RouterEval's baselines,
-#: under the names that its code gives the data sets.
+#: Data set, by its name in RouterEval's code -> accuracy of a strong reference model, the denominator of V_R. The
+#: numbers are constants of RouterEval's baselines.
 REFERENCE_ACCURACY = {
     "arc": 0.852,
     "hellaswag": 0.953,
@@ -29,7 +29,7 @@ REFERENCE_ACCURACY = {
     "musr": 0.699,
     "mmlu_pro": 0.637,
 }
-#: Other names of these data sets: lm-eval's tasks.
+#: lm-eval's name of a task -> RouterEval's name of the data set.
 _ALSO = {
     "arc_challenge": "arc",
     "truthfulqa": "harness_truthfulqa_mc_0",
@@ -44,39 +44,39 @@ _ALSO = {
 
 
 def reference_accuracy(task: str) -> float | None:
-    """RouterEval's reference of a data set, under its own name or lm-eval's; None where it has none."""
+    """RouterEval's reference accuracy of a task, by its own name or lm-eval's; None if it has none."""
     return REFERENCE_ACCURACY.get(_ALSO.get(task, task))
 
 
 def v_r(mu: float, reference: float) -> float:
-    """V_R = μ / a reference accuracy, such as REFERENCE_ACCURACY has. ValueError unless that is above 0."""
+    """V_R = μ / a reference accuracy, such as in REFERENCE_ACCURACY. Raises ValueError unless that is above 0."""
     return _ratio(mu, reference, "the reference accuracy")
 
 
 def v_b(mu: float, best_single: float) -> float:
-    """V_B = μ / the mean of the best single model on the same items. ValueError unless that is above 0."""
+    """V_B = μ / mean of the best single model on the same items. Raises ValueError unless that mean is above 0."""
     return _ratio(mu, best_single, "the best single model's mean")
 
 
 def selection_entropy(probabilities: Floats) -> Mean:
-    """E_p in bits: the mean over items of −Σ_j p_j log2 p_j, p_j the probability with which model j is chosen.
+    """E_p in bits: the mean over items of −Σ_j p_j log2 p_j, where p_j is the probability of choosing model j.
 
-    `probabilities` (items, models) may be any weights, such as counts of selections: each row is divided by its sum. A
-    row with a NaN is left out. A router that is certain on every item has 0, uniform choice has log2 of the models.
-    Raises ValueError for a negative weight and a row without a positive one.
+    `probabilities` (items, models) may be any weights, such as counts of selections: each row is divided by its sum.
+    Rows with a NaN are left out. A router that is certain on every item has 0, a uniform choice has log2(models).
+    Raises ValueError for a negative weight, a row without a positive one, or if no row is left.
     """
     entropies = np.full(len(probabilities), np.nan)
-    known = complete_items(probabilities)
+    complete = complete_items(probabilities)
     for rows in row_blocks(probabilities.shape):
-        entropies[rows][known[rows]] = _entropies(probabilities[rows][known[rows]])
+        entropies[rows][complete[rows]] = _entropies(probabilities[rows][complete[rows]])
     return mean_known(entropies)
 
 
 def choice_entropy(choices: Choices, models: int) -> float:
-    """Entropy, in bits, of how a router's choices spread over `models`: 0 when one model gets all items.
+    """Entropy, in bits, of a router's choices over `models` models: 0 if one model gets all items.
 
-    Not RouterEval's E_p, which asks how sure a router is on one item and is 0 for every router that only says which
-    model it takes. Items without a choice are passed over; ValueError when no item has one.
+    This is not RouterEval's E_p, which measures a router's certainty on single items and is 0 for every router without
+    probabilities. Items without a choice do not count. Raises ValueError if no item has one.
     """
     made = choices[choices != NO_CHOICE]
     if not len(made):
@@ -85,36 +85,40 @@ def choice_entropy(choices: Choices, models: int) -> float:
 
 
 def oracle_probabilities(scores: Floats) -> npt.NDArray[np.float64]:
-    """(items, models): the oracle as RouterEval counts its E_p, the models with the best score at even odds.
+    """(items, models): the oracle's probabilities for RouterEval's E_p: equal for all models with the best score.
 
-    NaN rows where some score is unknown.
+    Rows with an unknown score are NaN.
     """
-    found = np.full(scores.shape, np.nan)
-    known = complete_items(scores)
-    best = scores[known] == scores[known].max(axis=1, keepdims=True)
-    found[known] = best / best.sum(axis=1, keepdims=True)
-    return found
+    probabilities = np.full(scores.shape, np.nan)
+    complete = complete_items(scores)
+    best = scores[complete] == scores[complete].max(axis=1, keepdims=True)
+    probabilities[complete] = best / best.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def r_o_probabilities(scores: Floats, p: float) -> npt.NDArray[np.float64]:
-    """(items, models): r_o(p), with probability `p` the oracle, else uniform. NaN rows as `oracle_probabilities`."""
-    found = oracle_probabilities(scores)
-    found *= _probability(p)
-    found += (1 - p) / scores.shape[1]
-    return found
+    """(items, models): probabilities of r_o(p), which is the oracle with probability `p` and else uniform.
+
+    Rows with an unknown score are NaN. Raises ValueError unless `p` is a probability.
+    """
+    probabilities = oracle_probabilities(scores)
+    probabilities *= _probability(p)
+    probabilities += (1 - p) / scores.shape[1]
+    return probabilities
 
 
 def r_o(scores: Floats, p: float) -> Mean:
-    """What r_o(p) is expected to reach: p · mean(best score) + (1−p) · mean(all scores), over complete items.
+    """Expected score of r_o(p): p · mean(best score) + (1−p) · mean(all scores), over complete items.
 
-    r_o(1) is the oracle and r_o(0) the random router. Source: RouterEval's folder router/R_o, which draws at random.
+    r_o(1) is the oracle and r_o(0) the random router. Raises ValueError without complete items, or unless `p` is a
+    probability. Source: RouterEval's folder router/R_o, which draws at random.
     """
     best, uniform = oracle_mean(scores), model_means(scores).random
     return Mean(_probability(p) * best.value + (1 - p) * uniform.value, best.items, best.left_out)
 
 
 def random_entropy(models: int) -> float:
-    """E_p of the random router over `models`: log2 of them, in bits."""
+    """E_p of the random router, in bits: log2(models)."""
     return math.log2(models)
 
 

@@ -1,7 +1,7 @@
-"""What a pool of models can reach against its size: "model-level scaling up" of RouterEval (arXiv 2503.10657).
+"""The bounds of a model pool by its size: "model-level scaling up" of RouterEval (arXiv 2503.10657).
 
 A pool of size k is a uniform random subset of the models, without replacement. Expectations over all subsets are exact,
-from order statistics; only the band around them is drawn. Knows no files and no pictures.
+from order statistics; only the band around them comes from random draws. Knows no files and no pictures.
 """
 
 from __future__ import annotations
@@ -11,50 +11,54 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import Floats, complete_items, row_blocks
+from collectors.metrics.gaps import Floats, complete_items, row_blocks
 
 Sizes = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
-#: Items whose maxima are followed at a time: those of 8,500 models stay in a core's cache.
+#: Items in a block of draws. The scores of 8,500 models on so many items stay in a core's cache.
 _DRAWN_ITEMS = 256
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Expectations over all pools of a size, on the items of which every model's score is known."""
+    """Expectations over all pools of a size, on the items with a score from every model."""
 
     #: (sizes,) models in the pool, ascending.
     sizes: Sizes
     #: (sizes,) the mean over items of the best score in the pool.
     oracle: Values
-    #: (sizes,) what the pool's best single model reaches on the same items.
+    #: (sizes,) the mean of the pool's best single model.
     best_single: Values
-    #: What uniform choice reaches, whatever the size.
+    #: The mean of a uniform random choice, the same for every size.
     random: float
     items: int
+    #: Items with an unknown score.
     left_out: int
 
     def r_o(self, p: float) -> Values:
-        """(sizes,): with probability `p` the oracle, else uniform choice. ValueError unless `p` is a probability."""
+        """(sizes,): the score of r_o(p), the oracle with probability `p`, else a uniform choice.
+
+        Raises ValueError unless `p` is a probability.
+        """
         return _mixed(self.oracle, np.full(len(self.sizes), self.random), p)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Pools drawn at random; those of one row grow by models that are added."""
+    """Random pools. The pools of one row are nested: each adds models to the one before."""
 
-    #: (draws, sizes) means over items of the best score, and of uniform choice.
+    #: (draws, sizes): means over items of the best score, and of a uniform choice.
     oracle: Values
     random: Values
 
     def band(self, p: float, low: float = 0.05, high: float = 0.95) -> tuple[Values, Values]:
-        """The quantiles `low` and `high` over draws of what r_o(p) reaches, each (sizes,)."""
-        found = np.quantile(_mixed(self.oracle, self.random, p), [low, high], axis=0)
-        return found[0], found[1]
+        """The quantiles `low` and `high` over draws of r_o(p)'s score, each (sizes,)."""
+        quantiles = np.quantile(_mixed(self.oracle, self.random, p), [low, high], axis=0)
+        return quantiles[0], quantiles[1]
 
 
 def pool_sizes(models: int, count: int = 40) -> Sizes:
-    """At most `count` sizes from 1 to `models`, evenly spaced by their logarithm. ValueError without a model."""
+    """At most `count` sizes from 1 to `models`, evenly spaced by logarithm. Raises ValueError without a model."""
     if models < 1:
         raise ValueError("a pool needs a model")
     return np.unique(np.rint(np.geomspace(1, models, count)).astype(np.int64))
@@ -63,9 +67,9 @@ def pool_sizes(models: int, count: int = 40) -> Sizes:
 def order_weights(models: int, size: int) -> Values:
     """(models,): the probability that the i-th smallest of `models` values is the largest of `size` of them.
 
-    C(i−1, k−1) / C(m, k) for i from 1, as the product k/m · (m−k)/(m−1) · (m−k−1)/(m−2) · … down from i = m: every
-    factor is at most 1, so nothing overflows, and the error is that of m roundings. Raises ValueError for a size that
-    is not from 1 to `models`.
+    It is C(i−1, k−1) / C(m, k) for i from 1 to m, computed as the product k/m · (m−k)/(m−1) · (m−k−1)/(m−2) · … down
+    from i = m. Every factor is at most 1, so nothing overflows, and the error is that of m roundings. Raises ValueError
+    unless the size is from 1 to `models`.
     """
     if not 1 <= size <= models:
         raise ValueError(f"no pool of {size} can be taken from {models} models")
@@ -77,10 +81,10 @@ def order_weights(models: int, size: int) -> Values:
 def scaling(scores: Floats, sizes: Sizes | None = None) -> Scaling:
     """The exact expectations for pools of `sizes`, by default pool_sizes, of the models of `scores` (items, models).
 
-    Over uniform subsets of k of m values, E[max] = Σ_i C(i−1, k−1) / C(m, k) · s_(i), s_(i) the i-th smallest; for
-    binary scores with c ones 1 − C(m−c, k) / C(m, k). The mean over items is the same sum over the items' mean order
-    statistics. Memory beside the scores is that of a block. Raises ValueError when no item is complete, and as
-    order_weights does.
+    Over uniform subsets of k of m values, E[max] = Σ_i C(i−1, k−1) / C(m, k) · s_(i), where s_(i) is the i-th smallest;
+    for binary scores with c ones that is 1 − C(m−c, k) / C(m, k). The mean over items is the same sum over the items'
+    mean order statistics. Beside the scores the memory is that of a block. Raises ValueError if no item is complete,
+    and as `order_weights` does.
     """
     used = complete_items(scores)
     models, items = scores.shape[1], int(used.sum())
@@ -129,7 +133,7 @@ def draw_pools(scores: Floats, sizes: Sizes, draws: int, seed: int) -> Draws:
 
 
 def _narrow(block: Floats) -> npt.NDArray[np.generic]:
-    """Zeros and ones as bytes, which are compared several times as fast; other scores as they are."""
+    """Scores of 0 and 1 as bytes, which compare several times as fast; other scores unchanged."""
     return block.astype(np.bool_) if ((block == 0) | (block == 1)).all() else block
 
 

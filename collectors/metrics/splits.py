@@ -1,8 +1,8 @@
-"""Which items are trained on, and which models make a pool, as RouterEval and RouterBench draw them.
+"""The train and test items of RouterEval and RouterBench, and RouterEval's model pools.
 
-Knows no files: arrays in, positions out. Both draw with numpy's legacy generator, whose numbers never change. A split
-or pool that cannot be drawn as published is a ValueError that says why, where the originals divide by nothing or hand
-back fewer models than asked for.
+Knows no files: arrays in, positions out. Both benchmarks draw with numpy's legacy generator, whose numbers never
+change. A split or pool that cannot be drawn as published raises a ValueError with the reason; the originals divide by
+zero or return fewer models than requested.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.known import Floats
+from collectors.metrics.gaps import Floats
 
 #: RouterEval's pools: difficulty -> numbers of models.
 POOL_SIZES = {"easy": (3, 5), "hard": (10, 100, 1000)}
 GROUPS = ("all_strong", "all_weak", "strong_to_weak")
 SEED = 42
-#: Means from which a model counts as better than nothing, and as too good to be routed away from.
+#: RouterEval pools only models with a mean above WEAKEST and at most STRONGEST.
 WEAKEST, STRONGEST = 0.1, 0.9
-#: Draws of one model per bin among which strong_to_weak keeps the best.
+#: strong_to_weak keeps the best of so many draws of one model per bin.
 DRAWS = 1000
 
 Places = npt.NDArray[np.int64]
@@ -31,9 +31,9 @@ Places = npt.NDArray[np.int64]
 
 
 def routereval_split(items: int) -> tuple[Places, Places, Places]:
-    """Positions of train, val and test of one sub-scenario: shuffled, cut at int(0.8 n) and int(0.9 n).
+    """Positions of the train, val and test items of one sub-scenario: shuffled, cut at int(0.8 n) and int(0.9 n).
 
-    Source: RouterEval; the seed is set anew for every sub-scenario.
+    Source: RouterEval, which sets the seed again for every sub-scenario.
     """
     order = _shuffled(items)
     first, second = int(0.8 * items), int(0.9 * items)
@@ -41,7 +41,7 @@ def routereval_split(items: int) -> tuple[Places, Places, Places]:
 
 
 def routerbench_split(sample_ids: Sequence[str], fraction: float = 0.7) -> tuple[list[str], list[str]]:
-    """Sample ids of train and test of one eval_name: each id once in its rows' order, shuffled, cut at int(fraction n).
+    """Train and test sample ids of one eval_name: unique ids in the rows' order, shuffled, cut at int(fraction n).
 
     Source: RouterBench (withmartian/routerbench), utils.build_train_eval_dataset, for files without a column source.
     """
@@ -63,11 +63,15 @@ def _shuffled(items: int) -> Places:
 def routereval_pool(scores: Floats, group: str, size: int) -> Places:
     """Columns of RouterEval's pool of `size` models, the weakest first; `group` is one of GROUPS.
 
-    `scores` (items, models) without gaps; the pool is chosen on all items. Models are sorted by their means, ascending.
-    all_weak: of the windows of `size` models over those from a mean above WEAKEST on, max(models // 5, size) of them,
-    the one with the best oracle. all_strong: the same over as many below the first mean above STRONGEST.
-    strong_to_weak: one model from each of `size` equal bins over all between the two, the best oracle of DRAWS draws.
-    Raises ValueError where there are too few models for that.
+    `scores` is (items, models) without gaps. Models are sorted by ascending mean over all items.
+
+    all_weak: take the first max(models // 5, size) models with a mean above WEAKEST, and of all windows of `size`
+    neighbours among them the one with the best oracle.
+    all_strong: the same with the last max(models // 5, size) models with a mean of at most STRONGEST.
+    strong_to_weak: cut the models between the two means into `size` equal bins, draw one model per bin DRAWS times, and
+    keep the draw with the best oracle.
+
+    Raises ValueError if there are too few models, or a score is unknown.
     """
     if np.isnan(scores).any():
         raise ValueError("a pool is chosen on known scores only")
@@ -121,7 +125,7 @@ def _span(order: Places, size: int) -> int:
 
 
 def _best_window(scores: Floats, candidates: Places, size: int) -> Places:
-    """Of equals the first."""
+    """The window of `size` neighbours with the best oracle, the first of equals."""
     windows = [candidates[start : start + size] for start in range(len(candidates) - size + 1)]
     return max(windows, key=lambda columns: _oracle(scores, columns))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from collectors.metrics import complementarity as module
-from collectors.metrics import known
+from collectors.metrics import gaps
 from collectors.metrics.complementarity import complementarity
 
 SCORES = hnp.arrays(
@@ -26,7 +26,7 @@ SCORES = hnp.arrays(
 @given(SCORES, st.sampled_from([0.5, 1.0]))
 def test_complementarity_is_what_counting_item_by_item_finds(scores: npt.NDArray[Any], threshold: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(known, "BLOCK", 5)
+        patch.setattr(gaps, "BLOCK", 5)
         patch.setattr(module, "MODELS_AT_ONCE", 2)
         found = complementarity(scores, threshold)
     for a in range(scores.shape[1]):
@@ -44,7 +44,7 @@ def test_complementarity_of_many_items_needs_memory_for_blocks_and_pairs_only() 
     scores = (np.random.default_rng(0).random((items, models)) < 0.5).astype(np.float32)  # 32 MB
     tracemalloc.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(known, "BLOCK", 1 << 19)
+        patch.setattr(gaps, "BLOCK", 1 << 19)
         found = complementarity(scores)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.judging import judge
-from collectors.metrics.known import NO_CHOICE
 from collectors.metrics.pool import oracle
 
 Array = npt.NDArray[Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from collectors.metrics.known import NO_CHOICE
+from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.lessons import Latency, accuracy_and_latency, first_correct, random_accuracy_and_latency
 
 #: Test items, and of each model in list order: how many of them it answers right, and its seconds per prompt.

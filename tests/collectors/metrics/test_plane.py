@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial import ConvexHull
 from sklearn.metrics import auc
 
-from collectors.metrics.known import NO_CHOICE
+from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.plane import (
     WILLINGNESS_TO_PAY,
     aiq_code,

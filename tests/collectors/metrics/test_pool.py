@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collectors.metrics import known
-from collectors.metrics.known import NO_CHOICE, Mean, complete_items, mean_of_chosen, with_gaps
+from collectors.metrics import gaps
+from collectors.metrics.gaps import NO_CHOICE, Mean, complete_items, mean_of_chosen, with_gaps
 from collectors.metrics.pool import cheapest_correct, model_means, oracle, oracle_mean
 
 NAN = math.nan
@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 @pytest.fixture(params=[1, 5, 1 << 22])
 def any_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the size of a block, the figures are the same."""
-    monkeypatch.setattr(known, "BLOCK", request.param)
+    monkeypatch.setattr(gaps, "BLOCK", request.param)
 
 
 @pytest.mark.usefixtures("any_block")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from collectors.metrics.known import NO_CHOICE, Mean
+from collectors.metrics.gaps import NO_CHOICE, Mean
 from collectors.metrics.pool import model_means, oracle_mean
 from collectors.metrics.routereval import (
     REFERENCE_ACCURACY,
