@@ -1,7 +1,7 @@
-"""Lakes that older programs made, kept for good, and what each of them shows.
+"""Lakes that older programs made, kept for good, and the rows that their views show.
 
 Owns how the rows of a view are written down: a file per view, its columns first, then a row a line, floats to the last
-bit. Knows nothing of how a lake is read but that matrix.py writes its views into a DuckDB file.
+bit. Reads a lake as a person does: matrix.py writes its views into a DuckDB file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines import matrix
 ROOT = Path(__file__).parent.parent
 LAKE_V6 = ROOT / "tests" / "golden" / "lake_v6"
 
-#: Columns that say where and how a lake is stored, which nobody promises to keep.
+#: Columns that depend on where and how a lake is stored, not on its records.
 _PLACES = {"shards": {"file", "in_compaction"}}
 #: Views with sums of measured times and costs: their last bits depend on the order in which they are added.
 SUMMED = {"leaderboard", "pareto", "oracle", "complementarity", "profile", "throughput"}
@@ -40,12 +40,12 @@ def shown(lake: Path, folder: Path, include: str = "all", columns: dict[str, lis
 
 
 def golden(folder: Path) -> Shown:
-    """What was written down in `folder`."""
-    found = {}
+    """The rows that were written down in `folder`."""
+    views: Shown = {}
     for file in sorted(folder.glob("*.jsonl")):
         head, *rows = file.read_text(encoding="utf-8").splitlines()
-        found[file.stem] = (json.loads(head), rows)
-    return found
+        views[file.stem] = (json.loads(head), rows)
+    return views
 
 
 def write_golden(views: Shown, folder: Path) -> None:
@@ -69,17 +69,17 @@ def _twelve(value: Any) -> Any:
 def _opened(lake: Path, folder: Path, include: str) -> Iterator[duckdb.DuckDBPyConnection]:
     out = folder / "matrix.duckdb"
     out.unlink(missing_ok=True)
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         code = matrix.main(["--lake", str(lake), "--include", include, "--out", str(out)])
-    assert code == 0, said.getvalue()
+    assert code == 0, printed.getvalue()
     with contextlib.closing(duckdb.connect(out, read_only=True, config={"threads": 1})) as con:
         yield con
 
 
 def _views(con: duckdb.DuckDBPyConnection) -> list[str]:
     """The public ones."""
-    found = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL").fetchall()
-    return [name for (name,) in found if not name.startswith("_")]
+    names = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL").fetchall()
+    return [name for (name,) in names if not name.startswith("_")]
 
 
 def _columns(con: duckdb.DuckDBPyConnection, view: str) -> list[str]:
@@ -101,10 +101,10 @@ def _text(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, decimal.Decimal | dt.timedelta):
         return str(value)
-    raise TypeError(f"a column holds {type(value)}: say how it is written down")
+    raise TypeError(f"a column holds {type(value)}: add how it is written down")
 
 
-if __name__ == "__main__":  # python -m tests.older_lakes LAKE FOLDER: what a lake shows, written down
+if __name__ == "__main__":  # python -m tests.older_lakes LAKE FOLDER: writes down the rows of a lake
     lake_folder, rows_folder = Path(sys.argv[1]), Path(sys.argv[2])
     write_golden(shown(lake_folder, rows_folder.parent), rows_folder)
     (rows_folder.parent / "matrix.duckdb").unlink()

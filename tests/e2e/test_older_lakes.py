@@ -1,7 +1,7 @@
-"""What older programs left: a lake and a published version of schema version 6, made once at e367efa and kept for good.
+"""A lake and a published version of schema version 6, made once at e367efa and kept for good.
 
-Every later program reads them, collects into the lake, compacts, prunes and publishes it, and shows the same rows. How
-they were made is in tests/golden/lake_v6/README.md. Only commands and views are used here, as a person uses them.
+Every later program reads them, collects into the lake, compacts, prunes and publishes it, and shows the same rows.
+tests/golden/lake_v6/README.md shows how they were made. These tests use commands and views alone, as a person does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PUBLISHED = LAKE_V6 / "published" / "1.0.0-all"
 #: The cell of a shard whose run is not in the lake.
 LOST = "b16774e8f1028e87"
 
-#: The lake's configs -> the exit code of a run, and what it says. They are all collected but for what failed.
+#: The lake's configs -> exit code and plan of a dry run. All of them were collected, but for the cells that failed.
 PLANS = {
     "first": (0, "to collect: 0 items in 0 cells; already in the lake: 16"),
     "overlapping": (0, "to collect: 0 items in 0 cells; already in the lake: 42"),
@@ -55,7 +55,7 @@ def lake(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def rows() -> Shown:
-    """What the program that made the lake showed of it."""
+    """The rows that e367efa showed."""
     return golden(LAKE_V6 / "rows")
 
 
@@ -65,9 +65,9 @@ def objects(lake: Path) -> dict[str, bytes]:
 
 def assert_shows(lake: Path, rows: Shown, folder: Path) -> None:
     """The views over `lake` show these rows and no others."""
-    found = shown(lake, folder, columns={view: names for view, (names, _) in rows.items()})
+    views_now = shown(lake, folder, columns={view: names for view, (names, _) in rows.items()})
     for view, (_, expected) in rows.items():
-        here, there = even(view, found[view][1]), even(view, expected)
+        here, there = even(view, views_now[view][1]), even(view, expected)
         came, went = sorted(set(here) - set(there)), sorted(set(there) - set(here))
         assert here == there, f"{view}: {len(came)} rows came, {came[:2]}; {len(went)} went, {went[:2]}"
 
@@ -92,20 +92,21 @@ def test_a_lake_of_version_6_shows_the_rows_that_it_showed(lake: Path, rows: Sho
     assert objects(lake) == before
 
 
+@pytest.mark.slow
 def test_a_lake_of_version_6_shows_collected_records_alone_unless_asked(rows: Shown, tmp_path: Path) -> None:
     views = {view: rows[view] for view in ("records", "matrix", "cells")}
-    found = shown(LAKE_V6 / "lake", tmp_path, "collected", {view: names for view, (names, _) in views.items()})
-    assert found["cells"][1] == of_cells(rows, "cells", "imported_from", {None}) != rows["cells"][1]
-    collected = {*values(found, "cells", "cell_id"), LOST}
+    views_now = shown(LAKE_V6 / "lake", tmp_path, "collected", {view: names for view, (names, _) in views.items()})
+    assert views_now["cells"][1] == of_cells(rows, "cells", "imported_from", {None}) != rows["cells"][1]
+    collected = {*values(views_now, "cells", "cell_id"), LOST}
     for view in ("records", "matrix"):
-        assert found[view][1] == of_cells(rows, view, "cell_id", collected)
+        assert views_now[view][1] == of_cells(rows, view, "cell_id", collected)
 
 
 # ---- the published version
 
 
 def of_version(rows: Shown) -> Shown:
-    """What a published version shows of the lake's rows: those of planned cells, and the models of these."""
+    """The lake's rows that a published version shows: it leaves out unplanned cells and models without a cell."""
     cells, models = (set(values(rows, "cells", column)) for column in ("cell_id", "model"))
     by_cell = ("records", "responses", "shards", "collection_costs")
     kept = {view: of_cells(rows, view, "cell_id", cells) for view in by_cell}
@@ -114,6 +115,7 @@ def of_version(rows: Shown) -> Shown:
     return {view: (names, kept.get(view, texts)) for view, (names, texts) in rows.items()}
 
 
+@pytest.mark.slow
 def test_a_published_version_of_version_6_is_whole_and_shows_its_rows(rows: Shown, tmp_path: Path) -> None:
     assert publish.main(["verify", str(PUBLISHED)]) == 0
     assert_shows(PUBLISHED, of_version(rows), tmp_path)
@@ -174,10 +176,10 @@ def test_a_config_of_a_lake_of_version_6_plans_nothing_that_is_there(
 ) -> None:
     """Where an identity drifted, everything would be collected once more."""
     monkeypatch.setenv("RAY_ADDRESS", NO_RAY)
-    before, (code, said) = objects(lake), PLANS[name]
+    before, (code, plan) = objects(lake), PLANS[name]
     config = LAKE_V6 / "configs" / f"{name}.yaml"
     run = collect_here(capsys, config, "--lake", str(lake), "--dry-run")
-    assert (run.code, said in run.out) == (code, True), run.out
+    assert (run.code, plan in run.out) == (code, True), run.out
     assert objects(lake) == before
     if name == "failing":
         assert "quarantined: 1 cells of 1 models that broke engines before (stub/broken)" in run.out
@@ -208,16 +210,16 @@ def test_a_larger_limit_in_a_lake_of_version_6_collects_only_what_is_missing(
     assert before.items() <= objects(lake).items()
 
     held = {view: rows[view] for view in ("records", "responses", "superseded", "matrix", "items")}
-    found = shown(lake, tmp_path, columns={view: names for view, (names, _) in held.items()})
+    views_now = shown(lake, tmp_path, columns={view: names for view, (names, _) in held.items()})
     for view, (_, expected) in held.items():
-        new = [json.loads(text) for text in sorted(set(found[view][1]) - set(expected))]
-        assert set(expected) <= set(found[view][1]), view
+        new = [json.loads(text) for text in sorted(set(views_now[view][1]) - set(expected))]
+        assert set(expected) <= set(views_now[view][1]), view
         assert len(new) == {"records": 10, "responses": 10, "matrix": 5}.get(view, 0), view
     assert compact.main(["--lake", str(lake), "--prune", "--keep-hours", "0"]) == 0
-    assert shown(lake, tmp_path, columns={view: names for view, (names, _) in held.items()}) == found
+    assert shown(lake, tmp_path, columns={view: names for view, (names, _) in held.items()}) == views_now
 
 
-# ---- what else reads a lake
+# ---- other commands
 
 
 #: Cells that a router may choose from, and that a format can hold side by side.
