@@ -1,7 +1,7 @@
-"""The next model's files, fetched and read while the current one answers.
+"""Fetches and reads the next model's files while the current model answers.
 
-Owns one thread and at most one model in it. Knows nothing of which model comes next; what goes wrong here is left to
-the load, which does it all again and says so.
+Owns one thread, with at most one model in it. Its caller decides which model comes next. Errors here are only logged:
+the load repeats each step and raises them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Files = frozenset[tuple[str, int, int]]
 
 
 class Ahead:
-    """Prepares models for one engine. What it reads stays in the page cache, which the system may take back."""
+    """Prepares models for one engine. The files stay in the page cache as long as the system leaves them there."""
 
     def __init__(self, engine: Engine, weights: Weights | None = None) -> None:
         self._engine, self._weights = engine, weights or Weights()
@@ -30,14 +30,14 @@ class Ahead:
         self._future: Future[tuple[Held, _Files]] | None = None
 
     def start(self, model: ModelRef) -> None:
-        """Begins with `model` unless it is under way or done, or another is under way."""
+        """Begins to prepare `model`, unless it has begun already or another model is still being prepared."""
         if self._key != model.key and (self._future is None or self._future.done()):
             if self._future and not self._future.exception():
                 self._future.result()[0].release()
             self._key, self._future = model.key, self._thread.submit(self._prepare, model)
 
     def take(self, model: ModelRef) -> Held | None:
-        """The fetched model, waited for; None where it was not prepared, or its files are others by now."""
+        """Waits for `model` and returns it; None if it was not prepared, or its files have changed since."""
         if self._future is None or self._key != model.key:
             return None
         try:
@@ -64,5 +64,5 @@ class Ahead:
 
 
 def _files(model: ModelRef) -> _Files:
-    found = [file for file in Path(model.path or "").iterdir() if file.is_file()]
-    return frozenset((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found)
+    files = [file for file in Path(model.path or "").iterdir() if file.is_file()]
+    return frozenset((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)

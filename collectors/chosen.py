@@ -1,7 +1,7 @@
-"""The models that a config chooses from the lake's catalog.
+"""Chooses models from the lake's catalog by the conditions of a config.
 
-Owns what a condition means: which models, at which revisions, and with which config.json. Knows nothing of hubs or of
-how a catalog comes to be.
+Owns the meaning of a condition: the models, their revisions and their config.json. Knows nothing of hubs, and does not
+write catalogs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from schemas.failures import ConfigError, one_line
 
 logger = logging.getLogger(__name__)
 
-# Copies of weights are told apart among the chosen alone: the first to have them may not be.
+# Copies of weights are left out among the chosen models alone, because the condition may not fit their first owner.
 _CHOSEN = """
 SELECT source, revision, config
 FROM models
@@ -36,19 +36,21 @@ LIMIT $most
 
 @dataclass(frozen=True)
 class Chosen:
+    """A model of the catalog that fits a condition."""
+
     spec: ModelSpec
     #: The repo's config.json at spec.revision.
     config_json: str
 
 
 def choose(lake: Lake, spec: CatalogSpec) -> list[Chosen]:
-    """The models for which the condition holds, most downloaded first, of those that the view models does not skip.
+    """Returns the models that fit the condition, most downloaded first, without those that the view models skips.
 
-    Raises ConfigError where the lake has no catalog, the condition is no SQL, or no model fits it.
+    Raises ConfigError when no lake exists, the condition is not valid SQL, or no model fits it.
     """
     if not lake.exists():
         raise ConfigError(f"models: no lake at {lake.uri} to choose from: run catalog.py --lake {lake.uri} first")
-    # Lines of its own: a comment at the condition's end must not swallow the rest.
+    # On lines of its own, so that a comment at its end cannot swallow the rest.
     query = _CHOSEN.format(condition=f"\n{spec.catalog}\n")
     values = {"also": list(spec.also), "most": spec.most or 2**31}
 
@@ -59,25 +61,23 @@ def choose(lake: Lake, spec: CatalogSpec) -> list[Chosen]:
             raise ConfigError(f"models: the condition {spec.catalog!r}: {one_line(error, 300)}") from error
 
     try:
-        found = ask(lake, question, only=["models"])
-    except duckdb.Error as error:  # of values, such as a text that is compared with a number
+        rows = ask(lake, question, only=["models"])
+    except duckdb.Error as error:  # an error of values, such as a text compared with a number
         raise ConfigError(f"models: the condition {spec.catalog!r}: {one_line(error, 300)}") from error
-    if not found:
+    if not rows:
         raise ConfigError(
             f"models: no model of the catalog in {lake.uri} fits {spec.catalog!r}; "
-            f"catalog.py --lake {lake.uri} says what it holds"
+            f"catalog.py --lake {lake.uri} shows what it holds"
         )
-    logger.info("catalog: %d models for which %s", len(found), spec.catalog)
+    logger.info("catalog: %d models fit %s", len(rows), spec.catalog)
     options = {name: getattr(spec, name) for name in ModelOptions.model_fields}
-    return [
-        Chosen(ModelSpec(source=source, revision=revision, **options), config) for source, revision, config in found
-    ]
+    return [Chosen(ModelSpec(source=source, revision=revision, **options), config) for source, revision, config in rows]
 
 
 def all_of(lake: Lake, entries: list[ModelSpec | CatalogSpec]) -> Iterator[tuple[ModelSpec, str | None]]:
-    """The models of a config, those that it names first, each with its config.json where the lake has that.
+    """Yields the models of a config, each with its config.json if the catalog has it. Named models come first.
 
-    A model that is named, or that an earlier entry chose, is not chosen once more.
+    An entry does not choose a model that is named or that an earlier entry chose. Raises ConfigError as choose() does.
     """
     named = [entry for entry in entries if isinstance(entry, ModelSpec)]
     yield from ((spec, None) for spec in named)

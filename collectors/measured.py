@@ -1,6 +1,7 @@
-"""What a lake's shards say of tokens and pace: the measurements that estimates rest on.
+"""Sums the tokens and seconds that a lake's shards measured, for estimates.
 
-Owns which shards are looked at (a sample: each is a file to open) and their sums. Knows nothing of prices or plans.
+Owns the choice of shards and the sums. It reads a sample, because each shard is a file to open. Knows nothing of prices
+or plans.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collectors.reading import ask
 from schemas.identity import ShardName, is_imported
 from schemas.views import lake_place
 
-#: Most shard files that are opened for an estimate, spread over all tasks: 2,000 take a second on a disk.
+#: Most shard files to open for an estimate, spread over all tasks. 2,000 take a second on a disk.
 MOST_SHARDS = 2000
 
 
@@ -27,22 +28,22 @@ class Measured:
 
     model: str
     prompting: str
-    #: Device's name; None on CPUs.
+    #: Name of the device; None on CPUs.
     gpu: str | None
-    #: How many of it each engine had, or the part of one; None: the run did not say.
+    #: GPUs of each engine, or the part of one; None: not recorded.
     gpus: float | None
     items: int
-    #: Tokens that the engine computed: those that its prefix cache held are left out.
+    #: Tokens that the engine computed, without those from its prefix cache.
     tokens: int
     engine_seconds: float
-    #: Of those shards that loaded the model: how many, and how long that took them.
+    #: Number of those shards that loaded the model, and the seconds of these loads.
     loads: int
     load_seconds: float
 
 
 _SHARDS = """
-WITH told AS (  -- a compaction leaves the shards that it holds where they are
-    SELECT left(shard, 16) AS cell_id, any_value(facts) AS facts
+WITH shards AS (  -- a shard that is folded into a compaction may still lie beside it
+    SELECT left(shard, 16) AS cell_id, any_value(metadata) AS metadata
     FROM ({open} UNION ALL {folded})
     GROUP BY shard
 ),
@@ -56,15 +57,15 @@ asked AS (
 numbers AS (
     SELECT
         cell_id,
-        facts ->> '$.engine' AS engine,
-        facts ->> '$.gpu' AS gpu,
-        TRY_CAST(facts ->> '$.gpus' AS DOUBLE) AS gpus,
-        TRY_CAST(facts ->> '$.items' AS BIGINT) AS items,
-        TRY_CAST(facts ->> '$.engine_tokens' AS BIGINT) AS engine_tokens,
-        coalesce(TRY_CAST(facts ->> '$.cached_tokens' AS BIGINT), 0) AS cached_tokens,
-        TRY_CAST(facts ->> '$.engine_seconds' AS DOUBLE) AS engine_seconds,
-        coalesce(TRY_CAST(facts ->> '$.load_seconds' AS DOUBLE), 0) AS load_seconds
-    FROM told
+        metadata ->> '$.engine' AS engine,
+        metadata ->> '$.gpu' AS gpu,
+        TRY_CAST(metadata ->> '$.gpus' AS DOUBLE) AS gpus,
+        TRY_CAST(metadata ->> '$.items' AS BIGINT) AS items,
+        TRY_CAST(metadata ->> '$.engine_tokens' AS BIGINT) AS engine_tokens,
+        coalesce(TRY_CAST(metadata ->> '$.cached_tokens' AS BIGINT), 0) AS cached_tokens,
+        TRY_CAST(metadata ->> '$.engine_seconds' AS DOUBLE) AS engine_seconds,
+        coalesce(TRY_CAST(metadata ->> '$.load_seconds' AS DOUBLE), 0) AS load_seconds
+    FROM shards
 )
 
 SELECT
@@ -84,19 +85,22 @@ GROUP BY ALL
 ORDER BY ALL
 """
 _OPEN = """
-SELECT regexp_extract(file_name, '[^/]+$') AS shard, decode(value)::JSON AS facts
+SELECT regexp_extract(file_name, '[^/]+$') AS shard, decode(value)::JSON AS metadata
 FROM parquet_kv_metadata([{files}])
 WHERE decode(key) = 'shard'
 """
 _FOLDED = """
-SELECT regexp_extract(file, '[^/]+$') AS shard, facts::JSON AS facts
+SELECT regexp_extract(file, '[^/]+$') AS shard, facts::JSON AS metadata
 FROM read_parquet({file}, hive_partitioning = false)
 """
-_NONE = "SELECT NULL::VARCHAR AS shard, NULL::JSON AS facts WHERE false"
+_NONE = "SELECT NULL::VARCHAR AS shard, NULL::JSON AS metadata WHERE false"
 
 
 def measured(lake: Lake, engine: str, cells: Iterable[str] = ()) -> list[Measured]:
-    """What shards of `engine` took; those of `cells` are looked at first. Compacted ones are all looked at."""
+    """Sums the measurements of `engine`'s shards: all folded ones, and a sample of the others.
+
+    The sample takes shards of `cells` first. Empty when no lake exists.
+    """
     if not lake.exists():
         return []
     wanted = frozenset(cells)
@@ -116,7 +120,10 @@ def measured(lake: Lake, engine: str, cells: Iterable[str] = ()) -> list[Measure
 
 
 def _sample(names: Sequence[str], wanted: frozenset[str]) -> list[str]:
-    """At most MOST_SHARDS of these shards: of each task as many, evenly over its names, which begin with a hash."""
+    """Chooses at most MOST_SHARDS shards: the same number from each task, spread evenly over its names.
+
+    The names begin with a hash, so that an even spread is a random sample.
+    """
     tasks: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         shard = ShardName.parse(name)
@@ -124,12 +131,12 @@ def _sample(names: Sequence[str], wanted: frozenset[str]) -> list[str]:
             tasks[name.split("/")[1]].append(name)
     each = max(MOST_SHARDS // max(len(tasks), 1), 1)
     chosen = []
-    for found in tasks.values():
-        own = [name for name in found if name.rsplit("/", 1)[-1][:16] in wanted]
+    for shards in tasks.values():
+        own = [name for name in shards if name.rsplit("/", 1)[-1][:16] in wanted]
         chosen += _evenly(own, each)
         if len(own) < each:
             own_names = set(own)
-            chosen += _evenly([name for name in found if name not in own_names], each - len(own))
+            chosen += _evenly([name for name in shards if name not in own_names], each - len(own))
     return chosen
 
 
@@ -140,5 +147,5 @@ def _evenly(names: list[str], most: int) -> list[str]:
 
 
 def _quoted(path: str) -> str:
-    """A path that DuckDB takes for no pattern."""
+    """Quotes a path so that DuckDB does not take it for a pattern."""
     return "'" + re.sub(r"[*?\[]", lambda match: f"[{match[0]}]", path).replace("'", "''") + "'"

@@ -21,7 +21,7 @@ from schemas.identity import digest
 from schemas.records import MODEL
 
 WEIGHTS = (".safetensors", ".bin")
-#: Files that decide what a model answers. Everything else in a folder (README, training logs) is left out.
+#: Suffixes of the files that decide a model's answers. Everything else in a folder (README, logs) is left out.
 SUFFIXES = (*WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken")
 #: Bytes before the header of a safetensors file; they hold its length.
 PREFIX = 8

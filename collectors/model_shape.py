@@ -29,7 +29,7 @@ _WIDTHS = (
 )
 #: Keys without a size. transformers' validators refuse some of their values that engines load.
 _BESIDE = frozenset(["rope_scaling", "rope_parameters", "quantization_config", "auto_map", "transformers_version"])
-#: Keys of counts for which transformers makes a list of that length. A damaged count would take all memory.
+#: Keys of counts that transformers turns into lists of that length. A damaged count would take all memory.
 _LISTED = (*_LAYERS, "num_labels")
 #: More layers or labels than any decoder has.
 MOST_LISTED = 100_000

@@ -1,4 +1,4 @@
-"""Computes how much GPU memory a model needs, and on which GPUs it fits.
+"""Computes how much GPU memory a model needs, and chooses the GPUs where it fits.
 
 Owns the sum and its assumptions, each a named constant with its source, and the order of placements: the smallest that
 fits first, then larger ones for a model that runs out of memory. The numbers come from the model's own files; a missing
@@ -22,8 +22,8 @@ from schemas.failures import ConfigError, ModelError
 
 #: Default share of a GPU's memory that vLLM takes (CacheConfig.gpu_memory_utilization, vLLM 0.32).
 UTILIZATION = 0.92
-#: Tokens of key-value cache for which a placement has room at least: 16 requests of 2,048 tokens side by side. This is
-#: a choice of this project; vLLM starts with room for one request of max_length (its check_enough_kv_cache_memory).
+#: Fewest tokens of key-value cache in a placement: 16 requests of 2,048 tokens side by side. This is a choice of this
+#: project; vLLM starts with room for one request of max_length (its check_enough_kv_cache_memory).
 KV_TOKENS = 32_768
 #: CUDA's context, NCCL's buffers and CUDA graphs on each GPU, GiB. Graphs alone took 2,464 MiB in vllm#7553, and vLLM
 #: 0.32 counts them into its share.
@@ -62,7 +62,7 @@ class ModelFacts:
 class Need:
     """The GPU memory that one engine of a model needs."""
 
-    #: The dtype in which the engine computes.
+    #: The dtype of the engine's computations.
     dtype: str
     #: Bytes of the weights on all GPUs together; all bytes needed if `stated`.
     weights: int

@@ -1,6 +1,7 @@
-"""Where a shard's time goes: named stages, their seconds, and when each ran.
+"""Times the named stages of a shard.
 
-Owns the names of the stages and the trace that a browser's trace viewer opens. Knows nothing of what a stage does.
+Owns the names of the stages, their seconds, and the trace that a browser's trace viewer opens. Knows nothing of the
+work in a stage.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from typing import Any, NamedTuple
 
 from collectors.engines import Usage
 
-#: Stage -> what its seconds are of. All but `prefill` and `idle` are work of one thread.
+#: Stage -> meaning of its seconds. All but `prefill` and `idle` are work of one thread.
 STAGES = {
     "tasks": "loading the task's definition and items",
     "fetch": "getting the model's files to this machine",
-    "load": "making the engine hold the model: opened anew, or its weights swapped",
-    "build": "building and tokenising requests, or reading those kept",
-    "engine": "in the engine, its own bookkeeping included",
-    "prefill": "of engine: those in which some request's prompt was being read; the others only generated",
+    "load": "loading the model into a new engine, or swapping its weights into a live one",
+    "build": "building and tokenising requests, or reading kept ones",
+    "engine": "answering requests, with the engine's own bookkeeping",
+    "prefill": "the part of engine in which some request's prompt was being read; the rest only generated",
     "judge": "lm-eval's filters and metrics",
-    "write": "writing the records of the shard before this one: none can tell its own",
-    "idle": "the engine had nothing to do before this shard, since the one before; 0 after a load",
+    "write": "writing the records of the previous shard, because a shard is written before its own time is known",
+    "idle": "waiting of the engine between the previous shard and this one; 0 after a load",
 }
 
 
 class Span(NamedTuple):
-    """A stage, from and to seconds since the epoch."""
+    """One run of a stage; start and end in seconds since the epoch."""
 
     stage: str
     start: float
@@ -41,7 +42,7 @@ class Stages:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.spans: list[Span] = []
-        #: What turns the monotonic clock into time since the epoch.
+        #: Added to the monotonic clock, gives seconds since the epoch.
         self._epoch = time.time() - time.monotonic()
 
     @contextmanager
@@ -53,18 +54,18 @@ class Stages:
             self.add(stage, start, time.monotonic())
 
     def add(self, stage: str, start: float, end: float) -> None:
-        """Seconds of the monotonic clock."""
+        """Adds a span; `start` and `end` are seconds of the monotonic clock."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + end - start
         self.spans.append(Span(stage, start + self._epoch, end + self._epoch))
 
     def wall(self) -> float:
-        """Seconds from the first stage's start to the last one's end, without the rest of the engine before it."""
+        """Seconds from the first start to the last end of any stage but `idle`."""
         work = [span for span in self.spans if span.stage != "idle"]
         return max((s.end for s in work), default=0.0) - min((s.start for s in work), default=0.0)
 
 
 def in_prefill(usages: Iterable[Usage]) -> float | None:
-    """Seconds in which at least one request was between its scheduling and its first token; None: nobody tells."""
+    """Seconds while at least one request was between its scheduling and its first token; None if none was timed."""
     timed = [(u.scheduled, u.first_token) for u in usages]
     spans = sorted((start, end) for start, end in timed if start is not None and end is not None)
     total, until = 0.0, float("-inf")
@@ -75,7 +76,7 @@ def in_prefill(usages: Iterable[Usage]) -> float | None:
 
 
 def told(seconds: Mapping[str, float]) -> str:
-    """Stages of a run in a line, the longest first."""
+    """Writes the stages of a run in one line, the longest first."""
     names = [name for name in STAGES if seconds.get(name, 0.0) >= 0.05 and name != "prefill"]
     prefill = f" ({seconds.get('prefill', 0.0):.1f} of it prefill)"
     order = sorted(names, key=lambda name: -seconds[name])
@@ -83,7 +84,7 @@ def told(seconds: Mapping[str, float]) -> str:
 
 
 class Trace:
-    """Spans of a run as Chrome's trace events: chrome://tracing and ui.perfetto.dev open the file.
+    """Writes spans of a run as Chrome's trace events, for chrome://tracing and ui.perfetto.dev.
 
     Format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU (complete events, "X").
     """
@@ -96,7 +97,7 @@ class Trace:
         self._workers: dict[str, int] = {}
 
     def add(self, worker: str, spans: Iterable[Span], **about: Any) -> None:
-        """Stages of one shard; `about` is shown with each."""
+        """Adds the stages of one shard. The viewer shows `about` with each of them."""
         pid = self._workers.setdefault(worker, len(self._workers) + 1)
         for stage, start, end in spans:
             lane = 1 if stage in self._ENGINE else 2
@@ -104,7 +105,7 @@ class Trace:
             self._events.append(event | {"args": about})
 
     def to_json(self) -> bytes:
-        """What the file holds."""
+        """Returns the content of the trace file."""
         names = [_name("process_name", pid, 0, worker) for worker, pid in self._workers.items()]
         for pid in self._workers.values():
             names += [_name("thread_name", pid, 1, "engine"), _name("thread_name", pid, 2, "requests and records")]

@@ -1,8 +1,8 @@
-"""Fetched models on this machine's disk: each downloaded once, kept up to a quota, and left alone while one is in use.
+"""Keeps fetched models on this machine's disk: downloads each one once, and deletes unused ones beyond a quota.
 
-Owns the record of what was fetched, beside the caches that hold the files (huggingface_hub's, and collectors.catalog's
-of folders at URIs), and the locks by which processes of one machine agree. A lock is the system's: it goes with the
-process that held it, however that ended. Models that are folders here are nobody's to delete. Knows nothing of engines.
+Owns a record of each fetched model, and the locks that the processes of one machine share. The files themselves are in
+the cache of huggingface_hub or, for folders at URIs, of collectors.catalog. The system drops a lock when its process
+ends, however that happens. A model that is a folder on this machine is never deleted. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GIB = 2**30
 
 @dataclass
 class Held:
-    """A model with its files on this machine, which stay until it is released."""
+    """A model whose files stay on this machine until it is released."""
 
     model: ModelRef
     _lock: int | None = None
@@ -47,16 +47,19 @@ class Held:
 
 
 class Weights:
-    """Hands out models and deletes, beyond `quota_gib` of fetched files, those that were used longest ago.
+    """Hands out models, and deletes those used longest ago when fetched files take more than `quota_gib`.
 
-    The quota is looked at after each download: until then the model that is fetched comes on top. None: no quota.
+    The quota is enforced after each download, so a download may exceed it for a while. None: no quota.
     """
 
     def __init__(self, quota_gib: float | None = None) -> None:
         self._quota = None if quota_gib is None else int(quota_gib * GIB)
 
     def take(self, model: ModelRef) -> Held:
-        """Raises what collectors.catalog.fetch raises. One process fetches a model, the others wait for it."""
+        """Fetches a model and holds it. One process fetches it while others that need it wait.
+
+        Raises ModelError and UnreachableError, as collectors.catalog.fetch does.
+        """
         if model.path is not None:
             return Held(fetch(model))
         record = cache_dir("weights") / f"{_name(model.source, model.revision)}.json"
@@ -66,7 +69,7 @@ class Weights:
                 fetched = self._fetch(model, record)
         except BaseException as error:
             os.close(lock)
-            if isinstance(error, OSError) and may_mend(error):  # a full disk, at the record itself
+            if isinstance(error, OSError) and may_mend(error):  # the disk was too full for the record itself
                 raise UnreachableError(
                     f"model {model.name!r} cannot be kept now: {one_line(error)}", "hub_down"
                 ) from error
@@ -74,18 +77,18 @@ class Weights:
         return Held(fetched, lock)
 
     def _fetch(self, model: ModelRef, record: Path) -> ModelRef:
-        known = _read(record)
-        if known and _is_whole(known) and "://" not in model.source:  # of those the contents are proven, by fetch
+        entry = _read(record)
+        if entry and _is_whole(entry) and "://" not in model.source:  # fetch() checks the contents of folders at URIs
             os.utime(record)
-            return dataclasses.replace(model, path=known["path"])
+            return dataclasses.replace(model, path=entry["path"])
         is_ours = record.exists() or not _in_hub_cache(model)
         if is_ours:
-            record.touch()  # of a download that breaks off here, too
+            record.touch()  # so that the files are ours even if the download breaks off
         fetched = fetch(model)
-        if is_ours:  # else somebody else has put it there, and may want it still
+        if is_ours:  # else another program put it into the hub's cache, and may still need it
             files = {str(f.relative_to(fetched.path or "")): f.stat().st_size for f in _files(Path(fetched.path or ""))}
-            facts = {"source": model.source, "revision": model.revision, "path": fetched.path, "files": files}
-            record.write_text(json.dumps(facts), encoding="utf-8")
+            entry = {"source": model.source, "revision": model.revision, "path": fetched.path, "files": files}
+            record.write_text(json.dumps(entry), encoding="utf-8")
             self._keep_quota()
         return fetched
 
@@ -95,24 +98,27 @@ class Weights:
         folder = cache_dir("weights")
         with FileLock(folder / "quota.lock"):
             records = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-            known = {record: facts for record in records if (facts := _read(record))}
-            left = sum(sum(facts["files"].values()) for facts in known.values())
-            for record, facts in known.items():
+            entries = {record: entry for record in records if (entry := _read(record))}
+            left = sum(sum(entry["files"].values()) for entry in entries.values())
+            for record, entry in entries.items():
                 if left <= self._quota:
                     return
                 with _unused(record.with_suffix(".used")) as unused:
                     if unused:
-                        _delete(facts)
+                        _delete(entry)
                         record.unlink(missing_ok=True)
-                        size = sum(facts["files"].values())
+                        size = sum(entry["files"].values())
                         left -= size
-                        logger.info("deleted %s, %.1f GiB: fleet.disk_gib is reached", facts["source"], size / GIB)
+                        logger.info("deleted %s (%.1f GiB) to keep to fleet.disk_gib", entry["source"], size / GIB)
         if left > self._quota:
             logger.warning("fetched models take %.1f GiB, more than fleet.disk_gib: all are in use", left / GIB)
 
 
 def _lock(path: Path, kind: int) -> int:
-    """A lock on `path` that lasts until the file is closed; waited for, unless `kind` says not to (BlockingIOError)."""
+    """Locks `path` and returns its descriptor; closing it ends the lock.
+
+    Waits for the lock, or raises BlockingIOError if `kind` contains LOCK_NB.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, kind)
@@ -124,7 +130,7 @@ def _lock(path: Path, kind: int) -> int:
 
 @contextlib.contextmanager
 def _unused(path: Path) -> Iterator[bool]:
-    """Whether no process uses the model of this lock; none begins to inside the block."""
+    """Yields whether no process uses the model of this lock. If so, none can start to inside the block."""
     try:
         descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -137,17 +143,17 @@ def _unused(path: Path) -> Iterator[bool]:
 
 
 def _name(source: str, revision: str) -> str:
-    """Of a record: by what is fetched, for of two names for it each would delete what the other one uses."""
+    """The name of a record. Two records of the same files would each delete the files that the other one keeps."""
     return f"{safe_name(source)}-{safe_name(revision)}"
 
 
 def _read(record: Path) -> dict[str, Any] | None:
-    """What was fetched; None where nothing was, or the record is damaged: it is fetched anew then."""
+    """Reads a record. None if there is none, it is damaged, or its download broke off: the model is fetched again."""
     try:
         text = record.read_bytes()
     except FileNotFoundError:
         return None
-    if not text:  # of a download that broke off
+    if not text:  # a download broke off
         return None
     try:
         value = json.loads(text)
@@ -155,7 +161,7 @@ def _read(record: Path) -> dict[str, Any] | None:
         value = None
     if _is_record(value) and record.stem == _name(value["source"], value["revision"]):
         return dict(value)
-    logger.warning("%s is damaged: its model counts as not fetched", record)
+    logger.warning("%s is damaged: its model will be fetched again", record)
     return None
 
 
@@ -166,11 +172,11 @@ def _is_record(value: Any) -> bool:
     return isinstance(files, dict) and bool(files) and all(type(size) is int and size >= 0 for size in files.values())
 
 
-def _is_whole(facts: dict[str, Any]) -> bool:
-    """Whether all files are there in the size in which they were fetched."""
+def _is_whole(entry: dict[str, Any]) -> bool:
+    """Whether all files of a record exist in their recorded sizes."""
     try:
-        return all((Path(facts["path"]) / name).stat().st_size == size for name, size in facts["files"].items())
-    except (OSError, ValueError):  # not there, or no path at all
+        return all((Path(entry["path"]) / name).stat().st_size == size for name, size in entry["files"].items())
+    except (OSError, ValueError):  # a missing file, or a name that no path can have
         return False
 
 
@@ -179,7 +185,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _in_hub_cache(model: ModelRef) -> bool:
-    """Whether weights of a hub repo lie in the client's cache already."""
+    """Whether the hub client's cache already has weights of this model's repo and revision."""
     if "://" in model.source:
         return False
     from huggingface_hub import snapshot_download
@@ -192,10 +198,10 @@ def _in_hub_cache(model: ModelRef) -> bool:
     return any(file.suffix in WEIGHTS for file in _files(folder))
 
 
-def _delete(facts: dict[str, Any]) -> None:
-    """The files of a fetched model: from the hub client's cache without what its other revisions share."""
-    folder = Path(facts["path"])
-    if "://" in facts["source"]:
+def _delete(entry: dict[str, Any]) -> None:
+    """Deletes the files of a fetched model, except those that other revisions in the hub client's cache share."""
+    folder = Path(entry["path"])
+    if "://" in entry["source"]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_name(f"{folder.name}.fingerprint").unlink(missing_ok=True)
         return
@@ -203,6 +209,6 @@ def _delete(facts: dict[str, Any]) -> None:
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        scan_cache_dir(folder.parents[2]).delete_revisions(facts["revision"]).execute()
+        scan_cache_dir(folder.parents[2]).delete_revisions(entry["revision"]).execute()
     except (CacheNotFound, OSError) as error:
         logger.warning("%s could not be deleted: %s", folder, one_line(error))

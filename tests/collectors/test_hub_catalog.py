@@ -163,7 +163,7 @@ def test_each_kind_is_recognised_and_says_why_it_is_left_out(served: ModelHub, l
     troubled = {name: row["skipped_because"] for name, row in rows.items() if row["skipped"] == "bad_model"}
     assert set(troubled) == set(done.troubled) == {"org/cut", "org/lacks", "org/short"}
     assert "config.json is damaged" in troubled["org/cut"]
-    assert "2 of the files that model-00001-of-00003.safetensors belongs to are missing" in troubled["org/lacks"]
+    assert "2 shards of the set of model-00001-of-00003.safetensors are missing" in troubled["org/lacks"]
     assert "model.safetensors is damaged: 500 bytes instead of" in troubled["org/short"]
     assert rows["late/copy"]["weights_hash"] == rows["org/first"]["weights_hash"]
     assert rows["org/gptq"]["parameters"] is None  # eight weights in an integer
@@ -293,7 +293,7 @@ def test_name_that_moved_is_told_and_one_that_is_not_there_fails(served: ModelHu
     served.renamed["org/old"] = "org/new"
     done = run(lake, None, [Named("org/old"), Named("org/never"), Named("org/new", "0" * 40)])
     assert set(done.failed) == {"org/never", "org/new"}
-    assert models(lake)["org/old"]["skipped_because"] == "it is org/new now: name that"
+    assert models(lake)["org/old"]["skipped_because"] == "its name is org/new now: use that"
     served.asked.clear()
     run(lake, None, [Named("org/old")])
     assert served.asked == []

@@ -213,7 +213,7 @@ def test_damaged_record_counts_as_not_fetched(
     assert again.model.path == held.model.path
     assert json.loads(record.read_bytes()) == facts
     if damage not in PLAUSIBLE:
-        assert f"{record} is damaged: its model counts as not fetched" in caplog.text
+        assert f"{record} is damaged: its model will be fetched again" in caplog.text
     again.release()
     assert on_disk([model, other], Weights()) == ["org/a", "org/b"]
 
