@@ -1,6 +1,6 @@
 """The matrix as arrays, items × models, with its axes.
 
-Owns the form, in memory and as a .npz file. Knows nothing of where the numbers come from.
+Owns the form in memory and as a .npz file. Knows nothing of the origin of the numbers.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-#: What tells columns apart: one column per model as a router could call it.
+#: The key of a column: one column for each model as a router could call it.
 COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides", "imported_from")
-#: What tells blocks of rows apart: one block per task under one prompting.
+#: The key of a block of rows: one block for each task under one prompting.
 BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Axis 0: items, blocks of one task after another. Axis 1: models. All four arrays have the same shape.
+    """Axis 0 is items, block after block; axis 1 is models. All four arrays are (items, models).
 
-    Without tokens, the arrays of tokens have shape (0, 0).
+    In a matrix without tokens the two arrays of tokens have shape (0, 0).
     """
 
     #: float32, the primary metric's value; NaN where `valid` is false.
     scores: npt.NDArray[np.float32]
-    #: Whether the model was asked and its answer judged. False: not collected, unanswered or failed; never "wrong".
+    #: True if the model answered and the answer has a score. False if it was not collected, unanswered or failed, which
+    #: does not mean wrong.
     valid: npt.NDArray[np.bool_]
-    #: int32 tokens; -1 where unknown. An item that was asked and has no verdict has tokens though it is not valid.
+    #: int32 tokens; -1 if unknown. An answer without a score may have tokens although it is not valid.
     prompt_tokens: npt.NDArray[np.int32]
     completion_tokens: npt.NDArray[np.int32]
-    #: One row per item: BLOCK_KEY and `item`, its position in the task's item table.
+    #: One row for each item: BLOCK_KEY and `item`, its position in the task's table of items.
     items: pa.Table
-    #: One row per model: COLUMN_KEY.
+    #: One row for each model: COLUMN_KEY.
     models: pa.Table
 
     def save(self, path: Path) -> None:
-        """Writes a .npz file that `load` reads; the axes stand in it as Arrow IPC. An existing file is replaced."""
+        """Writes a .npz file for `load`, with the axes as Arrow IPC. Replaces an existing file."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays: dict[str, Any] = {k: _to_bytes(v) if isinstance(v, pa.Table) else v for k, v in values.items()}
         with open(path, "wb") as file:
@@ -55,7 +56,7 @@ class Matrix:
 
 
 def empty_matrix(items: pa.Table, models: pa.Table, *, tokens: bool = True, filled: bool = True) -> Matrix:
-    """Arrays in which nothing is known yet; not `filled`, for a caller who fills every element: of no content."""
+    """A matrix of unknown values; with `filled` False of undefined ones, for a caller that sets every element."""
     shape = (len(items), len(models))
 
     def full(size: tuple[int, int], value: float, dtype: type[Any]) -> npt.NDArray[Any]:

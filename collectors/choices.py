@@ -1,6 +1,6 @@
-"""What a router chose, read from a file: a model for each item.
+"""Reads the choices of routers from a file: a model for each item.
 
-Owns how such a file names items and models, and where in it something is wrong. Knows no metrics.
+Owns the columns of such a file, and the lines that its errors name. Knows no metrics.
 """
 
 from __future__ import annotations
@@ -23,33 +23,36 @@ from collectors.metrics.gaps import NO_CHOICE
 from collectors.pools import Pool
 from schemas.failures import ConfigError, one_line
 
-#: What can name an item, the first that a file has.
+#: Columns that may name an item. The first one in a file counts.
 KEYS = ("item", "item_hash", "source_key")
 READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet"}
-#: Nothing is guessed of quotes, which may come late in a file, nor is a line that begins with # taken for a comment.
+#: DuckDB would guess the quotes from the first lines, and could take lines that begin with # for comments.
 OPTIONS = {"read_csv": ", all_varchar = true, quote = '\"', escape = '\"', comment = ''"}
 
 
 class Choice(NamedTuple):
+    """The model that a router chose for one item."""
+
     task: str
     items_digest: str
     item: int
     model: str
-    #: Row of the file, from 1.
+    #: Row of the file, counted from 1.
     row: int
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The choices of each router of a file, by its name; one without a column `router` is called after the file."""
+    """The choices in a file."""
 
     path: Path
+    #: Name of a router -> its choices. Without a column `router` the name is that of the file.
     routers: dict[str, list[Choice]]
 
     def columns(self, pool: Pool, router: str) -> npt.NDArray[np.int64]:
-        """(items,): the pool's column that the router chose for each item, metrics.gaps.NO_CHOICE where it chose none.
+        """(items,): the column of the model that `router` chose for each item of `pool`, or metrics.gaps.NO_CHOICE.
 
-        Raises ConfigError where it chose a model that is not in the pool.
+        Raises ConfigError if it chose a model that is not in the pool.
         """
         place = {model: column for column, model in enumerate(pool.models)}
         row = {int(item): number for number, item in enumerate(pool.items)}
@@ -60,19 +63,19 @@ class Choices:
             if choice.model not in place:
                 raise ConfigError(
                     f"--choices {self.path}, {_line(self.path, choice.row)}: {router} chose {choice.model!r} on "
-                    f"{pool.task}, which the pool does not have; {_nearest(choice.model, pool.models)}"
+                    f"{pool.task}, which is not in the pool; {_nearest(choice.model, pool.models)}"
                 )
-            if choice.item in row:  # else nobody was asked
+            if choice.item in row:  # other items have no records
                 columns[row[choice.item]] = place[choice.model]
         return columns
 
 
 def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
-    """The choices of a file: CSV, Parquet or JSON lines with columns `model` and one of KEYS.
+    """Reads a file of choices: CSV, Parquet or JSON lines with a column `model` and one of KEYS.
 
-    `item` is the position in the task's table; a column `task` says of which task where items of several have that
-    name. `con`: views by whose cells and items these are found. Raises ConfigError, naming the line, for a file that is
-    none, an item that no cell was asked, one that several tasks have, or two choices for one.
+    `item` is the position in the task's table of items. A column `task` is needed if items of several tasks have the
+    same name. `con` has the views whose cells and items the choices refer to. Raises ConfigError, with the line, for a
+    missing or unreadable file, an item that no cell has, an item of several tasks, or two choices for one item.
     """
     if not os.path.isfile(path):
         raise ConfigError(f"--choices {path}: no such file")
@@ -92,60 +95,61 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
             f"{', '.join(sorted(columns))}"
         )
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE known_items AS SELECT task, items_digest, item, "
+        "CREATE OR REPLACE TEMP TABLE asked_items AS SELECT task, items_digest, item, "
         f"{key}::VARCHAR AS name FROM items SEMI JOIN cells USING (task, items_digest)"
     )
     router = "router::VARCHAR" if "router" in columns else "?"
     task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
-    found = con.execute(
+    matches = con.execute(
         f"""
         SELECT choices.rowid + 1, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
-            known_items.task, items_digest, known_items.item
+            asked_items.task, items_digest, asked_items.item
         FROM choices
-        LEFT JOIN known_items
-            ON name = choices.{key}::VARCHAR AND known_items.task = coalesce({task}, known_items.task)
+        LEFT JOIN asked_items
+            ON name = choices.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)
         ORDER BY choices.rowid
         """,
         [path.stem] if router == "?" else [],
     ).fetchall()
-    tasks = con.execute("SELECT task, count(DISTINCT item) FROM known_items GROUP BY task ORDER BY task").fetchall()
+    tasks = con.execute("SELECT task, count(DISTINCT item) FROM asked_items GROUP BY task ORDER BY task").fetchall()
     reading = _Reading(path, key, "task" in columns, dict(tasks), {})
-    for _, rows in itertools.groupby(found, key=lambda row: row[0]):
+    for _, rows in itertools.groupby(matches, key=lambda row: row[0]):
         reading.take(list(rows))
     if not reading.chosen:
-        raise ConfigError(f"--choices {path}: no row in it")
-    return Choices(path, {router: list(of.values()) for router, of in reading.chosen.items()})
+        raise ConfigError(f"--choices {path}: it has no rows")
+    return Choices(path, {router: list(choices.values()) for router, choices in reading.chosen.items()})
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """A file while its rows are taken one by one."""
+    """The state of reading a file row by row."""
 
     path: Path
+    #: One of KEYS.
     key: str
     has_task: bool
-    #: Items of each task that some cell was asked.
+    #: Task -> number of items that the cells were asked.
     tasks: dict[str, int]
     #: Router -> (task, items_digest, item) -> choice.
     chosen: dict[str, dict[tuple[str, str, int], Choice]]
 
     def take(self, rows: list[tuple[Any, ...]]) -> None:
-        """One row of the file, with each item of the lake that it may mean."""
+        """Takes one row of the file. `rows` repeat it for each item of the lake with its name."""
         number, router, task, name, model, *_ = rows[0]
         needed = {self.key: name, "model": model, "router": router} | ({"task": task} if self.has_task else {})
         for column, value in needed.items():
             if value is None or not value.strip():
                 raise self._wrong(number, f"{column} is empty")
-        found = [row[5:] for row in rows if row[7] is not None]
-        if not found:
+        matches = [row[5:] for row in rows if row[7] is not None]
+        if not matches:
             raise self._wrong(number, self._unknown(task, name))
-        meant = sorted({task for task, *_ in found})
+        meant = sorted({task for task, *_ in matches})
         if len(meant) > 1 and self.key == "item":  # equal hashes are one question, equal positions are not
             some = ", ".join(meant[:5]) + (", …" if len(meant) > 5 else "")
             raise self._wrong(number, f"item {name} is in {len(meant)} tasks ({some}): add a column task")
-        of = self.chosen.setdefault(router, {})
-        for task, items_digest, item in found:
-            before = of.setdefault((task, items_digest, item), Choice(task, items_digest, item, model, number))
+        choices = self.chosen.setdefault(router, {})
+        for task, items_digest, item in matches:
+            before = choices.setdefault((task, items_digest, item), Choice(task, items_digest, item, model, number))
             if before.model != model:
                 raise self._wrong(
                     number,
@@ -155,21 +159,21 @@ class _Reading:
 
     def _unknown(self, task: str | None, name: str) -> str:
         if task is not None and task not in self.tasks:
-            return f"no cell asked task {task!r}; {_nearest(task, self.tasks)}"
+            return f"no cell has the task {task!r}; {_nearest(task, self.tasks)}"
         of = "" if task is None else f" of task {task}"
         counts = {task: self.tasks[task]} if task in self.tasks else self.tasks
         if self.key == "item" and len(counts) == 1:
             [(one, count)] = counts.items()
-            return f"item {name!r} is none of the {count:,} of task {one}, counted from 0"
-        return f"no cell asked an item{of} with the {self.key} {name!r}"
+            return f"item {name!r} is not among the {count:,} of task {one}, counted from 0"
+        return f"no cell has an item{of} with the {self.key} {name!r}"
 
     def _wrong(self, row: int, what: str) -> ConfigError:
         return ConfigError(f"--choices {self.path}, {_line(self.path, row)}: {what}")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """What was meant, or the first few that could have been."""
-    names = list(known)
+def _nearest(name: str, candidates: Iterable[str]) -> str:
+    """A phrase with the candidates most like `name`, or with the first few."""
+    names = list(candidates)
     folded = {one.casefold(): one for one in names}
     short = {one.casefold().rpartition("/")[2]: one for one in names}
     wanted = name.casefold()
@@ -181,14 +185,14 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _line(path: Path, row: int) -> str:
-    """Where the file's row number `row`, from 1, begins."""
+    """The place of row number `row`, counted from 1: its line, or its number in a file without lines."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return f"row {row}"
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         if suffix in READERS:
             return f"line {_csv_line(file, row)}"
-        if file.read(64).lstrip()[:1] != "{":  # one array
+        if file.read(64).lstrip()[:1] != "{":  # the file is one JSON array
             return f"entry {row}"
         file.seek(0)
         full = (number for number, line in enumerate(file, 1) if line.strip())
@@ -196,11 +200,11 @@ def _line(path: Path, row: int) -> str:
 
 
 def _csv_line(file: Iterable[str], row: int) -> int:
-    """Number of the line that data row `row` begins in; a quoted value may go over several."""
+    """The number of the line where data row `row` begins. A quoted value may span several lines."""
     reader = csv.reader(file)
     begins = 1
     for values in reader:
-        row -= bool(values)  # the header is the first that is not empty
+        row -= bool(values)  # the first row that is not empty is the header
         if row < 0:
             return begins
         begins = reader.line_num + 1

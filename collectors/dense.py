@@ -1,6 +1,6 @@
-"""The router matrix as arrays: items × models, for training and judging routers.
+"""The router matrix as arrays: items × models, for training and scoring routers.
 
-Owns how records are laid into the arrays: from the packed form, from files of a compaction and from single shards.
+Owns the way of records into the arrays: from the packed form, from files of a compaction and from single shards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from schemas.views import OWNERSHIP, lake_place
 logger = logging.getLogger(__name__)
 
 _VIEWS = (*OWNERSHIP, "_stored", "_open_rows")
-#: Records laid into the arrays at a time: bounds what is in memory beside them.
+#: Records in one batch. It bounds the memory beside the arrays.
 BATCH_ROWS = 1_000_000
 
 
@@ -43,12 +43,13 @@ def load_matrix(
     tokens: bool = True,
     include: str = "collected",
 ) -> Matrix:
-    """The matrix of a lake or snapshot, or of some of its tasks and models by name; without `tokens`, no token counts.
+    """The matrix of a lake or snapshot, or of the tasks and models with these names; without `tokens`, no token counts.
 
-    `include`: "collected" cells, "imported" or "all"; imported ones are columns and blocks of their own.
-    A block has as many rows as the most that any run asked of its task. Memory: 13 bytes per element, 5 without tokens,
-    and one file of a compaction. A damaged object is named in the log and the lake's failures and passed over. Raises
-    ConfigError when nothing was ever planned for such names.
+    `include` is a key of schemas.views.INCLUDED; imported cells are columns and blocks of their own. A block has as
+    many rows as the largest number of items that any run planned for its task. Memory is 13 bytes per element, 5
+    without tokens, plus one file of a compaction. A damaged object is skipped and named in the log and in the lake's
+    failures. Raises ConfigError if no run ever planned these tasks and models, StorageError if the packed form is
+    damaged.
     """
     lake = (lake if isinstance(lake, Lake) else Lake(lake)).open_for_reading()
     if all(lake.has(name) for name in FILES.values()):
@@ -102,10 +103,10 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
 
 
 def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
-    """Items and models; makes the table `places`: the first row of each cell's block, its length, and its column.
+    """The two axes. Also makes the table `places`: the first row of each cell's block, its length, and its column.
 
-    What is asked here of a cell is its identity, the same in every run; the view cells asks for the newest run. On
-    dictionaries of strings rather than in SQL: 102,000 cells take 0.1 s in place of 0.3 s.
+    It needs only a cell's identity, which every run repeats; the view cells also finds the newest run. Dictionaries of
+    strings take 0.1 s for 102,000 cells, and SQL 0.3 s.
     """
     plans = _plans(lake, holdings.listed["runs"])
     if holdings.include != "all":
@@ -115,17 +116,17 @@ def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted
     planned = np.zeros(len(cells), np.int64)
     np.maximum.at(planned, first, plans["planned_items"].to_numpy())
     rows = np.empty(len(cells), np.int64)
-    rows[first[::-1]] = np.arange(len(plans))[::-1]  # of each cell, where it stands first
+    rows[first[::-1]] = np.arange(len(plans))[::-1]  # the first row of each cell
     plans = plans.take(rows)
     keep = _among(plans["task"], wanted.tasks)
     plans, planned = plans.filter(pa.array(keep)), planned[keep]
-    # Before the models are chosen: a task has as many rows, whoever is asked for.
+    # Before the models are chosen, because the length of a block does not depend on them.
     of_block, blocks = _keys(plans, BLOCK_KEY)
     lengths = np.zeros(len(blocks), np.int64)
     np.maximum.at(lengths, of_block, planned)
     keep = _among(plans["model"], wanted.models)
     plans, of_block = plans.filter(pa.array(keep)), of_block[keep]
-    lengths[np.setdiff1d(np.arange(len(blocks)), of_block)] = 0  # blocks of which no model is wanted
+    lengths[np.setdiff1d(np.arange(len(blocks)), of_block)] = 0  # blocks without a wanted model
     of_model, models = _keys(plans, COLUMN_KEY)
     first_rows = np.cumsum(lengths) - lengths
     places = {
@@ -142,31 +143,31 @@ def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted
 
 
 def _plans(lake: Lake, runs: list[str]) -> pa.Table:
-    """What all runs planned, texts by dictionary."""
+    """The plans of all runs as one table, with texts as dictionaries. Raises StorageError for a damaged plan."""
     columns = ["cell_id", *COLUMN_KEY, *BLOCK_KEY, "filter", "planned_items"]
     texts = [name for name in columns if pa.types.is_string(RUN_CELL.field(name).type)]
     empty = pa.schema([RUN_CELL.field(name) for name in columns]).empty_table()
-    found = [_dictionaries(empty, texts)]
+    tables = [_dictionaries(empty, texts)]
     for name in runs:
         try:
             table = pq.ParquetFile(lake.open_object(name), read_dictionary=texts).read(columns)
-            found.append(_dictionaries(table, texts))
+            tables.append(_dictionaries(table, texts))
         except FileNotFoundError as error:
             raise StorageError(f"{name} in {lake.uri} is gone") from error
         except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
             raise StorageError(f"{name} in {lake.uri} cannot be read: {one_line(error)}") from error
-    return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
 def _dictionaries(table: pa.Table, texts: list[str]) -> pa.Table:
-    """With `texts` as dictionaries of 32-bit codes, and without metadata: what tables need to be joined."""
+    """The table with `texts` as dictionaries of 32-bit codes and without metadata, ready for pa.concat_tables."""
     kinds = {name: pa.dictionary(pa.int32(), pa.string()) for name in texts}
     fields = [pa.field(f.name, kinds.get(f.name, f.type)) for f in table.schema]
     return table.cast(pa.schema(fields))
 
 
 def _codes(table: pa.Table, names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """A number per row: equal where the columns are, nulls among them."""
+    """(rows,): a number for each row, equal for rows that are equal in all columns `names`, nulls included."""
     codes, many = np.zeros(len(table), np.int64), 1
     for name in names:
         column = table[name]
@@ -185,13 +186,13 @@ def _codes(table: pa.Table, names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def _keys(table: pa.Table, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], pa.Table]:
-    """The different values of the columns `names`, sorted, nulls last; and for each row of `table` which it has."""
-    _, rows, found = np.unique(_codes(table, names), return_index=True, return_inverse=True)
+    """The place of each row's key, and the distinct keys in the columns `names`, sorted with nulls last."""
+    _, rows, number = np.unique(_codes(table, names), return_index=True, return_inverse=True)
     keys = table.select(list(names)).take(rows).cast(pa.schema([(name, RUN_CELL.field(name).type) for name in names]))
     order = pc.sort_indices(keys, [(name, "ascending") for name in names]).to_numpy()
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    return rank[found], keys.take(order)
+    return rank[number], keys.take(order)
 
 
 def _among(column: pa.ChunkedArray, names: list[str] | None) -> npt.NDArray[np.bool_]:
@@ -201,17 +202,17 @@ def _among(column: pa.ChunkedArray, names: list[str] | None) -> npt.NDArray[np.b
 
 
 def _places(con: duckdb.DuckDBPyConnection, parts: list[Part]) -> dict[str, npt.NDArray[np.int64]]:
-    """Part of the compaction -> a row for each chosen cell: place in the part, block's first row and length, column."""
+    """Part of the compaction -> a row for each wanted cell: place in the part, block's first row and length, column."""
     names = [part.records for part in parts]
     con.execute("CREATE TEMP TABLE parts AS SELECT unnest($names::VARCHAR[]) AS part", {"names": names})
-    found = con.execute(
+    columns = con.execute(
         """
         SELECT parts.rowid AS number, place, first_row, length, model_column
         FROM _folded JOIN places USING (cell_id) JOIN parts USING (part)
         """
     ).fetchnumpy()
-    numbers = np.stack([np.asarray(column, np.int64) for column in found.values()], axis=1)
-    # A row per shard so far, which were folded together.
+    numbers = np.stack([np.asarray(column, np.int64) for column in columns.values()], axis=1)
+    # Until here one row for each shard; the shards of a cell were folded together.
     numbers = numbers[np.unique(numbers[:, 0] << 32 | numbers[:, 1], return_index=True)[1]]
     starts = np.searchsorted(numbers[:, 0], np.arange(len(names) + 1))
     return {
@@ -222,22 +223,22 @@ def _places(con: duckdb.DuckDBPyConnection, parts: list[Part]) -> dict[str, npt.
 
 
 def _span(part: Part, chosen: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """First row of the matrix that a whole grid fills, and the one after its last."""
+    """The first row of the matrix that a whole grid fills, and the end of its rows."""
     assert part.first_item is not None
     assert part.last_item is not None
-    first_row, length = chosen[0, 1:3].tolist()  # one task under one prompting: one block
+    first_row, length = chosen[0, 1:3].tolist()  # all cells of a part are of one block
     return first_row + part.first_item, first_row + min(part.last_item + 1, length)
 
 
 def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: npt.NDArray[np.int64]) -> None:
-    """A part whose rows are a whole grid: its columns are laid into the arrays as they come, without a look at keys."""
+    """Lays a part that is a whole grid into the arrays: by the order of its rows, without a look at their keys."""
     start, stop = _span(part, chosen)
     count = stop - start
     if count <= 0:
         return
     bits = _bits(lake, part) if len(chosen) == part.cells else None
     columns = [*(["score"] if bits is None else []), *wanted.columns]
-    # The part's columns in the order of the matrix; where they are neighbours there, they are copied row by row.
+    # The part's columns in the order of the matrix. If they are neighbours there, a slice copies them row by row.
     places, into = chosen[np.argsort(chosen[:, 3])][:, [0, 3]].T
     is_run = into[-1] - into[0] + 1 == len(into)
     where = slice(into[0], into[-1] + 1) if is_run else into
@@ -253,14 +254,14 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
         return
     try:
         file = pq.ParquetFile(lake.open_object(part.records), memory_map=lake.local)
-        found = file.read(columns, use_threads=False).slice(0, part.primary_rows)
+        table = file.read(columns, use_threads=False).slice(0, part.primary_rows)
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
     for name in wanted.columns:
-        lay(getattr(matrix, name), found[name].fill_null(-1).to_numpy())
+        lay(getattr(matrix, name), table[name].fill_null(-1).to_numpy())
     if bits is not None:
         return
-    scores = found["score"]
+    scores = table["score"]
     if scores.null_count or not _fits_float32(file.metadata):
         values = _float32(scores.to_numpy())
         lay(matrix.scores, values)
@@ -271,9 +272,9 @@ def _lay_grid(lake: Lake, matrix: Matrix, wanted: _Wanted, part: Part, chosen: n
 
 
 def _bits(lake: Lake, part: Part) -> npt.NDArray[np.uint8] | None:
-    """Items × cells, 1 where the answer is right, the cells in the order of the axis; None: the records are to be read.
+    """(items, cells): 1 for a right answer, with the cells in the order of the axis; None if the records must be read.
 
-    A tenth of the time that the column of scores takes.
+    The bits take a tenth of the time of the column of scores.
     """
     if not part.bits:
         return None
@@ -282,14 +283,14 @@ def _bits(lake: Lake, part: Part) -> npt.NDArray[np.uint8] | None:
     except FileNotFoundError:
         data = b""
     if len(data) != part.bits_size:
-        logger.warning("passed over: %s has not %d bytes: the scores are read instead", part.bits, part.bits_size)
+        logger.warning("skipped: %s does not have %d bytes; reading the scores instead", part.bits, part.bits_size)
         return None
-    found = np.unpackbits(np.frombuffer(data, np.uint8), count=part.primary_rows, bitorder="little")
-    return found.reshape(-1, part.cells)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=part.primary_rows, bitorder="little")
+    return bits.reshape(-1, part.cells)
 
 
 def _lay_part(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted, path: str) -> None:
-    """A part with gaps, or of which some rows are outdated."""
+    """Lays a part into the arrays that has gaps or outdated rows."""
     _scatter(
         matrix,
         con.execute(
@@ -308,7 +309,7 @@ def _lay_part(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted, p
 
 
 def _lay_open_rows(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted) -> None:
-    """What no compaction holds, in whatever order it comes."""
+    """Lays the records into the arrays that no compaction holds, in any order."""
     _scatter(
         matrix,
         con.execute(
@@ -336,19 +337,19 @@ def _scatter(matrix: Matrix, records: duckdb.DuckDBPyConnection) -> None:
 
 
 def _fits_float32(metadata: pq.FileMetaData) -> bool:
-    """Whether the statistics say that no score needs to be cut (see _float32)."""
+    """Whether the column's statistics prove that `_float32` changes no score."""
     column = metadata.schema.names.index("score")
     for group in range(metadata.num_row_groups):
-        found = metadata.row_group(group).column(column).statistics
-        if not found or not found.has_min_max or max(abs(found.min), abs(found.max)) > 3.4e38:
+        bounds = metadata.row_group(group).column(column).statistics
+        if not bounds or not bounds.has_min_max or max(abs(bounds.min), abs(bounds.max)) > 3.4e38:
             return False
     return True
 
 
 def _float32(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Finite scores beyond float32, which ends at 3.4e38, become its last number."""
+    """The scores as float32. Scores beyond its range of ±3.4e38 become the ends of that range."""
     with np.errstate(over="ignore"):
-        found = scores.astype(np.float32)
-    if np.isinf(found).any():
-        np.clip(found, -3.4e38, 3.4e38, out=found)
-    return found
+        narrow = scores.astype(np.float32)
+    if np.isinf(narrow).any():
+        np.clip(narrow, -3.4e38, 3.4e38, out=narrow)
+    return narrow

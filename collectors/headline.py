@@ -1,6 +1,6 @@
-"""The two headline figures of a pool as numbers: what it can reach against its size, and cost against quality.
+"""The numbers of the two headline figures of a pool: its bounds by size, and cost against quality.
 
-Owns which numbers stand in the figures and how they are named in files. Knows no lake, and not how they are drawn.
+Owns the choice of numbers and their names in files. Knows no lake and no drawing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collectors.metrics.plane import Plane, Points, aiq_code, aiq_paper, convex_
 from collectors.metrics.pool import model_means, oracle
 from collectors.metrics.scaling import Draws, Scaling, draw_pools, scaling
 
-#: The routers r_o(p) that are drawn: the oracle, every other choice the oracle's, chance.
+#: The p of the drawn routers r_o(p): the oracle, half oracle, chance.
 ORACLES = (1.0, 0.5, 0.0)
 
 
@@ -29,14 +29,14 @@ class CostFigure:
     kind: str
     models: list[str]
     plane: Plane
-    #: Rows of plane.points that no other dominates, by rising cost.
+    #: Rows of plane.points on the Pareto frontier, by rising cost.
     frontier: npt.NDArray[np.int64]
     hull: Points
-    #: Of equals the cheapest; (cost, score).
+    #: (cost, score) of the oracle that takes the cheapest of equals.
     oracle: tuple[float, float]
-    #: Uniform choice.
+    #: (cost, score) of a uniform random choice.
     random: tuple[float, float]
-    #: None where all models cost the same, and aiq_code where the best ones are free.
+    #: None if all models cost the same; aiq_code also if the best models are free.
     aiq_paper: float | None
     aiq_code: float | None
     #: Models of the pool that are left out because their cost is unknown on too many items.
@@ -45,7 +45,7 @@ class CostFigure:
 
 @dataclass(frozen=True)
 class Headline:
-    """All numbers of one task's figures."""
+    """The numbers of one task's figures."""
 
     task: str
     metric: str
@@ -57,23 +57,23 @@ class Headline:
     scaling: Scaling
     draws: Draws
     reference: float | None
-    #: None: `no_cost` says why.
+    #: None if there is none; then `no_cost` has the reason.
     cost: CostFigure | None
     no_cost: str
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON can hold it; costs are per 1,000 items."""
-        found = self.scaling
-        curves: dict[str, Any] = {"models": found.sizes.tolist(), "best_single": found.best_single.tolist()}
+        """All numbers as values for JSON; costs are per 1,000 items."""
+        scaled = self.scaling
+        curves: dict[str, Any] = {"models": scaled.sizes.tolist(), "best_single": scaled.best_single.tolist()}
         for p in ORACLES:
             low, high = self.draws.band(p)
-            curves |= {f"r_o({p:g})": found.r_o(p).tolist(), f"r_o({p:g}) 5 %": low.tolist()}
+            curves |= {f"r_o({p:g})": scaled.r_o(p).tolist(), f"r_o({p:g}) 5 %": low.tolist()}
             curves[f"r_o({p:g}) 95 %"] = high.tolist()
         return {
             "task": self.task,
             "metric": self.metric,
-            "items": found.items,
-            "items_left_out": found.left_out,
+            "items": scaled.items,
+            "items_left_out": scaled.left_out,
             "models_left_out": self.sparse,
             "draws": len(self.draws.oracle),
             "reference": self.reference,
@@ -97,14 +97,15 @@ def headline(
     draws: int = 100,
     seed: int = 0,
 ) -> Headline:
-    """The numbers for `models`, of their `scores` (items, models).
+    """The numbers of the figures for `models` with `scores` (items, models).
 
-    `costs`: kind -> USD or seconds per item, of the shape of `scores`, NaN where unknown; None where nothing is known.
-    The first of which enough is known is drawn. A model with a cost on fewer than the share `least` of the complete
-    items is not in the plane. Raises ValueError when no item has a score of every model.
+    `costs` maps "usd" and "latency_s" to costs per item in USD or seconds, in the shape of `scores` with NaN for
+    unknown values, or to None. The figure uses the first kind with enough known values. It leaves out models that have
+    a cost on less than the share `least` of the complete items. `draws` is the number of random pools for a band.
+    Raises ValueError if no item has a score from every model.
     """
     curve = scaling(scores)
-    figures = (cost_figure(kind, models, scores, of, least) for kind, of in costs.items() if of is not None)
+    figures = (cost_figure(kind, models, scores, cost, least) for kind, cost in costs.items() if cost is not None)
     figure = next((figure for figure in figures if figure), None)
     return Headline(
         task=task,
@@ -121,13 +122,14 @@ def headline(
 
 
 def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, least: float) -> CostFigure | None:
-    """The plane of the models whose `cost` is known, both arrays (items, models); None where it is of none.
+    """The figure of the models that have a known cost on the share `least` of the complete items.
 
-    Items are the complete ones among these models' scores and costs.
+    `scores` and `cost` are (items, models). The figure uses the items with all scores and costs of these models.
+    Returns None if there is no such model or item.
     """
     complete = complete_items(scores)
-    known = (~np.isnan(cost[complete])).mean(axis=0)
-    columns = np.flatnonzero((known >= least) & (known > 0))
+    share = (~np.isnan(cost[complete])).mean(axis=0)
+    columns = np.flatnonzero((share >= least) & (share > 0))
     if not len(columns):
         return None
     if len(columns) < len(models):
@@ -159,8 +161,8 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
 
 def _why_not(costs: Mapping[str, Floats | None]) -> str:
     names = " and no ".join({"usd": "cost", "latency_s": "latency"}[kind] for kind in costs)
-    some = any(of is not None for of in costs.values())
-    return f"no {names} is known" + (" of the answers to enough items" if some else "")
+    some = any(cost is not None for cost in costs.values())
+    return f"no {names} is known" + (" for the answers to enough items" if some else "")
 
 
 def _cost_record(figure: CostFigure) -> dict[str, Any]:

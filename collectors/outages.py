@@ -1,7 +1,7 @@
-"""Which errors of stores, hubs and disks pass by themselves.
+"""Tells passing errors of stores, hubs and disks from lasting ones.
 
-Owns that judgement, over the exceptions of all clients in use (botocore, aiohttp, httpx, huggingface_hub, the operating
-system). Knows nothing of who waits, or how long.
+Owns that decision for the exceptions of all clients in use (botocore, aiohttp, httpx, huggingface_hub, the operating
+system). Knows nothing of waiting and retries.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import errno
 
 from schemas.failures import causes
 
-#: Answers after which the same request may succeed: too slow, too busy, broken at the moment.
+#: HTTP statuses after which the same request may succeed later: timeouts, too many requests, broken servers.
 LATER = frozenset({408, 429, 500, 502, 503, 504})
 
-#: A full disk or quota, a network or server that is away, a file system that lost its server.
+#: Error numbers of full disks and quotas, of networks and servers that are away, of file systems without their server.
 _ERRNOS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBUSY, errno.EAGAIN, errno.ESTALE, errno.ENOTCONN, errno.EPIPE),
@@ -22,7 +22,7 @@ _ERRNOS = frozenset(
     }
 )
 
-#: Classes of errors, by name: clients are not imported to ask.
+#: Names of error classes. Checking by name avoids the import of the clients.
 _CLASSES = frozenset(
     {
         *("ConnectionError", "TimeoutError", "FSTimeoutError"),
@@ -31,24 +31,24 @@ _CLASSES = frozenset(
         "TransportError",
     }
 )
-#: What looks like one of these and is not: a person asked for it, or has to act.
+#: Subclasses of these that do not pass: a person wanted them, or has to act.
 _NEVER = frozenset({"OfflineModeIsEnabled", "SSLError", "ClientSSLError", "UnsupportedProtocol"})
 
 
 def may_mend(error: BaseException | None) -> bool:
-    """Whether waiting may mend what `error` says. False for refusals, such as a missing bucket or permission."""
+    """Whether the error may pass by waiting. False for refusals, such as a missing bucket or permission."""
     chain = list(causes(error))
     names = {cls.__name__ for e in chain for cls in type(e).__mro__}
     statuses = {status for e in chain if (status := _status(e)) is not None}
     if names & _NEVER:
         return False
-    if statuses:  # the store or hub did answer: that tells more than what its client made of it
+    if statuses:  # an answer of the store or hub means more than the exception that its client made of it
         return statuses <= LATER
     return bool(names & _CLASSES) or any(getattr(e, "errno", None) in _ERRNOS for e in chain)
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of an answer that `error` carries, as botocore or as httpx and requests keep it."""
+    """The HTTP status of the answer in `error`, as botocore or as httpx and requests store it; None without one."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -1,22 +1,23 @@
-"""The matrix in the least bytes that load at once: bits of verdicts, lengths of answers, prompts by tokenizer.
+"""The packed matrix: the smallest form that still loads at once. Bits of verdicts, lengths of answers, prompt tokens.
 
-Owns the packed form: four Parquet tables that any reader opens. Knows nothing of lakes or of where the files go.
+Owns the packed form: four Parquet tables that any reader can open. Knows nothing of lakes or of the files' place.
 
-    models    one row per model of the matrix's axis (collectors.arrays.COLUMN_KEY)
-    blocks    one row per block (collectors.arrays.BLOCK_KEY) with its items and the models that were to answer, by
-              their place on the axis; `prompts`: for each of these the number of a row of the table prompts
-    prompts   one row per block and way to count its prompts (a tokenizer's): the tokens of each item, -1 unknown
-    items     one row per item of a block: bits and lengths over the block's models, in their order
+    models    one row for each model on the matrix's axis (collectors.arrays.COLUMN_KEY)
+    blocks    one row for each block (collectors.arrays.BLOCK_KEY), with its number of items and its planned models, by
+              their place on the axis; `prompts` has for each of these models the number of a row in the table prompts
+    prompts   one row for each block and each way to count its prompts (a tokenizer's): the tokens of each item, -1 for
+              unknown
+    items     one row for each item of a block: bits and lengths over the block's models, in their order
 
-Bits are little-endian: model i is bit i % 8 of byte i // 8. In `items`, a null stands for the common case. `valid`: all
-are; `prompted`: of all it is known how many tokens they read; `score`: the scores are the bits of `right`;
-`low` or `high`: 0 for all.
+Bits are little-endian: model i is bit i % 8 of byte i // 8. In `items` a null stands for the common case. `valid`: all
+models are valid. `prompted`: all counts of prompt tokens are known. `score`: the scores are the bits of `right`. `low`
+and `high`: all are 0.
 
-Completion tokens + 1, 0 unknown, are 16 `high` + `low`: columns of their own, because each is coded by how often its
-values come, take 1.00 bytes for generated texts where one integer takes 1.03. Lengths of equal answers stand side by
-side: in each row first those of the models that are right, then the others; among these by `prompts`, then in the order
-of the block's models. A choice of some tokens, which all that are right make, takes 0.10 bytes so and 0.23 in the
-models' own order (8,500 synthetic models).
+Completion tokens + 1, with 0 for unknown, are 16 `high` + `low`. Two columns compress better than one, by the frequency
+of their values: 1.00 bytes for generated texts, against 1.03 for one integer. A row is sorted so that lengths of equal
+answers are neighbours: first the models with a right answer, then the others, each by `prompts` and then in the order
+of the block's models. The choice of a few tokens, which is the same for all right models, takes 0.10 bytes this way and
+0.23 in the models' own order (8,500 synthetic models).
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ ITEMS = pa.schema(
         pa.field("right", pa.binary(), nullable=False),
         pa.field("valid", pa.binary()),
         pa.field("prompted", pa.binary()),
-        #: float32 each, NaN where not valid.
+        #: float32 for each model; NaN if not valid.
         pa.field("score", pa.binary()),
-        #: A byte each.
+        #: A byte for each model.
         pa.field("low", pa.binary()),
-        #: All low bytes, then all next ones, as many as the largest needs.
+        #: The lowest byte of each model, then the next byte of each, as many as the largest value needs.
         pa.field("high", pa.binary()),
     ]
 )
@@ -58,18 +59,18 @@ PROMPTS = pa.schema(
         pa.field("tokens", pa.list_(pa.int32()), nullable=False),
     ]
 )
-#: Items packed at a time, and in a row group.
+#: Items in a row group, which are packed at once.
 PACKED_ITEMS = 512
-#: Items unpacked at a time: those of 8,500 models fit into a core's cache as booleans.
+#: Items unpacked at once. The booleans of 8,500 models on so many items fit into a core's cache.
 _UNPACKED_ITEMS = 128
 #: Table -> its file.
 FILES = {name: f"packed/{name}.parquet" for name in ("models", "blocks", "prompts", "items")}
 
 
 def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> None:
-    """Writes the tables of the whole matrix below `folder`; each of `matrices` holds whole blocks, in their order.
+    """Writes the tables of the whole matrix below `folder`. Each of `matrices` holds whole blocks, in order.
 
-    `models` is the axis of the whole. The same matrices give the same bytes.
+    `models` is the axis of models of the whole matrix. The same matrices give the same bytes.
     """
     (folder / "packed").mkdir(parents=True, exist_ok=True)
     axis = {tuple(row.values()): place for place, row in enumerate(models.to_pylist())}
@@ -103,9 +104,10 @@ def read_packed(
     tokens: bool = True,
     include: str = "all",
 ) -> Matrix:
-    """The matrix, or some of its tasks and models by name. `files`: for each of FILES what pyarrow reads.
+    """The matrix, or its tasks and models with these names.
 
-    `include`: which cells, a key of schemas.views.INCLUDED.
+    `files` maps each table of FILES to a path or buffer that pyarrow reads. `include` is a key of
+    schemas.views.INCLUDED. Raises ValueError if the tables do not fit together.
     """
     every, table = (pq.ParquetFile(files[name]).read() for name in ("models", "blocks"))
     blocks = [block for block in table.to_pylist() if tasks is None or block["task"] in tasks]
@@ -116,7 +118,7 @@ def read_packed(
         chosen[block["models"]] = True
     if models is not None:
         chosen &= np.isin(every["model"].to_pylist(), models)
-    #: Place on the whole axis -> column; -1: not wanted.
+    #: Place on the whole axis -> column; -1 if not wanted.
     columns = np.where(chosen, np.cumsum(chosen) - 1, -1)
     blocks = [block for block in blocks if (columns[block["models"]] >= 0).any()]
     numbers = pa.array([block["block"] for block in blocks], pa.int32())
@@ -149,16 +151,16 @@ def read_packed(
 
 
 class _Items:
-    """The table `items`, read by row group, several at once."""
+    """The table `items`. Threads read its row groups in parallel."""
 
     def __init__(self, source: Any, sizes: list[int], *, tokens: bool) -> None:
-        """`sizes`: the items of each block. Raises ValueError where the table has not as many."""
+        """`sizes` are the items of each block. Raises ValueError if the table has another number of items."""
         self.source = source if isinstance(source, str | Path) else pa.py_buffer(source.getbuffer())
         self.columns = ["right", "valid", "score", *(["prompted", "low", "high"] if tokens else [])]
         with self._open() as file:
             self.metadata = file.metadata
         rows = [self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups)]
-        #: First row of each group and of each block, and the end.
+        #: The first row of each row group and of each block, and the end of the table.
         self.group_rows, self.block_rows = np.cumsum([0, *rows]), np.cumsum([0, *sizes])
         if self.group_rows[-1] != self.block_rows[-1]:
             raise ValueError(f"{self.group_rows[-1]} items are not the {self.block_rows[-1]} of the blocks")
@@ -168,7 +170,7 @@ class _Items:
         return pq.ParquetFile(source, metadata=metadata, memory_map=True)
 
     def groups(self, block: int) -> range:
-        """Numbers of the row groups with items of the block."""
+        """The numbers of the row groups with items of the block."""
         first, end = self.block_rows[block : block + 2]
         return range(np.searchsorted(self.group_rows, first, "right") - 1, np.searchsorted(self.group_rows, end))
 
@@ -181,7 +183,7 @@ class _Items:
         block: _Block,
         counts: npt.NDArray[np.int32] | None,
     ) -> None:
-        """Lays what one row group holds of block `number` into the lines of the arrays from `start` on."""
+        """Lays the items of block `number` in one row group into the arrays; the block begins at the line `start`."""
         with self._open(self.metadata) as file:
             table = file.read_row_group(group, columns=self.columns, use_threads=False)
         first = max(self.group_rows[group], self.block_rows[number])
@@ -197,7 +199,7 @@ class _Items:
 
 
 def _blocks(items: pa.Table) -> Iterable[tuple[dict[str, Any], slice]]:
-    """Each block's key and rows."""
+    """The key and the rows of each block."""
     runs: list[list[Any]] = []
     for row, values in enumerate(zip(*(items[name].to_pylist() for name in BLOCK_KEY), strict=True)):
         if not runs or runs[-1][0] != values:
@@ -207,24 +209,26 @@ def _blocks(items: pa.Table) -> Iterable[tuple[dict[str, Any], slice]]:
 
 
 def _prompts(counts: npt.NDArray[np.int32]) -> tuple[list[int], list[list[int]]]:
-    """For each column (items × models) the number of its way to count, and these ways.
+    """For each column of `counts` (items, models) the number of its way to count, and the ways.
 
-    Columns share one where they agree on every item that both know: so no count is changed, and none that is unknown
-    is read back, because `prompted` says which are known.
+    Columns share a way if they agree on every item with a count in both. So no count changes, and `prompted` marks the
+    unknown ones, so that they are not read back as known.
     """
     ways: list[npt.NDArray[np.int32]] = []
     numbers = [-1] * counts.shape[1]
-    known: dict[bytes, int] = {}
-    for column in np.argsort(-(counts >= 0).sum(axis=0), kind="stable"):  # whole ones first: gaps fit into them
+    numbered: dict[bytes, int] = {}
+    for column in np.argsort(
+        -(counts >= 0).sum(axis=0), kind="stable"
+    ):  # columns without gaps first, so that gaps fit in
         mine = counts[:, column]
-        number = known.get(mine.tobytes(), -1)
+        number = numbered.get(mine.tobytes(), -1)
         if number < 0:
             agree = (i for i, way in enumerate(ways) if ((mine == way) | (mine < 0) | (way < 0)).all())
             number = next(agree, len(ways))
             if number == len(ways):
                 ways.append(mine.copy())
             np.copyto(ways[number], mine, where=ways[number] < 0)
-            known[mine.tobytes()] = number
+            numbered[mine.tobytes()] = number
         numbers[column] = number
     return numbers, [way.tolist() for way in ways]
 
@@ -243,7 +247,7 @@ def _pack(matrix: Matrix, block: int, rows: slice, first: int, prompts: list[int
         "item": np.arange(rows.start - first, rows.stop - first, dtype=np.int32),
         "right": _bits(right),
         "valid": [None if all_are else bits for all_are, bits in zip(np.all(valid, axis=1), _bits(valid), strict=True)],
-        "prompted": [None if known.all() else bits for known, bits in zip(prompted, _bits(prompted), strict=True)],
+        "prompted": [None if flags.all() else bits for flags, bits in zip(prompted, _bits(prompted), strict=True)],
         "score": [None if is_plain else row.tobytes() for is_plain, row in zip(plain, scores, strict=True)],
         "low": [row.tobytes() if row.any() else None for row in (lengths & 15).astype(np.uint8)],
         "high": [
@@ -255,7 +259,7 @@ def _pack(matrix: Matrix, block: int, rows: slice, first: int, prompts: list[int
 
 
 def _length_order(right: npt.NDArray[np.bool_], prompts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each row of `right`, items × models, the models in the order of their lengths."""
+    """(items, models): for each row of `right` the models in the order in which their lengths are stored."""
     ways = np.unique(prompts, return_inverse=True)[1].astype(np.int16)
     return np.argsort(ways - np.where(right, np.int16(len(ways)), np.int16(0)), axis=1, kind="stable")
 
@@ -276,33 +280,33 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 class _Block:
-    """Where one block's models stand in the arrays that are asked for."""
+    """The columns of one block's models in the requested arrays."""
 
     def __init__(self, into: npt.NDArray[np.int64], prompts: npt.NDArray[np.int64], columns: int) -> None:
-        """`into`: the column of each of the block's models, -1 not wanted. `columns`: how many the arrays have."""
+        """`into` has the column of each of the block's models, -1 if not wanted; the arrays have `columns` columns."""
         self.size = len(into)
         self.prompts = prompts
-        self.known = into >= 0
-        self.into = into[self.known]
+        self.wanted = into >= 0
+        self.into = into[self.wanted]
         self.is_whole = self.size == columns and bool((into == np.arange(columns)).all())
 
     def lay(self, array: npt.NDArray[Any], lines: slice, values: npt.NDArray[Any] | bool) -> None:
-        """`values`: items × the block's models, or one for all."""
+        """Sets `lines` of `array` to `values`: (items, the block's models), or one value for all."""
         if self.is_whole:
             array[lines] = values
         elif isinstance(values, bool):
             array[lines, self.into] = values
         else:
-            array[lines, self.into] = values[:, self.known]
+            array[lines, self.into] = values[:, self.wanted]
 
 
 def _unpack(
     matrix: Matrix, start: int, rows: pa.RecordBatch, block: _Block, counts: npt.NDArray[np.int32] | None
 ) -> None:
-    """Lays `rows`, of one block, into the lines of the arrays from `start` on. `counts`: the ways × these items."""
+    """Lays `rows` of one block into the arrays from line `start`. `counts` is (ways, these items)."""
     lines = slice(start, start + len(rows))
     right = _flags(rows["right"], block.size, default=False)
-    if rows["valid"].null_count == rows["score"].null_count == len(rows):  # most blocks: bits say all
+    if rows["valid"].null_count == rows["score"].null_count == len(rows):  # true for most blocks
         block.lay(matrix.scores, lines, right)
         block.lay(matrix.valid, lines, True)
     else:
@@ -324,24 +328,24 @@ def _unpack(
 def _lengths(
     rows: pa.RecordBatch, right: npt.NDArray[np.bool_], prompts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32]:
-    """Completion tokens + 1, 0 unknown, of `rows`, items × models."""
+    """(items, models): completion tokens + 1 of `rows`, 0 for unknown."""
     size = right.shape[1]
-    found = np.zeros(right.shape, np.int32)
+    lengths = np.zeros(right.shape, np.int32)
     for line, (low, high) in enumerate(zip(rows["low"].to_pylist(), rows["high"].to_pylist(), strict=True)):
         if low:
-            found[line] = np.frombuffer(low, np.uint8, size)
+            lengths[line] = np.frombuffer(low, np.uint8, size)
         for byte in range(len(high) // size if high else 0):
-            found[line] |= np.frombuffer(high, np.uint8, size, byte * size).astype(np.int32) << (8 * byte + 4)
-    mixed = np.flatnonzero((found != found[:, :1]).any(axis=1))
+            lengths[line] |= np.frombuffer(high, np.uint8, size, byte * size).astype(np.int32) << (8 * byte + 4)
+    mixed = np.flatnonzero((lengths != lengths[:, :1]).any(axis=1))
     if len(mixed):
-        in_order = found[mixed]
-        np.put_along_axis(in_order, _length_order(right[mixed], prompts), found[mixed], axis=1)
-        found[mixed] = in_order
-    return found
+        in_order = lengths[mixed]
+        np.put_along_axis(in_order, _length_order(right[mixed], prompts), lengths[mixed], axis=1)
+        lengths[mixed] = in_order
+    return lengths
 
 
 def _flags(column: pa.BinaryArray, size: int, *, default: bool) -> npt.NDArray[np.bool_]:
-    """Bits of each row as booleans, rows × size; `default` where a row is null."""
+    """(rows, size): the bits of each row as booleans; a null row is all `default`."""
     if column.null_count == len(column):
         return np.full((len(column), size), default)
     width = (size + 7) // 8

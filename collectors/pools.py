@@ -1,6 +1,6 @@
-"""A pool of models on the items of one task as arrays: what routers are judged on.
+"""A pool of models on the items of one task as arrays, for scoring routers.
 
-Owns which cells make a pool. Knows no metrics.
+Owns the check that cells can form a pool. Knows no metrics.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ import pyarrow as pa
 
 from schemas.failures import ConfigError, one_line
 
-#: What tells a person which cells are meant.
-_TELLING = ("prompting", "imported_from")
-#: What tells cells of one model and task apart.
-_APART = ("prompting", "num_fewshot", "chat_template", "revision", "dtype", "quantization", "imported_from")
+#: Columns that help a person to recognise a cell.
+_RECOGNISED_BY = ("prompting", "imported_from")
+#: Columns in which cells of one model and task may differ.
+_DIFFER_IN = ("prompting", "num_fewshot", "chat_template", "revision", "dtype", "quantization", "imported_from")
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Models × items of one task. An unknown score, cost or time is NaN."""
+    """Items × models of one task. An unknown score, cost or time is NaN."""
 
     task: str
     items_digest: str
     metric: str
-    #: Columns: name of each model, and its cell.
+    #: Name of each column's model, and its cell id.
     models: list[str]
     cells: list[str]
-    #: Rows: positions of the items in the task's table, ascending; (items,) int32.
+    #: (items,): position of each row's item in the task's table of items, ascending.
     items: npt.NDArray[np.int32]
-    #: (items, models) float64
+    #: The arrays are (items, models): scores, USD and seconds per item.
     scores: npt.NDArray[np.float64]
     usd: npt.NDArray[np.float64]
     latency_s: npt.NDArray[np.float64]
 
 
 def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") -> Pool:
-    """The pool of the task's cells for which `where` holds, SQL over columns of the view cells.
+    """The pool of the task's cells that meet `where`, a condition in SQL on columns of the view cells.
 
-    `con`: views of a lake or snapshot. Memory: 24 bytes per element. Raises ConfigError where the cells are not one per
-    model and comparable, with what tells them apart.
+    `con` has the views of a lake or snapshot. Memory is 24 bytes per element. Raises ConfigError for a wrong condition,
+    and as `check_cells` does.
     """
     try:
-        found = con.execute(
+        table = con.execute(
             f"SELECT * FROM cells WHERE task = ? AND ({where}) ORDER BY model, cell_id", [task]
         ).to_arrow_table()
     except duckdb.Error as error:
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
-    check_cells(task, found)
-    cells = found["cell_id"].to_pylist()
+    check_cells(task, table)
+    cells = table["cell_id"].to_pylist()
     rows = con.execute(
         "SELECT item, cell_id, score, usd, latency_s FROM costs WHERE task = ? AND list_contains(?, cell_id)",
         [task, cells],
@@ -72,9 +72,9 @@ def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") ->
 
     return Pool(
         task=task,
-        items_digest=found["items_digest"][0].as_py(),
-        metric=found["metric"][0].as_py(),
-        models=found["model"].to_pylist(),
+        items_digest=table["items_digest"][0].as_py(),
+        metric=table["metric"][0].as_py(),
+        models=table["model"].to_pylist(),
         cells=cells,
         items=items.astype(np.int32),
         scores=laid("score"),
@@ -84,23 +84,24 @@ def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") ->
 
 
 def check_cells(task: str, cells: pa.Table) -> None:
-    """Raises ConfigError unless `cells`, rows of the view cells, are one per model and comparable."""
+    """Raises ConfigError unless `cells`, rows of the view cells, are one for each model and can be compared.
+
+    The message names the columns in which the cells differ, and conditions for --pool that choose among them.
+    """
     if not len(cells):
-        raise ConfigError(
-            f"the pool holds no cell of task {task}; imported records are asked for by --include imported"
-        )
-    for name, said in (("items_digest", "item tables"), ("metric", "metrics")):
+        raise ConfigError(f"the pool holds no cell of task {task}; use --include imported for imported records")
+    for name, plural in (("items_digest", "item tables"), ("metric", "metrics")):
         if len(set(cells[name].to_pylist())) > 1:
             raise ConfigError(
-                f"{task}: the pool's cells have several {said}, which cannot be compared: "
+                f"{task}: the pool's cells have several {plural}, which cannot be compared: "
                 f"{_ways(task, name, cells.to_pylist())}"
             )
     if not all(cells["higher_is_better"].to_pylist()):
-        raise ConfigError(f"{task}: of {cells['metric'][0]} less is better, and a router is judged by what is more")
+        raise ConfigError(f"{task}: less is better for {cells['metric'][0]}, and routers need a metric where more is")
     models = cells["model"].to_pylist()
     for doubled in (model for model, count in Counter(models).items() if count > 1):
         own = [row for row in cells.to_pylist() if row["model"] == doubled]
-        differing = [name for name in _APART if len({str(row[name]) for row in own}) > 1]
+        differing = [name for name in _DIFFER_IN if len({str(row[name]) for row in own}) > 1]
         ways = _ways(task, differing[0], own) if differing else "choose by --pool"
         raise ConfigError(
             f"{task}: {doubled} has {len(own)} cells, which differ in {', '.join(differing) or 'settings'}: {ways}"
@@ -108,17 +109,17 @@ def check_cells(task: str, cells: pa.Table) -> None:
 
 
 def _ways(task: str, name: str, cells: list[dict[str, Any]]) -> str:
-    """How to choose among `cells` of a task by their column `name`: a condition of --pool for each of its values."""
+    """A phrase with a condition for --pool for each value of the column `name` in `cells`."""
     ways = []
     for value in sorted({cell[name] for cell in cells}, key=lambda value: (value is None, value)):
         held = [cell for cell in cells if cell[name] == value]
-        others = [column for column in ("items", "num_fewshot", *_TELLING) if column != name]
-        facts = {column: sorted({str(cell[column]) for cell in held if cell[column] is not None}) for column in others}
-        said = [f"{column} {', '.join(values[:3])}" for column, values in facts.items() if values]
+        others = [column for column in ("items", "num_fewshot", *_RECOGNISED_BY) if column != name]
+        texts = {column: sorted({str(cell[column]) for cell in held if cell[column] is not None}) for column in others}
+        hints = [f"{column} {', '.join(values[:3])}" for column, values in texts.items() if values]
         models = len({cell["model"] for cell in held})
-        # Cells of other tasks stay in the pool.
+        # The condition keeps the cells of all other tasks.
         way = f'--pool "task <> {_sql(task)} OR {name} {"IS NULL" if value is None else f"= {_sql(value)}"}"'
-        ways.append(f"{way} ({models} model{'' if models == 1 else 's'}; {'; '.join(said)})")
+        ways.append(f"{way} ({models} model{'' if models == 1 else 's'}; {'; '.join(hints)})")
     return "choose by " + ", or ".join(ways[:3]) + (f", or one of {len(ways) - 3} more" if len(ways) > 3 else "")
 
 

@@ -1,7 +1,7 @@
-"""Tokens of the texts that a lake holds, by one tokenizer for all models, as RouterBench counts them.
+"""Counts the tokens of a lake's texts with one tokenizer for all models, as RouterBench does.
 
-Owns which texts are counted and how they are read. The engine's own counts are in the records and stay the ones that
-costs rest on: these say what the same texts are by another rule. Knows no tokenizer but by what it returns.
+Owns the choice of texts and their reading. The records keep the engine's own counts, and costs use those; these counts
+measure the same texts by another rule. Knows a tokenizer only as a function from texts to numbers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from schemas.failures import ConfigError, one_line
 
-#: Number of tokens of each text.
+#: Returns the number of tokens of each text.
 Counter = Callable[[Sequence[str]], list[int]]
-#: Rows that are counted at a time.
+#: Rows in one batch.
 BATCH = 20_000
 
-#: Cells to count, and whether a text of theirs may be a list of texts, written as Python writes one.
+#: The cells to count. has_lists: a text may be the Python literal of a list of texts.
 _CELLS = """
 CREATE OR REPLACE TABLE counted_cells AS
 SELECT
@@ -68,16 +68,19 @@ ORDER BY matrix.task, matrix.cell_id, matrix.item
 
 
 def encoding_counter(name: str) -> Counter:
-    """tiktoken's encoding of that name; special tokens in a text are text. Raises ConfigError where there is none."""
-    import tiktoken  # not needed elsewhere
+    """A counter with tiktoken's encoding `name`, which reads special tokens in a text as plain text.
+
+    Raises ConfigError if tiktoken does not know the name or cannot download the encoding.
+    """
+    import tiktoken  # only this command needs it
 
     if name not in tiktoken.list_encoding_names():
         raise ConfigError(f"no tokenizer {name!r}: tiktoken has {', '.join(tiktoken.list_encoding_names())}")
     try:
         encoding = tiktoken.get_encoding(name)
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+    except (OSError, ValueError) as error:  # the errors of requests are OSErrors
         raise ConfigError(
-            f"tiktoken cannot fetch {name}: let TIKTOKEN_CACHE_DIR name a folder that holds it ({one_line(error, 160)})"
+            f"tiktoken cannot fetch {name}: set TIKTOKEN_CACHE_DIR to a folder that has it ({one_line(error, 160)})"
         ) from error
     return lambda texts: [len(tokens) for tokens in encoding.encode_ordinary_batch(list(texts))]
 
@@ -85,23 +88,24 @@ def encoding_counter(name: str) -> Counter:
 def write_counts(
     con: duckdb.DuckDBPyConnection, counter: Counter, tokenizer: str, out: Path, tasks: Sequence[str] | None = None
 ) -> tuple[int, int, int]:
-    """Writes a row of counts for each row of the matrix; returns rows, and how many questions and responses are known.
+    """Writes a row of counts for each row of the matrix. Returns the numbers of rows, counted questions and responses.
 
-    `con`: views of a lake. Columns: cell_id, task, model, item, tokenizer, question_tokens (the item's text as the lake
-    holds it: RouterBench's whole prompt, but of a collected task what is asked without description, few-shot examples
-    and chat template), response_tokens (all texts that the model wrote). Null: no such text is kept.
+    `con` has the views of a lake. The columns are cell_id, task, model, item, tokenizer, question_tokens and
+    response_tokens. question_tokens counts the item's text in the lake: RouterBench's whole prompt, but for a collected
+    task the question without description, few-shot examples and chat template. response_tokens counts all texts that
+    the model wrote. A count is null if the lake does not have the text.
     """
     con.execute(_CELLS, {"tasks": None if tasks is None else list(tasks)})
     _count(con, counter, "counted_questions", _QUESTIONS)
     _count(con, counter, "counted_responses", _RESPONSES)
-    found = con.execute(_COUNTS, {"tokenizer": tokenizer}).to_arrow_table()
-    pq.write_table(found, out)
-    known = [len(found) - found[name].null_count for name in ("question_tokens", "response_tokens")]
-    return len(found), known[0], known[1]
+    table = con.execute(_COUNTS, {"tokenizer": tokenizer}).to_arrow_table()
+    pq.write_table(table, out)
+    counted = [len(table) - table[name].null_count for name in ("question_tokens", "response_tokens")]
+    return len(table), counted[0], counted[1]
 
 
 def _count(con: duckdb.DuckDBPyConnection, counter: Counter, name: str, query: str) -> None:
-    """Makes a table of the query's rows with `tokens` in the place of their `texts`."""
+    """Makes a table of the query's rows, with `tokens` in place of `texts`."""
     columns = "* EXCLUDE (texts), 0::BIGINT AS tokens"
     con.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT {columns} FROM ({query}) LIMIT 0")
     with con.cursor() as reading:
@@ -114,10 +118,11 @@ def _count(con: duckdb.DuckDBPyConnection, counter: Counter, name: str, query: s
 
 
 def tokens_of(rows: Sequence[Sequence[str]], has_lists: Sequence[bool], counter: Counter) -> list[int]:
-    """Tokens of all texts of each row; where it may have lists, of a list's elements.
+    """The tokens of all texts of each row. In a row that may have lists, a list counts as its elements.
 
-    Source: tokencost.count_string_tokens as routers/common.py of withmartian/routerbench calls it: a text that begins
-    and ends with square brackets is a Python list, and its elements are counted. One that is no list of texts is text.
+    Source: tokencost.count_string_tokens as routers/common.py of withmartian/routerbench calls it. A text that begins
+    and ends with square brackets is a Python list, and its elements are counted. If it does not parse as a list of
+    texts, it counts as text.
     """
     texts = [
         [part for text in row for part in (_parts(text) if lists else [text])]

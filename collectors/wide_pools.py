@@ -1,7 +1,7 @@
 """Pools of all tasks of a lake at once, in 4 bytes per score: thousands of models, tens of thousands of items.
 
-Owns how columns of the matrix become pools, and which models and items are left out of them. pools.py has the pool of
-one task with everything that is known of it. Knows no metrics.
+Owns the way from columns of the matrix to pools, and the models and items that they leave out. pools.py loads the pool
+of one task in more detail. Knows no metrics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collectors.pools import check_cells
 from collectors.reading import ask
 from schemas.failures import ConfigError, one_line
 
-#: What an answer can cost, columns of the view costs.
+#: The kinds of cost: columns of the view costs.
 COSTS = ("usd", "latency_s")
 
 Array = npt.NDArray[np.float32]
@@ -31,22 +31,22 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class WidePool:
-    """Models × items of one task. An unknown score or cost is NaN."""
+    """Items × models of one task. An unknown score or cost is NaN."""
 
     task: str
     metric: str
-    #: Columns: name of each model, and its cell.
+    #: Name of each column's model, and its cell id.
     models: list[str]
     cells: list[str]
-    #: Rows: positions in the task's table of the items of which some score is known, ascending.
+    #: (items,): position of each row's item in the task's table, ascending. Items without any score are left out.
     items: npt.NDArray[np.int64]
     #: (items, models)
     scores: Array
-    #: Those of COSTS of which something is known, each (items, models).
+    #: Kind of COSTS -> (items, models), without kinds that have no known value. USD or seconds per item.
     costs: dict[str, Array]
 
     def of_models(self, columns: npt.NDArray[np.int64]) -> WidePool:
-        """The same with only these columns, in this order."""
+        """The pool with only these columns, in this order."""
         if np.array_equal(columns, np.arange(len(self.models))):
             return self
         return replace(
@@ -61,48 +61,48 @@ class WidePool:
 def load_wide_pools(
     lake: Lake, tasks: Sequence[str] | None = None, where: str = "true", include: str = "collected"
 ) -> tuple[list[WidePool], dict[str, str]]:
-    """Pools of `tasks`, by default all, by name; and of each task that has none, why.
+    """The pools of `tasks`, by default all, and for each task without a pool the reason.
 
-    The pool of a task is its cells for which `where` holds, SQL over columns of the view cells. `include`: "collected"
-    cells, "imported" or "all". Memory: 9 bytes per element of the matrix, and 4 more for each kind of cost that is
-    known. Raises ConfigError when there is no pool at all and for a condition that is none.
+    The pool of a task is its cells that meet `where`, a condition in SQL on columns of the view cells. `include` is a
+    key of schemas.views.INCLUDED. Memory is 9 bytes per element of the matrix, and 4 more for each kind of cost with
+    known values. Raises ConfigError if no task has a pool or the condition is wrong.
     """
     cells = ask(lake, lambda con, _: _cells(con, where), include=include)
-    found = {task: cells.filter(pc.equal(cells["task"], task)) for task in pc.unique(cells["task"]).to_pylist()}
-    wanted = sorted(found) if tasks is None else list(dict.fromkeys(tasks))
+    by_task = {task: cells.filter(pc.equal(cells["task"], task)) for task in pc.unique(cells["task"]).to_pylist()}
+    wanted = sorted(by_task) if tasks is None else list(dict.fromkeys(tasks))
     why: dict[str, str] = {}
     for task in wanted:
         try:
-            check_cells(task, found.get(task, cells.slice(0, 0)))
+            check_cells(task, by_task.get(task, cells.slice(0, 0)))
         except ConfigError as error:
             why[task] = str(error)
     good = [task for task in wanted if task not in why]
     if not good:
         which = "" if include == "all" else f"{include} "
-        none = f"the lake at {lake.uri} has no {which}cell that the pool asks for: see --pool and --include"
+        none = f"the lake at {lake.uri} has no {which}cell that meets --pool: see --pool and --include"
         raise ConfigError(next(iter(why.values()), none))
     matrix = load_matrix(lake, good, tokens=False, include=include)
-    pools = [_pool(matrix, task, found[task]) for task in good]
-    del matrix  # pools of its whole width are views of its scores, but what is valid is not needed any more
-    why |= {pool.task: f"{pool.task}: no score of its cells is known" for pool in pools if not len(pool.items)}
+    pools = [_pool(matrix, task, by_task[task]) for task in good]
+    del matrix  # frees `valid`; the scores stay, because pools of the whole width are views of them
+    why |= {pool.task: f"{pool.task}: its cells have no scores" for pool in pools if not len(pool.items)}
     pools = [pool for pool in pools if len(pool.items)]
     if not pools:
         raise ConfigError(next(iter(why.values())))
     costs = ask(lake, lambda con, _: _costs(con, pools), include=include)
-    return [replace(pool, costs=known) for pool, known in zip(pools, costs, strict=True)], why
+    return [replace(pool, costs=arrays) for pool, arrays in zip(pools, costs, strict=True)], why
 
 
 def without_sparse(pool: WidePool, least: float) -> tuple[WidePool, int]:
-    """The models with a score on at least the share `least` of the items; and how many others were left out."""
+    """The pool of models with a score on at least the share `least` of the items, and the number of other models."""
     share = np.mean(~np.isnan(pool.scores), axis=0)
     kept = np.flatnonzero(share >= least)
     return pool.of_models(kept), len(pool.models) - len(kept)
 
 
 def joined(pools: Sequence[WidePool], name: str) -> WidePool | None:
-    """The items of all `pools` as one pool of the models that all have.
+    """One pool of the items of all `pools` and the models that all of them have.
 
-    None where fewer than two models have all, and where metrics differ and some score is not from 0 to 1.
+    Returns None for fewer than two such models, or if metrics differ and a score is outside 0 to 1.
     """
     common = sorted(set[str].intersection(*(set(pool.models) for pool in pools)))
     metrics = {pool.metric for pool in pools}
@@ -131,7 +131,7 @@ def joined(pools: Sequence[WidePool], name: str) -> WidePool | None:
 def _cells(con: duckdb.DuckDBPyConnection, where: str) -> pa.Table:
     try:
         return con.execute(f"SELECT * FROM cells WHERE ({where}) ORDER BY task, model, cell_id").to_arrow_table()
-    except duckdb.Error as error:  # no file is read: cells are known when the views are made
+    except duckdb.Error as error:  # the condition is wrong: the query reads no file of the lake
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
 
 
@@ -140,24 +140,24 @@ def _pool(matrix: Matrix, task: str, cells: pa.Table) -> WidePool:
     keys = cells.select(COLUMN_KEY).to_pylist()
     columns = np.array([column[tuple(row.values())] for row in keys])
     scores = _rows(matrix, task, columns, cells.select(BLOCK_KEY).to_pylist())
-    known = np.zeros(len(scores), np.bool_)
+    has_score = np.zeros(len(scores), np.bool_)
     for of_model in scores.T:
-        known |= ~np.isnan(of_model)
-        if known.all():
+        has_score |= ~np.isnan(of_model)
+        if has_score.all():
             break
     return WidePool(
         task=task,
         metric=cells["metric"][0].as_py(),
         models=cells["model"].to_pylist(),
         cells=cells["cell_id"].to_pylist(),
-        items=np.flatnonzero(known),
-        scores=scores if known.all() else scores[known],
+        items=np.flatnonzero(has_score),
+        scores=scores if has_score.all() else scores[has_score],
         costs={},
     )
 
 
 def _rows(matrix: Matrix, task: str, columns: npt.NDArray[np.int64], cells: Sequence[dict[str, Any]]) -> Array:
-    """(items, cells): the scores of each cell, a column and a block of the matrix; a view of it where that will do."""
+    """(items, cells): the scores of each cell, taken from its column and block; a view of the matrix if possible."""
     places = np.flatnonzero(pc.equal(matrix.items["task"], task).to_numpy())
     blocks = matrix.items.take(places)
     keys = list(zip(*(blocks[name].to_pylist() for name in BLOCK_KEY), strict=True))
@@ -175,11 +175,11 @@ def _rows(matrix: Matrix, task: str, columns: npt.NDArray[np.int64], cells: Sequ
 
 
 def _costs(con: duckdb.DuckDBPyConnection, pools: Sequence[WidePool]) -> list[dict[str, Array]]:
-    """For each pool those of COSTS of which something is known."""
+    """For each pool its kinds of COSTS with known values."""
     cells = [(cell, number, column) for number, pool in enumerate(pools) for column, cell in enumerate(pool.cells)]
     names = ("cell_id", "pool", "place")
     con.register("places", pa.table(dict(zip(names, map(pa.array, zip(*cells, strict=True)), strict=True))))
-    found: list[dict[str, Array]] = [{} for _ in pools]
+    costs: list[dict[str, Array]] = [{} for _ in pools]
     records = con.execute(
         f"SELECT pool, item, place, {', '.join(COSTS)} FROM costs JOIN places USING (cell_id) "
         f"WHERE coalesce({', '.join(COSTS)}) IS NOT NULL"
@@ -187,16 +187,17 @@ def _costs(con: duckdb.DuckDBPyConnection, pools: Sequence[WidePool]) -> list[di
     for batch in records.to_arrow_reader(BATCH_ROWS):
         columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
         for number in np.unique(columns["pool"]):
-            _lay(pools[number], found[number], {name: of[columns["pool"] == number] for name, of in columns.items()})
-    return found
+            rows = {name: values[columns["pool"] == number] for name, values in columns.items()}
+            _lay(pools[number], costs[number], rows)
+    return costs
 
 
 def _lay(pool: WidePool, costs: dict[str, Array], rows: dict[str, npt.NDArray[Any]]) -> None:
     at = np.minimum(np.searchsorted(pool.items, rows["item"]), len(pool.items) - 1)
     is_item = pool.items[at] == rows["item"]
     for kind in COSTS:
-        known = is_item & ~np.isnan(rows[kind].astype(np.float64))
-        if known.any():
+        used = is_item & ~np.isnan(rows[kind].astype(np.float64))
+        if used.any():
             if kind not in costs:
                 costs[kind] = np.full(pool.scores.shape, np.nan, np.float32)
-            costs[kind][at[known], rows["place"][known]] = rows[kind][known]
+            costs[kind][at[used], rows["place"][used]] = rows[kind][used]

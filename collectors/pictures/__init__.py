@@ -2,7 +2,7 @@
 
     draw      one figure: matplotlib, as PNG or SVG
     page      all figures and their numbers as one file
-    run_page  where a run stands
+    run_page  the state of a run as one file
 
 Knows the numbers of collectors.headline, and no lake.
 """

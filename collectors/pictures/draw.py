@@ -1,6 +1,6 @@
-"""Draws a headline's two figures with matplotlib, which is loaded when the first one is drawn.
+"""Draws a headline's two figures with matplotlib, which is imported for the first drawing.
 
-Owns how they look. Knows nothing of how the numbers came about.
+Owns their looks. Knows nothing of the origin of the numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from collectors.headline import ORACLES, CostFigure, Headline
 from collectors.metrics.plane import Points
 
-#: Okabe and Ito's colours, which the colour-blind tell apart.
+#: Okabe and Ito's colours, which colour-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
 _ROUTERS = {
     1.0: (_BLUE, "oracle, r_o(1)"),
@@ -39,39 +39,42 @@ _STYLE = {
     "text.parse_math": False,
 }
 _SIZE = (7.6, 5.0)
-#: More points than these are one picture within an SVG: 8,500 shapes take 0.6 MB.
+#: An SVG with more points than this holds them as one bitmap: 8,500 shapes take 0.6 MB.
 _MOST_SHAPES = 1000
-#: Costs that span more than this factor stand on a logarithmic axis.
+#: The axis of costs is logarithmic if the costs span more than this factor.
 _LOG_SPAN = 12.0
-#: Up to so many sizes are marked on the curves.
+#: Curves with at most so many sizes mark each of them.
 _MARKED_SIZES = 15
-#: Of so many models all are named, of more some on the frontier; names are cut at so many letters.
+#: All models are named if they are at most _ALL_NAMED, else at most _MOST_NAMED of the frontier. Longer names are cut.
 _ALL_NAMED, _MOST_NAMED, _LONGEST_NAME = 15, 15, 30
 UNITS = {"usd": "USD per 1,000 items", "latency_s": "seconds of latency per 1,000 items"}
 
 
 @dataclass(frozen=True)
 class Drawing:
+    """One figure in both formats."""
+
     png: bytes
-    #: One <svg> element without a size of its own.
+    #: One <svg> element without a width and height.
     svg: str
-    #: Where the axes lie in the SVG's coordinates, (left, top, right, bottom), and what they span.
+    #: The frame of the axes in the SVG's coordinates: (left, top, right, bottom).
     box: tuple[float, float, float, float]
+    #: The limits of the two axes in their own units.
     x: tuple[float, float]
     y: tuple[float, float]
     x_is_log: bool
 
 
 def draw_scaling(headline: Headline) -> Drawing:
-    """What the pool can reach against its size."""
+    """The bounds of the pool against its size."""
     with _axes() as (figure, axes):
-        found = headline.scaling
-        marker = "o" if len(found.sizes) <= _MARKED_SIZES else ""
+        curves = headline.scaling
+        marker = "o" if len(curves.sizes) <= _MARKED_SIZES else ""
         for p in ORACLES:
             colour, label = _ROUTERS[p]
-            axes.fill_between(found.sizes, *headline.draws.band(p), color=colour, alpha=0.18, linewidth=0)
-            axes.plot(found.sizes, found.r_o(p), color=colour, linewidth=2, label=label, marker=marker, markersize=4)
-        axes.plot(found.sizes, found.best_single, "--", color=_ORANGE, linewidth=1.6, label="best single model in it")
+            axes.fill_between(curves.sizes, *headline.draws.band(p), color=colour, alpha=0.18, linewidth=0)
+            axes.plot(curves.sizes, curves.r_o(p), color=colour, linewidth=2, label=label, marker=marker, markersize=4)
+        axes.plot(curves.sizes, curves.best_single, "--", color=_ORANGE, linewidth=1.6, label="best single model in it")
         if headline.reference is not None:
             axes.axhline(headline.reference, color=_RED, linewidth=1.2, linestyle=":")
             label = f"reference accuracy {headline.reference:g}"
@@ -79,21 +82,21 @@ def draw_scaling(headline: Headline) -> Drawing:
         axes.set_xscale("log")
         _plain_log_ticks(axes, 1, len(headline.models))
         axes.set_xlim(1, max(len(headline.models), 2))
-        axes.set_ylim(*_margin([*axes.dataLim.intervaly, headline.reference or found.random]))
+        axes.set_ylim(*_margin([*axes.dataLim.intervaly, headline.reference or curves.random]))
         axes.set_xlabel("models in the pool (log scale)")
         axes.set_ylabel(f"mean {headline.metric}")
         _title(
             figure,
-            f"{headline.task}: what a pool of models can reach",
-            f"{len(headline.models):,} models, {found.items:,} items; lines: exact means over all pools of a size, "
-            f"bands: 5 to 95 % of {len(headline.draws.oracle):,} drawn",
+            f"{headline.task}: score by pool size",
+            f"{len(headline.models):,} models, {curves.items:,} items; lines: exact means over all pools of a size, "
+            f"bands: 5 to 95 % of {len(headline.draws.oracle):,} random pools",
         )
         _legend(figure, axes)
         return _drawn(figure, axes)
 
 
 def draw_cost(headline: Headline) -> Drawing:
-    """Cost against quality. Raises ValueError where the headline has no cost."""
+    """Cost against quality. Raises ValueError if the headline has no cost."""
     if headline.cost is None:
         raise ValueError(headline.no_cost)
     with _axes() as (figure, axes):
@@ -117,16 +120,16 @@ def draw_cost(headline: Headline) -> Drawing:
         axes.set_ylim(*_margin(every[:, 1]))
         axes.set_xlabel(UNITS[cost.kind] + (" (log scale)" if is_log else ""))
         axes.set_ylabel(f"mean {headline.metric}")
-        _title(figure, f"{headline.task}: cost and quality", _said_of_cost(cost))
+        _title(figure, f"{headline.task}: cost and quality", _summary(cost))
         _legend(figure, axes)
         _name_points(figure, axes, cost, points, [*marks, *lines, *points[:: 1 + len(points) // 500]])
         return _drawn(figure, axes)
 
 
 def _draw_points(axes: Any, cost: CostFigure, points: Points, right: float, is_log: bool) -> list[Any]:
-    """Draws them and the lines over them; returns some places on the lines."""
+    """Draws the points, the hull and the frontier; returns points along the two lines."""
     hull = cost.hull * (1000, 1)
-    # Straight in cost, so bent where the axis is logarithmic; level beyond the last corner.
+    # The hull is straight in cost, so it bends on a logarithmic axis; beyond the last corner it is level.
     costs = (np.geomspace if is_log else np.linspace)(hull[0, 0], right, 400)
     aiq = "" if cost.aiq_paper is None else f", AIQ {cost.aiq_paper:.3f}"
     mixed = np.stack([costs, np.interp(costs, *hull.T)], axis=1)
@@ -145,29 +148,29 @@ def _draw_points(axes: Any, cost: CostFigure, points: Points, right: float, is_l
     return [*mixed[::4], *flat[::4]]
 
 
-def _said_of_cost(cost: CostFigure) -> str:
-    said = f"{len(cost.models):,} models, {cost.plane.items:,} items"
+def _summary(cost: CostFigure) -> str:
+    text = f"{len(cost.models):,} models, {cost.plane.items:,} items"
     if cost.uncosted:
-        said += f"; {cost.uncosted:,} models without a known cost are left out"
+        text += f"; {cost.uncosted:,} models without a known cost are left out"
     if cost.aiq_paper is not None:
-        said += f"; AIQ {cost.aiq_paper:.4f} as in RouterBench's paper"
+        text += f"; AIQ {cost.aiq_paper:.4f} as in RouterBench's paper"
     if cost.aiq_code is not None:
-        said += f", {cost.aiq_code:.4f} as in its code"
-    return said
+        text += f", {cost.aiq_code:.4f} as in its code"
+    return text
 
 
 # ---- names beside points
 
 
 def _name_points(figure: Any, axes: Any, cost: CostFigure, points: Points, others: list[Any]) -> None:
-    """Names models where a name covers no other name and no named point; all names are in the tables.
+    """Writes the names of models that cover no other name and no named point; the tables have all names.
 
-    `others`: places that names had better not cover.
+    `others` are points that a name covers only if there is no other place for it.
     """
     figure.canvas.draw()
     named = np.arange(len(points)) if len(points) <= _ALL_NAMED else cost.frontier
     named = named[np.argsort(-points[named, 1], kind="stable")]
-    named = named[np.unique(np.linspace(0, len(named) - 1, _MOST_NAMED).astype(int))]  # from all along the frontier
+    named = named[np.unique(np.linspace(0, len(named) - 1, _MOST_NAMED).astype(int))]  # spread along the frontier
     places = axes.transData.transform(points)
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places[named]]
     spared = [(x - 2, y - 2, x + 2, y + 2) for x, y in axes.transData.transform(others)]
@@ -195,7 +198,7 @@ def _name_points(figure: Any, axes: Any, cost: CostFigure, points: Points, other
 
 
 def _beside(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Offsets in pixels of a name's lower left corner from its point: right, left, above, below, then further off."""
+    """Offsets of a name's lower left corner from its point, in pixels: right, left, above, below, then further away."""
     for gap in (8, 14, 22):
         for dx in (gap, -width - gap):
             for dy in (-height / 2, gap / 2, -height - gap / 2):
@@ -218,12 +221,12 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def short(name: str) -> str:
-    """A model's name without its owner, cut where it is long."""
+    """A model's name without its owner, cut to _LONGEST_NAME characters."""
     name = name.rpartition("/")[2] or name
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-# ---- what all figures share
+# ---- shared by all figures
 
 
 @contextmanager
@@ -280,7 +283,7 @@ def _margin(values: Sequence[float] | np.ndarray[Any, Any]) -> tuple[float, floa
 
 
 def _plain_log_ticks(axes: Any, low: float, high: float) -> None:
-    """1, 2, 5, 10, … in digits; where they span many decades the powers of ten alone."""
+    """Labels 1, 2, 5, 10, … as plain digits; over many decades only the powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     decades = np.log10(high / low) if high > low else 1

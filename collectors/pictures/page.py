@@ -1,7 +1,7 @@
 """The headline figures and their numbers as one HTML file, which needs no other file and no network.
 
-Owns what stands on the page; page.html is its template. Figures are SVG, numbers are JSON within the page, from which
-its script makes the files that a reader saves and the names that appear beside the pointer.
+Owns the contents of the page; page.html is its template. Figures are SVG and numbers are JSON within the page. Its
+script turns the numbers into the files that a reader saves and into the names beside the pointer.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import jinja2
 from collectors.headline import Headline
 from collectors.pictures.draw import UNITS, Drawing
 
-#: Rows of a table of models; the file of a task's models has all.
+#: Most rows in a table of models. The saved file of a task has all models.
 MOST_MODELS = 100
 
 
 def page(title: str, tasks: Sequence[tuple[Headline, Sequence[Drawing]]], notes: Sequence[str] = ()) -> str:
-    """The page of headlines, each with its drawings; `notes` are lines above them."""
+    """The page as HTML: a section for each headline with its drawings, below the lines of `notes`."""
     records = [headline.record() for headline, _ in tasks]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = importlib.resources.files("collectors.pictures").joinpath("page.html").read_text(encoding="utf-8")
-    # A model's name stands once, and in its place in the numbers of each task which one it is.
+    # The page holds each model's name once; the numbers of a task refer to it by its position.
     names = list(dict.fromkeys(name for headline, _ in tasks for name in headline.models))
     place = {name: number for number, name in enumerate(names)}
     numbers = {
@@ -48,13 +48,13 @@ def page(title: str, tasks: Sequence[tuple[Headline, Sequence[Drawing]]], notes:
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand in a <script> element: no name of a model or task can end it."""
+    """JSON that is safe inside a <script> element: no name of a model or task can close the element."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _numbered(record: dict[str, Any], place: Mapping[str, int]) -> dict[str, Any]:
-    """The record with numbers in place of the models' names."""
+    """The record with positions in place of the models' names."""
 
     def numbered(models: dict[str, Any]) -> dict[str, Any]:
         return {**models, "model": [place[name] for name in models["model"]]}
@@ -72,7 +72,7 @@ def _frame(drawing: Drawing) -> dict[str, Any]:
 
 
 def _tables(headline: Headline, record: dict[str, Any]) -> dict[str, Any]:
-    """Heads and rows of the tables, as text."""
+    """Headers and rows of the tables, as text."""
     curves = record["curves"]
     cost = record["cost"]
     models: dict[str, list[Any]] = {"model": headline.models, "score": record["models"]["score"]}

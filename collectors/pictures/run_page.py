@@ -1,7 +1,7 @@
-"""A run's progress as one HTML page, which needs no other file, no script and no network.
+"""A run's state as one HTML page, which needs no other file, no script and no network.
 
-Owns how the page is laid out and its chart; run_page.html is the template. Knows nothing of runs: it is given texts and
-numbers, and whatever a model is called stays text.
+Owns the layout of the page and its chart; run_page.html is the template. Knows nothing of runs: its input is texts and
+numbers, and every text is escaped.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ import jinja2
 
 #: Size of the chart, and of its margins, in its own units.
 WIDTH, HEIGHT, LEFT, BELOW, ABOVE = 1000, 220, 56, 22, 8
-#: Lines across the chart, at most.
+#: Most horizontal lines in the chart.
 MARKS = 4
 
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in rows; `texts` are the columns that are no numbers. `shares`: a bar behind each row, in percent."""
+    """A table of texts."""
 
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
+    #: Numbers of the left-aligned columns; all others hold numbers.
     texts: frozenset[int] = frozenset({0})
     note: str = ""
+    #: Length of a bar behind each row, in percent; empty for no bars.
     shares: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
 class Share:
-    """A bar of progress: percents that are done and that failed."""
+    """A bar of progress, with the percents that are done and that failed."""
 
     label: str
     done: float
@@ -42,21 +44,25 @@ class Share:
 
 @dataclass(frozen=True)
 class Bars:
-    """Numbers over time, each with what is said of it; `seconds`: the length of a bar, in words."""
+    """A bar chart over time."""
 
     values: Sequence[float]
+    #: A tooltip for each value.
     texts: Sequence[str]
+    #: The time that a bar covers, as text such as 5.2m.
     seconds: str
+    #: Labels of the two ends of the time axis.
     first: str
     last: str
 
 
 @dataclass(frozen=True)
 class RunPage:
-    """What stands on the page."""
+    """The contents of the page."""
 
     title: str
     lines: Sequence[str]
+    #: A sentence at the top that needs attention; empty for none.
     alarm: str
     progress: Sequence[Share]
     bars: Bars | None

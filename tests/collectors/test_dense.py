@@ -124,7 +124,7 @@ def test_load_matrix_with_damaged_bits_reads_the_scores_and_says_so(
     assert (tmp_path / bits).read_bytes() == b"\x55" * 5
     (tmp_path / bits).write_bytes(data)
     assert load_matrix(str(tmp_path), tokens=False).scores[:, 0].tolist() == [1.0, 0.0] * 20
-    assert "the scores are read instead" in caplog.text
+    assert "reading the scores instead" in caplog.text
 
 
 @pytest.mark.parametrize("scores", [[1.0, 0.5, 0.0], [1.0, None, 0.0]], ids=["partial credit", "gap"])

@@ -69,4 +69,4 @@ def test_headline_takes_latency_where_no_cost_is_known_and_else_says_so() -> Non
     assert (neither.cost, neither.no_cost) == (None, "no cost and no latency is known")
     assert neither.record()["cost"] is None
     some = headline("quiz", "acc", MODELS, SCORES, {"usd": unknown}, draws=1)
-    assert some.no_cost == "no cost is known of the answers to enough items"
+    assert some.no_cost == "no cost is known for the answers to enough items"

@@ -172,7 +172,7 @@ def test_page_numbers_are_those_that_were_computed() -> None:
 def test_page_without_costs_says_so() -> None:
     one = headline("quiz", "acc", ["a"], np.ones((1, 1)), {"usd": None, "latency_s": None})
     html = page("title", [(one, [draw_scaling(one)])])
-    assert "No plane of cost and quality: no cost and no latency is known." in html
+    assert "No figure of cost and quality: no cost and no latency is known." in html
     assert numbers_of(html)["tasks"][0]["cost"] is None
 
 

@@ -56,12 +56,12 @@ def test_wide_pools_of_cells_that_cannot_be_compared_are_named(lake: LakeBuilder
     pools, why = load_wide_pools(lake.lake)
     assert [pool.task for pool in pools] == ["quiz"]
     assert "other: a has 2 cells, which differ in prompting" in why["other"]
-    assert why["planned only"] == "planned only: no score of its cells is known"
+    assert why["planned only"] == "planned only: its cells have no scores"
     for tasks, where, said in (
         (["nowhere"], "true", "the pool holds no cell of task nowhere"),
-        (None, "false", "has no collected cell that the pool asks for"),
+        (None, "false", "has no collected cell that meets --pool"),
         (None, "nonsense = 1", "the pool's condition"),
-        (["planned only"], "true", "no score of its cells is known"),
+        (["planned only"], "true", "its cells have no scores"),
     ):
         with pytest.raises(ConfigError, match=said):
             load_wide_pools(lake.lake, tasks, where)

@@ -121,7 +121,7 @@ def test_plot_draws_what_can_be_drawn_and_names_the_rest(
         (["--task", "nothing"], "the pool holds no cell of task nothing"),
         (["--pool", "nonsense = 1"], "the pool's condition"),
         (["--pool", "error('mine')"], "the pool's condition: InvalidInputException: Invalid Input Error: mine"),
-        (["--pool", "false"], "no collected cell that the pool asks for"),
+        (["--pool", "false"], "no collected cell that meets --pool"),
         (["--include", "imported"], "no imported cell"),
         (["--lake", "/nowhere/lake"], "no lake at"),
         (["--task", "quiz", "--least", "0"], "none of the 6 items has a score from all 6 models: see"),

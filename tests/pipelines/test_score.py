@@ -159,20 +159,20 @@ def test_score_without_a_price_of_a_choice_has_no_cost(
         (
             "item,model\n0,b\n\n1,nobody\n",
             [],
-            "line 4: mine chose 'nobody' on quiz, which the pool does not have; it has a,",
+            "line 4: mine chose 'nobody' on quiz, which is not in the pool; it has a,",
         ),
         (
             "item,model\n0,org/A\n",
             [],
-            "line 2: mine chose 'org/A' on quiz, which the pool does not have; did you mean a?",
+            "line 2: mine chose 'org/A' on quiz, which is not in the pool; did you mean a?",
         ),
-        ("item,model\n0,a\n99,a\n", [], "line 3: item '99' is none of the 6 of task quiz, counted from 0"),
-        ("item_hash,model\nhash-0,a\nhash-9,a\n", [], "line 3: no cell asked an item with the item_hash 'hash-9'"),
-        ("item,task,model\n0,quit,a\n", [], "line 2: no cell asked task 'quit'; did you mean quiz?"),
+        ("item,model\n0,a\n99,a\n", [], "line 3: item '99' is not among the 6 of task quiz, counted from 0"),
+        ("item_hash,model\nhash-0,a\nhash-9,a\n", [], "line 3: no cell has an item with the item_hash 'hash-9'"),
+        ("item,task,model\n0,quit,a\n", [], "line 2: no cell has the task 'quit'; did you mean quiz?"),
         ('item,model,why\n0,a,"two\nlines"\n0,b,\n', [], "line 4: mine chose b for item 0 of quiz, and a in line 2"),
         ("item\n0\n", [], "it needs a column model"),
-        ("item,model\n", [], "no row in it"),
-        ("item,model\n0,a\n# 1,b\n2,a\n", [], "line 3: item '# 1' is none of the 6"),
+        ("item,model\n", [], "it has no rows"),
+        ("item,model\n0,a\n# 1,b\n2,a\n", [], "line 3: item '# 1' is not among the 6"),
         ("item,model\n0,\n", [], "line 2: model is empty"),
         ("item,model\n0,a\n,b\n", [], "line 3: item is empty"),
         ("item,model\n0,a\n", ["--pool", "nonsense = 1"], "the pool's condition"),
@@ -222,7 +222,7 @@ def test_score_names_the_place_in_every_kind_of_file(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
     for name, place in (("x.json", "entry 2"), ("x.jsonl", "line 3"), ("x.parquet", "row 2")):
         assert main(["score", "--choices", str(tmp_path / name), "--lake", lake.lake.uri]) == 2
-        assert f"{name}, {place}: item '77' is none of the 6" in capsys.readouterr().err
+        assert f"{name}, {place}: item '77' is not among the 6" in capsys.readouterr().err
 
 
 def test_score_of_positions_that_several_tasks_have_asks_for_the_task(
