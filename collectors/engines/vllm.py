@@ -192,7 +192,7 @@ class VllmEngine(LiveEngine[VllmOptions]):
         without = [i for i, answer in enumerate(answers) if len(answer.logprobs) < len(requests[i].tokens)]
         if without:
             name = self.model.name if self.model else ""
-            logger.warning("model %s: vLLM left out log-probabilities of some choices; asking them one by one", name)
+            logger.warning("model %s: vLLM left out log-probabilities of some choices; they are asked one by one", name)
         for i in without:
             alone = [ScoreRequest(requests[i].context, [token]) for token in requests[i].tokens]
             answers[i] = _joined(answers[i].usages, self.score(key, alone)[1])

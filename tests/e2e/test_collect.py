@@ -284,7 +284,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"modles": ["x"]}, "modles: unknown key"),
     "unknown key below": ({"fleet": {"worker": 2}}, "fleet.worker: unknown key"),
     "no models": ({"models": None}, "models"),
-    "model twice": ({"models": ["stub/alpha", "stub/alpha"]}, "'stub/alpha' stands for both"),
+    "model twice": ({"models": ["stub/alpha", "stub/alpha"]}, "'stub/alpha' is given to both"),
     "task twice": ({"tasks": [TEXT, TEXT]}, "gsm8k comes twice"),
     "unknown task": ({"tasks": ["gsm8kk"]}, "unknown task 'gsm8kk'; did you mean gsm8k"),
     "unknown metric": ({"tasks": [{"task": TEXT, "metric": "accuracy"}]}, "no metric 'accuracy'; it has exact_match"),

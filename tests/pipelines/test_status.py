@@ -263,7 +263,7 @@ def test_status_html_shows_the_run_and_hostile_names_stay_text(lake: LakeBuilder
     assert "Items: 4 of 20 done" in page.text
     assert "CPUs, unpriced" in page.text
     assert "rect" in page.elements  # throughput over time
-    assert page.text.count("in the engine, its own bookkeeping included") == 1
+    assert page.text.count("answering requests, with the engine's own bookkeeping") == 1
 
 
 def test_status_html_of_a_run_without_shards_says_so(lake: LakeBuilder) -> None:
