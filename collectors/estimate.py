@@ -235,7 +235,10 @@ class _Estimator:
         return self._texts[prompting]
 
     def _measured(self, assumed: Tokens, prompting: str) -> Tokens:
-        """Returns measured tokens, else the assumed ones. Assumes as many generated tokens, the others were read."""
+        """Returns the measured tokens of an item, or the assumed ones if nothing was measured.
+
+        Measurements give one sum. The assumed number of them counts as generated, and the rest as the prompt's.
+        """
         tokens, items = self.tokens_of.get(prompting, (0.0, 0))
         if not items:
             return assumed

@@ -48,8 +48,8 @@ class _Figures:
 
 
 # Memory is CUDA's figure, rounded down, as PyTorch's out-of-memory messages quote it (H100 79.11: vllm#27508; A100
-# 39.39: bottlerocket#3873; L40S 44.40: Qwen3-VL#2097; V100 of 32 GB 31.74, so 15.7 of 16). It is 2 % less than
-# nvidia-smi's (modal-client#2797 lists H100, A100, A10, L40S, L4, T4); where no message quotes it, 2 % are taken off.
+# 39.39: bottlerocket#3873; L40S 44.40: Qwen3-VL#2097; V100 of 32 GB 31.74, so 15.7 of 16). nvidia-smi shows more
+# (modal-client#2797 lists H100, A100, A10, L40S, L4, T4). Where no message quotes it, it is nvidia-smi's less 2 %.
 # Operations and bandwidth are from NVIDIA's data sheets, for SXM where there are several, without sparsity.
 _CLASSES = {
     "T4": _Figures(14.5, 65, 320, r"\bT4\b", bfloat16=False),

@@ -42,7 +42,7 @@ class Stages:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.spans: list[Span] = []
-        #: Added to the monotonic clock, gives seconds since the epoch.
+        #: Seconds since the epoch when the monotonic clock stood at 0.
         self._epoch = time.time() - time.monotonic()
 
     @contextmanager
