@@ -22,7 +22,7 @@ env: .venv/.stamp ## build .venv from lock-cpu.txt (3.5 GB; a minute with uv, a 
 	@bash infra/env.sh
 
 s3: env ## run an S3 server on 127.0.0.1 for development, its data in .cache/s3, until Ctrl-C
-	@$(python) -m tests.object_store .cache/s3
+	@$(python) -m tests.helpers.object_store .cache/s3
 
 models: env ## fetch and convert the demo's two small real models into .cache/models (0.9 GB)
 	@$(python) infra/demo_models.py

@@ -1,1 +1,1 @@
-"""The scripts that people run. They are thin: collectors does the work. tests/test_layout.py lists who imports Ray."""
+"""What a person runs: thin scripts over collectors, with console/ for what they print and fleet/ for Ray."""

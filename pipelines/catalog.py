@@ -10,14 +10,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from collectors.hub import Hub
-from collectors.hub_catalog import Known, Update, find, installed_vllm, state_support, update
-from collectors.hub_listing import SORTS, Query, parameters, read_names
-from collectors.lake import Lake
-from collectors.reading import ask
-from pipelines.plain_console import stdout_console
-from pipelines.progress import LiveLine
-from pipelines.shown import show_catalog
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.models.hub_catalog import Known, Update, find, installed_vllm, state_support, update
+from collectors.models.hub_client import Hub
+from collectors.models.hub_listing import SORTS, Query, parameters, read_names
+from pipelines.console.lake_shown import show_catalog
+from pipelines.console.plain_console import stdout_console
+from pipelines.console.progress import LiveLine
 from schemas.failures import ConfigError, RouterlakeError
 
 logger = logging.getLogger("catalog")
@@ -57,7 +57,7 @@ and nothing was written; 130 stopped by hand"""
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in ("catalog", "collectors.hub_catalog", "pipelines.progress"):
+    for name in ("catalog", "collectors.models.hub_catalog", "pipelines.console.progress"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:
         return run(args)
@@ -205,6 +205,6 @@ def report(done: Update) -> int:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collectors.lake import Lake
-    from collectors.planning import Plan
-    from collectors.stages import Trace
-    from pipelines.outcome import Outcome
+    from collectors.lake.store import Lake
+    from collectors.runs.plan import Plan
+    from collectors.runs.stages import Trace
+    from pipelines.fleet.outcome import Outcome
 
 logger = logging.getLogger("collect")
 
@@ -114,9 +114,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collect(args: argparse.Namespace) -> int:
-    from collectors.config import load_config
-    from collectors.lake import Lake
-    from collectors.log_lines import log_as_json
+    from collectors.lake.store import Lake
+    from collectors.runs.config import load_config
+    from collectors.runs.log_lines import log_as_json
     from schemas.failures import StorageError
 
     started = time.monotonic()
@@ -130,8 +130,8 @@ def collect(args: argparse.Namespace) -> int:
         lake.open_for_reading()  # refuses another schema version before any planning
 
     from collectors.harness.tasks import use_datasets
-    from collectors.planning import make_plan
-    from collectors.runs import recorded
+    from collectors.runs.planning import make_plan
+    from collectors.runs.record import recorded
 
     use_datasets(config.datasets)
     logger.info("planning: loading tasks and pinning models")
@@ -141,7 +141,7 @@ def collect(args: argparse.Namespace) -> int:
     print_damage(lake)
     check_budget(plan, lake)
     if args.dry_run:
-        from pipelines.estimated import print_estimate
+        from pipelines.console.estimate_shown import print_estimate
 
         print_estimate(plan, lake)
         print("dry run: nothing was started or written")
@@ -172,7 +172,7 @@ def check_budget(plan: Plan, lake: Lake) -> None:
     A plan without placements is checked later, when the cluster is joined and its GPUs are listed.
     """
     if plan.gpus and plan.items_todo:
-        from pipelines.budget import gpu_prices_for
+        from pipelines.fleet.budget import gpu_prices_for
 
         places = {cell.cell.model.placement for cell in plan.cells if cell.todo}
         gpu_prices_for(plan.config.budget, lake, {place.gpu for place in places if place})
@@ -188,8 +188,8 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
         but = ", except quarantined cells" if plan.quarantined else ""
         print(f"nothing to collect: every planned item is in the lake already{but}; no model was loaded")
         return None
-    from collectors.stages import Trace, told
-    from pipelines.run import run_plan  # seconds to import
+    from collectors.runs.stages import Trace, told
+    from pipelines.fleet.run import run_plan  # seconds to import
 
     trace = Trace() if args.profile else None
     outcome = run_plan(plan, lake, verbose=args.verbose, log_json=args.log_json, trace=trace)
@@ -208,7 +208,7 @@ def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    from collectors.log_lines import log_as_json, quieten
+    from collectors.runs.log_lines import log_as_json, quieten
 
     if as_json:
         log_as_json()
@@ -235,7 +235,7 @@ def check_writable(path: Path) -> None:
 
 def write_trace(path: Path, trace: Trace) -> None:
     """Writes the trace, and logs an error if it cannot: the records are in the lake anyway."""
-    from pipelines.script import write_file
+    from pipelines.console.script import write_file
     from schemas.failures import ConfigError
 
     try:
@@ -304,7 +304,7 @@ def print_quarantine(plan: Plan) -> None:
 
 def print_damage(lake: Lake) -> None:
     """Prints how many files of the lake are damaged. Their items count as collected until the files are removed."""
-    from collectors.holdings import standing_damage
+    from collectors.lake.holdings import standing_damage
 
     damaged = standing_damage(lake)
     if damaged:
@@ -327,12 +327,12 @@ def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: floa
             items = sum(left.values())
             print(f"stopped: {outcome.stopped}; {items} items in {len(left)} cells are left: the same command goes on")
         print_quarantine(plan)
-    from pipelines.script import command, sibling
+    from pipelines.console.script import command, sibling
 
     print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', lake.uri, '--show')}")
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from collectors.compaction import Outcome, compact
-from collectors.lake import Lake
-from collectors.pruning import prune
-from pipelines.progress import Counter
+from collectors.lake.compaction import Outcome, compact
+from collectors.lake.pruning import prune
+from collectors.lake.store import Lake
+from pipelines.console.progress import Counter
 from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
@@ -117,6 +117,6 @@ def print_outcome(outcome: Outcome, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

@@ -15,8 +15,8 @@ import duckdb
 from collectors.exporters.grid import MISSING, Options, load_grids
 from collectors.exporters.out import check_free
 from collectors.exporters.registry import FORMATS, check_ending, export
-from collectors.lake import Lake
-from collectors.reading import ask
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
@@ -110,6 +110,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

@@ -15,13 +15,13 @@ from typing import Any
 import yaml
 
 from collectors.importers.files import find_files
-from collectors.importers.found import Source
+from collectors.importers.formats.table_settings import check_settings, described
 from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
-from collectors.importers.settings import check_settings, described
-from collectors.lake import Lake
-from pipelines.progress import Counter
-from pipelines.script import command, sibling
+from collectors.importers.sources import Source
+from collectors.lake.store import Lake
+from pipelines.console.progress import Counter
+from pipelines.console.script import command, sibling
 from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
@@ -172,6 +172,6 @@ def print_report(report: Report, lake: str, *, dry_run: bool, seconds: float) ->
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

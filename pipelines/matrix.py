@@ -1,7 +1,8 @@
 #!/usr/bin/env -S python3 -P
 """Writes the views over a lake into a DuckDB file, and answers queries over them.
 
-Owns that file and the check that a query only reads. shown.py prints a lake; schemas/views/*.sql define the views.
+Owns that file and the check that a query only reads. console/lake_shown.py prints a lake; schemas/views/*.sql
+define the views.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from pathlib import Path
 import duckdb
 from rich.console import Console
 
-from collectors.holdings import read_holdings
-from collectors.lake import Lake
-from collectors.reading import ask, open_store
+from collectors.lake.holdings import read_holdings
+from collectors.lake.reading import ask, open_store
+from collectors.lake.store import Lake
 from pipelines import score
-from pipelines.plain_console import stdout_console
-from pipelines.script import command, python
-from pipelines.shown import show
+from pipelines.console.lake_shown import show
+from pipelines.console.plain_console import stdout_console
+from pipelines.console.script import command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED, contents, create_views, named_in
 
@@ -243,6 +244,6 @@ def print_next(lake: Lake, args: argparse.Namespace, out: Path, console: Console
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

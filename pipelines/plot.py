@@ -12,14 +12,14 @@ from pathlib import Path
 
 import duckdb
 
-from collectors.headline import Headline, headline
-from collectors.lake import Lake
+from collectors.lake.store import Lake
+from collectors.matrix.wide_pools import COSTS, WidePool, joined, load_wide_pools, without_sparse
 from collectors.metrics.gaps import complete_items
 from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
+from collectors.pictures.headline import Headline, headline
 from collectors.pictures.page import page
-from collectors.wide_pools import COSTS, WidePool, joined, load_wide_pools, without_sparse
-from pipelines.script import write_file
+from pipelines.console.script import write_file
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
@@ -242,6 +242,6 @@ def _reference(text: str) -> tuple[str, float]:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

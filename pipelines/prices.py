@@ -12,11 +12,11 @@ from pathlib import Path
 import duckdb
 from rich.console import Console
 
-from collectors.lake import Lake
-from collectors.prices import SHIPPED, add_prices, read_prices, shipped_path
-from collectors.reading import ask
-from pipelines.plain_console import stdout_console
-from pipelines.shown import show_prices
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.prices.tables import SHIPPED, add_prices, read_prices, shipped_path
+from pipelines.console.lake_shown import show_prices
+from pipelines.console.plain_console import stdout_console
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 DESCRIPTION = """\
@@ -87,6 +87,6 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

@@ -13,12 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from collectors.card import Description
-from collectors.lake import Lake
-from collectors.publishing import differences, publish, verify
-from collectors.snapshot import build_snapshot
-from pipelines.progress import Counter
-from pipelines.script import command
+from collectors.lake.store import Lake
+from collectors.publish.card import Description
+from collectors.publish.publishing import differences, publish, verify
+from collectors.publish.snapshot import build_snapshot
+from pipelines.console.progress import Counter
+from pipelines.console.script import command
 from schemas.failures import ConfigError, RouterlakeError
 from schemas.views import INCLUDED
 
@@ -200,6 +200,6 @@ def show_differences(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

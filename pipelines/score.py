@@ -18,15 +18,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from collectors.choices import read_choices
-from collectors.lake import Lake
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.matrix.pools import Pool, load_pool
+from collectors.matrix.routed import read_choices
+from collectors.metrics.agreement import Judgement, judge
 from collectors.metrics.gaps import NO_CHOICE
-from collectors.metrics.judging import Judgement, judge
 from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
 from collectors.metrics.pool import oracle
-from collectors.pools import Pool, load_pool
-from collectors.reading import ask
-from pipelines.plain_console import PlainConsole
+from pipelines.console.plain_console import PlainConsole
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 

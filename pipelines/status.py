@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -P
 """Shows the state of a run, read from its lake alone. See --help.
 
-Owns the interval between two looks and the form of the output. collectors/run_status.py reads the state of a run, and
-run_shown.py formats it.
+Owns the interval between two looks and the form of the output. collectors/runs/status.py reads the state of a run, and
+console/run_shown.py formats it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
-from collectors.lake import Lake
-from collectors.run_status import RunStatus, RunWatch
-from collectors.runs import list_runs
-from pipelines.plain_console import stdout_console
-from pipelines.run_report import report
-from pipelines.run_shown import as_json, line, shown
-from pipelines.script import write_file
-from pipelines.shown import headed
+from collectors.lake.store import Lake
+from collectors.runs.record import list_runs
+from collectors.runs.status import RunStatus, RunWatch
+from pipelines.console.lake_shown import headed
+from pipelines.console.plain_console import stdout_console
+from pipelines.console.run_report import report
+from pipelines.console.run_shown import as_json, line, shown
+from pipelines.console.script import write_file
 from schemas.failures import RouterlakeError, StorageError, one_line
 
 #: Seconds between two looks with and without a terminal, and the least pause as a multiple of a look's own duration.
@@ -184,6 +184,6 @@ def print_runs(lake: Lake, args: argparse.Namespace, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from collectors.lake import Lake
-from collectors.reading import ask
-from collectors.token_counts import encoding_counter, write_counts
-from pipelines.script import command, sibling
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.matrix.token_counts import encoding_counter, write_counts
+from pipelines.console.script import command, sibling
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
@@ -88,6 +88,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    from pipelines.script import run_script
+    from pipelines.console.script import run_script
 
     run_script(main)

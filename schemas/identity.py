@@ -13,11 +13,16 @@ import json
 import re
 import secrets
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
+#: The key of a column: one column for each model as a router could call it.
+COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides", "imported_from")
+#: The key of a block of rows: one block for each task under one prompting.
+BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
 
 #: Most items in one shard: 100,000 cells must not become a million objects.
 MAX_SHARD_ITEMS = 4096
@@ -125,3 +130,15 @@ class ShardName:
         """The shard that `path` names, or None when it names none (schema files, temporary files)."""
         match = _SHARD.fullmatch(path)
         return cls(match["cell"], int(match["generation"]), int(match["first"]), int(match["last"])) if match else None
+
+
+def missing_ranges(done: Iterable[ShardName], items: int) -> list[tuple[int, int]]:
+    """The item ranges (first, last, both included) of 0..items-1 that no shard of `done` covers."""
+    gaps, position = [], 0
+    for shard in sorted(done, key=lambda s: (s.first, s.last)):
+        if shard.first > position:
+            gaps.append((position, min(shard.first, items) - 1))
+        position = max(position, shard.last + 1)
+    if position < items:
+        gaps.append((position, items - 1))
+    return [(first, last) for first, last in gaps if first <= last]

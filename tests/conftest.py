@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.object_store import object_store, s3_environment
-from tests.tiny_models import tiny_models as build_tiny_models
+from tests.helpers.object_store import object_store, s3_environment
+from tests.helpers.tiny_models import tiny_models as build_tiny_models
 
 __all__ = ["object_store", "s3_environment"]  # fixtures
 

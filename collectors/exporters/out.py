@@ -6,11 +6,13 @@ Knows nothing of what is in them.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from schemas.failures import ConfigError, StorageError, one_line
 
@@ -42,3 +44,8 @@ def check_free(path: Path) -> None:
         raise ConfigError(f"--out {path} is there already: name another, or remove it")
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: there is no folder {path.parent}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    with open(path, "x", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, allow_nan=False, indent=1)

@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from collectors.exporters import every_eval_ever, huggingface, modelsat, router_files, routerbench, routereval
+from collectors.exporters.formats import (
+    embedllm,
+    every_eval_ever,
+    huggingface,
+    llmrouterbench,
+    modelsat,
+    routerbench,
+    routerdc,
+    routereval,
+)
 from collectors.exporters.grid import Grid, Options, complete
 from collectors.exporters.out import new_path
 from schemas.failures import ConfigError
@@ -59,17 +68,17 @@ FORMATS = {
     "routerdc": Format(
         "RouterDC: a folder with <task>.json, questions with a score of each model",
         "costs, tokens, latency, answers' texts, splits, revisions, item hashes, answers without a score",
-        router_files.write_routerdc,
+        routerdc.write,
     ),
     "embedllm": Format(
         "EmbedLLM: a folder with train, val and test.csv, question_order.csv, model_order.csv",
         "scores other than 0 and 1, costs, tokens, latency, answers' texts, revisions, item hashes, unscored answers",
-        router_files.write_embedllm,
+        embedllm.write,
     ),
     "llmrouterbench": Format(
         "LLMRouterBench: a folder with results/bench/<data set>/<split>/<model>/*.json",
         "what filters left of answers, cached tokens, few-shot prompts, answers without a score or a cost",
-        router_files.write_llmrouterbench,
+        llmrouterbench.write,
         needs=("score", "usd"),
         texts=True,
     ),

@@ -20,8 +20,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from collectors.catalog import cache_dir
-from collectors.config import TaskSpec
+from collectors.cache import cache_dir
+from collectors.specs import TaskSpec
 from schemas.failures import ConfigError
 from schemas.identity import digest
 

@@ -24,11 +24,11 @@ from filelock import FileLock
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-from collectors.catalog import cache_dir
+from collectors.cache import cache_dir
 from collectors.harness.encoding import Encoder
 from collectors.harness.packing import Arrays, Built, Kept, Prepared, Texts, pack, pack_tokens
 from collectors.harness.tasks import BoundTask
-from collectors.lake import Lake
+from collectors.lake.store import Lake
 from schemas.failures import RouterlakeError, one_line
 from schemas.identity import digest
 

@@ -32,15 +32,15 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from collectors.catalog import cache_dir
-from collectors.config import TaskSpec
-from collectors.content import document_hash
+from collectors.cache import cache_dir
 from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
-from collectors.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
+from collectors.specs import TaskSpec
+from schemas.content import document_hash
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import digest
 from schemas.records import ITEM
+from schemas.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from collectors.holdings import newest_manifest
-from collectors.importers.found import Facts, Source
 from collectors.importers.items import ItemTable
+from collectors.importers.sources import Facts, Source
 from collectors.importers.staging import Staging
-from collectors.lake import Lake
+from collectors.lake.holdings import newest_manifest
+from collectors.lake.store import Lake
 from schemas.identity import ShardName, imported_identity
 from schemas.records import RUN_CELL
 

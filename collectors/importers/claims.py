@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from collectors.lake import Lake
+from collectors.lake.store import Lake
 from schemas.failures import ConfigError
 from schemas.identity import digest
 

@@ -25,18 +25,18 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from collectors.holdings import committed
 from collectors.importers.cells import number_cells, run_in_lake
 from collectors.importers.claims import claimed
 from collectors.importers.files import BadFile, SourceFile
-from collectors.importers.found import REJECTED, Counted, Source
 from collectors.importers.items import item_rows, number_items
+from collectors.importers.sources import REJECTED, Counted, Source
 from collectors.importers.staging import Staging
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.importers.trust import trust_rows
 from collectors.importers.writing import RecordWriter
-from collectors.lake import Lake
-from collectors.reading import ask
+from collectors.lake.holdings import committed
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import digest
 from schemas.records import IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.staging import Staging, quoted
-from collectors.lake import Lake
-from collectors.reading import ask
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
 from schemas.identity import digest, safe_name
 from schemas.records import ITEM
 

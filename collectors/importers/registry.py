@@ -9,14 +9,28 @@ from typing import Any
 
 import yaml
 
-from collectors.importers import evaluations as evals
-from collectors.importers import lm_eval_output, tables
-from collectors.importers import router_files as files
-from collectors.importers import router_tables as routers
-from collectors.importers.found import Source
+from collectors.importers.formats import (
+    embedllm,
+    every_eval_ever,
+    helm,
+    inspect_ai,
+    lighteval,
+    llmrouter,
+    llmrouterbench,
+    lm_eval_samples,
+    opencompass,
+    routellm,
+    routerarena,
+    routerbench,
+    routerdc,
+    routereval,
+    table,
+)
 from collectors.importers.ingest import Importer
+from collectors.importers.relation import TABLES
+from collectors.importers.sources import Source
 from collectors.importers.staging import Staging
-from collectors.importers.values import by_file
+from collectors.importers.values import JSON, by_file
 from schemas.failures import ConfigError
 
 
@@ -29,34 +43,32 @@ class Format:
 
 
 def _table(staging: Staging, source: Source) -> None:
-    tables.read_table(staging, source.options)
+    table.read_table(staging, source.options)
 
 
 FORMATS = {
     "lm_eval": Format(
         "lm-eval 0.4.0 to 0.4.13, and Open LLM Leaderboard v2: results*.json and sample files",
-        lm_eval_output.PATTERNS,
-        lm_eval_output.read,
+        lm_eval_samples.PATTERNS,
+        lm_eval_samples.read,
     ),
-    "leaderboard_v1": Format("Open LLM Leaderboard v1: details_*.parquet", evals.DETAILS, by_file(evals.read_details)),
-    "lighteval": Format("lighteval: details_*.parquet", evals.DETAILS, by_file(evals.read_details)),
-    "helm": Format("HELM: folders of runs", evals.HELM, evals.read_helm),
-    "inspect": Format("Inspect: logs as .json or .eval", evals.INSPECT, by_file(evals.read_inspect)),
-    "opencompass": Format("OpenCompass: predictions/ and results/", evals.OPENCOMPASS, evals.read_opencompass),
+    "leaderboard_v1": Format("Open LLM Leaderboard v1: details_*.parquet", lighteval.PATTERNS, by_file(lighteval.read)),
+    "lighteval": Format("lighteval: details_*.parquet", lighteval.PATTERNS, by_file(lighteval.read)),
+    "helm": Format("HELM: folders of runs", helm.PATTERNS, helm.read),
+    "inspect": Format("Inspect: logs as .json or .eval", inspect_ai.PATTERNS, by_file(inspect_ai.read)),
+    "opencompass": Format("OpenCompass: predictions/ and results/", opencompass.PATTERNS, opencompass.read),
     "every_eval_ever": Format(
-        "Every Eval Ever 0.3.0: *_samples.jsonl", evals.EVERY_EVAL_EVER, by_file(evals.read_every_eval_ever)
+        "Every Eval Ever 0.3.0: *_samples.jsonl", every_eval_ever.PATTERNS, by_file(every_eval_ever.read)
     ),
-    "routerbench": Format(
-        "RouterBench: wide and long, CSV, Parquet or pickle", routers.TABLES, routers.read_routerbench
-    ),
-    "routereval": Format("RouterEval: leaderboard_*.pkl", files.PICKLES, files.read_routereval),
-    "routerdc": Format("RouterDC: lists of question and scores", files.JSON, by_file(files.read_routerdc)),
-    "embedllm": Format("EmbedLLM: train, val and test.csv", routers.TABLES, routers.read_embedllm),
-    "routellm": Format("RouteLLM: responses of two models, CSV", routers.TABLES, routers.read_routellm),
-    "llmrouterbench": Format("LLMRouterBench: results/bench/**.json", files.JSON, by_file(files.read_llmrouterbench)),
-    "llmrouter": Format("LLMRouter: routing data, JSON lines", routers.TABLES, routers.read_llmrouter),
-    "routerarena": Format("RouterArena: cached_results/*.jsonl", files.JSON, by_file(files.read_routerarena)),
-    "table": Format("CSV, Parquet or JSON lines of your own; --columns says which is what", tables.PATTERNS, _table),
+    "routerbench": Format("RouterBench: wide and long, CSV, Parquet or pickle", TABLES, routerbench.read),
+    "routereval": Format("RouterEval: leaderboard_*.pkl", routereval.PATTERNS, routereval.read),
+    "routerdc": Format("RouterDC: lists of question and scores", JSON, by_file(routerdc.read)),
+    "embedllm": Format("EmbedLLM: train, val and test.csv", TABLES, embedllm.read),
+    "routellm": Format("RouteLLM: responses of two models, CSV", TABLES, routellm.read),
+    "llmrouterbench": Format("LLMRouterBench: results/bench/**.json", JSON, by_file(llmrouterbench.read)),
+    "llmrouter": Format("LLMRouter: routing data, JSON lines", TABLES, llmrouter.read),
+    "routerarena": Format("RouterArena: cached_results/*.jsonl", JSON, by_file(routerarena.read)),
+    "table": Format("CSV, Parquet or JSON lines of your own; --columns says which is what", table.PATTERNS, _table),
 }
 
 

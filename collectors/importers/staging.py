@@ -12,9 +12,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from collectors.importers.apart import Job, Part, Reader, is_worth, read_apart
 from collectors.importers.files import BadFile, SourceFile
-from collectors.importers.found import FOUND_TABLES, Found
+from collectors.importers.processes import Job, Part, Reader, is_worth, read_apart
+from collectors.importers.sources import FOUND_TABLES, Found
 from schemas.failures import one_line
 from schemas.identity import content_hash
 

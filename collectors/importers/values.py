@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from collectors.importers.files import BadFile, decoded, json_rows
-from collectors.importers.found import Found, Source
+from collectors.importers.sources import Found, Source
 from collectors.importers.staging import Staging
 from schemas.identity import content_hash
+
+JSON = ("*.json", "*.jsonl")
 
 
 def by_file(read: Callable[[Found, int, Source], None]) -> Callable[[Staging, Source], None]:

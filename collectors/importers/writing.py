@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from collectors.holdings import Holdings, read_holdings
 from collectors.importers.cells import ImportedCell
-from collectors.importers.found import FOUND
+from collectors.importers.sources import FOUND
 from collectors.importers.staging import Staging
-from collectors.lake import Lake, parquet_bytes
-from collectors.reading import connect
+from collectors.lake.holdings import Holdings, read_holdings
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import NOT_JUDGED, StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD

@@ -10,7 +10,7 @@
     routerarena      RouterArena: the score of accuracy and cost
     lessons          Routing lessons (arXiv 2405.00467): accuracy and latency
     splits           the train and test items of RouterEval and RouterBench, and RouterEval's model pools
-    judging          all figures of one router at once
+    agreement        all figures of one router at once
 
 Knows no lake and no files: arrays in, numbers out. A missing score is NaN, never wrong; an unknown cost is NaN, never
 0. Every figure leaves out the items that lack one of its inputs, and counts them.

@@ -4,5 +4,5 @@
     page      all figures and their numbers as one file
     run_page  the state of a run as one file
 
-Knows the numbers of collectors.headline, and no lake.
+Knows the numbers of collectors.pictures.headline, and no lake.
 """

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from collectors.headline import ORACLES, CostFigure, Headline
 from collectors.metrics.plane import Points
+from collectors.pictures.headline import ORACLES, CostFigure, Headline
 
 #: Okabe and Ito's colours, which colour-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"

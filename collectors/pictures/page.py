@@ -13,8 +13,8 @@ from typing import Any
 
 import jinja2
 
-from collectors.headline import Headline
 from collectors.pictures.draw import UNITS, Drawing
+from collectors.pictures.headline import Headline
 
 #: Most rows in a table of models. The saved file of a task has all models.
 MOST_MODELS = 100

@@ -11,11 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from collectors.chosen import choose
-from collectors.config import CatalogSpec
-from collectors.lake import Lake
+from collectors.lake.store import Lake
+from collectors.models.catalog_query import choose
+from collectors.specs import CatalogSpec
 from tests.benchmarks.peak import told
-from tests.model_hub import ModelHub, llama, model_hub, safetensors
+from tests.helpers.model_hub import ModelHub, llama, model_hub, safetensors
 
 ROOT = Path(__file__).parent.parent.parent
 #: Header of a shard of a 7B model: 150 tensors, 17 kB.

@@ -21,7 +21,7 @@ import yaml
 from tests.benchmarks import choice_tasks
 from tests.benchmarks.bench_lake import Report
 from tests.benchmarks.watched import Watched, watch
-from tests.parity import close, compare
+from tests.helpers.parity import close, compare
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / ".cache/models/SmolLM2-135M-Instruct"
@@ -46,7 +46,7 @@ print(json.dumps({"seconds": seconds, "hashes": hashes}))
 """
 OUR_BUILD = """
 import hashlib, json, sys, time
-from collectors.config import TaskSpec
+from collectors.specs import TaskSpec
 from collectors.engines.stub import ByteTokenizer
 from collectors.harness.encoding import Encoder
 from collectors.harness.prepared import RequestStore, code_fingerprint

@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from collectors.config import load_config
 from collectors.harness.tasks import use_datasets
-from collectors.lake import Lake, parquet_bytes
-from collectors.planning import make_plan
+from collectors.lake.store import Lake, parquet_bytes
+from collectors.runs.config import load_config
+from collectors.runs.planning import make_plan
 from schemas.identity import ShardName, digest
 from schemas.records import MODEL, RECORD
 from tests.benchmarks.bench_lake import Report

@@ -14,12 +14,12 @@ from pathlib import Path
 import duckdb
 
 from collectors.importers.files import find_files
-from collectors.importers.found import Source
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.lake import Lake
+from collectors.importers.sources import Source
+from collectors.lake.store import Lake
 from tests.benchmarks.bench_lake import Report, peak_memory
-from tests.lm_eval_releases import TIME, Answers, write_release
+from tests.helpers.lm_eval_releases import TIME, Answers, write_release
 
 #: Models × items of the table; as many as EmbedLLM has, and then some.
 MODELS, ITEMS = 250, 40_000

@@ -20,15 +20,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.card import Description
-from collectors.compaction import compact
-from collectors.config import RunConfig
-from collectors.dense import load_matrix
-from collectors.holdings import newest_manifest
-from collectors.lake import Lake
-from collectors.pruning import prune
-from collectors.reading import connect
-from collectors.snapshot import build_snapshot
+from collectors.lake.compaction import compact
+from collectors.lake.holdings import newest_manifest
+from collectors.lake.pruning import prune
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
+from collectors.matrix.dense import load_matrix
+from collectors.publish.card import Description
+from collectors.publish.snapshot import build_snapshot
+from collectors.runs.config import RunConfig
 from schemas.identity import ShardName, digest
 from tests.benchmarks.peak import peak_memory
 from tests.benchmarks.synthetic import ITEMS, TASKS, Synthetic
@@ -114,7 +114,7 @@ def seconds(sql: str, files: list[str]) -> float:
 
 def bench_commits(report: Report, size: str) -> None:
     """Commits of shards against encoding and creating the same bytes by hand, in a folder and in an object store."""
-    from tests.object_store import BUCKET, serve
+    from tests.helpers.object_store import BUCKET, serve
 
     synthetic = Synthetic(40)
     hashes = {task: pa.array(synthetic.item_hashes(task)) for task in TASKS}
@@ -329,9 +329,9 @@ def bench_newest(report: Report, size: str, raw: Lake, scratch: Path) -> None:
 
 def bench_planning(report: Report, work: Path) -> None:
     """Planning 102,000 committed cells against reading their footers."""
-    from collectors.planning import make_plan
-    from tests.mini_tasks import TASKS as MINI_TASKS
-    from tests.mini_tasks import write_tasks
+    from collectors.runs.planning import make_plan
+    from tests.helpers.mini_tasks import TASKS as MINI_TASKS
+    from tests.helpers.mini_tasks import write_tasks
 
     folder = work / "committed-102000"
     lake = Lake(str(folder))

@@ -18,7 +18,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import yaml
 
-from tests.parity import compare
+from tests.helpers.parity import compare
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / ".cache/models"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import duckdb
 
-from collectors.compaction import compact
-from collectors.lake import Lake
-from collectors.prices import add_prices, read_prices
-from collectors.reading import connect
+from collectors.lake.compaction import compact
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
+from collectors.prices.tables import add_prices, read_prices
 from tests.benchmarks.bench_lake import MODELS, ROOT, Report, linked_lake, median, part_paths, peak_memory, raw_lake
 from tests.benchmarks.synthetic import Synthetic
 

@@ -18,9 +18,9 @@ from collectors.engines.swapping import canary_prompts
 from tests.benchmarks.bench_collection import DEMO, DTYPE, ROOT, check, collect, specs, stock
 from tests.benchmarks.bench_lake import Report
 from tests.benchmarks.watched import Watched
-from tests.parity import TOLERANCE
-from tests.swap_models import VARIANTS, build
-from tests.tiny_models import tiny_models
+from tests.helpers.parity import TOLERANCE
+from tests.helpers.swap_models import VARIANTS, build
+from tests.helpers.tiny_models import tiny_models
 
 SMOL = ROOT / ".cache/models/SmolLM2-135M-Instruct"
 #: Of the demo's data, what fits the tiny models' context.

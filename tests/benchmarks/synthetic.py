@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from collectors.lake import Lake
+from collectors.lake.store import Lake
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest
 from schemas.records import MODEL, RECORD, RUN_CELL
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from collectors.config import FleetSpec
+from collectors.runs.config import FleetSpec
 from schemas.identity import ShardName
 from tests.e2e import runs
 from tests.e2e.runs import ITEMS, config

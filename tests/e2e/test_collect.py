@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from collectors.lake import Lake
-from collectors.reading import connect
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
 from schemas.records import RECORD, SCHEMA_FILES
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import CHOICE, ITEMS, TEXT, Run, collect_here, config, query, shard_files
-from tests.mini_tasks import write_tasks
-from tests.object_store import BUCKET, ObjectStore
+from tests.helpers.mini_tasks import write_tasks
+from tests.helpers.object_store import BUCKET, ObjectStore
 
 #: Nothing listens here: a run that tries Ray is refused instead of passing by accident.
 NO_RAY = "127.0.0.1:1"

@@ -122,7 +122,7 @@ def test_worker_goes_on_with_its_second_shard_after_its_engine_broke_under_the_f
 ) -> None:
     """One worker: what breaks it has a second shard behind it, whose answers come from a model that was loaded anew."""
     options = {"fail_after": 30, "fault_once": str(tmp_path / "fault")}
-    with caplog.at_level(logging.DEBUG, "pipelines.outcome"):
+    with caplog.at_level(logging.DEBUG, "pipelines.fleet.outcome"):
         assert main(["--config", str(slow_config(tmp_path, cluster, options=options, workers=1))]) == 0
     assert caplog.text.count("fails after 30 requests (fail_after); trying the shard again") == 1
     lines = [line for line in caplog.text.splitlines() if "trying the shard again" in line or "ShardReport(" in line]

@@ -11,15 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from collectors.config import FleetSpec, GpuSpec
-from collectors.gpus import Placement
-from collectors.lake import Lake
-from pipelines.cluster import cluster as joined
-from pipelines.cluster import fits, node_gpus, worker_resources
+from collectors.engines.gpus import Placement
+from collectors.lake.store import Lake
+from collectors.runs.config import FleetSpec
+from collectors.specs import GpuSpec
+from pipelines.fleet.cluster import cluster as joined
+from pipelines.fleet.cluster import fits, node_gpus, worker_resources
 from schemas.failures import ConfigError
 from schemas.records import MODEL
-from tests.collectors.test_estimate import price
-from tests.collectors.test_placement import LLAMA_8B
+from tests.collectors.models.test_placement import LLAMA_8B
+from tests.collectors.runs.test_estimate import price
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import CHOICE, ITEMS, Run, collect_here, config, query, shard_files
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.head import NOTICE, SILENCE
+from pipelines.fleet.head_watch import NOTICE, SILENCE
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.raylets import Raylets, raylets, workers_of

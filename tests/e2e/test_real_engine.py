@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from collectors.catalog import fingerprint
+from collectors.models.pinning import fingerprint
 from pipelines.matrix import main as matrix
 from tests.e2e.runs import CHOICE, TEXT, Run, config, failures, finish, of_model, query, start_collect, stored_records
-from tests.mini_tasks import write_tasks
+from tests.helpers.mini_tasks import write_tasks
 
 pytestmark = pytest.mark.slow
 

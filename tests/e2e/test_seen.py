@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from collectors.lake import Lake
-from collectors.run_status import QUIET_SECONDS, RunWatch
+from collectors.lake.store import Lake
+from collectors.runs.status import QUIET_SECONDS, RunWatch
 from pipelines import status
-from pipelines.metrics import METRICS
+from pipelines.fleet.prometheus import METRICS
 from tests.e2e import runs
 from tests.e2e.conftest import Cluster
 from tests.e2e.runs import config
@@ -96,7 +96,7 @@ def test_log_lines_are_json_with_their_cells_and_hold_no_secret(
     lines: list[dict[str, Any]] = [json.loads(line) for line in run.err.splitlines()]
     loaded = [line for line in lines if line["message"] == "model stub/alpha: loaded"]
     assert loaded  # in a worker, told through Ray
-    assert {line["logger"] for line in loaded} == {"collectors.cell"}
+    assert {line["logger"] for line in loaded} == {"collectors.runs.collector"}
     assert not {line["pid"] for line in loaded} & {line["pid"] for line in lines if line["logger"] == "collect"}
     [run_id] = {line["run"] for line in lines if "run" in line}
     about = [line for line in lines if "cell" in line]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import storm
 from tests.e2e import runs
 from tests.e2e.raylets import Raylets, raylets
+from tests.helpers import storm
 
 MODELS = 3
 

@@ -15,8 +15,8 @@ import pytest
 import s3fs
 from aiohttp import web
 
-from tests.fault_proxy import Faults, faulty
-from tests.object_store import ObjectStore
+from tests.helpers.fault_proxy import Faults, faulty
+from tests.helpers.object_store import ObjectStore
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,23 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collectors.cell import Collector
-from collectors.compaction import compact
-from collectors.config import load_config
-from collectors.dense import load_matrix
 from collectors.harness.tasks import use_datasets
-from collectors.lake import Lake
-from collectors.planning import failure_row, make_plan, write_failure
-from collectors.pruning import prune
-from collectors.publishing import publish, verify
+from collectors.lake.compaction import compact
+from collectors.lake.failure_rows import failure_row, write_failure
+from collectors.lake.pruning import prune
+from collectors.lake.store import Lake
+from collectors.matrix.dense import load_matrix
+from collectors.publish.publishing import publish, verify
+from collectors.runs.collector import Collector
+from collectors.runs.config import load_config
+from collectors.runs.planning import make_plan
 from pipelines import collect, matrix, prices
 from schemas.failures import ModelError
 from tests.e2e.runs import CHOICE, ROOT, config
-from tests.filled_lakes import NOW, plain_lake, snapshot
+from tests.helpers.filled_lakes import NOW, plain_lake, snapshot
+from tests.helpers.object_store import BUCKET, ObjectStore
 from tests.infra.iam import Statement, allows, deciding, listed, read_policy
 from tests.infra.s3_requests import Asked, recorded
-from tests.object_store import BUCKET, ObjectStore
 
 LAKE, PUBLISHED = f"s3://{BUCKET}/lake", f"s3://{BUCKET}/published"
 

@@ -1,4 +1,4 @@
-"""The dashboard asks Prometheus for metrics and tags that pipelines/metrics.py has, and for all of them."""
+"""The dashboard asks Prometheus for metrics and tags that pipelines/fleet/prometheus.py has, and for all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.metrics import METRICS
+from pipelines.fleet.prometheus import METRICS
 from tests.e2e.runs import ROOT
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "infra" / "grafana" / "routerlake.json").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from collectors.config import load_config
+from collectors.runs.config import load_config
 from pipelines.collect import parse_args
 from tests.e2e.runs import ROOT
 from tests.infra.locks import pinned, project_version

@@ -12,7 +12,7 @@ import pytest
 from ray.scripts.scripts import cli
 
 import schemas.failures as failures
-from collectors.damage import DAMAGED
+from collectors.lake.damage import DAMAGED
 from tests.e2e.runs import ROOT
 
 RUNBOOK = (ROOT / "infra" / "RUNBOOK.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.catalog import main
-from tests.model_hub import ModelHub, llama, model_hub
+from tests.helpers.model_hub import ModelHub, llama, model_hub
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -92,7 +92,7 @@ def test_catalog_killed_at_any_moment_goes_on(served: ModelHub, tmp_path: Path) 
     served.add(*(llama(f"org/{n:03d}") for n in range(40)))
     environment = {**os.environ, "HF_ENDPOINT": served.endpoint, "PYTHONPATH": str(ROOT)}
     code = (
-        "from collectors import hub_catalog; hub_catalog.BATCH = 5; hub_catalog.installed_vllm = lambda: None\n"
+        "from collectors.models import hub_catalog; hub_catalog.BATCH = 5; hub_catalog.installed_vllm = lambda: None\n"
         "import pipelines.catalog as c; c.installed_vllm = lambda: None; import sys; sys.exit(c.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "--lake", str(tmp_path / "lake"), "--search", "org", "--jobs", "2"]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from collectors.card import Description
-from collectors.holdings import standing_damage
-from collectors.lake import Lake
-from collectors.reading import ask
-from collectors.snapshot import build_snapshot
+from collectors.lake.holdings import standing_damage
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.publish.card import Description
+from collectors.publish.snapshot import build_snapshot
 from pipelines.compact import main
-from tests.filled_lakes import everything, plain_lake
-from tests.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.filled_lakes import everything, plain_lake
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 
 def test_compact_command_folds_then_has_nothing_to_do_then_prunes(

@@ -14,14 +14,15 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from collectors.cell import Collector
-from collectors.config import RunConfig, load_config
 from collectors.harness.tasks import use_datasets
-from collectors.lake import Lake
-from collectors.planning import Plan, make_plan
+from collectors.lake.store import Lake
+from collectors.runs.collector import Collector
+from collectors.runs.config import RunConfig, load_config
+from collectors.runs.plan import Plan
+from collectors.runs.planning import make_plan
 from pipelines.collect import print_plan
 from tests.e2e.runs import query
-from tests.importing import SHARED
+from tests.helpers.importing import SHARED
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "pipelines" / "configs"

@@ -9,8 +9,8 @@ import pytest
 
 from collectors.exporters.registry import FORMATS
 from pipelines.export import main
-from tests.exporting import build, exported, price
-from tests.importing import imported
+from tests.helpers.exporting import build, exported, price
+from tests.helpers.importing import imported
 
 SCORES = {"org/a": [1, 0, 1], "b": [1, 1, 0]}
 

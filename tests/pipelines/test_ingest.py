@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collectors.importers import tables
-from collectors.importers.settings import SETTINGS, VERDICT, check_settings
+from collectors.importers.formats import table
+from collectors.importers.formats.table_settings import SETTINGS, VERDICT, check_settings
 from pipelines import matrix
 from pipelines.ingest import main
-from tests.importing import write_json, write_lines
-from tests.lm_eval_releases import TIME, write_release
+from tests.helpers.importing import write_json, write_lines
+from tests.helpers.lm_eval_releases import TIME, write_release
 
 
 def test_ingest_command_says_what_came_in_and_what_to_do_next(
@@ -108,7 +108,7 @@ def test_ingest_help_of_tables_is_a_file_that_reads_one(tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     given = yaml.safe_load(said)
     assert list(given) == list(SETTINGS)
-    assert set(tables._VERDICT) == {"model", "task", *VERDICT}
+    assert set(table._VERDICT) == {"model", "task", *VERDICT}
     check_settings(given)
     milliseconds = given.pop("latency_ms")
     (tmp_path / "columns.yaml").write_text(said.replace(f"latency_ms: {milliseconds}", ""))

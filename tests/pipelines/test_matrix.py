@@ -12,12 +12,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from collectors.compaction import compact
-from collectors.lake import Lake
-from collectors.pruning import prune
-from collectors.reading import connect
+from collectors.lake.compaction import compact
+from collectors.lake.pruning import prune
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
 from pipelines.matrix import main
-from tests.lake_builder import BuiltCell, LakeBuilder, rows
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "pipelines" / "matrix.py"

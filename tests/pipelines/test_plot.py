@@ -15,7 +15,7 @@ import pytest
 from collectors.metrics.scaling import scaling
 from pipelines.plot import main
 from pipelines.publish import main as publish
-from tests.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 SCORES: dict[str, list[float | None]] = {
     "a": [1, 0, 1, 1, 0, 1],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.prices import main
-from tests.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.stages import Trace
+from collectors.runs.stages import Trace
 from pipelines.collect import check_writable, write_trace
 from schemas.failures import ConfigError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.publish import main
-from tests.filled_lakes import add, filled
+from tests.helpers.filled_lakes import add, filled
 
 
 def test_publish_command_publishes_verifies_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from collectors.prices import add_prices, read_prices
+from collectors.prices.tables import add_prices, read_prices
 from pipelines.matrix import main
-from tests.importing import write_lines
-from tests.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.importing import write_lines
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 SCORES: dict[str, list[float | None]] = {"a": [1, 0, 1, 1, 0, 1], "b": [0, 1, 1, 0, 0, 1], "c": [1, 1, None, 0, 0, 0]}
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from collectors.run_status import RunStatus, RunWatch
+from collectors.runs.status import RunStatus, RunWatch
 from pipelines import status as module
 from pipelines.status import main
-from tests.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 ROOT = Path(__file__).parents[2]
 A, B = BuiltCell(model="[bold]model-a"), BuiltCell(model="model-b")

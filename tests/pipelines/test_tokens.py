@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.importers.files import find_files
-from collectors.importers.found import Source
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.lake import Lake
-from collectors.reading import ask
-from collectors.token_counts import tokens_of, write_counts
+from collectors.importers.sources import Source
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.matrix.token_counts import tokens_of, write_counts
 from pipelines.tokens import main
-from tests.importing import write_lines
-from tests.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.importing import write_lines
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 
 def words(texts: Sequence[str]) -> list[int]:

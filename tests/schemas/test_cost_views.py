@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.prices import add_prices, read_prices, shipped_path
+from collectors.prices.tables import add_prices, read_prices, shipped_path
 from schemas.records import MODEL
-from tests.lake_builder import BuiltCell, LakeBuilder, rows
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
 A, B, C = (BuiltCell(model=f"org/{name}") for name in "abc")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from collectors.compaction import compact
-from collectors.reading import ask
-from tests.lake_builder import BuiltCell, LakeBuilder, rows
+from collectors.lake.compaction import compact
+from collectors.lake.reading import ask
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
 CELL = BuiltCell()
 

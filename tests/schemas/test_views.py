@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.compaction import compact
-from collectors.reading import connect
+from collectors.lake.compaction import compact
+from collectors.lake.reading import connect
 from schemas import columns
 from schemas.failures import ITEM_FAILURES, UNANSWERED, StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD, RUN_CELL
 from schemas.views import contents, create_views, named_in, view_files
-from tests.filled_lakes import add, filled
-from tests.lake_builder import BuiltCell, LakeBuilder, row, rows
+from tests.helpers.filled_lakes import add, filled
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, row, rows
 
 CELL = BuiltCell()
 

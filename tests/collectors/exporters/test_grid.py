@@ -12,8 +12,8 @@ from collectors.exporters.grid import complete
 from collectors.exporters.out import new_path
 from collectors.exporters.registry import FORMATS
 from schemas.failures import ConfigError
-from tests.exporting import build, exported, grids, price
-from tests.lake_builder import BuiltCell
+from tests.helpers.exporting import build, exported, grids, price
+from tests.helpers.lake_builder import BuiltCell
 
 #: Item 1 was never asked of c, item 3 has no verdict of org/a.
 GAPS: dict[str, list[float | None]] = {"org/a": [1, 0, 1, 0], "b": [1, 1, 0, 0], "c": [0, None, 0, 1]}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from collectors.importers.claims import claimed
-from collectors.lake import Lake
+from collectors.lake.store import Lake
 from schemas.failures import ConfigError
 from schemas.identity import digest
-from tests.importing import COLUMNS, imported, table, verdicts
+from tests.helpers.importing import COLUMNS, imported, table, verdicts
 
 
 def test_ingest_of_two_who_find_a_dead_claim_lets_one_in(tmp_path: Path) -> None:

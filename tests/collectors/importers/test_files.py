@@ -26,8 +26,8 @@ from collectors.importers import files
 from collectors.importers.files import BadFile, SourceFile, decoded, document, find_files, json_rows, lines, zip_members
 from collectors.importers.pickles import load_pickle
 from schemas.failures import ConfigError
-from tests.importing import SHARED, imported, rows
-from tests.lm_eval_releases import TIME, write_release
+from tests.helpers.importing import SHARED, imported, rows
+from tests.helpers.lm_eval_releases import TIME, write_release
 
 
 def source(path: Path) -> SourceFile:

@@ -12,22 +12,22 @@ from typing import Any
 import fsspec
 import pytest
 
-from collectors.compaction import compact
-from collectors.dense import load_matrix
-from collectors.importers import apart
+from collectors.importers import processes
 from collectors.importers.files import find_files
-from collectors.importers.found import Source
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
+from collectors.importers.sources import Source
 from collectors.importers.staging import Staging
-from collectors.lake import Lake
-from collectors.pruning import prune
-from collectors.reading import connect
+from collectors.lake.compaction import compact
+from collectors.lake.pruning import prune
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
+from collectors.matrix.dense import load_matrix
 from schemas.failures import StorageError
-from tests.filled_lakes import NOW
-from tests.importing import COLUMNS, contents, imported, rows, table, verdicts
-from tests.lm_eval_releases import TIME, write_release
-from tests.object_store import BUCKET
+from tests.helpers.filled_lakes import NOW
+from tests.helpers.importing import COLUMNS, contents, imported, rows, table, verdicts
+from tests.helpers.lm_eval_releases import TIME, write_release
+from tests.helpers.object_store import BUCKET
 
 # ---- what is read
 
@@ -39,7 +39,7 @@ def test_import_by_several_processes_is_the_one_by_one(tmp_path: Path, monkeypat
     letters_file.write_text(letters_file.read_text() + "no JSON\n")
     (tmp_path / "run/0.4.13" / f"samples_letters_{TIME}.jsonl.gz").write_bytes(b"no gzip")
     by_one = imported("lm_eval", tmp_path / "run", tmp_path / "one")
-    monkeypatch.setattr(apart, "WORTH", 0)
+    monkeypatch.setattr(processes, "WORTH", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     by_several = imported("lm_eval", tmp_path / "run", tmp_path / "several")
     assert (by_several.rejects, by_several.counts) == (by_one.rejects, by_one.counts)
@@ -49,9 +49,9 @@ def test_import_by_several_processes_is_the_one_by_one(tmp_path: Path, monkeypat
 
 def test_import_whose_other_process_dies_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_release(tmp_path / "run", "0.4.13")
-    monkeypatch.setattr(apart, "WORTH", 0)
+    monkeypatch.setattr(processes, "WORTH", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    monkeypatch.setattr(apart._Work, "claim", lambda work, index: False)  # the other one began all of it
+    monkeypatch.setattr(processes._Work, "claim", lambda work, index: False)  # the other one began all of it
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(StorageError, match="ended before its work"):
         imported("lm_eval", tmp_path / "run", tmp_path / "lake")

@@ -8,18 +8,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.card import Description
-from collectors.compaction import compact
-from collectors.dense import load_matrix
-from collectors.lake import Lake
-from collectors.pruning import prune
-from collectors.reading import ask
-from collectors.snapshot import build_snapshot
+from collectors.lake.compaction import compact
+from collectors.lake.pruning import prune
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.matrix.dense import load_matrix
+from collectors.publish.card import Description
+from collectors.publish.snapshot import build_snapshot
 from schemas.identity import content_hash, digest
-from tests.filled_lakes import NOW
-from tests.importing import COLUMNS, imported, rows, table, verdicts, write_json
-from tests.lake_builder import BuiltCell, LakeBuilder
-from tests.lm_eval_releases import Answers, letters, write_release
+from tests.helpers.filled_lakes import NOW
+from tests.helpers.importing import COLUMNS, imported, rows, table, verdicts, write_json
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.lm_eval_releases import Answers, letters, write_release
 
 
 def test_ingest_says_of_each_record_whence_it_is(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.importing import COLUMNS, imported, rows, table
+from tests.helpers.importing import COLUMNS, imported, rows, table
 
 
 def suspected(

@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from collectors.metrics.agreement import judge
 from collectors.metrics.complementarity import complementarity
-from collectors.metrics.judging import judge
 from collectors.metrics.plane import aiq_paper, model_points, zero_router
 from collectors.metrics.pool import cheapest_correct, model_means, oracle
 from collectors.metrics.routellm import sweep
-from tests.importing import SHARED
+from tests.helpers.importing import SHARED
 
 pytestmark = pytest.mark.skipif(not SHARED.exists(), reason="real records are not on this machine")
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.metrics.splits import GROUPS, routerbench_split, routereval_pool, routereval_split
-from tests.importing import SHARED
+from tests.helpers.importing import SHARED
 
 
 def test_routereval_split_of_gsm8k_has_the_published_sizes() -> None:

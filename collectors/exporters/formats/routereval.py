@@ -1,0 +1,211 @@
+"""RouterEval's pickles (MilkThink-Lab/RouterEval): score matrices with prompts, router data sets, arrays of a run.
+
+Owns its names for tasks and the layout of its files. Which items and models these hold is collectors.metrics.splits'.
+Pickles name numpy's array and text types only, and need numpy 1.26 or later.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pickle
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from collectors.exporters.grid import Grid, Options
+from collectors.exporters.texts import check_names, wrong_path_part
+from collectors.metrics.splits import GROUPS, POOL_SIZES, routereval_pool, routereval_split
+from schemas.failures import ConfigError, one_line
+
+#: The only data set whose scores are no verdicts; from this share of an item's best score on a model counts as right.
+CONTINUOUS, NEARLY_BEST = "harness_truthfulqa_mc_0", 0.95
+PARTS = ("train", "val", "test")
+#: The library of encoders; not one of ours.
+_ENCODERS = "sentence_transformers"
+
+Array = npt.NDArray[Any]
+Encode = Callable[[list[str]], Array]
+
+
+def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
+    """leaderboard_*.pkl, leaderboard_*_prompt.pkl and, with an encoder, sentence_bert_result.pkl; and folders
+    router_dataset, with a file a data set, and npz, with one for each pool."""
+    return write_files(grids, path, encoder_of(options.encoder) if options.encoder else None)
+
+
+def encoder_of(folder: Path) -> Encode:
+    """Texts -> (texts, dimensions) by the sentence-transformers model in `folder`. Raises ConfigError."""
+    try:
+        library = importlib.import_module(_ENCODERS)
+    except ImportError as error:
+        raise ConfigError(
+            f"--encoder needs sentence-transformers, which is not installed: {one_line(error)}"
+        ) from error
+    if not folder.is_dir():
+        raise ConfigError(f"--encoder {folder} is no folder")
+    model = library.SentenceTransformer(str(folder), local_files_only=True)
+    return lambda texts: np.asarray(model.encode(texts, show_progress_bar=False))
+
+
+def write_files(grids: Sequence[Grid], path: Path, encode: Encode | None) -> list[str]:
+    """As `write`, with the embeddings that `encode` makes, or without any."""
+    named = {grid.task: name_of(grid.task) for grid in grids}
+    check_names("task", [name.sub for name in named.values()], wrong_path_part)
+    if len({name.sub for name in named.values()}) < len(named):
+        raise ConfigError("two tasks have one name in RouterEval: export them apart, by --tasks")
+    by_set: dict[tuple[str, str], dict[str, Grid]] = {}
+    for grid in sorted(grids, key=lambda grid: (named[grid.task].place, grid.task)):
+        name = named[grid.task]
+        by_set.setdefault((name.family, name.data_set), {})[name.sub] = grid
+    said = _told(grids, by_set)
+    embeddings = (
+        {sub: encode([str(prompt) for prompt in grid.prompts]) for of in by_set.values() for sub, grid in of.items()}
+        if encode
+        else {}
+    )
+    path.mkdir()
+    for family in sorted({family for family, _ in by_set}):
+        subs = {sub: grid for (one, _), of in by_set.items() if one == family for sub, grid in of.items()}
+        _write_raw(path, family, subs)
+    if embeddings:
+        _dump(path / "sentence_bert_result.pkl", embeddings)
+    else:
+        said.append("without embeddings, which its routers train on: --encoder names a sentence-transformers model")
+    for (_, data_set), subs in by_set.items():
+        said += _write_router_data(path, data_set, subs, embeddings)
+    return said
+
+
+@dataclass(frozen=True)
+class Name:
+    """What RouterEval calls a task."""
+
+    family: str
+    data_set: str
+    sub: str
+    #: Few-shot examples that the name claims.
+    shots: int | None = None
+    #: Place in RouterEval's order, and sub-scenarios of the data set.
+    place: int = 0
+    of: int = 1
+
+
+@functools.cache
+def known_names() -> dict[str, Name]:
+    """lm-eval's name of a task, and RouterEval's own -> what RouterEval calls it."""
+    text = (resources.files("collectors.exporters.formats") / "routereval_names.yaml").read_text(encoding="utf-8")
+    found: dict[str, Name] = {}
+    for family, data_sets in yaml.safe_load(text).items():
+        for data_set, subs in data_sets.items():
+            for place, (sub, task) in enumerate(subs.items()):
+                number = re.search(r"_(\d+)$", sub) if family == "old" and data_set != CONTINUOUS else None
+                name = Name(family, data_set, sub, int(number[1]) if number else None, place, len(subs))
+                found |= {sub: name, task: name}
+    return found
+
+
+def name_of(task: str) -> Name:
+    """A task that RouterEval does not know is a data set of the family `other`, and keeps its name."""
+    return known_names().get(task, Name("other", task, task))
+
+
+def _told(grids: Sequence[Grid], by_set: dict[tuple[str, str], dict[str, Grid]]) -> list[str]:
+    said = []
+    for grid in grids:
+        name = name_of(grid.task)
+        found = {cell["num_fewshot"] for cell in grid.cells if cell and cell["num_fewshot"] is not None}
+        if name.shots is not None and found - {name.shots}:
+            said.append(
+                f"{name.sub} was asked with {', '.join(map(str, sorted(found)))} examples, whatever it is called"
+            )
+    for (_, data_set), subs in by_set.items():
+        whole = name_of(next(iter(subs.values())).task).of
+        if len(subs) < whole:
+            said.append(f"{data_set} is {len(subs)} of its {whole} sub-scenarios")
+    return said
+
+
+def _write_raw(path: Path, family: str, subs: dict[str, Grid]) -> None:
+    models = next(iter(subs.values())).models
+    data = {sub: {"correctness": grid.scores} for sub, grid in subs.items()}
+    _dump(path / f"leaderboard_{family}.pkl", {"model": list(models), "data": data})
+    prompts = {sub: _objects([str(prompt) for prompt in grid.prompts]) for sub, grid in subs.items()}
+    _dump(path / f"leaderboard_{family}_prompt.pkl", prompts)
+
+
+# ---- router data sets
+
+
+def _write_router_data(path: Path, data_set: str, subs: dict[str, Grid], embeddings: dict[str, Array]) -> list[str]:
+    scores = np.concatenate([grid.scores for grid in subs.values()])
+    models = next(iter(subs.values())).models
+    indices = split_indices([len(grid.items) for grid in subs.values()])
+    columns, said = _pools(data_set, scores)
+    if not columns:
+        return said
+    prompts = _objects([str(prompt) for grid in subs.values() for prompt in grid.prompts])
+    value: dict[str, Any] = {difficulty: {size: {} for size in sizes} for difficulty, sizes in POOL_SIZES.items()}
+    value["split_index"] = {f"{part}_indices": indices[part] for part in PARTS}
+    value["prompt"] = {f"{part}_prompt": prompts[indices[part]] for part in PARTS}
+    vectors = {}
+    if embeddings:
+        whole = np.concatenate([embeddings[sub] for sub in subs])
+        vectors = {f"{part}_embed": whole[indices[part]] for part in PARTS}
+        value["embedding"] = vectors
+    for (difficulty, size, group), chosen in columns.items():
+        data = {f"{part}_score": scores[np.ix_(indices[part], chosen)] for part in PARTS}
+        folder = path / "npz" / data_set
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, Any] = {**data, **vectors}
+        np.savez(folder / f"{group}_{size}.npz", **arrays)
+        if data_set == CONTINUOUS:
+            train = data["train_score"]
+            data["train_label"] = (train >= NEARLY_BEST * train.max(axis=1, keepdims=True)).astype(np.float64)
+        value[difficulty][size][group] = {"data": data, "model": np.array([models[place] for place in chosen])}
+    (path / "router_dataset").mkdir(exist_ok=True)
+    _dump(path / "router_dataset" / f"{data_set}_router_dataset.pkl", value)
+    return said
+
+
+def split_indices(items: Sequence[int]) -> dict[str, npt.NDArray[np.int64]]:
+    """Part -> positions in the concatenation of sub-scenarios of so many `items`, each of them split by itself."""
+    found: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in PARTS}
+    first = 0
+    for count in items:
+        for part, places in zip(PARTS, routereval_split(count), strict=True):
+            found[part].append(places + first)
+        first += count
+    return {part: np.concatenate(places) for part, places in found.items()}
+
+
+def _pools(data_set: str, scores: Array) -> tuple[dict[tuple[str, int, str], npt.NDArray[np.int64]], list[str]]:
+    """(difficulty, size, group) -> columns, and a line for each pool that there are too few models for."""
+    found, said = {}, []
+    for difficulty, sizes in POOL_SIZES.items():
+        for size in sizes:
+            for group in GROUPS:
+                try:
+                    found[difficulty, size, group] = routereval_pool(scores, group, size)
+                except ValueError as error:
+                    said.append(f"{data_set}: no pool {group} of {size}: {error}")
+    return found, said
+
+
+def _objects(texts: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Not numpy's own texts, which take the longest one's space for each."""
+    found = np.empty(len(texts), object)
+    found[:] = texts
+    return found
+
+
+def _dump(path: Path, value: Any) -> None:
+    with open(path, "xb") as file:
+        pickle.dump(value, file, protocol=4)  # 5 names functions of numpy 2

@@ -1,0 +1,73 @@
+"""Pickled score matrices of RouterEval (MilkThink-Lab/RouterEval), with prompts beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from collectors.importers.files import BadFile
+from collectors.importers.pickles import load_pickle
+from collectors.importers.sources import FOUND, Facts, Source
+from collectors.importers.staging import Staging
+from collectors.importers.values import content_of
+
+PATTERNS = ("leaderboard_*.pkl",)
+
+
+def read(staging: Staging, source: Source) -> None:
+    """leaderboard_<family>.pkl: {'model': names, 'data': {sub: {'correctness': items × models}}}; prompts beside it.
+
+    Prompts are in leaderboard_<family>_prompt.pkl: {sub: texts}.
+    """
+    prompts: dict[str, Any] = {}
+    values: dict[int, Any] = {}
+    staging.default = Facts(metric="correctness")
+    for number, file in enumerate(staging.files):
+        with staging.one_file(number):
+            value = load_pickle(file)
+            if isinstance(value, dict) and {"model", "data"} <= value.keys():
+                values[number] = value
+            elif isinstance(value, dict) and all(isinstance(texts, np.ndarray | list) for texts in value.values()):
+                prompts |= {str(sub): texts for sub, texts in value.items()}
+            else:
+                raise BadFile("unknown_layout", "neither models and data, nor prompts by task")
+    for number, value in values.items():
+        with staging.one_file(number):
+            _matrices(staging, number, value, prompts)
+
+
+def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: Mapping[str, Any]) -> None:
+    models = [str(model) for model in value["model"]]
+    if not models or not isinstance(value["data"], dict):
+        raise BadFile("unknown_layout", "no models, or data is no mapping of tasks")
+    row = 0
+    for sub, content in value["data"].items():
+        try:
+            scores = np.asarray(content["correctness"] if isinstance(content, dict) else content, np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadFile("unknown_layout", f"{sub}: no matrix of numbers") from error
+        if scores.ndim != 2 or scores.shape[1] != len(models):
+            raise BadFile("unknown_layout", f"{sub}: a matrix of {scores.shape}, not of items × {len(models)} models")
+        texts_of = prompts.get(str(sub))
+        for item in range(len(scores)):
+            prompt = str(texts_of[item]) if texts_of is not None and len(texts_of) == len(scores) else None
+            staging.item(
+                run="", task=str(sub), key=str(item), position=item, prompt=prompt, content_hash=content_of(prompt)
+            )
+        for item in range(len(scores)):
+            many = len(models)
+            columns = {
+                "file": pa.repeat(pa.scalar(number, pa.int32()), many),
+                "row": pa.array(np.arange(row + 1, row + many + 1)),
+                "run": pa.repeat("", many),
+                "model": pa.array(models),
+                "task": pa.repeat(str(sub), many),
+                "key": pa.repeat(str(item), many),
+                "score": pa.array(scores[item]),
+            }
+            rest = {f.name: pa.nulls(many, f.type) for f in FOUND if f.name not in columns}
+            staging.rows(pa.table([{**columns, **rest}[name] for name in FOUND.names], schema=FOUND))
+            row += many

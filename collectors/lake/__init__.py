@@ -1,0 +1,1 @@
+"""The lake: one store with its names, shards, compactions and damage."""

@@ -1,0 +1,351 @@
+"""Folding shards into few large files.
+
+Owns which cells go into which part and how a compaction resumes. Knows nothing of how a part is sorted
+(collectors.lake.parts), of who reads, or of what may be deleted afterwards (collectors.lake.pruning).
+
+A part holds a run of cells, by model name, of one task under one prompting: a query for a model or a task opens few of
+them. Each part is committed by a small JSON object, and the compaction by its manifest. What is killed goes on where it
+stopped: a part is named by a digest of what it is made of, and is not written twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from collectors.lake.damage import find_damaged, record_damage
+from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, read_holdings
+from collectors.lake.layout import compaction_folder
+from collectors.lake.parts import NEEDED_VIEWS, WrittenPart, limit_memory, write_part
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
+from schemas.failures import StorageError, one_line
+from schemas.identity import ShardName, digest, safe_name
+from schemas.records import FOLDED_SHARD, SCHEMA_VERSION
+from schemas.views import KEPT, lake_place
+
+logger = logging.getLogger(__name__)
+
+#: Rows of a part, about.
+PART_ROWS = 2_000_000
+#: Bytes of the objects that go into one part, at most (one cell is never parted): bounds the sorting of answers.
+PART_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A cell that goes into a part, and what it weighs."""
+
+    cell_id: str
+    model: str
+    rows: int
+    bytes: int
+    #: Shards that no compaction holds yet, and their rows.
+    shards: tuple[str, ...] = ()
+    fresh_rows: int = 0
+    #: The part of the newest compaction that holds the cell, if any.
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Cells of one task under one prompting that make one part."""
+
+    task: str
+    prompting: str
+    sources: tuple[Source, ...]
+
+    @property
+    def shards(self) -> list[str]:
+        return sorted(name for source in self.sources for name in source.shards)
+
+    @property
+    def parts(self) -> list[Part]:
+        """Those of the newest compaction that the cells come from."""
+        return sorted({source.part for source in self.sources if source.part}, key=lambda part: part.records)
+
+    @property
+    def digest(self) -> str:
+        cells = sorted(source.cell_id for source in self.sources)
+        made_of = {"cells": cells, "shards": self.shards, "parts": [part.records for part in self.parts]}
+        return digest({**made_of, "writer": [SCHEMA_VERSION, duckdb.__version__]})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    #: The newest compaction now; None while there was never anything to fold.
+    manifest: Manifest | None
+    #: Shards folded by this call; 0: there was nothing to do, or another compactor was faster.
+    folded: int
+    #: Shards left as they are because no run in the lake says what their cell is.
+    unknown: int
+    #: Objects passed over, and why.
+    damaged: dict[str, str]
+
+
+def compact(lake: Lake, told: Callable[[int, int], None] = lambda written, parts: None) -> Outcome:
+    """Folds every shard that the newest compaction does not hold. `told` hears how many parts of how many are written.
+
+    Safe beside collectors, readers and other compactors; idempotent. Memory: about 2 GB, whatever the lake's size.
+    Raises StorageError when the lake cannot be read or written; what was written by then serves the next attempt.
+    """
+    damaged: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="routerlake-compact-") as folder:
+        while True:
+            holdings = read_holdings(lake, damaged)
+            try:
+                return _Compaction(lake, holdings, Path(folder)).run(told)
+            except (duckdb.Error, StorageError) as error:
+                found = find_damaged(lake, str(error), holdings.objects())
+                if found.keys() <= damaged.keys():  # nothing that was not passed over already
+                    raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
+            for name, reason in found.items():
+                logger.warning("passed over: %s: %s", name, reason)
+                record_damage(lake, name, reason)
+            damaged |= found
+
+
+class _Compaction:
+    """One attempt, on what the lake held when it began."""
+
+    def __init__(self, lake: Lake, holdings: Holdings, folder: Path) -> None:
+        self.lake, self.holdings, self.folder = lake, holdings, folder
+        self.before = holdings.manifest
+        self.number = self.before.number + 1 if self.before else 1
+
+    def run(self, told: Callable[[int, int], None]) -> Outcome:
+        with contextlib.closing(connect(self.lake, self.holdings, only=[*KEPT, "_run_cells", "cells"])) as con:
+            limit_memory(con, self.folder)
+            unknown = self._weigh_shards(con)
+            chunks = list(self._chunks(con))
+            facts = self._facts(con) if chunks else {}
+            self.cells = con.sql("FROM cells").to_arrow_table()
+        if not chunks:
+            return Outcome(self.before, 0, unknown, self.holdings.damaged)
+        told(0, len(chunks))
+        written = {}
+        for chunk in chunks:
+            part, cells = self._part(chunk)
+            written[part.records] = (part, chunk, cells)
+            told(len(written), len(chunks))
+        manifest = self._manifest(written, facts)
+        if not self.lake.create(manifest.name, manifest.to_json()):
+            logger.info("another compaction was faster: what it left is folded by the next one")
+            return Outcome(newest_manifest(self.lake), 0, unknown, self.holdings.damaged)
+        return Outcome(manifest, sum(len(chunk.shards) for chunk in chunks), unknown, self.holdings.damaged)
+
+    # ---- what there is to do
+
+    def _weigh_shards(self, con: duckdb.DuckDBPyConnection) -> int:
+        """Makes the table `fresh`: shards to be folded, with their cells. Returns how many are of no known cell."""
+        place = lake_place(self.lake.uri)
+        con.execute("CREATE TABLE weight (file VARCHAR, rows BIGINT, bytes BIGINT)")
+        files = [file for (file,) in con.execute("SELECT file FROM _shard_files WHERE NOT is_folded").fetchall()]
+        for some in _batches(files):
+            con.execute(
+                "INSERT INTO weight SELECT file_name, num_rows, file_size_bytes FROM parquet_file_metadata(?)", [some]
+            )
+        con.execute(
+            f"""
+            CREATE TABLE fresh AS
+            SELECT task, prompting, cell_id, model, rows, bytes, file, file[{len(place) + 2}:] AS name
+            FROM _shard_files LEFT JOIN cells USING (cell_id) JOIN weight USING (file)
+            WHERE NOT is_folded
+            """
+        )
+        [(unknown,)] = con.execute("SELECT count(*) FROM fresh WHERE task IS NULL").fetchall()
+        con.execute("DELETE FROM fresh WHERE task IS NULL")
+        return int(unknown)
+
+    def _chunks(self, con: duckdb.DuckDBPyConnection) -> Iterator[Chunk]:
+        """For each task and prompting with new shards: their cells, and those of parts that are worth writing anew."""
+        held = self._held(con)
+        sources: dict[tuple[str, str], list[Source]] = {}
+        for task, prompting, *values in con.execute(
+            """
+            SELECT task, prompting, cell_id, any_value(model), sum(rows)::BIGINT, sum(bytes)::BIGINT, list(name)
+            FROM fresh GROUP BY ALL ORDER BY ALL
+            """
+        ).fetchall():
+            cell_id, model, rows, size, names = values
+            source = Source(cell_id, model, rows, size, tuple(names), fresh_rows=rows)
+            sources.setdefault((task, prompting), []).append(source)
+        for (task, prompting), fresh in sources.items():
+            cells = {source.cell_id: source for source in fresh}
+            for part in self.before.parts if self.before else ():
+                if (part.task, part.prompting) == (task, prompting) and part.records not in self.holdings.damaged:
+                    if lost := [name for name in part.objects if name in self.holdings.damaged]:
+                        raise StorageError(
+                            f"{lost[0]} is damaged, and what it holds would be lost: put a whole copy in its place"
+                        )
+                    old = held[part.records]
+                    if _is_small(part) or not cells.keys().isdisjoint(source.cell_id for source in old):
+                        for source in old:
+                            if not source.model:
+                                raise StorageError(f"no run in runs/ planned the cell {source.cell_id}: put it back")
+                            cells[source.cell_id] = _joined(source, cells.get(source.cell_id))
+            yield from (Chunk(task, prompting, tuple(run)) for run in _runs(list(cells.values())))
+
+    def _held(self, con: duckdb.DuckDBPyConnection) -> dict[str, list[Source]]:
+        """The cells of each part of the newest compaction."""
+        held: dict[str, list[Source]] = {}
+        parts = {part.records: part for part in self.holdings.parts}
+        for name, cell_id, model in con.execute(
+            """
+            SELECT DISTINCT part, cell_id, coalesce(model, '')
+            FROM _folded LEFT JOIN cells USING (cell_id) ORDER BY ALL
+            """
+        ).fetchall():
+            part = parts[name]
+            weight = (part.rows // part.cells, (part.bytes + part.other_bytes) // part.cells)
+            held.setdefault(name, []).append(Source(cell_id, model, *weight, part=part))
+        return held
+
+    def _facts(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """What the runs wrote into the metadata of the shards to be folded, as JSON by shard."""
+        files = [file for (file,) in con.execute("SELECT file FROM fresh").fetchall()]
+        query = (
+            "SELECT name, decode(value) FROM fresh JOIN parquet_kv_metadata(?) ON file = file_name "
+            "WHERE decode(key) = 'shard'"
+        )
+        return {name: facts for some in _batches(files) for name, facts in con.execute(query, [some]).fetchall()}
+
+    # ---- one part
+
+    def _part(self, chunk: Chunk) -> tuple[Part, list[str]]:
+        """The part of these cells, and its cells by place: as an earlier attempt wrote it, or written now."""
+        stem = f"{compaction_folder(self.number)}/task={safe_name(chunk.task)}"
+        fact = f"{stem}/part-{chunk.digest}.json"
+        with contextlib.suppress(FileNotFoundError):
+            return self._read_part(fact)
+        manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
+        listed = {**self.holdings.listed, "shards": chunk.shards}
+        inputs = Holdings(listed, manifest, self.holdings.damaged)
+        cells = [source.cell_id for source in chunk.sources]
+        known = self.cells.filter(pc.field("cell_id").isin(cells))
+        with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
+            limit_memory(con, self.folder)
+            # Named by the order of the cells too: by the next attempt more may be known of tokenizers.
+            written = write_part(
+                con, cells, self.folder, lambda kind, order: _object_name(stem, kind, [chunk.digest, order]), bits=True
+            )
+            self._check_rows(con, chunk, written)
+        for name, path in written.files.items():
+            self.lake.create(name, path.read_bytes())
+        value = {"part": dataclasses.asdict(written.part), "cells": written.cells}
+        if not self.lake.create(fact, json.dumps(value).encode()):
+            return self._read_part(fact)  # another compactor was faster
+        return written.part, written.cells
+
+    def _read_part(self, fact: str) -> tuple[Part, list[str]]:
+        """What an earlier attempt committed. Raises FileNotFoundError where there is none."""
+        try:
+            value = json.loads(self.lake.read(fact))
+            return Part(**value["part"]), list(value["cells"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageError(f"{fact} in {self.lake.uri} is damaged: remove it and try again") from error
+
+    def _check_rows(self, con: duckdb.DuckDBPyConnection, chunk: Chunk, written: WrittenPart) -> None:
+        """Raises StorageError where a row came into no file: it is not what its file's name says."""
+        place = lake_place(self.lake.uri)
+        stored = sum(source.fresh_rows for source in chunk.sources)
+        if old := [f"{place}/{name}" for part in chunk.parts for name in (part.records, part.older) if name]:
+            rows = "read_parquet(?, hive_partitioning = false)"
+            query = f"SELECT count(*) FROM {rows} SEMI JOIN part_cells USING (cell_id)"
+            [(held,)] = con.execute(query, [old]).fetchall()
+            stored += held
+        kept = written.part.rows + written.older_rows
+        if stored != kept:
+            raise StorageError(f"of {stored} rows of {chunk.task} {kept} are what their files' names say")
+
+    # ---- the commit
+
+    def _manifest(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> Manifest:
+        """The manifest of what was written and what of the compaction before stands; its folded shards are stored."""
+        rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
+        rewritten |= self._replaced(written)
+        kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
+        parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
+        folded = self._folded(written, facts)
+        name = f"{compaction_folder(self.number)}/folded-{digest([part.records for part in parts])}.parquet"
+        self.lake.create_table(name, folded)
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        return Manifest(self.number, now, name, len(folded), tuple(parts))
+
+    def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> pa.Table:
+        """A row per folded shard, the new ones and those of the compaction before, each with where it is now."""
+        replaced = self._replaced(written)
+        rows = [row for row in self._folded_before() if row["part"] not in replaced]
+        homes: dict[str, dict[str, object]] = {}
+        for part, chunk, cells in written.values():
+            homes |= {cell_id: {"part": part.records, "place": place} for place, cell_id in enumerate(cells)}
+            for name in chunk.shards:
+                shard = ShardName.parse(name)
+                assert shard, name
+                facts_of = {"facts": facts.get(name), "file": name}
+                key = {"cell_id": shard.cell_id, "generation": shard.generation}
+                rows.append({**key, "first_item": shard.first, "last_item": shard.last, **facts_of})
+        for row in rows:
+            row |= homes.get(str(row["cell_id"]), {})
+        rows.sort(key=lambda row: str(row["file"]))
+        return pa.Table.from_pylist(rows, schema=FOLDED_SHARD)
+
+    def _folded_before(self) -> list[dict[str, object]]:
+        if not self.before:
+            return []
+        rows: list[dict[str, object]] = pq.read_table(io.BytesIO(self.lake.read(self.before.folded))).to_pylist()
+        return rows
+
+    def _replaced(self, written: dict[str, tuple[Part, Chunk, list[str]]]) -> set[str]:
+        """Damaged parts all of whose shards were there still, and are folded again."""
+        again = {name for _, chunk, _ in written.values() for name in chunk.shards}
+        damaged = [row for row in self._folded_before() if row["part"] in self.holdings.damaged]
+        return {str(row["part"]) for row in damaged} - {str(r["part"]) for r in damaged if r["file"] not in again}
+
+
+def _object_name(stem: str, kind: str, made_of: list[object]) -> str:
+    return f"{stem}/{kind}-{digest(made_of)}.{'bin' if kind == 'bits' else 'parquet'}"
+
+
+def _batches(files: list[str]) -> Iterator[list[str]]:
+    """DuckDB holds the footers of all files that one statement reads: 100,000 of them are a gigabyte."""
+    for start in range(0, len(files), 5000):
+        yield files[start : start + 5000]
+
+
+def _is_small(part: Part) -> bool:
+    """Less than half full: filled up when there is something to add, or each collector's run would leave one more."""
+    return part.rows * 2 <= PART_ROWS and (part.bytes + part.other_bytes) * 2 <= PART_BYTES
+
+
+def _joined(old: Source, fresh: Source | None) -> Source:
+    if not fresh:
+        return old
+    return dataclasses.replace(fresh, rows=old.rows + fresh.rows, bytes=old.bytes + fresh.bytes, part=old.part)
+
+
+def _runs(sources: list[Source]) -> Iterator[list[Source]]:
+    """The cells by model name, in runs that are each one part."""
+    run: list[Source] = []
+    rows = size = 0
+    for source in sorted(sources, key=lambda source: (source.model, source.cell_id)):
+        if run and (rows + source.rows > PART_ROWS or size + source.bytes > PART_BYTES):
+            yield run
+            run, rows, size = [], 0, 0
+        run.append(source)
+        rows, size = rows + source.rows, size + source.bytes
+    if run:
+        yield run

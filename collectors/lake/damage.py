@@ -1,0 +1,141 @@
+"""Objects of a lake that cannot be read: how one is told, and the failures row that names it.
+
+Owns what counts as damaged. Knows nothing of views or of who reads.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import logging
+import re
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from collectors.lake.store import Lake
+from schemas.failures import StorageError, one_line
+from schemas.identity import ShardName, digest, new_run_id
+from schemas.records import FAILURE, FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, TABLES
+
+logger = logging.getLogger(__name__)
+
+#: Failure kind of an object that cannot be read or is not the lake's own.
+DAMAGED = "damaged_file"
+#: How such failures are named, so that they are found among all others without opening one.
+_PREFIX = "failures/damaged-"
+_FOLDERS = "|".join(sorted({table.split("/")[0] for table in TABLES}))
+#: Names of what may be damaged: a lake of others may say anything.
+_NAME = re.compile(rf"(?:{_FOLDERS})(?:/(?!\.)[^/\n]+){{1,3}}(?<!schema)\.parquet")
+#: Those that a message names.
+_TOLD = re.compile(rf"(?:{_FOLDERS})/[^\"'\n]*?\.parquet")
+#: Folders of what a run makes anew.
+_COLLECTED = ("shards", "items", "models")
+_PARTS = {"records": FOLDED_RECORD, "responses": FOLDED_RESPONSE, "older": OLDER_RECORD}
+
+
+def examine(lake: Lake, name: str) -> str | None:
+    """What is wrong with a Parquet object of a lake, read as a whole; None: nothing, or it is gone.
+
+    Part of a compaction may not be gone: what asks for one has it from a manifest.
+    """
+    try:
+        data = lake.read(name)
+    except FileNotFoundError:
+        return "it is missing" if name.startswith("compact/") else None
+    try:
+        table = pq.ParquetFile(io.BytesIO(data)).read()
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+        return f"it is no whole Parquet file: {one_line(error, 160)}"
+    schema = _schema_of(name)
+    for column in schema:
+        if column.name not in table.schema.names:
+            return f"it is foreign: column {column.name} is not in it"
+        found = table.schema.field(column.name).type
+        if found != column.type:
+            return f"it is foreign: column {column.name} holds {found}, not {column.type}"
+    shard = ShardName.parse(name)
+    if not shard or not name.startswith("shards/"):
+        return None
+    try:
+        json.loads((table.schema.metadata or {}).get(b"shard", b"{}").decode())
+    except ValueError:
+        return "it is foreign: what it says of its making is no JSON"
+    items = table["item"]
+    if len(table) and not pc.all(pc.equal(table["cell_id"], shard.cell_id)).as_py():
+        return "it is foreign: its rows are of another cell than its name says"
+    if len(table) and not (shard.first <= pc.min(items).as_py() and pc.max(items).as_py() <= shard.last):
+        return "it is foreign: it holds other items than its name says"
+    return None
+
+
+def _schema_of(name: str) -> pa.Schema:
+    folder = name.split("/")[0]
+    if folder != "compact":
+        return TABLES[folder]
+    kind = name.rsplit("/", 1)[-1].split("-")[0]
+    return _PARTS.get(kind, TABLES["compact/folded"])
+
+
+def find_damaged(lake: Lake, message: str, names: Iterable[str]) -> dict[str, str]:
+    """Which of `names` are damaged, and how: those that an error message names, else all are looked at."""
+    names = list(names)
+    told = set(_TOLD.findall(message))
+    for some in ([name for name in names if name in told], names):
+        found = {name: reason for name in some if (reason := examine(lake, name))}
+        if found:
+            return found
+    return {}
+
+
+def record_damage(lake: Lake, name: str, reason: str) -> None:
+    """Adds the failures row; where the lake cannot be written, or is a published version, the log has to do."""
+    if lake.is_published():
+        return
+    shard = ShardName.parse(name)
+    row = {
+        **dict.fromkeys(FAILURE.names),
+        "run_id": new_run_id(),
+        "failed_at": dt.datetime.now(dt.UTC),
+        "kind": DAMAGED,
+        "cell_id": shard.cell_id if shard else None,
+        "first_item": shard.first if shard else None,
+        "last_item": shard.last if shard else None,
+        "message": f"{name}: {reason}; {_advice(name)}",
+        "file": name,
+    }
+    try:
+        path = f"{_PREFIX}{digest({'file': name, 'reason': reason})}.parquet"
+        lake.create_table(path, pa.Table.from_pylist([row], schema=FAILURE))
+    except StorageError as error:
+        logger.warning("%s: %s (not recorded: %s)", name, reason, error)
+
+
+def _advice(name: str) -> str:
+    if name.startswith("compact/"):
+        return (
+            "its shards are read, and compact.py writes it anew, while they are there; else put a whole copy in place"
+        )
+    if name.split("/")[0] in _COLLECTED:
+        return "compact.py --prune removes it, and collect.py collects anew what it held"
+    return "compact.py --prune removes it; what it held is lost, unless a whole copy is put in its place"
+
+
+def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
+    """Objects with such a failure that are damaged still: one that was removed and collected anew is whole."""
+    damaged: dict[str, str] = {}
+    for path in failures:
+        if path.startswith(_PREFIX):
+            try:
+                [name] = pq.read_table(io.BytesIO(lake.read(path)), columns=["file"])["file"].to_pylist()
+            except (OSError, ValueError) as error:
+                damaged[path] = one_line(error)
+                continue
+            if not _NAME.fullmatch(str(name)):
+                damaged[path] = f"it names {name!r}, which is no object of a lake"
+            elif reason := examine(lake, name):
+                damaged[name] = reason
+    return damaged

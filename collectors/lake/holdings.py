@@ -1,0 +1,204 @@
+"""What a lake holds: shards by their names, the newest compaction by its manifest, and what is damaged.
+
+Owns the manifest's form and how a reader chooses files: the newest manifest, and the shards that it does not name.
+Knows nothing of how a compaction is made (collectors.lake.compaction) or of what the views mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow.parquet as pq
+
+from collectors.lake.damage import known_damage
+from collectors.lake.layout import compaction_folder, manifest_names
+from collectors.lake.store import Lake
+from schemas.failures import StorageError
+from schemas.identity import ShardName, is_imported
+from schemas.records import SCHEMA_FILES, SCHEMA_VERSION
+from schemas.views import GLOBS, ViewFiles
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a compaction: the verdicts of some cells of one task under one prompting, and what goes with them.
+
+    Rows are sorted by item and then by `place`, the cell's position in the part; the primary ones come first.
+    """
+
+    task: str
+    prompting: str
+    records: str
+    #: Objects with the answers and with rows that a higher generation replaced; None where there are none.
+    responses: str | None
+    older: str | None
+    #: Object with a bit per primary row of a grid whose scores are all 0 or 1, item by item, the cells in the order of
+    #: the matrix's axis (schemas.identity.COLUMN_KEY), little-endian; None for others. Nothing but `records` in brief.
+    bits: str | None
+    cells: int
+    rows: int
+    primary_rows: int
+    #: Items of the primary rows, first and last; None without any.
+    first_item: int | None
+    last_item: int | None
+    #: Whether there is exactly one primary row for each cell and item from first to last: a matrix in row order.
+    is_grid: bool
+    #: Bytes of `records`, and of the other objects.
+    bytes: int
+    other_bytes: int
+
+    @property
+    def objects(self) -> list[str]:
+        return [name for name in (self.records, self.responses, self.older, self.bits) if name]
+
+    @property
+    def bits_size(self) -> int:
+        """Bytes of the object `bits`."""
+        return (self.primary_rows + 7) // 8
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One compaction, `number`: whatever it does not name is not part of it. Written last, never changed."""
+
+    number: int
+    created_at: str
+    #: Object with a row per folded shard (schemas.records.FOLDED_SHARD), and how many there are.
+    folded: str
+    shards: int
+    parts: tuple[Part, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{compaction_folder(self.number)}/manifest.json"
+
+    @property
+    def objects(self) -> list[str]:
+        return [self.name, self.folded, *(name for part in self.parts for name in part.objects)]
+
+    def to_json(self) -> bytes:
+        value = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(value, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Raises ValueError, KeyError or TypeError for what is no manifest."""
+        value = json.loads(data)
+        value.pop("schema_version")
+        return cls(**{**value, "parts": tuple(Part(**part) for part in value["parts"])})
+
+
+def newest_manifest(lake: Lake) -> Manifest | None:
+    """The compaction that readers use; None before the first. Raises StorageError for a damaged manifest."""
+    names = manifest_names(lake.names("compact"))
+    return read_manifest(lake, names[-1]) if names else None
+
+
+def read_manifest(lake: Lake, name: str) -> Manifest:
+    try:
+        return Manifest.from_json(lake.read(name))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"{name} in {lake.uri} is damaged: remove it if the shards that it names are still there"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a reader who looked at one moment reads, then and later."""
+
+    #: Table of schemas.views.GLOBS -> its objects, without the schema file and without what is damaged.
+    listed: dict[str, list[str]]
+    manifest: Manifest | None
+    #: Object -> what is wrong with it.
+    damaged: dict[str, str] = field(default_factory=dict)
+    #: Which cells: a key of schemas.views.INCLUDED. Objects of others are not listed, and their parts not named.
+    include: str = "all"
+    #: Whether names were passed over that DuckDB's own listing fails at.
+    foreign: bool = False
+
+    def objects(self) -> list[str]:
+        """Names of all Parquet objects that the views read."""
+        files = self.view_files()
+        return [name for names in (*self.listed.values(), *files.compacted.values()) for name in names]
+
+    @property
+    def parts(self) -> list[Part]:
+        """Those of the compaction that can be read."""
+        parts = self.manifest.parts if self.manifest else ()
+        return [p for p in parts if p.records not in self.damaged and _includes(self.include, p.prompting)]
+
+    def view_files(self, *, live: bool = False) -> ViewFiles:
+        """For schemas.views; `live`: shards that come later are read too, unless some are to be passed over."""
+        parts = self.parts
+        compacted = {
+            "compact/folded": [self.manifest.folded] if self.manifest else [],
+            "compact/records": [part.records for part in parts],
+            "compact/responses": [n for part in parts if (n := part.responses) and n not in self.damaged],
+            "compact/older": [n for part in parts if (n := part.older) and n not in self.damaged],
+        }
+        primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
+        # The shards of a part that is lost are read again, as far as they are there.
+        lost = [name for name in self.damaged if name.startswith("compact/")]
+        listed = None if live and not (self.damaged or self.foreign) else self.listed
+        manifest = self.manifest.name if self.manifest else ""
+        return ViewFiles(listed, compacted, primary, lost, self.include, manifest)
+
+
+def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
+    """Lists the lake. `damaged`: objects that the caller found damaged, beside those that are known to be.
+
+    `include`: which cells to look at, a key of schemas.views.INCLUDED.
+    """
+    # The shards before the manifest: one that is folded and pruned meanwhile is in the manifest, whichever it is.
+    names = {table: [n for n in lake.names(table) if _is_of(table, n)] for table in GLOBS}
+    manifest = newest_manifest(lake)
+    bad = _in_use({**known_damage(lake, names["failures"]), **(damaged or {})}, manifest)
+    listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
+    listed["shards"] = [name for name in listed["shards"] if _includes(include, name.rsplit("/", 1)[-1])]
+    return Holdings(listed, manifest, bad, include, bool(lake.foreign))
+
+
+def _includes(include: str, identity: str) -> bool:
+    return include == "all" or is_imported(identity) == (include == "imported")
+
+
+def standing_damage(lake: Lake) -> dict[str, str]:
+    """Object -> what is wrong with it, of those that the lake's failures name; no shard is listed for it."""
+    return _in_use(known_damage(lake, lake.names("failures")), newest_manifest(lake))
+
+
+def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, str]:
+    """What an older compaction lost is nobody's any more: it was written anew, and may be gone."""
+    named = set(manifest.objects) if manifest else set()
+    return {name: why for name, why in damaged.items() if not name.startswith("compact/") or name in named}
+
+
+def _is_of(table: str, name: str) -> bool:
+    if name == SCHEMA_FILES[table] or name.count("/") != GLOBS[table].count("/") or not name.endswith(".parquet"):
+        return False
+    return table != "shards" or ShardName.parse(name) is not None
+
+
+def committed(lake: Lake) -> dict[str, list[ShardName]]:
+    """Every committed shard by cell id, in name order: what the views read. No shard is opened."""
+    shards = defaultdict(set)
+    for name in lake.names("shards"):
+        if name.count("/") == 2 and (shard := ShardName.parse(name)):
+            shards[shard.cell_id].add(shard)
+    if manifest := newest_manifest(lake):
+        for name in folded_shards(lake, manifest):
+            if shard := ShardName.parse(name):
+                shards[shard.cell_id].add(shard)
+    return {cell_id: sorted(found) for cell_id, found in shards.items()}
+
+
+def folded_shards(lake: Lake, manifest: Manifest) -> list[str]:
+    """Names of the shards that a compaction holds; their objects may be gone."""
+    table = pq.read_table(io.BytesIO(lake.read(manifest.folded)), columns=["file"])
+    return [str(name) for name in table["file"].to_pylist()]

@@ -1,0 +1,75 @@
+"""Deleting what no reader of a lake needs any more.
+
+Owns what may be deleted, and when. Knows nothing of how a compaction is made (collectors.lake.compaction).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+
+import pyarrow.parquet as pq
+
+from collectors.lake.damage import known_damage
+from collectors.lake.holdings import Part, folded_shards, read_manifest
+from collectors.lake.layout import manifest_names
+from collectors.lake.store import Lake
+from schemas.failures import StorageError
+
+
+@dataclass(frozen=True)
+class Pruned:
+    shards: int
+    #: Objects of older compactions, and of attempts that were never committed.
+    others: int
+    damaged: int
+    #: When more can be deleted: nothing is that a reader may still be reading.
+    later: str | None
+
+
+def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
+    """Deletes what no reader needs who began less than `keep` ago: folded shards, older compactions, damaged objects.
+
+    A reader keeps the newest manifest that there was when it began: so a manifest's objects, and the shards that it
+    does not name, stay until the next one is older than `keep`. Raises StorageError when something cannot be deleted.
+    """
+    names = lake.names("compact")
+    manifests = [read_manifest(lake, name) for name in manifest_names(names)]
+    limit = dt.datetime.now(dt.UTC) - keep
+    settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
+    # A damaged part is kept: its shards may be gone.
+    damaged = sorted(n for n in known_damage(lake, lake.names("failures")) if not n.startswith("compact/"))
+    if not settled:
+        lake.remove(damaged)
+        return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
+    oldest = settled[-1]
+    named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
+    # Those of a number that is not committed yet belong to a compactor at work.
+    stale = [n for n in names if _number(n) <= oldest.number and n not in named]
+    _check_parts(lake, {part for manifest in (oldest, manifests[-1]) for part in manifest.parts})
+    there = set(lake.names("shards"))
+    folded = [name for name in folded_shards(lake, oldest) if name in there]
+    lake.remove([*damaged, *folded, *stale])
+    return Pruned(len(folded), len(stale), len(damaged), None if oldest is manifests[-1] else manifests[-1].created_at)
+
+
+def _check_parts(lake: Lake, parts: set[Part]) -> None:
+    """Raises StorageError where a part is not what its manifest says: its shards may be the last copy."""
+    for part in parts:
+        for name in part.objects:
+            if name == part.bits:  # nothing that the records do not say
+                continue
+            try:
+                rows = pq.read_metadata(lake.open_object(name)).num_rows
+                whole = name != part.records or rows == part.rows
+            except (OSError, ValueError):
+                whole = False
+            if not whole:
+                raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it anew from its shards")
+
+
+def _number(name: str) -> float:
+    """Of the compaction that wrote the object; beyond all numbers for what none wrote."""
+    folder = name.split("/")[1]
+    return int(folder) if folder.isdigit() else math.inf

@@ -1,0 +1,376 @@
+"""The lake: all storage behind one root URI. The only module that talks to a store.
+
+Owns paths, exclusive creation (= commit), listing and the Parquet settings. Knows nothing of engines, tasks or Ray.
+An object is created whole or not at all and never rewritten, so a name that lists is a fact that is complete.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import io
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from collectors.lake.layout import PUBLISHED
+from collectors.lake.retrying import may_mend
+from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
+from schemas.identity import ShardName, safe_name
+from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
+
+logger = logging.getLogger(__name__)
+
+
+#: Rows of a row group: DuckDB gives each to a thread, and a run of 100,000 cells takes half the time on two.
+_ROW_GROUP = 20_000
+
+_VERSION_KEY = b"routerlake_schema_version"
+
+#: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
+_CONFLICT_TRIES = 8
+
+#: Most objects that S3 deletes by one request.
+_DELETED_AT_ONCE = 1000
+
+
+class Lake:
+    """One lake at a root URI: a folder, or any fsspec URI whose store honours exclusive creation.
+
+    Raises StorageError when the store cannot be reached (UnreachableError where waiting may mend it), written, or was
+    written by another schema version. Its fsspec client, `filesystem`, is for those who only read
+    (collectors.lake.reading).
+    """
+
+    def __init__(self, uri: str, *, is_open: bool = False) -> None:
+        if re.match(r"[a-z][a-z0-9]+:/(?!/)", uri):
+            raise ConfigError(f"lake {uri!r}: a URI has two slashes behind its colon")
+        if not uri.isprintable():
+            raise ConfigError(f"the lake's URI {uri!r} holds what is no text")
+        if re.match(r"\w+://[^/]*@", uri):
+            raise ConfigError("the lake's URI holds a user or password: give credentials by the environment instead")
+        try:
+            if "://" in uri:
+                self.filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            else:  # not url_to_fs: it takes "a::b" for a chain of stores
+                self.filesystem, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
+        except (ValueError, TypeError, ImportError, OSError) as error:
+            raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
+        #: Whether it was opened for writing: where its folders are gone then, no other lake is begun in their place.
+        self._is_open = is_open
+        self.local = isinstance(self.filesystem, LocalFileSystem)
+        if isinstance(self.filesystem, MemoryFileSystem):
+            raise ConfigError(f"lake {uri!r} would be lost: every engine is a process with a memory of its own")
+        self.root = (os.path.normpath(root) if self.local else root).rstrip("/") or "/"
+        self.uri = self.root if self.local else uri.rstrip("/")
+        #: Names that were listed here and are no object's (_is_object).
+        self.foreign: set[str] = set()
+
+    # ---- opening
+
+    def exists(self) -> bool:
+        """Whether a lake was ever opened for writing here."""
+        return self._read_version() is not None
+
+    def open_for_writing(self) -> Lake:
+        """Makes the lake's folders where missing and proves that exclusive creation holds. Returns self.
+
+        Raises ConfigError for a published version.
+        """
+        if self.is_published():
+            raise ConfigError(f"{self.uri} is a published version, which never changes: give a lake of your own")
+        self._check_version()
+        self.probe()
+        for folder, schema in TABLES.items():
+            self.create_table(SCHEMA_FILES[folder], schema.empty_table())
+        self._is_open = True
+        return self
+
+    def open_for_reading(self) -> Lake:
+        """Raises ConfigError when no lake is here. Returns self."""
+        if self.local and os.path.lexists(self.root) and not os.path.isdir(self.root):
+            raise ConfigError(f"{self.uri} is no folder, and so no lake: name another with --lake")
+        if not self.exists():
+            raise ConfigError(f"no lake at {self.uri}: run collect.py first, or name another with --lake")
+        self._check_version()
+        return self
+
+    def is_published(self) -> bool:
+        """Whether this is a snapshot (collectors.publish.snapshot), of which the manifest names every file."""
+        return self.has(PUBLISHED)
+
+    def _read_version(self) -> int | None:
+        name = SCHEMA_FILES["shards"]
+        try:
+            data = self.read(name)
+        except FileNotFoundError:
+            return None
+        try:
+            return int((pq.read_schema(io.BytesIO(data)).metadata or {}).get(_VERSION_KEY, b"0"))
+        except (ValueError, OSError) as error:
+            raise StorageError(f"{name} in {self.uri} is damaged: {one_line(error)}") from error
+
+    def _check_version(self) -> None:
+        version = self._read_version()
+        if version not in (None, SCHEMA_VERSION):
+            raise ConfigError(
+                f"the lake at {self.uri} has schema version {version}, this program writes {SCHEMA_VERSION}: "
+                "use the release that wrote it, or another --lake"
+            )
+
+    def probe(self) -> None:
+        """Creates one object twice: a store that accepts the second would lose commits, so it is refused."""
+        name = f"probe-{secrets.token_hex(8)}"
+        self.create(name, b"1")
+        second, kept = self.create(name, b"2"), self.has(name)
+        with self._doing("delete a probe object in"):
+            self.filesystem.rm_file(self._path(name))
+        if second or not kept:
+            raise StorageError(f"the store at {self.uri} ignores exclusive creation: commits would be lost")
+
+    # ---- objects
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    @contextmanager
+    def _doing(self, what: str, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Turns what a store's client raises into one line. Clients have error types of their own, not only OSError."""
+        try:
+            yield
+        except but:
+            raise
+        except Exception as error:
+            kind = UnreachableError if may_mend(error) else StorageError
+            raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Creates the object whole; False when it is there already (the first writer won)."""
+        with self._doing(f"write {name} to"):
+            if self.local:
+                if self._is_open and not Path(self._path("shards")).is_dir():
+                    raise OSError(errno.ESTALE, f"{self.root} is gone: was the lake moved, or is it not mounted?")
+                return _create_file(Path(self._path(name)), data)
+            for _ in range(_CONFLICT_TRIES):
+                try:
+                    self.filesystem.pipe_file(self._path(name), data, mode="create")
+                    return True
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    status = _http_status(error)
+                    if status == 412:
+                        return False
+                    if status != 409:
+                        raise
+            raise OSError("other writers of the same object kept it busy")
+
+    def create_table(self, name: str, table: pa.Table, facts: dict[str, Any] | None = None) -> bool:
+        """Creates a Parquet object; `facts` go as JSON into its metadata, one key each. False when it is there."""
+        return self.create(name, parquet_bytes(table, facts))
+
+    def read(self, name: str) -> bytes:
+        """The whole object. Raises FileNotFoundError when it is not there, StorageError when it cannot be had."""
+        with self._doing(f"read {name} in", but=FileNotFoundError):
+            return bytes(self.filesystem.cat_file(self._path(name)))
+
+    def open_object(self, name: str) -> str | io.BytesIO:
+        """What Parquet readers take: a path where there is one, else the whole object."""
+        return self._path(name) if self.local else io.BytesIO(self.read(name))
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Deletes the objects; those that are gone already do not matter."""
+        with self._doing("delete objects of"):
+            if self.local:
+                for name in names:
+                    Path(self._path(name)).unlink(missing_ok=True)
+            else:
+                for start in range(0, len(names), _DELETED_AT_ONCE):
+                    paths = [self._path(name) for name in names[start : start + _DELETED_AT_ONCE]]
+                    with suppress(FileNotFoundError):
+                        self.filesystem.rm(paths)
+
+    def has(self, name: str) -> bool:
+        with self._doing("read"):
+            if self.local:
+                return _is_file(Path(self._path(name)))
+            return bool(self.filesystem.exists(self._path(name)))
+
+    def names(self, folder: str, depth: int = 3) -> list[str]:
+        """Names below `folder`, relative to the root, in byte order (stores differ in theirs).
+
+        `depth`: how many folders deep a folder is looked through, at least; a lake's tables are not deeper than 3.
+        """
+        with self._doing(f"list {folder} in"):
+            if self.local:
+                names = [path[len(self.root) :].lstrip("/") for path in _files(self._path(folder), depth)]
+            else:
+                try:
+                    names = [path[len(self.root) + 1 :] for path in self.filesystem.find(self._path(folder))]
+                except FileNotFoundError:
+                    names = []
+        return sorted(name for name in names if self._is_object(name))
+
+    def listing(self, folder: str, depth: int = 3) -> dict[str, float | None]:
+        """`names`, and when each object was made: seconds since the epoch by the store's clock, None: it does not say.
+
+        A copy of a lake says when it was copied, unless the copy kept the times.
+        """
+        with self._doing(f"list {folder} in"):
+            if self.local:
+                found = {e.path[len(self.root) :].lstrip("/"): _made(e) for e in _entries(self._path(folder), depth)}
+            else:
+                try:
+                    objects = self.filesystem.find(self._path(folder), detail=True)
+                except FileNotFoundError:
+                    objects = {}
+                found = {path[len(self.root) + 1 :]: _last_modified(facts) for path, facts in objects.items()}
+        return {name: found[name] for name in sorted(found) if self._is_object(name)}
+
+    def _is_object(self, name: str) -> bool:
+        """Whether a listed name is an object's. One that is no text, such as bytes that are no UTF-8, is none that was
+        written here, and DuckDB and terminals cannot take it: it is said once, and passed over by all readers."""
+        if name.isprintable():
+            return not name.endswith(".tmp")
+        if name not in self.foreign:
+            self.foreign.add(name)
+            logger.warning("passed over in the lake, its name is no text: %s", ascii(name))
+        return False
+
+    # ---- shards
+
+    @staticmethod
+    def shard_path(task: str, shard: ShardName) -> str:
+        return f"shards/task={safe_name(task)}/{shard}"
+
+
+def parquet_bytes(table: pa.Table, facts: dict[str, Any] | None = None) -> bytes:
+    """`table` as a Parquet object of a lake, `facts` as JSON in its metadata."""
+    metadata = {_VERSION_KEY: str(SCHEMA_VERSION).encode()}
+    metadata |= {k.encode(): json.dumps(v).encode() for k, v in (facts or {}).items()}
+    sink = io.BytesIO()
+    # Integers as deltas, strings by dictionary: the layout that measured smallest on records of this shape.
+    integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    pq.write_table(
+        table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}),
+        sink,
+        compression="zstd",
+        use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
+        column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+        row_group_size=_ROW_GROUP,
+    )
+    return sink.getvalue()
+
+
+def _files(folder: str, depth: int = 3) -> Iterator[str]:
+    return (entry.path for entry in _entries(folder, depth))
+
+
+def _entries(folder: str, depth: int = 3) -> Iterator[os.DirEntry[str]]:
+    """Files below `folder`, through links, as the views read them; no deeper than a lake is, so that no loop matters.
+
+    fsspec's find() leaves out, silently, folders that it may not read: their shards would be collected again.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    yield entry
+                elif depth > 1 and entry.is_dir():
+                    yield from _entries(entry.path, depth - 1)
+    except FileNotFoundError:
+        return
+
+
+def _made(entry: os.DirEntry[str]) -> float | None:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:  # pruned since
+        return None
+
+
+def _last_modified(facts: dict[str, Any]) -> float | None:
+    """What fsspec's clients call the time of an object's creation."""
+    for key in ("LastModified", "last_modified", "mtime", "updated"):
+        value = facts.get(key)
+        if isinstance(value, dt.datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; False where nothing is. Raises OSError for anything else, which is no object."""
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} is in the way: it is no file; remove it")
+    return False
+
+
+def _create_file(path: Path, data: bytes) -> bool:
+    """Temporary file, fsync, hard link: link() is atomic and fails when the name is taken, also over NFS."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # not to be taken for an object that is there already
+        raise NotADirectoryError(f"{path.parent} is a file") from error
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            if not _is_file(path):
+                raise FileExistsError(f"{path} vanished while it was written") from None
+            return False
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _http_status(error: BaseException) -> int | None:
+    """The store's HTTP status behind `error`; None for another kind of error.
+
+    s3fs reports a failed If-None-Match (412) as OSError(EINVAL), like other faults: the cause alone tells them apart.
+    """
+    status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status if isinstance(status, int) else None
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    """What botocore kept of the store's answer behind `error`; empty for another kind of error."""
+    answer = getattr(error.__cause__, "response", None)
+    return answer if isinstance(answer, dict) else {}
+
+
+def _advice(error: BaseException) -> str:
+    """What a person can do about a store's refusal; nothing where its answer does not tell."""
+    code = _answer(error).get("Error", {}).get("Code")
+    if code == "NoSuchBucket":
+        return "; make the bucket first"
+    if code == "RequestTimeTooSkewed":
+        return "; set this machine's clock"
+    if _http_status(error) in (401, 403):
+        return "; see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they may do there"
+    return ""

@@ -1,0 +1,1 @@
+"""The router matrix as arrays, pools of models, and what routers chose."""

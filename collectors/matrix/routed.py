@@ -1,0 +1,211 @@
+"""Reads the choices of routers from a file: a model for each item.
+
+Owns the columns of such a file, and the lines that its errors name. Knows no metrics.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import glob
+import itertools
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from collectors.matrix.pools import Pool
+from collectors.metrics.gaps import NO_CHOICE
+from schemas.failures import ConfigError, one_line
+
+#: Columns that may name an item. The first one in a file counts.
+KEYS = ("item", "item_hash", "source_key")
+READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet"}
+#: DuckDB would guess the quotes from the first lines, and could take lines that begin with # for comments.
+OPTIONS = {"read_csv": ", all_varchar = true, quote = '\"', escape = '\"', comment = ''"}
+
+
+class Choice(NamedTuple):
+    """The model that a router chose for one item."""
+
+    task: str
+    items_digest: str
+    item: int
+    model: str
+    #: Row of the file, counted from 1.
+    row: int
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices in a file."""
+
+    path: Path
+    #: Name of a router -> its choices. Without a column `router` the name is that of the file.
+    routers: dict[str, list[Choice]]
+
+    def columns(self, pool: Pool, router: str) -> npt.NDArray[np.int64]:
+        """(items,): the column of the model that `router` chose for each item of `pool`, or metrics.gaps.NO_CHOICE.
+
+        Raises ConfigError if it chose a model that is not in the pool.
+        """
+        place = {model: column for column, model in enumerate(pool.models)}
+        row = {int(item): number for number, item in enumerate(pool.items)}
+        columns = np.full(len(pool.items), NO_CHOICE, np.int64)
+        for choice in self.routers[router]:
+            if (choice.task, choice.items_digest) != (pool.task, pool.items_digest):
+                continue
+            if choice.model not in place:
+                raise ConfigError(
+                    f"--choices {self.path}, {_line(self.path, choice.row)}: {router} chose {choice.model!r} on "
+                    f"{pool.task}, which is not in the pool; {_nearest(choice.model, pool.models)}"
+                )
+            if choice.item in row:  # other items have no records
+                columns[row[choice.item]] = place[choice.model]
+        return columns
+
+
+def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
+    """Reads a file of choices: CSV, Parquet or JSON lines with a column `model` and one of KEYS.
+
+    `item` is the position in the task's table of items. A column `task` is needed if items of several tasks have the
+    same name. `con` has the views whose cells and items the choices refer to. Raises ConfigError, with the line, for a
+    missing or unreadable file, an item that no cell has, an item of several tasks, or two choices for one item.
+    """
+    if not os.path.isfile(path):
+        raise ConfigError(f"--choices {path}: no such file")
+    reader = READERS.get(path.suffix.lower(), "read_json")
+    name = glob.escape(str(path)).replace("'", "''")
+    try:
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {reader}('{name}'{OPTIONS.get(reader, '')})"
+        )
+    except duckdb.Error as error:
+        raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
+    columns = {row[0] for row in con.execute("DESCRIBE choices").fetchall()}
+    key = next((column for column in KEYS if column in columns), None)
+    if key is None or "model" not in columns:
+        raise ConfigError(
+            f"--choices {path}: it needs a column model, and item, item_hash or source_key; it has "
+            f"{', '.join(sorted(columns))}"
+        )
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE asked_items AS SELECT task, items_digest, item, "
+        f"{key}::VARCHAR AS name FROM items SEMI JOIN cells USING (task, items_digest)"
+    )
+    router = "router::VARCHAR" if "router" in columns else "?"
+    task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
+    matches = con.execute(
+        f"""
+        SELECT choices.rowid + 1, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
+            asked_items.task, items_digest, asked_items.item
+        FROM choices
+        LEFT JOIN asked_items
+            ON name = choices.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)
+        ORDER BY choices.rowid
+        """,
+        [path.stem] if router == "?" else [],
+    ).fetchall()
+    tasks = con.execute("SELECT task, count(DISTINCT item) FROM asked_items GROUP BY task ORDER BY task").fetchall()
+    reading = _Reading(path, key, "task" in columns, dict(tasks), {})
+    for _, rows in itertools.groupby(matches, key=lambda row: row[0]):
+        reading.take(list(rows))
+    if not reading.chosen:
+        raise ConfigError(f"--choices {path}: it has no rows")
+    return Choices(path, {router: list(choices.values()) for router, choices in reading.chosen.items()})
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The state of reading a file row by row."""
+
+    path: Path
+    #: One of KEYS.
+    key: str
+    has_task: bool
+    #: Task -> number of items that the cells were asked.
+    tasks: dict[str, int]
+    #: Router -> (task, items_digest, item) -> choice.
+    chosen: dict[str, dict[tuple[str, str, int], Choice]]
+
+    def take(self, rows: list[tuple[Any, ...]]) -> None:
+        """Takes one row of the file. `rows` repeat it for each item of the lake with its name."""
+        number, router, task, name, model, *_ = rows[0]
+        needed = {self.key: name, "model": model, "router": router} | ({"task": task} if self.has_task else {})
+        for column, value in needed.items():
+            if value is None or not value.strip():
+                raise self._wrong(number, f"{column} is empty")
+        matches = [row[5:] for row in rows if row[7] is not None]
+        if not matches:
+            raise self._wrong(number, self._unknown(task, name))
+        meant = sorted({task for task, *_ in matches})
+        if len(meant) > 1 and self.key == "item":  # equal hashes are one question, equal positions are not
+            some = ", ".join(meant[:5]) + (", …" if len(meant) > 5 else "")
+            raise self._wrong(number, f"item {name} is in {len(meant)} tasks ({some}): add a column task")
+        choices = self.chosen.setdefault(router, {})
+        for task, items_digest, item in matches:
+            before = choices.setdefault((task, items_digest, item), Choice(task, items_digest, item, model, number))
+            if before.model != model:
+                raise self._wrong(
+                    number,
+                    f"{router} chose {model} for {self.key} {name} of {task}, and {before.model} in "
+                    f"{_line(self.path, before.row)}",
+                )
+
+    def _unknown(self, task: str | None, name: str) -> str:
+        if task is not None and task not in self.tasks:
+            return f"no cell has the task {task!r}; {_nearest(task, self.tasks)}"
+        of = "" if task is None else f" of task {task}"
+        counts = {task: self.tasks[task]} if task in self.tasks else self.tasks
+        if self.key == "item" and len(counts) == 1:
+            [(one, count)] = counts.items()
+            return f"item {name!r} is not among the {count:,} of task {one}, counted from 0"
+        return f"no cell has an item{of} with the {self.key} {name!r}"
+
+    def _wrong(self, row: int, what: str) -> ConfigError:
+        return ConfigError(f"--choices {self.path}, {_line(self.path, row)}: {what}")
+
+
+def _nearest(name: str, candidates: Iterable[str]) -> str:
+    """A phrase with the candidates most like `name`, or with the first few."""
+    names = list(candidates)
+    folded = {one.casefold(): one for one in names}
+    short = {one.casefold().rpartition("/")[2]: one for one in names}
+    wanted = name.casefold()
+    near = [folded[one] for one in difflib.get_close_matches(wanted, folded, n=3)]
+    near += [short[one] for one in difflib.get_close_matches(wanted.rpartition("/")[2], short, n=3)]
+    if near:
+        return f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?"
+    return f"it has {', '.join(names[:5])}" + (", …" if len(names) > 5 else "") if names else "there is none"
+
+
+def _line(path: Path, row: int) -> str:
+    """The place of row number `row`, counted from 1: its line, or its number in a file without lines."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return f"row {row}"
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        if suffix in READERS:
+            return f"line {_csv_line(file, row)}"
+        if file.read(64).lstrip()[:1] != "{":  # the file is one JSON array
+            return f"entry {row}"
+        file.seek(0)
+        full = (number for number, line in enumerate(file, 1) if line.strip())
+        return f"line {next(itertools.islice(full, row - 1, None))}"
+
+
+def _csv_line(file: Iterable[str], row: int) -> int:
+    """The number of the line where data row `row` begins. A quoted value may span several lines."""
+    reader = csv.reader(file)
+    begins = 1
+    for values in reader:
+        row -= bool(values)  # the first row that is not empty is the header
+        if row < 0:
+            return begins
+        begins = reader.line_num + 1
+    return begins

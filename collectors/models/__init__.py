@@ -1,0 +1,1 @@
+"""Which models there are, what their files say, how large they are and where they fit."""

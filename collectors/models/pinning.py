@@ -1,0 +1,324 @@
+"""Pins models to revisions and fetches their files to this machine.
+
+Owns the identity of a model: the commit of a hub repo, the fingerprint of a folder's files, or the digest of a remote
+folder's listing. Knows nothing of engines or tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from filelock import FileLock
+
+from collectors.cache import cache_dir
+from collectors.engines import ModelRef
+from collectors.lake.retrying import may_mend
+from collectors.models.model_files import (
+    SUFFIXES,
+    WEIGHTS,
+    own_dtype,
+    own_length,
+    parse_config,
+    read_config,
+    section,
+    weight_files,
+)
+from collectors.specs import ModelSpec, is_folder
+from schemas.failures import ModelError, UnreachableError, one_line
+from schemas.identity import digest, safe_name
+
+logger = logging.getLogger(__name__)
+
+#: Small files of a model folder that no tokenizer opens.
+_NO_TOKENIZER = ("config.json", "generation_config.json", "trainer_state.json", "all_results.json", "eval_results.json")
+#: Where transformers keeps chat templates with names.
+_TEMPLATES = "additional_chat_templates"
+_COMMIT = re.compile(r"[0-9a-f]{40}$")
+
+
+def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_json: str | None = None) -> ModelRef:
+    """Pins `spec` to a revision. Downloads no weights.
+
+    `dtype` and `max_length` are the run's, for a spec that has none. The dtype "auto" becomes the one in config.json,
+    so that no identity contains "auto"; a max_length beyond the model's own becomes the model's own. `config_json` is
+    the config.json of a hub repo at the commit that `spec` names; with it the hub is not asked. Raises ModelError of
+    kind not_found, gated, no_weights or bad_model.
+    """
+    if config_json is not None:
+        revision, config, path = str(spec.revision), parse_config(config_json.encode(), spec.source), None
+    elif "://" in spec.source:
+        revision, config, path = _resolve_uri(spec.source)
+    elif is_folder(spec.source):
+        folder = Path(os.path.expanduser(spec.source)).absolute()
+        revision, config, path = fingerprint(folder), read_config(folder), str(folder)
+    else:
+        revision, config, path = _resolve_hub(spec)
+    return ModelRef(
+        name=spec.label,
+        source=spec.source if path is None else path,
+        revision=revision,
+        path=path,
+        dtype=_dtype(spec.dtype or dtype, config),
+        quantization=spec.quantization or _method(config),
+        max_length=_max_length(spec.max_length or max_length, config),
+        trust_remote_code=spec.trust_remote_code,
+        options=dict(spec.engine),
+        has_facts=config_json is not None,
+    )
+
+
+def fetch(model: ModelRef) -> ModelRef:
+    """Fetches the files of `model` to this machine's disk and checks that they are the planned revision.
+
+    Returns `model` with its path. Raises ModelError, or UnreachableError of kind hub_down when the source does not
+    answer or the disk is full.
+    """
+    if model.path is not None:
+        if (now := fingerprint(Path(model.path))) != model.revision:
+            raise ModelError(
+                f"{model.path} changed since the run was planned ({model.revision} → {now})", "model_changed"
+            )
+        return model
+    try:
+        path = _fetch_uri(model) if "://" in model.source else _fetch_hub(model)
+    except ModelError as error:
+        if error.kind == "not_found" and may_mend(error.__cause__):
+            raise UnreachableError(f"model {model.name!r} cannot be fetched now: {error}", "hub_down") from error
+        raise
+    return ModelRef(**{**vars(model), "path": path})
+
+
+# ---- folders
+
+
+def fingerprint(folder: Path) -> str:
+    """Digest of the names and SHA-256 of a folder's config, tokenizer, weight and code files.
+
+    Raises ModelError of kind not_found when the folder is missing, no_weights when it has no weight files, and
+    bad_model when a file cannot be read.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"no folder {folder}", "not_found")
+    try:
+        files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.is_file())
+        files += sorted((folder / _TEMPLATES).glob("*.jinja"))
+    except OSError as error:
+        raise ModelError(f"cannot read {folder}: {one_line(error)}") from error
+    if not any(f.suffix in WEIGHTS for f in files):
+        raise ModelError(f"{folder} holds no weights (*.safetensors or *.bin)", "no_weights")
+    hashes = []
+    for file in files:
+        try:
+            with open(file, "rb") as stream:
+                hashes.append((str(file.relative_to(folder)), hashlib.file_digest(stream, "sha256").hexdigest()))
+        except OSError as error:
+            raise ModelError(f"cannot read {file}: {one_line(error)}") from error
+    return "files-" + digest(hashes)
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Digest of a folder's tokenizer, equal for models that share it. Raises ModelError when a file cannot be read.
+
+    It covers every small file that a tokenizer may open, and the keys of config.json that choose its class.
+    """
+    chooses = ("model_type", "tokenizer_class", "auto_map", "transformers_version", "architectures")
+    config = read_config(folder)
+    try:
+        files = [f for f in folder.iterdir() if f.suffix in SUFFIXES and f.suffix not in WEIGHTS and f.is_file()]
+        files = [f for f in files if f.name not in _NO_TOKENIZER and not f.name.endswith(".index.json")]
+        files += (folder / _TEMPLATES).glob("*.jinja")
+        hashes = [(str(f.relative_to(folder)), hashlib.sha256(f.read_bytes()).hexdigest()) for f in sorted(files)]
+    except OSError as error:
+        raise ModelError(f"cannot read {folder}: {one_line(error)}") from error
+    return digest([hashes, {name: config.get(name) for name in chooses}], 32)
+
+
+def _dtype(wanted: str, config: dict[str, Any]) -> str:
+    if wanted != "auto":
+        return wanted
+    return own_dtype(config) or "float32"
+
+
+def _method(config: dict[str, Any]) -> str | None:
+    """The method at config.json's top level alone: it is part of a cell's identity and must not change."""
+    method = section(config, "quantization_config").get("quant_method")
+    return method if isinstance(method, str) else None
+
+
+def _max_length(wanted: int | None, config: dict[str, Any]) -> int | None:
+    """Returns `wanted`, or the model's own length if that is shorter, so that both give one cell."""
+    own = own_length(config)
+    ropes = [c.get(k) for c in (config, section(config, "text_config")) for k in ("rope_scaling", "rope_parameters")]
+    if own is None or '"factor"' in json.dumps(ropes):  # only the engine knows how long a scaled context is
+        return wanted
+    return own if wanted is None else min(wanted, own)
+
+
+# ---- hub repos
+
+
+def _resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
+    from huggingface_hub import HfApi, hf_hub_download  # seconds to import; folders do not need it
+
+    with _hub_errors(spec.source):
+        revision = spec.revision or "main"
+        if not _COMMIT.match(revision):
+            revision = HfApi().model_info(spec.source, revision=revision).sha or ""
+        config = hf_hub_download(spec.source, "config.json", revision=revision)
+    return revision, parse_config(Path(config).read_bytes(), spec.source), None
+
+
+def _fetch_hub(model: ModelRef) -> str:
+    from huggingface_hub import HfApi, snapshot_download
+
+    with _hub_errors(model.source):
+        path = snapshot_download(
+            model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in SUFFIXES]
+        )
+    if not any(f.suffix in WEIGHTS for f in Path(path).iterdir()):
+        with _hub_errors(model.source):  # while the hub is down, the client returns an incomplete folder
+            HfApi().model_info(model.source, revision=model.revision)
+        raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
+    return path
+
+
+@contextmanager
+def _hub_errors(source: str) -> Iterator[None]:
+    """Turns the hub client's exceptions into ModelErrors with a kind and advice."""
+    from huggingface_hub import errors
+
+    # The client's HTTP library raises this when nothing answers: the first base of the hub's own error.
+    transport_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ModelError(f"{source} is gated: accept its terms on the hub and set HF_TOKEN", "gated") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise ModelError(
+            f"the hub has no {source} at this revision, or HF_TOKEN may not see it", "not_found"
+        ) from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise ModelError(f"{source} has no config.json: not a transformers model") from error
+    except (OSError, ValueError, transport_error) as error:
+        raise ModelError(
+            f"{source} is not a folder here, and the hub did not answer: {one_line(error)}", "not_found"
+        ) from error
+
+
+# ---- folders at a URI
+
+
+def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
+    return _listing_digest(source), _config_at(source), None
+
+
+def _config_at(source: str) -> dict[str, Any]:
+    try:
+        fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
+        data = fs.cat_file(f"{root.rstrip('/')}/config.json")
+    except FileNotFoundError as error:
+        raise ModelError(f"{source} has no config.json") from error
+    except Exception as error:  # clients of stores have error types of their own
+        raise ModelError(f"{source}: config.json cannot be read: {one_line(error)}") from error
+    return parse_config(data, source)
+
+
+def size_at_uri(source: str) -> tuple[int | None, dict[str, Any]]:
+    """Returns the bytes of the weights in a folder at a URI, or None without any, and its config.json.
+
+    Raises ModelError when the folder or its config.json cannot be read.
+    """
+    sizes = {name: int(version.rpartition(" ")[2]) for name, version in _list_uri(source).items()}
+    return sum(sizes[name] for name in weight_files(sizes)[1]) or None, _config_at(source)
+
+
+def _listing_digest(source: str) -> str:
+    """A revision made of the store's own versions of the files, and of the place where they include change times."""
+    listing = _list_uri(source)
+    timed = any(version.startswith("time ") for version in listing.values())
+    return "listing-" + digest([sorted(listing.items()), source if timed else None])
+
+
+def _list_uri(source: str) -> dict[str, str]:
+    """Maps file names to the store's own version of them, ETag or checksum or else "time " and a time, and the size.
+
+    Raises ModelError when the folder cannot be listed, has no weights, or is in a store without versions.
+    """
+    try:
+        fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
+        entries = fs.ls(root, detail=True)
+        if any(entry["type"] == "directory" and _base(entry) == _TEMPLATES for entry in entries):
+            entries += [
+                e for e in fs.ls(f"{root.rstrip('/')}/{_TEMPLATES}", detail=True) if _base(e).endswith(".jinja")
+            ]
+    except FileNotFoundError as error:
+        raise ModelError(f"nothing at {source}", "not_found") from error
+    except Exception as error:  # clients of stores have error types of their own
+        raise ModelError(f"cannot list {source}: {one_line(error)}", "not_found") from error
+    files = {}
+    for entry in entries:
+        name = _base(entry) if f"/{_TEMPLATES}/" not in entry["name"] else f"{_TEMPLATES}/{_base(entry)}"
+        if entry["type"] == "file" and name.endswith(SUFFIXES):
+            version = next((entry[k] for k in ("ETag", "etag", "md5Hash", "content_md5") if entry.get(k)), None)
+            time = next((entry[k] for k in ("mtime", "LastModified", "updated", "last_modified") if entry.get(k)), None)
+            if version is None and time is None:
+                raise ModelError(f"{source}: this store gives no version of its files; copy them to a folder first")
+            files[name] = f"{f'time {time}' if version is None else version} {entry['size']}"
+    if not any(name.endswith(WEIGHTS) for name in files):
+        raise ModelError(f"{source} holds no weights (*.safetensors or *.bin)", "no_weights")
+    return files
+
+
+def _base(entry: dict[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _fetch_uri(model: ModelRef) -> str:
+    """Downloads a folder into this node's cache, all of it or nothing, unless the cache has it.
+
+    Checks after the download that the listing has not changed. A copy in the cache is used again only if its files have
+    the fingerprint of the download.
+    """
+    target = cache_dir("models") / f"{safe_name(model.name)}-{model.revision}"
+    noted = target.with_name(f"{target.name}.fingerprint")
+    with FileLock(f"{target}.lock"):
+        if target.is_dir():
+            if noted.is_file() and noted.read_text(encoding="utf-8") == _fingerprint_or_none(target):
+                return str(target)
+            logger.warning("model %s: its copy in %s has changed; downloading it again", model.name, target)
+            shutil.rmtree(target)
+        fs, root = fsspec.core.url_to_fs(model.source, use_listings_cache=False)
+        temporary = target.with_name(f"{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            for name in _list_uri(model.source):
+                (temporary / name).parent.mkdir(exist_ok=True)
+                fs.get_file(f"{root.rstrip('/')}/{name}", str(temporary / name))
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(f"cannot download {model.source}: {one_line(error)}", "not_found") from error
+        if _listing_digest(model.source) != model.revision:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise ModelError(f"{model.source} changed since the run was planned", "model_changed")
+        noted.write_text(fingerprint(temporary), encoding="utf-8")
+        temporary.rename(target)
+    return str(target)
+
+
+def _fingerprint_or_none(folder: Path) -> str | None:
+    try:
+        return fingerprint(folder)
+    except ModelError:
+        return None

@@ -1,0 +1,1 @@
+"""What models and GPUs cost, as tables in a lake."""

@@ -1,0 +1,1 @@
+"""Published versions of a lake: their files, their card, and where they go."""

@@ -1,0 +1,354 @@
+"""A snapshot: one immutable version of a lake, that can be cited, checked and queried where it lies.
+
+Owns what is in a snapshot and in its manifest. Knows nothing of where it is published (collectors.publish.publishing).
+
+A snapshot is a lake of its own with nothing but one compaction, so everything that reads a lake reads it; with it come
+the packed matrix, a DuckDB file and its SQL, and descriptions for people and machines. The same lake gives the same
+bytes, whether it was compacted or not: nothing in it depends on when, where or by whom it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from collectors.lake.compaction import PART_ROWS
+from collectors.lake.damage import find_damaged, record_damage
+from collectors.lake.holdings import Holdings, Manifest, Part, read_holdings
+from collectors.lake.layout import PUBLISHED, compaction_folder
+from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake, parquet_bytes
+from collectors.matrix.dense import load_matrix
+from collectors.matrix.packed import FILES, write_packed
+from collectors.publish.card import Description, Facts, croissant, readme
+from schemas.failures import ConfigError, StorageError, one_line
+from schemas.identity import COLUMN_KEY, ShardName, digest, safe_name
+from schemas.records import FOLDED_SHARD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.views import GLOBS, relocatable_views, write_comments
+
+#: What the manifest of a snapshot is called; whatever it does not name is not part of the snapshot.
+MANIFEST = PUBLISHED
+DATABASE = "snapshot.duckdb"
+KIND = "routerlake snapshot"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot on this machine, whole, in `folder`."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def version(self) -> str:
+        return str(self.manifest["version"])
+
+    @property
+    def manifest_sha256(self) -> str:
+        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Name -> sha256 and bytes of every file but the manifest."""
+        return dict(self.manifest["files"])
+
+
+def build_snapshot(
+    lake: Lake,
+    folder: Path,
+    description: Description,
+    version: str | None = None,
+    told: Callable[[int, int], None] = lambda written, parts: None,
+    include: str = "collected",
+) -> Snapshot:
+    """Writes the lake as a snapshot into the empty `folder`. `told` hears how many of its parts are written.
+
+    `include`: which cells, a key of schemas.views.INCLUDED; what only others need is left out. Without a `version` it
+    is named by the newest run's day and a digest of the content. Raises ConfigError for a lake without records, or with
+    damaged objects: these have to be pruned first, because a snapshot says what it lacks.
+    """
+    holdings = read_holdings(lake, include=include)
+    if holdings.damaged:
+        raise _is_damaged(lake, holdings.damaged)
+    try:
+        writer = _Writer(lake, holdings, folder)
+        writer.write_tables()
+        writer.write_parts(told)
+        writer.write_packed()
+        writer.write_views()
+        return writer.finish(description, version)
+    except (duckdb.Error, pa.ArrowException, StorageError) as error:
+        damaged = find_damaged(lake, str(error), holdings.objects())
+        for name, reason in damaged.items():
+            record_damage(lake, name, reason)
+        if damaged:
+            raise _is_damaged(lake, damaged) from error
+        raise StorageError(f"cannot publish the lake at {lake.uri}: {one_line(error)}") from error
+
+
+def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
+    name = min(damaged)
+    return ConfigError(
+        f"{len(damaged)} objects of {lake.uri} are damaged, such as {name} ({damaged[name]}): remove them with "
+        "compact.py --prune, or collect them again, then publish"
+    )
+
+
+class _Writer:
+    """Writes the files one after another, and keeps what the next ones need of those before."""
+
+    def __init__(self, lake: Lake, holdings: Holdings, folder: Path) -> None:
+        self.lake, self.holdings, self.folder = lake, holdings, folder
+        self.files: dict[str, dict[str, Any]] = {}
+        self.parts: list[Part] = []
+        #: Cell -> the part that holds it, and its place there.
+        self.home: dict[str, tuple[str, int]] = {}
+        self.listed: dict[str, list[str]] = {"shards": []}
+        with contextlib.closing(connect(lake, holdings, only=["shards", "runs", "imports", *NEEDED_VIEWS])) as con:
+            self.provenance = _provenance(con)
+            self.cells = con.execute(_CELLS).fetchall()
+            self.shards = con.execute(_SHARDS).fetchall()
+            [(self.unplanned,)] = con.execute(
+                "SELECT count(*) FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
+            ).fetchall()
+            self.old_parts = dict(con.execute("SELECT DISTINCT cell_id, part FROM _folded").fetchall())
+            self.known = con.sql("FROM cells").to_arrow_table()
+            self.models = con.sql(
+                f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM cells ORDER BY {', '.join(COLUMN_KEY)}"
+            ).to_arrow_table()
+        if not self.cells:
+            raise ConfigError(f"the lake at {lake.uri} holds no records of planned cells: there is nothing to publish")
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.sign(name)
+
+    def sign(self, name: str) -> None:
+        """Notes the file for the manifest."""
+        with open(self.folder / name, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.files[name] = {"sha256": sha256, "bytes": (self.folder / name).stat().st_size}
+
+    # ---- tables
+
+    def write_tables(self) -> None:
+        """Items as they are; models, runs, failures, prices and so on each as one sorted file; all schemas."""
+        for table, schema in TABLES.items():
+            self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
+        mine = set(self.known["items_digest"].to_pylist())
+        # Imported tables that grew are several files, all of which begin with the digest of the first.
+        self.listed["items"] = [
+            name
+            for name in self.holdings.listed["items"]
+            if name.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0] in mine
+        ]
+        for name in self.listed["items"]:
+            self.write(name, self.lake.read(name))
+        for table in (name for name in GLOBS if name not in ("shards", "items")):
+            schema = TABLES[table]
+            names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
+            files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
+            rows = pa.concat_tables([schema.empty_table(), *files])
+            if table == "models":  # not the whole of a hub's catalog
+                rows = rows.filter(pc.is_in(rows["model"], self.known["model"].combine_chunks()))
+            if not len(rows):  # a file without rows is more than some readers can take
+                self.listed[table] = []
+                continue
+            rows = rows.sort_by([(f.name, "ascending") for f in schema]).replace_schema_metadata(schema.metadata)
+            self.listed[table] = [f"{table}/all.parquet"]
+            self.write(f"{table}/all.parquet", parquet_bytes(rows))
+
+    def _is_asked_for(self, table: str, name: str) -> bool:
+        """Of what is in files by run: all failures, and of the others those of the runs that collected, or imported."""
+        include = self.holdings.include
+        if include == "all" or table in ("failures", "prices", "gpu_prices", "price_names"):
+            return True
+        imported = table in ("imports", "rejects", "suspicions") or name.rsplit("/", 1)[-1].startswith("import-")
+        return imported == (include == "imported")
+
+    # ---- records
+
+    def write_parts(self, told: Callable[[int, int], None]) -> None:
+        chunks = list(self._chunks())
+        told(0, len(chunks))
+        for number, (task, cells) in enumerate(chunks):
+            form = f"{compaction_folder(1)}/task={safe_name(task)}/{{}}-{number:05d}.parquet"
+
+            def name(kind: str, _: list[str], form: str = form) -> str:
+                return form.format(kind)
+
+            known = self.known.filter(pc.field("cell_id").isin(cells))
+            inputs = self._inputs(set(cells))
+            with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
+                limit_memory(con, self.folder)
+                written = write_part(con, cells, self.folder, name)
+            for file, path in written.files.items():
+                (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                path.rename(self.folder / file)
+                self.sign(file)
+            self.parts.append(written.part)
+            self.home |= {cell_id: (written.part.records, place) for place, cell_id in enumerate(written.cells)}
+            told(number + 1, len(chunks))
+        for kind in ("records", "responses", "older"):
+            (self.folder / f"{kind}.parquet").unlink(missing_ok=True)
+        rows = [
+            dict(zip(FOLDED_SHARD.names, (*key, *self.home[key[0]], facts, _shard_name(task, key)), strict=True))
+            for task, facts, *key in self.shards
+            if key[0] in self.home
+        ]
+        folded = f"{compaction_folder(1)}/folded.parquet"
+        self.write(folded, parquet_bytes(pa.Table.from_pylist(rows, schema=FOLDED_SHARD)))
+        self.compaction = Manifest(1, self.provenance["created"], folded, len(rows), tuple(self.parts))
+        self.write(self.compaction.name, self.compaction.to_json())
+
+    def _chunks(self) -> Iterator[tuple[str, list[str]]]:
+        """Cells by task, prompting and model, in runs of about PART_ROWS rows: the same however the lake is stored."""
+        for (task, _), group in itertools.groupby(self.cells, key=lambda row: row[:2]):
+            run: list[str] = []
+            size = 0
+            for *_, cell_id, rows in group:
+                if run and size + rows > PART_ROWS:
+                    yield task, run
+                    run, size = [], 0
+                run.append(cell_id)
+                size += rows
+            yield task, run
+
+    def _inputs(self, cells: set[str]) -> Holdings:
+        """The part of the lake that holds these cells."""
+        shards = [n for n in self.holdings.listed["shards"] if (s := ShardName.parse(n)) and s.cell_id in cells]
+        names = {self.old_parts[cell_id] for cell_id in cells if cell_id in self.old_parts}
+        manifest = self.holdings.manifest
+        if manifest:
+            manifest = dataclasses.replace(manifest, parts=tuple(p for p in manifest.parts if p.records in names))
+        return Holdings({**self.holdings.listed, "shards": shards}, manifest, include=self.holdings.include)
+
+    # ---- what makes it easy to use
+
+    def write_packed(self) -> None:
+        tasks = sorted(set(self.known["task"].to_pylist()))
+        mine = Lake(str(self.folder))  # not the lake: more may have been collected meanwhile
+        include = self.holdings.include
+        write_packed((load_matrix(mine, [task], include=include) for task in tasks), self.models, self.folder)
+        for name in FILES.values():
+            self.sign(name)
+
+    def write_views(self) -> None:
+        """The views as SQL and as a DuckDB file that reads the snapshot where it lies."""
+        compaction = Holdings(self.listed, self.compaction)
+        statements = relocatable_views(compaction.view_files())
+        head = (
+            "-- The views over this snapshot. Read from its own folder, or from anywhere after\n"
+            "-- SET VARIABLE snapshot = 's3://bucket/version';\n\n"
+        )
+        self.write("views.sql", (head + "\n".join(statements)).encode())
+        path = self.folder / DATABASE
+        with contextlib.closing(duckdb.connect(path)) as con:
+            con.execute("SET VARIABLE snapshot = ?", [str(self.folder)])
+            for statement in statements:
+                con.execute(statement)
+            write_comments(con)
+        self.sign(DATABASE)
+
+    def finish(self, description: Description, version: str | None) -> Snapshot:
+        counts = self._counts()
+        content = digest({"files": self.files, "description": dataclasses.asdict(description)}, 8)
+        day = [int(number) for number in self.provenance["created"][:10].split("-")]
+        version = version or f"{day[0]}.{day[1]}.{day[2]}-r{content}"  # of semantic versioning's form
+        facts = Facts(version, counts, self.provenance, self.files)
+        self.write("croissant.json", croissant(description, facts))
+        self.write("README.md", readme(description, facts))
+        manifest = {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "version": version,
+            "description": dataclasses.asdict(description),
+            "counts": counts,
+            "provenance": self.provenance,
+            "files": dict(sorted(self.files.items())),
+        }
+        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+        return Snapshot(self.folder, manifest)
+
+    def _counts(self) -> dict[str, int]:
+        def rows(*names: str | None) -> int:
+            return sum(pq.read_metadata(self.folder / name).num_rows for name in names if name)
+
+        return {
+            "records": sum(part.rows for part in self.parts),
+            "responses": rows(*(part.responses for part in self.parts)),
+            "superseded": rows(*(part.older for part in self.parts)),
+            "cells": len(self.home),
+            "models": len(self.models),
+            "tasks": len({task for task, *_ in self.cells}),
+            "items": rows(*self.listed["items"]),
+            "runs": len(self.provenance["runs"]),
+            "failures": rows(*self.listed["failures"]),
+            "shards left out, because no run planned their cells": self.unplanned,
+        }
+
+
+#: Cells with records, and how many of these: older ones too, so that parts do not depend on the lake's form.
+_CELLS = """
+SELECT task, prompting, cell_id, rows
+FROM (
+    SELECT cell_id, count(*) AS rows
+    FROM (SELECT cell_id FROM records UNION ALL SELECT cell_id FROM superseded) GROUP BY cell_id
+) JOIN cells USING (cell_id)
+ORDER BY task, prompting, model, cell_id
+"""
+
+_SHARDS = """
+SELECT task, facts::VARCHAR, cell_id, shards.generation, first_item, last_item
+FROM shards JOIN cells USING (cell_id)
+ORDER BY task, cell_id, shards.generation, first_item, last_item
+"""
+
+
+def _shard_name(task: str, key: Sequence[Any]) -> str:
+    return Lake.shard_path(task, ShardName(*key))
+
+
+def _provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Whence the numbers are: runs, library versions, models at their revisions, tasks with their digests."""
+
+    def rows(sql: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = con.sql(sql).to_arrow_table().to_pylist()
+        return found
+
+    [created] = rows("SELECT strftime(max(started_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S+00:00') AS at FROM runs")
+    return {
+        "created": created["at"],
+        "runs": [row["run_id"] for row in rows("SELECT run_id FROM runs ORDER BY run_id")],
+        "versions": [
+            json.loads(row["versions"]) for row in rows("SELECT DISTINCT versions FROM cells ORDER BY versions")
+        ],
+        "imports": rows(
+            "SELECT DISTINCT imported_from, format, licence FROM imports WHERE imported_from IN "
+            "(SELECT regexp_replace(imported_from, '#[0-9]+$', '') FROM cells WHERE imported_from IS NOT NULL) "
+            "ORDER BY ALL NULLS FIRST"
+        ),
+        "models": rows(
+            "SELECT DISTINCT imported_from, model, source, revision, dtype, quantization FROM cells "
+            "ORDER BY ALL NULLS FIRST"
+        ),
+        "tasks": rows(
+            "SELECT DISTINCT task, task_version, task_digest, items_digest, prompting FROM cells ORDER BY ALL"
+        ),
+    }

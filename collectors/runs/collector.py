@@ -1,0 +1,257 @@
+"""Collecting one shard: ask an engine the items of one cell, judge them, and commit the records.
+
+Owns the order of things inside one shard, what runs beside what, and the facts kept beside it. Knows nothing of Ray:
+fleet/worker.py calls it inside an actor, tests call it directly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import platform
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.engines import Engine, ModelRef, make_engine
+from collectors.engines.gpus import class_of
+from collectors.harness.judge import record_table
+from collectors.harness.prepared import RequestStore, code_fingerprint
+from collectors.harness.requests import Asked, Requester
+from collectors.harness.tasks import BoundTask, load_like
+from collectors.lake.store import Lake
+from collectors.models.ahead import Ahead
+from collectors.models.model_files import model_facts
+from collectors.models.pinning import tokenizer_fingerprint
+from collectors.models.weights import Held, Weights
+from collectors.runs.log_lines import about
+from collectors.runs.stages import Stages, in_prefill
+from collectors.runs.work import Cell, ShardReport
+from schemas.identity import MODEL_IDENTITY, ShardName, safe_name
+from schemas.records import MODEL
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Begun:
+    """A shard under way, from Collector.begin to Collector.finish."""
+
+    cell: Cell
+    shard: ShardName
+    #: None: another run has committed it.
+    task: BoundTask | None
+    stages: Stages
+    answers: Future[list[Asked]] | None = None
+    #: What was judged of them, once it was: only the writing is left then.
+    judged: tuple[pa.Table, ShardReport] | None = None
+
+
+class Collector:
+    """One engine with the tasks and requests that it has built so far. For one thread, a process's main one.
+
+    Judges of maths stop themselves by SIGALRM, and lm-eval calls an answer wrong where that cannot be set. The engine
+    works in a thread of its own, shard after shard: so it answers one while the other's requests are built, or its
+    answers judged and written.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        lake: str,
+        engine: str,
+        options: dict[str, Any],
+        include: list[str],
+        disk_gib: float | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.lake = Lake(lake, is_open=True)
+        self.engine_name = engine
+        self.engine = make_engine(engine, options)
+        self.include = include
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._weights = Weights(disk_gib)
+        self._ahead = Ahead(self.engine, self._weights)
+        #: Of the loaded model.
+        self._files: Held | None = None
+        #: When the engine was last done with a shard (monotonic clock); None before the first.
+        self._rested: float | None = None
+        #: Seconds that the last shard's writing took: no shard can tell its own.
+        self._written = 0.0
+        self._requester: Requester | None = None
+        self._tasks: dict[str, BoundTask] = {}
+        self.requests = RequestStore(self.lake)
+        self._tokenizer = ""
+
+    def collect(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> ShardReport:
+        """Collects and commits items first..last (both included) of `cell`; `upcoming` is read ahead meanwhile.
+
+        Raises ModelError, TaskError, EngineError or StorageError; nothing is written then.
+        """
+        return self.finish(self.begin(cell, first, last, upcoming))
+
+    def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> Begun:
+        """Puts a shard to the engine, behind those begun before it. Raises ModelError, TaskError or EngineError."""
+        with about(cell):
+            return self._begin(cell, first, last, upcoming)
+
+    def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> Begun:
+        shard = ShardName(cell.cell_id, cell.generation, first, last)
+        begun = Begun(cell, shard, None, Stages())
+        if self.lake.has(Lake.shard_path(cell.spec.task, shard)):  # another run was faster: its records stand
+            return begun
+        with begun.stages.of("tasks"):
+            task = begun.task = self._task(cell)
+        if self._requester is None or self._requester.key != cell.model.key:
+            self._engine_thread.submit(copy_context().run, self._load, cell.model, begun.stages).result()
+        assert self._requester
+        if upcoming and self.engine_name != "stub":
+            self._ahead.start(upcoming)
+        with begun.stages.of("build"):
+            prepared = self.requests.get(task, self._requester, self._tokenizer, cell.items)
+            instances, encoded = prepared.items(first, last)
+        begun.answers = self._engine_thread.submit(copy_context().run, self._ask, begun, instances, encoded)
+        return begun
+
+    def finish(self, begun: Begun) -> ShardReport:
+        """Judges and commits a shard once the engine has answered. Raises as `collect` does.
+
+        After an UnreachableError it may be called again: a shard that is judged is then only written.
+        """
+        with about(begun.cell):
+            return self._finish(begun)
+
+    def _finish(self, begun: Begun) -> ShardReport:
+        cell, task, stages = begun.cell, begun.task, begun.stages
+        if task is None or begun.answers is None:
+            return self._report(cell.model, [], stages, committed=False)
+        if begun.judged is None:
+            asked = begun.answers.result()
+            with stages.of("judge"):
+                table = record_table(task, asked, cell.cell_id, cell.model.name)
+            begun.judged = table, self._report(cell.model, asked, stages, committed=True)
+        table, report = begun.judged
+        facts = dataclasses.asdict(report)
+        del facts["committed"], facts["worker"], facts["spans"]
+        with stages.of("write"):
+            path = Lake.shard_path(cell.spec.task, begun.shard)
+            created = self.lake.create_table(path, table, {"shard": facts, "cell": self._cell_facts(cell, task)})
+        self._written = stages.seconds["write"]
+        if not created:
+            logger.warning("cell %s: shard %s was there already; this copy is dropped", cell.cell_id, begun.shard)
+        worker = f"{platform.node()} {os.getpid()}"
+        return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans)
+
+    def _ask(self, begun: Begun, instances: Any, encoded: Any) -> list[Asked]:
+        """In the engine's thread. The model is there already, unless the shard before this one broke the engine."""
+        requester = self._load(begun.cell.model, begun.stages)
+        if self._rested is not None:
+            begun.stages.add("idle", self._rested, time.monotonic())
+        try:
+            with begun.stages.of("engine"):
+                return requester.ask(instances, begun.cell.cell_id, encoded)
+        finally:
+            self._rested = time.monotonic()
+
+    def _task(self, cell: Cell) -> BoundTask:
+        if cell.prompting not in self._tasks:
+            self._tasks[cell.prompting] = load_like(cell.spec, cell.group, cell.prompting, self.include)
+        return self._tasks[cell.prompting]
+
+    def _load(self, model: ModelRef, stages: Stages) -> Requester:
+        """The model loaded in the engine. In the engine's thread."""
+        held = self.engine.model
+        if held and held.key == model.key and self._requester and self._requester.key == model.key:
+            return self._requester
+        with stages.of("fetch"):
+            files = Held(model) if self.engine_name == "stub" else self._ahead.take(model) or self._weights.take(model)
+        try:
+            with stages.of("load"):
+                key = self.engine.load(files.model)
+        except BaseException:
+            files.release()
+            raise
+        if self._files:
+            self._files.release()  # only now: an engine may look at the former model's files once more to load the next
+        self._files = files
+        self._rested = None  # loading is no rest
+        same = self._requester is not None and self._requester.key == key
+        self._requester = Requester(self.engine, key)
+        if not same:  # else the main thread may be at work with them
+            self._tokenizer = self._fingerprint()
+            self.requests.forget_model()
+        if self.engine.prefix_caching is False:
+            logger.warning(
+                "model %s: its engine keeps no prefix cache: the context of each choice of several tokens is computed "
+                "again",
+                model.name,
+            )
+        self._write_facts(model, self.engine)
+        logger.info("model %s: loaded", model.name)
+        return self._requester
+
+    def _write_facts(self, model: ModelRef, engine: Engine) -> None:
+        """The model's row in models/, once per revision, from the files that were loaded."""
+        if model.has_facts:
+            return
+        name = f"models/{safe_name(model.name)}-{safe_name(model.revision)}.parquet"
+        if engine.model and engine.model.path and not self.lake.has(name):
+            row = model_facts(dataclasses.replace(model, path=engine.model.path))
+            self.lake.create_table(name, pa.Table.from_pylist([row], schema=MODEL))
+
+    def _fingerprint(self) -> str:
+        """Of the loaded model's tokenizer."""
+        path = self.engine.model.path if self.engine.model else None
+        return tokenizer_fingerprint(Path(path)) if path else code_fingerprint(self.engine.tokenizer)
+
+    def _cell_facts(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
+        model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
+        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.facts)}
+
+    def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
+        answers = [answer for one in asked for answers in one.answers for answer in answers]
+        usages = [usage for answer in answers for usage in answer.usages]
+        tokens = sum(u.prompt_tokens + u.generated_tokens for u in usages)
+        cached = [u.cached_tokens for u in usages if u.cached_tokens is not None]
+        timed = [(u.scheduled, u.finished) for u in usages if u.scheduled is not None and u.finished is not None]
+        engine = stages.seconds.get("engine", 0.0)
+        prefill = in_prefill(usages)
+        placement = model.placement
+        return ShardReport(
+            run_id=self.run_id,
+            items=len(asked),
+            instances=len(answers),
+            requests=len(usages),
+            asked_again=sum(answer.asked_again for answer in answers),
+            failures=sum(1 for one in asked if one.failure),
+            engine_tokens=tokens,
+            cached_tokens=sum(cached) if len(cached) == len(usages) else None,
+            prefix_caching=self.engine.prefix_caching,
+            engine_seconds=engine,
+            wall_seconds=stages.wall(),
+            load_seconds=sum(stages.seconds.get(name, 0.0) for name in ("fetch", "load")),
+            swapped=self.engine.swapped,
+            tokens_per_second=tokens / engine if engine > 0 else None,
+            concurrency=_concurrency(timed),
+            host=platform.node(),
+            gpu=self.engine.gpu,
+            gpu_class=placement.gpu if placement else class_of(self.engine.gpu),
+            gpus=placement.gpus if placement else None,
+            engine=self.engine_name,
+            stages=stages.seconds | ({} if prefill is None else {"prefill": prefill}) | {"write": self._written},
+            committed=committed,
+        )
+
+
+def _concurrency(spans: list[tuple[float, float]]) -> float | None:
+    """Mean number of open spans over the time from the first start to the last end; None without spans."""
+    if not spans:
+        return None
+    length = max(end for _, end in spans) - min(start for start, _ in spans)
+    return sum(end - start for start, end in spans) / length if length > 0 else None

@@ -1,0 +1,271 @@
+"""The YAML config of collect.py, checked as a whole before anything starts.
+
+Owns the config's keys but those of one model, task or class of GPUs (collectors.specs), defaults and error messages.
+Looks up no model, and loads no task.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from collectors.specs import (
+    CatalogSpec,
+    Dtype,
+    GpuSpec,
+    ModelSpec,
+    Prompting,
+    Settings,
+    Strict,
+    TaskSpec,
+    in_environment,
+)
+from schemas.failures import ConfigError, one_line
+
+
+def _kind_of_entry(value: Any) -> str:
+    is_catalog = isinstance(value, CatalogSpec) or (isinstance(value, dict) and "catalog" in value)
+    return "<catalog>" if is_catalog else "<model>"
+
+
+#: An entry of `models`. pydantic needs the tags; error messages leave them out.
+ModelEntry = Annotated[
+    Annotated[ModelSpec, Tag("<model>")] | Annotated[CatalogSpec, Tag("<catalog>")], Discriminator(_kind_of_entry)
+]
+
+
+class EngineSpec(Strict):
+    """The engine of all models."""
+
+    name: Literal["vllm", "hf", "stub"] = "vllm"
+    #: Options of the engine, such as max_num_seqs: VllmOptions, HfOptions or StubOptions in collectors/engines/. The
+    #: stub's are latency and faults, such as {latency_s: 0.1, fail_load: ["org/*"], crash_after: 100}.
+    options: Settings = Field(default_factory=dict)
+
+
+def _four_digits(value: float) -> float:
+    if round(value, 4) != value:
+        raise ValueError("has more than four digits after the point, and Ray divides no finer")
+    return value
+
+
+Share = Annotated[float, AfterValidator(_four_digits)]
+
+
+class FleetSpec(Strict):
+    """The engines that run side by side, and their machines."""
+
+    #: Number of engines; null: one per GPU of the cluster, or one per CPU core without GPUs, at most one per model.
+    workers: int | None = Field(None, ge=1)
+    cpus_per_worker: Share = Field(1, gt=0)
+    #: null: 1 when the cluster has GPUs, else 0. Fractions share a GPU.
+    gpus_per_worker: Share | None = Field(None, ge=0)
+    #: Classes of GPUs, such as [L4, {name: A100, memory_gib: 79, per_node: 8}]. Each model gets the smallest placement
+    #: that it fits: part of a GPU, one, or several. null: the classes of the cluster's nodes, unless gpus_per_worker
+    #: gives all models the same.
+    gpus: list[GpuSpec] | None = Field(None, min_length=1)
+    #: Seconds of work that one shard should hold.
+    shard_seconds: float = Field(60, gt=0)
+    #: Items of a cell's first shard, before its speed is known.
+    first_shard_items: int = Field(64, ge=1, le=4096)
+    #: Seconds after which a shard is given up, the load of its model included. Its engine is ended, and another one
+    #: tries the shard once more.
+    stall_seconds: float = Field(3600, gt=0)
+    #: Seconds to wait for a store or hub that does not answer, or a disk that is full, before the run gives up.
+    patience_seconds: float = Field(900, ge=0)
+    #: GiB of fetched models that each node keeps. Models used longest ago go first, never one in use. null: all stay.
+    disk_gib: float | None = Field(None, ge=0)
+    #: Address of a Ray cluster; null: the job's own cluster inside `ray job submit`, else a new one here.
+    address: str | None = None
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _short_gpus(cls, value: Any) -> Any:
+        return [{"name": gpu} if isinstance(gpu, str) else gpu for gpu in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FleetSpec:
+        if self.gpus is not None and self.gpus_per_worker is not None:
+            raise ValueError("gpus and gpus_per_worker: give one; with gpus each model's memory decides")
+        names = [gpu.name for gpu in self.gpus or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"gpus: {twice} is given twice")
+        return self
+
+
+class BudgetSpec(Strict):
+    """Limits of a run. At a limit it finishes the shards in hand and ends; the same command continues it."""
+
+    #: Dollars for the time that engines load and work, by the lake's gpu_prices. Engines that die or fail count.
+    usd: float | None = Field(None, gt=0)
+    #: Hours of this run, from the request for its engines.
+    hours: float | None = Field(None, gt=0)
+    #: Finished cells.
+    cells: int | None = Field(None, ge=1)
+
+
+class RunConfig(Prompting):
+    """The whole config file."""
+
+    models: list[ModelEntry] = Field(min_length=1)
+    tasks: list[TaskSpec] = Field(min_length=1)
+    lake: str = "lake"
+    dtype: Dtype = "auto"
+    #: Longest context in tokens, question and answer together; null, or more than a model has: the model's own. Its
+    #: key-value cache may not fit: 131,072 tokens of an 8B model take 16 GiB. Longer questions fail and are not cut.
+    max_length: int | None = Field(8192, ge=1, lt=2**31)
+    #: Most items of each task; null: all.
+    limit: int | None = Field(None, ge=1)
+    #: Folder of a prepared HF datasets cache, to read items from instead of the hub.
+    datasets: str | None = None
+    #: Folders with lm-eval task files of your own.
+    include_tasks: list[str] = Field(default_factory=list)
+    engine: EngineSpec = EngineSpec()
+    fleet: FleetSpec = FleetSpec()
+    budget: BudgetSpec = BudgetSpec()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _short_models(cls, value: Any) -> Any:
+        return [{"source": m} if isinstance(m, str) else m for m in value] if isinstance(value, list) else value
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _short_engine(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _short_tasks(cls, value: Any) -> Any:
+        return [{"task": t} if isinstance(t, str) else t for t in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> RunConfig:
+        seen: dict[Any, str] = {}
+        for model in self.models:
+            if isinstance(model, CatalogSpec):
+                continue  # a named model takes precedence over the same model of a catalog
+            key = (model.label, model.dtype or self.dtype, model.quantization, model.max_length or self.max_length)
+            if key in seen:
+                raise ValueError(
+                    f"models: the name {model.label!r} is given to both {seen[key]!r} and {model.source!r}; "
+                    "remove one, or give one another `name`"
+                )
+            seen[key] = model.source
+        return self
+
+    @field_validator("lake", "datasets")
+    @classmethod
+    def _expand(cls, value: str | None) -> str | None:
+        return None if value is None else in_environment(value)
+
+    def task_specs(self) -> list[TaskSpec]:
+        """The tasks with every unset prompting key and limit filled in from the run."""
+        shared = {key: getattr(self, key) for key in (*Prompting.model_fields, "limit")}
+        return [
+            task.model_copy(update={k: v for k, v in shared.items() if k not in task.model_fields_set})
+            for task in self.tasks
+        ]
+
+
+def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Reads and checks a config file; `overrides` replace top-level keys.
+
+    Raises ConfigError with one line per fault: the file, the key and the fault.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config {path}: {error}") from error
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)
+    except Exception as error:  # yaml's constructors raise Python's errors: ValueError for the date 2024-13-01
+        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: the config must be a mapping with models: and tasks:")
+    if wrong := list(_surrogates(data, "", set())):
+        raise ConfigError("\n".join(f"{path}: {place}: holds a surrogate, half of a character" for place in wrong))
+    try:
+        return RunConfig.model_validate({**data, **(overrides or {})})
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from error
+
+
+def _surrogates(value: Any, place: str, seen: set[int]) -> Iterator[str]:
+    """Yields the places of texts with surrogates, such as YAML's "\\ud800", which no file can hold.
+
+    `seen` has the ids of lists and mappings that were searched already, since aliases repeat them.
+    """
+    if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            yield place
+    elif isinstance(value, dict | list) and id(value) not in seen:
+        seen.add(id(value))
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            where = f"{place}.{_shown(key)}".removeprefix(".")
+            yield from _surrogates(key, where, seen)
+            yield from _surrogates(part, where, seen)
+
+
+def _shown(key: Any) -> str:
+    """A key as part of a place, escaped if it cannot be printed."""
+    return str(key) if str(key).isprintable() else repr(key)
+
+
+#: Most values of a config, with those that its aliases repeat: nine lines of nested aliases can stand for 10⁹.
+MAX_VALUES = 1_000_000
+
+
+def _values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Counts the values of `node` with its aliases written out. `counts` keeps the counts of nodes by id."""
+    if id(node) not in counts:
+        counts[id(node)] = 1  # an alias inside its own anchor
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
+        counts[id(node)] = 1 + sum(_values(child, counts) for child in children)
+    return counts[id(node)]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Loads YAML, with an error for a key that is given twice. Merged keys (<<) may be overridden."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _values(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.YAMLError(f"key {key.value!r} is given twice, near line {key.start_mark.line + 1}")
+            seen.add(name)
+        return node
+
+
+def _explain(error: Any) -> str:
+    """Describes pydantic's error in one line: the key and its fault."""
+    place = ".".join(_shown(part) for part in error["loc"] if str(part)[:1] != "<")
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key"
+    if error["type"] == "missing":
+        return f"{place}: this key is missing"
+    if error["type"] == "value_error":
+        return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {reprlib.repr(error['input'])})"

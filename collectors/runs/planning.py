@@ -1,0 +1,216 @@
+"""From a config and a lake to what is left to do: cells, item ranges, and what cannot be planned.
+
+Owns the plan. The lake's listing is all it knows of earlier runs: a committed shard is never planned again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collectors.engines import ModelRef, make_engine
+from collectors.engines.gpus import GpuClass, gpu_classes
+from collectors.harness.index import check_names
+from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.lake.failure_rows import failure_row
+from collectors.lake.holdings import committed
+from collectors.lake.layout import items_name
+from collectors.lake.store import Lake
+from collectors.models.catalog_query import all_of
+from collectors.models.model_files import lacks_chat_template
+from collectors.models.pinning import resolve
+from collectors.models.placement import ModelFacts, need_of, place
+from collectors.models.sizes import facts_of, without_config
+from collectors.runs.config import RunConfig
+from collectors.runs.plan import Plan, PlannedCell
+from collectors.runs.quarantine import model_digest, quarantined
+from collectors.runs.work import Cell
+from collectors.specs import ModelSpec, TaskSpec
+from schemas.failures import ConfigError, ModelError, TaskError
+from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, missing_ranges, new_run_id
+
+logger = logging.getLogger(__name__)
+
+
+def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, retry_failed: bool = False) -> Plan:
+    """Loads the tasks, pins the models and lists the lake.
+
+    With a `generation` everything that it lacks is planned for it, whatever older ones hold; without, every item that
+    no generation holds, for the newest that the cell has. Models that broke engines before (collectors.runs.quarantine)
+    are left out unless `retry_failed`. Raises ConfigError for what is wrong in the config itself; a model or task that
+    cannot be had becomes a failure of the plan, and the others are planned.
+    """
+    include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
+    check_names(config.task_specs(), include)
+    plan = Plan(new_run_id(), config, [], generation=generation)
+    models = _resolve_models(config, lake, plan)
+    if config.fleet.gpus:
+        plan.gpus = gpu_classes(config.fleet.gpus)
+        models = list(_placed(plan, lake, models).values())
+    shards = committed(lake)
+    banned = set() if retry_failed else quarantined(lake.names("failures"), shards)
+    seen: dict[tuple[str, str], str] = {}
+    for spec, task in _load_tasks(config, include, plan):
+        if (task.name, task.facts.prompting) in seen:
+            first = seen[task.name, task.facts.prompting]
+            raise ConfigError(
+                f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}"
+            )
+        seen[task.name, task.facts.prompting] = spec.task
+        plan.items[items_name(task.name, task.facts.items_digest)] = task
+        asked = _Asked.of(spec, task)
+        for model in models:
+            if spec.chat_template and lacks_chat_template(model):
+                wrong = TaskError(
+                    f"task {task.name} wants a chat template and the model has none: give such models a config of "
+                    "their own without chat_template",
+                    "no_chat_template",
+                )
+                plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
+                continue
+            planned = _plan_cell(model, asked, shards, generation)
+            is_banned = planned.todo and banned and model_digest(model) in banned
+            (plan.quarantined if is_banned else plan.cells).append(planned)
+    return plan
+
+
+def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
+    models: dict[tuple[Any, ...], ModelRef] = {}
+    for spec, config_json in all_of(lake, config.models):
+        engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # nothing is loaded
+        overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})
+        try:
+            model = _resolve_model(config, spec, config_json)
+        except ConfigError:
+            raise
+        except Exception as error:  # stores and configs of others fail in ways of their own: this model's failure only
+            plan.failures.append(failure_row(plan.run_id, error, model=spec.label))
+            continue
+        if overrides:
+            model = dataclasses.replace(model, overrides=json.dumps(overrides, sort_keys=True))
+        model = dataclasses.replace(model, group=engine.group(model), memory_gib=spec.memory_gib)
+        identity = tuple(getattr(model, key) for key in MODEL_IDENTITY)
+        if models.setdefault(identity, model) is not model:  # "auto" beside the dtype that it means
+            raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
+    return list(models.values())
+
+
+def _resolve_model(config: RunConfig, spec: ModelSpec, config_json: str | None) -> ModelRef:
+    if config.engine.name != "stub":
+        return resolve(spec, config.dtype, config.max_length, config_json)
+    # In the dtype, which every view shows and within which the oracle compares: made-up answers are seen to be so.
+    dtype, revision = f"stub-{spec.dtype or config.dtype}", f"stub-{digest(spec.source)}"
+    return ModelRef(
+        name=spec.label,
+        source=spec.source,
+        revision=revision,
+        path=None,
+        dtype=dtype,
+        quantization=spec.quantization,
+        max_length=spec.max_length,  # not the run's: the stub's tokens are bytes
+        options=spec.engine,
+    )
+
+
+def place_on(plan: Plan, lake: Lake, gpus: list[GpuClass]) -> list[dict[str, Any]]:
+    """Puts the models of a plan that was made without classes of GPUs on `gpus`, those of the cluster.
+
+    Cells of models that cannot be put anywhere leave the plan; returns the rows of these failures, which are the plan's
+    from then on.
+    """
+    plan.gpus = gpus
+    before = len(plan.failures)
+    found = _placed(plan, lake, list(dict.fromkeys(cell.cell.model for cell in plan.cells if cell.todo)))
+    plan.cells = [cell for cell in plan.cells if not cell.todo or cell.cell.model in found]
+    for cell in plan.cells:
+        if cell.todo:
+            cell.cell = dataclasses.replace(cell.cell, model=found[cell.cell.model])
+    return plan.failures[before:]
+
+
+def _placed(plan: Plan, lake: Lake, models: list[ModelRef]) -> dict[ModelRef, ModelRef]:
+    """Each model with its placements on the plan's GPUs; those that cannot be put there become failures of the plan."""
+    found = {}
+    for model, facts in facts_of(lake, models, far=True):
+        options = {**plan.config.engine.options, **model.options}
+        try:
+            if isinstance(facts, ModelError) and model.memory_gib is None:
+                raise facts
+            known = ModelFacts() if isinstance(facts, ModelError) else facts
+            found[model] = place(model, need_of(model, known), plan.gpus, options)
+            plan.facts[model] = without_config(known)
+        except ModelError as error:
+            plan.failures.append(failure_row(plan.run_id, error, model=model.name))
+    return found
+
+
+def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:
+    for spec in config.task_specs():
+        try:
+            tasks, failed = load_tasks(spec, include)
+        except TaskError as error:
+            tasks, failed = [], {spec.task: error}
+        plan.failures.extend(failure_row(plan.run_id, error, task=name) for name, error in failed.items())
+        for task in tasks:
+            yield spec, task
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all cells of one task under one prompting share, made once: 8,500 models ask for it."""
+
+    spec: TaskSpec
+    task: BoundTask
+    prompting: str
+    #: RUN_CELL's columns of the task.
+    columns: dict[str, Any]
+    items: int
+    requests_per_item: float
+
+    @classmethod
+    def of(cls, spec: TaskSpec, task: BoundTask) -> _Asked:
+        columns = dataclasses.asdict(task.facts)
+        columns.pop("fewshot_digest")
+        prompting, items = task.facts.prompting, min(spec.limit or task.facts.items, task.facts.items)
+        return cls(spec, task, prompting, {**columns, "prompting": prompting}, items, _requests_per_item(task))
+
+
+def _plan_cell(
+    model: ModelRef, asked: _Asked, committed_shards: dict[str, list[ShardName]], generation: int | None
+) -> PlannedCell:
+    identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
+    cell_id = cell_identity(identity, asked.prompting)
+    shards = committed_shards.get(cell_id, [])
+    newest = max((shard.generation for shard in shards), default=0)
+    if generation is not None and generation < newest:
+        raise ConfigError(
+            f"{model.name} on {asked.task.name} has generation {newest} already: give that or a higher one"
+        )
+    relevant = [shard for shard in shards if generation is None or shard.generation == generation]
+    cell = Cell(
+        cell_id=cell_id,
+        model=model,
+        spec=asked.task.spec,
+        group=asked.spec.task,
+        prompting=asked.prompting,
+        generation=newest if generation is None else generation,
+        items=asked.items,
+    )
+    name = identity.pop("name")
+    columns = {**asked.columns, **identity, "cell_id": cell_id, "model": name, "source": model.source}
+    return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
+
+
+def _requests_per_item(task: BoundTask) -> float:
+    """lm-eval's requests for one item: its choices (mean of the first 20 items) times the repeats."""
+    repeats = int(getattr(task.task.config, "repeats", None) or 1)
+    if task.facts.output_type != "multiple_choice":
+        return repeats
+    sample = task.docs[:20]
+    return repeats * sum(len(task.choices(doc) or [1]) for doc in sample) / len(sample)

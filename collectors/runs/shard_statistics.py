@@ -1,0 +1,229 @@
+"""What the shards of a run say of the work behind them: tokens, seconds by stage, what it cost.
+
+Owns which footers are opened: each once, however often it is asked, and none of a shard that a compaction holds, whose
+facts lie together. The views `collection_costs` and `profile` say what the sums mean; here they are asked of the new
+shards only. Knows nothing of what is planned or open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from collectors.lake.damage import find_damaged
+from collectors.lake.holdings import Holdings, Manifest
+from collectors.lake.reading import connect, open_store
+from collectors.lake.store import Lake
+from schemas.failures import StorageError, one_line
+from schemas.records import SCHEMA_FILES
+from schemas.views import GLOBS, OWNERSHIP, ViewFiles, create_views, lake_place
+
+#: Footers that are opened at once: DuckDB takes a list of any length, and an answer in time is worth more.
+_AT_ONCE = 5000
+_ASKED = frozenset({"gpu_prices", "price_names", "_gpu_rates", "collection_costs", "profile"})
+#: The view shards, and what is asked here beside it.
+_SHARD = "SELECT *, TRY_CAST(json_extract_string(facts, '$.cached_tokens') AS BIGINT) AS cached_tokens FROM shards"
+
+
+@dataclass
+class ModelPace:
+    """How fast one model was asked, over the seconds in which its engine worked."""
+
+    model: str
+    items: int = 0
+    engine_seconds: float = 0.0
+    load_seconds: float = 0.0
+    #: None once a shard does not tell.
+    engine_tokens: int | None = 0
+    #: Of items and engine_seconds: those of each task.
+    by_task: dict[str, tuple[int, float]] = field(default_factory=dict, repr=False)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.engine_tokens / self.engine_seconds if self.engine_tokens and self.engine_seconds else None
+
+
+@dataclass
+class Work:
+    """Sums over the shards of a run whose facts were read: `shards` of them, with `unread` left to read."""
+
+    shards: int = 0
+    unread: int = 0
+    engine_seconds: float = 0.0
+    #: None once a shard does not tell.
+    engine_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    #: Of shards that an engine worked for: with a price, their cost; and those without, by accelerator.
+    priced: int = 0
+    usd: float | None = None
+    unpriced: Counter[str] = field(default_factory=Counter)
+    #: Stage (collectors.runs.stages.STAGES) -> seconds.
+    stages: dict[str, float] = field(default_factory=dict)
+    models: dict[str, ModelPace] = field(default_factory=dict)
+
+    def slowness(self) -> dict[str, float]:
+        """Model -> its engine seconds ÷ those that as many items of the same tasks took on average, over all models."""
+        items: Counter[str] = Counter()
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for model in self.models.values():
+            for task, (count, took) in model.by_task.items():
+                items[task] += count
+                seconds[task] += took
+        mean = {task: seconds[task] / items[task] for task in items}
+        expected = {
+            name: sum(count * mean[task] for task, (count, _) in model.by_task.items())
+            for name, model in self.models.items()
+        }
+        return {name: model.engine_seconds / expected[name] for name, model in self.models.items() if expected[name]}
+
+    def slowest(self, most: int) -> list[tuple[ModelPace, float]]:
+        """The models with the highest `slowness`, with it."""
+        order = sorted(self.slowness().items(), key=lambda one: (-one[1], one[0]))
+        return [(self.models[name], slowness) for name, slowness in order[:most]]
+
+
+class ShardFacts:
+    """The facts of one run's shards, added up as they are read. `cells`: a table of cell_id, model and task."""
+
+    def __init__(self, lake: Lake, run_id: str, cells: pa.Table) -> None:
+        self.lake, self.run_id, self.cells = lake, run_id, cells
+        self.work = Work()
+        self._place = lake_place(lake.uri) + "/"
+        #: Objects that cannot be read -> why.
+        self.damaged: dict[str, str] = {}
+        self._read: set[str] = set()
+        self._folded: set[str] = set()
+        self._manifest = ""
+        self._asked: duckdb.DuckDBPyConnection | None = None
+
+    def close(self) -> None:
+        if self._asked:
+            self._asked.close()
+
+    def read(self, names: Sequence[str], most: int) -> Work:
+        """Opens the footers of up to `most` of `names` that were not opened yet, the first ones first."""
+        new = [name for name in names if name not in self._read and name not in self.damaged]
+        for start in range(0, min(len(new), most), _AT_ONCE):
+            self._open(new[start : min(start + _AT_ONCE, most)])
+        self.work.unread = sum(1 for name in new if name not in self._read and name not in self.damaged)
+        return copy.deepcopy(self.work)
+
+    def read_folded(self, manifest: Manifest) -> set[str]:
+        """Names of the shards that a compaction holds, whose facts are added: one object has them all."""
+        if manifest.name != self._manifest:
+            try:
+                with contextlib.closing(self._connect([], manifest)) as con:
+                    files = con.execute("SELECT file FROM shards").fetchall()
+                    rows = con.execute(f"{_SHARD} WHERE run_id = ?", [self.run_id]).to_arrow_table()
+            except duckdb.Error as error:
+                raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
+            self._add(rows, self._read)
+            self._folded = {file[len(self._place) :] for (file,) in files}
+            self._read |= self._folded
+            self._manifest = manifest.name
+        return self._folded
+
+    def _open(self, names: Sequence[str]) -> None:
+        left = list(names)
+        while left:
+            try:
+                with contextlib.closing(self._connect(left, None)) as con:
+                    rows = con.execute(f"{_SHARD} WHERE run_id = ?", [self.run_id]).to_arrow_table()
+            except (duckdb.Error, StorageError) as error:
+                found = find_damaged(self.lake, str(error), left)
+                gone = [name for name in left if not self.lake.has(name)] if not found else []
+                if not found and not gone:
+                    raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
+                self.damaged |= found
+                left = [name for name in left if name not in found and name not in gone]
+            else:
+                self._add(rows, set())
+                self._read.update(left)
+                return
+
+    def _connect(self, names: list[str], manifest: Manifest | None) -> duckdb.DuckDBPyConnection:
+        holdings = Holdings({**{table: [] for table in GLOBS}, "shards": names}, manifest, include="collected")
+        return connect(self.lake, holdings, only={*OWNERSHIP, "shards"})
+
+    def _add(self, rows: pa.Table, known: set[str]) -> None:
+        """Adds what shards of this run say, but for those that are `known`."""
+        con = self._ask()
+        con.register("rows_of_shards", rows)
+        con.register("known_shards", pa.table({"file": [f"{self._place}{name}" for name in known]}, _FILE))
+        con.execute("CREATE OR REPLACE TABLE shards AS FROM rows_of_shards WHERE file NOT IN (FROM known_shards)")
+        self._add_sums(con)
+        self._add_costs(con)
+        for stage, seconds in _all(con, "SELECT stage, sum(seconds) FROM profile GROUP BY stage"):
+            self.work.stages[stage] = self.work.stages.get(stage, 0.0) + seconds
+
+    def _ask(self) -> duckdb.DuckDBPyConnection:
+        """The views over one table of shards, with the lake's prices."""
+        if self._asked is None:
+            con = self._asked = duckdb.connect(config={"python_enable_replacements": "false"})
+            open_store(con, self.lake)
+            con.register("run_cells", self.cells)
+            con.execute("CREATE TABLE cells AS FROM run_cells")
+            with contextlib.closing(self._connect([], None)) as empty:
+                con.register("no_shards", empty.execute(_SHARD).to_arrow_table())
+            con.execute("CREATE TABLE shards AS FROM no_shards")
+            listed: dict[str, list[str]] = defaultdict(list)
+            for table in ("gpu_prices", "price_names"):
+                listed[table] = [name for name in self.lake.names(table) if name != SCHEMA_FILES[table]]
+            files = {table: listed[table] for table in GLOBS}
+            create_views(con, self.lake.uri, ViewFiles(files), only=_ASKED, comments=False)
+        return self._asked
+
+    def _add_sums(self, con: duckdb.DuckDBPyConnection) -> None:
+        work = self.work
+        for row in _all(
+            con,
+            "SELECT model, task, count(*), sum(last_item - first_item + 1)::BIGINT, coalesce(sum(engine_seconds), 0), "
+            "coalesce(sum(load_seconds), 0), CASE WHEN count(engine_tokens) = count(*) THEN sum(engine_tokens)::BIGINT "
+            "END, CASE WHEN count(cached_tokens) = count(*) THEN sum(cached_tokens)::BIGINT END "
+            "FROM shards INNER JOIN cells USING (cell_id) GROUP BY model, task",
+        ):
+            name, task, shards, items, engine, load, tokens, cached = row
+            model = work.models.setdefault(name, ModelPace(name))
+            model.items += items
+            model.engine_seconds += engine
+            before = model.by_task.get(task, (0, 0.0))
+            model.by_task[task] = (before[0] + items, before[1] + engine)
+            model.load_seconds += load
+            model.engine_tokens = _plus(model.engine_tokens, tokens)
+            work.shards += shards
+            work.engine_seconds += engine
+            work.engine_tokens = _plus(work.engine_tokens, tokens)
+            work.cached_tokens = _plus(work.cached_tokens, cached)
+
+    def _add_costs(self, con: duckdb.DuckDBPyConnection) -> None:
+        for gpu, priced, unpriced, usd in _all(
+            con,
+            "SELECT coalesce(gpu, gpu_class, '') AS name, count(usd), count(*) - count(usd), sum(usd) "
+            "FROM collection_costs GROUP BY name",
+        ):
+            self.work.priced += priced
+            if usd is not None:
+                self.work.usd = (self.work.usd or 0.0) + usd
+            if unpriced:
+                self.work.unpriced[gpu] += unpriced
+
+
+_FILE = pa.schema([("file", pa.string())])
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def _all(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
+    try:
+        return con.execute(sql).fetchall()
+    except duckdb.Error as error:  # a damaged price table
+        raise StorageError(f"cannot read the lake: {one_line(error)}") from error

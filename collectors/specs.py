@@ -1,0 +1,140 @@
+"""What a config says of one model, one task and one class of GPUs; the whole config is in runs/config.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import reprlib
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+_HUB_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+def _json_only(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuses dates, NaN and cycles, which YAML can write: settings are hashed and stored as JSON."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"has a value that JSON cannot hold: {error}") from None
+    return value
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_json_only)]
+
+
+class Strict(BaseModel):
+    # strict, so that `limit: true` does not count as 1, nor `system_prompt: 5` as a text
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Prompting(Strict):
+    """The form of the questions, and the decoding of answers. Set for the whole run, or per task."""
+
+    #: Few-shot examples; null: the task's own number. A task that fixes 0 keeps 0, as in lm-eval.
+    num_fewshot: int | None = Field(None, ge=0, le=1000)
+    fewshot_seed: int = Field(1234, ge=0, lt=2**31)
+    #: true: the model's chat template; a name: the model's template of that name.
+    chat_template: bool | str = False
+    #: Few-shot examples as chat turns; only with a chat template. lm-eval's default.
+    fewshot_as_multiturn: bool = True
+    system_prompt: str | None = None
+    #: Generation settings laid over the task's own (temperature, top_p, max_gen_toks, until, …).
+    decoding: Settings = {}
+
+    @field_validator("chat_template", mode="before")
+    @classmethod
+    def _switch_or_name(cls, value: Any) -> Any:
+        if isinstance(value, bool) or (isinstance(value, str) and value not in ("", "true", "false")):
+            return value
+        raise ValueError(f"should be true, false or the name of a template (got {reprlib.repr(value)})")
+
+
+class TaskSpec(Prompting):
+    """One lm-eval task or group. Unset prompting keys come from the run."""
+
+    task: Name
+    #: Primary metric and filter; null: the task's first ones.
+    metric: str | None = None
+    filter: str | None = None
+    #: Most items to ask; null: all.
+    limit: int | None = Field(None, ge=1)
+
+
+class ModelOptions(Strict):
+    """Settings of a model. null: the run's own setting."""
+
+    dtype: Dtype | None = None
+    quantization: str | None = None
+    #: Longest context in tokens, question and answer together; null: the run's.
+    max_length: int | None = Field(None, ge=1, lt=2**31)
+    trust_remote_code: bool = False
+    #: GPU memory that one engine of it needs in all, GiB; null: computed from the model's files.
+    memory_gib: float | None = Field(None, gt=0, le=1e9)
+    #: Engine options of this model, laid over the run's.
+    engine: Settings = {}
+
+
+class ModelSpec(ModelOptions):
+    """One model: a hub repo (org/name) at a revision, a local folder, or a folder at any fsspec URI."""
+
+    source: Name
+    #: Name in the lake; null: the hub repo's id, or the last element of a path or URI.
+    name: Name | None = None
+    #: Hub branch, tag or commit; resolved to a commit before anything starts.
+    revision: str | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _expand(cls, value: str) -> str:
+        return in_environment(value)
+
+    @property
+    def label(self) -> str:
+        is_path = "://" in self.source or is_folder(self.source)
+        return self.name or (self.source.rstrip("/").rsplit("/", 1)[-1] if is_path else self.source)
+
+
+class CatalogSpec(ModelOptions):
+    """Models that catalog.py wrote into the lake, at the revisions that it recorded. The hub is not asked for them."""
+
+    #: A condition in SQL over columns of the view models, such as "parameters < 15e9 AND downloads >= 1000".
+    catalog: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+    #: Reasons for skipping (the view's column skipped) that do not keep a model out.
+    also: list[Literal["copy", "quantized", "remote_code", "unknown_architecture"]] = []
+    #: Most models to take, by downloads; null: all.
+    most: int | None = Field(None, ge=1)
+
+
+def is_folder(source: str) -> bool:
+    """Whether `source` means a local folder: it exists as one, or is written like a path."""
+    expanded = os.path.expanduser(source)
+    return os.path.isdir(expanded) or source[0] in "./~\\" or not _HUB_REPO.match(source)
+
+
+class GpuSpec(Strict):
+    """GPUs of one class for models."""
+
+    #: Ray's name of the class: X if the nodes have the resource accelerator_type:X.
+    name: Name
+    #: Memory of one GPU, GiB; null: the built-in figure of the class (collectors/engines/gpus.py).
+    memory_gib: float | None = Field(None, gt=0, le=1e9)
+    #: GPUs of one node; one engine gets at most as many.
+    per_node: int = Field(1, ge=1)
+
+
+def in_environment(value: str) -> str:
+    """Replaces $NAME and ${NAME} from the environment. Raises ValueError for a name that is not set.
+
+    Such a name would otherwise become the name of a folder.
+    """
+    for plain, braced in re.findall(r"\$(?:(\w+)|\{([^}]*)\})", value):
+        if (name := plain or braced) not in os.environ:
+            raise ValueError(f"the environment variable {name} is not set")
+    if not (expanded := os.path.expandvars(value).strip()):
+        raise ValueError("is empty")
+    return expanded

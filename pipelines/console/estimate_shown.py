@@ -1,0 +1,47 @@
+"""Prints a dry run's estimate: tokens, hours and dollars for each class of models, and its assumptions."""
+
+from __future__ import annotations
+
+from collectors.lake.store import Lake
+from collectors.runs.estimate import Row, estimate
+from collectors.runs.plan import Plan
+
+
+def print_estimate(plan: Plan, lake: Lake) -> None:
+    """Prints the estimate of the plan's open items. A ? is an unknown value, "+ ?" a sum without its unknown rows."""
+    if not plan.items_todo:
+        return
+    estimated = estimate(plan, lake)
+    rows = [_cells(row) for row in [*estimated.rows, estimated.total]]
+    for column, values in ((-2, [row.hours for row in estimated.rows]), (-1, [row.usd for row in estimated.rows])):
+        if None in values and any(value is not None for value in values):
+            rows[-1][column] += " + ?"
+    hours = "GPU-hours" if plan.gpus else "hours"
+    rows.insert(0, ["parameters", "on", "models", "cells", "measured", "tokens", hours, "USD"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print("\nestimate for the open items (? is unknown):\n")
+    for row in rows:
+        left, right = zip(row[:2], widths, strict=False), zip(row[2:], widths[2:], strict=True)
+        print("  " + "  ".join([*(t.ljust(w) for t, w in left), *(t.rjust(w) for t, w in right)]))
+    print()
+    for assumption in estimated.assumptions:
+        print(f"  {assumption}")
+
+
+def _cells(row: Row) -> list[str]:
+    counts = (f"{number:,}" for number in (row.models, row.cells, row.measured))
+    return [row.tier, row.place, *counts, short(row.tokens), _number(row.hours), _number(row.usd)]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "?"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def short(number: float) -> str:
+    """12,345,678 as 12.3M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,1 @@
+"""Many engines on a Ray cluster. No other module imports Ray."""

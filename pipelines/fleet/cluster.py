@@ -1,0 +1,196 @@
+"""The Ray cluster of a run: joins or starts one, and counts the workers that it has room for.
+
+Owns addresses, Ray's settings and the folder of a cluster of our own. Knows nothing of models or shards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import ActorUnavailableError, RayActorError
+
+from collectors.engines.gpus import Placement
+from collectors.runs.config import FleetSpec
+from collectors.specs import GpuSpec
+from pipelines.fleet.head_watch import HeadWatch
+from schemas.failures import ConfigError, EngineError, one_line
+
+logger = logging.getLogger(__name__)
+
+#: Attempts to start a cluster of our own before the run fails.
+START_TRIES = 3
+
+#: Prefix of the resource that Ray gives to a node with GPUs of a class.
+ACCELERATOR = "accelerator_type:"
+
+#: The type of each side's first frame, and a client's first bytes (RFC 9113, 3.4).
+HTTP2_SETTINGS = b"\x04"
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The cluster that this process is connected to."""
+
+    #: True if it was started for this run alone.
+    own: bool
+    head: HeadWatch
+
+
+@contextmanager
+def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
+    """Connects to the Ray cluster at `address`, else to the job's own inside a Ray job, else to a new one for this run.
+
+    A new cluster gets its own folder and `address="local"`: plain ray.init() would join whatever cluster the machine's
+    current-cluster file names.
+    """
+    settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = address in (None, "", "local")
+    folder = None
+    if own:
+        folder = _short_folder()
+        settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    else:
+        _check_address(str(address))
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        _init("local" if own else str(address), settings)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler prints a stack and exits with code 15
+        with HeadWatch(ray.get_runtime_context().gcs_address) as head:
+            try:
+                yield Joined(own, head)
+            finally:
+                ray.shutdown()
+    finally:
+        ray.shutdown()  # a start that was interrupted leaves processes, too
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """A new folder for Ray's sockets. Their paths may have 107 characters, so it is in /tmp if TMPDIR is too long."""
+    folder = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="routerlake-", dir=folder if len(folder) <= 30 else "/tmp")
+
+
+def _init(address: str, settings: dict[str, Any]) -> None:
+    """Calls ray.init(), again if our own cluster did not start: Ray allows its processes 30 s, whatever the load."""
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init(address=address, **settings)
+            return
+        except Exception as error:  # Ray raises a bare Exception after a slow start
+            ray.shutdown()
+            if address != "local":
+                raise ConfigError(f"cannot join the Ray cluster at {address}: {one_line(error)}") from error
+            if "timed out during startup" not in str(error):
+                raise
+            if not left:
+                raise EngineError(f"Ray did not start on this machine: {one_line(error)}") from error
+            logger.warning("Ray did not start within its 30 s; trying again")
+
+
+def _check_address(address: str) -> None:
+    """Raises ConfigError unless a server at `address` speaks HTTP/2, as gRPC does.
+
+    ray.init() would try for minutes, and SIGTERM does not end it.
+    """
+    place = canonicalize_bootstrap_address(address) if address == "auto" else address.removeprefix("ray://")
+    host, _, port = str(place).rpartition(":")
+    if place is None or not host or not port.isdigit():
+        raise ConfigError(f"no Ray cluster at {address!r} (fleet.address or RAY_ADDRESS): give its host:port")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=30) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "1":
+                connection.sendall(HTTP2_HELLO)
+                if connection.recv(4)[3:] != HTTP2_SETTINGS:
+                    raise ConnectionError("another server than Ray answers there")
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster at {address} (fleet.address or RAY_ADDRESS): {one_line(error)}") from error
+
+
+def node_caused(error: RayActorError) -> bool:
+    """True if an actor was lost with its node or its network, False if its own process failed.
+
+    When a node goes, Ray first reports the actor as unavailable. Later it reports the dead node, but only in the text.
+    """
+    return isinstance(error, ActorUnavailableError) or error.preempted or "its node has died" in str(error)
+
+
+def node_gpus() -> list[GpuSpec]:
+    """The GPU classes of the connected cluster, by Ray's accelerator_type, with the largest count in one node."""
+    most: dict[str, int] = {}
+    for node in _nodes():
+        for name in node:
+            if name.startswith(ACCELERATOR) and node.get("GPU", 0) >= 1:
+                gpu = name.removeprefix(ACCELERATOR)
+                most[gpu] = max(most.get(gpu, 0), int(node["GPU"]))
+    return [GpuSpec(name=name, per_node=count) for name, count in sorted(most.items())]
+
+
+def worker_resources(spec: FleetSpec, *, own: bool, places: Collection[Placement] = ()) -> dict[str, Any]:
+    """The Ray resources of a worker whose model has no placement; each of `places` has resources of its own.
+
+    With fleet.workers set, a cluster that is not our `own` may have no room yet, because it may grow. Raises
+    ConfigError if no node fits a worker, if a cluster that cannot grow fits too few, or if it lacks the GPUs of
+    `places`.
+    """
+    nodes = _nodes()
+    have_gpus = any(node.get("GPU", 0) > 0 for node in nodes)
+    gpus = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(have_gpus)
+    resources: dict[str, Any] = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
+    if not own and spec.workers:
+        return resources
+    if missing := sorted({place.gpu for place in places} - {gpu.name for gpu in node_gpus()}):
+        there = ", ".join(f"{gpu.per_node} × {gpu.name}" for gpu in node_gpus()) or "no GPU class that Ray reports"
+        raise ConfigError(f"fleet.gpus: models are placed on {', '.join(missing)}; the cluster's nodes have {there}")
+    for kind in [resources | place.resources for place in places] or [resources]:
+        fit = sum(_fits(node, kind) for node in nodes)
+        if fit < 1:
+            largest = max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes)
+            wanted = f"{kind['num_gpus']:g} GPUs" + (f" of class {kind['accelerator_type']}" if places else "")
+            raise ConfigError(
+                f"fleet: no node fits a worker of {spec.cpus_per_worker:g} CPUs and {wanted}; the cluster's largest "
+                f"node has {largest[0]:g} CPUs and {largest[1]:g} GPUs"
+            )
+        if spec.workers and spec.workers > fit:
+            raise ConfigError(
+                f"fleet.workers: this machine has room for {fit} workers of {spec.cpus_per_worker:g} CPUs and "
+                f"{kind['num_gpus']:g} GPUs, not for {spec.workers}; give fewer, or a cluster by fleet.address"
+            )
+    return resources
+
+
+def fits(resources: dict[str, Any]) -> int:
+    """How many workers with these resources the cluster would hold if it were empty, with its nodes of this moment."""
+    return sum(_fits(node, resources) for node in _nodes())
+
+
+def any_node() -> bool:
+    return bool(_nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fits(node: dict[str, float], resources: dict[str, Any]) -> int:
+    """How many workers with these resources an empty node would hold."""
+    by_cpu, gpus = int(node.get("CPU", 0) / resources["num_cpus"]), resources["num_gpus"]
+    if (accelerator := resources.get("accelerator_type")) and ACCELERATOR + accelerator not in node:
+        return 0
+    return min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu

@@ -1,0 +1,68 @@
+"""Turns a plan into a run: joins a cluster, places models on GPUs, prices the budget and records the run in the lake.
+
+Owns the order of these steps: nothing is written before all of them fit. Knows nothing of how work is handed out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from collectors.engines.gpus import gpu_classes
+from collectors.lake.store import Lake
+from collectors.runs.plan import Plan
+from collectors.runs.planning import place_on
+from collectors.runs.record import recorded
+from collectors.runs.stages import Trace
+from pipelines.fleet.budget import Budget, gpu_prices_for
+from pipelines.fleet.cluster import cluster, node_gpus, worker_resources
+from pipelines.fleet.crew import Crew
+from pipelines.fleet.fleet import Fleet
+from pipelines.fleet.outcome import Outcome
+from pipelines.fleet.worker import WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+
+def run_plan(
+    plan: Plan, lake: Lake, *, verbose: bool = False, log_json: bool = False, trace: Trace | None = None
+) -> Outcome:
+    """Records `plan` in the lake and collects its open items on a Ray cluster. `trace` gets the stages of each shard.
+
+    Raises ConfigError, before anything is written, if there is no cluster or it lacks the GPUs of the config. Raises
+    StorageError if the lake cannot be written, EngineError if engines cannot start.
+    """
+    config = plan.config
+    worker = WorkerSpec(
+        run_id=plan.run_id,
+        lake=lake.uri,
+        engine=config.engine.name,
+        options=config.engine.options,
+        include=[str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks],
+        datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
+        disk_gib=config.fleet.disk_gib,
+        base=os.getcwd(),
+        log_json=log_json,
+    )
+    with cluster(config.fleet.address, verbose=verbose) as joined:
+        gpus = node_gpus()
+        unplaced: list[dict[str, Any]] = []
+        if gpus and not plan.gpus and config.engine.name == "vllm" and config.fleet.gpus_per_worker is None:
+            unplaced = place_on(plan, lake, gpu_classes(gpus))
+        models = {p.cell.model for p in plan.cells if p.todo}
+        places = {model.placement for model in models if model.placement}
+        resources = worker_resources(config.fleet, own=joined.own, places=places)
+        classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
+        budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
+        with recorded(plan, lake) as ending:
+            for row in unplaced:
+                logger.error("cannot be planned: %s: %s", row["model"], row["message"])
+            fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
+            fleet.run()
+            if fleet.outcome.stopped:
+                ending.outcome, ending.message = "budget", fleet.outcome.stopped
+            elif failed := len(fleet.outcome.failed):
+                ending.message = f"{failed} of {len(plan.cells)} cells failed"
+    return fleet.outcome

@@ -1,0 +1,60 @@
+"""Finding a task by name without lm-eval's whole index finds what the index has."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+from collectors.harness import index
+from collectors.specs import TaskSpec
+from schemas.failures import ConfigError
+
+CONFIGS = Path(__file__).parents[3] / "pipelines" / "configs"
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ROUTERLAKE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def tasks_of_our_configs() -> set[str]:
+    configs = [yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")]
+    return {task if isinstance(task, str) else task["task"] for config in configs for task in config["tasks"]}
+
+
+@pytest.mark.slow
+def test_index_a_task_is_found_where_lm_evals_whole_index_has_it(empty_cache: Path) -> None:
+    whole = index._folders(index.manager((), True))
+    asked = {"hellaswag", "arc_ca", *tasks_of_our_configs(), *random.Random(5).sample(sorted(whole), 300)}
+    found = index._single_tasks(frozenset(asked))
+    assert found == {name: whole[name] for name in asked & found.keys()}
+    assert not [name for name in asked & whole.keys() - found.keys() if whole[name] and "(" not in name]
+    assert (
+        not {"mmlu", "ai2_arc", "no_such_task"}
+        & index._single_tasks(frozenset({"mmlu", "ai2_arc", "no_such_task"})).keys()
+    )
+
+    assert index._shipped({"gsm8k"}) == {"gsm8k": whole["gsm8k"]}
+    assert not list(empty_cache.iterdir())
+    assert index._shipped({"gsm8k", "mmlu"}) == whole
+    (kept,) = empty_cache.iterdir()
+    assert json.loads(kept.read_text()) == whole
+    for damage in ("", "[]", "null", '{"gsm8k": 5}'):
+        kept.write_text(damage)
+        assert index._shipped({"gsm8k"}) == {"gsm8k": whole["gsm8k"]}
+
+
+@pytest.mark.slow
+def test_index_names_that_nobody_has_are_told_with_the_nearest(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.yaml").write_text("task: gsm8k\noutput_type: generate_until\n")
+    with pytest.raises(ConfigError, match=r"unknown task 'gsm9k'; did you mean .*gsm8k"):
+        index.check_names([TaskSpec(task="gsm9k"), TaskSpec(task="gsm8k")], [])
+    index.check_names([TaskSpec(task="gsm8k")], [str(own)])
+    assert index.manager_of("gsm8k", [str(own)]).task_index["gsm8k"].yaml_path == own / "mine.yaml"

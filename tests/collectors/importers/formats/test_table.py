@@ -1,0 +1,96 @@
+"""Tables of verdicts: what is in them comes in as it stands there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from collectors.importers.sources import Source
+from tests.helpers.importing import COLUMNS, imported, rows, table, verdicts, write_lines
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "json", "csv.gz"])
+def test_table_of_every_kind_is_the_same_records(tmp_path: Path, ending: str) -> None:
+    given = [("a", "q,uiz", "1", True, 'say "hi"\nthere'), ("b", "q,uiz", "1", False, "no")]
+    path = table(tmp_path / "t.parquet", given, ("model", "task", "id", "score", "text"))
+    if ending != "parquet":
+        other = tmp_path / f"t.{ending}"
+        form = {"csv": "CSV", "json": "JSON, ARRAY true", "jsonl": "JSON"}[ending.split(".")[0]]
+        duckdb.execute(f"COPY '{path}' TO '{other}' (FORMAT {form})")
+        path = other
+    imported("table", path, tmp_path / "lake", options={**COLUMNS, "response": "text"})
+    found = rows(
+        tmp_path / "lake",
+        "SELECT model, task, score, responses FROM records JOIN responses USING (model, task) ORDER BY 1",
+    )
+    assert found == [("a", "q,uiz", 1.0, ['say "hi"\nthere']), ("b", "q,uiz", 0.0, ["no"])]
+
+
+def test_table_whose_columns_are_not_there_is_rejected_with_those_that_are(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.parquet", verdicts())
+    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "score": "points"})
+    [reject] = report.rejects
+    assert reject["kind"] == "unknown_layout"
+    assert "score (points)" in reject["message"]
+    assert "task" in reject["message"]
+
+
+def test_table_of_scores_that_are_text_rejects_what_is_no_number(tmp_path: Path) -> None:
+    given = [("a", "quiz", "1", "1"), ("a", "quiz", "2", "true"), ("a", "quiz", "3", "right"), ("a", "quiz", "4", "")]
+    report = imported("table", table(tmp_path / "t.parquet", given), tmp_path / "lake", options=COLUMNS)
+    assert [(r["kind"], r["source_key"]) for r in report.rejects] == [("not_finite", "3"), ("no_verdict", "4")]
+    assert rows(tmp_path / "lake", "SELECT score FROM records") == [(1.0,), (1.0,)]
+
+
+def test_source_of_lines_of_one_table_keeps_constants(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "t.jsonl", [{"n": 1, "ok": True}, {"n": 2, "ok": False}])
+    options = {"model": {"value": "gpt"}, "task": {"value": "quiz"}, "key": "n", "score": "ok", "metric": "acc"}
+    imported("table", path, tmp_path / "lake", options=options)
+    assert rows(tmp_path / "lake", "SELECT model, task, metric, score FROM leaderboard") == [
+        ("gpt", "quiz", "acc", 0.5)
+    ]
+    assert json.loads(rows(tmp_path / "lake", "SELECT config FROM runs")[0][0])["format"] == "table"
+    assert Source("x", "table").aliases == {}
+
+
+def test_ingest_of_json_lines_takes_keys_as_they_stand(tmp_path: Path) -> None:
+    keys = ["ABCDEF01-1111-2222-3333-444455556666", "2024-1-2", "2024-01-02", 7, "07", "1e3"]
+    lines = [{"model": "a", "task": "quiz", "id": key, "score": 1.0} for key in keys]
+    report = imported("table", write_lines(tmp_path / "t.jsonl", lines), tmp_path / "lake", options=COLUMNS)
+    assert report.total.records == 6
+    assert rows(tmp_path / "lake", "SELECT source_key FROM items ORDER BY item") == [(str(key),) for key in keys]
+
+
+@pytest.mark.parametrize("first", [0, False])
+def test_ingest_of_json_lines_rounds_nothing_that_comes_late(tmp_path: Path, first: Any) -> None:
+    many = 21_000  # DuckDB takes the types of the first 20,480
+    lines = [{"model": "a", "task": "quiz", "id": i, "score": first, "usd": 1} for i in range(many)]
+    late = [{**lines[0], "id": key, "score": 0.4, "usd": 0.37} for key in (2**64 + 1, 2**64 + 2, 25000.4, 25000.45)]
+    path = write_lines(tmp_path / "t.jsonl", [*lines, *late])
+    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "usd": "usd"})
+    assert report.total.records == many + 4
+    found = rows(
+        tmp_path / "lake",
+        "SELECT source_key, score, stated_usd FROM records JOIN items USING (task, item) "
+        f"WHERE item >= {many} ORDER BY item",
+    )
+    assert found == [(str(row["id"]), 0.4, 0.37) for row in late]
+
+
+def test_ingest_takes_row_numbers_from_no_column(tmp_path: Path) -> None:
+    lines = ["_row,model,task,id,score,turn", "77,a,quiz,x,1_0,0", "88,a,quiz,y,1,2.5", "99,a,quiz,z,1,0"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    report = imported("table", tmp_path / "t.csv", tmp_path / "lake", options={**COLUMNS, "repeat": "turn"})
+    assert [(r["kind"], r["source_row"]) for r in report.rejects] == [("not_finite", 1), ("no_key", 2)]
+    assert rows(tmp_path / "lake", "SELECT source_row FROM records") == [(3,)]
+
+
+def test_table_of_text_keys_that_look_like_numbers_keeps_them_apart(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,task,id,score,row\nm,t,1.1,1,5\nm,t,1.10,0,5\nm,t,1.100,1,5\n")
+    imported("table", tmp_path / "t.csv", tmp_path / "lake", options=COLUMNS)
+    found = rows(tmp_path / "lake", "SELECT source_key, score, source_row FROM records JOIN items USING (task, item)")
+    assert sorted(found) == [("1.1", 1.0, 1), ("1.10", 0.0, 2), ("1.100", 1.0, 3)]

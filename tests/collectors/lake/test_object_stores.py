@@ -1,0 +1,202 @@
+"""What an object store may answer, and what a lake makes of it: who won, plain errors, nothing lost to faults."""
+
+from __future__ import annotations
+
+import http.server
+import secrets
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3fs
+
+from collectors.lake.holdings import committed
+from collectors.lake.store import Lake
+from schemas.failures import StorageError
+from schemas.identity import ShardName
+from tests.helpers.fault_proxy import Faults, faulty
+from tests.helpers.object_store import BUCKET, ObjectStore
+
+
+@contextmanager
+def answering(*replies: tuple[int, str]) -> Iterator[tuple[str, list[str]]]:
+    """A store that answers its PUTs with (status, code) in turn, the last one for ever, and has no object."""
+    puts: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # clients of S3 wait for "100 Continue" before they send
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            puts.append(self.headers.get("If-None-Match", ""))
+            self._reply(*replies[min(len(puts), len(replies)) - 1])
+
+        def do_GET(self) -> None:
+            self._reply(404, "NoSuchKey")
+
+        def do_HEAD(self) -> None:
+            self._reply(404, "")
+
+        def do_DELETE(self) -> None:
+            self._reply(204, "")
+
+        def _reply(self, status: int, code: str) -> None:
+            body = f"<Error><Code>{code}</Code><Message>412 {code}</Message></Error>".encode() if code else b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", puts
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def store_at(endpoint: str, key: str = "an-id", secret: str = "hidden-secret") -> Iterator[None]:
+    environment = ObjectStore(endpoint, key, secret, 0, Path()).environment
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            if value:
+                patch.setenv(name, value)
+            else:
+                patch.delenv(name, raising=False)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    ("replies", "created"),
+    [
+        ([(200, "")], True),
+        ([(412, "PreconditionFailed")], False),
+        ([(412, "")], False),
+        ([(409, "ConditionalRequestConflict"), (409, "OperationAborted"), (200, "")], True),
+        ([(409, "ConditionalRequestConflict"), (412, "PreconditionFailed")], False),
+    ],
+)
+def test_create_reply_of_the_store_tells_who_won(replies: list[tuple[int, str]], created: bool) -> None:
+    with answering(*replies) as (endpoint, puts), store_at(endpoint):
+        assert Lake("s3://bucket/lake").create("x", b"1") is created
+    assert puts == ["*"] * len(replies)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (400, "InvalidArgument", ""),
+        (403, "AccessDenied", "AWS_PROFILE"),
+        (403, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+        (403, "RequestTimeTooSkewed", "set this machine's clock"),
+        (404, "NoSuchBucket", "make the bucket first"),
+        (409, "Busy", ""),
+    ],
+)
+def test_create_other_refusals_are_errors_even_when_they_speak_of_412(status: int, code: str, advice: str) -> None:
+    with answering((status, code)) as (endpoint, _), store_at(endpoint), pytest.raises(StorageError) as caught:
+        Lake("s3://bucket/lake").create("x", b"1")
+    assert str(caught.value).startswith("cannot write x to the lake at s3://bucket/lake: ")
+    assert advice in str(caught.value)
+    assert "hidden-secret" not in str(caught.value)
+
+
+def test_open_for_writing_store_takes_every_put_is_refused() -> None:
+    refused = pytest.raises(StorageError, match="ignores exclusive creation: commits would be lost")
+    with answering((200, "")) as (endpoint, _), store_at(endpoint), refused:
+        Lake("s3://bucket/lake").open_for_writing()
+
+
+def every_use(uri: str) -> Iterator[str]:
+    """The messages of all that a lake does, each of which has to fail."""
+    lake = Lake(uri)
+    for use in (lake.exists, lake.open_for_writing, lambda: lake.create("x", b"1"), lambda: lake.names("shards")):
+        with pytest.raises(StorageError) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith("cannot ")
+        yield str(caught.value)
+
+
+@pytest.mark.slow  # the client tries for 8 s
+def test_lake_store_out_of_reach_is_one_line() -> None:
+    with (
+        store_at("http://127.0.0.1:9"),
+        pytest.raises(StorageError, match=r"^cannot read shards/schema/schema.parquet in the lake at .*127\.0\.0\.1:9"),
+    ):
+        Lake("s3://bucket/lake").exists()
+
+
+def test_lake_without_credentials_is_one_line_for_every_use() -> None:
+    with store_at("http://127.0.0.1:9", "", ""):
+        assert all("redentials" in message for message in every_use("s3://bucket/lake"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["key", "secret"])
+def test_lake_wrong_credentials_are_one_line_without_the_secret(object_store: ObjectStore, wrong: str) -> None:
+    given = {"key": object_store.key, "secret": object_store.secret, wrong: "wrong-value"}
+    with store_at(object_store.endpoint, **given):
+        for message in every_use(f"s3://{BUCKET}/lake"):
+            assert "PermissionError" in message
+            assert not [part for part in (object_store.secret, "wrong-value") if part in message]
+
+
+@pytest.mark.slow
+def test_lake_in_a_bucket_that_is_missing_says_so(s3_environment: ObjectStore) -> None:
+    with pytest.raises(StorageError, match="bucket does not exist"):
+        Lake("s3://no-such-bucket/lake").open_for_writing()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a b", "it's", "ü日本", "a=b", "[a]", "a+b", "100%"])
+def test_lake_at_any_key_works(s3_environment: ObjectStore, name: str) -> None:
+    uri = f"s3://{BUCKET}/{secrets.token_hex(4)}/{name}/"
+    lake, shard = Lake(uri).open_for_writing(), ShardName("0123456789abcdef", 0, 0, 1)
+    assert lake.create(Lake.shard_path("t", shard), b"1")
+    assert not Lake(uri).create(Lake.shard_path("t", shard), b"1")
+    assert committed(Lake(uri).open_for_reading()) == {shard.cell_id: [shard]}
+
+
+@pytest.mark.slow
+def test_lake_behind_a_store_that_fails_at_random_loses_and_doubles_nothing(object_store: ObjectStore) -> None:
+    """Busy answers, cut connections before and after the store has done its part, and late ones: 1 request in 4."""
+    faults = Faults(seed=secrets.randbelow(10**6))
+    print(f"seed {faults.seed}")
+    uri, names = f"s3://{BUCKET}/{secrets.token_hex(4)}/lake", [f"runs/{i}" for i in range(25)]
+    with (
+        faulty(object_store.endpoint, faults) as endpoint,
+        store_at(endpoint, object_store.key, object_store.secret),
+    ):
+        lake = Lake(uri)
+
+        def write(writer: int) -> list[str]:
+            return [name for name in names if lake.create(name, f"{writer} {name}".encode() * 1000)]
+
+        with ThreadPoolExecutor(4) as pool:
+            won = list(pool.map(write, range(4)))
+        assert lake.names("runs") == sorted(names)
+        assert all(lake.has(name) for name in names)
+    assert sum(faults.seen[kind] for kind in ("refused", "before", "late")) > 0  # by chance one kind may not come
+    # A writer whose answer was lost is told that another was faster, never the other way round.
+    assert len({name for one in won for name in one}) == sum(map(len, won)) <= len(names)
+    with store_at(object_store.endpoint, object_store.key, object_store.secret):
+        there = Lake(uri)
+        stored = {name: there.filesystem.cat_file(f"{there.root}/{name}") for name in names}
+    for name, data in stored.items():
+        assert data in [f"{writer} {name}".encode() * 1000 for writer in range(4)]
+    for writer, mine in enumerate(won):
+        assert all(stored[name].startswith(str(writer).encode()) for name in mine)

@@ -1,0 +1,148 @@
+"""The dense matrix equals what is in the lake, cell by cell, and what is not there is never a zero."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.lake.compaction import compact
+from collectors.matrix.arrays import Matrix
+from collectors.matrix.dense import load_matrix
+from schemas.failures import ConfigError
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+
+Scores = list[float | None]
+scores = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 0.25, 1.0, -3.5, 1e300])), min_size=5, max_size=5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from(["t1", "t2"])), scores, min_size=1))
+def test_load_matrix_any_lake_equals_its_records_one_by_one(cells: dict[tuple[str, str], Scores]) -> None:
+    with TemporaryDirectory() as folder:
+        lake = LakeBuilder(folder)
+        for (model, task), values in cells.items():
+            lake.planned(BuiltCell(model=model, task=task, items=5), values)
+        matrix = load_matrix(folder)
+    models = matrix.models["model"].to_pylist()
+    assert models == sorted({model for model, _ in cells})
+    rows = list(zip(matrix.items["task"].to_pylist(), matrix.items["item"].to_pylist(), strict=True))
+    assert rows == [(task, item) for task in sorted({task for _, task in cells}) for item in range(5)]
+    for i, (task, item) in enumerate(rows):
+        for j, model in enumerate(models):
+            score = cells.get((model, task), [None] * 5)[item]
+            assert matrix.valid[i, j] == (score is not None)
+            assert matrix.prompt_tokens[i, j] == (-1 if score is None else 10 + item)
+            assert matrix.completion_tokens[i, j] == (-1 if score is None else 2)
+            expected = np.float32(min(score, 3.4e38)) if score is not None else np.float32(math.nan)
+            np.testing.assert_equal(matrix.scores[i, j], expected)
+
+
+def test_load_matrix_unanswered_item_has_tokens_and_no_score(tmp_path: Path) -> None:
+    lake, cell = LakeBuilder(tmp_path), BuiltCell(items=3)
+    lake.run(cell)
+    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="empty_answer")])
+    matrix = load_matrix(str(tmp_path))
+    assert matrix.valid.tolist() == [[True], [False], [False]]
+    assert matrix.completion_tokens.tolist() == [[2], [2], [-1]]
+    assert np.isnan(matrix.scores[1:]).all()
+
+
+def test_load_matrix_variants_of_a_model_are_columns_and_promptings_are_blocks(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path)
+    for dtype, score in (("float32", 1.0), ("bfloat16", 0.0)):
+        lake.planned(BuiltCell(dtype=dtype, items=1), [score])
+    lake.planned(BuiltCell(prompting="p1", items=1), [0.5])
+    matrix = load_matrix(str(tmp_path))
+    assert matrix.models["dtype"].to_pylist() == ["bfloat16", "float32"]
+    assert matrix.items["prompting"].to_pylist() == ["p0", "p1"]
+    np.testing.assert_equal(matrix.scores, np.array([[0.0, 1.0], [math.nan, 0.5]], np.float32))
+
+
+def test_load_matrix_of_some_tasks_and_models_holds_those_only(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path)
+    for model in "abc":
+        for task in ("t1", "t2"):
+            lake.planned(BuiltCell(model=model, task=task, items=2), [1.0, 0.0])
+    matrix = load_matrix(str(tmp_path), tasks=["t2"], models=["a", "c"])
+    assert matrix.models["model"].to_pylist() == ["a", "c"]
+    assert set(matrix.items["task"].to_pylist()) == {"t2"}
+    assert matrix.valid.all()
+    with pytest.raises(ConfigError, match="no collected cell of these tasks"):
+        load_matrix(str(tmp_path), tasks=["none"])
+
+
+def test_matrix_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
+    LakeBuilder(tmp_path / "lake").planned(BuiltCell(model="modèle", items=2), [1.0, None])
+    matrix = load_matrix(str(tmp_path / "lake"))
+    matrix.save(tmp_path / "m.npz")
+    again = Matrix.load(tmp_path / "m.npz")
+    for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(matrix, name))
+    assert again.items.equals(matrix.items)
+    assert again.models.equals(matrix.models)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=5, max_size=5), st.permutations(range(5)))
+def test_load_matrix_from_bits_of_a_compaction_equals_the_shards(right: list[list[bool]], order: list[int]) -> None:
+    names = [("a", "float32"), ("a", "bfloat16"), ("b", "float32"), ("c", "float32"), ("d", "float32")]
+    with TemporaryDirectory() as folder:
+        lake = LakeBuilder(folder)
+        for (model, dtype), values in zip(names, right, strict=True):
+            lake.planned(BuiltCell(model=model, dtype=dtype, items=9), [float(value) for value in values])
+        for model, place in zip("abcd", order, strict=False):  # a part's rows are ordered by tokenizer
+            lake.model(model, "r0", tokenizer_hash=f"tokenizer-{place}")
+        expected = [load_matrix(folder), load_matrix(folder, models=["b", "d"])]
+        manifest = compact(lake.lake).manifest
+        assert manifest
+        [bits] = [part.bits for part in manifest.parts]
+        assert bits is not None
+        for _ in range(2):  # with the bits, and without them
+            found = [load_matrix(folder), load_matrix(folder, models=["b", "d"])]
+            for one, other in zip(found, expected, strict=True):
+                for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
+                    np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            (Path(folder) / bits).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", b"\x01" * 100], ids=["empty", "short", "long"])
+def test_load_matrix_with_damaged_bits_reads_the_scores_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    lake = LakeBuilder(tmp_path)
+    lake.planned(BuiltCell(items=40), [1.0, 0.0] * 20)
+    manifest = compact(lake.lake).manifest
+    assert manifest
+    bits = manifest.parts[0].bits
+    assert bits
+    assert (tmp_path / bits).read_bytes() == b"\x55" * 5
+    (tmp_path / bits).write_bytes(data)
+    assert load_matrix(str(tmp_path), tokens=False).scores[:, 0].tolist() == [1.0, 0.0] * 20
+    assert "reading the scores instead" in caplog.text
+
+
+@pytest.mark.parametrize("scores", [[1.0, 0.5, 0.0], [1.0, None, 0.0]], ids=["partial credit", "gap"])
+def test_compaction_of_what_bits_cannot_say_writes_none(tmp_path: Path, scores: list[float | None]) -> None:
+    lake = LakeBuilder(tmp_path)
+    lake.planned(BuiltCell(items=3), scores)
+    manifest = compact(lake.lake).manifest
+    assert manifest
+    assert [part.bits for part in manifest.parts] == [None]
+    found = load_matrix(str(tmp_path))
+    assert [score if ok else None for score, ok in zip(found.scores[:, 0], found.valid[:, 0], strict=True)] == scores
+
+
+def test_compaction_of_an_unanswered_item_writes_no_bits(tmp_path: Path) -> None:
+    lake, cell = LakeBuilder(tmp_path), BuiltCell(items=2)
+    lake.run(cell)
+    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="empty_answer")])
+    manifest = compact(lake.lake).manifest
+    assert manifest
+    assert (manifest.parts[0].is_grid, manifest.parts[0].bits) == (True, None)
+    assert load_matrix(str(tmp_path)).valid[:, 0].tolist() == [True, False]

@@ -1,0 +1,465 @@
+"""How much GPU memory models need, against numbers that others published and vLLM's own, and where they are put."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.engines import ModelRef
+from collectors.engines.gpus import GIB, GpuClass, class_of, gpu_classes, is_device
+from collectors.lake.store import Lake
+from collectors.models.model_files import model_facts
+from collectors.models.placement import UTILIZATION, ModelFacts, need_of, next_placement, place, placements
+from collectors.models.shape import shape_of
+from collectors.runs.config import FleetSpec, RunConfig
+from collectors.runs.planning import make_plan, place_on
+from collectors.specs import GpuSpec
+from schemas.failures import ConfigError, ModelError
+from schemas.records import MODEL
+from tests.helpers.mini_tasks import write_tasks
+
+#: config.json as their repos have it, as far as it sizes anything.
+LLAMA_8B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+LLAMA_70B = LLAMA_8B | {
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+    "num_hidden_layers": 80,
+}
+LLAMA_405B = LLAMA_70B | {
+    "hidden_size": 16384,
+    "intermediate_size": 53248,
+    "num_attention_heads": 128,
+    "num_hidden_layers": 126,
+}
+LLAMA_2_7B = {**LLAMA_8B, "intermediate_size": 11008, "vocab_size": 32000, "max_position_embeddings": 4096}
+del LLAMA_2_7B["num_key_value_heads"]
+QWEN_72B = {
+    "model_type": "qwen2",
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_attention_heads": 64,
+    "num_hidden_layers": 80,
+    "num_key_value_heads": 8,
+    "vocab_size": 152064,
+}
+DEEPSEEK_V3 = {"model_type": "deepseek_v3", "num_hidden_layers": 61, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
+SMOL = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}
+#: Parameters in their safetensors headers, as the hub shows them.
+PARAMETERS = {"8b": 8_030_261_248, "70b": 70_553_706_496, "405b": 405_853_388_800, "smol": 134_515_008}
+CONFIGS: dict[str, dict[str, Any]] = {"8b": LLAMA_8B, "70b": LLAMA_70B, "405b": LLAMA_405B, "smol": SMOL}
+
+EIGHT = [GpuSpec(name=name, per_node=8) for name in ("T4", "L4", "A100-80G", "H100")]
+
+
+def model(name: str, dtype: str = "bfloat16", **keys: Any) -> ModelRef:
+    length = min(keys.pop("max_length", 8192), CONFIGS[name]["max_position_embeddings"])
+    return ModelRef(name, name, "r" * 40, None, dtype, max_length=length, **keys)
+
+
+def facts(name: str) -> ModelFacts:
+    return ModelFacts(PARAMETERS[name], 2 * PARAMETERS[name], CONFIGS[name])
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize(
+    ("config", "kilobytes"),
+    [
+        # Zhao et al., "Insights into DeepSeek-V3" (ISCA 2025), table 1: key-value cache per token in BF16
+        (DEEPSEEK_V3, 70.272),
+        (QWEN_72B, 327.680),
+        (LLAMA_405B, 516.096),
+        # 16 GiB at 131,072 tokens: huggingface.co/blog/llama31
+        (LLAMA_8B, 16 * 2**30 / 131_072 / 1000),
+        # 2 × 32 layers × 4096 × 2 bytes, as its config names no key-value heads
+        (LLAMA_2_7B, 2**19 / 1000),
+        # Kwon et al., "PagedAttention" (SOSP 2023), section 3: 800 KB for OPT-13B
+        ({"model_type": "opt", "hidden_size": 5120, "num_attention_heads": 40, "num_hidden_layers": 40}, 819.2),
+    ],
+)
+def test_key_value_cache_per_token_is_as_published(config: dict[str, Any], kilobytes: float) -> None:
+    shape = shape_of(config)
+    assert shape is not None
+    assert 2 * shape.kv_numbers() == round(kilobytes * 1000)
+
+
+def test_key_value_cache_of_several_gpus_is_divided_repeated_or_kept_whole() -> None:
+    shape, latent = shape_of(LLAMA_8B), shape_of(DEEPSEEK_V3)
+    assert shape
+    assert latent
+    assert [shape.kv_numbers() // shape.kv_numbers(n) for n in (1, 2, 8, 16)] == [1, 2, 8, 8]
+    assert latent.kv_numbers(8) == latent.kv_numbers()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "gib"), [("8b", "bfloat16", 14.96), ("8b", "float32", 29.92), ("70b", "bfloat16", 131.42)]
+)
+def test_weights_are_parameters_in_the_dtype_of_the_run(name: str, dtype: str, gib: float) -> None:
+    assert need_of(model(name, dtype), facts(name)).weights / GIB == pytest.approx(gib, abs=0.01)
+
+
+def test_weights_without_a_count_of_parameters_are_those_of_the_files_in_the_dtype_of_the_run() -> None:
+    known = ModelFacts(None, 2 * PARAMETERS["8b"], LLAMA_8B)
+    assert need_of(model("8b"), known).weights == 2 * PARAMETERS["8b"]
+    assert need_of(model("8b", "float32"), known).weights == 4 * PARAMETERS["8b"]
+
+
+def test_weights_of_a_quantized_model_are_its_files() -> None:
+    config = LLAMA_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    assert need_of(model("8b", "float16"), ModelFacts(None, 5_736_000_000, config)).weights == 5_736_000_000
+
+
+@pytest.mark.parametrize(
+    ("known", "missing"),
+    [
+        (ModelFacts(), "config.json"),
+        (ModelFacts(None, None, LLAMA_8B), "the size of its weights"),
+        (ModelFacts(None, 16 * GIB, {**LLAMA_8B, "torch_dtype": None}), "the size of its weights"),
+        (ModelFacts(8, 16, {"model_type": "mamba"}), "its layers, heads or vocabulary"),
+        (ModelFacts(8, 16, {"model_type": "own_code", "hidden_size": 64}), "its layers, heads or vocabulary"),
+    ],
+)
+def test_unknown_memory_is_an_error_that_names_what_is_missing(known: ModelFacts, missing: str) -> None:
+    with pytest.raises(ModelError, match=f"GPU memory of 8b is unknown: {missing}.*give the model memory_gib") as error:
+        need_of(model("8b"), known)
+    assert error.value.kind == "unknown_memory"
+    stated = need_of(model("8b", memory_gib=20), known)
+    assert stated.per_gpu(GpuClass("L4", 22.0)) == 20 * GIB
+
+
+PACKED = {"config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 128}}}}
+
+
+@pytest.mark.parametrize(
+    "quantized",
+    [
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+        {"compression_config": {"quant_method": "compressed-tensors", **PACKED}},
+        {"model_type": "own_code", "text_config": {"quantization_config": {"quant_method": "x", **PACKED}}},
+    ],
+)
+def test_placement_never_cuts_a_block_of_a_quantized_weight(quantized: dict[str, Any]) -> None:
+    asked, l4 = ModelRef("m", "m", "r", None, "float16", max_length=8192), [GpuSpec(name="L4", per_node=8)]
+
+    def on(intermediate: int) -> list[int]:
+        need = need_of(asked, ModelFacts(None, 41 * 10**9, QWEN_72B | quantized | {"intermediate_size": intermediate}))
+        assert need.weights == 41 * 10**9  # as in its files
+        return [place.tensor_parallel_size for place in placements(need, gpu_classes(l4), {})]
+
+    assert on(29_568) == []  # 231 blocks of 128 for 2, 4 or 8 GPUs
+    assert on(29_696) == [4, 8]  # what Qwen padded it to for that
+
+
+def test_weights_of_an_empty_quantization_config_are_not_quantized() -> None:
+    known = ModelFacts(8 * 10**9, 16 * 10**9, LLAMA_8B | {"quantization_config": None})
+    assert need_of(ModelRef("m", "m", "r", None, "float32", max_length=8192), known).weights == 32 * 10**9
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"model_type": ["llama"]},
+        {"model_type": {}},
+        {"model_type": "dbrx", "text_config": []},
+        {"num_hidden_layers": 10**30},
+        {"model_type": "qwen2", "num_labels": 10**12, "num_hidden_layers": 0},
+        {"model_type": "gemma3", "text_config": {"num_hidden_layers": 10**12}, "num_hidden_layers": None},
+    ],
+)
+def test_damaged_config_is_an_error_of_its_model_within_a_moment(damage: dict[str, Any]) -> None:
+    known = ModelFacts(8 * 10**9, None, LLAMA_8B | damage)
+    gpus = gpu_classes([GpuSpec(name="H100", per_node=8)])
+    with contextlib.suppress(ModelError):
+        model = ModelRef("m", "m", "r", None)
+        place(model, need_of(model, known), gpus, {})
+
+
+def test_unknown_length_is_an_error_and_not_a_default() -> None:
+    config = {key: value for key, value in LLAMA_8B.items() if key != "max_position_embeddings"}
+    endless = dataclasses.replace(model("8b"), max_length=None)
+    with pytest.raises(ModelError, match="set max_length"):
+        need_of(endless, ModelFacts(8, 16, config))
+
+
+KINDS = [
+    *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3", "gpt2"),
+    *("gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "falcon", "mpt", "bloom", "opt", "phi", "phi3", "phimoe", "olmo"),
+    *("olmo2", "olmoe", "granite", "stablelm", "starcoder2", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "dbrx"),
+    *("exaone4", "glm", "glm4", "smollm3", "gpt_oss", "llama4", "zamba2", "persimmon", "codegen", "seed_oss"),
+    *("qwen3_next", "apertus"),
+]
+
+
+@pytest.mark.slow
+def test_shapes_of_all_architectures_are_those_that_vllm_reads() -> None:
+    import vllm.config  # noqa: F401  (before its parts, which import each other)
+    from transformers import CONFIG_MAPPING
+    from vllm.transformers_utils import model_arch_config_convertor as vllms
+
+    for kind in KINDS:
+        config = CONFIG_MAPPING[kind]()
+        convertor = vllms.MODEL_ARCH_CONFIG_CONVERTORS.get(kind, vllms.ModelArchConfigConvertorBase)
+        theirs = convertor(config, config.get_text_config())
+        for written in ({"model_type": kind}, config.to_dict()):
+            shape = shape_of(written)
+            assert shape, kind
+            assert (shape.layers, shape.heads, shape.kv_heads, shape.latent or shape.head_dim) == (
+                theirs.get_num_hidden_layers(),
+                theirs.get_total_num_attention_heads(),
+                theirs.get_total_num_kv_heads(),
+                theirs.get_head_size(),
+            ), kind
+
+
+def test_need_of_a_stub_is_that_of_the_model_whose_place_it_takes() -> None:
+    wanted = need_of(model("8b"), facts("8b"))
+    assert (
+        need_of(model("8b", "stub-bfloat16"), facts("8b")) == need_of(model("8b", "stub-auto"), facts("8b")) == wanted
+    )
+
+
+# ---- placements
+
+
+def put(name: str, specs: list[GpuSpec] = EIGHT, dtype: str = "bfloat16", **options: Any) -> list[str]:
+    return [str(one) for one in placements(need_of(model(name, dtype), facts(name)), gpu_classes(specs), options)]
+
+
+def test_placement_is_the_smallest_gpu_that_fits_then_more_memory() -> None:
+    assert put("smol")[0] == "1/4 × L4"  # T4s have no bfloat16
+    assert put("smol", dtype="float16")[0] == "1/2 × T4"
+    assert put("8b") == ["1/2 × A100-80G", "1 × A100-80G", "2 × A100-80G", "4 × A100-80G", "8 × A100-80G"]
+    assert put("8b", dtype="float32")[0] == "1 × A100-80G"
+    assert put("70b")[0] == "4 × A100-80G"
+    assert put("405b") == []
+    assert put("405b", [GpuSpec(name="H200", per_node=8)]) == ["8 × H200"]
+    assert put("405b", [GpuSpec(name="H100", per_node=16)]) == ["16 × H100"]
+
+
+def test_placement_70b_on_gpus_of_one_each_fits_nowhere_and_says_so() -> None:
+    gpus = gpu_classes([GpuSpec(name="H100")])
+    with pytest.raises(ModelError, match=r"70b fits on none of the GPUs of a node \(1 × H100\): in bfloat16") as error:
+        place(model("70b"), need_of(model("70b"), facts("70b")), gpus, {})
+    assert error.value.kind == "no_gpu_fits"
+
+
+def test_placement_keeps_to_engine_options_of_the_config() -> None:
+    assert put("8b", tensor_parallel_size=2)[0] == "2 × L4"
+    assert put("smol", gpu_memory_utilization=0.9)[0] == "1 × L4"
+    assert put("8b", gpu_memory_utilization=0.3)[0] == "1 × A100-80G"
+    assert put("smol", kv_cache_memory_bytes=GIB)[0] == "1 × L4"  # of its own size: no share of a GPU holds it for sure
+
+
+@pytest.mark.parametrize(
+    ("config", "several"),
+    [
+        ({"model_type": "qwen3_moe", "moe_intermediate_size": 768, "intermediate_size": 6144}, [2, 4, 8]),
+        ({"model_type": "qwen3_moe", "moe_intermediate_size": 770, "intermediate_size": 6144}, [2]),
+        ({"model_type": "qwen3_moe", "moe_intermediate_size": 768, "intermediate_size": 6146}, [2]),
+        ({"model_type": "deepseek_v3", "moe_intermediate_size": 2048, "intermediate_size": 10945}, []),
+        ({"model_type": "qwen2_moe", "shared_expert_intermediate_size": 5636, "moe_intermediate_size": 1408}, [2, 4]),
+        ({"model_type": "own_code", "moe_intermediate_size": 1001, "num_experts_per_tok": 1}, []),
+    ],
+)
+def test_mixture_of_experts_is_divided_where_its_experts_and_its_dense_blocks_are(
+    config: dict[str, Any], several: list[int]
+) -> None:
+    shape = shape_of({**LLAMA_8B, "num_key_value_heads": 32, **config})
+    assert shape
+    assert [n for n in (2, 4, 8) if shape.divides(n)] == several
+
+
+def test_placement_of_an_unknown_shape_is_one_gpu_unless_the_config_says_several() -> None:
+    gpus, stated = gpu_classes(EIGHT), model("8b", memory_gib=30)
+    unknown, known = need_of(stated, ModelFacts()), need_of(stated, facts("8b"))
+    assert [str(one) for one in placements(unknown, gpus)] == ["1/2 × A100-80G", "1 × A100-80G"]
+    assert str(placements(known, gpus)[0]) == "1/2 × A100-80G"
+    assert len(placements(known, gpus)) > 2
+    assert [str(one) for one in placements(unknown, gpus, {"tensor_parallel_size": 2})] == ["2 × L4", "2 × A100-80G"]
+    large = model("8b", memory_gib=100)
+    with pytest.raises(ModelError, match=r"no config\.json shows whether vLLM can divide it.*a tensor_parallel_size"):
+        place(large, need_of(large, ModelFacts()), gpus, {})
+    assert place(large, need_of(large, facts("8b")), gpus, {}).placements
+
+
+@pytest.mark.parametrize("name", ["pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size"])
+def test_placement_refuses_options_whose_gpus_it_does_not_count(name: str) -> None:
+    said = rf"extra\.{name} is not counted when models are placed on GPUs.* or give fleet.gpus_per_worker"
+    with pytest.raises(ConfigError, match=said):
+        place(model("8b"), need_of(model("8b"), facts("8b")), gpu_classes(EIGHT), {"extra": {name: 2}})
+
+
+def test_next_placement_has_more_memory_until_there_is_none() -> None:
+    now: ModelRef | None = place(model("8b"), need_of(model("8b"), facts("8b")), gpu_classes(EIGHT), {})
+    seen = []
+    while now is not None:
+        assert now.placement
+        seen.append(now.placement.memory_gib)
+        now = next_placement(now)
+    assert seen == sorted(set(seen))
+    assert len(seen) == 5
+    assert next_placement(model("8b")) is None
+
+
+@given(
+    st.sampled_from(sorted(CONFIGS)),
+    st.sampled_from(["bfloat16", "float16", "float32"]),
+    st.integers(64, 131_072),
+    st.lists(
+        st.builds(GpuClass, st.sampled_from("ABC"), st.floats(4, 200), st.integers(1, 16)),
+        min_size=1,
+        unique_by=lambda gpu: gpu.name,
+    ),
+)
+def test_placements_hold_what_the_model_needs_and_share_a_gpu_without_overrun(
+    name: str, dtype: str, length: int, gpus: list[GpuClass]
+) -> None:
+    need = need_of(model(name, dtype, max_length=length), facts(name))
+    by_name = {gpu.name: gpu for gpu in gpus}
+    for one in placements(need, gpus):
+        gpu, parallel = by_name[one.gpu], one.tensor_parallel_size
+        share = one.gpus / parallel
+        assert parallel <= gpu.per_node
+        assert CONFIGS[name]["num_attention_heads"] % parallel == 0
+        assert need.per_gpu(gpu, parallel) <= gpu.memory_gib * GIB * share * UTILIZATION
+        if share < 1:
+            assert one.gpu_memory_utilization is not None
+            assert one.kv_cache_memory_bytes is not None
+            assert one.gpu_memory_utilization / share <= UTILIZATION  # all its sharers together
+            assert need.cache() <= one.kv_cache_memory_bytes < one.memory_gib * GIB
+
+
+# ---- classes
+
+
+def test_gpu_class_of_unknown_memory_is_refused_and_a_stated_one_counts() -> None:
+    with pytest.raises(ConfigError, match="the memory of a B900 is not known: give memory_gib"):
+        gpu_classes([GpuSpec(name="B900")])
+    [gpu] = gpu_classes([GpuSpec(name="A100", memory_gib=79)])
+    assert (gpu.memory_gib, gpu.tflops) == (79, 312)
+    assert gpu_classes([GpuSpec(name="A100 80GB")])[0].memory_gib > 79
+
+
+def test_device_names_of_engines_are_told_apart() -> None:
+    devices = ["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB", "NVIDIA L4", "NVIDIA L40S", "NVIDIA H100 80GB HBM3"]
+    named = ["A100-80G", "A100-40G", "L4", "L40S", "H100"]
+    assert [[name for name in named if is_device(name, device)] for device in devices] == [[name] for name in named]
+    assert not is_device("L4", None)
+    assert [class_of(device) for device in [*devices, "NVIDIA Thing", None]] == [*named, None, None]
+
+
+@pytest.mark.parametrize("gpus", [["L4", "L4"], [{"name": "L4"}, "L4"]])
+def test_fleet_gpus_twice_or_beside_gpus_per_worker_are_refused(gpus: list[Any]) -> None:
+    with pytest.raises(ValueError, match="L4 is given twice"):
+        FleetSpec.model_validate({"gpus": gpus})
+    with pytest.raises(ValueError, match="give one"):
+        FleetSpec.model_validate({"gpus": gpus[:1], "gpus_per_worker": 0.5})
+
+
+# ---- plans
+
+
+def catalog(folder: Path) -> Lake:
+    lake = Lake(str(folder)).open_for_writing()
+    said = {"listed_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "files_hash": "f", "weights": "safetensors"}
+    rows = [
+        {"model": f"org/{name}", "parameters": PARAMETERS[name], "weight_bytes": 2 * PARAMETERS[name]}
+        for name in CONFIGS
+    ]
+    rows.append({"model": "org/odd"})
+    for row in rows:
+        config = CONFIGS.get(str(row["model"]).removeprefix("org/"), LLAMA_8B)
+        row |= {"source": row["model"], "revision": "c" * 40, "config": json.dumps(config), **said}
+    lake.create_table("models/read.parquet", pa.Table.from_pylist(rows, schema=MODEL))
+    return lake
+
+
+def run(folder: Path, tasks: Path, **fleet: Any) -> tuple[RunConfig, Lake]:
+    lake = catalog(folder)
+    keys = {
+        "models": [{"catalog": "true"}],
+        "tasks": ["mini_choice"],
+        "include_tasks": [str(tasks)],
+        "engine": {"name": "hf"},
+        "lake": lake.uri,
+        "fleet": fleet,
+    }
+    return RunConfig.model_validate(keys), lake
+
+
+def test_plan_puts_each_model_on_its_gpus_and_names_those_that_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("collectors.models.sizes.PATIENCE", 0.0)
+    config, lake = run(tmp_path / "lake", write_tasks(tmp_path / "tasks"), gpus=["L4", {"name": "H100", "per_node": 8}])
+    plan = make_plan(config, lake)
+    found = {cell.cell.model.name: str(cell.cell.model.placement) for cell in plan.cells}
+    assert found == {"org/smol": "1/4 × L4", "org/8b": "1/2 × H100", "org/70b": "4 × H100"}
+    assert {row["model"]: row["kind"] for row in plan.failures} == {
+        "org/405b": "no_gpu_fits",
+        "org/odd": "unknown_memory",
+    }
+    ids = [cell.cell.cell_id for cell in plan.cells]
+    config = config.model_copy(update={"fleet": FleetSpec()})
+    anywhere = make_plan(config, lake)
+    assert len(anywhere.cells) == 5  # without classes nothing is asked of models
+    assert set(ids) < {cell.cell.cell_id for cell in anywhere.cells}  # and where they run is no part of what they are
+    failures = place_on(anywhere, lake, gpu_classes([GpuSpec(name="L4"), GpuSpec(name="H100", per_node=8)]))
+    assert [str(cell.cell.model.placement) for cell in anywhere.cells] == [
+        str(cell.cell.model.placement) for cell in plan.cells
+    ]
+    assert {row["model"] for row in failures} == {"org/405b", "org/odd"} == {row["model"] for row in anywhere.failures}
+
+
+def test_plan_of_a_folder_takes_its_files_for_facts(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    folder = next(iter(tiny_models.values()))
+    keys = {"models": [str(folder)], "tasks": ["mini_choice"], "include_tasks": [str(write_tasks(tmp_path / "t"))]}
+    config = RunConfig.model_validate({**keys, "engine": "hf", "fleet": {"gpus": ["T4"]}, "dtype": "float32"})
+    plan = make_plan(config, Lake(str(tmp_path / "lake")))
+    [cell] = plan.cells
+    assert str(cell.cell.model.placement) == "1/4 × T4"
+    said = model_facts(cell.cell.model)
+    assert plan.facts[cell.cell.model] == ModelFacts(said["parameters"], said["weight_bytes"])
+
+
+@pytest.mark.slow
+def test_vllm_engine_gets_the_options_of_its_placement_beneath_those_of_the_config() -> None:
+    from collectors.engines.vllm import VllmEngine
+
+    placed = place(model("70b"), need_of(model("70b"), facts("70b")), gpu_classes(EIGHT), {})
+    assert VllmEngine()._options_of(placed).tensor_parallel_size == 4
+    assert VllmEngine(tensor_parallel_size=8)._options_of(placed).tensor_parallel_size == 8
+    assert VllmEngine().group(placed) is None

@@ -1,0 +1,118 @@
+"""Lakes with all that a lake may hold, for tests of compaction and snapshots, and what their views say."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from collectors.lake.holdings import read_holdings
+from collectors.lake.store import Lake
+from collectors.matrix.arrays import Matrix
+from collectors.publish.card import Description
+from collectors.publish.snapshot import Snapshot, build_snapshot
+from schemas.identity import ShardName
+from schemas.views import create_views, named_in
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
+
+NOW = dt.timedelta(0)
+VIEWS = [
+    "records",
+    "responses",
+    "superseded",
+    "matrix",
+    "cells",
+    "coverage",
+    "leaderboard",
+    "oracle",
+    "failures",
+    "runs",
+    "items",
+    "tasks",
+    "models",
+]
+
+
+def everything(lake: Lake, *, live: bool = False) -> dict[str, list[Any]]:
+    """All rows of all views, as an open connection or as a file of views that are asked later reads them."""
+    with duckdb.connect(config={"threads": 1}) as con:  # more gain nothing over a few rows
+        files, asked = read_holdings(lake).view_files(live=live), named_in(" ".join([*VIEWS, "shards"]))
+        create_views(con, lake.uri, files, only=asked, comments=False)
+        found = {view: rows(con, f"FROM {view} ORDER BY ALL") for view in VIEWS}
+        found["shards"] = rows(con, "SELECT * EXCLUDE (file, in_compaction) FROM shards ORDER BY ALL")
+    return {
+        view: [tuple(round(v, 12) if isinstance(v, float) else v for v in row) for row in table]
+        for view, table in found.items()
+    }
+
+
+def add(builder: LakeBuilder, model: str, task: str, generation: int, first: int, count: int) -> None:
+    """A shard of two filters, one of them with two repeats; its answers tell where a row came from."""
+    cell, source = BuiltCell(model=model, task=task), f"{generation}-{first}-{count}"
+    found = []
+    for item in range(first, first + count):
+        score = [1.0, 0.0, None, float("nan")][(item + generation) % 4]
+        texts = {"responses": [source, str(item)], "filtered": f'["{item}"]'}
+        found.append(cell.record(item, score=score, failure=None if item % 3 else "empty_answer", **texts))
+        found += [cell.record(item, filter="strict", repeat=r, score=0.5, finish_reason=source) for r in (0, 1)]
+    name = ShardName(cell.cell_id, generation, first, first + count - 1)
+    if not builder.lake.has(Lake.shard_path(task, name)):
+        builder.shard(cell, found, generation=generation, facts={"run_id": source, "host": "h"})
+
+
+def planned(folder: str) -> LakeBuilder:
+    builder = LakeBuilder(folder)
+    builder.run(*(BuiltCell(model=model, task=task) for model in "abc" for task in "tu"))
+    builder.model("a", "r0", tokenizer_hash="z")
+    return builder
+
+
+def plain_lake(uri: str, models: int = 3) -> LakeBuilder:
+    """Whole cells of right and wrong answers, and nothing else."""
+    builder = LakeBuilder(uri)
+    cells = [BuiltCell(model=f"m{i}", task=task) for i in range(models) for task in ("t", "u")]
+    builder.run(*cells)
+    for number, cell in enumerate(cells):
+        draw = random.Random(number)
+        builder.scores(cell, [draw.choice([0.0, 1.0]) for _ in range(cell.items)])
+    return builder
+
+
+DESCRIPTION = Description("A matrix", "Of tests.", "cc-by-4.0", {"quiz": "mit"})
+
+
+def filled(folder: Path) -> LakeBuilder:
+    """Generations, gaps, unknown verdicts, fractions, two filters, answers, items and a failure."""
+    builder = planned(str(folder))
+    for shard in (
+        ("a", "t", 0, 0, 5),
+        ("a", "t", 1, 2, 2),
+        ("b", "t", 0, 0, 5),
+        ("b", "u", 0, 1, 4),
+        ("c", "u", 2, 0, 3),
+    ):
+        add(builder, *shard)
+    builder.items("t", "i0", 10)
+    builder.items("u", "i0", 10)
+    builder.failure("run-0001", "no_weights", "x has none", model="x")
+    return builder
+
+
+def snapshot(lake: Lake, folder: Path, version: str | None = None, description: Description = DESCRIPTION) -> Snapshot:
+    folder.mkdir(parents=True)
+    return build_snapshot(lake, folder, description, version)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def assert_same(first: Matrix, second: Matrix) -> None:
+    for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    assert first.items.equals(second.items)
+    assert first.models.equals(second.models)

@@ -1,0 +1,182 @@
+"""Small lakes with known answers for tests of what reads them: cells, shards and rows from the pinned schemas."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from collectors.lake.store import Lake, parquet_bytes
+from schemas.identity import ShardName, digest
+from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
+from schemas.views import create_views, named_in
+
+#: A Parquet file that is no table of a lake.
+FOREIGN = parquet_bytes(pa.table({"a": [1]}))
+
+
+@dataclass(frozen=True)
+class BuiltCell:
+    """A cell as a test needs it; everything that it does not say is the same for all cells."""
+
+    model: str = "model-a"
+    task: str = "quiz"
+    prompting: str = "p0"
+    dtype: str = "float32"
+    quantization: str | None = None
+    items_digest: str = "i0"
+    metric: str = "acc"
+    filter: str = "none"
+    higher_is_better: bool = True
+    items: int = 10
+
+    @property
+    def cell_id(self) -> str:
+        return digest(asdict(self))
+
+    def record(self, item: int, **changes: Any) -> dict[str, Any]:
+        """A RECORD row of this cell; a score comes with the `correct` that a threshold of 1 gives it."""
+        score = changes.get("score")
+        row = {
+            "cell_id": self.cell_id,
+            "model": self.model,
+            "task": self.task,
+            "item": item,
+            "item_hash": f"hash-{item}",
+            "filter": self.filter,
+            "repeat": 0,
+            "correct": None if score is None else score >= 1,
+            "prompt_tokens": 10 + item,
+            "completion_tokens": 2,
+            "cached_tokens": 4,
+            "engine_tokens": 16,
+            "latency_s": 0.5,
+        }
+        return {**row, **changes}
+
+
+class LakeBuilder:
+    """A lake in `folder`, empty until told otherwise."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.lake = Lake(str(folder)).open_for_writing()
+        self._runs = 0
+
+    def run(self, *cells: BuiltCell, planned: int | None = None, **changes: Any) -> str:
+        """Plans the cells in a new run, a day after the one before. Returns its id."""
+        self._runs += 1
+        run_id = f"run-{self._runs:04d}"
+        started = dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(days=self._runs)
+        rows = [{**_planned(cell, run_id, started, planned), **changes} for cell in cells]
+        self._create(f"runs/{run_id}.parquet", rows, RUN_CELL)
+        return run_id
+
+    def shard(
+        self,
+        cell: BuiltCell,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        generation: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> ShardName:
+        """Commits the rows as one shard, named by their first and last item."""
+        rows = list(rows)
+        items = [row["item"] for row in rows]
+        name = ShardName(cell.cell_id, generation, min(items), max(items))
+        self._create(Lake.shard_path(cell.task, name), rows, RECORD, {"shard": dict(facts)} if facts else None)
+        return name
+
+    def scores(self, cell: BuiltCell, scores: Sequence[float | None], *, first: int = 0, generation: int = 0) -> None:
+        """Commits one shard with a row per score from item `first` on; None: the item was never collected."""
+        rows = [cell.record(item, score=score) for item, score in enumerate(scores, first) if score is not None]
+        if rows:
+            self.shard(cell, rows, generation=generation)
+
+    def planned(self, cell: BuiltCell, scores: Sequence[float | None]) -> BuiltCell:
+        """`run` and `scores` in one."""
+        self.run(cell)
+        self.scores(cell, scores)
+        return cell
+
+    def items(self, task: str, items_digest: str, count: int, **columns: Sequence[Any]) -> None:
+        """The task's table; `columns` of ITEM hold a value for each item."""
+        rows = [{"task": task, "items_digest": items_digest, "item": i, "item_hash": f"hash-{i}"} for i in range(count)]
+        rows = [row | {name: values[i] for name, values in columns.items()} for i, row in enumerate(rows)]
+        self._create(f"items/task={task}/{items_digest}.parquet", rows, ITEM)
+
+    def model(self, name: str, revision: str, **facts: Any) -> None:
+        row = {"model": name, "source": f"somewhere/{name}", "revision": revision, **facts}
+        self._create(f"models/{name}-{revision}.parquet", [row], MODEL)
+
+    def failure(self, run_id: str, kind: str, message: str, **facts: Any) -> None:
+        row = {"run_id": run_id, "failed_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "kind": kind, "message": message}
+        self._create(f"failures/{digest({**facts, 'run': run_id, 'kind': kind})}.parquet", [{**row, **facts}], FAILURE)
+
+    def end(self, run_id: str, outcome: str, ended: dt.datetime, message: str | None = None) -> None:
+        row = {"run_id": run_id, "ended_at": ended, "outcome": outcome, "message": message}
+        self._create(f"run_ends/{run_id}.parquet", [row], RUN_END)
+
+    def views(self, *, comments: bool = False) -> duckdb.DuckDBPyConnection:
+        """A new in-memory database with the views over this lake."""
+        con = duckdb.connect()
+        create_views(con, self.lake.uri, comments=comments)
+        return con
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """A query over this lake, with the views that it names."""
+        with self._views_of(sql) as con:
+            return rows(con, sql)
+
+    def row(self, sql: str) -> dict[str, Any]:
+        """The query's only row, by column name."""
+        with self._views_of(sql) as con:
+            return row(con, sql)
+
+    def _views_of(self, sql: str) -> duckdb.DuckDBPyConnection:
+        con = duckdb.connect()
+        create_views(con, self.lake.uri, only=named_in(sql), comments=False)
+        return con
+
+    def _create(self, name: str, rows: list[Any], schema: pa.Schema, facts: dict[str, Any] | None = None) -> None:
+        assert self.lake.create_table(name, pa.Table.from_pylist(rows, schema), facts), f"{name} is there already"
+
+
+def _planned(cell: BuiltCell, run_id: str, started: dt.datetime, planned: int | None) -> dict[str, Any]:
+    return {
+        **asdict(cell),
+        "run_id": run_id,
+        "started_at": started,
+        "cell_id": cell.cell_id,
+        "source": f"somewhere/{cell.model}",
+        "revision": "r0",
+        "task_version": "1.0",
+        "task_digest": "t0",
+        "output_type": "multiple_choice",
+        "num_fewshot": 0,
+        "fewshot_seed": 1234,
+        "fewshot_as_multiturn": False,
+        "decoding": "{}",
+        "correct_threshold": 1.0,
+        "planned_items": cell.items if planned is None else planned,
+        "generation": 0,
+        "engine": "stub",
+        "versions": "{}",
+        "config": "{}",
+    }
+
+
+def rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    return con.execute(sql).fetchall()
+
+
+def row(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    """The query's only row, by column name."""
+    cursor = con.execute(sql)
+    names = [column[0] for column in cursor.description or []]
+    [values] = cursor.fetchall()
+    return dict(zip(names, values, strict=True))
