@@ -1,19 +1,19 @@
-"""Collecting what models answer, and what becomes of it: each folder is a room of its own.
+"""Collects the answers of models, and turns them into matrices, figures and published versions.
 
     lake       one store: its names, shards, compactions and damage
-    models     which models there are, how large they are, where they fit, and their files
-    engines    what answers token requests
+    models     the models of the hub, their files, their sizes and their places on GPUs
+    engines    answer token requests
     harness    lm-eval's tasks: requests and verdicts
-    runs       what is planned and collected, and how a run stands
-    matrix     the matrix as arrays, pools of models, what routers chose
-    metrics    what a router is worth
-    prices     what models and GPUs cost
+    runs       plan and collect cells, and show the state of a run
+    matrix     the matrix as arrays, pools of models, choices of routers
+    metrics    measure routers
+    prices     prices of models and GPUs
     pictures   figures and pages
     publish    published versions
-    importers  records that others wrote
-    exporters  files that others read
+    importers  read records of other projects
+    exporters  write files for other projects
 
-Knows no Ray.
+Nothing here imports Ray.
 """
 
 import os

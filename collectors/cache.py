@@ -1,4 +1,4 @@
-"""Where this machine keeps what it fetched and prepared."""
+"""The cache of this machine, for fetched models and prepared data."""
 
 from __future__ import annotations
 

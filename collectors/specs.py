@@ -1,4 +1,4 @@
-"""What a config says of one model, one task and one class of GPUs; the whole config is in runs/config.py."""
+"""The parts of a config: one model, one task, one class of GPUs. collectors.runs.config has the whole config."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ Settings = Annotated[dict[str, Any], AfterValidator(_json_only)]
 
 
 class Strict(BaseModel):
+    """Base of all parts of a config: unknown keys are errors."""
+
     # strict, so that `limit: true` does not count as 1, nor `system_prompt: 5` as a text
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

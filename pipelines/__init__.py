@@ -1,1 +1,1 @@
-"""What a person runs: thin scripts over collectors, with console/ for what they print and fleet/ for Ray."""
+"""The scripts that a person runs, thin ones over collectors. console/ writes their output, fleet/ uses Ray."""

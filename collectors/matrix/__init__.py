@@ -1,1 +1,1 @@
-"""The router matrix as arrays, pools of models, and what routers chose."""
+"""The router matrix as arrays, pools of models, and the choices of routers."""

@@ -1,1 +1,1 @@
-"""Which models there are, what their files say, how large they are and where they fit."""
+"""Models: the hub's catalog, pinned revisions, files, sizes, and placements on GPUs."""

@@ -1,1 +1,1 @@
-"""What models and GPUs cost, as tables in a lake."""
+"""Prices of models and GPUs, as tables in a lake."""

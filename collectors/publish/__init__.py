@@ -1,1 +1,1 @@
-"""Published versions of a lake: their files, their card, and where they go."""
+"""Published versions of a lake: their files, their card, and the places to publish them to."""

@@ -1,1 +1,1 @@
-"""Runs: what they plan, how a cell is collected, how they stand and how they ended."""
+"""Plans runs, collects their cells, estimates and records them, and reports their state."""

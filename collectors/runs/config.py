@@ -1,7 +1,7 @@
 """The YAML config of collect.py, checked as a whole before anything starts.
 
-Owns the config's keys but those of one model, task or class of GPUs (collectors.specs), defaults and error messages.
-Looks up no model, and loads no task.
+Owns the config's keys, defaults and error messages, except those of one model, task or class of GPUs
+(collectors.specs). Looks up no model, and loads no task.
 """
 
 from __future__ import annotations
