@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="then delete folded shards, older compactions and damaged files",
+        help="then delete folded shards and older compactions, and move damaged files to damaged/",
     )
     parser.add_argument(
         "--keep-hours",
@@ -86,7 +86,7 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
         pruned = prune(lake, dt.timedelta(hours=args.keep_hours))
         print(
             f"pruned: {pruned.shards:,} shards, {pruned.others:,} other objects that no compaction needs, "
-            f"{pruned.damaged} damaged objects"
+            f"{pruned.damaged} damaged objects set aside in damaged/"
         )
         if pruned.shards or pruned.others:
             print("write any older matrix.duckdb again, with matrix.py: it reads files that are gone")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-#: Version of all schemas below; a lake written with another one is refused.
-#: 1: first version. 2: failures name an object of the lake; compactions. 3: records that were imported. 4: prices.
-#: 5: what a hub's catalog says of models. 6: how runs ended; a run's
-#: config is told once.
+#: Version of all schemas below. A change of any column or table makes a new one, with a line of reason here and its
+#: digest in tests/schemas/test_versions.py. New columns allow null; other changes need a schemas.migrations entry.
+#: 1: first version. 2: failures name an object of the lake; compactions. 3: imported records. 4: prices.
+#: 5: a hub's catalog of models. 6: how runs ended; one copy of a run's config.
 SCHEMA_VERSION = 6
 
 
@@ -263,7 +263,7 @@ SUSPICION = pa.schema(
 #: What a model answered, as far as RECORD holds it; stored apart from verdicts and tokens in a compaction.
 ANSWERS = ("responses", "loglikelihoods", "is_greedy", "filtered")
 #: What tells one row of a lake from all others, with what is equal for the rows of an item or a cell.
-_KEY = ("cell_id", "model", "task", "item", "item_hash", "filter", "repeat")
+KEY = ("cell_id", "model", "task", "item", "item_hash", "filter", "repeat")
 _GENERATION = RUN_CELL.field("generation").with_metadata({"doc": "generation of the shard that the row comes from"})
 
 #: What the matrix says of a row's cell.
@@ -278,7 +278,7 @@ FOLDED_RECORD = pa.schema(
         _field("place", pa.int32(), "position of the cell in its part, from 0", null=False),
     ]
 )
-FOLDED_RESPONSE = pa.schema([*(RECORD.field(name) for name in (*_KEY, *ANSWERS)), _GENERATION])
+FOLDED_RESPONSE = pa.schema([*(RECORD.field(name) for name in (*KEY, *ANSWERS)), _GENERATION])
 #: Rows in a compaction that a higher generation replaced.
 OLDER_RECORD = pa.schema([*RECORD, _GENERATION])
 #: One shard whose rows a compaction holds.
@@ -356,9 +356,18 @@ TABLES = {
     "compact/older": OLDER_RECORD,
 }
 
+#: Tables with a folder for each task.
+_BY_TASK = ("shards", "items")
+
 #: Table -> its empty file, as deep as its other files are where views read those by a pattern: by it they can open a
 #: table without rows.
 SCHEMA_FILES = {
-    table: f"{table}/schema/schema.parquet" if table in ("shards", "items") else f"{table}/schema.parquet"
+    table: f"{table}/schema/schema.parquet" if table in _BY_TASK else f"{table}/schema.parquet" for table in TABLES
+}
+
+#: Table -> pattern of its files; the tables of a compaction are read by name, as the manifest lists them.
+GLOBS = {
+    table: f"{table}/*/*.parquet" if table in _BY_TASK else f"{table}/*.parquet"
     for table in TABLES
+    if not table.startswith("compact/")
 }

@@ -237,7 +237,8 @@ class RecordWriter:
             mine = tuple(p for p in manifest.parts if p.prompting == cell.prompting and p.task == cell.task)
             manifest = dataclasses.replace(manifest, parts=mine)
         listed = {**holdings.listed, "shards": [name for name in holdings.listed["shards"] if name in names]}
-        with connect(self.lake, Holdings(listed, manifest, holdings.damaged)) as con:
+        inputs = dataclasses.replace(holdings, listed=listed, manifest=manifest)
+        with connect(self.lake, inputs, only=["records", "responses"]) as con:
             columns = ", ".join(name for name in RECORD.names)
             answers = (
                 "SELECT cell_id, item, filter, repeat, responses, loglikelihoods, is_greedy, filtered FROM responses"

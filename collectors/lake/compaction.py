@@ -26,15 +26,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from collectors.lake.damage import find_damaged, record_damage
-from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, read_holdings
+from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, read_unmigrated
 from collectors.lake.layout import compaction_folder
+from collectors.lake.migrating import migrated_copy
 from collectors.lake.parts import NEEDED_VIEWS, WrittenPart, limit_memory, write_part
-from collectors.lake.reading import connect
+from collectors.lake.reading import connect, pass_over_damage
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, safe_name
+from schemas.migrations import first_readable
 from schemas.records import FOLDED_SHARD, SCHEMA_VERSION
+from schemas.versions import OLDEST_VERSION, VERSION_KEY, check_readable
 from schemas.views import KEPT, lake_place
 
 logger = logging.getLogger(__name__)
@@ -96,26 +98,23 @@ class Outcome:
     damaged: dict[str, str]
 
 
-def compact(lake: Lake, told: Callable[[int, int], None] = lambda written, parts: None) -> Outcome:
-    """Folds every shard that the newest compaction does not hold. `told` hears how many parts of how many are written.
+def compact(lake: Lake, progress: Callable[[int, int], None] = lambda written, parts: None) -> Outcome:
+    """Folds every shard that the newest compaction does not hold, and migrates rows that this program cannot read.
 
-    Safe beside collectors, readers and other compactors; idempotent. Memory: about 2 GB, whatever the lake's size.
-    Raises StorageError when the lake cannot be read or written; what was written by then serves the next attempt.
+    `progress` is called with the number of parts written and of all parts. Safe beside collectors, readers and other
+    compactors; idempotent. Memory: about 2 GB, whatever the lake's size. Raises StorageError when the lake cannot be
+    read or written; what was written by then serves the next attempt. Raises ConfigError, and writes nothing, where a
+    shard is of a newer schema version.
     """
-    damaged: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="routerlake-compact-") as folder:
-        while True:
-            holdings = read_holdings(lake, damaged)
-            try:
-                return _Compaction(lake, holdings, Path(folder)).run(told)
-            except (duckdb.Error, StorageError) as error:
-                found = find_damaged(lake, str(error), holdings.objects())
-                if found.keys() <= damaged.keys():  # nothing that was not passed over already
-                    raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
-            for name, reason in found.items():
-                logger.warning("passed over: %s: %s", name, reason)
-                record_damage(lake, name, reason)
-            damaged |= found
+        try:
+            return pass_over_damage(
+                lake,
+                lambda damaged: read_unmigrated(lake, damaged),
+                lambda holdings: _Compaction(lake, holdings, Path(folder)).run(progress),
+            )
+        except (duckdb.Error, StorageError) as error:
+            raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
 
 
 class _Compaction:
@@ -126,22 +125,23 @@ class _Compaction:
         self.before = holdings.manifest
         self.number = self.before.number + 1 if self.before else 1
 
-    def run(self, told: Callable[[int, int], None]) -> Outcome:
-        with contextlib.closing(connect(self.lake, self.holdings, only=[*KEPT, "_run_cells", "cells"])) as con:
+    def run(self, progress: Callable[[int, int], None]) -> Outcome:
+        with contextlib.closing(connect(self.lake, self.holdings, only=[*KEPT, "cells"])) as con:
             limit_memory(con, self.folder)
             unknown = self._weigh_shards(con)
+            self._check_versions(con)
             chunks = list(self._chunks(con))
-            facts = self._facts(con) if chunks else {}
+            metadata = self._metadata(con) if chunks else {}
             self.cells = con.sql("FROM cells").to_arrow_table()
         if not chunks:
             return Outcome(self.before, 0, unknown, self.holdings.damaged)
-        told(0, len(chunks))
+        progress(0, len(chunks))
         written = {}
         for chunk in chunks:
             part, cells = self._part(chunk)
             written[part.records] = (part, chunk, cells)
-            told(len(written), len(chunks))
-        manifest = self._manifest(written, facts)
+            progress(len(written), len(chunks))
+        manifest = self._manifest(written, metadata)
         if not self.lake.create(manifest.name, manifest.to_json()):
             logger.info("another compaction was faster: what it left is folded by the next one")
             return Outcome(newest_manifest(self.lake), 0, unknown, self.holdings.damaged)
@@ -170,8 +170,28 @@ class _Compaction:
         con.execute("DELETE FROM fresh WHERE task IS NULL")
         return int(unknown)
 
+    def _check_versions(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Keeps the schema versions of the shards in `fresh`, as self.versions: name -> version; None: not stated.
+
+        Raises ConfigError for a newer one, StorageError for one that is no number.
+        """
+        files = con.execute("SELECT name, file FROM fresh").fetchall()
+        stated = dict(_values(con, VERSION_KEY, [file for _, file in files]))
+        self.versions: dict[str, int | None] = {}
+        for name, file in files:
+            try:
+                version = int(stated[file]) if file in stated else None
+            except ValueError as error:
+                raise StorageError(f"{name}: its schema version {stated[file]!r} is not a number") from error
+            if version is not None:
+                check_readable(f"{name} in {self.lake.uri}", version)
+            self.versions[name] = version
+
     def _chunks(self, con: duckdb.DuckDBPyConnection) -> Iterator[Chunk]:
-        """For each task and prompting with new shards: their cells, and those of parts that are worth writing anew."""
+        """For each task and prompting with new shards: their cells, and those of parts that are worth writing anew.
+
+        Parts of an older version than the newest migration's are always written anew.
+        """
         held = self._held(con)
         sources: dict[tuple[str, str], list[Source]] = {}
         for task, prompting, *values in con.execute(
@@ -183,6 +203,9 @@ class _Compaction:
             cell_id, model, rows, size, names = values
             source = Source(cell_id, model, rows, size, tuple(names), fresh_rows=rows)
             sources.setdefault((task, prompting), []).append(source)
+        for part in self.holdings.parts:
+            if _is_old(part):
+                sources.setdefault((part.task, part.prompting), [])
         for (task, prompting), fresh in sources.items():
             cells = {source.cell_id: source for source in fresh}
             for part in self.before.parts if self.before else ():
@@ -192,7 +215,11 @@ class _Compaction:
                             f"{lost[0]} is damaged, and what it holds would be lost: put a whole copy in its place"
                         )
                     old = held[part.records]
-                    if _is_small(part) or not cells.keys().isdisjoint(source.cell_id for source in old):
+                    if (
+                        _is_small(part)
+                        or _is_old(part)
+                        or not cells.keys().isdisjoint(source.cell_id for source in old)
+                    ):
                         for source in old:
                             if not source.model:
                                 raise StorageError(f"no run in runs/ planned the cell {source.cell_id}: put it back")
@@ -214,14 +241,10 @@ class _Compaction:
             held.setdefault(name, []).append(Source(cell_id, model, *weight, part=part))
         return held
 
-    def _facts(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-        """What the runs wrote into the metadata of the shards to be folded, as JSON by shard."""
-        files = [file for (file,) in con.execute("SELECT file FROM fresh").fetchall()]
-        query = (
-            "SELECT name, decode(value) FROM fresh JOIN parquet_kv_metadata(?) ON file = file_name "
-            "WHERE decode(key) = 'shard'"
-        )
-        return {name: facts for some in _batches(files) for name, facts in con.execute(query, [some]).fetchall()}
+    def _metadata(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """Shard to be folded -> what its run wrote into its metadata, as JSON."""
+        names = {file: name for name, file in con.execute("SELECT name, file FROM fresh").fetchall()}
+        return {names[file]: value for file, value in _values(con, b"shard", list(names))}
 
     # ---- one part
 
@@ -233,19 +256,22 @@ class _Compaction:
             return self._read_part(fact)
         manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
         listed = {**self.holdings.listed, "shards": chunk.shards}
-        inputs = Holdings(listed, manifest, self.holdings.damaged)
+        inputs = dataclasses.replace(self.holdings, listed=listed, manifest=manifest)
         cells = [source.cell_id for source in chunk.sources]
-        known = self.cells.filter(pc.field("cell_id").isin(cells))
-        with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
+        rows_of_cells = self.cells.filter(pc.field("cell_id").isin(cells))
+        lake = self._readable(chunk)
+        with contextlib.closing(connect(lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS)) as con:
             limit_memory(con, self.folder)
             # Named by the order of the cells too: by the next attempt more may be known of tokenizers.
             written = write_part(
                 con, cells, self.folder, lambda kind, order: _object_name(stem, kind, [chunk.digest, order]), bits=True
             )
-            self._check_rows(con, chunk, written)
+            self._check_rows(con, lake, chunk, written)
+        if lake is not self.lake:
+            lake.remove([*chunk.shards, *(name for part in chunk.parts for name in part.objects)])
         for name, path in written.files.items():
             self.lake.create(name, path.read_bytes())
-        value = {"part": dataclasses.asdict(written.part), "cells": written.cells}
+        value = {"part": written.part.to_value(), "cells": written.cells}
         if not self.lake.create(fact, json.dumps(value).encode()):
             return self._read_part(fact)  # another compactor was faster
         return written.part, written.cells
@@ -258,9 +284,19 @@ class _Compaction:
         except (ValueError, TypeError, KeyError) as error:
             raise StorageError(f"{fact} in {self.lake.uri} is damaged: remove it and try again") from error
 
-    def _check_rows(self, con: duckdb.DuckDBPyConnection, chunk: Chunk, written: WrittenPart) -> None:
+    def _readable(self, chunk: Chunk) -> Lake:
+        """The lake, or a copy of what the chunk is made of with its rows migrated: the views read no older ones."""
+        versions = {name: self.versions[name] or OLDEST_VERSION for name in chunk.shards}
+        versions |= {name: part.schema_version for part in chunk.parts for name in part.objects if name != part.bits}
+        if min(versions.values()) >= first_readable():
+            return self.lake
+        whole = [name for table, names in self.holdings.listed.items() if table != "shards" for name in names]
+        folded = [self.before.folded] if self.before else []
+        return migrated_copy(self.lake, [*whole, *folded], versions, self.folder / "migrated")
+
+    def _check_rows(self, con: duckdb.DuckDBPyConnection, lake: Lake, chunk: Chunk, written: WrittenPart) -> None:
         """Raises StorageError where a row came into no file: it is not what its file's name says."""
-        place = lake_place(self.lake.uri)
+        place = lake_place(lake.uri)
         stored = sum(source.fresh_rows for source in chunk.sources)
         if old := [f"{place}/{name}" for part in chunk.parts for name in (part.records, part.older) if name]:
             rows = "read_parquet(?, hive_partitioning = false)"
@@ -273,19 +309,19 @@ class _Compaction:
 
     # ---- the commit
 
-    def _manifest(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> Manifest:
+    def _manifest(self, written: dict[str, tuple[Part, Chunk, list[str]]], metadata: dict[str, str]) -> Manifest:
         """The manifest of what was written and what of the compaction before stands; its folded shards are stored."""
         rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
         rewritten |= self._replaced(written)
         kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
         parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
-        folded = self._folded(written, facts)
+        folded = self._folded(written, metadata)
         name = f"{compaction_folder(self.number)}/folded-{digest([part.records for part in parts])}.parquet"
         self.lake.create_table(name, folded)
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         return Manifest(self.number, now, name, len(folded), tuple(parts))
 
-    def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]], facts: dict[str, str]) -> pa.Table:
+    def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]], metadata: dict[str, str]) -> pa.Table:
         """A row per folded shard, the new ones and those of the compaction before, each with where it is now."""
         replaced = self._replaced(written)
         rows = [row for row in self._folded_before() if row["part"] not in replaced]
@@ -295,7 +331,7 @@ class _Compaction:
             for name in chunk.shards:
                 shard = ShardName.parse(name)
                 assert shard, name
-                facts_of = {"facts": facts.get(name), "file": name}
+                facts_of = {"facts": metadata.get(name), "file": name}
                 key = {"cell_id": shard.cell_id, "generation": shard.generation}
                 rows.append({**key, "first_item": shard.first, "last_item": shard.last, **facts_of})
         for row in rows:
@@ -324,6 +360,17 @@ def _batches(files: list[str]) -> Iterator[list[str]]:
     """DuckDB holds the footers of all files that one statement reads: 100,000 of them are a gigabyte."""
     for start in range(0, len(files), 5000):
         yield files[start : start + 5000]
+
+
+def _values(con: duckdb.DuckDBPyConnection, key: bytes, files: list[str]) -> Iterator[tuple[str, str]]:
+    """File -> the value of `key` in its Parquet metadata, of those that have it."""
+    query = "SELECT file_name, decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?"
+    for some in _batches(files):
+        yield from con.execute(query, [some, key.decode()]).fetchall()
+
+
+def _is_old(part: Part) -> bool:
+    return part.schema_version < first_readable()
 
 
 def _is_small(part: Part) -> bool:

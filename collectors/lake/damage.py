@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, new_run_id
+from schemas.migrations import first_readable
 from schemas.records import FAILURE, FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, TABLES
+from schemas.versions import check_readable, stated_version
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,9 @@ _PARTS = {"records": FOLDED_RECORD, "responses": FOLDED_RESPONSE, "older": OLDER
 def examine(lake: Lake, name: str) -> str | None:
     """What is wrong with a Parquet object of a lake, read as a whole; None: nothing, or it is gone.
 
-    Part of a compaction may not be gone: what asks for one has it from a manifest.
+    Part of a compaction may not be gone: whoever asks has its name from a manifest. An object of an older schema
+    version is not damaged where it lacks columns; of one that a migration left behind only the bytes are checked.
+    Raises ConfigError for an object of a newer version, which this program cannot judge.
     """
     try:
         data = lake.read(name)
@@ -50,13 +54,22 @@ def examine(lake: Lake, name: str) -> str | None:
         table = pq.ParquetFile(io.BytesIO(data)).read()
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         return f"it is no whole Parquet file: {one_line(error, 160)}"
-    schema = _schema_of(name)
-    for column in schema:
+    try:
+        version = stated_version(table.schema.metadata)
+    except ValueError:
+        return "it is foreign: its schema version is not a number"
+    if version is not None:
+        check_readable(f"{name} in {lake.uri}", version)
+        if version < first_readable():
+            return None
+    for column in _schema_of(name):
         if column.name not in table.schema.names:
+            if version is not None and column.nullable:  # added later
+                continue
             return f"it is foreign: column {column.name} is not in it"
-        found = table.schema.field(column.name).type
-        if found != column.type:
-            return f"it is foreign: column {column.name} holds {found}, not {column.type}"
+        dtype = table.schema.field(column.name).type
+        if dtype != column.type:
+            return f"it is foreign: column {column.name} holds {dtype}, not {column.type}"
     shard = ShardName.parse(name)
     if not shard or not name.startswith("shards/"):
         return None
@@ -120,8 +133,8 @@ def _advice(name: str) -> str:
             "its shards are read, and compact.py writes it anew, while they are there; else put a whole copy in place"
         )
     if name.split("/")[0] in _COLLECTED:
-        return "compact.py --prune removes it, and collect.py collects anew what it held"
-    return "compact.py --prune removes it; what it held is lost, unless a whole copy is put in its place"
+        return "compact.py --prune sets it aside, and collect.py collects anew what it held"
+    return "compact.py --prune sets it aside; what it held is lost, unless a whole copy is put in its place"
 
 
 def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:

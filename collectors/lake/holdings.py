@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 from collectors.lake.damage import known_damage
 from collectors.lake.layout import compaction_folder, manifest_names
 from collectors.lake.store import Lake
-from schemas.failures import StorageError
+from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName, is_imported
-from schemas.records import SCHEMA_FILES, SCHEMA_VERSION
-from schemas.views import GLOBS, ViewFiles
+from schemas.migrations import first_readable
+from schemas.records import GLOBS, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.versions import OLDEST_VERSION, check_readable
+from schemas.views import ViewFiles
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,17 @@ class Part:
     #: Bytes of `records`, and of the other objects.
     bytes: int
     other_bytes: int
+    #: That wrote the part. Fields that come later need a default, too: what manifests without them mean.
+    schema_version: int = OLDEST_VERSION
 
     @property
     def objects(self) -> list[str]:
         return [name for name in (self.records, self.responses, self.older, self.bits) if name]
+
+    def to_value(self) -> dict[str, object]:
+        """As JSON holds it. What version 6 did not know is left out where it says nothing new: its programs read it."""
+        value = dataclasses.asdict(self)
+        return {key: value[key] for key in value if key != "schema_version" or value[key] != OLDEST_VERSION}
 
     @property
     def bits_size(self) -> int:
@@ -82,20 +91,28 @@ class Manifest:
         return [self.name, self.folded, *(name for part in self.parts for name in part.objects)]
 
     def to_json(self) -> bytes:
-        value = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        value = {
+            "schema_version": SCHEMA_VERSION,
+            **dataclasses.asdict(self),
+            "parts": [part.to_value() for part in self.parts],
+        }
         return json.dumps(value, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Raises ValueError, KeyError or TypeError for what is no manifest."""
+        """Raises ConfigError for a newer version's, ValueError, KeyError or TypeError for anything but a manifest."""
         value = json.loads(data)
-        value.pop("schema_version")
+        check_readable(f"compaction {value['number']}", value.pop("schema_version"))
         return cls(**{**value, "parts": tuple(Part(**part) for part in value["parts"])})
 
 
 def newest_manifest(lake: Lake) -> Manifest | None:
     """The compaction that readers use; None before the first. Raises StorageError for a damaged manifest."""
-    names = manifest_names(lake.names("compact"))
+    return _newest(lake, lake.names("compact"))
+
+
+def _newest(lake: Lake, compactions: list[str]) -> Manifest | None:
+    names = manifest_names(compactions)
     return read_manifest(lake, names[-1]) if names else None
 
 
@@ -121,6 +138,8 @@ class Holdings:
     include: str = "all"
     #: Whether names were passed over that DuckDB's own listing fails at.
     foreign: bool = False
+    #: Tables of which not even the schema file is there: an older schema version began the lake.
+    absent: frozenset[str] = frozenset()
 
     def objects(self) -> list[str]:
         """Names of all Parquet objects that the views read."""
@@ -147,21 +166,40 @@ class Holdings:
         lost = [name for name in self.damaged if name.startswith("compact/")]
         listed = None if live and not (self.damaged or self.foreign) else self.listed
         manifest = self.manifest.name if self.manifest else ""
-        return ViewFiles(listed, compacted, primary, lost, self.include, manifest)
+        return ViewFiles(listed, compacted, primary, lost, self.include, manifest, self.absent)
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
-    """Lists the lake. `damaged`: objects that the caller found damaged, beside those that are known to be.
+    """Lists the lake. `damaged`: objects that the caller found damaged, beside those that are recorded as damaged.
 
-    `include`: which cells to look at, a key of schemas.views.INCLUDED.
+    `include`: which cells to look at, a key of schemas.views.INCLUDED. Raises ConfigError where a migration has to be
+    run first.
     """
+    holdings = read_unmigrated(lake, damaged, include)
+    oldest = min((part.schema_version for part in holdings.parts), default=None)
+    if oldest is None and first_readable() > OLDEST_VERSION and holdings.listed["shards"]:
+        oldest = lake.first_version()
+    if oldest is not None and oldest < first_readable():
+        raise ConfigError(
+            f"the records of {lake.uri} are of schema version {oldest}, and this program reads them once they are "
+            "migrated: run compact.py, which writes them into a new compaction and changes nothing that is there"
+        )
+    return holdings
+
+
+def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
+    """As read_holdings, for a compaction, which migrates."""
     # The shards before the manifest: one that is folded and pruned meanwhile is in the manifest, whichever it is.
-    names = {table: [n for n in lake.names(table) if _is_of(table, n)] for table in GLOBS}
-    manifest = newest_manifest(lake)
+    there = {table: lake.names(table) for table in GLOBS}
+    names = {table: [n for n in there[table] if _is_of(table, n)] for table in GLOBS}
+    compactions = lake.names("compact")
+    manifest = _newest(lake, compactions)
+    objects = {name for listed in (*there.values(), compactions) for name in listed}
+    absent = frozenset(table for table in TABLES if SCHEMA_FILES[table] not in objects)
     bad = _in_use({**known_damage(lake, names["failures"]), **(damaged or {})}, manifest)
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
     listed["shards"] = [name for name in listed["shards"] if _includes(include, name.rsplit("/", 1)[-1])]
-    return Holdings(listed, manifest, bad, include, bool(lake.foreign))
+    return Holdings(listed, manifest, bad, include, bool(lake.foreign), absent)
 
 
 def _includes(include: str, identity: str) -> bool:

@@ -20,25 +20,12 @@ import numpy.typing as npt
 from collectors.lake.holdings import Part
 from schemas.identity import COLUMN_KEY
 from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OF_CELL, OLDER_RECORD, SCHEMA_VERSION
+from schemas.sql import quoted
 from schemas.views import KEPT
 
 #: Views that write_part asks.
-NEEDED_VIEWS = (
-    *KEPT,
-    *(
-        "_run_cells",
-        "cells",
-        "models",
-        "_stored",
-        "_open_rows",
-        "_folded_others",
-        "_folded_records",
-        "records",
-        "responses",
-        "_older",
-    ),
-    "superseded",
-)
+NEEDED_VIEWS = (*KEPT, "cells", "models", "records", "responses", "superseded")
+
 #: What DuckDB may hold in memory while it sorts; beyond it sorts on disk.
 MEMORY = "1GB"
 
@@ -151,6 +138,7 @@ def write_part(
         is_grid=is_grid,
         bytes=sizes["records"],
         other_bytes=sum(sizes.values()) - sizes["records"],
+        schema_version=SCHEMA_VERSION,
     )
     files = {names[kind]: paths[kind] for kind in names}
     return WrittenPart(part, order, rows["older"], files)
@@ -162,15 +150,14 @@ def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
         values = con.execute(f"SELECT DISTINCT {name} FROM part_cells LIMIT 2").fetchall()
         if len(values) == 1:
             [(value,)] = values
-            shared[name] = "NULL::VARCHAR" if value is None else "'" + value.replace("'", "''") + "'"
+            shared[name] = "NULL::VARCHAR" if value is None else quoted(value)
     columns = [f"{shared[name]} AS {name}" if name in shared else name for name in FOLDED_RECORD.names]
     varying = "".join(f"part_cells.{name}, " for name in _SHARED if name not in shared)
     return _FOLDED.format(columns=", ".join(columns), varying=varying)
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
-    target = str(path).replace("'", "''")
-    [(rows,)] = con.execute(f"COPY ({query}) TO '{target}' {_PARQUET}").fetchall()
+    [(rows,)] = con.execute(f"COPY ({query}) TO {quoted(str(path))} {_PARQUET}").fetchall()
     return int(rows)
 
 

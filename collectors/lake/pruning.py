@@ -5,8 +5,11 @@ Owns what may be deleted, and when. Knows nothing of how a compaction is made (c
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -23,16 +26,19 @@ class Pruned:
     shards: int
     #: Objects of older compactions, and of attempts that were never committed.
     others: int
+    #: Damaged objects that were set aside.
     damaged: int
-    #: When more can be deleted: nothing is that a reader may still be reading.
+    #: When more can be deleted: nothing goes that a reader may still be reading. None: nothing is left to delete.
     later: str | None
 
 
 def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
-    """Deletes what no reader needs who began less than `keep` ago: folded shards, older compactions, damaged objects.
+    """Deletes folded shards and older compactions that no reader needs who began less than `keep` ago.
 
     A reader keeps the newest manifest that there was when it began: so a manifest's objects, and the shards that it
-    does not name, stay until the next one is older than `keep`. Raises StorageError when something cannot be deleted.
+    does not name, stay until the next one is older than `keep`. Only shards that a compaction read and holds, and what
+    compactions wrote, are deleted; a damaged object is set aside (`set_aside`). Raises StorageError when something
+    cannot be deleted, ConfigError when a newer schema version wrote to the lake.
     """
     names = lake.names("compact")
     manifests = [read_manifest(lake, name) for name in manifest_names(names)]
@@ -41,7 +47,7 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     # A damaged part is kept: its shards may be gone.
     damaged = sorted(n for n in known_damage(lake, lake.names("failures")) if not n.startswith("compact/"))
     if not settled:
-        lake.remove(damaged)
+        set_aside(lake, damaged)
         return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
     oldest = settled[-1]
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
@@ -50,8 +56,21 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     _check_parts(lake, {part for manifest in (oldest, manifests[-1]) for part in manifest.parts})
     there = set(lake.names("shards"))
     folded = [name for name in folded_shards(lake, oldest) if name in there]
-    lake.remove([*damaged, *folded, *stale])
+    set_aside(lake, damaged)
+    lake.remove([*folded, *stale])
     return Pruned(len(folded), len(stale), len(damaged), None if oldest is manifests[-1] else manifests[-1].created_at)
+
+
+def set_aside(lake: Lake, names: Sequence[str]) -> None:
+    """Moves objects to the folder damaged/, where no reader looks: their places are free to be collected again.
+
+    Their bytes stay, because what looks damaged here may mean something to another program.
+    """
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            data = lake.read(name)
+            lake.create(f"damaged/{name}-{hashlib.sha256(data).hexdigest()[:16]}", data)
+    lake.remove(names)
 
 
 def _check_parts(lake: Lake, parts: set[Part]) -> None:

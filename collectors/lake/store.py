@@ -30,6 +30,7 @@ from collectors.lake.retrying import may_mend
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.identity import ShardName, safe_name
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.versions import VERSION_KEY, check_readable, stated_version
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ logger = logging.getLogger(__name__)
 #: Rows of a row group: DuckDB gives each to a thread, and a run of 100,000 cells takes half the time on two.
 _ROW_GROUP = 20_000
 
-_VERSION_KEY = b"routerlake_schema_version"
+#: The mark that a program of a newer schema version leaves in a lake that an older one began, before it writes: by it
+#: an older program refuses the lake. The schema files themselves are never rewritten.
+_MARK = re.compile(r"shards/schema/schema-([0-9]{1,6})\.parquet")
 
 #: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
 _CONFLICT_TRIES = 8
@@ -49,8 +52,8 @@ _DELETED_AT_ONCE = 1000
 class Lake:
     """One lake at a root URI: a folder, or any fsspec URI whose store honours exclusive creation.
 
-    Raises StorageError when the store cannot be reached (UnreachableError where waiting may mend it), written, or was
-    written by another schema version. Its fsspec client, `filesystem`, is for those who only read
+    Raises StorageError when the store cannot be reached (UnreachableError where waiting may mend it) or written, and
+    ConfigError where a newer schema version wrote the lake. Its fsspec client, `filesystem`, is for those who only read
     (collectors.lake.reading).
     """
 
@@ -58,7 +61,7 @@ class Lake:
         if re.match(r"[a-z][a-z0-9]+:/(?!/)", uri):
             raise ConfigError(f"lake {uri!r}: a URI has two slashes behind its colon")
         if not uri.isprintable():
-            raise ConfigError(f"the lake's URI {uri!r} holds what is no text")
+            raise ConfigError(f"the lake's URI {uri!r} holds characters that cannot be printed")
         if re.match(r"\w+://[^/]*@", uri):
             raise ConfigError("the lake's URI holds a user or password: give credentials by the environment instead")
         try:
@@ -82,53 +85,60 @@ class Lake:
 
     def exists(self) -> bool:
         """Whether a lake was ever opened for writing here."""
-        return self._read_version() is not None
+        return self.first_version() is not None
 
     def open_for_writing(self) -> Lake:
         """Makes the lake's folders where missing and proves that exclusive creation holds. Returns self.
 
-        Raises ConfigError for a published version.
+        In a lake of an older schema version it makes the tables that this version adds, and marks the lake as this
+        version's. Raises ConfigError for a published version, and for a lake that a newer version wrote.
         """
         if self.is_published():
             raise ConfigError(f"{self.uri} is a published version, which never changes: give a lake of your own")
-        self._check_version()
+        version = self._check_version()
         self.probe()
+        if version is not None and version < SCHEMA_VERSION:
+            mark = f"shards/schema/schema-{SCHEMA_VERSION:06d}.parquet"
+            self.create_table(mark, TABLES["shards"].empty_table())
         for folder, schema in TABLES.items():
             self.create_table(SCHEMA_FILES[folder], schema.empty_table())
         self._is_open = True
         return self
 
     def open_for_reading(self) -> Lake:
-        """Raises ConfigError when no lake is here. Returns self."""
+        """Raises ConfigError when no lake is here, or a newer schema version wrote it. Returns self."""
         if self.local and os.path.lexists(self.root) and not os.path.isdir(self.root):
-            raise ConfigError(f"{self.uri} is no folder, and so no lake: name another with --lake")
-        if not self.exists():
+            raise ConfigError(f"{self.uri} is not a folder, and so not a lake: name another with --lake")
+        if self._check_version() is None:
             raise ConfigError(f"no lake at {self.uri}: run collect.py first, or name another with --lake")
-        self._check_version()
         return self
 
     def is_published(self) -> bool:
-        """Whether this is a snapshot (collectors.publish.snapshot), of which the manifest names every file."""
+        """Whether this is a published version (collectors.publish.snapshot), of which the manifest names every file."""
         return self.has(PUBLISHED)
 
-    def _read_version(self) -> int | None:
+    def first_version(self) -> int | None:
+        """The schema version that began the lake; None where no lake is, 0 where it does not say."""
         name = SCHEMA_FILES["shards"]
         try:
             data = self.read(name)
         except FileNotFoundError:
             return None
         try:
-            return int((pq.read_schema(io.BytesIO(data)).metadata or {}).get(_VERSION_KEY, b"0"))
+            return stated_version(pq.read_schema(io.BytesIO(data)).metadata) or 0
         except (ValueError, OSError) as error:
             raise StorageError(f"{name} in {self.uri} is damaged: {one_line(error)}") from error
 
-    def _check_version(self) -> None:
-        version = self._read_version()
-        if version not in (None, SCHEMA_VERSION):
-            raise ConfigError(
-                f"the lake at {self.uri} has schema version {version}, this program writes {SCHEMA_VERSION}: "
-                "use the release that wrote it, or another --lake"
-            )
+    def _check_version(self) -> int | None:
+        """The newest schema version that wrote here; None where no lake is. Raises ConfigError for one out of reach."""
+        first = self.first_version()
+        if first is None:
+            return None
+        marks = (_MARK.fullmatch(name) for name in self.names("shards/schema", depth=1))
+        newest = max([first, *(int(mark[1]) for mark in marks if mark)])
+        for version in (first, newest):
+            check_readable(f"the lake at {self.uri}", version)
+        return newest
 
     def probe(self) -> None:
         """Creates one object twice: a store that accepts the second would lose commits, so it is refused."""
@@ -258,7 +268,7 @@ class Lake:
 
 def parquet_bytes(table: pa.Table, facts: dict[str, Any] | None = None) -> bytes:
     """`table` as a Parquet object of a lake, `facts` as JSON in its metadata."""
-    metadata = {_VERSION_KEY: str(SCHEMA_VERSION).encode()}
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
     metadata |= {k.encode(): json.dumps(v).encode() for k, v in (facts or {}).items()}
     sink = io.BytesIO()
     # Integers as deltas, strings by dictionary: the layout that measured smallest on records of this shape.

@@ -26,19 +26,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.lake.compaction import PART_ROWS
-from collectors.lake.damage import find_damaged, record_damage
 from collectors.lake.holdings import Holdings, Manifest, Part, read_holdings
 from collectors.lake.layout import PUBLISHED, compaction_folder
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
-from collectors.lake.reading import connect
+from collectors.lake.reading import connect, record_damaged
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.matrix.dense import load_matrix
 from collectors.matrix.packed import FILES, write_packed
 from collectors.publish.card import Description, Facts, croissant, readme
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest, safe_name
-from schemas.records import FOLDED_SHARD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
-from schemas.views import GLOBS, relocatable_views, write_comments
+from schemas.records import FOLDED_SHARD, GLOBS, ITEM, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.views import relocatable_views, write_comments
 
 #: What the manifest of a snapshot is called; whatever it does not name is not part of the snapshot.
 MANIFEST = PUBLISHED
@@ -92,10 +91,7 @@ def build_snapshot(
         writer.write_views()
         return writer.finish(description, version)
     except (duckdb.Error, pa.ArrowException, StorageError) as error:
-        damaged = find_damaged(lake, str(error), holdings.objects())
-        for name, reason in damaged.items():
-            record_damage(lake, name, reason)
-        if damaged:
+        if damaged := record_damaged(lake, error, holdings):
             raise _is_damaged(lake, damaged) from error
         raise StorageError(f"cannot publish the lake at {lake.uri}: {one_line(error)}") from error
 
@@ -159,7 +155,7 @@ class _Writer:
             if name.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0] in mine
         ]
         for name in self.listed["items"]:
-            self.write(name, self.lake.read(name))
+            self.write(name, _as_today(self.lake.read(name), ITEM))
         for table in (name for name in GLOBS if name not in ("shards", "items")):
             schema = TABLES[table]
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
@@ -237,7 +233,8 @@ class _Writer:
         manifest = self.holdings.manifest
         if manifest:
             manifest = dataclasses.replace(manifest, parts=tuple(p for p in manifest.parts if p.records in names))
-        return Holdings({**self.holdings.listed, "shards": shards}, manifest, include=self.holdings.include)
+        listed = {**self.holdings.listed, "shards": shards}
+        return dataclasses.replace(self.holdings, listed=listed, manifest=manifest)
 
     # ---- what makes it easy to use
 
@@ -319,6 +316,13 @@ SELECT task, facts::VARCHAR, cell_id, shards.generation, first_item, last_item
 FROM shards JOIN cells USING (cell_id)
 ORDER BY task, cell_id, shards.generation, first_item, last_item
 """
+
+
+def _as_today(data: bytes, schema: pa.Schema) -> bytes:
+    """A Parquet object as it is, or written anew with the columns that its schema version lacks."""
+    if set(schema.names) <= set(pq.read_schema(io.BytesIO(data)).names):
+        return data
+    return parquet_bytes(pq.read_table(io.BytesIO(data), schema=schema))
 
 
 def _shard_name(task: str, key: Sequence[Any]) -> str:

@@ -6,7 +6,6 @@ or plans.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from schemas.identity import ShardName, is_imported
+from schemas.sql import quoted_path
 from schemas.views import lake_place
 
 #: Most shard files to open for an estimate, spread over all tasks. 2,000 take a second on a disk.
@@ -107,12 +107,12 @@ def measured(lake: Lake, engine: str, cells: Iterable[str] = ()) -> list[Measure
 
     def question(con: Any, holdings: Holdings) -> list[Measured]:
         place = lake_place(lake.uri)
-        files = ", ".join(_quoted(f"{place}/{name}") for name in _sample(holdings.listed["shards"], wanted))
+        files = ", ".join(quoted_path(f"{place}/{name}") for name in _sample(holdings.listed["shards"], wanted))
         manifest = holdings.manifest
         folded = manifest.folded if manifest and manifest.folded not in holdings.damaged else None
         sql = _SHARDS.format(
             open=_OPEN.format(files=files) if files else _NONE,
-            folded=_FOLDED.format(file=_quoted(f"{place}/{folded}")) if folded else _NONE,
+            folded=_FOLDED.format(file=quoted_path(f"{place}/{folded}")) if folded else _NONE,
         )
         return [Measured(*row) for row in con.execute(sql, {"engine": engine}).fetchall()]
 
@@ -144,8 +144,3 @@ def _evenly(names: list[str], most: int) -> list[str]:
     if len(names) <= most:
         return names
     return [names[i * len(names) // most] for i in range(most)]
-
-
-def _quoted(path: str) -> str:
-    """Quotes a path so that DuckDB does not take it for a pattern."""
-    return "'" + re.sub(r"[*?\[]", lambda match: f"[{match[0]}]", path).replace("'", "''") + "'"

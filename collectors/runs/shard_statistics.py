@@ -22,8 +22,8 @@ from collectors.lake.holdings import Holdings, Manifest
 from collectors.lake.reading import connect, open_store
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
-from schemas.records import SCHEMA_FILES
-from schemas.views import GLOBS, OWNERSHIP, ViewFiles, create_views, lake_place
+from schemas.records import GLOBS, SCHEMA_FILES
+from schemas.views import ViewFiles, create_views, lake_place
 
 #: Footers that are opened at once: DuckDB takes a list of any length, and an answer in time is worth more.
 _AT_ONCE = 5000
@@ -150,7 +150,7 @@ class ShardFacts:
 
     def _connect(self, names: list[str], manifest: Manifest | None) -> duckdb.DuckDBPyConnection:
         holdings = Holdings({**{table: [] for table in GLOBS}, "shards": names}, manifest, include="collected")
-        return connect(self.lake, holdings, only={*OWNERSHIP, "shards"})
+        return connect(self.lake, holdings, only=["shards"])
 
     def _add(self, rows: pa.Table, known: set[str]) -> None:
         """Adds what shards of this run say, but for those that are `known`."""

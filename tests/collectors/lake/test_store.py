@@ -98,7 +98,7 @@ def test_lake_of_another_schema_version_is_refused_unchanged(uri: str, version: 
     pq.write_table(RECORD.empty_table().replace_schema_metadata(metadata), sink)
     lake.create(SCHEMA_FILES["shards"], sink.getvalue())
     for open_lake in (lake.open_for_reading, lake.open_for_writing):
-        with pytest.raises(ConfigError, match=f"schema version {version}, this program writes {SCHEMA_VERSION}"):
+        with pytest.raises(ConfigError, match=f"schema version {version}, this program reads"):
             open_lake()
     assert lake.names("") == [SCHEMA_FILES["shards"]]
 

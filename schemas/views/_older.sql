@@ -1,4 +1,4 @@
 -- _older: one row per item, filter and repeat that was replaced before the newest compaction.
 CREATE VIEW _older AS
 SELECT *
-FROM read_parquet({older}, hive_partitioning = false);
+FROM {older};

@@ -14,7 +14,7 @@ SELECT
     failed_at,
     message,
     file
-FROM read_parquet({failures}, hive_partitioning = false)
+FROM {failures}
 UNION ALL
 SELECT
     'item' AS level,

@@ -2,7 +2,7 @@
 -- replaced since, with what the matrix wants to know of its cell.
 CREATE VIEW _folded_records AS
 SELECT *
-FROM read_parquet({primary_records}, hive_partitioning = false)
+FROM {primary_records}
 UNION ALL
 SELECT *
 FROM _folded_others;

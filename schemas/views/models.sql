@@ -11,7 +11,7 @@ WITH rows_of_models AS (
         coalesce(said_at, '-infinity'::TIMESTAMPTZ) AS time,
         -- who read the files counts before who was refused them, and before a listing
         (problem IS NULL)::INTEGER + (files_hash IS NOT NULL)::INTEGER AS weight
-    FROM read_parquet({models}, hive_partitioning = false)
+    FROM {models}
 ),
 
 said AS (

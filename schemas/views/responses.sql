@@ -1,24 +1,12 @@
 -- responses: one row per item, filter and repeat of a cell of which an answer is kept: what the model answered. Joins
 -- records on the first columns.
 CREATE VIEW responses AS
-SELECT
-    cell_id,
-    model,
-    task,
-    item,
-    item_hash,
-    filter,
-    repeat,
-    responses,
-    loglikelihoods,
-    is_greedy,
-    filtered,
-    generation
+SELECT {key}, {answers}, generation
 FROM _open_rows
 WHERE responses IS NOT NULL OR loglikelihoods IS NOT NULL OR is_greedy IS NOT NULL OR filtered IS NOT NULL
-UNION ALL
+UNION ALL BY NAME
 SELECT part.*
-FROM read_parquet({responses}, hive_partitioning = false) AS part
+FROM {responses} AS part
 ANTI JOIN _outdated
     ON part.cell_id = _outdated.cell_id
     AND part.generation < _outdated.generation

@@ -23,7 +23,7 @@ ends AS (
         max(ended_at) AS ended_at,
         max_by(outcome, ended_at) AS outcome,
         max_by(message, ended_at) AS message
-    FROM read_parquet({run_ends}, hive_partitioning = false)
+    FROM {run_ends}
     GROUP BY run_id
 )
 

@@ -11,4 +11,4 @@ SELECT
     model,
     task,
     source_key
-FROM read_parquet({rejects}, hive_partitioning = false);
+FROM {rejects};

@@ -10,4 +10,4 @@ SELECT
     model,
     task,
     cell_id
-FROM read_parquet({suspicions}, hive_partitioning = false);
+FROM {suspicions};

@@ -2,7 +2,7 @@
 -- are read without asking each row.
 CREATE VIEW _folded_verdicts AS
 SELECT *
-FROM read_parquet({primary_records}, hive_partitioning = false)
+FROM {primary_records}
 UNION ALL
 SELECT *
 FROM _folded_others

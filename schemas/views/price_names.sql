@@ -2,5 +2,5 @@
 -- in any case of letters.
 CREATE VIEW price_names AS
 SELECT *
-FROM read_parquet({price_names}, hive_partitioning = false)
+FROM {price_names}
 QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY added_at DESC, source, name) = 1;

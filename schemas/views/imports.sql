@@ -15,4 +15,4 @@ SELECT
     known,
     folded,
     rejected
-FROM read_parquet({imports}, hive_partitioning = false);
+FROM {imports};

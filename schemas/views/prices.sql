@@ -2,7 +2,7 @@
 -- two that were put into the lake for the same day the later. USD per million tokens. Put in by prices.py.
 CREATE VIEW prices AS
 SELECT *
-FROM read_parquet({prices}, hive_partitioning = false)
+FROM {prices}
 QUALIFY row_number() OVER (
     PARTITION BY lower(model), provider, over_parameters, to_parameters, valid_from
     ORDER BY added_at DESC, source, model

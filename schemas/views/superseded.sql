@@ -11,18 +11,13 @@ WITH older AS (
     ANTI JOIN (SELECT file FROM _shard_files WHERE is_folded) AS folded_files
         ON _stored.filename = folded_files.file
     UNION ALL BY NAME
-    SELECT
-        part.* EXCLUDE (items_digest, prompting, dtype, quantization, metric, imported_from, is_primary, place),
-        answers.responses,
-        answers.loglikelihoods,
-        answers.is_greedy,
-        answers.filtered
-    FROM read_parquet({outdated_records}, hive_partitioning = false) AS part
+    SELECT part.* EXCLUDE ({of_cell}, is_primary, place), answers.* EXCLUDE ({key}, generation)
+    FROM {outdated_records} AS part
     SEMI JOIN _outdated
         ON part.cell_id = _outdated.cell_id
         AND part.generation < _outdated.generation
         AND part.item BETWEEN _outdated.first_item AND _outdated.last_item
-    LEFT JOIN read_parquet({responses}, hive_partitioning = false) AS answers
+    LEFT JOIN {responses} AS answers
         ON part.cell_id = answers.cell_id
         AND part.item = answers.item
         AND part.filter = answers.filter
@@ -32,31 +27,5 @@ WITH older AS (
     SELECT *
     FROM _older
 )
-SELECT
-    cell_id,
-    model,
-    task,
-    item,
-    item_hash,
-    filter,
-    repeat,
-    generation,
-    score,
-    correct,
-    metrics,
-    failure,
-    prompt_tokens,
-    completion_tokens,
-    cached_tokens,
-    engine_tokens,
-    finish_reason,
-    ttft_s,
-    latency_s,
-    stated_usd,
-    source_file,
-    source_row,
-    responses,
-    loglikelihoods,
-    is_greedy,
-    filtered
+SELECT {key}, generation, {verdicts}, {answers}
 FROM older;

@@ -4,7 +4,7 @@
 CREATE VIEW shards AS
 WITH open_facts AS (
     SELECT file_name AS file, decode(value)::JSON AS facts
-    FROM parquet_kv_metadata({shards})
+    FROM parquet_kv_metadata({shard_files})
     WHERE decode(key) = 'shard'
 ),
 
@@ -15,7 +15,7 @@ committed AS (
     WHERE NOT is_folded
     UNION ALL
     SELECT cell_id, generation, first_item, last_item, facts::JSON, {lake} || '/' || file, true
-    FROM read_parquet({folded}, hive_partitioning = false)
+    FROM {folded}
     WHERE part NOT IN ({lost})
 )
 SELECT

@@ -1,0 +1,48 @@
+"""A copy of some of a lake's objects whose rows are migrated, for a compaction to read.
+
+Owns the copy. Knows nothing of what a migration does (schemas.migrations), and changes nothing in the lake.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.lake.store import Lake
+from schemas.migrations import migrated
+from schemas.records import TABLES
+
+
+def migrated_copy(lake: Lake, whole: Iterable[str], versions: Mapping[str, int], folder: Path) -> Lake:
+    """A lake in `folder` with copies of the objects `whole`, and of the record objects in `versions`, migrated.
+
+    `versions`: name -> the schema version of its rows. What an earlier call copied is kept. Raises FileNotFoundError
+    for an object that is gone, StorageError when the lake cannot be read.
+    """
+    copy = Lake(str(folder)).open_for_writing()
+    for name in whole:
+        if not copy.has(name):
+            copy.create(name, lake.read(name))
+    for name, version in versions.items():
+        if not copy.has(name):
+            rows = pq.read_table(io.BytesIO(lake.read(name)))
+            copy.create_table(name, _as_today(_table_of(name), rows, version))
+    return copy
+
+
+def _as_today(table: str, rows: pa.Table, version: int) -> pa.Table:
+    rows, schema = migrated(table, rows, version), TABLES[table]
+    for column in schema:
+        if column.name not in rows.schema.names:
+            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
+    return rows.select(schema.names).cast(schema)
+
+
+def _table_of(name: str) -> str:
+    if name.startswith("shards/"):
+        return "shards"
+    return f"compact/{name.rsplit('/', 1)[-1].split('-')[0]}"

@@ -1,0 +1,48 @@
+"""Which files a program may read, by the schema version that their metadata states.
+
+A lake outlives the program: files of an older version are read, with null where they lack a column. A file of a newer
+version may mean something that this program does not know, so the whole lake is refused and nothing in it is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from schemas.failures import ConfigError
+from schemas.identity import digest
+from schemas.records import SCHEMA_VERSION
+
+#: The first version whose lakes stay readable.
+OLDEST_VERSION = 6
+
+VERSION_KEY = b"routerlake_schema_version"
+
+
+def stated_version(metadata: Mapping[bytes, bytes] | None) -> int | None:
+    """The version in a Parquet file's metadata; None without one. Raises ValueError when it is not a number."""
+    version = (metadata or {}).get(VERSION_KEY)
+    return None if version is None else int(version)
+
+
+def check_readable(place: str, version: int | None) -> None:
+    """Raises ConfigError when `place`, a lake or an object, was not written by a version that this program reads."""
+    if version is None or version < OLDEST_VERSION:
+        raise ConfigError(
+            f"{place} has schema version {version or 0}, this program reads {OLDEST_VERSION} and later: "
+            "use the release that wrote it, or another --lake"
+        )
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{place} has schema version {version}, this program reads up to {SCHEMA_VERSION}: "
+            "use a newer release, or another --lake; nothing was changed"
+        )
+
+
+def tables_digest(tables: Mapping[str, pa.Schema]) -> str:
+    """Digest of names, types and nullability of all columns: equal digests mean equal tables."""
+    columns = {
+        table: [(field.name, str(field.type), field.nullable) for field in schema] for table, schema in tables.items()
+    }
+    return digest(columns)

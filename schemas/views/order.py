@@ -1,0 +1,79 @@
+"""The .sql files beside this module: which views there are, what each reads, and so in which order they are made.
+
+A file is named as the one view or macro that it makes. Knows nothing of lakes: placeholders in braces stand for files.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from importlib import resources
+
+#: Which file owns what, by names alone: these choose the files that a placeholder of records stands for.
+OWNERSHIP = ("_folded", "_shard_files", "_superseded", "_outdated")
+
+_CHOSEN_BY_OWNERSHIP = re.compile(r"\{(shards|shard_files|\w+_records)\}")
+_COMMENT = re.compile(r"--[^\n]*")
+
+
+@dataclass(frozen=True)
+class ViewFile:
+    name: str
+    #: 'view' or 'macro'.
+    kind: str
+    sql: str
+    #: Views and macros that have to be there first.
+    reads: frozenset[str]
+
+    @property
+    def comment(self) -> str:
+        """The head of the file: what a row is."""
+        head = self.sql.partition("CREATE ")[0]
+        return " ".join(line.removeprefix("--").strip() for line in head.splitlines())
+
+
+@functools.cache
+def view_files() -> dict[str, ViewFile]:
+    """Name -> file of every view and macro, in an order in which each comes after all that it reads."""
+    folder = resources.files(__package__)
+    texts = {
+        file.name.removesuffix(".sql"): file.read_text(encoding="utf-8")
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    }
+    reads = {name: _reads(name, text, texts.keys()) for name, text in sorted(texts.items())}
+    order = TopologicalSorter(reads).static_order()
+    return {name: ViewFile(name, _kind(texts[name]), texts[name], frozenset(reads[name])) for name in order}
+
+
+def _reads(name: str, text: str, names: Collection[str]) -> list[str]:
+    code = _COMMENT.sub("", text)
+    words = set(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", code)) | set(re.findall(r"\b(\w+)\(", code))
+    if _CHOSEN_BY_OWNERSHIP.search(code):
+        words |= set(OWNERSHIP)
+    return sorted(word for word in words & set(names) if word != name)
+
+
+def _kind(text: str) -> str:
+    return text.partition("CREATE ")[2].split()[0].lower()
+
+
+def with_what_they_read(names: Collection[str], given: Collection[str] = ()) -> set[str]:
+    """`names`, and all that they are built on; what is `given` exists already, and so need what it reads."""
+    files, needed = view_files(), set[str]()
+    open_names = [name for name in names if name in files]
+    while open_names:
+        name = open_names.pop()
+        if name not in needed and name not in given:
+            needed.add(name)
+            open_names += files[name].reads
+    return needed
+
+
+def named_in(sql: str) -> set[str]:
+    """Views that a query names, in any case of letters, and all that they are built on."""
+    words = {word.lower() for word in re.findall(r"\w+", sql)}
+    return with_what_they_read([name for name in view_files() if name in words])

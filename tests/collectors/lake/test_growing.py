@@ -1,0 +1,284 @@
+"""A lake outlives the program: a program of the next schema version works on today's lakes, and ours refuses its own.
+
+The next version is this program with a copy of schemas/ in which columns, a table or a migration are added.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from collectors.lake.compaction import compact
+from collectors.lake.holdings import read_holdings
+from collectors.lake.pruning import prune
+from schemas.failures import ConfigError
+from schemas.records import SCHEMA_VERSION
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+
+ROOT = Path(__file__).resolve().parents[3]
+NEXT = SCHEMA_VERSION + 1
+CELL = BuiltCell(items=6)
+
+#: A column of the records, one of a small table, one of the items, and a table, all new.
+GROWN = {
+    "schemas/records.py": [
+        (f"SCHEMA_VERSION = {SCHEMA_VERSION}", f"SCHEMA_VERSION = {NEXT}"),
+        (
+            '        _field("stated_usd"',
+            '        _field("mood", pa.string(), "new in records"),\n        _field("stated_usd"',
+        ),
+        ('        _field("subject"', '        _field("topic", pa.string(), "new in items"),\n        _field("subject"'),
+        ('        _field("library"', '        _field("hue", pa.string(), "new in models"),\n        _field("library"'),
+        ('    "failures": FAILURE,', '    "failures": FAILURE,\n    "notes": FAILURE,'),
+    ],
+    "schemas/views/notes.sql": "-- notes: one row per note.\nCREATE VIEW notes AS\nFROM {notes};\n",
+}
+
+#: Finish reasons in capitals: no column changes, but what one means.
+MIGRATED = {
+    "schemas/records.py": [(f"SCHEMA_VERSION = {SCHEMA_VERSION}", f"SCHEMA_VERSION = {NEXT}")],
+    "schemas/migrations/__init__.py": [
+        (
+            "MIGRATIONS: dict[int, Migration] = {}",
+            f"""import pyarrow.compute as pc
+
+
+def _shout(table: str, rows: pa.Table) -> pa.Table:
+    if "finish_reason" not in rows.schema.names:
+        return rows
+    place = rows.schema.get_field_index("finish_reason")
+    return rows.set_column(place, "finish_reason", pc.utf8_upper(rows["finish_reason"]))
+
+
+MIGRATIONS: dict[int, Migration] = {{{NEXT}: Migration("finish reasons are in capitals", _shout)}}""",
+        )
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A copy of this program with other files."""
+
+    folder: Path
+
+    def __call__(self, script: str, *arguments: str | Path, rc: int = 0) -> str:
+        """Runs a script of pipelines/. Returns its output; asserts its exit code."""
+        done = subprocess.run(
+            [sys.executable, "-P", self.folder / "pipelines" / f"{script}.py", *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == rc, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def rows(self, lake: Path, *queries: str) -> list[list[list[object]]]:
+        """The rows of each query over the views of this program."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _ASK, str(lake), *queries],
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not done.stderr, done.stderr
+        return list(json.loads(done.stdout))
+
+
+_ASK = """
+import json, sys
+from collectors.lake.store import Lake
+from collectors.lake.reading import ask
+lake, queries = Lake(sys.argv[1]).open_for_reading(), sys.argv[2:]
+print(json.dumps(ask(lake, lambda con, _: [con.execute(query).fetchall() for query in queries]), default=str))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., Program]:
+    def build(edits: dict[str, list[tuple[str, str]] | str]) -> Program:
+        folder = tmp_path / "program"
+        folder.mkdir()
+        for package in ("collectors", "pipelines"):
+            (folder / package).symlink_to(ROOT / package)
+        shutil.copytree(ROOT / "schemas", folder / "schemas", ignore=shutil.ignore_patterns("__pycache__"))
+        for name, edit in edits.items():
+            if isinstance(edit, str):
+                (folder / name).write_text(edit)
+                continue
+            text = (folder / name).read_text()
+            for old, new in edit:
+                assert old in text, f"{name} has changed: {old}"
+                text = text.replace(old, new)
+            (folder / name).write_text(text)
+        return Program(folder)
+
+    return build
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LakeBuilder:
+    """Two cells of two generations with items, a model and a failure: one compacted, one open, one in part replaced."""
+    builder = LakeBuilder(tmp_path / "lake")
+    builder.items(CELL.task, CELL.items_digest, 6)
+    builder.model(CELL.model, "r0")
+    other = BuiltCell(model="model-b", items=6)
+    builder.run(CELL, other)
+    rows = [CELL.record(item, score=float(item % 2), finish_reason="stop", responses=["a"]) for item in range(4)]
+    builder.shard(CELL, rows)
+    builder.shard(other, [other.record(item, score=1.0, finish_reason="length") for item in range(6)])
+    compact(builder.lake)
+    builder.shard(CELL, [CELL.record(item, score=1.0, finish_reason="stop") for item in (1, 2)], generation=1)
+    builder.shard(CELL, [CELL.record(item, score=0.0, finish_reason="stop") for item in (4, 5)])
+    builder.failure("run-0001", "bad_model", "no weights", model="model-c")
+    return builder
+
+
+SEEN = {
+    "records": "SELECT cell_id, item, score, finish_reason, generation FROM records ORDER BY ALL",
+    "responses": "SELECT cell_id, item, responses, generation FROM responses ORDER BY ALL",
+    "superseded": "SELECT cell_id, item, score, generation FROM superseded ORDER BY ALL",
+    "matrix": "SELECT model, item, score FROM matrix ORDER BY ALL",
+    "leaderboard": "SELECT model, score, scored, rank FROM leaderboard ORDER BY ALL",
+    "items": "SELECT item, item_hash FROM items ORDER BY ALL",
+    "models": "SELECT model, revision, licence FROM models ORDER BY ALL",
+    "failures": "SELECT kind, model FROM failures ORDER BY ALL",
+}
+
+
+def seen(program: Program, lake: Path) -> dict[str, list[list[object]]]:
+    return dict(zip(SEEN, program.rows(lake, *SEEN.values()), strict=True))
+
+
+def objects(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_next_version_reads_todays_lake_and_changes_nothing(
+    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+) -> None:
+    today, before = Program(ROOT), objects(tmp_path / "lake")
+    grown = program(GROWN)
+    assert seen(grown, tmp_path / "lake") == seen(today, tmp_path / "lake")
+    queries = ("SELECT DISTINCT mood FROM superseded", "SELECT DISTINCT topic FROM items", "FROM notes")
+    assert grown.rows(tmp_path / "lake", *queries) == [[[None]], [[None]], []]
+    assert objects(tmp_path / "lake") == before
+    # `matrix.duckdb` lists its files anew at each query: another way to the same rows
+    grown("matrix", "--lake", tmp_path / "lake", "--out", tmp_path / "grown.duckdb")
+    with duckdb.connect(tmp_path / "grown.duckdb", read_only=True) as con:
+        assert con.execute("SELECT count(*), count(mood) FROM records").fetchall() == [(12, 0)]
+        assert con.execute("FROM notes").fetchall() == []
+
+
+def test_next_version_compacts_prunes_and_publishes_todays_lake_without_losing_a_row(
+    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+) -> None:
+    place = tmp_path / "lake"
+    before = seen(Program(ROOT), place)
+    grown = program(GROWN)
+    grown("compact", "--lake", place, "--prune", "--keep-hours", "0")
+    assert seen(grown, place) == before
+    assert not (place / "damaged").exists()
+    assert grown.rows(place, "FROM failures WHERE kind = 'damaged_file'") == [[]]
+    grown("publish", "--lake", place, "--to", tmp_path / "published")
+    [version] = [
+        path.parent for path in (tmp_path / "published").rglob("manifest.json") if path.parent.name != "000001"
+    ]
+    assert seen(grown, version)["matrix"] == before["matrix"]
+    assert grown.rows(version, "SELECT count(*), count(topic) FROM items") == [[[6, 0]]]
+
+
+def test_todays_program_refuses_a_lake_of_the_next_version_and_changes_nothing(
+    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+) -> None:
+    place = tmp_path / "lake"
+    program(GROWN)("compact", "--lake", place)
+    before = objects(place)
+    today = Program(ROOT)
+    for script, *arguments in (("compact", "--prune", "--keep-hours", "0"), ("matrix", "--show"), ("status",)):
+        said = today(script, "--lake", place, *arguments, rc=2)
+        assert f"schema version {NEXT}, this program reads up to {SCHEMA_VERSION}" in said
+        assert len(said.strip().splitlines()) == 1
+    assert objects(place) == before
+
+
+def test_shard_of_the_next_version_alone_is_never_damage(lake: LakeBuilder, tmp_path: Path) -> None:
+    """Somebody copied it here: nothing of the lake may be folded, deleted or set aside around it."""
+    [name] = [name for name in lake.lake.names("shards") if "-g1-" in name]
+    path = tmp_path / "lake" / name
+    table = pq.read_table(path)
+    metadata = {**(table.schema.metadata or {}), b"routerlake_schema_version": str(NEXT).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    before = objects(tmp_path / "lake")
+    with pytest.raises(ConfigError, match=f"has schema version {NEXT}"):
+        compact(lake.lake)
+    assert objects(tmp_path / "lake") == before
+
+
+def test_column_added_without_a_new_version_reads_as_null_and_nothing_is_pruned(
+    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+) -> None:
+    """A test forbids it (tests/schemas/test_versions.py); it once made every shard foreign, and prune deleted them."""
+    edits = [edit for edit in GROWN["schemas/records.py"] if "SCHEMA_VERSION" not in edit[0]]
+    grown, place = program({**GROWN, "schemas/records.py": edits}), tmp_path / "lake"
+    before = seen(Program(ROOT), place)
+    assert seen(grown, place) == before
+    grown("compact", "--lake", place, "--prune", "--keep-hours", "0")
+    assert seen(grown, place) == before
+    assert not (place / "damaged").exists()
+
+
+def test_migration_is_asked_for_then_run_into_a_new_compaction(
+    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+) -> None:
+    place = tmp_path / "lake"
+    before, files = seen(Program(ROOT), place), objects(place)
+    migrating = program(MIGRATED)
+    said = migrating("matrix", "--lake", place, "--show", rc=2)
+    assert "run compact.py" in said
+    assert objects(place) == files
+    migrating("compact", "--lake", place)
+    after = seen(migrating, place)
+    assert after["records"] == [[*row[:3], str(row[3]).upper(), row[4]] for row in before["records"]]
+    assert {view: after[view] for view in after if view != "records"} == {
+        view: before[view] for view in before if view != "records"
+    }
+    assert {name: objects(place)[name] for name in files} == files, "nothing is rewritten in place"
+    migrating("compact", "--lake", place, "--prune", "--keep-hours", "0")
+    assert seen(migrating, place) == after
+
+
+def test_manifest_of_today_is_one_that_version_6_reads(lake: LakeBuilder) -> None:
+    manifest = read_holdings(lake.lake).manifest
+    assert manifest is not None
+    assert b"parts" in manifest.to_json()
+    assert SCHEMA_VERSION > 6 or json.loads(manifest.to_json())["parts"][0].keys() == {
+        *("task", "prompting", "records", "responses", "older", "bits", "cells", "rows", "primary_rows"),
+        *("first_item", "last_item", "is_grid", "bytes", "other_bytes"),
+    }
+
+
+def test_prune_sets_damaged_objects_aside_and_keeps_their_bytes(lake: LakeBuilder, tmp_path: Path) -> None:
+    [name] = [name for name in lake.lake.names("shards") if "-g1-" in name]
+    path = tmp_path / "lake" / name
+    data = path.read_bytes()[:-9]
+    path.write_bytes(data)
+    compact(lake.lake)
+    assert prune(lake.lake, dt.timedelta(days=1)).damaged == 1
+    assert not path.exists()
+    [kept] = (tmp_path / "lake" / "damaged").rglob("*.parquet-*")
+    assert kept.read_bytes() == data
+    assert prune(lake.lake, dt.timedelta(days=1)).damaged == 0
