@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def failure_row(run_id: str, error: BaseException, **columns: Any) -> dict[str, Any]:
-    """A row of schemas.records.FAILURE for `error`; `columns` say whose it is."""
+    """A row of schemas.records.FAILURE for `error`; `columns` add its model, task, cell or items."""
     kind = error.kind if isinstance(error, RouterlakeError) else "internal"
     now = dt.datetime.now(dt.UTC)
     return {"run_id": run_id, "failed_at": now, "kind": kind, "message": one_line(error), **columns}
 
 
 def write_failure(lake: Lake, row: dict[str, Any], name: str | None = None) -> None:
-    """One object per failure, named by run and content unless it has a `name` already."""
+    """Writes one failure as one object, named by run and content unless `name` is given."""
     row = {column: row.get(column) for column in FAILURE.names}
     name = name or f"failures/{row['run_id']}-{digest({k: str(v) for k, v in row.items()}, 8)}.parquet"
     lake.create_table(name, pa.Table.from_pylist([row], schema=FAILURE))

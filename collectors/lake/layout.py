@@ -8,7 +8,7 @@ from schemas.identity import safe_name
 
 
 def items_name(task: str, items_digest: str) -> str:
-    """The object of the lake that holds a task's items."""
+    """Name of the object with a task's items."""
     return f"items/task={safe_name(task)}/{items_digest}.parquet"
 
 
@@ -17,12 +17,12 @@ PUBLISHED = "manifest.json"
 
 
 def end_name(run_id: str) -> str:
-    """The object that says how a run ended."""
+    """Name of the object with the end of a run."""
     return f"run_ends/{run_id}.parquet"
 
 
 def run_name(run_id: str) -> str:
-    """The object of a run's plan."""
+    """Name of the object with the plan of a run."""
     return f"runs/{run_id}.parquet"
 
 

@@ -1,4 +1,4 @@
-"""What a snapshot says of itself: a dataset card for people, with front matter for the hub, and Croissant for machines.
+"""The two descriptions of a snapshot: a dataset card for people and the hub, and Croissant for machines.
 
 Owns both texts. The card's front matter follows the Hugging Face hub's metadata for data sets, so that
 `datasets.load_dataset` finds each table; croissant.json follows the MLCommons Croissant format 1.0.
@@ -20,34 +20,38 @@ from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CEL
 
 @dataclass(frozen=True)
 class Description:
-    """What only a person knows of a data set."""
+    """The part of a description that only a person can give."""
 
     title: str = "Router benchmark matrix"
     text: str = ""
-    #: Of the records, as an SPDX identifier in lower case or the hub's name for it; None: not stated.
+    #: Licence of the records, as an SPDX identifier in lower case or the hub's name for it; None if not stated.
     licence: str | None = None
-    #: Where prompts and answers come from: name -> licence.
+    #: Source of prompts or answers -> its licence.
     sources: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a snapshot's files say."""
+    """The part of a description that comes from the snapshot's files."""
 
     version: str
     counts: Mapping[str, int]
     provenance: Mapping[str, Any]
-    #: Name -> sha256 and bytes.
+    #: Name of a file -> its sha256 and bytes.
     files: Mapping[str, Mapping[str, Any]]
 
 
-#: Table -> its files, its schema and what a row is. The first is what load_dataset gives unasked.
+#: Table -> its files, its schema and the meaning of a row. load_dataset loads the first one by default.
 TABLES: dict[str, tuple[str, pa.Schema, str]] = {
-    "records": ("compact/*/task=*/records-*.parquet", FOLDED_RECORD, "one row per item, filter and repeat of a cell"),
-    "responses": ("compact/*/task=*/responses-*.parquet", FOLDED_RESPONSE, "what the model answered, for a record"),
-    "items": ("items/task=*/*.parquet", ITEM, "one row per document of a task"),
-    "models": ("models/all.parquet", MODEL, "what is known of each model at a revision, in a row or several"),
-    "cells": ("runs/all.parquet", RUN_CELL, "one row per model, task and setup that a run planned"),
+    "records": (
+        "compact/*/task=*/records-*.parquet",
+        FOLDED_RECORD,
+        "one row for each item, filter and repeat of a cell",
+    ),
+    "responses": ("compact/*/task=*/responses-*.parquet", FOLDED_RESPONSE, "the model's answer, for each record"),
+    "items": ("items/task=*/*.parquet", ITEM, "one row for each document of a task"),
+    "models": ("models/all.parquet", MODEL, "metadata of a model at one revision, in one row or several"),
+    "cells": ("runs/all.parquet", RUN_CELL, "one row for each model, task and setup that a run planned"),
 }
 
 #: Upper bounds of the hub's size categories.
@@ -55,11 +59,11 @@ _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "
 _SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "1B<n<10B")]
 
 
-_TEXT = "What language models answered, item by item, with token counts: for training and judging LLM routers."
+_TEXT = "Answers of language models, item by item, with token counts, for training and evaluating LLM routers."
 
 
 def readme(description: Description, facts: Facts) -> bytes:
-    """The dataset card."""
+    """The dataset card as Markdown with front matter."""
     front: dict[str, Any] = {
         "pretty_name": description.title,
         "tags": ["llm-routing", "evaluation", "routerlake"],
@@ -75,10 +79,8 @@ def readme(description: Description, facts: Facts) -> bytes:
     tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in _present(facts).items())
     sources = "\n".join(f"- {name}: {licence}" for name, licence in (description.sources or {}).items())
     imports = "\n".join(_imports(facts))
-    imported = (
-        f"\n\nOf these records some, or all, were recorded by others and imported:\n\n{imports}" if imports else ""
-    )
-    counted_by = " of imported records by whoever recorded them," if imports else ""
+    imported = f"\n\nSome of the records, or all, were made by others and imported:\n\n{imports}" if imports else ""
+    counted_by = " for imported records by their source," if imports else ""
     text = f"""\
 # {description.title}
 
@@ -91,8 +93,8 @@ every file with its SHA-256, and the runs, library versions, model revisions and
 |---|---|
 {counts}
 
-A missing answer is missing: it is neither wrong nor zero. `score` is null where `failure` says why there is no verdict;
-tokens are counted by the engine that answered,{counted_by} and null where nobody counted.
+A missing answer is missing: it is neither wrong nor zero. An answer without a score has a null `score` and a reason in
+`failure`. Tokens are counted by the engine that answered,{counted_by} and are null if nobody counted them.
 
 ## Use it
 
@@ -103,7 +105,7 @@ tokens are counted by the engine that answered,{counted_by} and null where nobod
 ```python
 from datasets import load_dataset
 
-records = load_dataset("path/or/repo")                # the table records; name="items" and so on for the others
+records = load_dataset("path/or/repo")  # the table records; name="items" and so on load the others
 ```
 
 In DuckDB, from this folder, or from anywhere after `SET VARIABLE snapshot = 's3://bucket/version';`:
@@ -112,9 +114,9 @@ In DuckDB, from this folder, or from anywhere after `SET VARIABLE snapshot = 's3
 duckdb -readonly snapshot.duckdb "FROM leaderboard"
 ```
 
-The views in it (also as `views.sql`) are matrix, records, responses, items, models, cells, coverage, leaderboard,
-oracle and more, each with comments. The folder is a routerlake lake as well: `matrix.py --lake` and `load_matrix` take
-its place, and `load_matrix` reads the whole matrix from `packed/` at once.
+Its views (also in `views.sql`) are matrix, records, responses, items, models, cells, coverage, leaderboard, oracle and
+more, each with comments. The folder is also a routerlake lake: give it to `matrix.py --lake` or `load_matrix`, which
+reads the whole matrix from `packed/` at once.
 
 ## Licences
 
@@ -155,7 +157,7 @@ def croissant(description: Description, facts: Facts) -> bytes:
 
 
 def _imports(facts: Facts) -> list[str]:
-    """A line for each source of imported records, with its licence as far as whoever imported it said."""
+    """A line for each source of imported records, with its licence if the import stated one."""
     return [
         f"- {one['imported_from']} ({one['format']}): {one['licence'] or 'licence not stated'}"
         for one in facts.provenance["imports"]
@@ -193,7 +195,7 @@ def _data_type(dtype: pa.DataType) -> str:
 
 
 def _present(facts: Facts) -> dict[str, tuple[str, pa.Schema, str]]:
-    """The tables that have files."""
+    """The tables of TABLES that have files in the snapshot."""
     return {
         table: row
         for table, row in TABLES.items()
@@ -201,7 +203,7 @@ def _present(facts: Facts) -> dict[str, tuple[str, pa.Schema, str]]:
     }
 
 
-#: The format's own, of its version 1.0.
+#: The JSON-LD context that Croissant 1.0 prescribes.
 _CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",

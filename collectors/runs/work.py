@@ -1,4 +1,4 @@
-"""What a worker is given, a cell, and what it gives back, the report of a shard. Imports nothing heavy."""
+"""The types that driver and workers exchange: a cell to collect, and the report of a shard. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,59 +13,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One planned cell: all that a worker needs to collect any shard of it."""
+    """One cell, with all that a worker needs to collect any shard of it."""
 
     cell_id: str
     model: ModelRef
     spec: TaskSpec
-    #: Task or group of the config that the task came from.
+    #: The task or group in the config that `spec` came from.
     group: str
-    #: Hash of the prompting (schemas.identity): the worker's task must have the same.
+    #: Hash of the prompting (schemas.identity). The task that a worker loads must have the same.
     prompting: str
     generation: int
-    #: Items asked for: 0..items-1.
+    #: Number of items to collect: the positions 0 to items - 1.
     items: int
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What one shard took; kept in the shard's Parquet metadata and summed by the driver."""
+    """The statistics of one shard. The shard's Parquet metadata keeps them, and the driver adds them up."""
 
     run_id: str
     items: int
-    #: lm-eval's requests, and the engine's: one may answer several of lm-eval's (choices of one token), and
-    #: `asked_again` of them were asked twice, because the prefix cache had reached into what was asked.
+    #: Number of lm-eval's requests.
     instances: int
+    #: Number of the engine's requests. One may answer several of lm-eval's, when these are choices of one token.
     requests: int
+    #: Requests that were asked twice, because the prefix cache had reached into the tokens to score.
     asked_again: int
+    #: Items without an answer.
     failures: int
     engine_tokens: int
-    #: Of engine_tokens, those that the prefix cache held; None: the engine does not tell.
+    #: The part of engine_tokens that came from the prefix cache; None if the engine does not report it.
     cached_tokens: int | None
-    #: Whether the engine keeps one: without, each choice of several tokens has its context computed again.
+    #: Whether the engine has a prefix cache. Without one it computes the context again for each choice of several
+    #: tokens.
     prefix_caching: bool | None
-    #: Seconds inside the engine, of the whole shard, and of loading the model for it (0: already loaded).
+    #: Seconds inside the engine.
     engine_seconds: float
+    #: Seconds from the first stage's start to the last one's end.
     wall_seconds: float
+    #: Seconds to fetch and load the model; 0 if it was loaded already.
     load_seconds: float
-    #: Whether the model's weights took the place of another's in a live engine.
+    #: Whether the model's weights replaced another's in a live engine.
     swapped: bool
+    #: engine_tokens / engine_seconds.
     tokens_per_second: float | None
-    #: Requests in flight, on average over the time that any was.
+    #: Mean number of requests in flight, from the first start to the last end.
     concurrency: float | None
     host: str
     #: Name of the GPU that answered; None on CPUs.
     gpu: str | None
-    #: Its class (collectors.engines.gpus), by which it is priced where its own name is not; None: unknown, or on CPUs.
+    #: The GPU's class (collectors.engines.gpus), which has the price if its name has none; None if unknown, or on CPUs.
     gpu_class: str | None
-    #: How many of them the engine had, or which part of one; None: it was not put anywhere.
+    #: Number of GPUs that the engine had, or the fraction of one; None if the model had no placement.
     gpus: float | None
     engine: str
-    #: Stage -> seconds (collectors.runs.stages.STAGES): where the shard's time went. Stages of two shards run side by
-    #: side.
+    #: Stage -> seconds (collectors.runs.stages.STAGES). Stages of two shards overlap.
     stages: dict[str, float]
-    #: False: another worker had committed the shard first, and this one's records were dropped.
+    #: False if another worker had committed the shard first, so that these records were dropped.
     committed: bool
-    #: The process that collected it, and when each stage ran, for a trace; not kept in the lake.
+    #: The process that collected the shard, and its spans of stages, for a trace. The lake does not keep them.
     worker: str = ""
     spans: list[Span] = field(default_factory=list, repr=False)

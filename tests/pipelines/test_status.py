@@ -192,7 +192,7 @@ def test_status_watch_on_a_terminal_shows_the_run_live(lake: LakeBuilder) -> Non
         ([], "holds no run yet: start one with pipelines/collect.py"),
         (["--run", "x"], "holds no run yet"),
         (["--lake", "s3://user:secret@bucket/lake"], "credentials by the environment"),
-        (["--lake", "published"], "is a published version, which no run collects into"),
+        (["--lake", "published"], "is a published version, which has no runs of its own"),
     ],
 )
 def test_status_without_a_run_is_one_line_and_exit_2(

@@ -52,10 +52,10 @@ def test_read_prices_keeps_what_is_unknown_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([HEADER], "holds no row"),
-        (["model,price", "a,1"], "of no price table"),
+        ([HEADER], "has no rows"),
+        (["model,price", "a,1"], "fit no price table"),
         ([HEADER + ",colour", GOOD + ",red"], "no column colour"),
-        ([HEADER + ",source", GOOD + ",again"], "named twice"),
+        ([HEADER + ",source", GOOD + ",again"], "appears twice"),
         ([HEADER, GOOD.replace(",1,", ",-1,")], "line 2: usd_per_million_prompt is '-1'"),
         ([HEADER, GOOD.replace(",1,", ",nan,")], "a number of dollars"),
         ([HEADER, GOOD.replace(",1,", ",$1,")], "a number of dollars"),
@@ -64,13 +64,13 @@ def test_read_prices_keeps_what_is_unknown_unknown(tmp_path: Path) -> None:
         ([HEADER, GOOD.replace("org/a", "")], "line 2: model is empty"),
         ([HEADER, GOOD + ",more"], "as many fields"),
         ([HEADER, "org/a,host"], "as many fields"),
-        ([HEADER, GOOD, GOOD.replace(",2,", ",3,")], "says otherwise of org/a"),
-        ([HEADER, GOOD, GOOD.replace("org/a", "Org/A").replace(",2,", ",3,")], "says otherwise of org/a"),
+        ([HEADER, GOOD, GOOD.replace(",2,", ",3,")], "another line differs for org/a"),
+        ([HEADER, GOOD, GOOD.replace("org/a", "Org/A").replace(",2,", ",3,")], "another line differs for org/a"),
         ([HEADER, GOOD.replace(",1,", ",1_0,")], "a number of dollars"),
-        ([HEADER, GOOD.replace("org/a", "a\x1b[31m")], "it holds what cannot be printed"),
+        ([HEADER, GOOD.replace("org/a", "a\x1b[31m")], "it has a control character"),
         ([HEADER + ",over_parameters,to_parameters", GOOD + ",10,5"], "a tier"),
         ([HEADER + ",over_parameters,to_parameters", GOOD + ",1e9,"], "a whole number"),
-        ([HEADER, '"org/a,host'], "no CSV"),
+        ([HEADER, '"org/a,host'], "not valid CSV"),
     ],
 )
 def test_read_prices_refuses_what_is_not_certain(tmp_path: Path, lines: list[str], said: str) -> None:

@@ -153,4 +153,4 @@ def test_run_end_that_cannot_be_written_does_not_hide_what_went_wrong(
     caplog.set_level(logging.WARNING)
     with pytest.raises(Unlisted), recorded(plan, lake.lake):
         raise Unlisted
-    assert "how the run ended is not in the lake: cannot write: the disk is full" in caplog.text
+    assert "the end of the run is not in the lake: cannot write: the disk is full" in caplog.text

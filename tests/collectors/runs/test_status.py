@@ -287,7 +287,7 @@ def test_run_status_passes_over_a_damaged_end(lake: LakeBuilder) -> None:
     status = look(lake)
     assert list(status.damaged) == [f"run_ends/{run}.parquet"]
     assert status.over  # it ended, whatever its end was
-    assert status.end == RunEnd(None, "unknown", "what is said of its end is damaged")
+    assert status.end == RunEnd(None, "unknown", "the record of its end is damaged")
 
 
 def test_run_status_counts_the_cells_in_quarantine(lake: LakeBuilder) -> None:
