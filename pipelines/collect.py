@@ -273,10 +273,10 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
         same = [c for c in cells if c.cell.prompting == prompting]
         todo = sum(c.items_todo for c in same)
         requests = round(sum(c.items_todo * c.requests_per_item for c in same))
-        shots = f"{cell.facts['num_fewshot']}-shot"
+        shots = f"{cell.row['num_fewshot']}-shot"
         print(
-            f"  task {cell.cell.spec.task} ({shots}, {cell.facts['output_type']}, {cell.cell.items} of "
-            f"{cell.facts['items']} items): {todo} items to collect, {requests} requests"
+            f"  task {cell.cell.spec.task} ({shots}, {cell.row['output_type']}, {cell.cell.items} of "
+            f"{cell.row['items']} items): {todo} items to collect, {requests} requests"
         )
     print(
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"

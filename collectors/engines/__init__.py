@@ -39,7 +39,7 @@ class ModelRef:
     #: Engine.group as the planning machine computes it: a hint for the order of work.
     group: str | None = field(default=None, compare=False)
     #: Whether a catalog put the model's row into the lake's models/ already.
-    has_facts: bool = field(default=False, compare=False)
+    has_row: bool = field(default=False, compare=False)
     #: GPU memory that the config gives it, GiB; None: worked out from its files.
     memory_gib: float | None = field(default=None, compare=False)
     #: The GPUs of its engine first, then places with more memory (collectors.models.placement); empty: any free place.

@@ -125,9 +125,9 @@ def _verdict_columns(task: BoundTask, asked: Asked, verdict: dict[str, Any] | No
     score = None if failure else _score(task, metrics)
     if score is None and not failure:
         failure = NOT_JUDGED if repeat == 0 else None
-    threshold = task.facts.correct_threshold
+    threshold = task.settings.correct_threshold
     has_verdict = score is not None and threshold is not None and 0 <= score <= 1
-    texts = verdict["filtered"] if verdict and task.facts.output_type == "generate_until" else None
+    texts = verdict["filtered"] if verdict and task.settings.output_type == "generate_until" else None
     return {
         "score": score,
         "correct": bool(score >= threshold) if has_verdict else None,  # type: ignore[operator]
@@ -143,7 +143,7 @@ def _score(task: BoundTask, metrics: dict[str, Any]) -> float | None:
     Some metrics (weighted_perplexity, f1, bleu) have item values that are not numbers. The score is then the metric's
     own aggregation over this one item; lm-eval's aggregations take a list of item values.
     """
-    name = task.facts.metric
+    name = task.settings.metric
     value = metrics.get(name)
     if value is not None and not _is_number(value) and (aggregate := task.task.aggregation().get(name)):
         try:

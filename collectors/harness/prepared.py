@@ -163,7 +163,7 @@ def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int)
         # Templates may write today's date (Llama 3.1), and the names of the tokenizer's special tokens.
         today = time.strftime("%Y-%m-%d") if "strftime_now" in template else ""
         chat = [template, today, tokenizer, _versions("transformers")]
-    return digest([VERSION, task.facts.prompting, upto, chat, _versions("lm_eval", "jinja2", "datasets")], 32)
+    return digest([VERSION, task.settings.prompting, upto, chat, _versions("lm_eval", "jinja2", "datasets")], 32)
 
 
 @functools.cache

@@ -64,7 +64,7 @@ lm_eval.utils.env.from_string = _compiled
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskFacts:
+class TaskSettings:
     """A task's identity and settings under one prompting: columns of RUN_CELL. `prompting` is their digest."""
 
     task: str
@@ -112,7 +112,7 @@ class BoundTask:
         if not self.docs:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
         self.hashes = [doc_hash(doc) for doc in self.docs]
-        self.facts = self._facts(task_digest)
+        self.settings = self._bound_settings(task_digest)
 
     def _apply(self, spec: TaskSpec) -> None:
         """Sets num_fewshot and decoding as lm-eval's evaluator does: a task whose own num_fewshot is 0 keeps it."""
@@ -122,7 +122,7 @@ class BoundTask:
         if spec.decoding and task.OUTPUT_TYPE == "generate_until":
             task.set_config(key="generation_kwargs", value=dict(spec.decoding), update=True)
 
-    def _facts(self, task_digest: str) -> TaskFacts:
+    def _bound_settings(self, task_digest: str) -> TaskSettings:
         task, spec = self.task, self.spec
         metrics, filters = list(task.aggregation()), [f.name for f in task._filters]
         metric, chosen = spec.metric or metrics[0], spec.filter or filters[0]
@@ -132,7 +132,7 @@ class BoundTask:
         shots = task.get_config("num_fewshot")
         chat = spec.chat_template
         generates = task.OUTPUT_TYPE == "generate_until"
-        return TaskFacts(
+        return TaskSettings(
             task=self.name,
             task_version=str(task.VERSION),
             task_digest=task_digest,
@@ -154,11 +154,11 @@ class BoundTask:
 
     def item_table(self) -> pa.Table:
         """Returns all items of the task, whatever a run's limit, as rows of schemas.records.ITEM."""
-        facts = self.facts
+        settings = self.settings
         rows = [
             {
                 "task": self.name,
-                "items_digest": facts.items_digest,
+                "items_digest": settings.items_digest,
                 "item": i,
                 "item_hash": self.hashes[i],
                 "prompt": self.question(doc),
@@ -285,7 +285,7 @@ def load_like(spec: TaskSpec, group: str, prompting: str, include: list[str]) ->
             continue
         reasons |= failed
         for bound in (task for task in tasks if task.name == spec.task):
-            if bound.facts.prompting == prompting:
+            if bound.settings.prompting == prompting:
                 return bound
             reasons.pop(spec.task, None)  # it loads, but with another hash
     raise reasons.get(spec.task) or TaskError(

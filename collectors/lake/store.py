@@ -187,9 +187,9 @@ class Lake:
                         raise
             raise OSError("other writers of the same object kept it busy")
 
-    def create_table(self, name: str, table: pa.Table, facts: dict[str, Any] | None = None) -> bool:
-        """Creates a Parquet object; `facts` go as JSON into its metadata, one key each. False when it is there."""
-        return self.create(name, parquet_bytes(table, facts))
+    def create_table(self, name: str, table: pa.Table, metadata: dict[str, Any] | None = None) -> bool:
+        """Creates a Parquet object, each of `metadata` as JSON in its footer. Returns False if the object exists."""
+        return self.create(name, parquet_bytes(table, metadata))
 
     def read(self, name: str) -> bytes:
         """The whole object. Raises FileNotFoundError when it is not there, StorageError when it cannot be had."""
@@ -246,7 +246,7 @@ class Lake:
                     objects = self.filesystem.find(self._path(folder), detail=True)
                 except FileNotFoundError:
                     objects = {}
-                found = {path[len(self.root) + 1 :]: _last_modified(facts) for path, facts in objects.items()}
+                found = {path[len(self.root) + 1 :]: _last_modified(details) for path, details in objects.items()}
         return {name: found[name] for name in sorted(found) if self._is_object(name)}
 
     def _is_object(self, name: str) -> bool:
@@ -266,15 +266,15 @@ class Lake:
         return f"shards/task={safe_name(task)}/{shard}"
 
 
-def parquet_bytes(table: pa.Table, facts: dict[str, Any] | None = None) -> bytes:
-    """`table` as a Parquet object of a lake, `facts` as JSON in its metadata."""
-    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
-    metadata |= {k.encode(): json.dumps(v).encode() for k, v in (facts or {}).items()}
+def parquet_bytes(table: pa.Table, metadata: dict[str, Any] | None = None) -> bytes:
+    """Returns `table` as a Parquet object of a lake, each of `metadata` as JSON in its footer."""
+    footer = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+    footer |= {k.encode(): json.dumps(v).encode() for k, v in (metadata or {}).items()}
     sink = io.BytesIO()
     # Integers as deltas, strings by dictionary: the layout that measured smallest on records of this shape.
     integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
     pq.write_table(
-        table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata}),
+        table.replace_schema_metadata({**(table.schema.metadata or {}), **footer}),
         sink,
         compression="zstd",
         use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
@@ -311,10 +311,10 @@ def _made(entry: os.DirEntry[str]) -> float | None:
         return None
 
 
-def _last_modified(facts: dict[str, Any]) -> float | None:
+def _last_modified(details: dict[str, Any]) -> float | None:
     """What fsspec's clients call the time of an object's creation."""
     for key in ("LastModified", "last_modified", "mtime", "updated"):
-        value = facts.get(key)
+        value = details.get(key)
         if isinstance(value, dt.datetime):
             return value.timestamp()
         if isinstance(value, int | float):

@@ -16,7 +16,7 @@ from collectors.models.model_files import (
     PREFIX,
     SUFFIXES,
     Tensors,
-    config_facts,
+    config_columns,
     header_length,
     is_tokenizer_file,
     missing_shards,
@@ -137,7 +137,7 @@ def _read(repo: _Repo, row: dict[str, Any]) -> dict[str, Any]:
     config = repo.object("config.json")
     if config is None:
         raise ModelError(f"{repo.model} has no config.json: not a transformers model")
-    columns = config_facts(config)
+    columns = config_columns(config)
     columns["quantization"] = columns["quantization"] or _quantizer(repo)
     tokenizer_config = repo.object("tokenizer_config.json")
     generation = repo.object("generation_config.json")

@@ -86,7 +86,7 @@ def own_quantization(config: dict[str, Any]) -> str | None:
     return "mlx" if "bits" in section(config, "quantization") else None  # mlx-lm writes no method
 
 
-def config_facts(config: dict[str, Any]) -> dict[str, Any]:
+def config_columns(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the columns of schemas.records.MODEL that come from config.json."""
     architectures = config.get("architectures")
     return {
@@ -195,14 +195,14 @@ def header_length(prefix: bytes) -> int:
 # ---- folders
 
 
-def model_facts(model: ModelRef) -> dict[str, Any]:
+def model_row(model: ModelRef) -> dict[str, Any]:
     """Reads a row of schemas.records.MODEL from the fetched folder. Unknown columns are None."""
     folder = Path(model.path or "")
     config = read_config(folder)
     names = [file.name for file in folder.iterdir() if file.is_file()]
     kind, weights = weight_files(names)
     tokenizer = sorted(folder / name for name in names if is_tokenizer_file(name))
-    columns = config_facts(config)
+    columns = config_columns(config)
     quantized = columns["quantization"] is not None
     return {
         **dict.fromkeys(MODEL.names),

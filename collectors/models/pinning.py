@@ -73,7 +73,7 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_j
         max_length=_max_length(spec.max_length or max_length, config),
         trust_remote_code=spec.trust_remote_code,
         options=dict(spec.engine),
-        has_facts=config_json is not None,
+        has_row=config_json is not None,
     )
 
 

@@ -48,7 +48,7 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8, "float8_
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelSize:
     """The size of a model before it is loaded. None: unknown."""
 
     parameters: int | None = None
@@ -109,7 +109,7 @@ class Need:
         return int(max(passes, LOGIT_ROWS * shape.vocab * LOGIT_BYTES) + FIXED_GIB * GIB)
 
 
-def need_of(model: ModelRef, size: ModelFacts) -> Need:
+def need_of(model: ModelRef, size: ModelSize) -> Need:
     """Computes the need of `model` from its size, or takes the memory_gib of the run's config.
 
     Raises ModelError of kind unknown_memory that names the missing number.
@@ -139,14 +139,14 @@ def need_of(model: ModelRef, size: ModelFacts) -> Need:
     return Need(dtype, weights, shape, False, max(length, KV_TOKENS), kv_bytes, item, block)
 
 
-def _dtype(model: ModelRef, size: ModelFacts) -> str:
+def _dtype(model: ModelRef, size: ModelSize) -> str:
     """The dtype of the run. A stub's dtype names the one that it stands for: stub-bfloat16, or stub-auto for the
     model's own."""
     dtype = model.dtype.removeprefix("stub-")
     return own_dtype(dict(size.config)) or "float32" if dtype == "auto" else dtype
 
 
-def _weight_bytes(size: ModelFacts, item: int) -> int | None:
+def _weight_bytes(size: ModelSize, item: int) -> int | None:
     """Bytes of the loaded weights: as in the files for a quantized checkpoint, else `item` bytes per parameter."""
     own = _ITEM_BYTES.get(own_dtype(dict(size.config)) or "")
     quantized = bool(quantization_config(dict(size.config)))
@@ -157,7 +157,7 @@ def _weight_bytes(size: ModelFacts, item: int) -> int | None:
     return size.weight_bytes * item // own if size.weight_bytes and own else None
 
 
-def _block(size: ModelFacts) -> int:
+def _block(size: ModelSize) -> int:
     """Weights in a row that share a scale in a quantized checkpoint, mostly 128; 1 if a whole row does, or none do."""
     how = quantization_config(dict(size.config))
     groups = [section(group, "weights") for group in section(how, "config_groups").values() if isinstance(group, dict)]

@@ -15,9 +15,9 @@ from typing import Any
 from collectors.engines import ModelRef
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.models.model_files import model_facts
+from collectors.models.model_files import model_row
 from collectors.models.pinning import size_at_uri
-from collectors.models.placement import ModelFacts
+from collectors.models.placement import ModelSize
 from schemas.failures import ModelError, RouterlakeError, one_line
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,7 @@ ORDER BY listed_at NULLS FIRST, models.revision
 """
 
 
-def facts_of(
-    lake: Lake, models: Iterable[ModelRef], *, far: bool
-) -> Iterator[tuple[ModelRef, ModelFacts | ModelError]]:
+def sizes_of(lake: Lake, models: Iterable[ModelRef], *, far: bool) -> Iterator[tuple[ModelRef, ModelSize | ModelError]]:
     """Yields each model with its size, or with the error that keeps it unknown.
 
     Without `far` only the lake and this machine are asked, and the fields of other models are None. With `far`, stores
@@ -51,14 +49,14 @@ def facts_of(
         try:
             if row := recorded.get((model.source, model.revision)):
                 parameters, weight_bytes, config_json = row
-                yield model, ModelFacts(parameters, weight_bytes, json.loads(config_json))
+                yield model, ModelSize(parameters, weight_bytes, json.loads(config_json))
             elif model.path is not None:
-                yield model, _from_row(model_facts(model))
+                yield model, _from_row(model_row(model))
             elif not far or model.revision.startswith("stub-"):  # a stub's model has no files anywhere
-                yield model, ModelFacts()
+                yield model, ModelSize()
             elif "://" in model.source:
                 weight_bytes, config = size_at_uri(model.source)
-                yield model, ModelFacts(weight_bytes=weight_bytes, config=config)
+                yield model, ModelSize(weight_bytes=weight_bytes, config=config)
             else:
                 from collectors.models.hub_client import Hub
                 from collectors.models.hub_reading import read_model
@@ -92,12 +90,12 @@ def _recorded(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], tuple
     return {(source, revision): sizes for source, revision, *sizes in rows}  # type: ignore[misc]
 
 
-def _from_row(row: dict[str, Any]) -> ModelFacts:
+def _from_row(row: dict[str, Any]) -> ModelSize:
     """Takes the size from a row of schemas.records.MODEL."""
     config = json.loads(row["config"]) if row.get("config") else {}
-    return ModelFacts(row.get("parameters"), row.get("weight_bytes"), config)
+    return ModelSize(row.get("parameters"), row.get("weight_bytes"), config)
 
 
-def without_config(facts: ModelFacts) -> ModelFacts:
+def without_config(size: ModelSize) -> ModelSize:
     """Drops the config: thousands of them would take too much memory."""
-    return replace(facts, config={})
+    return replace(size, config={})

@@ -27,7 +27,7 @@ from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
 from collectors.lake.store import Lake
 from collectors.models.ahead import Ahead
-from collectors.models.model_files import model_facts
+from collectors.models.model_files import model_row
 from collectors.models.pinning import tokenizer_fingerprint
 from collectors.models.weights import Held, Weights
 from collectors.runs.log_lines import about
@@ -198,11 +198,11 @@ class Collector:
 
     def _write_model_row(self, model: ModelRef, engine: Engine) -> None:
         """Writes the model's row in models/, once for each revision, from the files that were loaded."""
-        if model.has_facts:
+        if model.has_row:
             return
         name = f"models/{safe_name(model.name)}-{safe_name(model.revision)}.parquet"
         if engine.model and engine.model.path and not self.lake.has(name):
-            row = model_facts(dataclasses.replace(model, path=engine.model.path))
+            row = model_row(dataclasses.replace(model, path=engine.model.path))
             self.lake.create_table(name, pa.Table.from_pylist([row], schema=MODEL))
 
     def _fingerprint(self) -> str:
@@ -213,7 +213,7 @@ class Collector:
     def _identity(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
         """The cell's identity for the shard's metadata."""
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
-        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.facts)}
+        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.settings)}
 
     def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]

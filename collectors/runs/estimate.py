@@ -20,8 +20,8 @@ from collectors.harness.requests import DEFAULT_MAX_GEN_TOKENS
 from collectors.harness.tasks import BoundTask
 from collectors.lake.layout import items_name
 from collectors.lake.store import Lake
-from collectors.models.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelFacts
-from collectors.models.sizes import facts_of
+from collectors.models.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelSize
+from collectors.models.sizes import sizes_of
 from collectors.prices.tables import how_to_price, usd_per_gpu_hour
 from collectors.runs.measured import Measured, measured
 from collectors.runs.plan import Plan, PlannedCell
@@ -151,8 +151,8 @@ class _Estimator:
     def __init__(self, plan: Plan, lake: Lake) -> None:
         self.plan, self.lake = plan, lake
         models = list(dict.fromkeys(cell.cell.model for cell in plan.cells))
-        self.sizes = dict(plan.facts) or {
-            model: size for model, size in facts_of(lake, models, far=False) if isinstance(size, ModelFacts)
+        self.sizes = dict(plan.sizes) or {
+            model: size for model, size in sizes_of(lake, models, far=False) if isinstance(size, ModelSize)
         }
         self.gpus = {gpu.name: gpu for gpu in plan.gpus}
         self.shards = measured(lake, plan.config.engine.name, {cell.cell.cell_id for cell in plan.cells})
@@ -231,8 +231,8 @@ class _Estimator:
     def _tokens(self, cell: PlannedCell) -> Tokens:
         prompting = cell.cell.prompting
         if prompting not in self._texts:
-            task = self.plan.items[items_name(cell.facts["task"], cell.facts["items_digest"])]
-            self._texts[prompting] = self._measured(task_tokens(task, cell.facts, self.characters), prompting)
+            task = self.plan.items[items_name(cell.row["task"], cell.row["items_digest"])]
+            self._texts[prompting] = self._measured(task_tokens(task, cell.row, self.characters), prompting)
         return self._texts[prompting]
 
     def _measured(self, assumed: Tokens, prompting: str) -> Tokens:

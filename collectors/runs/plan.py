@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collectors.engines.gpus import GpuClass
     from collectors.harness.tasks import BoundTask
     from collectors.lake.store import Lake
-    from collectors.models.placement import ModelFacts
+    from collectors.models.placement import ModelSize
     from collectors.runs.config import RunConfig
     from collectors.runs.work import Cell
 
@@ -31,7 +31,7 @@ class PlannedCell:
 
     cell: Cell
     #: The columns of RUN_CELL except those of the run.
-    facts: dict[str, Any]
+    row: dict[str, Any]
     #: Item ranges (first, last, both included) that no shard covers yet.
     todo: list[tuple[int, int]]
     #: Mean number of lm-eval's requests for one item.
@@ -56,7 +56,7 @@ class Plan:
     #: Name of an item table in the lake -> its task.
     items: dict[str, BoundTask] = field(default_factory=dict)
     #: Sizes of the models that were placed on GPUs, without their configs.
-    facts: dict[ModelRef, ModelFacts] = field(default_factory=dict)
+    sizes: dict[ModelRef, ModelSize] = field(default_factory=dict)
     #: The GPU classes that models were placed on; empty if models have no placement.
     gpus: list[GpuClass] = field(default_factory=list)
     #: The requested generation; None if an item of any generation counts as collected.
@@ -91,7 +91,7 @@ class Plan:
             "generation": planned.cell.generation,
             "planned_items": planned.cell.items,
             "engine": self.config.engine.name,
-            **planned.facts,
+            **planned.row,
         }
 
 

@@ -25,8 +25,8 @@ from collectors.lake.store import Lake
 from collectors.models.catalog_query import all_of
 from collectors.models.model_files import lacks_chat_template
 from collectors.models.pinning import resolve
-from collectors.models.placement import ModelFacts, need_of, place
-from collectors.models.sizes import facts_of, without_config
+from collectors.models.placement import ModelSize, need_of, place
+from collectors.models.sizes import sizes_of, without_config
 from collectors.runs.config import RunConfig
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
@@ -57,13 +57,13 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     banned = set() if retry_failed else quarantined(lake.names("failures"), shards)
     seen: dict[tuple[str, str], str] = {}
     for spec, task in _load_tasks(config, include, plan):
-        if (task.name, task.facts.prompting) in seen:
-            first = seen[task.name, task.facts.prompting]
+        if (task.name, task.settings.prompting) in seen:
+            first = seen[task.name, task.settings.prompting]
             raise ConfigError(
                 f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}"
             )
-        seen[task.name, task.facts.prompting] = spec.task
-        plan.items[items_name(task.name, task.facts.items_digest)] = task
+        seen[task.name, task.settings.prompting] = spec.task
+        plan.items[items_name(task.name, task.settings.items_digest)] = task
         asked = _Asked.of(spec, task)
         for model in models:
             if spec.chat_template and lacks_chat_template(model):
@@ -136,14 +136,14 @@ def place_on(plan: Plan, lake: Lake, gpus: list[GpuClass]) -> list[dict[str, Any
 def _placed(plan: Plan, lake: Lake, models: list[ModelRef]) -> dict[ModelRef, ModelRef]:
     """Model -> the model with placements on the plan's GPUs. Models that fit nowhere become failures of the plan."""
     placed = {}
-    for model, row in facts_of(lake, models, far=True):
+    for model, size in sizes_of(lake, models, far=True):
         options = {**plan.config.engine.options, **model.options}
         try:
-            if isinstance(row, ModelError) and model.memory_gib is None:
-                raise row
-            size = ModelFacts() if isinstance(row, ModelError) else row
+            if isinstance(size, ModelError) and model.memory_gib is None:
+                raise size
+            size = ModelSize() if isinstance(size, ModelError) else size
             placed[model] = place(model, need_of(model, size), plan.gpus, options)
-            plan.facts[model] = without_config(size)
+            plan.sizes[model] = without_config(size)
         except ModelError as error:
             plan.failures.append(failure_row(plan.run_id, error, model=model.name))
     return placed
@@ -174,9 +174,9 @@ class _Asked:
 
     @classmethod
     def of(cls, spec: TaskSpec, task: BoundTask) -> _Asked:
-        columns = dataclasses.asdict(task.facts)
+        columns = dataclasses.asdict(task.settings)
         columns.pop("fewshot_digest")
-        prompting, items = task.facts.prompting, min(spec.limit or task.facts.items, task.facts.items)
+        prompting, items = task.settings.prompting, min(spec.limit or task.settings.items, task.settings.items)
         return cls(spec, task, prompting, {**columns, "prompting": prompting}, items, _requests_per_item(task))
 
 
@@ -209,7 +209,7 @@ def _plan_cell(
 def _requests_per_item(task: BoundTask) -> float:
     """lm-eval's requests for one item: its choices (mean of the first 20 items) times the repeats."""
     repeats = int(getattr(task.task.config, "repeats", None) or 1)
-    if task.facts.output_type != "multiple_choice":
+    if task.settings.output_type != "multiple_choice":
         return repeats
     sample = task.docs[:20]
     return repeats * sum(len(task.choices(doc) or [1]) for doc in sample) / len(sample)

@@ -92,7 +92,7 @@ class Work:
         return [(self.models[name], slowness) for name, slowness in order[:most]]
 
 
-class ShardFacts:
+class ShardStatistics:
     """Reads the statistics of one run's shards and adds them up. `cells` is a table of cell_id, model and task."""
 
     def __init__(self, lake: Lake, run_id: str, cells: pa.Table) -> None:

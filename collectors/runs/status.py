@@ -23,7 +23,7 @@ from collectors.lake.layout import end_name, run_name
 from collectors.lake.reading import open_store
 from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd, chosen_run, read_end, read_run
-from collectors.runs.shard_statistics import ShardFacts, Work
+from collectors.runs.shard_statistics import ShardStatistics, Work
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.views import object_path
 
@@ -246,11 +246,11 @@ class RunWatch:
         )
         self._seen: set[str] = set()
         self._damaged: dict[str, str] = {}
-        self._facts = ShardFacts(lake, self.run_id, planned.select(["cell_id", "model", "task"]))
+        self._statistics = ShardStatistics(lake, self.run_id, planned.select(["cell_id", "model", "task"]))
 
     def close(self) -> None:
         self._con.close()
-        self._facts.close()
+        self._statistics.close()
 
     def look(self, most_footers: int) -> RunStatus:
         """The state of the run now. Reads at most `most_footers` new footers of shards, the newest first.
@@ -298,8 +298,8 @@ class RunWatch:
             rate_seconds=window,
             failures=[FailureKind(**row) for row in self._rows(_FAILURES)],
             history=self._history(last),
-            work=self._facts.read(self._candidates(folded), most_footers),
-            damaged={**self._damaged, **self._facts.damaged},
+            work=self._statistics.read(self._candidates(folded), most_footers),
+            damaged={**self._damaged, **self._statistics.damaged},
         )
 
     def _read_end(self) -> None:
@@ -316,7 +316,7 @@ class RunWatch:
         """Shards with their times, and the names of those in a compaction, whose objects may be gone."""
         listed = self.lake.listing("shards")  # before the manifest, which then has every shard that is pruned meanwhile
         manifest = newest_manifest(self.lake)
-        folded = self._facts.read_folded(manifest) if manifest else set()
+        folded = self._statistics.read_folded(manifest) if manifest else set()
         return {**dict.fromkeys(folded), **listed}, folded
 
     def _candidates(self, folded: set[str]) -> list[str]:

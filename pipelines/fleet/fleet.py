@@ -89,7 +89,7 @@ class Fleet:
         self.crew = crew
         self.head = head
         open_cells = [p for p in plan.cells if p.todo]
-        sizes = {model.key: facts.parameters for model, facts in plan.facts.items() if facts.parameters}
+        sizes = {model.key: size.parameters for model, size in plan.sizes.items() if size.parameters}
         self.queue = WorkQueue(open_cells, plan.config.fleet, sizes)
         self.progress = Progress(cells=len(open_cells), items=plan.items_todo)
         self.listeners: list[Listener] = [self.progress, Metrics(plan.run_id, len(open_cells), plan.items_todo)]

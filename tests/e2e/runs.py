@@ -141,7 +141,7 @@ def shard_files(lake: Path) -> dict[str, bytes]:
     return {str(file.relative_to(lake)): file.read_bytes() for file in sorted(files)}
 
 
-def shard_facts(lake: Path) -> list[dict[str, Any]]:
+def shard_metadata(lake: Path) -> list[dict[str, Any]]:
     """What the runs wrote beside their records, a row per shard of the `shards` view."""
     return query(lake, "SELECT cell_id, generation, first_item, last_item, run_id, requests FROM shards ORDER BY ALL")
 

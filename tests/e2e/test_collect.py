@@ -140,7 +140,7 @@ def test_collect_with_a_limit_and_then_without_adds_only_the_other_items(tmp_pat
     assert f"to collect: {4 * (ITEMS - 10)} items in 4 cells; already in the lake: 40" in run.out
     assert first.items() <= shard_files(lake).items()
     assert record_counts(lake) == everything(ITEMS)
-    assert {row["first_item"] for row in runs.shard_facts(lake) if row["last_item"] == ITEMS - 1} != {0}
+    assert {row["first_item"] for row in runs.shard_metadata(lake) if row["last_item"] == ITEMS - 1} != {0}
     assert runs.stored_records(lake).num_rows == 2 * (ITEMS + 2 * ITEMS)
 
     fewer = collect(path, "--limit", "7")

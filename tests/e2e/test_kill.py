@@ -107,7 +107,7 @@ def test_kill_of_the_driver_three_times_loses_only_what_was_in_hand(
     assert f"to collect: {TOTAL - done} items" in last.out
     assert f"already in the lake: {done}" in last.out
     assert_undisturbed(lake, undisturbed)
-    assert len({facts["run_id"] for facts in runs.shard_facts(lake)}) >= 2
+    assert len({facts["run_id"] for facts in runs.shard_metadata(lake)}) >= 2
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def add(builder: LakeBuilder, model: str, task: str, generation: int, first: int
         found += [cell.record(item, filter="strict", repeat=r, score=0.5, finish_reason=source) for r in (0, 1)]
     name = ShardName(cell.cell_id, generation, first, first + count - 1)
     if not builder.lake.has(Lake.shard_path(task, name)):
-        builder.shard(cell, found, generation=generation, facts={"run_id": source, "host": "h"})
+        builder.shard(cell, found, generation=generation, metadata={"run_id": source, "host": "h"})
 
 
 def planned(folder: str) -> LakeBuilder:

@@ -82,13 +82,13 @@ class LakeBuilder:
         rows: Iterable[Mapping[str, Any]],
         *,
         generation: int = 0,
-        facts: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> ShardName:
         """Commits the rows as one shard, named by their first and last item."""
         rows = list(rows)
         items = [row["item"] for row in rows]
         name = ShardName(cell.cell_id, generation, min(items), max(items))
-        self._create(Lake.shard_path(cell.task, name), rows, RECORD, {"shard": dict(facts)} if facts else None)
+        self._create(Lake.shard_path(cell.task, name), rows, RECORD, {"shard": dict(metadata)} if metadata else None)
         return name
 
     def scores(self, cell: BuiltCell, scores: Sequence[float | None], *, first: int = 0, generation: int = 0) -> None:
@@ -109,13 +109,15 @@ class LakeBuilder:
         rows = [row | {name: values[i] for name, values in columns.items()} for i, row in enumerate(rows)]
         self._create(f"items/task={task}/{items_digest}.parquet", rows, ITEM)
 
-    def model(self, name: str, revision: str, **facts: Any) -> None:
-        row = {"model": name, "source": f"somewhere/{name}", "revision": revision, **facts}
+    def model(self, name: str, revision: str, **columns: Any) -> None:
+        row = {"model": name, "source": f"somewhere/{name}", "revision": revision, **columns}
         self._create(f"models/{name}-{revision}.parquet", [row], MODEL)
 
-    def failure(self, run_id: str, kind: str, message: str, **facts: Any) -> None:
+    def failure(self, run_id: str, kind: str, message: str, **columns: Any) -> None:
         row = {"run_id": run_id, "failed_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "kind": kind, "message": message}
-        self._create(f"failures/{digest({**facts, 'run': run_id, 'kind': kind})}.parquet", [{**row, **facts}], FAILURE)
+        self._create(
+            f"failures/{digest({**columns, 'run': run_id, 'kind': kind})}.parquet", [{**row, **columns}], FAILURE
+        )
 
     def end(self, run_id: str, outcome: str, ended: dt.datetime, message: str | None = None) -> None:
         row = {"run_id": run_id, "ended_at": ended, "outcome": outcome, "message": message}
@@ -142,8 +144,8 @@ class LakeBuilder:
         create_views(con, self.lake.uri, only=named_in(sql), comments=False)
         return con
 
-    def _create(self, name: str, rows: list[Any], schema: pa.Schema, facts: dict[str, Any] | None = None) -> None:
-        assert self.lake.create_table(name, pa.Table.from_pylist(rows, schema), facts), f"{name} is there already"
+    def _create(self, name: str, rows: list[Any], schema: pa.Schema, metadata: dict[str, Any] | None = None) -> None:
+        assert self.lake.create_table(name, pa.Table.from_pylist(rows, schema), metadata), f"{name} is there already"
 
 
 def _planned(cell: BuiltCell, run_id: str, started: dt.datetime, planned: int | None) -> dict[str, Any]:

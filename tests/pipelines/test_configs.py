@@ -176,7 +176,7 @@ def planned(name: str, lake: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def items(plan: Plan) -> dict[str, int]:
-    return {cell.facts["task"]: cell.cell.items for cell in plan.cells}
+    return {cell.row["task"]: cell.cell.items for cell in plan.cells}
 
 
 def without_mmlu(counts: dict[str, int]) -> dict[str, int]:
@@ -195,7 +195,7 @@ def test_routereval_plan_on_real_data_has_every_item_and_names_what_is_missing(
     assert without_mmlu(counts) == expected
     assert sum(count for task, count in counts.items() if task.startswith("mmlu_")) == MMLU
     assert sum(count for task, count in counts.items() if task.startswith("leaderboard_bbh_")) == 5761
-    facts = {cell.facts["task"]: cell.facts for cell in plan.cells}
+    facts = {cell.row["task"]: cell.row for cell in plan.cells}
     asked = {task: tuple(facts[task][key] for key in ("num_fewshot", "metric", "filter")) for task in expected}
     assert asked == {
         "arc_challenge": (25, "acc_norm", "none"),
@@ -219,7 +219,7 @@ def test_routerbench_plan_on_real_data_has_every_item(tmp_path: Path, monkeypatc
     assert without_mmlu(counts) == {"arc_challenge": 1172, "winogrande": 1217, "gsm8k": 1319}
     assert sum(counts.values()) - sum(without_mmlu(counts).values()) == MMLU
     assert {row["task"] for row in plan.failures} == {"hellaswag"}
-    assert {cell.facts["num_fewshot"] for cell in plan.cells} == {5}
+    assert {cell.row["num_fewshot"] for cell in plan.cells} == {5}
 
 
 @needs_data
@@ -228,7 +228,7 @@ def test_model_sat_plan_on_real_data_is_50_tasks_of_20_items(tmp_path: Path, mon
     plan = planned("model_sat", tmp_path / "lake", monkeypatch)
     assert not plan.failures
     assert list(items(plan).values()) == [20] * 50
-    assert {cell.facts["num_fewshot"] for cell in plan.cells} == {5}
+    assert {cell.row["num_fewshot"] for cell in plan.cells} == {5}
 
 
 @needs_data
@@ -242,7 +242,7 @@ def test_routing_lessons_on_real_data_asks_ten_times_and_takes_the_majority(
     assert counts.pop("gsm8k_cot") == 1319
     assert (len(counts), sum(counts.values())) == (57, MMLU)
     assert {cell.requests_per_item for cell in plan.cells} == {10}
-    settings = [yaml.safe_load(cell.facts["decoding"]) for cell in plan.cells]
+    settings = [yaml.safe_load(cell.row["decoding"]) for cell in plan.cells]
     assert all(
         decoding | {"temperature": 0.7, "max_gen_toks": 750, "do_sample": True} == decoding for decoding in settings
     )
@@ -253,7 +253,7 @@ def test_routing_lessons_on_real_data_asks_ten_times_and_takes_the_majority(
     include = [str(ROOT / folder) for folder in plan.config.include_tasks]
     collector = Collector(plan.run_id, str(tmp_path / "lake"), "stub", {}, include)
     for task in ("gsm8k_cot", "mmlu_flan_cot_fewshot_virology"):
-        collector.collect(next(cell.cell for cell in plan.cells if cell.facts["task"] == task), 0, 2)
+        collector.collect(next(cell.cell for cell in plan.cells if cell.row["task"] == task), 0, 2)
     rows = query(
         tmp_path / "lake",
         "SELECT task, filter, count(*) AS rows, count(score) AS scored, max(repeat) AS repeats FROM records "

@@ -34,14 +34,14 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LakeBuilder:
 
 def half(lake: LakeBuilder) -> str:
     run = lake.run(A, B)
-    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], facts={**FACTS, "run_id": run})
-    lake.shard(B, [B.record(item, score=1.0) for item in range(3)], facts={**FACTS, "run_id": run})
+    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], metadata={**FACTS, "run_id": run})
+    lake.shard(B, [B.record(item, score=1.0) for item in range(3)], metadata={**FACTS, "run_id": run})
     lake.failure(run, "bad_model", "model-c: it\tcannot\tbe loaded", model="model-c")
     return run
 
 
 def whole(lake: LakeBuilder, run: str) -> None:
-    lake.shard(B, [B.record(item, score=1.0) for item in range(3, 10)], facts={**FACTS, "run_id": run})
+    lake.shard(B, [B.record(item, score=1.0) for item in range(3, 10)], metadata={**FACTS, "run_id": run})
 
 
 def test_status_says_where_a_run_stands(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +250,7 @@ HOSTILE = "</td><script>alert(1)</script>\"' onload=x&lt;<img src=http://evil/x>
 def test_status_html_shows_the_run_and_hostile_names_stay_text(lake: LakeBuilder) -> None:
     cell = BuiltCell(model=HOSTILE)
     run = lake.run(cell, B)
-    lake.shard(cell, [cell.record(item, score=1.0) for item in range(4)], facts={**FACTS, "run_id": run})
+    lake.shard(cell, [cell.record(item, score=1.0) for item in range(4)], metadata={**FACTS, "run_id": run})
     lake.failure(run, HOSTILE, HOSTILE, model=HOSTILE, task=HOSTILE)
     assert main(["--html", "run.html"]) == 0
     page = Page(Path("run.html"))

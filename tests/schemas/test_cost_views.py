@@ -233,10 +233,10 @@ def test_costs_charge_cached_tokens_of_an_imported_record_alone(lake: LakeBuilde
 def test_collection_costs_are_seconds_of_a_gpu_at_its_price(lake: LakeBuilder) -> None:
     lake.run(A)
     facts = {"gpu": "NVIDIA Thing", "engine_seconds": 90.0}
-    lake.shard(A, [A.record(0, score=1.0)], facts=facts)
-    lake.shard(A, [A.record(1, score=1.0)], facts={**facts, "gpu": None})
-    lake.shard(A, [A.record(2, score=1.0)], facts={**facts, "engine_seconds": 80.0, "load_seconds": 10.0, "gpus": 4})
-    lake.shard(A, [A.record(3, score=1.0)], facts={**facts, "gpus": 0.25})
+    lake.shard(A, [A.record(0, score=1.0)], metadata=facts)
+    lake.shard(A, [A.record(1, score=1.0)], metadata={**facts, "gpu": None})
+    lake.shard(A, [A.record(2, score=1.0)], metadata={**facts, "engine_seconds": 80.0, "load_seconds": 10.0, "gpus": 4})
+    lake.shard(A, [A.record(3, score=1.0)], metadata={**facts, "gpus": 0.25})
     assert lake.rows("SELECT DISTINCT usd FROM collection_costs") == [(None,)]
     prices = [("host", 4, "2026-01-01"), ("other", 8, "2025-01-01")]
     entries = [

@@ -30,9 +30,9 @@ def found(lake: LakeBuilder, columns: str) -> list[tuple[Any, ...]]:
 
 def test_throughput_of_two_shards_is_their_sums(lake: LakeBuilder) -> None:
     lake.run(CELL, output_type="generate_until")
-    lake.shard(CELL, [CELL.record(i, score=1.0, ttft_s=0.1) for i in range(4)], facts=facts(2.0))
+    lake.shard(CELL, [CELL.record(i, score=1.0, ttft_s=0.1) for i in range(4)], metadata=facts(2.0))
     last = [CELL.record(4, score=0.0, ttft_s=0.3, latency_s=1.5), CELL.record(5, latency_s=None)]
-    lake.shard(CELL, last, facts=facts(1.0, concurrency=1.0, gpu="H100"))
+    lake.shard(CELL, last, metadata=facts(1.0, concurrency=1.0, gpu="H100"))
     columns = "items, shards, engine_seconds, items_per_s, engine_tokens_per_s, generated_tokens_per_s, "
     columns += "mean_latency_s, timed_items, mean_ttft_s, concurrency, gpu, engine, load_seconds, requests"
     [values] = lake.rows(f"SELECT {columns} FROM throughput")
@@ -45,8 +45,8 @@ def test_throughput_of_what_is_not_known_is_null(lake: LakeBuilder) -> None:
     lake.run(nothing, half, output_type="generate_until")
     lake.run(scored, output_type="multiple_choice")
     lake.shard(nothing, [nothing.record(0, score=1.0, latency_s=None)])
-    lake.shard(half, [half.record(0, completion_tokens=None)], facts=facts(2.0, engine_tokens=None))
-    lake.shard(scored, [scored.record(0, score=1.0)], facts=facts(0.0))
+    lake.shard(half, [half.record(0, completion_tokens=None)], metadata=facts(2.0, engine_tokens=None))
+    lake.shard(scored, [scored.record(0, score=1.0)], metadata=facts(0.0))
     columns = "items, items_per_s, engine_tokens_per_s, generated_tokens_per_s, mean_latency_s, mean_ttft_s"
     assert found(lake, columns) == [
         (None, None, None, None, None, None),
@@ -58,21 +58,21 @@ def test_throughput_of_what_is_not_known_is_null(lake: LakeBuilder) -> None:
 def test_throughput_of_generated_tokens_counts_who_was_not_asked_as_none(lake: LakeBuilder) -> None:
     lake.run(CELL, output_type="generate_until")
     unasked = CELL.record(1, failure="prompt_too_long", completion_tokens=None, latency_s=None)
-    lake.shard(CELL, [CELL.record(0, score=1.0), unasked], facts=facts(4.0))
+    lake.shard(CELL, [CELL.record(0, score=1.0), unasked], metadata=facts(4.0))
     assert found(lake, "generated_tokens_per_s") == [(0.5,)]
 
 
 def test_throughput_of_items_collected_twice_counts_the_engines_work_twice(lake: LakeBuilder) -> None:
     lake.run(CELL, output_type="generate_until")
     records = [CELL.record(i, score=1.0) for i in range(4)]
-    lake.shard(CELL, records, facts=facts(2.0))
-    lake.shard(CELL, records, facts=facts(2.0), generation=1)
+    lake.shard(CELL, records, metadata=facts(2.0))
+    lake.shard(CELL, records, metadata=facts(2.0), generation=1)
     assert found(lake, "items, items_per_s, generated_tokens_per_s, timed_items") == [(8, 2.0, None, 4)]
 
 
 def test_throughput_is_the_same_after_a_compaction(lake: LakeBuilder) -> None:
     lake.run(CELL, output_type="generate_until")
-    lake.shard(CELL, [CELL.record(i, score=1.0, ttft_s=0.25 * i) for i in range(4)], facts=facts(2.0))
+    lake.shard(CELL, [CELL.record(i, score=1.0, ttft_s=0.25 * i) for i in range(4)], metadata=facts(2.0))
     before = lake.rows("FROM throughput")
     compact(lake.lake)
     assert ask(lake.lake, lambda con, _: rows(con, "FROM throughput")) == before

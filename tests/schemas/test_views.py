@@ -258,7 +258,7 @@ def test_models_and_items_are_what_was_written(lake: LakeBuilder) -> None:
 
 def test_shards_facts_come_from_the_metadata_and_may_be_absent(lake: LakeBuilder) -> None:
     facts = {"run_id": "run-7", "host": "höst", "engine_seconds": 1.25, "requests": 8, "tokens_per_second": None}
-    first = lake.shard(CELL, [CELL.record(0), CELL.record(1)], facts=facts)
+    first = lake.shard(CELL, [CELL.record(0), CELL.record(1)], metadata=facts)
     second = lake.shard(CELL, [CELL.record(2)], generation=1)
     con = lake.views()
     names = rows(con, "SELECT cell_id, generation, first_item, last_item FROM shards ORDER BY generation")

@@ -143,8 +143,8 @@ def judged(task: BoundTask, answers: Sequence[str]) -> list[dict[str, Any]]:
         own = task.task.process_results(task.docs[row["item"]], [answer])
         assert json.loads(row["metrics"]) == json.loads(json.dumps(own))
         assert (row["responses"], row["failure"]) == ([answer], None)
-        assert row["score"] == float(own[task.facts.metric])
-        assert row["correct"] == bool(own[task.facts.metric])
+        assert row["score"] == float(own[task.settings.metric])
+        assert row["correct"] == bool(own[task.settings.metric])
     return rows
 
 

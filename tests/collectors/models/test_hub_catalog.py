@@ -511,7 +511,7 @@ def test_chosen_models_are_pinned_as_their_files_say_without_a_call(
         assert [getattr(model, name) for name in same] == [getattr(local, name) for name in same]
         assert (model.name, model.source, model.path) == (spec.source, spec.source, None)
         assert model.revision == served.repos[spec.source].sha
-        assert model.has_facts
+        assert model.has_row
     assert served.asked == []
 
 

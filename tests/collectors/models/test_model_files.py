@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from safetensors.numpy import save
 
-from collectors.models.model_files import PREFIX, Tensors, header_length, missing_shards, model_facts, weight_files
+from collectors.models.model_files import PREFIX, Tensors, header_length, missing_shards, model_row, weight_files
 from collectors.models.pinning import resolve
 from collectors.specs import ModelSpec
 from schemas.records import MODEL
 
 
-def test_model_facts_of_a_real_model_are_its_own(tiny_models: dict[str, Path]) -> None:
+def test_model_row_of_a_real_model_are_its_own(tiny_models: dict[str, Path]) -> None:
     from safetensors import safe_open
 
-    facts = model_facts(resolve(ModelSpec(source=str(tiny_models["good"])), "auto"))
+    facts = model_row(resolve(ModelSpec(source=str(tiny_models["good"])), "auto"))
     weights = tiny_models["good"] / "model.safetensors"
     with safe_open(str(weights), "np") as tensors:
         parameters = sum(tensors.get_tensor(name).size for name in tensors.keys())  # noqa: SIM118
@@ -29,19 +29,19 @@ def test_model_facts_of_a_real_model_are_its_own(tiny_models: dict[str, Path]) -
     assert facts["weight_bytes"] == weights.stat().st_size
 
 
-def test_model_facts_same_tokenizer_of_two_models_has_one_hash(tiny_models: dict[str, Path]) -> None:
-    one, other = (model_facts(resolve(ModelSpec(source=str(tiny_models[n])), "auto")) for n in ("good", "other"))
+def test_model_row_same_tokenizer_of_two_models_has_one_hash(tiny_models: dict[str, Path]) -> None:
+    one, other = (model_row(resolve(ModelSpec(source=str(tiny_models[n])), "auto")) for n in ("good", "other"))
     for name in ("tokenizer_hash", "chat_template_hash"):
         assert one[name] == other[name] is not None
     assert one["revision"] != other["revision"]
 
 
 @pytest.mark.parametrize("config", [{}, {"architectures": 5, "max_position_embeddings": "many"}, {"architectures": []}])
-def test_model_facts_that_nobody_tells_are_none(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_model_row_that_nobody_tells_are_none(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"1")
-    facts = model_facts(resolve(ModelSpec(source=str(tmp_path)), "auto"))
+    facts = model_row(resolve(ModelSpec(source=str(tmp_path)), "auto"))
     names = ("architecture", "parameters", "max_length", "chat_template_hash")
     assert [facts[name] for name in names] == [None] * 4
     assert facts["weight_bytes"] == 1

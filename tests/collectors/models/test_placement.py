@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from collectors.engines import ModelRef
 from collectors.engines.gpus import GIB, GpuClass, class_of, gpu_classes, is_device
 from collectors.lake.store import Lake
-from collectors.models.model_files import model_facts
-from collectors.models.placement import UTILIZATION, ModelFacts, need_of, next_placement, place, placements
+from collectors.models.model_files import model_row
+from collectors.models.placement import UTILIZATION, ModelSize, need_of, next_placement, place, placements
 from collectors.models.shape import shape_of
 from collectors.runs.config import FleetSpec, RunConfig
 from collectors.runs.planning import make_plan, place_on
@@ -86,8 +86,8 @@ def model(name: str, dtype: str = "bfloat16", **keys: Any) -> ModelRef:
     return ModelRef(name, name, "r" * 40, None, dtype, max_length=length, **keys)
 
 
-def facts(name: str) -> ModelFacts:
-    return ModelFacts(PARAMETERS[name], 2 * PARAMETERS[name], CONFIGS[name])
+def facts(name: str) -> ModelSize:
+    return ModelSize(PARAMETERS[name], 2 * PARAMETERS[name], CONFIGS[name])
 
 
 # ---- memory
@@ -130,27 +130,27 @@ def test_weights_are_parameters_in_the_dtype_of_the_run(name: str, dtype: str, g
 
 
 def test_weights_without_a_count_of_parameters_are_those_of_the_files_in_the_dtype_of_the_run() -> None:
-    known = ModelFacts(None, 2 * PARAMETERS["8b"], LLAMA_8B)
+    known = ModelSize(None, 2 * PARAMETERS["8b"], LLAMA_8B)
     assert need_of(model("8b"), known).weights == 2 * PARAMETERS["8b"]
     assert need_of(model("8b", "float32"), known).weights == 4 * PARAMETERS["8b"]
 
 
 def test_weights_of_a_quantized_model_are_its_files() -> None:
     config = LLAMA_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
-    assert need_of(model("8b", "float16"), ModelFacts(None, 5_736_000_000, config)).weights == 5_736_000_000
+    assert need_of(model("8b", "float16"), ModelSize(None, 5_736_000_000, config)).weights == 5_736_000_000
 
 
 @pytest.mark.parametrize(
     ("known", "missing"),
     [
-        (ModelFacts(), "config.json"),
-        (ModelFacts(None, None, LLAMA_8B), "the size of its weights"),
-        (ModelFacts(None, 16 * GIB, {**LLAMA_8B, "torch_dtype": None}), "the size of its weights"),
-        (ModelFacts(8, 16, {"model_type": "mamba"}), "its layers, heads or vocabulary"),
-        (ModelFacts(8, 16, {"model_type": "own_code", "hidden_size": 64}), "its layers, heads or vocabulary"),
+        (ModelSize(), "config.json"),
+        (ModelSize(None, None, LLAMA_8B), "the size of its weights"),
+        (ModelSize(None, 16 * GIB, {**LLAMA_8B, "torch_dtype": None}), "the size of its weights"),
+        (ModelSize(8, 16, {"model_type": "mamba"}), "its layers, heads or vocabulary"),
+        (ModelSize(8, 16, {"model_type": "own_code", "hidden_size": 64}), "its layers, heads or vocabulary"),
     ],
 )
-def test_unknown_memory_is_an_error_that_names_what_is_missing(known: ModelFacts, missing: str) -> None:
+def test_unknown_memory_is_an_error_that_names_what_is_missing(known: ModelSize, missing: str) -> None:
     with pytest.raises(ModelError, match=f"GPU memory of 8b is unknown: {missing}.*give the model memory_gib") as error:
         need_of(model("8b"), known)
     assert error.value.kind == "unknown_memory"
@@ -174,7 +174,7 @@ def test_placement_never_cuts_a_block_of_a_quantized_weight(quantized: dict[str,
     asked, l4 = ModelRef("m", "m", "r", None, "float16", max_length=8192), [GpuSpec(name="L4", per_node=8)]
 
     def on(intermediate: int) -> list[int]:
-        need = need_of(asked, ModelFacts(None, 41 * 10**9, QWEN_72B | quantized | {"intermediate_size": intermediate}))
+        need = need_of(asked, ModelSize(None, 41 * 10**9, QWEN_72B | quantized | {"intermediate_size": intermediate}))
         assert need.weights == 41 * 10**9  # as in its files
         return [place.tensor_parallel_size for place in placements(need, gpu_classes(l4), {})]
 
@@ -183,7 +183,7 @@ def test_placement_never_cuts_a_block_of_a_quantized_weight(quantized: dict[str,
 
 
 def test_weights_of_an_empty_quantization_config_are_not_quantized() -> None:
-    known = ModelFacts(8 * 10**9, 16 * 10**9, LLAMA_8B | {"quantization_config": None})
+    known = ModelSize(8 * 10**9, 16 * 10**9, LLAMA_8B | {"quantization_config": None})
     assert need_of(ModelRef("m", "m", "r", None, "float32", max_length=8192), known).weights == 32 * 10**9
 
 
@@ -199,7 +199,7 @@ def test_weights_of_an_empty_quantization_config_are_not_quantized() -> None:
     ],
 )
 def test_damaged_config_is_an_error_of_its_model_within_a_moment(damage: dict[str, Any]) -> None:
-    known = ModelFacts(8 * 10**9, None, LLAMA_8B | damage)
+    known = ModelSize(8 * 10**9, None, LLAMA_8B | damage)
     gpus = gpu_classes([GpuSpec(name="H100", per_node=8)])
     with contextlib.suppress(ModelError):
         model = ModelRef("m", "m", "r", None)
@@ -210,7 +210,7 @@ def test_unknown_length_is_an_error_and_not_a_default() -> None:
     config = {key: value for key, value in LLAMA_8B.items() if key != "max_position_embeddings"}
     endless = dataclasses.replace(model("8b"), max_length=None)
     with pytest.raises(ModelError, match="set max_length"):
-        need_of(endless, ModelFacts(8, 16, config))
+        need_of(endless, ModelSize(8, 16, config))
 
 
 KINDS = [
@@ -303,14 +303,14 @@ def test_mixture_of_experts_is_divided_where_its_experts_and_its_dense_blocks_ar
 
 def test_placement_of_an_unknown_shape_is_one_gpu_unless_the_config_says_several() -> None:
     gpus, stated = gpu_classes(EIGHT), model("8b", memory_gib=30)
-    unknown, known = need_of(stated, ModelFacts()), need_of(stated, facts("8b"))
+    unknown, known = need_of(stated, ModelSize()), need_of(stated, facts("8b"))
     assert [str(one) for one in placements(unknown, gpus)] == ["1/2 × A100-80G", "1 × A100-80G"]
     assert str(placements(known, gpus)[0]) == "1/2 × A100-80G"
     assert len(placements(known, gpus)) > 2
     assert [str(one) for one in placements(unknown, gpus, {"tensor_parallel_size": 2})] == ["2 × L4", "2 × A100-80G"]
     large = model("8b", memory_gib=100)
     with pytest.raises(ModelError, match=r"no config\.json shows whether vLLM can divide it.*a tensor_parallel_size"):
-        place(large, need_of(large, ModelFacts()), gpus, {})
+        place(large, need_of(large, ModelSize()), gpus, {})
     assert place(large, need_of(large, facts("8b")), gpus, {}).placements
 
 
@@ -451,8 +451,8 @@ def test_plan_of_a_folder_takes_its_files_for_facts(tmp_path: Path, tiny_models:
     plan = make_plan(config, Lake(str(tmp_path / "lake")))
     [cell] = plan.cells
     assert str(cell.cell.model.placement) == "1/4 × T4"
-    said = model_facts(cell.cell.model)
-    assert plan.facts[cell.cell.model] == ModelFacts(said["parameters"], said["weight_bytes"])
+    said = model_row(cell.cell.model)
+    assert plan.sizes[cell.cell.model] == ModelSize(said["parameters"], said["weight_bytes"])
 
 
 @pytest.mark.slow

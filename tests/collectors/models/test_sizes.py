@@ -10,9 +10,9 @@ import pytest
 
 from collectors.engines import ModelRef
 from collectors.lake.store import Lake
-from collectors.models.model_files import model_facts
-from collectors.models.placement import ModelFacts
-from collectors.models.sizes import facts_of
+from collectors.models.model_files import model_row
+from collectors.models.placement import ModelSize
+from collectors.models.sizes import sizes_of
 from schemas.failures import ModelError
 from schemas.records import MODEL
 from tests.helpers.model_hub import ModelHub, llama, model_hub, safetensors
@@ -22,8 +22,8 @@ def ref(source: str, revision: str, path: Path | None = None) -> ModelRef:
     return ModelRef("m", source, revision, str(path) if path else None, "bfloat16")
 
 
-def only(lake: Lake, model: ModelRef, *, far: bool = True) -> ModelFacts | ModelError:
-    [(same, found)] = facts_of(lake, [model], far=far)
+def only(lake: Lake, model: ModelRef, *, far: bool = True) -> ModelSize | ModelError:
+    [(same, found)] = sizes_of(lake, [model], far=far)
     assert same is model
     return found
 
@@ -48,13 +48,13 @@ def test_sizes_of_hub_and_store_and_folder_are_the_same(served: ModelHub, tmp_pa
     by_hub = only(lake, ref("org/a", repo.sha))
     by_folder = only(lake, ref(str(folder), "files-x", folder))
     by_store = only(lake, ref(f"file://{folder}", "listing-x"))
-    assert isinstance(by_hub, ModelFacts)
+    assert isinstance(by_hub, ModelSize)
     assert (by_hub.parameters, by_hub.weight_bytes) == (6400, size)
     assert by_hub == by_folder
-    assert by_store == ModelFacts(None, size, by_hub.config)  # headers in a store are not read
+    assert by_store == ModelSize(None, size, by_hub.config)  # headers in a store are not read
 
     lake.open_for_writing()
-    row = {**model_facts(ref(str(folder), "x", folder)), "source": "org/a", "revision": repo.sha}
+    row = {**model_row(ref(str(folder), "x", folder)), "source": "org/a", "revision": repo.sha}
     lake.create_table("models/a.parquet", pa.Table.from_pylist([row], schema=MODEL))
     served.asked.clear()
     assert only(lake, ref("org/a", repo.sha)) == by_hub == only(lake, ref("org/a", "stub-any"))
@@ -65,8 +65,8 @@ def test_sizes_that_nobody_near_knows_are_asked_for_only_where_they_are_needed(
     served: ModelHub, tmp_path: Path
 ) -> None:
     lake = Lake(str(tmp_path / "lake"))
-    assert only(lake, ref("org/none", "a" * 40), far=False) == ModelFacts()
-    assert only(lake, ref("stub/none", "stub-0")) == ModelFacts()
+    assert only(lake, ref("org/none", "a" * 40), far=False) == ModelSize()
+    assert only(lake, ref("stub/none", "stub-0")) == ModelSize()
     assert served.asked == []
     missing = only(lake, ref("org/none", "a" * 40))
     assert isinstance(missing, ModelError)

@@ -215,7 +215,7 @@ def test_cell_id_another_task_definition_makes_another(
 def test_cell_id_and_facts_of_known_cells_stay_as_they_were(tasks: Path) -> None:
     """Identities must outlive releases: change the golden file only together with a new schema version."""
     config = configured(tasks, "org/model", tasks=sorted(TASKS), engine={"name": "stub"}, dtype="float32")
-    found = {cell.facts["task"]: cell.facts for cell in planned(config).cells}
+    found = {cell.row["task"]: cell.row for cell in planned(config).cells}
     assert found == json.loads(GOLDEN.read_text())
 
 
@@ -229,7 +229,7 @@ from collectors.runs.planning import make_plan
 config = RunConfig.model_validate(json.load(sys.stdin))
 use_datasets(config.datasets)
 plan = make_plan(config, Lake("/nowhere/lake"))
-print(json.dumps([plan.failures, [[c.facts, c.todo] for c in plan.cells]], sort_keys=True))
+print(json.dumps([plan.failures, [[c.row, c.todo] for c in plan.cells]], sort_keys=True))
 """
 
 
@@ -259,7 +259,7 @@ def test_plans_of_processes_with_other_hash_seeds_and_folders_are_identical(tmp_
 def test_plan_group_becomes_its_tasks_once_per_model(tasks: Path) -> None:
     config = configured(tasks, "", models=["org/a", "org/b"], tasks=["mini_group"], engine={"name": "stub"})
     plan = planned(config)
-    assert [(cell.facts["task"], cell.facts["model"]) for cell in plan.cells] == [
+    assert [(cell.row["task"], cell.row["model"]) for cell in plan.cells] == [
         (task, model) for task in GROUP["task"] for model in ("org/a", "org/b")
     ]
     assert {cell.cell.group for cell in plan.cells} == {"mini_group"}
@@ -280,7 +280,7 @@ def test_plan_group_with_members_that_cannot_be_had_names_them_and_plans_the_oth
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "tag": ["mixed"]}))
     plan = planned(configured(folder, "org/a", tasks=["mixed"], engine={"name": "stub"}))
-    assert [cell.facts["task"] for cell in plan.cells] == ["mini_choice", "mini_likelihood"]
+    assert [cell.row["task"] for cell in plan.cells] == ["mini_choice", "mini_likelihood"]
     kinds = {row["task"]: row["kind"] for row in plan.failures}
     assert {name: kinds.pop(name) for name in members if name in kinds} == {
         "mini_lost": "no_data",
@@ -305,7 +305,7 @@ def test_load_like_finds_what_only_the_group_can_make(tmp_path: Path, member: st
     (planned_cell,) = planned(configured(folder, "org/a", tasks=tasks, engine={"name": "stub"})).cells
     cell = planned_cell.cell
     bound = load_like(cell.spec, cell.group, cell.prompting, [str(folder)])
-    assert (bound.name, bound.facts.filter) == (cell.spec.task, "again")
+    assert (bound.name, bound.settings.filter) == (cell.spec.task, "again")
     with pytest.raises(TaskError, match="is not the one that was planned"):
         load_like(cell.spec, cell.group, "another", [str(folder)])
 
@@ -320,7 +320,7 @@ def test_plan_task_twice_with_the_same_prompting_is_refused(tasks: Path, model: 
 
 def test_plan_task_twice_with_another_prompting_is_two_cells(tasks: Path, model: Path) -> None:
     plan = planned(configured(tasks, model, tasks=[TASK, {"task": TASK, "num_fewshot": 1}]))
-    assert [cell.facts["num_fewshot"] for cell in plan.cells] == [2, 1]
+    assert [cell.row["num_fewshot"] for cell in plan.cells] == [2, 1]
     assert len(set(ids(plan))) == 2
 
 
@@ -340,7 +340,7 @@ def test_plan_group_without_members_is_a_failure(tmp_path: Path, members: Any) -
 
 def test_plan_empty_task_is_a_failure_and_the_others_are_planned(tasks: Path, model: Path, tmp_path: Path) -> None:
     plan = planned(configured(tasks, model, tasks=["mini_empty", TASK]))
-    assert [cell.facts["task"] for cell in plan.cells] == [TASK]
+    assert [cell.row["task"] for cell in plan.cells] == [TASK]
     (failure,) = plan.failures
     assert (failure["kind"], failure["task"], failure.get("model")) == ("empty_task", "mini_empty", None)
     lake = Lake(str(tmp_path)).open_for_writing()
@@ -352,7 +352,7 @@ def test_plan_empty_task_is_a_failure_and_the_others_are_planned(tasks: Path, mo
 
 def test_plan_missing_model_is_a_failure_and_the_others_are_planned(tasks: Path, model: Path, tmp_path: Path) -> None:
     plan = planned(configured(tasks, model, models=[str(tmp_path / "none"), str(model)]))
-    assert [cell.facts["model"] for cell in plan.cells] == ["tiny"]
+    assert [cell.row["model"] for cell in plan.cells] == ["tiny"]
     assert [(f["kind"], f["model"], f.get("task")) for f in plan.failures] == [("not_found", "none", None)]
 
 
@@ -455,7 +455,7 @@ def test_plan_models_of_the_catalog_asks_no_hub(tasks: Path, tmp_path: Path, mon
     plan = planned(configured(tasks, "", models=entries), lake.uri)
     [cell] = plan.cells
     assert (cell.cell.model.name, cell.cell.model.revision) == ("org/2", "2" * 40)
-    assert (cell.facts["dtype"], cell.facts["max_length"]) == ("bfloat16", 512)
+    assert (cell.row["dtype"], cell.row["max_length"]) == ("bfloat16", 512)
     assert [row["model"] for row in plan.failures] == ["org/3"]  # the folder that it names is not there
 
 

@@ -57,7 +57,7 @@ def commit(lake: LakeBuilder, cell: BuiltCell, first: int, last: int, at: float,
     """A shard that was made `at` seconds after the run began."""
     generation = about.pop("generation", 0)
     shard = [cell.record(item, score=1.0) for item in range(first, last + 1)]
-    name = lake.shard(cell, shard, generation=generation, facts=about or None)
+    name = lake.shard(cell, shard, generation=generation, metadata=about or None)
     path = Path(lake.lake.root) / Lake.shard_path(cell.task, name)
     os.utime(path, (STARTED + at, STARTED + at))
     return path
@@ -307,7 +307,7 @@ def test_run_status_passes_over_shards_of_which_the_making_cannot_be_read(lake: 
 
 def test_run_status_with_a_damaged_price_table_is_one_line(lake: LakeBuilder) -> None:
     run = lake.run(A)
-    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], facts=facts(run, 2.0))
+    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], metadata=facts(run, 2.0))
     lake.lake.create("gpu_prices/x.parquet", b"?")
     with pytest.raises(StorageError, match=r"gpu_prices/x\.parquet"):
         RunWatch(lake.lake, run).look(ALL)
@@ -346,7 +346,7 @@ def test_run_status_of_a_lake_in_an_object_store(object_store: ObjectStore, monk
         monkeypatch.setenv(name, value)
     lake = LakeBuilder(f"s3://{BUCKET}/status/lake")
     run = lake.run(A, B)
-    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], facts=facts(run, 2.0))
+    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], metadata=facts(run, 2.0))
     lake.failure(run, "engine_died", "its process died", model="model-b", task="quiz", cell_id=B.cell_id)
     before = time.time()
     status = RunWatch(lake.lake).look(ALL)

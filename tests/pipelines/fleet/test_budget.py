@@ -98,7 +98,7 @@ def test_budget_of_dollars_counts_what_collection_costs_does(tmp_path: Path) -> 
     for item, facts in enumerate(work):
         one = report(run_id="run", engine_seconds=10.0 + item, load_seconds=30.0, **facts)
         budget.spent(one)
-        lake.shard(cell, [cell.record(item, score=1.0)], facts=dataclasses.asdict(one))
+        lake.shard(cell, [cell.record(item, score=1.0)], metadata=dataclasses.asdict(one))
     [(usd, priced)] = rows(lake.views(), "SELECT sum(usd), count(usd) FROM collection_costs")
     assert priced == len(work)
     assert usd == pytest.approx(budget.usd, rel=1e-12)
