@@ -35,7 +35,7 @@ holds. The view models explains why a config's catalog would skip a model: adapt
 copies of another model's weights, older revisions, classes that vLLM lacks, files that cannot be downloaded.
 
 A second run asks the Hub for the listing alone: a model whose newest commit is in the lake costs no request. You may
-kill the command at any moment; run it again and it goes on. It takes a token from HF_TOKEN and the address of another
+kill the command at any moment and run it again to continue. It takes a token from HF_TOKEN and the address of another
 hub from HF_ENDPOINT."""
 
 EPILOG = """\
@@ -66,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except RouterlakeError as error:
         print(
-            f"catalog: {error}\nEverything read so far is in the lake; the same command goes on from there.",
+            f"catalog: {error}\nEverything read so far is in the lake; run the same command to continue.",
             file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; everything read so far is in the lake: the same command goes on from there", file=sys.stderr)
+        print("\nstopped; everything read so far is in the lake: run the same command to continue", file=sys.stderr)
         return 130
 
 
@@ -98,7 +98,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     query.add_argument("--sort", choices=SORTS, default="downloads", help="order, highest first (default: %(default)s)")
     query.add_argument("--most", type=whole, metavar="N", help="take only the first N")
     names = parser.add_argument_group("names")
-    names.add_argument("--names", type=Path, metavar="FILE", help="a model a line, org/name or org/name@revision")
+    names.add_argument(
+        "--names", type=Path, metavar="FILE", help="a file with one model per line, org/name or org/name@revision"
+    )
     names.add_argument(
         "--newest", action="store_true", help="look for newer commits of named models that are in the lake already"
     )

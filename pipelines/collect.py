@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Collect what models answer, item by item, into a lake. See --help and the README."""
+"""Collects models' answers, item by item, into a lake. See --help and the README."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIGTERM = 143
 MOST_FAILURES = 10
 
 HELP = """\
-Collect what models answer, item by item, into a lake of Parquet files.
+Collect models' answers, item by item, into a lake: a folder or bucket of Parquet files.
 
 The config names models, tasks and how to prompt them; pipelines/configs/demo.yaml is a commented example. Every
 (model, task, prompting) is a cell. A cell is collected in shards of about a minute's work, and a shard is one file that
@@ -43,7 +43,7 @@ examples:
 
 exit codes: 0 all collected; 1 some cells failed (they are named here and in the view failures), even if a budget was
 spent, too; 2 the input is wrong and nothing was started; 3 a budget was spent before the end and nothing failed (run
-the same command to go on); 130 or 143 stopped by hand
+the same command to continue); 130 or 143 stopped by hand
 """
 
 
@@ -105,11 +105,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except RouterlakeError as error:
         print(
-            f"error: {error}\nCommitted shards are safe: once that is mended the same command goes on.", file=sys.stderr
+            f"error: {error}\nCommitted shards are safe: fix this, then run the same command to continue.",
+            file=sys.stderr,
         )
         return 1
     except (KeyboardInterrupt, SystemExit) as error:
-        print("\nstopped; committed shards are safe: run the same command again to go on", file=sys.stderr)
+        print("\nstopped; committed shards are safe: run the same command again to continue", file=sys.stderr)
         return SIGTERM if isinstance(error, SystemExit) else 130
 
 
@@ -325,7 +326,10 @@ def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: floa
             print(f"failed: {cell.model.name} on {cell.spec.task}: {message}")
         if outcome.stopped:
             items = sum(left.values())
-            print(f"stopped: {outcome.stopped}; {items} items in {len(left)} cells are left: the same command goes on")
+            print(
+                f"stopped: {outcome.stopped}; {items} items in {len(left)} cells are left: run the same command to "
+                "continue"
+            )
         print_quarantine(plan)
     from pipelines.console.script import command, sibling
 

@@ -22,7 +22,7 @@ Fold a lake's shards into a few large Parquet files that are sorted for reading.
 Collectors write many small shards, and a query over thousands of them spends its time on opening files. This command
 copies new shards into files of about two million records each and writes a manifest last. From then on every reader
 uses these files, plus the shards that came later. The command changes no committed file and deletes nothing without
---prune. If you kill it, at most one unfinished file is lost; run it again and it goes on. It may run beside collectors,
+--prune. If you kill it, at most one unfinished file is lost; run it again to continue. It may run beside collectors,
 readers and other compactors."""
 
 EPILOG = """\
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compact: {error}", file=sys.stderr)
         return 2
     except RouterlakeError as error:
-        print(f"compact: {error}\nThe lake is unharmed; the same command goes on from there.", file=sys.stderr)
+        print(f"compact: {error}\nThe lake is unharmed; run the same command to continue.", file=sys.stderr)
         return 1
 
 

@@ -43,7 +43,7 @@ examples:
   python pipelines/export.py --format routereval --out mine/ --tasks arc_challenge --missing drop-items
   python pipelines/export.py --format huggingface --lake /data/lake --out mine.parquet --include all
 
-exit codes: 0 written; 2 the input is wrong or the output cannot be written, and --out does not exist"""
+exit codes: 0 written; 2 the input is wrong or the output cannot be written, and nothing was written"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,7 +30,7 @@ Import other people's records into a lake. They stand beside the collected recor
 Every row of the source becomes a record, is in the lake already, repeats another row, or is rejected with a reason,
 file and line. The command counts all four, and they add up. It guesses nothing: a value that the source lacks is null.
 Items are joined to those of other sources by equal text, models by a table of aliases. Suspicious values are named and
-kept. Run it again after it was killed and it goes on; a second complete run adds nothing."""
+kept. If it was killed, run it again to continue; a second complete run adds nothing."""
 
 EPILOG = """\
 formats:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ingest: {error}", file=sys.stderr)
         return 2
     except RouterlakeError as error:
-        print(f"ingest: {error}\nThe lake is unharmed; the same command goes on.", file=sys.stderr)
+        print(f"ingest: {error}\nThe lake is unharmed; run the same command to continue.", file=sys.stderr)
         return 1
 
 
@@ -84,7 +84,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--columns", type=Path, metavar="YAML", help="for --format table: meaning of the columns, see --help-table"
     )
     parser.add_argument("--help-table", action=_HelpTable, nargs=0, help="explain the file for --columns and exit")
-    parser.add_argument("--dry-run", action="store_true", help="print what an import would do; write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="count what an import would add; write nothing")
     return parser.parse_args(argv)
 
 

@@ -42,11 +42,15 @@ The file of choices (CSV, Parquet or JSON lines) needs a column model, and one o
 or source_key. Add a column task if items of several tasks have the same names, and a column router if the file holds
 several routers.
 
-figures  score: mean of the chosen models' (RouterEval's mu)   best: the best single model on the same items
-         V_B: score / best   closed: (score - best) / (oracle - best)   E: entropy of the choices over models, bits
-         $/1000: USD per thousand items, or with --against latency seconds per item; empty if the cost of some choice
-         is unknown   hull: the score of a random mixture of single models at the router's cost (RouterBench's Zero
-         router)   AIQ: RouterBench's, of the single models, as defined in the paper; --json adds AIQ as in its code
+figures, on the same items:
+  score   mean score of the chosen models (RouterEval's mu)
+  V_B     score / score of the best single model
+  closed  (score - best single model) / (oracle - best single model)
+  E       entropy of the choices over the models, in bits
+  $/1000  USD per thousand items, or with --against latency seconds per item; empty if a choice's cost is unknown
+  hull    score of a random mixture of single models at the router's cost (RouterBench's Zero router)
+  best    the best single model, with its score and cost; then random choice, and the oracle with its cost
+  AIQ     RouterBench's AIQ of the single models, as defined in the paper; --json adds AIQ as in its code
 
 examples:
   python pipelines/matrix.py score --choices mine.csv --lake /data/lake

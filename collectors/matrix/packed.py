@@ -259,7 +259,7 @@ def _pack(matrix: Matrix, block: int, rows: slice, first: int, prompts: list[int
 
 
 def _length_order(right: npt.NDArray[np.bool_], prompts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(items, models): for each row of `right` the models in the order in which their lengths are stored."""
+    """(items, models): for each row of `right` the models in the order of their stored lengths."""
     ways = np.unique(prompts, return_inverse=True)[1].astype(np.int16)
     return np.argsort(ways - np.where(right, np.int16(len(ways)), np.int16(0)), axis=1, kind="stable")
 

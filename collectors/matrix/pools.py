@@ -18,7 +18,7 @@ from schemas.failures import ConfigError, one_line
 
 #: Columns that help a person to recognise a cell.
 _RECOGNISED_BY = ("prompting", "imported_from")
-#: Columns in which cells of one model and task may differ.
+#: Columns that may differ between cells of one model and task.
 _DIFFER_IN = ("prompting", "num_fewshot", "chat_template", "revision", "dtype", "quantization", "imported_from")
 
 
@@ -86,7 +86,7 @@ def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") ->
 def check_cells(task: str, cells: pa.Table) -> None:
     """Raises ConfigError unless `cells`, rows of the view cells, are one for each model and can be compared.
 
-    The message names the columns in which the cells differ, and conditions for --pool that choose among them.
+    The message names the columns that differ, and conditions for --pool that choose among the cells.
     """
     if not len(cells):
         raise ConfigError(f"the pool holds no cell of task {task}; use --include imported for imported records")

@@ -39,7 +39,7 @@ class Plane:
 def model_points(scores: Floats, cost: Floats) -> Plane:
     """A point for each model, over the items with all scores and all costs; both arrays are (items, models).
 
-    Raises ValueError if there is no such item. Source: RouterBench, the cost-quality plane.
+    Raises ValueError without such items. Source: RouterBench, the cost-quality plane.
     """
     used = complete_items(scores, cost)
     quality = model_means(scores, used)
@@ -51,7 +51,7 @@ def pareto_frontier(points: Points) -> npt.NDArray[np.int64]:
     """Indices of the points (k, 2) that no other point dominates, by rising cost; equal points are all kept.
 
     A point dominates another if it is at least as good in cost and in quality, and better in one of them. Raises
-    ValueError if there is no point or a value is not finite.
+    ValueError without points, or if a value is not finite.
     """
     cost, quality = _checked(points).T
     costs, at = np.unique(cost, return_inverse=True)

@@ -165,7 +165,7 @@ def _summary(cost: CostFigure) -> str:
 def _name_points(figure: Any, axes: Any, cost: CostFigure, points: Points, others: list[Any]) -> None:
     """Writes the names of models that cover no other name and no named point; the tables have all names.
 
-    `others` are points that a name covers only if there is no other place for it.
+    `others` are points that a name covers only if every place covers one.
     """
     figure.canvas.draw()
     named = np.arange(len(points)) if len(points) <= _ALL_NAMED else cost.frontier

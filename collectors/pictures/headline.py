@@ -125,7 +125,7 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
     """The figure of the models that have a known cost on the share `least` of the complete items.
 
     `scores` and `cost` are (items, models). The figure uses the items with all scores and costs of these models.
-    Returns None if there is no such model or item.
+    Returns None without such models or items.
     """
     complete = complete_items(scores)
     share = (~np.isnan(cost[complete])).mean(axis=0)

@@ -5,7 +5,7 @@ Hugging Face hub. Knows nothing of a snapshot's contents except its manifest.
 
 In a store `claim.json`, with the digest of the content, comes first, then the files, then the manifest. All are created
 exclusively: if two publish the same version with different content, one succeeds and the other gets an error. Publish
-again after a crash and it goes on. On the hub a version is a tag on one commit.
+again after a crash to continue. On the hub a version is a tag on one commit.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Proof:
 def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: None) -> Proof:
     """Compares the SHA-256 of every file with the manifest at `uri`, and reports missing and additional files.
 
-    `progress` gets the numbers of read files and of all files. Raises ConfigError if there is no version at `uri`.
+    `progress` gets the numbers of read files and of all files. Raises ConfigError without a version at `uri`.
     """
     store, manifest = open_published(uri)
     files: dict[str, dict[str, Any]] = manifest["files"]

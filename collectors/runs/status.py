@@ -33,7 +33,7 @@ RATE_SECONDS = 600.0
 QUIET_SECONDS = 600.0
 #: Most bars in a run's history.
 BARS = 60
-#: Seconds by which a store's clock and a driver's may differ.
+#: Largest difference between a store's clock and a driver's, in seconds.
 CLOCKS = 60.0
 
 #: One row for each committed range of the run's cells, with the number of its items that no range before it holds.

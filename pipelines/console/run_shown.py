@@ -98,11 +98,11 @@ def state(status: RunStatus) -> str:
         return f"{_ended(status.end)}; now {now}" if status.end and status.items_after else now
     left = f"{status.cells_open:,} cells are open"
     if status.end:
-        return f"{_ended(status.end)}; {left}: run the same collect command to go on"
+        return f"{_ended(status.end)}; {left}: run the same collect command to continue"
     if status.stuck:
         return (
             f"nothing was committed for {duration(status.quiet)} and {left}: killed or stuck? Run the same collect "
-            "command to go on"
+            "command to continue"
         )
     return "at work" if status.last_commit and status.last_commit >= status.started else "nothing committed yet"
 

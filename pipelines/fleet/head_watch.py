@@ -67,7 +67,7 @@ class HeadWatch:
             return
         self._lost.set()
         if not self._stopped.wait(self._notice):
-            safe = "Committed shards are safe: on a new cluster the same command goes on."
+            safe = "Committed shards are safe: run the same command on a new cluster to continue."
             print(f"error: {self._message()}\n{safe}", file=sys.stderr, flush=True)
             sys.stdout.flush()
             os._exit(1)

@@ -51,7 +51,7 @@ def test_budget_of_cells_ends_a_run_cleanly_and_the_next_goes_on(
     assert run.code == 3, run.err
     reached = r"budget\.cells: [12] of 1 cells are finished"  # the other worker may have had a last shard in hand
     assert re.search(f"^stopped: {reached}; ", run.out, re.MULTILINE)
-    assert "the same command goes on" in run.out
+    assert "run the same command to continue" in run.out
     [end] = query(lake, "SELECT outcome, message FROM runs")
     assert end["outcome"] == "budget"
     assert re.fullmatch(reached, end["message"])

@@ -57,7 +57,7 @@ def test_sigterm_ends_a_run_within_seconds_and_the_lake_says_so(tmp_path: Path, 
     driver.send_signal(signal.SIGTERM)
     run = runs.finish(driver)
     assert run.code == 143, run.err
-    assert run.err.splitlines()[-1] == "stopped; committed shards are safe: run the same command again to go on"
+    assert run.err.splitlines()[-1] == "stopped; committed shards are safe: run the same command again to continue"
     assert "SIGTERM received" not in run.err  # Ray's stack
     assert runs.query(lake, "SELECT outcome, message FROM runs") == [{"outcome": "stopped", "message": "by SIGTERM"}]
 

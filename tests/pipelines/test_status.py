@@ -78,7 +78,7 @@ def test_status_of_a_run_that_ended_says_how_and_is_not_watched_for_ever(
     assert main(["--watch", "--html", "run.html"]) == 0
     said = (
         "ended by a budget at 2026-01-02 03:00:00 UTC: budget.usd: 2 of 1 USD are spent; 1 cells are open: run "
-        "the same collect command to go on"
+        "the same collect command to continue"
     )
     text = capsys.readouterr().out
     assert text.count(said) == 2  # the only look, and the end

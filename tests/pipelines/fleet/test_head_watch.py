@@ -61,4 +61,4 @@ def test_driver_that_hangs_when_the_head_is_gone_is_ended_in_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0].startswith("error: the head of the Ray cluster at 127.0.0.1:1 is gone")
-    assert "the same command goes on" in done.stderr
+    assert "run the same command on a new cluster to continue" in done.stderr
