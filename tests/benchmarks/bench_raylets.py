@@ -17,8 +17,8 @@ from typing import Any
 import tests.conftest as settings  # Ray's, before it is imported
 from tests.benchmarks.bench_lake import Report
 from tests.benchmarks.watched import watch
-from tests.e2e import runs
-from tests.e2e.raylets import Raylets, raylets
+from tests.helpers import runs
+from tests.helpers.raylets import Raylets, raylets
 
 #: A shard is 2 items of gsm8k, one request each.
 SHARD_SECONDS, LATENCY = 0.1, 0.05

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import tests.conftest as settings  # Ray's, before it is imported
 from tests.benchmarks.bench_lake import Report
-from tests.e2e import runs
-from tests.e2e.raylets import raylets
-from tests.helpers import storm
+from tests.helpers import runs, storm
+from tests.helpers.raylets import raylets
 
 #: Items between two kills, and seconds of each of their one or four requests, so that most hit a worker at work.
 ITEMS_PER_KILL, LATENCY = 12, 0.1

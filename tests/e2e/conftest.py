@@ -24,9 +24,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.collect import main
-from tests.e2e import runs
-from tests.e2e.runs import ITEMS, PATIENCE, ROOT, alive, kill, tree, wait_until
-from tests.e2e.slow_runs import MODELS, slow_config
+from tests.helpers import runs
+from tests.helpers.runs import ITEMS, PATIENCE, ROOT, alive, kill, tree, wait_until
+from tests.helpers.slow_runs import MODELS, slow_config
 
 #: Where this interpreter and its `ray` are: first on PATH, so that a job's `python` is this one.
 BIN = Path(sys.executable).parent

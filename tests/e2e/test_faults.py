@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 
 from pipelines.collect import main
-from tests.e2e import runs
 from tests.e2e.conftest import Cluster
-from tests.e2e.runs import collect_here, wait_until
-from tests.e2e.slow_runs import MODELS, TOTAL, assert_undisturbed, committed, slow_config
+from tests.helpers import runs
+from tests.helpers.runs import collect_here, wait_until
+from tests.helpers.slow_runs import MODELS, TOTAL, assert_undisturbed, committed, slow_config
 
 
 @pytest.mark.slow

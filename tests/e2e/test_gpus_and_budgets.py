@@ -19,10 +19,10 @@ from pipelines.fleet.cluster import cluster as joined
 from pipelines.fleet.cluster import fits, node_gpus, worker_resources
 from schemas.failures import ConfigError
 from schemas.records import MODEL
-from tests.collectors.models.test_placement import LLAMA_8B
-from tests.collectors.runs.test_estimate import price
 from tests.e2e.conftest import Cluster
-from tests.e2e.runs import CHOICE, ITEMS, Run, collect_here, config, query, shard_files
+from tests.helpers.gpu_prices import sell_gpu
+from tests.helpers.model_shapes import LLAMA_8B
+from tests.helpers.runs import CHOICE, ITEMS, Run, collect_here, config, query, shard_files
 
 #: Small shards, so that a budget is spent in the middle.
 SMALL = {"workers": 2, "first_shard_items": 5, "shard_seconds": 0.001}
@@ -82,7 +82,7 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
     assert not (tmp_path / "lake").exists()
     assert collect(gpu_cluster, config(tmp_path, **keys), "--dry-run").code == 2
 
-    price(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
+    sell_gpu(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
     plan = collect(gpu_cluster, config(tmp_path, **keys), "--dry-run")
     assert "size unknown  1/4 × L4" in plan.out
     stopped = collect(gpu_cluster, config(tmp_path, **keys))
@@ -104,7 +104,7 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
 def test_budget_of_dollars_is_spent_by_an_engine_that_died_and_hides_no_failure(
     tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
 ) -> None:
-    price(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
+    sell_gpu(Lake(str(tmp_path / "lake")).open_for_writing(), "L4", 3600.0)
     models: list[dict[str, Any]] = [
         {"source": "stub/unknown"},
         {"source": "stub/dies", "memory_gib": 4, "engine": {"crash_after": 3, "latency_s": 0.1}},

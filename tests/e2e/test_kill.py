@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 
 from pipelines.collect import main
-from tests.e2e import runs
 from tests.e2e.conftest import Cluster
-from tests.e2e.runs import CHOICE, TEXT, collect_here, shard_files
-from tests.e2e.slow_runs import TOTAL, WORKERS, assert_undisturbed, committed, shards, slow_config
+from tests.helpers import runs
+from tests.helpers.runs import CHOICE, TEXT, collect_here, shard_files
+from tests.helpers.slow_runs import TOTAL, WORKERS, assert_undisturbed, committed, shards, slow_config
 
 
 def worker_processes(pid: int) -> list[psutil.Process]:

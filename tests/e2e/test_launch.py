@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import runs
 from tests.e2e.conftest import BIN, Cluster
-from tests.e2e.runs import CHOICE, ROOT, TEXT, Run, config
+from tests.helpers import runs
+from tests.helpers.runs import CHOICE, ROOT, TEXT, Run, config
 
 ITEMS = 3
 EXPECTED = {("stub/alpha", CHOICE): ITEMS, ("stub/alpha", TEXT): ITEMS}

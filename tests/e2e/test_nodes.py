@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from pipelines.fleet.head_watch import NOTICE, SILENCE
-from tests.e2e import runs
 from tests.e2e.conftest import Cluster
-from tests.e2e.raylets import Raylets, raylets, workers_of
-from tests.e2e.runs import collect_here, wait_until
-from tests.e2e.slow_runs import TOTAL, assert_undisturbed, committed, slow_config
+from tests.helpers import runs
+from tests.helpers.raylets import Raylets, raylets, workers_of
+from tests.helpers.runs import collect_here, wait_until
+from tests.helpers.slow_runs import TOTAL, assert_undisturbed, committed, slow_config
 
 
 @pytest.fixture

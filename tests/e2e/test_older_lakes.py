@@ -17,8 +17,8 @@ import yaml
 
 from pipelines import compact, export, matrix, plot, prices, publish, score, status
 from tests.e2e.conftest import Cluster
-from tests.e2e.runs import collect_here
 from tests.helpers.older_lakes import LAKE_V6, ROOT, Shown, even, golden, shown
+from tests.helpers.runs import collect_here
 
 #: Nothing listens here: a run that asks an engine fails.
 NO_RAY = "127.0.0.1:1"

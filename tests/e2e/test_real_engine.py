@@ -11,8 +11,19 @@ import pytest
 
 from collectors.models.pinning import fingerprint
 from pipelines.matrix import main as matrix
-from tests.e2e.runs import CHOICE, TEXT, Run, config, failures, finish, of_model, query, start_collect, stored_records
 from tests.helpers.mini_tasks import write_tasks
+from tests.helpers.runs import (
+    CHOICE,
+    TEXT,
+    Run,
+    config,
+    failures,
+    finish,
+    of_model,
+    query,
+    start_collect,
+    stored_records,
+)
 
 pytestmark = pytest.mark.slow
 

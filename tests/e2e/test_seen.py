@@ -20,11 +20,11 @@ from collectors.lake.store import Lake
 from collectors.runs.status import QUIET_SECONDS, RunWatch
 from pipelines import status
 from pipelines.fleet.prometheus import METRICS
-from tests.e2e import runs
 from tests.e2e.conftest import Cluster
-from tests.e2e.runs import config
-from tests.e2e.slow_runs import TOTAL, committed, slow_config
 from tests.e2e.test_kill import kill_driver
+from tests.helpers import runs
+from tests.helpers.runs import config
+from tests.helpers.slow_runs import TOTAL, committed, slow_config
 
 #: Where tokens are looked for by what a run uses.
 TOKENS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

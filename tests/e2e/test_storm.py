@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import runs
-from tests.e2e.raylets import Raylets, raylets
-from tests.helpers import storm
+from tests.helpers import runs, storm
+from tests.helpers.raylets import Raylets, raylets
 
 MODELS = 3
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e import runs
-from tests.e2e.raylets import Raylets, workers_of
-from tests.e2e.slow_runs import committed
+from tests.helpers import runs
+from tests.helpers.raylets import Raylets, workers_of
+from tests.helpers.slow_runs import committed
 
 #: How often each is killed, of ten.
 WEIGHTS = {"worker": 6, "node": 2, "driver": 2}

@@ -20,11 +20,11 @@ from collectors.runs.config import load_config
 from collectors.runs.planning import make_plan
 from pipelines import collect, matrix, prices
 from schemas.failures import ModelError
-from tests.e2e.runs import CHOICE, ROOT, config
 from tests.helpers.filled_lakes import NOW, plain_lake, snapshot
+from tests.helpers.iam import Statement, allows, deciding, listed, read_policy
 from tests.helpers.object_store import BUCKET, ObjectStore
-from tests.infra.iam import Statement, allows, deciding, listed, read_policy
-from tests.infra.s3_requests import Asked, recorded
+from tests.helpers.runs import CHOICE, ROOT, config
+from tests.helpers.s3_requests import Asked, recorded
 
 LAKE, PUBLISHED = f"s3://{BUCKET}/lake", f"s3://{BUCKET}/published"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.fleet.prometheus import METRICS
-from tests.e2e.runs import ROOT
+from tests.helpers.runs import ROOT
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "infra" / "grafana" / "routerlake.json").read_text(encoding="utf-8"))
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]

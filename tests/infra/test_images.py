@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.runs import ROOT
-from tests.infra.locks import pinned, project
+from tests.helpers.locks import pinned, project
+from tests.helpers.runs import ROOT
 
 LOCKS = ["cpu", "gpu"]
 

@@ -12,9 +12,9 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from collectors.runs.config import load_config
 from pipelines.collect import parse_args
-from tests.e2e.runs import ROOT
-from tests.infra.locks import pinned, project_version
-from tests.infra.manifests import faults
+from tests.helpers.locks import pinned, project_version
+from tests.helpers.manifests import faults
+from tests.helpers.runs import ROOT
 
 INFRA = ROOT / "infra"
 KUBERAY = ["raycluster.yaml", "rayjob.yaml"]

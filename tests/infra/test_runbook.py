@@ -13,7 +13,7 @@ from ray.scripts.scripts import cli
 
 import schemas.failures as failures
 from collectors.lake.damage import DAMAGED
-from tests.e2e.runs import ROOT
+from tests.helpers.runs import ROOT
 
 RUNBOOK = (ROOT / "infra" / "RUNBOOK.md").read_text(encoding="utf-8")
 #: Programs that are not of this environment: their commands are only looked at for files that they name.

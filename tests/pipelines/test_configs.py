@@ -21,8 +21,8 @@ from collectors.runs.config import RunConfig, load_config
 from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
 from pipelines.collect import print_plan
-from tests.e2e.runs import query
 from tests.helpers.importing import SHARED
+from tests.helpers.runs import query
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "pipelines" / "configs"
@@ -30,7 +30,6 @@ NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 #: A prepared data sets cache of whole benchmarks. HellaSwag, GPQA, MuSR, MATH, IFEval and MMLU-Pro are not in it.
 DATA = SHARED / "hf_datasets"
 MMLU = 14_042
-
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}")
 
 

@@ -2,81 +2,19 @@
 
 from __future__ import annotations
 
-import http.server
 import secrets
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
-import s3fs
 
 from collectors.lake.holdings import committed
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.identity import ShardName
+from tests.helpers.answering_stores import answering, store_at
 from tests.helpers.fault_proxy import Faults, faulty
 from tests.helpers.object_store import BUCKET, ObjectStore
-
-
-@contextmanager
-def answering(*replies: tuple[int, str]) -> Iterator[tuple[str, list[str]]]:
-    """A store that answers its PUTs with (status, code) in turn, the last one for ever, and has no object."""
-    puts: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # clients of S3 wait for "100 Continue" before they send
-
-        def do_PUT(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"] or 0))
-            puts.append(self.headers.get("If-None-Match", ""))
-            self._reply(*replies[min(len(puts), len(replies)) - 1])
-
-        def do_GET(self) -> None:
-            self._reply(404, "NoSuchKey")
-
-        def do_HEAD(self) -> None:
-            self._reply(404, "")
-
-        def do_DELETE(self) -> None:
-            self._reply(204, "")
-
-        def _reply(self, status: int, code: str) -> None:
-            body = f"<Error><Code>{code}</Code><Message>412 {code}</Message></Error>".encode() if code else b""
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", puts
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextmanager
-def store_at(endpoint: str, key: str = "an-id", secret: str = "hidden-secret") -> Iterator[None]:
-    environment = ObjectStore(endpoint, key, secret, 0, Path()).environment
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            if value:
-                patch.setenv(name, value)
-            else:
-                patch.delenv(name, raising=False)
-        s3fs.S3FileSystem.clear_instance_cache()
-        yield
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize(

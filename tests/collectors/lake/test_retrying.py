@@ -18,9 +18,9 @@ from collectors.lake.retrying import may_mend
 from collectors.lake.store import Lake
 from collectors.models.pinning import fetch
 from schemas.failures import StorageError, UnreachableError
-from tests.collectors.lake.test_object_stores import answering, store_at
-from tests.collectors.models.test_pinning import point_at
+from tests.helpers.answering_stores import answering, store_at
 from tests.helpers.local_server import serving
+from tests.helpers.small_hub import point_at
 
 
 def raised(action: Callable[[], object]) -> Exception:

@@ -1,68 +1,24 @@
-"""A lake's catalog against a hub that pages, refuses, moves and breaks: what is asked, and what comes of it."""
+"""The catalog against a hub that pages and moves: what is asked, what is recorded, and what a config takes of it."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants as hub_constants
 import pytest
 
-from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.models import hub_catalog
-from collectors.models import hub_client as hub_module
 from collectors.models.catalog_query import all_of, choose
-from collectors.models.hub_catalog import Known, Update, find, installed_vllm, state_support, update
-from collectors.models.hub_client import Hub, HubDownError
+from collectors.models.hub_catalog import installed_vllm, state_support
 from collectors.models.hub_listing import Named, Query, parameters, read_names
 from collectors.models.pinning import resolve
 from collectors.specs import CatalogSpec, ModelSpec
 from schemas.failures import ConfigError
-from tests.helpers.model_hub import ModelHub, Repo, llama, model_hub, safetensors
+from tests.helpers.catalog_runs import lake, models, run, served
+from tests.helpers.model_hub import ModelHub, Repo, llama, safetensors
 
-QUERY = Query(pipeline_tag="text-generation")
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
-    """A hub on this machine that this process's client talks to, without a token."""
-    with model_hub() as store:
-        monkeypatch.setattr(hub_constants, "ENDPOINT", store.endpoint)
-        monkeypatch.setattr(hub_constants, "HF_TOKEN_PATH", os.devnull)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(hub_module, "_LONGEST_PAUSE", 0.01)
-        yield store
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake")).open_for_writing()
-
-
-def run(
-    lake: Lake, query: Query | None = QUERY, names: list[Named] | None = None, *, patience: float = 30, **known: bool
-) -> Update:
-    """One run of catalog.py but for what it prints and asks of vLLM."""
-    hub, held = Hub(patience), Known.of(lake, **known)
-    listed, to_read = find(hub, held, query, names or [], lambda seen: None)
-    return update(hub, lake, held, listed, to_read, jobs=3, told=lambda now: None)
-
-
-def models(lake: Lake, condition: str = "true") -> dict[str, dict[str, Any]]:
-    """Rows of the view models, by name and, for older revisions, revision."""
-    query = f"SELECT * FROM models WHERE {condition} ORDER BY model, skipped IS NOT NULL"
-    rows = ask(lake, lambda con, _: con.execute(query).to_arrow_table().to_pylist(), only=["models"])
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        name = row["model"] if row["model"] not in found else f"{row['model']}@{row['revision']}"
-        found[name] = row
-    return found
+__all__ = ["lake", "served"]  # fixtures
 
 
 # ---- what is known of a model
@@ -312,155 +268,6 @@ def test_names_that_are_none_are_refused_by_line(tmp_path: Path, text: str, said
 def test_names_with_comments_and_revisions_are_read(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("# mine\norg/a  # the best\n\norg/b@v1\norg/a\n")
     assert read_names(tmp_path / "names.txt") == [Named("org/a"), Named("org/b", "v1")]
-
-
-# ---- a hub that refuses
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_gated_files_leave_what_the_hub_says_and_again_reads_them(served: ModelHub, lake: Lake, status: int) -> None:
-    served.add(llama("org/gated", gated="manual", parameters=8_000_000_000), llama("org/open"))
-    served.closed["org/gated"] = status
-    done = run(lake)
-    row = models(lake)["org/gated"]
-    assert (row["skipped"], row["gated"], row["parameters"], row["config"]) == ("gated", True, 8_000_000_000, None)
-    assert "HF_TOKEN" in done.troubled["org/gated"]
-    served.asked.clear()
-    run(lake)
-    assert served.calls() == {"list": 1}
-    run(lake, again=True)
-    assert len([name for name in lake.names("models") if "read-" in name]) == 1  # the same problem is not said twice
-    served.closed.clear()
-    run(lake, again=True)
-    row = models(lake)["org/gated"]
-    assert (row["skipped"], row["problem"], row["parameters"], row["dtype"]) == (None, None, 6464, "bfloat16")
-
-
-def test_copy_of_gated_weights_is_taken_in_their_place(served: ModelHub, lake: Lake) -> None:
-    served.add(
-        llama("meta/first", gated="auto"), llama("other/copy", seed="meta/first", created="2025-01-01T00:00:00Z")
-    )
-    served.closed["meta/first"] = 403
-    run(lake)
-    assert [model.spec.source for model in choose(lake, CatalogSpec(catalog="true"))] == ["other/copy"]
-
-
-def test_repo_that_vanishes_after_the_listing_is_named(served: ModelHub, lake: Lake) -> None:
-    served.add(llama("org/gone"), llama("org/stays"))
-    hub, known = Hub(), Known.of(lake)
-    listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
-    del served.repos["org/gone"]
-    done = update(hub, lake, known, listed, to_read, jobs=2, told=lambda now: None)
-    assert set(done.troubled) == {"org/gone"}
-    assert {name: row["skipped"] for name, row in models(lake).items()} == {"org/gone": "not_found", "org/stays": None}
-
-
-def test_pauses_that_the_hub_asks_for_are_kept(served: ModelHub, lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
-    served.add(llama("org/a"), llama("org/b"))
-    served.faults = [
-        ("/api/models?", 429, {"Retry-After": "1"}),
-        ("/api/models?", 503, {"Retry-After": "0"}),
-        ("config.json", 429, {"RateLimit": '"resolvers";r=0;t=1', "RateLimit-Policy": '"fixed window";q=3000;w=300'}),
-        ("model.safetensors", 500, {}),
-        ("org/b/revision", 502, {}),
-    ]
-    started = time.monotonic()
-    assert run(lake).read == 2
-    assert time.monotonic() - started >= 2
-    assert "asks for a pause: waiting 1 s" in caplog.text
-    assert served.faults == []
-    assert set(models(lake, "skipped IS NULL")) == {"org/a", "org/b"}
-
-
-@pytest.mark.parametrize("body", [b'[{"id": "org/a", "sha', b"<html>try again</html>", b'{"error": "x"}'])
-def test_damaged_answers_are_asked_for_again(served: ModelHub, lake: Lake, body: bytes) -> None:
-    served.add(llama("org/a"))
-    served.damaged = [("/api/models?", body), ("/api/models/org/a", body)]
-    assert run(lake).read == 1
-    assert models(lake)["org/a"]["problem"] is None
-
-
-def test_repo_that_alone_is_not_answered_fails_and_others_go_on(served: ModelHub, lake: Lake) -> None:
-    served.add(*(llama(f"org/{name}") for name in "abcdef"))
-    served.faults = [("org/b/revision", 500, {})] * 50
-    done = run(lake)
-    assert set(done.failed) == {"org/b"}
-    assert "HTTP 500" in done.failed["org/b"]
-    assert models(lake)["org/b"]["skipped"] == "unread"
-    served.faults.clear()
-    assert run(lake).read == 1
-
-
-def test_hub_that_stays_down_is_given_up_and_the_next_run_goes_on(
-    served: ModelHub, lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(hub_catalog, "BATCH", 2)
-    served.add(*(llama(f"org/{n:02d}") for n in range(12)))
-    hub, known = Hub(patience=0.5), Known.of(lake)
-    listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
-
-    def told(now: Update) -> None:
-        served.down = now.read >= 5
-
-    with pytest.raises(HubDownError, match=r"has not answered for .*HTTP 503.*given up") as caught:
-        update(hub, lake, known, listed, to_read, jobs=2, told=told)
-    assert "\n" not in str(caught.value)
-    held = models(lake, "skipped IS NULL")
-    assert 5 <= len(held) < 12
-    served.down = False
-    served.asked.clear()
-    run(lake)
-    assert served.calls()["info"] == 12 - len(held)
-    assert len(models(lake, "skipped IS NULL")) == 12
-
-
-def test_run_that_is_stopped_leaves_what_it_read(served: ModelHub, lake: Lake) -> None:
-    served.add(*(llama(f"org/{n:02d}") for n in range(30)))
-    hub, known = Hub(), Known.of(lake)
-    listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
-
-    def told(now: Update) -> None:
-        if now.read == 7:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        update(hub, lake, known, listed, to_read, jobs=2, told=told)
-    assert len(models(lake, "skipped IS NULL")) == 7
-    served.asked.clear()
-    run(lake)
-    assert served.calls()["info"] == 23
-
-
-def test_retry_after_longer_than_patience_is_given_up_at_once(served: ModelHub, lake: Lake) -> None:
-    served.faults = [("/api/models?", 429, {"Retry-After": "3600"})]
-    with pytest.raises(HubDownError, match="3600 s more"):
-        run(lake, patience=5)
-
-
-def test_token_goes_to_the_hub_alone(
-    served: ModelHub, lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    served.token = "hf_secretsecret"
-    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
-    served.add(llama("org/a"))
-    served.faults = [("config.json", 500, {})]
-    assert run(lake).read == 1
-    files = b"".join(path.read_bytes() for path in Path(lake.root).rglob("*") if path.is_file())
-    assert b"secretsecret" not in files
-    assert "secretsecret" not in caplog.text
-    monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    with pytest.raises(ConfigError, match="refuses the token in HF_TOKEN") as caught:
-        run(lake)
-    assert "hf_expired" not in str(caught.value)
-
-
-def test_listing_that_goes_on_at_another_host_is_refused(served: ModelHub, lake: Lake) -> None:
-    served.page_size = 1
-    served.add(llama("org/a"), llama("org/b"))
-    served.endpoint = "http://elsewhere.example"
-    with pytest.raises(ConfigError, match="continues its listing elsewhere"):
-        run(lake)
 
 
 # ---- chosen by a config

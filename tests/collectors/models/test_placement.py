@@ -1,58 +1,26 @@
-"""How much GPU memory models need, against numbers that others published and vLLM's own, and where they are put."""
+"""How much GPU memory models need, against published numbers and vLLM itself, and where they are put."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
-import json
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.engines import ModelRef
-from collectors.engines.gpus import GIB, GpuClass, class_of, gpu_classes, is_device
-from collectors.lake.store import Lake
-from collectors.models.model_files import model_row
+from collectors.engines.gpus import GIB, GpuClass, gpu_classes
 from collectors.models.placement import UTILIZATION, ModelSize, need_of, next_placement, place, placements
 from collectors.models.shape import shape_of
-from collectors.runs.config import FleetSpec, RunConfig
-from collectors.runs.planning import make_plan, place_on
 from collectors.specs import GpuSpec
 from schemas.failures import ConfigError, ModelError
-from schemas.records import MODEL
-from tests.helpers.mini_tasks import write_tasks
+from tests.helpers.model_shapes import CONFIGS, EIGHT, LLAMA_8B, LLAMA_405B, PARAMETERS, facts, model
 
-#: config.json as their repos have it, as far as it sizes anything.
-LLAMA_8B = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "torch_dtype": "bfloat16",
-}
-LLAMA_70B = LLAMA_8B | {
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_attention_heads": 64,
-    "num_hidden_layers": 80,
-}
-LLAMA_405B = LLAMA_70B | {
-    "hidden_size": 16384,
-    "intermediate_size": 53248,
-    "num_attention_heads": 128,
-    "num_hidden_layers": 126,
-}
 LLAMA_2_7B = {**LLAMA_8B, "intermediate_size": 11008, "vocab_size": 32000, "max_position_embeddings": 4096}
 del LLAMA_2_7B["num_key_value_heads"]
+
 QWEN_72B = {
     "model_type": "qwen2",
     "hidden_size": 8192,
@@ -62,32 +30,8 @@ QWEN_72B = {
     "num_key_value_heads": 8,
     "vocab_size": 152064,
 }
+
 DEEPSEEK_V3 = {"model_type": "deepseek_v3", "num_hidden_layers": 61, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
-SMOL = {
-    "model_type": "llama",
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_hidden_layers": 30,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
-#: Parameters in their safetensors headers, as the hub shows them.
-PARAMETERS = {"8b": 8_030_261_248, "70b": 70_553_706_496, "405b": 405_853_388_800, "smol": 134_515_008}
-CONFIGS: dict[str, dict[str, Any]] = {"8b": LLAMA_8B, "70b": LLAMA_70B, "405b": LLAMA_405B, "smol": SMOL}
-
-EIGHT = [GpuSpec(name=name, per_node=8) for name in ("T4", "L4", "A100-80G", "H100")]
-
-
-def model(name: str, dtype: str = "bfloat16", **keys: Any) -> ModelRef:
-    length = min(keys.pop("max_length", 8192), CONFIGS[name]["max_position_embeddings"])
-    return ModelRef(name, name, "r" * 40, None, dtype, max_length=length, **keys)
-
-
-def facts(name: str) -> ModelSize:
-    return ModelSize(PARAMETERS[name], 2 * PARAMETERS[name], CONFIGS[name])
 
 
 # ---- memory
@@ -359,107 +303,3 @@ def test_placements_hold_what_the_model_needs_and_share_a_gpu_without_overrun(
             assert one.kv_cache_memory_bytes is not None
             assert one.gpu_memory_utilization / share <= UTILIZATION  # all its sharers together
             assert need.cache() <= one.kv_cache_memory_bytes < one.memory_gib * GIB
-
-
-# ---- classes
-
-
-def test_gpu_class_of_unknown_memory_is_refused_and_a_stated_one_counts() -> None:
-    with pytest.raises(ConfigError, match="the memory of a B900 is not known: give memory_gib"):
-        gpu_classes([GpuSpec(name="B900")])
-    [gpu] = gpu_classes([GpuSpec(name="A100", memory_gib=79)])
-    assert (gpu.memory_gib, gpu.tflops) == (79, 312)
-    assert gpu_classes([GpuSpec(name="A100 80GB")])[0].memory_gib > 79
-
-
-def test_device_names_of_engines_are_told_apart() -> None:
-    devices = ["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB", "NVIDIA L4", "NVIDIA L40S", "NVIDIA H100 80GB HBM3"]
-    named = ["A100-80G", "A100-40G", "L4", "L40S", "H100"]
-    assert [[name for name in named if is_device(name, device)] for device in devices] == [[name] for name in named]
-    assert not is_device("L4", None)
-    assert [class_of(device) for device in [*devices, "NVIDIA Thing", None]] == [*named, None, None]
-
-
-@pytest.mark.parametrize("gpus", [["L4", "L4"], [{"name": "L4"}, "L4"]])
-def test_fleet_gpus_twice_or_beside_gpus_per_worker_are_refused(gpus: list[Any]) -> None:
-    with pytest.raises(ValueError, match="L4 is given twice"):
-        FleetSpec.model_validate({"gpus": gpus})
-    with pytest.raises(ValueError, match="give one"):
-        FleetSpec.model_validate({"gpus": gpus[:1], "gpus_per_worker": 0.5})
-
-
-# ---- plans
-
-
-def catalog(folder: Path) -> Lake:
-    lake = Lake(str(folder)).open_for_writing()
-    said = {"listed_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "files_hash": "f", "weights": "safetensors"}
-    rows = [
-        {"model": f"org/{name}", "parameters": PARAMETERS[name], "weight_bytes": 2 * PARAMETERS[name]}
-        for name in CONFIGS
-    ]
-    rows.append({"model": "org/odd"})
-    for row in rows:
-        config = CONFIGS.get(str(row["model"]).removeprefix("org/"), LLAMA_8B)
-        row |= {"source": row["model"], "revision": "c" * 40, "config": json.dumps(config), **said}
-    lake.create_table("models/read.parquet", pa.Table.from_pylist(rows, schema=MODEL))
-    return lake
-
-
-def run(folder: Path, tasks: Path, **fleet: Any) -> tuple[RunConfig, Lake]:
-    lake = catalog(folder)
-    keys = {
-        "models": [{"catalog": "true"}],
-        "tasks": ["mini_choice"],
-        "include_tasks": [str(tasks)],
-        "engine": {"name": "hf"},
-        "lake": lake.uri,
-        "fleet": fleet,
-    }
-    return RunConfig.model_validate(keys), lake
-
-
-def test_plan_puts_each_model_on_its_gpus_and_names_those_that_it_cannot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("collectors.models.sizes.PATIENCE", 0.0)
-    config, lake = run(tmp_path / "lake", write_tasks(tmp_path / "tasks"), gpus=["L4", {"name": "H100", "per_node": 8}])
-    plan = make_plan(config, lake)
-    found = {cell.cell.model.name: str(cell.cell.model.placement) for cell in plan.cells}
-    assert found == {"org/smol": "1/4 × L4", "org/8b": "1/2 × H100", "org/70b": "4 × H100"}
-    assert {row["model"]: row["kind"] for row in plan.failures} == {
-        "org/405b": "no_gpu_fits",
-        "org/odd": "unknown_memory",
-    }
-    ids = [cell.cell.cell_id for cell in plan.cells]
-    config = config.model_copy(update={"fleet": FleetSpec()})
-    anywhere = make_plan(config, lake)
-    assert len(anywhere.cells) == 5  # without classes nothing is asked of models
-    assert set(ids) < {cell.cell.cell_id for cell in anywhere.cells}  # and where they run is no part of what they are
-    failures = place_on(anywhere, lake, gpu_classes([GpuSpec(name="L4"), GpuSpec(name="H100", per_node=8)]))
-    assert [str(cell.cell.model.placement) for cell in anywhere.cells] == [
-        str(cell.cell.model.placement) for cell in plan.cells
-    ]
-    assert {row["model"] for row in failures} == {"org/405b", "org/odd"} == {row["model"] for row in anywhere.failures}
-
-
-def test_plan_of_a_folder_takes_its_files_for_facts(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
-    folder = next(iter(tiny_models.values()))
-    keys = {"models": [str(folder)], "tasks": ["mini_choice"], "include_tasks": [str(write_tasks(tmp_path / "t"))]}
-    config = RunConfig.model_validate({**keys, "engine": "hf", "fleet": {"gpus": ["T4"]}, "dtype": "float32"})
-    plan = make_plan(config, Lake(str(tmp_path / "lake")))
-    [cell] = plan.cells
-    assert str(cell.cell.model.placement) == "1/4 × T4"
-    said = model_row(cell.cell.model)
-    assert plan.sizes[cell.cell.model] == ModelSize(said["parameters"], said["weight_bytes"])
-
-
-@pytest.mark.slow
-def test_vllm_engine_gets_the_options_of_its_placement_beneath_those_of_the_config() -> None:
-    from collectors.engines.vllm import VllmEngine
-
-    placed = place(model("70b"), need_of(model("70b"), facts("70b")), gpu_classes(EIGHT), {})
-    assert VllmEngine()._options_of(placed).tensor_parallel_size == 4
-    assert VllmEngine(tensor_parallel_size=8)._options_of(placed).tensor_parallel_size == 8
-    assert VllmEngine().group(placed) is None

@@ -17,7 +17,8 @@ import pytest
 from collectors.engines import ModelRef
 from collectors.models.weights import GIB, Weights
 from schemas.failures import ModelError, UnreachableError
-from tests.collectors.models.test_pinning import FILES, Hub, served
+from tests.helpers.model_folders import FILES
+from tests.helpers.small_hub import Hub, served
 
 __all__ = ["served"]  # a fixture
 

@@ -19,9 +19,10 @@ from collectors.runs.measured import measured
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.planning import make_plan
 from schemas.identity import ShardName, digest
-from schemas.records import GPU_PRICE, MODEL, PRICE_NAME, RECORD
-from tests.collectors.models.test_placement import LLAMA_8B, PARAMETERS, SMOL
+from schemas.records import MODEL, RECORD
+from tests.helpers.gpu_prices import name_gpu, sell_gpu
 from tests.helpers.mini_tasks import ITEMS, write_tasks
+from tests.helpers.model_shapes import LLAMA_8B, PARAMETERS, SMOL
 
 GPUS = ["L4", {"name": "H100", "per_node": 8}]
 
@@ -192,8 +193,8 @@ def test_estimate_without_classes_of_gpus_takes_pace_and_price_of_the_gpu_that_w
     for model, tokens in (("org/one", 500), ("org/big", 100)):
         cell = cell_of(plan, model, "mini_choice")
         commit(lake, plan, cell, 0, 4, engine_tokens=tokens, engine_seconds=10.0, load_seconds=0.5, gpus=None)
-    price(lake, "l4", 3.6)
-    name(lake, "NVIDIA L4", "L4")
+    sell_gpu(lake, "l4", 3.6)
+    name_gpu(lake, "NVIDIA L4", "L4")
     found = estimate(planned(lake, tasks, tasks=["mini_choice"], fleet={}), lake)
     small, big = rows(found)["<1B", ""], rows(found)["4-10B", ""]
     assert big.hours == pytest.approx((60 * (ITEMS - 5) / 10 + 0.5) / 3600)
@@ -232,22 +233,9 @@ def test_measured_is_the_same_after_a_compaction_and_of_a_sample(
 # ---- dollars
 
 
-def price(lake: Lake, accelerator: str, usd: float) -> None:
-    now = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
-    row = {"accelerator": accelerator, "provider": "host", "usd_per_gpu_hour": usd, "valid_from": dt.date(2026, 1, 1)}
-    table = pa.Table.from_pylist([{**row, "source": "test", "added_at": now}], schema=GPU_PRICE)
-    assert lake.create_table(f"gpu_prices/{accelerator}.parquet", table)
-
-
-def name(lake: Lake, accelerator: str, price_name: str) -> None:
-    row = {"name": accelerator, "price_name": price_name, "source": "test"}
-    table = pa.Table.from_pylist([{**row, "added_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}], schema=PRICE_NAME)
-    assert lake.create_table(f"price_names/{accelerator}.parquet", table)
-
-
 def test_dollars_are_gpu_hours_at_their_price_and_unknown_without_one(tmp_path: Path, tasks: Path) -> None:
     lake = catalog(tmp_path / "lake")
-    price(lake, "h100", 2.5)
+    sell_gpu(lake, "h100", 2.5)
     found = estimate(planned(lake, tasks), lake)
     small, big = rows(found)["<1B", "1/4 × L4"], rows(found)["4-10B", "1/2 × H100"]
     assert big.usd == pytest.approx(2.5 * big.hours)
@@ -264,6 +252,6 @@ def test_gpu_price_is_found_by_name_and_by_the_name_that_it_is_sold_under(tmp_pa
     lake = Lake(str(tmp_path / "lake"))
     assert usd_per_gpu_hour(lake, ["L4"]) == {}
     lake.open_for_writing()
-    price(lake, "A100-80GB", 1.5)
-    name(lake, "a100-80g", "a100-80gb")
+    sell_gpu(lake, "A100-80GB", 1.5)
+    name_gpu(lake, "a100-80g", "a100-80gb")
     assert usd_per_gpu_hour(lake, ["A100-80G", "A100-80GB", "H100"]) == {"A100-80G": 1.5, "A100-80GB": 1.5}

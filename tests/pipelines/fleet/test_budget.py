@@ -15,7 +15,7 @@ from collectors.runs.config import BudgetSpec
 from collectors.runs.work import ShardReport
 from pipelines.fleet.budget import Budget, GpuPrices, gpu_prices_for
 from schemas.failures import ConfigError
-from tests.collectors.runs.test_estimate import name, price
+from tests.helpers.gpu_prices import name_gpu, sell_gpu
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
 ROOT = Path(__file__).parents[3]
@@ -84,8 +84,8 @@ def test_budget_of_dollars_counts_the_gpus_of_engines_that_were_lost() -> None:
 def test_budget_of_dollars_counts_what_collection_costs_does(tmp_path: Path) -> None:
     lake = LakeBuilder(tmp_path / "lake")
     for accelerator, usd in (("L4", 0.5), ("H100", 3.0), ("Own name", 7.0)):
-        price(lake.lake, accelerator, usd)
-    name(lake.lake, "NVIDIA H100 80GB HBM3", "h100")
+        sell_gpu(lake.lake, accelerator, usd)
+    name_gpu(lake.lake, "NVIDIA H100 80GB HBM3", "h100")
     budget = Budget(BudgetSpec(usd=1), gpu_prices_for(BudgetSpec(usd=1), lake.lake, {"L4", "h100"}))
     cell = BuiltCell()
     lake.run(cell)
@@ -107,7 +107,7 @@ def test_budget_of_dollars_counts_what_collection_costs_does(tmp_path: Path) -> 
 
 def test_budget_of_dollars_without_a_price_or_without_gpus_is_refused(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake")).open_for_writing()
-    price(lake, "L4", 0.5)
+    sell_gpu(lake, "L4", 0.5)
     spec = BudgetSpec(usd=1)
     assert gpu_prices_for(spec, lake, {"L4"}) == GpuPrices({"l4": 0.5}, dearest=0.5)
     assert gpu_prices_for(BudgetSpec(hours=1), lake, {"H100"}) == GpuPrices()

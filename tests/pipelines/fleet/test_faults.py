@@ -12,7 +12,7 @@ from collectors.models.placement import next_placement
 from pipelines.fleet.faults import MAX_NODE_DEATHS, Again, Faults, GiveUp
 from pipelines.fleet.workqueue import Job
 from schemas.failures import EngineError, ModelError, TaskError
-from tests.pipelines.fleet.test_workqueue import planned
+from tests.helpers.planned_work import planned
 
 DIED = EngineError("gone", "engine_died")
 STARVED = EngineError("CUDA out of memory", "out_of_memory")

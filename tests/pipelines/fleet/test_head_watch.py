@@ -12,7 +12,7 @@ import pytest
 from pipelines.fleet import head_watch
 from pipelines.fleet.head_watch import HeadWatch
 from schemas.failures import EngineError
-from tests.e2e.runs import wait_until
+from tests.helpers.runs import wait_until
 
 
 @pytest.fixture

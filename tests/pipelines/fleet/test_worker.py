@@ -19,9 +19,9 @@ from pipelines.fleet import waiting
 from pipelines.fleet.waiting import Away
 from pipelines.fleet.worker import Worker, WorkerSpec
 from schemas.failures import StorageError
-from tests.e2e.runs import CHOICE, DATA
 from tests.helpers.fault_proxy import Faults, faulty
 from tests.helpers.object_store import BUCKET, ObjectStore
+from tests.helpers.runs import CHOICE, DATA
 
 
 @pytest.fixture

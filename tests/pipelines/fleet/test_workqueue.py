@@ -11,23 +11,11 @@ from hypothesis import strategies as st
 
 from collectors.engines import ModelRef
 from collectors.runs.config import FleetSpec
-from collectors.runs.plan import PlannedCell
-from collectors.runs.work import Cell, ShardReport
-from collectors.specs import TaskSpec
+from collectors.runs.work import ShardReport
 from pipelines.console.progress import Progress
 from pipelines.fleet.workqueue import Job, WorkQueue
 from schemas.identity import MAX_SHARD_ITEMS
-
-
-def held(model: str, group: str | None = None) -> ModelRef:
-    return ModelRef(name=model, source=model, revision=model, path=None, group=group)
-
-
-def planned(model: str, task: str, *todo: tuple[int, int], group: str | None = None) -> PlannedCell:
-    ref = held(model, group)
-    items = max((last + 1 for _, last in todo), default=1)
-    cell = Cell(f"{model}-{task}", ref, TaskSpec(task=task), task, f"prompt-{task}", 0, items)
-    return PlannedCell(cell, {}, list(todo), 1.0)
+from tests.helpers.planned_work import held, planned
 
 
 def report(items: int, seconds: float) -> ShardReport:

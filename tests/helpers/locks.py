@@ -6,7 +6,7 @@ import re
 import tomllib
 from typing import Any
 
-from tests.e2e.runs import ROOT
+from tests.helpers.runs import ROOT
 
 
 def pinned(lock: str, package: str) -> str:

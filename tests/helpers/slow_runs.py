@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from collectors.runs.config import FleetSpec
 from schemas.identity import ShardName
-from tests.e2e import runs
-from tests.e2e.runs import ITEMS, config
+from tests.helpers import runs
+from tests.helpers.runs import ITEMS, config
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster

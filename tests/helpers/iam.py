@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.infra.s3_requests import Asked
+from tests.helpers.s3_requests import Asked
 
 Statement = dict[str, Any]
 

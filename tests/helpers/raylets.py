@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
-from tests.e2e.runs import PATIENCE, kill
+from tests.helpers.runs import PATIENCE, kill
 
 #: How fast a node that is gone is noticed: within seconds instead of half a minute.
 _FAST = {"initial_delay_ms": 1000, "period_ms": 1000, "timeout_ms": 3000, "failure_threshold": 3}

@@ -1,0 +1,166 @@
+"""The views of the matrix, of cells and what they are made of, and of what is missing or failed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from schemas.failures import ITEM_FAILURES, UNANSWERED
+from schemas.identity import ShardName
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, row, rows
+
+CELL = BuiltCell()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LakeBuilder:
+    return LakeBuilder(tmp_path / "lake")
+
+
+# ---- matrix
+
+
+def test_matrix_filters_and_repeats_only_primary_filter_and_repeat_0(lake: LakeBuilder) -> None:
+    cell = BuiltCell(filter="strict")
+    lake.run(cell)
+    lake.shard(
+        cell,
+        [
+            cell.record(0, score=1.0),
+            cell.record(0, score=0.0, filter="flexible"),
+            cell.record(0, score=0.0, repeat=1),
+            cell.record(0, score=0.0, repeat=2, filter="flexible"),
+        ],
+    )
+    con = lake.views()
+    assert rows(con, "SELECT item, score, correct FROM matrix") == [(0, 1.0, True)]
+    assert row(con, "SELECT attempted, scored, score FROM leaderboard") == {"attempted": 1, "scored": 1, "score": 1.0}
+    assert rows(con, "SELECT count(*) FROM records") == [(4,)]
+
+
+def test_matrix_uncollected_item_has_no_row(lake: LakeBuilder) -> None:
+    lake.planned(CELL, [1.0, None, 0.0])
+    assert lake.rows("SELECT item, score FROM matrix ORDER BY item") == [(0, 1.0), (2, 0.0)]
+
+
+def test_matrix_no_score_and_no_failure_kind_is_not_judged(lake: LakeBuilder) -> None:
+    lake.run(CELL)
+    lake.shard(
+        CELL, [CELL.record(0), CELL.record(1, score=math.nan), CELL.record(2, failure="empty_answer", score=0.0)]
+    )
+    assert lake.rows("SELECT score, correct, failure FROM matrix ORDER BY item") == [
+        (None, None, "not_judged"),
+        (None, None, "not_judged"),
+        (None, None, "empty_answer"),
+    ]
+
+
+def test_matrix_one_model_in_two_setups_stays_apart(lake: LakeBuilder) -> None:
+    setups = [CELL, BuiltCell(dtype="bfloat16"), BuiltCell(prompting="p1"), BuiltCell(quantization="awq")]
+    for score, cell in enumerate(setups):
+        lake.planned(cell, [float(score % 2)])
+    con = lake.views()
+    columns = "prompting, dtype, quantization, items_digest"
+    assert rows(con, f"SELECT count(*), count(DISTINCT ({columns})) FROM matrix") == [(4, 4)]
+    assert rows(con, "SELECT models, items FROM oracle") == [(1, 1)] * 4
+
+
+def test_matrix_shards_without_a_run_are_records_only(lake: LakeBuilder) -> None:
+    lake.scores(CELL, [1.0])
+    con = lake.views()
+    assert rows(con, "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM matrix)") == [(1, 0)]
+
+
+# ---- cells, tasks, runs, models, items, shards
+
+
+def test_cells_planned_twice_newest_facts_and_largest_plan(lake: LakeBuilder) -> None:
+    lake.run(CELL, planned=8, generation=3, engine="old")
+    newest = lake.run(CELL, planned=4, generation=0, engine="new")
+    found = lake.row("SELECT run_id, engine, planned_items, generation FROM cells")
+    assert found == {"run_id": newest, "engine": "new", "planned_items": 8, "generation": 3}
+
+
+def test_tasks_models_share_one_row_promptings_do_not(lake: LakeBuilder) -> None:
+    lake.run(CELL, BuiltCell(model="model-b"), BuiltCell(prompting="p1"))
+    assert lake.rows("SELECT task, prompting, metric, cells FROM tasks ORDER BY prompting") == [
+        ("quiz", "p0", "acc", 2),
+        ("quiz", "p1", "acc", 1),
+    ]
+
+
+def test_runs_two_cells_one_row(lake: LakeBuilder) -> None:
+    run_id = lake.run(CELL, BuiltCell(task="other"), planned=4)
+    found = lake.row("SELECT run_id, cells, models, tasks, planned_items FROM runs")
+    assert found == {"run_id": run_id, "cells": 2, "models": 1, "tasks": 2, "planned_items": 8}
+
+
+def test_models_and_items_are_what_was_written(lake: LakeBuilder) -> None:
+    lake.model("model-a", "r0", parameters=7)
+    lake.model("model-a", "r1")
+    lake.items("quiz", "i0", 3)
+    con = lake.views()
+    assert rows(con, "SELECT revision, parameters FROM models ORDER BY revision") == [("r0", 7), ("r1", None)]
+    assert rows(con, "SELECT task, items_digest, item FROM items ORDER BY item") == [
+        ("quiz", "i0", i) for i in range(3)
+    ]
+
+
+def test_shards_facts_come_from_the_metadata_and_may_be_absent(lake: LakeBuilder) -> None:
+    facts = {"run_id": "run-7", "host": "höst", "engine_seconds": 1.25, "requests": 8, "tokens_per_second": None}
+    first = lake.shard(CELL, [CELL.record(0), CELL.record(1)], metadata=facts)
+    second = lake.shard(CELL, [CELL.record(2)], generation=1)
+    con = lake.views()
+    names = rows(con, "SELECT cell_id, generation, first_item, last_item FROM shards ORDER BY generation")
+    assert [ShardName(*name) for name in names] == [first, second]
+    columns = "run_id, host, engine_seconds, requests, tokens_per_second, gpu"
+    assert rows(con, f"SELECT {columns} FROM shards ORDER BY generation") == [
+        ("run-7", "höst", 1.25, 8, None, None),
+        (None,) * 6,
+    ]
+
+
+# ---- coverage and failures
+
+
+def test_coverage_missing_wrong_unanswered_failed_are_counted_apart(lake: LakeBuilder) -> None:
+    lake.run(CELL)
+    failures = ["empty_answer", "prompt_too_long", "nan_logprobs", None]
+    judged = [CELL.record(i, score=s) for i, s in enumerate([1.0, 0.0, 0.0])]
+    lake.shard(CELL, judged + [CELL.record(3 + i, failure=kind) for i, kind in enumerate(failures)])
+    con = lake.views()
+    counts = row(con, "SELECT planned, attempted, scored, unanswered, failed, missing FROM coverage")
+    assert counts == {"planned": 10, "attempted": 7, "scored": 3, "unanswered": 1, "failed": 3, "missing": 3}
+    assert row(con, "SELECT score FROM leaderboard") == {"score": pytest.approx(1 / 3)}
+
+
+def test_coverage_nothing_collected_all_is_missing_and_no_rank(lake: LakeBuilder) -> None:
+    lake.run(CELL)
+    con = lake.views()
+    assert rows(con, "SELECT planned, attempted, scored, unanswered, failed, missing FROM coverage") == [
+        (10, 0, 0, 0, 0, 10)
+    ]
+    assert rows(con, "FROM leaderboard") == []
+
+
+@pytest.mark.parametrize("kind", sorted(ITEM_FAILURES | {"a kind of tomorrow"}))
+def test_coverage_failure_kind_is_unanswered_exactly_where_the_schema_says(lake: LakeBuilder, kind: str) -> None:
+    lake.run(CELL)
+    lake.shard(CELL, [CELL.record(0, failure=kind)])
+    expected = (1, 0) if kind in UNANSWERED else (0, 1)
+    assert lake.rows("SELECT unanswered, failed FROM coverage") == [expected]
+
+
+def test_failures_of_cells_and_items_each_have_their_level(lake: LakeBuilder) -> None:
+    run_id = lake.run(CELL)
+    lake.failure(run_id, "no_weights", "model-x: no weight files in the folder", model="model-x")
+    other_filter = CELL.record(0, failure="empty_answer", filter="other")
+    lake.shard(CELL, [CELL.record(0, failure="empty_answer"), other_filter, CELL.record(1, score=0.0)])
+    con = lake.views()
+    columns = "level, kind, model, task, first_item, last_item, run_id"
+    assert rows(con, f"SELECT {columns} FROM failures ORDER BY level") == [
+        ("cell", "no_weights", "model-x", None, None, None, run_id),
+        ("item", "empty_answer", "model-a", "quiz", 0, 0, None),
+    ]

@@ -1,0 +1,189 @@
+"""The leaderboard and the oracle: intervals, ranks, and a best model by hand."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+
+CELL = BuiltCell()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LakeBuilder:
+    return LakeBuilder(tmp_path / "lake")
+
+
+# ---- leaderboard
+
+
+def wilson_by_bisection(successes: int, n: int) -> tuple[float, float]:
+    """Where |p_hat - p| = z·sqrt(p(1 - p)/n), found without the closed formula."""
+    z, p_hat = statistics.NormalDist().inv_cdf(0.975), successes / n
+
+    def inside(p: float) -> bool:
+        return abs(p_hat - p) <= z * math.sqrt(p * (1 - p) / n)
+
+    bounds = []
+    for outer in (0.0, 1.0):
+        far, near = outer, p_hat
+        for _ in range(200):
+            middle = (far + near) / 2
+            far, near = (far, middle) if inside(middle) else (middle, near)
+        bounds.append(near)
+    return bounds[0], bounds[1]
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (3, 10), (0, 7), (7, 7), (49, 50)])
+def test_leaderboard_scores_of_0_and_1_wilson_interval(lake: LakeBuilder, successes: int, n: int) -> None:
+    lake.planned(CELL, [1.0] * successes + [0.0] * (n - successes))
+    found = lake.row("SELECT score, ci_low, ci_high, ci_method, stderr FROM leaderboard")
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx(wilson_by_bisection(successes, n), abs=1e-9)
+    assert (found["score"], found["ci_method"]) == (successes / n, "wilson")
+    scores = [1.0] * successes + [0.0] * (n - successes)
+    assert found["stderr"] == (pytest.approx(statistics.stdev(scores) / math.sqrt(n)) if n > 1 else None)
+
+
+def test_leaderboard_other_scores_normal_interval(lake: LakeBuilder) -> None:
+    scores = [0.25, 3.5, -1.0, 0.0, 1.0]
+    lake.run(CELL, correct_threshold=None)
+    lake.scores(CELL, scores)
+    found = lake.row("SELECT * FROM leaderboard")
+    stderr = statistics.stdev(scores) / math.sqrt(len(scores))
+    z = statistics.NormalDist().inv_cdf(0.975)
+    mean = statistics.fmean(scores)
+    assert found["ci_method"] == "normal"
+    assert (found["score"], found["stderr"]) == (pytest.approx(mean), pytest.approx(stderr))
+    assert (found["ci_low"], found["ci_high"]) == (pytest.approx(mean - z * stderr), pytest.approx(mean + z * stderr))
+
+
+def test_leaderboard_interval_of_fractions_ends_where_they_do(lake: LakeBuilder) -> None:
+    lake.planned(CELL, [0.0, 0.1, 0.9, 1.0])
+    lake.planned(BuiltCell(task="high"), [1.0, 1.0, 0.9])
+    found = lake.rows("SELECT ci_low, ci_high, ci_method FROM leaderboard ORDER BY task DESC")
+    assert found == [(0.0, 1.0, "normal"), (pytest.approx(0.9013, abs=1e-4), 1.0, "normal")]
+
+
+def test_leaderboard_one_fractional_score_has_no_interval(lake: LakeBuilder) -> None:
+    lake.planned(CELL, [0.5])
+    found = lake.row("SELECT score, stderr, ci_low, ci_high, ci_method FROM leaderboard")
+    assert found == {"score": 0.5, "stderr": None, "ci_low": None, "ci_high": None, "ci_method": None}
+
+
+@pytest.mark.parametrize(("higher", "expected"), [(True, [3, 1, 1]), (False, [1, 2, 2])])
+def test_leaderboard_rank_respects_direction_and_ties(lake: LakeBuilder, higher: bool, expected: list[int]) -> None:
+    for model, scores in {"a": [0.0, 0.0], "b": [0.0, 1.0], "c": [1.0, 0.0]}.items():
+        lake.planned(BuiltCell(model=model, higher_is_better=higher), scores)
+    assert lake.rows("SELECT rank FROM leaderboard ORDER BY model") == [(rank,) for rank in expected]
+
+
+def test_leaderboard_nothing_scored_everything_about_the_score_is_null(lake: LakeBuilder) -> None:
+    lake.run(CELL)
+    lake.shard(CELL, [CELL.record(0, failure="empty_answer")])
+    lake.planned(BuiltCell(model="model-b"), [0.0])
+    found = lake.row("SELECT * FROM leaderboard WHERE model = 'model-a'")
+    assert [found[name] for name in ("rank", "score", "stderr", "ci_low", "ci_high", "ci_method")] == [None] * 6
+    assert (found["attempted"], found["scored"], found["unanswered"]) == (1, 0, 1)
+    assert lake.rows("SELECT rank FROM leaderboard WHERE model = 'model-b'") == [(1,)]
+
+
+def test_leaderboard_ranks_do_not_cross_promptings_items_or_metrics(lake: LakeBuilder) -> None:
+    cells = (CELL, BuiltCell(prompting="p1"), BuiltCell(items_digest="i1"), BuiltCell(metric="f1"))
+    for score, cell in enumerate(cells):
+        lake.planned(cell, [score / 4])
+    assert lake.rows("SELECT rank FROM leaderboard") == [(1,)] * 4
+
+
+def test_leaderboard_unknown_tokens_stay_unknown(lake: LakeBuilder) -> None:
+    unknown = dict.fromkeys(["prompt_tokens", "completion_tokens", "cached_tokens", "engine_tokens", "latency_s"])
+    lake.run(CELL, BuiltCell(model="model-b"))
+    lake.shard(CELL, [CELL.record(0, score=1.0, **unknown)])
+    known = BuiltCell(model="model-b")
+    half = known.record(1, score=1.0, **{**unknown, "engine_tokens": 100})
+    lake.shard(known, [known.record(0, score=1.0), half])
+    columns = "mean_prompt_tokens, prompt_tokens, completion_tokens, engine_tokens, cached_share, mean_latency_s"
+    assert lake.rows(f"SELECT {columns} FROM leaderboard ORDER BY model") == [
+        (None,) * 6,
+        (10.0, 10, 2, 116, 4 / 16, 0.5),
+    ]
+
+
+# ---- oracle
+
+Scores = Sequence[Sequence[float | None]]
+
+score_tables = st.integers(1, 4).flatmap(
+    lambda n: st.lists(st.lists(st.sampled_from([0.0, 1.0, 0.5, None]), min_size=n, max_size=n), min_size=1, max_size=4)
+)
+
+
+def oracle_by_hand(models: Scores, higher: bool) -> tuple[float | int | None, ...] | None:
+    """models, items, items_scored_by_any, best single score, oracle score, gap; None for an empty pool."""
+    best = max if higher else min
+    pool = [scores for scores in models if any(s is not None for s in scores)]
+    if not pool:
+        return None
+    by_item = [[s for s in item if s is not None] for item in zip(*pool, strict=True)]
+    common = [i for i, scores in enumerate(by_item) if len(scores) == len(pool)]
+    any_scored = sum(1 for scores in by_item if scores)
+    if not common:
+        return len(pool), 0, any_scored, None, None, None
+    oracle = statistics.fmean(best(by_item[i]) for i in common)
+    single = best(statistics.fmean(s for i in common if (s := scores[i]) is not None) for scores in pool)
+    return len(pool), len(common), any_scored, single, oracle, abs(oracle - single)
+
+
+@settings(max_examples=12, deadline=None)
+@given(score_tables, st.booleans())
+def test_oracle_any_scores_with_holes_equals_brute_force(models: Scores, higher: bool) -> None:
+    columns = "models, items, items_scored_by_any, best_model_score, oracle_score, gap"
+    with TemporaryDirectory() as folder:
+        lake = LakeBuilder(folder)
+        for number, scores in enumerate(models):
+            cell = BuiltCell(model=f"m{number}", higher_is_better=higher, items=len(scores))
+            lake.run(cell)
+            # Each shard is one item: a hole in a cell is a range that was never collected.
+            for item, score in enumerate(scores):
+                lake.scores(cell, [score], first=item)
+        found = lake.rows(f"SELECT {columns} FROM oracle")
+    expected = oracle_by_hand(models, higher)
+    assert found == ([] if expected is None else [pytest.approx(expected)])
+
+
+def test_oracle_unanswered_item_is_left_out_not_wrong(lake: LakeBuilder) -> None:
+    lake.planned(CELL, [1.0, 0.0, 1.0])
+    other = BuiltCell(model="model-b")
+    lake.run(other)
+    judged = [other.record(i, score=s) for i, s in enumerate([0.0, 1.0])]
+    lake.shard(other, [*judged, other.record(2, failure="empty_answer")])
+    silent = BuiltCell(model="model-c")  # scored nowhere: no part of the pool
+    lake.run(silent)
+    lake.shard(silent, [silent.record(i, failure="empty_answer") for i in range(3)])
+    found = lake.row("SELECT * FROM oracle")
+    assert (found["models"], found["items"], found["items_scored_by_any"]) == (2, 2, 3)
+    assert (found["best_model"], found["best_model_score"], found["oracle_score"], found["gap"]) == (
+        "model-a",
+        0.5,
+        1.0,
+        0.5,
+    )
+
+
+def test_oracle_no_common_item_no_best_model(lake: LakeBuilder) -> None:
+    lake.planned(CELL, [1.0])
+    other = BuiltCell(model="model-b")
+    lake.run(other)
+    lake.scores(other, [1.0], first=1)
+    found = lake.row("SELECT * FROM oracle")
+    assert (found["items"], found["items_scored_by_any"]) == (0, 2)
+    assert [found[name] for name in ("best_model", "best_cell_id", "best_model_score", "oracle_score", "gap")] == (
+        [None] * 5
+    )
