@@ -18,7 +18,7 @@ from collectors.exporters.registry import FORMATS, check_ending, export
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import INCLUDED
+from schemas.views import INCLUDED, named_in
 
 DESCRIPTION = """\
 Write a pool of a lake as files that router benchmarks read: the items of some tasks × the models of the pool.
@@ -100,7 +100,12 @@ def run(args: argparse.Namespace) -> None:
     check_ending(form, args.out)
     check_free(args.out)
     lake = Lake(args.lake).open_for_reading()
-    grids = ask(lake, lambda con, _: load_grids(con, args.tasks, args.pool, texts=form.texts), include=args.include)
+    grids = ask(
+        lake,
+        lambda con, _: load_grids(con, args.tasks, args.pool, texts=form.texts),
+        only=named_in(f"cells costs matrix items responses imports {args.pool}"),
+        include=args.include,
+    )
     kept, notes = export(form, grids, args.out, args.missing, Options(**given))
     items, models = sum(len(grid.items) for grid in kept), len(kept[0].models)
     print(f"{args.out}: {len(kept):,} tasks, {items:,} items × {models:,} models as {args.format}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import io
 import logging
 import os
 import re
@@ -18,8 +17,10 @@ import secrets
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import duckdb
 from rich.console import Console
@@ -30,9 +31,13 @@ from collectors.lake.store import Lake
 from pipelines import score
 from pipelines.console.lake_shown import show
 from pipelines.console.plain_console import stdout_console
+from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED, contents, create_views, named_in
+
+#: Bytes of output that are kept in memory; more goes through a temporary file.
+OUTPUT_IN_MEMORY = 2**24
 
 #: Every object of a database that a user made.
 CONTENTS = """
@@ -119,7 +124,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--price-provider", metavar="NAME", help="use this provider's prices alone")
     parser.add_argument("--sql", metavar="QUERY", help="run one query over the views and print its result")
-    return parser.parse_args(argv)
+    add_format(parser, "a table on a terminal, else csv")
+    args = parser.parse_args(argv)
+    if args.format and args.sql is None:
+        parser.error("--format goes with --sql")
+    return args
 
 
 def day(text: str) -> str:
@@ -131,8 +140,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
     out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
     if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
-    only = None if args.sql is not None else asked_of(args)
-    print(ask(lake, lambda con, _: answer(args, lake, out, con, console), only=only, include=args.include), end="")
+    only = asked_of(args) if args.sql is None else views_of(args.sql)
+    with tempfile.SpooledTemporaryFile(OUTPUT_IN_MEMORY, "w+", encoding="utf-8", newline="") as text:
+        ask(lake, lambda con, _: answer(args, lake, out, con, console, text), only=only, include=args.include)
+        text.seek(0)
+        shutil.copyfileobj(text, sys.stdout)
     if out and args.sql is None:
         print_next(lake, args, out, console)
 
@@ -142,17 +154,27 @@ def asked_of(args: argparse.Namespace) -> set[str]:
     return {name for kind, name in contents() if kind == "view"} if args.show else named_in(f"{ANY_RECORDS} {IMPORTS}")
 
 
-def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console) -> str:
-    """The whole output as one text, because the caller repeats the call if it meets a damaged file halfway."""
+def views_of(query: str) -> set[str] | None:
+    """The views that a query names; None, which means all, for a query about the database itself."""
+    about_all = r"\b(SHOW|SUMMARIZE|PRAGMA|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b"
+    return None if re.search(about_all, query, re.I) else named_in(query)
+
+
+def answer(
+    args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console, text: IO[str]
+) -> None:
+    """Writes the whole output into `text`, anew at each call: the caller repeats it after a damaged file."""
+    text.seek(0)
+    text.truncate()
     for name, value in (("prices_on", args.prices_on), ("price_provider", args.price_provider)):
         con.execute(f"SET VARIABLE {name} = ?", [value])
-    with contextlib.redirect_stdout(io.StringIO()) as text:
+    with contextlib.redirect_stdout(text):
         if out:
             write_database(lake, out, args.include)
             to.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
         if args.sql is not None:
-            print_query(con, args.sql, to)
-            return text.getvalue()
+            print_query(con, args.sql, args.format, to)
+            return
         if not con.execute(ANY_RECORDS).fetchall():
             which = "" if args.include == "all" else f"{args.include} "
             to.print(f"the lake {lake.uri} holds no {which}records yet: collect into it with pipelines/collect.py")
@@ -160,7 +182,6 @@ def answer(args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.D
             to.print("imported records are left out: --include imported shows them, --include all shows both")
         if args.show:
             show(con, to)
-    return text.getvalue()
 
 
 # ---- the file
@@ -206,16 +227,18 @@ def _check_replaceable(out: Path) -> None:
 # ---- output
 
 
-def print_query(con: duckdb.DuckDBPyConnection, query: str, console: Console) -> None:
+def print_query(con: duckdb.DuckDBPyConnection, query: str, form: str | None, console: Console) -> None:
+    """Prints a query's rows in one of FORMATS; without one, as a table on a terminal and as CSV elsewhere."""
     statements = con.extract_statements(query)
     if not statements:
         raise ConfigError("--sql is empty: give it a query, such as 'FROM leaderboard'")
     if any(s.type not in READING or _acts(s) for s in statements):
         raise ConfigError("--sql only reads: to write files, open the database (--out) in DuckDB")
     result = con.sql(query)
-    if result is not None:
-        # A file or pipe gets every column.
-        result.show(max_width=console.width if console.is_terminal else 10_000, max_rows=1000)
+    if result is not None and form is None and console.is_terminal:
+        result.show(max_width=console.width, max_rows=1000)
+    elif result is not None:
+        print_rows(form or "csv", result.columns, iter(result.fetchone, None))
 
 
 def _acts(statement: duckdb.Statement) -> bool:

@@ -8,15 +8,18 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from rich.console import Console
 
+from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.prices.tables import SHIPPED, add_prices, read_prices, shipped_path
 from pipelines.console.lake_shown import show_prices
 from pipelines.console.plain_console import stdout_console
+from pipelines.console.rows_out import add_format, print_rows
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 DESCRIPTION = """\
@@ -67,6 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--shipped", nargs="+", choices=SHIPPED, default=[], metavar="NAME", help="tables that come with routerlake"
     )
+    add_format(parser, "a table of up to 50 models")
     return parser.parse_args(argv)
 
 
@@ -82,8 +86,17 @@ def run(args: argparse.Namespace, console: Console) -> None:
         lake.open_for_writing()
     for name, table, rows in tables:  # after all were read, so that one wrong table keeps all out
         state = "rows put into" if add_prices(lake, table, rows) else "rows were already in"
-        console.print(f"{name}: {len(rows):,} {state} {table}")
-    ask(lake.open_for_reading(), lambda con, _: show_prices(con, console), include="all")
+        print(f"{name}: {len(rows):,} {state} {table}", file=sys.stderr if args.format else sys.stdout)
+    if args.format:
+        print_rows(args.format, *ask(lake.open_for_reading(), price_rows, only=["model_prices"]))
+    else:
+        ask(lake.open_for_reading(), lambda con, _: show_prices(con, console), only=["model_prices"], include="all")
+
+
+def price_rows(con: duckdb.DuckDBPyConnection, _: Holdings) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the view's columns, and the row of each model."""
+    prices = con.sql("FROM model_prices ORDER BY model")
+    return prices.columns, prices.fetchall()
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
 from collectors.metrics.pool import oracle
 from pipelines.console.plain_console import PlainConsole
+from pipelines.console.rows_out import add_format, print_dicts
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import INCLUDED
+from schemas.views import INCLUDED, named_in
 
 DESCRIPTION = """\
 Score routers by their choices: for each item one model of a pool.
@@ -121,13 +122,18 @@ def main(argv: Sequence[str]) -> int:
     try:
         lake = Lake(args.lake).open_for_reading()
         scored = ask(
-            lake, lambda con, _: score(con, args.choices, args.pool, AGAINST[args.against]), include=args.include
+            lake,
+            lambda con, _: score(con, args.choices, args.pool, AGAINST[args.against]),
+            only=named_in(f"items cells costs {args.pool}"),
+            include=args.include,
         )
     except (RouterlakeError, duckdb.Error) as error:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
     if args.json:
         print(json.dumps([one.row() for one in scored], indent=2))
+    elif args.format:
+        print_dicts(args.format, [one.row() for one in scored])
     else:
         print_scored(scored, console)
     return 0
@@ -150,6 +156,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--against", choices=AGAINST, default="usd", help="the cost to compare by (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, costs per item")
+    add_format(parser, "a table")
     return parser.parse_args(argv)
 
 

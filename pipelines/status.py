@@ -26,6 +26,7 @@ from collectors.runs.record import list_runs
 from collectors.runs.status import RunStatus, RunWatch
 from pipelines.console.lake_shown import headed
 from pipelines.console.plain_console import stdout_console
+from pipelines.console.rows_out import add_format, print_dicts
 from pipelines.console.run_report import report
 from pipelines.console.run_shown import as_json, line, shown
 from pipelines.console.script import write_file
@@ -83,7 +84,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=MOST_FOOTERS,
         help="open N more shards at each look, the newest first, for cost, tokens and time (default: %(default)s)",
     )
-    return parser.parse_args(argv)
+    add_format(parser, "texts and tables")
+    args = parser.parse_args(argv)
+    if args.watch and args.format in ("csv", "markdown"):
+        parser.error(f"--format {args.format} is of one look: leave out --watch, or take --format json")
+    args.json = args.json or args.format == "json"
+    return args
 
 
 def seconds(text: str) -> float:
@@ -164,6 +170,9 @@ def print_status(status: RunStatus, args: argparse.Namespace, console: Console) 
     if args.json:
         print(json.dumps(as_json(status)), flush=True)
         return
+    if args.format:
+        print_dicts(args.format, [as_json(status)])
+        return
     for part in shown(status):
         console.print(part, soft_wrap=not hasattr(part, "columns"))
 
@@ -172,6 +181,8 @@ def print_runs(lake: Lake, args: argparse.Namespace, console: Console) -> None:
     runs = list_runs(lake)
     if args.json:
         print(json.dumps(runs))
+    elif args.format:
+        print_dicts(args.format, runs)
     elif not runs:
         console.print(f"the lake {lake.uri} holds no run yet: start one with pipelines/collect.py", soft_wrap=True)
     else:

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
         rows, questions, responses = ask(
             lake,
             lambda con, _: write_counts(con, counter, args.tokenizer, temporary, args.task),
+            only=["cells", "items", "matrix", "responses"],
             include=args.include,
         )
         if not rows:

@@ -23,6 +23,7 @@ from collectors.matrix.dense import BATCH_ROWS, load_matrix
 from collectors.matrix.pools import check_cells
 from schemas.failures import ConfigError, one_line
 from schemas.identity import BLOCK_KEY, COLUMN_KEY
+from schemas.views import named_in
 
 #: The kinds of cost: columns of the view costs.
 COSTS = ("usd", "latency_s")
@@ -68,7 +69,7 @@ def load_wide_pools(
     key of schemas.views.INCLUDED. Memory is 9 bytes per element of the matrix, and 4 more for each kind of cost with
     known values. Raises ConfigError if no task has a pool or the condition is wrong.
     """
-    cells = ask(lake, lambda con, _: _cells(con, where), include=include)
+    cells = ask(lake, lambda con, _: _cells(con, where), only=named_in(f"cells {where}"), include=include)
     by_task = {task: cells.filter(pc.equal(cells["task"], task)) for task in pc.unique(cells["task"]).to_pylist()}
     wanted = sorted(by_task) if tasks is None else list(dict.fromkeys(tasks))
     why: dict[str, str] = {}
@@ -89,7 +90,7 @@ def load_wide_pools(
     pools = [pool for pool in pools if len(pool.items)]
     if not pools:
         raise ConfigError(next(iter(why.values())))
-    costs = ask(lake, lambda con, _: _costs(con, pools), include=include)
+    costs = ask(lake, lambda con, _: _costs(con, pools), only=["costs"], include=include)
     return [replace(pool, costs=arrays) for pool, arrays in zip(pools, costs, strict=True)], why
 
 

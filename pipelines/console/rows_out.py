@@ -1,0 +1,111 @@
+"""Rows for other programs: CSV, JSON or a Markdown table on standard output, in place of what people read.
+
+Owns the three formats. Knows nothing of where rows come from. Texts come from anywhere: a Markdown table keeps them in
+their cell and shows markup as text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import decimal
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+FORMATS = ("csv", "json", "markdown")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_MARKUP = re.compile(r"[\\|`*_<>&\[\]]")
+_QUOTED = re.compile(r'[",\r\n]|^\s|\s$')
+
+
+def add_format(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds --format; `default` is a phrase for its help, because it is not one of FORMATS."""
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help='print rows for other programs: csv (an unknown value is empty, an empty text is ""), json (one array of '
+        f"objects) or markdown (default: {default})",
+    )
+
+
+def print_rows(form: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], to: TextIO | None = None) -> None:
+    """Writes `rows`, each with a value per column, to standard output; `form` is one of FORMATS.
+
+    CSV follows RFC 4180, but ends lines with a newline alone. JSON holds null for NaN and infinite numbers, which it
+    cannot write; nested values are JSON in all formats.
+    """
+    writers = {"csv": _csv, "json": _json, "markdown": _markdown}
+    stream = to or sys.stdout
+    for text in writers[form](columns, rows):
+        stream.write(text)
+
+
+def print_dicts(form: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """print_rows for rows with the same keys; without rows there are no columns."""
+    columns = list(rows[0]) if rows else []
+    print_rows(form, columns, ([row[name] for name in columns] for row in rows))
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]:
+    yield ",".join(_csv_text(name) for name in columns) + "\n"
+    for row in rows:
+        yield ",".join("" if value is None else _csv_text(_text(value)) for value in row) + "\n"
+
+
+def _csv_text(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if not text or _QUOTED.search(text) else text
+
+
+def _json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]:
+    between = "["
+    for row in rows:
+        yield f"{between}\n{json.dumps(dict(zip(columns, map(_plain, row), strict=True)), ensure_ascii=False)}"
+        between = ","
+    yield "[]\n" if between == "[" else "\n]\n"
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]:
+    if not columns:
+        return
+    yield f"| {' | '.join(map(_markdown_text, columns))} |\n|{' --- |' * len(columns)}\n"
+    for row in rows:
+        yield f"| {' | '.join('' if value is None else _markdown_text(_text(value)) for value in row)} |\n"
+
+
+def _markdown_text(text: str) -> str:
+    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};" if match[0] in "<>&" else f"\\{match[0]}", _line(text))
+
+
+def _line(text: str) -> str:
+    return _CONTROL.sub(" ", text)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(_plain(value), ensure_ascii=False)
+    plain = _plain(value) if not isinstance(value, float) else value
+    return str(plain)
+
+
+def _plain(value: Any) -> Any:
+    """A value of DuckDB's as one that JSON can hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
