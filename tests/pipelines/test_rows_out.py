@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pipelines import matrix, prices, status
 from pipelines.console.rows_out import print_rows
-from schemas.views import contents
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 HOSTILE = "a|b\n<script>alert(1)</script> \"q\", 'x'\\ [y](z)"
@@ -91,8 +90,8 @@ def test_matrix_query_in_each_format(lake: str, form: str, capsys: pytest.Captur
 
 
 def test_matrix_query_about_the_database_sees_all_views(lake: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert matrix.main(["--lake", lake, "--sql", "SELECT count(*) AS n FROM duckdb_views() WHERE NOT internal"]) == 0
-    assert int(capsys.readouterr().out.splitlines()[1]) == sum(kind == "view" for kind, _ in contents())
+    assert matrix.main(["--lake", lake, "--sql", "SELECT view_name FROM duckdb_views() WHERE NOT internal"]) == 0
+    assert {"leaderboard", "oracle", "throughput"} <= set(capsys.readouterr().out.split())
 
 
 def test_matrix_format_without_a_query_is_refused(lake: str) -> None:
