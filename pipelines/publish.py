@@ -16,7 +16,7 @@ from pathlib import Path
 from collectors.lake.store import Lake
 from collectors.publish.card import Description
 from collectors.publish.publishing import differences, publish, verify
-from collectors.publish.snapshot import build_snapshot
+from collectors.publish.version import build_version
 from pipelines.console.progress import Counter
 from pipelines.console.script import command
 from schemas.failures import ConfigError, RouterlakeError
@@ -77,14 +77,14 @@ def publish_lake(argv: list[str]) -> int:
     description = Description(args.title, args.text, args.licence, dict(args.source))
     with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
         progress = Counter("files of records written")
-        snapshot = build_snapshot(lake, Path(folder), description, args.version, progress, args.include)
-        uri, is_new = publish(snapshot, args.to, Counter("files published"))
-        size = sum(fact["bytes"] for fact in snapshot.files.values())
+        built = build_version(lake, Path(folder), description, args.version, progress, args.include)
+        uri, is_new = publish(built, args.to, Counter("files published"))
+        size = sum(entry["bytes"] for entry in built.files.values())
         what = f"in {time.monotonic() - started:.0f} s" if is_new else "published before and whole: nothing was written"
-        print(f"{uri}: {len(snapshot.files)} files, {size / 2**20:,.1f} MiB, {what}")
-        counts = snapshot.manifest["counts"].items()
+        print(f"{uri}: {len(built.files)} files, {size / 2**20:,.1f} MiB, {what}")
+        counts = built.manifest["counts"].items()
         print(", ".join(f"{count:,} {name}" for name, count in counts if count or "left out" not in name))
-        print(f"{MANIFEST_SAYS} {snapshot.manifest_sha256}")
+        print(f"{MANIFEST_SAYS} {built.manifest_sha256}")
     print(f"next: {command(__file__, 'verify', uri)}")
     return 0
 

@@ -105,8 +105,9 @@ def load_grids(
 ) -> list[Grid]:
     """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
 
-    `con`: views of a lake or snapshot; `where`: SQL over columns of the view cells. Raises ConfigError where the cells
-    of a task are not one per model and comparable (collectors.matrix.pools), and for a task without any answer.
+    `con` has the views of a lake or published version; `where` is SQL over columns of the view cells. Raises
+    ConfigError where the cells of a task are not one per model and comparable (collectors.matrix.pools), and for a task
+    without any answer.
     """
     names = sorted(set(tasks)) or _tasks_of(con, where)
     pools = [load_pool(con, name, where) for name in names]

@@ -12,7 +12,7 @@ def items_name(task: str, items_digest: str) -> str:
     return f"items/task={safe_name(task)}/{items_digest}.parquet"
 
 
-#: Manifest of a snapshot.
+#: Manifest of a published version.
 PUBLISHED = "manifest.json"
 
 

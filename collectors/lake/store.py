@@ -114,7 +114,7 @@ class Lake:
         return self
 
     def is_published(self) -> bool:
-        """Whether this is a published version (collectors.publish.snapshot), of which the manifest names every file."""
+        """Whether this is a published version (collectors.publish.version): its manifest names every file."""
         return self.has(PUBLISHED)
 
     def first_version(self) -> int | None:

@@ -44,7 +44,7 @@ def load_matrix(
     tokens: bool = True,
     include: str = "collected",
 ) -> Matrix:
-    """The matrix of a lake or snapshot, or of the tasks and models with these names; without `tokens`, no token counts.
+    """The matrix of a lake or published version, or of these tasks and models; without `tokens`, no token counts.
 
     `include` is a key of schemas.views.INCLUDED; imported cells are columns and blocks of their own. A block has as
     many rows as the largest number of items that any run planned for its task. Memory is 13 bytes per element, 5

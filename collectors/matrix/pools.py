@@ -43,8 +43,8 @@ class Pool:
 def load_pool(con: duckdb.DuckDBPyConnection, task: str, where: str = "true") -> Pool:
     """The pool of the task's cells that meet `where`, a condition in SQL on columns of the view cells.
 
-    `con` has the views of a lake or snapshot. Memory is 24 bytes per element. Raises ConfigError for a wrong condition,
-    and as `check_cells` does.
+    `con` has the views of a lake or published version. Memory is 24 bytes per element. Raises ConfigError for a wrong
+    condition, and as `check_cells` does.
     """
     try:
         table = con.execute(

@@ -1,4 +1,4 @@
-"""The two descriptions of a snapshot: a dataset card for people and the hub, and Croissant for machines.
+"""The two descriptions of a published version: a dataset card for people and the hub, and Croissant for machines.
 
 Owns both texts. The card's front matter follows the Hugging Face hub's metadata for data sets, so that
 `datasets.load_dataset` finds each table; croissant.json follows the MLCommons Croissant format 1.0.
@@ -31,8 +31,8 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """The part of a description that comes from the snapshot's files."""
+class Contents:
+    """The part of a description that comes from the version's files."""
 
     version: str
     counts: Mapping[str, int]
@@ -62,31 +62,32 @@ _SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "1B<n<10B")]
 _TEXT = "Answers of language models, item by item, with token counts, for training and evaluating LLM routers."
 
 
-def readme(description: Description, facts: Facts) -> bytes:
+def readme(description: Description, contents: Contents) -> bytes:
     """The dataset card as Markdown with front matter."""
     front: dict[str, Any] = {
         "pretty_name": description.title,
         "tags": ["llm-routing", "evaluation", "routerlake"],
-        "size_categories": [next(name for bound, name in _SIZES if facts.counts["records"] < bound)],
+        "size_categories": [next(name for bound, name in _SIZES if contents.counts["records"] < bound)],
         "configs": [
             {"config_name": name, "data_files": files, **({"default": True} if name == "records" else {})}
-            for name, (files, *_) in _present(facts).items()
+            for name, (files, *_) in _present(contents).items()
         ],
     }
     if description.licence:
         front["license"] = description.licence
-    counts = "\n".join(f"| {name} | {count:,} |" for name, count in facts.counts.items())
-    tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in _present(facts).items())
+    counts = "\n".join(f"| {name} | {count:,} |" for name, count in contents.counts.items())
+    tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in _present(contents).items())
     sources = "\n".join(f"- {name}: {licence}" for name, licence in (description.sources or {}).items())
-    imports = "\n".join(_imports(facts))
+    imports = "\n".join(_imports(contents))
     imported = f"\n\nSome of the records, or all, were made by others and imported:\n\n{imports}" if imports else ""
     counted_by = " for imported records by their source," if imports else ""
+    created = contents.provenance["created"]
     text = f"""\
 # {description.title}
 
 {description.text or _TEXT}
 
-Version `{facts.version}`, from runs up to {facts.provenance["created"]}. A version never changes; `manifest.json` names
+Version `{contents.version}`, from runs up to {created}. A version never changes; `manifest.json` names
 every file with its SHA-256, and the runs, library versions, model revisions and task digests behind the numbers.
 
 | what | how many |
@@ -128,17 +129,17 @@ from their sources, under their licences:
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{text}".encode()
 
 
-def croissant(description: Description, facts: Facts) -> bytes:
+def croissant(description: Description, contents: Contents) -> bytes:
     """The Croissant description: the tables of TABLES with their columns."""
-    tables = _present(facts)
+    tables = _present(contents)
     value = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "".join(c if c.isascii() and c.isalnum() else "-" for c in description.title.lower()),
-        "description": " ".join([description.text or _TEXT, *(f"Imported {line[2:]}." for line in _imports(facts))]),
-        "version": facts.version,
-        "datePublished": facts.provenance["created"],
+        "description": " ".join([description.text or _TEXT, *(f"Imported {line[2:]}." for line in _imports(contents))]),
+        "version": contents.version,
+        "datePublished": contents.provenance["created"],
         "url": ".",
         "license": description.licence or "not stated",
         "distribution": [
@@ -156,11 +157,11 @@ def croissant(description: Description, facts: Facts) -> bytes:
     return json.dumps(value, indent=1).encode()
 
 
-def _imports(facts: Facts) -> list[str]:
+def _imports(contents: Contents) -> list[str]:
     """A line for each source of imported records, with its licence if the import stated one."""
     return [
         f"- {one['imported_from']} ({one['format']}): {one['licence'] or 'licence not stated'}"
-        for one in facts.provenance["imports"]
+        for one in contents.provenance["imports"]
     ]
 
 
@@ -194,12 +195,12 @@ def _data_type(dtype: pa.DataType) -> str:
     return "sc:Text"
 
 
-def _present(facts: Facts) -> dict[str, tuple[str, pa.Schema, str]]:
-    """The tables of TABLES that have files in the snapshot."""
+def _present(contents: Contents) -> dict[str, tuple[str, pa.Schema, str]]:
+    """The tables of TABLES that have files in the version."""
     return {
         table: row
         for table, row in TABLES.items()
-        if any(fnmatch.fnmatchcase(name, row[0]) and "/schema" not in name for name in facts.files)
+        if any(fnmatch.fnmatchcase(name, row[0]) and "/schema" not in name for name in contents.files)
     }
 
 

@@ -1,7 +1,7 @@
-"""Publishes a snapshot as a version, verifies a copy, and compares two versions.
+"""Publishes a version, verifies a copy, and compares two versions.
 
 Owns the guarantee that a version never changes once its manifest is written, in a folder, an object store or on the
-Hugging Face hub. Knows nothing of a snapshot's contents except its manifest.
+Hugging Face hub. Knows nothing of a version's contents except its manifest.
 
 In a store `claim.json`, with the digest of the content, comes first, then the files, then the manifest. All are created
 exclusively: if two publish the same version with different content, one succeeds and the other gets an error. Publish
@@ -26,7 +26,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from collectors.lake.holdings import Holdings, Part, read_holdings
 from collectors.lake.reading import open_store
 from collectors.lake.store import Lake
-from collectors.publish.snapshot import KIND, MANIFEST, Snapshot
+from collectors.publish.version import KIND, MANIFEST, PublishedVersion
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.views import lake_place
 
@@ -37,29 +37,29 @@ _HUB = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)/?")
 
 
 def publish(
-    snapshot: Snapshot, to: str, progress: Callable[[int, int], None] = lambda done, files: None
+    built: PublishedVersion, to: str, progress: Callable[[int, int], None] = lambda done, files: None
 ) -> tuple[str, bool]:
-    """Publishes a snapshot below `to`. Returns the URI of the version, and True if it is new.
+    """Publishes a version below `to`. Returns its URI, and True if it is new.
 
     `progress` gets the numbers of written files and of all files. Publishing the same content again changes nothing.
     Raises ConfigError if the version exists with other content or somebody else is publishing it, StorageError if the
     target cannot be written or the existing version is not whole.
     """
     if match := _HUB.fullmatch(to):
-        return _publish_on_hub(snapshot, match["repo"])
+        return _publish_on_hub(built, match["repo"])
     if to.startswith("hf://"):
         raise ConfigError(f"--to {to}: on the hub give hf://datasets/OWNER/NAME; the version becomes a tag there")
-    store = Lake(f"{to.rstrip('/')}/{snapshot.version}")
-    manifest = (snapshot.folder / MANIFEST).read_bytes()
+    store = Lake(f"{to.rstrip('/')}/{built.version}")
+    manifest = (built.folder / MANIFEST).read_bytes()
     others = [name for name in store.names("") if not name.startswith("probe-")]
     begun = store.has(
         _CLAIM
     )  # checked after the listing, because it is written before the files and removed after the manifest
     if store.has(MANIFEST):
-        _check_same(store, MANIFEST, manifest, snapshot.version)
+        _check_same(store, MANIFEST, manifest, built.version)
         if faults := verify(store.uri).faults:
             raise StorageError(
-                f"version {snapshot.version} is published at {store.uri} but not whole any more ({faults[0]}): replace "
+                f"version {built.version} is published at {store.uri} but not whole any more ({faults[0]}): replace "
                 "it with a whole copy, or remove it and publish again"
             )
         return store.uri, False
@@ -68,14 +68,14 @@ def publish(
     store.probe()
     claim = json.dumps({"sha256 of the manifest": hashlib.sha256(manifest).hexdigest()}).encode()
     if not store.create(_CLAIM, claim):
-        _check_same(store, _CLAIM, claim, snapshot.version)
-    for number, name in enumerate(snapshot.files):
-        data = (snapshot.folder / name).read_bytes()
+        _check_same(store, _CLAIM, claim, built.version)
+    for number, name in enumerate(built.files):
+        data = (built.folder / name).read_bytes()
         if not store.create(name, data) and store.read(name) != data:
             raise StorageError(f"{name} is at {store.uri} already and is not whole: remove it and publish again")
-        progress(number + 1, len(snapshot.files))
+        progress(number + 1, len(built.files))
     if not store.create(MANIFEST, manifest):
-        _check_same(store, MANIFEST, manifest, snapshot.version)
+        _check_same(store, MANIFEST, manifest, built.version)
     store.remove([_CLAIM])
     return store.uri, True
 
@@ -96,31 +96,31 @@ def _check_same(store: Lake, name: str, ours: bytes, version: str) -> None:
 # ---- the hub
 
 
-def _publish_on_hub(snapshot: Snapshot, repo: str) -> tuple[str, bool]:
-    """Makes one commit with the files of the snapshot and no others, then tags it as a version."""
-    api, uri = HfApi(), f"hf://datasets/{repo}@{snapshot.version}"
+def _publish_on_hub(built: PublishedVersion, repo: str) -> tuple[str, bool]:
+    """Makes one commit with the files of the version and no others, then tags it."""
+    api, uri = HfApi(), f"hf://datasets/{repo}@{built.version}"
     with _hub_errors(repo):
         api.create_repo(repo, repo_type="dataset", exist_ok=True)
         refs = api.list_repo_refs(repo, repo_type="dataset")
-        if any(tag.name == snapshot.version for tag in refs.tags):
-            _check_same(Lake(uri), MANIFEST, (snapshot.folder / MANIFEST).read_bytes(), snapshot.version)
+        if any(tag.name == built.version for tag in refs.tags):
+            _check_same(Lake(uri), MANIFEST, (built.folder / MANIFEST).read_bytes(), built.version)
             return uri, False
-        names = [*snapshot.files, MANIFEST]
+        names = [*built.files, MANIFEST]
         old = set(api.list_repo_files(repo, repo_type="dataset")) - {*names, ".gitattributes"}
-        add = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=snapshot.folder / name) for name in names]
+        add = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=built.folder / name) for name in names]
         delete = [CommitOperationDelete(path_in_repo=name) for name in sorted(old)]
-        message = f"Version {snapshot.version}"
+        message = f"Version {built.version}"
         # The parent is the commit that was listed: a commit by somebody else in between could add foreign files.
         head = next((branch.target_commit for branch in refs.branches if branch.name == "main"), None)
         commit = api.create_commit(
             repo, [*add, *delete], commit_message=message, repo_type="dataset", parent_commit=head
         )
         try:
-            api.create_tag(repo, tag=snapshot.version, revision=commit.oid, repo_type="dataset")
+            api.create_tag(repo, tag=built.version, revision=commit.oid, repo_type="dataset")
         except HfHubHTTPError as error:
             if error.response is None or error.response.status_code != 409:
                 raise
-            _check_same(Lake(uri), MANIFEST, (snapshot.folder / MANIFEST).read_bytes(), snapshot.version)
+            _check_same(Lake(uri), MANIFEST, (built.folder / MANIFEST).read_bytes(), built.version)
     return uri, True
 
 
@@ -151,9 +151,9 @@ def open_published(uri: str) -> tuple[Lake, dict[str, Any]]:
         ):
             raise ValueError(manifest["kind"])
     except FileNotFoundError as error:
-        raise ConfigError(f"no snapshot at {uri}: {MANIFEST} is missing; give the URI of one version") from error
+        raise ConfigError(f"no published version at {uri}: {MANIFEST} is missing; give the URI of one") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{MANIFEST} at {uri} is not the manifest of a snapshot") from error
+        raise ConfigError(f"{MANIFEST} at {uri} is not the manifest of a published version") from error
     return store, manifest
 
 
@@ -187,7 +187,7 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
         progress(number + 1, len(files))
     expected = {*files, MANIFEST, _CLAIM, ".gitattributes"}
     faults += [
-        f"{name}: not part of the snapshot"
+        f"{name}: not part of the version"
         for name in store.names("", depth=10)
         if name not in expected and not name.startswith("probe-")
     ]

@@ -96,7 +96,7 @@ def _choose(con: duckdb.DuckDBPyConnection, names: Placeholders) -> Placeholders
 def relocatable_views(files: ViewFiles) -> list[str]:
     """Statements that create the views over `files` beside the database that they are put into, wherever that is.
 
-    They read from the working directory, or from what the variable `snapshot` names:
+    They read from the working directory, or from the folder or URI in the variable `snapshot`:
     SET VARIABLE snapshot = 's3://bucket/version'.
     """
     names = Placeholders("", files, place_sql="coalesce(getvariable('snapshot'), '.')", open_shards=[], outdated=[])

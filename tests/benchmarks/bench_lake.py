@@ -27,7 +27,7 @@ from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
 from collectors.publish.card import Description
-from collectors.publish.snapshot import build_snapshot
+from collectors.publish.version import build_version
 from collectors.runs.config import RunConfig
 from schemas.identity import ShardName, digest
 from tests.benchmarks.peak import peak_memory
@@ -383,7 +383,7 @@ def main() -> int:
             if "pivots" in wanted:
                 bench_pivots(report, args.size, compacted)
             if "matrix" in wanted:
-                bench_snapshot(report, args.size, compacted, scratch / "snapshot")
+                bench_published(report, args.size, compacted, scratch / "snapshot")
                 bench_matrix(report, args.size, raw, compacted, scratch / "snapshot")
             shutil.rmtree(compacted.root)
         if "newest" in wanted:
@@ -394,12 +394,12 @@ def main() -> int:
     return 0 if report.good else 1
 
 
-def bench_snapshot(report: Report, size: str, compacted: Lake, folder: Path) -> None:
+def bench_published(report: Report, size: str, compacted: Lake, folder: Path) -> None:
     folder.mkdir()
     started = time.monotonic()
-    made = build_snapshot(compacted, folder, Description())
+    made = build_version(compacted, folder, Description())
     packed = sum(fact["bytes"] for name, fact in made.files.items() if name.startswith("packed/"))
-    detail = f"snapshot built in {time.monotonic() - started:.0f} s"
+    detail = f"version built in {time.monotonic() - started:.0f} s"
     reach = 0.29 if size == "200M" else None
     report.row(
         "packed matrix with tokens: bytes per record", packed / made.manifest["counts"]["records"], reach, detail

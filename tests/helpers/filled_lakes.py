@@ -1,4 +1,4 @@
-"""Lakes with all that a lake may hold, for tests of compaction and snapshots, and what their views say."""
+"""Lakes with all that a lake may hold, for tests of compaction and publishing, and the rows of their views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collectors.lake.holdings import read_holdings
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Matrix
 from collectors.publish.card import Description
-from collectors.publish.snapshot import Snapshot, build_snapshot
+from collectors.publish.version import PublishedVersion, build_version
 from schemas.identity import ShardName
 from schemas.views import create_views, named_in
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
@@ -102,9 +102,11 @@ def filled(folder: Path) -> LakeBuilder:
     return builder
 
 
-def snapshot(lake: Lake, folder: Path, version: str | None = None, description: Description = DESCRIPTION) -> Snapshot:
+def published(
+    lake: Lake, folder: Path, version: str | None = None, description: Description = DESCRIPTION
+) -> PublishedVersion:
     folder.mkdir(parents=True)
-    return build_snapshot(lake, folder, description, version)
+    return build_version(lake, folder, description, version)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

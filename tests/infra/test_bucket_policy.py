@@ -20,7 +20,7 @@ from collectors.runs.config import load_config
 from collectors.runs.planning import make_plan
 from pipelines import collect, matrix, prices
 from schemas.failures import ModelError
-from tests.helpers.filled_lakes import NOW, plain_lake, snapshot
+from tests.helpers.filled_lakes import NOW, plain_lake, published
 from tests.helpers.iam import Statement, allows, deciding, listed, read_policy
 from tests.helpers.object_store import BUCKET, ObjectStore
 from tests.helpers.runs import CHOICE, ROOT, config
@@ -67,7 +67,7 @@ def maintaining(folder: Path) -> None:
     assert prices.main(["--lake", LAKE, "--shipped", "gpus"]) == 0
     assert compact(lake).folded
     assert prune(lake, NOW).shards
-    uri, _ = publish(snapshot(lake, folder / "snapshot", "1.0.0"), PUBLISHED)
+    uri, _ = publish(published(lake, folder / "version", "1.0.0"), PUBLISHED)
     assert not verify(uri).faults
 
 

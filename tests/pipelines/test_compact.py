@@ -11,7 +11,7 @@ from collectors.lake.holdings import standing_damage
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.publish.card import Description
-from collectors.publish.snapshot import build_snapshot
+from collectors.publish.version import build_version
 from pipelines.compact import main
 from tests.helpers.filled_lakes import everything, plain_lake
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
@@ -71,7 +71,7 @@ def test_compact_command_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.
     assert len(capsys.readouterr().err.splitlines()) == 1
     lake = plain_lake(str(tmp_path / "lake")).lake
     (tmp_path / "s").mkdir()
-    build_snapshot(lake, tmp_path / "s", Description())
+    build_version(lake, tmp_path / "s", Description())
     assert main(["--lake", str(tmp_path / "s")]) == 2
     assert "never changes" in capsys.readouterr().err
     for hours in ("-1", "x", "1e9", "nan"):

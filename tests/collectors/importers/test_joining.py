@@ -14,7 +14,7 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
 from collectors.publish.card import Description
-from collectors.publish.snapshot import build_snapshot
+from collectors.publish.version import build_version
 from schemas.identity import content_hash, digest
 from tests.helpers.filled_lakes import NOW
 from tests.helpers.importing import COLUMNS, imported, rows, table, verdicts, write_json
@@ -128,7 +128,7 @@ def test_published_card_names_whose_records_were_imported_under_which_licence(tm
     imported("table", path, lake, options=COLUMNS, name="theirs", licence="mit")
     imported("table", path, lake, options=COLUMNS, name="others")
     (tmp_path / "version").mkdir()
-    build_snapshot(Lake(str(lake)), tmp_path / "version", Description(licence="cc0-1.0"), include="imported")
+    build_version(Lake(str(lake)), tmp_path / "version", Description(licence="cc0-1.0"), include="imported")
     card = (tmp_path / "version/README.md").read_text()
     assert "- others (table): licence not stated" in card
     assert "- theirs (table): mit" in card

@@ -18,11 +18,11 @@ from collectors.lake.reading import connect, open_store
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
 from collectors.publish.publishing import Difference, differences, open_published, publish, verify
-from collectors.publish.snapshot import MANIFEST, Snapshot
+from collectors.publish.version import MANIFEST, PublishedVersion
 from pipelines.publish import main
 from schemas.failures import ConfigError, StorageError
 from tests.helpers.dataset_hub import DatasetHub, dataset_hub
-from tests.helpers.filled_lakes import add, assert_same, contents, filled, snapshot
+from tests.helpers.filled_lakes import add, assert_same, contents, filled, published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.object_store import BUCKET
 
@@ -44,20 +44,20 @@ def test_publish_into_a_lake_or_over_one_is_refused(
 
 def test_publish_again_is_the_same_and_other_content_is_refused(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
-    first = snapshot(builder.lake, tmp_path / "a", "1.0.0")
+    first = published(builder.lake, tmp_path / "a", "1.0.0")
     uri, is_new = publish(first, str(tmp_path / "out"))
     assert is_new
     before = contents(Path(uri))
     assert publish(first, str(tmp_path / "out")) == (uri, False)
     add(builder, "c", "t", 0, 0, 2)
     with pytest.raises(ConfigError, match="never changes"):
-        publish(snapshot(builder.lake, tmp_path / "b", "1.0.0"), str(tmp_path / "out"))
+        publish(published(builder.lake, tmp_path / "b", "1.0.0"), str(tmp_path / "out"))
     assert contents(Path(uri)) == before == contents(first.folder)
 
 
 def test_publish_killed_half_way_goes_on_and_the_version_is_taken(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
-    mine = snapshot(builder.lake, tmp_path / "a", "1.0.0")
+    mine = published(builder.lake, tmp_path / "a", "1.0.0")
 
     def kill(done: int, files: int) -> None:
         if done == files // 2:
@@ -65,11 +65,11 @@ def test_publish_killed_half_way_goes_on_and_the_version_is_taken(tmp_path: Path
 
     with pytest.raises(KeyboardInterrupt):
         publish(mine, str(tmp_path / "out"), kill)
-    with pytest.raises(ConfigError, match="no snapshot"):
+    with pytest.raises(ConfigError, match="no published version"):
         open_published(str(tmp_path / "out" / "1.0.0"))
     add(builder, "c", "t", 0, 0, 2)
     with pytest.raises(ConfigError, match="partly published"):
-        publish(snapshot(builder.lake, tmp_path / "b", "1.0.0"), str(tmp_path / "out"))
+        publish(published(builder.lake, tmp_path / "b", "1.0.0"), str(tmp_path / "out"))
     assert not verify(publish(mine, str(tmp_path / "out"))[0]).faults
 
 
@@ -82,13 +82,13 @@ def test_publish_two_at_once_one_wins_and_the_other_is_told(
         request.getfixturevalue("s3_environment")
         to = f"s3://{BUCKET}/{secrets.token_hex(4)}"
     builder = filled(tmp_path / "lake")
-    one = snapshot(builder.lake, tmp_path / "a", "1.0.0")
+    one = published(builder.lake, tmp_path / "a", "1.0.0")
     add(builder, "c", "t", 0, 0, 2)
-    two = snapshot(builder.lake, tmp_path / "b", "1.0.0")
+    two = published(builder.lake, tmp_path / "b", "1.0.0")
     told: list[str] = []
     barrier = threading.Barrier(2)
 
-    def run(mine: Snapshot) -> None:
+    def run(mine: PublishedVersion) -> None:
         barrier.wait()
         try:
             told.append(publish(mine, to)[0])
@@ -109,7 +109,7 @@ def test_publish_two_at_once_one_wins_and_the_other_is_told(
 @pytest.mark.slow
 def test_publish_to_a_store_is_read_in_place(tmp_path: Path, s3_environment: Any) -> None:
     lake = filled(tmp_path / "lake").lake
-    made = snapshot(lake, tmp_path / "s")
+    made = published(lake, tmp_path / "s")
     uri, _ = publish(made, f"s3://{BUCKET}/{secrets.token_hex(4)}/published")
     assert not verify(uri).faults
     store = Lake(uri)
@@ -121,7 +121,7 @@ def test_publish_to_a_store_is_read_in_place(tmp_path: Path, s3_environment: Any
 
 
 def test_publish_again_over_a_copy_that_is_not_whole_says_so(tmp_path: Path) -> None:
-    made = snapshot(filled(tmp_path / "lake").lake, tmp_path / "a")
+    made = published(filled(tmp_path / "lake").lake, tmp_path / "a")
     uri, _ = publish(made, str(tmp_path / "out"))
     (Path(uri) / "views.sql").unlink()
     with pytest.raises(StorageError, match=r"not whole any more \(views.sql: missing\)"):
@@ -151,7 +151,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
 @on_the_hub
 def test_publish_on_the_hub_is_a_commit_and_a_tag(tmp_path: Path, served: DatasetHub) -> None:
     builder = filled(tmp_path / "lake")
-    made = snapshot(builder.lake, tmp_path / "a", "1.0.0")
+    made = published(builder.lake, tmp_path / "a", "1.0.0")
     uri, _ = publish(made, "hf://datasets/org/matrix")
     assert uri == "hf://datasets/org/matrix@1.0.0"
     assert served.large, "no file was large enough to go up apart"
@@ -159,8 +159,8 @@ def test_publish_on_the_hub_is_a_commit_and_a_tag(tmp_path: Path, served: Datase
     assert not verify(uri).faults
     add(builder, "c", "t", 0, 0, 2)
     with pytest.raises(ConfigError, match="never changes"):
-        publish(snapshot(builder.lake, tmp_path / "b", "1.0.0"), "hf://datasets/org/matrix")
-    later, _ = publish(snapshot(builder.lake, tmp_path / "c", "1.1.0"), "hf://datasets/org/matrix")
+        publish(published(builder.lake, tmp_path / "b", "1.0.0"), "hf://datasets/org/matrix")
+    later, _ = publish(published(builder.lake, tmp_path / "c", "1.1.0"), "hf://datasets/org/matrix")
     assert not verify(later).faults
     assert not verify(uri).faults
     assert_same(load_matrix(later), load_matrix(builder.lake))
@@ -169,9 +169,9 @@ def test_publish_on_the_hub_is_a_commit_and_a_tag(tmp_path: Path, served: Datase
 @on_the_hub
 def test_publish_on_the_hub_beside_another_who_is_faster_is_told(tmp_path: Path, served: DatasetHub) -> None:
     builder = filled(tmp_path / "lake")
-    mine = snapshot(builder.lake, tmp_path / "a", "1.0.0")
+    mine = published(builder.lake, tmp_path / "a", "1.0.0")
     add(builder, "c", "t", 0, 0, 2)
-    theirs = snapshot(builder.lake, tmp_path / "b", "1.0.0")
+    theirs = published(builder.lake, tmp_path / "b", "1.0.0")
 
     def other() -> None:
         served.before_tag = None
@@ -184,7 +184,7 @@ def test_publish_on_the_hub_beside_another_who_is_faster_is_told(tmp_path: Path,
 
 
 def test_publish_on_a_hub_that_refuses_is_one_line_without_the_token(tmp_path: Path, served: DatasetHub) -> None:
-    made = snapshot(filled(tmp_path / "lake").lake, tmp_path / "a", "1.0.0")
+    made = published(filled(tmp_path / "lake").lake, tmp_path / "a", "1.0.0")
     served.refuses = 403
     with pytest.raises(StorageError, match="HF_TOKEN") as caught:
         publish(made, "hf://datasets/org/matrix")
@@ -199,7 +199,7 @@ def test_publish_on_a_hub_that_refuses_is_one_line_without_the_token(tmp_path: P
 
 
 def test_verify_names_what_is_changed_missing_and_not_part_of_it(tmp_path: Path) -> None:
-    uri = Path(publish(snapshot(filled(tmp_path / "lake").lake, tmp_path / "a"), str(tmp_path / "out"))[0])
+    uri = Path(publish(published(filled(tmp_path / "lake").lake, tmp_path / "a"), str(tmp_path / "out"))[0])
     records = next(uri.glob("compact/*/task=t/records-*"))
     data = bytearray(records.read_bytes())
     data[len(data) // 2] ^= 1
@@ -222,7 +222,7 @@ def test_diff_says_what_came_went_and_changed_per_model_and_task(tmp_path: Path)
     first.scores(BuiltCell(model="b", task="t"), [1.0, 0.0, 1.0])
     second.scores(BuiltCell(model="b", task="t"), [0.0, 0.0])
     second.scores(BuiltCell(model="c", task="u"), [1.0])
-    made = [snapshot(b.lake, tmp_path / f"s{i}") for i, b in enumerate((first, second))]
+    made = [published(b.lake, tmp_path / f"s{i}") for i, b in enumerate((first, second))]
     uris = [publish(one, str(tmp_path / "out"))[0] for one in made]
     assert differences(*uris) == [Difference("t", "b", 0, 1, 1), Difference("u", "c", 1, 0, 0)]
     assert differences(uris[0], uris[0]) == []

@@ -1,10 +1,10 @@
-"""A snapshot: one immutable version of a lake, that can be cited, checked and queried where it lies.
+"""Writes a published version: a lake at one moment, which never changes and can be cited, checked and queried in place.
 
-Owns what is in a snapshot and in its manifest. Knows nothing of where it is published (collectors.publish.publishing).
+Owns the files of a version and its manifest. Knows nothing of the place of publication (collectors.publish.publishing).
 
-A snapshot is a lake of its own with nothing but one compaction, so everything that reads a lake reads it; with it come
-the packed matrix, a DuckDB file and its SQL, and descriptions for people and machines. The same lake gives the same
-bytes, whether it was compacted or not: nothing in it depends on when, where or by whom it was made.
+A version is itself a lake with a single compaction, so whatever reads a lake reads it. Beside it lie the packed matrix,
+a DuckDB file and its SQL, and descriptions for people and machines. The same lake gives the same bytes, compacted or
+not: nothing in them depends on the time, the place or the publisher.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ from collectors.lake.reading import connect, record_damaged
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.matrix.dense import load_matrix
 from collectors.matrix.packed import FILES, write_packed
-from collectors.publish.card import Description, Facts, croissant, readme
+from collectors.publish.card import Contents, Description, croissant, readme
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest, safe_name
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.views import relocatable_views, write_comments
 
-#: What the manifest of a snapshot is called; whatever it does not name is not part of the snapshot.
+#: Name of the manifest. A file that it does not name is not part of the version.
 MANIFEST = PUBLISHED
+#: Published versions and their users have these two words: they stay.
 DATABASE = "snapshot.duckdb"
 KIND = "routerlake snapshot"
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A snapshot on this machine, whole, in `folder`."""
+class PublishedVersion:
+    """A whole version in a folder of this machine."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -66,19 +67,20 @@ class Snapshot:
         return dict(self.manifest["files"])
 
 
-def build_snapshot(
+def build_version(
     lake: Lake,
     folder: Path,
     description: Description,
     version: str | None = None,
-    told: Callable[[int, int], None] = lambda written, parts: None,
+    progress: Callable[[int, int], None] = lambda written, parts: None,
     include: str = "collected",
-) -> Snapshot:
-    """Writes the lake as a snapshot into the empty `folder`. `told` hears how many of its parts are written.
+) -> PublishedVersion:
+    """Writes the lake as a version into the empty `folder`.
 
-    `include`: which cells, a key of schemas.views.INCLUDED; what only others need is left out. Without a `version` it
-    is named by the newest run's day and a digest of the content. Raises ConfigError for a lake without records, or with
-    damaged objects: these have to be pruned first, because a snapshot says what it lacks.
+    `progress` gets the numbers of written and of all parts. `include` is a key of schemas.views.INCLUDED: other cells,
+    and the objects that only they need, are left out. The default name is the newest run's day and a digest of the
+    content. Raises ConfigError for a lake without records or with damaged objects: prune these first, because a version
+    never changes and would lack them for good.
     """
     holdings = read_holdings(lake, include=include)
     if holdings.damaged:
@@ -86,7 +88,7 @@ def build_snapshot(
     try:
         writer = _Writer(lake, holdings, folder)
         writer.write_tables()
-        writer.write_parts(told)
+        writer.write_parts(progress)
         writer.write_packed()
         writer.write_views()
         return writer.finish(description, version)
@@ -105,13 +107,13 @@ def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
 
 
 class _Writer:
-    """Writes the files one after another, and keeps what the next ones need of those before."""
+    """Writes the files in order: each step uses the results of the steps before."""
 
     def __init__(self, lake: Lake, holdings: Holdings, folder: Path) -> None:
         self.lake, self.holdings, self.folder = lake, holdings, folder
         self.files: dict[str, dict[str, Any]] = {}
         self.parts: list[Part] = []
-        #: Cell -> the part that holds it, and its place there.
+        #: Cell -> the part that holds it, and its position there.
         self.home: dict[str, tuple[str, int]] = {}
         self.listed: dict[str, list[str]] = {"shards": []}
         with contextlib.closing(connect(lake, holdings, only=["shards", "runs", "imports", *NEEDED_VIEWS])) as con:
@@ -122,7 +124,7 @@ class _Writer:
                 "SELECT count(*) FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
             ).fetchall()
             self.old_parts = dict(con.execute("SELECT DISTINCT cell_id, part FROM _folded").fetchall())
-            self.known = con.sql("FROM cells").to_arrow_table()
+            self.planned_cells = con.sql("FROM cells").to_arrow_table()
             self.models = con.sql(
                 f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM cells ORDER BY {', '.join(COLUMN_KEY)}"
             ).to_arrow_table()
@@ -136,7 +138,7 @@ class _Writer:
         self.sign(name)
 
     def sign(self, name: str) -> None:
-        """Notes the file for the manifest."""
+        """Adds the file to the manifest."""
         with open(self.folder / name, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self.files[name] = {"sha256": sha256, "bytes": (self.folder / name).stat().st_size}
@@ -144,10 +146,10 @@ class _Writer:
     # ---- tables
 
     def write_tables(self) -> None:
-        """Items as they are; models, runs, failures, prices and so on each as one sorted file; all schemas."""
+        """Copies the items, and writes each other table as one sorted file, with the schemas of all."""
         for table, schema in TABLES.items():
             self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
-        mine = set(self.known["items_digest"].to_pylist())
+        mine = set(self.planned_cells["items_digest"].to_pylist())
         # Imported tables that grew are several files, all of which begin with the digest of the first.
         self.listed["items"] = [
             name
@@ -161,9 +163,9 @@ class _Writer:
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
             files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
             rows = pa.concat_tables([schema.empty_table(), *files])
-            if table == "models":  # not the whole of a hub's catalog
-                rows = rows.filter(pc.is_in(rows["model"], self.known["model"].combine_chunks()))
-            if not len(rows):  # a file without rows is more than some readers can take
+            if table == "models":  # without the rest of a hub's catalog
+                rows = rows.filter(pc.is_in(rows["model"], self.planned_cells["model"].combine_chunks()))
+            if not len(rows):  # some readers fail at a file without rows
                 self.listed[table] = []
                 continue
             rows = rows.sort_by([(f.name, "ascending") for f in schema]).replace_schema_metadata(schema.metadata)
@@ -171,7 +173,7 @@ class _Writer:
             self.write(f"{table}/all.parquet", parquet_bytes(rows))
 
     def _is_asked_for(self, table: str, name: str) -> bool:
-        """Of what is in files by run: all failures, and of the others those of the runs that collected, or imported."""
+        """Whether an object that a run wrote goes into the version: failures and prices always, others by `include`."""
         include = self.holdings.include
         if include == "all" or table in ("failures", "prices", "gpu_prices", "price_names"):
             return True
@@ -180,18 +182,18 @@ class _Writer:
 
     # ---- records
 
-    def write_parts(self, told: Callable[[int, int], None]) -> None:
+    def write_parts(self, progress: Callable[[int, int], None]) -> None:
         chunks = list(self._chunks())
-        told(0, len(chunks))
+        progress(0, len(chunks))
         for number, (task, cells) in enumerate(chunks):
             form = f"{compaction_folder(1)}/task={safe_name(task)}/{{}}-{number:05d}.parquet"
 
             def name(kind: str, _: list[str], form: str = form) -> str:
                 return form.format(kind)
 
-            known = self.known.filter(pc.field("cell_id").isin(cells))
+            rows_of_cells = self.planned_cells.filter(pc.field("cell_id").isin(cells))
             inputs = self._inputs(set(cells))
-            with contextlib.closing(connect(self.lake, inputs, cells=known, only=NEEDED_VIEWS)) as con:
+            with contextlib.closing(connect(self.lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS)) as con:
                 limit_memory(con, self.folder)
                 written = write_part(con, cells, self.folder, name)
             for file, path in written.files.items():
@@ -200,12 +202,12 @@ class _Writer:
                 self.sign(file)
             self.parts.append(written.part)
             self.home |= {cell_id: (written.part.records, place) for place, cell_id in enumerate(written.cells)}
-            told(number + 1, len(chunks))
+            progress(number + 1, len(chunks))
         for kind in ("records", "responses", "older"):
             (self.folder / f"{kind}.parquet").unlink(missing_ok=True)
         rows = [
-            dict(zip(FOLDED_SHARD.names, (*key, *self.home[key[0]], facts, _shard_name(task, key)), strict=True))
-            for task, facts, *key in self.shards
+            dict(zip(FOLDED_SHARD.names, (*key, *self.home[key[0]], metadata, _shard_name(task, key)), strict=True))
+            for task, metadata, *key in self.shards
             if key[0] in self.home
         ]
         folded = f"{compaction_folder(1)}/folded.parquet"
@@ -214,7 +216,7 @@ class _Writer:
         self.write(self.compaction.name, self.compaction.to_json())
 
     def _chunks(self) -> Iterator[tuple[str, list[str]]]:
-        """Cells by task, prompting and model, in runs of about PART_ROWS rows: the same however the lake is stored."""
+        """Yields cells by task, prompting and model, about PART_ROWS rows at a time, however the lake stores them."""
         for (task, _), group in itertools.groupby(self.cells, key=lambda row: row[:2]):
             run: list[str] = []
             size = 0
@@ -236,22 +238,22 @@ class _Writer:
         listed = {**self.holdings.listed, "shards": shards}
         return dataclasses.replace(self.holdings, listed=listed, manifest=manifest)
 
-    # ---- what makes it easy to use
+    # ---- the matrix and the views
 
     def write_packed(self) -> None:
-        tasks = sorted(set(self.known["task"].to_pylist()))
-        mine = Lake(str(self.folder))  # not the lake: more may have been collected meanwhile
+        tasks = sorted(set(self.planned_cells["task"].to_pylist()))
+        mine = Lake(str(self.folder))  # not from the lake: it may have grown since
         include = self.holdings.include
         write_packed((load_matrix(mine, [task], include=include) for task in tasks), self.models, self.folder)
         for name in FILES.values():
             self.sign(name)
 
     def write_views(self) -> None:
-        """The views as SQL and as a DuckDB file that reads the snapshot where it lies."""
+        """Writes the views as SQL and as a DuckDB file that reads the version in place."""
         compaction = Holdings(self.listed, self.compaction)
         statements = relocatable_views(compaction.view_files())
         head = (
-            "-- The views over this snapshot. Read from its own folder, or from anywhere after\n"
+            "-- The views over this published version. Read from its own folder, or from anywhere after\n"
             "-- SET VARIABLE snapshot = 's3://bucket/version';\n\n"
         )
         self.write("views.sql", (head + "\n".join(statements)).encode())
@@ -263,14 +265,14 @@ class _Writer:
             write_comments(con)
         self.sign(DATABASE)
 
-    def finish(self, description: Description, version: str | None) -> Snapshot:
+    def finish(self, description: Description, version: str | None) -> PublishedVersion:
         counts = self._counts()
         content = digest({"files": self.files, "description": dataclasses.asdict(description)}, 8)
         day = [int(number) for number in self.provenance["created"][:10].split("-")]
-        version = version or f"{day[0]}.{day[1]}.{day[2]}-r{content}"  # of semantic versioning's form
-        facts = Facts(version, counts, self.provenance, self.files)
-        self.write("croissant.json", croissant(description, facts))
-        self.write("README.md", readme(description, facts))
+        version = version or f"{day[0]}.{day[1]}.{day[2]}-r{content}"  # a valid semantic version
+        contents = Contents(version, counts, self.provenance, self.files)
+        self.write("croissant.json", croissant(description, contents))
+        self.write("README.md", readme(description, contents))
         manifest = {
             "kind": KIND,
             "schema_version": SCHEMA_VERSION,
@@ -281,7 +283,7 @@ class _Writer:
             "files": dict(sorted(self.files.items())),
         }
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-        return Snapshot(self.folder, manifest)
+        return PublishedVersion(self.folder, manifest)
 
     def _counts(self) -> dict[str, int]:
         def rows(*names: str | None) -> int:
@@ -301,7 +303,7 @@ class _Writer:
         }
 
 
-#: Cells with records, and how many of these: older ones too, so that parts do not depend on the lake's form.
+#: Cells with records and their numbers of records, replaced ones too: so parts do not depend on the lake's form.
 _CELLS = """
 SELECT task, prompting, cell_id, rows
 FROM (
@@ -319,7 +321,7 @@ ORDER BY task, cell_id, shards.generation, first_item, last_item
 
 
 def _as_today(data: bytes, schema: pa.Schema) -> bytes:
-    """A Parquet object as it is, or written anew with the columns that its schema version lacks."""
+    """Returns a Parquet object as it is, or with the columns added that its schema version lacks."""
     if set(schema.names) <= set(pq.read_schema(io.BytesIO(data)).names):
         return data
     return parquet_bytes(pq.read_table(io.BytesIO(data), schema=schema))
@@ -330,11 +332,11 @@ def _shard_name(task: str, key: Sequence[Any]) -> str:
 
 
 def _provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Whence the numbers are: runs, library versions, models at their revisions, tasks with their digests."""
+    """The provenance of the numbers: runs, library versions, revisions of models, digests of tasks."""
 
     def rows(sql: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = con.sql(sql).to_arrow_table().to_pylist()
-        return found
+        table: list[dict[str, Any]] = con.sql(sql).to_arrow_table().to_pylist()
+        return table
 
     [created] = rows("SELECT strftime(max(started_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S+00:00') AS at FROM runs")
     return {

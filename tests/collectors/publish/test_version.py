@@ -1,4 +1,4 @@
-"""Snapshots: the same lake gives the same bytes, and every reader the same rows."""
+"""Published versions: the same lake gives the same bytes, and every reader the same rows."""
 
 from __future__ import annotations
 
@@ -11,31 +11,41 @@ from collectors.lake.compaction import compact
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
-from collectors.publish.snapshot import build_snapshot
+from collectors.publish.version import build_version
 from schemas.failures import ConfigError
-from tests.helpers.filled_lakes import DESCRIPTION, NOW, VIEWS, add, assert_same, contents, everything, filled, snapshot
+from tests.helpers.filled_lakes import (
+    DESCRIPTION,
+    NOW,
+    VIEWS,
+    add,
+    assert_same,
+    contents,
+    everything,
+    filled,
+    published,
+)
 from tests.helpers.importing import imported, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
 # ---- what is in it
 
 
-def test_snapshot_of_the_same_lake_is_the_same_bytes_compacted_or_not(tmp_path: Path) -> None:
+def test_version_of_the_same_lake_is_the_same_bytes_compacted_or_not(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
     for first_item, generation in ((0, 0), (0, 3), (3, 0), (4, 3)):  # rows that are replaced twice, and overlaps
         add(builder, "c", "t", generation, first_item, 5)
     lake = builder.lake
-    first = contents(snapshot(lake, tmp_path / "a").folder)
+    first = contents(published(lake, tmp_path / "a").folder)
     compact(lake)
-    assert contents(snapshot(lake, tmp_path / "b").folder) == first
+    assert contents(published(lake, tmp_path / "b").folder) == first
     prune(lake, NOW)
-    assert contents(snapshot(lake, tmp_path / "c").folder) == first
+    assert contents(published(lake, tmp_path / "c").folder) == first
     assert str(tmp_path).encode() not in b"".join(first.values())
 
 
-def test_snapshot_is_a_lake_that_says_what_its_lake_says(tmp_path: Path) -> None:
+def test_version_is_a_lake_that_says_what_its_lake_says(tmp_path: Path) -> None:
     lake = filled(tmp_path / "lake").lake
-    made = snapshot(lake, tmp_path / "s")
+    made = published(lake, tmp_path / "s")
     expected, found = everything(lake), everything(Lake(str(made.folder)))
     assert found == expected
     assert_same(load_matrix(str(made.folder)), load_matrix(lake))
@@ -45,10 +55,10 @@ def test_snapshot_is_a_lake_that_says_what_its_lake_says(tmp_path: Path) -> None
         load_matrix(str(made.folder), models=["nobody"])
 
 
-def test_snapshot_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(tmp_path: Path) -> None:
+def test_version_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
     builder.model("org/listed", "r" * 40)
-    made = snapshot(builder.lake, tmp_path / "s")
+    made = published(builder.lake, tmp_path / "s")
     said = {path.name for path in (made.folder / "models").iterdir()}
     assert said == {"all.parquet", "schema.parquet"}
     with duckdb.connect() as con:
@@ -56,11 +66,11 @@ def test_snapshot_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(t
     assert found == [("a",)]  # the one of its cells' models of which the lake has a row
 
 
-def test_snapshot_database_opens_from_its_folder_and_from_elsewhere(
+def test_version_database_opens_from_its_folder_and_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = filled(tmp_path / "lake").lake
-    made = snapshot(lake, tmp_path / "s")
+    made = published(lake, tmp_path / "s")
     expected = everything(lake)
     monkeypatch.chdir(made.folder)
     with duckdb.connect("snapshot.duckdb", read_only=True) as con:
@@ -82,13 +92,13 @@ def test_snapshot_database_opens_from_its_folder_and_from_elsewhere(
 
 
 @pytest.mark.slow
-def test_snapshot_every_reader_counts_the_same(tmp_path: Path) -> None:
+def test_version_every_reader_counts_the_same(tmp_path: Path) -> None:
     import datasets
     import pandas as pd
     import polars as pl
 
     lake = filled(tmp_path / "lake").lake
-    made = snapshot(lake, tmp_path / "s")
+    made = published(lake, tmp_path / "s")
     count = made.manifest["counts"]["records"]
     files = [made.folder / name for name in made.files if "/records-" in name]
     assert sum(len(pd.read_parquet(file)) for file in files) == count
@@ -101,10 +111,10 @@ def test_snapshot_every_reader_counts_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_snapshot_croissant_is_valid_and_reads_the_records(tmp_path: Path) -> None:
+def test_version_croissant_is_valid_and_reads_the_records(tmp_path: Path) -> None:
     import mlcroissant
 
-    made = snapshot(filled(tmp_path / "lake").lake, tmp_path / "s", "1.0.0")
+    made = published(filled(tmp_path / "lake").lake, tmp_path / "s", "1.0.0")
     described = mlcroissant.Dataset(jsonld=str(made.folder / "croissant.json"))
     assert not described.metadata.ctx.issues.errors
     found = list(described.records("records"))
@@ -112,8 +122,8 @@ def test_snapshot_croissant_is_valid_and_reads_the_records(tmp_path: Path) -> No
     assert {row["records/model"] for row in found} == {b"a", b"b", b"c"}
 
 
-def test_snapshot_manifest_says_whence_its_numbers_are(tmp_path: Path) -> None:
-    manifest = snapshot(filled(tmp_path / "lake").lake, tmp_path / "s").manifest
+def test_version_manifest_says_whence_its_numbers_are(tmp_path: Path) -> None:
+    manifest = published(filled(tmp_path / "lake").lake, tmp_path / "s").manifest
     assert manifest["provenance"]["runs"] == ["run-0001"]
     assert [model["model"] for model in manifest["provenance"]["models"]] == ["a", "b", "c"]
     assert {task["task"] for task in manifest["provenance"]["tasks"]} == {"t", "u"}
@@ -122,18 +132,18 @@ def test_snapshot_manifest_says_whence_its_numbers_are(tmp_path: Path) -> None:
     assert (counts["models"], counts["tasks"], counts["items"], counts["failures"]) == (3, 2, 20, 1)
 
 
-def test_snapshot_of_an_empty_or_damaged_lake_is_refused(tmp_path: Path) -> None:
+def test_version_of_an_empty_or_damaged_lake_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to publish"):
-        snapshot(LakeBuilder(tmp_path / "empty").lake, tmp_path / "a")
+        published(LakeBuilder(tmp_path / "empty").lake, tmp_path / "a")
     lake = filled(tmp_path / "lake").lake
     next((tmp_path / "lake" / "shards").glob("task=*/*.parquet")).write_bytes(b"PAR1")
     compact(lake)
     with pytest.raises(ConfigError, match="--prune"):
-        snapshot(lake, tmp_path / "b")
+        published(lake, tmp_path / "b")
 
 
-def test_snapshot_is_never_written_into(tmp_path: Path) -> None:
-    made = snapshot(filled(tmp_path / "lake").lake, tmp_path / "s")
+def test_version_is_never_written_into(tmp_path: Path) -> None:
+    made = published(filled(tmp_path / "lake").lake, tmp_path / "s")
     with pytest.raises(ConfigError, match="never changes"):
         Lake(str(made.folder)).open_for_writing()
     next(made.folder.glob("compact/*/task=t/records-*")).write_bytes(b"PAR1")
@@ -145,34 +155,34 @@ def test_snapshot_is_never_written_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["shards/task=t/x", "items/task=t/i0", "failures/zz", "runs/zz"])
-def test_snapshot_of_a_lake_with_damage_that_nobody_met_is_refused(tmp_path: Path, name: str) -> None:
+def test_version_of_a_lake_with_damage_that_nobody_met_is_refused(tmp_path: Path, name: str) -> None:
     lake = filled(tmp_path / "lake").lake
     if name.startswith("shards"):
         name = str(next((tmp_path / "lake").glob("shards/task=t/*-g*")).relative_to(tmp_path / "lake"))[:-8]
     (tmp_path / "lake" / f"{name}.parquet").write_bytes(b"")
     with pytest.raises(ConfigError, match=name):
-        snapshot(lake, tmp_path / "s")
+        published(lake, tmp_path / "s")
 
 
-def test_snapshot_of_tasks_and_models_without_records_has_the_lakes_axes(tmp_path: Path) -> None:
+def test_version_of_tasks_and_models_without_records_has_the_lakes_axes(tmp_path: Path) -> None:
     builder = LakeBuilder(tmp_path / "lake")
     builder.run(BuiltCell(model="a", task="t"), planned=3)
     builder.run(BuiltCell(model="z", task="t"), BuiltCell(model="z", task="u"))
     builder.scores(BuiltCell(model="a", task="t"), [1.0, 0.0])
-    made = snapshot(builder.lake, tmp_path / "s")
+    made = published(builder.lake, tmp_path / "s")
     for tasks, models in ((None, None), (None, ["a"]), (["u"], None), (None, ["z"])):
         assert_same(load_matrix(str(made.folder), tasks, models), load_matrix(builder.lake, tasks, models))
     assert load_matrix(builder.lake, models=["a"]).scores.shape == (10, 1)
 
 
-def test_snapshot_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
+def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
     lake = filled(tmp_path / "lake").lake
     question = {"question": "what is asked by others?", "scores": {"m": 1.0, "n": 0.0}}
     imported("routerdc", write_json(tmp_path / "quiz.json", [question]), tmp_path / "lake")
     counts = {}
     for include in ("collected", "imported", "all"):
         (tmp_path / include).mkdir()
-        made = build_snapshot(lake, tmp_path / include, DESCRIPTION, include=include)
+        made = build_version(lake, tmp_path / include, DESCRIPTION, include=include)
         counts[include] = (made.manifest["counts"]["records"], made.manifest["counts"]["models"])
         held = b"".join(contents(tmp_path / include).values())
         assert (b"what is asked by others?" in held) == (include != "collected")
