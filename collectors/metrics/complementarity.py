@@ -37,6 +37,7 @@ class Complementarity:
 
     @property
     def neither(self) -> Counts:
+        """Items that both models have a score for and neither answers right."""
         return self.scored - self.both - self.only_row - self.only_column
 
     @property

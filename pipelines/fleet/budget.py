@@ -46,6 +46,7 @@ class Budget:
 
     @property
     def hours(self) -> float:
+        """Hours since this object was made."""
         return (self._clock() - self._started) / 3600
 
     def spent(self, report: ShardReport, *, finished: bool = False) -> None:

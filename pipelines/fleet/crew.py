@@ -107,6 +107,7 @@ class Crew:
         return bool(self._spec.workers) or fits(dict(self.kind_for(model))) > 0
 
     def start(self, kind: Kind) -> None:
+        """Requests a worker of a kind. `awaited` has its future until it has started."""
         actor = Worker.options(**dict(kind)).remote(self._worker)  # type: ignore[attr-defined]
         self._coming[actor.ready.remote()] = _Coming(actor, kind, time.monotonic())
 

@@ -157,6 +157,10 @@ class WorkQueue:
             self._seconds_per_item[job.planned.cell.cell_id] = pace
 
     def retry(self, job: Job) -> None:
+        """Queues a shard again, before new ones of its model, and counts the try.
+
+        A caller that does not blame the shard passes it with one try less.
+        """
         self._retries.setdefault(job.planned.cell.model.key, deque()).append(
             dataclasses.replace(job, tries=job.tries + 1)
         )
