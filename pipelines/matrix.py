@@ -150,7 +150,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 
 def asked_of(args: argparse.Namespace) -> set[str]:
-    """The views that `answer` itself queries when there is no --sql. The file always gets all views."""
+    """The views that `answer` itself queries without --sql. The file always gets all views."""
     return {name for kind, name in contents() if kind == "view"} if args.show else named_in(f"{ANY_RECORDS} {IMPORTS}")
 
 
