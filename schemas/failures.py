@@ -1,12 +1,12 @@
-"""What can go wrong, as a small tree of exceptions, each with the kind that is stored and reported.
+"""All errors as a small tree of exceptions, each with the kind that is stored and reported.
 
     RouterlakeError
     ├── ConfigError    the input is wrong: nothing is started, exit code 2
-    ├── ModelError     this model cannot answer: its cells fail, others go on
-    ├── TaskError      this task cannot be asked or judged: its cells fail, others go on
+    ├── ModelError     this model cannot answer: its cells fail, others continue
+    ├── TaskError      this task cannot be asked or judged: its cells fail, others continue
     ├── EngineError    the engine broke under a shard: retried on a new engine, then failed
     └── StorageError   the lake cannot be read or written: the run stops
-        └── UnreachableError   a store or hub is away, or a disk full: waited for, then as its parent
+        └── UnreachableError   a store or hub is away, or a disk is full: the run waits, then stops
 
 Owns the kinds; knows nothing of who raises or stores them.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 
 class RouterlakeError(Exception):
-    """Base of all errors with a message for a person. `kind` is what failures rows hold."""
+    """Base of all errors with a message for a person. `kind` is the column of failures."""
 
     kind = "error"
 
@@ -58,10 +58,10 @@ class StorageError(RouterlakeError):
 
 
 class UnreachableError(StorageError):
-    """The lake's store, or where a model is fetched from. kinds: storage, hub_down"""
+    """The lake's store, or the source of a model, is away. kinds: storage, hub_down"""
 
 
-#: Kind of an EngineError: the model did not fit, or a batch of its requests.
+#: Kind of an EngineError: the model, or a batch of its requests, did not fit.
 OUT_OF_MEMORY = "out_of_memory"
 
 # Failure kinds of a single item (RECORD.failure).
@@ -70,13 +70,13 @@ PROMPT_TOO_LONG = "prompt_too_long"
 NAN_LOGPROBS = "nan_logprobs"
 NOT_JUDGED = "not_judged"
 
-#: Kinds in which the model was asked and gave nothing: counted as unanswered. All others are failed.
+#: Kinds of an item that the model was asked without an answer: unanswered. All other kinds count as failed.
 UNANSWERED = frozenset({EMPTY_ANSWER})
 ITEM_FAILURES = frozenset({EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, NOT_JUDGED})
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:
-    """The error's message on one line of at most `limit` characters, named by its type where it is not ours."""
+    """Returns the message on one line of at most `limit` characters, after the type of an error that is not ours."""
     text = " ".join(str(error).split()) or "no message"
     if not isinstance(error, RouterlakeError):
         text = f"{type(error).__name__}: {text}"
@@ -84,7 +84,7 @@ def one_line(error: BaseException, limit: int = 500) -> str:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error itself and, in order, what it was raised from or while."""
+    """Yields the error, then the errors that it was raised from or while handling, in order."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

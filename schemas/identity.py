@@ -1,7 +1,7 @@
 """Names that hold across runs and machines: digests, cell ids, run ids and shard names.
 
-Owns what goes into an identity and what is left out. A cell's identity leaves out, on purpose: GPU, batch size, node,
-engine and harness versions, time and `limit`; they are recorded beside it.
+Owns the contents of an identity. A cell's identity leaves out, on purpose, GPU, batch size, node, engine and harness
+versions, time and `limit`; they are recorded beside it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overr
 #: The key of a block of rows: one block for each task under one prompting.
 BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
 
-#: Most items in one shard: 100,000 cells must not become a million objects.
+#: Most items in one shard, so that 100,000 cells do not become a million objects.
 MAX_SHARD_ITEMS = 4096
 
 #: Highest generation that a shard's name can hold.
 MAX_GENERATION = 999_999
 
-#: First letter of the ids of imported cells and of their promptings, in place of a hex digit: a name says which it is.
+#: First letter of the ids of imported cells and promptings, in place of a hex digit: the name alone identifies them.
 IMPORTED = "i"
 
 _SHARD = re.compile(
@@ -55,14 +55,14 @@ def _hashed(text: str, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-#: What makes a model another one to a cell. The place that it was read from is left out: its revision is a commit or a
-#: fingerprint of the files.
+#: The settings that make two models different cells. The source is left out: the revision is a commit or a fingerprint
+#: of the files.
 MODEL_IDENTITY = ("name", "revision", "dtype", "quantization", "max_length", "overrides")
 
 
 def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
-    """The cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash."""
-    # As digest() would write it; a plan asks for each model once per task, so each text is made once.
+    """Returns the cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash."""
+    # The text is as in digest(). A plan needs each model once per task, so it is cached.
     text = _model_text(*(model[key] for key in MODEL_IDENTITY))
     return _hashed(f'{{"model":{text},"prompting":{_prompting_text(prompting)}}}')
 
@@ -76,20 +76,20 @@ _prompting_text = functools.lru_cache(maxsize=20_000)(_canonical)
 
 
 def imported_identity(value: Any) -> str:
-    """The id of an imported cell, or of how it was prompted as far as its source says: 'i' and 15 hex digits."""
+    """Returns the id of an imported cell or prompting: 'i' and 15 hex digits."""
     return IMPORTED + digest(value, 15)
 
 
 def is_imported(identity: str) -> bool:
-    """Whether a cell id or a prompting is an imported one's."""
+    """Whether a cell id or a prompting is of an imported cell."""
     return identity.startswith(IMPORTED)
 
 
 def content_hash(question: str, choices: Sequence[str] = (), context: str = "") -> str:
-    """What an item asks, whoever writes it down: equal for equal items of all sources.
+    """Returns a hash of an item's question that is equal for equal items of all sources.
 
-    SHA-256 of context, question and choices as a JSON list, each in Unicode's composed form (NFC), with every run of
-    white space as one space and none at its ends. Nothing else is evened out: another wording is another item.
+    It is the SHA-256 of context, question and choices as a JSON list, each in Unicode's composed form (NFC), with every
+    run of white space as one space and none at its ends. Nothing else is normalised: another wording is another item.
     """
     asked = [_even(context), _even(question), [_even(choice) for choice in choices]]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
@@ -100,12 +100,12 @@ def _even(text: str) -> str:
 
 
 def new_run_id() -> str:
-    """UTC time to the second and eight random hex digits: sorts by time, unique between machines."""
+    """Returns UTC time to the second and eight random hex digits: it sorts by time and is unique across machines."""
     return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 def safe_name(name: str) -> str:
-    """`name` usable as one element of any store's key, at most 100 characters; another name never gives the same.
+    """Returns `name` as one element of any store's key, at most 100 characters. Two names never give the same.
 
     Characters outside [A-Za-z0-9._-] become '_', and a name that was changed or cut ends in its digest.
     """
@@ -115,7 +115,7 @@ def safe_name(name: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class ShardName:
-    """A contiguous run of a cell's items, first to last, both included: the unit of work, commit and resume."""
+    """A contiguous run of a cell's items, first to last inclusive: the unit of work, commit and resume."""
 
     cell_id: str
     generation: int
@@ -127,13 +127,13 @@ class ShardName:
 
     @classmethod
     def parse(cls, path: str) -> ShardName | None:
-        """The shard that `path` names, or None when it names none (schema files, temporary files)."""
+        """Returns the shard that `path` names; None for other names (schema files, temporary files)."""
         match = _SHARD.fullmatch(path)
         return cls(match["cell"], int(match["generation"]), int(match["first"]), int(match["last"])) if match else None
 
 
 def missing_ranges(done: Iterable[ShardName], items: int) -> list[tuple[int, int]]:
-    """The item ranges (first, last, both included) of 0..items-1 that no shard of `done` covers."""
+    """Returns the item ranges (first, last, inclusive) of 0..items-1 that no shard of `done` covers."""
     gaps, position = [], 0
     for shard in sorted(done, key=lambda s: (s.first, s.last)):
         if shard.first > position:

@@ -1,6 +1,6 @@
-"""Values of Python as DuckDB's SQL.
+"""Writes Python's values as DuckDB's SQL.
 
-Owns quoting and the names of DuckDB's types. Knows no view and no table.
+Owns quoting and the names of DuckDB's types. Knows nothing of views and tables.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ _TYPES = {
 
 
 def quoted(text: str) -> str:
-    """`text` as a string literal."""
+    """Returns `text` as a string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def literal_path(path: str) -> str:
-    """`path` for DuckDB's file readers, which then take none of its characters for a pattern."""
+    """Returns `path` for DuckDB's file readers, with the characters of patterns escaped."""
     return _GLOB.sub(lambda match: f"[{match[0]}]", path)
 
 
 def quoted_path(path: str) -> str:
-    """`path` as a string literal for DuckDB's file readers."""
+    """Returns `path` as a string literal for DuckDB's file readers."""
     return quoted(literal_path(path))
 
 
 def type_name(dtype: pa.DataType) -> str:
-    """DuckDB's name of an Arrow type. Raises KeyError for a type that no table has."""
+    """Returns DuckDB's name of an Arrow type. Raises KeyError for a type that is in no table."""
     if pa.types.is_list(dtype):
         return f"{_TYPES[dtype.value_type]}[]"
     return _TYPES[dtype]
 
 
 def parquet_schema(schema: pa.Schema) -> str:
-    """The `schema` argument of read_parquet: a column that a file lacks is read as null, others are not read."""
+    """Returns the `schema` argument of read_parquet: columns that a file lacks are null, others are not read."""
     columns = (
         f"{quoted(field.name)}: {{name: {quoted(field.name)}, type: {quoted(type_name(field.type))}, "
         "default_value: NULL}"
@@ -56,6 +56,6 @@ def parquet_schema(schema: pa.Schema) -> str:
 
 
 def no_rows(schema: pa.Schema) -> str:
-    """A relation with the columns of `schema` and no row."""
+    """Returns a relation with the columns of `schema` and without rows."""
     columns = ", ".join(f"NULL::{type_name(field.type)} AS {field.name}" for field in schema)
     return f"(SELECT {columns} WHERE false)"

@@ -1,7 +1,7 @@
-"""Which files a program may read, by the schema version that their metadata states.
+"""Decides by the schema version in a file's metadata whether this program may read it.
 
-A lake outlives the program: files of an older version are read, with null where they lack a column. A file of a newer
-version may mean something that this program does not know, so the whole lake is refused and nothing in it is changed.
+A lake outlives the program: a file of an older version is read, with null for columns that it lacks. A newer file may
+have a meaning that this program lacks, so it refuses the whole lake and changes nothing in it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ VERSION_KEY = b"routerlake_schema_version"
 
 
 def stated_version(metadata: Mapping[bytes, bytes] | None) -> int | None:
-    """The version in a Parquet file's metadata; None without one. Raises ValueError when it is not a number."""
+    """Returns the version in a Parquet file's metadata; None without one. Raises ValueError if it is not a number."""
     version = (metadata or {}).get(VERSION_KEY)
     return None if version is None else int(version)
 
 
 def check_readable(place: str, version: int | None) -> None:
-    """Raises ConfigError when `place`, a lake or an object, was not written by a version that this program reads."""
+    """Raises ConfigError if this program cannot read the version of `place`, a lake or an object."""
     if version is None or version < OLDEST_VERSION:
         raise ConfigError(
             f"{place} has schema version {version or 0}, this program reads {OLDEST_VERSION} and later: "
@@ -41,7 +41,7 @@ def check_readable(place: str, version: int | None) -> None:
 
 
 def tables_digest(tables: Mapping[str, pa.Schema]) -> str:
-    """Digest of names, types and nullability of all columns: equal digests mean equal tables."""
+    """Returns a digest of names, types and nullability of all columns: equal digests mean equal tables."""
     columns = {
         table: [(field.name, str(field.type), field.nullable) for field in schema] for table, schema in tables.items()
     }

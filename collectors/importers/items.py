@@ -226,7 +226,7 @@ def _reject_doubled_positions(staging: Staging) -> None:
 def _own_tables(lake: Lake, source: str) -> set[str]:
     """Digests of the item tables that imports of the source made, or found: these alone grow with it."""
     query = "SELECT DISTINCT items_digest FROM cells WHERE imported_from = ? OR starts_with(imported_from, ? || '#')"
-    only = ["_run_cells", "_cell_facts", "cells"]
+    only = ["_run_cells", "_cell_rows", "cells"]
     found = ask(lake, lambda con, _: con.execute(query, [source, source]).fetchall(), only=only)
     others = "SELECT DISTINCT items_digest FROM cells WHERE imported_from IS NULL"
     collected = ask(lake, lambda con, _: con.execute(others).fetchall(), only=only)

@@ -1,7 +1,7 @@
-"""The DuckDB views over a lake: the public contract of what can be asked of it.
+"""The DuckDB views over a lake: the public contract for queries.
 
-Each .sql file beside this one makes the view or macro that it is named as, and begins with a comment that says what a
-row is. Names that start with an underscore are steps of the others and may change. Knows nothing of who writes a lake.
+Each .sql file in this folder makes one view or macro of the same name, and begins with a comment that defines a row.
+Names with a leading underscore are steps of the others and may change. Knows nothing of who writes a lake.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 from schemas.columns import column_docs
 from schemas.sql import quoted
 from schemas.views.files import INCLUDED, Placeholders, ViewFiles, lake_place, object_path
-from schemas.views.order import OWNERSHIP, named_in, view_files, with_what_they_read
+from schemas.views.order import OWNERSHIP, named_in, view_files, with_dependencies
 
 __all__ = [
     "INCLUDED",
@@ -32,8 +32,8 @@ __all__ = [
     "write_comments",
 ]
 
-#: Small views that every query over records asks: kept as tables where files are listed.
-KEPT = (*OWNERSHIP, "_cell_facts")
+#: Small views behind every query over records. Where the files are listed, they are tables.
+KEPT = (*OWNERSHIP, "_cell_rows")
 
 
 def create_views(
@@ -45,27 +45,27 @@ def create_views(
     only: Collection[str] | None = None,
     comments: bool = True,
 ) -> None:
-    """Create all views over the lake at `lake_uri`, a folder or a URI that `con` can read, in the open database.
+    """Creates the views over the lake at `lake_uri`, a folder or a URI that `con` can read, in the open database.
 
-    A folder's absolute path goes into the views, so that a database file works from any working directory. `cells`:
-    rows of the view of that name, for a caller who has them: asking 100,000 takes half a second. `only`: names of the
-    views to create; what they read is created too, unless a table of that name is there. Raises StorageError at a path
-    that DuckDB cannot glob, duckdb.Error where no lake is.
+    A folder's absolute path goes into the views, so that a database file works from any working directory. `cells` are
+    rows of the view of that name, for a caller who has them: a query of 100,000 takes half a second. `only` names the
+    views to create; the views that they read are created too, unless a table has the name. Raises StorageError at a
+    path that DuckDB cannot glob, duckdb.Error without a lake.
     """
     files = files or ViewFiles()
     wanted = _wanted(con, only, cells)
     names = Placeholders(lake_place(lake_uri), files)
     if files.listed is not None and "_shard_files" in wanted:
-        # as a parameter: a hundred thousand names in a statement take seconds
+        # a parameter, because a hundred thousand names in a statement take seconds
         paths = [f"{names.place}/{name}" for name in files.listed["shards"]]
         con.execute("CREATE TABLE _listed AS SELECT unnest($paths::VARCHAR[]) AS file", {"paths": paths})
     if cells is not None:
-        con.register("known_cells", cells)
-        con.execute("CREATE TABLE _cell_facts AS FROM known_cells")
+        con.register("given_cells", cells)
+        con.execute("CREATE TABLE _cell_rows AS FROM given_cells")
     for view in (view for name, view in view_files().items() if name in wanted):
         sql = view.sql
         if view.name in KEPT and files.listed is not None:
-            sql = sql.replace("CREATE VIEW", "CREATE TABLE")  # what is listed does not change
+            sql = sql.replace("CREATE VIEW", "CREATE TABLE")  # a listing does not change
         con.execute(names.put_into(sql))
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
@@ -76,27 +76,27 @@ def create_views(
 def _wanted(con: duckdb.DuckDBPyConnection, only: Collection[str] | None, cells: pa.Table | None) -> set[str]:
     tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     if cells is not None:
-        tables.add("_cell_facts")
-    return with_what_they_read(view_files() if only is None else only, tables)
+        tables.add("_cell_rows")
+    return with_dependencies(view_files() if only is None else only, tables)
 
 
 def write_comments(con: duckdb.DuckDBPyConnection) -> None:
-    """Puts into the database what its views and their columns mean."""
+    """Adds the comments of views and columns to the database."""
     for target, comment in list(_comments(con)):
         con.execute(f"COMMENT ON {target} IS {quoted(comment)}")
 
 
 def _choose(con: duckdb.DuckDBPyConnection, names: Placeholders) -> Placeholders:
-    """The files to read, now that the views of OWNERSHIP are there."""
+    """Chooses the files to read, by the views of OWNERSHIP."""
     open_shards = con.execute("SELECT file FROM _shard_files WHERE NOT is_folded").fetchall()
     outdated = con.execute("SELECT DISTINCT part FROM _outdated").fetchall()
     return replace(names, open_shards=[file for (file,) in open_shards], outdated=[part for (part,) in outdated])
 
 
 def relocatable_views(files: ViewFiles) -> list[str]:
-    """Statements that create the views over `files` beside the database that they are put into, wherever that is.
+    """Returns statements that create the views over `files`, for a database that may be moved together with them.
 
-    They read from the working directory, or from the folder or URI in the variable `snapshot`:
+    The views read from the working directory, or from the folder or URI in the variable `snapshot`:
     SET VARIABLE snapshot = 's3://bucket/version'.
     """
     names = Placeholders("", files, place_sql="coalesce(getvariable('snapshot'), '.')", open_shards=[], outdated=[])
@@ -104,9 +104,9 @@ def relocatable_views(files: ViewFiles) -> list[str]:
 
 
 def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
-    """A comment for each view and column: the head of the view's file, and schemas.columns."""
+    """Yields a comment for each view and column: the head of the view's file, and schemas.columns."""
     views = {name for (name,) in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
-    # Not DESCRIBE: it binds each view anew, a quarter of a second for all.
+    # DESCRIBE would bind each view again: a quarter of a second for all.
     columns: dict[str, list[str]] = {}
     query = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
     for view, column in con.execute(query).fetchall():
@@ -124,5 +124,5 @@ def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
 
 
 def contents() -> set[tuple[str, str]]:
-    """What create_views may leave in a database: pairs of 'view', 'table' or 'macro' and a name."""
+    """Returns the objects that create_views may leave in a database: pairs of 'view', 'table' or 'macro' and a name."""
     return {(file.kind, name) for name, file in view_files().items()} | {("table", n) for n in ("_listed", *KEPT)}

@@ -1,5 +1,5 @@
--- _cell_costs: one row per cell with at least one collected item: what all its answers cost, and of how many that is known.
--- The same sums as over the view costs, from the sums of tokens: prices are linear.
+-- _cell_costs: one row per cell with at least one collected item: the cost of its answers, and the number of answers
+-- with a known cost. Prices are linear, so the sums of tokens give the same as the view costs.
 CREATE VIEW _cell_costs AS
 SELECT
     cell_id,

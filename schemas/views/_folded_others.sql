@@ -1,9 +1,10 @@
--- _folded_others: those rows of _folded_records whose parts also hold what the matrix does not show, or outdated rows.
+-- _folded_others: the rows of _folded_records in parts that also hold outdated rows, or rows that the matrix leaves
+-- out.
 CREATE VIEW _folded_others AS
 SELECT *
 FROM {mixed_records}
 UNION ALL
--- Parts of which some items are outdated: apart, so that all others are read without a join.
+-- Parts with outdated items are apart, so that all others are read without a join.
 SELECT part.*
 FROM {outdated_records} AS part
 ANTI JOIN _outdated

@@ -1,5 +1,5 @@
--- _gpu_rates: one row per name of a GPU, in lower case, that finds a price: its own entry in gpu_prices or the one that
--- price_names gives it, the newest up to prices_on (as in model_prices), the cheapest provider's.
+-- _gpu_rates: one row per name of a GPU, in lower case, that has a price: by its own entry in gpu_prices or the entry
+-- that price_names gives it. The newest price up to prices_on counts (as in model_prices), and the cheapest provider.
 CREATE VIEW _gpu_rates AS
 WITH valid AS (
     SELECT *

@@ -1,7 +1,8 @@
--- _members: one row per cell with a scored item, and the pool that it is in: cells whose verdicts can be compared item by
--- item, which are those of one task, items, prompting, dtype, quantization and metric. pool: its first cell; pool_number
--- and member are the same as numbers, which group and compare several times as fast as texts. merit_sign: score times it
--- is larger where it is better. With the prices of its model (model_prices), charged as in the view costs.
+-- _members: one row per cell with a scored item, with its pool: the cells whose verdicts can be compared item by item,
+-- because task, items, prompting, dtype, quantization and metric are equal. pool is the pool's first cell; pool_number
+-- and member stand for pool and cell as numbers, which group and compare several times as fast as texts. merit_sign: a
+-- larger score × merit_sign is better. The prices are those of the cell's model (model_prices), as the view costs
+-- applies them.
 CREATE VIEW _members AS
 SELECT
     cells.*,

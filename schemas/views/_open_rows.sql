@@ -1,5 +1,5 @@
--- _open_rows: one row per item, filter and repeat of a cell, all columns, from the one shard file that owns the item,
--- where no compaction holds it.
+-- _open_rows: one row per item, filter and repeat of a cell that no compaction holds, with all columns, from the shard
+-- file that owns the item.
 CREATE VIEW _open_rows AS
 SELECT _stored.* EXCLUDE (filename)
 FROM _stored

@@ -1,5 +1,5 @@
--- _outdated: one row per range of a cell's items that a compaction holds and a shard file of a higher generation has
--- collected again since. Empty in most lakes.
+-- _outdated: one row per range of a cell's items that a compaction holds and that a shard file of a higher generation
+-- holds, too. Empty in most lakes.
 CREATE VIEW _outdated AS
 SELECT DISTINCT
     _folded.part,

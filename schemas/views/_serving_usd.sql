@@ -1,6 +1,6 @@
--- _serving_usd: what an answer costs, in USD, by prices in USD per million tokens and per request; null where a count or a
--- price is not known. A cached_price is charged for those prompt tokens that a host had cached; without
--- one they cost what the others do.
+-- _serving_usd: the cost of an answer in USD, by prices in USD per million tokens and per request; null if a count or a
+-- price is unknown. The cached_price applies to prompt tokens that a provider had cached; without one they cost as much
+-- as the others.
 CREATE MACRO _serving_usd(
     prompt_tokens, cached_tokens, completion_tokens, prompt_price, cached_price, completion_price, request_price
 ) AS (

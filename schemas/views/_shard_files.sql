@@ -1,5 +1,5 @@
--- _shard_files: one row per committed shard file, from its name alone (a listing, no file is opened). Files that are no
--- shards (schema.parquet, temporary files) are left out. is_folded: the newest compaction holds its rows.
+-- _shard_files: one row per committed shard file, from its name alone: no file is opened. Other files (schema.parquet,
+-- temporary files) are left out. is_folded: whether the newest compaction holds its rows.
 CREATE VIEW _shard_files AS
 WITH listed AS (
     SELECT

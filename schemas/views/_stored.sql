@@ -1,17 +1,18 @@
--- _stored: one row per item, filter and repeat in the shard files, all columns, also of items that a file does not own.
+-- _stored: one row per item, filter and repeat in the shard files, with all columns, for items that a file does not
+-- own, too.
 CREATE VIEW _stored AS
 SELECT
     * EXCLUDE (score, correct),
-    -- A score that is no finite number is unknown, like a null, and so is that of an item without an answer.
+    -- An infinite score or NaN is unknown, like a null, and so is the score of an item without an answer.
     CASE WHEN isfinite(score) AND failure IS NULL THEN score END AS score,
     CASE WHEN isfinite(score) AND failure IS NULL THEN correct END AS correct,
     TRY_CAST(regexp_extract(filename, '-g([0-9]{1,6})-[0-9-]+\.parquet$', 1) AS INTEGER) AS generation
 FROM {shards}
--- Only files named as a shard, and only the rows that the name promises: a copy that somebody left beside one, or under
--- another name, must not double its rows. DuckDB decides the first per file.
+-- Only files with the name of a shard count, and only rows that the name covers: a copy beside a shard, or under
+-- another name, must not double its rows. DuckDB decides the first condition per file.
 WHERE
     regexp_matches(filename, '(?:^|/)[0-9a-fi][0-9a-f]{15}-g[0-9]{1,6}-[0-9]{7}-[0-9]{7}\.parquet$')
-    -- A column that a file lacks is null here, and these two no record lacks: the file is foreign.
+    -- A column that a file lacks is null here. Every record has these two, so a file without them is foreign.
     AND coalesce(cell_id, error(filename || ' lacks cell_id'))
     = regexp_extract(filename, '([0-9a-fi][0-9a-f]{15})-g[0-9]{1,6}-[0-9-]+\.parquet$', 1)
     AND coalesce(item, error(filename || ' lacks item'))

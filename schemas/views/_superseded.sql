@@ -1,7 +1,6 @@
--- _superseded: one row per range of items that a shard file holds but does not own. Empty in most lakes.
--- What a compaction holds comes before any file. Within a generation the file that sorts first by name owns an overlap,
--- so a file owns what lies beyond the last item of all files before it. Between generations the higher one owns
--- whatever its files cover.
+-- _superseded: one row per range of items that a shard file holds but does not own. Empty in most lakes. A compaction
+-- goes before any file. Within a generation the file that sorts first by name owns an overlap, so a file owns the items
+-- beyond the last item of all files before it. Between generations the higher one owns all items of its files.
 CREATE VIEW _superseded AS
 WITH files AS MATERIALIZED (
     SELECT * FROM _shard_files WHERE NOT is_folded

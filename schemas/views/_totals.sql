@@ -1,7 +1,7 @@
 -- _totals: one row per cell with at least one collected item: counts and sums over its rows of the matrix.
 -- unanswered: the failure kinds of schemas.failures.UNANSWERED; every other kind is failed.
--- cached_share: of the engine's tokens, those read from its prefix cache (an item's choices share their context, so
--- cached_tokens can exceed prompt_tokens, which count it once). Means and sums are over the items where it is known.
+-- cached_share: share of the engine's tokens that came from its prefix cache (an item's choices share their context, so
+-- cached_tokens can exceed prompt_tokens, which count it once). Means and sums are over the items with a value.
 CREATE VIEW _totals AS
 SELECT
     cell_id,
@@ -10,7 +10,7 @@ SELECT
     count(*) FILTER (failure IN ('empty_answer')) AS unanswered,
     count(*) FILTER (failure NOT IN ('empty_answer')) AS failed,
     avg(score) AS score,
-    -- Null beyond 1e150, whose square is no number: word_perplexity of one long word gets there.
+    -- Null beyond 1e150, because its square overflows: word_perplexity of one long word gets there.
     CASE WHEN max(abs(score)) < 1e150 THEN stddev_samp(CASE WHEN abs(score) < 1e150 THEN score END) END AS deviation,
     bool_and(score IN (0, 1)) FILTER (score IS NOT NULL) AS zero_or_one,
     avg(prompt_tokens) AS mean_prompt_tokens,
@@ -21,7 +21,7 @@ SELECT
     sum(cached_tokens)::BIGINT AS cached_tokens,
     sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached_share,
     avg(latency_s) AS mean_latency_s,
-    -- Rows whose tokens are known, and what of their sum is charged how: costs of a cell are linear in these.
+    -- Rows with token counts, and the sums by price: the cost of a cell is linear in these.
     count(*) FILTER (prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL) AS tokened,
     sum(prompt_tokens) FILTER (completion_tokens IS NOT NULL)::BIGINT AS charged_prompt,
     sum(completion_tokens) FILTER (prompt_tokens IS NOT NULL)::BIGINT AS charged_completion,

@@ -1,6 +1,6 @@
--- cheapest_correct: one row per pool (as in oracle) and item: the cheapest of the models that are right, of those whose
--- cost is known (USD, view costs), of equals the first by name. model null: nobody is right, or of nobody who is the cost
--- is known (models_correct tells which). An item without a verdict of a model is no wrong answer: models_scored < models.
+-- cheapest_correct: one row per pool (as in oracle) and item: the cheapest of the models that are right and have a
+-- known cost (USD, view costs); of equal ones the first by name. model null: none is right (models_correct = 0), or no
+-- cost of those that are is known. A missing verdict is not a wrong answer: then models_scored < models.
 CREATE VIEW cheapest_correct AS
 WITH members AS MATERIALIZED (
     FROM _members

@@ -1,7 +1,7 @@
--- collection_costs: one row per committed shard that an engine worked for: what collecting it cost, not what it would
--- cost to ask again. usd: (engine_seconds + load_seconds) × gpus × the newest price of an hour of its GPU / 3600, by the
--- device's name (gpu_prices, or price_names and these; the cheapest provider's), else by its class's; null without a GPU
--- or a price. Engines that died left no shard, and are not in it. prices_on as in model_prices.
+-- collection_costs: one row per committed shard that an engine worked for: the cost of collecting it, not of asking
+-- again. usd: (engine_seconds + load_seconds) × gpus × the newest price of an hour of its GPU / 3600. The price is that
+-- of the device's name (gpu_prices, or price_names and these; the cheapest provider), else of its class; null without a
+-- GPU or a price. Engines that died left no shard, so they are not counted. prices_on works as in model_prices.
 CREATE VIEW collection_costs AS
 WITH worked AS (
     SELECT

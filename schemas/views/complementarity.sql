@@ -1,7 +1,7 @@
--- complementarity: one row per pair of cells of a pool (as in oracle): on the items of which both are known to be right or
--- wrong, how many both solve, one alone, or neither. union_score: what the better of the two for each item would be right
--- on. m models make m(m - 1)/2 pairs: in a large pool ask for some (WHERE model_a = … or model_b = …), or use
--- collectors.router_metrics.
+-- complementarity: one row per pair of cells of a pool (as in oracle): over the items with a verdict from both, how
+-- many both solve, one alone, or neither. union_score: the score of the better of the two for each item. m models make
+-- m(m - 1)/2 pairs: in a large pool query some of them (WHERE model_a = … or model_b = …), or use
+-- collectors.metrics.complementarity.
 CREATE VIEW complementarity AS
 WITH verdicts AS NOT MATERIALIZED (
     SELECT _members.*, matrix.item, matrix.correct

@@ -1,10 +1,10 @@
--- costs: one row per row of the matrix: what a router's user pays for the answer. USD.
--- serving_usd: (prompt_tokens × its price + completion_tokens × its price) / 1,000,000 + the price per request, by
--- model_prices. Prompt tokens that a host had cached cost what it asks for these, where an imported record and its price
--- tell both; an engine's own prefix cache saves a router's user nothing. stated_usd: what an imported record's source
--- says. usd: serving_usd, else stated_usd; usd_from says which ('price' or 'stated').
--- Three that must not be mixed: unknown = 'unpriced' (tokens, but no price), 'untokened' (no token counts), and a
--- serving_usd of 0, which is a price of nothing. unknown says why serving_usd is null.
+-- costs: one row per row of the matrix: the price of the answer to a router's user, in USD. serving_usd: (prompt_tokens
+-- × its price + completion_tokens × its price) / 1,000,000 + the price per request, by model_prices. Prompt tokens that
+-- a provider had cached have a price of their own, if the imported record counts them and the price is known; an
+-- engine's own prefix cache saves a router's user nothing. stated_usd: the cost that the source of an imported record
+-- states. usd: serving_usd, else stated_usd; usd_from names which ('price' or 'stated'). unknown is the reason for a
+-- null in serving_usd. Do not mix three cases: 'unpriced' (tokens, but no price), 'untokened' (no token counts), and a
+-- serving_usd of 0, which is a price of zero.
 CREATE VIEW costs AS
 WITH charged AS (
     SELECT

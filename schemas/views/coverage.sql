@@ -1,7 +1,7 @@
--- coverage: one row per planned cell: how many of its items were collected, and what became of them.
--- attempted = scored + unanswered + failed; missing = planned - attempted. Primary filter, repeat 0. suspicions: the kinds
--- of what looks wrong in an imported cell (view suspicions); null where nothing does. Of the attempted items, priced have
--- tokens and a price (be it 0), unpriced tokens alone, untokened no token counts; stated a cost by their source.
+-- coverage: one row per planned cell: how many of its items were collected, and with which result. attempted = scored +
+-- unanswered + failed; missing = planned - attempted. Primary filter, repeat 0. suspicions: the kinds of suspicion
+-- about an imported cell (view suspicions); null without one. Of the attempted items, priced have token counts and a
+-- price (which may be 0), unpriced have token counts alone, untokened have none; stated have a cost by their source.
 CREATE VIEW coverage AS
 WITH suspected AS (
     SELECT cell_id, string_agg(DISTINCT kind, ', ' ORDER BY kind) AS suspicions

@@ -1,6 +1,6 @@
--- failures: one row per failure. level 'cell': a model, task, cell or shard that could not be collected, as often as it
--- happened; level 'item': an item of the matrix without a verdict, so that these rows add up to coverage's
--- unanswered + failed. file: the object of the lake that could not be read, where that is the failure.
+-- failures: one row per failure. level 'cell': a model, task, cell or shard was not collected; each time is a row.
+-- level 'item': an item of the matrix has no verdict; these rows add up to unanswered + failed in coverage. file: the
+-- object of the lake that could not be read; null for other failures.
 CREATE VIEW failures AS
 SELECT
     'cell' AS level,

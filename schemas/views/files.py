@@ -1,4 +1,4 @@
-"""Which objects of a lake the views read, as SQL in the place of the views' placeholders.
+"""Replaces the placeholders of views by SQL that reads objects of a lake.
 
 Owns the placeholders. Knows nothing of how a lake is listed.
 """
@@ -18,15 +18,15 @@ from schemas.identity import IMPORTED
 from schemas.records import ANSWERS, GLOBS, KEY, OF_CELL, RECORD, SCHEMA_FILES, TABLES
 from schemas.sql import literal_path, no_rows, parquet_schema, quoted, quoted_path
 
-#: Which cells views can show -> the condition on their rows in runs/, and how the names of their shards begin: with 's'
-#: that of the schema file, because DuckDB refuses a pattern that fits no file.
+#: Kind of cells -> the condition on their rows in runs/, and the first letters of their shards' names. The 's' is for
+#: the schema file, because DuckDB refuses a pattern that matches no file.
 INCLUDED = {
     "collected": ("imported_from IS NULL", "[0-9a-fs]"),
     "imported": ("imported_from IS NOT NULL", f"[{IMPORTED}s]"),
     "all": ("true", ""),
 }
 
-#: Columns of records, as placeholders: a column that is added to RECORD goes through every view of records.
+#: Placeholder -> columns of records: a new column of RECORD thus reaches every view of records.
 _COLUMNS = {
     "key": KEY,
     "verdicts": [name for name in RECORD.names if name not in (*KEY, *ANSWERS)],
@@ -37,35 +37,35 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class ViewFiles:
-    """Which objects of a lake the views read, by their names in it."""
+    """The objects of a lake that the views read, by name."""
 
-    #: Table of GLOBS -> its objects. None: all that there are when a query is asked, so that new shards are seen.
+    #: Table of GLOBS -> its objects. None: a query reads all objects that exist when it runs, new shards too.
     listed: dict[str, list[str]] | None = None
-    #: What the newest compaction wrote: table -> objects.
+    #: Table of a compaction -> objects of the newest one.
     compacted: dict[str, list[str]] = field(default_factory=dict)
-    #: Those of its records that hold nothing but what the matrix shows: no second filter, no repeats.
+    #: Objects of records without other rows than the matrix's: no second filter, no repeats.
     primary: frozenset[str] = frozenset()
-    #: Those that cannot be read: what they hold counts as not compacted.
+    #: Objects that cannot be read: their rows count as not compacted.
     lost: Sequence[str] = ()
-    #: Which cells the views show, a key of INCLUDED: imported records are not mixed with collected ones unasked.
+    #: The kind of cells that the views show, a key of INCLUDED. Imported and collected records mix only on request.
     include: str = "all"
     #: The compaction's manifest; '' before the first.
     manifest: str = ""
-    #: Tables that the lake lacks, schema file and all: a program wrote it that did not know them. They read as empty.
+    #: Tables that the lake lacks, with their schema files, because an older program wrote it. They read as empty.
     absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Placeholders:
-    """The objects as SQL, for the placeholders of the view files."""
+    """SQL for the placeholders of the view files."""
 
     place: str
     files: ViewFiles
-    #: An expression in the place of `place`, which is known only when a query is asked.
+    #: An SQL expression for `place`, which each query evaluates.
     place_sql: str | None = None
-    #: Paths of the shard files that no compaction holds; None: whichever there are.
+    #: Paths of the shard files that no compaction holds; None: all that exist.
     open_shards: list[str] | None = None
-    #: Parts of the compaction that hold outdated rows; None: any part may.
+    #: Parts of the compaction with outdated rows; None: any part may have some.
     outdated: list[str] | None = None
 
     def put_into(self, text: str) -> str:
@@ -96,15 +96,15 @@ class Placeholders:
         return values
 
     def _read(self, table: str, files: str, *options: str) -> str:
-        """The relation of a table's `files`, an SQL list: all columns of its schema, whatever version wrote a file.
+        """Returns the relation of a table's `files`, an SQL list, with all columns of its schema.
 
-        A column that a file lacks is null, but in columns that never are null, that is an error: the file is foreign.
-        The view _stored checks shards itself, and a compaction what it writes.
+        A column that a file of an older version lacks is null. If the column is never null, the file is foreign, and
+        the query raises an error. The view _stored checks shards itself, and a compaction checks its output.
         """
         schema = TABLES[table]
         if table in self.files.absent and not self._has_files(table):
             return no_rows(schema if not options else schema.append(pa.field("filename", pa.string())))
-        if not self.place_sql:  # the files of a published version are all of the version that made its views
+        if not self.place_sql:  # all files of a published version have the schema version of its views
             options = (*options, f"schema = {parquet_schema(schema)}")
         rows = f"read_parquet({files}, {', '.join(('hive_partitioning = false', *options))})"
         if self.place_sql or table == "shards" or table.startswith("compact/"):
@@ -121,13 +121,13 @@ class Placeholders:
         return self._read(table, self._list(table, self.files.compacted.get(table, []) if names is None else names))
 
     def _files(self, table: str) -> str:
-        """The files of a table that is not a compaction's, as an SQL list."""
+        """Returns the files of a table outside compactions, as an SQL list."""
         listed = self.files.listed
         if listed is None:
             return self._globbed(table, self._shards_pattern() if table == "shards" else GLOBS[table])
         if table != "shards":
             return self._list(table, listed[table])
-        # Which are open is not known while the views of OWNERSHIP are made: these ask for no file.
+        # The views of OWNERSHIP choose the open shards. They are made before this is known, and read none.
         return self._list(table, [path[len(self.place) + 1 :] for path in self.open_shards or ()])
 
     def _shard_names(self) -> str:
@@ -137,7 +137,7 @@ class Placeholders:
         return "(SELECT '' AS file WHERE false)" if self.place_sql else "_listed"
 
     def _is_newest(self) -> str:
-        """True, or an error: a later compaction's shards may be gone, and would count as missing."""
+        """Returns SQL that is true or an error: shards of a later compaction may be deleted, and would seem missing."""
         manifests = f"glob({quoted(literal_path(self.place) + '/compact/*/manifest.json')})"
         mine = f"{self.place}/{self.files.manifest}" if self.files.manifest else ""
         message = "the lake was compacted since these views were made: make them anew with matrix.py"
@@ -148,8 +148,8 @@ class Placeholders:
         return GLOBS["shards"].replace("/*.", f"/{INCLUDED[self.files.include][1]}*.")
 
     def _list(self, table: str, names: Iterable[str]) -> str:
-        # DuckDB takes all files for as large as the first, and joins in the wrong order where that one is empty. Parts
-        # are what we wrote; elsewhere the schema file comes first, so that a foreign file is what does not fit it.
+        # DuckDB assumes that all files are as large as the first, and joins in the wrong order if that one is empty.
+        # Elsewhere the schema file comes first, so that a foreign file is the one that does not fit.
         schema = [] if table in self.files.absent else [SCHEMA_FILES[table]]
         files = (*names, *schema) if table.startswith("compact/") else (*schema, *names)
         if self.place_sql:
@@ -162,7 +162,7 @@ class Placeholders:
 
 
 def lake_place(lake_uri: str) -> str:
-    """`lake_uri` as it stands in front of the names of its objects: a folder's absolute path, or the URI."""
+    """Returns the prefix of the lake's objects: the absolute path of a folder, or the URI."""
     if "://" in lake_uri:
         return lake_uri.rstrip("/")
     path = os.path.abspath(lake_uri)
@@ -172,5 +172,5 @@ def lake_place(lake_uri: str) -> str:
 
 
 def object_path(lake_uri: str, name: str) -> str:
-    """The path of a lake's object, as DuckDB's readers take it."""
+    """Returns the path of a lake's object for DuckDB's file readers."""
     return literal_path(f"{lake_place(lake_uri)}/{name}")

@@ -1,4 +1,5 @@
--- gpu_prices: one row per accelerator (in any case of letters), provider and day from which the price holds; of two for the same day the later.
+-- gpu_prices: one row per accelerator (whatever the case), provider and first day of the price; of two entries for the
+-- same day the later one.
 CREATE VIEW gpu_prices AS
 SELECT *
 FROM {gpu_prices}

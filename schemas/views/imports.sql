@@ -1,4 +1,4 @@
--- imports: one row per file that was imported: whence it is, and what became of its rows.
+-- imports: one row per imported file: its origin, and the fate of its rows.
 CREATE VIEW imports AS
 SELECT
     import_id,

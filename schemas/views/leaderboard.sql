@@ -1,14 +1,14 @@
--- leaderboard: one row per cell with at least one collected item. score: mean over its scored items; a cell with fewer
--- scored items than its neighbours was measured on fewer, so look at the counts and the interval before the rank.
+-- leaderboard: one row per cell with at least one collected item. score: mean over its scored items. Cells may differ
+-- in their numbers of scored items, so look at the counts and the interval before the rank.
 -- rank: by score among the cells of the same task, items, prompting and metric; null without a score.
 -- stderr: sample standard deviation / sqrt(scored), as lm-eval reports it; null below two scored items.
--- ci_low, ci_high: 95 % interval. ci_method says which:
+-- ci_low, ci_high: 95 % interval, by ci_method:
 --   wilson  every score is 0 or 1: Wilson's score interval, (p + z²/2n ± z·sqrt(p(1 − p)/n + z²/4n²)) / (1 + z²/n),
 --           E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927) 209-212
---   normal  otherwise: score ± z · stderr, cut to [0, 1] for metrics that live there; null below two scored items
+--   normal  otherwise: score ± z · stderr, cut to [0, 1] for metrics in that range; null below two scored items
 -- with z = 1.959963984540054, the 97.5 % quantile of the standard normal distribution.
--- usd_per_1000: USD for a thousand items, the mean over the usd_items whose cost is known (views costs, model_prices;
--- price_basis: how the price was found, null where only the source states costs).
+-- usd_per_1000: USD for a thousand items, the mean over the usd_items with a known cost (views costs, model_prices).
+-- price_basis: how the price was matched; null if only the source states costs.
 CREATE VIEW leaderboard AS
 WITH estimates AS (
     SELECT

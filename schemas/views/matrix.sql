@@ -1,7 +1,7 @@
--- matrix: one row per collected item of a cell: the primary filter's verdict over all repeats (repeat 0).
--- An item that was never collected has no row; one that was asked but has no verdict has score null and a failure kind.
--- One column of a wide matrix is one cell_id: prompting, dtype, quantization and items_digest tell apart what must not
--- be mixed under one model name.
+-- matrix: one row per collected item of a cell: the primary filter's verdict over all repeats (repeat 0). An item that
+-- was never collected has no row. An item without a verdict has a null score and a failure kind. One column of a wide
+-- matrix is one cell_id: cells that differ in prompting, dtype, quantization or items_digest must not be mixed under
+-- one model name.
 CREATE VIEW matrix AS
 WITH verdicts AS (
     SELECT

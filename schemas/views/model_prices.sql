@@ -1,10 +1,11 @@
--- model_prices: one row per model that a cell asked, with the price that its tokens are charged by.
--- basis says how it was found: 'named' by price_names, 'equal' names of model (or its source) and entry, in any case of
--- letters, 'short' the same for the one organisation/name that ends as a model's name without an organisation does (a name
--- that two organisations have is nobody's, and one whose source names another organisation is another model's), 'tier' by
--- the number of parameters alone, null: unpriced, and so are all its costs. Among several entries the cheapest by prompt +
--- completion counts, then provider and name. Prices are those of the newest day; others by
--- SET VARIABLE prices_on = '2025-01-31', and one provider's alone by SET VARIABLE price_provider = 'together_ai'.
+-- model_prices: one row per model of a cell, with the price of its tokens.
+-- basis is the rule that matched model and price. 'named': by an entry in price_names. 'equal': the name of the model,
+-- or its source, equals that of the price, whatever the case. 'short': the model has no organisation in its name, and
+-- exactly one organisation/name ends in it (a name of two organisations matches none, and neither does one whose source
+-- names another organisation). 'tier': by the number of parameters alone. null: unpriced, and so are all its costs. Of
+-- several entries the cheapest by prompt + completion counts, then provider and name. Prices are those of the newest
+-- day; choose another with SET VARIABLE prices_on = '2025-01-31', and one provider with SET VARIABLE price_provider =
+-- 'together_ai'.
 CREATE VIEW model_prices AS
 WITH valid AS (
     SELECT *
@@ -17,7 +18,7 @@ WITH valid AS (
     ) = 1
 ),
 
--- Names without an organisation -> the one full name that ends so, whatever the day and the provider.
+-- Names without an organisation -> the only full name that ends in it, on any day and from any provider.
 full_names AS (
     SELECT split_part(full_name, '/', 2) AS short_name, any_value(full_name) AS full_name
     FROM (SELECT lower(name) AS full_name FROM price_names UNION SELECT lower(model) FROM prices)
@@ -38,11 +39,11 @@ asked AS (
     GROUP BY cells.model
 ),
 
-known AS (
+keyed AS (
     SELECT
         asked.*,
         full_name IS NOT NULL AS is_short,
-        coalesce(full_name, lower(asked.model)) AS known_as
+        coalesce(full_name, lower(asked.model)) AS price_key
     FROM asked
     LEFT JOIN full_names
         ON short_name = lower(asked.model)
@@ -51,9 +52,9 @@ known AS (
 ),
 
 named AS (
-    SELECT known.*, price_names.name IS NOT NULL AS is_named, price_name, price_names.provider AS named_provider
-    FROM known
-    LEFT JOIN price_names ON known_as = lower(price_names.name)
+    SELECT keyed.*, price_names.name IS NOT NULL AS is_named, price_name, price_names.provider AS named_provider
+    FROM keyed
+    LEFT JOIN price_names ON price_key = lower(price_names.name)
 ),
 
 candidates AS (
@@ -69,7 +70,7 @@ candidates AS (
     UNION ALL
     SELECT named.model, 2, CASE WHEN is_short THEN 'short' ELSE 'equal' END, valid.*
     FROM named
-    INNER JOIN valid ON lower(valid.model) = known_as
+    INNER JOIN valid ON lower(valid.model) = price_key
     WHERE NOT is_named
     UNION ALL
     SELECT named.model, 2, 'equal', valid.*

@@ -1,20 +1,21 @@
--- models: one row per model at one revision, all that rows of models/ say of it put together.
--- Rows with listed_at are from a hub's catalog (catalog.py). skipped says why a config's catalog leaves one out: the kind of
--- its problem; 'unread' not read yet; 'older' another revision counts, the first with the files of the newest; 'adapter',
--- 'gguf' or 'no_weights' by its files; 'remote_code' or 'unknown_architecture' vLLM has no class for it; 'quantized' a
--- quantized copy; 'copy' another model has the same weights, the first made of those that would be collected.
+-- models: one row per model at one revision, merged from all rows of models/ about it. Rows with listed_at are from a
+-- hub's catalog (catalog.py). skipped is the reason why a config's catalog leaves a model out: the kind of its problem,
+-- or 'unread': its files were not read yet; 'older': another revision counts, the first with the files of the newest;
+-- 'adapter', 'gguf' or 'no_weights': by its files; 'remote_code' or 'unknown_architecture': vLLM has no class for it;
+-- 'quantized': it is a quantized copy; 'copy': it has the weights of another model, the first created of those that
+-- would be collected.
 CREATE VIEW models AS
 WITH rows_of_models AS (
     SELECT
         *,
-        -- rows that no catalog wrote come before those that one did
+        -- rows that no catalog wrote come before rows of a catalog
         coalesce(said_at, '-infinity'::TIMESTAMPTZ) AS time,
-        -- who read the files counts before who was refused them, and before a listing
+        -- a row from the files counts before a refusal, and before a listing
         (problem IS NULL)::INTEGER + (files_hash IS NOT NULL)::INTEGER AS weight
     FROM {models}
 ),
 
-said AS (
+merged AS (
     SELECT
         model,
         source,
@@ -46,7 +47,7 @@ said AS (
         arg_max(vllm, time) AS vllm,
         arg_max(vllm_version, time) AS vllm_version,
         max(said_at) AS said_at,
-        -- it has no problem once it was read
+        -- a model has no problem once its files were read
         CASE WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem, time) END AS problem,
         CASE
             WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem_message, time)
@@ -55,7 +56,7 @@ said AS (
     GROUP BY ALL
 ),
 
--- A commit to a README makes no other model: of the revisions with the newest one's files the first counts.
+-- A commit to a README does not make another model: of all revisions with the newest files the first counts.
 counted AS (
     SELECT
         *,
@@ -66,7 +67,7 @@ counted AS (
             ORDER BY problem IS NULL DESC, first_listed_at, revision
         ) AS first_revision,
         arg_max(revision, listed_at) OVER of_model AS newest_revision
-    FROM said
+    FROM merged
     WINDOW of_model AS (PARTITION BY model, source)
 ),
 
@@ -102,7 +103,7 @@ compared AS (
     FROM alone
 ),
 
-told AS (
+explained AS (
     SELECT
         * EXCLUDE (reason, first_model),
         CASE WHEN first_model <> model THEN first_model END AS same_weights_as,
@@ -125,4 +126,4 @@ SELECT
         WHEN 'copy' THEN 'the same weights as ' || same_weights_as
         ELSE problem_message
     END AS skipped_because
-FROM told;
+FROM explained;

@@ -1,9 +1,9 @@
--- oracle: one row per task, items, prompting, dtype, quantization and metric: what choosing the best model for every
--- item would score, against the best single model.
--- The pool (models): the group's cells with at least one scored item. Everything is measured on the items that every
--- model of the pool scored (items), so a missing, unanswered or failed item is never counted as wrong and both sides
--- see the same items: gap is never negative. items_scored_by_any - items is what that leaves out; where it is large,
--- some model was collected on few items. No common item: the scores are null.
+-- oracle: one row per task, items, prompting, dtype, quantization and metric: the score of choosing the best model for
+-- each item, against the best single model.
+-- The pool (models) is the group's cells with at least one scored item. All scores are over the items that every model
+-- of the pool has a score on (items), so a missing, unanswered or failed item is never counted as wrong, both sides see
+-- the same items, and gap is never negative. items_scored_by_any - items is the number of items left out; if it is
+-- large, some model was collected on few items. Without a common item the scores are null.
 CREATE VIEW oracle AS
 -- Read twice rather than kept: at 200M records the copy would not fit in memory.
 WITH answers AS NOT MATERIALIZED (

@@ -1,6 +1,6 @@
--- oracle_items: one row per pool (as in oracle) and item that any of its models scored: what the best answer scores, and
--- what it costs at least. Among the models with the best score the cheapest counts, of those whose cost is known (USD,
--- view costs), of equals the first by name; where none is known, the first by name, and usd is null.
+-- oracle_items: one row per pool (as in oracle) and item with a score from any of its models: the best score, and the
+-- least cost of an answer with it. Among the models with the best score the cheapest counts, of those with a known cost
+-- (USD, view costs); of equal ones the first by name. If no cost is known, the first by name counts, and usd is null.
 -- models_scored < models: some model has no verdict.
 CREATE VIEW oracle_items AS
 WITH members AS MATERIALIZED (
@@ -32,8 +32,8 @@ answers AS (
     INNER JOIN members USING (cell_id)
 ),
 
--- In one pass: the least of the structs has the best score, of these the least cost, an unknown one last. The aggregates
--- pass over what has no score: WHERE score IS NOT NULL took as long as all the rest.
+-- One pass: the least of the structs has the best score, then the least cost; an unknown cost comes last. FILTER,
+-- because WHERE score IS NOT NULL took as long as all the rest.
 chosen AS (
     SELECT
         pool_number,

@@ -1,6 +1,6 @@
-"""The .sql files beside this module: which views there are, what each reads, and so in which order they are made.
+"""Reads the .sql files beside this module, and orders them by the views that each one reads.
 
-A file is named as the one view or macro that it makes. Knows nothing of lakes: placeholders in braces stand for files.
+A file makes one view or macro of its own name. Knows nothing of lakes: placeholders in braces stand for their files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from importlib import resources
 
-#: Which file owns what, by names alone: these choose the files that a placeholder of records stands for.
+#: The views that decide by names which file owns which rows. They choose the files of the placeholders of records.
 OWNERSHIP = ("_folded", "_shard_files", "_superseded", "_outdated")
 
 _CHOSEN_BY_OWNERSHIP = re.compile(r"\{(shards|shard_files|\w+_records)\}")
@@ -21,23 +21,25 @@ _COMMENT = re.compile(r"--[^\n]*")
 
 @dataclass(frozen=True)
 class ViewFile:
+    """One .sql file."""
+
     name: str
     #: 'view' or 'macro'.
     kind: str
     sql: str
-    #: Views and macros that have to be there first.
+    #: Views and macros that must exist first.
     reads: frozenset[str]
 
     @property
     def comment(self) -> str:
-        """The head of the file: what a row is."""
+        """The comment at the head of the file, which defines a row."""
         head = self.sql.partition("CREATE ")[0]
         return " ".join(line.removeprefix("--").strip() for line in head.splitlines())
 
 
 @functools.cache
 def view_files() -> dict[str, ViewFile]:
-    """Name -> file of every view and macro, in an order in which each comes after all that it reads."""
+    """Returns name -> file of every view and macro, each after all that it reads."""
     folder = resources.files(__package__)
     texts = {
         file.name.removesuffix(".sql"): file.read_text(encoding="utf-8")
@@ -61,8 +63,8 @@ def _kind(text: str) -> str:
     return text.partition("CREATE ")[2].split()[0].lower()
 
 
-def with_what_they_read(names: Collection[str], given: Collection[str] = ()) -> set[str]:
-    """`names`, and all that they are built on; what is `given` exists already, and so need what it reads."""
+def with_dependencies(names: Collection[str], given: Collection[str] = ()) -> set[str]:
+    """Returns `names` and all views that they read, but nothing that is `given` or only read by it."""
     files, needed = view_files(), set[str]()
     open_names = [name for name in names if name in files]
     while open_names:
@@ -74,6 +76,6 @@ def with_what_they_read(names: Collection[str], given: Collection[str] = ()) -> 
 
 
 def named_in(sql: str) -> set[str]:
-    """Views that a query names, in any case of letters, and all that they are built on."""
+    """Returns the views that a query names, whatever the case, and all that they read."""
     words = {word.lower() for word in re.findall(r"\w+", sql)}
-    return with_what_they_read([name for name in view_files() if name in words])
+    return with_dependencies([name for name in view_files() if name in words])

@@ -1,6 +1,6 @@
--- pareto: one row per cell of the leaderboard that no other of the same task, items, prompting and metric beats: none has
--- at least its score for at most its cost, and one of them better. Cells whose cost is unknown are not compared;
--- usd_items < scored: its cost is the mean of fewer items than its score.
+-- pareto: one row per cell of the leaderboard that no other of the same task, items, prompting and metric beats: no
+-- cell has at least its score for at most its cost with one of the two better. Cells without a known cost are left out.
+-- usd_items < scored: the cost is the mean of fewer items than the score.
 CREATE VIEW pareto AS
 SELECT * EXCLUDE (merit, best_before)
 FROM (

@@ -1,5 +1,5 @@
--- price_names: one row per model or accelerator that somebody said is priced by another name's entry, the newest word
--- in any case of letters.
+-- price_names: one row per model or accelerator (whatever the case) with the name of the price that applies to it, by
+-- the newest entry.
 CREATE VIEW price_names AS
 SELECT *
 FROM {price_names}

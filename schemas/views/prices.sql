@@ -1,5 +1,5 @@
--- prices: one row per model or tier of sizes (in any case of letters), provider and day from which the price holds; of
--- two that were put into the lake for the same day the later. USD per million tokens. Put in by prices.py.
+-- prices: one row per model or tier of sizes (whatever the case), provider and first day of the price, in USD per
+-- million tokens; of two entries for the same day the later one. prices.py adds them.
 CREATE VIEW prices AS
 SELECT *
 FROM {prices}

@@ -1,5 +1,5 @@
--- profile: one row per run, model and stage: where the time of the shards went that the run committed. Stages of a worker
--- run side by side (it judges one shard while its engine answers the next), so they add up to more than the run took.
+-- profile: one row per run, model and stage: the seconds that the run's committed shards spent in it. Stages of a
+-- worker overlap (it judges one shard while its engine answers the next), so their sum is longer than the run.
 CREATE VIEW profile AS
 WITH stages AS (
     SELECT shards.run_id, cells.model, json_extract(facts, '$.stages') AS seconds

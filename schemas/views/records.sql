@@ -1,4 +1,4 @@
--- records: one row per item, filter and repeat of a cell. Never touches the columns that hold the answers.
+-- records: one row per item, filter and repeat of a cell. Does not read the columns with answers.
 CREATE VIEW records AS
 WITH rows_by_name AS (
     SELECT * EXCLUDE ({answers})

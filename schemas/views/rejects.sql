@@ -1,4 +1,4 @@
--- rejects: one row per row of a source that cannot be trusted, and is no record.
+-- rejects: one row per row of a source that is wrong or contradictory, and was not imported.
 CREATE VIEW rejects AS
 SELECT
     import_id,

@@ -1,5 +1,4 @@
--- responses: one row per item, filter and repeat of a cell of which an answer is kept: what the model answered. Joins
--- records on the first columns.
+-- responses: one row per item, filter and repeat of a cell with a stored answer. Joins records on the first columns.
 CREATE VIEW responses AS
 SELECT {key}, {answers}, generation
 FROM _open_rows

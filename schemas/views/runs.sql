@@ -1,5 +1,5 @@
--- runs: one row per run, as it was planned and how it ended. planned_items: over all its cells. outcome: null while the run
--- is at work, and of one that was killed.
+-- runs: one row per run, with its plan and its end. planned_items: over all its cells. outcome: null while the run is
+-- at work, and for good if it was killed.
 CREATE VIEW runs AS
 WITH planned AS (
     SELECT

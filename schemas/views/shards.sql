@@ -1,8 +1,8 @@
--- shards: one row per committed shard, with what its run wrote into the Parquet metadata. Opens every footer of those
--- that no compaction holds yet; in_compaction tells them apart.
+-- shards: one row per committed shard, with the metadata that its run wrote into the Parquet footer. A query opens the
+-- footer of every shard that no compaction holds yet (in_compaction is false).
 -- Seconds are by the wall clock of the host; engine_seconds are those in which the engine worked. Null: not recorded.
 CREATE VIEW shards AS
-WITH open_facts AS (
+WITH open_metadata AS (
     SELECT file_name AS file, decode(value)::JSON AS facts
     FROM parquet_kv_metadata({shard_files})
     WHERE decode(key) = 'shard'
@@ -11,7 +11,7 @@ WITH open_facts AS (
 committed AS (
     SELECT cell_id, generation, first_item, last_item, facts, file, false AS in_compaction
     FROM _shard_files
-    LEFT JOIN open_facts USING (file)
+    LEFT JOIN open_metadata USING (file)
     WHERE NOT is_folded
     UNION ALL
     SELECT cell_id, generation, first_item, last_item, facts::JSON, {lake} || '/' || file, true

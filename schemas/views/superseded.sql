@@ -1,5 +1,5 @@
--- superseded: one row per item, filter and repeat of a cell that was collected again: what an older generation, or a
--- shard that overlaps another, says of it. The views records, responses and matrix leave these rows out.
+-- superseded: one row per item, filter and repeat of a cell that was collected again: the rows of an older generation,
+-- or of a shard that overlaps another. The views records, responses and matrix leave these rows out.
 CREATE VIEW superseded AS
 WITH older AS (
     SELECT _stored.* EXCLUDE (filename)
@@ -7,7 +7,7 @@ WITH older AS (
     SEMI JOIN _superseded
         ON _stored.filename = _superseded.file
         AND _stored.item BETWEEN _superseded.first_item AND _superseded.last_item
-    -- A file that a compaction holds is not superseded by that.
+    -- A compaction does not supersede the files that it holds.
     ANTI JOIN (SELECT file FROM _shard_files WHERE is_folded) AS folded_files
         ON _stored.filename = folded_files.file
     UNION ALL BY NAME

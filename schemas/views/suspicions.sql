@@ -1,4 +1,4 @@
--- suspicions: what looks wrong in a source and was imported as it is.
+-- suspicions: one row per suspicion about a source, whose rows were imported unchanged.
 CREATE VIEW suspicions AS
 SELECT
     import_id,

@@ -1,5 +1,5 @@
--- tasks: one row per task, items and prompting, as the newest run describes it: what models can be compared on.
--- cells: how many cells (a model at a revision, dtype and quantization) were planned on it.
+-- tasks: one row per task, items and prompting, as the newest run describes it: models can be compared within one row.
+-- cells: number of planned cells (a model at a revision, dtype and quantization).
 CREATE VIEW tasks AS
 SELECT
     task,

@@ -1,9 +1,9 @@
--- throughput: one row per cell with at least one collected item: how fast its answers came. Rates are over the seconds in
--- which the engine worked, summed over the cell's committed shards; items that were collected twice count twice.
--- generated_tokens_per_s: null where tokens generated are not the completion tokens (choices are scored, not generated),
--- where some answer's are unknown, and where items were collected twice. Means are over the items whose time is known:
--- primary filter, repeat 0; a latency is that of a request beside concurrency others. One model on one GPU is the sum of
--- its rows: sum(items) / sum(engine_seconds). By GPU where a cell has several: shards.
+-- throughput: one row per cell with at least one collected item: the speed of its answers. Rates are over the seconds
+-- in which the engine worked, summed over the cell's committed shards; items that were collected twice count twice.
+-- generated_tokens_per_s is null if the task scores choices, because then completion tokens are not generated, if a
+-- count is unknown, and if items were collected twice. Means are over the items with a time, of the primary filter and
+-- repeat 0; a latency is that of one of several concurrent requests (concurrency). For one model on one GPU add up its
+-- rows: sum(items) / sum(engine_seconds). The view shards has the GPU of each shard.
 CREATE VIEW throughput AS
 WITH worked AS (
     SELECT
@@ -17,7 +17,7 @@ WITH worked AS (
         sum(engine_seconds) AS engine_seconds,
         sum(wall_seconds) AS wall_seconds,
         sum(load_seconds) AS load_seconds,
-        count(engine_tokens) = count(*) AS tokens_known,
+        count(engine_tokens) = count(*) AS all_tokened,
         sum(concurrency * engine_seconds) / nullif(sum(engine_seconds) FILTER (concurrency IS NOT NULL), 0)
             AS concurrency
     FROM shards
@@ -33,7 +33,7 @@ answered AS (
         avg(latency_s) AS mean_latency_s,
         avg(ttft_s) AS mean_ttft_s,
         sum(completion_tokens)::BIGINT AS completion_tokens,
-        -- Of these nobody was asked, and nothing was generated.
+        -- An item with a too long prompt was not asked, so it has no tokens.
         bool_and(completion_tokens IS NOT NULL OR coalesce(failure = 'prompt_too_long', false)) AS all_counted
     FROM records
     INNER JOIN cells ON records.cell_id = cells.cell_id AND records.filter = cells.filter
@@ -49,7 +49,7 @@ SELECT
     worked.items,
     worked.engine_seconds,
     worked.items / nullif(worked.engine_seconds, 0) AS items_per_s,
-    CASE WHEN tokens_known THEN worked.engine_tokens / nullif(worked.engine_seconds, 0) END AS engine_tokens_per_s,
+    CASE WHEN all_tokened THEN worked.engine_tokens / nullif(worked.engine_seconds, 0) END AS engine_tokens_per_s,
     CASE
         WHEN cells.output_type = 'generate_until' AND all_counted AND worked.items = answered.attempted
             THEN answered.completion_tokens / nullif(worked.engine_seconds, 0)
