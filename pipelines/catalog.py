@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
             listed,
             to_read,
             jobs=args.jobs,
-            told=lambda now: line.show(progress_line(now, hub, begun)),
+            progress=lambda now: line.show(progress_line(now, hub, begun)),
         )
     state_support(lake, installed_vllm())
     show(lake)

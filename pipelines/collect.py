@@ -189,12 +189,12 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
         but = ", except quarantined cells" if plan.quarantined else ""
         print(f"nothing to collect: every planned item is in the lake already{but}; no model was loaded")
         return None
-    from collectors.runs.stages import Trace, told
+    from collectors.runs.stages import Trace, summary
     from pipelines.fleet.run import run_plan  # seconds to import
 
     trace = Trace() if args.profile else None
     outcome = run_plan(plan, lake, verbose=args.verbose, log_json=args.log_json, trace=trace)
-    print(f"workers' time: {told(outcome.stages)}")
+    print(f"workers' time: {summary(outcome.stages)}")
     if trace:
         write_trace(Path(args.profile), trace)
     return outcome

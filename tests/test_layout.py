@@ -27,7 +27,7 @@ MAY_ONLY_BE_IMPORTED_IN = {
     "vllm": ("collectors/engines/vllm.py", "collectors/engines/vllm_logprobs.py"),
     "lm_eval": ("collectors/harness/*.py",),
     "s3fs": ("collectors/lake/store.py",),
-    # pinning.py reads model folders from any URI, and importers what others wrote; they are no part of the lake
+    # pinning.py reads model folders from any URI, and importers read files of others; neither is part of the lake
     "fsspec": ("collectors/lake/store.py", "collectors/models/pinning.py", "collectors/importers/files.py"),
     "obstore": ("collectors/lake/store.py",),
 }

@@ -1,4 +1,4 @@
-"""What the wheel ships, that its names collide with nothing, and that the locks hold what the project asks for."""
+"""The wheel ships all files, its names do not collide, and the locks hold the project's requirements."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Recomputes what others published from their own records: a row a figure, exit 1 if any is off.
+"""Recomputes published figures of others from their own records: a row a figure, exit 1 if any is off.
 
 The records are real ones that are not part of the repository (--data names their folder); each goes through ingest, the
 price table that ships with routerlake, and the views, as a user's would.
@@ -160,7 +160,7 @@ def with_tokens(data: Path, folder: Path) -> pa.Table:
 
 
 #: Fourteen ids stand on two rows each, with the scores of some models on the one and of the others on the other: two
-#: items, of which the second gets an id of its own.
+#: items. The second gets an id of its own.
 _KEY = "CASE WHEN turn = 1 THEN item_id ELSE item_id || '#' || turn END"
 
 

@@ -120,11 +120,11 @@ def update(
     to_read: Sequence[Named],
     *,
     jobs: int,
-    told: Callable[[Update], None],
+    progress: Callable[[Update], None],
 ) -> Update:
     """Writes the listing, then reads models in `jobs` threads and writes them in batches.
 
-    `told` is called at least once a second with the counts so far. Written batches stay, whatever ends the update.
+    `progress` is called at least once a second with the counts so far. Written batches stay, whatever ends the update.
     Raises HubDownError when the Hub does not answer, ConfigError when it cannot be used, and StorageError.
     """
     run_id = new_run_id()
@@ -134,11 +134,11 @@ def update(
     batch = _Batch(lake, run_id)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="hub")
     try:
-        for named, future in _bounded(pool, hub, known, to_read, 4 * jobs, lambda: told(done)):
+        for named, future in _bounded(pool, hub, known, to_read, 4 * jobs, lambda: progress(done)):
             row = _row_of(named, future, rows_of.get(named.model), done)
             if row is not None and not (row["problem"] and known.is_troubled(row)):
                 batch.add(row)
-            told(done)
+            progress(done)
     except BaseException:
         hub.stop()
         raise

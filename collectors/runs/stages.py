@@ -75,7 +75,7 @@ def in_prefill(usages: Iterable[Usage]) -> float | None:
     return total if spans else None
 
 
-def told(seconds: Mapping[str, float]) -> str:
+def summary(seconds: Mapping[str, float]) -> str:
     """Writes the stages of a run in one line, the longest first."""
     names = [name for name in STAGES if seconds.get(name, 0.0) >= 0.05 and name != "prefill"]
     prefill = f" ({seconds.get('prefill', 0.0):.1f} of it prefill)"

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from collectors.runs.record import RunEnd
 from collectors.runs.shard_statistics import Work
-from collectors.runs.stages import told
+from collectors.runs.stages import summary
 from collectors.runs.status import FailureKind, RunStatus
 from pipelines.console.lake_shown import MOST_CELLS, headed, number
 from pipelines.console.progress import duration, short
@@ -81,7 +81,7 @@ def lines(status: RunStatus) -> list[str]:
         f"tokens through the engines: {tokens(work)}",
     ]
     if work.stages:
-        sentences.append(f"workers' time: {told(work.stages)}")
+        sentences.append(f"workers' time: {summary(work.stages)}")
     if work.unread:
         sentences.append(
             f"cost, tokens, time and models cover {work.shards:,} shards; {work.unread:,} more were not opened "

@@ -14,13 +14,13 @@ from pathlib import Path
 from collectors.lake.store import Lake
 from collectors.models.catalog_query import choose
 from collectors.specs import CatalogSpec
-from tests.benchmarks.peak import told
+from tests.benchmarks.peak import measured
 from tests.helpers.model_hub import ModelHub, llama, model_hub, safetensors
 
 ROOT = Path(__file__).parent.parent.parent
 #: Header of a shard of a 7B model: 150 tensors, 17 kB.
 SHARD = {f"model.layers.{n}.self_attn.q_proj.weight": [4096, 4096] for n in range(150)}
-#: Runs the script without asking vLLM, which takes a process of its own and is no part of what is measured.
+#: Runs the script without vLLM, which needs another process and is not measured.
 CODE = """
 import sys
 import pipelines.catalog as catalog
@@ -68,7 +68,7 @@ def report(what: str, hub: ModelHub, lake: str, models: int) -> None:
         check=True,
     )
     seconds, calls = time.monotonic() - started, hub.calls()
-    cpu, memory = told(done.stderr)
+    cpu, memory = measured(done.stderr)
     pages = calls.pop("list")
     print(
         f"{what} run: {seconds:.0f} s, {cpu:.0f} s of CPU (the hub's: {_cpu() - mine:.0f}), "

@@ -225,7 +225,7 @@ def bench_flips(report: Report, scratch: Path, limit: int) -> None:
         assert verdicts[name].keys() == verdicts["ours"].keys()
         for task in samples:
             keys = [key for key in verdicts[name] if key[0] == task]
-            # a probability (mc2) is no verdict: it moves with every digit
+            # a probability (mc2) is not a verdict: it changes with every digit
             apart = [key for key in keys if _verdict(verdicts[name][key]) != _verdict(verdicts["ours"][key])]
             moved = [
                 key

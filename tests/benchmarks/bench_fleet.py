@@ -1,4 +1,4 @@
-"""A fleet of thousands of models against what was asked of it: planning."""
+"""Plans for thousands of models, against the figures to reach."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from collectors.runs.planning import make_plan
 from schemas.identity import ShardName, digest
 from schemas.records import MODEL, RECORD
 from tests.benchmarks.bench_lake import Report
-from tests.benchmarks.peak import told
+from tests.benchmarks.peak import measured
 
 ROOT = Path(__file__).parents[2]
 #: Tasks of the demo, and how many examples each is asked with.
@@ -39,7 +39,7 @@ SHAPES = (
 )
 #: What the estimate reads of a shard.
 FACTS = {"engine": "stub", "items": 50, "engine_tokens": 40_000, "engine_seconds": 2.0, "load_seconds": 30, "gpus": 0.5}
-#: Runs the script and says what it took.
+#: Runs the script and prints its CPU-seconds and memory.
 CODE = """
 import sys
 from pipelines.collect import main
@@ -59,7 +59,7 @@ def bench_planning(report: Report, args: argparse.Namespace) -> None:
         started = time.monotonic()
         done = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True)
         seconds = time.monotonic() - started
-    cpu, peak = told(done.stderr)
+    cpu, peak = measured(done.stderr)
     [line] = [line for line in done.stdout.splitlines() if line.startswith("to collect")]
     print("\n".join(done.stdout.splitlines()[-20:]))
     what = f"planning {args.models:,} models × {len(TASKS) * len(SHOTS)} tasks, half committed"
@@ -72,7 +72,7 @@ def environment() -> dict[str, str]:
 
 
 def planned_half(folder: Path, models: int) -> Path:
-    """A config of the stub engine, and a lake with its catalog in which every second cell has its only shard."""
+    """A config of the stub engine, and a lake with its catalog. Every second cell in the lake has its only shard."""
     path = folder / "config.yaml"
     keys: dict[str, Any] = {
         "models": [{"catalog": "parameters < 15e9 AND downloads >= 1000"}],

@@ -64,7 +64,7 @@ class Lane:
 
 
 def lanes(folder: Path, path: Path) -> list[Lane]:
-    """Runs a config; what its profile says."""
+    """Runs a config and returns its profile."""
     done = runs.finish(runs.start_collect(path, "--profile", str(folder / "trace.json")))
     assert done.code == 0, done.err
     found = defaultdict(list)

@@ -1,4 +1,4 @@
-"""A storm of random kills of workers, nodes and the driver: what is asked again, and whether the lake is the same."""
+"""A storm of random kills of workers, nodes and the driver: counts repeated requests, and compares the lake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process took, told by itself at its end: CPU-seconds and peak memory."""
+"""Lets a process print its CPU-seconds and peak memory at its end."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 
 def peak_memory() -> int:
-    """Bytes, of this process. Not ru_maxrss, which begins with what the process had that started this one."""
+    """Peak memory of this process in bytes. Not ru_maxrss, which begins with the memory of the parent process."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
 
 
 def tell() -> None:
-    """Writes for `told`, to stderr, what this process took so far."""
+    """Writes CPU-seconds and memory of this process to stderr, for `measured`."""
     print(f"measured {time.process_time()} {peak_memory()}", file=sys.stderr)
 
 
-def told(stderr: str) -> tuple[float, int]:
-    """CPU-seconds and bytes that a process told last."""
+def measured(stderr: str) -> tuple[float, int]:
+    """The CPU-seconds and bytes that a process wrote last."""
     cpu, peak = re.findall(r"measured (\S+) (\d+)", stderr)[-1]
     return float(cpu), int(peak)

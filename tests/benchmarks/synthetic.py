@@ -1,4 +1,4 @@
-"""Lakes of made-up records with the statistics of real ones, at any size: what the lake's benchmarks run on.
+"""Lakes of made-up records with the statistics of real ones, at any size, for the benchmarks of the lake.
 
 Owns the statistics. Verdicts follow the two-parameter logistic model of item response theory (A. Birnbaum, in Lord &
 Novick, "Statistical Theories of Mental Test Scores", 1968): chance of a right answer 1 / (1 + exp(-a(θ - b))), with

@@ -1,4 +1,4 @@
-"""A command with what it took: seconds, CPU-seconds and peak memory of all the processes that it starts."""
+"""Runs a command and measures seconds, CPU-seconds and peak memory of all its processes."""
 
 from __future__ import annotations
 

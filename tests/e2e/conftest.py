@@ -75,7 +75,7 @@ def cluster(own_home: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def gpu_cluster(own_home: Path) -> Iterator[Cluster]:
-    """A running cluster of one node that says it has two L4s."""
+    """A running cluster of one node that claims to have two L4s."""
     with _running(own_home / "gpus", **{"num-gpus": 2, "resources": '{"accelerator_type:L4": 1}'}) as cluster:
         yield cluster
 

@@ -1,4 +1,4 @@
-"""pipelines/collect.py on the stub engine and the demo's data: what is collected and what is left."""
+"""pipelines/collect.py on the stub engine and the demo's data: collected and open items."""
 
 from __future__ import annotations
 

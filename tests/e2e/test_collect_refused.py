@@ -27,7 +27,7 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_collect_dry_run_names_members_of_a_group_that_cannot_be_read(tmp_path: Path, plan: Collect) -> None:
-    """Ten of them, and all where asked: a dry run leaves no view in which the others could be looked up."""
+    """Ten by default, and all on request: after a dry run no view shows the others."""
     path = config(tmp_path, tasks=[CHOICE, "leaderboard_bbh", "leaderboard_musr"])
     few = plan(path, "--dry-run").out.splitlines()
     assert sum(line.startswith("  cannot be planned: ") for line in few) == 10

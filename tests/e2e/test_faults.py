@@ -1,4 +1,4 @@
-"""Faults by their kinds: a run gets over each, or gives up what is to blame and nothing else."""
+"""Faults by kind: a run survives each, or gives up the model, task or cell at fault and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that a budget ends, and what is refused of GPUs before anything starts; on nodes that say they have GPUs."""
+"""Runs that a budget ends, and GPUs that are refused before anything starts; on nodes that claim to have GPUs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_budget_of_cells_ends_a_run_cleanly_and_the_next_goes_on(
     committed = shard_files(lake)
     again = collect(cluster, config(tmp_path, fleet=SMALL))
     assert again.code == 0, again.err
-    assert f"to collect: {4 * ITEMS - done} items" in again.out  # what was in hand is committed, nothing is lost
+    assert f"to collect: {4 * ITEMS - done} items" in again.out  # shards at work are committed, nothing is lost
     assert committed.items() <= shard_files(lake).items()
     assert items(lake) == 4 * ITEMS
 
@@ -155,7 +155,7 @@ def test_workers_get_the_gpus_of_their_placements(gpu_cluster: Cluster) -> None:
 def test_models_get_workers_of_their_own_placement_and_more_gpus_when_memory_runs_out(
     tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
 ) -> None:
-    """A quarter of an L4, one, and two; the last two models die of what they were given, one of them for good."""
+    """A quarter of an L4, one, and two; the last two models die on their GPUs, one of them for good."""
     models: list[dict[str, Any]] = [
         {"source": "stub/small", "memory_gib": 4},
         {"source": "stub/large", "memory_gib": 15},

@@ -63,7 +63,7 @@ def test_sigterm_ends_a_run_within_seconds_and_the_lake_says_so(tmp_path: Path, 
 
 
 def moments(count: int) -> list[int]:
-    """Numbers of committed items at which something is killed, in order; other ones in each session."""
+    """Numbers of committed items, in order: at each something is killed. Every session has other numbers."""
     seed = secrets.randbelow(10**6)  # `random` itself is seeded anew by whatever loads a task
     print(f"seed {seed}")
     return sorted(random.Random(seed).sample(range(1, TOTAL * 3 // 4), count))
@@ -144,7 +144,7 @@ def test_kill_of_every_engine_of_one_model_fails_that_model_alone(
     healed = collect_here(capsys, slow_config(tmp_path, cluster), "--retry-failed")
     assert healed.code == 0
     runs.assert_same(runs.stored_records(lake), undisturbed)
-    assert collect_here(capsys, slow_config(tmp_path, cluster)).code == 0  # what was collected is free again
+    assert collect_here(capsys, slow_config(tmp_path, cluster)).code == 0  # the memory of collected items is free again
 
 
 @pytest.mark.slow

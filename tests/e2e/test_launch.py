@@ -30,7 +30,7 @@ def collected(lake: Path) -> dict[tuple[str, str], int]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The tracked files of the repository, with what an environment and its caches would add to it."""
+    """The tracked files of the repository, with the files that an environment and its caches would add."""
     folder = tmp_path / "checkout"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):

@@ -26,7 +26,7 @@ from tests.helpers import runs
 from tests.helpers.runs import config
 from tests.helpers.slow_runs import TOTAL, committed, slow_config
 
-#: Where tokens are looked for by what a run uses.
+#: Variables in which a run's libraries look for tokens.
 TOKENS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
@@ -67,7 +67,7 @@ def runs_of(lake: Path) -> set[str]:
 
 
 def everything_in(lake: Path) -> str:
-    """All that a lake says, its compressed tables and their metadata too."""
+    """All texts in a lake, with its compressed tables and their metadata."""
     said = []
     for file in (path for path in lake.rglob("*") if path.is_file()):
         said += [str(file), file.read_bytes().decode("latin-1")]
@@ -95,7 +95,7 @@ def test_log_lines_are_json_with_their_cells_and_hold_no_secret(
 
     lines: list[dict[str, Any]] = [json.loads(line) for line in run.err.splitlines()]
     loaded = [line for line in lines if line["message"] == "model stub/alpha: loaded"]
-    assert loaded  # in a worker, told through Ray
+    assert loaded  # in a worker, reported through Ray
     assert {line["logger"] for line in loaded} == {"collectors.runs.collector"}
     assert not {line["pid"] for line in loaded} & {line["pid"] for line in lines if line["logger"] == "collect"}
     [run_id] = {line["run"] for line in lines if "run" in line}

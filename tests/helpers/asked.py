@@ -1,4 +1,4 @@
-"""Tasks asked of an engine that keeps what it was sent, and the records that come of it: for tests of the harness.
+"""Tasks on an engine that keeps its requests, and the resulting records: for tests of the harness.
 
 The fixture `tasks` is among it, to be imported by name.
 """
@@ -27,7 +27,7 @@ Rows = list[dict[str, Any]]
 
 #: The engine's log then has the items one after the other, whatever is asked in one pass.
 ONE_BY_ONE = [range(i, i + 1) for i in range(ITEMS)]
-#: Items by the order in which they are asked.
+#: Items in the order of their requests.
 CUTS: list[list[range]] = [
     [range(0, 5), range(5, ITEMS)],
     [range(7, ITEMS), range(0, 7)],
@@ -49,7 +49,7 @@ class OneOf(NamedTuple):
 
 
 class Recorded:
-    """An engine that keeps what it was sent and what it answered; of choices, each token by itself."""
+    """An engine that keeps its requests and answers; of choices, each token by itself."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

@@ -40,10 +40,10 @@ def lake(tmp_path: Path) -> Lake:
 def run(
     lake: Lake, query: Query | None = QUERY, names: list[Named] | None = None, *, patience: float = 30, **known: bool
 ) -> Update:
-    """One run of catalog.py but for what it prints and asks of vLLM."""
+    """One run of catalog.py, without output and without vLLM."""
     hub, held = Hub(patience), Known.of(lake, **known)
     listed, to_read = find(hub, held, query, names or [], lambda seen: None)
-    return update(hub, lake, held, listed, to_read, jobs=3, told=lambda now: None)
+    return update(hub, lake, held, listed, to_read, jobs=3, progress=lambda now: None)
 
 
 def models(lake: Lake, condition: str = "true") -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """A hub of data sets on this machine, as far as publishing to one and reading from it need: commits, tags, large files.
 
-Owns the protocol (of huggingface_hub 2) and what was committed. Knows nothing of published versions.
+Owns the protocol (of huggingface_hub 2) and the commits. Knows nothing of published versions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Exports for tests: a small lake with texts and prices, and what the command line and the importer make of it."""
+"""Exports for tests: a small lake with texts and prices, exported by the command line and read back by the importer."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def grids(lake: LakeBuilder | Lake, form: str, where: str = "true", tasks: Seque
 
 
 def exported(lake: LakeBuilder | Lake, form: str, out: Path, *, missing: str = "error", **options: Any) -> list[str]:
-    """Writes all of the lake, and returns what a person is told."""
+    """Exports the whole lake, and returns the lines for a person."""
     return export(FORMATS[form], grids(lake, form), out, missing, Options(**options))[1]
 
 

@@ -41,7 +41,7 @@ class Faults:
         self._random = random.Random(self.seed)
 
     def hear(self, request: web.Request, body: bytes) -> None:
-        """Called with every request, before anything happens to it; for who wants to know what was asked."""
+        """Called with every request, before anything happens to it; a subclass may record requests."""
 
     def draw(self) -> str:
         chances = {"refused": self.refused, "before": self.cut_before, "after": self.cut_after, "late": self.late}

@@ -51,7 +51,7 @@ def everything(lake: Lake, *, live: bool = False) -> dict[str, list[Any]]:
 
 
 def add(builder: LakeBuilder, model: str, task: str, generation: int, first: int, count: int) -> None:
-    """A shard of two filters, one of them with two repeats; its answers tell where a row came from."""
+    """A shard of two filters, one of them with two repeats; its answers name the origin of a row."""
     cell, source = BuiltCell(model=model, task=task), f"{generation}-{first}-{count}"
     found = []
     for item in range(first, first + count):

@@ -1,7 +1,7 @@
 """AWS policies as far as this project's use them: their grammar, and whether one allows a request.
 
 After the IAM User Guide, "Grammar of the IAM JSON policy language" and "Policy evaluation logic": an explicit Deny
-wins, then an Allow, else no. Raises AssertionError for what is not in the grammar, or is and not used here.
+wins, then an Allow, else no. Raises AssertionError for anything outside the part of the grammar that is used here.
 """
 
 from __future__ import annotations

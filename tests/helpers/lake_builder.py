@@ -16,13 +16,13 @@ from schemas.identity import ShardName, digest
 from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
 from schemas.views import create_views, named_in
 
-#: A Parquet file that is no table of a lake.
+#: A Parquet file without the columns of any table of a lake.
 FOREIGN = parquet_bytes(pa.table({"a": [1]}))
 
 
 @dataclass(frozen=True)
 class BuiltCell:
-    """A cell as a test needs it; everything that it does not say is the same for all cells."""
+    """A cell for a test, with the same default for every other column."""
 
     model: str = "model-a"
     task: str = "quiz"
@@ -61,7 +61,7 @@ class BuiltCell:
 
 
 class LakeBuilder:
-    """A lake in `folder`, empty until told otherwise."""
+    """A lake in `folder`, empty at first."""
 
     def __init__(self, folder: Path | str) -> None:
         self.lake = Lake(str(folder)).open_for_writing()

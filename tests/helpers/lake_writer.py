@@ -1,6 +1,6 @@
-"""Processes that write into a lake, or compact one, until they are killed: what the kill tests start.
+"""Processes that write into a lake, or compact one, until they are killed, for the kill tests.
 
-Owns what is written, so that a reader can tell a whole object from a part. Imports little: it is started often.
+Owns the contents of objects, by which a reader recognises a whole one. Imports little, because it is started often.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ def content(name: str, writer: int) -> bytes:
     return f"{writer} {name} ".encode() * random.Random(f"{name} {writer}").randrange(1, 20_000)
 
 
-def write(uri: str, writer: int, told: Connection) -> None:
-    """Creates names in an order of its own and tells what it won, until it is killed or has been through all."""
+def write(uri: str, writer: int, reports: Connection) -> None:
+    """Creates names in its own order and reports those that it created, until it is killed or at the end."""
     lake = Lake(uri)
     names = [f"shards/task=t/{i}" for i in range(NAMES)]
     random.Random(writer).shuffle(names)
-    told.send("started")
+    reports.send("started")
     for name in names:
         if lake.create(name, content(name, writer)):
-            told.send(name)
-    told.send("done")
+            reports.send(name)
+    reports.send("done")
 
 
-def fold(uri: str, number: int, told: Connection) -> None:
+def fold(uri: str, number: int, reports: Connection) -> None:
     """Compacts the lake, and with every third `number` prunes it, until it is killed."""
     from collectors.lake.compaction import compact
     from collectors.lake.pruning import prune
 
-    told.send("started")
+    reports.send("started")
     compact(Lake(uri))
     if number % 3 == 0:
         prune(Lake(uri), dt.timedelta(0))
-    told.send("done")
+    reports.send("done")

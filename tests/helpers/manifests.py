@@ -1,6 +1,6 @@
 """Whether a manifest has the fields, and values of the types, of tests/golden/manifest_fields.yaml.
 
-Stands in for the published schemas, which no package of the lock carries. Knows nothing of what the fields do.
+Stands in for the published schemas, which no package of the lock carries. Knows nothing of the meaning of fields.
 """
 
 from __future__ import annotations

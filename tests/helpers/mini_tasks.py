@@ -108,7 +108,7 @@ TASKS: dict[str, dict[str, Any]] = {
             maj_at_2=[{"function": "take_first_k", "k": 2}, _NUMBER, {"function": "majority_vote"}, _FIRST],
         ),
     },
-    "mini_text": {  # metrics whose value for an item is no number
+    "mini_text": {  # metrics without a number for an item
         **_GENERATE,
         "metric_list": [{"metric": m, "aggregation": m, "higher_is_better": True} for m in ("bleu", "chrf")],
     },

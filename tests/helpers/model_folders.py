@@ -1,4 +1,4 @@
-"""Folders that look like models, and what an error must be."""
+"""Folders that look like models, and checks of errors."""
 
 from __future__ import annotations
 

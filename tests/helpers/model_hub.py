@@ -1,7 +1,7 @@
 """A hub of models on this machine, as far as a catalog needs one: listings in pages, infos, files, ranges, and faults.
 
-Owns the protocol of the Hugging Face Hub's API (as huggingface_hub 2 asks it) and counts what is asked. Files are made
-when they are asked for: thousands of models take little memory.
+Owns the protocol of the Hugging Face Hub's API (as huggingface_hub 2 uses it) and counts requests. Files are made
+on request, so that thousands of models need little memory.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ class ModelHub:
     #: Whose files are refused, with this status.
     closed: dict[str, int] = field(default_factory=dict)
     page_size: int = 1000
-    #: Status and headers of answers to come, by what the path holds; each is given once.
+    #: A part of a path -> status and headers of a coming answer; each is given once.
     faults: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
-    #: Bodies that are given once in the place of good ones, by what the path holds.
+    #: A part of a path -> a body that is given once in place of the right one.
     damaged: list[tuple[str, bytes]] = field(default_factory=list)
     #: Called before each page with its number.
     before_page: Callable[[int], None] = lambda number: None

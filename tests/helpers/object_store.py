@@ -1,6 +1,6 @@
 """A real S3 server for tests: SeaweedFS on free ports of 127.0.0.1, with a bucket, in a folder of its own.
 
-Owns the server's process and the environment by which clients find it. Knows nothing of lakes.
+Owns the server's process and the environment variables with its address. Knows nothing of lakes.
 """
 
 from __future__ import annotations

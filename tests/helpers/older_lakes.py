@@ -25,7 +25,7 @@ LAKE_V6 = ROOT / "tests" / "golden" / "lake_v6"
 
 #: Columns that depend on where and how a lake is stored, not on its records.
 _PLACES = {"shards": {"file", "in_compaction"}}
-#: Views with sums of measured times and costs: their last bits depend on the order in which they are added.
+#: Views with sums of measured times and costs: their last bits depend on the order of addition.
 SUMMED = {"leaderboard", "pareto", "oracle", "complementarity", "profile", "throughput"}
 
 #: View -> its columns, and its rows as JSON texts, sorted.

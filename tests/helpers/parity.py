@@ -1,6 +1,6 @@
 """Our records against the rows that lm-eval logs, one by one.
 
-Owns the rules of equality: verdicts, texts and counts exactly, log-likelihoods and what is computed from them within
+Owns the rules of equality: verdicts, texts and counts exactly, log-likelihoods and values computed from them within
 1e-4. Where we give no score on purpose (an empty answer), the metrics still have to be lm-eval's.
 """
 
@@ -38,7 +38,7 @@ def plain(value: Any) -> Any:
 def compare(
     records: pa.Table, samples: Iterable[dict[str, Any]], tolerance: float = TOLERANCE
 ) -> tuple[Counter[str], list[str]]:
-    """Counts of what was compared, and a line for each difference. `samples` are one task's rows by --log_samples."""
+    """Counts of compared values, and a line for each difference. `samples` are one task's rows by --log_samples."""
     rows = {(r["item"], r["filter"]): r for r in records.to_pylist() if r["repeat"] == 0}
     first = {
         r["item"]: r

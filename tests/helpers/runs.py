@@ -1,4 +1,4 @@
-"""Runs of pipelines/collect.py for the end-to-end tests, and what they left in a lake.
+"""Runs of pipelines/collect.py for the end-to-end tests, and the rows that they left in a lake.
 
 Owns the configs that the tests run, how a run is started, and the two ways to read records back: from the plain shard
 files and through the `records` view. Knows nothing of how a cluster is started (see conftest.py).
@@ -116,7 +116,7 @@ def kill(process: psutil.Process) -> None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it still runs; psutil tells a reused pid apart, a zombie runs no more."""
+    """Whether it still runs; psutil recognises a reused pid, and a zombie does not run."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -132,7 +132,7 @@ def wait_until(what: str, holds: Callable[[], Any], seconds: float = PATIENCE) -
     return value
 
 
-# ---- what is in a lake
+# ---- the rows of a lake
 
 
 def shard_files(lake: Path) -> dict[str, bytes]:
@@ -181,7 +181,7 @@ def of_model(table: pa.Table, model: str) -> pa.Table:
 
 
 def assert_same(found: pa.Table, expected: pa.Table) -> None:
-    """Equal row by row; on a difference says where, because two whole tables are no message."""
+    """Compares row by row, and names the first difference: two whole tables would not help."""
     assert found.schema.names == expected.schema.names
     assert found.num_rows == expected.num_rows
     for name in expected.schema.names:

@@ -35,7 +35,7 @@ class Asked:
 
 @dataclass
 class Recorder(Faults):
-    """A proxy's faults, of which there are none; what was asked is in `asked`."""
+    """A proxy without faults; `asked` holds the requests."""
 
     refused: float = 0
     cut_before: float = 0

@@ -1,4 +1,4 @@
-"""Runs of collect.py that last long enough to be disturbed, and what is true of a lake that nobody disturbed.
+"""Runs of collect.py that last long enough to be disturbed, and the checks of a lake.
 
 The records of an undisturbed one are the fixture `undisturbed` of conftest.py.
 """

@@ -18,7 +18,7 @@ import pytest
 
 @dataclass
 class Hub:
-    """Repos by id, each commit's files by sha, branches and tags by name; and what was asked."""
+    """Repos by id, each commit's files by sha, branches and tags by name; and the requests."""
 
     repos: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ def _oid(data: bytes) -> str:
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub on this machine, to which the client in this process talks; its cache is the test's own."""
+    """A hub on this machine for the client in this process, with a cache for this test alone."""
     store = Hub()
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
 """A storm over a cluster: workers, nodes and the driver of a run are killed at random, until all is collected.
 
-Owns what is killed and when: at moments drawn from the items of the run, so that a storm of so many kills hits a run of
-any length. Knows nothing of what is right afterwards.
+Owns the kills and their moments, which are drawn from the items of the run, so that a number of kills fits a run of any
+length. Knows nothing of the right results.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tests.helpers.slow_runs import committed
 #: How often each is killed, of ten.
 WEIGHTS = {"worker": 6, "node": 2, "driver": 2}
 NODES = 3
-#: Seconds in which nothing at all is committed, after which something hangs.
+#: A run without a commit for so many seconds hangs.
 HANGS = 240.0
 
 
 def configured(folder: Path, address: str, models: int, latency: float = 0.02) -> Path:
-    """A run on all nodes of a cluster, in shards of about ten requests, each of which takes `latency` seconds.
+    """A run on all nodes of a cluster, in shards of about ten requests of `latency` seconds each.
 
-    Each that is answered is a byte in `folder`/asked.
+    Each answered request is a byte in `folder`/asked.
     """
     options = {"latency_s": latency, "count_in": str(folder / "asked")}
     fleet = {"address": address, "first_shard_items": 4, "shard_seconds": 10 * latency, "gpus_per_worker": 0}

@@ -1,4 +1,4 @@
-"""The policies of infra/ allow what the code asks of a store, each role its own part, and nothing that nobody asks."""
+"""The policies of infra/ allow the requests of the code to a store, each role its own part, and no others."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def test_reader_policy_allows_all_that_readers_ask(asked: dict[str, list[Asked]]
 
 @pytest.mark.slow
 def test_policies_allow_no_action_at_no_place_that_nobody_asks_for(asked: dict[str, list[Asked]]) -> None:
-    """Each pair of an action and a resource that a statement allows is needed by what was recorded.
+    """A recorded request needs each pair of an action and a resource that a statement allows.
 
-    Giving an upload in parts up goes with making objects: which of those are large depends on the lake.
+    Aborting an upload in parts belongs to the creation of objects: whether any is large depends on the lake.
     """
     idle = []
     for statements, roles in ((bucket_policy(), ("collector", "maintainer")), (reader_policy(), (None,))):

@@ -13,7 +13,7 @@ from tests.helpers.runs import ROOT
 
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "infra" / "grafana" / "routerlake.json").read_text(encoding="utf-8"))
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-#: Words of PromQL in the dashboard that are no metric and no tag.
+#: Words of PromQL in the dashboard other than metrics and tags.
 WORDS = {"by", "max", "sum", "rate"}
 
 

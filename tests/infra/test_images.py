@@ -1,6 +1,6 @@
-"""Dockerfiles of infra/: they copy what is there, install the locks, and run as nobody special.
+"""Dockerfiles of infra/: they copy existing files, install the locks, and run without privileges.
 
-None has been built here: what a build does beyond this is not known.
+No image was built here, so nothing else about a build is known.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def copied(lock: str) -> list[str]:
 
 
 def in_context(path: str) -> bool:
-    """Whether .dockerignore, of which the last line that fits decides, lets `path` through."""
+    """Whether .dockerignore lets `path` through; its last matching line decides."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     fits = [rule for rule in rules if fnmatch.fnmatch(path, rule.removeprefix("!")) or path == rule.removeprefix("!")]

@@ -75,7 +75,7 @@ def test_runbook_names_files_that_are_there() -> None:
 
 
 def kinds() -> set[str]:
-    """Every kind that schemas.failures tells of, and that of a damaged file."""
+    """Every kind in schemas.failures, and the kind of a damaged file."""
     source = Path(failures.__file__).read_text(encoding="utf-8")
     told = {kind for lines in re.findall(r'"""kinds: ([^"]*)"""', source) for kind in re.split(r",\s+", lines)}
     return told | set(re.findall(r'kind = "(\w+)"', source)) | failures.ITEM_FAILURES | {DAMAGED}

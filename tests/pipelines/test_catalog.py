@@ -106,7 +106,7 @@ def test_catalog_killed_at_any_moment_goes_on(served: ModelHub, tmp_path: Path) 
         process.wait()
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     again = served.calls()["info"] - 40
-    assert 0 < again <= 5 + 2 * 4 + 2  # the batch in hand, what waited to join it, and what was being read
+    assert 0 < again <= 5 + 2 * 4 + 2  # the batch at work, the rows that waited to join it, and those being read
     served.asked.clear()
     subprocess.run(command, env=environment, capture_output=True, check=True)
     assert served.calls() == {"list": 1}

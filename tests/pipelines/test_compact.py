@@ -1,4 +1,4 @@
-"""The compact command: what it says, what it returns, and what bad input gets."""
+"""The compact command: its output, its exit codes, and bad input."""
 
 from __future__ import annotations
 

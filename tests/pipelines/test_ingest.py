@@ -1,4 +1,4 @@
-"""The command that brings in what others recorded."""
+"""The command that imports the records of others."""
 
 from __future__ import annotations
 

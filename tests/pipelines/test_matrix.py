@@ -1,4 +1,4 @@
-"""The matrix command: the file that it writes, what it prints, and what bad input gets."""
+"""The matrix command: its file, its output, and bad input."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_matrix_output_that_nobody_reads_or_that_takes_ascii_only_is_no_tracebac
     assert "mod?le" in (tmp_path / "shown.txt").read_text()
 
 
-# ---- what is printed
+# ---- output
 
 
 def test_matrix_empty_lake_says_so_exit_0(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,7 +334,7 @@ def test_matrix_script_piped_is_not_wrapped_and_its_next_commands_run(lake: Lake
 
 
 def test_matrix_file_of_before_a_compaction_asks_to_be_written_anew(lake: LakeBuilder) -> None:
-    """Its shards may be gone: what they hold would be told to be missing."""
+    """Its shards may be deleted: their items would seem missing."""
     lake.planned(BuiltCell(items=2), [1.0, 0.0])
     assert main(["--out", "before.duckdb"]) == 0
     compact(lake.lake)

@@ -1,4 +1,4 @@
-"""plot.py: the pictures of a small lake, and what it says of what it cannot draw."""
+"""plot.py: the pictures of a small lake, and messages about pictures that it cannot draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--format: what other programs read in place of tables."""
+"""--format: rows for other programs in place of tables."""
 
 from __future__ import annotations
 

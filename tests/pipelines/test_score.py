@@ -73,7 +73,7 @@ def test_score_against_latency_takes_seconds_for_the_cost(tmp_path: Path, capsys
     [row] = scored(lake, path, capsys, "--against", "latency")
     assert (row["latency_s"], row["untimed"], row["best_latency_s"]) == (1.5, 0, 4.0)
     assert row["oracle_latency_s"] == (1 + 3 + 4 + 0) / 4
-    # Points (1, 0.25) and (4, 0.75): the hull between them, the area under it, and what is left of it counted as 0.
+    # Points (1, 0.25) and (4, 0.75): the hull between them, the area under it; left of it counts as 0.
     assert (row["score"], row["hull_score"]) == (0.5, pytest.approx(0.25 + 0.5 / 6))
     assert (row["aiq_paper"], row["aiq_code"]) == (pytest.approx(0.5), pytest.approx(1.5 / 4))
     [row] = scored(lake, path, capsys)
@@ -127,7 +127,7 @@ def test_score_of_a_file_reads_that_file_and_all_of_it(
 ) -> None:
     (tmp_path / "mine1.csv").write_text("item,model\n0,a\n")
     path = tmp_path / "mine[1].csv"  # a pattern that the other file fits
-    # Quotes, a line end within them and a comma first come far behind what is guessed from.
+    # Quotes, a line end within them and a comma first come far behind the lines that the guess is from.
     path.write_text("item,model,why\n" + "1,b,\n" * 30_000 + '"3","c","a ""b"",\nc"\n')
     [row] = scored(lake, path, capsys)
     assert (row["items"], row["score"]) == (2, 0.5)

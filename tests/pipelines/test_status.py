@@ -1,4 +1,4 @@
-"""The status command: what it prints of a run, in which form, and what bad input gets."""
+"""The status command: its output on a run, its formats, and bad input."""
 
 from __future__ import annotations
 

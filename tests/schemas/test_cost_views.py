@@ -28,7 +28,7 @@ def lake(tmp_path: Path) -> LakeBuilder:
 
 
 def price(lake: LakeBuilder, *prices: dict[str, Any]) -> None:
-    """Puts entries into the lake; what they do not say is the same for all."""
+    """Adds entries to the lake, with the same defaults for other columns."""
     default = {"provider": "host", "valid_from": "2026-01-01", "source": "test"}
     write(
         lake, "prices", [{**default, **one} for one in prices], ["usd_per_million_prompt", "usd_per_million_completion"]
@@ -188,7 +188,7 @@ def test_prices_that_were_corrected_are_the_later_ones(lake: LakeBuilder) -> Non
     assert charged(lake) == {"org/a": ("named", "org/a", "host")}
 
 
-# ---- what is paid
+# ---- costs
 
 
 def test_costs_tell_unpriced_untokened_and_free_apart(lake: LakeBuilder) -> None:

@@ -1,4 +1,4 @@
-"""The views of the matrix, of cells and what they are made of, and of what is missing or failed."""
+"""The views of the matrix, of cells, and of missing and failed items."""
 
 from __future__ import annotations
 

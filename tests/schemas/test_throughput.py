@@ -1,4 +1,4 @@
-"""The view throughput over small lakes: rates are sums over sums, and what is not known is null."""
+"""The view throughput over small lakes: rates are sums over sums, and unknown values are null."""
 
 from __future__ import annotations
 

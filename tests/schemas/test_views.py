@@ -91,7 +91,7 @@ def test_every_column_of_a_public_view_says_what_it_holds_and_no_words_are_left_
 def test_records_ranges_of_one_generation_overlap_first_name_owns(lake: LakeBuilder) -> None:
     lake.scores(CELL, [0.1] * 4, first=0)
     lake.scores(CELL, [0.2] * 4, first=2)
-    lake.scores(CELL, [0.3] * 2, first=3)  # inside what the others own
+    lake.scores(CELL, [0.3] * 2, first=3)  # inside the items of the others
     assert owners(lake) == {0: 0.1, 1: 0.1, 2: 0.1, 3: 0.1, 4: 0.2, 5: 0.2}
 
 
@@ -233,7 +233,7 @@ def test_views_backslash_in_the_path_is_refused(tmp_path: Path) -> None:
 def test_views_that_a_query_names_say_without_the_others_what_they_say_among_all(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
     compact(builder.lake)
-    add(builder, "a", "u", 0, 0, 3)  # beside what is folded
+    add(builder, "a", "u", 0, 0, 3)  # beside a folded shard
     views = sorted(name for kind, name in contents() if kind == "view")
     with connect(builder.lake) as everything:
         for view in views:

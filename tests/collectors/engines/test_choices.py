@@ -1,5 +1,5 @@
-"""Choices in one pass: what engines answer, what is asked for an item, and that neither order nor batch nor cache of
-the requests changes an answer."""
+"""Choices in one pass: the requests for an item, the answers of engines, and that neither order nor batch nor cache
+changes an answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reference(folder: Path, **fields: Any) -> ModelRef:
 
 @pytest.fixture(scope="module")
 def vllm() -> Iterator[Engine]:
-    """One for all tests here; tests load into it what they need."""
+    """One engine for all tests here; each test loads its model."""
     engine = make_engine("vllm")
     yield engine
     engine.close()
@@ -51,7 +51,7 @@ def hf() -> Iterator[Engine]:
     engine.close()
 
 
-# ---- what is asked
+# ---- requests
 
 
 class Counting:
@@ -128,7 +128,7 @@ def test_an_empty_choice_leaves_the_others_asked_and_the_item_unjudged(tasks: Pa
 
 
 def test_requests_without_context_are_an_item_s_own_pass(tasks: Path) -> None:
-    """The same context for every item: what an item takes must not depend on its neighbours in a shard."""
+    """Gives all items the same context, because the tokens of an item must not depend on its neighbours in a shard."""
     engine = stub()
     task = letters(tasks, doc_to_text="", num_fewshot=0)
     whole = record_table(task, ask(engine, task), "cell", "m").to_pylist()
@@ -199,7 +199,7 @@ def test_choose_falls_back_visibly_where_vllm_tells_no_given_tokens(
     for scores, expected, request in zip(vllm.choose(key, asked)[1], sound, asked, strict=True):
         assert scores.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
         assert (scores.greedy, scores.asked_again) == (expected.greedy, True)
-        assert len(scores.usages) >= 1 + len(request.tokens)  # what was discarded was spent
+        assert len(scores.usages) >= 1 + len(request.tokens)  # discarded tokens were spent, too
     assert "asked one by one" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Real engines answer alike, count what they take, and refuse broken models."""
+"""Real engines answer alike, count their tokens, and refuse broken models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Ref = Callable[..., ModelRef]
 
 @pytest.fixture(scope="module")
 def tiny_ref(tiny_models: dict[str, Path]) -> Ref:
-    """tiny_ref("good", dtype=…) is the ModelRef of a tiny checkpoint, float32 unless told otherwise."""
+    """tiny_ref("good", dtype=…) is the ModelRef of a tiny checkpoint, in float32 by default."""
 
     def ref(name: str, /, **fields: Any) -> ModelRef:
         folder = str(tiny_models[name])
@@ -39,10 +39,10 @@ def tiny_ref(tiny_models: dict[str, Path]) -> Ref:
 
 @pytest.fixture(scope="module")
 def vllm_engine(tiny_ref: Ref) -> Iterator[Engine]:
-    """One for all tests here: a process holds one at a time. Tests load into it what they need."""
+    """One engine for all tests here, because a process holds one at a time. Each test loads its model."""
     engine = make_engine("vllm")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the imports of vllm warn of
+        warnings.simplefilter("ignore")  # warnings from vllm's imports
         engine.load(tiny_ref("good"))
     yield engine
     engine.close()
@@ -57,7 +57,7 @@ def hf_engine() -> Iterator[Engine]:
 
 @pytest.fixture(params=["vllm", "hf"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Each real engine; whatever it holds, tests load what they need."""
+    """Each real engine. It may hold any model, so each test loads its own."""
     real: Engine = request.getfixturevalue(f"{request.param}_engine")
     return real
 

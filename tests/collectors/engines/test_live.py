@@ -63,7 +63,7 @@ def stored(model: ModelRef) -> dict[str, Any]:
 
 @pytest.fixture
 def models(tmp_path: Path) -> dict[str, ModelRef]:
-    """Four of one group, a to d, of which d holds a NaN; and e of another."""
+    """Four models of one group, a to d, with a NaN in d; and e of another group."""
     made = {}
     for at, name in enumerate("abcde"):
         folder = tmp_path / name
@@ -129,7 +129,7 @@ def test_load_nan_is_refused_and_the_live_engine_serves_the_next(models: dict[st
 
 
 def test_load_nan_first_is_refused_as_well(models: dict[str, ModelRef]) -> None:
-    """Whether a model is refused must not depend on which came before it."""
+    """Whether a model is refused must not depend on the model before it."""
     with pytest.raises(ModelError, match="NaN"):
         SumsEngine().load(models["d"])
 

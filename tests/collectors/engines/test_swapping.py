@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 
 
 def plain(folder: Path, **fields: Any) -> ModelRef:
-    """Named by its folder, in float32 unless told otherwise."""
+    """A model named by its folder, in float32 by default."""
     known = {"name": folder.name, "source": str(folder), "revision": folder.name, "path": str(folder)}
     return ModelRef(**{**known, "dtype": "float32", **fields})
 
@@ -327,7 +327,7 @@ def test_swap_that_breaks_half_way_leaves_no_engine_that_answers(
 
 
 def verdicts(engine: Any, model: ModelRef) -> tuple[list[int], list[bool], list[str]]:
-    """Of sums: the likeliest of four answers, whether each is what greedy decoding says, and what it says."""
+    """For sums: the likeliest of four answers, whether each is the greedy continuation, and the greedy text."""
     key = engine.load(model)
     encode = engine.tokenizer.encode
     sums = [f"Q: {a}+{b}=\nA:" for a in range(2, 18, 3) for b in range(1, 19, 4)]

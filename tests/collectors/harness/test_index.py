@@ -1,4 +1,4 @@
-"""Finding a task by name without lm-eval's whole index finds what the index has."""
+"""A search by name finds the same tasks as lm-eval's whole index."""
 
 from __future__ import annotations
 

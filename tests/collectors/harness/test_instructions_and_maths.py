@@ -1,4 +1,4 @@
-"""IFEval and MATH, whose judges are libraries of their own: our records say what lm-eval's own process_results say.
+"""IFEval and MATH, whose judges are libraries of their own: our records equal lm-eval's own process_results.
 
 The documents have the shape of google/IFEval and of MATH and are written here; the data sets are on the hub only.
 """
@@ -135,7 +135,7 @@ def load(folder: Path) -> tuple[list[BoundTask], dict[str, TaskError]]:
 
 
 def judged(task: BoundTask, answers: Sequence[str]) -> list[dict[str, Any]]:
-    """Our records of `answers`, after proving each equal to what lm-eval's process_results says of it."""
+    """Our records of `answers`, each checked against lm-eval's process_results."""
     requester = Requester(Scripted(answers), ModelRef("m", "m", "revision-1", None).key)
     asked = requester.ask(dict(enumerate(requester.build(task, len(answers)))), "cell")
     rows: list[dict[str, Any]] = record_table(task, asked, "cell", "m").to_pylist()

@@ -1,4 +1,4 @@
-"""Requests that are kept equal those that are built, and nothing that matters is left out of what they are kept by."""
+"""Cached requests equal newly built ones, and everything that changes a request is part of its cache key."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_kept_requests_equal_the_built_ones(tasks: Path, name: str, prompting: d
     task, encoder = bind(tasks, name, **prompting), Encoder(ByteTokenizer())
     built = encoder.build(task, ITEMS)
     first, second = RequestStore(), RequestStore()
-    for store in (first, second):  # the second reads what the first kept
+    for store in (first, second):  # the second reads the first one's cache
         for begin, end in ((0, ITEMS - 1), (3, 7), (11, 11)):
             instances, encoded = store.get(task, encoder, FINGERPRINT, ITEMS).items(begin, end)
             assert told(instances) == told({i: built[i] for i in range(begin, end + 1)})

@@ -1,4 +1,4 @@
-"""What tasks ask: what is sent is what is counted, sent as stock lm-eval would, and refused where it cannot be."""
+"""Requests of tasks: sent as stock lm-eval sends them, counted as sent, and refused if they cannot be sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compaction changes no answer: every view says the same before and after, whatever was killed or came meanwhile."""
+"""Compaction changes no answer: every view shows the same rows before and after, in spite of kills and new shards."""
 
 from __future__ import annotations
 

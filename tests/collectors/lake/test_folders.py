@@ -128,7 +128,7 @@ def test_names_leftovers_of_a_crash_are_not_listed(tmp_path: Path) -> None:
 
 
 def test_committed_is_what_the_views_read(tmp_path: Path) -> None:
-    """Links are followed by both or by neither, and what is no file is no shard."""
+    """Listings and views both follow links, and only files are shards."""
     lake = LakeBuilder(tmp_path / "lake")
     cells = [BuiltCell(task=f"t{i}") for i in range(4)]
     names = [str(lake.shard(cell, [cell.record(0, score=1.0)])) for cell in cells]

@@ -1,6 +1,6 @@
 """A lake outlives the program: a program of the next schema version works on today's lakes, and ours refuses its own.
 
-The next version is this program with a copy of schemas/ in which columns, a table or a migration are added.
+The next version is this program with a copy of schemas/ that adds columns, a table or a migration.
 """
 
 from __future__ import annotations

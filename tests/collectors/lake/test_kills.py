@@ -1,4 +1,4 @@
-"""Writers and compactors killed at any moment: what was committed is read, whole and once."""
+"""Writers and compactors are killed at any moment: committed rows are read, whole and once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLD_KILLS = 30
 
 
 def killed(uri: str, writer: int, seconds: float, target: Callable[..., None] = write) -> list[str]:
-    """The names that a writer said it won before it was killed, at most `seconds` after it began."""
+    """The names that a writer reported as created before it was killed, at most `seconds` after it began."""
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(uri, writer, there), daemon=True)
@@ -91,7 +91,7 @@ def test_lake_compactors_killed_at_random_lose_and_double_nothing(
     expected: dict[tuple[str, int], float] = {}
     finished = 0
     for number in range(FOLD_KILLS):
-        # One more shard each time, every fourth of them of a new generation over what is there.
+        # One more shard each time; every fourth is of a new generation over the existing ones.
         cell, generation = draw.choice(cells), number if number % 4 == 3 else 0
         first = draw.randrange(0, 36, 4) if generation else 4 * (number % 10)
         name = Lake.shard_path(cell.task, ShardName(cell.cell_id, generation, first, first + 3))

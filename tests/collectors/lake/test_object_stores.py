@@ -1,4 +1,4 @@
-"""What an object store may answer, and what a lake makes of it: who won, plain errors, nothing lost to faults."""
+"""Answers of object stores: the first writer wins, errors are plain, and faults lose nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_open_for_writing_store_takes_every_put_is_refused() -> None:
 
 
 def every_use(uri: str) -> Iterator[str]:
-    """The messages of all that a lake does, each of which has to fail."""
+    """The messages of all operations of a lake; each one has to fail."""
     lake = Lake(uri)
     for use in (lake.exists, lake.open_for_writing, lambda: lake.create("x", b"1"), lambda: lake.names("shards")):
         with pytest.raises(StorageError) as caught:
@@ -129,7 +129,7 @@ def test_lake_behind_a_store_that_fails_at_random_loses_and_doubles_nothing(obje
         assert lake.names("runs") == sorted(names)
         assert all(lake.has(name) for name in names)
     assert sum(faults.seen[kind] for kind in ("refused", "before", "late")) > 0  # by chance one kind may not come
-    # A writer whose answer was lost is told that another was faster, never the other way round.
+    # If the answer to a writer is lost, it learns that another was faster, never the other way round.
     assert len({name for one in won for name in one}) == sum(map(len, won)) <= len(names)
     with store_at(object_store.endpoint, object_store.key, object_store.secret):
         there = Lake(uri)

@@ -1,4 +1,4 @@
-"""The dense matrix equals what is in the lake, cell by cell, and what is not there is never a zero."""
+"""The dense matrix equals the lake, cell by cell, and a missing value is never a zero."""
 
 from __future__ import annotations
 

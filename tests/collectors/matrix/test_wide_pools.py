@@ -1,4 +1,4 @@
-"""Pools of all tasks at once: the same scores and costs as the pool of one task, and what is left out of them."""
+"""Pools of all tasks at once: the same scores and costs as the pool of one task, and the models that are left out."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ MMLU = (1530, [754, 977, 773, 740, 647, 790, 950], [1.0, 3.0, 4.8, 2.3, 2.4, 1.1
 def test_oracle_of_two_models_is_the_published_one(
     data: tuple[int, list[int], list[float]], models: tuple[int, int], accuracy: float, seconds: float
 ) -> None:
-    """Which items the first model solves does not matter, nor what the second one does on them: it is never asked."""
+    """Neither the choice of items that the first model solves matters, nor the second one's scores on them."""
     items, right, latencies = data
     solved, either = right[models[0]], round(accuracy / 100 * items)
     scores = np.zeros((items, 2))

@@ -63,7 +63,7 @@ def test_routellm_blind_router_recovers_half_of_the_gap() -> None:
     assert blind.apgr == pytest.approx(0.5, abs=0.03)
     assert blind.cpt(0.5) == pytest.approx(0.5, abs=0.06)
     told = sweep(scores[:, 1] - scores[:, 0], scores[:, 0], scores[:, 1])
-    assert told.apgr > 1  # told which items only the strong model solves, it passes the strong model
+    assert told.apgr > 1  # it knows which items only the strong model solves, so it passes the strong model
 
 
 #: Accuracy and USD of RouterBench's oracle, and accuracies of some models, over all rows of the five-shot file.
@@ -89,7 +89,7 @@ def test_routerbench_duplicates_of_items_with_gaps_are_left_out() -> None:
     found = cheapest_correct(scores, cost)
     assert (len(scores), found.left_out, found.solved, found.unsolved) == (1484, 28, 1437, 19)
     taken_for_wrong = cheapest_correct(np.nan_to_num(scores, nan=-1), cost)
-    assert taken_for_wrong.solved / 1484 == pytest.approx(0.9852, abs=5e-5)  # what is published
+    assert taken_for_wrong.solved / 1484 == pytest.approx(0.9852, abs=5e-5)  # the published value
 
 
 @pytest.mark.parametrize(("task", "rows"), [("arc-challenge", 1456), ("mbpp", 427), ("winogrande", 1267)])

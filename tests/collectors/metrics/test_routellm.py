@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 def pool(seed: int, items: int = 200) -> tuple[Array, Array, Array]:
-    """Win rates that say something, and the scores of a weak and a strong model."""
+    """Informative win rates, and the scores of a weak and a strong model."""
     rng = np.random.default_rng(seed)
     weak, strong = (rng.random(items) < 0.5).astype(float), (rng.random(items) < 0.8).astype(float)
     return rng.random(items) + 0.3 * (strong - weak), weak, strong
@@ -53,7 +53,7 @@ def test_apgr_is_the_ratio_of_areas_that_scikit_learn_finds() -> None:
     x, flat = found.strong_share, np.ones_like(found.strong_share)
     weak, strong = auc(x, flat * found.weak), auc(x, flat * found.strong)
     assert found.apgr == pytest.approx((auc(x, found.accuracy) - weak) / (strong - weak))
-    assert found.apgr > 0.5  # the win rates say something
+    assert found.apgr > 0.5  # the win rates are informative
 
 
 @given(st.floats(0.05, 1))

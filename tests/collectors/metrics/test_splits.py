@@ -64,7 +64,7 @@ def matrix(items: int = 40, models: int = 20, seed: int = 0) -> npt.NDArray[Any]
 
 
 def windows_by_hand(scores: npt.NDArray[Any], size: int, *, strong: bool) -> set[tuple[int, ...]]:
-    """The windows with the best oracle, as the description says it."""
+    """The windows with the best oracle, by the description."""
     means = [float(scores[:, m].mean()) for m in range(scores.shape[1])]
     order = sorted(range(len(means)), key=lambda m: means[m])
     first = next(n for n, m in enumerate(order) if means[m] > 0.1)

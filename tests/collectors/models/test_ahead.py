@@ -16,7 +16,7 @@ from schemas.failures import ModelError
 
 
 class Reader(StubEngine):
-    """Keeps the names of what it was told to read; refuses those that end in x, waits while `free` is not set."""
+    """Keeps the names of the models to read; refuses those that end in x, waits while `free` is not set."""
 
     def __init__(self) -> None:
         super().__init__()

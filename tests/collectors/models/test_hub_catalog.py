@@ -1,4 +1,4 @@
-"""The catalog against a hub that pages and moves: what is asked, what is recorded, and what a config takes of it."""
+"""The catalog against a hub that pages and moves: requests, recorded rows, and the models that a config takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.model_hub import ModelHub, Repo, llama, safetensors
 __all__ = ["lake", "served"]  # fixtures
 
 
-# ---- what is known of a model
+# ---- the row of a model
 
 
 def test_facts_are_read_without_weights(served: ModelHub, lake: Lake) -> None:

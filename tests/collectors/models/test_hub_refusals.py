@@ -1,4 +1,4 @@
-"""A hub that refuses, vanishes, limits or answers damaged: what the catalog then holds."""
+"""The catalog against a hub that refuses, vanishes, limits or sends damaged answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def test_gated_files_leave_what_the_hub_says_and_again_reads_them(served: ModelH
     run(lake)
     assert served.calls() == {"list": 1}
     run(lake, again=True)
-    assert len([name for name in lake.names("models") if "read-" in name]) == 1  # the same problem is not said twice
+    assert (
+        len([name for name in lake.names("models") if "read-" in name]) == 1
+    )  # the same problem is not reported twice
     served.closed.clear()
     run(lake, again=True)
     row = models(lake)["org/gated"]
@@ -54,7 +56,7 @@ def test_repo_that_vanishes_after_the_listing_is_named(served: ModelHub, lake: L
     hub, known = Hub(), Known.of(lake)
     listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
     del served.repos["org/gone"]
-    done = update(hub, lake, known, listed, to_read, jobs=2, told=lambda now: None)
+    done = update(hub, lake, known, listed, to_read, jobs=2, progress=lambda now: None)
     assert set(done.troubled) == {"org/gone"}
     assert {name: row["skipped"] for name, row in models(lake).items()} == {"org/gone": "not_found", "org/stays": None}
 
@@ -103,11 +105,11 @@ def test_hub_that_stays_down_is_given_up_and_the_next_run_goes_on(
     hub, known = Hub(patience=0.5), Known.of(lake)
     listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
 
-    def told(now: Update) -> None:
+    def progress(now: Update) -> None:
         served.down = now.read >= 5
 
     with pytest.raises(HubDownError, match=r"has not answered for .*HTTP 503.*given up") as caught:
-        update(hub, lake, known, listed, to_read, jobs=2, told=told)
+        update(hub, lake, known, listed, to_read, jobs=2, progress=progress)
     assert "\n" not in str(caught.value)
     held = models(lake, "skipped IS NULL")
     assert 5 <= len(held) < 12
@@ -123,12 +125,12 @@ def test_run_that_is_stopped_leaves_what_it_read(served: ModelHub, lake: Lake) -
     hub, known = Hub(), Known.of(lake)
     listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
 
-    def told(now: Update) -> None:
+    def progress(now: Update) -> None:
         if now.read == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        update(hub, lake, known, listed, to_read, jobs=2, told=told)
+        update(hub, lake, known, listed, to_read, jobs=2, progress=progress)
     assert len(models(lake, "skipped IS NULL")) == 7
     served.asked.clear()
     run(lake)

@@ -1,4 +1,4 @@
-"""What a model's own files say of it: facts of a real folder, headers of weights, which files are weights at all."""
+"""A model's own files: the row of a real folder, headers of weights, and the choice of weight files."""
 
 from __future__ import annotations
 

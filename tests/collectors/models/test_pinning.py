@@ -1,4 +1,4 @@
-"""Models in folders: their revision follows their files, and what is not a model is refused plainly."""
+"""Models in folders: their revision follows their files, and other folders are refused plainly."""
 
 from __future__ import annotations
 

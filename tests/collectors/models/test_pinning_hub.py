@@ -77,7 +77,7 @@ def test_hub_out_of_order_is_one_line_before_and_after_the_plan(served: Hub) -> 
     model = resolve(hub_spec(), "auto")
     served.broken = 501  # at 500, 502, 503 and 504 the client asks again, for 23 s
     assert "the hub did not answer" in refused("not_found", lambda: resolve(hub_spec("main"), "auto"))
-    # the config alone is in the cache: that is no snapshot
+    # the config alone is in the cache: the model is not
     refused("not_found", lambda: fetch(model))
 
 

@@ -63,7 +63,7 @@ def test_uri_folder_is_pinned_by_its_listing_and_fetched_once(place: Any, tmp_pa
 
 
 def test_uri_of_a_store_without_versions_is_refused() -> None:
-    """fsspec's memory store tells when a file was made but by no name that a change would show in."""
+    """fsspec's memory store has a time for each file, but under a key that does not change with the file."""
     memory = fsspec.filesystem("memory")
     for name, data in FILES.items():
         memory.pipe_file(f"/unversioned/{name}", data)

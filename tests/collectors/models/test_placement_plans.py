@@ -97,7 +97,7 @@ def test_plan_puts_each_model_on_its_gpus_and_names_those_that_it_cannot(
     config = config.model_copy(update={"fleet": FleetSpec()})
     anywhere = make_plan(config, lake)
     assert len(anywhere.cells) == 5  # without classes nothing is asked of models
-    assert set(ids) < {cell.cell.cell_id for cell in anywhere.cells}  # and where they run is no part of what they are
+    assert set(ids) < {cell.cell.cell_id for cell in anywhere.cells}  # and their place is not part of their identity
     failures = place_on(anywhere, lake, gpu_classes([GpuSpec(name="L4"), GpuSpec(name="H100", per_node=8)]))
     assert [str(cell.cell.model.placement) for cell in anywhere.cells] == [
         str(cell.cell.model.placement) for cell in plan.cells

@@ -1,4 +1,4 @@
-"""How large models are said to be: the same by the hub, a store, a folder and the lake, and by whom it is asked."""
+"""Sizes of models: the same from the hub, a store, a folder and the lake, and which of them are asked."""
 
 from __future__ import annotations
 

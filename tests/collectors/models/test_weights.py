@@ -179,7 +179,7 @@ def test_folder_is_held_without_a_lock_and_still_proven(tmp_path: Path) -> None:
         Weights(0).take(replace(model, revision="files-0"))
 
 
-#: Damage that only the files themselves tell.
+#: Damage that shows in the files alone.
 PLAUSIBLE: list[Any] = [{"files": {"a\0b": 1}}, {"path": "/etc", "files": {"hostname/x": 1}}]
 
 

@@ -1,4 +1,4 @@
-"""The drawings and the page: what they show, and that the page needs nothing but itself."""
+"""The drawings and the page: their contents, and that the page needs no other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Price tables: what a file must say, and what is refused with its line."""
+"""Price tables: the columns that a file needs, and the lines that are refused."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from tests.helpers.filled_lakes import (
 from tests.helpers.importing import imported, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
-# ---- what is in it
+# ---- contents
 
 
 def test_version_of_the_same_lake_is_the_same_bytes_compacted_or_not(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_version_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(tm
     assert said == {"all.parquet", "schema.parquet"}
     with duckdb.connect() as con:
         found = rows(con, f"SELECT DISTINCT model FROM read_parquet('{made.folder}/models/*.parquet')")
-    assert found == [("a",)]  # the one of its cells' models of which the lake has a row
+    assert found == [("a",)]  # the only model of its cells with a row in the lake
 
 
 def test_version_database_opens_from_its_folder_and_from_elsewhere(

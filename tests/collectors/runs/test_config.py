@@ -1,4 +1,4 @@
-"""What a config file may say."""
+"""Valid config files."""
 
 from __future__ import annotations
 

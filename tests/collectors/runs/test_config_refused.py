@@ -19,7 +19,7 @@ __all__ = ["path"]  # a fixture
 
 
 def faults(path: Path, text: str | bytes) -> list[str]:
-    """The lines of the ConfigError, each of which has to begin with the file."""
+    """The lines of the ConfigError; each has to begin with the file."""
     with pytest.raises(ConfigError) as caught:
         load(path, text)
     lines = str(caught.value).split("\n")

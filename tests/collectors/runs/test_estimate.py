@@ -1,4 +1,4 @@
-"""What a plan is said to take: by closed forms where nothing was measured, by the lake's shards where something was."""
+"""Estimates of plans: by closed forms if nothing was measured, else by the shards of the lake."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def catalog(folder: Path) -> Lake:
-    """Two small models and one of 8B, of which nothing was collected."""
+    """Two small models and one of 8B, without collected items."""
     import json
 
     lake = Lake(str(folder)).open_for_writing()
@@ -133,7 +133,7 @@ def test_estimate_of_a_generating_task_takes_its_own_limit_of_tokens(tmp_path: P
         for decoding in ({"max_gen_toks": 10}, {"max_gen_toks": 1010})
     )
     assert long.tokens - usual.tokens == pytest.approx(3 * ITEMS * 1000)
-    for wrong in ("lots", [1]):  # a run says so of each shard
+    for wrong in ("lots", [1]):  # a run records it in each shard
         estimate(planned(lake, tasks, tasks=["mini_generate"], decoding={"max_gen_toks": wrong}), lake)
 
 

@@ -1,4 +1,4 @@
-"""What a plan holds: what is collected, what is left to collect, and what cannot be."""
+"""Plans: collected items, open items, and cells that cannot be planned."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.planned_cells import TASK, base, configured, ids, model, plan
 __all__ = ["base", "model", "own_caches", "tasks"]  # fixtures
 
 
-# ---- what is planned
+# ---- planned cells
 
 
 def test_plan_group_becomes_its_tasks_once_per_model(tasks: Path) -> None:

@@ -1,4 +1,4 @@
-"""The runs of a lake: which there are, what they were asked for, how they ended."""
+"""The runs of a lake: their plans and their ends."""
 
 from __future__ import annotations
 

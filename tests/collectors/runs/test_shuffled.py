@@ -24,7 +24,7 @@ from tests.helpers.parity import TOLERANCE, close
 pytestmark = pytest.mark.slow
 
 TASKS = ["mini_choice", "mini_letters", "mini_alike", "mini_generate"]
-#: Columns that tell how an answer was come by, which may differ.
+#: Columns about the making of an answer, which may differ.
 HOW = {"engine_tokens", "cached_tokens", "ttft_s", "latency_s"}
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from collectors.engines import Usage
-from collectors.runs.stages import STAGES, Span, Stages, Trace, in_prefill, told
+from collectors.runs.stages import STAGES, Span, Stages, Trace, in_prefill, summary
 
 
 def usage(scheduled: float | None, first_token: float | None) -> Usage:
@@ -20,7 +20,7 @@ def usage(scheduled: float | None, first_token: float | None) -> Usage:
         ([(0.0, 2.0), (1.0, 3.0)], 3.0),  # they overlap
         ([(5.0, 6.0), (0.0, 2.0)], 3.0),  # a gap, out of order
         ([(0.0, 9.0), (1.0, 2.0), (8.0, 10.0)], 10.0),  # one within another
-        ([(0.0, 1.0), (None, None)], 1.0),  # an engine that tells of some
+        ([(0.0, 1.0), (None, None)], 1.0),  # an engine that measures some of them
         ([(None, 3.0)], None),
         ([], None),
     ],
@@ -39,7 +39,7 @@ def test_stages_add_up_and_a_rest_before_the_shard_is_no_part_of_its_time() -> N
     stages.add("engine", 13.0, 14.0)
     assert stages.seconds == {"idle": 8.0, "engine": 3.0, "judge": 0.5}
     assert stages.wall() == pytest.approx(4.0)
-    assert told(stages.seconds | {"prefill": 2.0}) == "idle 8.0 s, engine 3.0 s (2.0 of it prefill), judge 0.5 s"
+    assert summary(stages.seconds | {"prefill": 2.0}) == "idle 8.0 s, engine 3.0 s (2.0 of it prefill), judge 0.5 s"
 
 
 def test_stage_that_raises_is_counted() -> None:

@@ -1,4 +1,4 @@
-"""Where a run stands by its lake: counted against what the lake was given, and against the views."""
+"""Progress of a run by its lake, checked against the committed shards and against the views."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_run_status_opens_each_footer_once_and_so_many_a_look(lake: LakeBuilder)
         second = watched.look(ALL)
         assert (second.work.shards, second.work.unread, second.work.engine_seconds) == (4, 0, 14.0)
         assert second.damaged == {}
-        assert first.work.shards == 1  # what was told stays
+        assert first.work.shards == 1  # earlier counts stay
 
 
 def test_run_status_passes_over_damaged_shards_and_names_them(lake: LakeBuilder) -> None:
@@ -243,7 +243,7 @@ def test_run_status_of_a_forced_generation_counts_that_generation_only(lake: Lak
     run = lake.run(A)
     commit(lake, A, 0, 9, 10)
     table = lake.lake.read(f"runs/{run}.parquet")
-    assert table  # the builder's runs say nothing of a generation: any counts
+    assert table  # the builder's runs have no generation: any counts
     assert look(lake).complete
     forced = pq.read_table(io.BytesIO(table), schema=RUN_CELL)
     lake.lake.create_table("runs/run-0002.parquet", forced, {"run": {"generation": 1}})

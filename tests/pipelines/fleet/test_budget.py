@@ -1,4 +1,4 @@
-"""Budgets: what counts as spent, when they are reached, and what a dollar budget needs before it can be."""
+"""Budgets: how they are spent, when they are reached, and the prices that a dollar budget needs."""
 
 from __future__ import annotations
 

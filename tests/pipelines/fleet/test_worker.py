@@ -1,4 +1,4 @@
-"""What a worker process does when the store is away: it keeps its shards in hand, says so, and goes on."""
+"""A worker process while the store is away: it keeps its shards, reports it, and continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.runs import CHOICE, DATA
 
 @pytest.fixture
 def faults(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faults]:
-    """A proxy before the object store, to which this process talks, with clients that give up soon."""
+    """A proxy between this process and the object store, with clients that give up soon."""
     found = Faults(refused=0, cut_before=0, cut_after=0, late=0)
     monkeypatch.setattr(waiting, "LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)

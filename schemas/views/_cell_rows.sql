@@ -1,0 +1,37 @@
+-- _cell_rows: one row per cell, as in the view cells.
+CREATE VIEW _cell_rows AS
+SELECT
+    cell_id,
+    imported_from,
+    model,
+    source,
+    revision,
+    dtype,
+    quantization,
+    max_length,
+    overrides,
+    task,
+    task_version,
+    task_digest,
+    items_digest,
+    output_type,
+    num_fewshot,
+    fewshot_seed,
+    chat_template,
+    fewshot_as_multiturn,
+    system_prompt,
+    decoding,
+    prompting,
+    metric,
+    filter,
+    higher_is_better,
+    correct_threshold,
+    items,
+    max(planned_items) OVER (PARTITION BY cell_id) AS planned_items,
+    max(generation) OVER (PARTITION BY cell_id) AS generation,
+    run_id,
+    started_at,
+    engine,
+    versions
+FROM _run_cells
+QUALIFY row_number() OVER (PARTITION BY cell_id ORDER BY started_at DESC, run_id DESC, model) = 1;
