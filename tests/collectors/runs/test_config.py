@@ -29,7 +29,8 @@ def test_config_says_where_the_options_of_every_engine_are_and_the_readme_how_th
     root = Path(__file__).parents[3]
     text = (root / "collectors" / "runs" / "config.py").read_text()
     assert all(f"{name.title()}Options" in text for name in ENGINES)
-    [line] = [line for line in (root / "README.md").read_text().splitlines() if "name: stub" in line]
+    readme = (root / "pipelines" / "README.md").read_text()
+    [line] = [line for line in readme.splitlines() if "name: stub" in line]
     spec = EngineSpec.model_validate(yaml.safe_load(line.removeprefix("#")))
     assert make_engine(spec.name, spec.options)
 
