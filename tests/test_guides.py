@@ -146,10 +146,3 @@ def test_readme_of_schemas_lists_every_table_and_public_view_and_thirty_words_at
 def test_readme_of_pipelines_lists_every_format(heading: str, registry: object) -> None:
     text = section(text_of("pipelines/README.md"), heading)
     assert [name for name in registry.FORMATS if f"`{name}`" not in text] == []  # type: ignore[attr-defined]
-
-
-def test_readme_of_pipelines_has_a_transcript_of_every_command() -> None:
-    text = text_of("pipelines/README.md")
-    scripts = [path.name for path in (ROOT / "pipelines").glob("*.py") if path.name not in ("__init__.py", "score.py")]
-    silent = [name for name in scripts if f"$ python pipelines/{name}" not in section(text, f"## {name}")]
-    assert silent == []
