@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from collectors.lake.compaction import Outcome, compact
+from collectors.lake.layout import is_compacted
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from pipelines.console.progress import Counter
@@ -93,7 +94,7 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
         if pruned.later:
             until = dt.datetime.fromisoformat(pruned.later) + dt.timedelta(hours=args.keep_hours)
             print(f"more can be pruned after {until:%Y-%m-%d %H:%M} UTC")
-        return 1 if any(name.startswith("compact/") for name in outcome.damaged) else 0
+        return 1 if any(is_compacted(name) for name in outcome.damaged) else 0
     return 1 if outcome.damaged else 0
 
 

@@ -33,10 +33,11 @@ MAX_GENERATION = 999_999
 #: First letter of the ids of imported cells and promptings, in place of a hex digit: the name alone identifies them.
 IMPORTED = "i"
 
-_SHARD = re.compile(
-    r"(?:.*/)?(?P<cell>[0-9a-fi][0-9a-f]{15})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet",
-    re.DOTALL,
+#: The name of a shard, for Python's regular expressions and DuckDB's: cell, generation, first and last item.
+SHARD_PATTERN = (
+    r"(?P<cell>[0-9a-fi][0-9a-f]{15})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet"
 )
+_SHARD = re.compile(rf"(?:.*/)?{SHARD_PATTERN}", re.DOTALL)
 
 
 def digest(value: Any, length: int = 16) -> str:

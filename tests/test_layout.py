@@ -5,6 +5,7 @@ import graphlib
 import importlib.metadata
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from collectors.lake import layout
+from schemas.records import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("schemas", "collectors", "pipelines")
@@ -87,6 +91,50 @@ def room_imports(root: Path) -> dict[str, set[str]]:
     return rooms
 
 
+#: Modules that may spell names of a lake's objects.
+SPELLS_NAMES = ("collectors/lake/layout.py",)
+#: Methods of a lake that take names.
+OF_A_LAKE = {"names", "listing", "has", "read", "create", "create_table", "open_object", "remove"}
+IN_USE = {table.partition("/")[0] for table in TABLES} | {layout.DAMAGED, layout.PACKED, "cache"}
+#: How a name begins, or what only such names hold. Names of tables, which views have too, are left out.
+_SPELLED = re.compile(
+    rf"/?({'|'.join(sorted(IN_USE.union(layout.RESERVED)))})/|.*(task=|probe-|quarantine-|/part-|/folded|all\.parquet|schema\.parquet)"
+    rf"|({re.escape(layout.PUBLISHED_MANIFEST)}|{re.escape(layout.PUBLISHING)}|{re.escape(layout.DATABASE)})$"
+)
+
+
+def string_constants(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, text) of the strings of a module but its docstrings; an f-string is one text, with {} for its values."""
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            skipped |= set(ast.walk(node))
+            texts = (str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+            yield node.lineno, "".join(texts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in skipped:
+            yield node.lineno, node.value
+
+
+def name_violations(root: Path) -> list[str]:
+    found = []
+    for path in itertools.chain(*(modules(root, package) for package in ("collectors", "pipelines"))):
+        relative = path.relative_to(root).as_posix()
+        if relative in SPELLS_NAMES:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for line, text in string_constants(tree):
+            if text not in TABLES and " " not in text and _SPELLED.match(text):  # with a space it is a sentence
+                found.append(f"{relative}:{line}: {text!r} spells an object of a lake")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in OF_A_LAKE:
+                first = node.args[0] if node.args else None
+                if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value:
+                    found.append(f"{relative}:{node.lineno}: {first.value!r} is given to a lake")
+    return found
+
+
 def is_entry_script(path: Path) -> bool:
     guards = (node.test for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.If))
     return any(ast.unparse(guard) == "__name__ == '__main__'" for guard in guards)
@@ -110,6 +158,34 @@ def test_imports_in_packages_go_one_way() -> None:
 
 def test_imports_between_rooms_make_no_circle() -> None:
     graphlib.TopologicalSorter(room_imports(ROOT)).prepare()  # CycleError names the circle
+
+
+def test_names_of_a_lakes_objects_are_spelled_in_one_module() -> None:
+    assert name_violations(ROOT) == []
+
+
+def test_name_rules_planted_violations_are_reported(tmp_path: Path) -> None:
+    planted = """
+'''A docstring may speak of runs/ and items/task=a/b.parquet.'''
+def f(lake, run_id, stem):
+    lake.names("failures")
+    lake.names("")
+    only = ["failures", "compact/records"]
+    raise ValueError("no run in runs/ planned it", f"runs/{run_id}.parquet", f"{stem}/part-{run_id}.json")
+"""
+    (tmp_path / "collectors" / "lake").mkdir(parents=True)
+    (tmp_path / "collectors" / "plan.py").write_text(planted)
+    (tmp_path / "collectors" / "lake" / "layout.py").write_text("def run(i):\n    return f'runs/{i}.parquet'\n")
+    assert name_violations(tmp_path) == [
+        "collectors/plan.py:7: 'runs/{}.parquet' spells an object of a lake",
+        "collectors/plan.py:7: '{}/part-{}.json' spells an object of a lake",
+        "collectors/plan.py:4: 'failures' is given to a lake",
+    ]
+
+
+def test_reserved_names_are_no_folder_in_use() -> None:
+    assert len(set(layout.RESERVED)) == len(layout.RESERVED)
+    assert IN_USE.isdisjoint(layout.RESERVED)
 
 
 def test_import_rules_planted_violations_are_reported(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from collectors.cache import cache_dir
 from collectors.harness.encoding import Encoder
 from collectors.harness.packing import Arrays, Built, Kept, Prepared, Texts, pack, pack_tokens
 from collectors.harness.tasks import BoundTask
+from collectors.lake.layout import request_name
 from collectors.lake.store import Lake
 from schemas.failures import RouterlakeError, one_line
 from schemas.identity import digest
@@ -36,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 #: Part of every file's name. Raise it when the files' layout or the code that fills them changes.
 VERSION = 1
-
-#: The lake's folder with copies for other nodes.
-SHARED = "cache/requests"
 
 
 class RequestStore:
@@ -128,7 +126,7 @@ class RequestStore:
     def _shared(self, name: str) -> Arrays | None:
         if self.lake is None:
             return None
-        name = f"{SHARED}/{name}"
+        name = request_name(name)
         try:
             arrays = _parse(self.lake.read(name), f"{self.lake.uri}/{name}")
             if arrays is None:
@@ -144,7 +142,7 @@ class RequestStore:
         if self.lake is None:
             return
         try:
-            self.lake.create(f"{SHARED}/{name}", data)
+            self.lake.create(request_name(name), data)
         except RouterlakeError as error:
             logger.warning("cannot share requests through the lake: %s", error)
 

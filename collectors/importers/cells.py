@@ -20,6 +20,7 @@ from collectors.importers.items import ItemTable
 from collectors.importers.sources import Facts, Source
 from collectors.importers.staging import Staging
 from collectors.lake.holdings import newest_manifest
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from schemas.identity import ShardName, imported_identity
 from schemas.records import RUN_CELL
@@ -144,7 +145,7 @@ def run_in_lake(lake: Lake, there: Mapping[str, list[ShardName]], cell: Imported
     """Which run of its source the lake's records of a cell are of; None without any. `there`: shards by cell."""
     if cell.cell_id not in there:
         return None
-    name = Lake.shard_path(cell.task, there[cell.cell_id][0])
+    name = shard_name(cell.task, there[cell.cell_id][0])
     try:
         facts = pq.read_schema(io.BytesIO(lake.read(name))).metadata[b"shard"]
     except FileNotFoundError:  # folded and pruned

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from collectors.lake.layout import import_claim_name
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError
 from schemas.identity import digest
@@ -24,7 +25,7 @@ def claimed(lake: Lake, source: str) -> Iterator[None]:
 
     The claim of a process of this machine that is gone is taken over. Raises ConfigError for any other.
     """
-    name = f"imports/claim-{digest(source)}.json"
+    name = import_claim_name(digest(source))
     who = {"source": source, "host": socket.gethostname(), "process": os.getpid(), "token": secrets.token_hex(8)}
     mine, taken_over = json.dumps(who).encode(), None
     if not lake.create(name, mine):
@@ -53,7 +54,7 @@ def _take_over(lake: Lake, name: str, source: str) -> str:
             f"for it, or if it is not, remove {lake.uri}/{name}"
         )
     # Named after that one claim: of two who find it one may remove it.
-    turn = f"imports/claim-{digest([source, data.hex()])}.json"
+    turn = import_claim_name(digest([source, data.hex()]))
     if not lake.create(turn, b"{}"):
         raise ConfigError(
             f"another import of {source} began in this moment; if none is at work, remove {lake.uri}/{turn}"

@@ -34,6 +34,7 @@ from collectors.importers.staging import Staging
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.importers.trust import trust_rows
 from collectors.importers.writing import RecordWriter
+from collectors.lake import layout
 from collectors.lake.holdings import committed
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
@@ -145,7 +146,7 @@ def import_id_of(source: Source, files: Sequence[SourceFile]) -> str:
     named = [[file.name, _sha256(file)] for file in files]
     made_of = {"name": source.name, "format": source.format, "files": sorted(named, key=str)}
     how = {"model": source.model, "options": dict(source.options), "aliases": dict(source.aliases)}
-    return f"import-{digest({**made_of, **how})}"
+    return layout.import_run_id(digest({**made_of, **how}))
 
 
 class _Import:
@@ -234,8 +235,8 @@ class _Import:
             models[digest(row)] = row
         if models:
             rows = [{**dict.fromkeys(MODEL.names), **row} for row in models.values()]
-            self.lake.create_table(f"models/{self.import_id}.parquet", pa.Table.from_pylist(rows, MODEL))
-        name = f"runs/{self.import_id}.parquet"
+            self.lake.create_table(layout.imported_models_name(self.import_id), pa.Table.from_pylist(rows, MODEL))
+        name = layout.run_name(self.import_id)
         if self.cells and not self.lake.has(name):
             self.lake.create_table(name, pa.Table.from_pylist(list(self._run_rows()), RUN_CELL))
 
@@ -261,7 +262,7 @@ class _Import:
         ).to_arrow_reader(_REJECTS)
         for number, batch in enumerate(reader):
             rows = [{**head, **row} for row in batch.to_pylist()]
-            name = f"rejects/{self.import_id}-{number:04d}.parquet"
+            name = layout.rejects_name(self.import_id, number)
             self.lake.create_table(name, pa.Table.from_pylist(rows, REJECT))
         if self.report.suspicions:
             found = []
@@ -269,7 +270,7 @@ class _Import:
                 in_file = where[one.file] if one.file is not None else {}
                 said = {"kind": one.kind, "message": one.message, "model": one.model, "task": one.task}
                 found.append({**dict.fromkeys(SUSPICION.names), **head, **in_file, **said, "cell_id": one.cell_id})
-            name = f"suspicions/{self.import_id}.parquet"
+            name = layout.suspicions_name(self.import_id)
             self.lake.create_table(name, pa.Table.from_pylist(found, SUSPICION))
         # Last: a file with a row here is imported.
         for number, (file, sha256) in enumerate(zip(self.staging.files, self.hashes, strict=True)):
@@ -287,7 +288,7 @@ class _Import:
                 **dataclasses.asdict(self.staging.counts[number]),
             }
             unique = [self.import_id, file.name, sha256]
-            name = f"imports/{digest(unique)}.parquet"
+            name = layout.import_name(digest(unique))
             self.lake.create_table(name, pa.Table.from_pylist([row], IMPORT))
 
 

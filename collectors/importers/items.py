@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.staging import Staging, quoted
+from collectors.lake.layout import items_digest_of, items_folder, items_name
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from schemas.identity import digest, safe_name
+from schemas.identity import digest
 from schemas.records import ITEM
 
 
@@ -66,8 +67,7 @@ class ItemTable:
 
     @property
     def name(self) -> str:
-        added = f"-{min(self.staged):07d}" if self.stored else ""
-        return f"items/task={safe_name(self.task)}/{self.digest}{added}.parquet"
+        return items_name(self.task, self.digest, min(self.staged) if self.stored else None)
 
     def positions(self, wanted: dict[int, str], *, fixed: bool) -> dict[int, int] | None:
         """Position of the source -> position here; None where not all are here. `fixed`: only if they are the same."""
@@ -235,10 +235,10 @@ def _own_tables(lake: Lake, source: str) -> set[str]:
 
 def _stored_tables(lake: Lake, task: str, own: set[str]) -> list[ItemTable]:
     tables: dict[str, ItemTable] = {}
-    for name in sorted(lake.names(f"items/task={safe_name(task)}")):
+    for name in sorted(lake.names(items_folder(task))):
         if name.endswith(".parquet"):
             rows = pq.ParquetFile(io.BytesIO(lake.read(name))).read(["item", "item_hash"])
-            stored = name.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0]  # "-": what came later
+            stored = items_digest_of(name)
             table = tables.setdefault(stored, ItemTable(task, {}, stored=stored, is_own=stored in own))
             table.hashes |= dict(zip(rows["item"].to_pylist(), rows["item_hash"].to_pylist(), strict=True))
     return list(tables.values())

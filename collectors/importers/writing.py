@@ -21,6 +21,7 @@ from collectors.importers.cells import ImportedCell
 from collectors.importers.sources import FOUND
 from collectors.importers.staging import Staging
 from collectors.lake.holdings import Holdings, read_holdings
+from collectors.lake.layout import shard_name
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import NOT_JUDGED, StorageError
@@ -139,7 +140,7 @@ class RecordWriter:
                 self._commit(cell, name, records, facts)
             self._count(files, "records")
             return
-        if name in there and self._is_same(Lake.shard_path(cell.task, name), records, facts):
+        if name in there and self._is_same(shard_name(cell.task, name), records, facts):
             self._count(files, "records")  # this import wrote it, before it was killed
             return
         self._write_beside(cell, rows, records, there, facts, dry_run=dry_run)
@@ -167,7 +168,7 @@ class RecordWriter:
         return pa.table(columns, schema=RECORD)
 
     def _commit(self, cell: ImportedCell, name: ShardName, records: pa.Table, facts: dict[str, Any]) -> None:
-        path = Lake.shard_path(cell.task, name)
+        path = shard_name(cell.task, name)
         if not self.lake.create_table(path, records, facts):
             raise StorageError(f"{path} was written by somebody else in this moment: run the same command again")
 
@@ -229,7 +230,7 @@ class RecordWriter:
         self, cell: ImportedCell, there: list[ShardName]
     ) -> tuple[dict[tuple[Any, ...], dict[str, Any]], pa.Table]:
         """What the lake holds of the cell: (item, filter, repeat) -> what is said; and the same as a table."""
-        names = {Lake.shard_path(cell.task, shard) for shard in there}
+        names = {shard_name(cell.task, shard) for shard in there}
         with self.lock:  # cells are written by several threads
             holdings = self._holdings
         manifest = holdings.manifest

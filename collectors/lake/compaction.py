@@ -27,13 +27,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, read_unmigrated
-from collectors.lake.layout import compaction_folder
+from collectors.lake.layout import folded_name, part_commit_name, part_name
 from collectors.lake.migrating import migrated_copy
 from collectors.lake.parts import NEEDED_VIEWS, WrittenPart, limit_memory, write_part
 from collectors.lake.reading import connect, pass_over_damage
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
-from schemas.identity import ShardName, digest, safe_name
+from schemas.identity import ShardName, digest
 from schemas.migrations import first_readable
 from schemas.records import FOLDED_SHARD, SCHEMA_VERSION
 from schemas.versions import OLDEST_VERSION, VERSION_KEY, check_readable
@@ -250,10 +250,9 @@ class _Compaction:
 
     def _part(self, chunk: Chunk) -> tuple[Part, list[str]]:
         """The part of these cells, and its cells by place: as an earlier attempt wrote it, or written now."""
-        stem = f"{compaction_folder(self.number)}/task={safe_name(chunk.task)}"
-        fact = f"{stem}/part-{chunk.digest}.json"
+        commit = part_commit_name(self.number, chunk.task, chunk.digest)
         with contextlib.suppress(FileNotFoundError):
-            return self._read_part(fact)
+            return self._read_part(commit)
         manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
         listed = {**self.holdings.listed, "shards": chunk.shards}
         inputs = dataclasses.replace(self.holdings, listed=listed, manifest=manifest)
@@ -264,7 +263,11 @@ class _Compaction:
             limit_memory(con, self.folder)
             # Named by the order of the cells too: by the next attempt more may be known of tokenizers.
             written = write_part(
-                con, cells, self.folder, lambda kind, order: _object_name(stem, kind, [chunk.digest, order]), bits=True
+                con,
+                cells,
+                self.folder,
+                lambda kind, order: part_name(self.number, chunk.task, kind, digest([chunk.digest, order])),
+                bits=True,
             )
             self._check_rows(con, lake, chunk, written)
         if lake is not self.lake:
@@ -272,17 +275,17 @@ class _Compaction:
         for name, path in written.files.items():
             self.lake.create(name, path.read_bytes())
         value = {"part": written.part.to_value(), "cells": written.cells}
-        if not self.lake.create(fact, json.dumps(value).encode()):
-            return self._read_part(fact)  # another compactor was faster
+        if not self.lake.create(commit, json.dumps(value).encode()):
+            return self._read_part(commit)  # another compactor was faster
         return written.part, written.cells
 
-    def _read_part(self, fact: str) -> tuple[Part, list[str]]:
+    def _read_part(self, commit: str) -> tuple[Part, list[str]]:
         """What an earlier attempt committed. Raises FileNotFoundError where there is none."""
         try:
-            value = json.loads(self.lake.read(fact))
+            value = json.loads(self.lake.read(commit))
             return Part(**value["part"]), list(value["cells"])
         except (ValueError, TypeError, KeyError) as error:
-            raise StorageError(f"{fact} in {self.lake.uri} is damaged: remove it and try again") from error
+            raise StorageError(f"{commit} in {self.lake.uri} is damaged: remove it and try again") from error
 
     def _readable(self, chunk: Chunk) -> Lake:
         """The lake, or a copy of what the chunk is made of with its rows migrated: the views read no older ones."""
@@ -316,7 +319,7 @@ class _Compaction:
         kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
         parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
         folded = self._folded(written, metadata)
-        name = f"{compaction_folder(self.number)}/folded-{digest([part.records for part in parts])}.parquet"
+        name = folded_name(self.number, digest([part.records for part in parts]))
         self.lake.create_table(name, folded)
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         return Manifest(self.number, now, name, len(folded), tuple(parts))
@@ -350,10 +353,6 @@ class _Compaction:
         again = {name for _, chunk, _ in written.values() for name in chunk.shards}
         damaged = [row for row in self._folded_before() if row["part"] in self.holdings.damaged]
         return {str(row["part"]) for row in damaged} - {str(r["part"]) for r in damaged if r["file"] not in again}
-
-
-def _object_name(stem: str, kind: str, made_of: list[object]) -> str:
-    return f"{stem}/{kind}-{digest(made_of)}.{'bin' if kind == 'bits' else 'parquet'}"
 
 
 def _batches(files: list[str]) -> Iterator[list[str]]:

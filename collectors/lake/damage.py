@@ -9,34 +9,26 @@ import datetime as dt
 import io
 import json
 import logging
-import re
 from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from collectors.lake import layout
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, new_run_id
 from schemas.migrations import first_readable
-from schemas.records import FAILURE, FOLDED_RECORD, FOLDED_RESPONSE, OLDER_RECORD, TABLES
+from schemas.records import FAILURE, TABLES
 from schemas.versions import check_readable, stated_version
 
 logger = logging.getLogger(__name__)
 
 #: Failure kind of an object that cannot be read or is not the lake's own.
 DAMAGED = "damaged_file"
-#: How such failures are named, so that they are found among all others without opening one.
-_PREFIX = "failures/damaged-"
-_FOLDERS = "|".join(sorted({table.split("/")[0] for table in TABLES}))
-#: Names of what may be damaged: a lake of others may say anything.
-_NAME = re.compile(rf"(?:{_FOLDERS})(?:/(?!\.)[^/\n]+){{1,3}}(?<!schema)\.parquet")
-#: Those that a message names.
-_TOLD = re.compile(rf"(?:{_FOLDERS})/[^\"'\n]*?\.parquet")
-#: Folders of what a run makes anew.
+#: Tables that a run makes anew.
 _COLLECTED = ("shards", "items", "models")
-_PARTS = {"records": FOLDED_RECORD, "responses": FOLDED_RESPONSE, "older": OLDER_RECORD}
 
 
 def examine(lake: Lake, name: str) -> str | None:
@@ -49,7 +41,7 @@ def examine(lake: Lake, name: str) -> str | None:
     try:
         data = lake.read(name)
     except FileNotFoundError:
-        return "it is missing" if name.startswith("compact/") else None
+        return "it is missing" if layout.is_compacted(name) else None
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read()
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
@@ -62,7 +54,8 @@ def examine(lake: Lake, name: str) -> str | None:
         check_readable(f"{name} in {lake.uri}", version)
         if version < first_readable():
             return None
-    for column in _schema_of(name):
+    table_name = layout.table_of(name)
+    for column in TABLES[table_name]:
         if column.name not in table.schema.names:
             if version is not None and column.nullable:  # added later
                 continue
@@ -71,7 +64,7 @@ def examine(lake: Lake, name: str) -> str | None:
         if dtype != column.type:
             return f"it is foreign: column {column.name} holds {dtype}, not {column.type}"
     shard = ShardName.parse(name)
-    if not shard or not name.startswith("shards/"):
+    if not shard or table_name != layout.SHARDS:
         return None
     try:
         json.loads((table.schema.metadata or {}).get(b"shard", b"{}").decode())
@@ -85,19 +78,11 @@ def examine(lake: Lake, name: str) -> str | None:
     return None
 
 
-def _schema_of(name: str) -> pa.Schema:
-    folder = name.split("/")[0]
-    if folder != "compact":
-        return TABLES[folder]
-    kind = name.rsplit("/", 1)[-1].split("-")[0]
-    return _PARTS.get(kind, TABLES["compact/folded"])
-
-
 def find_damaged(lake: Lake, message: str, names: Iterable[str]) -> dict[str, str]:
     """Which of `names` are damaged, and how: those that an error message names, else all are looked at."""
     names = list(names)
-    told = set(_TOLD.findall(message))
-    for some in ([name for name in names if name in told], names):
+    named = layout.names_in(message)
+    for some in ([name for name in names if name in named], names):
         found = {name: reason for name in some if (reason := examine(lake, name))}
         if found:
             return found
@@ -121,18 +106,18 @@ def record_damage(lake: Lake, name: str, reason: str) -> None:
         "file": name,
     }
     try:
-        path = f"{_PREFIX}{digest({'file': name, 'reason': reason})}.parquet"
+        path = layout.damage_name(digest({"file": name, "reason": reason}))
         lake.create_table(path, pa.Table.from_pylist([row], schema=FAILURE))
     except StorageError as error:
         logger.warning("%s: %s (not recorded: %s)", name, reason, error)
 
 
 def _advice(name: str) -> str:
-    if name.startswith("compact/"):
+    if layout.is_compacted(name):
         return (
             "its shards are read, and compact.py writes it anew, while they are there; else put a whole copy in place"
         )
-    if name.split("/")[0] in _COLLECTED:
+    if layout.table_of(name) in _COLLECTED:
         return "compact.py --prune sets it aside, and collect.py collects anew what it held"
     return "compact.py --prune sets it aside; what it held is lost, unless a whole copy is put in its place"
 
@@ -141,13 +126,13 @@ def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
     """Objects with such a failure that are damaged still: one that was removed and collected anew is whole."""
     damaged: dict[str, str] = {}
     for path in failures:
-        if path.startswith(_PREFIX):
+        if layout.is_damage(path):
             try:
                 [name] = pq.read_table(io.BytesIO(lake.read(path)), columns=["file"])["file"].to_pylist()
             except (OSError, ValueError) as error:
                 damaged[path] = one_line(error)
                 continue
-            if not _NAME.fullmatch(str(name)):
+            if not layout.may_be_damaged(str(name)):
                 damaged[path] = f"it names {name!r}, which is no object of a lake"
             elif reason := examine(lake, name):
                 damaged[name] = reason

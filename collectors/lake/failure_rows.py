@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from collectors.lake.layout import failure_name
 from schemas.failures import RouterlakeError, one_line
 from schemas.identity import digest
 from schemas.records import FAILURE
@@ -25,5 +26,5 @@ def failure_row(run_id: str, error: BaseException, **columns: Any) -> dict[str, 
 def write_failure(lake: Lake, row: dict[str, Any], name: str | None = None) -> None:
     """Writes one failure as one object, named by run and content unless `name` is given."""
     row = {column: row.get(column) for column in FAILURE.names}
-    name = name or f"failures/{row['run_id']}-{digest({k: str(v) for k, v in row.items()}, 8)}.parquet"
+    name = name or failure_name(row["run_id"], digest({k: str(v) for k, v in row.items()}, 8))
     lake.create_table(name, pa.Table.from_pylist([row], schema=FAILURE))

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
+from collectors.lake import layout
 from collectors.lake.damage import known_damage
-from collectors.lake.layout import compaction_folder, manifest_names
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName, is_imported
@@ -84,7 +84,7 @@ class Manifest:
 
     @property
     def name(self) -> str:
-        return f"{compaction_folder(self.number)}/manifest.json"
+        return layout.manifest_name(self.number)
 
     @property
     def objects(self) -> list[str]:
@@ -108,11 +108,11 @@ class Manifest:
 
 def newest_manifest(lake: Lake) -> Manifest | None:
     """The compaction that readers use; None before the first. Raises StorageError for a damaged manifest."""
-    return _newest(lake, lake.names("compact"))
+    return _newest(lake, lake.names(layout.COMPACTIONS))
 
 
 def _newest(lake: Lake, compactions: list[str]) -> Manifest | None:
-    names = manifest_names(compactions)
+    names = layout.manifest_names(compactions)
     return read_manifest(lake, names[-1]) if names else None
 
 
@@ -163,7 +163,7 @@ class Holdings:
         }
         primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
         # The shards of a part that is lost are read again, as far as they are there.
-        lost = [name for name in self.damaged if name.startswith("compact/")]
+        lost = [name for name in self.damaged if layout.is_compacted(name)]
         listed = None if live and not (self.damaged or self.foreign) else self.listed
         manifest = self.manifest.name if self.manifest else ""
         return ViewFiles(listed, compacted, primary, lost, self.include, manifest, self.absent)
@@ -191,8 +191,8 @@ def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, includ
     """As read_holdings, for a compaction, which migrates."""
     # The shards before the manifest: one that is folded and pruned meanwhile is in the manifest, whichever it is.
     there = {table: lake.names(table) for table in GLOBS}
-    names = {table: [n for n in there[table] if _is_of(table, n)] for table in GLOBS}
-    compactions = lake.names("compact")
+    names = {table: [n for n in there[table] if layout.is_of_table(table, n)] for table in GLOBS}
+    compactions = lake.names(layout.COMPACTIONS)
     manifest = _newest(lake, compactions)
     objects = {name for listed in (*there.values(), compactions) for name in listed}
     absent = frozenset(table for table in TABLES if SCHEMA_FILES[table] not in objects)
@@ -208,26 +208,20 @@ def _includes(include: str, identity: str) -> bool:
 
 def standing_damage(lake: Lake) -> dict[str, str]:
     """Object -> what is wrong with it, of those that the lake's failures name; no shard is listed for it."""
-    return _in_use(known_damage(lake, lake.names("failures")), newest_manifest(lake))
+    return _in_use(known_damage(lake, lake.names(layout.FAILURES)), newest_manifest(lake))
 
 
 def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, str]:
     """What an older compaction lost is nobody's any more: it was written anew, and may be gone."""
     named = set(manifest.objects) if manifest else set()
-    return {name: why for name, why in damaged.items() if not name.startswith("compact/") or name in named}
-
-
-def _is_of(table: str, name: str) -> bool:
-    if name == SCHEMA_FILES[table] or name.count("/") != GLOBS[table].count("/") or not name.endswith(".parquet"):
-        return False
-    return table != "shards" or ShardName.parse(name) is not None
+    return {name: why for name, why in damaged.items() if not layout.is_compacted(name) or name in named}
 
 
 def committed(lake: Lake) -> dict[str, list[ShardName]]:
     """Every committed shard by cell id, in name order: what the views read. No shard is opened."""
     shards = defaultdict(set)
-    for name in lake.names("shards"):
-        if name.count("/") == 2 and (shard := ShardName.parse(name)):
+    for name in lake.names(layout.SHARDS):
+        if layout.is_of_table(layout.SHARDS, name) and (shard := ShardName.parse(name)):
             shards[shard.cell_id].add(shard)
     if manifest := newest_manifest(lake):
         for name in folded_shards(lake, manifest):

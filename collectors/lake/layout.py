@@ -1,35 +1,330 @@
-"""Names of the objects of a lake."""
+"""Names of the objects of a lake and of a published version: this module alone spells and parses them.
+
+A table is a folder that is named as it is (schemas.records.TABLES), and schemas.identity.ShardName spells a shard's own
+name. Knows nothing of what the objects hold, or of stores.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 
-from schemas.identity import safe_name
+from schemas.identity import ShardName, safe_name
+from schemas.records import GLOBS, SCHEMA_FILES, TABLES
+
+# ---- folders
+
+SHARDS = "shards"
+MODELS = "models"
+RUNS = "runs"
+FAILURES = "failures"
+IMPORTS = "imports"
+#: Compactions, a folder for each by its number.
+COMPACTIONS = "compact"
+#: Objects that prune set aside because they are damaged, under their own names.
+DAMAGED = "damaged"
+#: Copies of prepared requests, which any node may read in place of making them.
+REQUESTS = "cache/requests"
+#: The packed matrix of a published version.
+PACKED = "packed"
+
+# Names that are taken for what is to come.
+#: Values of a metric over all items of a cell or group.
+AGGREGATES = "aggregates"
+#: What a stored answer was given when it was judged again.
+VERDICTS = "verdicts"
+#: Which judge, with which version and settings, gave verdicts.
+JUDGES = "judges"
+#: Cells of a generation that somebody takes back, worked out when it is written.
+RETRACTIONS = "retractions"
+#: Pools of candidates that were written under a name.
+POOLS = "pools"
+#: Which questions train and which test, for a name.
+SPLITS = "splits"
+#: The items of sparse shards, each list once by its digest.
+ITEM_SETS = "item_sets"
+#: What scores are expected of questions that were not asked.
+FORECASTS = "forecasts"
+#: Shards that a worker has in hand; they expire, and no commit depends on one.
+CLAIMS = "claims"
+#: What was spent, by the name of a budget.
+SPEND = "spend"
+RESERVED = (AGGREGATES, VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS, FORECASTS, CLAIMS, SPEND)
+
+# ---- tables of a lake
 
 
-def items_name(task: str, items_digest: str) -> str:
-    """Name of the object with a task's items."""
-    return f"items/task={safe_name(task)}/{items_digest}.parquet"
+def shard_name(task: str, shard: ShardName) -> str:
+    return f"{SHARDS}/task={safe_name(task)}/{shard}"
 
 
-#: Manifest of a published version.
-PUBLISHED = "manifest.json"
+def items_folder(task: str) -> str:
+    return f"items/task={safe_name(task)}"
 
 
-def end_name(run_id: str) -> str:
-    """Name of the object with the end of a run."""
-    return f"run_ends/{run_id}.parquet"
+def items_name(task: str, items_digest: str, first: int | None = None) -> str:
+    """The object with a task's items; with those from item `first` on that were added to an imported table."""
+    added = "" if first is None else f"-{first:07d}"
+    return f"{items_folder(task)}/{items_digest}{added}.parquet"
+
+
+def items_digest_of(name: str) -> str:
+    """The digest of the item table that an object belongs to: what was added later is named by the table it grew."""
+    return _stem(name).partition("-")[0]
+
+
+def model_name(model: str, revision: str) -> str:
+    """The row of a model whose files were loaded."""
+    return f"{MODELS}/{safe_name(model)}-{safe_name(revision)}.parquet"
+
+
+def imported_models_name(import_id: str) -> str:
+    return f"{MODELS}/{import_id}.parquet"
+
+
+def listed_models_name(run_id: str) -> str:
+    """What an update of the hub's catalog listed."""
+    return f"{MODELS}/listed-{run_id}.parquet"
+
+
+def read_models_name(run_id: str, number: int) -> str:
+    """A batch of the models whose files an update of the hub's catalog read."""
+    return f"{MODELS}/read-{run_id}-{number:05d}.parquet"
+
+
+def supported_models_name(run_id: str) -> str:
+    """Which models an installed vLLM has a class for."""
+    return f"{MODELS}/vllm-{run_id}.parquet"
 
 
 def run_name(run_id: str) -> str:
-    """Name of the object with the plan of a run."""
-    return f"runs/{run_id}.parquet"
+    """The object of a run's plan, or of an import's cells."""
+    return f"{RUNS}/{run_id}.parquet"
 
 
-def compaction_folder(number: int) -> str:
-    return f"compact/{number:06d}"
+def run_id_of(name: str) -> str | None:
+    """The run or import whose object in runs/ this is; None for another object."""
+    return _stem(name) if is_of_table(RUNS, name) else None
 
 
-def manifest_names(names: list[str]) -> list[str]:
-    """The manifests among the objects below compact/, oldest first; a copy that somebody left there is none."""
-    return [name for name in names if re.fullmatch(r"compact/[0-9]{6,}/manifest\.json", name)]
+def end_name(run_id: str) -> str:
+    """The object that says how a run ended."""
+    return f"run_ends/{run_id}.parquet"
+
+
+def price_name(table: str, content: str) -> str:
+    """Rows that were put at once into prices/, gpu_prices/ or price_names/."""
+    return f"{table}/{content}.parquet"
+
+
+def is_of_table(table: str, name: str) -> bool:
+    """Whether `name`, listed below the folder of a table of GLOBS, is one of its objects with rows."""
+    if name == SCHEMA_FILES[table] or name.count("/") != GLOBS[table].count("/") or not name.endswith(".parquet"):
+        return False
+    return table != SHARDS or ShardName.parse(name) is not None
+
+
+def table_of(name: str) -> str:
+    """The table of schemas.records.TABLES whose rows an object holds."""
+    if not is_compacted(name):
+        return name.split("/")[0]
+    kind = f"{COMPACTIONS}/{_stem(name).split('-')[0]}"
+    return kind if kind in TABLES else f"{COMPACTIONS}/folded"
+
+
+# ---- failures
+
+
+def failure_name(run_id: str, content: str) -> str:
+    return f"{FAILURES}/{run_id}-{content}.parquet"
+
+
+def damage_name(content: str) -> str:
+    """The failure that names a damaged object: apart from all others, so that none has to be opened to tell."""
+    return f"{FAILURES}/damaged-{content}.parquet"
+
+
+def is_damage(name: str) -> bool:
+    return name.startswith(f"{FAILURES}/damaged-")
+
+
+def quarantine_name(model_digest: str, shard: ShardName, content: str) -> str:
+    """The failure that puts a model into quarantine, with the shard that its engine had when it was lost."""
+    return f"{FAILURES}/quarantine-{model_digest}-{str(shard).removesuffix('.parquet')}-{content}.parquet"
+
+
+_QUARANTINE = re.compile(rf"{FAILURES}/quarantine-(?P<model>[0-9a-f]{{16}})-(?P<shard>.+)-[0-9a-f]{{8}}\.parquet")
+
+
+def parse_quarantine(name: str) -> tuple[str, ShardName] | None:
+    """The model's digest and the shard; None for another failure."""
+    match = _QUARANTINE.fullmatch(name)
+    shard = match and ShardName.parse(f"{match['shard']}.parquet")
+    return (match["model"], shard) if match and shard else None
+
+
+_OF_A_RUN = re.compile(rf"{FAILURES}/([0-9]{{8}}T[0-9]{{6}}-[0-9a-f]{{8}})-")
+
+
+def may_be_failure_of(run_id: str, name: str) -> bool:
+    """Whether a failure may be of this run: its name says so, or does not say of which run it is."""
+    match = _OF_A_RUN.match(name)
+    return match is None or match[1] == run_id
+
+
+# ---- imports
+
+
+def import_run_id(content: str) -> str:
+    """What stands in the place of a run's id for an import."""
+    return f"import-{content}"
+
+
+def is_import(run_id: str) -> bool:
+    return run_id.startswith("import-")
+
+
+def is_of_import(name: str) -> bool:
+    """Whether an object of a table that has one for each run was written by an import."""
+    return is_import(_stem(name))
+
+
+def import_name(content: str) -> str:
+    """The row of an imported file."""
+    return f"{IMPORTS}/{content}.parquet"
+
+
+def import_claim_name(content: str) -> str:
+    """Who imports from a source now."""
+    return f"{IMPORTS}/claim-{content}.json"
+
+
+def rejects_name(import_id: str, number: int) -> str:
+    return f"rejects/{import_id}-{number:04d}.parquet"
+
+
+def suspicions_name(import_id: str) -> str:
+    return f"suspicions/{import_id}.parquet"
+
+
+# ---- compactions
+
+
+def is_compacted(name: str) -> bool:
+    """Whether a compaction wrote the object."""
+    return name.startswith(f"{COMPACTIONS}/")
+
+
+def manifest_name(number: int) -> str:
+    return f"{_compaction(number)}/manifest.json"
+
+
+def manifest_names(names: Iterable[str]) -> list[str]:
+    """The manifests among the objects below compact/, oldest first, without copies that somebody left there."""
+    return [name for name in names if re.fullmatch(rf"{COMPACTIONS}/[0-9]{{6,}}/manifest\.json", name)]
+
+
+def compaction_of(name: str) -> float:
+    """The number of the compaction that wrote an object; beyond all numbers for one that none wrote."""
+    folder = name.split("/")[1]
+    return int(folder) if folder.isdigit() else math.inf
+
+
+def folded_name(number: int, content: str | None = None) -> str:
+    """The object with a row per folded shard; a published version has one, without a digest."""
+    return f"{_compaction(number)}/folded{'' if content is None else f'-{content}'}.parquet"
+
+
+def part_name(number: int, task: str, kind: str, content: str) -> str:
+    """An object of a part. `kind`: records, responses, older or bits."""
+    return f"{_compaction(number)}/task={safe_name(task)}/{kind}-{content}.{'bin' if kind == 'bits' else 'parquet'}"
+
+
+def part_commit_name(number: int, task: str, content: str) -> str:
+    """The object that commits a part before the compaction is."""
+    return f"{_compaction(number)}/task={safe_name(task)}/part-{content}.json"
+
+
+def _compaction(number: int) -> str:
+    return f"{COMPACTIONS}/{number:06d}"
+
+
+# ---- the lake as a whole
+
+
+#: Folder with the marks of programs of a newer schema version than the one that began the lake.
+MARKS = f"{SHARDS}/schema"
+
+
+def mark_name(version: int) -> str:
+    """The mark of a schema version: by it an older program refuses the lake. Schema files are never rewritten."""
+    return f"{MARKS}/schema-{version:06d}.parquet"
+
+
+def marked_version(name: str) -> int | None:
+    match = re.fullmatch(rf"{MARKS}/schema-([0-9]{{1,6}})\.parquet", name)
+    return int(match[1]) if match else None
+
+
+def probe_name(token: str) -> str:
+    """An object that is created to try the store, and deleted."""
+    return f"probe-{token}"
+
+
+def is_probe(name: str) -> bool:
+    return name.startswith("probe-")
+
+
+def set_aside_name(name: str, content: str) -> str:
+    """Where a damaged object goes."""
+    return f"{DAMAGED}/{name}-{content}"
+
+
+def request_name(file: str) -> str:
+    return f"{REQUESTS}/{file}"
+
+
+_FOLDERS = "|".join(sorted({table.split("/")[0] for table in TABLES}))
+_PARQUET = re.compile(rf"(?:{_FOLDERS})(?:/(?!\.)[^/\n]+){{1,3}}(?<!schema)\.parquet")
+_IN_A_TEXT = re.compile(rf"(?:{_FOLDERS})/[^\"'\n]*?\.parquet")
+
+
+def may_be_damaged(name: str) -> bool:
+    """Whether `name` can be a Parquet object with rows: a lake of others may say anything."""
+    return _PARQUET.fullmatch(name) is not None
+
+
+def names_in(message: str) -> set[str]:
+    """The objects that an error message of a reader names."""
+    return set(_IN_A_TEXT.findall(message))
+
+
+# ---- a published version: a lake of one compaction, with more beside it
+
+#: Names every other file, and comes last. A file that it does not name is not part of the version.
+PUBLISHED_MANIFEST = "manifest.json"
+#: Which content is being published, as long as it is.
+PUBLISHING = "claim.json"
+#: Published versions and their users have this word: it stays.
+DATABASE = "snapshot.duckdb"
+
+
+def published_name(table: str) -> str:
+    """The one object of a table that is written whole."""
+    return f"{table}/all.parquet"
+
+
+def published_files(table: str) -> str:
+    """Pattern of the objects of a table in a published version."""
+    if table.startswith(f"{COMPACTIONS}/"):
+        return f"{COMPACTIONS}/*/task=*/{table.split('/')[1]}-*.parquet"
+    return GLOBS[table].replace("/*/", "/task=*/") if "/*/" in GLOBS[table] else published_name(table)
+
+
+def packed_name(table: str) -> str:
+    return f"{PACKED}/{table}.parquet"
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".parquet")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from collectors.lake.layout import table_of
 from collectors.lake.store import Lake
 from schemas.migrations import migrated
 from schemas.records import TABLES
@@ -30,7 +31,7 @@ def migrated_copy(lake: Lake, whole: Iterable[str], versions: Mapping[str, int],
     for name, version in versions.items():
         if not copy.has(name):
             rows = pq.read_table(io.BytesIO(lake.read(name)))
-            copy.create_table(name, _as_today(_table_of(name), rows, version))
+            copy.create_table(name, _as_today(table_of(name), rows, version))
     return copy
 
 
@@ -40,9 +41,3 @@ def _as_today(table: str, rows: pa.Table, version: int) -> pa.Table:
         if column.name not in rows.schema.names:
             rows = rows.append_column(column, pa.nulls(len(rows), column.type))
     return rows.select(schema.names).cast(schema)
-
-
-def _table_of(name: str) -> str:
-    if name.startswith("shards/"):
-        return "shards"
-    return f"compact/{name.rsplit('/', 1)[-1].split('-')[0]}"

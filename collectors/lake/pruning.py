@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
+from collectors.lake import layout
 from collectors.lake.damage import known_damage
 from collectors.lake.holdings import Part, folded_shards, read_manifest
-from collectors.lake.layout import manifest_names
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 
@@ -40,21 +39,21 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     compactions wrote, are deleted; a damaged object is set aside (`set_aside`). Raises StorageError when something
     cannot be deleted, ConfigError when a newer schema version wrote to the lake.
     """
-    names = lake.names("compact")
-    manifests = [read_manifest(lake, name) for name in manifest_names(names)]
+    names = lake.names(layout.COMPACTIONS)
+    manifests = [read_manifest(lake, name) for name in layout.manifest_names(names)]
     limit = dt.datetime.now(dt.UTC) - keep
     settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
     # A damaged part is kept: its shards may be gone.
-    damaged = sorted(n for n in known_damage(lake, lake.names("failures")) if not n.startswith("compact/"))
+    damaged = sorted(n for n in known_damage(lake, lake.names(layout.FAILURES)) if not layout.is_compacted(n))
     if not settled:
         set_aside(lake, damaged)
         return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
     oldest = settled[-1]
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
     # Those of a number that is not committed yet belong to a compactor at work.
-    stale = [n for n in names if _number(n) <= oldest.number and n not in named]
+    stale = [n for n in names if layout.compaction_of(n) <= oldest.number and n not in named]
     _check_parts(lake, {part for manifest in (oldest, manifests[-1]) for part in manifest.parts})
-    there = set(lake.names("shards"))
+    there = set(lake.names(layout.SHARDS))
     folded = [name for name in folded_shards(lake, oldest) if name in there]
     set_aside(lake, damaged)
     lake.remove([*folded, *stale])
@@ -69,7 +68,7 @@ def set_aside(lake: Lake, names: Sequence[str]) -> None:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             data = lake.read(name)
-            lake.create(f"damaged/{name}-{hashlib.sha256(data).hexdigest()[:16]}", data)
+            lake.create(layout.set_aside_name(name, hashlib.sha256(data).hexdigest()[:16]), data)
     lake.remove(names)
 
 
@@ -86,9 +85,3 @@ def _check_parts(lake: Lake, parts: set[Part]) -> None:
                 whole = False
             if not whole:
                 raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it anew from its shards")
-
-
-def _number(name: str) -> float:
-    """Of the compaction that wrote the object; beyond all numbers for what none wrote."""
-    folder = name.split("/")[1]
-    return int(folder) if folder.isdigit() else math.inf

@@ -25,10 +25,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from collectors.lake.layout import PUBLISHED
+from collectors.lake import layout
 from collectors.lake.retrying import may_mend
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
-from schemas.identity import ShardName, safe_name
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.versions import VERSION_KEY, check_readable, stated_version
 
@@ -37,10 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: Rows of a row group: DuckDB gives each to a thread, and a run of 100,000 cells takes half the time on two.
 _ROW_GROUP = 20_000
-
-#: The mark that a program of a newer schema version leaves in a lake that an older one began, before it writes: by it
-#: an older program refuses the lake. The schema files themselves are never rewritten.
-_MARK = re.compile(r"shards/schema/schema-([0-9]{1,6})\.parquet")
 
 #: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
 _CONFLICT_TRIES = 8
@@ -98,8 +93,7 @@ class Lake:
         version = self._check_version()
         self.probe()
         if version is not None and version < SCHEMA_VERSION:
-            mark = f"shards/schema/schema-{SCHEMA_VERSION:06d}.parquet"
-            self.create_table(mark, TABLES["shards"].empty_table())
+            self.create_table(layout.mark_name(SCHEMA_VERSION), TABLES[layout.SHARDS].empty_table())
         for folder, schema in TABLES.items():
             self.create_table(SCHEMA_FILES[folder], schema.empty_table())
         self._is_open = True
@@ -115,11 +109,11 @@ class Lake:
 
     def is_published(self) -> bool:
         """Whether this is a published version (collectors.publish.version): its manifest names every file."""
-        return self.has(PUBLISHED)
+        return self.has(layout.PUBLISHED_MANIFEST)
 
     def first_version(self) -> int | None:
         """The schema version that began the lake; None where no lake is, 0 where it does not say."""
-        name = SCHEMA_FILES["shards"]
+        name = SCHEMA_FILES[layout.SHARDS]
         try:
             data = self.read(name)
         except FileNotFoundError:
@@ -134,15 +128,15 @@ class Lake:
         first = self.first_version()
         if first is None:
             return None
-        marks = (_MARK.fullmatch(name) for name in self.names("shards/schema", depth=1))
-        newest = max([first, *(int(mark[1]) for mark in marks if mark)])
+        marks = (layout.marked_version(name) for name in self.names(layout.MARKS, depth=1))
+        newest = max([first, *(version for version in marks if version is not None)])
         for version in (first, newest):
             check_readable(f"the lake at {self.uri}", version)
         return newest
 
     def probe(self) -> None:
         """Creates one object twice: a store that accepts the second would lose commits, so it is refused."""
-        name = f"probe-{secrets.token_hex(8)}"
+        name = layout.probe_name(secrets.token_hex(8))
         self.create(name, b"1")
         second, kept = self.create(name, b"2"), self.has(name)
         with self._doing("delete a probe object in"):
@@ -170,7 +164,7 @@ class Lake:
         """Creates the object whole; False when it is there already (the first writer won)."""
         with self._doing(f"write {name} to"):
             if self.local:
-                if self._is_open and not Path(self._path("shards")).is_dir():
+                if self._is_open and not Path(self._path(layout.SHARDS)).is_dir():
                     raise OSError(errno.ESTALE, f"{self.root} is gone: was the lake moved, or is it not mounted?")
                 return _create_file(Path(self._path(name)), data)
             for _ in range(_CONFLICT_TRIES):
@@ -258,12 +252,6 @@ class Lake:
             self.foreign.add(name)
             logger.warning("passed over in the lake, its name is no text: %s", ascii(name))
         return False
-
-    # ---- shards
-
-    @staticmethod
-    def shard_path(task: str, shard: ShardName) -> str:
-        return f"shards/task={safe_name(task)}/{shard}"
 
 
 def parquet_bytes(table: pa.Table, metadata: dict[str, Any] | None = None) -> bytes:

@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from collectors.lake.layout import PACKED, packed_name
 from collectors.matrix.arrays import Matrix, empty_matrix
 from schemas.identity import BLOCK_KEY, is_imported
 
@@ -64,7 +65,7 @@ PACKED_ITEMS = 512
 #: Items unpacked at once. The booleans of 8,500 models on so many items fit into a core's cache.
 _UNPACKED_ITEMS = 128
 #: Table -> its file.
-FILES = {name: f"packed/{name}.parquet" for name in ("models", "blocks", "prompts", "items")}
+FILES = {name: packed_name(name) for name in ("models", "blocks", "prompts", "items")}
 
 
 def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> None:
@@ -72,7 +73,7 @@ def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> 
 
     `models` is the axis of models of the whole matrix. The same matrices give the same bytes.
     """
-    (folder / "packed").mkdir(parents=True, exist_ok=True)
+    (folder / PACKED).mkdir(parents=True, exist_ok=True)
     axis = {tuple(row.values()): place for place, row in enumerate(models.to_pylist())}
     blocks: list[dict[str, Any]] = []
     prompts: list[dict[str, Any]] = []

@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from collectors.lake import layout
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.models.hub_client import Hub
@@ -129,7 +130,7 @@ def update(
     """
     run_id = new_run_id()
     done = Update(len(listed), len(to_read))
-    write_rows(lake, f"models/listed-{run_id}.parquet", listed)
+    write_rows(lake, layout.listed_models_name(run_id), listed)
     rows_of = {row["model"]: row for row in listed}
     batch = _Batch(lake, run_id)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="hub")
@@ -199,7 +200,7 @@ class _Batch:
 
     def write(self) -> None:
         rows, self.rows, self.since = self.rows, [], time.monotonic()
-        write_rows(self.lake, f"models/read-{self.run_id}-{self.number:05d}.parquet", rows)
+        write_rows(self.lake, layout.read_models_name(self.run_id, self.number), rows)
         self.number += 1
 
 
@@ -243,7 +244,7 @@ def state_support(lake: Lake, installed: str | None) -> int:
         {"model": m, "source": s, "revision": r, "said_at": now, "vllm": supported[kind], "vllm_version": installed}
         for (m, s, r, _), kind in zip(models, kinds, strict=True)
     ]
-    write_rows(lake, f"models/vllm-{new_run_id()}.parquet", rows)
+    write_rows(lake, layout.supported_models_name(new_run_id()), rows)
     return len(rows)
 
 

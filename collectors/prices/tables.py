@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from collectors.lake.layout import price_name
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, one_line
@@ -167,7 +168,7 @@ def add_prices(lake: Lake, table: str, rows: pa.Table) -> bool:
     own = [[str(value) for value in row.values()] for row in rows.to_pylist()]
     # The digest includes the time, so that rows that come back, or replace a damaged object, get an object of their
     # own.
-    return lake.create_table(f"{table}/{digest([own, str(added_at)])}.parquet", data)
+    return lake.create_table(price_name(table, digest([own, str(added_at)])), data)
 
 
 def gpu_rates(lake: Lake) -> dict[str, float]:

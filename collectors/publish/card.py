@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from collectors.lake.layout import published_files
 from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CELL
 
 
@@ -44,14 +45,14 @@ class Contents:
 #: Table -> its files, its schema and the meaning of a row. load_dataset loads the first one by default.
 TABLES: dict[str, tuple[str, pa.Schema, str]] = {
     "records": (
-        "compact/*/task=*/records-*.parquet",
+        published_files("compact/records"),
         FOLDED_RECORD,
         "one row for each item, filter and repeat of a cell",
     ),
-    "responses": ("compact/*/task=*/responses-*.parquet", FOLDED_RESPONSE, "the model's answer, for each record"),
-    "items": ("items/task=*/*.parquet", ITEM, "one row for each document of a task"),
-    "models": ("models/all.parquet", MODEL, "metadata of a model at one revision, in one row or several"),
-    "cells": ("runs/all.parquet", RUN_CELL, "one row for each model, task and setup that a run planned"),
+    "responses": (published_files("compact/responses"), FOLDED_RESPONSE, "the model's answer, for each record"),
+    "items": (published_files("items"), ITEM, "one row for each document of a task"),
+    "models": (published_files("models"), MODEL, "metadata of a model at one revision, in one row or several"),
+    "cells": (published_files("runs"), RUN_CELL, "one row for each model, task and setup that a run planned"),
 }
 
 #: Upper bounds of the hub's size categories.

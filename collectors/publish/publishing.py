@@ -24,15 +24,16 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from collectors.lake.holdings import Holdings, Part, read_holdings
+from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING, is_probe
 from collectors.lake.reading import open_store
 from collectors.lake.store import Lake
-from collectors.publish.version import KIND, MANIFEST, PublishedVersion
+from collectors.publish.version import KIND, PublishedVersion
 from schemas.failures import ConfigError, StorageError, one_line
+from schemas.records import SCHEMA_FILES
 from schemas.views import lake_place
 
 logger = logging.getLogger(__name__)
 
-_CLAIM = "claim.json"
 _HUB = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)/?")
 
 
@@ -50,13 +51,13 @@ def publish(
     if to.startswith("hf://"):
         raise ConfigError(f"--to {to}: on the hub give hf://datasets/OWNER/NAME; the version becomes a tag there")
     store = Lake(f"{to.rstrip('/')}/{built.version}")
-    manifest = (built.folder / MANIFEST).read_bytes()
-    others = [name for name in store.names("") if not name.startswith("probe-")]
+    manifest = built.manifest_bytes
+    others = [name for name in store.names("") if not is_probe(name)]
     begun = store.has(
-        _CLAIM
+        PUBLISHING
     )  # checked after the listing, because it is written before the files and removed after the manifest
-    if store.has(MANIFEST):
-        _check_same(store, MANIFEST, manifest, built.version)
+    if store.has(PUBLISHED_MANIFEST):
+        _check_same(store, PUBLISHED_MANIFEST, manifest, built.version)
         if faults := verify(store.uri).faults:
             raise StorageError(
                 f"version {built.version} is published at {store.uri} but not whole any more ({faults[0]}): replace "
@@ -67,16 +68,16 @@ def publish(
         raise ConfigError(f"{store.uri} holds other files: give another --to or --version")
     store.probe()
     claim = json.dumps({"sha256 of the manifest": hashlib.sha256(manifest).hexdigest()}).encode()
-    if not store.create(_CLAIM, claim):
-        _check_same(store, _CLAIM, claim, built.version)
+    if not store.create(PUBLISHING, claim):
+        _check_same(store, PUBLISHING, claim, built.version)
     for number, name in enumerate(built.files):
         data = (built.folder / name).read_bytes()
         if not store.create(name, data) and store.read(name) != data:
             raise StorageError(f"{name} is at {store.uri} already and is not whole: remove it and publish again")
         progress(number + 1, len(built.files))
-    if not store.create(MANIFEST, manifest):
-        _check_same(store, MANIFEST, manifest, built.version)
-    store.remove([_CLAIM])
+    if not store.create(PUBLISHED_MANIFEST, manifest):
+        _check_same(store, PUBLISHED_MANIFEST, manifest, built.version)
+    store.remove([PUBLISHING])
     return store.uri, True
 
 
@@ -86,7 +87,7 @@ def _check_same(store: Lake, name: str, ours: bytes, version: str) -> None:
     except FileNotFoundError:  # the other publisher has just removed its claim, and the manifest decides
         theirs = ours
     if theirs != ours:
-        what = "is published" if name == MANIFEST else "is being published, or was partly published,"
+        what = "is published" if name == PUBLISHED_MANIFEST else "is being published, or was partly published,"
         raise ConfigError(
             f"version {version} {what} at {store.uri} with other content, and a version never changes: "
             "give another with --version"
@@ -103,9 +104,9 @@ def _publish_on_hub(built: PublishedVersion, repo: str) -> tuple[str, bool]:
         api.create_repo(repo, repo_type="dataset", exist_ok=True)
         refs = api.list_repo_refs(repo, repo_type="dataset")
         if any(tag.name == built.version for tag in refs.tags):
-            _check_same(Lake(uri), MANIFEST, (built.folder / MANIFEST).read_bytes(), built.version)
+            _check_same(Lake(uri), PUBLISHED_MANIFEST, built.manifest_bytes, built.version)
             return uri, False
-        names = [*built.files, MANIFEST]
+        names = [*built.files, PUBLISHED_MANIFEST]
         old = set(api.list_repo_files(repo, repo_type="dataset")) - {*names, ".gitattributes"}
         add = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=built.folder / name) for name in names]
         delete = [CommitOperationDelete(path_in_repo=name) for name in sorted(old)]
@@ -120,7 +121,7 @@ def _publish_on_hub(built: PublishedVersion, repo: str) -> tuple[str, bool]:
         except HfHubHTTPError as error:
             if error.response is None or error.response.status_code != 409:
                 raise
-            _check_same(Lake(uri), MANIFEST, (built.folder / MANIFEST).read_bytes(), built.version)
+            _check_same(Lake(uri), PUBLISHED_MANIFEST, built.manifest_bytes, built.version)
     return uri, True
 
 
@@ -145,15 +146,17 @@ def open_published(uri: str) -> tuple[Lake, dict[str, Any]]:
     """A published version and its manifest. Raises ConfigError if there is none at `uri`."""
     store = Lake(uri)
     try:
-        manifest = json.loads(store.read(MANIFEST))
+        manifest = json.loads(store.read(PUBLISHED_MANIFEST))
         if manifest["kind"] != KIND or not all(
             {"sha256", "bytes"} <= entry.keys() for entry in manifest["files"].values()
         ):
             raise ValueError(manifest["kind"])
     except FileNotFoundError as error:
-        raise ConfigError(f"no published version at {uri}: {MANIFEST} is missing; give the URI of one") from error
+        raise ConfigError(
+            f"no published version at {uri}: {PUBLISHED_MANIFEST} is missing; give the URI of one"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{MANIFEST} at {uri} is not the manifest of a published version") from error
+        raise ConfigError(f"{PUBLISHED_MANIFEST} at {uri} is not the manifest of a published version") from error
     return store, manifest
 
 
@@ -185,13 +188,13 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
         except FileNotFoundError:
             faults.append(f"{name}: missing")
         progress(number + 1, len(files))
-    expected = {*files, MANIFEST, _CLAIM, ".gitattributes"}
+    expected = {*files, PUBLISHED_MANIFEST, PUBLISHING, ".gitattributes"}
     faults += [
         f"{name}: not part of the version"
         for name in store.names("", depth=10)
-        if name not in expected and not name.startswith("probe-")
+        if name not in expected and not is_probe(name)
     ]
-    sha256 = hashlib.sha256(store.read(MANIFEST)).hexdigest()
+    sha256 = hashlib.sha256(store.read(PUBLISHED_MANIFEST)).hexdigest()
     return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256)
 
 
@@ -245,7 +248,7 @@ def differences(first: str, second: str) -> list[Difference]:
             files = [_files_of(task, *side) for side in sides]
             same = files[0].keys() & files[1].keys()
             paths = [
-                [f"{lake_place(store.uri)}/compact/records/schema.parquet"]
+                [f"{lake_place(store.uri)}/{SCHEMA_FILES['compact/records']}"]
                 + [path for sha, path in side_files.items() if sha not in same]
                 for side_files, (store, _, _) in zip(files, sides, strict=True)
             ]

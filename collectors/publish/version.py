@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from collectors.lake import layout
 from collectors.lake.compaction import PART_ROWS
 from collectors.lake.holdings import Holdings, Manifest, Part, read_holdings
-from collectors.lake.layout import PUBLISHED, compaction_folder
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.lake.reading import connect, record_damaged
 from collectors.lake.store import Lake, parquet_bytes
@@ -35,14 +35,11 @@ from collectors.matrix.dense import load_matrix
 from collectors.matrix.packed import FILES, write_packed
 from collectors.publish.card import Contents, Description, croissant, readme
 from schemas.failures import ConfigError, StorageError, one_line
-from schemas.identity import COLUMN_KEY, ShardName, digest, safe_name
+from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.views import relocatable_views, write_comments
 
-#: Name of the manifest. A file that it does not name is not part of the version.
-MANIFEST = PUBLISHED
-#: Published versions and their users have these two words: they stay.
-DATABASE = "snapshot.duckdb"
+#: The manifests of all published versions have this word: it stays.
 KIND = "routerlake snapshot"
 
 
@@ -58,8 +55,12 @@ class PublishedVersion:
         return str(self.manifest["version"])
 
     @property
+    def manifest_bytes(self) -> bytes:
+        return (self.folder / layout.PUBLISHED_MANIFEST).read_bytes()
+
+    @property
     def manifest_sha256(self) -> str:
-        return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
+        return hashlib.sha256(self.manifest_bytes).hexdigest()
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -150,12 +151,9 @@ class _Writer:
         for table, schema in TABLES.items():
             self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
         mine = set(self.planned_cells["items_digest"].to_pylist())
-        # An imported table that grew has several files. All their names begin with the digest of the first.
-        self.listed["items"] = [
-            name
-            for name in self.holdings.listed["items"]
-            if name.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0] in mine
-        ]
+        # Imported tables that grew are several files, all of which begin with the digest of the first.
+        items = self.holdings.listed["items"]
+        self.listed["items"] = [name for name in items if layout.items_digest_of(name) in mine]
         for name in self.listed["items"]:
             self.write(name, _as_today(self.lake.read(name), ITEM))
         for table in (name for name in GLOBS if name not in ("shards", "items")):
@@ -169,15 +167,15 @@ class _Writer:
                 self.listed[table] = []
                 continue
             rows = rows.sort_by([(f.name, "ascending") for f in schema]).replace_schema_metadata(schema.metadata)
-            self.listed[table] = [f"{table}/all.parquet"]
-            self.write(f"{table}/all.parquet", parquet_bytes(rows))
+            self.listed[table] = [layout.published_name(table)]
+            self.write(layout.published_name(table), parquet_bytes(rows))
 
     def _is_asked_for(self, table: str, name: str) -> bool:
         """Whether an object that a run wrote goes into the version: failures and prices always, others by `include`."""
         include = self.holdings.include
         if include == "all" or table in ("failures", "prices", "gpu_prices", "price_names"):
             return True
-        imported = table in ("imports", "rejects", "suspicions") or name.rsplit("/", 1)[-1].startswith("import-")
+        imported = table in ("imports", "rejects", "suspicions") or layout.is_of_import(name)
         return imported == (include == "imported")
 
     # ---- records
@@ -186,10 +184,9 @@ class _Writer:
         chunks = list(self._chunks())
         progress(0, len(chunks))
         for number, (task, cells) in enumerate(chunks):
-            form = f"{compaction_folder(1)}/task={safe_name(task)}/{{}}-{number:05d}.parquet"
 
-            def name(kind: str, _: list[str], form: str = form) -> str:
-                return form.format(kind)
+            def name(kind: str, _: list[str], task: str = task, number: int = number) -> str:
+                return layout.part_name(1, task, kind, f"{number:05d}")
 
             rows_of_cells = self.planned_cells.filter(pc.field("cell_id").isin(cells))
             inputs = self._inputs(set(cells))
@@ -210,7 +207,7 @@ class _Writer:
             for task, metadata, *key in self.shards
             if key[0] in self.home
         ]
-        folded = f"{compaction_folder(1)}/folded.parquet"
+        folded = layout.folded_name(1)
         self.write(folded, parquet_bytes(pa.Table.from_pylist(rows, schema=FOLDED_SHARD)))
         self.compaction = Manifest(1, self.provenance["created"], folded, len(rows), tuple(self.parts))
         self.write(self.compaction.name, self.compaction.to_json())
@@ -257,13 +254,13 @@ class _Writer:
             "-- SET VARIABLE snapshot = 's3://bucket/version';\n\n"
         )
         self.write("views.sql", (head + "\n".join(statements)).encode())
-        path = self.folder / DATABASE
+        path = self.folder / layout.DATABASE
         with contextlib.closing(duckdb.connect(path)) as con:
             con.execute("SET VARIABLE snapshot = ?", [str(self.folder)])
             for statement in statements:
                 con.execute(statement)
             write_comments(con)
-        self.sign(DATABASE)
+        self.sign(layout.DATABASE)
 
     def finish(self, description: Description, version: str | None) -> PublishedVersion:
         counts = self._counts()
@@ -282,7 +279,7 @@ class _Writer:
             "provenance": self.provenance,
             "files": dict(sorted(self.files.items())),
         }
-        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+        (self.folder / layout.PUBLISHED_MANIFEST).write_bytes(json.dumps(manifest, indent=1, sort_keys=True).encode())
         return PublishedVersion(self.folder, manifest)
 
     def _counts(self) -> dict[str, int]:
@@ -328,7 +325,7 @@ def _as_today(data: bytes, schema: pa.Schema) -> bytes:
 
 
 def _shard_name(task: str, key: Sequence[Any]) -> str:
-    return Lake.shard_path(task, ShardName(*key))
+    return layout.shard_name(task, ShardName(*key))
 
 
 def _provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from collectors.harness.judge import record_table
 from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
+from collectors.lake import layout
 from collectors.lake.store import Lake
 from collectors.models.ahead import Ahead
 from collectors.models.model_files import model_row
@@ -33,7 +34,7 @@ from collectors.models.weights import Held, Weights
 from collectors.runs.log_lines import about
 from collectors.runs.stages import Stages, in_prefill
 from collectors.runs.work import Cell, ShardReport
-from schemas.identity import MODEL_IDENTITY, ShardName, safe_name
+from schemas.identity import MODEL_IDENTITY, ShardName
 from schemas.records import MODEL
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Collector:
     def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> Begun:
         shard = ShardName(cell.cell_id, cell.generation, first, last)
         begun = Begun(cell, shard, None, Stages())
-        if self.lake.has(Lake.shard_path(cell.spec.task, shard)):  # another run was faster
+        if self.lake.has(layout.shard_name(cell.spec.task, shard)):  # another run was faster
             return begun
         with begun.stages.of("tasks"):
             task = begun.task = self._task(cell)
@@ -140,7 +141,7 @@ class Collector:
         statistics = dataclasses.asdict(report)
         del statistics["committed"], statistics["worker"], statistics["spans"]
         with stages.of("write"):
-            path = Lake.shard_path(cell.spec.task, begun.shard)
+            path = layout.shard_name(cell.spec.task, begun.shard)
             created = self.lake.create_table(path, table, {"shard": statistics, "cell": self._identity(cell, task)})
         self._written = stages.seconds["write"]
         if not created:
@@ -200,7 +201,7 @@ class Collector:
         """Writes the model's row in models/, once for each revision, from the files that were loaded."""
         if model.has_row:
             return
-        name = f"models/{safe_name(model.name)}-{safe_name(model.revision)}.parquet"
+        name = layout.model_name(model.name, model.revision)
         if engine.model and engine.model.path and not self.lake.has(name):
             row = model_row(dataclasses.replace(model, path=engine.model.path))
             self.lake.create_table(name, pa.Table.from_pylist([row], schema=MODEL))

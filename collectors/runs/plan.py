@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from collectors.lake.failure_rows import write_failure
+from collectors.lake.layout import run_name
 from schemas.records import RUN_CELL
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Plan:
             rows[0]["config"] = self.config.model_dump_json()  # in one row: with 10,000 models it is 1 MB
             table = pa.Table.from_pylist(rows, schema=RUN_CELL)
             metadata = {"generation": self.generation, "quarantined": len(self.quarantined)}
-            lake.create_table(f"runs/{self.run_id}.parquet", table, {"run": metadata})
+            lake.create_table(run_name(self.run_id), table, {"run": metadata})
         for row in self.failures:
             write_failure(lake, row)
 

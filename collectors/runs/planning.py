@@ -20,7 +20,7 @@ from collectors.harness.index import check_names
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.lake.failure_rows import failure_row
 from collectors.lake.holdings import committed
-from collectors.lake.layout import items_name
+from collectors.lake.layout import FAILURES, items_name
 from collectors.lake.store import Lake
 from collectors.models.catalog_query import all_of
 from collectors.models.model_files import lacks_chat_template
@@ -54,7 +54,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         plan.gpus = gpu_classes(config.fleet.gpus)
         models = list(_placed(plan, lake, models).values())
     shards = committed(lake)
-    banned = set() if retry_failed else quarantined(lake.names("failures"), shards)
+    banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
     seen: dict[tuple[str, str], str] = {}
     for spec, task in _load_tasks(config, include, plan):
         if (task.name, task.settings.prompting) in seen:

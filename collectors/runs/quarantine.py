@@ -7,11 +7,11 @@ once its items are in the lake, the model is free again. Knows nothing of engine
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from collectors.engines import ModelRef
+from collectors.lake.layout import parse_quarantine, quarantine_name
 from schemas.identity import MODEL_IDENTITY, ShardName, digest
 
 #: Kinds of failure that last. Each cost a node two engines, or twice fleet.stall_seconds, and would again until the
@@ -19,13 +19,11 @@ from schemas.identity import MODEL_IDENTITY, ShardName, digest
 #: lacks) show within seconds and may pass, so the next run tries them again.
 LASTING = frozenset({"engine_died", "engine_stalled", "out_of_memory"})
 
-_MARK = re.compile(r"failures/quarantine-(?P<model>[0-9a-f]{16})-(?P<shard>.+)-[0-9a-f]{8}\.parquet")
-
 
 def mark(model: ModelRef, shard: ShardName, row: Mapping[str, Any]) -> str:
     """Name of the failures object that puts `model` into quarantine; `row` is its content."""
     content = digest({key: str(value) for key, value in row.items()}, 8)
-    return f"failures/quarantine-{model_digest(model)}-{str(shard).removesuffix('.parquet')}-{content}.parquet"
+    return quarantine_name(model_digest(model), shard, content)
 
 
 def model_digest(model: ModelRef) -> str:
@@ -40,8 +38,9 @@ def quarantined(failures: Iterable[str], committed: Mapping[str, Sequence[ShardN
     """
     digests = set()
     for name in failures:
-        if (match := _MARK.fullmatch(name)) and (shard := ShardName.parse(f"{match['shard']}.parquet")):
+        if parsed := parse_quarantine(name):
+            model, shard = parsed
             held = committed.get(shard.cell_id, ())
             if not any(s.generation >= shard.generation and s.first <= shard.first <= s.last for s in held):
-                digests.add(match["model"])
+                digests.add(model)
     return digests

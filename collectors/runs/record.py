@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from collectors.lake.layout import end_name, run_name
+from collectors.lake.layout import RUNS, end_name, is_import, run_id_of, run_name
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError, one_line
-from schemas.records import RUN_CELL, RUN_END, SCHEMA_FILES
+from schemas.records import RUN_CELL, RUN_END
 
 if TYPE_CHECKING:  # only for its type
     from collectors.runs.plan import Plan
@@ -101,9 +101,8 @@ def run_ids(lake: Lake) -> list[str]:
     """The ids of a lake's runs, the oldest first, without imports. Raises ConfigError for a published version."""
     if lake.is_published():
         raise ConfigError(f"{lake.uri} is a published version, which has no runs of its own: name a lake")
-    names = [name for name in lake.names("runs") if name != SCHEMA_FILES["runs"] and name.endswith(".parquet")]
-    ids = [name.removeprefix("runs/").removesuffix(".parquet") for name in names]
-    return [run_id for run_id in ids if not run_id.startswith("import-")]
+    ids = [run_id for name in lake.names(RUNS) if (run_id := run_id_of(name))]
+    return [run_id for run_id in ids if not is_import(run_id)]
 
 
 def chosen_run(lake: Lake, run_id: str | None) -> str:

@@ -7,7 +7,6 @@ inside the shards. Knows nothing of terminals or pages.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ import pyarrow.compute as pc
 
 from collectors.lake.damage import find_damaged
 from collectors.lake.holdings import newest_manifest
-from collectors.lake.layout import end_name, run_name
+from collectors.lake.layout import FAILURES, SHARDS, end_name, may_be_failure_of, run_name
 from collectors.lake.reading import open_store
 from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd, chosen_run, read_end, read_run
 from collectors.runs.shard_statistics import ShardStatistics, Work
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
+from schemas.identity import SHARD_PATTERN
 from schemas.views import object_path
 
 #: The rate covers so many seconds, or the run's whole time if that is shorter.
@@ -37,7 +37,7 @@ BARS = 60
 CLOCKS = 60.0
 
 #: One row for each committed range of the run's cells, with the number of its items that no range before it holds.
-_OWNED = """
+_OWNED = f"""
 CREATE OR REPLACE TEMP TABLE owned AS
 WITH named AS (
     SELECT
@@ -45,7 +45,7 @@ WITH named AS (
         modified,
         regexp_extract(
             file,
-            '/([0-9a-f]{16})-g([0-9]{1,6})-([0-9]{7})-([0-9]{7})\\.parquet$',
+            '/{SHARD_PATTERN}$',
             ['cell_id', 'generation', 'first_item', 'last_item']
         ) AS name
     FROM listed
@@ -314,7 +314,7 @@ class RunWatch:
 
     def _list(self) -> tuple[dict[str, float | None], set[str]]:
         """Shards with their times, and the names of those in a compaction, whose objects may be gone."""
-        listed = self.lake.listing("shards")  # before the manifest, which then has every shard that is pruned meanwhile
+        listed = self.lake.listing(SHARDS)  # before the manifest, which then has every shard that is pruned meanwhile
         manifest = newest_manifest(self.lake)
         folded = self._statistics.read_folded(manifest) if manifest else set()
         return {**dict.fromkeys(folded), **listed}, folded
@@ -327,8 +327,7 @@ class RunWatch:
 
     def _read_failures(self) -> None:
         """Adds the failures of this run since the last look. It does not open objects with another run's name."""
-        mine = f"failures/{self.run_id}-"
-        names = [name for name in self.lake.names("failures") if name.startswith(mine) or not _OF_A_RUN.match(name)]
+        names = [name for name in self.lake.names(FAILURES) if may_be_failure_of(self.run_id, name)]
         while new := [name for name in names if name not in self._seen and name not in self._damaged]:
             paths = [object_path(self.lake.uri, name) for name in new]
             try:
@@ -369,5 +368,4 @@ class RunWatch:
         return value
 
 
-_OF_A_RUN = re.compile(r"failures/[0-9]{8}T[0-9]{6}-[0-9a-f]{8}-")
 _LISTED = pa.schema([("file", pa.string()), ("modified", pa.float64())])

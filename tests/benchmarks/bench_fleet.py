@@ -18,6 +18,7 @@ import pyarrow as pa
 import yaml
 
 from collectors.harness.tasks import use_datasets
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.runs.config import load_config
 from collectors.runs.planning import make_plan
@@ -95,7 +96,7 @@ def planned_half(folder: Path, models: int) -> Path:
     shared.write_bytes(parquet_bytes(RECORD.empty_table(), {"shard": FACTS}))
     halves = (cell for i, cell in enumerate(plan.cells) if (i + i // models) % 2)  # of each task and of each model
     for cell in halves:
-        name = lake.shard_path(cell.cell.spec.task, ShardName(cell.cell.cell_id, 0, 0, cell.cell.items - 1))
+        name = shard_name(cell.cell.spec.task, ShardName(cell.cell.cell_id, 0, 0, cell.cell.items - 1))
         place = Path(lake.root, name)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(shared, place)

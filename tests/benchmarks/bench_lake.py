@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from collectors.lake.compaction import compact
 from collectors.lake.holdings import newest_manifest
+from collectors.lake.layout import shard_name
 from collectors.lake.pruning import prune
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
@@ -161,9 +162,7 @@ def report_commits(
         started = time.perf_counter()
         for task, table in tables:
             cell = digest({"turn": turn, "cell": table["cell_id"][0].as_py()})
-            lake.create_table(
-                Lake.shard_path(task, ShardName(cell, 0, 0, len(table) - 1)), table, {"shard": {"turn": turn}}
-            )
+            lake.create_table(shard_name(task, ShardName(cell, 0, 0, len(table) - 1)), table, {"shard": {"turn": turn}})
         rounds.append(plain / (time.perf_counter() - started))
     detail = f"{len(tables)} shards a turn"
     report.row(
@@ -340,7 +339,7 @@ def bench_planning(report: Report, work: Path) -> None:
     if not (folder / "done").exists():
         lake.open_for_writing()
         for number in range(102_000):
-            path = folder / Lake.shard_path(f"t{number % 12}", ShardName(digest({"n": number}), 0, 0, 755))
+            path = folder / shard_name(f"t{number % 12}", ShardName(digest({"n": number}), 0, 0, 755))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(sink.getvalue())
         (folder / "done").touch()

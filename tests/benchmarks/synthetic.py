@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest
 from schemas.records import MODEL, RECORD, RUN_CELL
@@ -199,4 +200,4 @@ def _write_models(synthetic: Synthetic, uri: str, models: range, generation: int
         for task, count in TASKS.items():
             shard = ShardName(synthetic.cell_id(model, task), generation, 0, count - 1)
             facts = {"shard": {"run_id": "20260101T000000-00000000", "items": count, "engine": "synthetic"}}
-            lake.create_table(Lake.shard_path(task, shard), synthetic.table(model, task, hashes[task]), facts)
+            lake.create_table(shard_name(task, shard), synthetic.table(model, task, hashes[task]), facts)

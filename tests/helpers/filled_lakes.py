@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 
 from collectors.lake.holdings import read_holdings
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Matrix
 from collectors.publish.card import Description
@@ -60,7 +61,7 @@ def add(builder: LakeBuilder, model: str, task: str, generation: int, first: int
         found.append(cell.record(item, score=score, failure=None if item % 3 else "empty_answer", **texts))
         found += [cell.record(item, filter="strict", repeat=r, score=0.5, finish_reason=source) for r in (0, 1)]
     name = ShardName(cell.cell_id, generation, first, first + count - 1)
-    if not builder.lake.has(Lake.shard_path(task, name)):
+    if not builder.lake.has(shard_name(task, name)):
         builder.shard(cell, found, generation=generation, metadata={"run_id": source, "host": "h"})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake, parquet_bytes
 from schemas.identity import ShardName, digest
 from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
@@ -88,7 +89,7 @@ class LakeBuilder:
         rows = list(rows)
         items = [row["item"] for row in rows]
         name = ShardName(cell.cell_id, generation, min(items), max(items))
-        self._create(Lake.shard_path(cell.task, name), rows, RECORD, {"shard": dict(metadata)} if metadata else None)
+        self._create(shard_name(cell.task, name), rows, RECORD, {"shard": dict(metadata)} if metadata else None)
         return name
 
     def scores(self, cell: BuiltCell, scores: Sequence[float | None], *, first: int = 0, generation: int = 0) -> None:

@@ -17,8 +17,9 @@ import yaml
 from collectors.engines.stub import ByteTokenizer
 from collectors.harness import prepared
 from collectors.harness.encoding import Encoder
-from collectors.harness.prepared import SHARED, RequestStore, code_fingerprint
+from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.lake.layout import REQUESTS
 from collectors.lake.store import Lake
 from collectors.models.pinning import tokenizer_fingerprint
 from collectors.specs import TaskSpec
@@ -195,7 +196,7 @@ def test_lake_shares_requests_between_nodes_and_loses_damaged_ones(tasks: Path, 
     lake = Lake(str(tmp_path / "lake")).open_for_writing()
     task, encoder = bind(tasks, "mini_choice"), Encoder(ByteTokenizer())
     sound = RequestStore(lake).get(task, encoder, FINGERPRINT, ITEMS).items(0, ITEMS - 1)
-    names = lake.names(SHARED)
+    names = lake.names(REQUESTS)
     assert len(names) == 2
     for damaged in (False, True):
         shutil.rmtree(tmp_path / "cache" / "requests")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from collectors.lake.holdings import committed
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.identity import safe_name
@@ -114,7 +115,7 @@ def test_create_longest_names_fit_with_their_temporary_file(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["folder", "dangling"])
 def test_create_where_something_else_than_a_file_is_is_an_error_never_a_lost_race(tmp_path: Path, kind: str) -> None:
-    lake, name = Lake(str(tmp_path)).open_for_writing(), Lake.shard_path("t", shard(0, 1))
+    lake, name = Lake(str(tmp_path)).open_for_writing(), shard_name("t", shard(0, 1))
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).mkdir() if kind == "folder" else (tmp_path / name).symlink_to("nowhere")
     for use in (lambda: lake.has(name), lambda: lake.create(name, b"1")):

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.lake.holdings import committed, read_holdings
+from collectors.lake.layout import shard_name
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.runs.status import RunWatch
@@ -33,7 +34,7 @@ __all__ = ["lake", "uri"]  # fixtures
 )
 def test_lake_folder_with_any_name_works(tmp_path: Path, name: str) -> None:
     lake = Lake(str(tmp_path / name)).open_for_writing()
-    assert lake.create(Lake.shard_path("t", shard(0, 1)), b"1")
+    assert lake.create(shard_name("t", shard(0, 1)), b"1")
     assert committed(Lake(str(tmp_path / name)).open_for_reading()) == {CELL: [shard(0, 1)]}
     assert [folder.name for folder in tmp_path.iterdir()] == [name]
 
@@ -81,8 +82,8 @@ def test_lake_symlinked_root_and_folders_are_one_lake(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "lake" / "shards" / "task=t").symlink_to(tmp_path / "elsewhere")
     linked = Lake(str(tmp_path / "link")).open_for_writing()
-    assert linked.create(Lake.shard_path("t", shard(0, 1)), b"1")
-    assert not lake.create(Lake.shard_path("t", shard(0, 1)), b"2")
+    assert linked.create(shard_name("t", shard(0, 1)), b"1")
+    assert not lake.create(shard_name("t", shard(0, 1)), b"2")
     assert committed(lake) == committed(linked) == {CELL: [shard(0, 1)]}
 
 
@@ -109,7 +110,7 @@ def test_lake_file_where_a_folder_should_be_is_an_error_never_a_lost_race(tmp_pa
         shutil.rmtree(tmp_path / "lake" / where, ignore_errors=True)
     (tmp_path / "lake" / where).write_text("a file")
     with pytest.raises(StorageError, match=re.escape(str(tmp_path))):
-        lake.open_for_writing().create(Lake.shard_path("t", shard(0, 1)), b"1")
+        lake.open_for_writing().create(shard_name("t", shard(0, 1)), b"1")
 
 
 @given(st.text(), st.text())
@@ -183,7 +184,7 @@ def test_lake_folder_of_another_user_is_an_error_of_one_line_each(hidden: bool) 
     with tempfile.TemporaryDirectory() as folder:  # not pytest's: others may not even look into that
         os.chmod(folder, 0o755)
         lake = Lake(folder).open_for_writing()
-        lake.create(Lake.shard_path("t", shard(0, 1)), b"1")
+        lake.create(shard_name("t", shard(0, 1)), b"1")
         if hidden:
             os.chmod(Path(folder) / "shards" / "task=t", 0)
         process = python(READ_ONLY, folder)

@@ -13,6 +13,7 @@ import pytest
 
 from collectors.lake.compaction import compact
 from collectors.lake.holdings import committed
+from collectors.lake.layout import shard_name
 from collectors.lake.pruning import prune
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
@@ -94,8 +95,8 @@ def test_lake_compactors_killed_at_random_lose_and_double_nothing(
         # One more shard each time; every fourth is of a new generation over the existing ones.
         cell, generation = draw.choice(cells), number if number % 4 == 3 else 0
         first = draw.randrange(0, 36, 4) if generation else 4 * (number % 10)
-        name = Lake.shard_path(cell.task, ShardName(cell.cell_id, generation, first, first + 3))
-        if name not in {Lake.shard_path(cell.task, shard) for shard in committed(builder.lake).get(cell.cell_id, [])}:
+        name = shard_name(cell.task, ShardName(cell.cell_id, generation, first, first + 3))
+        if name not in {shard_name(cell.task, shard) for shard in committed(builder.lake).get(cell.cell_id, [])}:
             builder.scores(cell, [float(number)] * 4, first=first, generation=generation)
             for item in range(first, first + 4):
                 key = (cell.cell_id, item)
@@ -114,7 +115,7 @@ def test_lake_compactors_killed_at_random_lose_and_double_nothing(
 
 def _others(builder: LakeBuilder, cell: BuiltCell, name: str) -> list[ShardName]:
     found = committed(builder.lake)[cell.cell_id]
-    return [shard for shard in found if Lake.shard_path(cell.task, shard) != name]
+    return [shard for shard in found if shard_name(cell.task, shard) != name]
 
 
 def _read(lake: Lake) -> dict[tuple[str, int], float]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from collectors.lake.holdings import committed
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.identity import ShardName
@@ -104,8 +105,8 @@ def test_lake_in_a_bucket_that_is_missing_says_so(s3_environment: ObjectStore) -
 def test_lake_at_any_key_works(s3_environment: ObjectStore, name: str) -> None:
     uri = f"s3://{BUCKET}/{secrets.token_hex(4)}/{name}/"
     lake, shard = Lake(uri).open_for_writing(), ShardName("0123456789abcdef", 0, 0, 1)
-    assert lake.create(Lake.shard_path("t", shard), b"1")
-    assert not Lake(uri).create(Lake.shard_path("t", shard), b"1")
+    assert lake.create(shard_name("t", shard), b"1")
+    assert not Lake(uri).create(shard_name("t", shard), b"1")
     assert committed(Lake(uri).open_for_reading()) == {shard.cell_id: [shard]}
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.holdings import committed
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError
 from schemas.records import RECORD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
@@ -95,9 +96,9 @@ def test_names_are_in_byte_order_whole_and_below_the_folder_only(lake: Lake) -> 
 
 def test_names_another_process_created_are_seen_at_once(lake: Lake, uri: str) -> None:
     assert committed(lake) == {}
-    Lake(uri).create(Lake.shard_path("t", shard(0, 4)), b"1")
+    Lake(uri).create(shard_name("t", shard(0, 4)), b"1")
     assert committed(lake) == {CELL: [shard(0, 4)]}
-    assert lake.has(Lake.shard_path("t", shard(0, 4)))
+    assert lake.has(shard_name("t", shard(0, 4)))
 
 
 @pytest.mark.slow
@@ -105,7 +106,7 @@ def test_names_more_than_a_page_of_listing_are_all_there(s3_environment: ObjectS
     lake = Lake(f"s3://{BUCKET}/pages-{secrets.token_hex(4)}")
     shards = [shard(i, i) for i in range(1100)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda one: lake.create(Lake.shard_path("t", one), b"1"), shards))
+        list(pool.map(lambda one: lake.create(shard_name("t", one), b"1"), shards))
     assert committed(lake) == {CELL: shards}
 
 
@@ -113,7 +114,7 @@ def test_committed_only_shards_count_and_in_order(lake: Lake) -> None:
     other = "f" * 16
     shards = [shard(0, 4), shard(5, 4100), shard(0, 4, 1), shard(0, 0, 10), shard(7, 9, cell=other)]
     for number, one in enumerate(shards):
-        lake.create(Lake.shard_path(f"task {number}", one), b"1")
+        lake.create(shard_name(f"task {number}", one), b"1")
     leftovers = ["schema.txt", ".0123.tmp", f"copy-of-{shard(9, 9)}", f"{shard(9, 9)}.tmp", f"{shard(9, 9)}.bak"]
     for name in [*leftovers, "0123456789ABCDEF-g0-0000000-0000001.parquet", "x.parquet", f"{CELL}-g0-1-2.parquet"]:
         lake.create(f"shards/task=t/{name}", b"1")
@@ -146,7 +147,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("task", HOSTILE)
 def test_shard_path_hostile_task_name_is_committed_in_one_folder(lake: Lake, task: str) -> None:
-    path = Lake.shard_path(task, shard(0, 1))
+    path = shard_name(task, shard(0, 1))
     assert path.count("/") == 2
     assert lake.create(path, b"1")
     assert committed(lake) == {CELL: [shard(0, 1)]}

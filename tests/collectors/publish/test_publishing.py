@@ -14,11 +14,12 @@ import huggingface_hub.constants as hub
 import pytest
 from huggingface_hub import HfFileSystem
 
+from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.reading import connect, open_store
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
 from collectors.publish.publishing import Difference, differences, open_published, publish, verify
-from collectors.publish.version import MANIFEST, PublishedVersion
+from collectors.publish.version import PublishedVersion
 from pipelines.publish import main
 from schemas.failures import ConfigError, StorageError
 from tests.helpers.dataset_hub import DatasetHub, dataset_hub
@@ -102,7 +103,7 @@ def test_publish_two_at_once_one_wins_and_the_other_is_told(
         thread.join()
     assert sorted("never changes" in text for text in told) == [False, True]
     assert not verify(f"{to}/1.0.0").faults
-    won = json.loads(Lake(f"{to}/1.0.0").read(MANIFEST))
+    won = json.loads(Lake(f"{to}/1.0.0").read(PUBLISHED_MANIFEST))
     assert won in (one.manifest, two.manifest)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from collectors.engines.gpus import GpuClass, Placement
 from collectors.lake.compaction import compact
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from collectors.prices.tables import usd_per_gpu_hour
 from collectors.runs.config import RunConfig
@@ -60,7 +61,7 @@ def commit(lake: Lake, plan: Plan, cell: PlannedCell, first: int, last: int, **f
     base = {"engine": plan.config.engine.name, "items": last - first + 1, "gpu": "NVIDIA L4", "gpus": 0.25}
     shard = ShardName(cell.cell.cell_id, 0, first, last)
     table = RECORD.empty_table()
-    assert lake.create_table(Lake.shard_path(cell.cell.spec.task, shard), table, {"shard": {**base, **facts}})
+    assert lake.create_table(shard_name(cell.cell.spec.task, shard), table, {"shard": {**base, **facts}})
 
 
 def cell_of(plan: Plan, model: str, task: str) -> PlannedCell:

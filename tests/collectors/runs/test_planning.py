@@ -15,6 +15,7 @@ import yaml
 
 from collectors.harness.tasks import load_like
 from collectors.lake.failure_rows import failure_row, write_failure
+from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
 from collectors.runs.quarantine import mark
 from schemas.failures import ConfigError, EngineError, TaskError
@@ -174,13 +175,13 @@ def test_plan_committed_shards_are_planned_again_for_another_generation_only(
     config = configured(tasks, model, limit=8)
     assert planned(config, tmp_path).cells[0].todo == [(0, 7)]
     for first, last in ((0, 2), (5, 5)):
-        lake.create(Lake.shard_path(TASK, ShardName(base, 0, first, last)), b"")
+        lake.create(shard_name(TASK, ShardName(base, 0, first, last)), b"")
     assert planned(config, tmp_path).cells[0].todo == [(3, 4), (6, 7)]
     assert planned(configured(tasks, model), tmp_path).cells[0].todo == [(3, 4), (6, ITEMS - 1)]
     assert planned(configured(tasks, model, limit=3), tmp_path).items_todo == 0
     (again,) = planned(config, tmp_path, generation=1).cells
     assert (again.cell.generation, again.todo) == (1, [(0, 7)])
-    lake.create(Lake.shard_path(TASK, ShardName(base, 1, 0, 3)), b"")
+    lake.create(shard_name(TASK, ShardName(base, 1, 0, 3)), b"")
     (resumed,) = planned(config, tmp_path, generation=1).cells
     assert (resumed.cell.generation, resumed.todo) == (1, [(4, 7)])
     (plain,) = planned(config, tmp_path).cells

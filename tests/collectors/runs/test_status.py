@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.compaction import compact
+from collectors.lake.layout import shard_name
 from collectors.lake.pruning import prune
-from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd
 from collectors.runs.status import QUIET_SECONDS, RunStatus, RunWatch
 from schemas.failures import ConfigError, StorageError
@@ -58,7 +58,7 @@ def commit(lake: LakeBuilder, cell: BuiltCell, first: int, last: int, at: float,
     generation = about.pop("generation", 0)
     shard = [cell.record(item, score=1.0) for item in range(first, last + 1)]
     name = lake.shard(cell, shard, generation=generation, metadata=about or None)
-    path = Path(lake.lake.root) / Lake.shard_path(cell.task, name)
+    path = Path(lake.lake.root) / shard_name(cell.task, name)
     os.utime(path, (STARTED + at, STARTED + at))
     return path
 
