@@ -140,6 +140,8 @@ class Holdings:
     foreign: bool = False
     #: Tables of which not even the schema file is there: an older schema version began the lake.
     absent: frozenset[str] = frozenset()
+    #: Whether files may lack columns of today's schemas, and null is read in their place.
+    filled: bool = False
 
     def objects(self) -> list[str]:
         """Names of all Parquet objects that the views read."""
@@ -166,7 +168,7 @@ class Holdings:
         lost = [name for name in self.damaged if layout.is_compacted(name)]
         listed = None if live and not (self.damaged or self.foreign) else self.listed
         manifest = self.manifest.name if self.manifest else ""
-        return ViewFiles(listed, compacted, primary, lost, self.include, manifest, self.absent)
+        return ViewFiles(listed, compacted, primary, lost, self.include, manifest, self.absent, self.filled)
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
@@ -199,7 +201,7 @@ def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, includ
     bad = _in_use({**known_damage(lake, names["failures"]), **(damaged or {})}, manifest)
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
     listed["shards"] = [name for name in listed["shards"] if _includes(include, name.rsplit("/", 1)[-1])]
-    return Holdings(listed, manifest, bad, include, bool(lake.foreign), absent)
+    return Holdings(listed, manifest, bad, include, bool(lake.foreign), absent, lake.is_older())
 
 
 def _includes(include: str, identity: str) -> bool:

@@ -8,8 +8,10 @@ and stay in the connection's memory: no file and no message holds them. Knows no
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.resources
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +27,9 @@ from schemas.sql import quoted
 from schemas.views import create_views
 
 logger = logging.getLogger(__name__)
+
+#: How DuckDB says that a file, or all of them, lack a column.
+_LACKS = re.compile("schema mismatch|Binder Error")
 
 Answer = TypeVar("Answer")
 
@@ -45,6 +50,7 @@ def connect(
     # Without replacements: a mistyped view is an unknown table, not a Python variable of whoever asks.
     con = duckdb.connect(config={"python_enable_replacements": "false"})
     try:
+        con.execute("SET enable_progress_bar = false")  # after two seconds it is drawn on standard output
         open_store(con, lake)
         create_views(con, lake.uri, holdings.view_files(), cells=cells, only=only, comments=only is None)
     except duckdb.Error as error:
@@ -86,17 +92,23 @@ def pass_over_damage(
     """The result of `attempt` on what `look` lists without the objects that turn out to be damaged.
 
     A damaged object is recorded as a failure, passed over from then on, and the attempt is made again: so it must have
-    no effect before it returns. Raises what the attempt raises for any other reason.
+    no effect before it returns. Where a whole file lacks a column, as one that was copied from an older lake may, the
+    attempt is made again with null in its place. Raises what the attempt raises for any other reason.
     """
     damaged: dict[str, str] = {}
+    filled = False
     while True:
         holdings = look(damaged)
+        if filled:
+            holdings = dataclasses.replace(holdings, filled=True)
         try:
             return attempt(holdings)
         except (duckdb.Error, StorageError) as error:
             more = record_damaged(lake, error, holdings)
             if more.keys() <= damaged.keys():  # nothing that was not passed over already
-                raise
+                if holdings.filled or not _LACKS.search(str(error)):
+                    raise
+                filled = True
         damaged |= more
 
 

@@ -73,6 +73,7 @@ class Lake:
             raise ConfigError(f"lake {uri!r} would be lost: every engine is a process with a memory of its own")
         self.root = (os.path.normpath(root) if self.local else root).rstrip("/") or "/"
         self.uri = self.root if self.local else uri.rstrip("/")
+        self._is_older: bool | None = None
         #: Names that were listed here and are no object's (_is_object).
         self.foreign: set[str] = set()
 
@@ -122,6 +123,12 @@ class Lake:
             return stated_version(pq.read_schema(io.BytesIO(data)).metadata) or 0
         except (ValueError, OSError) as error:
             raise StorageError(f"{name} in {self.uri} is damaged: {one_line(error)}") from error
+
+    def is_older(self) -> bool:
+        """Whether an older schema version began the lake: its files may lack columns and tables of today."""
+        if self._is_older is None:
+            self._is_older = (self.first_version() or SCHEMA_VERSION) < SCHEMA_VERSION
+        return self._is_older
 
     def _check_version(self) -> int | None:
         """The newest schema version that wrote here; None where no lake is. Raises ConfigError for one out of reach."""

@@ -158,7 +158,8 @@ class ShardStatistics:
                 return
 
     def _connect(self, names: list[str], manifest: Manifest | None) -> duckdb.DuckDBPyConnection:
-        holdings = Holdings({**{table: [] for table in GLOBS}, "shards": names}, manifest, include="collected")
+        listed = {**{table: [] for table in GLOBS}, "shards": names}
+        holdings = Holdings(listed, manifest, include="collected", filled=self.lake.is_older())
         return connect(self.lake, holdings, only=["shards"])
 
     def _add(self, rows: pa.Table, counted: set[str]) -> None:

@@ -53,6 +53,9 @@ class ViewFiles:
     manifest: str = ""
     #: Tables that the lake lacks, with their schema files, because an older program wrote it. They read as empty.
     absent: frozenset[str] = frozenset()
+    #: Whether files may lack columns of today's schemas: null is read in their place, and binding a view costs twice as
+    #: much. Otherwise DuckDB takes the columns of the lake's schema files, and a file that lacks one is an error.
+    filled: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,18 @@ class Placeholders:
         return values
 
     def _read(self, table: str, files: str, *options: str) -> str:
-        """Returns the relation of a table's `files`, an SQL list, with all columns of its schema.
+        """Returns the relation of a table's `files`, an SQL list.
 
-        A column that a file of an older version lacks is null. If the column is never null, the file is foreign, and
-        the query raises an error. The view _stored checks shards itself, and a compaction checks its output.
+        Where columns are filled with null, a null in a column that is never null is an error: the file is foreign. The
+        view _stored checks shards itself, and a compaction checks its output.
         """
         schema = TABLES[table]
         if table in self.files.absent and not self._has_files(table):
             return no_rows(schema if not options else schema.append(pa.field("filename", pa.string())))
-        if not self.place_sql:  # all files of a published version have the schema version of its views
+        if self.files.filled:
             options = (*options, f"schema = {parquet_schema(schema)}")
         rows = f"read_parquet({files}, {', '.join(('hive_partitioning = false', *options))})"
-        if self.place_sql or table == "shards" or table.startswith("compact/"):
+        if not self.files.filled or table == "shards" or table.startswith("compact/"):
             return rows
         lacks = " OR ".join(f"{field.name} IS NULL" for field in schema if not field.nullable)
         message = quoted(f"a file of {table}/ lacks a column that every row has")

@@ -6,6 +6,8 @@ import csv
 import datetime as dt
 import io
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -115,3 +117,16 @@ def test_status_in_each_format(lake: str, capsys: pytest.CaptureFixture[str]) ->
     assert row["run_id"] == runs[0]["run_id"]
     with pytest.raises(SystemExit, match="2"):
         status.main(["--lake", lake, "--watch", "--format", "csv"])
+
+
+def test_matrix_long_query_prints_its_rows_alone(lake: str) -> None:
+    """DuckDB would draw a progress bar on standard output, below the level that capsys sees."""
+    query = "SELECT current_setting('enable_progress_bar') AS drawn"
+    done = subprocess.run(
+        [sys.executable, "-P", "pipelines/matrix.py", "--lake", lake, "--sql", query],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "drawn\nfalse\n"

@@ -282,3 +282,19 @@ def test_prune_sets_damaged_objects_aside_and_keeps_their_bytes(lake: LakeBuilde
     [kept] = (tmp_path / "lake" / "damaged").rglob("*.parquet-*")
     assert kept.read_bytes() == data
     assert prune(lake.lake, dt.timedelta(days=1)).damaged == 0
+
+
+def test_shard_of_an_older_version_copied_into_a_newer_lake_is_read(
+    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+) -> None:
+    grown, place = program(GROWN), tmp_path / "newer"
+    before = seen(Program(ROOT), tmp_path / "lake")
+    grown("prices", "--lake", place, "--shipped", "gpus")  # makes a lake
+    for name in lake.lake.names("shards") + lake.lake.names("runs"):
+        if not name.endswith("schema.parquet"):
+            (place / name).parent.mkdir(exist_ok=True)
+            shutil.copy(tmp_path / "lake" / name, place / name)
+    assert seen(grown, place)["matrix"] == before["matrix"]
+    grown("compact", "--lake", place, "--prune", "--keep-hours", "0")
+    assert seen(grown, place)["matrix"] == before["matrix"]
+    assert not (place / "damaged").exists()
