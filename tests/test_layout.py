@@ -15,6 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from collectors.engines import ENGINES
 from collectors.lake import layout
 from schemas.records import TABLES
 
@@ -135,6 +136,29 @@ def name_violations(root: Path) -> list[str]:
     return found
 
 
+#: Where a text names an engine and another thing is meant: libraries and their versions, and what vLLM supports.
+NAMES_OF_LIBRARIES = (
+    "collectors/runs/plan.py",
+    "collectors/harness/prepared.py",
+    "collectors/models/hub_catalog.py",
+    "schemas/records.py",
+)
+
+
+def engine_names(root: Path) -> list[str]:
+    """Texts in code that are an engine's name or begin with one, outside collectors/engines/ and the config."""
+    found = []
+    for path in itertools.chain(*(modules(root, package) for package in PACKAGES)):
+        relative = path.relative_to(root)
+        if relative.match("collectors/engines/*.py") or str(relative) == "collectors/runs/config.py":
+            continue
+        for line, text in string_constants(ast.parse(path.read_text(encoding="utf-8"))):
+            is_name = text in ENGINES or any(re.search(rf"(^|')({name})(-|')", text) for name in ENGINES)
+            if is_name and str(relative) not in NAMES_OF_LIBRARIES:
+                found.append(f"{relative}:{line}: {text.strip()[:40]!r}")
+    return found
+
+
 def is_entry_script(path: Path) -> bool:
     guards = (node.test for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.If))
     return any(ast.unparse(guard) == "__name__ == '__main__'" for guard in guards)
@@ -154,6 +178,27 @@ def script_violations(root: Path) -> list[str]:
 
 def test_imports_in_packages_go_one_way() -> None:
     assert import_violations(ROOT) == []
+
+
+def test_engine_names_stand_in_their_room_and_the_config_alone() -> None:
+    """Other rooms ask for an engine's traits: a name would have to be added there for each new engine."""
+    assert engine_names(ROOT) == []
+
+
+def test_engine_names_planted_are_reported(tmp_path: Path) -> None:
+    planted = {
+        "collectors/engines/stub.py": "NAME = 'stub'\n",
+        "collectors/runs/collector.py": "def f(name):\n    return name != 'stub'\n",
+        "collectors/models/sizes.py": "QUERY = \"starts_with(revision, 'stub-')\"\nx = f'hf-{1}'\nuri = 'hf://a'\n",
+    }
+    for name, source in planted.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source)
+    assert [line.partition(": ")[0] for line in engine_names(tmp_path)] == [
+        "collectors/models/sizes.py:1",
+        "collectors/models/sizes.py:2",
+        "collectors/runs/collector.py:2",
+    ]
 
 
 def test_imports_between_rooms_make_no_circle() -> None:

@@ -8,13 +8,21 @@ engine can never answer in another model's name. Knows nothing of tasks, items o
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from collectors.engines.gpus import Placement
 from schemas.failures import ConfigError, EngineError
 from schemas.identity import digest
+
+if TYPE_CHECKING:
+    from collectors.specs import ModelSpec
+
+#: Kinds of request that an engine may answer, by lm-eval's names. score() and choose() answer the first, score() the
+#: second, generate() the third.
+KINDS = frozenset({"loglikelihood", "loglikelihood_rolling", "generate_until"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,10 @@ class ModelRef:
     overrides: str | None = None
     #: Engine.group as the planning machine computes it: a hint for the order of work.
     group: str | None = field(default=None, compare=False)
+    #: Whether a folder, a store or the hub holds its files. Without them the engine made up the revision (Engine.pin).
+    has_files: bool = field(default=True, compare=False)
+    #: The dtype in which its GPU memory is counted; None: `dtype`.
+    memory_dtype: str | None = field(default=None, compare=False)
     #: Whether a catalog put the model's row into the lake's models/ already.
     has_row: bool = field(default=False, compare=False)
     #: GPU memory that the config gives it, GiB; None: worked out from its files.
@@ -156,7 +168,21 @@ class Tokenizer(Protocol):
 
 
 class Engine(Protocol):
-    """Loads one model at a time and answers for it. Raises ModelError for the model's faults, else EngineError."""
+    """Loads one model at a time and answers for it. Raises ModelError for the model's faults, else EngineError.
+
+    Other rooms ask for its traits, the class variables and pin(), and never for its name.
+    """
+
+    #: Packages that it imports once it loads a model.
+    packages: ClassVar[tuple[str, ...]]
+    #: Whether the files of a model are fetched before it is loaded.
+    needs_files: ClassVar[bool]
+    #: Whether its models are put on the GPUs of a cluster by the memory that they need.
+    needs_placement: ClassVar[bool]
+    #: The kinds of request that it answers, of KINDS.
+    answers: ClassVar[frozenset[str]]
+    #: Characters of an English text per token of its models, for estimates.
+    characters_per_token: ClassVar[float]
 
     #: The loaded model; None before the first load.
     model: ModelRef | None
@@ -169,6 +195,13 @@ class Engine(Protocol):
     gpu: str | None
     #: Whether the loaded model's weights replaced another's in a live engine.
     swapped: bool
+
+    @classmethod
+    def pin(cls, spec: ModelSpec, dtype: str, max_length: int | None) -> ModelRef | None:
+        """Pins a model to a revision, with the run's dtype and max_length for a spec that has none.
+
+        None: its files name the revision (collectors.models.pinning). Loads nothing.
+        """
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -206,7 +239,8 @@ class Engine(Protocol):
         """Frees the model's memory. The engine can load again afterwards."""
 
 
-#: Engine name -> "module:class". Modules are imported on first use, since each brings gigabytes of libraries.
+#: Engine name -> "module:class". An engine is one module and one line here. Its module imports the libraries that run
+#: a model in functions, so that its traits cost nothing.
 ENGINES = {
     "vllm": "collectors.engines.vllm:VllmEngine",
     "hf": "collectors.engines.hf:HfEngine",
@@ -214,22 +248,24 @@ ENGINES = {
 }
 
 
+def engine_class(name: str) -> type[Engine]:
+    """The class of an engine, with its traits. Raises ConfigError for an unknown name."""
+    if name not in ENGINES:
+        raise ConfigError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
+    module, _, cls = ENGINES[name].partition(":")
+    registered: type[Engine] = getattr(importlib.import_module(module), cls)
+    return registered
+
+
 def make_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     """Makes an engine without loading a model.
 
     Raises ConfigError for an unknown name or option, or when the engine's library is not installed.
     """
-    if name not in ENGINES:
-        raise ConfigError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
-    module, _, cls = ENGINES[name].partition(":")
-    try:
-        engine_class = getattr(importlib.import_module(module), cls)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"engine {name!r} needs the package {error.name!r}; install routerlake[cpu] or [gpu]"
-        ) from error
-    engine: Engine = engine_class(**(options or {}))
-    return engine
+    registered = engine_class(name)
+    if missing := next((package for package in registered.packages if importlib.util.find_spec(package) is None), None):
+        raise ConfigError(f"engine {name!r} needs the package {missing!r}; install routerlake[cpu] or [gpu]")
+    return registered(**(options or {}))
 
 
 def check_key(engine: Engine, key: str) -> None:

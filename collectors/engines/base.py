@@ -6,13 +6,26 @@ open and ask models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from collectors.engines import ModelRef, Tokenizer
-from schemas.failures import ConfigError
+from collectors.engines import (
+    KINDS,
+    ChoiceRequest,
+    ChoiceScores,
+    GenerateRequest,
+    Generation,
+    ModelRef,
+    Score,
+    ScoreRequest,
+    Tokenizer,
+)
+from schemas.failures import ConfigError, TaskError
+
+if TYPE_CHECKING:
+    from collectors.specs import ModelSpec
 
 
 class EngineOptions(BaseModel):
@@ -30,6 +43,13 @@ class BaseEngine(Generic[O]):
     NAME: ClassVar[str]
     OPTIONS: ClassVar[type[EngineOptions]]
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    needs_files: ClassVar[bool] = True
+    needs_placement: ClassVar[bool] = False
+    answers: ClassVar[frozenset[str]] = KINDS
+    #: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?").
+    characters_per_token: ClassVar[float] = 4.0
+
     def __init__(self, **options: Any) -> None:
         self._given = options
         self._options: O = self._read(options)
@@ -39,6 +59,11 @@ class BaseEngine(Generic[O]):
         self.rolling_length = 0
         self.gpu: str | None = None
         self.swapped = False
+
+    @classmethod
+    def pin(cls, spec: ModelSpec, dtype: str, max_length: int | None) -> ModelRef | None:
+        """None, because the model's files name its revision."""
+        return None
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -85,6 +110,19 @@ class BaseEngine(Generic[O]):
     def _open(self, model: ModelRef) -> None:
         """Opens `model` and sets tokenizer, max_length, rolling_length and gpu."""
         raise NotImplementedError
+
+    def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
+        raise self._not_answerable("loglikelihood")
+
+    def choose(self, key: str, requests: Sequence[ChoiceRequest]) -> tuple[str, list[ChoiceScores]]:
+        raise self._not_answerable("loglikelihood")
+
+    def generate(self, key: str, requests: Sequence[GenerateRequest]) -> tuple[str, list[Generation]]:
+        raise self._not_answerable("generate_until")
+
+    def _not_answerable(self, kind: str) -> TaskError:
+        """For a task that asks by another kind than its output_type names: planning refuses the others."""
+        return TaskError(f"engine {self.NAME!r} does not answer {kind}", "not_answerable")
 
     def close(self) -> None:
         self.model = None

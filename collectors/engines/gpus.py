@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from collectors.specs import GpuSpec
 from schemas.failures import ConfigError
+
+if TYPE_CHECKING:
+    from collectors.specs import GpuSpec
 
 GIB = 2**30
 

@@ -7,12 +7,11 @@ without padding, so that an answer depends on nothing but its request. Knows not
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from collectors.engines import (
     ChoiceRequest,
@@ -33,10 +32,6 @@ from schemas.failures import ConfigError, RouterlakeError, TaskError
 
 logger = logging.getLogger(__name__)
 
-for _package in ("torch", "transformers"):
-    if importlib.util.find_spec(_package) is None:
-        raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
-
 #: Context of a model whose config and tokenizer name none; lm-eval's assumption.
 DEFAULT_MAX_LENGTH = 2048
 #: transformers' model_max_length of a tokenizer that sets none.
@@ -55,6 +50,8 @@ class HfEngine(BaseEngine[HfOptions]):
 
     NAME = "hf"
     OPTIONS = HfOptions
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -15,7 +15,7 @@ import threading
 import time
 from array import array
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -33,6 +33,10 @@ from collectors.engines import (
 from collectors.engines.base import BaseEngine, EngineOptions
 from collectors.engines.memory import DEFAULT_SEQUENCES, smaller
 from schemas.failures import OUT_OF_MEMORY, EngineError, ModelError
+from schemas.identity import digest
+
+if TYPE_CHECKING:
+    from collectors.specs import ModelSpec
 
 
 class StubOptions(EngineOptions):
@@ -99,12 +103,36 @@ class StubEngine(BaseEngine[StubOptions]):
     NAME = "stub"
     OPTIONS = StubOptions
 
+    needs_files = False
+    characters_per_token = 1.0  # its tokens are bytes
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._answered = 0
         self._who = ""
         self.tokenizer = ByteTokenizer()
         self.max_length = self.rolling_length = self._options.max_length
+
+    @classmethod
+    def pin(cls, spec: ModelSpec, dtype: str, max_length: int | None) -> ModelRef:
+        """Makes up a revision from the source.
+
+        The dtype begins with "stub-". Every view shows it, and the oracle compares within it: so made-up answers are
+        seen to be made up. The run's max_length does not count, because it is in other tokens than bytes.
+        """
+        dtype = spec.dtype or dtype
+        return ModelRef(
+            name=spec.label,
+            source=spec.source,
+            revision=f"stub-{digest(spec.source)}",
+            path=None,
+            dtype=f"stub-{dtype}",
+            quantization=spec.quantization,
+            max_length=spec.max_length,
+            options=spec.engine,
+            has_files=False,
+            memory_dtype=dtype,
+        )
 
     @property
     def overrides(self) -> dict[str, Any]:

@@ -8,14 +8,13 @@ lm-eval's vLLM backend, so that equal inputs give equal numbers. Knows nothing o
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import os
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -39,9 +38,6 @@ from collectors.engines.swapping import canary_prompts, canary_tokens, head_of, 
 from schemas.failures import EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
-
-if importlib.util.find_spec("vllm") is None:
-    raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
 
 #: Set before vllm is imported, unless set already.
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
@@ -97,6 +93,9 @@ class VllmEngine(LiveEngine[VllmOptions]):
 
     NAME = "vllm"
     OPTIONS = VllmOptions
+
+    packages: ClassVar[tuple[str, ...]] = ("vllm",)
+    needs_placement = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -152,6 +152,12 @@ class BoundTask:
             items=len(self.docs),
         )
 
+    @property
+    def request_kind(self) -> str:
+        """The kind of its requests (collectors.engines.KINDS): lm-eval asks choices by their log-likelihoods."""
+        kind = self.settings.output_type
+        return "loglikelihood" if kind == "multiple_choice" else kind
+
     def item_table(self) -> pa.Table:
         """Returns all items of the task, whatever a run's limit, as rows of schemas.records.ITEM."""
         settings = self.settings

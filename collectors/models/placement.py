@@ -140,9 +140,8 @@ def need_of(model: ModelRef, size: ModelSize) -> Need:
 
 
 def _dtype(model: ModelRef, size: ModelSize) -> str:
-    """The dtype of the run. A stub's dtype names the one that it stands for: stub-bfloat16, or stub-auto for the
-    model's own."""
-    dtype = model.dtype.removeprefix("stub-")
+    """The dtype of the engine's computations, never "auto"."""
+    dtype = model.memory_dtype or model.dtype
     return own_dtype(dict(size.config)) or "float32" if dtype == "auto" else dtype
 
 

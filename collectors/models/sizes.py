@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 #: Seconds that a hub may be out of reach while a plan waits for it.
 PATIENCE = 60.0
 
-# Revisions of the stub's models are not the hub's, so any revision's sizes will do.
+# The revision of a model without files is the engine's own, so any revision's sizes will do.
 _SIZES = """
 SELECT wanted.source, wanted.revision, parameters, weight_bytes, config
 FROM models
 INNER JOIN wanted ON models.source = wanted.source
-    AND (models.revision = wanted.revision OR starts_with(wanted.revision, 'stub-'))
+    AND (models.revision = wanted.revision OR NOT wanted.has_files)
 WHERE coalesce(parameters, weight_bytes) IS NOT NULL AND config IS NOT NULL
 ORDER BY listed_at NULLS FIRST, models.revision
 """
@@ -52,7 +52,7 @@ def sizes_of(lake: Lake, models: Iterable[ModelRef], *, far: bool) -> Iterator[t
                 yield model, ModelSize(parameters, weight_bytes, json.loads(config_json))
             elif model.path is not None:
                 yield model, _from_row(model_row(model))
-            elif not far or model.revision.startswith("stub-"):  # a stub's model has no files anywhere
+            elif not far or not model.has_files:
                 yield model, ModelSize()
             elif "://" in model.source:
                 weight_bytes, config = size_at_uri(model.source)
@@ -74,14 +74,15 @@ def _recorded(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], tuple
 
     Models that the view models lacks are left out.
     """
-    wanted = sorted({(model.source, model.revision) for model in models if model.path is None})
+    wanted = sorted({(model.source, model.revision, model.has_files) for model in models if model.path is None})
     if not wanted or not lake.exists():
         return {}
 
     def question(con: Any, _: object) -> list[tuple[Any, ...]]:
         con.execute(
-            "CREATE TABLE wanted AS SELECT unnest($sources) AS source, unnest($revisions) AS revision",
-            {"sources": [source for source, _ in wanted], "revisions": [revision for _, revision in wanted]},
+            "CREATE TABLE wanted AS "
+            "SELECT unnest($sources) AS source, unnest($revisions) AS revision, unnest($files) AS has_files",
+            dict(zip(("sources", "revisions", "files"), map(list, zip(*wanted, strict=True)), strict=True)),
         )
         rows: list[tuple[Any, ...]] = con.execute(_SIZES).fetchall()
         return rows

@@ -112,7 +112,7 @@ class Collector:
         if self._requester is None or self._requester.key != cell.model.key:
             self._engine_thread.submit(copy_context().run, self._load, cell.model, begun.stages).result()
         assert self._requester
-        if upcoming and self.engine_name != "stub":
+        if upcoming and self.engine.needs_files:
             self._ahead.start(upcoming)
         with begun.stages.of("build"):
             prepared = self.requests.get(task, self._requester, self._tokenizer, cell.items)
@@ -171,7 +171,7 @@ class Collector:
         if held and held.key == model.key and self._requester and self._requester.key == model.key:
             return self._requester
         with stages.of("fetch"):
-            files = Held(model) if self.engine_name == "stub" else self._ahead.take(model) or self._weights.take(model)
+            files = self._ahead.take(model) or self._weights.take(model) if self.engine.needs_files else Held(model)
         try:
             with stages.of("load"):
                 key = self.engine.load(files.model)

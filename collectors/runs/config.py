@@ -9,7 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from collectors.engines import ENGINES
 from collectors.specs import (
     CatalogSpec,
     Dtype,
@@ -50,10 +51,18 @@ ModelEntry = Annotated[
 class EngineSpec(Strict):
     """The engine of all models."""
 
-    name: Literal["vllm", "hf", "stub"] = "vllm"
-    #: Options of the engine, such as max_num_seqs: VllmOptions, HfOptions or StubOptions in collectors/engines/. The
-    #: stub's are latency and faults, such as {latency_s: 0.1, fail_load: ["org/*"], crash_after: 100}.
+    #: One of collectors.engines.ENGINES.
+    name: str = "vllm"
+    #: Options of the engine, such as max_num_seqs: the class …Options in its module of collectors/engines/. The stub's
+    #: are latency and faults, such as {latency_s: 0.1, fail_load: ["org/*"], crash_after: 100}.
     options: Settings = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in ENGINES:
+            raise ValueError(f"should be one of {', '.join(ENGINES)} (got {reprlib.repr(name)})")
+        return name
 
 
 def _four_digits(value: float) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from collectors.engines import ModelRef
+from collectors.engines import ModelRef, engine_class
 from collectors.engines.gpus import GpuClass, Placement, is_device
 from collectors.harness.requests import DEFAULT_MAX_GEN_TOKENS
 from collectors.harness.tasks import BoundTask
@@ -26,8 +26,6 @@ from collectors.prices.tables import how_to_price, usd_per_gpu_hour
 from collectors.runs.measured import Measured, measured
 from collectors.runs.plan import Plan, PlannedCell
 
-#: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?").
-CHARACTERS_PER_TOKEN = 4.0
 #: Operations per parameter and token of a forward pass (Kaplan et al. 2020, "Scaling Laws", table 1).
 OPERATIONS = 2
 #: Share of a GPU's peak operations that prompts reach, and share of its peak bandwidth that answers reach. Both are
@@ -160,8 +158,8 @@ class _Estimator:
         self.own: defaultdict[str, _Sum] = defaultdict(_Sum)
         self.of_class: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
         self._sum_up({model.name: model for model in models})
-        # The stub's tokens are bytes.
-        self.characters = 1.0 if plan.config.engine.name == "stub" else CHARACTERS_PER_TOKEN
+        self.engine = engine_class(plan.config.engine.name)
+        self.characters = self.engine.characters_per_token
         self._texts: dict[str, Tokens] = {}
         #: Number of cells by the source of their tokens and of their pace.
         self.by: defaultdict[str, int] = defaultdict(int)
@@ -289,7 +287,7 @@ class _Estimator:
             )
         if count := by["loads unknown"]:
             lines.append(f"loading {count} models: unknown, the sums leave it out")
-        if not self.gpus and self.plan.config.engine.name == "vllm":
+        if not self.gpus and self.engine.needs_placement:
             lines.append(
                 "GPUs: without fleet.gpus models are placed only on a running cluster, so hours are engines' hours"
             )

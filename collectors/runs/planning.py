@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collectors.engines import ModelRef, make_engine
+from collectors.engines import KINDS, ModelRef, engine_class, make_engine
 from collectors.engines.gpus import GpuClass, gpu_classes
 from collectors.harness.index import check_names
 from collectors.harness.tasks import BoundTask, load_tasks
@@ -31,9 +31,9 @@ from collectors.runs.config import RunConfig
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
 from collectors.runs.work import Cell
-from collectors.specs import ModelSpec, TaskSpec
+from collectors.specs import TaskSpec
 from schemas.failures import ConfigError, ModelError, TaskError
-from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, missing_ranges, new_run_id
+from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, missing_ranges, new_run_id
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]
         engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # loads no model
         overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})
         try:
-            model = _resolve_model(config, spec, config_json)
+            model = engine.pin(spec, config.dtype, config.max_length)
+            model = model or resolve(spec, config.dtype, config.max_length, config_json)
         except ConfigError:
             raise
         except Exception as error:  # whatever a foreign store or config raises, only this model fails
@@ -99,23 +100,6 @@ def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]
         if models.setdefault(identity, model) is not model:  # such as "auto" and the dtype that it stands for
             raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
     return list(models.values())
-
-
-def _resolve_model(config: RunConfig, spec: ModelSpec, config_json: str | None) -> ModelRef:
-    if config.engine.name != "stub":
-        return resolve(spec, config.dtype, config.max_length, config_json)
-    # The dtype marks made-up answers: every view shows it, and the oracle compares models of one dtype.
-    dtype, revision = f"stub-{spec.dtype or config.dtype}", f"stub-{digest(spec.source)}"
-    return ModelRef(
-        name=spec.label,
-        source=spec.source,
-        revision=revision,
-        path=None,
-        dtype=dtype,
-        quantization=spec.quantization,
-        max_length=spec.max_length,  # without the run's default: the stub's tokens are bytes
-        options=spec.engine,
-    )
 
 
 def place_on(plan: Plan, lake: Lake, gpus: list[GpuClass]) -> list[dict[str, Any]]:
@@ -150,6 +134,7 @@ def _placed(plan: Plan, lake: Lake, models: list[ModelRef]) -> dict[ModelRef, Mo
 
 
 def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[tuple[TaskSpec, BoundTask]]:
+    answers = engine_class(config.engine.name).answers
     for spec in config.task_specs():
         try:
             tasks, failed = load_tasks(spec, include)
@@ -157,7 +142,15 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
             tasks, failed = [], {spec.task: error}
         plan.failures.extend(failure_row(plan.run_id, error, task=name) for name, error in failed.items())
         for task in tasks:
-            yield spec, task
+            if task.request_kind not in KINDS - answers:
+                yield spec, task
+                continue
+            wrong = TaskError(
+                f"task {task.name} asks by {task.request_kind}, and engine {config.engine.name} answers only "
+                f"{', '.join(sorted(answers))}",
+                "not_answerable",
+            )
+            plan.failures.append(failure_row(plan.run_id, wrong, task=task.name))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from collectors.engines import engine_class
 from collectors.engines.gpus import gpu_classes
 from collectors.lake.store import Lake
 from collectors.runs.plan import Plan
@@ -49,7 +50,8 @@ def run_plan(
     with cluster(config.fleet.address, verbose=verbose) as joined:
         gpus = node_gpus()
         unplaced: list[dict[str, Any]] = []
-        if gpus and not plan.gpus and config.engine.name == "vllm" and config.fleet.gpus_per_worker is None:
+        needs_placement = engine_class(config.engine.name).needs_placement and config.fleet.gpus_per_worker is None
+        if gpus and not plan.gpus and needs_placement:
             unplaced = place_on(plan, lake, gpu_classes(gpus))
         models = {p.cell.model for p in plan.cells if p.todo}
         places = {model.placement for model in models if model.placement}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from collectors.engines import ModelRef
 from collectors.engines.gpus import GIB, GpuClass, gpu_classes
+from collectors.engines.stub import StubEngine
 from collectors.models.placement import UTILIZATION, ModelSize, need_of, next_placement, place, placements
 from collectors.models.shape import shape_of
-from collectors.specs import GpuSpec
+from collectors.specs import GpuSpec, ModelSpec
 from schemas.failures import ConfigError, ModelError
 from tests.helpers.model_shapes import CONFIGS, EIGHT, LLAMA_8B, LLAMA_405B, PARAMETERS, facts, model
 
@@ -189,9 +191,10 @@ def test_shapes_of_all_architectures_are_those_that_vllm_reads() -> None:
 
 def test_need_of_a_stub_is_that_of_the_model_whose_place_it_takes() -> None:
     wanted = need_of(model("8b"), facts("8b"))
-    assert (
-        need_of(model("8b", "stub-bfloat16"), facts("8b")) == need_of(model("8b", "stub-auto"), facts("8b")) == wanted
-    )
+    for dtype in ("bfloat16", "auto"):
+        stub = StubEngine.pin(ModelSpec(source="8b"), dtype, None)
+        assert stub.dtype == f"stub-{dtype}"
+        assert need_of(replace(stub, max_length=8192), facts("8b")) == wanted
 
 
 # ---- placements

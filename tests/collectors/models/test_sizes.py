@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,7 +58,7 @@ def test_sizes_of_hub_and_store_and_folder_are_the_same(served: ModelHub, tmp_pa
     row = {**model_row(ref(str(folder), "x", folder)), "source": "org/a", "revision": repo.sha}
     lake.create_table("models/a.parquet", pa.Table.from_pylist([row], schema=MODEL))
     served.asked.clear()
-    assert only(lake, ref("org/a", repo.sha)) == by_hub == only(lake, ref("org/a", "stub-any"))
+    assert only(lake, ref("org/a", repo.sha)) == by_hub == only(lake, replace(ref("org/a", "any"), has_files=False))
     assert served.asked == []
 
 
@@ -66,7 +67,7 @@ def test_sizes_that_nobody_near_knows_are_asked_for_only_where_they_are_needed(
 ) -> None:
     lake = Lake(str(tmp_path / "lake"))
     assert only(lake, ref("org/none", "a" * 40), far=False) == ModelSize()
-    assert only(lake, ref("stub/none", "stub-0")) == ModelSize()
+    assert only(lake, replace(ref("org/none", "any"), has_files=False)) == ModelSize()
     assert served.asked == []
     missing = only(lake, ref("org/none", "a" * 40))
     assert isinstance(missing, ModelError)

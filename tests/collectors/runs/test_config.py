@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.engines import ENGINES, make_engine
+from collectors.engines import make_engine
 from collectors.runs.config import EngineSpec, RunConfig, load_config
 from collectors.specs import ModelSpec, TaskSpec
 from schemas.failures import ConfigError
@@ -25,10 +25,8 @@ def test_config_least_possible_fills_the_defaults(path: Path) -> None:
     assert (config.lake, config.engine.name, config.dtype, config.limit) == ("lake", "vllm", "auto", None)
 
 
-def test_config_says_where_the_options_of_every_engine_are_and_the_readme_how_the_stub_is_given_some() -> None:
+def test_config_readme_shows_how_the_stub_is_given_options() -> None:
     root = Path(__file__).parents[3]
-    text = (root / "collectors" / "runs" / "config.py").read_text()
-    assert all(f"{name.title()}Options" in text for name in ENGINES)
     readme = (root / "pipelines" / "README.md").read_text()
     [line] = [line for line in readme.splitlines() if "name: stub" in line]
     spec = EngineSpec.model_validate(yaml.safe_load(line.removeprefix("#")))
