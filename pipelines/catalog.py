@@ -9,16 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.models.hub_catalog import Known, Update, find, installed_vllm, state_support, update
-from collectors.models.hub_client import Hub
 from collectors.models.hub_listing import SORTS, Query, parameters, read_names
 from pipelines.console.lake_shown import show_catalog
 from pipelines.console.plain_console import stdout_console
 from pipelines.console.progress import LiveLine
 from schemas.failures import ConfigError, RouterlakeError
+
+if TYPE_CHECKING:
+    from collectors.models.hub_client import Hub
 
 logger = logging.getLogger("catalog")
 
@@ -158,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if lake.exists():
         lake.open_for_reading()
+    from collectors.models.hub_client import Hub  # 0.2 s, for the Hub's own client
+
     hub, started = Hub(args.patience), time.monotonic()
     known = Known.of(lake, newest=args.newest, again=args.again) if lake.exists() else Known(newest=args.newest)
     with LiveLine() as line:

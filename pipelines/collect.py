@@ -12,10 +12,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collectors.lake.holdings import standing_damage
+from collectors.lake.store import Lake
+from collectors.runs.log_lines import log_as_json, quieten
+from collectors.runs.record import recorded
+from collectors.runs.stages import Trace, summary
+from pipelines.console.script import command, run_script, sibling, write_file
+from schemas.failures import ConfigError, RouterlakeError, StorageError, one_line
+from schemas.identity import MAX_GENERATION
+
+# Functions import what is slow: pydantic (the config) takes 0.2 s, lm-eval (planning, estimates) 5 s, Ray (fleet) 1 s.
+# configure_logging has to run before the last two are imported.
 if TYPE_CHECKING:
-    from collectors.lake.store import Lake
     from collectors.runs.plan import Plan
-    from collectors.runs.stages import Trace
     from pipelines.fleet.outcome import Outcome
 
 logger = logging.getLogger("collect")
@@ -86,8 +95,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def generation(text: str) -> int:
     """The argument of --generation."""
-    from schemas.identity import MAX_GENERATION
-
     if not 1 <= int(text) <= MAX_GENERATION:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number from 1 to {MAX_GENERATION}")
     return int(text)
@@ -96,8 +103,6 @@ def generation(text: str) -> int:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     configure_logging(verbose=args.verbose, as_json=args.log_json)
-    from schemas.failures import ConfigError, RouterlakeError  # after parse_args: --help needs no imports
-
     try:
         return collect(args)
     except ConfigError as error:
@@ -115,10 +120,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def collect(args: argparse.Namespace) -> int:
-    from collectors.lake.store import Lake
     from collectors.runs.config import load_config
-    from collectors.runs.log_lines import log_as_json
-    from schemas.failures import StorageError
 
     started = time.monotonic()
     overrides = {key: getattr(args, key) for key in ("lake", "limit") if getattr(args, key) is not None}
@@ -132,7 +134,6 @@ def collect(args: argparse.Namespace) -> int:
 
     from collectors.harness.tasks import use_datasets
     from collectors.runs.planning import make_plan
-    from collectors.runs.record import recorded
 
     use_datasets(config.datasets)
     logger.info("planning: loading tasks and pinning models")
@@ -189,8 +190,7 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
         but = ", except quarantined cells" if plan.quarantined else ""
         print(f"nothing to collect: every planned item is in the lake already{but}; no model was loaded")
         return None
-    from collectors.runs.stages import Trace, summary
-    from pipelines.fleet.run import run_plan  # seconds to import
+    from pipelines.fleet.run import run_plan
 
     trace = Trace() if args.profile else None
     outcome = run_plan(plan, lake, verbose=args.verbose, log_json=args.log_json, trace=trace)
@@ -209,8 +209,6 @@ def configure_logging(*, verbose: bool, as_json: bool = False) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    from collectors.runs.log_lines import log_as_json, quieten
-
     if as_json:
         log_as_json()
         # Ray reads these on import. Without them it puts a worker's name before a line and "repeated 2x" after it.
@@ -223,8 +221,6 @@ def check_writable(path: Path) -> None:
 
     Leaves no file behind, because a run that is killed has no trace.
     """
-    from schemas.failures import ConfigError, one_line
-
     try:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
@@ -236,9 +232,6 @@ def check_writable(path: Path) -> None:
 
 def write_trace(path: Path, trace: Trace) -> None:
     """Writes the trace, and logs an error if it cannot: the records are in the lake anyway."""
-    from pipelines.console.script import write_file
-    from schemas.failures import ConfigError
-
     try:
         write_file(path, trace.to_json())
     except ConfigError as error:
@@ -249,8 +242,6 @@ def write_trace(path: Path, trace: Trace) -> None:
 
 def refuse_lost_lake(lake: Lake) -> None:
     """Raises ConfigError if the lake is inside a Ray job's unpacked files, which are deleted with the job."""
-    from schemas.failures import ConfigError
-
     if lake.local and "runtime_resources/working_dir_files" in os.path.abspath(lake.root):
         raise ConfigError(
             "lake: a relative path would be lost with the job; give an absolute path or a URI with --lake"
@@ -305,8 +296,6 @@ def print_quarantine(plan: Plan) -> None:
 
 def print_damage(lake: Lake) -> None:
     """Prints how many files of the lake are damaged. Their items count as collected until the files are removed."""
-    from collectors.lake.holdings import standing_damage
-
     damaged = standing_damage(lake)
     if damaged:
         print(
@@ -331,12 +320,8 @@ def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: floa
                 "continue"
             )
         print_quarantine(plan)
-    from pipelines.console.script import command, sibling
-
     print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', lake.uri, '--show')}")
 
 
 if __name__ == "__main__":
-    from pipelines.console.script import run_script
-
     run_script(main)

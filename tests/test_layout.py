@@ -273,6 +273,40 @@ def test_schemas_import_in_fresh_process_loads_no_heavy_library() -> None:
     assert done.stdout.strip() == "set()"
 
 
+#: Libraries that take 0.04 to 5 seconds to import, and that a script loads when it has work for them.
+SLOW_TO_IMPORT = (
+    "boto3",
+    "botocore",
+    "datasets",
+    "huggingface_hub",
+    "jinja2",
+    "lm_eval",
+    "matplotlib",
+    "pandas",
+    "pyarrow.compute",
+    "pydantic",
+    "ray",
+    "s3fs",
+    "tiktoken",
+    "torch",
+    "transformers",
+)
+
+
+def test_scripts_start_without_libraries_that_are_slow_to_import() -> None:
+    """One process imports them all in turn: the first with a list has loaded it."""
+    scripts = sorted(path.stem for path in (ROOT / "pipelines").glob("*.py") if is_entry_script(path))
+    code = (
+        "import importlib, sys\nloaded = {}\n"
+        f"for name in {scripts}:\n"
+        "    importlib.import_module(f'pipelines.{name}')\n"
+        f"    loaded[name] = [library for library in {SLOW_TO_IMPORT} if library in sys.modules]\n"
+        "print(loaded)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ast.literal_eval(done.stdout) == {name: [] for name in scripts}
+
+
 def test_module_names_at_package_top_shadow_no_other_module() -> None:
     """A script's folder comes first on sys.path unless -P is given: pipelines/datasets.py would hide the library."""
     taken = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions())

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.importers.items import ItemTable
@@ -149,6 +148,8 @@ def run_in_lake(lake: Lake, there: Mapping[str, list[ShardName]], cell: Imported
     try:
         facts = pq.read_schema(io.BytesIO(lake.read(name))).metadata[b"shard"]
     except FileNotFoundError:  # folded and pruned
+        import pyarrow.compute as pc  # 75 ms
+
         manifest = newest_manifest(lake)
         assert manifest, name
         rows = pq.read_table(io.BytesIO(lake.read(manifest.folded)), columns=["file", "facts"])

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from collectors.importers.cells import ImportedCell
 from collectors.importers.sources import FOUND
@@ -161,6 +160,8 @@ class RecordWriter:
         there.setdefault("repeat", pa.repeat(pa.scalar(0, pa.int16()), many))
         score, failure = (there.get(name, pa.nulls(many)) for name in ("score", "failure"))
         if score.null_count:
+            import pyarrow.compute as pc  # 75 ms
+
             is_open = pc.and_(pc.is_null(score), pc.is_null(failure))
             there["failure"] = pc.if_else(is_open, NOT_JUDGED, failure.cast(pa.string()))
         there |= own
@@ -211,6 +212,8 @@ class RecordWriter:
         generation = max(shard.generation for shard in there) + 1
         # With what the lake holds of the same items: a higher generation stands for whole items.
         kept = records.filter(pa.array(fresh))
+        import pyarrow.compute as pc
+
         beside = table.filter(pc.is_in(table["item"], kept["item"].combine_chunks()))
         order = [(name, "ascending") for name in _KEY]
         kept = pa.concat_tables([kept, beside.select(RECORD.names).cast(RECORD)]).sort_by(order).combine_chunks()

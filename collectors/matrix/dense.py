@@ -16,7 +16,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.lake.holdings import Holdings, Part
@@ -109,6 +108,8 @@ def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted
     It needs only a cell's identity, which every run repeats; the view cells also finds the newest run. Dictionaries of
     strings take 0.1 s for 102,000 cells, and SQL 0.3 s.
     """
+    import pyarrow.compute as pc  # 75 ms
+
     plans = _plans(lake, holdings.listed["runs"])
     if holdings.include != "all":
         imported = plans["imported_from"].is_valid()
@@ -188,6 +189,8 @@ def _codes(table: pa.Table, names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 def _keys(table: pa.Table, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], pa.Table]:
     """The place of each row's key, and the distinct keys in the columns `names`, sorted with nulls last."""
+    import pyarrow.compute as pc
+
     _, rows, number = np.unique(_codes(table, names), return_index=True, return_inverse=True)
     keys = table.select(list(names)).take(rows).cast(pa.schema([(name, RUN_CELL.field(name).type) for name in names]))
     order = pc.sort_indices(keys, [(name, "ascending") for name in names]).to_numpy()

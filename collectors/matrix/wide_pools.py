@@ -14,7 +14,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
@@ -70,6 +69,8 @@ def load_wide_pools(
     known values. Raises ConfigError if no task has a pool or the condition is wrong.
     """
     cells = ask(lake, lambda con, _: _cells(con, where), only=named_in(f"cells {where}"), include=include)
+    import pyarrow.compute as pc  # 75 ms
+
     by_task = {task: cells.filter(pc.equal(cells["task"], task)) for task in pc.unique(cells["task"]).to_pylist()}
     wanted = sorted(by_task) if tasks is None else list(dict.fromkeys(tasks))
     why: dict[str, str] = {}
@@ -160,6 +161,8 @@ def _pool(matrix: Matrix, task: str, cells: pa.Table) -> WidePool:
 
 def _rows(matrix: Matrix, task: str, columns: npt.NDArray[np.int64], cells: Sequence[dict[str, Any]]) -> Array:
     """(items, cells): the scores of each cell, taken from its column and block; a view of the matrix if possible."""
+    import pyarrow.compute as pc
+
     places = np.flatnonzero(pc.equal(matrix.items["task"], task).to_numpy())
     blocks = matrix.items.take(places)
     keys = list(zip(*(blocks[name].to_pylist() for name in BLOCK_KEY), strict=True))

@@ -18,20 +18,21 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from collectors.lake import layout
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.models.hub_client import Hub
 from collectors.models.hub_listing import Named, Query, list_models
 from collectors.models.hub_reading import read_model
 from schemas.failures import EngineError, ModelError
 from schemas.identity import new_run_id
 from schemas.records import MODEL
 
+if TYPE_CHECKING:
+    from collectors.models.hub_client import Hub
 logger = logging.getLogger(__name__)
 
 #: A batch is written when it holds this many models or is this many seconds old. A kill loses at most one batch.

@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-from collectors.models.hub_client import Hub
 from schemas.failures import ConfigError, one_line
 
+if TYPE_CHECKING:
+    from collectors.models.hub_client import Hub
 logger = logging.getLogger(__name__)
 
 SORTS = ("downloads", "likes", "trendingScore", "createdAt", "lastModified")
@@ -114,6 +112,9 @@ def read_names(path: Path) -> list[Named]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {one_line(error)}") from error
+    from huggingface_hub.errors import HFValidationError  # 0.2 s
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
     models: dict[str, Named] = {}
     for number, line in enumerate(lines, 1):
         if not (text := line.partition("#")[0].strip()):

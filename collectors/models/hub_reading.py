@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from collectors.models.hub_client import Hub
 from collectors.models.hub_listing import hub_parameters, listed_columns
 from collectors.models.model_files import (
     PREFIX,
@@ -27,6 +26,8 @@ from collectors.models.model_files import (
 from schemas.failures import ModelError
 from schemas.identity import digest
 
+if TYPE_CHECKING:
+    from collectors.models.hub_client import Hub
 #: Bytes of the first read of a safetensors file. 97 % of all headers are shorter (huggingface_hub).
 _FIRST = 100_000
 #: Most bytes of a small file. tokenizer_config.json can list 100,000 added tokens.

@@ -11,8 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from collectors.pictures.draw import UNITS, Drawing
 from collectors.pictures.headline import Headline
 
@@ -23,6 +21,8 @@ MOST_MODELS = 100
 def page(title: str, tasks: Sequence[tuple[Headline, Sequence[Drawing]]], notes: Sequence[str] = ()) -> str:
     """The page as HTML: a section for each headline with its drawings, below the lines of `notes`."""
     records = [headline.record() for headline, _ in tasks]
+    import jinja2  # 35 ms
+
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = importlib.resources.files("collectors.pictures").joinpath("page.html").read_text(encoding="utf-8")
     # The page holds each model's name once; the numbers of a task refer to it by its position.

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from collectors.lake.holdings import Holdings, Part, read_holdings
 from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING, is_probe
@@ -99,6 +97,9 @@ def _check_same(store: Lake, name: str, ours: bytes, version: str) -> None:
 
 def _publish_on_hub(built: PublishedVersion, repo: str) -> tuple[str, bool]:
     """Makes one commit with the files of the version and no others, then tags it."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi  # 0.2 s
+    from huggingface_hub.errors import HfHubHTTPError
+
     api, uri = HfApi(), f"hf://datasets/{repo}@{built.version}"
     with _hub_errors(repo):
         api.create_repo(repo, repo_type="dataset", exist_ok=True)
@@ -127,6 +128,8 @@ def _publish_on_hub(built: PublishedVersion, repo: str) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def _hub_errors(repo: str) -> Iterator[None]:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
     try:
         yield
     except HFValidationError as error:

@@ -22,7 +22,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
@@ -162,6 +161,8 @@ class _Writer:
             files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
             rows = pa.concat_tables([schema.empty_table(), *files])
             if table == "models":  # without the rest of a hub's catalog
+                import pyarrow.compute as pc  # 75 ms
+
                 rows = rows.filter(pc.is_in(rows["model"], self.planned_cells["model"].combine_chunks()))
             if not len(rows):  # some readers fail at a file without rows
                 self.listed[table] = []
@@ -181,6 +182,8 @@ class _Writer:
     # ---- records
 
     def write_parts(self, progress: Callable[[int, int], None]) -> None:
+        import pyarrow.compute as pc  # 75 ms
+
         chunks = list(self._chunks())
         progress(0, len(chunks))
         for number, (task, cells) in enumerate(chunks):

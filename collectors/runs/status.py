@@ -14,14 +14,13 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from collectors.lake.damage import find_damaged
 from collectors.lake.holdings import newest_manifest
 from collectors.lake.layout import FAILURES, SHARDS, end_name, may_be_failure_of, run_name
 from collectors.lake.reading import open_store
 from collectors.lake.store import Lake
-from collectors.runs.record import RunEnd, chosen_run, read_end, read_run
+from collectors.runs.record import RunEnd, chosen_run, distinct, read_end, read_run, started_at
 from collectors.runs.shard_statistics import ShardStatistics, Work
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.identity import SHARD_PATTERN
@@ -227,15 +226,15 @@ class RunWatch:
         self._clock = clock
         self.run_id = chosen_run(lake, run_id)
         planned, metadata = read_run(lake, self.run_id)
-        if not len(planned) or pc.any(pc.is_valid(planned["imported_from"])).as_py():
+        if not len(planned) or planned["imported_from"].null_count < len(planned):
             raise ConfigError(f"{self.run_id} in {lake.uri} is not a run of collect.py")
         self._generation: int | None = metadata.get("generation")
         self._quarantined: int = metadata.get("quarantined") or 0
         self._end: RunEnd | None = None
-        self._started = planned["started_at"][0].as_py().timestamp()
+        self._started = started_at(planned).timestamp()
         self._engine = planned["engine"][0].as_py()
-        self._models: int = pc.count_distinct(planned["model"]).as_py()
-        self._tasks: int = pc.count_distinct(planned["task"]).as_py()
+        self._models: int = distinct(planned["model"])
+        self._tasks: int = distinct(planned["task"])
         self._con = duckdb.connect(config={"python_enable_replacements": "false"})
         open_store(self._con, lake)
         self._con.register("run", planned)

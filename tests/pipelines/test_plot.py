@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +147,3 @@ def test_plot_refuses_options_that_mean_nothing(tmp_path: Path, capsys: pytest.C
         main(["--out", str(tmp_path), wrong])
     assert stopped.value.code == 2
     assert wrong.partition("=")[0] in capsys.readouterr().err
-
-
-def test_drawing_library_is_loaded_only_to_draw() -> None:
-    code = "import sys, pipelines.plot; print([name for name in sys.modules if name.startswith('matplotlib')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
