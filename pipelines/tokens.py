@@ -13,7 +13,7 @@ from pathlib import Path
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.token_counts import encoding_counter, write_counts
+from collectors.matrix.token_counts import VIEWS, encoding_counter, write_counts
 from pipelines.console.script import command, sibling
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
         rows, questions, responses = ask(
             lake,
             lambda con, _: write_counts(con, counter, args.tokenizer, temporary, args.task),
-            only=["cells", "items", "matrix", "responses"],
+            only=VIEWS,
             include=args.include,
         )
         if not rows:

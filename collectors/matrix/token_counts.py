@@ -20,6 +20,8 @@ from schemas.failures import ConfigError, one_line
 Counter = Callable[[Sequence[str]], list[int]]
 #: Rows in one batch.
 BATCH = 20_000
+#: The views that `write_counts` reads.
+VIEWS = ("cells", "imports", "items", "matrix", "responses")
 
 #: The cells to count. has_lists: a text may be the Python literal of a list of texts.
 _CELLS = """

@@ -14,7 +14,7 @@ from collectors.importers.registry import FORMATS
 from collectors.importers.sources import Source
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.token_counts import tokens_of, write_counts
+from collectors.matrix.token_counts import VIEWS, tokens_of, write_counts
 from pipelines.tokens import main
 from tests.helpers.importing import write_lines
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
@@ -25,7 +25,7 @@ def words(texts: Sequence[str]) -> list[int]:
 
 
 def counted(lake: Lake, out: Path, tasks: Sequence[str] | None = None) -> tuple[tuple[int, int, int], list[tuple]]:
-    known = ask(lake, lambda con, _: write_counts(con, words, "words", out, tasks))
+    known = ask(lake, lambda con, _: write_counts(con, words, "words", out, tasks), only=VIEWS)
     rows = pq.read_table(out).to_pylist()
     assert {row["tokenizer"] for row in rows} <= {"words"}
     return known, [(row["model"], row["item"], row["question_tokens"], row["response_tokens"]) for row in rows]
