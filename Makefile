@@ -11,7 +11,7 @@ JOBS ?= 3
 # A file's tests share engines and clusters, so they stay in one process.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast lint format bench bench-parity bench-lake bench-ingest bench-router bench-collection bench-fleet verify clean
+.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-ingest bench-router bench-collection bench-fleet verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,11 @@ demo: env models ## collect four real tasks for the two models into demo-lake an
 test: env ## run every test, in three processes of up to 5 GB each; JOBS=n for others
 	$(python) -m pytest $(parallel)
 
-test-fast: env ## run the tests that need no engine, no Ray and no more than seconds
+test-fast: env ## run the tests that need no engine, no Ray and at most two seconds each
 	$(python) -m pytest $(parallel) -m "not slow"
+
+test-long: env ## run every test with all examples, storms and kills; `make test` runs a few of each
+	ROUTERLAKE_TESTS=long $(python) -m pytest $(parallel)
 
 lint: env ## ruff check, ruff format --check, mypy --strict
 	$(python) -m ruff check .

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.helpers.object_store import object_store, s3_environment
+from tests.helpers.thorough import load_hypothesis_profile
 from tests.helpers.tiny_models import tiny_models as build_tiny_models
 
 __all__ = ["object_store", "s3_environment"]  # fixtures
@@ -24,9 +24,7 @@ os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
-# A busy machine is slow for no fault of the code under test.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+load_hypothesis_profile()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import runs, storm
 from tests.helpers.raylets import Raylets, raylets
+from tests.helpers.thorough import often
 
 MODELS = 3
 
@@ -23,7 +24,8 @@ def nodes(own_home: Path) -> Iterator[Raylets]:
 
 
 @pytest.mark.slow
-def test_storm_of_kills_leaves_the_lake_of_a_quiet_run(tmp_path: Path, nodes: Raylets) -> None:
+@pytest.mark.parametrize("storm_number", range(often(3, few=1)))
+def test_storm_of_kills_leaves_the_lake_of_a_quiet_run(tmp_path: Path, nodes: Raylets, storm_number: int) -> None:
     quiet = storm.configured(tmp_path / "quiet", nodes.address, MODELS)
     assert runs.finish(runs.start_collect(quiet)).code == 0
     seed = secrets.randbelow(10**6)

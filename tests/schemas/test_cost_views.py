@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -17,7 +16,8 @@ from hypothesis import strategies as st
 
 from collectors.prices.tables import add_prices, read_prices, shipped_path
 from schemas.records import MODEL
-from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, LakeViews, rows
+from tests.helpers.thorough import often
 
 A, B, C = (BuiltCell(model=f"org/{name}") for name in "abc")
 
@@ -256,9 +256,7 @@ def test_collection_costs_are_seconds_of_a_gpu_at_its_price(lake: LakeBuilder) -
 # ---- who is worth it
 
 
-def three(
-    lake: LakeBuilder, scores: dict[str, list[float | None]], prices: dict[str, float | None]
-) -> duckdb.DuckDBPyConnection:
+def three(lake: LakeBuilder, scores: dict[str, list[float | None]], prices: dict[str, float | None]) -> LakeViews:
     for model, values in scores.items():
         cell = BuiltCell(model=model)
         lake.planned(cell, values)
@@ -329,7 +327,7 @@ def test_complementarity_counts_what_each_of_two_solves(lake: LakeBuilder) -> No
     assert found == [("a", "b", 4, 1, 2, 1, 0.75), ("a", "c", 4, 2, 2, 0, 1.0), ("b", "c", 5, 3, 2, 0, 1.0)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=often(25))
 @given(st.data())
 def test_costs_of_any_lake_are_what_is_summed_here(data: st.DataObject) -> None:
     tokens = st.one_of(st.none(), st.integers(0, 10_000))

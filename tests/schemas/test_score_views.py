@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import often
 
 CELL = BuiltCell()
 
@@ -141,7 +142,7 @@ def oracle_by_hand(models: Scores, higher: bool) -> tuple[float | int | None, ..
     return len(pool), len(common), any_scored, single, oracle, abs(oracle - single)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=often(12))
 @given(score_tables, st.booleans())
 def test_oracle_any_scores_with_holes_equals_brute_force(models: Scores, higher: bool) -> None:
     columns = "models, items, items_scored_by_any, best_model_score, oracle_score, gap"

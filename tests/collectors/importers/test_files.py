@@ -28,6 +28,7 @@ from collectors.importers.pickles import load_pickle
 from schemas.failures import ConfigError
 from tests.helpers.importing import SHARED, imported, rows
 from tests.helpers.lm_eval_releases import TIME, write_release
+from tests.helpers.thorough import often
 
 
 def source(path: Path) -> SourceFile:
@@ -271,7 +272,7 @@ def test_files_behind_a_web_server_are_found_and_read(tmp_path: Path) -> None:
 # ---- damaged copies
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=often(12))
 @given(st.data())
 def test_damaged_copies_of_a_run_give_no_wrong_record(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -316,7 +317,7 @@ def damage(path: Path, data: st.DataObject) -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="real files are not on this machine")
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=often(10))
 @given(st.data())
 def test_damaged_copies_of_real_files_are_read_without_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

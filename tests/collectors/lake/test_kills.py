@@ -21,11 +21,12 @@ from schemas.identity import ShardName
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.lake_writer import content, fold, write
 from tests.helpers.object_store import BUCKET
+from tests.helpers.thorough import often
 
 #: Writers that are killed, per store; each writes until then.
-KILLS = 100
+KILLS = often(100)
 #: Compactors that are killed, per store: each takes half a second.
-FOLD_KILLS = 30
+FOLD_KILLS = often(30, few=10)
 
 
 def killed(uri: str, writer: int, seconds: float, target: Callable[..., None] = write) -> list[str]:
@@ -104,7 +105,9 @@ def test_lake_compactors_killed_at_random_lose_and_double_nothing(
                     s.generation and s.first <= item <= s.last for s in _others(builder, cell, name)
                 ):
                     expected[key] = float(number)
-        finished += "done" in killed(uri, number, draw.uniform(0, 0.8), fold)
+        # Every third is killed early: on a fast machine all others may finish.
+        seconds = draw.uniform(0, 0.8 if number % 3 else 0.1)
+        finished += "done" in killed(uri, number, seconds, fold)
         if number % 5 == 4:
             assert _read(builder.lake) == expected
     compact(builder.lake)
@@ -119,7 +122,7 @@ def _others(builder: LakeBuilder, cell: BuiltCell, name: str) -> list[ShardName]
 
 
 def _read(lake: Lake) -> dict[tuple[str, int], float]:
-    with connect(lake) as con:
+    with connect(lake, only=["matrix"]) as con:
         found = con.execute("SELECT cell_id, item, score FROM matrix").fetchall()
     assert len({row[:2] for row in found}) == len(found), "a row is there twice"
     return {(cell_id, item): score for cell_id, item, score in found}

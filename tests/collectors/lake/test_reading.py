@@ -34,7 +34,7 @@ def fill(lake: LakeBuilder) -> Lake:
 
 def everything(lake: Lake) -> dict[str, list[Any]]:
     """All rows; fractions to 12 digits, because files come in another order and sums differ in the last one."""
-    with connect(lake) as con:
+    with connect(lake, only=VIEWS) as con:
         found = {view: rows(con, f"FROM {view} ORDER BY ALL") for view in VIEWS}
     return {
         view: [tuple(round(v, 12) if isinstance(v, float) else v for v in row) for row in table]

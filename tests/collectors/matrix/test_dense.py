@@ -16,12 +16,13 @@ from collectors.matrix.arrays import Matrix
 from collectors.matrix.dense import load_matrix
 from schemas.failures import ConfigError
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import often
 
 Scores = list[float | None]
 scores = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 0.25, 1.0, -3.5, 1e300])), min_size=5, max_size=5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=often(15))
 @given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from(["t1", "t2"])), scores, min_size=1))
 def test_load_matrix_any_lake_equals_its_records_one_by_one(cells: dict[tuple[str, str], Scores]) -> None:
     with TemporaryDirectory() as folder:
@@ -88,7 +89,7 @@ def test_matrix_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     assert again.models.equals(matrix.models)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=often(15))
 @given(st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=5, max_size=5), st.permutations(range(5)))
 def test_load_matrix_from_bits_of_a_compaction_equals_the_shards(right: list[list[bool]], order: list[int]) -> None:
     names = [("a", "float32"), ("a", "bfloat16"), ("b", "float32"), ("c", "float32"), ("d", "float32")]

@@ -33,7 +33,7 @@ def test_wide_pools_hold_what_the_pool_of_one_task_holds(lake: LakeBuilder) -> N
     assert why == {}
     assert [pool.task for pool in pools] == ["other", "quiz"]
     for pool in pools:
-        other = load_pool(lake.views(), pool.task)
+        other = load_pool(lake.views().having("cells costs"), pool.task)
         assert (pool.models, pool.cells, pool.metric) == (other.models, other.cells, other.metric)
         assert pool.items.tolist() == other.items.tolist()
         np.testing.assert_array_equal(pool.scores, other.scores)

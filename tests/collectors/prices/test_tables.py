@@ -112,5 +112,5 @@ def test_add_prices_that_others_replaced_brings_them_back(tmp_path: Path) -> Non
     first, second = (read_prices(written(tmp_path, HEADER, GOOD.replace(",1,", f",{usd},")))[1] for usd in (1, 3))
     for rows, usd, is_new in ((first, 1, True), (second, 3, True), (first, 1, True), (first, 1, False)):
         assert add_prices(lake, "prices", rows) == is_new
-        with connect(lake) as con:
+        with connect(lake, only=["prices"]) as con:
             assert con.sql("SELECT usd_per_million_prompt FROM prices").fetchall() == [(usd,)]
