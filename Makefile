@@ -8,6 +8,8 @@ python := .venv/bin/python
 demo_lake := demo-lake
 SIZE ?= 20M
 JOBS ?= 3
+# Each process imports for 15 CPU-seconds before its first test.
+FAST_JOBS ?= 2
 # A file's tests share engines and clusters, so they stay in one process.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -35,7 +37,7 @@ test: env ## run every test, in three processes of up to 5 GB each; JOBS=n for o
 	$(python) -m pytest $(parallel)
 
 test-fast: env ## run the tests that need no engine, no Ray and at most two seconds each
-	$(python) -m pytest $(parallel) -m "not slow"
+	$(python) -m pytest $(parallel) -n $(FAST_JOBS) -m "not slow"
 
 test-long: env ## run every test with all examples, storms and kills; `make test` runs a few of each
 	ROUTERLAKE_TESTS=long $(python) -m pytest $(parallel)

@@ -330,3 +330,8 @@ def test_script_rules_planted_violations_are_reported(tmp_path: Path) -> None:
         f"pipelines/bare.py: the first line is not {SHEBANG}",
         "pipelines/bare.py: not executable, chmod +x",
     ]
+
+
+def test_test_files_have_at_most_400_lines() -> None:
+    files = [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "tests" / "helpers").glob("*.py")]
+    assert [str(file.relative_to(ROOT)) for file in files if len(file.read_text().splitlines()) > 400] == []

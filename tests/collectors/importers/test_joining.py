@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from collectors.lake.compaction import compact
 from collectors.lake.pruning import prune
@@ -33,6 +34,7 @@ def test_ingest_says_of_each_record_whence_it_is(tmp_path: Path) -> None:
     assert found == [(row, "t.parquet", "mit", "table", "mine", None) for row in range(1, 7)]
 
 
+@pytest.mark.slow
 def test_imported_records_are_mixed_with_collected_ones_only_when_asked(tmp_path: Path) -> None:
     builder = LakeBuilder(tmp_path / "lake")
     builder.planned(BuiltCell(model="a", task="quiz", items=3), [1.0, 1.0, 1.0])

@@ -80,6 +80,7 @@ def run(folder: Path, tasks: Path, **fleet: Any) -> tuple[RunConfig, Lake]:
     return RunConfig.model_validate(keys), lake
 
 
+@pytest.mark.slow
 def test_plan_puts_each_model_on_its_gpus_and_names_those_that_it_cannot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ def test_page_needs_nothing_but_itself() -> None:
     assert numbers_of(html)["tasks"][1]["models"]["model"][0] == NASTY
 
 
+@pytest.mark.slow
 def test_page_numbers_are_those_that_were_computed() -> None:
     one = made(11)
     html = page("title", [(one, [draw_scaling(one), draw_cost(one)])])

@@ -43,6 +43,7 @@ def test_publish_into_a_lake_or_over_one_is_refused(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_publish_again_is_the_same_and_other_content_is_refused(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
     first = published(builder.lake, tmp_path / "a", "1.0.0")
@@ -56,6 +57,7 @@ def test_publish_again_is_the_same_and_other_content_is_refused(tmp_path: Path) 
     assert contents(Path(uri)) == before == contents(first.folder)
 
 
+@pytest.mark.slow
 def test_publish_killed_half_way_goes_on_and_the_version_is_taken(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
     mine = published(builder.lake, tmp_path / "a", "1.0.0")
@@ -74,7 +76,8 @@ def test_publish_killed_half_way_goes_on_and_the_version_is_taken(tmp_path: Path
     assert not verify(publish(mine, str(tmp_path / "out"))[0]).faults
 
 
-@pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["folder", "s3"])
 def test_publish_two_at_once_one_wins_and_the_other_is_told(
     place: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

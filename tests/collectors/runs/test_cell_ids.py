@@ -74,6 +74,7 @@ def test_cell_id_what_changes_answers_or_verdicts_makes_another(
     assert cell_id != base
 
 
+@pytest.mark.slow
 def test_cell_id_every_change_makes_one_of_its_own(tasks: Path, model: Path) -> None:
     cells = [ids(planned(configured(tasks, model, **change)))[0] for change in ANOTHER.values()]
     assert len(set(cells)) == len(cells)

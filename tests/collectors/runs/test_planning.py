@@ -30,6 +30,7 @@ __all__ = ["base", "model", "own_caches", "tasks"]  # fixtures
 # ---- planned cells
 
 
+@pytest.mark.slow
 def test_plan_group_becomes_its_tasks_once_per_model(tasks: Path) -> None:
     config = configured(tasks, "", models=["org/a", "org/b"], tasks=["mini_group"], engine={"name": "stub"})
     plan = planned(config)
@@ -40,6 +41,7 @@ def test_plan_group_becomes_its_tasks_once_per_model(tasks: Path) -> None:
     assert len(set(ids(plan))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["group", "tag"])
 def test_plan_group_with_members_that_cannot_be_had_names_them_and_plans_the_others(tmp_path: Path, kind: str) -> None:
     folder = write_tasks(tmp_path / "tasks")
@@ -67,6 +69,7 @@ def test_plan_group_with_members_that_cannot_be_had_names_them_and_plans_the_oth
     assert ids(alone) == ids(plan)[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", [TASK, "own"])
 def test_load_like_finds_what_only_the_group_can_make(tmp_path: Path, member: str) -> None:
     """A task whose filter its group lays over it, and one that stands in its group alone."""
@@ -168,6 +171,7 @@ def test_plan_written_item_tables_are_complete_whatever_the_limit(tasks: Path, m
     assert runs["cell_id"].to_pylist() == ids(plan)
 
 
+@pytest.mark.slow
 def test_plan_committed_shards_are_planned_again_for_another_generation_only(
     tasks: Path, model: Path, base: str, tmp_path: Path
 ) -> None:
@@ -236,6 +240,7 @@ def test_plan_models_of_the_catalog_asks_no_hub(tasks: Path, tmp_path: Path, mon
 # ---- quarantine
 
 
+@pytest.mark.slow
 def test_plan_of_a_model_that_broke_engines_leaves_its_open_cells_out(tasks: Path, model: Path, tmp_path: Path) -> None:
     config, lake = configured(tasks, model, tasks=[TASK, "mini_text"]), Lake(str(tmp_path))
     (first, other) = planned(config, tmp_path).cells
