@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from collectors.lake.compaction import Outcome, compact
+from collectors.lake.compaction import Compacted, compact
 from collectors.lake.layout import is_compacted
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
@@ -98,7 +98,7 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
     return 1 if outcome.damaged else 0
 
 
-def print_outcome(outcome: Outcome, seconds: float) -> None:
+def print_outcome(outcome: Compacted, seconds: float) -> None:
     manifest = outcome.manifest
     if outcome.folded and manifest:
         print(f"compaction {manifest.number}: {outcome.folded:,} shards folded in {seconds:.0f} s")

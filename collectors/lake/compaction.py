@@ -1,11 +1,11 @@
-"""Folding shards into few large files.
+"""Folds shards into few large files.
 
-Owns which cells go into which part and how a compaction resumes. Knows nothing of how a part is sorted
-(collectors.lake.parts), of who reads, or of what may be deleted afterwards (collectors.lake.pruning).
+Owns the choice of cells for each part, and the resumption of a compaction. Knows nothing of the order of rows in
+a part (collectors.lake.parts), of readers, and of later deletions (collectors.lake.pruning).
 
-A part holds a run of cells, by model name, of one task under one prompting: a query for a model or a task opens few of
-them. Each part is committed by a small JSON object, and the compaction by its manifest. What is killed goes on where it
-stopped: a part is named by a digest of what it is made of, and is not written twice.
+A part holds a run of cells, by model name, of one task under one prompting, so that a query for a model or a task opens
+few parts. A small JSON object commits each part, and a manifest commits the compaction. After a kill a compaction
+resumes: the name of a part is a digest of its inputs, so no part is written twice.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from schemas.views import KEPT, lake_place
 
 logger = logging.getLogger(__name__)
 
-#: Rows of a part, about.
+#: Approximate number of rows in a part.
 PART_ROWS = 2_000_000
-#: Bytes of the objects that go into one part, at most (one cell is never parted): bounds the sorting of answers.
+#: Most bytes of the objects that go into one part, unless one cell has more: it bounds the memory for sorting answers.
 PART_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Source:
-    """A cell that goes into a part, and what it weighs."""
+class CellSource:
+    """A cell that goes into a part, with its size."""
 
     cell_id: str
     model: str
     rows: int
     bytes: int
-    #: Shards that no compaction holds yet, and their rows.
+    #: Shards that no compaction holds yet, and the number of their rows.
     shards: tuple[str, ...] = ()
     fresh_rows: int = 0
     #: The part of the newest compaction that holds the cell, if any.
@@ -67,7 +67,7 @@ class Chunk:
 
     task: str
     prompting: str
-    sources: tuple[Source, ...]
+    sources: tuple[CellSource, ...]
 
     @property
     def shards(self) -> list[str]:
@@ -75,7 +75,7 @@ class Chunk:
 
     @property
     def parts(self) -> list[Part]:
-        """Those of the newest compaction that the cells come from."""
+        """Parts of the newest compaction that hold these cells."""
         return sorted({source.part for source in self.sources if source.part}, key=lambda part: part.records)
 
     @property
@@ -86,24 +86,26 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    #: The newest compaction now; None while there was never anything to fold.
+class Compacted:
+    """The result of `compact`."""
+
+    #: The newest compaction; None if there was never anything to fold.
     manifest: Manifest | None
-    #: Shards folded by this call; 0: there was nothing to do, or another compactor was faster.
+    #: Number of shards that this call folded; 0 if none was left, or another compactor was faster.
     folded: int
-    #: Shards left as they are because no run in the lake says what their cell is.
+    #: Number of shards that stay as they are, because no run in the lake planned their cell.
     unknown: int
-    #: Objects passed over, and why.
+    #: Name of an object that was passed over -> reason.
     damaged: dict[str, str]
 
 
-def compact(lake: Lake, progress: Callable[[int, int], None] = lambda written, parts: None) -> Outcome:
+def compact(lake: Lake, progress: Callable[[int, int], None] = lambda written, parts: None) -> Compacted:
     """Folds every shard that the newest compaction does not hold, and migrates rows that this program cannot read.
 
-    `progress` is called with the number of parts written and of all parts. Safe beside collectors, readers and other
-    compactors; idempotent. Memory: about 2 GB, whatever the lake's size. Raises StorageError when the lake cannot be
-    read or written; what was written by then serves the next attempt. Raises ConfigError, and writes nothing, where a
-    shard is of a newer schema version.
+    `progress` gets the numbers of written and of all parts. It is safe beside collectors, readers and other compactors,
+    and idempotent. It needs about 2 GB of memory, whatever the lake's size. Raises StorageError if the lake cannot be
+    read or written; the next attempt uses the parts that were written by then. Raises ConfigError, and writes nothing,
+    for a shard of a newer schema version.
     """
     with tempfile.TemporaryDirectory(prefix="routerlake-compact-") as folder:
         try:
@@ -117,14 +119,14 @@ def compact(lake: Lake, progress: Callable[[int, int], None] = lambda written, p
 
 
 class _Compaction:
-    """One attempt, on what the lake held when it began."""
+    """One attempt, on the objects of the lake at its start."""
 
     def __init__(self, lake: Lake, holdings: Holdings, folder: Path) -> None:
         self.lake, self.holdings, self.folder = lake, holdings, folder
         self.before = holdings.manifest
         self.number = self.before.number + 1 if self.before else 1
 
-    def run(self, progress: Callable[[int, int], None]) -> Outcome:
+    def run(self, progress: Callable[[int, int], None]) -> Compacted:
         with contextlib.closing(connect(self.lake, self.holdings, only=[*KEPT, "cells"])) as con:
             limit_memory(con, self.folder)
             unknown = self._weigh_shards(con)
@@ -133,7 +135,7 @@ class _Compaction:
             metadata = self._metadata(con) if chunks else {}
             self.cells = con.sql("FROM cells").to_arrow_table()
         if not chunks:
-            return Outcome(self.before, 0, unknown, self.holdings.damaged)
+            return Compacted(self.before, 0, unknown, self.holdings.damaged)
         progress(0, len(chunks))
         written = {}
         for chunk in chunks:
@@ -142,14 +144,14 @@ class _Compaction:
             progress(len(written), len(chunks))
         manifest = self._manifest(written, metadata)
         if not self.lake.create(manifest.name, manifest.to_json()):
-            logger.info("another compaction was faster: what it left is folded by the next one")
-            return Outcome(newest_manifest(self.lake), 0, unknown, self.holdings.damaged)
-        return Outcome(manifest, sum(len(chunk.shards) for chunk in chunks), unknown, self.holdings.damaged)
+            logger.info("another compaction was faster: the next one folds the remaining shards")
+            return Compacted(newest_manifest(self.lake), 0, unknown, self.holdings.damaged)
+        return Compacted(manifest, sum(len(chunk.shards) for chunk in chunks), unknown, self.holdings.damaged)
 
-    # ---- what there is to do
+    # ---- the choice of cells
 
     def _weigh_shards(self, con: duckdb.DuckDBPyConnection) -> int:
-        """Makes the table `fresh`: shards to be folded, with their cells. Returns how many are of no known cell."""
+        """Makes the table `fresh` of shards to fold, with their cells. Returns the number of unplanned shards."""
         place = lake_place(self.lake.uri)
         con.execute("CREATE TABLE weight (file VARCHAR, rows BIGINT, bytes BIGINT)")
         files = [file for (file,) in con.execute("SELECT file FROM _shard_files WHERE NOT is_folded").fetchall()]
@@ -172,7 +174,7 @@ class _Compaction:
     def _check_versions(self, con: duckdb.DuckDBPyConnection) -> None:
         """Keeps the schema versions of the shards in `fresh`, as self.versions: name -> version; None: not stated.
 
-        Raises ConfigError for a newer one, StorageError for one that is no number.
+        Raises ConfigError for a newer version, StorageError if a version is not a number.
         """
         files = con.execute("SELECT name, file FROM fresh").fetchall()
         stated = dict(_values(con, VERSION_KEY, [file for _, file in files]))
@@ -187,12 +189,12 @@ class _Compaction:
             self.versions[name] = version
 
     def _chunks(self, con: duckdb.DuckDBPyConnection) -> Iterator[Chunk]:
-        """For each task and prompting with new shards: their cells, and those of parts that are worth writing anew.
+        """Yields, for each task and prompting with new shards, their cells and those of parts that are rewritten.
 
-        Parts of an older version than the newest migration's are always written anew.
+        Parts of an older version than the newest migration are always rewritten.
         """
         held = self._held(con)
-        sources: dict[tuple[str, str], list[Source]] = {}
+        sources: dict[tuple[str, str], list[CellSource]] = {}
         for task, prompting, *values in con.execute(
             """
             SELECT task, prompting, cell_id, any_value(model), sum(rows)::BIGINT, sum(bytes)::BIGINT, list(name)
@@ -200,7 +202,7 @@ class _Compaction:
             """
         ).fetchall():
             cell_id, model, rows, size, names = values
-            source = Source(cell_id, model, rows, size, tuple(names), fresh_rows=rows)
+            source = CellSource(cell_id, model, rows, size, tuple(names), fresh_rows=rows)
             sources.setdefault((task, prompting), []).append(source)
         for part in self.holdings.parts:
             if _is_old(part):
@@ -211,7 +213,7 @@ class _Compaction:
                 if (part.task, part.prompting) == (task, prompting) and part.records not in self.holdings.damaged:
                     if lost := [name for name in part.objects if name in self.holdings.damaged]:
                         raise StorageError(
-                            f"{lost[0]} is damaged, and what it holds would be lost: put a whole copy in its place"
+                            f"{lost[0]} is damaged, and its rows would be lost: put a whole copy in its place"
                         )
                     old = held[part.records]
                     if (
@@ -225,9 +227,9 @@ class _Compaction:
                             cells[source.cell_id] = _joined(source, cells.get(source.cell_id))
             yield from (Chunk(task, prompting, tuple(run)) for run in _runs(list(cells.values())))
 
-    def _held(self, con: duckdb.DuckDBPyConnection) -> dict[str, list[Source]]:
-        """The cells of each part of the newest compaction."""
-        held: dict[str, list[Source]] = {}
+    def _held(self, con: duckdb.DuckDBPyConnection) -> dict[str, list[CellSource]]:
+        """Returns the cells of each part of the newest compaction."""
+        held: dict[str, list[CellSource]] = {}
         parts = {part.records: part for part in self.holdings.parts}
         for name, cell_id, model in con.execute(
             """
@@ -237,18 +239,18 @@ class _Compaction:
         ).fetchall():
             part = parts[name]
             weight = (part.rows // part.cells, (part.bytes + part.other_bytes) // part.cells)
-            held.setdefault(name, []).append(Source(cell_id, model, *weight, part=part))
+            held.setdefault(name, []).append(CellSource(cell_id, model, *weight, part=part))
         return held
 
     def _metadata(self, con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-        """Shard to be folded -> what its run wrote into its metadata, as JSON."""
+        """Returns shard to be folded -> the metadata that its run wrote, as JSON."""
         names = {file: name for name, file in con.execute("SELECT name, file FROM fresh").fetchall()}
         return {names[file]: value for file, value in _values(con, b"shard", list(names))}
 
     # ---- one part
 
     def _part(self, chunk: Chunk) -> tuple[Part, list[str]]:
-        """The part of these cells, and its cells by place: as an earlier attempt wrote it, or written now."""
+        """Returns the part of these cells, and its cells by place. Writes it unless an earlier attempt did."""
         commit = part_commit_name(self.number, chunk.task, chunk.digest)
         with contextlib.suppress(FileNotFoundError):
             return self._read_part(commit)
@@ -262,7 +264,7 @@ class _Compaction:
         lake = self._readable(chunk)
         with contextlib.closing(connect(lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS)) as con:
             limit_memory(con, self.folder)
-            # Named by the order of the cells too: by the next attempt more may be known of tokenizers.
+            # The order of the cells is part of the name: the next attempt may know more tokenizers.
             written = write_part(
                 con,
                 cells,
@@ -281,7 +283,7 @@ class _Compaction:
         return written.part, written.cells
 
     def _read_part(self, commit: str) -> tuple[Part, list[str]]:
-        """What an earlier attempt committed. Raises FileNotFoundError where there is none."""
+        """Reads a part that an earlier attempt committed. Raises FileNotFoundError without one."""
         try:
             value = json.loads(self.lake.read(commit))
             return Part(**value["part"]), list(value["cells"])
@@ -289,7 +291,7 @@ class _Compaction:
             raise StorageError(f"{commit} in {self.lake.uri} is damaged: remove it and try again") from error
 
     def _readable(self, chunk: Chunk) -> Lake:
-        """The lake, or a copy of what the chunk is made of with its rows migrated: the views read no older ones."""
+        """Returns the lake, or a migrated copy of the chunk's inputs if the views cannot read their version."""
         versions = {name: self.versions[name] or OLDEST_VERSION for name in chunk.shards}
         versions |= {name: part.schema_version for part in chunk.parts for name in part.objects if name != part.bits}
         if min(versions.values()) >= first_readable():
@@ -299,7 +301,7 @@ class _Compaction:
         return migrated_copy(self.lake, [*whole, *folded], versions, self.folder / "migrated")
 
     def _check_rows(self, con: duckdb.DuckDBPyConnection, lake: Lake, chunk: Chunk, written: WrittenPart) -> None:
-        """Raises StorageError where a row came into no file: it is not what its file's name says."""
+        """Raises StorageError if a row went into no file, because it does not fit the name of its own file."""
         place = lake_place(lake.uri)
         stored = sum(source.fresh_rows for source in chunk.sources)
         if old := [f"{place}/{name}" for part in chunk.parts for name in (part.records, part.older) if name]:
@@ -309,12 +311,12 @@ class _Compaction:
             stored += held
         kept = written.part.rows + written.older_rows
         if stored != kept:
-            raise StorageError(f"of {stored} rows of {chunk.task} {kept} are what their files' names say")
+            raise StorageError(f"of {stored} rows of {chunk.task} only {kept} fit the names of their files")
 
     # ---- the commit
 
     def _manifest(self, written: dict[str, tuple[Part, Chunk, list[str]]], metadata: dict[str, str]) -> Manifest:
-        """The manifest of what was written and what of the compaction before stands; its folded shards are stored."""
+        """Writes the table of folded shards. Returns the manifest of the new parts and those that are kept."""
         rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
         rewritten |= self._replaced(written)
         kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
@@ -326,7 +328,7 @@ class _Compaction:
         return Manifest(self.number, now, name, len(folded), tuple(parts))
 
     def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]], metadata: dict[str, str]) -> pa.Table:
-        """A row per folded shard, the new ones and those of the compaction before, each with where it is now."""
+        """Returns a row per folded shard, new ones and those of the compaction before, with the present part."""
         replaced = self._replaced(written)
         rows = [row for row in self._folded_before() if row["part"] not in replaced]
         homes: dict[str, dict[str, object]] = {}
@@ -335,9 +337,9 @@ class _Compaction:
             for name in chunk.shards:
                 shard = ShardName.parse(name)
                 assert shard, name
-                facts_of = {"facts": metadata.get(name), "file": name}
+                origin = {"facts": metadata.get(name), "file": name}
                 key = {"cell_id": shard.cell_id, "generation": shard.generation}
-                rows.append({**key, "first_item": shard.first, "last_item": shard.last, **facts_of})
+                rows.append({**key, "first_item": shard.first, "last_item": shard.last, **origin})
         for row in rows:
             row |= homes.get(str(row["cell_id"]), {})
         rows.sort(key=lambda row: str(row["file"]))
@@ -350,20 +352,20 @@ class _Compaction:
         return rows
 
     def _replaced(self, written: dict[str, tuple[Part, Chunk, list[str]]]) -> set[str]:
-        """Damaged parts all of whose shards were there still, and are folded again."""
+        """Returns the damaged parts with shards that all still exist, and are folded again."""
         again = {name for _, chunk, _ in written.values() for name in chunk.shards}
         damaged = [row for row in self._folded_before() if row["part"] in self.holdings.damaged]
         return {str(row["part"]) for row in damaged} - {str(r["part"]) for r in damaged if r["file"] not in again}
 
 
 def _batches(files: list[str]) -> Iterator[list[str]]:
-    """DuckDB holds the footers of all files that one statement reads: 100,000 of them are a gigabyte."""
+    """Yields batches, because DuckDB holds the footers of all files of one statement: 100,000 take a gigabyte."""
     for start in range(0, len(files), 5000):
         yield files[start : start + 5000]
 
 
 def _values(con: duckdb.DuckDBPyConnection, key: bytes, files: list[str]) -> Iterator[tuple[str, str]]:
-    """File -> the value of `key` in its Parquet metadata, of those that have it."""
+    """Yields each file with `key` in its Parquet metadata, and the value."""
     query = "SELECT file_name, decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?"
     for some in _batches(files):
         yield from con.execute(query, [some, key.decode()]).fetchall()
@@ -374,19 +376,19 @@ def _is_old(part: Part) -> bool:
 
 
 def _is_small(part: Part) -> bool:
-    """Less than half full: filled up when there is something to add, or each collector's run would leave one more."""
+    """Whether it is less than half full. Such parts are filled up, or each run would leave one more of them."""
     return part.rows * 2 <= PART_ROWS and (part.bytes + part.other_bytes) * 2 <= PART_BYTES
 
 
-def _joined(old: Source, fresh: Source | None) -> Source:
+def _joined(old: CellSource, fresh: CellSource | None) -> CellSource:
     if not fresh:
         return old
     return dataclasses.replace(fresh, rows=old.rows + fresh.rows, bytes=old.bytes + fresh.bytes, part=old.part)
 
 
-def _runs(sources: list[Source]) -> Iterator[list[Source]]:
-    """The cells by model name, in runs that are each one part."""
-    run: list[Source] = []
+def _runs(sources: list[CellSource]) -> Iterator[list[CellSource]]:
+    """Yields the cells by model name, in runs of one part each."""
+    run: list[CellSource] = []
     rows = size = 0
     for source in sorted(sources, key=lambda source: (source.model, source.cell_id)):
         if run and (rows + source.rows > PART_ROWS or size + source.bytes > PART_BYTES):

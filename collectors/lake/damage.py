@@ -1,6 +1,6 @@
-"""Objects of a lake that cannot be read: how one is told, and the failures row that names it.
+"""Recognises objects of a lake that cannot be read, and records them in failures.
 
-Owns what counts as damaged. Knows nothing of views or of who reads.
+Owns the definition of damage. Knows nothing of views and readers.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from schemas.versions import check_readable, stated_version
 
 logger = logging.getLogger(__name__)
 
-#: Failure kind of an object that cannot be read or is not the lake's own.
+#: Failure kind of an object that cannot be read or is foreign.
 DAMAGED = "damaged_file"
-#: Tables that a run makes anew.
+#: Tables that a run writes again.
 _COLLECTED = ("shards", "items", "models")
 
 
 def examine(lake: Lake, name: str) -> str | None:
-    """What is wrong with a Parquet object of a lake, read as a whole; None: nothing, or it is gone.
+    """Reads a whole Parquet object of a lake. Returns the reason why it is damaged; None if it is sound or deleted.
 
-    Part of a compaction may not be gone: whoever asks has its name from a manifest. An object of an older schema
-    version is not damaged where it lacks columns; of one that a migration left behind only the bytes are checked.
-    Raises ConfigError for an object of a newer version, which this program cannot judge.
+    A deleted part of a compaction is damage, because a manifest names it. An object of an older schema version may lack
+    columns; if it is too old for the views, only its bytes are checked. Raises ConfigError for an object of a newer
+    version, which this program cannot judge.
     """
     try:
         data = lake.read(name)
@@ -44,7 +44,7 @@ def examine(lake: Lake, name: str) -> str | None:
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read()
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-        return f"it is no whole Parquet file: {one_line(error, 160)}"
+        return f"it is not a whole Parquet file: {one_line(error, 160)}"
     try:
         version = stated_version(table.schema.metadata)
     except ValueError:
@@ -58,7 +58,7 @@ def examine(lake: Lake, name: str) -> str | None:
         if column.name not in table.schema.names:
             if version is not None and column.nullable:  # added later
                 continue
-            return f"it is foreign: column {column.name} is not in it"
+            return f"it is foreign: it lacks column {column.name}"
         dtype = table.schema.field(column.name).type
         if dtype != column.type:
             return f"it is foreign: column {column.name} holds {dtype}, not {column.type}"
@@ -68,30 +68,30 @@ def examine(lake: Lake, name: str) -> str | None:
     try:
         json.loads((table.schema.metadata or {}).get(b"shard", b"{}").decode())
     except ValueError:
-        return "it is foreign: what it says of its making is no JSON"
+        return "it is foreign: its metadata are not JSON"
     import pyarrow.compute as pc  # 75 ms
 
     items = table["item"]
     if len(table) and not pc.all(pc.equal(table["cell_id"], shard.cell_id)).as_py():
-        return "it is foreign: its rows are of another cell than its name says"
+        return "it is foreign: its rows are of another cell than its name"
     if len(table) and not (shard.first <= pc.min(items).as_py() and pc.max(items).as_py() <= shard.last):
-        return "it is foreign: it holds other items than its name says"
+        return "it is foreign: its items are outside the range in its name"
     return None
 
 
 def find_damaged(lake: Lake, message: str, names: Iterable[str]) -> dict[str, str]:
-    """Which of `names` are damaged, and how: those that an error message names, else all are looked at."""
+    """Returns name -> reason of damaged objects among `names`: of those in the error message, else of all."""
     names = list(names)
     named = layout.names_in(message)
     for some in ([name for name in names if name in named], names):
-        found = {name: reason for name in some if (reason := examine(lake, name))}
-        if found:
-            return found
+        damaged = {name: reason for name in some if (reason := examine(lake, name))}
+        if damaged:
+            return damaged
     return {}
 
 
 def record_damage(lake: Lake, name: str, reason: str) -> None:
-    """Adds the failures row; where the lake cannot be written, or is a published version, the log has to do."""
+    """Adds a row to failures. If the lake cannot be written, or is a published version, the log must suffice."""
     if lake.is_published():
         return
     shard = ShardName.parse(name)
@@ -116,15 +116,15 @@ def record_damage(lake: Lake, name: str, reason: str) -> None:
 def _advice(name: str) -> str:
     if layout.is_compacted(name):
         return (
-            "its shards are read, and compact.py writes it anew, while they are there; else put a whole copy in place"
+            "while its shards exist, they are read, and compact.py writes it again; else put a whole copy in its place"
         )
     if layout.table_of(name) in _COLLECTED:
-        return "compact.py --prune sets it aside, and collect.py collects anew what it held"
-    return "compact.py --prune sets it aside; what it held is lost, unless a whole copy is put in its place"
+        return "compact.py --prune sets it aside, and collect.py collects its rows again"
+    return "compact.py --prune sets it aside; its rows are lost, unless a whole copy is put in its place"
 
 
-def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
-    """Objects with such a failure that are damaged still: one that was removed and collected anew is whole."""
+def recorded_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
+    """Returns the objects with such a failure that are still damaged: one that was collected again is whole."""
     damaged: dict[str, str] = {}
     for path in failures:
         if layout.is_damage(path):
@@ -134,7 +134,7 @@ def known_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
                 damaged[path] = one_line(error)
                 continue
             if not layout.may_be_damaged(str(name)):
-                damaged[path] = f"it names {name!r}, which is no object of a lake"
+                damaged[path] = f"it names {name!r}, which cannot be an object of a lake"
             elif reason := examine(lake, name):
                 damaged[name] = reason
     return damaged

@@ -1,4 +1,4 @@
-"""Rows of the table `failures`, and how they are written."""
+"""Makes and writes rows of the table `failures`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def failure_row(run_id: str, error: BaseException, **columns: Any) -> dict[str, Any]:
-    """A row of schemas.records.FAILURE for `error`; `columns` add its model, task, cell or items."""
+    """Returns a row of schemas.records.FAILURE for `error`; `columns` add its model, task, cell or items."""
     kind = error.kind if isinstance(error, RouterlakeError) else "internal"
     now = dt.datetime.now(dt.UTC)
     return {"run_id": run_id, "failed_at": now, "kind": kind, "message": one_line(error), **columns}

@@ -1,7 +1,7 @@
-"""What a lake holds: shards by their names, the newest compaction by its manifest, and what is damaged.
+"""Lists a lake: shards by their names, the newest compaction by its manifest, and damaged objects.
 
-Owns the manifest's form and how a reader chooses files: the newest manifest, and the shards that it does not name.
-Knows nothing of how a compaction is made (collectors.lake.compaction) or of what the views mean.
+Owns the manifest's form and a reader's choice of files: the newest manifest, and the shards that it does not name.
+Knows nothing of the making of a compaction (collectors.lake.compaction) and of the meaning of views.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
-from collectors.lake.damage import known_damage
+from collectors.lake.damage import recorded_damage
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName, is_imported
@@ -28,7 +28,7 @@ from schemas.views import ViewFiles
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a compaction: the verdicts of some cells of one task under one prompting, and what goes with them.
+    """One file of a compaction with the verdicts of some cells of one task and prompting, and the objects beside it.
 
     Rows are sorted by item and then by `place`, the cell's position in the part; the primary ones come first.
     """
@@ -36,11 +36,11 @@ class Part:
     task: str
     prompting: str
     records: str
-    #: Objects with the answers and with rows that a higher generation replaced; None where there are none.
+    #: Objects with the answers, and with rows that a higher generation replaced; None without such rows.
     responses: str | None
     older: str | None
     #: Object with a bit per primary row of a grid whose scores are all 0 or 1, item by item, the cells in the order of
-    #: the matrix's axis (schemas.identity.COLUMN_KEY), little-endian; None for others. Nothing but `records` in brief.
+    #: the matrix's axis (schemas.identity.COLUMN_KEY), little-endian; None for other parts. `records` holds the same.
     bits: str | None
     cells: int
     rows: int
@@ -48,12 +48,12 @@ class Part:
     #: Items of the primary rows, first and last; None without any.
     first_item: int | None
     last_item: int | None
-    #: Whether there is exactly one primary row for each cell and item from first to last: a matrix in row order.
+    #: Whether each cell and item from first to last has exactly one primary row: the rows are a matrix in row order.
     is_grid: bool
     #: Bytes of `records`, and of the other objects.
     bytes: int
     other_bytes: int
-    #: That wrote the part. Fields that come later need a default, too: what manifests without them mean.
+    #: The version that wrote the part. Later fields need a default, too, for manifests without them.
     schema_version: int = OLDEST_VERSION
 
     @property
@@ -61,7 +61,7 @@ class Part:
         return [name for name in (self.records, self.responses, self.older, self.bits) if name]
 
     def to_value(self) -> dict[str, object]:
-        """As JSON holds it. What version 6 did not know is left out where it says nothing new: its programs read it."""
+        """Returns the fields as JSON values, without defaults of fields that version 6 lacks: its programs read it."""
         value = dataclasses.asdict(self)
         return {key: value[key] for key in value if key != "schema_version" or value[key] != OLDEST_VERSION}
 
@@ -73,11 +73,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One compaction, `number`: whatever it does not name is not part of it. Written last, never changed."""
+    """One compaction: objects that it does not name are not part of it. It is written last and never changes."""
 
     number: int
     created_at: str
-    #: Object with a row per folded shard (schemas.records.FOLDED_SHARD), and how many there are.
+    #: Object with a row per folded shard (schemas.records.FOLDED_SHARD), and the number of these shards.
     folded: str
     shards: int
     parts: tuple[Part, ...]
@@ -100,14 +100,14 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Raises ConfigError for a newer version's, ValueError, KeyError or TypeError for anything but a manifest."""
+        """Raises ConfigError for a manifest of a newer version; ValueError, KeyError or TypeError for other data."""
         value = json.loads(data)
         check_readable(f"compaction {value['number']}", value.pop("schema_version"))
         return cls(**{**value, "parts": tuple(Part(**part) for part in value["parts"])})
 
 
 def newest_manifest(lake: Lake) -> Manifest | None:
-    """The compaction that readers use; None before the first. Raises StorageError for a damaged manifest."""
+    """Returns the compaction that readers use; None before the first. Raises StorageError for a damaged manifest."""
     return _newest(lake, lake.names(layout.COMPACTIONS))
 
 
@@ -121,41 +121,41 @@ def read_manifest(lake: Lake, name: str) -> Manifest:
         return Manifest.from_json(lake.read(name))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
-            f"{name} in {lake.uri} is damaged: remove it if the shards that it names are still there"
+            f"{name} in {lake.uri} is damaged: remove it if the shards that it names still exist"
         ) from error
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a reader who looked at one moment reads, then and later."""
+    """The objects that a reader uses, as they were at one moment."""
 
-    #: Table of schemas.views.GLOBS -> its objects, without the schema file and without what is damaged.
+    #: Table of schemas.records.GLOBS -> its objects, without the schema file and damaged ones.
     listed: dict[str, list[str]]
     manifest: Manifest | None
-    #: Object -> what is wrong with it.
+    #: Damaged object -> reason.
     damaged: dict[str, str] = field(default_factory=dict)
-    #: Which cells: a key of schemas.views.INCLUDED. Objects of others are not listed, and their parts not named.
+    #: Kind of cells, a key of schemas.views.INCLUDED: objects and parts of other cells are left out.
     include: str = "all"
-    #: Whether names were passed over that DuckDB's own listing fails at.
+    #: Whether names were passed over that make DuckDB's own listing fail.
     foreign: bool = False
-    #: Tables of which not even the schema file is there: an older schema version began the lake.
+    #: Tables without even a schema file: an older schema version began the lake.
     absent: frozenset[str] = frozenset()
     #: Whether files may lack columns of today's schemas, and null is read in their place.
     filled: bool = False
 
     def objects(self) -> list[str]:
-        """Names of all Parquet objects that the views read."""
+        """Returns the names of all Parquet objects that the views read."""
         files = self.view_files()
         return [name for names in (*self.listed.values(), *files.compacted.values()) for name in names]
 
     @property
     def parts(self) -> list[Part]:
-        """Those of the compaction that can be read."""
+        """The parts of the compaction that can be read."""
         parts = self.manifest.parts if self.manifest else ()
         return [p for p in parts if p.records not in self.damaged and _includes(self.include, p.prompting)]
 
     def view_files(self, *, live: bool = False) -> ViewFiles:
-        """For schemas.views; `live`: shards that come later are read too, unless some are to be passed over."""
+        """Returns the files for schemas.views. `live`: later shards are read, too, unless some must be passed over."""
         parts = self.parts
         compacted = {
             "compact/folded": [self.manifest.folded] if self.manifest else [],
@@ -164,7 +164,7 @@ class Holdings:
             "compact/older": [n for part in parts if (n := part.older) and n not in self.damaged],
         }
         primary = frozenset(part.records for part in parts if part.rows == part.primary_rows)
-        # The shards of a part that is lost are read again, as far as they are there.
+        # The shards of a lost part are read again, as far as they exist.
         lost = [name for name in self.damaged if layout.is_compacted(name)]
         listed = None if live and not (self.damaged or self.foreign) else self.listed
         manifest = self.manifest.name if self.manifest else ""
@@ -172,10 +172,9 @@ class Holdings:
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
-    """Lists the lake. `damaged`: objects that the caller found damaged, beside those that are recorded as damaged.
+    """Lists the lake. `damaged` adds objects that the caller cannot read to those recorded as damaged.
 
-    `include`: which cells to look at, a key of schemas.views.INCLUDED. Raises ConfigError where a migration has to be
-    run first.
+    `include` is the kind of cells, a key of schemas.views.INCLUDED. Raises ConfigError if a migration has to run first.
     """
     holdings = read_unmigrated(lake, damaged, include)
     oldest = min((part.schema_version for part in holdings.parts), default=None)
@@ -184,21 +183,21 @@ def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include:
     if oldest is not None and oldest < first_readable():
         raise ConfigError(
             f"the records of {lake.uri} are of schema version {oldest}, and this program reads them once they are "
-            "migrated: run compact.py, which writes them into a new compaction and changes nothing that is there"
+            "migrated: run compact.py, which writes them into a new compaction and changes no existing object"
         )
     return holdings
 
 
 def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
-    """As read_holdings, for a compaction, which migrates."""
-    # The shards before the manifest: one that is folded and pruned meanwhile is in the manifest, whichever it is.
-    there = {table: lake.names(table) for table in GLOBS}
-    names = {table: [n for n in there[table] if layout.is_of_table(table, n)] for table in GLOBS}
+    """Lists the lake as read_holdings does, for a compaction, which migrates."""
+    # Shards are listed before the manifest, so that a shard that is folded and pruned meanwhile is in the manifest.
+    present = {table: lake.names(table) for table in GLOBS}
+    names = {table: [n for n in present[table] if layout.is_of_table(table, n)] for table in GLOBS}
     compactions = lake.names(layout.COMPACTIONS)
     manifest = _newest(lake, compactions)
-    objects = {name for listed in (*there.values(), compactions) for name in listed}
+    objects = {name for listed in (*present.values(), compactions) for name in listed}
     absent = frozenset(table for table in TABLES if SCHEMA_FILES[table] not in objects)
-    bad = _in_use({**known_damage(lake, names["failures"]), **(damaged or {})}, manifest)
+    bad = _in_use({**recorded_damage(lake, names["failures"]), **(damaged or {})}, manifest)
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
     listed["shards"] = [name for name in listed["shards"] if _includes(include, name.rsplit("/", 1)[-1])]
     return Holdings(listed, manifest, bad, include, bool(lake.foreign), absent, lake.is_older())
@@ -209,18 +208,18 @@ def _includes(include: str, identity: str) -> bool:
 
 
 def standing_damage(lake: Lake) -> dict[str, str]:
-    """Object -> what is wrong with it, of those that the lake's failures name; no shard is listed for it."""
-    return _in_use(known_damage(lake, lake.names(layout.FAILURES)), newest_manifest(lake))
+    """Returns damaged object -> reason, for objects in the lake's failures. It lists no shards."""
+    return _in_use(recorded_damage(lake, lake.names(layout.FAILURES)), newest_manifest(lake))
 
 
 def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, str]:
-    """What an older compaction lost is nobody's any more: it was written anew, and may be gone."""
+    """Leaves out objects of older compactions: they were written again, and may be deleted."""
     named = set(manifest.objects) if manifest else set()
     return {name: why for name, why in damaged.items() if not layout.is_compacted(name) or name in named}
 
 
 def committed(lake: Lake) -> dict[str, list[ShardName]]:
-    """Every committed shard by cell id, in name order: what the views read. No shard is opened."""
+    """Returns every committed shard by cell id, in name order, as the views read them. No shard is opened."""
     shards = defaultdict(set)
     for name in lake.names(layout.SHARDS):
         if layout.is_of_table(layout.SHARDS, name) and (shard := ShardName.parse(name)):
@@ -229,10 +228,10 @@ def committed(lake: Lake) -> dict[str, list[ShardName]]:
         for name in folded_shards(lake, manifest):
             if shard := ShardName.parse(name):
                 shards[shard.cell_id].add(shard)
-    return {cell_id: sorted(found) for cell_id, found in shards.items()}
+    return {cell_id: sorted(names) for cell_id, names in shards.items()}
 
 
 def folded_shards(lake: Lake, manifest: Manifest) -> list[str]:
-    """Names of the shards that a compaction holds; their objects may be gone."""
+    """Returns the names of the shards that a compaction holds. Their objects may be deleted."""
     table = pq.read_table(io.BytesIO(lake.read(manifest.folded)), columns=["file"])
     return [str(name) for name in table["file"].to_pylist()]

@@ -1,7 +1,7 @@
-"""Names of the objects of a lake and of a published version: this module alone spells and parses them.
+"""Spells and parses the names of all objects in a lake and in a published version; no other module does.
 
-A table is a folder that is named as it is (schemas.records.TABLES), and schemas.identity.ShardName spells a shard's own
-name. Knows nothing of what the objects hold, or of stores.
+A table is a folder of the same name (schemas.records.TABLES), and schemas.identity.ShardName spells a shard's name.
+Knows nothing of the contents of objects and of stores.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ MODELS = "models"
 RUNS = "runs"
 FAILURES = "failures"
 IMPORTS = "imports"
-#: Compactions, a folder for each by its number.
+#: Compactions, each in a folder with its number.
 COMPACTIONS = "compact"
-#: Objects that prune set aside because they are damaged, under their own names.
+#: Damaged objects that prune set aside, under their own names.
 DAMAGED = "damaged"
-#: Copies of prepared requests, which any node may read in place of making them.
+#: Copies of prepared requests, for all nodes.
 REQUESTS = "cache/requests"
 #: The packed matrix of a published version.
 PACKED = "packed"
 
-# Names that are taken for what is to come.
+# Names that are reserved for coming tables.
 #: Values of a metric over all items of a cell or group.
 AGGREGATES = "aggregates"
-#: What a stored answer was given when it was judged again.
+#: Verdicts of stored answers that were judged again.
 VERDICTS = "verdicts"
-#: Which judge, with which version and settings, gave verdicts.
+#: Judges behind verdicts, with version and settings.
 JUDGES = "judges"
-#: Cells of a generation that somebody takes back, worked out when it is written.
+#: Cells of a generation that were taken back, listed at that time.
 RETRACTIONS = "retractions"
-#: Pools of candidates that were written under a name.
+#: Named pools of candidates.
 POOLS = "pools"
-#: Which questions train and which test, for a name.
+#: Named divisions of questions into training and test.
 SPLITS = "splits"
-#: The items of sparse shards, each list once by its digest.
+#: The item lists of sparse shards, each once under its digest.
 ITEM_SETS = "item_sets"
-#: What scores are expected of questions that were not asked.
+#: Expected scores of questions that were not asked.
 FORECASTS = "forecasts"
-#: Shards that a worker has in hand; they expire, and no commit depends on one.
+#: Shards at work; claims expire, and no commit depends on one.
 CLAIMS = "claims"
-#: What was spent, by the name of a budget.
+#: Spent money, by the name of a budget.
 SPEND = "spend"
 RESERVED = (AGGREGATES, VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS, FORECASTS, CLAIMS, SPEND)
 
@@ -64,18 +64,18 @@ def items_folder(task: str) -> str:
 
 
 def items_name(task: str, items_digest: str, first: int | None = None) -> str:
-    """The object with a task's items; with those from item `first` on that were added to an imported table."""
+    """The object with a task's items, or with the items from `first` on that were added to an imported table."""
     added = "" if first is None else f"-{first:07d}"
     return f"{items_folder(task)}/{items_digest}{added}.parquet"
 
 
 def items_digest_of(name: str) -> str:
-    """The digest of the item table that an object belongs to: what was added later is named by the table it grew."""
+    """The digest of an object's item table. Items that were added later have the digest of the table that grew."""
     return _stem(name).partition("-")[0]
 
 
 def model_name(model: str, revision: str) -> str:
-    """The row of a model whose files were loaded."""
+    """The row of a model that was loaded."""
     return f"{MODELS}/{safe_name(model)}-{safe_name(revision)}.parquet"
 
 
@@ -84,17 +84,17 @@ def imported_models_name(import_id: str) -> str:
 
 
 def listed_models_name(run_id: str) -> str:
-    """What an update of the hub's catalog listed."""
+    """The models that an update of the hub's catalog listed."""
     return f"{MODELS}/listed-{run_id}.parquet"
 
 
 def read_models_name(run_id: str, number: int) -> str:
-    """A batch of the models whose files an update of the hub's catalog read."""
+    """A batch of models that an update of the hub's catalog read."""
     return f"{MODELS}/read-{run_id}-{number:05d}.parquet"
 
 
 def supported_models_name(run_id: str) -> str:
-    """Which models an installed vLLM has a class for."""
+    """The models that an installed vLLM has a class for."""
     return f"{MODELS}/vllm-{run_id}.parquet"
 
 
@@ -104,17 +104,17 @@ def run_name(run_id: str) -> str:
 
 
 def run_id_of(name: str) -> str | None:
-    """The run or import whose object in runs/ this is; None for another object."""
+    """The run or import of an object in runs/; None for another object."""
     return _stem(name) if is_of_table(RUNS, name) else None
 
 
 def end_name(run_id: str) -> str:
-    """The object that says how a run ended."""
+    """The object with the end of a run."""
     return f"run_ends/{run_id}.parquet"
 
 
 def price_name(table: str, content: str) -> str:
-    """Rows that were put at once into prices/, gpu_prices/ or price_names/."""
+    """Rows that one command added to prices/, gpu_prices/ or price_names/."""
     return f"{table}/{content}.parquet"
 
 
@@ -126,7 +126,7 @@ def is_of_table(table: str, name: str) -> bool:
 
 
 def table_of(name: str) -> str:
-    """The table of schemas.records.TABLES whose rows an object holds."""
+    """The table of schemas.records.TABLES of an object's rows."""
     if not is_compacted(name):
         return name.split("/")[0]
     kind = f"{COMPACTIONS}/{_stem(name).split('-')[0]}"
@@ -141,7 +141,7 @@ def failure_name(run_id: str, content: str) -> str:
 
 
 def damage_name(content: str) -> str:
-    """The failure that names a damaged object: apart from all others, so that none has to be opened to tell."""
+    """The failure of a damaged object. Its name differs from all others, so that none has to be opened."""
     return f"{FAILURES}/damaged-{content}.parquet"
 
 
@@ -150,7 +150,7 @@ def is_damage(name: str) -> bool:
 
 
 def quarantine_name(model_digest: str, shard: ShardName, content: str) -> str:
-    """The failure that puts a model into quarantine, with the shard that its engine had when it was lost."""
+    """The failure that puts a model into quarantine, with the shard of its lost engine."""
     return f"{FAILURES}/quarantine-{model_digest}-{str(shard).removesuffix('.parquet')}-{content}.parquet"
 
 
@@ -168,7 +168,7 @@ _OF_A_RUN = re.compile(rf"{FAILURES}/([0-9]{{8}}T[0-9]{{6}}-[0-9a-f]{{8}})-")
 
 
 def may_be_failure_of(run_id: str, name: str) -> bool:
-    """Whether a failure may be of this run: its name says so, or does not say of which run it is."""
+    """Whether a failure may be of this run: its name has this run's id, or none."""
     match = _OF_A_RUN.match(name)
     return match is None or match[1] == run_id
 
@@ -177,7 +177,7 @@ def may_be_failure_of(run_id: str, name: str) -> bool:
 
 
 def import_run_id(content: str) -> str:
-    """What stands in the place of a run's id for an import."""
+    """The id of an import in place of a run's."""
     return f"import-{content}"
 
 
@@ -186,7 +186,7 @@ def is_import(run_id: str) -> bool:
 
 
 def is_of_import(name: str) -> bool:
-    """Whether an object of a table that has one for each run was written by an import."""
+    """Whether an import wrote an object of a table with one object for each run."""
     return is_import(_stem(name))
 
 
@@ -196,7 +196,7 @@ def import_name(content: str) -> str:
 
 
 def import_claim_name(content: str) -> str:
-    """Who imports from a source now."""
+    """The claim of the import that is at work on a source."""
     return f"{IMPORTS}/claim-{content}.json"
 
 
@@ -221,12 +221,12 @@ def manifest_name(number: int) -> str:
 
 
 def manifest_names(names: Iterable[str]) -> list[str]:
-    """The manifests among the objects below compact/, oldest first, without copies that somebody left there."""
+    """The manifests among the objects below compact/, oldest first, without misplaced copies."""
     return [name for name in names if re.fullmatch(rf"{COMPACTIONS}/[0-9]{{6,}}/manifest\.json", name)]
 
 
 def compaction_of(name: str) -> float:
-    """The number of the compaction that wrote an object; beyond all numbers for one that none wrote."""
+    """The number of an object's compaction; infinity for a foreign object."""
     folder = name.split("/")[1]
     return int(folder) if folder.isdigit() else math.inf
 
@@ -242,7 +242,7 @@ def part_name(number: int, task: str, kind: str, content: str) -> str:
 
 
 def part_commit_name(number: int, task: str, content: str) -> str:
-    """The object that commits a part before the compaction is."""
+    """The object that commits a part, before its compaction is committed."""
     return f"{_compaction(number)}/task={safe_name(task)}/part-{content}.json"
 
 
@@ -258,7 +258,7 @@ MARKS = f"{SHARDS}/schema"
 
 
 def mark_name(version: int) -> str:
-    """The mark of a schema version: by it an older program refuses the lake. Schema files are never rewritten."""
+    """The mark of a schema version, which makes older programs refuse the lake: schema files are never rewritten."""
     return f"{MARKS}/schema-{version:06d}.parquet"
 
 
@@ -268,7 +268,7 @@ def marked_version(name: str) -> int | None:
 
 
 def probe_name(token: str) -> str:
-    """An object that is created to try the store, and deleted."""
+    """An object that is created to test the store, and deleted."""
     return f"probe-{token}"
 
 
@@ -277,7 +277,7 @@ def is_probe(name: str) -> bool:
 
 
 def set_aside_name(name: str, content: str) -> str:
-    """Where a damaged object goes."""
+    """The place of a damaged object."""
     return f"{DAMAGED}/{name}-{content}"
 
 
@@ -291,32 +291,32 @@ _IN_A_TEXT = re.compile(rf"(?:{_FOLDERS})/[^\"'\n]*?\.parquet")
 
 
 def may_be_damaged(name: str) -> bool:
-    """Whether `name` can be a Parquet object with rows: a lake of others may say anything."""
+    """Whether `name` can be a Parquet object with rows. The failures of a foreign lake may hold any text."""
     return _PARQUET.fullmatch(name) is not None
 
 
 def names_in(message: str) -> set[str]:
-    """The objects that an error message of a reader names."""
+    """The objects in a reader's error message."""
     return set(_IN_A_TEXT.findall(message))
 
 
-# ---- a published version: a lake of one compaction, with more beside it
+# ---- a published version: a lake of one compaction, and files beside it
 
-#: Names every other file, and comes last. A file that it does not name is not part of the version.
+#: It names every other file, and is written last. A file that it does not name is not part of the version.
 PUBLISHED_MANIFEST = "manifest.json"
-#: Which content is being published, as long as it is.
+#: The digest of the content, while it is being published.
 PUBLISHING = "claim.json"
 #: Published versions and their users have this word: it stays.
 DATABASE = "snapshot.duckdb"
 
 
 def published_name(table: str) -> str:
-    """The one object of a table that is written whole."""
+    """The only object of a table that is written whole."""
     return f"{table}/all.parquet"
 
 
 def published_files(table: str) -> str:
-    """Pattern of the objects of a table in a published version."""
+    """The pattern of a table's objects in a published version."""
     if table.startswith(f"{COMPACTIONS}/"):
         return f"{COMPACTIONS}/*/task=*/{table.split('/')[1]}-*.parquet"
     return GLOBS[table].replace("/*/", "/task=*/") if "/*/" in GLOBS[table] else published_name(table)

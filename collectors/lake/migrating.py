@@ -1,6 +1,6 @@
-"""A copy of some of a lake's objects whose rows are migrated, for a compaction to read.
+"""Copies some objects of a lake and migrates their rows, for a compaction.
 
-Owns the copy. Knows nothing of what a migration does (schemas.migrations), and changes nothing in the lake.
+Owns the copy. Knows nothing of the migrations themselves (schemas.migrations), and changes nothing in the lake.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from schemas.records import TABLES
 
 
 def migrated_copy(lake: Lake, whole: Iterable[str], versions: Mapping[str, int], folder: Path) -> Lake:
-    """A lake in `folder` with copies of the objects `whole`, and of the record objects in `versions`, migrated.
+    """Returns a lake in `folder` with copies of the objects `whole` and migrated copies of those in `versions`.
 
-    `versions`: name -> the schema version of its rows. What an earlier call copied is kept. Raises FileNotFoundError
-    for an object that is gone, StorageError when the lake cannot be read.
+    `versions` maps the name of a record object to the schema version of its rows. Copies of earlier calls are kept.
+    Raises FileNotFoundError for a deleted object, StorageError if the lake cannot be read.
     """
     copy = Lake(str(folder)).open_for_writing()
     for name in whole:

@@ -1,10 +1,10 @@
-"""Writing one part: the rows of some cells of one task under one prompting, sorted for reading.
+"""Writes one part: the rows of some cells of one task under one prompting, sorted for reading.
 
-Owns the order of rows and the Parquet settings. Knows nothing of why these cells are together, or of where files go.
+Owns the order of rows and the Parquet settings. Knows nothing of the choice of cells and of the place of the files.
 
-Verdicts are sorted by item, then by the cell's place: tokenizers together, then models by name. Equal prompts counted
-by equal tokenizers stand beside each other so: 1.0 bytes per record in place of 2.2 in order of item and model (3.5M
-synthetic records). Answers go into a file of their own, and so do the rows that a higher generation replaced.
+Verdicts are sorted by item, then by the cell's place: tokenizers together, then models by name. So equal token counts
+are neighbours: a record takes 1.0 bytes, and 2.2 in the order of item and model (3.5M synthetic records). Answers have
+a file of their own, and so have the rows that a higher generation replaced.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OF_CELL, OLDER_RECOR
 from schemas.sql import quoted
 from schemas.views import KEPT
 
-#: Views that write_part asks.
+#: Views that write_part reads.
 NEEDED_VIEWS = (*KEPT, "cells", "models", "records", "responses", "superseded")
 
-#: What DuckDB may hold in memory while it sorts; beyond it sorts on disk.
+#: Most memory of DuckDB while it sorts; beyond that it sorts on disk.
 MEMORY = "1GB"
 
 #: Dictionaries beat deltas once tokenizers are together: 0.05 bytes per prompt count against 0.08, and 0.30 against
@@ -36,7 +36,7 @@ _PARQUET = (
     f"KV_METADATA {{routerlake_schema_version: '{SCHEMA_VERSION}'}})"
 )
 
-#: What is the same for most cells of a part: then it is written as a constant, and not sorted (a quarter of the time).
+#: Columns that are mostly the same for all cells of a part. A constant is not sorted, which saves a quarter of time.
 _SHARED = ("task", *OF_CELL)
 
 _CELLS = f"""
@@ -77,20 +77,20 @@ ORDER BY item, place, superseded.filter, repeat, generation, {columns}
 @dataclass(frozen=True)
 class WrittenPart:
     part: Part
-    #: The cells, each at its place.
+    #: The cells, by place.
     cells: list[str]
-    #: Rows that a higher generation replaced.
+    #: Number of rows that a higher generation replaced.
     older_rows: int
-    #: Object's name -> the file on this machine that holds it.
+    #: Name of an object -> its file on this machine.
     files: dict[str, Path]
 
 
 def limit_memory(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Lets `con` sort in MEMORY, and in `folder` what does not fit."""
+    """Limits the memory of `con` to MEMORY; it sorts the rest in `folder`."""
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET temp_directory = ?", [str(folder / "spill")])
     con.execute("SET enable_progress_bar = false")
-    con.execute("SET enable_external_file_cache = false")  # or it keeps what was read of each file, once
+    con.execute("SET enable_external_file_cache = false")  # or it keeps each file that was read once
 
 
 def write_part(
@@ -101,11 +101,11 @@ def write_part(
     *,
     bits: bool = False,
 ) -> WrittenPart:
-    """Writes what the views of `con` hold of these cells, all of one task and prompting, into files in `folder`.
+    """Writes the rows of these cells, all of one task and prompting, from the views of `con` into files in `folder`.
 
-    `name` gives the object's name for 'records', 'responses', 'older' and 'bits', and the cells in their order; with
-    `bits` these are written too, where the rows allow it. The same rows give the same bytes. Files of a part before are
-    replaced. Raises duckdb.Error when a file cannot be read or written.
+    `name` returns the name of an object for 'records', 'responses', 'older' or 'bits' and the ordered cells. With
+    `bits` that object is written, too, if the rows allow it. The same rows give the same bytes. Files of an earlier
+    part are replaced. Raises duckdb.Error if a file cannot be read or written.
     """
     con.execute(_CELLS, [list(cells)])
     [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
@@ -162,7 +162,7 @@ def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
 
 
 def _has_older(con: duckdb.DuckDBPyConnection) -> bool:
-    """Whether `superseded` may have rows: said by names alone, while asking it would open every shard again."""
+    """Whether `superseded` may have rows, by names alone: a query of the view would open every shard again."""
     query = "SELECT 1 FROM _superseded JOIN _shard_files USING (file) WHERE NOT is_folded"
     rest = "SELECT 1 FROM _outdated UNION ALL SELECT 1 FROM _older LIMIT 1"
     return bool(con.execute(f"{query} UNION ALL {rest}").fetchall())
@@ -171,9 +171,9 @@ def _has_older(con: duckdb.DuckDBPyConnection) -> bool:
 def _primary_rows(
     con: duckdb.DuckDBPyConnection, records: Path, cells: int
 ) -> tuple[int, int | None, int | None, bool]:
-    """Number of primary rows, their first and last item, and whether they are a whole grid of items × cells."""
-    found = con.execute("SELECT item, place FROM read_parquet(?) WHERE is_primary", [str(records)]).fetchnumpy()
-    item, place = np.asarray(found["item"]), np.asarray(found["place"])
+    """Returns the number of primary rows, their first and last item, and whether they are a whole grid."""
+    columns = con.execute("SELECT item, place FROM read_parquet(?) WHERE is_primary", [str(records)]).fetchnumpy()
+    item, place = np.asarray(columns["item"]), np.asarray(columns["place"])
     if not len(item):
         return 0, None, None, False
     first, last = int(item.min()), int(item.max())
@@ -185,7 +185,7 @@ def _primary_rows(
 
 
 def _bits(con: duckdb.DuckDBPyConnection, records: Path) -> bytes | None:
-    """The object `bits` of a part that is a grid; None where a score is missing, or is neither 0 nor 1."""
+    """Returns the object `bits` of a grid; None if a score is missing, or is neither 0 nor 1."""
     score = con.execute("SELECT score FROM read_parquet(?) WHERE is_primary", [str(records)]).fetchnumpy()["score"]
     if isinstance(score, np.ma.MaskedArray) and score.mask.any():
         return None

@@ -1,6 +1,6 @@
-"""Deleting what no reader of a lake needs any more.
+"""Deletes objects of a lake that no reader needs any more.
 
-Owns what may be deleted, and when. Knows nothing of how a compaction is made (collectors.lake.compaction).
+Owns the rules of deletion. Knows nothing of the making of a compaction (collectors.lake.compaction).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
-from collectors.lake.damage import known_damage
+from collectors.lake.damage import recorded_damage
 from collectors.lake.holdings import Part, folded_shards, read_manifest
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
@@ -22,35 +22,38 @@ from schemas.failures import StorageError
 
 @dataclass(frozen=True)
 class Pruned:
+    """The result of `prune`."""
+
+    #: Number of deleted shards.
     shards: int
-    #: Objects of older compactions, and of attempts that were never committed.
+    #: Number of deleted objects of older compactions, and of attempts without a commit.
     others: int
-    #: Damaged objects that were set aside.
+    #: Number of damaged objects that were set aside.
     damaged: int
-    #: When more can be deleted: nothing goes that a reader may still be reading. None: nothing is left to delete.
+    #: Creation time of the newest compaction if it is too recent to delete more, because of readers; else None.
     later: str | None
 
 
 def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
-    """Deletes folded shards and older compactions that no reader needs who began less than `keep` ago.
+    """Deletes folded shards and older compactions, unless a reader that began less than `keep` ago may need them.
 
-    A reader keeps the newest manifest that there was when it began: so a manifest's objects, and the shards that it
-    does not name, stay until the next one is older than `keep`. Only shards that a compaction read and holds, and what
-    compactions wrote, are deleted; a damaged object is set aside (`set_aside`). Raises StorageError when something
-    cannot be deleted, ConfigError when a newer schema version wrote to the lake.
+    A reader uses the newest manifest at its start. So the objects of a manifest, and the shards that it does not name,
+    stay until the next manifest is older than `keep`. Only shards that a compaction holds, and objects of compactions,
+    are deleted; a damaged object is set aside (`set_aside`). Raises StorageError if an object cannot be deleted,
+    ConfigError if a newer schema version wrote to the lake.
     """
     names = lake.names(layout.COMPACTIONS)
     manifests = [read_manifest(lake, name) for name in layout.manifest_names(names)]
     limit = dt.datetime.now(dt.UTC) - keep
     settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
-    # A damaged part is kept: its shards may be gone.
-    damaged = sorted(n for n in known_damage(lake, lake.names(layout.FAILURES)) if not layout.is_compacted(n))
+    # A damaged part stays, because its shards may be deleted.
+    damaged = sorted(n for n in recorded_damage(lake, lake.names(layout.FAILURES)) if not layout.is_compacted(n))
     if not settled:
         set_aside(lake, damaged)
         return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
     oldest = settled[-1]
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
-    # Those of a number that is not committed yet belong to a compactor at work.
+    # Objects of a number without a manifest belong to a compactor at work.
     stale = [n for n in names if layout.compaction_of(n) <= oldest.number and n not in named]
     _check_parts(lake, {part for manifest in (oldest, manifests[-1]) for part in manifest.parts})
     there = set(lake.names(layout.SHARDS))
@@ -61,9 +64,9 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
 
 
 def set_aside(lake: Lake, names: Sequence[str]) -> None:
-    """Moves objects to the folder damaged/, where no reader looks: their places are free to be collected again.
+    """Moves objects to the folder damaged/, where no reader looks, so that they can be collected again.
 
-    Their bytes stay, because what looks damaged here may mean something to another program.
+    Their bytes stay, because another program may be able to read them.
     """
     for name in names:
         with contextlib.suppress(FileNotFoundError):
@@ -73,10 +76,10 @@ def set_aside(lake: Lake, names: Sequence[str]) -> None:
 
 
 def _check_parts(lake: Lake, parts: set[Part]) -> None:
-    """Raises StorageError where a part is not what its manifest says: its shards may be the last copy."""
+    """Raises StorageError if a part does not match its manifest, because its shards may be the last copy."""
     for part in parts:
         for name in part.objects:
-            if name == part.bits:  # nothing that the records do not say
+            if name == part.bits:  # it can be made from the records
                 continue
             try:
                 rows = pq.read_metadata(lake.open_object(name)).num_rows
@@ -84,4 +87,6 @@ def _check_parts(lake: Lake, parts: set[Part]) -> None:
             except (OSError, ValueError):
                 whole = False
             if not whole:
-                raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it anew from its shards")
+                raise StorageError(
+                    f"{name} is damaged: nothing was deleted; compact.py writes it again from its shards"
+                )

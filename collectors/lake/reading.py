@@ -1,8 +1,8 @@
-"""Reading a lake with DuckDB where it lies: in a folder, or in an object store.
+"""Reads a lake with DuckDB in place: in a folder, or in an object store.
 
-Owns how a DuckDB connection gets at a store: DuckDB's own httpfs extension where it can be had, else fsspec, with the
-same results (2,000 small files: 2 to 4 s against 20 to 46 s). Credentials come from the environment or the AWS profile
-and stay in the connection's memory: no file and no message holds them. Knows nothing of what the views mean.
+Owns the access of a DuckDB connection to a store: by DuckDB's httpfs extension if it is installed, else by fsspec, with
+the same results (2,000 small files: 2 to 4 s against 20 to 46 s). Credentials come from the environment or the AWS
+profile and stay in the connection's memory: no file and no message holds them. Knows nothing of the meaning of views.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def connect(
     cells: pa.Table | None = None,
     only: Collection[str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """A database in memory with the views over what `lake` holds now; shards that come later are not seen.
+    """Opens a database in memory with the views over the present objects of `lake`; it does not see later shards.
 
-    With `only` these views and what they read, without their documentation: all 46 cost half a second of CPU. `cells`
-    are rows of that view, for a caller who has them. Raises StorageError when the lake's store cannot be read.
+    `only` limits it to these views and those that they read, without comments: all 46 cost half a second of CPU.
+    `cells` are rows of that view, for a caller who has them. Raises StorageError if the lake's store cannot be read.
     """
     holdings = holdings or read_holdings(lake)
-    # Without replacements: a mistyped view is an unknown table, not a Python variable of whoever asks.
+    # Without replacements a mistyped view is an unknown table, not a Python variable of the caller.
     con = duckdb.connect(config={"python_enable_replacements": "false"})
     try:
         con.execute("SET enable_progress_bar = false")  # after two seconds it is drawn on standard output
@@ -66,10 +66,10 @@ def ask(
     only: Collection[str] | None = None,
     include: str = "all",
 ) -> Answer:
-    """The answer of `question`, a function of the views over `lake` (or `only` some of them) and of what they read.
+    """Returns the answer of `question`, a function of a connection with the views and of the objects that they read.
 
-    `include`: which cells the views show, a key of schemas.views.INCLUDED. The question is asked again after a damaged
-    object (pass_over_damage). Raises what it raises for any other reason.
+    `only` limits the views; `include` is the kind of cells that they show, a key of schemas.views.INCLUDED. After a
+    damaged object the question is asked again (pass_over_damage). Its other errors are passed on.
     """
 
     def attempt(holdings: Holdings) -> Answer:
@@ -89,11 +89,11 @@ def pass_over_damage(
     look: Callable[[Mapping[str, str]], Holdings],
     attempt: Callable[[Holdings], Answer],
 ) -> Answer:
-    """The result of `attempt` on what `look` lists without the objects that turn out to be damaged.
+    """Returns the result of `attempt` on the objects that `look` lists, without damaged ones.
 
-    A damaged object is recorded as a failure, passed over from then on, and the attempt is made again: so it must have
-    no effect before it returns. Where a whole file lacks a column, as one that was copied from an older lake may, the
-    attempt is made again with null in its place. Raises what the attempt raises for any other reason.
+    A damaged object is recorded as a failure and passed over, and the attempt is made again: so it must have no effect
+    before it returns. If a sound file lacks a column, as a copy from an older lake may, the attempt is made again with
+    null in its place. Other errors are passed on.
     """
     damaged: dict[str, str] = {}
     filled = False
@@ -105,7 +105,7 @@ def pass_over_damage(
             return attempt(holdings)
         except (duckdb.Error, StorageError) as error:
             more = record_damaged(lake, error, holdings)
-            if more.keys() <= damaged.keys():  # nothing that was not passed over already
+            if more.keys() <= damaged.keys():  # all of it was passed over already
                 if holdings.filled or not _LACKS.search(str(error)):
                     raise
                 filled = True
@@ -113,7 +113,7 @@ def pass_over_damage(
 
 
 def record_damaged(lake: Lake, error: Exception, holdings: Holdings) -> dict[str, str]:
-    """Records the objects behind an error of reading as damaged. Returns them with what is wrong; empty without any."""
+    """Records the damaged objects behind an error of reading. Returns name -> reason; empty without any."""
     damaged = find_damaged(lake, str(error), holdings.objects())
     for name, reason in damaged.items():
         logger.warning("passed over: %s: %s", name, reason)
@@ -122,7 +122,7 @@ def record_damaged(lake: Lake, error: Exception, holdings: Holdings) -> dict[str
 
 
 def open_store(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
-    """Lets `con` read objects of the lake's store; a folder it reads anyhow."""
+    """Lets `con` read objects of the lake's store. A folder needs nothing."""
     if lake.local:
         return
     if lake.uri.startswith(("s3://", "s3a://")) and _load_httpfs(con):
@@ -132,13 +132,13 @@ def open_store(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
 
 
 def _load_httpfs(con: duckdb.DuckDBPyConnection) -> bool:
-    """Whether DuckDB's S3 client is loaded: from the package that carries it, or as installed on this machine."""
+    """Loads DuckDB's S3 client, from its package or as installed on this machine. Returns whether it is loaded."""
     for source in (_packaged_httpfs(), "httpfs"):
         try:
             if source:
                 con.execute(f"LOAD {quoted(source)}")
                 return True
-        except duckdb.Error as error:  # of another DuckDB, or not installed
+        except duckdb.Error as error:  # it is not installed, or for another DuckDB
             logger.debug("httpfs from %s: %s", source, one_line(error))
     logger.info("DuckDB's httpfs extension is not installed: reading through fsspec, which is about ten times slower")
     return False
@@ -153,7 +153,7 @@ def _packaged_httpfs() -> str | None:
 
 
 def _create_s3_secret(con: duckdb.DuckDBPyConnection) -> None:
-    """Gives `con` what s3fs, which writes the lake, would use: the environment, else the profile, else nothing."""
+    """Gives `con` the credentials of s3fs, which writes the lake: the environment, else the profile, else none."""
     import botocore.session  # half a second, for object stores only
 
     session = botocore.session.Session()
@@ -163,7 +163,7 @@ def _create_s3_secret(con: duckdb.DuckDBPyConnection) -> None:
         settings |= {"KEY_ID": frozen.access_key, "SECRET": frozen.secret_key, "SESSION_TOKEN": frozen.token}
     if endpoint := session.create_client("s3", region_name=settings["REGION"]).meta.endpoint_url:
         url = urlsplit(endpoint)
-        if not url.netloc.endswith(".amazonaws.com"):  # a server that knows buckets by path only
+        if not url.netloc.endswith(".amazonaws.com"):  # a server with buckets as paths only
             settings |= {"ENDPOINT": url.netloc, "URL_STYLE": "path", "USE_SSL": str(url.scheme == "https").lower()}
     options = "".join(f", {name} {quoted(value)}" for name, value in settings.items() if value)
     con.execute(f"CREATE SECRET lake (TYPE s3{options})")

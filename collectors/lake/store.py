@@ -1,7 +1,7 @@
-"""The lake: all storage behind one root URI. The only module that talks to a store.
+"""The lake: all storage behind one root URI. No other module talks to a store.
 
 Owns paths, exclusive creation (= commit), listing and the Parquet settings. Knows nothing of engines, tasks or Ray.
-An object is created whole or not at all and never rewritten, so a name that lists is a fact that is complete.
+An object is created whole or not at all and never rewritten, so a listed name is a whole object.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _DELETED_AT_ONCE = 1000
 class Lake:
     """One lake at a root URI: a folder, or any fsspec URI whose store honours exclusive creation.
 
-    Raises StorageError when the store cannot be reached (UnreachableError where waiting may mend it) or written, and
-    ConfigError where a newer schema version wrote the lake. Its fsspec client, `filesystem`, is for those who only read
+    Raises StorageError if the store cannot be reached (UnreachableError if it may come back) or written, and
+    ConfigError if a newer schema version wrote the lake. Its fsspec client, `filesystem`, is for reading only
     (collectors.lake.reading).
     """
 
@@ -65,8 +65,8 @@ class Lake:
             else:  # not url_to_fs: it takes "a::b" for a chain of stores
                 self.filesystem, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
         except (ValueError, TypeError, ImportError, OSError) as error:
-            raise ConfigError(f"lake {uri!r} is not a folder or a known URI: {one_line(error)}") from error
-        #: Whether it was opened for writing: where its folders are gone then, no other lake is begun in their place.
+            raise ConfigError(f"lake {uri!r} is not a folder or a supported URI: {one_line(error)}") from error
+        #: Whether it was opened for writing. If its folders are deleted then, no new lake is begun in their place.
         self._is_open = is_open
         self.local = isinstance(self.filesystem, LocalFileSystem)
         if isinstance(self.filesystem, MemoryFileSystem):
@@ -74,7 +74,7 @@ class Lake:
         self.root = (os.path.normpath(root) if self.local else root).rstrip("/") or "/"
         self.uri = self.root if self.local else uri.rstrip("/")
         self._is_older: bool | None = None
-        #: Names that were listed here and are no object's (_is_object).
+        #: Listed names that cannot be objects (_is_object).
         self.foreign: set[str] = set()
 
     # ---- opening
@@ -84,10 +84,10 @@ class Lake:
         return self.first_version() is not None
 
     def open_for_writing(self) -> Lake:
-        """Makes the lake's folders where missing and proves that exclusive creation holds. Returns self.
+        """Makes missing folders and proves that the store honours exclusive creation. Returns self.
 
-        In a lake of an older schema version it makes the tables that this version adds, and marks the lake as this
-        version's. Raises ConfigError for a published version, and for a lake that a newer version wrote.
+        In a lake of an older schema version it adds the tables and the mark of this version. Raises ConfigError for a
+        published version, and for a lake that a newer version wrote.
         """
         if self.is_published():
             raise ConfigError(f"{self.uri} is a published version, which never changes: give a lake of your own")
@@ -101,7 +101,7 @@ class Lake:
         return self
 
     def open_for_reading(self) -> Lake:
-        """Raises ConfigError when no lake is here, or a newer schema version wrote it. Returns self."""
+        """Returns self. Raises ConfigError if no lake exists here, or a newer schema version wrote it."""
         if self.local and os.path.lexists(self.root) and not os.path.isdir(self.root):
             raise ConfigError(f"{self.uri} is not a folder, and so not a lake: name another with --lake")
         if self._check_version() is None:
@@ -113,7 +113,7 @@ class Lake:
         return self.has(layout.PUBLISHED_MANIFEST)
 
     def first_version(self) -> int | None:
-        """The schema version that began the lake; None where no lake is, 0 where it does not say."""
+        """Returns the schema version that began the lake; None without a lake, 0 if it is not stated."""
         name = SCHEMA_FILES[layout.SHARDS]
         try:
             data = self.read(name)
@@ -131,7 +131,7 @@ class Lake:
         return self._is_older
 
     def _check_version(self) -> int | None:
-        """The newest schema version that wrote here; None where no lake is. Raises ConfigError for one out of reach."""
+        """The newest schema version that wrote here; None without a lake. Raises ConfigError for one out of reach."""
         first = self.first_version()
         if first is None:
             return None
@@ -142,7 +142,7 @@ class Lake:
         return newest
 
     def probe(self) -> None:
-        """Creates one object twice: a store that accepts the second would lose commits, so it is refused."""
+        """Creates one object twice. Raises StorageError if the store accepts the second one: it would lose commits."""
         name = layout.probe_name(secrets.token_hex(8))
         self.create(name, b"1")
         second, kept = self.create(name, b"2"), self.has(name)
@@ -158,7 +158,7 @@ class Lake:
 
     @contextmanager
     def _doing(self, what: str, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Turns what a store's client raises into one line. Clients have error types of their own, not only OSError."""
+        """Turns errors of a store's client into StorageError. Clients have their own types, not only OSError."""
         try:
             yield
         except but:
@@ -168,7 +168,7 @@ class Lake:
             raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
 
     def create(self, name: str, data: bytes) -> bool:
-        """Creates the object whole; False when it is there already (the first writer won)."""
+        """Creates the whole object. Returns False if it exists already: the first writer wins."""
         with self._doing(f"write {name} to"):
             if self.local:
                 if self._is_open and not Path(self._path(layout.SHARDS)).is_dir():
@@ -193,16 +193,16 @@ class Lake:
         return self.create(name, parquet_bytes(table, metadata))
 
     def read(self, name: str) -> bytes:
-        """The whole object. Raises FileNotFoundError when it is not there, StorageError when it cannot be had."""
+        """Returns the whole object. Raises FileNotFoundError without one, StorageError if it cannot be read."""
         with self._doing(f"read {name} in", but=FileNotFoundError):
             return bytes(self.filesystem.cat_file(self._path(name)))
 
     def open_object(self, name: str) -> str | io.BytesIO:
-        """What Parquet readers take: a path where there is one, else the whole object."""
+        """Returns the object for a Parquet reader: the path of a file, else all bytes."""
         return self._path(name) if self.local else io.BytesIO(self.read(name))
 
     def remove(self, names: Sequence[str]) -> None:
-        """Deletes the objects; those that are gone already do not matter."""
+        """Deletes the objects. Ignores names that do not exist."""
         with self._doing("delete objects of"):
             if self.local:
                 for name in names:
@@ -220,9 +220,9 @@ class Lake:
             return bool(self.filesystem.exists(self._path(name)))
 
     def names(self, folder: str, depth: int = 3) -> list[str]:
-        """Names below `folder`, relative to the root, in byte order (stores differ in theirs).
+        """Returns the names below `folder`, relative to the root, in byte order (stores have different orders).
 
-        `depth`: how many folders deep a folder is looked through, at least; a lake's tables are not deeper than 3.
+        `depth` is the least number of levels of folders that are listed; the tables of a lake have at most 3.
         """
         with self._doing(f"list {folder} in"):
             if self.local:
@@ -235,29 +235,29 @@ class Lake:
         return sorted(name for name in names if self._is_object(name))
 
     def listing(self, folder: str, depth: int = 3) -> dict[str, float | None]:
-        """`names`, and when each object was made: seconds since the epoch by the store's clock, None: it does not say.
+        """Returns `names` with their creation times: seconds since the epoch by the store's clock; None: unknown.
 
-        A copy of a lake says when it was copied, unless the copy kept the times.
+        In a copy of a lake it is the time of the copy, unless the copy kept the times.
         """
         with self._doing(f"list {folder} in"):
             if self.local:
-                found = {e.path[len(self.root) :].lstrip("/"): _made(e) for e in _entries(self._path(folder), depth)}
+                times = {e.path[len(self.root) :].lstrip("/"): _made(e) for e in _entries(self._path(folder), depth)}
             else:
                 try:
                     objects = self.filesystem.find(self._path(folder), detail=True)
                 except FileNotFoundError:
                     objects = {}
-                found = {path[len(self.root) + 1 :]: _last_modified(details) for path, details in objects.items()}
-        return {name: found[name] for name in sorted(found) if self._is_object(name)}
+                times = {path[len(self.root) + 1 :]: _last_modified(details) for path, details in objects.items()}
+        return {name: times[name] for name in sorted(times) if self._is_object(name)}
 
     def _is_object(self, name: str) -> bool:
-        """Whether a listed name is an object's. One that is no text, such as bytes that are no UTF-8, is none that was
-        written here, and DuckDB and terminals cannot take it: it is said once, and passed over by all readers."""
+        """Whether a listed name can be an object. Names that are not printable text, such as invalid UTF-8, were not
+        written here and break DuckDB and terminals: they are logged once, and all readers pass them over."""
         if name.isprintable():
             return not name.endswith(".tmp")
         if name not in self.foreign:
             self.foreign.add(name)
-            logger.warning("passed over in the lake, its name is no text: %s", ascii(name))
+            logger.warning("passed over in the lake, its name is not text: %s", ascii(name))
         return False
 
 
@@ -284,9 +284,9 @@ def _files(folder: str, depth: int = 3) -> Iterator[str]:
 
 
 def _entries(folder: str, depth: int = 3) -> Iterator[os.DirEntry[str]]:
-    """Files below `folder`, through links, as the views read them; no deeper than a lake is, so that no loop matters.
+    """Yields the files below `folder`, also through links, as the views do; the depth of a lake limits loops.
 
-    fsspec's find() leaves out, silently, folders that it may not read: their shards would be collected again.
+    fsspec's find() silently leaves out folders that it may not read: their shards would be collected again.
     """
     try:
         with os.scandir(folder) as entries:
@@ -307,7 +307,7 @@ def _made(entry: os.DirEntry[str]) -> float | None:
 
 
 def _last_modified(details: dict[str, Any]) -> float | None:
-    """What fsspec's clients call the time of an object's creation."""
+    """Returns the creation time of an object, under the key of any of fsspec's clients."""
     for key in ("LastModified", "last_modified", "mtime", "updated"):
         value = details.get(key)
         if isinstance(value, dt.datetime):
@@ -318,19 +318,19 @@ def _last_modified(details: dict[str, Any]) -> float | None:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file is there; False where nothing is. Raises OSError for anything else, which is no object."""
+    """Whether the file exists. Raises FileExistsError if something else has its name."""
     if path.is_file():
         return True
     if os.path.lexists(path):
-        raise FileExistsError(f"{path} is in the way: it is no file; remove it")
+        raise FileExistsError(f"{path} is in the way: it is not a file; remove it")
     return False
 
 
 def _create_file(path: Path, data: bytes) -> bool:
-    """Temporary file, fsync, hard link: link() is atomic and fails when the name is taken, also over NFS."""
+    """Writes a temporary file and links it: link() is atomic and fails if the name exists, over NFS, too."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # not to be taken for an object that is there already
+    except FileExistsError as error:  # not an object that exists already
         raise NotADirectoryError(f"{path.parent} is a file") from error
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -355,27 +355,27 @@ def _create_file(path: Path, data: bytes) -> bool:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """The store's HTTP status behind `error`; None for another kind of error.
+    """Returns the store's HTTP status behind `error`; None for another kind of error.
 
-    s3fs reports a failed If-None-Match (412) as OSError(EINVAL), like other faults: the cause alone tells them apart.
+    s3fs reports a failed If-None-Match (412) as OSError(EINVAL), like other faults, so only the cause shows it.
     """
     status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status if isinstance(status, int) else None
 
 
 def _answer(error: BaseException) -> dict[str, Any]:
-    """What botocore kept of the store's answer behind `error`; empty for another kind of error."""
+    """Returns the store's answer behind `error`, as botocore keeps it; empty for another kind of error."""
     answer = getattr(error.__cause__, "response", None)
     return answer if isinstance(answer, dict) else {}
 
 
 def _advice(error: BaseException) -> str:
-    """What a person can do about a store's refusal; nothing where its answer does not tell."""
+    """Returns advice about a store's refusal; empty if there is none."""
     code = _answer(error).get("Error", {}).get("Code")
     if code == "NoSuchBucket":
         return "; make the bucket first"
     if code == "RequestTimeTooSkewed":
         return "; set this machine's clock"
     if _http_status(error) in (401, 403):
-        return "; see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and what they may do there"
+        return "; see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and their permissions there"
     return ""

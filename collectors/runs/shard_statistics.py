@@ -51,7 +51,7 @@ class ModelPace:
 
 
 @dataclass
-class Work:
+class ShardTotals:
     """Sums over the shards of a run whose footers were read."""
 
     #: Number of these shards.
@@ -97,7 +97,7 @@ class ShardStatistics:
 
     def __init__(self, lake: Lake, run_id: str, cells: pa.Table) -> None:
         self.lake, self.run_id, self.cells = lake, run_id, cells
-        self.work = Work()
+        self.work = ShardTotals()
         self._place = lake_place(lake.uri) + "/"
         #: Name of an object that cannot be read -> reason.
         self.damaged: dict[str, str] = {}
@@ -110,7 +110,7 @@ class ShardStatistics:
         if self._asked:
             self._asked.close()
 
-    def read(self, names: Sequence[str], most: int) -> Work:
+    def read(self, names: Sequence[str], most: int) -> ShardTotals:
         """Opens the first `most` footers of `names` that were not opened yet, and returns the sums so far.
 
         Raises StorageError if the lake cannot be read.

@@ -21,7 +21,7 @@ from collectors.lake.layout import FAILURES, SHARDS, end_name, may_be_failure_of
 from collectors.lake.reading import open_store
 from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd, chosen_run, distinct, read_end, read_run, started_at
-from collectors.runs.shard_statistics import ShardStatistics, Work
+from collectors.runs.shard_statistics import ShardStatistics, ShardTotals
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.identity import SHARD_PATTERN
 from schemas.views import object_path
@@ -180,7 +180,7 @@ class RunStatus:
     rate_seconds: float
     failures: list[FailureKind]
     history: list[Bar]
-    work: Work
+    work: ShardTotals
     #: Name -> reason, for objects that were skipped because they cannot be read.
     damaged: dict[str, str]
 

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from collectors.runs.record import RunEnd
-from collectors.runs.shard_statistics import Work
+from collectors.runs.shard_statistics import ShardTotals
 from collectors.runs.stages import summary
 from collectors.runs.status import FailureKind, RunStatus
 from pipelines.console.lake_shown import MOST_CELLS, headed, number
@@ -133,7 +133,7 @@ def last(status: RunStatus) -> str:
     return f"{clock(status.last_commit)}, {duration(max(0.0, status.looked - status.last_commit))} ago"
 
 
-def cost(work: Work) -> str:
+def cost(work: ShardTotals) -> str:
     """The cost so far. Unpriced shards are named: they are neither free nor left out."""
     unpriced = sum(work.unpriced.values())
     names = ", ".join(f"{shards:,} on {name or 'CPUs'}" for name, shards in work.unpriced.most_common(3))
@@ -144,7 +144,7 @@ def cost(work: Work) -> str:
     return "unknown until a shard reports it"
 
 
-def tokens(work: Work) -> str:
+def tokens(work: ShardTotals) -> str:
     if not work.shards:
         return "unknown until a shard reports them"
     if work.engine_tokens is None:

@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown option": ({"engine": {"name": "stub", "options": {"latency": 1}}}, "option 'latency' is unknown"),
     "option of a model": ({"models": [{"source": "a/b", "engine": {"x": 1}}]}, "'x' is unknown"),
     "limit": ({"limit": 0}, "limit: "),
-    "unknown store": ({"lake": "nostore://x"}, "lake 'nostore://x' is not a folder or a known URI"),
+    "unknown store": ({"lake": "nostore://x"}, "lake 'nostore://x' is not a folder or a supported URI"),
 }
 
 

@@ -56,7 +56,7 @@ def test_lake_names_that_are_no_text_are_passed_over_by_every_reader_and_said_on
     assert list(lake.listing("shards")) == lake.names("shards")
     with contextlib.closing(RunWatch(lake, run)) as watched:
         assert watched.look(10).items_done == 2
-    said = "passed over in the lake, its name is no text: "
+    said = "passed over in the lake, its name is not text: "
     assert [line for line in caplog.messages if line.startswith(said)].count(f"{said}{os.fsdecode(bad[0])!a}") == 1
     with duckdb.connect() as con:
         create_views(con, lake.uri, read_holdings(lake).view_files(live=True))

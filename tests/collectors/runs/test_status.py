@@ -302,7 +302,7 @@ def test_run_status_passes_over_shards_of_which_the_making_cannot_be_read(lake: 
     path = commit(lake, A, 0, 9, 10)
     pq.write_table(pq.read_table(path).replace_schema_metadata({"shard": "?"}), path)
     status = RunWatch(lake.lake, run).look(ALL)
-    assert [reason for reason in status.damaged.values() if "no JSON" in reason]
+    assert [reason for reason in status.damaged.values() if "not JSON" in reason]
 
 
 def test_run_status_with_a_damaged_price_table_is_one_line(lake: LakeBuilder) -> None:
