@@ -51,9 +51,8 @@ def publish(
     store = Lake(f"{to.rstrip('/')}/{built.version}")
     manifest = built.manifest_bytes
     others = [name for name in store.names("") if not is_probe(name)]
-    begun = store.has(
-        PUBLISHING
-    )  # checked after the listing, because it is written before the files and removed after the manifest
+    # Checked after the listing: the claim is written before the files and removed after the manifest.
+    begun = store.has(PUBLISHING)
     if store.has(PUBLISHED_MANIFEST):
         _check_same(store, PUBLISHED_MANIFEST, manifest, built.version)
         if faults := verify(store.uri).faults:

@@ -150,7 +150,7 @@ class _Writer:
         for table, schema in TABLES.items():
             self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
         mine = set(self.planned_cells["items_digest"].to_pylist())
-        # Imported tables that grew are several files, all of which begin with the digest of the first.
+        # An imported table that grew has several files. All their names begin with the digest of the first.
         items = self.holdings.listed["items"]
         self.listed["items"] = [name for name in items if layout.items_digest_of(name) in mine]
         for name in self.listed["items"]:
