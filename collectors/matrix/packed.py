@@ -139,7 +139,7 @@ def read_packed(
     jobs, start = [], 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for block in blocks:
-            part = _Block(columns[block["models"]], np.asarray(block["prompts"]), len(matrix.models))
+            part = _TaskBlock(columns[block["models"]], np.asarray(block["prompts"]), len(matrix.models))
             counts = None
             if prompts is not None:
                 mine = prompts.filter(pc.equal(prompts["block"], block["block"]))["tokens"].combine_chunks()
@@ -182,7 +182,7 @@ class _Items:
         start: int,
         number: int,
         group: int,
-        block: _Block,
+        block: _TaskBlock,
         counts: npt.NDArray[np.int32] | None,
     ) -> None:
         """Lays the items of block `number` in one row group into the arrays; the block begins at the line `start`."""
@@ -281,7 +281,7 @@ def _write(table: pa.Table, path: Path) -> None:
 # ---- unpacking
 
 
-class _Block:
+class _TaskBlock:
     """The columns of one block's models in the requested arrays."""
 
     def __init__(self, into: npt.NDArray[np.int64], prompts: npt.NDArray[np.int64], columns: int) -> None:
@@ -303,7 +303,7 @@ class _Block:
 
 
 def _unpack(
-    matrix: Matrix, start: int, rows: pa.RecordBatch, block: _Block, counts: npt.NDArray[np.int32] | None
+    matrix: Matrix, start: int, rows: pa.RecordBatch, block: _TaskBlock, counts: npt.NDArray[np.int32] | None
 ) -> None:
     """Lays `rows` of one block into the arrays from line `start`. `counts` is (ways, these items)."""
     lines = slice(start, start + len(rows))

@@ -133,7 +133,7 @@ def update(
     done = Update(len(listed), len(to_read))
     write_rows(lake, layout.listed_models_name(run_id), listed)
     rows_of = {row["model"]: row for row in listed}
-    batch = _Batch(lake, run_id)
+    batch = _RowBatch(lake, run_id)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="hub")
     try:
         for named, future in _bounded(pool, hub, known, to_read, 4 * jobs, lambda: progress(done)):
@@ -186,7 +186,7 @@ def _bounded(
             yield running.pop(future), future
 
 
-class _Batch:
+class _RowBatch:
     """Collects rows to write them together, because readers need a minute for thousands of small objects."""
 
     def __init__(self, lake: Lake, run_id: str) -> None:
