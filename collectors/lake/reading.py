@@ -28,7 +28,7 @@ from schemas.views import create_views
 
 logger = logging.getLogger(__name__)
 
-#: How DuckDB says that a file, or all of them, lack a column.
+#: DuckDB's message that a file, or all files, lack a column.
 _LACKS = re.compile("schema mismatch|Binder Error")
 
 Answer = TypeVar("Answer")
