@@ -13,7 +13,6 @@ import datetime as dt
 import logging
 import os
 import re
-import secrets
 import shlex
 import shutil
 import sys
@@ -25,6 +24,7 @@ from typing import IO
 import duckdb
 from rich.console import Console
 
+from collectors.atomic import replacing
 from collectors.lake.holdings import read_holdings
 from collectors.lake.reading import ask, open_store
 from collectors.lake.store import Lake
@@ -196,16 +196,12 @@ def write_database(lake: Lake, out: Path, include: str) -> None:
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if os.path.lexists(out):
         _check_replaceable(out)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with contextlib.closing(duckdb.connect(temporary)) as con:
+        with replacing(out) as temporary, contextlib.closing(duckdb.connect(temporary)) as con:
             open_store(con, lake)
             create_views(con, lake.uri, read_holdings(lake, include=include).view_files(live=True))
-        os.replace(temporary, out)
     except (OSError, duckdb.IOException) as error:
         raise ConfigError(f"--out {out}: cannot be written: {one_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check_replaceable(out: Path) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from collectors.atomic import replacing
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.token_counts import VIEWS, encoding_counter, write_counts
 from pipelines.console.script import command, sibling
 from schemas.failures import ConfigError, RouterlakeError, one_line
+from schemas.sql import quoted_path
 from schemas.views import INCLUDED
 
 DESCRIPTION = """\
@@ -68,23 +68,20 @@ def run(args: argparse.Namespace) -> None:
     if args.out.suffix != ".parquet" or not args.out.parent.is_dir():
         raise ConfigError(f"--out {args.out}: name a file that ends in .parquet, in a folder that exists")
     counter = encoding_counter(args.tokenizer)
-    temporary = args.out.with_name(f".{args.out.name}.{secrets.token_hex(4)}.tmp")
     try:
-        rows, questions, responses = ask(
-            lake,
-            lambda con, _: write_counts(con, counter, args.tokenizer, temporary, args.task),
-            only=VIEWS,
-            include=args.include,
-        )
-        if not rows:
-            raise ConfigError(f"the lake {lake.uri} has no {args.include} records of {args.task or 'any task'}")
-        os.replace(temporary, args.out)
+        with replacing(args.out) as temporary:
+            rows, questions, responses = ask(
+                lake,
+                lambda con, _: write_counts(con, counter, args.tokenizer, temporary, args.task),
+                only=VIEWS,
+                include=args.include,
+            )
+            if not rows:
+                raise ConfigError(f"the lake {lake.uri} has no {args.include} records of {args.task or 'any task'}")
     except OSError as error:
         raise ConfigError(f"--out {args.out}: cannot be written: {one_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     print(f"{args.out}: {rows:,} rows by {args.tokenizer}; counted {questions:,} questions, {responses:,} responses")
-    query = f"SELECT task, model, sum(response_tokens) FROM '{args.out}' GROUP BY ALL ORDER BY ALL"
+    query = f"SELECT task, model, sum(response_tokens) FROM {quoted_path(str(args.out))} GROUP BY ALL ORDER BY ALL"
     print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', args.lake, '--sql', query)}")
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from collectors.atomic import replacing
 from schemas.failures import ConfigError, StorageError, one_line
 
 
@@ -24,18 +23,12 @@ def new_path(path: Path) -> Iterator[Path]:
     Raises ConfigError where `path` is taken or its folder is not there, StorageError where it cannot be written.
     """
     check_free(path)
-    temporary = path.with_name(f".part-{secrets.token_hex(4)}-{path.name[-100:]}")
     try:
-        yield temporary
-        check_free(path)  # it may have taken long
-        os.rename(temporary, path)
+        with replacing(path, ending=path.suffix) as temporary:
+            yield temporary
+            check_free(path)  # it may have taken long
     except OSError as error:
         raise StorageError(f"cannot write {path}: {one_line(error)}") from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def check_free(path: Path) -> None:

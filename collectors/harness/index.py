@@ -20,6 +20,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from collectors.atomic import write_whole
 from collectors.cache import cache_dir
 from collectors.specs import TaskSpec
 from schemas.failures import ConfigError
@@ -83,9 +84,7 @@ def _shipped(names: set[str]) -> dict[str, str | None]:
         if single.keys() >= names:
             return {**single}
         folders = _folders(manager((), True))
-        temporary = kept.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(folders), encoding="utf-8")
-        temporary.replace(kept)
+        write_whole(kept, json.dumps(folders).encode())
     return folders
 
 

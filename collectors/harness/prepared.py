@@ -11,8 +11,6 @@ import importlib.metadata
 import inspect
 import io
 import logging
-import os
-import secrets
 import time
 import zipfile
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from filelock import FileLock
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
+from collectors.atomic import write_whole
 from collectors.cache import cache_dir
 from collectors.harness.encoding import Encoder
 from collectors.harness.packing import Arrays, Built, Kept, Prepared, Texts, pack, pack_tokens
@@ -195,13 +194,10 @@ def _bytes(arrays: Arrays) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     """Writes the whole file or none of it. A full disk is logged and costs the next reader the same work."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_whole(path, data)
     except OSError as error:
         logger.warning("cannot keep requests in %s: %s", path.parent, one_line(error))
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Arrays | None:

@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +31,7 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
@@ -235,14 +235,13 @@ def use_datasets(folder: str | None) -> None:
         key = digest([(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
         target = cache_dir("datasets") / key
         if not target.is_dir():
-            with tempfile.TemporaryDirectory(prefix=f"{key}.", suffix=".tmp", dir=target.parent) as temporary:
-                copy, ignore = Path(temporary) / key, shutil.ignore_patterns("*.lock")
-                shutil.copytree(source, copy, ignore=ignore, ignore_dangling_symlinks=True)
-                try:
-                    copy.rename(target)
-                except OSError:
-                    if not target.is_dir():  # no other process was faster
-                        raise
+            try:
+                with replacing(target) as copy:
+                    ignore = shutil.ignore_patterns("*.lock")
+                    shutil.copytree(source, copy, ignore=ignore, ignore_dangling_symlinks=True)
+            except OSError:
+                if not target.is_dir():  # no other process was faster
+                    raise
     except OSError as error:
         raise ConfigError(f"datasets: {folder} cannot be copied to this machine's cache: {one_line(error)}") from error
     datasets.config.HF_DATASETS_CACHE = target

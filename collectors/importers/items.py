@@ -19,12 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.importers.staging import Staging, quoted
+from collectors.importers.staging import Staging
 from collectors.lake.layout import items_digest_of, items_folder, items_name
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from schemas.identity import digest
 from schemas.records import ITEM
+from schemas.sql import quoted
 
 
 @dataclass

@@ -23,6 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from collectors.atomic import write_whole
 from collectors.importers.files import SourceFile
 from collectors.importers.sources import FOUND_TABLES, Facts, Found
 from schemas.failures import StorageError
@@ -97,8 +98,7 @@ class _Work:
                 self.read(found, number, *args)
             found.flush()
         part = Part(number, found.tables, found.facts, found.format_version[number], found.counts[number].rejected)
-        (self.folder / f"{index}.new").write_bytes(pickle.dumps(part))
-        (self.folder / f"{index}.new").rename(self.folder / f"{index}.part")
+        write_whole(self.folder / f"{index}.part", pickle.dumps(part))
 
     def taken(self, index: int) -> Part | None:
         """The part of a job; None while it is not done."""

@@ -112,11 +112,6 @@ def _content_hash(question: str | None, choices: Sequence[str | None] | None) ->
     return content_hash(question, [choice for choice in choices or () if choice is not None])
 
 
-def quoted(text: str) -> str:
-    """`text` as a string of SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def name_of(names: Iterable[str], *wanted: str) -> str | None:
     """The first of `wanted` that is among `names`."""
     there = set(names)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.failures import ConfigError, one_line
+from schemas.sql import quoted
 
 #: Columns that help a person to recognise a cell.
 _RECOGNISED_BY = ("prompting", "imported_from")
@@ -124,4 +125,4 @@ def _ways(task: str, name: str, cells: list[dict[str, Any]]) -> str:
 
 
 def _sql(value: Any) -> str:
-    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
+    return str(value) if isinstance(value, int) else quoted(str(value))

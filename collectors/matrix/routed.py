@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import glob
 import itertools
 import os
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from collectors.matrix.pools import Pool
 from collectors.metrics.gaps import NO_CHOICE
 from schemas.failures import ConfigError, one_line
+from schemas.sql import quoted_path
 
 #: Columns that may name an item. The first one in a file counts.
 KEYS = ("item", "item_hash", "source_key")
@@ -80,11 +80,9 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     if not os.path.isfile(path):
         raise ConfigError(f"--choices {path}: no such file")
     reader = READERS.get(path.suffix.lower(), "read_json")
-    name = glob.escape(str(path)).replace("'", "''")
     try:
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {reader}('{name}'{OPTIONS.get(reader, '')})"
-        )
+        rows = f"{reader}({quoted_path(str(path))}{OPTIONS.get(reader, '')})"
+        con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {rows}")
     except duckdb.Error as error:
         raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
     columns = {row[0] for row in con.execute("DESCRIBE choices").fetchall()}

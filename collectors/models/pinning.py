@@ -20,6 +20,7 @@ from typing import Any
 import fsspec
 from filelock import FileLock
 
+from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.engines import ModelRef
 from collectors.lake.retrying import may_mend
@@ -298,22 +299,19 @@ def _fetch_uri(model: ModelRef) -> str:
             logger.warning("model %s: its copy in %s has changed; downloading it again", model.name, target)
             shutil.rmtree(target)
         fs, root = fsspec.core.url_to_fs(model.source, use_listings_cache=False)
-        temporary = target.with_name(f"{target.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            for name in _list_uri(model.source):
-                (temporary / name).parent.mkdir(exist_ok=True)
-                fs.get_file(f"{root.rstrip('/')}/{name}", str(temporary / name))
-        except ModelError:
-            raise
-        except Exception as error:
-            raise ModelError(f"cannot download {model.source}: {one_line(error)}", "not_found") from error
-        if _listing_digest(model.source) != model.revision:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise ModelError(f"{model.source} changed since the run was planned", "model_changed")
-        noted.write_text(fingerprint(temporary), encoding="utf-8")
-        temporary.rename(target)
+        with replacing(target, locked=True) as temporary:
+            temporary.mkdir()
+            try:
+                for name in _list_uri(model.source):
+                    (temporary / name).parent.mkdir(exist_ok=True)
+                    fs.get_file(f"{root.rstrip('/')}/{name}", str(temporary / name))
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(f"cannot download {model.source}: {one_line(error)}", "not_found") from error
+            if _listing_digest(model.source) != model.revision:
+                raise ModelError(f"{model.source} changed since the run was planned", "model_changed")
+            noted.write_text(fingerprint(temporary), encoding="utf-8")
     return str(target)
 
 

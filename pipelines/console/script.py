@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from collectors.atomic import write_whole
 from schemas.failures import ConfigError
 
 
@@ -64,12 +65,9 @@ def sibling(script: str, name: str) -> str:
 
 def write_file(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all: an older file stays if the disk is full. Raises ConfigError."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_whole(path, data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 

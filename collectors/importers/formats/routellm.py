@@ -8,7 +8,8 @@ from collectors.importers.files import BadFile, names_of
 from collectors.importers.formats.table import ROW, select_items, sql_of
 from collectors.importers.relation import relation_of, response_of
 from collectors.importers.sources import Facts, Source
-from collectors.importers.staging import Staging, quoted
+from collectors.importers.staging import Staging
+from schemas.sql import quoted
 
 
 def read(staging: Staging, source: Source) -> None:

@@ -6,7 +6,8 @@ from collectors.importers.files import BadFile
 from collectors.importers.formats.table import ROW, score_of, select_items, sql_of
 from collectors.importers.relation import relation_of, response_of
 from collectors.importers.sources import Facts, Source
-from collectors.importers.staging import Staging, name_of, quoted
+from collectors.importers.staging import Staging, name_of
+from schemas.sql import quoted
 
 
 def read(staging: Staging, source: Source) -> None:

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from collectors.importers.files import MAX_LINE, BadFile, SourceFile
 from collectors.importers.formats.table_settings import CELL, ITEM, is_constant
 from collectors.importers.sources import Facts
-from collectors.importers.staging import Staging, quoted
+from collectors.importers.staging import Staging
 from schemas.failures import one_line
+from schemas.sql import quoted, quoted_path
 
 #: Column of the numbers of rows, from 1, in the relations that are made of files.
 ROW = "_row_of_the_file"
@@ -146,7 +147,7 @@ def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> s
     ending = os.path.splitext(file.stem)[1].lower()
     if "://" in path:
         raise BadFile("unreadable", "tables are read from this machine: copy the file first")
-    text = quoted(re.sub(r"[*?\[]", lambda match: f"[{match[0]}]", path))
+    text = quoted_path(path)
     if file.stem != os.path.basename(path):
         file.check()
     if ending == ".parquet":
