@@ -15,6 +15,7 @@ from typing import Any
 
 from collectors.engines import ModelRef
 from collectors.engines.checks import check_files, load_error, read_header
+from collectors.engines.weight_files import safetensors_of
 from schemas.failures import ModelError
 from schemas.identity import digest
 
@@ -108,18 +109,10 @@ def _eos_ids(folder: Path) -> Any:
 # ---- tensors
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that vLLM loads: those that an index names, else all."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
-    return sorted(folder.glob("*.safetensors"))
-
-
 def tensors_digest(folder: Path) -> str:
     """Digest of names and shapes of all tensors. Raises ValueError if there are none, or one is in two files."""
     shapes: dict[str, list[int]] = {}
-    for file in weight_files(folder):
+    for file in safetensors_of(folder):
         header = read_header(file)
         if twice := shapes.keys() & header.keys():
             raise ValueError(f"{min(twice)} is in two files")
@@ -139,7 +132,7 @@ def check_weights(model: ModelRef) -> None:
     folder = Path(model.path or "")
     check_files(model, folder)
     try:
-        for name, tensor in tensors(weight_files(folder)):
+        for name, tensor in tensors(safetensors_of(folder)):
             if tensor.is_floating_point() and tensor.numel() and not _finite(torch.aminmax(tensor)):
                 raise ModelError(f"model {model.name!r}: {name} holds NaN or infinite numbers")
     except ModelError:
@@ -203,7 +196,7 @@ class SwapWorker:
         `head` names embeddings and output matrix. If the files have no output matrix, it gets a copy of the embeddings,
         because vLLM leaves a tied one at its old, packed values.
         """
-        files = weight_files(Path(folder))
+        files = safetensors_of(Path(folder))
         if tensors_digest(Path(folder)) != expected:
             raise ValueError(f"{folder} changed: its tensors are not those that were checked")
         dtype = self.model_config.dtype  # type: ignore[attr-defined]

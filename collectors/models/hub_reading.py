@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from collectors.engines.weight_files import missing_shards, weight_files
 from collectors.models.hub_listing import hub_parameters, listed_columns
 from collectors.models.model_files import (
     PREFIX,
@@ -18,10 +19,8 @@ from collectors.models.model_files import (
     config_columns,
     header_length,
     is_tokenizer_file,
-    missing_shards,
     parse_config,
     template_hash,
-    weight_files,
 )
 from schemas.failures import ModelError
 from schemas.identity import digest

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from collectors.engines import ModelRef
+from collectors.engines.weight_files import weight_files
 from schemas.failures import ModelError, one_line
 from schemas.identity import digest
 from schemas.records import MODEL
@@ -28,11 +28,6 @@ PREFIX = 8
 #: Longest header that safetensors accepts, bytes (its MAX_HEADER_SIZE).
 MOST_HEADER = 100_000_000
 
-_SHARD = re.compile(r".+-\d{5,}-of-(\d{5,})\.[a-z]+$")
-#: Weight files that transformers and vLLM do not load: Mistral's own format, adapters, states of trainers.
-_BESIDE = re.compile(
-    r"(consolidated|adapter_model|training_args|optimizer|scheduler|rng_state|non_lora)", re.IGNORECASE
-)
 _TOKENIZER = ("tokenizer", "vocab", "merges", "special_", "spiece", "tekken")
 #: Integers that hold several quantized weights each. I8 is one weight.
 _PACKED = frozenset(["U8", "I16", "U16", "I32", "U32", "I64", "U64"])
@@ -115,33 +110,6 @@ def is_tokenizer_file(name: str) -> bool:
 
 
 # ---- weights
-
-
-def weight_files(names: Iterable[str]) -> tuple[str | None, list[str]]:
-    """Returns the kind of a model's weights and the files that an engine would load. `names` are the model's files.
-
-    The kind is "safetensors" or "bin"; "adapter" or "gguf" if there is nothing else; None without weights. If there are
-    several sets of shards, or a set beside a single file, the files that transformers looks for first are returned.
-    """
-    names = sorted(name for name in names if "/" not in name)
-    for suffix, single in ((".safetensors", "model.safetensors"), (".bin", "pytorch_model.bin")):
-        files = [name for name in names if name.endswith(suffix) and not _BESIDE.match(name)]
-        if single in files:
-            return suffix[1:], [single]
-        stem = single.partition(".")[0]
-        shards = [name for name in files if _SHARD.match(name)]
-        if files:
-            return suffix[1:], [name for name in shards if name.startswith(f"{stem}-")] or shards or files
-    if adapters := [name for name in names if re.match(r"adapter_model.*\.(safetensors|bin)$", name)]:
-        return "adapter", adapters
-    ggufs = [name for name in names if name.endswith(".gguf")]
-    return ("gguf", ggufs) if ggufs else (None, [])
-
-
-def missing_shards(names: Sequence[str]) -> int:
-    """How many files of a set of shards are missing, by the total in the first one's name; 0 for other files."""
-    match = _SHARD.match(names[0]) if names else None
-    return max(int(match[1]) - len(names), 0) if match else 0
 
 
 @dataclass

@@ -23,6 +23,7 @@ from filelock import FileLock
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.engines import ModelRef
+from collectors.engines.weight_files import weight_files
 from collectors.lake.retrying import may_mend
 from collectors.models.model_files import (
     SUFFIXES,
@@ -32,7 +33,6 @@ from collectors.models.model_files import (
     parse_config,
     read_config,
     section,
-    weight_files,
 )
 from collectors.specs import ModelSpec, is_folder
 from schemas.failures import ModelError, UnreachableError, one_line

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import save
 
-from collectors.models.model_files import PREFIX, Tensors, header_length, missing_shards, model_row, weight_files
+from collectors.models.model_files import PREFIX, Tensors, header_length, model_row
 from collectors.models.pinning import resolve
 from collectors.specs import ModelSpec
 from schemas.records import MODEL
@@ -48,31 +48,6 @@ def test_model_row_that_nobody_tells_are_none(tmp_path: Path, config: dict[str, 
 
 
 # ---- weights
-
-
-@pytest.mark.parametrize(
-    ("names", "kind", "files"),
-    [
-        (["model.safetensors", "pytorch_model.bin", "x/model.safetensors"], "safetensors", ["model.safetensors"]),
-        (
-            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "consolidated.safetensors"],
-            "safetensors",
-            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
-        ),
-        (["gptq_model-4bit-128g.safetensors"], "safetensors", ["gptq_model-4bit-128g.safetensors"]),
-        (["pytorch_model.bin", "training_args.bin", "optimizer.bin"], "bin", ["pytorch_model.bin"]),
-        (["adapter_model.safetensors", "adapter_config.json"], "adapter", ["adapter_model.safetensors"]),
-        (["m.Q4_K_M.gguf", "m.Q8_0.gguf", "README.md"], "gguf", ["m.Q4_K_M.gguf", "m.Q8_0.gguf"]),
-        (["training_args.bin", "config.json", "onnx/model.onnx"], None, []),
-    ],
-)
-def test_weight_files_are_those_that_an_engine_loads(names: list[str], kind: str | None, files: list[str]) -> None:
-    assert weight_files(names) == (kind, files)
-
-
-def test_missing_shards_are_counted_by_what_their_names_say() -> None:
-    assert missing_shards([f"model-0000{n}-of-00003.safetensors" for n in (1, 3)]) == 1
-    assert missing_shards(["model.safetensors"]) == missing_shards([]) == 0
 
 
 def test_tensors_of_a_file_that_safetensors_wrote_are_its_own() -> None:
