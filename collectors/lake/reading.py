@@ -12,7 +12,7 @@ import dataclasses
 import importlib.resources
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -110,6 +110,28 @@ def pass_over_damage(
                     raise
                 filled = True
         damaged |= more
+
+
+def read_sound(
+    lake: Lake, names: Iterable[str], read: Callable[[list[str]], Answer]
+) -> tuple[Answer | None, dict[str, str]]:
+    """What `read` returns for those of `names` that can be read, None without any; and the damaged ones with reasons.
+
+    For looks at a lake that write nothing: what is damaged is not recorded, what is gone is passed over. A `read` that
+    raises must have had no effect: it is called again with fewer names. Raises StorageError for any other reason.
+    """
+    left, damaged = list(names), dict[str, str]()
+    while left:
+        try:
+            return read(left), damaged
+        except (duckdb.Error, StorageError) as error:
+            more = find_damaged(lake, str(error), left)
+            passed = set(more) or {name for name in left if not lake.has(name)}
+            if not passed:
+                raise StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}") from error
+            damaged |= more
+            left = [name for name in left if name not in passed]
+    return None, damaged
 
 
 def record_damaged(lake: Lake, error: Exception, holdings: Holdings) -> dict[str, str]:

@@ -81,8 +81,8 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
         raise ConfigError(f"--choices {path}: no such file")
     reader = READERS.get(path.suffix.lower(), "read_json")
     try:
-        rows = f"{reader}({quoted_path(str(path))}{OPTIONS.get(reader, '')})"
-        con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {rows}")
+        source = f"{reader}({quoted_path(str(path))}{OPTIONS.get(reader, '')})"
+        con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {source}")
     except duckdb.Error as error:
         raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
     columns = {row[0] for row in con.execute("DESCRIBE choices").fetchall()}

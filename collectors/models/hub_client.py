@@ -19,9 +19,10 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
-from huggingface_hub import constants, errors, get_session, get_token
+from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
+from collectors.models.hub_errors import TRANSPORT_ERROR, refusal
 from schemas.failures import ConfigError, ModelError, RouterlakeError, one_line
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,6 @@ _TRIES = 6
 #: Seconds.
 _LONGEST_PAUSE = 60.0
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}  # a range of a compressed file would hold other bytes
-
-#: The client's HTTP library raises this when nothing answers: the first base of the Hub's own error.
-_TRANSPORT_ERROR: type[Exception] = errors.HfHubHTTPError.__bases__[0]
-
-_NOT_THERE = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
 
 
 class HubDownError(RouterlakeError):
@@ -164,7 +160,7 @@ class Hub:
             self._wait_for_turn()
             try:
                 answer = ask()
-            except (_TRANSPORT_ERROR, _Damaged, OSError) as error:
+            except (TRANSPORT_ERROR, _Damaged, OSError) as error:
                 response = getattr(error, "response", None)
                 status = getattr(response, "status_code", None)
                 if status is not None and status not in _LATER:
@@ -190,7 +186,7 @@ class Hub:
     def _answers_anything(self) -> bool:
         try:
             self._get(f"{self.endpoint}/api/models", params={"limit": 1})
-        except (_TRANSPORT_ERROR, OSError):
+        except (TRANSPORT_ERROR, OSError):
             return False
         self._answered()
         return True
@@ -257,12 +253,8 @@ def _meaning(error: Exception, what: str, status: int, headers: Mapping[str, str
     """Turns a refusal into an error with advice."""
     if status == 401 and "credentials" in (headers.get("x-error-message") or "").lower():
         return ConfigError("the hub refuses the token in HF_TOKEN (or that of `hf auth login`): renew it, or unset it")
-    if isinstance(error, errors.GatedRepoError):
-        return ModelError(f"{what} is gated: accept its terms on the hub and set HF_TOKEN", "gated")
-    if isinstance(error, errors.DisabledRepoError):
-        return ModelError(f"{what} was disabled by the hub", "not_found")
-    if isinstance(error, _NOT_THERE):
-        return ModelError(f"the hub has no {what} at this revision, or HF_TOKEN may not see it", "not_found")
+    if refused := refusal(error, what):
+        return refused
     if status in (401, 403):
         return ModelError(f"the hub does not give {what} to this token, or without one", "gated")
     if status in (404, 410):

@@ -196,24 +196,17 @@ def _fetch_hub(model: ModelRef) -> str:
 @contextmanager
 def _hub_errors(source: str) -> Iterator[None]:
     """Turns the hub client's exceptions into ModelErrors with a kind and advice."""
-    from huggingface_hub import errors
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    # The client's HTTP library raises this when nothing answers: the first base of the hub's own error.
-    transport_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+    from collectors.models.hub_errors import TRANSPORT_ERROR, refusal
+
     try:
         yield
-    except errors.GatedRepoError as error:
-        raise ModelError(f"{source} is gated: accept its terms on the hub and set HF_TOKEN", "gated") from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise ModelError(
-            f"the hub has no {source} at this revision, or HF_TOKEN may not see it", "not_found"
-        ) from error
-    except errors.RemoteEntryNotFoundError as error:
+    except RemoteEntryNotFoundError as error:
         raise ModelError(f"{source} has no config.json: not a transformers model") from error
-    except (OSError, ValueError, transport_error) as error:
-        raise ModelError(
-            f"{source} is not a folder here, and the hub did not answer: {one_line(error)}", "not_found"
-        ) from error
+    except (OSError, ValueError, TRANSPORT_ERROR) as error:
+        silent = f"{source} is not a folder here, and the hub did not answer: {one_line(error)}"
+        raise refusal(error, source) or ModelError(silent, "not_found") from error
 
 
 # ---- folders at a URI

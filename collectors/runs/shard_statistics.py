@@ -17,9 +17,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from collectors.lake.damage import find_damaged
 from collectors.lake.holdings import Holdings, Manifest
-from collectors.lake.reading import connect, open_store
+from collectors.lake.reading import connect, open_store, read_sound
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.records import GLOBS, SCHEMA_FILES
@@ -140,22 +139,16 @@ class ShardStatistics:
         return self._folded
 
     def _open(self, names: Sequence[str]) -> None:
-        left = list(names)
-        while left:
-            try:
-                with contextlib.closing(self._connect(left, None)) as con:
-                    rows = con.execute(f"{_SHARD} WHERE run_id = ?", [self.run_id]).to_arrow_table()
-            except (duckdb.Error, StorageError) as error:
-                damaged = find_damaged(self.lake, str(error), left)
-                gone = [name for name in left if not self.lake.has(name)] if not damaged else []
-                if not damaged and not gone:
-                    raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
-                self.damaged |= damaged
-                left = [name for name in left if name not in damaged and name not in gone]
-            else:
-                self._add(rows, set())
-                self._read.update(left)
-                return
+        def read(sound: list[str]) -> tuple[list[str], pa.Table]:
+            with contextlib.closing(self._connect(sound, None)) as con:
+                return sound, con.execute(f"{_SHARD} WHERE run_id = ?", [self.run_id]).to_arrow_table()
+
+        opened, damaged = read_sound(self.lake, names, read)
+        self.damaged |= damaged
+        if opened:
+            sound, rows = opened
+            self._add(rows, set())
+            self._read.update(sound)
 
     def _connect(self, names: list[str], manifest: Manifest | None) -> duckdb.DuckDBPyConnection:
         listed = {**{table: [] for table in GLOBS}, "shards": names}

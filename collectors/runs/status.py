@@ -15,10 +15,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from collectors.lake.damage import find_damaged
 from collectors.lake.holdings import newest_manifest
 from collectors.lake.layout import FAILURES, SHARDS, end_name, may_be_failure_of, run_name
-from collectors.lake.reading import open_store
+from collectors.lake.reading import open_store, read_sound
 from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd, chosen_run, distinct, read_end, read_run, started_at
 from collectors.runs.shard_statistics import ShardStatistics, ShardTotals
@@ -327,21 +326,17 @@ class RunWatch:
     def _read_failures(self) -> None:
         """Adds the failures of this run since the last look. It does not open objects with another run's name."""
         names = [name for name in self.lake.names(FAILURES) if may_be_failure_of(self.run_id, name)]
-        while new := [name for name in names if name not in self._seen and name not in self._damaged]:
-            paths = [object_path(self.lake.uri, name) for name in new]
-            try:
-                self._con.execute(
-                    "INSERT INTO failures SELECT kind, model, task, cell_id, failed_at, message "
-                    "FROM read_parquet($files, hive_partitioning = false) WHERE run_id = $run",
-                    {"files": paths, "run": self.run_id},
-                )
-            except duckdb.Error as error:
-                damaged = find_damaged(self.lake, str(error), new)
-                if not damaged:
-                    raise StorageError(f"cannot read the lake at {self.lake.uri}: {one_line(error)}") from error
-                self._damaged |= damaged
-            else:
-                self._seen.update(new)
+
+        def read(sound: list[str]) -> None:
+            self._con.execute(
+                "INSERT INTO failures SELECT kind, model, task, cell_id, failed_at, message "
+                "FROM read_parquet($files, hive_partitioning = false) WHERE run_id = $run",
+                {"files": [object_path(self.lake.uri, name) for name in sound], "run": self.run_id},
+            )
+            self._seen.update(sound)
+
+        new = [name for name in names if name not in self._seen and name not in self._damaged]
+        self._damaged |= read_sound(self.lake, new, read)[1]
 
     def _history(self, last: float | None) -> list[Bar]:
         """Committed items over time, from the run's start to its last shard."""
