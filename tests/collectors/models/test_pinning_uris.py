@@ -124,13 +124,14 @@ def test_uri_leftover_of_a_killed_download_is_replaced(place: Any, tmp_path: Pat
     for name, data in FILES.items():
         put(name, data)
     model = resolve(ModelSpec(source=uri), "auto")
-    half = tmp_path / "node" / "models" / f"m-{model.revision}.tmp"
+    half = tmp_path / "node" / "models" / f".m-{model.revision}.tmp"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"we")
     (half / "stale.bin").write_bytes(b"x")
     folder = Path(fetch(model).path or "")
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert not (folder / "stale.bin").exists()
+    assert not half.exists()
 
 
 FETCHER = """
