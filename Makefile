@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Without bytecode each of many processes compiles all tests anew: 43 CPU-seconds in place of 15.
+export PYTHONDONTWRITEBYTECODE :=
 
 python := .venv/bin/python
 demo_lake := demo-lake
