@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.models.hub_catalog import Known, Update, find, installed_vllm, state_support, update
+from collectors.models.hub_catalog import RecordedModels, Update, find, installed_vllm, state_support, update
 from collectors.models.hub_listing import SORTS, Query, parameters, read_names
 from pipelines.console.lake_shown import show_catalog
 from pipelines.console.plain_console import stdout_console
@@ -164,9 +164,12 @@ def run(args: argparse.Namespace) -> int:
     from collectors.models.hub_client import Hub  # 0.2 s, for the Hub's own client
 
     hub, started = Hub(args.patience), time.monotonic()
-    known = Known.of(lake, newest=args.newest, again=args.again) if lake.exists() else Known(newest=args.newest)
+    if lake.exists():
+        recorded = RecordedModels.of(lake, newest=args.newest, again=args.again)
+    else:
+        recorded = RecordedModels(newest=args.newest)
     with LiveLine() as line:
-        listed, to_read = find(hub, known, query, names, lambda seen: line.show(f"listing: {seen:,} models seen"))
+        listed, to_read = find(hub, recorded, query, names, lambda seen: line.show(f"listing: {seen:,} models seen"))
         print(f"{len(listed):,} models listed, {len(names):,} named; {len(to_read):,} to read")
         if args.dry_run:
             print("dry run: nothing was written")
@@ -176,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         done = update(
             hub,
             lake,
-            known,
+            recorded,
             listed,
             to_read,
             jobs=args.jobs,

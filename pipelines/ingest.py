@@ -18,7 +18,7 @@ from collectors.importers.files import find_files
 from collectors.importers.formats.table_settings import check_settings, described
 from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
-from collectors.importers.sources import Source
+from collectors.importers.sources import ImportSource
 from collectors.lake.store import Lake
 from pipelines.console.progress import Counter
 from pipelines.console.script import command, sibling
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     options = mapping_of(args.columns) if args.columns else {}
     if args.columns:
         check_settings(options)
-    source = Source(
+    source = ImportSource(
         name=args.name or args.format,
         format=args.format,
         licence=args.licence,
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         options=options,
     )
     files = find_files(args.paths, form.patterns)
-    report = ingest(form.read, files, source, Lake(args.lake), dry_run=args.dry_run, told=Counter("cells"))
+    report = ingest(form.read, files, source, Lake(args.lake), dry_run=args.dry_run, progress=Counter("cells"))
     print_report(report, args.lake, dry_run=args.dry_run, seconds=time.monotonic() - started)
     return 1 if report.rejects or report.skipped_rejects else 0
 

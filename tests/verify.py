@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from collectors.importers.files import find_files
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.importers.sources import Source
+from collectors.importers.sources import ImportSource
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from collectors.matrix.token_counts import encoding_counter, tokens_of
@@ -203,7 +203,7 @@ def verify_routellm(report: Report, data: Path, folder: Path) -> None:
 
 
 def import_table(lake: Lake, path: Path, columns: dict[str, str]) -> None:
-    source = Source("published", "table", options=columns)
+    source = ImportSource("published", "table", options=columns)
     ingest(FORMATS["table"].read, find_files([str(path)], FORMATS["table"].patterns), source, lake)
 
 

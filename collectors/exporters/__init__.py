@@ -1,9 +1,9 @@
 """Files that router benchmarks and other tools read, written from a lake. Each module of formats/ owns one.
 
-    grid       what is written: tasks × items × models of a pool without gaps, or with those that are let stand
-    texts      texts and names that must survive somebody else's reader
+    grid       the rows to write: tasks × items × models of a pool, with or without gaps
+    texts      texts and names that must survive other programs' readers
     out        files that appear whole or not at all
-    registry   which formats there are, what each needs, and what it cannot carry
+    registry   the formats, the rows that each needs, and the columns that each loses
 
-Knows no lake beyond its views, and nothing of the importers: what is exported reads back through them in tests only.
+Knows no lake beyond its views, and nothing of the importers: only tests read exports back through them.
 """

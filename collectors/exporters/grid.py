@@ -1,7 +1,7 @@
-"""What an export writes: for each task the items × models of a pool, the same models in all of them.
+"""The rows that an export writes: for each task the items × models of a pool, the same models in all of them.
 
-Owns which answers of a lake these are, and what is done about those that are missing. Knows no format. Everything is
-in memory: about 100 bytes an answer, and the answers' texts where a format asks for them.
+Owns the choice of these answers, and the rules for missing ones. Knows no format. Everything is in memory: about 100
+bytes an answer, and the answers' texts if a format asks for them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NUMBERS = ("score", "usd", "latency_s", "prompt_tokens", "completion_tokens", "
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may add to an export."""
+    """Settings of an export that only some formats take."""
 
     #: Folder of a sentence-transformers model, for formats with embeddings.
     encoder: Path | None = None
@@ -46,9 +46,9 @@ class Grid:
     items_digest: str
     metric: str
     models: list[str]
-    #: Of each model the row of the view cells; None where it was never asked this task.
+    #: Each model's row of the view cells; None if it was never asked this task.
     cells: list[dict[str, Any] | None]
-    #: Of each item item, item_hash, prompt, target, choices, subject and source_key, as in the view items.
+    #: Each item's columns item, item_hash, prompt, target, choices, subject and source_key of the view items.
     items: list[dict[str, Any]]
     #: Each (items, models) float64: score, usd, latency_s, prompt_tokens, completion_tokens, cached_tokens.
     numbers: dict[str, Floats]
@@ -56,11 +56,11 @@ class Grid:
     failures: Objects
     #: (items, models): whether the matrix has a row.
     asked: npt.NDArray[np.bool_]
-    #: (items, models): list of texts, one a repeat; None: not kept. Empty where the texts were not asked for.
+    #: (items, models): list of texts, one a repeat; None: not kept. Empty if the format asks for no texts.
     responses: Objects
-    #: Names of sources whose texts are in RouterBench's own encoding.
+    #: Names of sources whose texts are in RouterBench's encoding.
     encoded: frozenset[str] = frozenset()
-    #: (items, models) of what the format needs; see `gaps`.
+    #: Those of `numbers` that the format needs; see `gaps`.
     needs: tuple[str, ...] = field(default=("score",))
 
     @property
@@ -76,11 +76,11 @@ class Grid:
         return [item["prompt"] for item in self.items]
 
     def gaps(self) -> npt.NDArray[np.bool_]:
-        """(items, models): where something that the format needs is unknown."""
-        found = np.zeros(self.scores.shape, np.bool_)
+        """(items, models): whether a number that the format needs is unknown."""
+        gaps = np.zeros(self.scores.shape, np.bool_)
         for name in self.needs:
-            found |= np.isnan(self.numbers[name])
-        return found
+            gaps |= np.isnan(self.numbers[name])
+        return gaps
 
     def taken(self, rows: npt.NDArray[np.bool_], columns: npt.NDArray[np.bool_]) -> Grid:
         """Only these items and models."""
@@ -119,17 +119,17 @@ def load_grids(
 
 def _tasks_of(con: duckdb.DuckDBPyConnection, where: str) -> list[str]:
     try:
-        found = con.execute(f"SELECT DISTINCT task FROM cells WHERE ({where}) ORDER BY task").fetchall()
+        rows = con.execute(f"SELECT DISTINCT task FROM cells WHERE ({where}) ORDER BY task").fetchall()
     except duckdb.Error as error:
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
-    if not found:
+    if not rows:
         raise ConfigError("the pool holds no cell: nothing was collected, or --pool and --include leave all out")
-    return [task for (task,) in found]
+    return [task for (task,) in rows]
 
 
 def _load(con: duckdb.DuckDBPyConnection, pool: Pool, models: list[str], *, texts: bool) -> Grid:
-    facts = _dicts(con, "SELECT * FROM cells WHERE list_contains(?, cell_id)", [pool.cells])
-    by_model = {row["model"]: row for row in facts}
+    cells = _dicts(con, "SELECT * FROM cells WHERE list_contains(?, cell_id)", [pool.cells])
+    by_model = {row["model"]: row for row in cells}
     priced = ", ".join(f"costs.{name}" for name in _NUMBERS if name != "cached_tokens")
     answers = con.execute(
         f"""
@@ -168,16 +168,16 @@ def _load(con: duckdb.DuckDBPyConnection, pool: Pool, models: list[str], *, text
 
 def _items(con: duckdb.DuckDBPyConnection, pool: Pool, hashes: dict[int, str]) -> list[dict[str, Any]]:
     sql = f"SELECT {', '.join(_ITEM_COLUMNS)} FROM items WHERE task = ? AND items_digest = ?"
-    known = {row["item"]: row for row in _dicts(con, sql, [pool.task, pool.items_digest])}
+    described = {row["item"]: row for row in _dicts(con, sql, [pool.task, pool.items_digest])}
     blank = dict.fromkeys(_ITEM_COLUMNS)
-    return [{**blank, "item": item, "item_hash": hash_, **known.get(item, {})} for item, hash_ in hashes.items()]
+    return [{**blank, "item": item, "item_hash": hash_, **described.get(item, {})} for item, hash_ in hashes.items()]
 
 
 def _responses(
     con: duckdb.DuckDBPyConnection, positions: npt.NDArray[Any], places: dict[str, int], shape: tuple[int, int]
 ) -> Objects:
-    """Texts stand on the rows of a task's first filter, whichever that is."""
-    found = np.full(shape, None, object)
+    """(items, models): texts. They stand on the rows of a task's first filter, whichever that is."""
+    answers = np.full(shape, None, object)
     row = {int(position): number for number, position in enumerate(positions)}
     rows = con.execute(
         """
@@ -188,8 +188,8 @@ def _responses(
     ).fetchall()
     for cell, item, texts in rows:
         if item in row:
-            found[row[item], places[cell]] = texts
-    return found
+            answers[row[item], places[cell]] = texts
+    return answers
 
 
 def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
@@ -198,14 +198,14 @@ def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-# ---- what is missing
+# ---- gaps
 
 
 def complete(grids: Sequence[Grid], missing: str, *, prompt: bool = False) -> tuple[list[Grid], list[str]]:
-    """The grids without gaps in what they need, and what that left out, in words for a person.
+    """Returns the grids without gaps in the numbers that they need, and a note for the user on the parts left out.
 
-    `missing`: one of MISSING; `prompt`: items need their text, too. Raises ConfigError for gaps that are not to be
-    left out, and where nothing would be left.
+    `missing`: one of MISSING; `prompt`: items need their text, too. Raises ConfigError for gaps if `missing` is
+    "error", and where nothing would be left.
     """
     gaps = [grid.gaps() for grid in grids]
     no_prompt = [np.array([prompt and not item["prompt"] for item in grid.items], np.bool_) for grid in grids]
@@ -217,14 +217,14 @@ def complete(grids: Sequence[Grid], missing: str, *, prompt: bool = False) -> tu
     everyone = np.ones_like(columns)
     if missing == "drop-items" and kept:
         pairs = zip(grids, rows, strict=True)
-        found = [grid.taken(row, everyone) for grid, row in pairs if row.any()]
+        whole = [grid.taken(row, everyone) for grid, row in pairs if row.any()]
         lost = [grid.task for grid, row in zip(grids, rows, strict=True) if not row.any()]
-        said = f"left out: {total - kept:,} of {total:,} items{_because(grids)}"
-        return found, [said + (f"; nothing is left of {', '.join(lost)}" if lost else "")]
+        note = f"left out: {total - kept:,} of {total:,} items{_because(grids)}"
+        return whole, [note + (f"; nothing is left of {', '.join(lost)}" if lost else "")]
     if missing == "drop-models" and columns.any() and not any(no.any() for no in no_prompt):
         names = [model for model, keep in zip(grids[0].models, columns, strict=True) if not keep]
-        found = [grid.taken(np.ones(len(grid.items), np.bool_), columns) for grid in grids]
-        return found, [f"left out: {len(names):,} of {len(columns):,} models{_because(grids)}: {_some(names)}"]
+        whole = [grid.taken(np.ones(len(grid.items), np.bool_), columns) for grid in grids]
+        return whole, [f"left out: {len(names):,} of {len(columns):,} models{_because(grids)}: {_some(names)}"]
     raise ConfigError(_refusal(grids, missing, (kept, total), columns, sum(int(no.sum()) for no in no_prompt)))
 
 
@@ -255,12 +255,12 @@ def _refusal(
 
 
 def _count(grids: Sequence[Grid], name: str) -> Counter[str]:
-    """Model -> its answers of which the number is unknown."""
-    found: Counter[str] = Counter()
+    """Model -> how many of its answers lack the number `name`."""
+    unknown: Counter[str] = Counter()
     for grid in grids:
         for model, count in zip(grid.models, np.isnan(grid.numbers[name]).sum(axis=0), strict=True):
-            found[model] += int(count)
-    return +found
+            unknown[model] += int(count)
+    return +unknown
 
 
 def _because(grids: Sequence[Grid]) -> str:

@@ -1,6 +1,6 @@
 """Files and folders that appear whole or not at all, and never in place of others.
 
-Knows nothing of what is in them.
+Knows nothing of their content.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.failures import ConfigError, StorageError, one_line
 
 @contextlib.contextmanager
 def new_path(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write a file or folder under, which becomes `path` when the block ends well.
+    """Yields a path beside `path` for a file or folder, and renames that to `path` when the block ends well.
 
     Raises ConfigError where `path` is taken or its folder is not there, StorageError where it cannot be written.
     """

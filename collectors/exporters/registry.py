@@ -1,4 +1,4 @@
-"""Which formats there are: what each is, needs and cannot carry."""
+"""Lists the formats, the numbers that each needs, and the columns that it loses."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from schemas.failures import ConfigError
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     #: One line for --help.
     what: str
-    #: What of a lake is lost in it: one line, printed after each export.
+    #: The parts of a lake that it loses: one line, printed after each export.
     cannot: str
-    #: Writes the grids at a path where nothing is; returns what a person should know.
+    #: Writes the grids to a new path. Returns notes for the user.
     write: Callable[[Sequence[Grid], Path, Options], list[str]]
-    #: Endings of the file that it is; empty: a folder.
+    #: Endings of its file's name; empty: it is a folder.
     endings: tuple[str, ...] = ()
-    #: Numbers without which an answer cannot be written; none: gaps are written as such.
+    #: Numbers that each answer needs; none: gaps are written as gaps.
     needs: tuple[str, ...] = ("score",)
     needs_prompt: bool = True
     #: Whether the models' texts are read from the lake.
     texts: bool = False
-    #: Which of grid.Options it takes.
+    #: Fields of grid.Options that it takes.
     options: tuple[str, ...] = ()
 
 
 _ROUTERBENCH_LOSES = "tokens, latency, few-shot count, revision, item hashes, answers without a score or a cost"
 
 FORMATS = {
-    "routerbench": Format(
+    "routerbench": ExportFormat(
         "RouterBench, wide: a row an item, a column a model; .csv or .pkl",
         _ROUTERBENCH_LOSES,
         routerbench.write_wide,
@@ -51,7 +51,7 @@ FORMATS = {
         needs=("score", "usd"),
         texts=True,
     ),
-    "routerbench_long": Format(
+    "routerbench_long": ExportFormat(
         "RouterBench, long: a row an item and model; .csv or .pkl",
         _ROUTERBENCH_LOSES,
         routerbench.write_long,
@@ -59,30 +59,30 @@ FORMATS = {
         needs=("score", "usd"),
         texts=True,
     ),
-    "routereval": Format(
+    "routereval": ExportFormat(
         "RouterEval: a folder of pickled score matrices, router data sets and .npz",
         "costs, tokens, latency, answers' texts, revisions, item hashes, answers without a score",
         routereval.write,
         options=("encoder",),
     ),
-    "routerdc": Format(
+    "routerdc": ExportFormat(
         "RouterDC: a folder with <task>.json, questions with a score of each model",
         "costs, tokens, latency, answers' texts, splits, revisions, item hashes, answers without a score",
         routerdc.write,
     ),
-    "embedllm": Format(
+    "embedllm": ExportFormat(
         "EmbedLLM: a folder with train, val and test.csv, question_order.csv, model_order.csv",
         "scores other than 0 and 1, costs, tokens, latency, answers' texts, revisions, item hashes, unscored answers",
         embedllm.write,
     ),
-    "llmrouterbench": Format(
+    "llmrouterbench": ExportFormat(
         "LLMRouterBench: a folder with results/bench/<data set>/<split>/<model>/*.json",
         "what filters left of answers, cached tokens, few-shot prompts, answers without a score or a cost",
         llmrouterbench.write,
         needs=("score", "usd"),
         texts=True,
     ),
-    "huggingface": Format(
+    "huggingface": ExportFormat(
         "one long Parquet file, a row an item and model, gaps as null; for datasets.load_dataset, pandas, …",
         "other filters, repeats and metrics than the primary ones, log-likelihoods",
         huggingface.write,
@@ -91,13 +91,13 @@ FORMATS = {
         needs_prompt=False,
         texts=True,
     ),
-    "every_eval_ever": Format(
+    "every_eval_ever": ExportFormat(
         "Every Eval Ever 0.3.0: a folder data/, for each model a JSON and its samples",
         "costs but as texts, choices' log-likelihoods, other metrics, answers without a score",
         every_eval_ever.write,
         texts=True,
     ),
-    "modelsat": Format(
+    "modelsat": ExportFormat(
         "Model-SAT: capability texts of models, on 20 items of each of 50 tasks",
         "everything but accuracies on the items that core_items.json names",
         modelsat.write,
@@ -108,21 +108,21 @@ FORMATS = {
 
 
 def export(
-    form: Format, grids: Sequence[Grid], out: Path, missing: str = "error", options: Options | None = None
+    form: ExportFormat, grids: Sequence[Grid], out: Path, missing: str = "error", options: Options | None = None
 ) -> tuple[list[Grid], list[str]]:
-    """Writes `grids` to `out`, whole or not at all. Returns what was written, and what a person should know of it.
+    """Writes `grids` to `out`, whole or not at all. Returns the grids that were written, and notes for the user.
 
-    Raises ConfigError for gaps that are not to be left out (grid.complete) and for what the format cannot hold.
+    Raises ConfigError for gaps that may not be left out (grid.complete), and for names that the format cannot hold.
     """
     check_ending(form, out)
     asked = [replace(grid, needs=form.needs) for grid in grids]
-    kept, said = complete(asked, missing, prompt=form.needs_prompt)
+    kept, notes = complete(asked, missing, prompt=form.needs_prompt)
     with new_path(out) as path:
-        said += form.write(kept, path, options or Options())
-    return kept, said
+        notes += form.write(kept, path, options or Options())
+    return kept, notes
 
 
-def check_ending(form: Format, out: Path) -> None:
-    """Raises ConfigError where the name of `out` is not one of the format's."""
+def check_ending(form: ExportFormat, out: Path) -> None:
+    """Raises ConfigError where the name of `out` has not the format's ending."""
     if form.endings and out.suffix.lower() not in form.endings:
         raise ConfigError(f"--out {out}: the format is a file whose name ends with {' or '.join(form.endings)}")

@@ -1,4 +1,4 @@
-"""Texts and names on their way into a reader that is not ours: what it would mistake for something else.
+"""Texts and names that other programs' readers would mistake for something else.
 
 Owns rules that several formats share. Knows no lake.
 """
@@ -14,21 +14,21 @@ from typing import Any
 
 from schemas.failures import ConfigError
 
-#: What pandas' read_csv takes for a missing value, quoted or not.
+#: Texts that pandas' read_csv takes for a missing value, quoted or not.
 PANDAS_MISSING = frozenset(["", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "NaN", "nan", "-NaN", "-nan", "None"]) | {
     *("#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
 }
 
 
 def check_names(kind: str, names: Iterable[str], wrong: Callable[[str], str | None]) -> None:
-    """Raises ConfigError that names every one for which `wrong` gives a reason."""
-    found = [f"{name!r} {why}" for name in names if (why := wrong(name))]
-    if found:
-        more = f", and {len(found) - 10} more" if len(found) > 10 else ""
-        plural = f"{kind}s" if len(found) > 1 else kind
+    """Raises ConfigError that names all for which `wrong` gives a reason."""
+    reasons = [f"{name!r} {why}" for name in names if (why := wrong(name))]
+    if reasons:
+        more = f", and {len(reasons) - 10} more" if len(reasons) > 10 else ""
+        plural = f"{kind}s" if len(reasons) > 1 else kind
         way = "--pool" if kind == "model" else "--tasks"
         raise ConfigError(
-            f"the format cannot hold {len(found)} {plural}: {'; '.join(found[:10])}{more}: leave out by {way}"
+            f"the format cannot hold {len(reasons)} {plural}: {'; '.join(reasons[:10])}{more}: leave out by {way}"
         )
 
 
@@ -44,19 +44,19 @@ def wrong_path_part(name: str) -> str | None:
 def wrong_pandas_text(text: str) -> str | None:
     """Why pandas' read_csv would not give `text` back from a column of texts."""
     if text in PANDAS_MISSING:
-        return "is what pandas reads as missing"
+        return "reads as missing in pandas"
     return "holds a null character" if "\x00" in text else None
 
 
 def wrong_pandas_name(name: str) -> str | None:
-    """The same for a name, which may be all that its column holds."""
+    """The same for a name, which may be the only value of its column."""
     try:
         float(name)
     except ValueError:
         is_number = name.lower() in ("true", "false")
     else:
         is_number = name not in PANDAS_MISSING
-    return "is what pandas reads as a number or a boolean" if is_number else wrong_pandas_text(name)
+    return "reads as a number or a boolean in pandas" if is_number else wrong_pandas_text(name)
 
 
 def as_python_list(texts: Sequence[str]) -> str:
@@ -76,7 +76,7 @@ def is_python_list(text: str) -> bool:
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Every text is quoted: line ends within one, and texts that look like numbers, stay what they are."""
+    """Every text is quoted: line ends within one, and texts that look like numbers, stay as they are."""
     with open(path, "x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writerow(columns)

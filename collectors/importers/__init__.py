@@ -1,1 +1,1 @@
-"""Records that others wrote: one module a format in formats/, read through files.py and put down in staging.py."""
+"""Records that others wrote: one module a format in formats/, read through files.py and stored by staging.py."""

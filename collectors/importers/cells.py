@@ -1,10 +1,11 @@
-"""What an imported cell is: one model on one task, as one run of one source saw it.
+"""Imported cells: one model on one task, as one run of one source judged it.
 
 Owns the identity of imported cells. Knows nothing of formats or of how records are written.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.items import ItemTable
-from collectors.importers.sources import Facts, Source
+from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging
 from collectors.lake.holdings import newest_manifest
 from collectors.lake.layout import shard_name
@@ -27,22 +28,29 @@ from schemas.records import RUN_CELL
 
 @dataclass(frozen=True)
 class ImportedCell:
-    """One model on one task, as one source saw it."""
+    """One model on one task, as one source judged it."""
 
     cell_id: str
     prompting: str
     imported_from: str
-    #: Which of the source's runs; '' where it knows one only.
+    #: Which of the source's runs; '' where it has only one.
     run: str
     model: str
     source_model: str
     task: str
-    facts: Facts
+    description: CellDescription
     table: ItemTable
 
     @classmethod
     def of(
-        cls, source: Source, number: int, run: str, model: str, task: str, facts: Facts, table: ItemTable
+        cls,
+        source: ImportSource,
+        number: int,
+        run: str,
+        model: str,
+        task: str,
+        description: CellDescription,
+        table: ItemTable,
     ) -> ImportedCell:
         imported_from = source.name if number == 1 else f"{source.name}#{number}"
         name = source.aliases.get(model, model)
@@ -51,7 +59,7 @@ class ImportedCell:
             "task": task,
             "items": table.digest,
             **{
-                key: getattr(facts, key)
+                key: getattr(description, key)
                 for key in (
                     "metric",
                     "filter",
@@ -70,16 +78,17 @@ class ImportedCell:
             },
         }
         prompting = imported_identity(prompted)
-        who = {key: getattr(facts, key) for key in ("revision", "dtype", "quantization", "max_length", "overrides")}
+        who = {
+            key: getattr(description, key) for key in ("revision", "dtype", "quantization", "max_length", "overrides")
+        }
         cell_id = imported_identity({"model": name, **who, "from": imported_from, "prompting": prompting})
-        return cls(cell_id, prompting, imported_from, run, name, model, task, facts, table)
+        return cls(cell_id, prompting, imported_from, run, name, model, task, description, table)
 
     def run_row(self) -> dict[str, Any]:
         """Its row of schemas.records.RUN_CELL, but for the run's id, time and config."""
-        facts = self.facts
-        known = {name: getattr(facts, name) for name in RUN_CELL.names if hasattr(facts, name)}
+        described = {name: value for name, value in vars(self.description).items() if name in RUN_CELL.names}
         return {
-            **known,
+            **described,
             "cell_id": self.cell_id,
             "imported_from": self.imported_from,
             "model": self.model,
@@ -87,25 +96,25 @@ class ImportedCell:
             "task": self.task,
             "items_digest": self.table.digest,
             "prompting": self.prompting,
-            "correct_threshold": facts.threshold,
-            "items": max(facts.items or 0, self.table.items),
+            "correct_threshold": self.description.threshold,
+            "items": max(self.description.items or 0, self.table.items),
             "planned_items": self.table.items,
             "generation": 0,
             "engine": None,
-            "versions": json.dumps(dict(facts.versions), sort_keys=True),
+            "versions": json.dumps(dict(self.description.versions), sort_keys=True),
         }
 
 
 def number_cells(
     staging: Staging,
-    source: Source,
+    source: ImportSource,
     tables: Mapping[tuple[str, str], ItemTable],
     run_of: Callable[[ImportedCell], str | None],
 ) -> list[ImportedCell]:
     """Makes the table `cell_numbers` of the trusted verdicts. Returns the cells by number.
 
-    `tables`: (run, task) -> its items. `run_of`: which run the lake's records of a cell are of, None without any. Of
-    the runs of one model on one task each is a cell of its own, numbered in their order.
+    `tables`: (run, task) -> its items. `run_of` returns the run of the records that a lake has of a cell, None without
+    any. Each run of one model on one task is a cell of its own; they are numbered in their order.
     """
     rows = staging.con.execute(
         "SELECT DISTINCT run, model, task FROM groups WHERE reason IS NULL ORDER BY ALL"
@@ -118,9 +127,9 @@ def number_cells(
         table = tables.get((run, task))
         if table is None:  # all its items were rejected
             continue
-        facts = staging.facts.get((run, model, task), staging.default)
+        description = staging.descriptions.get((run, model, task), staging.default)
         for number in itertools.count(1):
-            cell = ImportedCell.of(source, number, run, model, task, facts, table)
+            cell = ImportedCell.of(source, number, run, model, task, description, table)
             if cell.cell_id not in taken:
                 held = run_of(cell)
                 taken[cell.cell_id] = run if held is None else held
@@ -129,7 +138,8 @@ def number_cells(
         if cell.cell_id not in numbers:  # two names in the source of one model are one
             numbers[cell.cell_id] = len(cells)
             cells.append(cell)
-        of_row.append((run, model, task, numbers[cell.cell_id], facts.threshold, facts.filter, facts.high is not None))
+        rule = (description.threshold, description.filter, description.high is not None)
+        of_row.append((run, model, task, numbers[cell.cell_id], *rule))
     names = ("run", "model", "task", "cell", "threshold", "filter", "is_ranged")
     types = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.float64(), pa.string(), pa.bool_())
     columns = list(zip(*of_row, strict=True)) or [()] * len(names)
@@ -140,18 +150,28 @@ def number_cells(
     return cells
 
 
-def run_in_lake(lake: Lake, there: Mapping[str, list[ShardName]], cell: ImportedCell) -> str | None:
-    """Which run of its source the lake's records of a cell are of; None without any. `there`: shards by cell."""
-    if cell.cell_id not in there:
-        return None
-    name = shard_name(cell.task, there[cell.cell_id][0])
-    try:
-        facts = pq.read_schema(io.BytesIO(lake.read(name))).metadata[b"shard"]
-    except FileNotFoundError:  # folded and pruned
-        import pyarrow.compute as pc  # 75 ms
+class LakeRuns:
+    """The runs of a source behind the records that a lake had before an import."""
 
-        manifest = newest_manifest(lake)
-        assert manifest, name
-        rows = pq.read_table(io.BytesIO(lake.read(manifest.folded)), columns=["file", "facts"])
-        [facts] = rows.filter(pc.equal(rows["file"], name))["facts"].to_pylist()
-    return str(json.loads(facts).get("source_run", ""))
+    def __init__(self, lake: Lake, shards: Mapping[str, list[ShardName]]) -> None:
+        """`shards`: those of the lake by cell."""
+        self.lake, self.shards = lake, shards
+
+    def run_of(self, cell: ImportedCell) -> str | None:
+        """The run of the lake's records of a cell; None if it has none."""
+        if cell.cell_id not in self.shards:
+            return None
+        name = shard_name(cell.task, self.shards[cell.cell_id][0])
+        try:
+            metadata = pq.read_schema(io.BytesIO(self.lake.read(name))).metadata[b"shard"]
+        except FileNotFoundError:  # folded and pruned
+            metadata = self._folded[name]
+        return str(json.loads(metadata).get("source_run", ""))
+
+    @functools.cached_property
+    def _folded(self) -> dict[str, str]:
+        """Name of a folded shard -> its metadata."""
+        manifest = newest_manifest(self.lake)
+        assert manifest
+        rows = pq.read_table(io.BytesIO(self.lake.read(manifest.folded)), columns=["file", "facts"])
+        return dict(zip(rows["file"].to_pylist(), rows["facts"].to_pylist(), strict=True))

@@ -1,6 +1,7 @@
 """One import of a source at a time.
 
-Owns the claim, an object of the lake that says who is at work, and when it may be taken over. Knows nothing of imports.
+Owns the claim, an object of the lake that names the process at work, and the rule for taking it over. Knows nothing of
+imports.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from schemas.identity import digest
 
 @contextlib.contextmanager
 def claimed(lake: Lake, source: str) -> Iterator[None]:
-    """One import of a source at a time: of two that write the same cells one would hide what the other wrote.
+    """Keeps a second import of the source out: of two that write the same cells, one would hide rows of the other.
 
-    The claim of a process of this machine that is gone is taken over. Raises ConfigError for any other.
+    Takes over the claim of a process of this machine that is gone. Raises ConfigError for any other claim.
     """
     name = import_claim_name(digest(source))
     who = {"source": source, "host": socket.gethostname(), "process": os.getpid(), "token": secrets.token_hex(8)}
@@ -39,7 +40,7 @@ def claimed(lake: Lake, source: str) -> Iterator[None]:
 
 
 def _take_over(lake: Lake, name: str, source: str) -> str:
-    """Removes the claim of a process that is gone. Returns what keeps others from removing the next one with it."""
+    """Removes the claim of a process that is gone. Returns an object that guards the next claim."""
     try:
         data = lake.read(name)
         other = json.loads(data)
@@ -47,7 +48,7 @@ def _take_over(lake: Lake, name: str, source: str) -> str:
         raise ConfigError(f"another import of {source} ended in this moment: try again") from None
     except ValueError:
         other = None
-    other = other if isinstance(other, dict) else {"host": "a host that is not told"}
+    other = other if isinstance(other, dict) else {"host": "an unnamed host"}
     if other.get("host") != socket.gethostname() or not _is_gone(other.get("process")):
         raise ConfigError(
             f"another import of {source} is at work, on {other.get('host')} (process {other.get('process')}): wait "
@@ -68,6 +69,6 @@ def _is_gone(process: Any) -> bool:
         os.kill(int(process), 0)
     except (ProcessLookupError, TypeError, ValueError):
         return True
-    except PermissionError:  # of somebody else
+    except PermissionError:  # another user's
         return False
     return False

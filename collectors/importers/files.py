@@ -1,6 +1,6 @@
-"""Files that others wrote, read without trust: whatever is in them costs bounded memory and runs no code.
+"""Files that others wrote, read without trust: their content costs bounded memory and runs no code.
 
-Owns how files are found, opened, decompressed and cut into lines, rows and documents. Knows nothing of formats.
+Owns how files are listed, opened, decompressed and cut into lines, rows and documents. Knows nothing of formats.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from schemas.failures import ConfigError, one_line
 #: Longest line, and largest document that has to be read as a whole, bytes.
 MAX_LINE = 64 * 2**20
 MAX_DOCUMENT = 1024 * 2**20
-#: What a compressed file may hold: this many times its size, and some for small ones. JSON of equal rows reaches 100.
+#: Limit of a compressed file's content: this many times its size, plus a constant. JSON of equal rows reaches 100.
 MAX_RATIO, MAX_SMALL = 200, 64 * 2**20
 #: Values of one JSON document, or of one array of rows: each is an object of Python's, of 50 bytes and more.
 MAX_VALUES = 20_000_000
@@ -53,7 +53,7 @@ class BadFile(Exception):
 class SourceFile:
     """One file of a source."""
 
-    #: Where it is, and its name relative to what was given: what reports and provenance show.
+    #: Where it is, and its name below the path that was given, which reports and provenance show.
     path: str
     name: str
     size: int
@@ -76,10 +76,10 @@ class SourceFile:
 
     def _state(self) -> tuple[int, int]:
         try:
-            found = os.stat(self.path)
+            state = os.stat(self.path)
         except OSError:  # of another machine, or gone
             return 0, 0
-        return found.st_size, found.st_mtime_ns
+        return state.st_size, state.st_mtime_ns
 
     def has_changed(self) -> bool:
         """Whether it is another file than when its digest was taken."""
@@ -96,7 +96,7 @@ class SourceFile:
             raise BadFile("unreadable", one_line(error)) from error
 
     def read(self) -> bytes:
-        """The whole content. Raises BadFile where it is more than MAX_DOCUMENT."""
+        """The whole content. Raises BadFile where it exceeds MAX_DOCUMENT."""
         with self.open() as file:
             data = file.read(MAX_DOCUMENT + 1)
         if len(data) > MAX_DOCUMENT:
@@ -104,7 +104,7 @@ class SourceFile:
         return data
 
     def check(self) -> None:
-        """Reads it to its end: for whoever reads it by other means afterwards. Raises BadFile."""
+        """Reads the file to its end, before something else reads it. Raises BadFile."""
         with self.open() as file:
             while file.read(_CHUNK):
                 pass
@@ -118,7 +118,7 @@ class SourceFile:
 
 
 class _Bounded(io.RawIOBase):
-    """The first of `streams`, with BadFile where it is damaged, or where more comes out of it than `limit` bytes."""
+    """The first of `streams`. Raises BadFile where it is damaged, or yields more than `limit` bytes."""
 
     def __init__(self, streams: Sequence[IO[bytes]], limit: int | None) -> None:
         self.streams, self.limit, self.given = streams, limit, 0
@@ -133,7 +133,7 @@ class _Bounded(io.RawIOBase):
             raise BadFile("damaged", f"cannot be decompressed or read: {one_line(error)}") from error
         self.given += given
         if self.limit is not None and self.given > self.limit:
-            raise BadFile("bomb", f"holds more than {self.limit // 2**20} MiB, which no data of its size does")
+            raise BadFile("bomb", f"holds more than {self.limit // 2**20} MiB, too much for a file of its size")
         return int(given)
 
     def close(self) -> None:
@@ -142,23 +142,23 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-# ---- finding
+# ---- listing
 
 
 def find_files(paths: Sequence[str], patterns: Sequence[str]) -> list[SourceFile]:
-    """Files that `paths` mean, in order of name: files, folders, globs, and URIs of these.
+    """Returns the files of `paths` in order of name. A path is a file, a folder, a glob, or a URI of one of these.
 
-    In a folder those that one of `patterns` fits, by name or by path below it; links that lead out of it are left out.
-    Raises ConfigError where a path means nothing.
+    Takes of a folder the files whose name, or path below it, fits one of `patterns`, but no link that leads out of it.
+    Raises ConfigError where a path matches nothing.
     """
-    found: dict[str, SourceFile] = {}
+    files: dict[str, SourceFile] = {}
     for path in paths:
         some = _find_remote(path, patterns) if "://" in path else _find_local(path, patterns)
         if not some:
-            what = f"no file like {', '.join(patterns)} in" if "://" in path or os.path.isdir(path) else "no file at"
-            raise ConfigError(f"{what} {path}")
-        found |= {file.path: file for file in some}
-    return sorted(found.values(), key=lambda file: (file.name, file.path))
+            lacking = f"no file like {', '.join(patterns)} in" if "://" in path or os.path.isdir(path) else "no file at"
+            raise ConfigError(f"{lacking} {path}")
+        files |= {file.path: file for file in some}
+    return sorted(files.values(), key=lambda file: (file.name, file.path))
 
 
 def _find_local(path: str, patterns: Sequence[str]) -> list[SourceFile]:
@@ -167,14 +167,14 @@ def _find_local(path: str, patterns: Sequence[str]) -> list[SourceFile]:
         return sorted(_walk(root, root, patterns), key=lambda file: file.name)
     if os.path.isfile(path):
         return [SourceFile(os.path.abspath(path), _shown(os.path.basename(path)), os.path.getsize(path))]
-    found = []
+    files = []
     for match in sorted(glob.glob(path, recursive=True, include_hidden=True)):
         if os.path.isdir(match):
             inner = _find_local(match, patterns)
-            found += [SourceFile(f.path, f"{_shown(os.path.basename(match))}/{f.name}", f.size) for f in inner]
+            files += [SourceFile(f.path, f"{_shown(os.path.basename(match))}/{f.name}", f.size) for f in inner]
         elif os.path.isfile(match):
-            found.append(SourceFile(os.path.abspath(match), _shown(match), os.path.getsize(match)))
-    return found
+            files.append(SourceFile(os.path.abspath(match), _shown(match), os.path.getsize(match)))
+    return files
 
 
 def _walk(folder: str, root: str, patterns: Sequence[str]) -> Iterator[SourceFile]:
@@ -195,7 +195,7 @@ def _walk(folder: str, root: str, patterns: Sequence[str]) -> Iterator[SourceFil
 
 
 def _shown(name: str) -> str:
-    """A file's name as text: bytes that are none are written as \\x…."""
+    """A file's name as text: other bytes are written as \\x…."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
@@ -212,12 +212,12 @@ def _find_remote(path: str, patterns: Sequence[str]) -> list[SourceFile]:
             details = filesystem.find(root, detail=True)
     except Exception as error:  # stores' clients have error types of their own
         raise ConfigError(f"cannot list {path}: {one_line(error)}") from error
-    found = []
+    files = []
     for name, detail in details.items():
         below = name[len(root) :].lstrip("/") or name.rsplit("/", 1)[-1]
         if detail.get("type") == "file" and (name == root or _fits(below, patterns)):
-            found.append(SourceFile(filesystem.unstrip_protocol(name), below, int(detail.get("size") or 0)))
-    return found
+            files.append(SourceFile(filesystem.unstrip_protocol(name), below, int(detail.get("size") or 0)))
+    return files
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
@@ -228,7 +228,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 
 
 def names_of(files: Sequence[SourceFile]) -> list[str]:
-    """What files are called that say by name alone what they hold: with their folders where two are called alike."""
+    """The names of files that only their names describe, with their folders where two have the same name."""
     stems = [os.path.splitext(file.stem)[0] for file in files]
     folders = [file.name.rpartition("/")[0] for file in files]
     return [
@@ -241,7 +241,7 @@ def names_of(files: Sequence[SourceFile]) -> list[str]:
 
 
 def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
-    """Lines that are not blank, with their numbers from 1; for one that is too long, what is wrong with it."""
+    """Yields the lines that are not blank, numbered from 1, and a BadFile in place of one that is too long."""
     with file.open() as stream:
         number = 0
         while line := stream.readline(MAX_LINE + 1):
@@ -258,7 +258,7 @@ def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
 
 
 def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
-    """Rows of a file of JSON lines, or of one JSON array, as they stand there, with their numbers from 1."""
+    """Yields the rows of JSON lines, or of one JSON array, undecoded, with their numbers from 1."""
     with file.open() as stream:
         head = _without_mark(stream.read(4096)).lstrip()
     if not head.startswith(b"["):
@@ -270,13 +270,13 @@ def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
         for number, row in enumerate(msgspec.json.decode(data, type=list[msgspec.Raw]), 1):
             yield number, bytes(row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Perhaps NaN, which no JSON has and Python writes.
+        # Perhaps NaN, which Python writes and JSON forbids.
         for number, value in enumerate(document(file), 1):
             yield number, json.dumps(value).encode()
 
 
 def decoded(data: bytes) -> Any:
-    """The value of a JSON text; NaN and infinities as Python writes them are let through. Raises BadFile."""
+    """The value of a JSON text, which may hold NaN and infinities as Python writes them. Raises BadFile."""
     _check_values(data)
     try:
         return msgspec.json.decode(data)
@@ -294,11 +294,11 @@ def decoded(data: bytes) -> Any:
     except UnicodeDecodeError:
         raise BadFile("encoding", "not UTF-8") from None
     except ValueError as error:
-        raise BadFile("damaged", f"no JSON: {one_line(error, 120)}") from error
+        raise BadFile("damaged", f"not JSON: {one_line(error, 120)}") from error
 
 
 def _check_values(data: bytes) -> None:
-    """Raises BadFile for a text of which an object of Python's would take far more memory than itself."""
+    """Raises BadFile for a text that takes far more memory as objects of Python than as bytes."""
     if len(data) > MAX_VALUES and sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise BadFile("too_large", f"more than {MAX_VALUES:,} values in one document")
 
@@ -327,7 +327,7 @@ def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes]]:
                     data = member.read(limit - given + 1)
                 given += len(data)
                 if given > limit:
-                    raise BadFile("bomb", f"holds more than {limit // 2**20} MiB, which no data of its size does")
+                    raise BadFile("bomb", f"holds more than {limit // 2**20} MiB, too much for a file of its size")
                 yield info.filename, data
     except (
         zipfile.BadZipFile,
@@ -338,4 +338,4 @@ def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes]]:
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise BadFile("damaged", f"no whole zip archive: {one_line(error)}") from error
+        raise BadFile("damaged", f"not a whole zip archive: {one_line(error)}") from error

@@ -1,11 +1,11 @@
-"""From files of a source to records of the lake, step by step, and the report of what became of them.
+"""From files of a source to records of the lake, step by step, and a report of all rows.
 
-Owns the order of the steps: the importer puts down what it finds (staging.py), rows are trusted or not (trust.py),
-items find their table (items.py), cells their identity (cells.py), records are written (writing.py), and what looks
-wrong is named (suspicions.py). Knows nothing of formats.
+Owns the order of the steps: the importer stores rows (staging.py), rows are trusted or not (trust.py), items get their
+table (items.py), cells their identity (cells.py), records are written (writing.py), and suspicions are noted
+(suspicions.py). Knows nothing of formats.
 
-Every step writes objects whose names follow from what is in them, and the rows of imports/ come last: what is killed is
-done again and finds its own objects there.
+Every step writes objects whose names follow from their content, and the rows of imports/ come last: an import that was
+killed is done again and meets its own objects.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import functools
 import json
 import logging
 import tempfile
@@ -25,11 +24,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from collectors.importers.cells import number_cells, run_in_lake
+from collectors.importers.cells import LakeRuns, number_cells
 from collectors.importers.claims import claimed
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.items import item_rows, number_items
-from collectors.importers.sources import REJECTED, Counted, Source
+from collectors.importers.sources import REJECTED, Counted, ImportSource
 from collectors.importers.staging import Staging
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.importers.trust import trust_rows
@@ -44,31 +43,31 @@ from schemas.records import IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION
 
 logger = logging.getLogger(__name__)
 
-#: Rejects that are stored in one object, and that a report holds.
+#: Most rejects in one object, and in a report.
 _REJECTS = 100_000
-_TOLD = 10_000
+_REPORTED = 10_000
 
 
 @dataclass
 class Report:
-    """What became of what was given."""
+    """The result of an import."""
 
-    source: Source
+    source: ImportSource
     import_id: str = ""
-    #: Files that were imported before in the same way, and how many rejects that had.
+    #: Files that were imported before in the same way, and the number of rejects of that import.
     skipped: list[str] = field(default_factory=list)
     skipped_rejects: int = 0
     files: list[SourceFile] = field(default_factory=list)
     counts: list[Counted] = field(default_factory=list)
-    #: The first rows that cannot be trusted; and of all, by kind: how many, and which is first.
+    #: The first rows that cannot be trusted; and by kind of reject: the number of all, and the first.
     rejects: list[dict[str, Any]] = field(default_factory=list)
     kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
     suspicions: list[Suspicion] = field(default_factory=list)
     cells: int = 0
-    #: Model as the source calls it -> its id.
+    #: The source's name of a model -> its id.
     models: dict[str, str] = field(default_factory=dict)
-    #: Task -> (items, those that stood in the lake's table already, those with content, those of them that are in
-    #: another source's or a collected table by content).
+    #: Task -> numbers of items: all, those that the lake's table had already, those with content, and those with
+    #: content that another source's or a collected table has, too.
     items: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
 
     @property
@@ -77,21 +76,22 @@ class Report:
         return Counted(**{name: sum(getattr(count, name) for count in self.counts) for name in names})
 
 
-Importer = Callable[[Staging, Source], None]
+Importer = Callable[[Staging, ImportSource], None]
 
 
 def ingest(
     importer: Importer,
     files: Sequence[SourceFile],
-    source: Source,
+    source: ImportSource,
     lake: Lake,
     *,
     dry_run: bool = False,
-    told: Callable[[int, int], None] = lambda done, cells: None,
+    progress: Callable[[int, int], None] = lambda done, cells: None,
 ) -> Report:
-    """Imports `files` into `lake`; with `dry_run` nothing is written. `told` hears of cells done, and of all.
+    """Imports `files` into `lake`; with `dry_run` nothing is written. `progress` gets the number of
+    cells written, and that of all.
 
-    What a file holds that cannot be trusted is in the report and the lake's rejects. Raises StorageError when the lake
+    Rows that cannot be trusted are in the report and in the lake's rejects. Raises StorageError when the lake
     cannot be read or written.
     """
     report = Report(source)
@@ -105,16 +105,17 @@ def ingest(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="routerlake-ingest-"))
         staging = Staging(Path(folder), fresh)
         try:
-            return _Import(staging, source, lake, report, there=there).run(importer, dry_run=dry_run, told=told)
+            return _Import(staging, source, lake, report, there=there).run(importer, dry_run=dry_run, progress=progress)
         except duckdb.Error as error:
-            raise StorageError(f"cannot hold what was found on this machine: {one_line(error, 200)}") from error
+            raise StorageError(f"cannot keep the rows on this machine: {one_line(error, 200)}") from error
         finally:
             staging.close()
 
 
 def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> list[SourceFile]:
-    """None where all were imported before, under the same names and settings; of the same file under another name the
-    report is told.
+    """Returns no file if all were imported before, under the same names and settings; else all of them.
+
+    Adds a suspicion to the report for each file that was imported under another name.
     """
     before: dict[str, list[str]] = {}
     imports: set[str] = set()
@@ -141,8 +142,8 @@ def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> li
     return list(files)
 
 
-def import_id_of(source: Source, files: Sequence[SourceFile]) -> str:
-    """What an import is told from others by: its files, and how they were read."""
+def import_id_of(source: ImportSource, files: Sequence[SourceFile]) -> str:
+    """The id of an import: a digest of its files and of how they are read."""
     named = [[file.name, _sha256(file)] for file in files]
     made_of = {"name": source.name, "format": source.format, "files": sorted(named, key=str)}
     how = {"model": source.model, "options": dict(source.options), "aliases": dict(source.aliases)}
@@ -150,14 +151,14 @@ def import_id_of(source: Source, files: Sequence[SourceFile]) -> str:
 
 
 class _Import:
-    def __init__(self, staging: Staging, source: Source, lake: Lake, report: Report, *, there: bool) -> None:
+    def __init__(self, staging: Staging, source: ImportSource, lake: Lake, report: Report, *, there: bool) -> None:
         self.staging, self.source, self.lake, self.report = staging, source, lake, report
         self.con = staging.con
         self.lake_if_there = lake if there else None
         self.now = dt.datetime.now(dt.UTC)
         report.files, report.counts = staging.files, staging.counts
 
-    def run(self, importer: Importer, *, dry_run: bool, told: Callable[[int, int], None]) -> Report:
+    def run(self, importer: Importer, *, dry_run: bool, progress: Callable[[int, int], None]) -> Report:
         importer(self.staging, self.source)
         self.staging.flush()
         if changed := [file.name for file in self.staging.files if file.has_changed()]:
@@ -168,8 +169,7 @@ class _Import:
         trust_rows(self.staging)
         self.tables = number_items(self.staging, self.lake_if_there, self.source.name)
         there = committed(self.lake) if self.lake_if_there else {}
-        run_of = functools.partial(run_in_lake, self.lake, there)
-        self.cells = number_cells(self.staging, self.source, self.tables, run_of)
+        self.cells = number_cells(self.staging, self.source, self.tables, LakeRuns(self.lake, there).run_of)
         self.report.cells = len(self.cells)
         models = self.con.execute("SELECT DISTINCT model FROM cell_numbers ORDER BY model").fetchall()
         self.report.models = {model: self.source.aliases.get(model, model) for (model,) in models}
@@ -177,7 +177,7 @@ class _Import:
         if not dry_run:
             self._write_tables()
         writer = RecordWriter(self.staging, self.lake, self.cells, there, hashes, self.import_id, self.source.name)
-        writer.write(dry_run=dry_run, told=told)
+        writer.write(dry_run=dry_run, progress=progress)
         self.staging.flush()
         self._report_rejects()
         self.report.suspicions += suspicions(self.staging, self.cells)
@@ -188,7 +188,7 @@ class _Import:
     def _report_rejects(self) -> None:
         columns = ", ".join(REJECTED.names)
         ordered = f"SELECT {columns} FROM rejects ORDER BY file, source_row NULLS FIRST, kind, message"
-        first = self.con.execute(f"{ordered} LIMIT {_TOLD}").to_arrow_table()
+        first = self.con.execute(f"{ordered} LIMIT {_REPORTED}").to_arrow_table()
         self.report.rejects = first.to_pylist()
         for kind, count, file, row, message in self.con.execute(
             """
@@ -201,23 +201,23 @@ class _Import:
             self.report.kinds[kind] = (count, f"{where}: {message}")
 
     def _report_items(self) -> None:
-        known: set[str] = set()
+        stored: set[str] = set()
         if self.lake_if_there:
             query = "SELECT DISTINCT content_hash FROM items WHERE content_hash IS NOT NULL"
-            found = ask(self.lake_if_there, lambda con, _: con.sql(query).to_arrow_table(), only=["items"])
-            known = set(found["content_hash"].to_pylist())
-        self.con.register("known", pa.table({"content_hash": pa.array(sorted(known), pa.string())}))
+            hashes = ask(self.lake_if_there, lambda con, _: con.sql(query).to_arrow_table(), only=["items"])
+            stored = set(hashes["content_hash"].to_pylist())
+        self.con.register("stored", pa.table({"content_hash": pa.array(sorted(stored), pa.string())}))
         rows = self.con.execute(
             """
             SELECT task, count(DISTINCT key), count(DISTINCT key) FILTER (content_hash IS NOT NULL),
-                count(DISTINCT key) FILTER (content_hash IN (SELECT content_hash FROM known))
+                count(DISTINCT key) FILTER (content_hash IN (SELECT content_hash FROM stored))
             FROM staged_items GROUP BY task ORDER BY task
             """
         ).fetchall()
-        self.con.unregister("known")
+        self.con.unregister("stored")
         for task, items, with_content, joined in rows:
-            stored = {id(t): t for (_, name), t in self.tables.items() if name == task and t.stored}
-            in_table = min(items, sum(len(table.hashes) - len(table.staged) for table in stored.values()))
+            tables = {id(t): t for (_, name), t in self.tables.items() if name == task and t.stored}
+            in_table = min(items, sum(len(table.hashes) - len(table.staged) for table in tables.values()))
             self.report.items[task] = (items, in_table, with_content, joined)
 
     # ---- writing
@@ -227,11 +227,11 @@ class _Import:
             if not table.staged or self.lake.has(table.name):
                 continue
             if not self.lake.create_table(table.name, item_rows(self.con, table)) and table.stored:
-                raise StorageError(f"{table.name} was written by somebody else in this moment: try again")
+                raise StorageError(f"{table.name} was written by another program just now: try again")
         models: dict[str, dict[str, Any]] = {}
         for cell in self.cells:
             row: dict[str, Any] = {"model": cell.model, "source": cell.source_model}
-            row |= {"revision": cell.facts.revision, "parameters": cell.facts.parameters}
+            row |= {"revision": cell.description.revision, "parameters": cell.description.parameters}
             models[digest(row)] = row
         if models:
             rows = [{**dict.fromkeys(MODEL.names), **row} for row in models.values()]
@@ -265,13 +265,13 @@ class _Import:
             name = layout.rejects_name(self.import_id, number)
             self.lake.create_table(name, pa.Table.from_pylist(rows, REJECT))
         if self.report.suspicions:
-            found = []
+            rows = []
             for one in self.report.suspicions:
                 in_file = where[one.file] if one.file is not None else {}
-                said = {"kind": one.kind, "message": one.message, "model": one.model, "task": one.task}
-                found.append({**dict.fromkeys(SUSPICION.names), **head, **in_file, **said, "cell_id": one.cell_id})
+                text = {"kind": one.kind, "message": one.message, "model": one.model, "task": one.task}
+                rows.append({**dict.fromkeys(SUSPICION.names), **head, **in_file, **text, "cell_id": one.cell_id})
             name = layout.suspicions_name(self.import_id)
-            self.lake.create_table(name, pa.Table.from_pylist(found, SUSPICION))
+            self.lake.create_table(name, pa.Table.from_pylist(rows, SUSPICION))
         # Last: a file with a row here is imported.
         for number, (file, sha256) in enumerate(zip(self.staging.files, self.hashes, strict=True)):
             if sha256 is None:

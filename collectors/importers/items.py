@@ -1,4 +1,4 @@
-"""Which item table of the lake the items of a source are in, or the new one that they make.
+"""Finds the item table of the lake for the items of a source, or makes a new one.
 
 Owns how items of a source get their positions and hashes. An item table is a task's items in their order; verdicts on
 the same table can be compared. A source's items go into a table that holds all of them: one of the lake, else one that
@@ -34,18 +34,18 @@ class ItemTable:
 
     task: str
     hashes: dict[int, str]
-    #: Digest of one that the lake holds; None: it is to be written.
+    #: Digest of a table that the lake holds; None: the table has to be written.
     stored: str | None = None
-    #: Position -> (run, key) under which the staged item stands: of a stored table those that it lacks.
+    #: Position -> (run, key) of the staged item; of a stored table only the items that it lacks.
     staged: dict[int, tuple[str, str]] = field(default_factory=dict)
     #: Whether this source made it, and may make it longer.
     is_own: bool = False
 
     @functools.cached_property
     def digest(self) -> str:
-        """As of a collected task where no position is left out: the same items have the same digest.
+        """That of a collected task with the same items, if no position is left out.
 
-        Asked for when all items are in, like `items`.
+        Ask for it when all items are in, like for `items`.
         """
         if self.stored:
             return self.stored
@@ -71,7 +71,7 @@ class ItemTable:
         return items_name(self.task, self.digest, min(self.staged) if self.stored else None)
 
     def positions(self, wanted: dict[int, str], *, fixed: bool) -> dict[int, int] | None:
-        """Position of the source -> position here; None where not all are here. `fixed`: only if they are the same."""
+        """Position of the source -> position here; None unless all items are here. `fixed`: positions must be equal."""
         if fixed:
             return {p: p for p in wanted} if all(self.hashes.get(p) == h for p, h in wanted.items()) else None
         places: dict[str, list[int]] = {}
@@ -79,11 +79,11 @@ class ItemTable:
             places.setdefault(item_hash, []).append(position)
         if any(len(places.get(item_hash, ())) != 1 for item_hash in wanted.values()):
             return None
-        found = {position: places[item_hash][0] for position, item_hash in wanted.items()}
-        return found if len(set(found.values())) == len(found) else None
+        moves = {position: places[item_hash][0] for position, item_hash in wanted.items()}
+        return moves if len(set(moves.values())) == len(moves) else None
 
     def lengthened(self, wanted: dict[int, str]) -> dict[int, int] | None:
-        """Position of the source -> position here, with what is not here put behind; None where little is common."""
+        """Position of the source -> position here, new items behind the others; None if few items are common."""
         places = {item_hash: position for position, item_hash in self.hashes.items()}
         common = sum(item_hash in places for item_hash in wanted.values())
         if len(places) < len(self.hashes) or len(set(wanted.values())) < len(wanted) or 2 * common < len(self.hashes):
@@ -92,7 +92,7 @@ class ItemTable:
         return {p: places[h] if h in places else next(behind) for p, h in sorted(wanted.items())}
 
     def admits(self, wanted: dict[int, str]) -> bool:
-        """Whether `wanted` can be added: something is common, and nothing contradicts."""
+        """Whether `wanted` can be added: the two share items, and no position has two of them."""
         common = [position for position in wanted if position in self.hashes]
         return bool(common) and all(self.hashes[position] == wanted[position] for position in common)
 
@@ -100,7 +100,7 @@ class ItemTable:
 def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple[str, str], ItemTable]:
     """Makes the table `numbers` (run, task, key, item, item_hash) of staged verdicts. Returns (run, task) -> table.
 
-    Expects the view `trusted`. `lake`: where tables may be already.
+    Expects the view `trusted`. `lake`: may have tables already.
     """
     con = staging.con
     con.execute(
@@ -109,17 +109,17 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
         WITH keys AS (
             SELECT run, task, key, min(file::BIGINT * {2**40} + row) AS place FROM trusted GROUP BY ALL
         ),
-        -- A key that stands for several questions is one item, as its source says, and asks none of them for certain.
+        -- A key that stands for several questions is one item, as in its source, and it is unclear which one it asks.
         firsts AS (
             SELECT min(rowid) AS first, min(content_hash) IS NOT DISTINCT FROM max(content_hash) AS is_one
-            FROM found_items GROUP BY run, task, key
+            FROM raw_items GROUP BY run, task, key
         ),
-        told AS (
-            SELECT found_items.* REPLACE (CASE WHEN is_one THEN content_hash END AS content_hash), is_one
-            FROM found_items JOIN firsts ON found_items.rowid = first
+        described AS (
+            SELECT raw_items.* REPLACE (CASE WHEN is_one THEN content_hash END AS content_hash), is_one
+            FROM raw_items JOIN firsts ON raw_items.rowid = first
         )
         SELECT
-            keys.run, keys.task, keys.key, told.* EXCLUDE (run, task, key, position, item_hash),
+            keys.run, keys.task, keys.key, described.* EXCLUDE (run, task, key, position, item_hash),
             position IS NOT NULL AS is_fixed,
             coalesce(
                 position, row_number() OVER (PARTITION BY keys.run, keys.task ORDER BY place) - 1
@@ -127,7 +127,7 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
             coalesce(
                 item_hash, content_hash, sha256(json_array({quoted(source)}, keys.task, keys.key)::VARCHAR)
             ) AS item_hash
-        FROM keys LEFT JOIN told USING (run, task, key)
+        FROM keys LEFT JOIN described USING (run, task, key)
         """
     )
     con.execute(
@@ -136,8 +136,8 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
         SELECT staged_items.* EXCLUDE (is_one, text), target, choices, subject, doc,
             CASE WHEN is_one THEN prompt END AS prompt
         FROM staged_items
-        LEFT JOIN (SELECT text, min(rowid) AS first FROM found_texts GROUP BY text) USING (text)
-        LEFT JOIN found_texts ON found_texts.rowid = first
+        LEFT JOIN (SELECT text, min(rowid) AS first FROM raw_texts GROUP BY text) USING (text)
+        LEFT JOIN raw_texts ON raw_texts.rowid = first
         """
     )
     _reject_doubled_positions(staging)
@@ -161,17 +161,17 @@ def number_items(staging: Staging, lake: Lake | None, source: str) -> dict[tuple
             "SELECT position, item_hash, key FROM staged_items WHERE run = ? AND task = ?", [runs[0], task]
         ).fetchall()
         wanted = {position: item_hash for position, item_hash, _ in rows}
-        known = tables.setdefault(task, _stored_tables(lake, task, own) if lake else [])
-        home, places = _home(known, wanted, fixed=fixed)
+        candidates = tables.setdefault(task, _stored_tables(lake, task, own) if lake else [])
+        home, places = _home(candidates, wanted, fixed=fixed)
         if home is None:
             home, places = ItemTable(task, {}), {position: position for position in wanted}
-            known.append(home)
+            candidates.append(home)
         if not home.stored:
             home.hashes |= wanted
             home.staged |= {position: (runs[0], key) for position, _, key in rows}
         else:
             new = {places[position]: (item_hash, key) for position, item_hash, key in rows}
-            new = {place: told for place, told in new.items() if place not in home.hashes}
+            new = {place: item for place, item in new.items() if place not in home.hashes}
             home.hashes |= {place: item_hash for place, (item_hash, _) in new.items()}
             home.staged |= {place: (runs[0], key) for place, (_, key) in new.items()}
         homes |= {(run, task): home for run in runs}
@@ -207,7 +207,7 @@ def _home(tables: list[ItemTable], wanted: dict[int, str], *, fixed: bool) -> tu
 
 
 def _reject_doubled_positions(staging: Staging) -> None:
-    """Two items of a run that claim one position: which of them is right cannot be told."""
+    """Rejects items of a run that claim the position of another one: either may be right."""
     con = staging.con
     doubled = con.execute(
         """
@@ -225,13 +225,13 @@ def _reject_doubled_positions(staging: Staging) -> None:
 
 
 def _own_tables(lake: Lake, source: str) -> set[str]:
-    """Digests of the item tables that imports of the source made, or found: these alone grow with it."""
+    """Digests of the item tables of the source's imports that no collected cell uses: these alone grow with it."""
     query = "SELECT DISTINCT items_digest FROM cells WHERE imported_from = ? OR starts_with(imported_from, ? || '#')"
     only = ["_run_cells", "_cell_rows", "cells"]
-    found = ask(lake, lambda con, _: con.execute(query, [source, source]).fetchall(), only=only)
+    imported = ask(lake, lambda con, _: con.execute(query, [source, source]).fetchall(), only=only)
     others = "SELECT DISTINCT items_digest FROM cells WHERE imported_from IS NULL"
     collected = ask(lake, lambda con, _: con.execute(others).fetchall(), only=only)
-    return {items_digest for (items_digest,) in found} - {items_digest for (items_digest,) in collected}
+    return {items_digest for (items_digest,) in imported} - {items_digest for (items_digest,) in collected}
 
 
 def _stored_tables(lake: Lake, task: str, own: set[str]) -> list[ItemTable]:

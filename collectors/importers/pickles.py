@@ -1,8 +1,8 @@
-"""Pickles read without running what is in them: containers of numbers and texts, numpy arrays and pandas frames only.
+"""Reads pickles without running them: containers of numbers and texts, numpy arrays and pandas frames only.
 
-Owns which globals a pickle may name, and what stands for each. A pickle is a program: whatever else it names is refused
-before it is called. Nothing of numpy or pandas is called with what a file says, either, because arrays of their making
-may point anywhere: arrays are made here from checked bytes, and frames are taken apart without pandas.
+Owns the globals that a pickle may name, and a stand-in for each. A pickle is a program: any other name is refused
+before it is called. The values of a file never reach numpy or pandas either, because arrays that these make may point
+anywhere: arrays are made here from checked bytes, and frames are taken apart without pandas.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEEPEST = 100
 
 
 def load_pickle(file: SourceFile) -> Any:
-    """The value in `file`; a pandas frame is a Frame. Raises BadFile for what names more than that, or is damaged."""
+    """The value in `file`; a pandas frame is a Frame. Raises BadFile for a file that names more, or is damaged."""
     data = file.read()
     try:
         value = _Reader(io.BytesIO(data), encoding="latin1").load()
@@ -35,8 +35,8 @@ def load_pickle(file: SourceFile) -> Any:
         raise
     except MemoryError as error:
         raise BadFile("bomb", "asks for more memory than there is") from error
-    except Exception as error:  # a damaged pickle fails in whatever its bytes happen to mean
-        raise BadFile("damaged", f"no whole pickle: {one_line(error, 160)}") from error
+    except Exception as error:  # a damaged pickle fails anywhere
+        raise BadFile("damaged", f"not a whole pickle: {one_line(error, 160)}") from error
 
 
 class _Type:
@@ -56,12 +56,12 @@ class _Type:
         return dtype.newbyteorder(self.order)  # type: ignore[arg-type]
 
 
-#: What a pickle may name of numpy.ndarray: nothing that could be called.
+#: Stands for numpy.ndarray, and cannot be called.
 _NDARRAY = "numpy.ndarray"
 
 
 class _Array(np.ndarray[Any, Any]):
-    """An array whose numbers are set once, and are all there."""
+    """An array whose numbers are set once and completely."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, is_fortran, data = state
@@ -70,10 +70,10 @@ class _Array(np.ndarray[Any, Any]):
 
 def _checked(shape: Any, kind: Any, data: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     if not isinstance(kind, _Type) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise BadFile("forbidden", "holds an array whose form is no form")
+        raise BadFile("forbidden", "holds an array without a valid type and shape")
     dtype, many = kind.real, math.prod(shape)
     if not dtype.itemsize or (not many and max(shape) > 10**6):
-        raise BadFile("forbidden", f"holds an array of shape {shape} and nothing")
+        raise BadFile("forbidden", f"holds an array of shape {shape} without content")
     whole = isinstance(data, list) and len(data) == many if dtype.kind == "O" else len(data) == many * dtype.itemsize
     if not whole or (dtype.kind != "O" and not isinstance(data, bytes | bytearray)):
         raise BadFile("forbidden", f"holds an array of shape {shape} without its numbers")
@@ -133,7 +133,7 @@ class _Placement:
         self.where = where
 
 
-class _Block:
+class _FrameBlock:
     def __init__(self, values: Any, placement: Any, ndim: Any = 2) -> None:
         self.values = values
         self.where = placement.where if isinstance(placement, _Placement) else placement
@@ -149,7 +149,7 @@ class _Manager:
             raise BadFile("damaged", "a pandas frame of an unknown release: save it as CSV or Parquet there")
         parts = newest["0.14.1"]
         self.axes = list(parts["axes"])
-        self.blocks = [_Block(block["values"], block["mgr_locs"]) for block in parts["blocks"]]
+        self.blocks = [_FrameBlock(block["values"], block["mgr_locs"]) for block in parts["blocks"]]
 
 
 class Frame:
@@ -164,25 +164,23 @@ class Frame:
         if not isinstance(manager, _Manager) or len(manager.axes) != 2:
             raise BadFile("damaged", "a pandas frame of an unknown form: save it as CSV or Parquet there")
         names = [str(label) for label in _listed(manager.axes[0].labels)]
-        found: dict[str, list[Any]] = {}
+        columns: dict[str, list[Any]] = {}
         for block in manager.blocks:
             if not isinstance(block.values, np.ndarray):
-                raise BadFile(
-                    "damaged", "a pandas frame of something else than arrays: save it as CSV or Parquet there"
-                )
+                raise BadFile("damaged", "a pandas frame that holds more than arrays: save it as CSV or Parquet there")
             values = np.atleast_2d(block.values)
             for row, place in zip(values, _places(block.where, len(names)), strict=True):
-                if names[place] in found:
+                if names[place] in columns:
                     raise BadFile("damaged", f"a pandas frame with two columns {names[place][:60]}")
-                found[names[place]] = row.tolist()
-        self.columns = {name: found[name] for name in names}
+                columns[names[place]] = row.tolist()
+        self.columns = {name: columns[name] for name in names}
 
 
 def _plain_columns(data: Any) -> dict[str, list[Any]]:
     columns: list[Any] = list(data.values()) if isinstance(data, dict) else [None]
     are_lists = all(isinstance(values, list) for values in columns)
     if not are_lists or len({len(values) for values in columns}) > 1:
-        raise BadFile("damaged", "a pandas frame whose columns are not as long as each other")
+        raise BadFile("damaged", "a pandas frame whose columns differ in length")
     if not all(value is None or isinstance(value, str | int | float) for values in columns for value in values):
         raise BadFile("forbidden", "a pandas frame of more than numbers and texts")
     return {str(name): values for name, values in data.items()}
@@ -196,7 +194,7 @@ def _places(where: Any, many: int) -> list[int]:
     return list(range(many))[where] if isinstance(where, slice) else [int(place) for place in where]
 
 
-#: Module and name -> what stands for it. numpy 2 and pandas 1 to 3 name the same things in several places.
+#: Module and name -> its stand-in. numpy 2 and pandas 1 to 3 name the same things in several places.
 _STAND_INS: dict[tuple[str, str], Any] = {
     **{("builtins", kind.__name__): kind for kind in (slice, set, frozenset, list, dict, tuple)},
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -207,9 +205,9 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("pandas.core.frame", "DataFrame"): Frame,
     ("pandas.core.internals.managers", "BlockManager"): _Manager,
     ("pandas.core.internals", "BlockManager"): _Manager,
-    ("pandas._libs.internals", "_unpickle_block"): _Block,
+    ("pandas._libs.internals", "_unpickle_block"): _FrameBlock,
     ("pandas._libs.internals", "BlockPlacement"): _Placement,
-    ("pandas.core.internals.blocks", "new_block"): _Block,
+    ("pandas.core.internals.blocks", "new_block"): _FrameBlock,
     ("pandas.core.indexes.base", "_new_Index"): _new_index,
 }
 for _module in ("numpy.core", "numpy._core"):
@@ -221,11 +219,11 @@ for _module, _name in (("base", "Index"), ("range", "RangeIndex"), ("numeric", "
     _STAND_INS["pandas", _name] = _Index
 
 
-#: What a key of a mapping, or a member of a set, may be: a hash of nested tuples can take for ever.
+#: Types of keys of mappings and of members of sets: to hash nested tuples can take for ever.
 _KEYS = (str, bytes, int, float, bool, type(None))
 
 
-#: The one that is written in Python: of the one in C no step can be refused.
+#: The unpickler that is written in Python: the one in C offers no way to refuse a step.
 _InPython: Any = pickle._Unpickler
 
 
@@ -239,13 +237,13 @@ class _Reader(_InPython):  # type: ignore[misc]
         except KeyError:
             raise BadFile(
                 "forbidden",
-                f"names {module}.{name}, which is no plain container of numbers or texts: nothing was run; if you "
-                "trust the file, save it as CSV or Parquet with the program that wrote it",
+                f"names {module}.{name}, and only plain containers of numbers and texts are read: nothing was run; if "
+                "you trust the file, save it as CSV or Parquet with the program that wrote it",
             ) from None
 
     def load_build(self) -> None:
-        if callable(self.stack[-2]):  # what stands for a name: a state would change it for all files
-            raise BadFile("forbidden", "gives a state to what it names")
+        if callable(self.stack[-2]):  # a stand-in: a state would change it for all files
+            raise BadFile("forbidden", "gives a state to a name")
         super().load_build()
 
     def load_setitem(self) -> None:
@@ -292,7 +290,7 @@ for _code, _step in {
 
 def _check_keys(keys: Sequence[Any]) -> None:
     if not all(type(key) in _KEYS for key in keys):
-        raise BadFile("forbidden", "has a key that is no text or number")
+        raise BadFile("forbidden", "has a key that is neither text nor number")
 
 
 def _check_size(value: Any, limit: int) -> None:
@@ -303,7 +301,7 @@ def _check_size(value: Any, limit: int) -> None:
         for inner in waiting[-1]:
             seen += 1
             if seen > limit or len(waiting) > _DEEPEST:
-                raise BadFile("bomb", "is far more values than bytes: it repeats itself")
+                raise BadFile("bomb", "holds far more values than bytes: it repeats itself")
             parts = _parts_of(inner)
             if parts is not None:
                 waiting.append(parts)

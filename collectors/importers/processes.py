@@ -1,10 +1,10 @@
 """Several files of a source read at once, by several processes.
 
-Owns how the processes are started, how they share the work, what they leave for the importing one, and when all that
-is worth it. Knows nothing of formats. What is found does not depend on how many processes found it: parts are taken in
-the order of the jobs.
+Owns how the processes start, how they share the jobs, which files they leave for the importing process, and when all
+that pays. Knows nothing of formats. Results are taken in the order of the jobs, so the number of processes changes
+nothing in the rows.
 
-A folder holds `work` (what is to be read, pickled), `N.claim` for each job that somebody began, and `N.part` and its
+A folder holds `jobs` (what to read, pickled), `N.claim` for each job that a process began, and `N.result` and its
 tables for each that is done.
 """
 
@@ -25,32 +25,32 @@ import pyarrow as pa
 
 from collectors.atomic import write_whole
 from collectors.importers.files import SourceFile
-from collectors.importers.sources import FOUND_TABLES, Facts, Found
+from collectors.importers.sources import RAW_TABLES, CellDescription, Sink
 from schemas.failures import StorageError
 
-#: Bytes of files for which starting another process pays: it takes about a second.
+#: Another process pays from this many bytes of files on: it takes about a second to start.
 WORTH = 128 * 2**20
 #: Most processes: one takes up to 300 MB.
 MOST = 16
 
-#: Reads the file of a number, with arguments of its own: a function of a module.
+#: A function of a module: takes a sink, the number of a file, and the job's own arguments.
 Reader = Callable[..., None]
 Job = tuple[int, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What was found in one file: facts, and tables as files of Arrow's stream format."""
+class JobResult:
+    """The rows of one file: descriptions of cells, and tables as files in Arrow's stream format."""
 
     number: int
     tables: dict[str, Path]
-    facts: dict[tuple[str, str, str], Facts]
+    descriptions: dict[tuple[str, str, str], CellDescription]
     format_version: str | None
     rejected: int
 
 
-class _Apart(Found):
-    """What is found in one file, put down in files of a folder."""
+class _FileSink(Sink):
+    """Stores the rows of one file in files of a folder."""
 
     def __init__(self, files: Sequence[SourceFile], path: Path) -> None:
         super().__init__(files)
@@ -62,7 +62,7 @@ class _Apart(Found):
         if name not in self.writers:
             self.tables[name] = self.path.with_suffix(f".{name}")
             options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self.writers[name] = pa.ipc.new_stream(str(self.tables[name]), FOUND_TABLES[name], options=options)
+            self.writers[name] = pa.ipc.new_stream(str(self.tables[name]), RAW_TABLES[name], options=options)
         self.writers[name].write_table(table)
 
     def close(self) -> None:
@@ -70,18 +70,18 @@ class _Apart(Found):
             writer.close()
 
 
-class _Work:
-    """Jobs that several processes share."""
+class _SharedJobs:
+    """The jobs that several processes share, in a folder."""
 
     def __init__(self, folder: Path, read: Reader, files: Sequence[SourceFile], jobs: Sequence[Job]) -> None:
         self.folder, self.read, self.files, self.jobs = folder, read, files, jobs
 
     def share(self) -> None:
-        (self.folder / "work").write_bytes(pickle.dumps((self.read, list(self.files), list(self.jobs))))
+        (self.folder / "jobs").write_bytes(pickle.dumps((self.read, list(self.files), list(self.jobs))))
 
     @classmethod
-    def of(cls, folder: Path) -> _Work:
-        return cls(folder, *pickle.loads((folder / "work").read_bytes()))
+    def of(cls, folder: Path) -> _SharedJobs:
+        return cls(folder, *pickle.loads((folder / "jobs").read_bytes()))
 
     def claim(self, index: int) -> bool:
         try:
@@ -92,22 +92,23 @@ class _Work:
 
     def do(self, index: int) -> None:
         number, args = self.jobs[index]
-        found = _Apart(self.files, self.folder / str(index))
-        with contextlib.closing(found):
-            with found.one_file(number):
-                self.read(found, number, *args)
-            found.flush()
-        part = Part(number, found.tables, found.facts, found.format_version[number], found.counts[number].rejected)
-        write_whole(self.folder / f"{index}.part", pickle.dumps(part))
+        sink = _FileSink(self.files, self.folder / str(index))
+        with contextlib.closing(sink):
+            with sink.one_file(number):
+                self.read(sink, number, *args)
+            sink.flush()
+        rejected = sink.counts[number].rejected
+        result = JobResult(number, sink.tables, sink.descriptions, sink.format_version[number], rejected)
+        write_whole(self.folder / f"{index}.result", pickle.dumps(result))
 
-    def taken(self, index: int) -> Part | None:
-        """The part of a job; None while it is not done."""
-        path = self.folder / f"{index}.part"
+    def taken(self, index: int) -> JobResult | None:
+        """The result of a job; None while it is not done."""
+        path = self.folder / f"{index}.result"
         if not path.exists():
             return None
-        part: Part = pickle.loads(path.read_bytes())
+        result: JobResult = pickle.loads(path.read_bytes())
         path.unlink()
-        return part
+        return result
 
 
 def is_worth(files: Sequence[SourceFile]) -> bool:
@@ -115,13 +116,13 @@ def is_worth(files: Sequence[SourceFile]) -> bool:
     return len(files) > 1 and len(os.sched_getaffinity(0)) > 1 and sum(file.size for file in files) >= WORTH
 
 
-def read_apart(read: Reader, files: Sequence[SourceFile], jobs: Sequence[Job], folder: Path) -> Iterator[Part]:
-    """What `read` finds in each job's file, in their order. This process reads some of them itself.
+def read_apart(read: Reader, files: Sequence[SourceFile], jobs: Sequence[Job], folder: Path) -> Iterator[JobResult]:
+    """Yields the result of each job, in their order. This process reads some of the files itself.
 
-    Raises StorageError where another one ends before its work.
+    Raises StorageError when another process ends before its job.
     """
-    work = _Work(folder, read, files, jobs)
-    work.share()
+    shared = _SharedJobs(folder, read, files, jobs)
+    shared.share()
     many = min(len(os.sched_getaffinity(0)), len(jobs), MOST)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     start = f"from {__name__} import help_reading; help_reading({str(folder)!r}, {os.getpid()})"
@@ -137,24 +138,24 @@ def read_apart(read: Reader, files: Sequence[SourceFile], jobs: Sequence[Job], f
         for index in range(len(jobs)):
             while True:
                 over = all(helper.poll() is not None for helper in helpers)
-                if part := work.taken(index):
+                if result := shared.taken(index):
                     break
-                while ahead < len(jobs) and not work.claim(ahead):
+                while ahead < len(jobs) and not shared.claim(ahead):
                     ahead += 1
                 if ahead < len(jobs):
-                    work.do(ahead)
+                    shared.do(ahead)
                 elif over:
-                    raise StorageError("a process that read files ended before its work: is there enough memory?")
+                    raise StorageError("a process that read files ended too early: is there enough memory?")
                 else:
                     time.sleep(0.02)
-            yield part
+            yield result
 
 
 def help_reading(folder: str, parent: int) -> None:
-    """Does what nobody has begun, until all is begun or the importing process is gone."""
-    work = _Work.of(Path(folder))
-    for index in range(len(work.jobs)):
+    """Does jobs that no process began, until all are begun or the importing process is gone."""
+    shared = _SharedJobs.of(Path(folder))
+    for index in range(len(shared.jobs)):
         if os.getppid() != parent:
             return
-        if work.claim(index):
-            work.do(index)
+        if shared.claim(index):
+            shared.do(index)

@@ -1,4 +1,4 @@
-"""A published table or pickled frame as an SQL relation: what the formats that are tables share.
+"""A published table or pickled frame as an SQL relation, for the formats that are tables.
 
 Knows nothing of any one format.
 """
@@ -22,7 +22,7 @@ TABLES = ("*.csv", "*.parquet", "*.jsonl", "*.json", "*.pkl", "*.pickle")
 
 
 def response_of(column: str) -> str:
-    """A list written as text is what RouterBench keeps of several turns; it is kept as it stands."""
+    """RouterBench writes several turns as the text of a list. That text is kept as it stands."""
     return f"CASE WHEN {sql_of(column)} IS NOT NULL THEN [{sql_of(column)}::VARCHAR] END AS responses"
 
 
@@ -43,7 +43,7 @@ def relation_of(staging: Staging, number: int, file: SourceFile) -> tuple[str, d
         return name, columns_of(staging, name)
     frame = load_pickle(file)
     if not isinstance(frame, Frame):
-        raise BadFile("unknown_layout", "holds no pandas frame")
+        raise BadFile("unknown_layout", "does not hold a pandas frame")
     table = pa.Table.from_pydict({column: _column(values) for column, values in frame.columns.items()})
     staging.con.register("given", table)
     staging.con.execute(f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS {ROW} FROM given")

@@ -1,11 +1,11 @@
-"""What an importer finds in its files: verdicts, items, facts of cells, and rows that cannot be trusted.
+"""The rows that importers make of files: verdicts, items, descriptions of cells, and rows that cannot be trusted.
 
-Owns the form of all that, and the kinds of rejects. Knows nothing of formats, nor of where it is put down.
+Owns their schemas and the kinds of rejects. Knows nothing of formats, nor of where the rows are stored.
 
 Kinds of rejects: of a file as a whole `unreadable`, `damaged`, `bomb`, `too_large`, `encoding`, `forbidden` (a pickle
 that would run code), `unknown_layout`, `no_model`; of a row `damaged`, `encoding`, `too_long`, `no_key` (no model,
 task or item), `not_finite`, `out_of_range`, `no_verdict`, `negative_tokens`, `unknown_filter`, `bad_item`, `conflict`
-(another row, or the lake, says otherwise of the same answer).
+(another row, or the lake, has another verdict of the same answer).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _OF_RECORD = (
     "filtered",
 )
 
-#: One verdict as a source says it. `run`: which of the source's runs, '' where it knows one only.
-FOUND = pa.schema(
+#: One verdict of a source. `run`: which of the source's runs, '' where it has only one.
+RAW_VERDICT = pa.schema(
     [
         pa.field("file", pa.int32()),
         pa.field("row", pa.int64()),
@@ -58,9 +58,9 @@ FOUND = pa.schema(
         *(RECORD.field(name).with_nullable(True).remove_metadata() for name in _OF_RECORD),
     ]
 )
-#: One item as a source says it. `position`: where it stands in its task, null where the source does not say.
-#: `item_hash`: lm-eval's, null where the source has no document. `text`: of FOUND_TEXT, null without any.
-FOUND_ITEM = pa.schema(
+#: One item of a source. `position`: its place in the task, null if the source does not number items. `item_hash`:
+#: lm-eval's, null where the source has no document. `text`: the key of its row of RAW_TEXT, null without one.
+RAW_ITEM = pa.schema(
     [
         pa.field("run", pa.string()),
         pa.field("task", pa.string()),
@@ -71,8 +71,8 @@ FOUND_ITEM = pa.schema(
         pa.field("text", pa.string()),
     ]
 )
-#: What items say, once for all models that were asked the same. `text`: a digest of the rest.
-FOUND_TEXT = pa.schema(
+#: The texts of items, once for all models that were asked the same. `text`: a digest of the other columns.
+RAW_TEXT = pa.schema(
     [
         pa.field("text", pa.string()),
         pa.field("prompt", pa.string()),
@@ -90,39 +90,39 @@ REJECTED = pa.schema(
         *(pa.field(name, pa.string()) for name in ("kind", "message", "model", "task", "source_key")),
     ]
 )
-#: Where the tables go -> their schemas.
-FOUND_TABLES = {"found_rows": FOUND, "found_items": FOUND_ITEM, "found_texts": FOUND_TEXT, "rejects": REJECTED}
-_TEXT = tuple(FOUND_TEXT.names[1:])
-_NOTHING = [None] * len(_TEXT)
-#: Texts that are known to be put down already.
-_KNOWN_TEXTS = 500_000
-#: Rows, and bytes of texts, that are put down at a time.
+#: Name of a table -> its schema.
+RAW_TABLES = {"raw_verdicts": RAW_VERDICT, "raw_items": RAW_ITEM, "raw_texts": RAW_TEXT, "rejects": REJECTED}
+_TEXT = tuple(RAW_TEXT.names[1:])
+_NO_TEXT = [None] * len(_TEXT)
+#: Most digests of texts that are kept to store each text once.
+_SEEN_TEXTS = 500_000
+#: Rows, and bytes of texts, that are stored at a time.
 _BATCH, _BATCH_BYTES = 20_000, 64 * 2**20
-#: What Python raises where a value is of another kind than a format says.
+#: Python raises one of these where a value has another type than its format prescribes.
 _OF_LAYOUT = (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is imported, as the person who does says it."""
+class ImportSource:
+    """A source to import, as a person describes it."""
 
-    #: What the records are told from others by: `imported_from`.
+    #: The column `imported_from` of all its records.
     name: str
     format: str
     licence: str | None = None
     #: The source's name of a model -> its id.
     aliases: Mapping[str, str] = field(default_factory=dict)
-    #: The model of files that do not say whose answers they are.
+    #: The model of files that name none.
     model: str | None = None
     #: Settings of the format `table`.
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a source tells of a cell; None: it does not tell."""
+class CellDescription:
+    """The columns of a cell that a source states; None where it states nothing."""
 
-    #: What `score` is, and from which score an answer is correct; None: no such rule.
+    #: The metric behind `score`, and the least score of a correct answer; None: no such rule.
     metric: str = "score"
     threshold: float | None = 0.5
     #: Least and most that a score can be.
@@ -144,14 +144,14 @@ class Facts:
     fewshot_as_multiturn: bool | None = None
     system_prompt: str | None = None
     decoding: str | None = None
-    #: Items of the task, where the source says how many it has.
+    #: Items of the whole task, where the source states them.
     items: int | None = None
     parameters: int | None = None
     #: Version of the program that wrote the file, and of its libraries.
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """What is of another kind than its column is unknown: sources write anything anywhere."""
+        """Drops values whose type is not that of their column: sources write anything anywhere."""
         for name, kind in _KINDS.items():
             value = getattr(self, name)
             wrong = value is not None and type(value) is not kind
@@ -169,7 +169,7 @@ _KINDS: dict[str, type] = {
 
 @dataclass
 class Counted:
-    """What became of the rows of one file; rows = records + known + folded + rejected."""
+    """Numbers of rows of one file; rows = records + known + folded + rejected."""
 
     rows: int = 0
     records: int = 0
@@ -178,43 +178,43 @@ class Counted:
     rejected: int = 0
 
 
-class Found(ABC):
-    """What an importer tells of its files, row by row; put down a batch at a time."""
+class Sink(ABC):
+    """Takes the rows of an importer one by one and stores them in batches."""
 
     def __init__(self, files: Sequence[SourceFile]) -> None:
         self.files = list(files)
         self.counts = [Counted() for _ in files]
-        #: (run, model, task) -> what is known of the cell; for others `default`.
-        self.facts: dict[tuple[str, str, str], Facts] = {}
-        self.default = Facts()
+        #: (run, model, task) -> the cell's description; other cells have `default`.
+        self.descriptions: dict[tuple[str, str, str], CellDescription] = {}
+        self.default = CellDescription()
         self.format_version: list[str | None] = [None] * len(self.files)
         self._lock = threading.Lock()
         self._rejects: list[tuple[Any, ...]] = []
-        self._rows, self._items, self._texts = _Batch(FOUND), _Batch(FOUND_ITEM), _Batch(FOUND_TEXT)
-        self._known_texts: set[str] = set()
+        self._rows, self._items, self._texts = _Columns(RAW_VERDICT), _Columns(RAW_ITEM), _Columns(RAW_TEXT)
+        self._seen_texts: set[str] = set()
         self._bytes = 0
 
     @abstractmethod
     def put(self, name: str, table: pa.Table) -> None:
-        """Puts a batch down: a table of FOUND_TABLES."""
+        """Stores a batch of the table `name` of RAW_TABLES."""
 
     def row(self, **columns: Any) -> None:
-        """One verdict: columns of FOUND."""
+        """Takes a verdict: columns of RAW_VERDICT."""
         self._rows.append(columns)
         self._weigh(columns, columns.get("responses"))
 
     def item(self, **columns: Any) -> None:
-        """One item: columns of FOUND_ITEM and FOUND_TEXT but `text`."""
-        said = [columns.pop(name, None) for name in _TEXT]
-        if said != _NOTHING:
-            columns["text"] = text = hashlib.blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()
-            if text not in self._known_texts:
-                if len(self._known_texts) >= _KNOWN_TEXTS:
-                    self._known_texts.clear()
-                self._known_texts.add(text)
-                known = {"text": text, **dict(zip(_TEXT, said, strict=True))}
-                self._texts.append(known)
-                self._weigh(known, known["choices"])
+        """Takes an item: columns of RAW_ITEM and RAW_TEXT but `text`."""
+        values = [columns.pop(name, None) for name in _TEXT]
+        if values != _NO_TEXT:
+            columns["text"] = text = hashlib.blake2b(msgspec.json.encode(values), digest_size=16).hexdigest()
+            if text not in self._seen_texts:
+                if len(self._seen_texts) >= _SEEN_TEXTS:
+                    self._seen_texts.clear()
+                self._seen_texts.add(text)
+                row = {"text": text, **dict(zip(_TEXT, values, strict=True))}
+                self._texts.append(row)
+                self._weigh(row, row["choices"])
         self._items.append(columns)
         self._weigh(columns)
 
@@ -226,12 +226,12 @@ class Found(ABC):
             self.flush()
 
     def reject(self, file: int, row: int | None, kind: str, message: str, **columns: Any) -> None:
-        """A row, or with None a file, that cannot be trusted. `columns`: model, task and source_key as far as known."""
-        known = (columns.get(name) for name in ("model", "task", "source_key"))
+        """Takes a row, or with None a file, that cannot be trusted. `columns`: model, task, source_key, if stated."""
+        place = (columns.get(name) for name in ("model", "task", "source_key"))
         with self._lock:
             if row is not None:
                 self.counts[file].rejected += 1
-            self._rejects.append((file, row, kind, message, *known))
+            self._rejects.append((file, row, kind, message, *place))
             if len(self._rejects) >= _BATCH:
                 self._put_rejects()
 
@@ -243,7 +243,7 @@ class Found(ABC):
 
     @contextlib.contextmanager
     def one_file(self, file: int) -> Iterator[None]:
-        """Reads a file: what is wrong with it as a whole is its reject, and the others go on."""
+        """Turns an error while a file is read into the file's reject, so that the import goes on with the next."""
         try:
             yield
         except BadFile as error:
@@ -251,22 +251,22 @@ class Found(ABC):
         except MemoryError:
             self.reject(file, None, "too_large", "takes more memory than there is")
         except _OF_LAYOUT as error:
-            self.reject(file, None, "unknown_layout", f"not laid out as its format is: {one_line(error, 160)}")
+            self.reject(file, None, "unknown_layout", f"the layout is not that of the format: {one_line(error, 160)}")
 
     @contextlib.contextmanager
-    def one_row(self, file: int, row: int, **known: Any) -> Iterator[None]:
-        """Reads a row: what is wrong with it is its reject, and the others go on."""
+    def one_row(self, file: int, row: int, **place: Any) -> Iterator[None]:
+        """Turns an error while a row is read into the row's reject. `place`: columns for `reject`."""
         try:
             yield
         except BadFile as error:
-            self.reject(file, row, error.kind, str(error), **known)
+            self.reject(file, row, error.kind, str(error), **place)
         except _OF_LAYOUT as error:
-            self.reject(file, row, "damaged", f"not laid out as its format is: {one_line(error, 160)}", **known)
+            self.reject(file, row, "damaged", f"the layout is not that of the format: {one_line(error, 160)}", **place)
 
     def flush(self) -> None:
-        """Puts down what was given row by row."""
+        """Stores the rows that were taken since the last batch."""
         self._bytes = 0
-        given = {"found_rows": self._rows, "found_items": self._items, "found_texts": self._texts}
+        given = {"raw_verdicts": self._rows, "raw_items": self._items, "raw_texts": self._texts}
         for name, batch in given.items():
             if len(batch):
                 self.put(name, self._table(batch))
@@ -274,19 +274,19 @@ class Found(ABC):
         with self._lock:
             self._put_rejects()
 
-    def _table(self, batch: _Batch) -> pa.Table:
-        """`batch` but rows that hold what no text or number of a table can be; verdicts among these are rejected."""
+    def _table(self, batch: _Columns) -> pa.Table:
+        """`batch` without rows that no table can hold, such as half of a character. Rejects verdicts among them."""
         try:
             return batch.table()
         except _OF_ARROW:
-            good = _Batch(batch.schema)
+            good = _Columns(batch.schema)
             for row in batch.rows():
                 try:
                     pa.Table.from_pylist([row], batch.schema)
                     good.append(row)
                 except _OF_ARROW as error:
-                    if batch.schema is FOUND:
-                        message = f"holds what is no text: {one_line(error, 120)}"
+                    if batch.schema is RAW_VERDICT:
+                        message = f"a value cannot be stored: {one_line(error, 120)}"
                         self.reject(row["file"], row["row"], "encoding", message)
             return good.table()
 
@@ -294,8 +294,8 @@ class Found(ABC):
 _OF_ARROW = (pa.ArrowException, ValueError, OverflowError, TypeError)
 
 
-class _Batch:
-    """Rows of a schema, by column: an object a row would be looked through by Python's collector all the time."""
+class _Columns:
+    """Rows of a schema, kept by column: Python's garbage collector would visit one object a row again and again."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema

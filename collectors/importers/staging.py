@@ -1,4 +1,4 @@
-"""What was found, on disk: a DuckDB database in which it is sorted, counted and joined.
+"""The rows of an import on disk: a DuckDB database that sorts, counts and joins them.
 
 Owns that database. Knows nothing of formats, nor of how the lake is written.
 """
@@ -13,17 +13,17 @@ import duckdb
 import pyarrow as pa
 
 from collectors.importers.files import BadFile, SourceFile
-from collectors.importers.processes import Job, Part, Reader, is_worth, read_apart
-from collectors.importers.sources import FOUND_TABLES, Found
+from collectors.importers.processes import Job, JobResult, Reader, is_worth, read_apart
+from collectors.importers.sources import RAW_TABLES, Sink
 from schemas.failures import one_line
 from schemas.identity import content_hash
 
-#: Rows of whole tables that are put down at a time.
+#: Rows of whole tables that are stored at a time.
 _BATCH = 200_000
 
 
-class Staging(Found):
-    """Where importers put what they find: in a folder of this machine, beyond its memory on disk."""
+class Staging(Sink):
+    """Stores the rows of importers in a folder of this machine, on disk where they exceed its memory."""
 
     def __init__(self, folder: Path, files: Sequence[SourceFile]) -> None:
         super().__init__(files)
@@ -34,41 +34,41 @@ class Staging(Found):
         self.con.execute("SET enable_progress_bar = false")
         kinds = {"null_handling": "special", "return_type": "VARCHAR", "parameters": ["VARCHAR", "VARCHAR[]"]}
         self.con.create_function("content_hash_of", _content_hash, **kinds)  # type: ignore[call-overload]
-        for name, schema in FOUND_TABLES.items():
+        for name, schema in RAW_TABLES.items():
             self.con.register("empty", schema.empty_table())
             self.con.execute(f"CREATE TABLE {name} AS FROM empty")
             self.con.unregister("empty")
         self._tables: list[pa.Table] = []
 
     def put(self, name: str, table: pa.Table | pa.RecordBatchReader) -> None:
-        with self.con.cursor() as con:  # beside whoever reads a result
+        with self.con.cursor() as con:  # others may be reading a result
             con.register("given", table)
             con.execute(f"INSERT INTO {name} FROM given")
 
     def read_files(self, read: Reader, jobs: Sequence[Job]) -> None:
-        """`read` of each job's file, in order, by several processes where that is faster.
+        """Calls `read` for each job's file, in order, in several processes where that is faster.
 
-        It must be a module's function that tells what it finds by what Found has.
+        `read` must be a function of a module, and use of its first argument only the methods of Sink.
         """
         if is_worth([self.files[number] for number, _ in jobs]):
-            for part in read_apart(read, self.files, jobs, Path(tempfile.mkdtemp(dir=self.folder))):
-                self._take(part)
+            for result in read_apart(read, self.files, jobs, Path(tempfile.mkdtemp(dir=self.folder))):
+                self._take(result)
             return
         for number, args in jobs:
             with self.one_file(number):
                 read(self, number, *args)
 
-    def _take(self, part: Part) -> None:
-        self.facts |= part.facts
-        self.format_version[part.number] = part.format_version or self.format_version[part.number]
-        self.counts[part.number].rejected += part.rejected
-        for name, path in part.tables.items():
+    def _take(self, result: JobResult) -> None:
+        self.descriptions |= result.descriptions
+        self.format_version[result.number] = result.format_version or self.format_version[result.number]
+        self.counts[result.number].rejected += result.rejected
+        for name, path in result.tables.items():
             with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
                 self.put(name, reader)
             path.unlink()
 
     def rows(self, table: pa.Table) -> None:
-        """Many verdicts: a table of FOUND."""
+        """Takes many verdicts: a table of RAW_VERDICT."""
         self._tables.append(table)
         if sum(map(len, self._tables)) >= _BATCH:
             self.flush()
@@ -78,22 +78,25 @@ class Staging(Found):
         if self._tables:
             table = pa.concat_tables(self._tables)
             self._tables.clear()
-            self.put("found_rows", table)
+            self.put("raw_verdicts", table)
 
     def select(self, sql: str) -> None:
-        """Verdicts as a SELECT of some of FOUND's columns, among them file, row, model, task and key.
+        """Takes the verdicts that a SELECT returns: columns of RAW_VERDICT, among them file, row, model, task and key.
 
-        Raises BadFile, and takes none of them, where one cannot be read.
+        Raises BadFile where one cannot be read, and then takes none.
         """
-        self._insert("found_rows", sql)
+        self._insert("raw_verdicts", sql)
 
     def select_items(self, sql: str) -> None:
-        """Items as a SELECT of run, task, key, content_hash, prompt, target, choices and subject. Raises BadFile."""
+        """Takes the items that a SELECT returns: run, task, key, content_hash, prompt, target, choices, subject.
+
+        Raises BadFile where one cannot be read.
+        """
         texts = "prompt, target, choices, subject"
         self._insert(
-            "found_texts", f"SELECT *, md5(({texts})::VARCHAR) AS text FROM (SELECT DISTINCT {texts} FROM ({sql}))"
+            "raw_texts", f"SELECT *, md5(({texts})::VARCHAR) AS text FROM (SELECT DISTINCT {texts} FROM ({sql}))"
         )
-        self._insert("found_items", f"SELECT * EXCLUDE ({texts}), md5(({texts})::VARCHAR) AS text FROM ({sql})")
+        self._insert("raw_items", f"SELECT * EXCLUDE ({texts}), md5(({texts})::VARCHAR) AS text FROM ({sql})")
 
     def _insert(self, table: str, sql: str) -> None:
         try:
@@ -106,7 +109,7 @@ class Staging(Found):
 
 
 def _content_hash(question: str | None, choices: Sequence[str | None] | None) -> str | None:
-    """schemas.identity.content_hash for SQL; null where nothing is asked."""
+    """schemas.identity.content_hash for SQL; null without a question."""
     if question is None or not question.strip():
         return None
     return content_hash(question, [choice for choice in choices or () if choice is not None])

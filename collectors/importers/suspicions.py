@@ -1,11 +1,11 @@
-"""What looks wrong in a source without being so for certain: named, and never mended.
+"""Names the rows of a source that look wrong without being so for certain, and changes none.
 
-Owns what is suspicious. Kinds: `constant_tokens` (every prompt, or every longer answer, of a model has as many tokens),
-`identical_tokens` (several models count the same, which share no tokenizer as far as is known), `words` (tokens are a
-fixed multiple of the words), `free` (every call cost nothing), `no_usage` (right answers without a token, beside others
-that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key of an
-item stands for several texts: it is joined to no other source's), `mostly_rejected` (of a model's rows on a task more
-are rejected than not), `same_file`.
+Owns the kinds of suspicions: `constant_tokens` (every prompt, or every longer answer, of a model has as many tokens),
+`identical_tokens` (several models count the same, although nothing shows that they share a tokenizer), `words` (tokens
+are a fixed multiple of the words), `free` (every call cost nothing), `no_usage` (right answers without a token, beside
+others that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key
+of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
+task are rejected), `same_file`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collectors.importers.staging import Staging
 if TYPE_CHECKING:
     from collectors.importers.cells import ImportedCell
 
-#: Rows below which nothing is said of a cell: few numbers are equal by chance.
+#: A cell of fewer rows raises no suspicion: a few numbers may be equal by chance.
 LEAST_ROWS = 20
 
 
@@ -30,11 +30,11 @@ class Suspicion:
     model: str | None = None
     task: str | None = None
     cell_id: str | None = None
-    #: Number of the file; None: it concerns none alone.
+    #: Number of the file; None: it concerns no single file.
     file: int | None = None
 
 
-#: One row per cell: all that a single pass over the verdicts says.
+#: One row per cell: all sums that a single pass over the verdicts gives.
 _CELLS = """
 CREATE TABLE cell_sums AS
 SELECT
@@ -59,7 +59,7 @@ WHERE repeat = 0 AND trusted.filter = cell_numbers.filter
 GROUP BY cell
 """
 
-#: Cells of which all texts have k tokens a word, to the next whole number, and k is no accident of short texts.
+#: Cells whose texts all have k tokens a word, to the next whole number, and are too long for that to be an accident.
 _WORDS = """
 WITH texts AS (
     SELECT cell, {tokens} AS tokens, len(regexp_extract_all({text}, '\\S+')) AS words
@@ -78,13 +78,13 @@ ORDER BY cell
 
 
 def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicion]:
-    """What looks wrong in the trusted verdicts, by cell."""
-    con, found = staging.con, []
+    """Returns the suspicions about the trusted verdicts, by cell."""
+    con, suspects = staging.con, []
     con.execute(_CELLS)
 
     def of(number: int, kind: str, message: str) -> None:
         cell = cells[number]
-        found.append(Suspicion(kind, message, cell.model, cell.task, cell.cell_id))
+        suspects.append(Suspicion(kind, message, cell.model, cell.task, cell.cell_id))
 
     for cell, what, rows, tokens in con.execute(
         f"""
@@ -109,7 +109,7 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
             if len(models) > 1:
                 some = ", ".join(models[:3]) + (", …" if len(models) > 3 else "")
                 message = f"{what} tokens of {len(models)} models are the same {rows:,} numbers: {some}"
-                found.append(Suspicion("identical_tokens", message, task=cells[numbers[0]].task))
+                suspects.append(Suspicion("identical_tokens", message, task=cells[numbers[0]].task))
     sources = [
         ("answers", "completion_tokens", "array_to_string(responses, ' ')", ""),
         ("prompts", "prompt_tokens", "staged_texts.prompt", "JOIN staged_texts USING (run, task, key)"),
@@ -121,7 +121,7 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
     for cell, rows in con.execute(
         f"SELECT cell, costs FROM cell_sums WHERE costs >= {LEAST_ROWS} AND most_usd = 0 ORDER BY ALL"
     ).fetchall():
-        of(cell, "free", f"each of {rows:,} calls is said to have cost $0")
+        of(cell, "free", f"each of {rows:,} calls cost $0 by the source's account")
     for cell, unused in con.execute(
         "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
     ).fetchall():
@@ -132,20 +132,20 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         FROM groups GROUP BY run, model, task HAVING bad < rows AND bad * 2 > rows ORDER BY ALL
         """
     ).fetchall():
-        message = f"{bad:,} of {rows:,} rows are rejected: what is left may be no fair sample"
-        found.append(Suspicion("mostly_rejected", message, model, task))
+        message = f"{bad:,} of {rows:,} rows are rejected: the rest may not be a fair sample"
+        suspects.append(Suspicion("mostly_rejected", message, model, task))
     for task, keys, key in con.execute(
         """
         SELECT task, count(*), min(key)
-        FROM (SELECT task, key FROM found_items GROUP BY run, task, key HAVING min(content_hash) < max(content_hash))
+        FROM (SELECT task, key FROM raw_items GROUP BY run, task, key HAVING min(content_hash) < max(content_hash))
         GROUP BY task ORDER BY task
         """
     ).fetchall():
         message = f"{keys:,} items stand for several questions each, such as {key[:60]}"
-        found.append(Suspicion("several_questions", message, task=task))
+        suspects.append(Suspicion("several_questions", message, task=task))
     for cell, rows, most in con.execute(
         "SELECT cell, items, most FROM (SELECT *, max(items) OVER (PARTITION BY task) AS most FROM cell_sums) "
         "WHERE items < most ORDER BY cell"
     ).fetchall():
         of(cell, "fewer_rows", f"{rows:,} items, while others of the source have {most:,}")
-    return found
+    return suspects

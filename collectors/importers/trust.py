@@ -1,6 +1,6 @@
 """Which rows of a source are trusted.
 
-Owns what makes a row a reject whatever its format is. Knows nothing of formats, cells or the lake.
+Owns the rules that make a row of any format a reject. Knows nothing of formats, cells or the lake.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ import pyarrow as pa
 
 from collectors.importers.staging import Staging
 
-#: Kind -> what is said of the row, as SQL.
+#: Kind -> message, as SQL.
 _REASONS = {
-    "no_key": "'no model, task or item, or a repeat that is no whole number'",
+    "no_key": "'no model, task or item, or the repeat is not a whole number'",
     "not_finite": "concat('a number is NaN, infinite or beyond 1e30: score ', score, ', cost ', stated_usd, ', time ', "
     "latency_s)",
-    "out_of_range": "'the score ' || score || ' is beyond its range'",
-    "negative_tokens": "'a count of tokens is no whole number, or one, a cost or a time is below 0'",
-    "no_verdict": "'no score, and nothing that says that the model was asked'",
+    "out_of_range": "'the score ' || score || ' is outside its range'",
+    "negative_tokens": "'a count of tokens is not a whole number, or a count, cost or time is below 0'",
+    "no_verdict": "'no score, and no sign that the model was asked'",
 }
 
 
 def trust_rows(staging: Staging) -> None:
-    """Makes the view `trusted`, of staged verdicts that can be, and the table `groups` of how many there are of which.
+    """Makes the view `trusted` of the verdicts that can be trusted, and the table `groups` with counts of all.
 
-    The others are put among the rejects, and all are counted by file.
+    The other verdicts become rejects, and all are counted by file.
     """
     con = staging.con
     con.execute("CREATE TABLE ranges (run VARCHAR, model VARCHAR, task VARCHAR, low DOUBLE, high DOUBLE)")
     own = [
-        (*key, facts.low, facts.high)
-        for key, facts in staging.facts.items()
-        if (facts.low, facts.high) != (staging.default.low, staging.default.high)
+        (*key, cell.low, cell.high)
+        for key, cell in staging.descriptions.items()
+        if (cell.low, cell.high) != (staging.default.low, staging.default.high)
     ]
     if own:
         columns = zip(*own, strict=True)
@@ -54,7 +54,7 @@ def trust_rows(staging: Staging) -> None:
         SELECT * REPLACE (
             coalesce(run, '') AS run, coalesce(repeat, 0)::SMALLINT AS repeat, coalesce(filter, 'none') AS filter
         )
-        FROM found_rows
+        FROM raw_verdicts
         """
     )
     con.execute(

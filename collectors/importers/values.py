@@ -1,6 +1,6 @@
-"""Values of other people's JSON as columns of a record: what is of another kind is unknown, never guessed.
+"""Values of other people's JSON as columns of a record. A value of another type is unknown, and never guessed.
 
-Owns what importers of single rows share. Knows nothing of any one format.
+Owns the helpers that importers of single rows share. Knows nothing of any one format.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from typing import Any
 import numpy as np
 
 from collectors.importers.files import BadFile, decoded, json_rows
-from collectors.importers.sources import Found, Source
+from collectors.importers.sources import ImportSource, Sink
 from collectors.importers.staging import Staging
 from schemas.identity import content_hash
 
 JSON = ("*.json", "*.jsonl")
 
 
-def by_file(read: Callable[[Found, int, Source], None]) -> Callable[[Staging, Source], None]:
-    """An importer of one file after another; what is wrong with one is its own reject."""
+def by_file(read: Callable[[Sink, int, ImportSource], None]) -> Callable[[Staging, ImportSource], None]:
+    """Makes an importer that calls `read` for one file after another. An error in one is a reject of that file."""
 
-    def read_all(staging: Staging, source: Source) -> None:
+    def read_all(staging: Staging, source: ImportSource) -> None:
         staging.read_files(read, [(number, (source,)) for number in range(len(staging.files))])
 
     return read_all
 
 
-def objects(staging: Found, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of JSON lines, or of one array, that are objects: (row, object); the others are rejected."""
+def objects(staging: Sink, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (row, object) of JSON lines, or of one array. Rejects the rows that are not objects."""
     for row, data in json_rows(staging.files[number]):
         try:
             if isinstance(data, BadFile):
                 raise data
             value = decoded(data)
             if not isinstance(value, dict):
-                raise BadFile("damaged", "no JSON object")
+                raise BadFile("damaged", "not a JSON object")
         except BadFile as error:
             staging.reject(number, row, error.kind, str(error))
             continue
@@ -43,7 +43,7 @@ def objects(staging: Found, number: int) -> Iterator[tuple[int, dict[str, Any]]]
 
 
 def verdict(
-    staging: Found,
+    staging: Sink,
     number: int,
     row: int,
     task: str,
@@ -54,17 +54,17 @@ def verdict(
     run: str = "",
     **columns: Any,
 ) -> None:
-    """One verdict; a score that is no number is rejected as such."""
+    """Takes a verdict. Rejects it if its score is not a number."""
     value = number_of(score, keep_odd=True)
     if score is not None and value is None:
-        known = {"model": model, "task": task, "source_key": key}
-        staging.reject(number, row, "damaged", f"the score {str(score)[:40]!r} is no number", **known)
+        place = {"model": model, "task": task, "source_key": key}
+        staging.reject(number, row, "damaged", f"the score {str(score)[:40]!r} is not a number", **place)
         return
     staging.row(file=number, row=row, run=run, model=model, task=task, key=key, score=value, **columns)
 
 
 def content_of(question: Any, choices: Sequence[str] | None = None) -> str | None:
-    """schemas.identity.content_hash of what is asked; None where that is no text."""
+    """schemas.identity.content_hash of a question; None if `question` is not a text."""
     return content_hash(question, choices or ()) if isinstance(question, str) and question.strip() else None
 
 

@@ -1,41 +1,64 @@
-"""Trusted verdicts to shards of the lake: sorted, each answer once, beside what is there.
+"""Writes trusted verdicts into shards of the lake: sorted, each answer once, beside the rows that are there.
 
-Owns what a duplicate is, and how an import that adds to a cell leaves what the cell holds. Knows nothing of formats, or
-of what a cell's identity is made of (cells.py).
+Owns the rule for duplicates, and how an import adds to a cell without changing its rows. Knows nothing of formats, or
+of a cell's identity (cells.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from collectors.importers.cells import ImportedCell
-from collectors.importers.sources import FOUND
+from collectors.importers.earlier import EarlierRows, ItemRange
+from collectors.importers.sources import RAW_VERDICT
 from collectors.importers.staging import Staging
-from collectors.lake.holdings import Holdings, read_holdings
 from collectors.lake.layout import shard_name
-from collectors.lake.reading import connect
 from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import NOT_JUDGED, StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD
 
-#: Most items of an imported shard: nothing is lost with one but time, so it may be larger than a collected one.
+#: Most items of an imported shard. It may be larger than a collected one, because losing it costs only time.
 SHARD_ITEMS = 200_000
-#: Rows taken from the sorted stream at a time.
+#: Rows taken from the sorted stream at a time, and rows that one query reads of a lake.
 _BATCH_ROWS = 100_000
+#: Most cells that one job writes where the lake holds some of their items: progress is shown after each job.
+_BATCH_CELLS = 200
+#: Jobs that wait for the threads that write.
+_WAITING_JOBS = 8
 _KEY = ("item", "filter", "repeat")
-#: A rule of right and wrong is one of a metric whose range is known, or of scores that look like shares.
+#: Columns in which two verdicts of one answer have to agree.
+_VALUES = [name for name in RECORD.names if name not in ("source_file", "source_row", *_KEY)]
+#: Scores outside 0 to 1 are judged by the threshold only if the source states the metric's range.
 _CORRECT = "CASE WHEN is_ranged OR score BETWEEN 0 AND 1 THEN score >= threshold END"
-#: Columns that say where a row stands, not what it says.
+#: Columns of a row's place; the others are its content.
 _WHERE = ("file", "row", "cell")
+
+
+@dataclass(frozen=True)
+class _CellRows:
+    """Sorted rows of one cell, and which items they are."""
+
+    rows: pa.Table
+    range: ItemRange
+
+
+@dataclass(frozen=True)
+class _NewRecords:
+    """Rows of a cell without duplicates, their records (schemas.records.RECORD), and the metadata of their shard."""
+
+    rows: pa.Table
+    records: pa.Table
+    range: ItemRange
+    metadata: dict[str, Any]
 
 
 class RecordWriter:
@@ -51,40 +74,61 @@ class RecordWriter:
         import_id: str,
         source: str,
     ) -> None:
-        """`there`: the shards of `lake` by cell. `hashes`: SHA-256 of each file. `source`: what it is called."""
+        """`there`: the shards of `lake` by cell. `hashes`: SHA-256 of each file. `source`: its name."""
         self.staging, self.lake, self.cells, self.there, self.hashes = staging, lake, cells, there, hashes
         self.import_id, self.source = import_id, source
+        self.earlier = EarlierRows(lake)
         self.con = staging.con
         self.lock = threading.Lock()
 
-    def write(self, *, dry_run: bool, told: Callable[[int, int], None]) -> None:
-        """Writes what is not there; `told` hears of cells done, and of all."""
-        jobs: list[Future[None]] = []
-        told(0, len(self.cells))
+    def write(self, *, dry_run: bool, progress: Callable[[int, int], None]) -> None:
+        """Writes the records that the lake lacks. `progress` gets the number of cells written, and that of all.
+
+        A cell of more than SHARD_ITEMS items counts once for each shard.
+        """
+        jobs: deque[Future[int]] = deque()
+        progress(0, len(self.cells))
         done = 0
         with ThreadPoolExecutor(2) as pool:
-            for rows in self._by_cell():
-                cell = self.cells[rows["cell"][0].as_py()]
-                there = self.there.get(cell.cell_id, [])
-                jobs.append(pool.submit(self._write_cell, cell, rows, there, dry_run=dry_run))
-                if len(jobs) > 8:
-                    jobs.pop(0).result()
-                    done += 1
-                    told(done, len(self.cells))
+            for batch in self._batches():
+                jobs.append(pool.submit(self._write_batch, batch, dry_run=dry_run))
+                if len(jobs) > _WAITING_JOBS:
+                    done += jobs.popleft().result()
+                    progress(done, len(self.cells))
             for job in jobs:
-                job.result()
-                done += 1
-                told(done, len(self.cells))
+                done += job.result()
+                progress(done, len(self.cells))
+
+    def _batches(self) -> Iterator[list[_CellRows]]:
+        """Yields cells of new items one by one, and the others together, so that one query reads their earlier rows."""
+        batch: list[_CellRows] = []
+        weight = 0
+        for rows in self._by_cell():
+            cell = self.cells[rows["cell"][0].as_py()]
+            items = rows["item"]
+            one = _CellRows(
+                rows, ItemRange(cell, self.there.get(cell.cell_id, []), items[0].as_py(), items[-1].as_py())
+            )
+            if not one.range.overlapping:
+                yield [one]
+                continue
+            batch.append(one)
+            weight += len(rows) + one.range.earlier_items
+            if len(batch) >= _BATCH_CELLS or weight >= _BATCH_ROWS:
+                yield batch
+                batch, weight = [], 0
+        if batch:
+            yield batch
 
     def _by_cell(self) -> Iterator[pa.Table]:
-        """Trusted verdicts, sorted, a table for each cell (several for a large one, parted between items).
+        """Yields the trusted verdicts, sorted, as a table for each cell (several for a large one, cut between items).
 
-        Of FOUND's columns those that say something: what is the same for all rows is not sorted with them.
+        Columns of RAW_VERDICT that are empty, or equal in all rows, are not sorted with the others.
         """
-        names = [name for name in FOUND.names if name not in ("run", "model", "task", "key", "filter", "repeat")]
+        names = [name for name in RAW_VERDICT.names if name not in ("run", "model", "task", "key", "filter", "repeat")]
         counts = ", ".join(f"count({name})" for name in names)
-        [found] = self.con.execute(f"SELECT {counts} FROM found_rows").fetchall()
-        names = [name for name, count in zip(names, found, strict=True) if count]
+        [filled] = self.con.execute(f"SELECT {counts} FROM raw_verdicts").fetchall()
+        names = [name for name, count in zip(names, filled, strict=True) if count]
         [(first, last, least, most)] = self.con.execute(
             "SELECT min(filter), max(filter), min(repeat), max(repeat) FROM trusted"
         ).fetchall()
@@ -127,22 +171,29 @@ class RecordWriter:
         if rest is not None and len(rest):
             yield from _in_shards(rest)
 
-    def _write_cell(self, cell: ImportedCell, rows: pa.Table, there: list[ShardName], *, dry_run: bool) -> None:
-        rows = self._without_duplicates(cell, rows)
-        records = self._records(cell, rows)
-        items = rows["item"].to_numpy()
-        name = ShardName(cell.cell_id, 0, int(items[0]), int(items[-1]))
-        facts = {"shard": {"run_id": self.import_id, "source_run": cell.run, "items": len(np.unique(items))}}
-        files = rows["file"].to_numpy()
-        if not any(shard.first <= name.last and shard.last >= name.first for shard in there):
+    def _write_batch(self, batch: Sequence[_CellRows], *, dry_run: bool) -> int:
+        """Writes the records of some cells. Returns the number of cells."""
+        beside = [new for one in batch if (new := self._write_if_free(one, dry_run=dry_run))]
+        if beside:
+            for new, earlier in zip(beside, self.earlier.read([new.range for new in beside]), strict=True):
+                self._write_beside(new, earlier, dry_run=dry_run)
+        return len(batch)
+
+    def _write_if_free(self, one: _CellRows, *, dry_run: bool) -> _NewRecords | None:
+        """Writes the records of a cell unless the lake has some of their items: then it returns them."""
+        cell = one.range.cell
+        rows = self._without_duplicates(cell, one.rows)
+        items = len(np.unique(rows["item"].to_numpy()))
+        metadata = {"shard": {"run_id": self.import_id, "source_run": cell.run, "items": items}}
+        new = _NewRecords(rows, self._records(cell, rows), one.range, metadata)
+        name = ShardName(cell.cell_id, 0, one.range.first, one.range.last)
+        if not one.range.overlapping:
             if not dry_run:
-                self._commit(cell, name, records, facts)
-            self._count(files, "records")
-            return
-        if name in there and self._is_same(shard_name(cell.task, name), records, facts):
-            self._count(files, "records")  # this import wrote it, before it was killed
-            return
-        self._write_beside(cell, rows, records, there, facts, dry_run=dry_run)
+                self._commit(cell, name, new.records, metadata)
+        elif not (name in one.range.shards and self._is_same(shard_name(cell.task, name), new.records, metadata)):
+            return new
+        self._count(rows["file"].to_numpy(), "records")  # or this import wrote them, before it was killed
+        return None
 
     def _records(self, cell: ImportedCell, rows: pa.Table) -> pa.Table:
         """Rows of the sorted stream as schemas.records.RECORD."""
@@ -168,96 +219,61 @@ class RecordWriter:
         columns = [there[f.name].cast(f.type) if f.name in there else pa.nulls(many, f.type) for f in RECORD]
         return pa.table(columns, schema=RECORD)
 
-    def _commit(self, cell: ImportedCell, name: ShardName, records: pa.Table, facts: dict[str, Any]) -> None:
+    def _commit(self, cell: ImportedCell, name: ShardName, records: pa.Table, metadata: dict[str, Any]) -> None:
         path = shard_name(cell.task, name)
-        if not self.lake.create_table(path, records, facts):
-            raise StorageError(f"{path} was written by somebody else in this moment: run the same command again")
+        if not self.lake.create_table(path, records, metadata):
+            raise StorageError(f"{path} was written by another program just now: run the same command again")
 
-    def _is_same(self, name: str, records: pa.Table, facts: dict[str, Any]) -> bool:
+    def _is_same(self, name: str, records: pa.Table, metadata: dict[str, Any]) -> bool:
         try:
-            return self.lake.read(name) == parquet_bytes(records, facts)
+            return self.lake.read(name) == parquet_bytes(records, metadata)
         except FileNotFoundError:  # pruned after it was folded
             return False
 
-    def _write_beside(
-        self,
-        cell: ImportedCell,
-        rows: pa.Table,
-        records: pa.Table,
-        there: list[ShardName],
-        facts: dict[str, Any],
-        *,
-        dry_run: bool,
-    ) -> None:
-        """What the lake holds of the cell already is compared; the rest is written beside it."""
-        held, table = self._held(cell, there)
-        fresh = np.zeros(len(rows), np.bool_)
-        values = [name for name in RECORD.names if name not in ("source_file", "source_row", *_KEY)]
-        keys = list(zip(*(records[name].to_pylist() for name in _KEY), strict=True))
-        contents = records.select(values).to_pylist()
-        files = rows["file"].to_numpy()
-        for position, (key, content) in enumerate(zip(keys, contents, strict=True)):
-            if key not in held:
-                fresh[position] = True
-            elif held[key] == content:
-                self._count(files[position : position + 1], "known")
-            else:
-                message = f"the lake holds another verdict of the same answer, from an earlier import of {self.source}"
-                self._reject(rows, position, cell, message)
-        if not fresh.any():
+    def _write_beside(self, new: _NewRecords, earlier: pa.Table, *, dry_run: bool) -> None:
+        """Compares records with the lake's rows of their items, and writes those that it lacks beside these."""
+        cell, records = new.range.cell, new.records
+        is_new = self._lacking(new, earlier)
+        if not is_new.any():
             return
-        self._count(files[fresh], "records")
+        self._count(new.rows["file"].to_numpy()[is_new], "records")
         if dry_run:
             return
-        generation = max(shard.generation for shard in there) + 1
-        # With what the lake holds of the same items: a higher generation stands for whole items.
-        kept = records.filter(pa.array(fresh))
+        generation = max(shard.generation for shard in new.range.shards) + 1
+        # With the lake's rows of the same items: a higher generation replaces whole items.
+        kept = records.filter(pa.array(is_new))
         import pyarrow.compute as pc
 
-        beside = table.filter(pc.is_in(table["item"], kept["item"].combine_chunks()))
+        beside = earlier.filter(pc.is_in(earlier["item"], kept["item"].combine_chunks()))
         order = [(name, "ascending") for name in _KEY]
         kept = pa.concat_tables([kept, beside.select(RECORD.names).cast(RECORD)]).sort_by(order).combine_chunks()
         kept = kept.replace_schema_metadata(RECORD.metadata).cast(RECORD)
         items = kept["item"].to_numpy()
-        for start, stop in _runs(items):  # no gap: nothing that is there is covered
+        for start, stop in _runs(items):  # without gaps, or rows between them would be replaced
             some = kept.slice(start, stop - start)
             name = ShardName(cell.cell_id, generation, int(items[start]), int(items[stop - 1]))
-            self._commit(cell, name, some, facts)
+            self._commit(cell, name, some, new.metadata)
 
-    @functools.cached_property
-    def _holdings(self) -> Holdings:
-        """What the lake held before this import: only one of a source is at work."""
-        return read_holdings(self.lake)
-
-    def _held(
-        self, cell: ImportedCell, there: list[ShardName]
-    ) -> tuple[dict[tuple[Any, ...], dict[str, Any]], pa.Table]:
-        """What the lake holds of the cell: (item, filter, repeat) -> what is said; and the same as a table."""
-        names = {shard_name(cell.task, shard) for shard in there}
-        with self.lock:  # cells are written by several threads
-            holdings = self._holdings
-        manifest = holdings.manifest
-        if manifest:
-            mine = tuple(p for p in manifest.parts if p.prompting == cell.prompting and p.task == cell.task)
-            manifest = dataclasses.replace(manifest, parts=mine)
-        listed = {**holdings.listed, "shards": [name for name in holdings.listed["shards"] if name in names]}
-        inputs = dataclasses.replace(holdings, listed=listed, manifest=manifest)
-        with connect(self.lake, inputs, only=["records", "responses"]) as con:
-            columns = ", ".join(name for name in RECORD.names)
-            answers = (
-                "SELECT cell_id, item, filter, repeat, responses, loglikelihoods, is_greedy, filtered FROM responses"
-            )
-            found = con.execute(
-                f"SELECT {columns} FROM records LEFT JOIN ({answers}) USING (cell_id, item, filter, repeat) "
-                "WHERE cell_id = ?",
-                [cell.cell_id],
-            ).to_arrow_table()
-        values = [name for name in RECORD.names if name not in ("source_file", "source_row", *_KEY)]
-        keys = zip(*(found[name].to_pylist() for name in _KEY), strict=True)
-        return dict(zip(keys, found.select(values).to_pylist(), strict=True)), found
+    def _lacking(self, new: _NewRecords, earlier: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of the records the lake lacks. Rejects those that differ from its own."""
+        held = dict(zip(_keys(earlier), earlier.select(_VALUES).to_pylist(), strict=True))
+        lacking = np.zeros(len(new.rows), np.bool_)
+        contents = new.records.select(_VALUES).to_pylist()
+        files = new.rows["file"].to_numpy()
+        same = np.zeros(len(new.rows), np.bool_)
+        for position, (key, content) in enumerate(zip(_keys(new.records), contents, strict=True)):
+            if key not in held:
+                lacking[position] = True
+            elif held[key] == content:
+                same[position] = True
+            else:
+                message = f"the lake holds another verdict of the same answer, from an earlier import of {self.source}"
+                self._reject(new.rows, position, new.range.cell, message)
+        self._count(files[same], "known")
+        return lacking
 
     def _without_duplicates(self, cell: ImportedCell, rows: pa.Table) -> pa.Table:
-        """Of rows of one answer the first, if the others say the same; those that do not are rejected."""
+        """Keeps the first row of each answer. Rejects others that differ from it."""
         same = np.ones(max(len(rows) - 1, 0), np.bool_)
         for name in (name for name in _KEY if name in rows.schema.names):
             column = rows[name].combine_chunks()
@@ -288,26 +304,26 @@ class RecordWriter:
                 self._count(files[position : position + 1], "folded")
             else:
                 where = f"row {rows['row'][first].as_py()} of {self.staging.files[int(files[first])].name}"
-                self._reject(rows, int(position), cell, f"{where} says otherwise of the same answer")
+                self._reject(rows, int(position), cell, f"{where} has another verdict of the same answer")
         return rows.filter(pa.array(keep))
 
     def _reject(self, rows: pa.Table, position: int, cell: ImportedCell, message: str) -> None:
         with self.con.cursor() as con:  # beside the stream of rows
             query = "SELECT key FROM numbers WHERE run = ? AND task = ? AND item = ?"
-            found = con.execute(query, [cell.run, cell.task, rows["item"][position].as_py()]).fetchone()
-        known = {"model": cell.source_model, "task": cell.task, "source_key": found[0] if found else None}
+            key = con.execute(query, [cell.run, cell.task, rows["item"][position].as_py()]).fetchone()
+        place = {"model": cell.source_model, "task": cell.task, "source_key": key[0] if key else None}
         row = rows["row"][position].as_py()
-        self.staging.reject(rows["file"][position].as_py(), row, "conflict", message, **known)
+        self.staging.reject(rows["file"][position].as_py(), row, "conflict", message, **place)
 
-    def _count(self, files: np.ndarray[Any, Any], what: str) -> None:
+    def _count(self, files: np.ndarray[Any, Any], name: str) -> None:
         with self.lock:  # cells are written by several threads
             for file, rows in zip(*np.unique(files, return_counts=True), strict=True):
                 count = self.staging.counts[int(file)]
-                setattr(count, what, getattr(count, what) + int(rows))
+                setattr(count, name, getattr(count, name) + int(rows))
 
 
 def _in_shards(rows: pa.Table) -> Iterator[pa.Table]:
-    """Parted between items where there are more than SHARD_ITEMS."""
+    """Cuts rows between items into tables of at most SHARD_ITEMS items."""
     items = rows["item"].to_numpy()
     firsts = np.flatnonzero(np.diff(items, prepend=items[0] - 1))
     starts = firsts[::SHARD_ITEMS]
@@ -316,6 +332,10 @@ def _in_shards(rows: pa.Table) -> Iterator[pa.Table]:
 
 
 def _runs(items: np.ndarray[Any, Any]) -> Iterator[tuple[int, int]]:
-    """Positions (first, one after the last) of rows whose items follow each other without a gap."""
+    """Yields positions (first, one after the last) of rows whose items follow each other without a gap."""
     cuts = np.flatnonzero(np.diff(items) > 1) + 1
     yield from zip([0, *cuts.tolist()], [*cuts.tolist(), len(items)], strict=True)
+
+
+def _keys(records: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(records[name].to_pylist() for name in _KEY), strict=True)

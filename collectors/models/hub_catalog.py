@@ -53,7 +53,7 @@ json.dump(answer, sys.stdout)
 
 
 @dataclass
-class Known:
+class RecordedModels:
     """The models that a lake's catalog has already."""
 
     #: Model -> its revisions that were read.
@@ -64,7 +64,7 @@ class Known:
     newest: bool = False
 
     @classmethod
-    def of(cls, lake: Lake, *, newest: bool = False, again: bool = False) -> Known:
+    def of(cls, lake: Lake, *, newest: bool = False, again: bool = False) -> RecordedModels:
         """Reads the lake's catalog. With `again`, revisions with a problem count as not read."""
         read = cls(newest=newest)
         for model, revision, is_read, problem in ask(
@@ -101,7 +101,7 @@ class Update:
 
 
 def find(
-    hub: Hub, known: Known, query: Query | None, names: Iterable[Named], progress: Callable[[int], None]
+    hub: Hub, recorded: RecordedModels, query: Query | None, names: Iterable[Named], progress: Callable[[int], None]
 ) -> tuple[list[dict[str, Any]], list[Named]]:
     """Returns the rows of the listing, and the listed and named models that the lake has not read.
 
@@ -111,13 +111,13 @@ def find(
     listed = list_models(hub, query, progress) if query else {}
     wanted = {model: Named(model, row["revision"]) for model, row in listed.items()}
     wanted |= {named.model: named for named in names if named.model not in wanted or named.revision}
-    return list(listed.values()), [named for named in wanted.values() if not known.has(named)]
+    return list(listed.values()), [named for named in wanted.values() if not recorded.has(named)]
 
 
 def update(
     hub: Hub,
     lake: Lake,
-    known: Known,
+    recorded: RecordedModels,
     listed: Sequence[dict[str, Any]],
     to_read: Sequence[Named],
     *,
@@ -136,9 +136,9 @@ def update(
     batch = _RowBatch(lake, run_id)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="hub")
     try:
-        for named, future in _bounded(pool, hub, known, to_read, 4 * jobs, lambda: progress(done)):
+        for named, future in _bounded(pool, hub, recorded, to_read, 4 * jobs, lambda: progress(done)):
             row = _row_of(named, future, rows_of.get(named.model), done)
-            if row is not None and not (row["problem"] and known.is_troubled(row)):
+            if row is not None and not (row["problem"] and recorded.is_troubled(row)):
                 batch.add(row)
             progress(done)
     except BaseException:
@@ -168,15 +168,20 @@ def _row_of(
 
 
 def _bounded(
-    pool: ThreadPoolExecutor, hub: Hub, known: Known, named: Sequence[Named], most: int, idle: Callable[[], None]
+    pool: ThreadPoolExecutor,
+    hub: Hub,
+    recorded: RecordedModels,
+    named: Sequence[Named],
+    most: int,
+    idle: Callable[[], None],
 ) -> Iterator[tuple[Named, Future[dict[str, Any]]]]:
     """Reads all models of `named`, at most `most` at once. Calls `idle` whenever none is finished for a second."""
     left = iter(named)
     running: dict[Future[dict[str, Any]], Named] = {}
     while True:
         for one in islice(left, most - len(running)):
-            recorded = known.revisions.get(one.model, ())
-            running[pool.submit(read_model, hub, one.model, one.revision, recorded)] = one
+            revisions = recorded.revisions.get(one.model, ())
+            running[pool.submit(read_model, hub, one.model, one.revision, revisions)] = one
         if not running:
             return
         finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)

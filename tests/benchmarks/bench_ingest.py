@@ -1,4 +1,7 @@
-"""Importing 10M rows of a Parquet table and lm-eval's JSON lines against what DuckDB alone needs for the same files."""
+"""Importing 10M rows of a Parquet table and lm-eval's JSON lines against DuckDB alone on the same files.
+
+And importing a table again that grew by one item, in CPU-seconds for each cell that is compared with the lake.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import duckdb
 from collectors.importers.files import find_files
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.importers.sources import Source
+from collectors.importers.sources import ImportSource
 from collectors.lake.store import Lake
 from tests.benchmarks.bench_lake import Report, peak_memory
 from tests.helpers.lm_eval_releases import TIME, Answers, write_release
@@ -26,6 +29,8 @@ MODELS, ITEMS = 250, 40_000
 #: Models that lm-eval asked, items of the task, and what stands before each question: rows of 6 kB (real: 3 to 24).
 LM_EVAL_MODELS, LM_EVAL_ROWS = 10, 10_000
 SHOTS = "Question: What is said before each question, as few-shot examples are?\nAnswer: forty two\n\n" * 30
+#: Models of the table that grows by one item, and its items before.
+GROWN_MODELS, GROWN_ITEMS = 200, 50
 
 
 def main() -> int:
@@ -36,6 +41,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rl-bench-") as folder:
         bench_table(report, Path(folder), args.rows)
         bench_lm_eval(report, Path(folder))
+        bench_grown_table(report, Path(folder))
     return 0 if report.good else 1
 
 
@@ -106,15 +112,46 @@ def bench_lm_eval(report: Report, folder: Path) -> None:
     )
 
 
+def bench_grown_table(report: Report, folder: Path) -> None:
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    seconds = []
+    for items, new in ((GROWN_ITEMS, GROWN_ITEMS), (GROWN_ITEMS + 1, 1)):
+        path = folder / f"grown-{items}.parquet"
+        duckdb.execute(
+            f"""
+            COPY (
+                SELECT 'org/model-' || (i % {GROWN_MODELS}) AS model, 'quiz' AS task,
+                    'item-' || (i // {GROWN_MODELS}) AS id, (hash(i) % 2)::DOUBLE AS score
+                FROM range({GROWN_MODELS * items}) AS t(i) ORDER BY i
+            ) TO '{path}' (FORMAT parquet)
+            """
+        )
+        seconds.append(cpu_in_process("table", [path], folder / "grown", options, GROWN_MODELS * new))
+    detail = f"{GROWN_MODELS} cells of {GROWN_ITEMS} items and one more; new cells {seconds[0] / GROWN_MODELS:.4f}"
+    report.row("ingest of a table that grew by one item: CPU-seconds a cell", seconds[1] / GROWN_MODELS, 0.02, detail)
+
+
 def in_process(form: str, paths: list[Path], lake: Path, options: dict[str, str], rows: int) -> tuple[float, int]:
     """Seconds of one import, and its peak memory, in a process of its own: the libraries are loaded before."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(import_once, (form, [str(path) for path in paths], str(lake), options, rows))
 
 
+def cpu_in_process(form: str, paths: list[Path], lake: Path, options: dict[str, str], rows: int) -> float:
+    """CPU-seconds of one import, of all threads, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(import_cpu, (form, [str(path) for path in paths], str(lake), options, rows))
+
+
+def import_cpu(form: str, paths: list[str], lake: str, options: dict[str, str], rows: int) -> float:
+    started = time.process_time()
+    import_once(form, paths, lake, options, rows)
+    return time.process_time() - started
+
+
 def import_once(form: str, paths: list[str], lake: str, options: dict[str, str], rows: int) -> tuple[float, int]:
     started = time.perf_counter()
-    source = Source(form, form, options=options)
+    source = ImportSource(form, form, options=options)
     report = ingest(FORMATS[form].read, find_files(paths, FORMATS[form].patterns), source, Lake(lake))
     assert report.total.records == rows, report.total
     return time.perf_counter() - started, peak_memory()

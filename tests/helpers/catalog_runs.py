@@ -13,7 +13,7 @@ import pytest
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.models import hub_client as hub_module
-from collectors.models.hub_catalog import Known, Update, find, update
+from collectors.models.hub_catalog import RecordedModels, Update, find, update
 from collectors.models.hub_client import Hub
 from collectors.models.hub_listing import Named, Query
 from tests.helpers.model_hub import ModelHub, model_hub
@@ -38,10 +38,10 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def run(
-    lake: Lake, query: Query | None = QUERY, names: list[Named] | None = None, *, patience: float = 30, **known: bool
+    lake: Lake, query: Query | None = QUERY, names: list[Named] | None = None, *, patience: float = 30, **how: bool
 ) -> Update:
     """One run of catalog.py, without output and without vLLM."""
-    hub, held = Hub(patience), Known.of(lake, **known)
+    hub, held = Hub(patience), RecordedModels.of(lake, **how)
     listed, to_read = find(hub, held, query, names or [], lambda seen: None)
     return update(hub, lake, held, listed, to_read, jobs=3, progress=lambda now: None)
 

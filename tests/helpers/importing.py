@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from collectors.importers.files import find_files
 from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
-from collectors.importers.sources import Source
+from collectors.importers.sources import ImportSource
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from schemas.views import named_in
@@ -39,11 +39,11 @@ def verdicts(models: str = "ab", items: int = 3) -> list[tuple[Any, ...]]:
     return [(model, "quiz", f"q{item}", float((item + ord(model)) % 2)) for model in models for item in range(items)]
 
 
-def imported(form: str, paths: Path | list[Path], lake: Path, *, dry_run: bool = False, **facts: Any) -> Report:
+def imported(form: str, paths: Path | list[Path], lake: Path, *, dry_run: bool = False, **settings: Any) -> Report:
     """Imports `paths` as `form`. The report's counts are checked to add up."""
     paths = paths if isinstance(paths, list) else [paths]
-    source = Source(
-        name=facts.pop("name", form), format=form, aliases=aliases_of(form, facts.pop("aliases", {})), **facts
+    source = ImportSource(
+        name=settings.pop("name", form), format=form, aliases=aliases_of(form, settings.pop("aliases", {})), **settings
     )
     files = find_files([str(path) for path in paths], FORMATS[form].patterns)
     report = ingest(FORMATS[form].read, files, source, Lake(str(lake)), dry_run=dry_run)
@@ -61,13 +61,13 @@ def rows(lake: Path, sql: str) -> list[tuple[Any, ...]]:
 
 def contents(lake: Path) -> dict[str, Any]:
     """Everything that a lake holds but times: name -> rows of a table."""
-    found = {}
+    tables = {}
     for path in sorted(lake.rglob("*.parquet")):
-        found[str(path.relative_to(lake))] = [
+        tables[str(path.relative_to(lake))] = [
             {k: v for k, v in row.items() if k not in ("imported_at", "started_at")}
             for row in pq.ParquetFile(path).read().to_pylist()
         ]
-    return found
+    return tables
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -48,7 +48,7 @@ def test_ingest_command_with_rejects_exits_1_and_names_the_first_of_each_kind(
         file.write("no JSON\n{\n")
     assert main(["--format", "lm_eval", str(folder), "--lake", str(tmp_path / "lake")]) == 1
     said = capsys.readouterr().out
-    assert f"rejected, damaged: 2, first samples_letters_{TIME}.jsonl row 4: no JSON" in said
+    assert f"rejected, damaged: 2, first samples_letters_{TIME}.jsonl row 4: not JSON" in said
 
 
 def test_ingest_command_reads_columns_and_aliases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

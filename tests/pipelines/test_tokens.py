@@ -11,7 +11,7 @@ import pytest
 from collectors.importers.files import find_files
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.importers.sources import Source
+from collectors.importers.sources import ImportSource
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.token_counts import VIEWS, tokens_of, write_counts
@@ -60,7 +60,7 @@ def test_counts_of_routerbenchs_lists_are_of_their_elements(tmp_path: Path) -> N
     form = FORMATS["routerbench"]
     path = write_lines(tmp_path / "raw.jsonl", rows)
     lake = Lake(str(tmp_path / "lake"))
-    ingest(form.read, find_files([str(path)], form.patterns), Source("routerbench", "routerbench"), lake)
+    ingest(form.read, find_files([str(path)], form.patterns), ImportSource("routerbench", "routerbench"), lake)
     _, found = counted(lake, tmp_path / "x.parquet")
     assert found == [("m", 0, 3, 3), ("m", 1, 2, 2)]
 

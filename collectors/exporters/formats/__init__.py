@@ -1,1 +1,1 @@
-"""One module a format that is written."""
+"""Formats that are written, one module each."""

@@ -48,13 +48,13 @@ def _wrong_prompt(grid: Grid, place: int) -> bool:
 
 def _split(grids: Sequence[Grid]) -> dict[str, list[int]]:
     """Split -> numbers of its prompts, in order."""
-    found: dict[str, list[int]] = {split: [] for split in SPLITS}
+    chosen: dict[str, list[int]] = {split: [] for split in SPLITS}
     first = 0
     for grid in grids:
         for split, places in zip(SPLITS, routereval_split(len(grid.items)), strict=True):
-            found[split] += (np.sort(places) + first).tolist()
+            chosen[split] += (np.sort(places) + first).tolist()
         first += len(grid.items)
-    return found
+    return chosen
 
 
 def _rows(grids: Sequence[Grid], items: Sequence[tuple[Grid, int]], chosen: Sequence[int]) -> dict[str, list[Any]]:

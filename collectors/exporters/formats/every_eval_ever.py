@@ -22,13 +22,13 @@ from schemas.failures import ConfigError
 
 VERSION = "0.3.0"
 COLLECTION = "routerlake"
-#: Where a model's name says no developer, and where a source says no version.
+#: Stands for the developer of a model whose name has none, and for the version of a source that states none.
 UNKNOWN = "unknown"
 
 
 def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """A pair of files for each model, over all tasks."""
-    check_names("task", [grid.task for grid in grids if _no_rule(grid)], lambda _: "has no rule for what is correct")
+    check_names("task", [grid.task for grid in grids if _no_rule(grid)], lambda _: "has no rule for correct answers")
     models = grids[0].models
     check_names("model", models, lambda model: next(filter(None, map(wrong_path_part, _place(model))), None))
     if len({_place(model) for model in models}) < len(models):
@@ -86,7 +86,7 @@ def _write_model(grids: Sequence[Grid], column: int, model: str, path: Path) -> 
 
 
 def _model_info(model: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What was collected ran on weights that somebody had; of imported records neither is known."""
+    """Collected models ran on weights at hand. Of imported ones neither that nor the deployment is recorded."""
     collected = all(cell["imported_from"] is None for cell in cells)
     return {
         "name": model,
@@ -101,7 +101,7 @@ def _model_info(model: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _library(cells: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """What judged: lm-eval where collected, else what the source is called in the lake."""
+    """The judge: lm-eval for collected records, else the source's name in the lake."""
     sources = sorted({cell["imported_from"] or "lm_eval" for cell in cells})
     versions = {str(json.loads(cell["versions"]).get("lm_eval", UNKNOWN)) for cell in cells}
     return {"name": ", ".join(sources), "version": versions.pop() if len(versions) == 1 else UNKNOWN}
@@ -110,14 +110,14 @@ def _library(cells: Sequence[dict[str, Any]]) -> dict[str, str]:
 def _result(grid: Grid, column: int) -> dict[str, Any]:
     cell = grid.cells[column] or {}
     scores = grid.scores[:, column]
-    facts = ("num_fewshot", "chat_template", "system_prompt", "decoding", "cell_id", "items_digest")
+    settings = ("num_fewshot", "chat_template", "system_prompt", "decoding", "cell_id", "items_digest")
     return {
         "evaluation_name": grid.task,
         "evaluation_result_id": f"{grid.task}/{grid.metric}",
         "source_data": {"dataset_name": grid.task, "source_type": "other"},
         "metric_config": {"metric_id": grid.metric, "metric_name": grid.metric, "lower_is_better": False},
         "score_details": {"score": float(scores.mean()), "uncertainty": {"num_samples": len(scores)}},
-        "generation_config": {"additional_details": _texts({name: cell.get(name) for name in facts})},
+        "generation_config": {"additional_details": _texts({name: cell.get(name) for name in settings})},
     }
 
 
@@ -148,13 +148,13 @@ def _samples(grid: Grid, column: int, identity: str) -> Iterator[dict[str, Any]]
 
 def _usage(numbers: dict[str, float]) -> dict[str, Any]:
     """Both counts or none: it asks for their sum."""
-    known = {name: int(value) for name, value in numbers.items() if name.endswith("_tokens") and not np.isnan(value)}
-    if not {"prompt_tokens", "completion_tokens"} <= known.keys():
+    counts = {name: int(value) for name, value in numbers.items() if name.endswith("_tokens") and not np.isnan(value)}
+    if not {"prompt_tokens", "completion_tokens"} <= counts.keys():
         return {}
-    given, made = known["prompt_tokens"], known["completion_tokens"]
+    given, made = counts["prompt_tokens"], counts["completion_tokens"]
     usage = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
-    if "cached_tokens" in known:
-        usage["input_tokens_cache_read"] = known["cached_tokens"]
+    if "cached_tokens" in counts:
+        usage["input_tokens_cache_read"] = counts["cached_tokens"]
     return {"token_usage": usage}
 
 
@@ -165,6 +165,6 @@ def _reference(target: str | None) -> list[str]:
     return [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values]
 
 
-def _texts(facts: dict[str, Any]) -> dict[str, str]:
-    """Its details are texts only; what is unknown is left out."""
-    return {name: str(value) for name, value in facts.items() if value is not None}
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    """Values as texts, which the format's details are, without those that are unknown."""
+    return {name: str(value) for name, value in values.items() if value is not None}

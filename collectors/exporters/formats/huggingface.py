@@ -1,7 +1,7 @@
 """One Parquet file, a row for each item that a model was asked: what `datasets.load_dataset` and pandas read.
 
 Owns its columns, which are those of the lake's own schemas. The only format that keeps answers without a score: their
-score is null and their failure says why.
+score is null, and their failure gives the reason.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
                 if cell is not None:
                     file.write_table(_rows(grid, column, cell))
                     unscored += int((np.isnan(grid.scores[:, column]) & grid.asked[:, column]).sum())
-    said = [f"{unscored:,} answers have no score: null, with their failure"] if unscored else []
-    return said + ([f"{unasked:,} items were not asked of a model that others were asked: no row"] if unasked else [])
+    notes = [f"{unscored:,} answers have no score: null, with their failure"] if unscored else []
+    return notes + ([f"{unasked:,} items were not asked of a model that others were asked: no row"] if unasked else [])
 
 
 def _rows(grid: Grid, column: int, cell: dict[str, Any]) -> pa.Table:

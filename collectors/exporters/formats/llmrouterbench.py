@@ -46,7 +46,7 @@ def _dataset_of(task: str) -> tuple[str, str]:
 def _llmrouterbench(grid: Grid, column: int, dataset: str, split: str) -> dict[str, Any]:
     records = list(_records(grid, column))
     cell = grid.cells[column] or {}
-    facts = ("cell_id", "revision", "num_fewshot", "dtype", "quantization", "imported_from")
+    described = ("cell_id", "revision", "num_fewshot", "dtype", "quantization", "imported_from")
     return {
         "performance": float(grid.scores[:, column].mean()),
         "time_taken": _sum(record["extra_fields"]["latency_s"] for record in records),
@@ -58,7 +58,7 @@ def _llmrouterbench(grid: Grid, column: int, dataset: str, split: str) -> dict[s
         "dataset_name": dataset,
         "split": split,
         "demo": False,
-        "extra_metrics": {"metric": grid.metric, **{name: cell.get(name) for name in facts}},
+        "extra_metrics": {"metric": grid.metric, **{name: cell.get(name) for name in described}},
         "data_fingerprint": grid.items_digest,
         "records": records,
     }
@@ -79,11 +79,11 @@ def _records(grid: Grid, column: int) -> Iterator[dict[str, Any]]:
             "prediction": None,
             "ground_truth": None if item["target"] is None else json.loads(item["target"]),
             "raw_output": texts[0] if texts is not None and len(texts) == 1 else texts,
-            "extra_fields": {"item_hash": item["item_hash"], "latency_s": _known(numbers["latency_s"][row])},
+            "extra_fields": {"item_hash": item["item_hash"], "latency_s": _number(numbers["latency_s"][row])},
         }
 
 
-def _known(value: float) -> float | None:
+def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
@@ -93,5 +93,5 @@ def _whole(value: float) -> int | None:
 
 def _sum(values: Iterator[Any] | Any) -> Any:
     """None where one is unknown."""
-    found = list(values)
-    return None if None in found else sum(found)
+    numbers = list(values)
+    return None if None in numbers else sum(numbers)

@@ -1,4 +1,4 @@
-"""Model-SAT's capability texts (Now-Join-Us/CIT-LLM-Routing): what a model gets right on a few items of 50 tasks.
+"""Model-SAT's capability texts (Now-Join-Us/CIT-LLM-Routing): a model's accuracies on a few items of 50 tasks.
 
 Owns the sentence and the choice of items. The keywords that stand for each task are the user's: those of the paper come
 without a licence.
@@ -61,7 +61,7 @@ def sentence(accuracies: Sequence[tuple[str, float]]) -> str:
 
 
 def core_items(scores: npt.NDArray[Any], random: np.random.RandomState) -> npt.NDArray[np.int64]:
-    """Rows of the ITEMS items that tell models apart: about half of the models are right; of equals any."""
+    """Rows of the ITEMS items that separate models best, because about half of these are right; of equals any."""
     order = random.permutation(len(scores))
     distance = np.abs(scores[order].mean(axis=1) - 0.5)
     return np.sort(order[np.argsort(distance, kind="stable")[:ITEMS]])
@@ -75,7 +75,7 @@ def _read_keywords(path: Path | None) -> Mapping[str, str]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"--keywords {path}: {one_line(error, 200)}") from error
     if not isinstance(value, dict) or not all(isinstance(one, str) for pair in value.items() for one in pair):
-        raise ConfigError(f"--keywords {path} is no mapping of tasks to texts")
+        raise ConfigError(f"--keywords {path} is not a mapping of tasks to texts")
     if quoted := [task for task, text in value.items() if '"' in text or not text.isprintable()]:
         raise ConfigError(f"--keywords {path}: those of {quoted[0]} hold a quote or a line end")
     return value

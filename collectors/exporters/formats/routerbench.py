@@ -1,7 +1,7 @@
 """RouterBench's tables (withmartian/routerbench): wide, a column a model, and long.
 
-Owns their columns, RouterBench's encoding of texts, and what its code takes names for. Prompts and responses are Python
-lists written as text, because its readers evaluate whatever stands in brackets.
+Owns their columns, RouterBench's encoding of texts, and the names that its code misreads. Prompts and responses are
+Python lists written as text, because its readers evaluate any text in brackets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collectors.exporters.texts import (
 )
 from collectors.metrics.pool import oracle
 
-#: What its code looks for in names of columns, to tell models from routers and scores from costs.
+#: Parts of columns' names. Its code takes columns with one of them for a router, a cost or a text.
 TAKEN = ("knn", "mlp", "svm", "oracle", "total_cost", "model_response", "no_model_correct")
 OWN_COLUMNS = ("sample_id", "prompt", "eval_name", "source", "embedding", "index", "model_name", "performance", "cost")
 NOBODY = "no_model_correct"
@@ -32,7 +32,7 @@ Columns = dict[str, list[Any]]
 
 def write_wide(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """routerbench_*: sample_id, prompt, eval_name, each model's score, responses, USD, and the oracle's choice."""
-    said = _check(grids)
+    notes = _check(grids)
     models = grids[0].models
     columns = _items_of(grids)
     for place, model in enumerate(models):
@@ -43,12 +43,12 @@ def write_wide(grids: Sequence[Grid], path: Path, options: Options) -> list[str]
         columns[f"{model}|total_cost"] = [float(usd) for grid in grids for usd in grid.usd[:, place]]
     columns["oracle_model_to_route_to"] = [name for grid in grids for name in oracle_names(grid)]
     _write(columns, path)
-    return said
+    return notes
 
 
 def write_long(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """routerbench_raw: a row for each model and sample; performance is a text there."""
-    said = _check(grids)
+    notes = _check(grids)
     per_model = []
     for place, model in enumerate(grids[0].models):
         rows = _items_of(grids)
@@ -60,7 +60,7 @@ def write_long(grids: Sequence[Grid], path: Path, options: Options) -> list[str]
     names = list(per_model[0])
     columns: Columns = {name: list(itertools.chain.from_iterable(rows[name] for rows in per_model)) for name in names}
     _write({"index": list(range(len(columns["sample_id"]))), **columns}, path)
-    return said
+    return notes
 
 
 def oracle_names(grid: Grid) -> list[str]:
@@ -81,15 +81,15 @@ def _check(grids: Sequence[Grid]) -> list[str]:
     check_names("model", grids[0].models, _wrong_model)
     tasks = [grid.task for grid in grids]
     check_names("task", tasks, _wrong_task)
-    said = [
+    notes = [
         f"its evaluate_routers.py takes {other} for part of {task}, by the beginning of the name"
         for task, other in itertools.permutations(tasks, 2)
         if other.startswith(task)
     ]
     unknown = sum(texts is None for grid in grids for texts in grid.responses.flat)
     if unknown:
-        said.append(f"{unknown:,} answers have no text in the lake; their model_response is ['']")
-    return said
+        notes.append(f"{unknown:,} answers have no text in the lake; their model_response is ['']")
+    return notes
 
 
 def _wrong_task(name: str) -> str | None:
@@ -97,12 +97,12 @@ def _wrong_task(name: str) -> str | None:
 
 
 def _wrong_model(name: str) -> str | None:
-    if found := [part for part in ("|", ":") if part in name]:
-        return f"holds {found[0]!r}"
-    if found := [part for part in TAKEN if part in name.lower()]:
-        return f"holds {found[0]!r}"
+    if parts := [part for part in ("|", ":") if part in name]:
+        return f"holds {parts[0]!r}"
+    if parts := [part for part in TAKEN if part in name.lower()]:
+        return f"holds {parts[0]!r}"
     if name in OWN_COLUMNS or not name.isprintable() or name != name.strip() or not name:
-        return "is a column's name or no plain text"
+        return "is a column's name or not plain text"
     return wrong_pandas_name(name)
 
 

@@ -25,7 +25,7 @@ from collectors.exporters.texts import check_names, wrong_path_part
 from collectors.metrics.splits import GROUPS, POOL_SIZES, routereval_pool, routereval_split
 from schemas.failures import ConfigError, one_line
 
-#: The only data set whose scores are no verdicts; from this share of an item's best score on a model counts as right.
+#: The only data set whose scores are not verdicts; from this share of an item's best score on a model counts as right.
 CONTINUOUS, NEARLY_BEST = "harness_truthfulqa_mc_0", 0.95
 PARTS = ("train", "val", "test")
 #: The library of encoders; not one of ours.
@@ -50,7 +50,7 @@ def encoder_of(folder: Path) -> Encode:
             f"--encoder needs sentence-transformers, which is not installed: {one_line(error)}"
         ) from error
     if not folder.is_dir():
-        raise ConfigError(f"--encoder {folder} is no folder")
+        raise ConfigError(f"--encoder {folder} is not a folder")
     model = library.SentenceTransformer(str(folder), local_files_only=True)
     return lambda texts: np.asarray(model.encode(texts, show_progress_bar=False))
 
@@ -65,7 +65,7 @@ def write_files(grids: Sequence[Grid], path: Path, encode: Encode | None) -> lis
     for grid in sorted(grids, key=lambda grid: (named[grid.task].place, grid.task)):
         name = named[grid.task]
         by_set.setdefault((name.family, name.data_set), {})[name.sub] = grid
-    said = _told(grids, by_set)
+    notes = _notes(grids, by_set)
     embeddings = (
         {sub: encode([str(prompt) for prompt in grid.prompts]) for of in by_set.values() for sub, grid in of.items()}
         if encode
@@ -78,15 +78,15 @@ def write_files(grids: Sequence[Grid], path: Path, encode: Encode | None) -> lis
     if embeddings:
         _dump(path / "sentence_bert_result.pkl", embeddings)
     else:
-        said.append("without embeddings, which its routers train on: --encoder names a sentence-transformers model")
+        notes.append("without embeddings, which its routers train on: --encoder names a sentence-transformers model")
     for (_, data_set), subs in by_set.items():
-        said += _write_router_data(path, data_set, subs, embeddings)
-    return said
+        notes += _write_router_data(path, data_set, subs, embeddings)
+    return notes
 
 
 @dataclass(frozen=True)
 class Name:
-    """What RouterEval calls a task."""
+    """RouterEval's names of a task."""
 
     family: str
     data_set: str
@@ -99,38 +99,38 @@ class Name:
 
 
 @functools.cache
-def known_names() -> dict[str, Name]:
-    """lm-eval's name of a task, and RouterEval's own -> what RouterEval calls it."""
+def routereval_names() -> dict[str, Name]:
+    """lm-eval's name of a task, and RouterEval's own -> RouterEval's names."""
     text = (resources.files("collectors.exporters.formats") / "routereval_names.yaml").read_text(encoding="utf-8")
-    found: dict[str, Name] = {}
+    names: dict[str, Name] = {}
     for family, data_sets in yaml.safe_load(text).items():
         for data_set, subs in data_sets.items():
             for place, (sub, task) in enumerate(subs.items()):
                 number = re.search(r"_(\d+)$", sub) if family == "old" and data_set != CONTINUOUS else None
                 name = Name(family, data_set, sub, int(number[1]) if number else None, place, len(subs))
-                found |= {sub: name, task: name}
-    return found
+                names |= {sub: name, task: name}
+    return names
 
 
 def name_of(task: str) -> Name:
     """A task that RouterEval does not know is a data set of the family `other`, and keeps its name."""
-    return known_names().get(task, Name("other", task, task))
+    return routereval_names().get(task, Name("other", task, task))
 
 
-def _told(grids: Sequence[Grid], by_set: dict[tuple[str, str], dict[str, Grid]]) -> list[str]:
-    said = []
+def _notes(grids: Sequence[Grid], by_set: dict[tuple[str, str], dict[str, Grid]]) -> list[str]:
+    notes = []
     for grid in grids:
         name = name_of(grid.task)
-        found = {cell["num_fewshot"] for cell in grid.cells if cell and cell["num_fewshot"] is not None}
-        if name.shots is not None and found - {name.shots}:
-            said.append(
-                f"{name.sub} was asked with {', '.join(map(str, sorted(found)))} examples, whatever it is called"
+        shots = {cell["num_fewshot"] for cell in grid.cells if cell and cell["num_fewshot"] is not None}
+        if name.shots is not None and shots - {name.shots}:
+            notes.append(
+                f"{name.sub} was asked with {', '.join(map(str, sorted(shots)))} examples, whatever it is called"
             )
     for (_, data_set), subs in by_set.items():
         whole = name_of(next(iter(subs.values())).task).of
         if len(subs) < whole:
-            said.append(f"{data_set} is {len(subs)} of its {whole} sub-scenarios")
-    return said
+            notes.append(f"{data_set} is {len(subs)} of its {whole} sub-scenarios")
+    return notes
 
 
 def _write_raw(path: Path, family: str, subs: dict[str, Grid]) -> None:
@@ -148,9 +148,9 @@ def _write_router_data(path: Path, data_set: str, subs: dict[str, Grid], embeddi
     scores = np.concatenate([grid.scores for grid in subs.values()])
     models = next(iter(subs.values())).models
     indices = split_indices([len(grid.items) for grid in subs.values()])
-    columns, said = _pools(data_set, scores)
+    columns, notes = _pools(data_set, scores)
     if not columns:
-        return said
+        return notes
     prompts = _objects([str(prompt) for grid in subs.values() for prompt in grid.prompts])
     value: dict[str, Any] = {difficulty: {size: {} for size in sizes} for difficulty, sizes in POOL_SIZES.items()}
     value["split_index"] = {f"{part}_indices": indices[part] for part in PARTS}
@@ -172,38 +172,38 @@ def _write_router_data(path: Path, data_set: str, subs: dict[str, Grid], embeddi
         value[difficulty][size][group] = {"data": data, "model": np.array([models[place] for place in chosen])}
     (path / "router_dataset").mkdir(exist_ok=True)
     _dump(path / "router_dataset" / f"{data_set}_router_dataset.pkl", value)
-    return said
+    return notes
 
 
 def split_indices(items: Sequence[int]) -> dict[str, npt.NDArray[np.int64]]:
     """Part -> positions in the concatenation of sub-scenarios of so many `items`, each of them split by itself."""
-    found: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in PARTS}
+    parts: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in PARTS}
     first = 0
     for count in items:
         for part, places in zip(PARTS, routereval_split(count), strict=True):
-            found[part].append(places + first)
+            parts[part].append(places + first)
         first += count
-    return {part: np.concatenate(places) for part, places in found.items()}
+    return {part: np.concatenate(places) for part, places in parts.items()}
 
 
 def _pools(data_set: str, scores: Array) -> tuple[dict[tuple[str, int, str], npt.NDArray[np.int64]], list[str]]:
     """(difficulty, size, group) -> columns, and a line for each pool that there are too few models for."""
-    found, said = {}, []
+    pools, notes = {}, []
     for difficulty, sizes in POOL_SIZES.items():
         for size in sizes:
             for group in GROUPS:
                 try:
-                    found[difficulty, size, group] = routereval_pool(scores, group, size)
+                    pools[difficulty, size, group] = routereval_pool(scores, group, size)
                 except ValueError as error:
-                    said.append(f"{data_set}: no pool {group} of {size}: {error}")
-    return found, said
+                    notes.append(f"{data_set}: no pool {group} of {size}: {error}")
+    return pools, notes
 
 
 def _objects(texts: Sequence[str]) -> npt.NDArray[np.object_]:
-    """Not numpy's own texts, which take the longest one's space for each."""
-    found = np.empty(len(texts), object)
-    found[:] = texts
-    return found
+    """An array of objects: numpy's own texts take the longest one's space for each."""
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array
 
 
 def _dump(path: Path, value: Any) -> None:

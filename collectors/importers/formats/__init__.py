@@ -1,1 +1,1 @@
-"""One module a format that is read."""
+"""Formats that are read, one module each."""

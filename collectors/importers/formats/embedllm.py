@@ -5,13 +5,13 @@ from __future__ import annotations
 from collectors.importers.files import BadFile
 from collectors.importers.formats.table import ROW, score_of, select_items, sql_of
 from collectors.importers.relation import need_columns, relation_of
-from collectors.importers.sources import Facts, Source
+from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
 
 
-def read(staging: Staging, source: Source) -> None:
-    """train, val and test.csv: a row a verdict; `category` is the task, where it is there."""
-    staging.default = Facts(metric="label")
+def read(staging: Staging, source: ImportSource) -> None:
+    """train, val and test.csv: a row a verdict. `category` is the task, if the file has it."""
+    staging.default = CellDescription(metric="label")
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = relation_of(staging, number, file)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collectors.importers.sources import Facts, Found, Source, as_json
+from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 
 PATTERNS = ("*_samples.jsonl",)
 
 
-def read(staging: Found, number: int, source: Source) -> None:
+def read(staging: Sink, number: int, source: ImportSource) -> None:
     """<uuid>_samples.jsonl: a row per item and metric."""
     for row, value in objects(staging, number):
         with staging.one_row(number, row):
@@ -17,7 +17,7 @@ def read(staging: Found, number: int, source: Source) -> None:
             key = str(value.get("sample_id") or "")
             choices, question = texts(given.get("choices")), given.get("raw")
             question = text_of(question)
-            staging.facts.setdefault(("", model, task), Facts(low=None, high=None))
+            staging.descriptions.setdefault(("", model, task), CellDescription(low=None, high=None))
             staging.item(
                 run="",
                 task=task,

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from collectors.importers.files import BadFile, document
-from collectors.importers.sources import Facts, Found, Source, as_json
+from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
 from collectors.importers.values import content_of, number_of, text_of, texts, whole
 
 PATTERNS = ("run_spec.json", "scenario_state.json", "per_instance_stats.json")
-#: Metrics of an instance of which HELM's scenarios show one; the first that is there.
+#: Metrics of an instance. HELM's scenarios show one of them; the first that is there counts.
 _METRICS = ("exact_match", "quasi_exact_match", "prefix_exact_match", "quasi_prefix_exact_match", "f1_score")
 
 
-def read(staging: Staging, source: Source) -> None:
+def read(staging: Staging, source: ImportSource) -> None:
     """Folders of runs: run_spec.json, scenario_state.json and per_instance_stats.json each."""
     runs: dict[str, dict[str, int]] = {}
     for number, file in enumerate(staging.files):
@@ -30,11 +30,11 @@ def read(staging: Staging, source: Source) -> None:
             _read_run(staging, files, source)
 
 
-def _read_run(staging: Found, files: Mapping[str, int], source: Source) -> None:
+def _read_run(staging: Sink, files: Mapping[str, int], source: ImportSource) -> None:
     spec, state, stats = (document(staging.files[files[name]]) for name in PATTERNS)
     number = files["per_instance_stats.json"]
     if not isinstance(spec, dict) or not isinstance(state, dict) or not isinstance(stats, list):
-        raise BadFile("unknown_layout", "not what HELM writes")
+        raise BadFile("unknown_layout", "not the layout of HELM")
     adapter = spec.get("adapter_spec") or {}
     model = source.model or adapter.get("model") or adapter.get("model_deployment")
     if not model:
@@ -49,13 +49,13 @@ def _read_run(staging: Found, files: Mapping[str, int], source: Source) -> None:
     names = {stat["name"]["name"] for one in stats if isinstance(one, dict) for stat in one.get("stats") or ()}
     metric = next((name for name in _METRICS if name in names), None)
     if metric is None:
-        raise BadFile("unknown_layout", f"none of {', '.join(_METRICS)} is judged in it")
+        raise BadFile("unknown_layout", f"has none of the metrics {', '.join(_METRICS)}")
     decoding = {name: adapter[name] for name in ("temperature", "max_tokens", "stop_sequences") if name in adapter}
     for trial in trials:
         run = f"trial-{trial}" if len(trials) > 1 else ""
         shots = whole(adapter.get("max_train_instances"))
-        facts = Facts(metric=metric, num_fewshot=shots, decoding=as_json(decoding))
-        staging.facts[run, str(model), task] = facts
+        description = CellDescription(metric=metric, num_fewshot=shots, decoding=as_json(decoding))
+        staging.descriptions[run, str(model), task] = description
     for row, one in enumerate(stats, 1):
         with staging.one_row(number, row):
             if not isinstance(one, dict) or one.get("instance_id") is None:

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from collectors.importers.files import BadFile, decoded, document, zip_members
-from collectors.importers.sources import Facts, Found, Source, as_json
+from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, texts, verdict, whole
 
 PATTERNS = ("*.json", "*.eval")
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 
 
-def read(staging: Found, number: int, source: Source) -> None:
+def read(staging: Sink, number: int, source: ImportSource) -> None:
     """A log of one task and model, as JSON or as the zip archive that ends in .eval; an epoch is a repeat."""
     header, samples = _log(staging, number)
     about = header.get("eval") or {}
     model, task = source.model or about.get("model"), about.get("task")
     if not model or not task:
-        raise BadFile("unknown_layout", "no log of Inspect: it names no task and model")
+        raise BadFile("unknown_layout", "not a log of Inspect: it names no task and model")
     several = (whole((about.get("config") or {}).get("epochs")) or 1) > 1
     scorers: list[str] = []
     row = 0
@@ -31,15 +31,15 @@ def read(staging: Found, number: int, source: Source) -> None:
                 continue
             key, question, scores = str(sample["id"]), sample.get("input"), sample.get("scores") or {}
             if isinstance(question, list):
-                said = [m.get("content") for m in question if isinstance(m, dict) and m.get("role") == "user"]
-                question = said[0] if len(said) == 1 and isinstance(said[0], str) else None
+                asked = [m.get("content") for m in question if isinstance(m, dict) and m.get("role") == "user"]
+                question = asked[0] if len(asked) == 1 and isinstance(asked[0], str) else None
             choices = texts(sample.get("choices"))
             if scores and not scorers:
                 scorers.append(next(iter(scores)))
-                facts = Facts(
+                description = CellDescription(
                     metric=scorers[0], versions={"inspect_ai": str((about.get("packages") or {}).get("inspect_ai", ""))}
                 )
-                staging.facts["", str(model), str(task)] = facts
+                staging.descriptions["", str(model), str(task)] = description
             staging.item(
                 run="",
                 task=str(task),
@@ -71,8 +71,8 @@ def read(staging: Found, number: int, source: Source) -> None:
         _reduced(staging, number, row, header.get("reductions"), scorers[0], str(model), str(task))
 
 
-def _reduced(staging: Found, number: int, row: int, reductions: Any, scorer: str, model: str, task: str) -> None:
-    """Of epochs: what Inspect's first reducer makes of them is repeat 0; without one there is none."""
+def _reduced(staging: Sink, number: int, row: int, reductions: Any, scorer: str, model: str, task: str) -> None:
+    """Takes the scores of Inspect's first reducer over the epochs as repeat 0, if there is a reducer."""
     of_scorer = [one for one in reductions or () if isinstance(one, dict) and one.get("scorer") == scorer]
     for sample in of_scorer[0].get("samples") or () if of_scorer else ():
         row += 1
@@ -88,12 +88,12 @@ def _score(value: Any) -> Any:
     return _VALUES.get(value, value) if isinstance(value, str) else value
 
 
-def _log(staging: Found, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
+def _log(staging: Sink, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
     file = staging.files[number]
     if not file.stem.endswith(".eval"):
         value = document(file)
         if not isinstance(value, dict):
-            raise BadFile("unknown_layout", "no log of Inspect")
+            raise BadFile("unknown_layout", "not a log of Inspect")
         return value, iter(value.get("samples") or ())
     header: dict[str, Any] = {}
     samples: list[tuple[str, bytes]] = []
@@ -110,14 +110,14 @@ def _log(staging: Found, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
 
 
 def _sum_usage(usage: Any) -> dict[str, Any]:
-    """RECORD's token columns of Inspect's usage by model; null where it counts nothing."""
+    """RECORD's token columns from Inspect's usage by model; null without counts."""
     parts = [one for one in usage.values() if isinstance(one, dict)] if isinstance(usage, dict) else []
-    found = {}
+    sums = {}
     for ours, theirs in (
         ("prompt_tokens", "input_tokens"),
         ("completion_tokens", "output_tokens"),
         ("cached_tokens", "input_tokens_cache_read"),
     ):
-        known = [count for one in parts if (count := whole(one.get(theirs))) is not None]
-        found[ours] = sum(known) if known else None
-    return found
+        counts = [count for one in parts if (count := whole(one.get(theirs))) is not None]
+        sums[ours] = sum(counts) if counts else None
+    return sums

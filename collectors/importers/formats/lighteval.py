@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile
-from collectors.importers.sources import Facts, Found, Source, as_json
+from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.values import content_of, text_of, texts, verdict
 from schemas.failures import one_line
 
@@ -22,10 +22,10 @@ PATTERNS = ("details_*.parquet",)
 _TIME = re.compile(r"_?\d{4}-\d\d-\d\dT[\d:.-]+$")
 
 
-def read(staging: Found, number: int, source: Source) -> None:
+def read(staging: Sink, number: int, source: ImportSource) -> None:
     """details_<task>_<time>.parquet: metrics flat, as `metrics.<name>`, or a struct; or three structs since 0.10.
 
-    No row has an id: an item is its row. Of which model it is, a folder details_<organisation>__<model> says, or
+    No row has an id: an item is its row. A folder names the model: details_<organisation>__<model>, or
     details/<organisation>/<model>/<time>.
     """
     file = staging.files[number]
@@ -34,30 +34,33 @@ def read(staging: Found, number: int, source: Source) -> None:
     task, run = _TIME.sub("", name), time[0].strip("_") if time else ""
     model = source.model or _details_model(file.path)
     if model is None:
-        raise BadFile("no_model", "no folder of it says whose answers these are: give --model")
+        raise BadFile("no_model", "no folder of its path names the model: give --model")
     try:
         with file.open() as stream:
             table = pq.ParquetFile(pa.BufferReader(stream.read()))
             shots = re.search(r"\|(\d+)$", task)
-            facts: Facts | None = None
+            description: CellDescription | None = None
             row = 0
             for batch in table.iter_batches(1000):
                 for values in batch.to_pylist():
                     with staging.one_row(number, row + 1):
                         row += 1
-                        found = _of_structs(values) if "__metric__" in values else _of_columns(values, task)
-                        metric, score, item, columns = found
-                        facts = facts or Facts(metric=metric, num_fewshot=int(shots[1]) if shots else None)
-                        staging.facts[run, model, task] = facts
+                        is_struct = "__metric__" in values
+                        metric, score, item, columns = _of_structs(values) if is_struct else _of_columns(values, task)
+                        description = description or CellDescription(
+                            metric=metric, num_fewshot=int(shots[1]) if shots else None
+                        )
+                        staging.descriptions[run, model, task] = description
                         key = str(row - 1)
                         staging.item(run=run, task=task, key=key, position=row - 1, **item)
-                        if facts.metric != metric:
-                            known = {"model": model, "task": task, "source_key": key}
-                            staging.reject(number, row, "no_verdict", f"no metric {facts.metric} in this row", **known)
+                        if description.metric != metric:
+                            place = {"model": model, "task": task, "source_key": key}
+                            message = f"no metric {description.metric} in this row"
+                            staging.reject(number, row, "no_verdict", message, **place)
                             continue
                         verdict(staging, number, row, task, key, model, score, run=run, **columns)
     except (pa.ArrowException, OSError) as error:
-        raise BadFile("damaged", f"no whole Parquet file: {one_line(error, 160)}") from error
+        raise BadFile("damaged", f"not a whole Parquet file: {one_line(error, 160)}") from error
 
 
 def _details_model(path: str) -> str | None:
@@ -72,7 +75,7 @@ def _details_model(path: str) -> str | None:
 
 
 def _leaderboard_metric(task: str) -> tuple[str, ...]:
-    """Metrics of which the leaderboard showed the first that is there."""
+    """Metrics of a task: the leaderboard showed the first that is there."""
     if "arc" in task or "hellaswag" in task:
         return ("acc_norm", "acc")
     return ("mc2", "mc1") if "truthfulqa" in task else ("acc", "em", "exact_match", "qem", "f1")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collectors.importers.formats.table import ROW, score_of, select_items, sql_of
 from collectors.importers.relation import need_columns, relation_of, response_of
-from collectors.importers.sources import Facts, Source
+from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
 
 
-def read(staging: Staging, source: Source) -> None:
+def read(staging: Staging, source: ImportSource) -> None:
     """routing_data: a row a verdict, with tokens and seconds."""
-    staging.default = Facts(metric="performance")
+    staging.default = CellDescription(metric="performance")
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = relation_of(staging, number, file)

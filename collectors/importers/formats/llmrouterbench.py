@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collectors.importers.files import BadFile, document
-from collectors.importers.sources import Found, Source, as_json
+from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, text_of, texts, verdict, whole
 
 
-def read(staging: Found, number: int, source: Source) -> None:
+def read(staging: Sink, number: int, source: ImportSource) -> None:
     """results/bench/<dataset>/<split>/<model>/<time>.json: one model on one split of a data set."""
     value = document(staging.files[number])
     records = value.get("records") if isinstance(value, dict) else None
     if not isinstance(records, list):
         raise BadFile("unknown_layout", "no records")
     folders = staging.files[number].name.split("/")[:-1]
-    told = [value.get(name) for name in ("dataset_name", "split", "model_name")]
+    names = [value.get(name) for name in ("dataset_name", "split", "model_name")]
     if len(folders) >= 3:
-        told = [one or folder for one, folder in zip(told, folders[-3:], strict=True)]
-    if not all(told):
-        raise BadFile("no_model", "neither the file nor its folders say data set, split and model")
-    dataset, split, model = map(str, told)
+        names = [one or folder for one, folder in zip(names, folders[-3:], strict=True)]
+    if not all(names):
+        raise BadFile("no_model", "neither the file nor its folders name data set, split and model")
+    dataset, split, model = map(str, names)
     task = f"{dataset}/{split}"
     for row, record in enumerate(records, 1):
         with staging.one_row(number, row):

@@ -1,4 +1,4 @@
-"""What lm-eval's results files say of a run: whose answers, asked how, judged by what.
+"""Results files of lm-eval: the model, settings and metrics of a run.
 
 Owns the keys of results.json and how nine releases differ in them. Knows nothing of the rows of answers.
 """
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from collectors.importers.sources import Facts, Source
+from collectors.importers.sources import CellDescription, ImportSource
 from schemas.identity import digest
 from schemas.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
 
-#: Arguments of a model that name it, and those that change how it is run but not what it answers.
+#: Arguments of a model that name it, and those that change how it is run but not its answers.
 _NAMES = ("pretrained", "model", "path", "engine", "peft", "delta")
 _RUNNING = frozenset(
     [
@@ -43,7 +43,7 @@ _RUNNING = frozenset(
         "timeout",
     ]
 )
-#: What of a task's config makes its prompts and how answers are read.
+#: Keys of a task's config that decide its prompts and how answers are read.
 _PROMPTING = [
     "description",
     "doc_to_text",
@@ -63,30 +63,30 @@ WEIGHTED = ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity")
 
 @dataclass(frozen=True)
 class About:
-    """A run: whose answers it holds, and what is known of its tasks."""
+    """A run: its model, and descriptions of its tasks."""
 
     run: str
     results: dict[str, Any]
     model: str | None
-    facts: Facts
+    description: CellDescription
     version: str | None
 
     @classmethod
-    def of(cls, results: dict[str, Any] | None, run: str, source: Source) -> About:
-        """`results`: the file's content, None without one. `run`: what tells the run from others."""
+    def of(cls, results: dict[str, Any] | None, run: str, source: ImportSource) -> About:
+        """`results`: the file's content, None without one. `run`: a name for the run that no other has."""
         results = results or {}
         config = results.get("config", {})
         args = _arguments(config.get("model_args"))
         named = next((str(args[name]) for name in _NAMES if args.get(name)), None)
         # Without such an argument lm-eval makes up a name, another one for each run.
         model = source.model or named or (str(config["model"]) if config.get("model") else None)
-        said = results.get("lm_eval_version")
-        version = said if isinstance(said, str) else _release(results)
+        stated = results.get("lm_eval_version")
+        version = stated if isinstance(stated, str) else _release(results)
         versions = {"lm_eval": version, "transformers": results.get("transformers_version")}
         dtype = str(config.get("model_dtype") or args.get("dtype") or "").removeprefix("torch.")
         revision = config.get("model_sha") or args.get("revision")
         rest = {name: value for name, value in args.items() if name not in _RUNNING and value != model}
-        facts = Facts(
+        description = CellDescription(
             revision=str(revision) if revision and revision != "main" else None,
             dtype=dtype if dtype not in ("", "auto", "None") else None,
             max_length=_whole(args.get("max_length") or args.get("max_model_len")),
@@ -98,12 +98,12 @@ class About:
             system_prompt=results.get("system_instruction"),
             versions={name: str(value) for name, value in versions.items() if value and value != "N/A"},
         )
-        return cls(run, results, model, facts, version)
+        return cls(run, results, model, description, version)
 
     def task_of(self, stem: str) -> str | None:
-        """The task of a file `<model arguments>_<task>.jsonl` that this run wrote; None: it wrote none of that name.
+        """The task of a file `<model arguments>_<task>.jsonl` that this run wrote; None if it wrote none of that name.
 
-        Up to 0.4.2 such names, and a results.json of another name, are all that tells runs into one folder apart.
+        Up to 0.4.2 only such names, and that of results.json, distinguish runs into one folder.
         """
         stem = stem.removesuffix(".jsonl")
         args = self.results.get("config", {}).get("model_args")
@@ -114,14 +114,14 @@ class About:
 
     def metrics(self, task: str) -> dict[str, list[str]]:
         """Filter -> its metrics, both in the order of the results file."""
-        found: dict[str, list[str]] = {}
+        metrics: dict[str, list[str]] = {}
         for key in self._of_task("results", task) or {}:
             metric, comma, name = key.partition(",")
             if comma and not metric.endswith("_stderr"):
-                found.setdefault(name, []).append(metric)
-        return found
+                metrics.setdefault(name, []).append(metric)
+        return metrics
 
-    def facts_of(self, task: str, metric: str, chosen: str) -> Facts:
+    def description_of(self, task: str, metric: str, chosen: str) -> CellDescription:
         config = self._of_task("configs", task) or {}
         version = self._of_task("versions", task)
         output_type = config.get("output_type")
@@ -134,7 +134,7 @@ class About:
         is_unit = metric.startswith(UNIT_METRICS)
         samples = self._of_task("n-samples", task) or {}
         return replace(
-            self.facts,
+            self.description,
             metric=metric,
             filter=chosen,
             threshold=CORRECT_THRESHOLD if is_unit else None,
@@ -145,17 +145,17 @@ class About:
             task_digest=digest(prompting) if prompting else None,
             output_type=output_type,
             num_fewshot=shots,
-            fewshot_seed=self.facts.fewshot_seed if shots else None,
+            fewshot_seed=self.description.fewshot_seed if shots else None,
             decoding=json.dumps(decoding, sort_keys=True, default=str) if output_type == "generate_until" else None,
             items=_whole(samples.get("original")),
         )
 
     def _is_better(self, task: str, config: Mapping[str, Any], metric: str) -> bool:
-        told = (self._of_task("higher_is_better", task) or {}).get(metric)
-        if told is None:
+        stated = (self._of_task("higher_is_better", task) or {}).get(metric)
+        if stated is None:
             listed = [m for m in config.get("metric_list") or () if isinstance(m, dict) and m.get("metric") == metric]
-            told = next((m["higher_is_better"] for m in listed if m.get("higher_is_better") is not None), None)
-        return bool(told) if told is not None else metric not in WEIGHTED
+            stated = next((m["higher_is_better"] for m in listed if m.get("higher_is_better") is not None), None)
+        return bool(stated) if stated is not None else metric not in WEIGHTED
 
     def _of_task(self, key: str, task: str) -> Any:
         values = self.results.get(key)
@@ -166,7 +166,7 @@ class About:
 
 
 def _release(results: Mapping[str, Any]) -> str | None:
-    """The release as far as its keys tell: before 0.4.9 no file says it."""
+    """The release, guessed from the keys: no file states it before 0.4.9."""
     if not results:
         return None
     if "higher_is_better" in results:
@@ -175,7 +175,7 @@ def _release(results: Mapping[str, Any]) -> str | None:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    """Arguments as a mapping: written as one, or as 'a=b,c=d'."""
+    """Arguments as a mapping, from one or from 'a=b,c=d'."""
     if isinstance(value, dict):
         return value
     pairs = (pair.partition("=") for pair in str(value or "").split(",") if "=" in pair)

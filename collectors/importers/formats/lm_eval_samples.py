@@ -1,11 +1,11 @@
 """lm-eval's own output, 0.4.0 to 0.4.13: results.json and the sample files beside it.
 
-Owns what the releases wrote and how it differs. Sources: lm_eval/loggers/evaluation_tracker.py and lm_eval/evaluator.py
-of each release.
+Owns the layouts of these releases and how they differ. Sources: lm_eval/loggers/evaluation_tracker.py and
+lm_eval/evaluator.py of each release.
 
 A run is one results file and the sample files of its folder with the same time in their names; a task's sample file
-holds a row per document and filter. Up to 0.4.5 no row says which filter judged it: they come filter by filter, in the
-order of the results file's keys. A file may hold several runs, one after another, since it is opened to append.
+holds a row per document and filter. Up to 0.4.5 no row names its filter: rows come filter by filter, in the order of
+the results file's keys. A file may hold several runs, one after another, because lm-eval opens it to append.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import msgspec
 from collectors.importers.files import BadFile, decoded, document, json_rows
 from collectors.importers.formats.lm_eval_results import WEIGHTED, About
 from collectors.importers.processes import Job
-from collectors.importers.sources import Facts, Found, Source, as_json
+from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
 from schemas.content import document_choices, document_hash
 from schemas.identity import digest
@@ -35,7 +35,7 @@ PATTERNS = ("*.json", "*.jsonl")
 _TIME = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 _SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<time>{_TIME})\.jsonl?")
 _RESULTS = re.compile(rf"(?:results|.+)_(?P<time>{_TIME})\.json")
-#: Keys of a row that are no metric's name. token_usage to throughput: of a fork that counts them.
+#: Keys of a row that do not name a metric. token_usage to throughput come from a fork that counts them.
 _ROW_KEYS = frozenset(
     [
         "doc_id",
@@ -61,14 +61,14 @@ _ROW_KEYS = frozenset(
 class _Run:
     folder: str
     time: str | None
-    #: (number of the file, what is in it)
+    #: (number of the file, its content)
     results: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
-    #: (number of the file, task or None where the name alone does not tell it)
+    #: (number of the file, task or None where the name alone does not give it)
     samples: list[tuple[int, str | None]] = field(default_factory=list)
 
 
-def read(staging: Staging, source: Source) -> None:
-    """Puts down all runs that the files hold."""
+def read(staging: Staging, source: ImportSource) -> None:
+    """Stores all runs that the files hold."""
     jobs: list[Job] = []
     for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
         abouts = _abouts(staging, source, run)
@@ -81,19 +81,19 @@ def read(staging: Staging, source: Source) -> None:
     staging.read_files(_read_samples, jobs)
 
 
-def _abouts(staging: Staging, source: Source, run: _Run) -> list[About]:
-    """What each results file of a run says; without one what is known without."""
+def _abouts(staging: Staging, source: ImportSource, run: _Run) -> list[About]:
+    """The run as each of its results files describes it, or as its sample files do if there is none."""
     abouts = []
     for number, results in run.results:
         with staging.one_file(number):
-            # Its time, to the microsecond, or what is in it: files of one run may come one after another, and grow.
+            # Its time, to the microsecond, or its content: files of one run may come one after another, and grow.
             about = About.of(results, run.time or digest([staging.files[number].sha256]), source)
             staging.format_version[number] = about.version
             abouts.append(about)
     if not run.results:
         hashes = []
         for number, _ in run.samples:
-            with contextlib.suppress(BadFile):  # whoever reads it meets the same, and says so
+            with contextlib.suppress(BadFile):  # reading it later meets the same error, and rejects it
                 hashes.append(staging.files[number].sha256)
         abouts.append(About.of(None, run.time or digest(sorted(hashes)), source))
     return abouts
@@ -118,27 +118,25 @@ def _runs(staging: Staging) -> list[_Run]:
 
 
 def _results(staging: Staging, number: int) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
     with staging.one_file(number):
         value = document(staging.files[number])
         if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in ("results", "config")):
             raise BadFile("unknown_layout", "neither results nor samples of lm-eval")
-        found = value
-    return found
+        results = value
+    return results
 
 
-# ---- what a samples file holds
+# ---- samples files
 
 
-def _read_samples(staging: Found, number: int, about: About, task: str | None, owners: int) -> None:
+def _read_samples(staging: Sink, number: int, about: About, task: str | None, owners: int) -> None:
     if owners > 1:
-        raise BadFile("no_model", "several results files beside it may be its own: put each run into its own folder")
+        raise BadFile("no_model", "several results files lie beside it: put each run into its own folder")
     if about.model is None:
-        raise BadFile(
-            "no_model", "no results file beside it says whose answers these are, or has that task: give --model"
-        )
+        raise BadFile("no_model", "no results file beside it names the model, or has that task: give --model")
     if task is None:
-        raise BadFile("unknown_layout", "its name ends with no task of a results file beside it")
+        raise BadFile("unknown_layout", "its name does not end with a task of a results file beside it")
     reader = _Samples(staging, number, about, task)
     for row, data in json_rows(staging.files[number]):
         with staging.one_row(number, row, model=about.model, task=task):
@@ -151,33 +149,33 @@ def _read_samples(staging: Found, number: int, about: About, task: str | None, o
 class _Samples:
     """One samples file, row by row."""
 
-    def __init__(self, staging: Found, number: int, about: About, task: str) -> None:
+    def __init__(self, staging: Sink, number: int, about: About, task: str) -> None:
         self.staging, self.number, self.about, self.task = staging, number, about, task
-        self.told = about.metrics(task)
-        self.filters = list(self.told)
+        self.metrics = about.metrics(task)
+        self.filters = list(self.metrics)
         self.metric: str | None = None
         self.chosen = self.filters[0] if self.filters else None
-        #: Document -> rows of it so far, and whether its item was told.
+        #: Document -> rows of it so far; and documents whose item was taken.
         self.turns: Counter[int] = Counter()
-        self.told_items: set[int] = set()
+        self.taken_items: set[int] = set()
         self.hashes: dict[int, str] = {}
         self.rows: Counter[int] | None = None
-        #: Whether some row of the file does not say which document it is of.
+        #: Whether some row of the file does not name its document.
         self.is_damaged = False
-        self.facts: Facts | None = None
+        self.description: CellDescription | None = None
 
     def read(self, row: int, values: _Row) -> None:
         position = _position(values)
         if position is None:
-            raise BadFile("no_key", f"doc_id is {str(values.get('doc_id'))[:40]!r}, no position in a task")
-        self.turns[position] += 1  # of a row that is refused below, too: it stood for its filter
+            raise BadFile("no_key", f"doc_id is {str(values.get('doc_id'))[:40]!r}, not a position in a task")
+        self.turns[position] += 1  # also for a row that is refused below: it stands for its filter
         name = self._filter(values, position)
         metrics = self._metrics(values, name)
-        if self.facts is None:
+        if self.description is None:
             self.metric = self.metric or next(iter(metrics), "score")
             self.chosen = self.chosen or name
-            self.facts = self.about.facts_of(self.task, self.metric, self.chosen)
-            self.staging.facts[self.about.run, str(self.about.model), self.task] = self.facts
+            self.description = self.about.description_of(self.task, self.metric, self.chosen)
+            self.staging.descriptions[self.about.run, str(self.about.model), self.task] = self.description
         self._item(values, position)
         usage = values.get("token_usage")
         usage = usage if isinstance(usage, dict) else {}
@@ -196,7 +194,7 @@ class _Samples:
             prompt_tokens=_count(usage.get("prompt_tokens")),
             completion_tokens=_count(usage.get("completion_tokens")),
             latency_s=latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None,
-            **(_answers(values, self.facts.output_type) if name == self.chosen else {}),
+            **(_answers(values, self.description.output_type) if name == self.chosen else {}),
         )
 
     def _filter(self, values: _Row, position: int) -> str:
@@ -212,48 +210,48 @@ class _Samples:
             self.rows = self._rows_by_document()
         if self.filters:
             many = self.rows[position]
-            # One is damaged: which filter's cannot be told. A file of several runs may lack as many as there are.
+            # One is damaged, of any filter. A file of several runs may lack as many rows as there are filters.
             if many % len(self.filters) or (self.is_damaged and many < max(self.rows.values())):
                 raise BadFile("unknown_filter", f"{many} rows of it for {len(self.filters)} filters")
             return self.filters[turn % len(self.filters)]
-        # Documents that come more than once are rows of several filters, of which no results file tells.
+        # Documents that come more than once are rows of several filters that no results file names.
         return f"unlabelled-{turn + 1}" if max(self.rows.values()) > 1 else "none"
 
     def _rows_by_document(self) -> Counter[int]:
-        found: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         for _, data in json_rows(self.staging.files[self.number]):
             try:
                 position = None if isinstance(data, BadFile) else _position(_Row(data))
             except BadFile:
-                position = None  # read() says what is wrong with it
+                position = None  # read() rejects it
             if position is None:
                 self.is_damaged = True
             else:
-                found[position] += 1
-        return found
+                counts[position] += 1
+        return counts
 
     def _metrics(self, values: _Row, name: str) -> dict[str, Any]:
         names = values.get("metrics")
         if not isinstance(names, list):
             names = [key for key in values.names if key not in _ROW_KEYS]
-        elif self.metric is None and names and not self.told:
+        elif self.metric is None and names and not self.metrics:
             self.metric = str(names[0])
-        if self.metric is None and self.told:
-            self.metric = next(iter(self.told.values()))[0]
+        if self.metric is None and self.metrics:
+            self.metric = next(iter(self.metrics.values()))[0]
         return {str(key): values.get(str(key)) for key in names if str(key) in values.names}
 
     def _item(self, values: _Row, position: int) -> None:
         doc_hash = values.get("doc_hash")
         if not isinstance(doc_hash, str):
             doc_hash = _doc_hash(values.get("doc"))
-        known = self.hashes.setdefault(position, doc_hash)
-        if known != doc_hash:
+        if self.hashes.setdefault(position, doc_hash) != doc_hash:
             raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
-        if position in self.told_items:
+        if position in self.taken_items:
             return
-        self.told_items.add(position)
-        assert self.facts
-        alone = self.facts.num_fewshot == 0 and not self.facts.chat_template and not self.facts.system_prompt
+        self.taken_items.add(position)
+        cell = self.description
+        assert cell
+        alone = cell.num_fewshot == 0 and not cell.chat_template and not cell.system_prompt
         self.staging.item(
             run=self.about.run,
             task=self.task,
@@ -266,12 +264,12 @@ class _Samples:
         )
 
     def finish(self) -> None:
-        if self.facts is None and not self.staging.counts[self.number].rejected:
-            raise BadFile("damaged", "no row in it")
+        if self.description is None and not self.staging.counts[self.number].rejected:
+            raise BadFile("damaged", "holds no row")
 
 
 class _Row:
-    """A row's fields, each decoded when it is asked for: most of a row is prompts, which nobody asks for."""
+    """A row's fields. Each is decoded when it is asked for, because most of a row is prompts that nothing needs."""
 
     def __init__(self, data: bytes) -> None:
         """Raises BadFile."""
@@ -283,7 +281,7 @@ class _Row:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
             value = decoded(data)
             if not isinstance(value, dict):
-                raise BadFile("damaged", "no JSON object") from None
+                raise BadFile("damaged", "not a JSON object") from None
             self._texts, self._values = {}, value
 
     @property
@@ -296,7 +294,7 @@ class _Row:
         return self._values.get(name)
 
     def text(self, name: str) -> bytes:
-        """The field as JSON, in whatever form it came."""
+        """The field as JSON."""
         return bytes(self._texts[name]) if name in self._texts else as_json(self._values.get(name)).encode()
 
 
@@ -312,21 +310,21 @@ def _decode(text: msgspec.Raw) -> Any:
 
 
 class _Documents:
-    """What is put down of documents, by their JSON: files of one task hold the same ones."""
+    """Columns of items by the JSON of their documents: files of one task hold the same documents."""
 
     def __init__(self, limit: int) -> None:
-        """Keeps up to `limit` bytes of JSON, and what was read of it."""
+        """Keeps the columns of up to `limit` bytes of JSON."""
         self.limit, self.bytes = limit, 0
-        self.known: dict[bytes, dict[str, Any]] = {}
+        self.columns_by_text: dict[bytes, dict[str, Any]] = {}
 
     def columns(self, text: bytes) -> dict[str, Any]:
-        if text not in self.known:
+        if text not in self.columns_by_text:
             if self.bytes + len(text) > self.limit:
-                self.known.clear()
+                self.columns_by_text.clear()
                 self.bytes = 0
-            self.known[text] = _read_document(text)
+            self.columns_by_text[text] = _read_document(text)
             self.bytes += len(text)
-        return self.known[text]
+        return self.columns_by_text[text]
 
 
 _documents = _Documents(64 * 2**20)
@@ -367,14 +365,14 @@ def _position(values: _Row) -> int | None:
 
 
 def _score(metric: str | None, value: Any) -> float | None:
-    """The metric of one document, of a pair (log-likelihood, weight) as well; None where only many documents make one.
+    """The metric of one document, also from a pair (log-likelihood, weight); None where only many documents have one.
 
     Source: lm_eval.api.metrics.weighted_perplexity and bits_per_byte.
     """
     if isinstance(value, bool | int | float):
         return float(value)
     if isinstance(value, str):
-        raise BadFile("damaged", f"the score {value[:40]!r} is no number")
+        raise BadFile("damaged", f"the score {value[:40]!r} is not a number")
     if metric in WEIGHTED and isinstance(value, list) and len(value) == 2:
         loglikelihood, weight = (_number(part) for part in value)
         if loglikelihood is None or not weight:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from collectors.importers.files import BadFile, document
-from collectors.importers.sources import Found, Source, as_json
+from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
 from collectors.importers.values import content_of, text_of, texts, verdict
 
 PATTERNS = ("*.json",)
 
 
-def read(staging: Staging, source: Source) -> None:
+def read(staging: Staging, source: ImportSource) -> None:
     """predictions/<model>/<dataset>.json with the answers; verdicts are in results/ where its details were kept."""
     details: dict[tuple[str, ...], Any] = {}
     for number, file in enumerate(staging.files):
@@ -29,7 +29,7 @@ def read(staging: Staging, source: Source) -> None:
             _read_file(staging, number, source.model or parts[-2], details.get((*parts[:-3], parts[-2], file.stem)))
 
 
-def _read_file(staging: Found, number: int, model: str, details: Any) -> None:
+def _read_file(staging: Sink, number: int, model: str, details: Any) -> None:
     value, task = document(staging.files[number]), staging.files[number].stem.removesuffix(".json")
     if not isinstance(value, dict):
         raise BadFile("unknown_layout", "no answers by number")
@@ -40,8 +40,8 @@ def _read_file(staging: Found, number: int, model: str, details: Any) -> None:
                 continue
             prompt = one.get("origin_prompt")
             if isinstance(prompt, list):
-                said = [turn.get("prompt") for turn in prompt if isinstance(turn, dict)]
-                prompt = said[0] if len(said) == 1 else None
+                turns = [turn.get("prompt") for turn in prompt if isinstance(turn, dict)]
+                prompt = turns[0] if len(turns) == 1 else None
             gold = one.get("gold")
             staging.item(
                 run="",

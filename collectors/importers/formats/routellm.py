@@ -7,14 +7,14 @@ import re
 from collectors.importers.files import BadFile, names_of
 from collectors.importers.formats.table import ROW, select_items, sql_of
 from collectors.importers.relation import relation_of, response_of
-from collectors.importers.sources import Facts, Source
+from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging
 from schemas.sql import quoted
 
 
-def read(staging: Staging, source: Source) -> None:
+def read(staging: Staging, source: ImportSource) -> None:
     """evals/*/responses: `prompt` and a column of booleans a model; the task is the file's name."""
-    staging.default = Facts(metric="correct")
+    staging.default = CellDescription(metric="correct")
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = relation_of(staging, number, file)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collectors.importers.sources import Found, Source, as_json
+from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 
 
-def read(staging: Found, number: int, source: Source) -> None:
+def read(staging: Sink, number: int, source: ImportSource) -> None:
     """cached_results/<model>.jsonl: one model's answers, with usage and evaluation_result."""
     for row, value in objects(staging, number):
         with staging.one_row(number, row):
             key, model = value.get("global_index") or value.get("global index"), value.get("llm_selected")
             judged = value.get("evaluation_result")
             task = str(key).rsplit("_", 1)[0] if key else ""
-            said = value.get("token_usage")
-            usage = said if isinstance(said, dict) else {}
+            usage = value.get("token_usage")
+            usage = usage if isinstance(usage, dict) else {}
             question = text_of(value.get("question"))
             target = judged.get("ground_truth") if isinstance(judged, dict) else None
             if key:

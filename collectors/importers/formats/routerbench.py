@@ -5,14 +5,14 @@ from __future__ import annotations
 from collectors.importers.files import BadFile
 from collectors.importers.formats.table import ROW, score_of, select_items, sql_of
 from collectors.importers.relation import relation_of, response_of
-from collectors.importers.sources import Facts, Source
+from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
 from schemas.sql import quoted
 
 
-def read(staging: Staging, source: Source) -> None:
+def read(staging: Staging, source: ImportSource) -> None:
     """Wide (a column a model, beside it `<model>|total_cost` and `<model>|model_response`) and long files."""
-    staging.default = Facts(metric="performance")
+    staging.default = CellDescription(metric="performance")
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             rows, columns = relation_of(staging, number, file)
@@ -60,7 +60,7 @@ def _long(staging: Staging, number: int, rows: str, columns: dict[str, str]) -> 
 
 
 def _task(columns: dict[str, str]) -> str:
-    """eval_name, or what the sample's id begins with: RouterBench's own converter takes it from there."""
+    """eval_name, or the beginning of the sample's id, where RouterBench's own converter takes it from."""
     return "eval_name::VARCHAR" if "eval_name" in columns else "split_part(sample_id::VARCHAR, '.', 1)"
 
 

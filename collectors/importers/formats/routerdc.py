@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collectors.importers.files import names_of
-from collectors.importers.sources import Found, Source
+from collectors.importers.sources import ImportSource, Sink
 from collectors.importers.values import content_of, objects, verdict
 
 
-def read(staging: Found, number: int, source: Source) -> None:
+def read(staging: Sink, number: int, source: ImportSource) -> None:
     """A list of {question, scores: {model: score}}; the task is the file's name."""
     task = names_of(staging.files)[number]
     for row, value in objects(staging, number):

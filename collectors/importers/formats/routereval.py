@@ -10,21 +10,21 @@ import pyarrow as pa
 
 from collectors.importers.files import BadFile
 from collectors.importers.pickles import load_pickle
-from collectors.importers.sources import FOUND, Facts, Source
+from collectors.importers.sources import RAW_VERDICT, CellDescription, ImportSource
 from collectors.importers.staging import Staging
 from collectors.importers.values import content_of
 
 PATTERNS = ("leaderboard_*.pkl",)
 
 
-def read(staging: Staging, source: Source) -> None:
+def read(staging: Staging, source: ImportSource) -> None:
     """leaderboard_<family>.pkl: {'model': names, 'data': {sub: {'correctness': items × models}}}; prompts beside it.
 
     Prompts are in leaderboard_<family>_prompt.pkl: {sub: texts}.
     """
     prompts: dict[str, Any] = {}
     values: dict[int, Any] = {}
-    staging.default = Facts(metric="correctness")
+    staging.default = CellDescription(metric="correctness")
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             value = load_pickle(file)
@@ -42,13 +42,13 @@ def read(staging: Staging, source: Source) -> None:
 def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: Mapping[str, Any]) -> None:
     models = [str(model) for model in value["model"]]
     if not models or not isinstance(value["data"], dict):
-        raise BadFile("unknown_layout", "no models, or data is no mapping of tasks")
+        raise BadFile("unknown_layout", "no models, or data is not a mapping of tasks")
     row = 0
     for sub, content in value["data"].items():
         try:
             scores = np.asarray(content["correctness"] if isinstance(content, dict) else content, np.float64)
         except (KeyError, TypeError, ValueError) as error:
-            raise BadFile("unknown_layout", f"{sub}: no matrix of numbers") from error
+            raise BadFile("unknown_layout", f"{sub}: not a matrix of numbers") from error
         if scores.ndim != 2 or scores.shape[1] != len(models):
             raise BadFile("unknown_layout", f"{sub}: a matrix of {scores.shape}, not of items × {len(models)} models")
         texts_of = prompts.get(str(sub))
@@ -68,6 +68,6 @@ def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: 
                 "key": pa.repeat(str(item), many),
                 "score": pa.array(scores[item]),
             }
-            rest = {f.name: pa.nulls(many, f.type) for f in FOUND if f.name not in columns}
-            staging.rows(pa.table([{**columns, **rest}[name] for name in FOUND.names], schema=FOUND))
+            rest = {f.name: pa.nulls(many, f.type) for f in RAW_VERDICT if f.name not in columns}
+            staging.rows(pa.table([{**columns, **rest}[name] for name in RAW_VERDICT.names], schema=RAW_VERDICT))
             row += many

@@ -1,7 +1,7 @@
 """Tables of verdicts: CSV, Parquet or JSON lines, a row a verdict (long) or a row an item with a column a model (wide).
 
-Owns how DuckDB reads them where they lie. The formats are settings of one reader: which column is what; a table of
-one's own comes with a YAML of the same settings (collectors.importers.formats.table_settings).
+Owns how DuckDB reads them in place. The formats are settings of one reader, which name columns; a table of one's own
+comes with a YAML of the same settings (collectors.importers.formats.table_settings).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import MAX_LINE, BadFile, SourceFile
 from collectors.importers.formats.table_settings import CELL, ITEM, is_constant
-from collectors.importers.sources import Facts
+from collectors.importers.sources import CellDescription
 from collectors.importers.staging import Staging
 from schemas.failures import one_line
 from schemas.sql import quoted, quoted_path
@@ -29,12 +29,12 @@ MAX_COLUMNS = 40_000
 
 PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
 
-#: A count; what is none becomes -1, and so is rejected.
+#: A count. Any other value becomes -1, and so is rejected.
 _WHOLE = (
     "CASE WHEN {0} IS NULL THEN NULL WHEN TRY_CAST({0} AS DOUBLE) % 1 = 0 "
     "THEN coalesce(TRY_CAST(TRY_CAST({0} AS DOUBLE) AS INTEGER), -1) ELSE -1 END"
 )
-#: Setting -> column of FOUND and how the value becomes it; {} is the value.
+#: Setting -> column of RAW_VERDICT, and its SQL; {} stands for the value.
 _VERDICT = {
     "model": ("model", "{}::VARCHAR"),
     "task": ("task", "{}::VARCHAR"),
@@ -54,11 +54,11 @@ _MAX_CSV_LINE = 16 * 2**20
 
 
 def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
-    """Puts down the verdicts, and items, of every file by `settings`, which check_settings lets through."""
-    facts = {name: settings[name] for name in CELL if name in settings}
-    if (facts.get("low", 0), facts.get("high", 1)) != (0, 1):
-        facts.setdefault("threshold", None)  # what is right out of ten is for its author to say
-    staging.default = Facts(**facts)
+    """Stores the verdicts and items of every file, by `settings` that passed check_settings."""
+    cell = {name: settings[name] for name in CELL if name in settings}
+    if (cell.get("low", 0), cell.get("high", 1)) != (0, 1):
+        cell.setdefault("threshold", None)  # only the author knows which score out of ten is right
+    staging.default = CellDescription(**cell)
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             _read_file(staging, number, file, settings)
@@ -86,7 +86,7 @@ def _read_file(staging: Staging, number: int, file: SourceFile, settings: Mappin
 
 
 def _key_of(staging: Staging, file: SourceFile, settings: Mapping[str, Any]) -> str:
-    """What tells items apart, as SQL: of a table without a key the question, else the row, of its own file."""
+    """The key of items as SQL. Without a key column it is the question, and without that the row of the file."""
     if settings.get("key") is not None:
         return f"{sql_of(settings['key'])}::VARCHAR"
     row = f"{ROW}::VARCHAR" if len(staging.files) == 1 else f"{quoted(file.name + '#')} || {ROW}"
@@ -96,7 +96,7 @@ def _key_of(staging: Staging, file: SourceFile, settings: Mapping[str, Any]) -> 
 
 
 def score_of(sql: str, dtype: str) -> str:
-    """A score as a number, of booleans 0 and 1; text that is no number becomes NaN, and so is rejected."""
+    """A score as a number, 0 or 1 for a boolean. Text that is not a number becomes NaN, and so is rejected."""
     if dtype == "BOOLEAN":
         return f"{sql}::INTEGER::DOUBLE"
     if dtype == "VARCHAR":
@@ -135,13 +135,13 @@ def select_items(
     )
 
 
-# ---- what DuckDB reads
+# ---- files as relations
 
 
 def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> str:
-    """The file as an SQL relation with its columns and ROW. Raises BadFile for no table by its name.
+    """The file as an SQL relation with its columns and ROW. Raises BadFile if its name is not that of a table.
 
-    `as_text`: values of CSV and JSON as they stand there, or 1.10 would be 1.1, and a long number a shorter one.
+    `as_text` keeps values of CSV and JSON as they are written, or 1.10 would be 1.1, and a long number a shorter one.
     """
     path = file.path
     ending = os.path.splitext(file.stem)[1].lower()
@@ -161,25 +161,28 @@ def reader_of(staging: Staging, file: SourceFile, *, as_text: bool = False) -> s
         )
     if ending in (".json", ".jsonl", ".ndjson"):
         return _numbered(_json_of(staging, text, as_text=as_text))
-    raise BadFile("unknown_layout", f"no table is known by the ending {ending or 'of its name'!r}")
+    raise BadFile(
+        "unknown_layout",
+        f"the name of a table does not end with {ending!r}: {', '.join(PATTERNS)} do",
+    )
 
 
-#: Types of DuckDB's that hold a JSON value as it stands there; a text that looks like a date or a UUID stays a text.
-_AS_IT_STANDS = re.compile(r"(VARCHAR|BOOLEAN|DOUBLE|U?(BIG|HUGE)INT)(\[\])?")
+#: DuckDB's types that hold a JSON value unchanged. A text that looks like a date or a UUID stays a text.
+_UNCHANGED = re.compile(r"(VARCHAR|BOOLEAN|DOUBLE|U?(BIG|HUGE)INT)(\[\])?")
 
 
 def _json_of(staging: Staging, path: str, *, as_text: bool) -> str:
-    """The whole file is looked through for its columns and their types: one that comes late is no other's."""
+    """The columns and their types come from the whole file, because a column may first appear late."""
     options = f"{path}, maximum_object_size = {MAX_LINE}, hive_partitioning = false"
     if as_text:
         names = columns_of(staging, f"read_json({options}, sample_size = -1, maximum_depth = 1)")
         columns = ", ".join(f"{quoted(name)}: 'JSON'" for name in names)
         values = ", ".join(f"{sql_of(name)}->>'$' AS {sql_of(name)}" for name in names)
         return f"(SELECT {values} FROM read_json({options}, columns = {{{columns}}}))"
-    found = columns_of(staging, f"read_json({options}, sample_size = -1)")
+    types = columns_of(staging, f"read_json({options}, sample_size = -1)")
     columns = ", ".join(
-        f"{quoted(name)}: {quoted(dtype if _AS_IT_STANDS.fullmatch(dtype) else 'VARCHAR')}"
-        for name, dtype in found.items()
+        f"{quoted(name)}: {quoted(dtype if _UNCHANGED.fullmatch(dtype) else 'VARCHAR')}"
+        for name, dtype in types.items()
     )
     return f"read_json({options}, columns = {{{columns}}})"
 
@@ -188,7 +191,7 @@ def _check_columns(path: str) -> None:
     try:
         many = pq.read_metadata(path).num_columns
     except (OSError, pa.ArrowException) as error:
-        raise BadFile("damaged", f"no whole Parquet file: {one_line(error, 160)}") from error
+        raise BadFile("damaged", f"not a whole Parquet file: {one_line(error, 160)}") from error
     if many > MAX_COLUMNS:
         raise BadFile("too_large", f"{many:,} columns, more than {MAX_COLUMNS:,}")
 
@@ -200,12 +203,12 @@ def _numbered(source: str) -> str:
 def columns_of(staging: Staging, source: str) -> dict[str, str]:
     """Column -> its type. Raises BadFile where DuckDB cannot read the file."""
     try:
-        found = staging.con.execute(f"DESCRIBE FROM {source}").fetchall()
+        rows = staging.con.execute(f"DESCRIBE FROM {source}").fetchall()
     except duckdb.Error as error:
         raise BadFile("damaged", one_line(error, 300)) from error
-    if any(row[0].lower().startswith(f"{ROW}_") for row in found):  # DuckDB's name for a second column of that name
+    if any(row[0].lower().startswith(f"{ROW}_") for row in rows):  # DuckDB's name for a second column of that name
         raise BadFile("unknown_layout", f"a column is called {ROW}")
-    return {row[0]: row[1] for row in found}
+    return {row[0]: row[1] for row in rows}
 
 
 def sql_of(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""The settings by which a table is read: which column is what, and what is true of all its cells.
+"""The settings of a table: the names of its columns, and values that hold for all its cells.
 
-Owns their names, what each means and may be, and so what ingest.py --help-table says. Does not know how they are read.
+Owns their names, meanings and types, and so the text of ingest.py --help-table. Does not know how tables are read.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ _NUMBER = ((int, float, type(None)), "a number or null")
 
 @dataclass(frozen=True)
 class Setting:
-    #: As it would stand in a file.
+    #: An example of its value in a file.
     example: str
     what: str
-    #: Of all cells: the kinds that it can be of, and these in words. None: it names a column, or is a constant.
+    #: Types of a value that holds for all cells, and these in words. None: it names a column, or is a constant.
     kinds: tuple[tuple[type, ...], str] | None = None
 
 
-#: What a table must have.
+#: Settings that every table needs.
 NEEDED = ("model", "task", "score")
 _ASKED = {
-    "model": Setting("model_name", "who answered"),
-    "task": Setting("{value: gsm8k}", "what was asked; {value: …} stands for the same in every row"),
+    "model": Setting("model_name", "the model that answered"),
+    "task": Setting("{value: gsm8k}", "the task; {value: …} stands for the same in every row"),
     "score": Setting("correct", "number or boolean"),
-    "key": Setting("question_id", "what tells items apart; without it the prompt, else the row's number in its file"),
+    "key": Setting("question_id", "identifies the item; without it the prompt does, else the row's number in its file"),
 }
 #: Of a verdict.
 VERDICT = {
     "prompt_tokens": Setting("in_tok", "tokens of the prompt"),
     "completion_tokens": Setting("out_tok", "tokens of the answer"),
     "cached_tokens": Setting("cached", "tokens of the prompt that the host had cached"),
-    "usd": Setting("cost", "what the call cost, by the source's own account"),
+    "usd": Setting("cost", "cost of the call in USD, as the source states it"),
     "latency_s": Setting("seconds", "from request to end of answer"),
     "latency_ms": Setting("milliseconds", "the same in milliseconds; give one of the two"),
-    "response": Setting("answer", "what was answered"),
+    "response": Setting("answer", "the text of the answer"),
     "finish_reason": Setting("why", "why the answer ended: stop, length, …"),
     "filter": Setting("filter", "which of several readings of one answer this is"),
     "repeat": Setting("trial", "0: the verdict over all repeats of an item; from 1: one of them alone"),
 }
 #: Of an item.
 ITEM = {
-    "prompt": Setting("question", "what was asked: by it items are joined to other sources'"),
+    "prompt": Setting("question", "the question; it joins items to those of other sources"),
     "choices": Setting("options", "a list of texts, or one as JSON"),
     "target": Setting("gold", "the right answer"),
     "subject": Setting("category", "the item's own subject"),
@@ -56,7 +56,7 @@ ITEM = {
 CELL = {
     "metric": Setting("acc", "name of the score; default: score", ((str,), "a name")),
     "low": Setting("0", "least that a score can be; null: no limit; default: 0", _NUMBER),
-    "high": Setting("1", "most that a score can be; null: no limit; default: 1. What is beyond is rejected", _NUMBER),
+    "high": Setting("1", "most that a score can be; null: no limit; default: 1. Scores above are rejected", _NUMBER),
     "threshold": Setting(
         "0.5", "score from which an answer is right; null, and for other ranges the default: no rule", _NUMBER
     ),
@@ -83,7 +83,7 @@ def described() -> str:
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raises ConfigError for settings that are none, or that leave out what a verdict needs."""
+    """Raises ConfigError for a setting that does not exist or has a wrong type, and where one of NEEDED is missing."""
     if unknown := sorted(map(str, settings.keys() - SETTINGS)):
         raise ConfigError(f"the table's settings have no {', '.join(unknown)}; they have {', '.join(sorted(SETTINGS))}")
     if missing := [name for name in NEEDED if name not in settings]:

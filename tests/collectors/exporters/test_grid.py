@@ -32,13 +32,13 @@ def test_missing_scores_are_refused_with_counts_and_what_to_do(tmp_path: Path) -
 
 def test_missing_drop_items_and_models_leave_out_what_they_said(tmp_path: Path) -> None:
     lake = price(build(tmp_path / "lake", GAPS))
-    [said] = exported(lake, "routerbench", tmp_path / "items.csv", missing="drop-items")
-    assert said == "left out: 1 of 4 items with an answer of unknown score or cost"
+    [note] = exported(lake, "routerbench", tmp_path / "items.csv", missing="drop-items")
+    assert note == "left out: 1 of 4 items with an answer of unknown score or cost"
     frame = pd.read_csv(tmp_path / "items.csv")
     assert frame.sample_id.tolist() == ["quiz.0", "quiz.2", "quiz.3"]
     assert frame["c"].tolist() == [0, 0, 1]
-    [said] = exported(lake, "routerbench", tmp_path / "models.csv", missing="drop-models")
-    assert said == "left out: 1 of 3 models with an answer of unknown score or cost: c"
+    [note] = exported(lake, "routerbench", tmp_path / "models.csv", missing="drop-models")
+    assert note == "left out: 1 of 3 models with an answer of unknown score or cost: c"
     frame = pd.read_csv(tmp_path / "models.csv")
     assert [name for name in frame.columns if f"{name}|total_cost" in frame] == ["b", "org/a"]
     assert len(frame) == 4
@@ -59,8 +59,8 @@ def test_missing_whole_tasks_of_a_model_are_gaps(tmp_path: Path) -> None:
     lake.planned(BuiltCell(model="org/a", task="x"), [1, 1])
     with pytest.raises(ConfigError, match=r"2 of 12 answers have no score \(org/a 2\)"):
         exported(lake, "routerbench", tmp_path / "out.csv")
-    said = exported(lake, "routerbench", tmp_path / "out.csv", missing="drop-items")
-    assert said[0] == "left out: 2 of 4 items with an answer of unknown score or cost; nothing is left of y"
+    notes = exported(lake, "routerbench", tmp_path / "out.csv", missing="drop-items")
+    assert notes[0] == "left out: 2 of 4 items with an answer of unknown score or cost; nothing is left of y"
     assert set(pd.read_csv(tmp_path / "out.csv").eval_name) == {"x"}
 
 

@@ -1,4 +1,4 @@
-"""Files that others wrote cost bounded memory, run nothing, and say what is wrong with them."""
+"""Files that others wrote cost bounded memory and run nothing, and errors in them are named."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kind(action: Any) -> str:
     return caught.value.kind
 
 
-# ---- found
+# ---- listing
 
 
 def test_find_files_takes_files_folders_globs_and_uris_in_order_of_name(
@@ -82,10 +82,10 @@ def test_find_files_follows_no_link_out_of_its_folder(tmp_path: Path) -> None:
 def test_lines_too_long_are_named_and_the_next_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_LINE", 100)
     (tmp_path / "x.jsonl").write_bytes(b"\xef\xbb\xbf{}\n\n" + b"y" * 5_000_000 + b"\n[]\n" + b"z" * 200)
-    found = [
+    stored = [
         (number, line if isinstance(line, bytes) else line.kind) for number, line in lines(source(tmp_path / "x.jsonl"))
     ]
-    assert found == [(1, b"{}\n"), (3, "too_long"), (4, b"[]\n"), (5, "too_long")]
+    assert stored == [(1, b"{}\n"), (3, "too_long"), (4, b"[]\n"), (5, "too_long")]
 
 
 def test_gigabyte_line_costs_little_memory(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_gigabyte_line_costs_little_memory(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from collectors.importers.files import SourceFile, lines, BadFile\n"
-        f"found = list(lines(SourceFile({str(path)!r}, 'x', 2**30)))\n"
-        "assert [type(line) for _, line in found] == [BadFile], found\n"
+        f"stored = list(lines(SourceFile({str(path)!r}, 'x', 2**30)))\n"
+        "assert [type(line) for _, line in stored] == [BadFile], stored\n"
         "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -169,11 +169,11 @@ def test_pickles_of_numbers_texts_and_frames_are_read(tmp_path: Path, protocol: 
     value = {"model": ["m"], "data": np.arange(6.0).reshape(3, 2), "texts": np.array(["x", "ÿ"]), "n": np.float64(2.5)}
     value |= {"turned": np.asfortranarray(np.arange(6).reshape(2, 3)), "any": np.array(["a", None], object)}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol))
-    found = load_pickle(source(tmp_path / "x.pkl"))
-    assert found.keys() == value.keys()
+    stored = load_pickle(source(tmp_path / "x.pkl"))
+    assert stored.keys() == value.keys()
     for name in ("data", "texts", "turned", "any"):
-        np.testing.assert_array_equal(found[name], value[name])
-    assert (found["n"], found["model"]) == (2.5, ["m"])
+        np.testing.assert_array_equal(stored[name], value[name])
+    assert (stored["n"], stored["model"]) == (2.5, ["m"])
     frame = pd.DataFrame({"a": [1.5, 2.0], "b": ["x", "y"], "c": [True, False], "d": [0.5, 1.5]}).astype({"b": object})
     frame.columns = pd.Index(["a", "b", "c", "d"], dtype=object)
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(frame, protocol))
@@ -288,11 +288,11 @@ def test_damaged_copies_of_a_run_give_no_wrong_record(
     imported("lm_eval", folder / "run", folder / "lake")
     if not (folder / "lake").exists():
         return
-    found = {row for row in rows(folder / "lake", query) if row[1] in {item_hash for _, item_hash, _, _ in right}}
+    stored = {row for row in rows(folder / "lake", query) if row[1] in {item_hash for _, item_hash, _, _ in right}}
     values = {(task, item, name): score for task, item, name, score in right}
-    for task, item, name, score in found:
+    for task, item, name, score in stored:
         if (task, item, name) in values and score != values[task, item, name]:
-            # A flipped digit of a score is a score, and without its name there is none: null is no verdict.
+            # A flipped digit of a score is a score, and one without its name is null, which gives no verdict.
             assert score is None or 0 <= score <= 1
 
 

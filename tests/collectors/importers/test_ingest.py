@@ -16,7 +16,7 @@ from collectors.importers import processes
 from collectors.importers.files import find_files
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
-from collectors.importers.sources import Source
+from collectors.importers.sources import ImportSource
 from collectors.importers.staging import Staging
 from collectors.lake.compaction import compact
 from collectors.lake.pruning import prune
@@ -29,7 +29,7 @@ from tests.helpers.importing import COLUMNS, contents, imported, rows, table, ve
 from tests.helpers.lm_eval_releases import TIME, write_release
 from tests.helpers.object_store import BUCKET
 
-# ---- what is read
+# ---- reading
 
 
 def test_import_by_several_processes_is_the_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,13 +47,13 @@ def test_import_by_several_processes_is_the_one_by_one(tmp_path: Path, monkeypat
     assert contents(tmp_path / "several") == contents(tmp_path / "one")
 
 
-def test_import_whose_other_process_dies_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_whose_other_process_dies_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_release(tmp_path / "run", "0.4.13")
     monkeypatch.setattr(processes, "WORTH", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    monkeypatch.setattr(processes._Work, "claim", lambda work, index: False)  # the other one began all of it
+    monkeypatch.setattr(processes._SharedJobs, "claim", lambda jobs, index: False)  # the other one began all of it
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(StorageError, match="ended before its work"):
+    with pytest.raises(StorageError, match="ended too early"):
         imported("lm_eval", tmp_path / "run", tmp_path / "lake")
 
 
@@ -65,14 +65,14 @@ def test_import_from_and_into_an_object_store(tmp_path: Path, s3_environment: An
     fsspec.filesystem("s3").put(str(folder), f"{there}/run", recursive=True)
     files = find_files([f"s3://{there}/run"], FORMATS["lm_eval"].patterns)
     lake = Lake(f"s3://{there}/lake")
-    reports = [ingest(FORMATS["lm_eval"].read, files, Source("lm_eval", "lm_eval"), lake) for _ in range(2)]
+    reports = [ingest(FORMATS["lm_eval"].read, files, ImportSource("lm_eval", "lm_eval"), lake) for _ in range(2)]
     assert [report.total.records for report in reports] == [7, 0]
-    told = "SELECT * FROM records ORDER BY ALL"
+    query = "SELECT * FROM records ORDER BY ALL"
     with connect(lake, only=["records"]) as con:
-        assert con.execute(told).fetchall() == rows(tmp_path / "lake", told)
+        assert con.execute(query).fetchall() == rows(tmp_path / "lake", query)
 
 
-# ---- what is counted
+# ---- counting
 
 
 def test_ingest_counts_every_row_once(tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_ingest_of_another_repeat_hides_nothing_that_is_there(tmp_path: Path, fo
         compact(Lake(str(tmp_path / "lake")))
         prune(Lake(str(tmp_path / "lake")), NOW)
     assert imported("table", second, tmp_path / "lake", options=options).total.records == 1
-    found = rows(tmp_path / "lake", "SELECT item, repeat, score, source_row FROM records ORDER BY ALL")
-    assert found == [(0, 1, 1.0, 1), (1, 1, 1.0, 2), (1, 2, 0.0, 1), (2, 1, 1.0, 3)]
+    stored = rows(tmp_path / "lake", "SELECT item, repeat, score, source_row FROM records ORDER BY ALL")
+    assert stored == [(0, 1, 1.0, 1), (1, 1, 1.0, 2), (1, 2, 0.0, 1), (2, 1, 1.0, 3)]
 
 
 def test_ingest_of_numbers_that_are_none_rejects_them(tmp_path: Path) -> None:
@@ -241,13 +241,13 @@ def test_ingest_of_numbers_that_are_none_rejects_them(tmp_path: Path) -> None:
 def test_ingest_of_a_file_that_changes_meanwhile_writes_nothing(tmp_path: Path) -> None:
     path = table(tmp_path / "t.parquet", verdicts())
 
-    def read(staging: Staging, source: Source) -> None:
+    def read(staging: Staging, source: ImportSource) -> None:
         FORMATS["table"].read(staging, source)
         table(path, verdicts("cd", 9))
 
     files = find_files([str(path)], ["*.parquet"])
     with pytest.raises(StorageError, match="changed while it was read"):
-        ingest(read, files, Source("table", "table", options=COLUMNS), Lake(str(tmp_path / "lake")))
+        ingest(read, files, ImportSource("table", "table", options=COLUMNS), Lake(str(tmp_path / "lake")))
     assert rows(tmp_path / "lake", "SELECT count(*) FROM records") == [(0,)]
 
 
@@ -276,10 +276,10 @@ def test_tables_without_a_key_never_take_one_files_item_for_anothers(tmp_path: P
     imported("table", [first, second], tmp_path / "rows", options=options)
     assert rows(tmp_path / "rows", "SELECT count(DISTINCT item), count(*) FROM records") == [(4, 4)]
     imported("table", [first, second], tmp_path / "texts", options={**options, "prompt": "text"})
-    found = rows(
+    stored = rows(
         tmp_path / "texts", "SELECT model, prompt, score FROM records JOIN items USING (task, item) ORDER BY ALL"
     )
-    assert found == [("a", "A?", 1.0), ("a", "B?", 0.0), ("b", "B?", 1.0), ("b", "C?", 0.0)]
+    assert stored == [("a", "A?", 1.0), ("a", "B?", 0.0), ("b", "B?", 1.0), ("b", "C?", 0.0)]
 
 
 def test_ingest_of_a_large_cell_parts_it_between_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Imported records say whence they are, and join collected ones and each other by content and by alias."""
+"""Imported records name their source, and join collected ones and each other by content and by alias."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.helpers.lm_eval_releases import Answers, letters, write_release
 def test_ingest_says_of_each_record_whence_it_is(tmp_path: Path) -> None:
     path = table(tmp_path / "t.parquet", verdicts())
     imported("table", path, tmp_path / "lake", options=COLUMNS, licence="mit", name="mine")
-    found = rows(
+    stored = rows(
         tmp_path / "lake",
         "SELECT records.source_row, imports.path, imports.licence, imports.format, cells.imported_from, cells.revision "
         "FROM records JOIN imports ON source_file = sha256 JOIN cells USING (cell_id) ORDER BY source_row",
     )
-    assert found == [(row, "t.parquet", "mit", "table", "mine", None) for row in range(1, 7)]
+    assert stored == [(row, "t.parquet", "mit", "table", "mine", None) for row in range(1, 7)]
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_imported_records_are_mixed_with_collected_ones_only_when_asked(tmp_path
     assert rows(tmp_path / "lake", groups) == [(2,)]
 
 
-# ---- what is joined
+# ---- joining
 
 
 def test_imported_items_join_collected_ones_where_the_documents_are_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What looks wrong in a source is named, and what is honest is not."""
+"""Rows of a source that look wrong are named, and honest ones are not."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_suspicions_name_token_counts_that_nobody_counted(tmp_path: Path) -> Non
     given = [("a", "quiz", str(n), 1.0, 40, round(1.3 * (n + 1)), text) for n, text in enumerate(texts)]
     given += [("b", "quiz", str(n), 1.0, 30 + 7 * n % 13, 3 + n * n % 17, text) for n, text in enumerate(texts)]
     names = "model task id score prompt_tokens completion_tokens response"
-    found = suspected(tmp_path, given, names, **{name: name for name in names.split()[4:]})
-    assert found == [("constant_tokens", "a"), ("words", "a")]
+    suspects = suspected(tmp_path, given, names, **{name: name for name in names.split()[4:]})
+    assert suspects == [("constant_tokens", "a"), ("words", "a")]
     assert rows(tmp_path / "lake", "SELECT model, suspicions FROM coverage ORDER BY model") == [
         ("a", "constant_tokens, words"),
         ("b", None),
@@ -35,14 +35,14 @@ def test_suspicions_name_token_counts_that_nobody_counted(tmp_path: Path) -> Non
 def test_suspicions_name_models_that_count_the_same_and_lack_rows_and_cost_nothing(tmp_path: Path) -> None:
     given = [(m, "quiz", str(n), 1.0, 10 + n, 0.0 if m == "a" else 0.1) for m in "ab" for n in range(25)]
     given += [("c", "quiz", str(n), 1.0, 11 + 2 * n, 0.1) for n in range(24)]
-    found = suspected(tmp_path, given, "model task id score p usd", prompt_tokens="p", usd="usd")
-    assert found == [("identical_tokens", None), ("free", "a"), ("fewer_rows", "c")]
+    suspects = suspected(tmp_path, given, "model task id score p usd", prompt_tokens="p", usd="usd")
+    assert suspects == [("identical_tokens", None), ("free", "a"), ("fewer_rows", "c")]
 
 
 def test_suspicions_name_right_answers_without_usage(tmp_path: Path) -> None:
     given = [("a", "quiz", str(n), 1.0, 0 if n < 2 else 5 + n, 0 if n < 2 else 1 + n % 3) for n in range(25)]
-    found = suspected(tmp_path, given, "model task id score p c", prompt_tokens="p", completion_tokens="c")
-    assert found == [("no_usage", "a")]
+    suspects = suspected(tmp_path, given, "model task id score p c", prompt_tokens="p", completion_tokens="c")
+    assert suspects == [("no_usage", "a")]
 
 
 def test_suspicions_of_honest_counts_are_none(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_names_are_read_once_and_newest_asks_for_one_info(served: ModelHub, lake
     assert models(lake, "skipped IS NULL")["org/a"]["revision"] == served.repos["org/a"].sha != old.sha
 
 
-def test_name_that_moved_is_told_and_one_that_is_not_there_fails(served: ModelHub, lake: Lake) -> None:
+def test_name_that_moved_is_named_and_one_that_is_not_there_fails(served: ModelHub, lake: Lake) -> None:
     served.add(llama("org/new"))
     served.renamed["org/old"] = "org/new"
     done = run(lake, None, [Named("org/old"), Named("org/never"), Named("org/new", "0" * 40)])

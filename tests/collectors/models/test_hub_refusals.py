@@ -11,7 +11,7 @@ import pytest
 from collectors.lake.store import Lake
 from collectors.models import hub_catalog
 from collectors.models.catalog_query import choose
-from collectors.models.hub_catalog import Known, Update, find, update
+from collectors.models.hub_catalog import RecordedModels, Update, find, update
 from collectors.models.hub_client import Hub, HubDownError
 from collectors.specs import CatalogSpec
 from schemas.failures import ConfigError
@@ -53,10 +53,10 @@ def test_copy_of_gated_weights_is_taken_in_their_place(served: ModelHub, lake: L
 
 def test_repo_that_vanishes_after_the_listing_is_named(served: ModelHub, lake: Lake) -> None:
     served.add(llama("org/gone"), llama("org/stays"))
-    hub, known = Hub(), Known.of(lake)
-    listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
+    hub, recorded = Hub(), RecordedModels.of(lake)
+    listed, to_read = find(hub, recorded, QUERY, [], lambda seen: None)
     del served.repos["org/gone"]
-    done = update(hub, lake, known, listed, to_read, jobs=2, progress=lambda now: None)
+    done = update(hub, lake, recorded, listed, to_read, jobs=2, progress=lambda now: None)
     assert set(done.troubled) == {"org/gone"}
     assert {name: row["skipped"] for name, row in models(lake).items()} == {"org/gone": "not_found", "org/stays": None}
 
@@ -102,14 +102,14 @@ def test_hub_that_stays_down_is_given_up_and_the_next_run_goes_on(
 ) -> None:
     monkeypatch.setattr(hub_catalog, "BATCH", 2)
     served.add(*(llama(f"org/{n:02d}") for n in range(12)))
-    hub, known = Hub(patience=0.5), Known.of(lake)
-    listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
+    hub, recorded = Hub(patience=0.5), RecordedModels.of(lake)
+    listed, to_read = find(hub, recorded, QUERY, [], lambda seen: None)
 
     def progress(now: Update) -> None:
         served.down = now.read >= 5
 
     with pytest.raises(HubDownError, match=r"has not answered for .*HTTP 503.*given up") as caught:
-        update(hub, lake, known, listed, to_read, jobs=2, progress=progress)
+        update(hub, lake, recorded, listed, to_read, jobs=2, progress=progress)
     assert "\n" not in str(caught.value)
     held = models(lake, "skipped IS NULL")
     assert 5 <= len(held) < 12
@@ -122,15 +122,15 @@ def test_hub_that_stays_down_is_given_up_and_the_next_run_goes_on(
 
 def test_run_that_is_stopped_leaves_what_it_read(served: ModelHub, lake: Lake) -> None:
     served.add(*(llama(f"org/{n:02d}") for n in range(30)))
-    hub, known = Hub(), Known.of(lake)
-    listed, to_read = find(hub, known, QUERY, [], lambda seen: None)
+    hub, recorded = Hub(), RecordedModels.of(lake)
+    listed, to_read = find(hub, recorded, QUERY, [], lambda seen: None)
 
     def progress(now: Update) -> None:
         if now.read == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        update(hub, lake, known, listed, to_read, jobs=2, progress=progress)
+        update(hub, lake, recorded, listed, to_read, jobs=2, progress=progress)
     assert len(models(lake, "skipped IS NULL")) == 7
     served.asked.clear()
     run(lake)

@@ -43,7 +43,7 @@ PATH = r"data/routerlake/[^/]+/[^/]+/[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab]
 
 def read(out: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Each model's aggregate, and its samples, checked against each other."""
-    found = []
+    exports = []
     for path in sorted(out.rglob("*.json")):
         value = json.loads(path.read_text(encoding="utf-8"))
         detailed = value["detailed_evaluation_results"]
@@ -52,8 +52,8 @@ def read(out: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         assert detailed["checksum"] == hashlib.sha256(data).hexdigest()
         samples = [json.loads(line) for line in data.decode().split("\n")[:-1]]
         assert detailed["total_rows"] == len(samples)
-        found.append((value, samples))
-    return found
+        exports.append((value, samples))
+    return exports
 
 
 def required(value: dict[str, Any], names: dict[str, type]) -> None:
@@ -62,9 +62,9 @@ def required(value: dict[str, Any], names: dict[str, type]) -> None:
 
 def test_every_eval_ever_read_back_is_the_lake(tmp_path: Path) -> None:
     lake = price(build(tmp_path / "lake", SCORES, tasks=("arc", "quiz")))
-    said = exported(lake, "every_eval_ever", tmp_path / "out")
-    assert said == ["1 models have no developer in their names: theirs is unknown"]
-    found = []
+    notes = exported(lake, "every_eval_ever", tmp_path / "out")
+    assert notes == ["1 models have no developer in their names: theirs is unknown"]
+    exports = []
     for value, samples in read(tmp_path / "out"):
         required(value, AGGREGATE)
         assert value["source_metadata"]["source_type"] in ("documentation", "evaluation_run")
@@ -86,8 +86,8 @@ def test_every_eval_ever_read_back_is_the_lake(tmp_path: Path) -> None:
             assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] == 12 + item
             usd = float(sample["metadata"]["usd"])
             seconds = sample["performance"]["latency_ms"] / 1000
-            found.append((sample["evaluation_name"], item, sample["model_id"], judged["score"], usd, seconds))
-    assert sorted(found) == answers(lake, "task, item, model, score, usd, latency_s")
+            exports.append((sample["evaluation_name"], item, sample["model_id"], judged["score"], usd, seconds))
+    assert sorted(exports) == answers(lake, "task, item, model, score, usd, latency_s")
     report = imported("every_eval_ever", tmp_path / "out", tmp_path / "second")
     assert report.rejects == []
     columns = "task, item, model, score, prompt_tokens, completion_tokens"
@@ -138,6 +138,6 @@ def test_every_eval_ever_what_it_cannot_hold_is_refused(tmp_path: Path) -> None:
     lake.run(cell, correct_threshold=None)
     lake.items("quiz", "i0", 1, prompt=["p"])
     lake.shard(cell, [cell.record(0, score=31.5)])
-    with pytest.raises(ConfigError, match="'quiz' has no rule for what is correct"):
+    with pytest.raises(ConfigError, match="'quiz' has no rule for correct answers"):
         exported(lake, "every_eval_ever", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Model-SAT's capability texts, read back by what its description says."""
+"""Model-SAT's capability texts, read back by the rules of its description."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MODELS = ("org/a", "b", "c", "d")
 def many(tmp_path_factory: pytest.TempPathFactory) -> list[Grid]:
     """Grids of 52 tasks, each with scores of its own, by way of a lake with one."""
     random = np.random.default_rng(0)
-    found = []
+    tasks = []
     folder = tmp_path_factory.mktemp("lakes")
     lake = build(folder / "lake", {model: [0.0] * 30 for model in MODELS})
     [grid] = grids(lake, "modelsat")
     for number in range(52):
         scores = (random.random((30, 4)) < random.random(4)).astype(float)
         numbers = {**grid.numbers, "score": scores}
-        found.append(Grid(**{**vars(grid), "task": f"task{number:02}", "numbers": numbers}))
-    return found
+        tasks.append(Grid(**{**vars(grid), "task": f"task{number:02}", "numbers": numbers}))
+    return tasks
 
 
 def write_keywords(path: Path, tasks: list[str]) -> Path:
@@ -42,8 +42,8 @@ def write_keywords(path: Path, tasks: list[str]) -> Path:
 
 def test_modelsat_texts_read_back_are_accuracies_on_the_items_named(tmp_path: Path, many: list[Grid]) -> None:
     keywords = write_keywords(tmp_path / "k.yaml", [grid.task for grid in many])
-    _, said = export(FORMATS["modelsat"], many, tmp_path / "out", options=Options(keywords=keywords))
-    assert said == ["2 other tasks are not in the texts"]
+    _, notes = export(FORMATS["modelsat"], many, tmp_path / "out", options=Options(keywords=keywords))
+    assert notes == ["2 other tasks are not in the texts"]
     core: dict[str, list[int]] = json.loads((tmp_path / "out/core_items.json").read_text())
     assert (len(core), {len(set(items)) for items in core.values()}) == (50, {20})
     rows: list[dict[str, Any]] = json.loads((tmp_path / "out/1_model_reprs.json").read_text())
@@ -79,13 +79,13 @@ def test_modelsat_of_too_few_tasks_or_without_keywords_is_refused(tmp_path: Path
     few = Options(keywords=write_keywords(tmp_path / "k.yaml", [grid.task for grid in many[:49]]))
     with pytest.raises(ConfigError, match="of 52 tasks 49 have keywords and 20 items or more, 50 are needed"):
         export(form, many, tmp_path / "out", options=few)
-    for text, said in (
-        ("- a", "no mapping"),
-        ("a: 1", "no mapping"),
+    for text, message in (
+        ("- a", "not a mapping"),
+        ("a: 1", "not a mapping"),
         ("a: 'x\"y'", "hold a quote"),
         ("a: [", "k.yaml:"),
     ):
         (tmp_path / "k.yaml").write_text(text)
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             export(form, many, tmp_path / "out", options=few)
     assert not (tmp_path / "out").exists()

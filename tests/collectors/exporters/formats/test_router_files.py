@@ -34,17 +34,17 @@ def test_routerdc_read_back_is_the_lake(tmp_path: Path) -> None:
     scores = {**SCORES, "half": [0.5, 0.1, 0.3, 1, 0, 0.25]}
     lake = build(tmp_path / "lake", scores, tasks=("arc", "quiz"))
     assert exported(lake, "routerdc", tmp_path / "out") == []
-    found = [
+    written = [
         (task, item, model, score)
         for task in ("arc", "quiz")
         for item, row in enumerate(load(tmp_path / f"out/{task}.json"))
         for model, score in sorted(row["scores"].items())
     ]
-    assert found == answers(lake, "task, item, model, score")
+    assert written == answers(lake, "task, item, model, score")
     assert [row["question"] for row in load(tmp_path / "out/quiz.json")] == PROMPTS
     assert imported("routerdc", tmp_path / "out", tmp_path / "second").rejects == []
     again = rows(tmp_path / "second", "SELECT task, item, model, score FROM costs ORDER BY task, item, model")
-    assert again == found
+    assert again == written
 
 
 def test_routerdc_scores_beyond_0_and_1_and_gaps_are_refused(tmp_path: Path) -> None:
@@ -74,28 +74,30 @@ def test_embedllm_read_back_is_the_lake(tmp_path: Path) -> None:
     assert (frame.prompt == questions.prompt[frame.prompt_id].to_numpy()).all()
     assert (frame.model_name == models.model_name[frame.model_id].to_numpy()).all()
     assert frame.groupby("category").category_id.unique().map(list).to_dict() == {"arc": [0], "quiz": [1]}
-    found = [
+    written = [
         (row.category, row.prompt_id - 26 * row.category_id, row.model_name, row.label) for row in frame.itertuples()
     ]
-    assert sorted(found) == answers(lake, "task, item, model, score")
+    assert sorted(written) == answers(lake, "task, item, model, score")
     assert imported("embedllm", tmp_path / "out", tmp_path / "second").rejects == []
     assert rows(tmp_path / "second", IN_ORDER) == rows(tmp_path / "lake", IN_ORDER)
 
 
 @pytest.mark.parametrize(
-    ("build_with", "said"),
+    ("build_with", "message"),
     [
         ({"scores": {"a": [0.5, 1]}}, "'quiz' has scores that are neither 0 nor 1"),
-        ({"scores": {"NA": [0, 1]}}, "'NA' is what pandas reads as missing"),
-        ({"scores": {"a": [0, 1]}, "tasks": ("null",)}, "'null' is what pandas reads as missing"),
+        ({"scores": {"NA": [0, 1]}}, "'NA' reads as missing in pandas"),
+        ({"scores": {"a": [0, 1]}, "tasks": ("null",)}, "'null' reads as missing in pandas"),
         ({"scores": {"a": [0, 1]}, "prompts": ["x", "None"]}, "the text of 1 items as it is, such as item 1 of quiz"),
         ({"scores": {"a": [0, 1]}, "prompts": ["x", "a\x00b"]}, "such as item 1 of quiz"),
         ({"scores": {"a": [0, None], "b": [0, 1]}}, "1 of 4 answers have no score"),
     ],
 )
-def test_embedllm_what_it_cannot_hold_is_refused(tmp_path: Path, build_with: dict[str, Any], said: str) -> None:
+def test_embedllm_refuses_names_and_scores_that_it_cannot_hold(
+    tmp_path: Path, build_with: dict[str, Any], message: str
+) -> None:
     lake = build(tmp_path / "lake", **build_with)
-    with pytest.raises(ConfigError, match=re.escape(said)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         exported(lake, "embedllm", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -110,7 +112,7 @@ RECORD = {"index", "origin_query", "prompt", "prediction", "raw_output", "ground
 def test_llmrouterbench_read_back_is_the_lake(tmp_path: Path) -> None:
     lake = price(build(tmp_path / "lake", SCORES, tasks=("arc", "quiz")))
     assert exported(lake, "llmrouterbench", tmp_path / "out") == []
-    found, asked = [], []
+    written, asked = [], []
     for path in sorted((tmp_path / "out/results/bench").rglob("*.json")):
         value = load(path)
         dataset, split, model = path.relative_to(tmp_path / "out/results/bench").parts[:3]
@@ -121,10 +123,10 @@ def test_llmrouterbench_read_back_is_the_lake(tmp_path: Path) -> None:
         assert value["performance"] == pytest.approx(sum(SCORES[value["model_name"]]) / 6)  # type: ignore[arg-type]
         for record in value["records"]:
             assert record.keys() >= RECORD
-            found.append((dataset, record["index"], value["model_name"], record["score"], record["cost"]))
+            written.append((dataset, record["index"], value["model_name"], record["score"], record["cost"]))
             asked.append((record["origin_query"], record["raw_output"], record["prompt_tokens"]))
         assert value["cost"] == pytest.approx(sum(record["cost"] for record in value["records"]))
-    assert sorted(found) == answers(lake)
+    assert sorted(written) == answers(lake)
     assert set(asked) == {(PROMPTS[n], RESPONSES[n], 10 + n) for n in range(6)}
     assert imported("llmrouterbench", tmp_path / "out", tmp_path / "second").rejects == []
     columns = "split_part(task, '/', 1), item, model, score, usd, prompt_tokens, completion_tokens"
@@ -138,8 +140,8 @@ def test_llmrouterbench_unknown_tokens_are_null_and_unknown_costs_refused(tmp_pa
     lake.run(cell)
     unknown = {"prompt_tokens": None, "completion_tokens": None, "latency_s": None}
     lake.shard(cell, [cell.record(n, score=1.0, stated_usd=0.5, **unknown) for n in range(2)])
-    [said] = exported(lake, "llmrouterbench", tmp_path / "out")
-    assert said == "2 answers have no token counts in the lake; theirs are null"
+    [note] = exported(lake, "llmrouterbench", tmp_path / "out")
+    assert note == "2 answers have no token counts in the lake; theirs are null"
     [path] = (tmp_path / "out/results/bench/quiz/test/c").iterdir()
     value = load(path)
     assert (value["prompt_tokens"], value["time_taken"], value["cost"]) == (None, None, 1.0)
@@ -164,17 +166,17 @@ def test_huggingface_read_back_is_the_lake_with_its_gaps(tmp_path: Path) -> None
     cell = BuiltCell(model="failing")
     lake.run(cell)
     lake.shard(cell, [cell.record(0, failure="prompt_too_long")])
-    said = exported(lake, "huggingface", tmp_path / "out.parquet")
+    notes = exported(lake, "huggingface", tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     items = {(row["task"], row["items_digest"], row["item"]) for row in table.to_pylist()}
     unasked = len(items) * len(set(table["model"].to_pylist())) - table.num_rows
-    assert said == [
+    assert notes == [
         "1 answers have no score: null, with their failure",
         f"{unasked} items were not asked of a model that others were asked: no row",
     ]
     names = ["task", "item", "model", "score", "usd", "failure", "prompt_tokens", "completion_tokens", "latency_s"]
-    found = [tuple(row[name] for name in names) for row in table.to_pylist()]
-    assert sorted(found, key=lambda row: row[:3]) == answers(lake, ", ".join(names))
+    written = [tuple(row[name] for name in names) for row in table.to_pylist()]
+    assert sorted(written, key=lambda row: row[:3]) == answers(lake, ", ".join(names))
     assert [row["prompt"] for row in table.to_pylist()[:6]] == PROMPTS
     assert [row["responses"] for row in table.to_pylist()[:6]] == [[text] for text in RESPONSES]
     loaded = datasets.load_dataset(

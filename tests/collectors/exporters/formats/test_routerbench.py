@@ -1,4 +1,4 @@
-"""RouterBench's tables, read back by what its description says."""
+"""RouterBench's tables, read back by the rules of its description."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path) if path.suffix == ".csv" else pd.read_pickle(path)
 
 
-def text(said: str) -> Any:
+def text(value: str) -> Any:
     """As RouterBench reads a prompt or response: the first element where it stands in brackets."""
-    if said.startswith("[") and said.endswith("]"):
-        return ast.literal_eval(said)[0]
-    return said
+    if value.startswith("[") and value.endswith("]"):
+        return ast.literal_eval(value)[0]
+    return value
 
 
 @pytest.mark.parametrize("ending", ["csv", "pkl"])
@@ -49,12 +49,12 @@ def test_routerbench_wide_read_back_is_the_lake(tmp_path: Path, ending: str) -> 
     assert frame.sample_id.tolist() == [f"{task}.{item}" for task in ("arc", "quiz") for item in range(6)]
     assert frame.eval_name.tolist() == ["arc"] * 6 + ["quiz"] * 6
     assert [text(prompt) for prompt in frame.prompt] == PROMPTS * 2
-    found = [
+    written = [
         (row.eval_name, int(row.sample_id.split(".")[1]), model, row[model], row[f"{model}|total_cost"])
         for _, row in frame.iterrows()
         for model in models
     ]
-    assert found == answers(lake)
+    assert written == answers(lake)
     for model in models:
         assert [text(response) for response in frame[f"{model}|model_response"]] == RESPONSES * 2
     assert frame.oracle_model_to_route_to.tolist() == BEST * 2
@@ -94,11 +94,11 @@ def test_routerbench_long_read_back_is_the_lake(tmp_path: Path) -> None:
     frame = pd.read_pickle(tmp_path / "out.pkl")
     names = ["index", "sample_id", "prompt", "eval_name", "performance", "model_response", "model_name", "cost"]
     assert list(frame.columns) == names
-    found = [
+    written = [
         (row.eval_name, int(row.sample_id.split(".")[1]), row.model_name, float(row.performance), row.cost)
         for row in frame.itertuples()
     ]
-    assert sorted(found) == sorted(answers(lake))
+    assert sorted(written) == sorted(answers(lake))
     assert all(isinstance(value, str) for value in frame.performance)
 
 
@@ -109,8 +109,8 @@ def test_routerbench_through_the_importer_and_out_again_is_the_same(tmp_path: Pa
     exported(lake, form, tmp_path / name)
     report = imported("routerbench", tmp_path / name, tmp_path / "second")
     assert report.rejects == []
-    found = rows(tmp_path / "second", "SELECT task, item, model, score, usd FROM costs ORDER BY task, item, model")
-    assert found == answers(lake)
+    written = rows(tmp_path / "second", "SELECT task, item, model, score, usd FROM costs ORDER BY task, item, model")
+    assert written == answers(lake)
     exported(Lake(str(tmp_path / "second")), form, tmp_path / f"again-{name}")
     pd.testing.assert_frame_equal(read(tmp_path / f"again-{name}"), read(tmp_path / name), check_exact=True)
 
@@ -127,7 +127,7 @@ def test_routerbench_texts_of_a_sources_second_run_are_not_encoded_twice(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("llama|8b", "'llama|8b' holds '|'"),
         ("llama3:8b", "holds ':'"),
@@ -138,7 +138,7 @@ def test_routerbench_texts_of_a_sources_second_run_are_not_encoded_twice(tmp_pat
         ("total_cost", "holds 'total_cost'"),
         ("prompt", "is a column's name"),
         ("source", "is a column's name"),
-        ("two\nlines", "no plain text"),
+        ("two\nlines", "not plain text"),
         ("NA", "reads as missing"),
         ("123", "reads as a number"),
         ("1e5", "reads as a number"),
@@ -147,12 +147,12 @@ def test_routerbench_texts_of_a_sources_second_run_are_not_encoded_twice(tmp_pat
 )
 @pytest.mark.parametrize("form", ["routerbench", "routerbench_long"])
 def test_routerbench_model_names_that_it_cannot_hold_are_named(
-    tmp_path: Path, model: str, said: str, form: str
+    tmp_path: Path, model: str, message: str, form: str
 ) -> None:
     lake = build(tmp_path / "lake", {model: [1, 0], "b": [0, 1]}, stated_usd=0.5)
     with pytest.raises(ConfigError) as caught:
         exported(lake, form, tmp_path / "out.csv")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "the format cannot hold 1 model" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["lake"]
 
@@ -167,13 +167,13 @@ def test_routerbench_hostile_but_lawful_names_and_texts_come_through(tmp_path: P
 
 def test_routerbench_task_names(tmp_path: Path) -> None:
     lake = price(build(tmp_path / "lake", SCORES, tasks=("mmlu", "mmlu-law")))
-    [said] = exported(lake, "routerbench", tmp_path / "out.csv")
-    assert "takes mmlu-law for part of mmlu" in said
+    [note] = exported(lake, "routerbench", tmp_path / "out.csv")
+    assert "takes mmlu-law for part of mmlu" in note
     lake = price(build(tmp_path / "dots", SCORES, tasks=("arc.easy",)))
     with pytest.raises(ConfigError, match=r"'arc\.easy' has a dot"):
         exported(lake, "routerbench", tmp_path / "out2.csv")
     lake = price(build(tmp_path / "numbers", SCORES, tasks=("2024", "null")))
-    with pytest.raises(ConfigError, match=r"cannot hold 2 tasks: '2024' is .* a number .*; 'null' is .* missing"):
+    with pytest.raises(ConfigError, match=r"cannot hold 2 tasks: '2024' .* a number .*; 'null' .* missing"):
         exported(lake, "routerbench", tmp_path / "out2.csv")
 
 
@@ -201,6 +201,6 @@ def test_python_list_of_any_text_reads_back(texts: list[str]) -> None:
     assert is_python_list(as_python_list(texts))
 
 
-@pytest.mark.parametrize("said", ["", "[]", "[1]", "[not python]", "['a'", "text", "[" * 5000 + "]"])
-def test_python_list_is_not_seen_in_other_texts(said: str) -> None:
-    assert not is_python_list(said)
+@pytest.mark.parametrize("text", ["", "[]", "[1]", "[not python]", "['a'", "text", "[" * 5000 + "]"])
+def test_python_list_is_not_seen_in_other_texts(text: str) -> None:
+    assert not is_python_list(text)

@@ -1,4 +1,4 @@
-"""RouterEval's files, read back by what its description says."""
+"""RouterEval's files, read back by the rules of its description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collectors.exporters.formats.routereval import known_names, name_of, split_indices, write_files
+from collectors.exporters.formats.routereval import name_of, routereval_names, split_indices, write_files
 from collectors.metrics.routereval import REFERENCE_ACCURACY
 from collectors.metrics.splits import GROUPS, routereval_pool
 from schemas.failures import ConfigError
@@ -40,8 +40,8 @@ def test_routereval_raw_files_read_back_are_the_lake(tmp_path: Path) -> None:
         "new": ["ifeval"],
         "other": ["quiz"],
     }
-    tasks = {known_names()[task].sub if task != "quiz" else "quiz": task for task in TASKS}
-    found = []
+    tasks = {routereval_names()[task].sub if task != "quiz" else "quiz": task for task in TASKS}
+    written = []
     for family, names in subs.items():
         value, prompts = (load(tmp_path / f"out/leaderboard_{family}{end}.pkl") for end in ("", "_prompt"))
         assert set(value["data"]) == set(prompts) == set(names)
@@ -50,12 +50,12 @@ def test_routereval_raw_files_read_back_are_the_lake(tmp_path: Path) -> None:
             assert scores.shape == (20, len(value["model"]))
             assert prompts[sub][0] == "plain"
             assert prompts[sub][10] == "question 10"
-            found += [
+            written += [
                 (tasks[sub], item, model, scores[item, column])
                 for item in range(20)
                 for column, model in enumerate(value["model"])
             ]
-    assert sorted(found) == answers(lake, "task, item, model, score")
+    assert sorted(written) == answers(lake, "task, item, model, score")
 
 
 def test_routereval_through_the_importer_is_the_same(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_routereval_router_data_set_read_back_is_the_lake(tmp_path: Path) -> Non
     lake = build(tmp_path / "lake", scores_of["mmlu_anatomy"], tasks=("mmlu_anatomy",))
     other = build(tmp_path / "other", scores_of["mmlu_virology"], tasks=("mmlu_virology",))
     both = grids(lake, "routereval") + grids(other, "routereval")
-    said = write_files(both, tmp_path / "out", None)
+    notes = write_files(both, tmp_path / "out", None)
     value = load(tmp_path / "out/router_dataset/mmlu_router_dataset.pkl")
     models = sorted(scores_of["mmlu_anatomy"])
     whole = np.concatenate([np.array([of[m] for m in models]).T for of in scores_of.values()])
@@ -102,10 +102,10 @@ def test_routereval_router_data_set_read_back_is_the_lake(tmp_path: Path) -> Non
                 np.testing.assert_array_equal(run[f"{part}_score"], whole[np.ix_(places, columns)])
             assert "train_label" not in pool["data"]
     assert value["hard"][100] == {}
-    assert "mmlu: no pool all_weak of 100: 12 of 12 models have a mean above 0.1, 100 are needed" in said
-    assert sum("no pool" in line for line in said) == 6
-    assert "mmlu is 2 of its 57 sub-scenarios" in said
-    assert "harness_hendrycksTest_anatomy_5 was asked with 0 examples, whatever it is called" in said
+    assert "mmlu: no pool all_weak of 100: 12 of 12 models have a mean above 0.1, 100 are needed" in notes
+    assert sum("no pool" in line for line in notes) == 6
+    assert "mmlu is 2 of its 57 sub-scenarios" in notes
+    assert "harness_hendrycksTest_anatomy_5 was asked with 0 examples, whatever it is called" in notes
 
 
 def test_routereval_labels_of_truthfulqa_are_what_is_nearly_the_best(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_routereval_labels_of_truthfulqa_are_what_is_nearly_the_best(tmp_path: P
 
 def test_routereval_embeddings_stand_in_every_file(tmp_path: Path) -> None:
     lake = build(tmp_path / "lake", matrix(20, 6), tasks=("quiz",))
-    said = write_files(
+    notes = write_files(
         grids(lake, "routereval"), tmp_path / "out", lambda texts: np.array([[len(t), i] for i, t in enumerate(texts)])
     )
-    assert not any("without embeddings" in line for line in said)
+    assert not any("without embeddings" in line for line in notes)
     vectors = load(tmp_path / "out/sentence_bert_result.pkl")["quiz"]
     assert vectors[:, 1].tolist() == list(range(20))
     value = load(tmp_path / "out/router_dataset/quiz_router_dataset.pkl")
@@ -141,8 +141,8 @@ def test_routereval_encoder_that_is_not_there_is_an_error(tmp_path: Path) -> Non
 
 
 def test_routereval_of_too_few_models_writes_matrices_and_names_every_pool(tmp_path: Path) -> None:
-    said = exported(build(tmp_path / "lake", matrix(20, 2)), "routereval", tmp_path / "out")
-    assert sum("quiz: no pool" in line for line in said) == 15
+    notes = exported(build(tmp_path / "lake", matrix(20, 2)), "routereval", tmp_path / "out")
+    assert sum("quiz: no pool" in line for line in notes) == 15
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "leaderboard_other.pkl",
         "leaderboard_other_prompt.pkl",
@@ -162,7 +162,7 @@ def test_routereval_task_that_is_no_files_name_is_an_error(tmp_path: Path) -> No
 
 
 def test_routereval_names_are_all_of_its_data_sets_and_of_nothing_else() -> None:
-    names = set(known_names().values())
+    names = set(routereval_names().values())
     assert {name.data_set for name in names} == set(REFERENCE_ACCURACY)
     assert len(names) == 62 + 38 + 1
     assert (name_of("mmlu_law").family, name_of("mmlu_virology_continuation").family) == ("other", "other")
@@ -171,5 +171,5 @@ def test_routereval_names_are_all_of_its_data_sets_and_of_nothing_else() -> None
 
 
 def test_routereval_split_of_several_sub_scenarios_holds_each_item_once() -> None:
-    found = split_indices([7, 0, 23])
-    assert sorted(np.concatenate(list(found.values()))) == list(range(30))
+    parts = split_indices([7, 0, 23])
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(30))

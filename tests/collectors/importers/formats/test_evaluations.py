@@ -19,9 +19,9 @@ RECORDS = (
 )
 
 
-def found(tmp_path: Path, form: str, paths: Path | list[Path], **facts: Any) -> list[tuple[Any, ...]]:
+def imported_rows(tmp_path: Path, form: str, paths: Path | list[Path], **settings: Any) -> list[tuple[Any, ...]]:
     """Records of a fresh lake; nothing may be rejected."""
-    report = imported(form, paths, tmp_path / "lake", **facts)
+    report = imported(form, paths, tmp_path / "lake", **settings)
     assert [reject["message"] for reject in report.rejects] == []
     return rows(tmp_path / "lake", RECORDS)
 
@@ -44,7 +44,7 @@ def test_leaderboard_v1_details_of_three_layouts(tmp_path: Path, layout: str) ->
     pq.write_table(
         pa.Table.from_pylist(given), folder / "details_harness|arc:challenge|25_2023-08-01T00:00:00.000000.parquet"
     )
-    assert [row[:4] for row in found(tmp_path, "leaderboard_v1", folder)] == [
+    assert [row[:4] for row in imported_rows(tmp_path, "leaderboard_v1", folder)] == [
         ("org/model-7b", "harness|arc:challenge|25", 0, 1.0),
         ("org/model-7b", "harness|arc:challenge|25", 1, 0.0),
     ]
@@ -60,7 +60,7 @@ def test_lighteval_details_of_structs_count_their_tokens(tmp_path: Path) -> None
         "__metric__": {"acc": 1.0},
     }
     pq.write_table(pa.Table.from_pylist([row]), folder / "details_lighteval|arc|0_2025-10-01T00-00-00.000000.parquet")
-    assert found(tmp_path, "lighteval", tmp_path / "details") == [
+    assert imported_rows(tmp_path, "lighteval", tmp_path / "details") == [
         ("org/model", "lighteval|arc|0", 0, 1.0, None, 3, 2, None)
     ]
 
@@ -88,7 +88,9 @@ def test_helm_run(tmp_path: Path) -> None:
     write_json(folder / "run_spec.json", spec)
     write_json(folder / "scenario_state.json", {"adapter_spec": {}, "request_states": [request]})
     write_json(folder / "per_instance_stats.json", [{"instance_id": "id1", "train_trial_index": 0, "stats": stats}])
-    assert found(tmp_path, "helm", tmp_path / "runs") == [("org/m", "mmlu:subject=anatomy", 0, 1.0, None, 50, 1, None)]
+    assert imported_rows(tmp_path, "helm", tmp_path / "runs") == [
+        ("org/m", "mmlu:subject=anatomy", 0, 1.0, None, 50, 1, None)
+    ]
     assert rows(tmp_path / "lake", "SELECT prompt, choices, target FROM items") == [("q", ["A", "B"], '["A"]')]
     assert rows(tmp_path / "lake", "SELECT num_fewshot FROM cells") == [(5,)]
 
@@ -121,7 +123,7 @@ def test_inspect_log(tmp_path: Path, kind: str) -> None:
             archive.writestr("header.json", json.dumps(header))
             archive.writestr("samples/s1_epoch_1.json", json.dumps(sample))
             archive.writestr("samples/s2_epoch_1.json", json.dumps(failed))
-    assert found(tmp_path, "inspect", path) == [
+    assert imported_rows(tmp_path, "inspect", path) == [
         ("openai/m", "quiz", 0, 1.0, None, 9, 2, None),
         ("openai/m", "quiz", 1, None, "failed_call", None, None, None),
     ]
@@ -140,12 +142,12 @@ def test_inspect_epochs_are_repeats_and_what_inspect_reduces_them_to_is_the_verd
     log = {"version": 2, "eval": about, "samples": samples}
     write_json(tmp_path / "with/log.json", {**log, "reductions": [other, reduced]})
     write_json(tmp_path / "without/log.json", log)
-    told = "SELECT item, repeat, score FROM records ORDER BY ALL"
+    query = "SELECT item, repeat, score FROM records ORDER BY ALL"
     repeats = [(0, 1, 1.0), (0, 2, 0.0), (1, 1, 0.0), (1, 2, 0.0)]
     for name, verdicts in (("with", [(0, 0, 0.5), (1, 0, 0.0)]), ("without", [])):
         report = imported("inspect", tmp_path / name, tmp_path / f"lake-{name}")
         assert (report.total.rejected, report.total.records) == (0, 4 + len(verdicts))
-        assert rows(tmp_path / f"lake-{name}", told) == sorted([*repeats, *verdicts])
+        assert rows(tmp_path / f"lake-{name}", query) == sorted([*repeats, *verdicts])
 
 
 def test_opencompass_answers_with_and_without_verdicts(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_opencompass_answers_with_and_without_verdicts(tmp_path: Path) -> None:
         tmp_path / "out/results/m/quiz.json",
         {"accuracy": 50, "details": {"0": {"correct": True}, "1": {"correct": False}}},
     )
-    assert [row[:5] for row in found(tmp_path, "opencompass", tmp_path / "out")] == [
+    assert [row[:5] for row in imported_rows(tmp_path, "opencompass", tmp_path / "out")] == [
         ("m", "other", 0, None, "not_judged"),
         ("m", "quiz", 0, 1.0, None),
         ("m", "quiz", 1, 0.0, None),
@@ -175,5 +177,5 @@ def test_every_eval_ever(tmp_path: Path) -> None:
         "performance": {"latency_ms": 20.0},
     }
     path = write_lines(tmp_path / "x_samples.jsonl", [row])
-    assert found(tmp_path, "every_eval_ever", path) == [("org/m", "quiz", 0, 1.0, None, 5, 1, None)]
+    assert imported_rows(tmp_path, "every_eval_ever", path) == [("org/m", "quiz", 0, 1.0, None, 5, 1, None)]
     assert rows(tmp_path / "lake", "SELECT latency_s, correct FROM records") == [(0.02, True)]

@@ -20,9 +20,9 @@ RECORDS = (
 )
 
 
-def found(tmp_path: Path, form: str, paths: Path | list[Path], **facts: Any) -> list[tuple[Any, ...]]:
+def imported_rows(tmp_path: Path, form: str, paths: Path | list[Path], **settings: Any) -> list[tuple[Any, ...]]:
     """Records of a fresh lake; nothing may be rejected."""
-    report = imported(form, paths, tmp_path / "lake", **facts)
+    report = imported(form, paths, tmp_path / "lake", **settings)
     assert [reject["message"] for reject in report.rejects] == []
     return rows(tmp_path / "lake", RECORDS)
 
@@ -68,7 +68,7 @@ def test_routerbench_wide_and_long_are_the_same_records(tmp_path: Path, kind: st
         frame.to_csv(path, index=False)
     else:
         frame.to_parquet(path)
-    assert found(tmp_path, "routerbench", path) == [
+    assert imported_rows(tmp_path, "routerbench", path) == [
         ("gpt", "arc", 0, 1.0, None, None, None, 0.01),
         ("gpt", "arc", 1, 0.25, None, None, None, 0.02),
         ("mistralai/Mixtral-8x7B-Instruct-v0.1", "arc", 0, 0.0, None, None, None, 0.001),
@@ -101,7 +101,7 @@ def test_routereval_matrices_and_prompts(tmp_path: Path) -> None:
 
 def test_routerdc(tmp_path: Path) -> None:
     path = write_json(tmp_path / "gsm8k-test.json", [{"question": "q", "scores": {"a": 0.3, "b": 1}, "cluster_id": 2}])
-    assert found(tmp_path, "routerdc", path) == [
+    assert imported_rows(tmp_path, "routerdc", path) == [
         ("a", "gsm8k-test", 0, 0.3, None, None, None, None),
         ("b", "gsm8k-test", 0, 1.0, None, None, None, None),
     ]
@@ -110,7 +110,7 @@ def test_routerdc(tmp_path: Path) -> None:
 def test_routerdc_files_called_alike_are_tasks_of_their_own(tmp_path: Path) -> None:
     for split, question in (("train", "A?"), ("test", "B?")):
         write_json(tmp_path / f"in/{split}/gsm.json", [{"question": question, "scores": {"a": 1.0}}])
-    assert [row[1] for row in found(tmp_path, "routerdc", tmp_path / "in")] == ["test/gsm", "train/gsm"]
+    assert [row[1] for row in imported_rows(tmp_path, "routerdc", tmp_path / "in")] == ["test/gsm", "train/gsm"]
 
 
 def test_lighteval_details_of_two_times_are_two_runs(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_lighteval_details_of_two_times_are_two_runs(tmp_path: Path) -> None:
     for day, question, score in ((1, "A?", 1.0), (2, "B?", 0.0)):
         values = pa.Table.from_pylist([{"example": question, "acc": score}])
         pq.write_table(values, folder / f"details_quiz_2025-10-0{day}T00-00-00.000000.parquet")
-    assert [row[3] for row in found(tmp_path, "lighteval", folder)] == [0.0, 1.0]
+    assert [row[3] for row in imported_rows(tmp_path, "lighteval", folder)] == [0.0, 1.0]
     assert rows(
         tmp_path / "lake", "SELECT prompt, score FROM matrix JOIN items USING (task, items_digest, item) ORDER BY 1"
     ) == [
@@ -139,7 +139,7 @@ def test_embedllm(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     pd.DataFrame({**given, "prompt": ["p7", "p7", "p9"]}).to_csv(tmp_path / "in/train.csv", index=False)
     pd.DataFrame({"prompt_id": [7, 9], "prompt": ["p7", "p9"]}).to_csv(tmp_path / "in/question_order.csv", index=False)
-    assert found(tmp_path, "embedllm", tmp_path / "in") == [
+    assert imported_rows(tmp_path, "embedllm", tmp_path / "in") == [
         ("a", "x", 0, 1.0, None, None, None, None),
         ("a", "y", 0, 1.0, None, None, None, None),
         ("b", "x", 0, 0.0, None, None, None, None),
@@ -151,7 +151,7 @@ def test_routellm(tmp_path: Path) -> None:
     pd.DataFrame(
         {"prompt": ["p", "q"], "weak": [True, False], "strong": [True, True], "weak_response": ["1", "2"]}
     ).to_csv(path, index=False)
-    assert [row[:4] for row in found(tmp_path, "routellm", path)] == [
+    assert [row[:4] for row in imported_rows(tmp_path, "routellm", path)] == [
         ("strong", "gsm8k", 0, 1.0),
         ("strong", "gsm8k", 1, 1.0),
         ("weak", "gsm8k", 0, 1.0),
@@ -182,7 +182,7 @@ def test_llmrouter(tmp_path: Path) -> None:
         "choices": None,
     }
     path = write_lines(tmp_path / "routing.jsonl", [row, {**row, "model_name": "b", "performance": 0.0}])
-    assert found(tmp_path, "llmrouter", path) == [
+    assert imported_rows(tmp_path, "llmrouter", path) == [
         ("a", "t", 0, 1.0, None, 5, 2, None),
         ("b", "t", 0, 0.0, None, 5, 2, None),
     ]
@@ -203,7 +203,9 @@ def test_llmrouterbench(tmp_path: Path, says: bool) -> None:
     if says:
         value |= {"dataset_name": "aime", "split": "test", "model_name": "m"}
     write_json(tmp_path / "bench/aime/test/m/aime-test-m-20260101_000000.json", value)
-    assert found(tmp_path, "llmrouterbench", tmp_path / "bench") == [("m", "aime/test", 0, 1.0, None, 5, 9, 0.001)]
+    assert imported_rows(tmp_path, "llmrouterbench", tmp_path / "bench") == [
+        ("m", "aime/test", 0, 1.0, None, 5, 9, 0.001)
+    ]
 
 
 def test_routerarena_a_failed_call_is_no_wrong_answer(tmp_path: Path) -> None:
@@ -220,13 +222,13 @@ def test_routerarena_a_failed_call_is_no_wrong_answer(tmp_path: Path) -> None:
         "evaluation_result": {"score": 0.0},
     }
     path = write_lines(tmp_path / "m.jsonl", [row, failed])
-    assert found(tmp_path, "routerarena", path) == [
+    assert imported_rows(tmp_path, "routerarena", path) == [
         ("m", "ArcMMLU", 0, 1.0, None, 5, 1, 0.1),
         ("m", "ArcMMLU", 1, None, "failed_call", 5, 1, None),
     ]
 
 
-# ---- what is none of it
+# ---- files of no format
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "table"])

@@ -26,13 +26,13 @@ ORDER BY ALL
 
 
 def test_import_of_every_release_gives_the_same_records(tmp_path: Path) -> None:
-    found = {}
+    stored = {}
     for release in RELEASES:
         report = imported("lm_eval", write_release(tmp_path / release, release), tmp_path / f"lake-{release}")
         assert (report.total.rows, report.total.records, report.rejects, report.suspicions) == (7, 7, [], []), release
-        found[release] = rows(tmp_path / f"lake-{release}", RECORDS)
-    assert all(found[release] == found["0.4.13"] for release in RELEASES)
-    primary = [row for row in found["0.4.0"] if row[3] in ("none", "strict-match")]
+        stored[release] = rows(tmp_path / f"lake-{release}", RECORDS)
+    assert all(stored[release] == stored["0.4.13"] for release in RELEASES)
+    primary = [row for row in stored["0.4.0"] if row[3] in ("none", "strict-match")]
     assert [row[5] for row in primary] == [1, 0, 1, 1, 0]
     assert primary[0][10:12] == ([-0.5, -1.5], [True, False])
     assert primary[3][9] == ["the sum"]
@@ -45,9 +45,9 @@ def test_import_of_a_run_says_what_is_known_of_its_cells_and_null_of_the_rest(tm
         "SELECT model, revision, dtype, task_version, output_type, num_fewshot, metric, filter, imported_from, engine, "
         "quantization, items, planned_items FROM cells ORDER BY task",
     )
-    known = ("me/model", "0" * 40, "bfloat16")
-    assert letter == (*known, "1.0", "multiple_choice", 0, "acc", "none", "lm_eval", None, None, 3, 3)
-    assert number == (*known, "3.0", "generate_until", 0, "exact_match", "strict-match", "lm_eval", None, None, 2, 2)
+    common = ("me/model", "0" * 40, "bfloat16")
+    assert letter == (*common, "1.0", "multiple_choice", 0, "acc", "none", "lm_eval", None, None, 3, 3)
+    assert number == (*common, "3.0", "generate_until", 0, "exact_match", "strict-match", "lm_eval", None, None, 2, 2)
     [(path, sha, version)] = rows(
         tmp_path / "lake",
         "SELECT DISTINCT path, sha256 = source_file, format_version FROM records JOIN imports ON source_file = sha256 "
@@ -68,8 +68,8 @@ def test_import_of_two_models_that_wrote_into_one_folder_mixes_no_answers(tmp_pa
         if named:  # --output_path out/A.json
             (folder / "results.json").rename(folder / f"{model[-1]}.json")
     report = imported("lm_eval", folder, tmp_path / "lake")
-    found = rows(tmp_path / "lake", "SELECT DISTINCT model, score FROM records WHERE task = 'letters' ORDER BY ALL")
-    assert found == ([("me/A", 1.0), ("me/B", 0.0)] if named else [("me/B", 0.0)])
+    stored = rows(tmp_path / "lake", "SELECT DISTINCT model, score FROM records WHERE task = 'letters' ORDER BY ALL")
+    assert stored == ([("me/A", 1.0), ("me/B", 0.0)] if named else [("me/B", 0.0)])
     assert {reject["kind"] for reject in report.rejects} == (set() if named else {"no_model"})
 
 
@@ -83,8 +83,8 @@ def test_import_of_unlabelled_filters_gives_no_verdict_to_another_filter(tmp_pat
     lines[second] = lines[second].replace('"doc_id": 1', damaged, 1).replace('"doc_hash": "', '"was": "')
     path.write_text("\n".join(lines) + "\n")
     imported("lm_eval", folder, tmp_path / "lake")
-    found = rows(tmp_path / "lake", "SELECT filter, score FROM records WHERE task = 'sums' AND item = 1 ORDER BY ALL")
-    assert ("strict-match", 1.0) not in found
+    stored = rows(tmp_path / "lake", "SELECT filter, score FROM records WHERE task = 'sums' AND item = 1 ORDER BY ALL")
+    assert ("strict-match", 1.0) not in stored
 
 
 def test_import_of_a_score_that_is_a_text_is_rejected(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_import_of_two_folders_at_once_keeps_their_models_apart(tmp_path: Path) 
     folders = [write_release(tmp_path / m, "0.4.2", Answers(right=(m == "a",) * 3, model=f"me/{m}")) for m in "ab"]
     report = imported("lm_eval", folders, tmp_path / "lake")
     assert (report.total.records, report.rejects) == (14, [])
-    found = rows(tmp_path / "lake", "SELECT model, score FROM leaderboard WHERE task = 'letters' ORDER BY ALL")
-    assert found == [("me/a", 1.0), ("me/b", 0.0)]
+    stored = rows(tmp_path / "lake", "SELECT model, score FROM leaderboard WHERE task = 'letters' ORDER BY ALL")
+    assert stored == [("me/a", 1.0), ("me/b", 0.0)]
 
 
 def test_import_of_a_damaged_row_among_unlabelled_filters_moves_no_verdict(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_import_of_a_row_with_another_filter_first_leaves_the_document_its_place
     path.write_text(path.read_text().replace('"strict-match"', '"bogus"', 1))
     report = imported("lm_eval", folder, tmp_path / "lake")
     assert [reject["kind"] for reject in report.rejects] == ["unknown_filter"]
-    found = rows(tmp_path / "lake", "SELECT item, filter FROM records WHERE task = 'sums' ORDER BY ALL")
-    assert found == [(0, "flexible-extract"), (1, "flexible-extract"), (1, "strict-match")]
+    stored = rows(tmp_path / "lake", "SELECT item, filter FROM records WHERE task = 'sums' ORDER BY ALL")
+    assert stored == [(0, "flexible-extract"), (1, "flexible-extract"), (1, "strict-match")]
 
 
 def test_import_of_a_run_that_grew_takes_the_rest(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_import_of_a_run_that_grew_takes_the_rest(tmp_path: Path) -> None:
     path.write_text(whole)
     report = imported("lm_eval", folder, tmp_path / "lake")
     assert (report.total.records, report.total.known, report.rejects) == (3, 4, [])
-    counts = "SELECT task, scored FROM leaderboard ORDER BY ALL"  # on the items known then, and on all of them
+    counts = "SELECT task, scored FROM leaderboard ORDER BY ALL"  # on the items of then, and on all of them
     assert rows(tmp_path / "lake", counts) == [("letters", 1), ("letters", 3), ("sums", 2)]
 
 
@@ -235,7 +235,7 @@ BAD_ROWS: dict[str, tuple[str, str]] = {
     "half a character": ('{"doc_id": 7, "doc": {"question": "\\ud83d"}, "metrics": ["acc"], "acc": 1.0}', "encoding"),
     "NaN": ('{"doc_id": 7, "doc": {}, "metrics": ["acc"], "acc": NaN}', "not_finite"),
     "beyond its range": ('{"doc_id": 7, "doc": {}, "metrics": ["acc"], "acc": 1.5}', "out_of_range"),
-    "nothing said": ('{"doc_id": 7, "doc": {}, "metrics": []}', "no_verdict"),
+    "no metric": ('{"doc_id": 7, "doc": {}, "metrics": []}', "no_verdict"),
 }
 
 
@@ -299,7 +299,7 @@ def test_import_of_the_releases_own_files_has_their_means(tmp_path: Path) -> Non
         for task, item, item_hash in rows(lake, "SELECT DISTINCT task, item, item_hash FROM records"):
             hashes[task, item].add(item_hash)
     assert len(hashes) == 24
-    assert all(len(found) == 1 for found in hashes.values())
+    assert all(len(values) == 1 for values in hashes.values())
 
 
 def aggregated(metric: str, values: list[Any]) -> float:

@@ -15,9 +15,9 @@ RECORDS = (
 )
 
 
-def found(tmp_path: Path, form: str, paths: Path | list[Path], **facts: Any) -> list[tuple[Any, ...]]:
+def imported_rows(tmp_path: Path, form: str, paths: Path | list[Path], **settings: Any) -> list[tuple[Any, ...]]:
     """Records of a fresh lake; nothing may be rejected."""
-    report = imported(form, paths, tmp_path / "lake", **facts)
+    report = imported(form, paths, tmp_path / "lake", **settings)
     assert [reject["message"] for reject in report.rejects] == []
     return rows(tmp_path / "lake", RECORDS)
 
@@ -91,5 +91,5 @@ def test_means_of_others_records_are_those_that_they_published(tmp_path: Path, n
         "SELECT CASE WHEN task LIKE 'mmlu%' THEN 'mmlu' ELSE task END AS test, model, avg(score) "
         "FROM matrix GROUP BY ALL",
     )
-    found = {(task, model): round(mean, 4) for task, model, mean in means}
-    assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+    stored = {(task, model): round(mean, 4) for task, model, mean in means}
+    assert {key: stored[key] for key in PUBLISHED[name]} == PUBLISHED[name]

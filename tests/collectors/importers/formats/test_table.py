@@ -1,4 +1,4 @@
-"""Tables of verdicts: what is in them comes in as it stands there."""
+"""Tables of verdicts: their values are imported unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from collectors.importers.sources import Source
+from collectors.importers.sources import ImportSource
 from tests.helpers.importing import COLUMNS, imported, rows, table, verdicts, write_lines
 
 
@@ -23,11 +23,11 @@ def test_table_of_every_kind_is_the_same_records(tmp_path: Path, ending: str) ->
         duckdb.execute(f"COPY '{path}' TO '{other}' (FORMAT {form})")
         path = other
     imported("table", path, tmp_path / "lake", options={**COLUMNS, "response": "text"})
-    found = rows(
+    stored = rows(
         tmp_path / "lake",
         "SELECT model, task, score, responses FROM records JOIN responses USING (model, task) ORDER BY 1",
     )
-    assert found == [("a", "q,uiz", 1.0, ['say "hi"\nthere']), ("b", "q,uiz", 0.0, ["no"])]
+    assert stored == [("a", "q,uiz", 1.0, ['say "hi"\nthere']), ("b", "q,uiz", 0.0, ["no"])]
 
 
 def test_table_whose_columns_are_not_there_is_rejected_with_those_that_are(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_source_of_lines_of_one_table_keeps_constants(tmp_path: Path) -> None:
         ("gpt", "quiz", "acc", 0.5)
     ]
     assert json.loads(rows(tmp_path / "lake", "SELECT config FROM runs")[0][0])["format"] == "table"
-    assert Source("x", "table").aliases == {}
+    assert ImportSource("x", "table").aliases == {}
 
 
 def test_ingest_of_json_lines_takes_keys_as_they_stand(tmp_path: Path) -> None:
@@ -73,12 +73,12 @@ def test_ingest_of_json_lines_rounds_nothing_that_comes_late(tmp_path: Path, fir
     path = write_lines(tmp_path / "t.jsonl", [*lines, *late])
     report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "usd": "usd"})
     assert report.total.records == many + 4
-    found = rows(
+    stored = rows(
         tmp_path / "lake",
         "SELECT source_key, score, stated_usd FROM records JOIN items USING (task, item) "
         f"WHERE item >= {many} ORDER BY item",
     )
-    assert found == [(str(row["id"]), 0.4, 0.37) for row in late]
+    assert stored == [(str(row["id"]), 0.4, 0.37) for row in late]
 
 
 def test_ingest_takes_row_numbers_from_no_column(tmp_path: Path) -> None:
@@ -92,5 +92,5 @@ def test_ingest_takes_row_numbers_from_no_column(tmp_path: Path) -> None:
 def test_table_of_text_keys_that_look_like_numbers_keeps_them_apart(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("model,task,id,score,row\nm,t,1.1,1,5\nm,t,1.10,0,5\nm,t,1.100,1,5\n")
     imported("table", tmp_path / "t.csv", tmp_path / "lake", options=COLUMNS)
-    found = rows(tmp_path / "lake", "SELECT source_key, score, source_row FROM records JOIN items USING (task, item)")
-    assert sorted(found) == [("1.1", 1.0, 1), ("1.10", 0.0, 2), ("1.100", 1.0, 3)]
+    stored = rows(tmp_path / "lake", "SELECT source_key, score, source_row FROM records JOIN items USING (task, item)")
+    assert sorted(stored) == [("1.1", 1.0, 1), ("1.10", 0.0, 2), ("1.100", 1.0, 3)]
