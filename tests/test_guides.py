@@ -28,10 +28,15 @@ def text_of(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, up to the next one of the same depth or above."""
-    level = heading.partition(" ")[0]
-    body = text.split(f"\n{heading}\n")[1]
-    return re.split(rf"\n#{{1,{len(level)}}} ", body)[0]
+    """What stands under a heading, up to the next one of the same depth or above; blocks of code have none."""
+    level, lines, is_code, body = len(heading.partition(" ")[0]), iter(text.splitlines()), False, []
+    assert any(line == heading for line in lines), heading
+    for line in lines:
+        is_code ^= line.startswith("```")
+        if not is_code and re.match(rf"#{{1,{level}}} ", line):
+            break
+        body.append(line)
+    return "\n".join(body)
 
 
 def rooms() -> dict[Path, list[str]]:
@@ -146,3 +151,10 @@ def test_readme_of_schemas_lists_every_table_and_public_view_and_thirty_words_at
 def test_readme_of_pipelines_lists_every_format(heading: str, registry: object) -> None:
     text = section(text_of("pipelines/README.md"), heading)
     assert [name for name in registry.FORMATS if f"`{name}`" not in text] == []  # type: ignore[attr-defined]
+
+
+def test_readme_of_pipelines_has_a_transcript_of_every_command() -> None:
+    text = text_of("pipelines/README.md")
+    scripts = [path.name for path in (ROOT / "pipelines").glob("*.py") if path.name not in ("__init__.py", "score.py")]
+    silent = [name for name in scripts if f"$ python pipelines/{name}" not in section(text, f"## {name}")]
+    assert silent == []
