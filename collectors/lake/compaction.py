@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, read_unmigrated
-from collectors.lake.layout import folded_name, part_commit_name, part_name
+from collectors.lake.layout import SHARDS, folded_name, part_commit_name, part_name
 from collectors.lake.migrating import migrated_copy
 from collectors.lake.parts import NEEDED_VIEWS, WrittenPart, limit_memory, write_part
 from collectors.lake.reading import connect, pass_over_damage
@@ -35,6 +35,7 @@ from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest
 from schemas.migrations import first_readable
 from schemas.records import FOLDED_SHARD, SCHEMA_VERSION
+from schemas.sql import literal_path
 from schemas.versions import OLDEST_VERSION, VERSION_KEY, check_readable
 from schemas.views import KEPT, lake_place
 
@@ -114,7 +115,7 @@ def compact(lake: Lake, progress: Callable[[int, int], None] = lambda written, p
                 lambda damaged: read_unmigrated(lake, damaged),
                 lambda holdings: _Compaction(lake, holdings, Path(folder)).run(progress),
             )
-        except (duckdb.Error, StorageError) as error:
+        except (duckdb.Error, StorageError, FileNotFoundError) as error:
             raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
 
 
@@ -172,12 +173,16 @@ class _Compaction:
         return int(unknown)
 
     def _check_versions(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Keeps the schema versions of the shards in `fresh`, as self.versions: name -> version; None: not stated.
+        """Keeps the schema versions of all objects to be read, as self.versions: name -> version; None: not stated.
 
         Raises ConfigError for a newer version, StorageError if a version is not a number.
         """
         files = con.execute("SELECT name, file FROM fresh").fetchall()
-        stated = dict(_values(con, VERSION_KEY, [file for _, file in files]))
+        place = lake_place(self.lake.uri)
+        others = [name for table, names in self.holdings.listed.items() if table != SHARDS for name in names]
+        others += [name for part in self.holdings.parts for name in part.objects if name != part.bits]
+        files += [(name, f"{place}/{name}") for name in others if name not in self.holdings.damaged]
+        stated = dict(_values(con, VERSION_KEY, [literal_path(file) for _, file in files]))
         self.versions: dict[str, int | None] = {}
         for name, file in files:
             try:

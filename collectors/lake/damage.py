@@ -43,7 +43,7 @@ def examine(lake: Lake, name: str) -> str | None:
         return "it is missing" if layout.is_compacted(name) else None
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read()
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+    except (OSError, ValueError, pa.ArrowException) as error:
         return f"it is not a whole Parquet file: {one_line(error, 160)}"
     try:
         version = stated_version(table.schema.metadata)
@@ -129,8 +129,11 @@ def recorded_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
     for path in failures:
         if layout.is_damage(path):
             try:
-                [name] = pq.read_table(io.BytesIO(lake.read(path)), columns=["file"])["file"].to_pylist()
-            except (OSError, ValueError) as error:
+                table = pq.ParquetFile(io.BytesIO(lake.read(path))).read()
+                if (version := stated_version(table.schema.metadata)) is not None:
+                    check_readable(f"{path} in {lake.uri}", version)
+                [name] = table["file"].to_pylist()
+            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
                 damaged[path] = one_line(error)
                 continue
             if not layout.may_be_damaged(str(name)):

@@ -59,6 +59,11 @@ def shard_name(task: str, shard: ShardName) -> str:
     return f"{SHARDS}/task={safe_name(task)}/{shard}"
 
 
+def folder_of_task(name: str) -> str:
+    """The name of the folder for its task that an object of shards/, items/ or a compaction lies in."""
+    return name.split("/")[-2]
+
+
 def items_folder(task: str) -> str:
     return f"items/task={safe_name(task)}"
 
@@ -228,7 +233,7 @@ def manifest_names(names: Iterable[str]) -> list[str]:
 def compaction_of(name: str) -> float:
     """The number of an object's compaction; infinity for a foreign object."""
     folder = name.split("/")[1]
-    return int(folder) if folder.isdigit() else math.inf
+    return int(folder) if folder.isdecimal() else math.inf
 
 
 def folded_name(number: int, content: str | None = None) -> str:
@@ -263,7 +268,7 @@ def mark_name(version: int) -> str:
 
 
 def marked_version(name: str) -> int | None:
-    match = re.fullmatch(rf"{MARKS}/schema-([0-9]{{1,6}})\.parquet", name)
+    match = re.fullmatch(rf"{MARKS}/schema-([0-9]+)\.parquet", name)
     return int(match[1]) if match else None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
-from collectors.lake.damage import recorded_damage
+from collectors.lake.damage import examine, recorded_damage
 from collectors.lake.holdings import Part, folded_shards, read_manifest
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
@@ -47,7 +47,8 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     limit = dt.datetime.now(dt.UTC) - keep
     settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
     # A damaged part stays, because its shards may be deleted.
-    damaged = sorted(n for n in recorded_damage(lake, lake.names(layout.FAILURES)) if not layout.is_compacted(n))
+    recorded = recorded_damage(lake, lake.names(layout.FAILURES))
+    damaged = sorted(name for name in recorded if not layout.is_compacted(name))
     if not settled:
         set_aside(lake, damaged)
         return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
@@ -55,9 +56,11 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
     # Objects of a number without a manifest belong to a compactor at work.
     stale = [n for n in names if layout.compaction_of(n) <= oldest.number and n not in named]
-    _check_parts(lake, {part for manifest in (oldest, manifests[-1]) for part in manifest.parts})
     there = set(lake.names(layout.SHARDS))
     folded = [name for name in folded_shards(lake, oldest) if name in there]
+    folders = {layout.folder_of_task(name) for name in folded}
+    for part in {part for manifest in (oldest, manifests[-1]) for part in manifest.parts}:
+        _check_part(lake, part, whole=layout.folder_of_task(part.records) in folders)
     set_aside(lake, damaged)
     lake.remove([*folded, *stale])
     return Pruned(len(folded), len(stale), len(damaged), None if oldest is manifests[-1] else manifests[-1].created_at)
@@ -75,18 +78,18 @@ def set_aside(lake: Lake, names: Sequence[str]) -> None:
     lake.remove(names)
 
 
-def _check_parts(lake: Lake, parts: set[Part]) -> None:
-    """Raises StorageError if a part does not match its manifest, because its shards may be the last copy."""
-    for part in parts:
-        for name in part.objects:
-            if name == part.bits:  # it can be made from the records
-                continue
-            try:
-                rows = pq.read_metadata(lake.open_object(name)).num_rows
-                whole = name != part.records or rows == part.rows
-            except (OSError, ValueError):
-                whole = False
-            if not whole:
-                raise StorageError(
-                    f"{name} is damaged: nothing was deleted; compact.py writes it again from its shards"
-                )
+def _check_part(lake: Lake, part: Part, *, whole: bool) -> None:
+    """Raises StorageError if a part does not match its manifest, because its shards may be the last copy.
+
+    `whole`: read every byte, and not only footers, because shards that the part holds are to be deleted.
+    """
+    for name in part.objects:
+        if name == part.bits:  # it can be made from the records
+            continue
+        try:
+            rows = pq.read_metadata(lake.open_object(name)).num_rows
+            sound = rows == part.rows if name == part.records else rows > 0
+        except (OSError, ValueError):
+            sound = False
+        if not sound or (whole and examine(lake, name)):
+            raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it again from its shards")

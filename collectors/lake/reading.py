@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from collectors.lake.damage import find_damaged, record_damage
-from collectors.lake.holdings import Holdings, read_holdings
+from collectors.lake.holdings import Holdings, newest_manifest, read_holdings
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.sql import quoted
@@ -103,7 +103,9 @@ def pass_over_damage(
             holdings = dataclasses.replace(holdings, filled=True)
         try:
             return attempt(holdings)
-        except (duckdb.Error, StorageError) as error:
+        except (duckdb.Error, StorageError, FileNotFoundError) as error:
+            if newest_manifest(lake) != holdings.manifest:  # another compactor pruned what was listed
+                continue
             more = record_damaged(lake, error, holdings)
             if more.keys() <= damaged.keys():  # all of it was passed over already
                 if holdings.filled or not _LACKS.search(str(error)):

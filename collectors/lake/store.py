@@ -132,14 +132,11 @@ class Lake:
 
     def _check_version(self) -> int | None:
         """The newest schema version that wrote here; None without a lake. Raises ConfigError for one out of reach."""
-        first = self.first_version()
-        if first is None:
-            return None
-        marks = (layout.marked_version(name) for name in self.names(layout.MARKS, depth=1))
-        newest = max([first, *(version for version in marks if version is not None)])
-        for version in (first, newest):
+        marks = [layout.marked_version(name) for name in self.names(layout.MARKS, depth=1)]
+        versions = [version for version in (self.first_version(), *marks) if version is not None]
+        for version in versions:
             check_readable(f"the lake at {self.uri}", version)
-        return newest
+        return max(versions, default=None)
 
     def probe(self) -> None:
         """Creates one object twice. Raises StorageError if the store accepts the second one: it would lose commits."""

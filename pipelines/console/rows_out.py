@@ -90,7 +90,7 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, dict | list | tuple):
         return json.dumps(_plain(value), ensure_ascii=False)
-    plain = _plain(value) if not isinstance(value, float) else value
+    plain = value if isinstance(value, float | decimal.Decimal) else _plain(value)
     return str(plain)
 
 
@@ -105,7 +105,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        number = float(value)
+        return number if decimal.Decimal(repr(number)) == value else str(value)  # JSON has no more digits than that
     if isinstance(value, bytes):
         return value.hex()
     return value if value is None or isinstance(value, bool | int | str) else str(value)

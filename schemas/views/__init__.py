@@ -123,11 +123,6 @@ def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
                 yield f"COLUMN {name}.{column}", docs[column]
 
 
-#: Names that earlier releases gave to steps of the views: they stand in the databases that these wrote.
-_FORMER = {("view", "_cell_facts"), ("table", "_cell_facts")}
-
-
 def contents() -> set[tuple[str, str]]:
     """Returns the objects that create_views may leave in a database: pairs of 'view', 'table' or 'macro' and a name."""
-    made = {(file.kind, name) for name, file in view_files().items()}
-    return made | {("table", name) for name in ("_listed", *KEPT)} | _FORMER
+    return {(file.kind, name) for name, file in view_files().items()} | {("table", n) for n in ("_listed", *KEPT)}

@@ -184,6 +184,8 @@ def test_matrix_sql_is_empty_exit_2_nothing_written(lake: LakeBuilder, tmp_path:
         "/* x */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{}'",
         "CREATE PERSISTENT SECRET s (TYPE http, BEARER_TOKEN '{}')",
         "explain\n/**/analyze copy (SELECT 1) TO '{}'",
+        "FROM enable_profiling(format='json', save_location='{}'); SELECT 1",
+        "SELECT * FROM enable_logging('QueryLog', storage='file', storage_config={{'path':'{}'}}); SELECT 2",
         "PREPARE p AS COPY (SELECT 1) TO '{}'; EXECUTE p",
         "SET log_query_path='{}'; SELECT 1",
         "PRAGMA enable_profiling='json'; PRAGMA profile_output='{}'; SELECT 1",

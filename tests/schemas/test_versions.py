@@ -17,7 +17,7 @@ DIGESTS = {6: "843efe16a76e6150"}
 
 def test_tables_are_those_of_their_version() -> None:
     """If this fails, a column or table changed: raise SCHEMA_VERSION, write the reason beside it, add a line here."""
-    assert tables_digest(TABLES) == DIGESTS[SCHEMA_VERSION]
+    assert tables_digest(TABLES) == DIGESTS.get(SCHEMA_VERSION)
     assert sorted(DIGESTS) == list(range(OLDEST_VERSION, SCHEMA_VERSION + 1))
 
 

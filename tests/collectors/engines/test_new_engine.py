@@ -43,6 +43,10 @@ class ScriptedEngine(BaseEngine[ScriptedOptions]):
     def pin(cls, spec, dtype, max_length):
         return ModelRef(spec.label, spec.source, "script-1", None, "text", has_files=False)
 
+    @property
+    def overrides(self):
+        return {"script": self._options.script}
+
     def _open(self, model):
         self.tokenizer, self.max_length = ByteTokenizer(), 4096
 
@@ -108,7 +112,7 @@ def test_engine_added_by_one_file_and_one_line_collects_a_task(packages: Path) -
     tasks = write_tasks(packages / "tasks")
     sums = [json.loads(line) for line in (tasks / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     answers = {f"Q: {doc['a']}+{doc['b']}=\nA:": f" {doc['answer'] if doc['a'] % 2 else 'none'}" for doc in sums}
-    config = {
+    config: dict[str, Any] = {
         "models": ["script"],
         "tasks": ["mini_generate", "mini_choice"],
         "include_tasks": [str(tasks)],
@@ -127,6 +131,11 @@ def test_engine_added_by_one_file_and_one_line_collects_a_task(packages: Path) -
     assert len(rows) == ITEMS
     assert {row["item"]: row["score"] for row in rows} == {i: float(doc["a"] % 2) for i, doc in enumerate(sums)}
     assert {row["model"] for row in rows} == {"script"}
+
+    config["engine"]["options"]["script"] = dict.fromkeys(answers, " none")
+    (packages / "run.yaml").write_text(json.dumps(config), encoding="utf-8")
+    python(COLLECT, "run.yaml", folder=packages)
+    assert len(list((packages / "lake" / "shards").glob("task=*/*.parquet"))) == 2, "other options, another cell"
 
 
 def test_traits_of_all_engines_load_no_library_that_runs_a_model() -> None:

@@ -22,7 +22,7 @@ import pytest
 from collectors.lake.compaction import compact
 from collectors.lake.holdings import read_holdings
 from collectors.lake.pruning import prune
-from schemas.failures import ConfigError
+from schemas.failures import ConfigError, StorageError
 from schemas.records import SCHEMA_VERSION
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
@@ -298,3 +298,43 @@ def test_shard_of_an_older_version_copied_into_a_newer_lake_is_read(
     grown("compact", "--lake", place, "--prune", "--keep-hours", "0")
     assert seen(grown, place)["matrix"] == before["matrix"]
     assert not (place / "damaged").exists()
+
+
+@pytest.mark.parametrize("kind", ["records", "responses"])
+def test_prune_keeps_the_shards_of_a_part_with_damage_inside(lake: LakeBuilder, tmp_path: Path, kind: str) -> None:
+    """Its footer is whole, so only reading every byte shows it."""
+    [part] = [part for part in read_holdings(lake.lake).parts if part.responses]
+    name = part.records if kind == "records" else part.responses
+    path = tmp_path / "lake" / str(name)
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"PAR1") + 8
+    data[middle : middle + 40] = bytes(byte ^ 255 for byte in data[middle : middle + 40])
+    path.write_bytes(data)
+    before = lake.lake.names("shards")
+    with pytest.raises(StorageError, match="is damaged: nothing was deleted"):
+        prune(lake.lake, dt.timedelta(0))
+    assert lake.lake.names("shards") == before
+
+
+@pytest.mark.parametrize("table", ["items/task=quiz", "models", "runs", "failures"])
+def test_object_of_the_next_version_in_any_table_stops_a_compaction(
+    lake: LakeBuilder, tmp_path: Path, table: str
+) -> None:
+    path = next(path for path in (tmp_path / "lake" / table).glob("*.parquet") if path.name != "schema.parquet")
+    rows = pq.read_table(path)
+    metadata = {**(rows.schema.metadata or {}), b"routerlake_schema_version": str(NEXT).encode()}
+    pq.write_table(rows.replace_schema_metadata(metadata), path)
+    before = objects(tmp_path / "lake")
+    with pytest.raises(ConfigError, match=f"has schema version {NEXT}"):
+        compact(lake.lake)
+    assert objects(tmp_path / "lake") == before
+
+
+def test_mark_of_the_next_version_counts_without_the_schema_file(lake: LakeBuilder, tmp_path: Path) -> None:
+    folder = tmp_path / "lake" / "shards" / "schema"
+    (folder / "schema.parquet").rename(folder / f"schema-{NEXT:06d}.parquet")
+    before = objects(tmp_path / "lake")
+    for open_lake in (lake.lake.open_for_reading, lake.lake.open_for_writing):
+        with pytest.raises(ConfigError, match=f"has schema version {NEXT}"):
+            open_lake()
+    assert objects(tmp_path / "lake") == before
