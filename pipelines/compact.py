@@ -111,8 +111,10 @@ def print_outcome(outcome: Compacted, seconds: float) -> None:
             f"it holds {manifest.shards:,} shards in {len(manifest.parts):,} files: {rows:,} records, "
             f"{size / max(rows, 1):.2f} bytes each, and {answers / 2**20:,.1f} MiB of answers"
         )
-    if outcome.unknown:
-        print(f"{outcome.unknown} shards were not folded: no run in the lake planned their cells")
+    if outcome.unplanned:
+        print(f"{outcome.unplanned} shards were not folded: no run in the lake planned their cells")
+    if outcome.withheld:
+        print(f"{outcome.withheld} shards were not folded: a damaged file holds other rows of their cells")
     for name, reason in outcome.damaged.items():
         print(f"skipped: {name}: {reason}")
 

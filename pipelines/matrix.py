@@ -239,7 +239,17 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, form: str | None, co
     elif result is not None:
         if form == "json" and len(set(result.columns)) < len(result.columns):
             raise ConfigError("two columns of the query have one name, and JSON can hold one: name them with AS")
-        print_rows(form or "csv", result.columns, iter(result.fetchone, None))
+        print_rows(form or "csv", result.columns, iter(_exact_times(result).fetchone, None))
+
+
+def _exact_times(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Returns times as ISO texts where Python's have no infinity, no nanoseconds, and intervals no months."""
+    texts = {"INTERVAL": "{}::VARCHAR", "DATE": "{}::VARCHAR"}
+    texts |= {f"TIMESTAMP{unit}": "replace({}::VARCHAR, ' ', 'T')" for unit in ("", "_S", "_MS", "_NS")}
+    columns = [texts.get(str(dtype), "{}").format(f"#{place}") for place, dtype in enumerate(rows.types, 1)]
+    if not any(column.endswith(("VARCHAR", ")")) for column in columns):
+        return rows
+    return rows.query("rows_with_times", f"SELECT {', '.join(columns)} FROM rows_with_times")
 
 
 def _acts(statement: duckdb.Statement) -> bool:

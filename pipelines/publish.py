@@ -98,8 +98,10 @@ def check_place(to: str, lake: Lake) -> None:
     place = Lake(to)
     if f"{place.uri}/".startswith(f"{lake.uri}/"):
         raise ConfigError(f"--to {to} is inside the lake: a version needs a place outside it")
-    if place.local and os.path.lexists(place.root) and not os.path.isdir(place.root):
-        raise ConfigError(f"--to {to} is not a folder")
+    if place.local:
+        there = next(path for path in (Path(place.root), *Path(place.root).parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise ConfigError(f"--to {to}: {there} is not a folder")
     if place.is_published():
         raise ConfigError(f"--to {to} is itself a published version, which never changes: give the folder above it")
 

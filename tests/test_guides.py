@@ -158,3 +158,9 @@ def test_readme_of_pipelines_has_a_transcript_of_every_command() -> None:
     scripts = [path.name for path in (ROOT / "pipelines").glob("*.py") if path.name not in ("__init__.py", "score.py")]
     silent = [name for name in scripts if f"$ python pipelines/{name}" not in section(text, f"## {name}")]
     assert silent == []
+
+
+def test_readme_counts_the_formats() -> None:
+    text = text_of("README.md")
+    assert f"({len(importers.FORMATS)} formats)" in text
+    assert f"({len(exporters.FORMATS)} formats)" in text

@@ -19,8 +19,8 @@ from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, new_run_id
 from schemas.migrations import first_readable
-from schemas.records import FAILURE, TABLES
-from schemas.versions import check_readable, stated_version
+from schemas.records import FAILURE, RECORD, SCHEMA_FILES, TABLES
+from schemas.versions import VERSION_KEY, check_readable, stated_version
 
 logger = logging.getLogger(__name__)
 
@@ -54,28 +54,45 @@ def examine(lake: Lake, name: str) -> str | None:
         if version < first_readable():
             return None
     table_name = layout.table_of(name)
-    for column in TABLES[table_name]:
-        if column.name not in table.schema.names:
-            if version is not None and column.nullable:  # added later
+    if reason := foreign_columns(table.schema, table_name):
+        return reason
+    shard = ShardName.parse(name)
+    return _foreign_rows(table, shard) if shard and table_name == layout.SHARDS else None
+
+
+def foreign_columns(schema: pa.Schema, table: str) -> str | None:
+    """Returns the reason why a file's columns are not those of a table, by name and type; None if they are."""
+    for column in TABLES[table]:
+        if column.name not in schema.names:
+            if VERSION_KEY in (schema.metadata or {}) and column.nullable:  # added later
                 continue
             return f"it is foreign: it lacks column {column.name}"
-        dtype = table.schema.field(column.name).type
+        dtype = schema.field(column.name).type
         if dtype != column.type:
             return f"it is foreign: column {column.name} holds {dtype}, not {column.type}"
-    shard = ShardName.parse(name)
-    if not shard or table_name != layout.SHARDS:
-        return None
+    return None
+
+
+def _foreign_rows(table: pa.Table, shard: ShardName) -> str | None:
     try:
         json.loads((table.schema.metadata or {}).get(b"shard", b"{}").decode())
     except ValueError:
         return "it is foreign: its metadata are not JSON"
+    if not len(table):
+        return None
     import pyarrow.compute as pc  # 75 ms
 
+    for column in RECORD:
+        if not column.nullable and table[column.name].null_count:
+            return f"it is foreign: column {column.name} lacks values"
     items = table["item"]
-    if len(table) and not pc.all(pc.equal(table["cell_id"], shard.cell_id)).as_py():
+    if not pc.all(pc.equal(table["cell_id"], shard.cell_id)).as_py():
         return "it is foreign: its rows are of another cell than its name"
-    if len(table) and not (shard.first <= pc.min(items).as_py() and pc.max(items).as_py() <= shard.last):
+    if not shard.first <= pc.min(items).as_py() <= pc.max(items).as_py() <= shard.last:
         return "it is foreign: its items are outside the range in its name"
+    keys = table.select(["item", "filter", "repeat"])
+    if len(keys.group_by(keys.column_names).aggregate([])) < len(keys):
+        return "it is foreign: it holds a row twice"
     return None
 
 
@@ -91,8 +108,11 @@ def find_damaged(lake: Lake, message: str, names: Iterable[str]) -> dict[str, st
 
 
 def record_damage(lake: Lake, name: str, reason: str) -> None:
-    """Adds a row to failures. If the lake cannot be written, or is a published version, the log must suffice."""
-    if lake.is_published():
+    """Adds a row to failures. If the lake cannot be written, or is a published version, the log must suffice.
+
+    A schema file has no rows to lose, so it is not recorded either.
+    """
+    if lake.is_published() or name in SCHEMA_FILES.values():
         return
     shard = ShardName.parse(name)
     row = {
@@ -103,7 +123,7 @@ def record_damage(lake: Lake, name: str, reason: str) -> None:
         "cell_id": shard.cell_id if shard else None,
         "first_item": shard.first if shard else None,
         "last_item": shard.last if shard else None,
-        "message": f"{name}: {reason}; {_advice(name)}",
+        "message": f"{name}: {reason}; {advice(name)}",
         "file": name,
     }
     try:
@@ -113,10 +133,16 @@ def record_damage(lake: Lake, name: str, reason: str) -> None:
         logger.warning("%s: %s (not recorded: %s)", name, reason, error)
 
 
-def _advice(name: str) -> str:
+def advice(name: str) -> str:
+    """Returns what to do about a damaged object."""
+    if name in SCHEMA_FILES.values():
+        return "remove it, and the next command that writes to the lake makes it anew"
     if layout.is_compacted(name):
+        if layout.table_of(name) == "compact/folded":
+            return "put a whole copy in its place"
         return (
-            "while its shards exist, they are read, and compact.py writes it again; else put a whole copy in its place"
+            "all of its shards are read if they exist, and compact.py writes it again; "
+            "else put a whole copy in its place"
         )
     if layout.table_of(name) in _COLLECTED:
         return "compact.py --prune sets it aside, and collect.py collects its rows again"

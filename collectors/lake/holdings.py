@@ -10,15 +10,16 @@ import dataclasses
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.damage import recorded_damage
 from collectors.lake.store import Lake
-from schemas.failures import ConfigError, StorageError
+from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, is_imported
 from schemas.migrations import first_readable
 from schemas.records import GLOBS, SCHEMA_FILES, SCHEMA_VERSION, TABLES
@@ -103,7 +104,10 @@ class Manifest:
         """Raises ConfigError for a manifest of a newer version; ValueError, KeyError or TypeError for other data."""
         value = json.loads(data)
         check_readable(f"compaction {value['number']}", value.pop("schema_version"))
-        return cls(**{**value, "parts": tuple(Part(**part) for part in value["parts"])})
+        parts = tuple(Part(**part) for part in value["parts"])
+        if bool(parts) != bool(value["shards"]):
+            raise ValueError(f"it holds {value['shards']} shards in {len(parts)} parts")
+        return cls(**{**value, "parts": parts})
 
 
 def newest_manifest(lake: Lake) -> Manifest | None:
@@ -138,7 +142,7 @@ class Holdings:
     include: str = "all"
     #: Whether names were passed over that make DuckDB's own listing fail.
     foreign: bool = False
-    #: Tables without even a schema file: an older schema version began the lake.
+    #: Tables without a whole schema file, as where an older schema version began the lake.
     absent: frozenset[str] = frozenset()
     #: Whether files may lack columns of today's schemas, and null is read in their place.
     filled: bool = False
@@ -146,13 +150,14 @@ class Holdings:
     def objects(self) -> list[str]:
         """Returns the names of all Parquet objects that the views read."""
         files = self.view_files()
-        return [name for names in (*self.listed.values(), *files.compacted.values()) for name in names]
+        schemas = [name for table, name in SCHEMA_FILES.items() if table not in self.absent]
+        return [name for names in (schemas, *self.listed.values(), *files.compacted.values()) for name in names]
 
     @property
     def parts(self) -> list[Part]:
         """The parts of the compaction that can be read."""
         parts = self.manifest.parts if self.manifest else ()
-        return [p for p in parts if p.records not in self.damaged and _includes(self.include, p.prompting)]
+        return [p for p in parts if p.records not in self.damaged and includes(self.include, p.prompting)]
 
     def view_files(self, *, live: bool = False) -> ViewFiles:
         """Returns the files for schemas.views. `live`: later shards are read, too, unless some must be passed over."""
@@ -198,12 +203,34 @@ def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, includ
     objects = {name for listed in (*present.values(), compactions) for name in listed}
     absent = frozenset(table for table in TABLES if SCHEMA_FILES[table] not in objects)
     bad = _in_use({**recorded_damage(lake, names["failures"]), **(damaged or {})}, manifest)
+    if manifest and manifest.folded in bad:
+        raise _lost_list(lake, manifest, bad[manifest.folded])
+    bad |= _parts_to_read_from_shards(lake, manifest, bad, set(names["shards"]) - bad.keys())
+    absent |= {table for table in TABLES if SCHEMA_FILES[table] in bad}
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
-    listed["shards"] = [name for name in listed["shards"] if _includes(include, name.rsplit("/", 1)[-1])]
-    return Holdings(listed, manifest, bad, include, bool(lake.foreign), absent, lake.is_older())
+    listed["shards"] = [name for name in listed["shards"] if includes(include, name.rsplit("/", 1)[-1])]
+    return Holdings(listed, manifest, bad, include, bool(lake.foreign), absent, bool(absent) or lake.is_older())
 
 
-def _includes(include: str, identity: str) -> bool:
+def _parts_to_read_from_shards(
+    lake: Lake, manifest: Manifest | None, damaged: Mapping[str, str], shards: set[str]
+) -> dict[str, str]:
+    """Returns part -> reason for parts with whole verdicts, but damaged objects beside them, whose shards all exist."""
+    beside = {
+        part.records: f"{name} beside it is damaged"
+        for part in (manifest.parts if manifest else ())
+        if part.records not in damaged
+        for name in part.objects
+        if name in damaged
+    }
+    if not beside or not manifest:
+        return {}
+    rows = read_folded(lake, manifest, columns=["part", "file"])
+    return {part: why for part, why in beside.items() if all(r["file"] in shards for r in rows if r["part"] == part)}
+
+
+def includes(include: str, identity: str) -> bool:
+    """Whether `include`, a key of schemas.views.INCLUDED, has a cell id, a prompting or a shard's name."""
     return include == "all" or is_imported(identity) == (include == "imported")
 
 
@@ -214,7 +241,7 @@ def standing_damage(lake: Lake) -> dict[str, str]:
 
 def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, str]:
     """Leaves out objects of older compactions: they were written again, and may be deleted."""
-    named = set(manifest.objects) if manifest else set()
+    named = {*SCHEMA_FILES.values(), *(manifest.objects if manifest else ())}
     return {name: why for name, why in damaged.items() if not layout.is_compacted(name) or name in named}
 
 
@@ -233,5 +260,24 @@ def committed(lake: Lake) -> dict[str, list[ShardName]]:
 
 def folded_shards(lake: Lake, manifest: Manifest) -> list[str]:
     """Returns the names of the shards that a compaction holds. Their objects may be deleted."""
-    table = pq.read_table(io.BytesIO(lake.read(manifest.folded)), columns=["file"])
-    return [str(name) for name in table["file"].to_pylist()]
+    return [str(row["file"]) for row in read_folded(lake, manifest, columns=["file"])]
+
+
+def read_folded(lake: Lake, manifest: Manifest, columns: Sequence[str] | None = None) -> list[dict[str, object]]:
+    """Returns a row of schemas.records.FOLDED_SHARD per shard that a compaction holds.
+
+    Raises StorageError if the list is damaged: without it no reader knows which shards a part holds.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(lake.read(manifest.folded)), columns=columns)
+    except (FileNotFoundError, OSError, ValueError, pa.ArrowException) as error:
+        raise _lost_list(lake, manifest, one_line(error)) from error
+    rows: list[dict[str, object]] = table.to_pylist()
+    return rows
+
+
+def _lost_list(lake: Lake, manifest: Manifest, reason: str) -> StorageError:
+    return StorageError(
+        f"{manifest.folded} in {lake.uri} is damaged ({reason}): put a whole copy in its place; if the shards in "
+        f"shards/ still exist, you may remove it and {manifest.name} instead, and compact.py folds them again"
+    )

@@ -54,6 +54,8 @@ RESERVED = (AGGREGATES, VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS,
 
 # ---- tables of a lake
 
+_TABLE_OF_SCHEMA_FILE = {name: table for table, name in SCHEMA_FILES.items()}
+
 
 def shard_name(task: str, shard: ShardName) -> str:
     return f"{SHARDS}/task={safe_name(task)}/{shard}"
@@ -132,6 +134,8 @@ def is_of_table(table: str, name: str) -> bool:
 
 def table_of(name: str) -> str:
     """The table of schemas.records.TABLES of an object's rows."""
+    if name in _TABLE_OF_SCHEMA_FILE:
+        return _TABLE_OF_SCHEMA_FILE[name]
     if not is_compacted(name):
         return name.split("/")[0]
     kind = f"{COMPACTIONS}/{_stem(name).split('-')[0]}"

@@ -144,6 +144,17 @@ def write_part(
     return WrittenPart(part, order, rows["older"], files)
 
 
+def has_every_row_once(con: duckdb.DuckDBPyConnection, records: Path) -> bool:
+    """Whether no two verdicts of the written file have one key, and none lacks a value that every verdict has."""
+    always = [field.name for field in FOLDED_RECORD if not field.nullable]
+    nulls = "SELECT coalesce(sum(stats_null_count), 0) FROM parquet_metadata(?) WHERE list_contains(?, path_in_schema)"
+    [(lacking,)] = con.execute(nulls, [str(records), always]).fetchall()
+    # The rows are sorted by their key, so that equal ones are neighbours: no set of all keys is built.
+    key = "(is_primary, filter, repeat, item, place)"
+    twice = f"SELECT 1 FROM (SELECT {key} = lag({key}) OVER () AS again FROM read_parquet(?)) WHERE again LIMIT 1"
+    return not lacking and not con.execute(twice, [str(records)]).fetchall()
+
+
 def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
     shared = {}
     for name in _SHARED:

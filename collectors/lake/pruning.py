@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
-from collectors.lake.damage import examine, recorded_damage
+from collectors.lake.damage import examine, record_damage, recorded_damage
 from collectors.lake.holdings import Part, folded_shards, read_manifest
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
@@ -26,7 +26,7 @@ class Pruned:
 
     #: Number of deleted shards.
     shards: int
-    #: Number of deleted objects of older compactions, and of attempts without a commit.
+    #: Number of deleted objects of older compactions, of attempts without a commit, and of temporary files.
     others: int
     #: Number of damaged objects that were set aside.
     damaged: int
@@ -38,10 +38,11 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     """Deletes folded shards and older compactions, unless a reader that began less than `keep` ago may need them.
 
     A reader uses the newest manifest at its start. So the objects of a manifest, and the shards that it does not name,
-    stay until the next manifest is older than `keep`. Only shards that a compaction holds, and objects of compactions,
-    are deleted; a damaged object is set aside (`set_aside`). Raises StorageError if an object cannot be deleted,
-    ConfigError if a newer schema version wrote to the lake.
+    stay until the next manifest is older than `keep`. Only shards that a compaction holds, objects of compactions and
+    old temporary files are deleted; a damaged object is set aside (`set_aside`). Raises StorageError if an object
+    cannot be deleted, ConfigError if a newer schema version wrote to the lake.
     """
+    leftovers = lake.remove_leftovers()
     names = lake.names(layout.COMPACTIONS)
     manifests = [read_manifest(lake, name) for name in layout.manifest_names(names)]
     limit = dt.datetime.now(dt.UTC) - keep
@@ -51,7 +52,7 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     damaged = sorted(name for name in recorded if not layout.is_compacted(name))
     if not settled:
         set_aside(lake, damaged)
-        return Pruned(0, 0, len(damaged), manifests[0].created_at if manifests else None)
+        return Pruned(0, leftovers, len(damaged), manifests[0].created_at if manifests else None)
     oldest = settled[-1]
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
     # Objects of a number without a manifest belong to a compactor at work.
@@ -63,7 +64,8 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
         _check_part(lake, part, whole=layout.folder_of_task(part.records) in folders)
     set_aside(lake, damaged)
     lake.remove([*folded, *stale])
-    return Pruned(len(folded), len(stale), len(damaged), None if oldest is manifests[-1] else manifests[-1].created_at)
+    later = None if oldest is manifests[-1] else manifests[-1].created_at
+    return Pruned(len(folded), len(stale) + leftovers, len(damaged), later)
 
 
 def set_aside(lake: Lake, names: Sequence[str]) -> None:
@@ -91,5 +93,7 @@ def _check_part(lake: Lake, part: Part, *, whole: bool) -> None:
             sound = rows == part.rows if name == part.records else rows > 0
         except (OSError, ValueError):
             sound = False
-        if not sound or (whole and examine(lake, name)):
+        reason = "its rows are not those of the manifest" if not sound else whole and examine(lake, name)
+        if reason:
+            record_damage(lake, name, reason)
             raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it again from its shards")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
-from collectors.lake.damage import find_damaged, record_damage
+from collectors.lake.damage import advice, find_damaged, record_damage
 from collectors.lake.holdings import Holdings, newest_manifest, read_holdings
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
@@ -140,7 +140,7 @@ def record_damaged(lake: Lake, error: Exception, holdings: Holdings) -> dict[str
     """Records the damaged objects behind an error of reading. Returns name -> reason; empty without any."""
     damaged = find_damaged(lake, str(error), holdings.objects())
     for name, reason in damaged.items():
-        logger.warning("passed over: %s: %s", name, reason)
+        logger.warning("passed over: %s: %s; %s", name, reason, advice(name))
         record_damage(lake, name, reason)
     return damaged
 

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,10 @@ _ROW_GROUP = 20_000
 
 #: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
 _CONFLICT_TRIES = 8
+
+#: A temporary file of `_create_file`, and the age in seconds at which no writer is at work on it any more.
+_LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_LEFTOVER_AGE = 24 * 3600
 
 #: Most objects that S3 deletes by one request.
 _DELETED_AT_ONCE = 1000
@@ -122,7 +127,10 @@ class Lake:
         try:
             return stated_version(pq.read_schema(io.BytesIO(data)).metadata) or 0
         except (ValueError, OSError) as error:
-            raise StorageError(f"{name} in {self.uri} is damaged: {one_line(error)}") from error
+            raise StorageError(
+                f"{name} in {self.uri} is damaged ({one_line(error)}): put a copy of this file in its place, "
+                "from another lake that the same release began"
+            ) from error
 
     def is_older(self) -> bool:
         """Whether an older schema version began the lake: its files may lack columns and tables of today."""
@@ -209,6 +217,21 @@ class Lake:
                     paths = [self._path(name) for name in names[start : start + _DELETED_AT_ONCE]]
                     with suppress(FileNotFoundError):
                         self.filesystem.rm(paths)
+
+    def remove_leftovers(self) -> int:
+        """Deletes temporary files of writers that were killed, a day old at least. Returns their number.
+
+        Stores other than folders have none.
+        """
+        if not self.local:
+            return 0
+        with self._doing("delete temporary files of"):
+            limit = time.time() - _LEFTOVER_AGE
+            entries = [entry for entry in _entries(self.root, depth=4) if _LEFTOVER.fullmatch(entry.name)]
+            old = [entry.path for entry in entries if (_made(entry) or limit) < limit]
+            for path in old:
+                Path(path).unlink(missing_ok=True)
+        return len(old)
 
     def has(self, name: str) -> bool:
         with self._doing("read"):

@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
-from collectors.lake.compaction import PART_ROWS
-from collectors.lake.holdings import Holdings, Manifest, Part, read_holdings
+from collectors.lake.chunks import PART_ROWS
+from collectors.lake.holdings import Holdings, Manifest, Part, includes, read_holdings
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.lake.reading import connect, record_damaged
 from collectors.lake.store import Lake, parquet_bytes
@@ -120,9 +120,8 @@ class _Writer:
             self.provenance = _provenance(con)
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
-            [(self.unplanned,)] = con.execute(
-                "SELECT count(*) FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
-            ).fetchall()
+            unplanned = con.execute("SELECT cell_id FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)")
+            self.unplanned = sum(includes(holdings.include, cell_id) for (cell_id,) in unplanned.fetchall())
             self.old_parts = dict(con.execute("SELECT DISTINCT cell_id, part FROM _folded").fetchall())
             self.planned_cells = con.sql("FROM cells").to_arrow_table()
             self.models = con.sql(

@@ -18,7 +18,8 @@ from typing import Any, TextIO
 
 FORMATS = ("csv", "json", "markdown")
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+#: Control characters, line and paragraph separators, and marks that turn the direction of text around.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _MARKUP = re.compile(r"[\\|`*_<>&\[\]]")
 _QUOTED = re.compile(r'[",\r\n]|^\s|\s$')
 

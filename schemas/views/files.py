@@ -105,7 +105,7 @@ class Placeholders:
         view _stored checks shards itself, and a compaction checks its output.
         """
         schema = TABLES[table]
-        if table in self.files.absent and not self._has_files(table):
+        if table in self.files.absent and (files == "[]" or not self._has_files(table)):
             return no_rows(schema if not options else schema.append(pa.field("filename", pa.string())))
         if self.files.filled:
             options = (*options, f"schema = {parquet_schema(schema)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.publish import main
-from tests.helpers.filled_lakes import add, filled
+from tests.helpers.filled_lakes import add, filled, plain_lake
 
 
 def test_publish_command_publishes_verifies_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +54,15 @@ def test_publish_command_wrong_input_is_one_line(
     Path("file").touch()
     assert main(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_publish_command_place_below_a_file_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = plain_lake(str(tmp_path / "lake")).lake
+    (tmp_path / "file").touch()
+    assert main(["--lake", lake.uri, "--to", str(tmp_path / "file" / "below")]) == 2
+    assert f"{tmp_path / 'file'} is not a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("version", ["", "../x", "a/b", "-v", ".", "x" * 80, "a..b", "v.lock"])

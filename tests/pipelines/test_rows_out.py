@@ -91,6 +91,23 @@ def test_matrix_query_in_each_format(lake: str, form: str, capsys: pytest.Captur
     assert form != "json" or json.loads(out)[0]["score"] == 0.5
 
 
+def test_matrix_query_of_times_keeps_what_python_has_no_value_for(
+    lake: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = (
+        "SELECT 'infinity'::DATE, '-infinity'::TIMESTAMP, '2026-01-02 03:04:05.123456789'::TIMESTAMP_NS, "
+        "INTERVAL '1 month 2 days', 1, '2026-01-02'::DATE, '2026-01-02 03:04:05'::TIMESTAMP, NULL::DATE"
+    )
+    assert matrix.main(["--lake", lake, "--format", "csv", "--sql", query]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "infinity,-infinity,2026-01-02T03:04:05.123456789,1 month 2 days,1,2026-01-02,2026-01-02T03:04:05,"
+    )
+
+
+def test_markdown_shows_no_character_that_breaks_a_line_or_turns_its_direction() -> None:
+    assert written("markdown", ["a"], [("x\u2028y\u202ez\u2066w",)]).splitlines()[-1] == "| x y z w |"
+
+
 def test_matrix_query_about_the_database_sees_all_views(lake: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert matrix.main(["--lake", lake, "--sql", "SELECT view_name FROM duckdb_views() WHERE NOT internal"]) == 0
     assert {"leaderboard", "oracle", "throughput"} <= set(capsys.readouterr().out.split())

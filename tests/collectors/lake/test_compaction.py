@@ -9,12 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.lake import compaction
+from collectors.lake import chunks
 from collectors.lake.compaction import compact
 from collectors.lake.damage import record_damage
 from collectors.lake.holdings import committed, newest_manifest, read_holdings
@@ -40,7 +39,7 @@ shards = st.tuples(
 @given(st.lists(st.lists(shards, min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from([1, 20, 10**6]))
 def test_compact_any_lake_every_view_says_the_same(rounds: list[list[Any]], part_rows: int) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compaction, "PART_ROWS", part_rows)
+        patch.setattr(chunks, "PART_ROWS", part_rows)
         builder = planned(folder)
         for batch in rounds:
             for shard in batch:
@@ -80,7 +79,7 @@ def test_compact_empty_lake_writes_nothing(tmp_path: Path) -> None:
 def test_compact_small_parts_are_joined_by_the_next_one_and_full_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "PART_ROWS", 20)
+    monkeypatch.setattr(chunks, "PART_ROWS", 20)
     builder = plain_lake(str(tmp_path), models=3)
     first = compact(builder.lake).manifest
     assert first
@@ -100,7 +99,7 @@ def test_compact_shard_of_a_cell_that_no_run_planned_stays_and_is_counted(tmp_pa
     builder.scores(stray, [1.0])
     before = everything(builder.lake)
     outcome = compact(builder.lake)
-    assert (outcome.folded, outcome.unknown) == (6, 1)
+    assert (outcome.folded, outcome.unplanned) == (6, 1)
     prune(builder.lake, NOW)
     assert everything(builder.lake) == before
     assert list(committed(builder.lake)[stray.cell_id])
@@ -224,16 +223,6 @@ def test_damaged_part_whose_shards_are_there_is_read_from_them_and_written_anew(
     }
     assert found["shards"] == before["shards"]
     assert not read_holdings(lake).damaged, "what was written anew is damaged no more, so it can be published"
-
-
-def test_damaged_list_of_folded_shards_is_one_error_and_no_hang(tmp_path: Path) -> None:
-    lake = plain_lake(str(tmp_path)).lake
-    manifest = compact(lake).manifest
-    assert manifest
-    (tmp_path / manifest.folded).write_bytes(b"PAR1")
-    for action in (lambda: counted(lake), lambda: compact(lake), lambda: load_matrix(lake)):
-        with pytest.raises((StorageError, duckdb.Error), match="folded-"):
-            action()
 
 
 def test_compact_killed_before_a_part_was_committed_keeps_models_apart(

@@ -179,10 +179,12 @@ def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
     lake = filled(tmp_path / "lake").lake
     question = {"question": "what is asked by others?", "scores": {"m": 1.0, "n": 0.0}}
     imported("routerdc", write_json(tmp_path / "quiz.json", [question]), tmp_path / "lake")
+    compact(lake)
     counts = {}
     for include in ("collected", "imported", "all"):
         (tmp_path / include).mkdir()
         made = build_version(lake, tmp_path / include, DESCRIPTION, include=include)
+        assert made.manifest["counts"]["shards left out, because no run planned their cells"] == 0
         counts[include] = (made.manifest["counts"]["records"], made.manifest["counts"]["models"])
         held = b"".join(contents(tmp_path / include).values())
         assert (b"what is asked by others?" in held) == (include != "collected")
