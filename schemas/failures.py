@@ -70,10 +70,13 @@ EMPTY_ANSWER = "empty_answer"
 PROMPT_TOO_LONG = "prompt_too_long"
 NAN_LOGPROBS = "nan_logprobs"
 NOT_JUDGED = "not_judged"
+#: The judge ran out of time, or its process ended, at this item.
+JUDGE_TIMEOUT = "judge_timeout"
+JUDGE_DIED = "judge_died"
 
 #: Kinds of an item that the model was asked without an answer: unanswered. All other kinds count as failed.
 UNANSWERED = frozenset({EMPTY_ANSWER})
-ITEM_FAILURES = frozenset({EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, NOT_JUDGED})
+ITEM_FAILURES = frozenset({EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED})
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:

@@ -2,23 +2,28 @@
 
 Owns the step from answers to schemas.records.RECORD: scores, metrics, token counts and times of an item. `metrics`
 holds unchanged the values that lm-eval would log for an item; `score` is null where the model gave no answer or could
-not be asked. Knows nothing of engines or storage.
+not be asked. Knows nothing of engines, of storage, and of the process that runs a task's judging code
+(collectors.judging).
 """
 
 from __future__ import annotations
 
-import copy
+import functools
 import json
 import logging
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import lm_eval.api.metrics
+import lm_eval.filters
 import lm_eval.utils
 import numpy as np
 import pyarrow as pa
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 
+from collectors.harness.evaluating import judging_code
 from collectors.harness.requests import Asked
 from collectors.harness.tasks import BoundTask
 from schemas.failures import NOT_JUDGED
@@ -26,30 +31,58 @@ from schemas.records import RECORD
 
 logger = logging.getLogger(__name__)
 
+#: Item -> the responses of each of its requests, by repeat.
+Responses = Mapping[int, list[list[Any]]]
 
-def record_table(task: BoundTask, asked: Sequence[Asked], cell_id: str, model: str) -> pa.Table:
+
+class Verdict(NamedTuple):
+    """The judgment of one item's answers under one filter: of all repeats together, or of one."""
+
+    #: Value of the primary metric; None if the task gave none, or it is not finite.
+    score: float | None
+    #: JSON of all metrics, and of the filtered answers.
+    metrics: str
+    filtered: str
+
+
+#: (filter, repeat) -> the verdict; None if the task's code raised. Repeat 0 is the item over all of its repeats.
+Verdicts = dict[tuple[str, int], Verdict | None]
+
+
+class Judged(NamedTuple):
+    """What judging gave for some items."""
+
+    verdicts: dict[int, Verdicts]
+    #: Item -> failure kind, where the judging did not come to an end.
+    failures: dict[int, str]
+
+
+Judge = Callable[[BoundTask, Responses], Judged]
+
+
+def record_table(task: BoundTask, asked: Sequence[Asked], cell_id: str, model: str, judge: Judge) -> pa.Table:
     """Returns rows of schemas.records.RECORD, one per item, filter and repeat, in that order.
 
     Repeat 0 is the item over all of its repeats; 1, 2, … are the single repeats, where an item was asked several times.
     """
-    judged = [a for a in asked if not _unjudgeable(a)]
+    judged = judge(task, {a.item: _responses(a) for a in asked if not _unjudgeable(a)})
     repeats = max((len(answers) for a in asked for answers in a.answers), default=1)
-    verdicts = {0: _verdicts(task, judged, None)}
-    if repeats > 1:
-        verdicts |= {r + 1: _verdicts(task, judged, r) for r in range(repeats)}
-    filters = [f.name for f in task.task._filters]
     rows = []
     for one in asked:
-        for position, name in enumerate(filters):
-            for repeat, by_filter in verdicts.items():
+        for position, name in enumerate(f.name for f in task.task._filters):
+            for repeat in range(repeats + 1 if repeats > 1 else 1):
                 row = {"cell_id": cell_id, "model": model, "task": task.name, "item": one.item, "filter": name}
                 row |= {"item_hash": task.hashes[one.item], "repeat": repeat}
-                row |= _verdict_columns(task, one, by_filter.get((one.item, name)), repeat)
+                row |= _verdict_columns(task, one, judged, name, repeat)
                 row |= _usage_columns(one, repeat)
                 if position == 0:
                     row |= _response_columns(one, repeat)
                 rows.append(row)
     return pa.Table.from_pylist(rows, schema=RECORD)
+
+
+def _responses(asked: Asked) -> list[list[Any]]:
+    return [[answer.response for answer in answers] for answers in asked.answers]
 
 
 def _unjudgeable(asked: Asked) -> bool:
@@ -61,79 +94,106 @@ def _unjudgeable(asked: Asked) -> bool:
     )
 
 
-def _verdicts(task: BoundTask, asked: Sequence[Asked], repeat: int | None) -> dict[tuple[int, str], dict[str, Any]]:
-    """Maps (item, filter) to {"metrics": …, "filtered": …}, judged as lm-eval's evaluator does.
+# ---- verdicts
 
-    `repeat` counts from 0 and chooses one repeat; None judges all of them together. A filter that needs all repeats at
-    once (maj@k) gives no verdict on a single one.
+
+def is_judged_by_lm_eval_alone(task: BoundTask) -> bool:
+    """Whether neither the task's own code nor a text of the model's takes part: its judge cannot hang or be misled."""
+    own = (lm_eval.api.metrics.__name__, lm_eval.filters.__name__, ConfigurableTask.__module__)
+    return task.request_kind != "generate_until" and all(_is_of(own, code) for code in judging_code(task.task))
+
+
+def _is_of(modules: tuple[str, ...], code: Any) -> bool:
+    given = code.keywords.values() if isinstance(code, functools.partial) else ()
+    return getattr(getattr(code, "func", code), "__module__", "").startswith(modules) and not any(map(callable, given))
+
+
+def judge_here(task: BoundTask, responses: Responses) -> Judged:
+    """Judges in this process."""
+    return Judged(dict(verdicts(task, responses)), {})
+
+
+def verdicts(
+    task: BoundTask, responses: Responses, before: Callable[[int], None] = lambda item: None
+) -> Iterator[tuple[int, Verdicts]]:
+    """Yields each item with its verdicts, judged as lm-eval's evaluator does. `before` is called with each item.
+
+    A filter that needs all repeats at once (maj@k) gives no verdict on a single one.
     """
-    instances = {one.item: [_answered(one, i, repeat) for i in range(len(one.instances))] for one in asked}
-    verdicts: dict[tuple[int, str], dict[str, Any]] = {}
-    for ensemble in task.task._filters:
-        for item, filtered in _filtered(task, ensemble, instances, repeat).items():
-            verdicts[item, ensemble.name] = {"metrics": _metrics(task, item, filtered), "filtered": filtered}
-    return verdicts
+    repeats = max((len(answers) for requests in responses.values() for answers in requests), default=1)
+    filtered = {
+        (ensemble.name, repeat): _filtered(task, ensemble, responses, repeat)
+        for repeat in range(repeats + 1 if repeats > 1 else 1)
+        for ensemble in task.task._filters
+    }
+    for item in responses:
+        before(item)
+        yield item, {key: _verdict(task, item, answers[item]) for key, answers in filtered.items() if item in answers}
 
 
-def _filtered(
-    task: BoundTask, ensemble: Any, instances: dict[int, list[Instance]], repeat: int | None
-) -> dict[int, list[Any]]:
+def _filtered(task: BoundTask, ensemble: Any, responses: Responses, repeat: int) -> dict[int, list[Any]]:
     """Applies the filter and maps each item to its filtered answers. Leaves out the items that make the filter raise.
 
     The items go through the filter together, as in lm-eval. If that raises, they go one by one, so that one item's
     answer does not cost the others their verdicts.
     """
+    instances = {item: _instances(task, item, requests, repeat) for item, requests in responses.items()}
     flat = [instance for group in instances.values() for instance in group]
-    for instance in flat:
-        instance.filtered_resps = {}
     try:
         if flat:
             ensemble.apply(flat)
         return {item: [i.filtered_resps[ensemble.name] for i in group] for item, group in instances.items()}
     except (Exception, SystemExit) as error:  # filters are task code
         if len(instances) == 1:
-            level = logging.DEBUG if repeat is not None else logging.ERROR
+            level = logging.DEBUG if repeat else logging.ERROR
             logger.log(level, "task %s item %d: filter %s failed: %r", task.name, *instances, ensemble.name, error)
             return {}
-    alone = [_filtered(task, ensemble, {item: group}, repeat) for item, group in instances.items()]
+    alone = [_filtered(task, ensemble, {item: requests}, repeat) for item, requests in responses.items()]
     return {item: answers for one in alone for item, answers in one.items()}
 
 
-def _metrics(task: BoundTask, item: int, filtered: list[Any]) -> dict[str, Any] | None:
+def _instances(task: BoundTask, item: int, requests: list[list[Any]], repeat: int) -> list[Instance]:
+    """Returns lm-eval's Instances of an item with the responses of all repeats, or of one, and nothing else."""
+    instances = []
+    for index, answers in enumerate(requests):
+        instance = Instance(task.request_kind, task.docs[item], ("",), index, (task.name, item, 1))
+        instance.resps = list(answers if repeat == 0 else answers[repeat - 1 : repeat])
+        instances.append(instance)
+    return instances
+
+
+def _verdict(task: BoundTask, item: int, filtered: list[Any]) -> Verdict | None:
     try:
-        metrics: dict[str, Any] = task.task.process_results(task.docs[item], filtered)
-        _to_json(metrics)
+        metrics = task.task.process_results(task.docs[item], filtered)
+        text = _to_json(metrics)
+        answers = _to_json(filtered)
     except (Exception, SystemExit) as error:  # process_results is task code
         logger.error("task %s item %d cannot be judged: %r", task.name, item, error)
         return None
-    return metrics if isinstance(metrics, dict) else None
+    return Verdict(_score(task, metrics), text, answers) if isinstance(metrics, dict) else None
 
 
-def _answered(asked: Asked, index: int, repeat: int | None) -> Instance:
-    instance = copy.copy(asked.instances[index])
-    answers = asked.answers[index]
-    instance.resps = [a.response for a in (answers if repeat is None else answers[repeat : repeat + 1])]
-    instance.filtered_resps = {}
-    return instance
+# ---- columns
 
 
-def _verdict_columns(task: BoundTask, asked: Asked, verdict: dict[str, Any] | None, repeat: int) -> dict[str, Any]:
+def _verdict_columns(task: BoundTask, asked: Asked, judged: Judged, name: str, repeat: int) -> dict[str, Any]:
     failure = asked.failure if repeat == 0 else _repeat_failure(asked, repeat - 1)
-    metrics = verdict["metrics"] if verdict else None
-    if metrics is None:
-        return {"failure": failure or (NOT_JUDGED if repeat == 0 else None)}
-    score = None if failure else _score(task, metrics)
+    verdict = judged.verdicts.get(asked.item, {}).get((name, repeat))
+    if verdict is None:
+        ours = judged.failures.get(asked.item, NOT_JUDGED) if repeat == 0 else None
+        return {"failure": failure or ours}
+    score = None if failure else verdict.score
     if score is None and not failure:
         failure = NOT_JUDGED if repeat == 0 else None
     threshold = task.settings.correct_threshold
-    has_verdict = score is not None and threshold is not None and 0 <= score <= 1
-    texts = verdict["filtered"] if verdict and task.settings.output_type == "generate_until" else None
+    is_decided = score is not None and threshold is not None and 0 <= score <= 1
+    generates = task.settings.output_type == "generate_until"
     return {
         "score": score,
-        "correct": bool(score >= threshold) if has_verdict else None,  # type: ignore[operator]
-        "metrics": _to_json(metrics),
+        "correct": bool(score >= threshold) if is_decided else None,  # type: ignore[operator]
+        "metrics": verdict.metrics,
         "failure": failure,
-        "filtered": _to_json(texts) if texts else None,
+        "filtered": verdict.filtered if generates and verdict.filtered != "[]" else None,
     }
 
 

@@ -33,6 +33,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
+from collectors.harness.evaluating import runs_answers
 from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
 from collectors.specs import TaskSpec
@@ -106,6 +107,11 @@ class BoundTask:
         if getattr(task, "MULTIMODAL", False):
             raise TaskError(f"task {self.name} asks about images or sound; only text is supported", kind="multimodal")
         check_needs(task)
+        if runner := runs_answers(task):
+            raise TaskError(
+                f"task {self.name} hands the model's answers to {runner}, which would run them, so it is refused",
+                kind="unsafe_code",
+            )
         task_digest = digest(_settings(task))  # before the settings below change it
         self._apply(spec)
         self.docs: list[Any] = list(task.eval_docs)

@@ -25,6 +25,7 @@ from collectors.harness.judge import record_table
 from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_like
+from collectors.judging.judges import Judges
 from collectors.lake import layout
 from collectors.lake.store import Lake
 from collectors.models.ahead import Ahead
@@ -55,11 +56,10 @@ class Begun:
 
 
 class Collector:
-    """One engine, with the tasks and requests that were built for it. Use it in the main thread of a process.
+    """One engine, with the tasks, requests and judges that were built for it. Use it in one thread.
 
-    lm-eval's judges of maths limit their time with SIGALRM, which only the main thread can set; elsewhere they would
-    call an answer wrong. The engine works in a thread of its own, shard after shard. So it answers one shard while the
-    main thread builds requests of the next, or judges and writes answers of the one before.
+    The engine works in a thread of its own, shard after shard. So it answers one shard while the caller's thread builds
+    requests of the next, or judges and writes answers of the one before.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Collector:
         self._written = 0.0
         self._requester: Requester | None = None
         self._tasks: dict[str, BoundTask] = {}
+        self._judges = Judges(include)
         self.requests = RequestStore(self.lake)
         self._tokenizer = ""
 
@@ -135,7 +136,7 @@ class Collector:
         if begun.judged is None:
             asked = begun.answers.result()
             with stages.of("judge"):
-                table = record_table(task, asked, cell.cell_id, cell.model.name)
+                table = record_table(task, asked, cell.cell_id, cell.model.name, self._judges.judge)
             begun.judged = table, self._report(cell.model, asked, stages, committed=True)
         table, report = begun.judged
         statistics = dataclasses.asdict(report)
@@ -162,7 +163,8 @@ class Collector:
 
     def _task(self, cell: Cell) -> BoundTask:
         if cell.prompting not in self._tasks:
-            self._tasks[cell.prompting] = load_like(cell.spec, cell.group, cell.prompting, self.include)
+            task = self._tasks[cell.prompting] = load_like(cell.spec, cell.group, cell.prompting, self.include)
+            self._judges.plan(task, cell.group)
         return self._tasks[cell.prompting]
 
     def _load(self, model: ModelRef, stages: Stages) -> Requester:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from collectors.engines import Engine, ModelRef, ScoreRequest, Usage, make_engine
-from collectors.harness.judge import record_table
+from collectors.harness.judge import judge_here, record_table
 from collectors.harness.requests import Requester
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.specs import TaskSpec
@@ -95,7 +95,10 @@ def collect(engine: Any, task: BoundTask, cuts: Iterable[range] = (range(ITEMS),
     """Record rows of `task`, asked cut by cut; sorted as one cut would give them."""
     requester = Requester(engine, engine.model.key)
     instances = requester.build(task, upto)
-    tables = [record_table(task, requester.ask({i: instances[i] for i in cut}, "cell"), "cell", "m") for cut in cuts]
+    tables = [
+        record_table(task, requester.ask({i: instances[i] for i in cut}, "cell"), "cell", "m", judge_here)
+        for cut in cuts
+    ]
     assert all(table.schema.equals(RECORD) for table in tables)
     order = [f.name for f in task.task._filters]
     rows: Rows = pa.concat_tables(tables).to_pylist()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from collectors.engines import ChoiceRequest, Engine, ModelRef, ScoreRequest, make_engine
-from collectors.harness.judge import record_table
+from collectors.harness.judge import judge_here, record_table
 from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.specs import TaskSpec
@@ -97,7 +97,7 @@ def letters(tasks: Path, **changes: Any) -> BoundTask:
 
 def test_choices_of_one_token_are_one_request_of_the_context(tasks: Path) -> None:
     engine, task = stub(), letters(tasks)
-    rows = record_table(task, ask(engine, task), "cell", "m").to_pylist()
+    rows = record_table(task, ask(engine, task), "cell", "m", judge_here).to_pylist()
     assert (len(engine.chosen), len(engine.scored)) == (ITEMS, 0)
     for request, row in zip(engine.chosen, rows, strict=True):
         assert bytes(request.tokens) == b"ABCD"
@@ -122,7 +122,7 @@ def test_an_item_with_a_longer_choice_is_asked_choice_by_choice(tasks: Path) -> 
 
 def test_an_empty_choice_leaves_the_others_asked_and_the_item_unjudged(tasks: Path) -> None:
     engine, task = stub(), letters(tasks, doc_to_choice=["A", "", "C", "D"])
-    rows = record_table(task, ask(engine, task), "cell", "m").to_pylist()
+    rows = record_table(task, ask(engine, task), "cell", "m", judge_here).to_pylist()
     assert {bytes(request.tokens) for request in engine.chosen} == {b"ACD"}
     assert {row["failure"] for row in rows} == {"not_judged"}
 
@@ -131,8 +131,8 @@ def test_requests_without_context_are_an_item_s_own_pass(tasks: Path) -> None:
     """Gives all items the same context, because the tokens of an item must not depend on its neighbours in a shard."""
     engine = stub()
     task = letters(tasks, doc_to_text="", num_fewshot=0)
-    whole = record_table(task, ask(engine, task), "cell", "m").to_pylist()
-    cut = record_table(task, ask(engine, task, [range(5), range(5, ITEMS)]), "cell", "m").to_pylist()
+    whole = record_table(task, ask(engine, task), "cell", "m", judge_here).to_pylist()
+    cut = record_table(task, ask(engine, task, [range(5), range(5, ITEMS)]), "cell", "m", judge_here).to_pylist()
     assert [row["engine_tokens"] for row in whole] == [2] * ITEMS == [row["engine_tokens"] for row in cut]
 
 
@@ -140,7 +140,7 @@ def test_context_that_is_too_long_by_a_token_fails_its_items_only(tasks: Path) -
     task = letters(tasks)
     lengths = [len(one.answers[0][0].usages) and one.answers[0][0].prompt_tokens for one in ask(stub(), task)]
     engine = stub(max_length=max(lengths) + 1)
-    rows = record_table(task, ask(engine, task), "cell", "m").to_pylist()
+    rows = record_table(task, ask(engine, task), "cell", "m", judge_here).to_pylist()
     too_long = [row["item"] for row in rows if row["failure"] == "prompt_too_long"]
     assert too_long == [item for item, length in enumerate(lengths) if length == max(lengths)]
     assert len(engine.chosen) == ITEMS - len(too_long)
@@ -149,7 +149,7 @@ def test_context_that_is_too_long_by_a_token_fails_its_items_only(tasks: Path) -
 
 def test_repeats_are_a_pass_each_and_their_tokens_add_up(tasks: Path) -> None:
     engine, task = stub(), letters(tasks, repeats=2)
-    rows = record_table(task, ask(engine, task), "cell", "m").to_pylist()
+    rows = record_table(task, ask(engine, task), "cell", "m", judge_here).to_pylist()
     assert len(engine.chosen) == 2 * ITEMS
     for item in range(ITEMS):
         both, first, second = (row for row in rows if row["item"] == item)
@@ -261,7 +261,7 @@ def verdicts(vllm: Any, tasks: Path, tiny_models: dict[str, Path]) -> dict[str, 
             for name, rest in asked([range(6, ITEMS)]).items():
                 whole[name][6:] = rest
         for name, task in bound.items():
-            rows = record_table(task, whole[name], "cell", "m").to_pylist()
+            rows = record_table(task, whole[name], "cell", "m", judge_here).to_pylist()
             found[name].append([(row["score"], row["metrics"], row["is_greedy"]) for row in rows])
             likelihoods = [value for row in rows for value in row["loglikelihoods"]]
             found[name][-1].append(pytest.approx(likelihoods, abs=1e-4) if len(cuts) == 1 else likelihoods)

@@ -20,7 +20,7 @@ import yaml
 from nltk.tokenize.punkt import PunktTrainer, save_punkt_params
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, make_engine
-from collectors.harness.judge import record_table
+from collectors.harness.judge import judge_here, record_table
 from collectors.harness.needs import PUNKT
 from collectors.harness.requests import Requester
 from collectors.harness.tasks import BoundTask, load_tasks
@@ -138,7 +138,7 @@ def judged(task: BoundTask, answers: Sequence[str]) -> list[dict[str, Any]]:
     """Our records of `answers`, each checked against lm-eval's process_results."""
     requester = Requester(Scripted(answers), ModelRef("m", "m", "revision-1", None).key)
     asked = requester.ask(dict(enumerate(requester.build(task, len(answers)))), "cell")
-    rows: list[dict[str, Any]] = record_table(task, asked, "cell", "m").to_pylist()
+    rows: list[dict[str, Any]] = record_table(task, asked, "cell", "m", judge_here).to_pylist()
     for row, answer in zip(rows, answers, strict=True):
         own = task.task.process_results(task.docs[row["item"]], [answer])
         assert json.loads(row["metrics"]) == json.loads(json.dumps(own))

@@ -1,0 +1,112 @@
+"""Judges the answers of a shard, in the judging process where a task's own code or a model's text takes part.
+
+Owns the judging process of a worker: its start, its environment and its end. Knows nothing of engines and of the lake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from collectors.harness.judge import Judged, Responses, Verdict, is_judged_by_lm_eval_alone, judge_here
+from collectors.harness.tasks import BoundTask
+from collectors.judging.process import read_frame, write_frame
+from schemas.failures import JUDGE_DIED, EngineError, TaskError
+
+logger = logging.getLogger(__name__)
+
+#: Variables that hold secrets or lead to a cluster. Gated data sets need the hub's token, which children do not get.
+_KEPT_BACK = re.compile(r"(?i)^(?!HF_TOKEN$).*(token|secret|passw|credential|_key|apikey)|^(ray|aws|azure|google|gcs)_")
+
+
+class Judges:
+    """The judge of one worker, with at most one process. Use it in one thread."""
+
+    def __init__(self, include: list[str]) -> None:
+        self.include = include
+        #: Prompting -> the spec and group that load its task.
+        self._planned: dict[str, dict[str, Any]] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def plan(self, task: BoundTask, group: str) -> None:
+        """Names the group that a task was loaded by, which the judging process loads it by, too."""
+        prompting = task.settings.prompting
+        spec = task.spec.model_dump_json()
+        self._planned[prompting] = {"spec": spec, "group": group, "prompting": prompting, "include": self.include}
+
+    def judge(self, task: BoundTask, responses: Responses) -> Judged:
+        """Returns verdicts of the items. `plan` has named the task before.
+
+        Raises TaskError if the task cannot be loaded there or its judging goes out of bounds, EngineError if the
+        judging process ends twice.
+        """
+        if is_judged_by_lm_eval_alone(task) or not responses:
+            return judge_here(task, responses)
+        request = {"task": self._planned[task.settings.prompting], "responses": responses}
+        for is_last in (False, True):
+            try:
+                return _judged(self._ask(request))
+            except (OSError, EOFError, json.JSONDecodeError) as error:
+                self.close()
+                logger.warning("task %s: the judging process ended: %r", task.name, error)
+                if is_last:
+                    raise EngineError(f"task {task.name}: the judging process ended twice", JUDGE_DIED) from error
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Ends the process. The next shard starts another."""
+        process, self._process = self._process, None
+        if process:
+            assert process.stdin
+            assert process.stdout
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self._process is None:
+            self._process = _start()
+        process = self._process
+        assert process.stdin
+        assert process.stdout
+        write_frame(process.stdin, request)  # type: ignore[arg-type]
+        reply: dict[str, Any] = read_frame(process.stdout)  # type: ignore[arg-type]
+        return reply
+
+
+def _start() -> subprocess.Popen[bytes]:
+    """Starts the process in an environment without secrets. `datasets` reads what it reads here."""
+    environment = {name: value for name, value in os.environ.items() if not _KEPT_BACK.match(name)}
+    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment["HF_DATASETS_CACHE"] = str(datasets.config.HF_DATASETS_CACHE)
+    if datasets.config.HF_DATASETS_OFFLINE:
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    command = [sys.executable, "-P", "-m", "collectors.judging.process"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=Path.cwd(), start_new_session=True
+    )
+
+
+def _judged(reply: Mapping[str, Any]) -> Judged:
+    for name, level, message in reply.get("log", ()):
+        logging.getLogger(name).log(level, "%s", message)
+    if "error" in reply:
+        kind, message = reply["error"]
+        raise TaskError(message, kind)
+    verdicts = {
+        item: {(name, repeat): Verdict(*one) if one else None for name, repeat, one in rows}
+        for item, rows in reply["verdicts"]
+    }
+    return Judged(verdicts, dict(map(tuple, reply["failures"])))

@@ -1,0 +1,247 @@
+"""The judging process: `python -m collectors.judging.process`. It loads tasks, and judges in forked children.
+
+Owns the two protocols and the lives of children. A request and its reply are each a length of four bytes and JSON, on
+standard input and output. A child inherits the loaded tasks and nothing of a run, judges items one by one, and writes a
+line of JSON for each. If it runs out of time at an item, that item alone is lost and another child goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from collectors.harness.judge import Responses, verdicts
+from collectors.harness.tasks import BoundTask, load_like
+from collectors.judging import guard
+from collectors.specs import TaskSpec
+from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, RouterlakeError, TaskError, one_line
+
+logger = logging.getLogger(__name__)
+
+#: CPU seconds that the judge may spend on one item, or on the filters of all items of a shard. lm-eval's own judges of
+#: maths allow 5 s of wall time.
+CPU_SECONDS = 30
+#: Wall seconds for the same: only a judge that waits, or a machine that is twenty times too busy, needs them.
+WALL_SECONDS = 600.0
+
+_REFUSED = 77
+_LOST = "the process that judges ended"
+
+
+# ---- frames
+
+
+def write_frame(file: BinaryIO, value: Any) -> None:
+    data = json.dumps(value).encode()
+    file.write(len(data).to_bytes(4, "big") + data)
+    file.flush()
+
+
+def read_frame(file: BinaryIO) -> Any:
+    """Raises EOFError at the end of the file."""
+    head = file.read(4)
+    size = int.from_bytes(head, "big")
+    data = file.read(size)
+    if len(head) < 4 or len(data) < size:
+        raise EOFError(_LOST)
+    return json.loads(data)
+
+
+# ---- a child
+
+
+def _run_child(task: BoundTask, responses: Responses, seconds: int, out: int) -> None:
+    """Judges and writes lines to the descriptor `out`; all others but the log are closed. Never returns."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.closerange(3, out)
+    os.closerange(out + 1, 4096)
+    folder = tempfile.mkdtemp(prefix="routerlake-judge-")
+    pipe = os.fdopen(out, "w", encoding="utf-8")
+
+    def write(**line: Any) -> None:
+        pipe.write(json.dumps(line) + "\n")
+        pipe.flush()
+
+    def refuse(step: str) -> None:
+        write(refused=step)
+        os._exit(_REFUSED)
+
+    def before(item: int) -> None:
+        guard.allow_seconds(seconds)
+        write(item=item)
+
+    try:
+        logging.getLogger().handlers = [_Lines(write)]
+        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+        guard.allow_seconds(seconds)
+        write(folder=folder)
+        guard.confine(folder, refuse)
+        for _, found in verdicts(task, responses, before):
+            rows = [[name, repeat, one and list(one)] for (name, repeat), one in found.items()]
+            write(verdicts=rows)
+        write(done=True)
+    finally:
+        os._exit(0)
+
+
+class _Lines(logging.Handler):
+    """Hands log records to the process that asked, whose log has their place."""
+
+    def __init__(self, write: Any) -> None:
+        super().__init__(logging.WARNING)
+        self.write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(log=[record.name, record.levelno, record.getMessage()[:2000]])
+
+
+# ---- the process
+
+
+@dataclass
+class _Outcome:
+    """What one child wrote, and how it ended."""
+
+    verdicts: dict[int, list[Any]] = field(default_factory=dict)
+    #: The item in hand; None before the first.
+    item: int | None = None
+    is_done: bool = False
+    refused: str | None = None
+    is_timeout: bool = False
+    log: list[Any] = field(default_factory=list)
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        if "item" in line:
+            self.item = line["item"]
+        elif "verdicts" in line and self.item is not None:
+            self.verdicts[self.item] = line["verdicts"]
+        elif "log" in line:
+            self.log.append(line["log"])
+        self.is_done |= bool(line.get("done"))
+        self.refused = self.refused or line.get("refused")
+
+
+class JudgingProcess:
+    """Loaded tasks, and the children that judge with them. `hangs_up` becomes readable when nobody waits any more."""
+
+    def __init__(self, seconds: int = CPU_SECONDS, wall: float = WALL_SECONDS, hangs_up: int | None = None) -> None:
+        self.seconds, self.wall, self.hangs_up = seconds, wall, hangs_up
+        self.tasks: dict[str, BoundTask] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the reply to a request; {"error": …} for a task that cannot be loaded here, or is refused."""
+        try:
+            task = self._task(request["task"])
+            return self._judged(task, {int(item): requests for item, requests in request["responses"].items()})
+        except RouterlakeError as error:
+            return {"error": [error.kind, str(error)]}
+
+    def _task(self, key: Mapping[str, Any]) -> BoundTask:
+        name = json.dumps(key, sort_keys=True)
+        if name not in self.tasks:
+            spec = TaskSpec.model_validate_json(key["spec"])
+            self.tasks[name] = load_like(spec, key["group"], key["prompting"], key["include"])
+        return self.tasks[name]
+
+    def _judged(self, task: BoundTask, responses: dict[int, Any]) -> dict[str, Any]:
+        found: dict[int, list[Any]] = {}
+        failures: dict[int, str] = {}
+        log: list[Any] = []
+        together = True
+        while left := {item: requests for item, requests in responses.items() if item not in found.keys() | failures}:
+            some = left if together else dict([next(iter(left.items()))])
+            outcome = self._child(task, some)
+            found |= outcome.verdicts
+            log += outcome.log
+            if outcome.refused:
+                raise TaskError(
+                    f"task {task.name}: judging an answer went out of bounds ({outcome.refused}), so it is refused",
+                    kind="unsafe_code",
+                )
+            if outcome.is_done:
+                continue
+            if outcome.item is None and together:  # a filter did not come to an end: each item goes alone
+                together = False
+                continue
+            culprit = next(iter(some)) if outcome.item is None else outcome.item
+            failures[culprit] = JUDGE_TIMEOUT if outcome.is_timeout else JUDGE_DIED
+            log.append([__name__, logging.WARNING, f"task {task.name} item {culprit}: {failures[culprit]}"])
+        return {"verdicts": list(found.items()), "failures": list(failures.items()), "log": log}
+
+    def _child(self, task: BoundTask, responses: dict[int, Any]) -> _Outcome:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            _run_child(task, responses, self.seconds, writing)
+        os.close(writing)
+        outcome, folder = _Outcome(), None
+        try:
+            with os.fdopen(reading, "rb") as pipe:
+                for line in self._lines(pipe, pid, outcome):
+                    folder = folder or line.get("folder")
+                    outcome.take(line)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
+        outcome.is_timeout |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+        return outcome
+
+    def _lines(self, pipe: BinaryIO, pid: int, outcome: _Outcome) -> Any:
+        """Yields the child's lines until it ends, waits too long or nobody waits for it."""
+        rest, deadline = b"", time.monotonic() + self.wall
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        if self.hangs_up is not None:
+            poll.register(self.hangs_up, select.POLLHUP)
+        while (left := deadline - time.monotonic()) > 0:
+            for descriptor, event in poll.poll(left * 1000):
+                if descriptor == self.hangs_up and event & select.POLLHUP:
+                    os.kill(pid, signal.SIGKILL)
+                    raise EOFError(_LOST)
+            data = os.read(pipe.fileno(), 2**20) if poll.poll(0) else None
+            if data == b"":
+                return
+            *lines, rest = (rest + (data or b"")).split(b"\n")
+            if lines:
+                deadline = time.monotonic() + self.wall
+            yield from map(json.loads, lines)
+        outcome.is_timeout = True
+
+
+def main() -> None:
+    # Tasks print: only frames may stand on the output.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends this process
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    guard.limit_by_cpu_time_alone()
+    process = JudgingProcess(hangs_up=0)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            request = read_frame(sys.stdin.buffer)
+            try:
+                reply = process.answer(request)
+            except EOFError:
+                raise
+            except Exception as error:  # task code, while it is loaded
+                reply = {"error": ["bad_task", one_line(error)]}
+            write_frame(out, reply)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Tasks whose judging would run an answer are refused, whatever the name, and no others."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+from lm_eval.api import registry
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from collectors.harness.evaluating import reached
+from tests.helpers.judged_tasks import load, write_task
+from tests.helpers.thorough import LONG
+
+TASKS = Path(lm_eval.__file__).parent / "tasks"
+
+
+def returning(expression: str, before: str = "", body: str = "") -> str:
+    """The code of a task whose judge returns `expression`."""
+    head = f"{before}\ndef process_results(doc, results):\n    {body or 'pass'}\n"
+    return f"{head}    return {{'exact_match': {expression}}}\n"
+
+
+#: Code that runs the answer x.
+RUNNING = {
+    "eval": returning("eval(results[0])"),
+    "alias": returning("run(results[0])", "run = eval"),
+    "nested": returning("(lambda x: exec(x))(results[0])"),
+    "method": returning(
+        "GRADER.grade(results[0])", "class Grader:\n    def grade(self, x):\n        return eval(x)\nGRADER = Grader()"
+    ),
+    "getattr": returning("getattr(builtins, 'eval')(results[0])"),
+    "mapping": returning("__builtins__['eval'](results[0])"),
+    "partial": returning("shell(results[0])", "from functools import partial\nshell = partial(os.system)"),
+    "decorated": "def same(f):\n    @functools.wraps(f)\n    def g(*a):\n        return f(*a)\n    return g\n@same"
+    + returning("os.popen(results[0])"),
+    "late import": returning("run(results)", body="from subprocess import run"),
+    "late module": returning("s.call(results)", body="import subprocess as s"),
+    "parse_expr": returning("p(results[0])", "from sympy.parsing.sympy_parser import parse_expr as p"),
+    "sympify": returning("sympy.sympify(results[0])", "import sympy"),
+    "S": returning("S(results[0])", "from sympy import S"),
+    "pickle": returning("pickle.loads(results[0])", "import pickle"),
+    "dispatch": returning("JUDGES['a'](results[0])", "JUDGES = {'a': eval}"),
+    "lm-eval's": returning(
+        "math_equal(results[0], '1')", "from lm_eval.tasks.score.math.math_grader import math_equal"
+    ),
+    "timer": returning("timeit.timeit(results[0])", "import timeit"),
+    "default": "def process_results(doc, results, run=eval):\n    return {'exact_match': run(results[0])}\n",
+}
+
+_NET = "class Net:\n    def eval(self):\n        return 1\n    exec = system = eval"
+HARMLESS = {
+    "re.compile": returning("float(bool(re.compile('y').match(results[0])))", "P = re.compile('x')"),
+    "methods of that name": returning("Net().eval() + Net().exec() + Net().system()", _NET),
+    "a text of that name": returning("float(os.path.basename(results[0]) == role)", body="role = 'system'"),
+    "a literal": returning("ast.literal_eval('1')", "import ast"),
+    "a prompt": returning("1.0", "def text(doc):\n    return eval(doc['n'])"),
+    "maths": returning("judge(doc, results)", "from lm_eval.tasks.minerva_math.utils import process_results as judge"),
+}
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_task_that_runs_answers_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    tasks, failed = load(write_task(tmp_path, RUNNING[name]))
+    assert tasks == []
+    assert failed["judged"].kind == "unsafe_code"
+    assert "task judged" in str(failed["judged"])
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_task_that_runs_no_answer_is_not_refused(tmp_path: Path, name: str) -> None:
+    tasks, failed = load(write_task(tmp_path, HARMLESS[name]))
+    assert not failed
+    assert len(tasks) == 1
+
+
+@pytest.mark.parametrize("where", ["filter", "metric", "aggregation"])
+def test_answers_meet_filters_metrics_and_aggregations_too(tmp_path: Path, where: str) -> None:
+    code = "def run(*args, **kwargs):\n    return [eval(str(a)) for a in args]\n"
+    folder = write_task(tmp_path, code)
+    path = folder / "judged.yaml"
+    text = path.read_text()
+    if where == "filter":
+        text += "filter_list: [{name: none, filter: [{function: custom, filter_fn: !function judged_code.run}]}]\n"
+    elif where == "metric":
+        text = text.replace("metric: exact_match", "metric: !function judged_code.run")
+    else:
+        text = text.replace("aggregation: mean", "aggregation: !function judged_code.run")
+    path.write_text(text)
+    tasks, failed = load(folder)
+    assert (tasks, failed["judged"].kind) == ([], "unsafe_code")
+
+
+@pytest.mark.parametrize(
+    "own", ["score/math/prompt_robustness_math_algebra.yaml", "score/math/non_greedy_robustness_math_algebra.yaml"]
+)
+def test_lm_evals_task_that_evaluates_answers_is_refused(tmp_path: Path, own: str) -> None:
+    doc = '{"problem": "What is 1+1?", "solution": "It is $\\\\boxed{2}$.", "level": "Level 1", "type": "Algebra"}\n'
+    (tmp_path / "docs.jsonl").write_text(doc)
+    (tmp_path / "judged.yaml").write_text(
+        f"include: {TASKS / own}\ntask: judged\ndataset_path: json\ndataset_name: null\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'docs.jsonl'}}}}}\n"
+    )
+    tasks, failed = load(tmp_path)
+    assert tasks == []
+    assert "parse_expr" in str(failed["judged"])
+
+
+def judged_by(config: dict[str, Any]) -> list[Any]:
+    """The code that lm-eval would call with answers, by a task file alone: no data set is needed."""
+    code = [config.get("process_results"), getattr(config.get("class"), "process_results", None)]
+    for metric in config.get("metric_list") or []:
+        code += [metric.get("metric"), metric.get("aggregation")]
+        code.append(registry.metric_registry.get(str(metric.get("metric"))))
+    for filters in config.get("filter_list") or []:
+        for step in filters.get("filter") or []:
+            code += step.values()
+    return [one for one in code if callable(one)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="reads 13,856 task files: make test-long")
+def test_of_all_of_lm_evals_tasks_those_that_run_answers_are_refused() -> None:
+    """218 sets of functions judge 13,856 task files of lm-eval 0.4.13; each was read by hand."""
+    reasons: dict[tuple[int, ...], str | None] = {}
+    found: dict[str, set[str]] = collections.defaultdict(set)
+    for path in sorted(TASKS.rglob("*.yaml")):
+        try:
+            config = load_yaml(path)
+        except (Exception, SystemExit):  # a task that needs what is not installed cannot be loaded by a run either
+            continue
+        code = judged_by(config)
+        key = tuple(map(id, code))
+        if key not in reasons:
+            reasons[key] = reached(code)
+        if reason := reasons[key]:
+            found[reason].add(path.relative_to(TASKS).parts[0])
+    assert found == {
+        "builtins.exec": {"cruxeval"},
+        "builtins.eval": {"longproc"},
+        "subprocess.Popen": {"longproc"},
+        "sympy.parsing.sympy_parser.parse_expr": {"score"},
+    }
