@@ -31,7 +31,7 @@ from collectors.engines import (
     check_key,
 )
 from collectors.engines.base import EngineOptions
-from collectors.engines.checks import check_folder, load_error
+from collectors.engines.checks import check_folder, load_error, warn_of_slow_bfloat16
 from collectors.engines.live import LiveEngine
 from collectors.engines.memory import engine_error, is_out_of_memory, smaller
 from collectors.engines.swapping import canary_prompts, canary_tokens, head_of, swap_key
@@ -354,6 +354,7 @@ def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool, swa
     given = options.model_dump(exclude={"extra", "swap_weights"}, exclude_none=True)
     given["max_model_len"] = min(model.max_length or own.max_model_len, own.max_model_len)
     if on_cpu:
+        warn_of_slow_bfloat16(model.name, own.dtype)
         given.setdefault("enforce_eager", True)
         given.setdefault("kv_cache_memory_bytes", max(CPU_KV_CACHE_BYTES, _sequence_bytes(own, given["max_model_len"])))
     # The log statistics contain the times of each request.

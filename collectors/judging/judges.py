@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,18 @@ class Judges:
         #: Prompting -> the spec and group that load its task.
         self._planned: dict[str, dict[str, Any]] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        #: Number of replies that the process still owes, to requests that load a task.
+        self._owed = 0
 
     def plan(self, task: BoundTask, group: str) -> None:
-        """Names the group that a task was loaded by, which the judging process loads it by, too."""
+        """Names the group that a task was loaded by, which the judging process loads it by, too: now, meanwhile."""
         prompting = task.settings.prompting
         spec = task.spec.model_dump_json()
         self._planned[prompting] = {"spec": spec, "group": group, "prompting": prompting, "include": self.include}
+        if not is_judged_by_lm_eval_alone(task):
+            with contextlib.suppress(OSError):  # `judge` starts another
+                self._send({"task": self._planned[prompting], "responses": {}})
+                self._owed += 1
 
     def judge(self, task: BoundTask, responses: Responses) -> Judged:
         """Returns verdicts of the items. `plan` has named the task before.
@@ -65,25 +72,25 @@ class Judges:
 
     def close(self) -> None:
         """Ends the process. The next shard starts another."""
-        process, self._process = self._process, None
+        process, self._process, self._owed = self._process, None, 0
         if process:
-            assert process.stdin
-            assert process.stdout
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-            process.kill()
-            process.wait()
-            process.stdout.close()
+            _end(process)
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        output = self._send(request)
+        while self._owed:
+            read_frame(output)  # a task that cannot be loaded is named in the reply to its answers
+            self._owed -= 1
+        reply: dict[str, Any] = read_frame(output)
+        return reply
+
+    def _send(self, request: Mapping[str, Any]) -> Any:
+        """Sends a request to the process, which it starts if there is none. Returns the file of replies."""
         if self._process is None:
             self._process = _start()
-        process = self._process
-        assert process.stdin
-        assert process.stdout
-        write_frame(process.stdin, request)  # type: ignore[arg-type]
-        reply: dict[str, Any] = read_frame(process.stdout)  # type: ignore[arg-type]
-        return reply
+            weakref.finalize(self, _end, self._process)
+        write_frame(self._process.stdin, request)  # type: ignore[arg-type]
+        return self._process.stdout
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -97,6 +104,15 @@ def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=Path.cwd(), start_new_session=True
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for file in (process.stdin, process.stdout):
+        if file:
+            with contextlib.suppress(OSError):
+                file.close()
+    process.kill()
+    process.wait()
 
 
 def _judged(reply: Mapping[str, Any]) -> Judged:

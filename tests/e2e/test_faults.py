@@ -17,6 +17,7 @@ from tests.e2e.conftest import Cluster
 from tests.helpers import runs
 from tests.helpers.runs import collect_here, wait_until
 from tests.helpers.slow_runs import MODELS, TOTAL, assert_undisturbed, committed, slow_config
+from tests.helpers.thorough import long_only
 
 
 @pytest.mark.slow
@@ -30,6 +31,7 @@ def test_model_out_of_memory_is_asked_in_smaller_batches_and_in_the_same_cells(
     assert_undisturbed(tmp_path / "lake", undisturbed)
 
 
+@long_only
 @pytest.mark.slow
 def test_model_that_no_batch_fits_fails_alone_and_says_what_was_tried(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]
@@ -68,6 +70,7 @@ def fill(folder: Path) -> Path:
             return ballast
 
 
+@long_only
 @pytest.mark.slow
 def test_full_disk_is_waited_for_by_workers_that_are_not_taken_for_stalled(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table
@@ -116,6 +119,7 @@ def test_disk_that_stays_full_ends_the_run_in_one_line_and_the_next_goes_on(
         assert_undisturbed(lake, undisturbed)
 
 
+@long_only
 @pytest.mark.slow
 def test_worker_goes_on_with_its_second_shard_after_its_engine_broke_under_the_first(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, caplog: pytest.LogCaptureFixture

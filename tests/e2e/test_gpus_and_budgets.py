@@ -23,6 +23,7 @@ from tests.e2e.conftest import Cluster
 from tests.helpers.gpu_prices import sell_gpu
 from tests.helpers.model_shapes import LLAMA_8B
 from tests.helpers.runs import CHOICE, ITEMS, Run, collect_here, config, query, shard_files
+from tests.helpers.thorough import long_only
 
 #: Small shards, so that a budget is spent in the middle.
 SMALL = {"workers": 2, "first_shard_items": 5, "shard_seconds": 0.001}
@@ -65,6 +66,7 @@ def test_budget_of_cells_ends_a_run_cleanly_and_the_next_goes_on(
     assert items(lake) == 4 * ITEMS
 
 
+@long_only
 @pytest.mark.slow
 def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one(
     tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
@@ -151,6 +153,7 @@ def test_workers_get_the_gpus_of_their_placements(gpu_cluster: Cluster) -> None:
             worker_resources(FleetSpec(workers=5, gpus_per_worker=0), own=True)
 
 
+@long_only
 @pytest.mark.slow
 def test_models_get_workers_of_their_own_placement_and_more_gpus_when_memory_runs_out(
     tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]

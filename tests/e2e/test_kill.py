@@ -17,6 +17,7 @@ from tests.e2e.conftest import Cluster
 from tests.helpers import runs
 from tests.helpers.runs import CHOICE, TEXT, collect_here, shard_files
 from tests.helpers.slow_runs import TOTAL, WORKERS, assert_undisturbed, committed, shards, slow_config
+from tests.helpers.thorough import long_only
 
 
 def worker_processes(pid: int) -> list[psutil.Process]:
@@ -89,6 +90,7 @@ def test_kill_of_a_worker_in_mid_shard_is_survived_by_the_run(
     assert sum(committed == "False" for _, _, committed in reports) <= 1
 
 
+@long_only
 @pytest.mark.slow
 def test_kill_of_the_driver_three_times_loses_only_what_was_in_hand(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]
@@ -110,6 +112,7 @@ def test_kill_of_the_driver_three_times_loses_only_what_was_in_hand(
     assert len({facts["run_id"] for facts in runs.shard_metadata(lake)}) >= 2
 
 
+@long_only
 @pytest.mark.slow
 def test_kill_of_an_engine_by_itself_once_is_survived_by_the_run(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, caplog: pytest.LogCaptureFixture
@@ -122,6 +125,7 @@ def test_kill_of_an_engine_by_itself_once_is_survived_by_the_run(
     assert_undisturbed(tmp_path / "lake", undisturbed)
 
 
+@long_only
 @pytest.mark.slow
 def test_kill_of_every_engine_of_one_model_fails_that_model_alone(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]
@@ -158,6 +162,7 @@ def test_engine_that_never_answers_is_ended_and_its_shard_done_again(
     assert_undisturbed(tmp_path / "lake", undisturbed)
 
 
+@long_only
 @pytest.mark.slow
 def test_engine_that_never_answers_under_one_model_fails_that_model_alone(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.conftest import BIN, Cluster
 from tests.helpers import runs
 from tests.helpers.runs import CHOICE, ROOT, TEXT, Run, config
+from tests.helpers.thorough import long_only
 
 ITEMS = 3
 EXPECTED = {("stub/alpha", CHOICE): ITEMS, ("stub/alpha", TEXT): ITEMS}
@@ -77,6 +78,7 @@ def test_launch_as_a_job_with_the_checkout_uploaded_collects(
     assert not uploaded & {".venv", ".cache", ".git", "demo-lake"}
 
 
+@long_only
 @pytest.mark.slow
 def test_launch_as_a_job_of_the_script_itself_on_an_installed_node_collects(tmp_path: Path, cluster: Cluster) -> None:
     path, lake = config(tmp_path, models=["stub/alpha"], limit=ITEMS), tmp_path / "lake"

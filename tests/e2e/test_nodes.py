@@ -16,6 +16,7 @@ from tests.helpers import runs
 from tests.helpers.raylets import Raylets, raylets, workers_of
 from tests.helpers.runs import collect_here, wait_until
 from tests.helpers.slow_runs import TOTAL, assert_undisturbed, committed, slow_config
+from tests.helpers.thorough import long_only
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def nodes(own_home: Path) -> Iterator[Raylets]:
         yield cluster
 
 
+@long_only
 @pytest.mark.slow
 def test_work_moves_with_the_nodes_and_the_loss_of_the_head_ends_the_run_in_one_line(
     tmp_path: Path,

@@ -226,7 +226,7 @@ def test_a_larger_limit_in_a_lake_of_version_6_collects_only_what_is_missing(
 #: Cells that a router may choose from, and that a format can hold side by side.
 POOL = ["--pool", "metric = 'acc' AND model IN ('stub/alpha', 'stub/beta', 'stub/gamma') AND num_fewshot = 0"]
 COMMANDS: dict[str, Callable[[str, Path], int]] = {
-    "show": lambda lake, _: matrix.main(["--lake", lake, "--show"]),
+    "show": lambda lake, folder: matrix.main(["--lake", lake, "--show", "--out", str(folder / "matrix.duckdb")]),
     "query": lambda lake, _: matrix.main(["--lake", lake, "--sql", "FROM leaderboard"]),
     "status": lambda lake, _: status.main(["--lake", lake, "--json"]),
     "prices": lambda lake, _: prices.main(["--lake", lake]),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 #: `make test-long` sets it.
 LONG = os.environ.get("ROUTERLAKE_TESTS") == "long"
+
+
+#: Marks a test whose property another test holds in `make test`, in fewer ways.
+long_only = pytest.mark.skipif(not LONG, reason="make test-long")
 
 
 def often(full: int, few: int | None = None) -> int:

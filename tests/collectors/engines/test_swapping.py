@@ -18,6 +18,7 @@ from collectors.engines.live import check_canary
 from collectors.engines.swapping import ALLOWED, CANARY_LENGTHS, canary_prompts, check_weights, swap_key, tensors
 from schemas.failures import EngineError, ModelError
 from tests.helpers.swap_models import TYPES, VARIANTS, build
+from tests.helpers.thorough import long_only
 
 WEIGHTS = "model.safetensors"
 
@@ -339,6 +340,7 @@ def verdicts(engine: Any, model: ModelRef) -> tuple[list[int], list[bool], list[
     return best, [score.greedy for score in scores], [text.text for text in texts]
 
 
+@long_only
 @pytest.mark.slow
 def test_swap_back_and_forth_changes_no_verdict(engine: Any, tiny_models: dict[str, Path]) -> None:
     names = ("good", "weak", "other")

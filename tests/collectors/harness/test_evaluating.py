@@ -13,7 +13,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from collectors.harness.evaluating import reached
 from tests.helpers.judged_tasks import load, write_task
-from tests.helpers.thorough import LONG
+from tests.helpers.thorough import long_only
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
 
@@ -122,7 +122,7 @@ def judged_by(config: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LONG, reason="reads 13,856 task files: make test-long")
+@long_only
 def test_of_all_of_lm_evals_tasks_those_that_run_answers_are_refused() -> None:
     """218 sets of functions judge 13,856 task files of lm-eval 0.4.13; each was read by hand."""
     reasons: dict[tuple[int, ...], str | None] = {}

@@ -43,9 +43,8 @@ def test_imported_records_are_mixed_with_collected_ones_only_when_asked(tmp_path
         step()
         for include, cells, records in (("collected", 1, 3), ("imported", 2, 6), ("all", 3, 9)):
             for sql, count in (("cells", cells), ("matrix", records), ("records", records), ("leaderboard", cells)):
-                asked = ask(
-                    builder.lake, lambda con, _, s=sql: con.sql(f"SELECT count(*) FROM {s}").fetchall(), include=include
-                )
+                query = f"SELECT count(*) FROM {sql}"
+                asked = ask(builder.lake, lambda con, _, q=query: con.sql(q).fetchall(), only=[sql], include=include)
                 assert asked == [(count,)], (include, sql)
             matrix = load_matrix(str(tmp_path / "lake"), include=include)
             assert int(matrix.valid.sum()) == records

@@ -192,7 +192,7 @@ def test_task_that_the_process_cannot_load_is_the_tasks_failure(tmp_path: Path, 
     folder = write_task(tmp_path, code_of("pass"))
     task = bound(folder)
     judges.plan(task, task.name)
-    (folder / "judged.yaml").unlink()
+    (folder / "judged_code.py").write_text("raise RuntimeError('no such library')")
     with pytest.raises(TaskError):
         judges.judge(task, ANSWERS)
 
@@ -238,8 +238,7 @@ def test_frames_carry_any_text_and_number(tmp_path: Path) -> None:
             process.read_frame(file)
 
 
-def test_nothing_to_judge_starts_no_process(tmp_path: Path, judges: Judges) -> None:
+def test_nothing_to_judge_is_judged_at_once(tmp_path: Path, judges: Judges) -> None:
     task = bound(write_task(tmp_path, code_of("pass")))
     judges.plan(task, task.name)
     assert judges.judge(task, {}) == Judged({}, {})
-    assert judges._process is None

@@ -20,6 +20,7 @@ from collectors.runs.planning import make_plan
 from collectors.runs.work import Cell
 from tests.helpers.mini_tasks import ITEMS, write_tasks
 from tests.helpers.parity import TOLERANCE, close
+from tests.helpers.thorough import long_only
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +61,7 @@ def records(root: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@long_only
 def test_shuffled_ways_to_the_answers_change_no_answer(models: list[Path], tasks: Path, tmp_path: Path) -> None:
     plan, lake = planned(models, tasks, tmp_path / "plain")
     for _, cells in itertools.groupby(plan.cells, lambda p: p.cell.model.key):
