@@ -69,6 +69,8 @@ OUT_OF_MEMORY = "out_of_memory"
 EMPTY_ANSWER = "empty_answer"
 PROMPT_TOO_LONG = "prompt_too_long"
 NAN_LOGPROBS = "nan_logprobs"
+#: A token of the item is beyond the model's embeddings: its tokenizer has more tokens than its weights.
+UNKNOWN_TOKEN = "unknown_token"
 NOT_JUDGED = "not_judged"
 #: The judge ran out of time, or its process ended, at this item.
 JUDGE_TIMEOUT = "judge_timeout"
@@ -76,7 +78,9 @@ JUDGE_DIED = "judge_died"
 
 #: Kinds of an item that the model was asked without an answer: unanswered. All other kinds count as failed.
 UNANSWERED = frozenset({EMPTY_ANSWER})
-ITEM_FAILURES = frozenset({EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED})
+ITEM_FAILURES = frozenset(
+    {EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, UNKNOWN_TOKEN, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED}
+)
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:

@@ -191,6 +191,8 @@ class Engine(Protocol):
     max_length: int
     #: Longest window of a rolling log-likelihood, tokens (lm-eval's backends differ).
     rolling_length: int
+    #: Number of tokens that the loaded model has an embedding for; None: any. A tokenizer may have more.
+    vocab_size: int | None
     #: Name of the GPU that answers; None on CPUs and before the first load.
     gpu: str | None
     #: Whether the loaded model's weights replaced another's in a live engine.

@@ -57,6 +57,7 @@ class BaseEngine(Generic[O]):
         self.tokenizer: Tokenizer
         self.max_length = 0
         self.rolling_length = 0
+        self.vocab_size: int | None = None
         self.gpu: str | None = None
         self.swapped = False
 
@@ -108,7 +109,7 @@ class BaseEngine(Generic[O]):
         return {}
 
     def _open(self, model: ModelRef) -> None:
-        """Opens `model` and sets tokenizer, max_length, rolling_length and gpu."""
+        """Opens `model` and sets tokenizer, max_length, rolling_length, vocab_size and gpu."""
         raise NotImplementedError
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:

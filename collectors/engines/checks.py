@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.engines import ModelRef
+from collectors.engines.weight_files import INDEXES, missing_shards, weight_files
 from schemas.failures import ModelError, one_line
 
 logger = logging.getLogger(__name__)
@@ -86,17 +87,30 @@ def _read_json(model: ModelRef, path: Path) -> dict[str, Any]:
 
 
 def check_files(model: ModelRef, folder: Path) -> None:
-    """Raises ModelError for a folder without weights, an index with a missing file, or a damaged safetensors file."""
+    """Raises ModelError for a folder without weights, a missing file of the weights, or a damaged safetensors file.
+
+    Only the files that an engine loads count, and their index: leftovers of a conversion do no harm.
+    """
     files = [f for pattern in ("*.safetensors", "*.bin", "*.pt") for f in folder.glob(pattern)]
     if not [f for f in files if f.name not in NOT_WEIGHTS]:
         raise ModelError(f"model {model.name!r}: {folder} has no weights (*.safetensors or *.bin)", kind="no_weights")
-    for index in folder.glob("*.index.json"):
-        named = set(_read_json(model, index).get("weight_map", {}).values())
-        if missing := sorted(named - {f.name for f in files}):
-            raise ModelError(f"model {model.name!r}: {index.name} names {missing[0]}, which is missing")
-    for file in folder.glob("*.safetensors"):
+    kind, loaded = _loaded(model, folder)
+    if missing := sorted(set(loaded) - {f.name for f in files}):
+        raise ModelError(f"model {model.name!r}: {INDEXES[str(kind)]} names {missing[0]}, which is missing")
+    if count := missing_shards(loaded):
+        raise ModelError(f"model {model.name!r}: {count} of the files that belong to {loaded[0]} are missing")
+    for file in (folder / name for name in loaded if name.endswith(".safetensors")):
         if problem := _safetensors_problem(file):
             raise ModelError(f"model {model.name!r}: {file} is damaged: {problem}")
+
+
+def _loaded(model: ModelRef, folder: Path) -> tuple[str | None, list[str]]:
+    """Returns the kind of the weights and the files that an engine loads: those that their index names, if any."""
+    kind, files = weight_files(file.name for file in folder.iterdir())
+    index = folder / INDEXES.get(str(kind), "")
+    if index.is_file():
+        files = sorted(set(_read_json(model, index).get("weight_map", {}).values()))
+    return kind, files
 
 
 def _check_tensors(model: ModelRef, folder: Path) -> None:
@@ -105,9 +119,7 @@ def _check_tensors(model: ModelRef, folder: Path) -> None:
     vLLM reports neither: it takes the first rows of a larger matrix, and leaves a missing one uninitialised. Quantized
     weights, models with their own code and classes that transformers lacks are not checked here.
     """
-    held = {
-        name: tensor["shape"] for file in folder.glob("*.safetensors") for name, tensor in read_header(file).items()
-    }
+    held = {name: shape for file in _loaded(model, folder)[1] for name, shape in _shapes(model, folder / file).items()}
     asked = _parameter_shapes(model, folder)
     # Names in files differ from those in transformers' class where weights are merged on loading. So a parameter counts
     # as missing only if the files hold others of its kind (its name without layer numbers), or no name of their own.
@@ -119,6 +131,20 @@ def _check_tensors(model: ModelRef, folder: Path) -> None:
         if len(shape) == 2 and held.get(name, shape) != shape:
             shapes = f"{held[name]} in the weights but {shape} by config.json"
             raise ModelError(f"model {model.name!r}: {name} has the shape {shapes}")
+
+
+def _shapes(model: ModelRef, file: Path) -> dict[str, list[int]]:
+    """Maps the tensor names of a file of weights to their shapes, without reading tensors."""
+    if file.suffix == ".safetensors":
+        return {name: tensor["shape"] for name, tensor in read_header(file).items()}
+    import torch
+
+    try:
+        # On the device meta a tensor has no storage; only plain tensors are unpickled.
+        tensors = torch.load(file, map_location="meta", weights_only=True)
+        return {name: list(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+    except Exception as error:  # of the unpickler, of zip files and of torch
+        raise ModelError(f"model {model.name!r}: {file} is damaged: {one_line(error, 200)}") from error
 
 
 def _kind(name: str) -> str:

@@ -73,6 +73,7 @@ class HfEngine(BaseEngine[HfOptions]):
             raise load_error(model, error) from error
         own = _context(self._model.config, self.tokenizer)
         self.max_length = self.rolling_length = min(model.max_length or own, own)
+        self.vocab_size = self._model.get_input_embeddings().num_embeddings
         device = self._model.device
         self.gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         logger.info("model %s: loaded, context of %d tokens", model.name, self.max_length)

@@ -152,6 +152,7 @@ class VllmEngine(LiveEngine[VllmOptions]):
         if self._swaps:
             self._llm.collective_rpc("scramble_weights")
         self.max_length = self._llm.llm_engine.model_config.max_model_len
+        self.vocab_size = self._llm.llm_engine.model_config.get_vocab_size()
         # Less one token of context and one that vLLM generates in any case, as in lm-eval's vLLM backend.
         self.rolling_length = self.max_length - 2
         self.gpu = None if on_cpu else _gpu_name()

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 INDEX = "model.safetensors.index.json"
+#: The index of shards of each kind. Another file of that form, such as OpenVINO's, is no engine's.
+INDEXES = {"safetensors": INDEX, "bin": "pytorch_model.bin.index.json"}
 
 _SHARD = re.compile(r".+-\d{5,}-of-(\d{5,})\.[a-z]+$")
 #: Files beside the weights: Mistral's own format of the same weights, adapters, states of trainers.

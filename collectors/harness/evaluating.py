@@ -52,7 +52,8 @@ SINKS = {
     "sympy.parsing.sympy_parser": ("parse_expr", "eval_expr", "evaluateFalse"),
     "timeit": ("*",),
     "torch": ("load",),
-    "yaml": ("load", "load_all", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all"),
+    "yaml": ("unsafe_load", "unsafe_load_all"),
+    "yaml.loader": ("FullLoader", "Loader", "UnsafeLoader"),
 }
 #: Metrics of the library `evaluate` that run the answers.
 RUNNING_METRICS = ("code_eval", "apps_metric", "code_eval_octopack")

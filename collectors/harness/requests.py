@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval.api.instance import Instance
@@ -27,7 +27,16 @@ from collectors.engines import (
     Usage,
 )
 from collectors.harness.encoding import Encoded, Encoder
-from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG, EngineError, TaskError, one_line
+from schemas.failures import (
+    EMPTY_ANSWER,
+    NAN_LOGPROBS,
+    NOT_JUDGED,
+    PROMPT_TOO_LONG,
+    UNKNOWN_TOKEN,
+    EngineError,
+    TaskError,
+    one_line,
+)
 
 #: lm-eval's default when a task sets no limit on generated tokens.
 DEFAULT_MAX_GEN_TOKENS = 256
@@ -116,10 +125,10 @@ class Requester(Encoder):
         fitting = []
         for i, job in enumerate(jobs):
             context, continuation = job.encoded
-            if continuation and len(context) + len(continuation) <= limit:
-                fitting.append(i)
+            if kind := self._refusal(context + continuation, limit) if continuation else NOT_JUDGED:
+                answers[i] = _unasked(kind, len(context), len(continuation))
             else:
-                answers[i] = _unasked(PROMPT_TOO_LONG if continuation else NOT_JUDGED, len(context), len(continuation))
+                fitting.append(i)
         groups = _one_token_groups(jobs, fitting)
         answers |= self._ask_choices(jobs, groups)
         rest = [i for i in fitting if i not in answers]
@@ -141,8 +150,16 @@ class Requester(Encoder):
                 answers[i].asked_again = scores.asked_again
         return answers
 
+    def _refusal(self, tokens: Sequence[int], limit: float = math.inf) -> str | None:
+        """Returns the failure kind of tokens that the model cannot be asked; None if it can."""
+        if len(tokens) > limit:
+            return PROMPT_TOO_LONG
+        size = self.engine.vocab_size
+        return UNKNOWN_TOKEN if size is not None and max(tokens, default=0) >= size else None
+
     def _ask_rolling(self, jobs: list[_Job], seed: str) -> list[Answer]:
-        texts = [job.encoded.continuation for job in jobs]
+        refusals = [self._refusal(job.encoded.continuation) for job in jobs]
+        texts = [[] if refusal else job.encoded.continuation for job, refusal in zip(jobs, refusals, strict=True)]
         windows = [
             [
                 ScoreRequest(*window)
@@ -160,7 +177,10 @@ class Requester(Encoder):
         ]
         scores = iter(self._score([w for ws in windows for w in ws]))
         answers = []
-        for tokens, ws in zip(texts, windows, strict=True):
+        for job, refusal, tokens, ws in zip(jobs, refusals, texts, windows, strict=True):
+            if refusal:
+                answers.append(_unasked(refusal, len(job.encoded.continuation), 0))
+                continue
             parts = [next(scores) for _ in ws]
             total = sum(part.logprob for part in parts)
             failure = NAN_LOGPROBS if math.isnan(total) else None
@@ -170,13 +190,14 @@ class Requester(Encoder):
 
     def _ask_texts(self, jobs: list[_Job], seed: str) -> list[Answer]:
         requests = [self._generate_request(job, f"{seed}:{job.item}:{job.instance.idx}:{job.repeat}") for job in jobs]
-        fits = [len(request.prompt) + request.max_tokens <= self.engine.max_length for request in requests]
-        asked = [request for request, fit in zip(requests, fits, strict=True) if fit]
+        longest = self.engine.max_length
+        refusals = [self._refusal(request.prompt, longest - request.max_tokens) for request in requests]
+        asked = [request for request, refusal in zip(requests, refusals, strict=True) if not refusal]
         texts = iter(self._generate(asked))
         answers = []
-        for request, fit in zip(requests, fits, strict=True):
-            if not fit:
-                answers.append(_unasked(PROMPT_TOO_LONG, len(request.prompt), 0))
+        for request, refusal in zip(requests, refusals, strict=True):
+            if refusal:
+                answers.append(_unasked(refusal, len(request.prompt), 0))
                 continue
             got = next(texts)
             text = postprocess_generated_text(got.text, request.stop, None)

@@ -143,7 +143,10 @@ class JudgingProcess:
         """Returns the reply to a request; {"error": …} for a task that cannot be loaded here, or is refused."""
         try:
             task = self._task(request["task"])
-            return self._judged(task, {int(item): requests for item, requests in request["responses"].items()})
+            responses = {int(item): requests for item, requests in request["responses"].items()}
+            if task.request_kind == "loglikelihood":  # JSON has no tuples
+                responses = {i: [list(map(tuple, answers)) for answers in one] for i, one in responses.items()}
+            return self._judged(task, responses)
         except RouterlakeError as error:
             return {"error": [error.kind, str(error)]}
 
@@ -207,16 +210,18 @@ class JudgingProcess:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         if self.hangs_up is not None:
-            poll.register(self.hangs_up, select.POLLHUP)
+            poll.register(self.hangs_up, 0)  # an end is told in any case
         while (left := deadline - time.monotonic()) > 0:
-            for descriptor, event in poll.poll(left * 1000):
-                if descriptor == self.hangs_up and event & select.POLLHUP:
-                    os.kill(pid, signal.SIGKILL)
-                    raise EOFError(_LOST)
-            data = os.read(pipe.fileno(), 2**20) if poll.poll(0) else None
-            if data == b"":
+            ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
+            if self.hangs_up in ready:
+                os.kill(pid, signal.SIGKILL)
+                raise EOFError(_LOST)
+            if not ready:
+                continue
+            data = os.read(pipe.fileno(), 2**20)
+            if not data:
                 return
-            *lines, rest = (rest + (data or b"")).split(b"\n")
+            *lines, rest = (rest + data).split(b"\n")
             if lines:
                 deadline = time.monotonic() + self.wall
             yield from map(json.loads, lines)

@@ -264,9 +264,8 @@ def remote(folder: Path) -> None:
     edit_config(folder, auto_map={"AutoModelForCausalLM": "modeling.NoSuchForCausalLM"})
 
 
-def cut_weights(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1000])
 
 
 def drop_tensor(folder: Path) -> None:
@@ -275,6 +274,29 @@ def drop_tensor(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.down_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def as_bin(folder: Path, *left_out: str) -> None:
+    """Turns the weights into a PyTorch checkpoint."""
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({name: t for name, t in tensors.items() if name not in left_out}, folder / "pytorch_model.bin")
+
+
+def one_of_two_bins(folder: Path) -> None:
+    as_bin(folder)
+    (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
+
+
+def leftovers(folder: Path) -> None:
+    """Files that no engine loads, as conversions and trainers leave them beside whole weights."""
+    lost = {"metadata": {}, "weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(lost))
+    (folder / "openvino_model.index.json").write_text(json.dumps({"x": 1}))
+    (folder / "training_args.bin").write_bytes(b"x")
 
 
 def two_shards(folder: Path) -> None:
@@ -290,7 +312,7 @@ BROKEN = {
     "no JSON in config": (lambda folder: (folder / "config.json").write_text("{"), "bad_model", "not JSON"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "bad_model", "tokenizer"),
     "broken tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "bad_model", "cannot be loaded"),
-    "cut weights": (cut_weights, "bad_model", "damaged"),
+    "cut weights": (lambda folder: cut(folder / "model.safetensors"), "bad_model", "damaged"),
     "no header": (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 4), "bad_model", "damaged"),
     "missing shard": (two_shards, "bad_model", "00002-of-00002"),
     "other shapes": (
@@ -298,6 +320,13 @@ BROKEN = {
         "bad_model",
         "has the shape",
     ),
+    "missing tensor of a .bin": (
+        lambda folder: as_bin(folder, "model.layers.1.mlp.down_proj.weight"),
+        "bad_model",
+        "lack model.layers.1.mlp.down_proj.weight",
+    ),
+    "missing .bin": (one_of_two_bins, "bad_model", "1 of the files that belong to"),
+    "cut .bin": (lambda folder: (as_bin(folder), cut(folder / "pytorch_model.bin")), "bad_model", "damaged"),
     "missing tensor": (drop_tensor, "bad_model", "lack model.layers.1.mlp.down_proj.weight"),
     "no folder": (shutil.rmtree, "not_found", "does not exist"),
 }
@@ -317,6 +346,20 @@ def test_load_broken_folder_gives_one_line_of_its_kind(
     assert "broken-one" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert engine.model is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [leftovers, as_bin])
+def test_load_sound_weights_of_any_kind_and_beside_leftovers(
+    engine: Engine, tiny_models: dict[str, Path], tiny_ref: Ref, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    folder = shutil.copytree(tiny_models["good"], tmp_path / "model")
+    change(folder)
+    key = engine.load(tiny_ref("good", revision="changed", path=str(folder)))
+    prompt = engine.tokenizer.encode(SUMS)
+    [changed] = engine.generate(key, [GenerateRequest(prompt, 3, [])])[1]
+    [plain] = engine.generate(engine.load(tiny_ref("good")), [GenerateRequest(prompt, 3, [])])[1]
+    assert changed.token_ids == plain.token_ids
 
 
 @pytest.mark.slow

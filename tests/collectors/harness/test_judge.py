@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import lm_eval.utils
 import pytest
 
+from collectors.harness.requests import Requester
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.specs import TaskSpec
-from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG
+from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG, UNKNOWN_TOKEN
 from tests.helpers.asked import CUTS, Rows, bind, collect, primary, spent, stub, tasks, untimed
 from tests.helpers.mini_tasks import ITEMS, TASKS, own_caches
 
@@ -43,6 +45,22 @@ def test_prompt_too_long_is_that_items_failure_only(tasks: Path, name: str) -> N
             assert [row[column] for column in (*nothing, "completion_tokens")] == [None] * 8
             assert row["prompt_tokens"] > 70_000
     assert spent(engine.log) == sum(row["engine_tokens"] or 0 for row in primary(rows))
+
+
+@pytest.mark.parametrize("name", ["odd_hostile", "odd_hostile_choice"])
+def test_token_beyond_the_embeddings_is_that_items_failure_only(tasks: Path, name: str) -> None:
+    task, engine = bind(tasks, name), stub(max_length=2**24)
+    whole = collect(engine, task)
+    requester = Requester(engine, engine.model.key)
+    instances = requester.build(task, ITEMS)
+    largest = {i: max(max(c + t) for c, t in requester.encode(instances[i])) for i in range(ITEMS)}
+    engine.engine.vocab_size = sorted(largest.values())[ITEMS // 2]
+    beyond = {i for i, token in largest.items() if token >= engine.vocab_size}
+    assert 0 < len(beyond) < ITEMS
+    rows = collect(engine, task)
+    assert failures(rows) == dict.fromkeys(beyond, UNKNOWN_TOKEN)
+    answered = [row["item"] not in beyond for row in rows]
+    assert untimed(list(itertools.compress(rows, answered))) == untimed(list(itertools.compress(whole, answered)))
 
 
 def test_prompt_fits_to_the_token_but_no_further(tasks: Path) -> None:
