@@ -196,7 +196,9 @@ class _Chooser:
             """
             for file, columns in self.con.execute(query, [some]).fetchall():
                 of_columns.setdefault((columns, self.choice.versions[files[file]]), []).append(files[file])
-        for names in of_columns.values():
+        for (_, version), names in of_columns.items():
+            if version is not None and version < first_readable():  # it is migrated, and has other columns
+                continue
             schema = pq.read_schema(io.BytesIO(self.lake.read(names[0])))
             if reason := foreign_columns(schema, SHARDS):
                 raise StorageError(f"{reason}: {', '.join(sorted(names)[:1000])}")
