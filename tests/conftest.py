@@ -22,7 +22,8 @@ os.environ |= {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Threads of three processes on two cores wait by spinning: 586 CPU-seconds of the engines' tests in place of 185.
+    # Threads of several processes on two cores wait for each other by spinning: the engines' tests took 586 CPU-seconds
+    # among all tests, and three of them at once 185 with one thread each.
     "OMP_NUM_THREADS": "1",
 }
 

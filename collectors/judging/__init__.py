@@ -1,1 +1,1 @@
-"""Judges answers in processes of their own, which can be ended and hold nothing of a run. See README.md."""
+"""Judges answers in processes of their own, which can be ended and are handed nothing of a run. See README.md."""

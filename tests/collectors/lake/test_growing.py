@@ -215,17 +215,22 @@ def test_todays_program_refuses_a_lake_of_the_next_version_and_changes_nothing(
     assert objects(place) == before
 
 
+def assert_refused_whole(lake: LakeBuilder, folder: Path, path: Path) -> None:
+    """Gives an object the next version: no compaction then changes anything."""
+    table = pq.read_table(path)
+    metadata = {**(table.schema.metadata or {}), b"routerlake_schema_version": str(NEXT).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    before = objects(folder)
+    with pytest.raises(ConfigError, match=f"has schema version {NEXT}"):
+        compact(lake.lake)
+    assert objects(folder) == before
+
+
 def test_shard_of_the_next_version_alone_is_never_damage(lake: LakeBuilder, tmp_path: Path) -> None:
     """Somebody copied it here: nothing of the lake may be folded, deleted or set aside around it."""
     [name] = [name for name in lake.lake.names("shards") if "-g1-" in name]
     path = tmp_path / "lake" / name
-    table = pq.read_table(path)
-    metadata = {**(table.schema.metadata or {}), b"routerlake_schema_version": str(NEXT).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
-    before = objects(tmp_path / "lake")
-    with pytest.raises(ConfigError, match=f"has schema version {NEXT}"):
-        compact(lake.lake)
-    assert objects(tmp_path / "lake") == before
+    assert_refused_whole(lake, tmp_path / "lake", path)
 
 
 def test_column_added_without_a_new_version_reads_as_null_and_nothing_is_pruned(
@@ -321,13 +326,7 @@ def test_object_of_the_next_version_in_any_table_stops_a_compaction(
     lake: LakeBuilder, tmp_path: Path, table: str
 ) -> None:
     path = next(path for path in (tmp_path / "lake" / table).glob("*.parquet") if path.name != "schema.parquet")
-    rows = pq.read_table(path)
-    metadata = {**(rows.schema.metadata or {}), b"routerlake_schema_version": str(NEXT).encode()}
-    pq.write_table(rows.replace_schema_metadata(metadata), path)
-    before = objects(tmp_path / "lake")
-    with pytest.raises(ConfigError, match=f"has schema version {NEXT}"):
-        compact(lake.lake)
-    assert objects(tmp_path / "lake") == before
+    assert_refused_whole(lake, tmp_path / "lake", path)
 
 
 def test_mark_of_the_next_version_counts_without_the_schema_file(lake: LakeBuilder, tmp_path: Path) -> None:
