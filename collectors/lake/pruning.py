@@ -93,7 +93,8 @@ def _check_part(lake: Lake, part: Part, *, whole: bool) -> None:
             sound = rows == part.rows if name == part.records else rows > 0
         except (OSError, ValueError):
             sound = False
-        reason = "its rows are not those of the manifest" if not sound else whole and examine(lake, name)
-        if reason:
+        if reason := examine(lake, name) if whole or not sound else None:
             record_damage(lake, name, reason)
             raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it again from its shards")
+        if not sound:
+            raise StorageError(f"{name} lacks rows of its manifest: nothing was deleted; put a whole copy in its place")
