@@ -11,8 +11,9 @@ import pyarrow as pa
 #: Version of all schemas below. A change of any column or table makes a new one, with a line of reason here and its
 #: digest in tests/schemas/test_versions.py. New columns allow null; other changes need a schemas.migrations entry.
 #: 1: first version. 2: failures name an object of the lake; compactions. 3: imported records. 4: prices.
-#: 5: a hub's catalog of models. 6: how runs ended; one copy of a run's config.
-SCHEMA_VERSION = 6
+#: 5: a hub's catalog of models. 6: how runs ended; one copy of a run's config. 7: outcomes of items, with scores for
+#: those of the model; metrics over whole sets (aggregates); more of a cell's settings.
+SCHEMA_VERSION = 7
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -36,11 +37,18 @@ RECORD = pa.schema(
             "0: the task's own verdict over all repeats; r >= 1: the r-th answer judged alone, where a task repeats",
             null=False,
         ),
-        _field("score", pa.float64(), "value of the primary metric; null when unanswered, failed or not judged"),
+        _field(
+            "score",
+            pa.float64(),
+            "value of the primary metric, by schemas.verdicts; null where it was not judged, by our fault, and where "
+            "the metric has a value over a whole set alone. In rows without an outcome (schema 6) also null: empty",
+        ),
         _field("correct", pa.bool_(), "score >= the cell's correct_threshold; null when unknown"),
         _field("metrics", pa.string(), "JSON object of every metric that the task computed; null when not judged"),
-        _field("failure", pa.string(), "failure kind of this item (see schemas.failures); null when scored"),
+        _field("failure", pa.string(), "failure kind of this item (see schemas.failures); null when answered and judged"),
+        _field("outcome", pa.string(), "ok, or why the answer is none (see schemas.verdicts); null: schema 6"),
         _field("prompt_tokens", pa.int32(), "context tokens, counted once"),
+        _field("cut_tokens", pa.int32(), "context tokens that were cut off so that the prompt fits; null: none"),
         _field("completion_tokens", pa.int32(), "tokens generated (all repeats on repeat 0), or of the chosen answer"),
         _field("cached_tokens", pa.int32(), "prompt tokens that the engine read from its prefix cache"),
         _field("engine_tokens", pa.int64(), "all tokens that the engine read or generated for the item"),
@@ -177,6 +185,22 @@ RUN_CELL = pa.schema(
             null=False,
         ),
         _field("metric", pa.string(), "primary metric, the one in score", null=False),
+        _field(
+            "aggregation",
+            pa.string(),
+            "how the task makes one number of its items' values: mean, or a function's name, and then items have no "
+            "score; null: see schemas.verdicts.is_set_level",
+        ),
+        _field("overlong", pa.string(), "what happens to a prompt beyond the context: truncate; null: it fails"),
+        _field(
+            "context_length", pa.int32(), "context that the task was worked out to need, tokens; null: max_length is set"
+        ),
+        _field("chat_date", pa.string(), "date that the chat template writes, YYYY-MM-DD; null: it writes none"),
+        _field(
+            "generation_config",
+            pa.string(),
+            "JSON of settings that the model's generation_config.json adds to the task's; null: none",
+        ),
         _field("filter", pa.string(), "primary filter, the one in the matrix", null=False),
         _field("higher_is_better", pa.bool_(), "direction of the primary metric", null=False),
         _field("correct_threshold", pa.float64(), "lowest score of a correct answer; null: there is none"),
@@ -218,6 +242,29 @@ FAILURE = pa.schema(
         _field("kind", pa.string(), "failure kind (see schemas.failures)", null=False),
         _field("message", pa.string(), "one line: the error, and advice", null=False),
         _field("file", pa.string(), "name of the object of the lake that cannot be read; null for other failures"),
+    ]
+)
+
+#: The value of one metric over all items of a cell, or over the cells of a group: aggregates/.
+AGGREGATE = pa.schema(
+    [
+        _field("task", pa.string(), "lm-eval task, or group of tasks", null=False),
+        _field("is_group", pa.bool_(), "whether it is a group's", null=False),
+        _field("model", pa.string(), "model name", null=False),
+        _field("cell_id", pa.string(), "the cell; null for a group"),
+        _field("members", _TEXTS, "cells of the group, sorted; null for a task"),
+        _field("prompting", pa.string(), "of the cell; of a group a digest of its cells' promptings", null=False),
+        _field("metric", pa.string(), "metric of the task or group", null=False),
+        _field("filter", pa.string(), "lm-eval filter of the answers", null=False),
+        _field("aggregation", pa.string(), "function that made the value, such as mean or perplexity", null=False),
+        _field("higher_is_better", pa.bool_(), "direction of the metric", null=False),
+        _field("value", pa.float64(), "the task's own aggregation of its items' values; null: not finite, or it failed"),
+        _field("stderr", pa.float64(), "standard error of value, as lm-eval's; null: lm-eval has none, or not finite"),
+        _field("items", pa.int32(), "items behind the value", null=False),
+        _field("bootstraps", pa.int32(), "resamples behind stderr; null: by a formula"),
+        _field("problem", pa.string(), "why there is no value, in one line; null: there is one"),
+        _field("covers", pa.string(), "digest of the shards behind the value: see the view aggregates", null=False),
+        _field("computed_at", pa.timestamp("us", tz="UTC"), "when it was computed", null=False),
     ]
 )
 
@@ -368,6 +415,7 @@ TABLES = {
     "runs": RUN_CELL,
     "run_ends": RUN_END,
     "failures": FAILURE,
+    "aggregates": AGGREGATE,
     "imports": IMPORT,
     "rejects": REJECT,
     "suspicions": SUSPICION,

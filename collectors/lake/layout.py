@@ -29,9 +29,10 @@ REQUESTS = "cache/requests"
 #: The packed matrix of a published version.
 PACKED = "packed"
 
-# Names that are reserved for coming tables.
 #: Values of a metric over all items of a cell or group.
 AGGREGATES = "aggregates"
+
+# Names that are reserved for coming tables.
 #: Verdicts of stored answers that were judged again.
 VERDICTS = "verdicts"
 #: Judges behind verdicts, with version and settings.
@@ -50,7 +51,7 @@ FORECASTS = "forecasts"
 CLAIMS = "claims"
 #: Spent money, by the name of a budget.
 SPEND = "spend"
-RESERVED = (AGGREGATES, VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS, FORECASTS, CLAIMS, SPEND)
+RESERVED = (VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS, FORECASTS, CLAIMS, SPEND)
 
 # ---- tables of a lake
 
