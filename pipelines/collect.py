@@ -161,6 +161,7 @@ def collect(args: argparse.Namespace) -> int:
     if args.log_json:
         log_as_json(plan.run_id)
     outcome = work(plan, lake, args)
+    complete_aggregates(plan, lake, outcome)
     now = time.monotonic()
     print_end(plan, lake, outcome, planning=planned - started, seconds=now - started)
     if (outcome and outcome.failed) or plan.failures or plan.quarantined:
@@ -198,6 +199,21 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
     if trace:
         write_trace(Path(args.profile), trace)
     return outcome
+
+
+def complete_aggregates(plan: Plan, lake: Lake, outcome: Outcome | None) -> None:
+    """Writes the values of metrics over cells and groups that are whole now."""
+    from collectors.judging.judges import Judges
+    from collectors.runs.aggregates import Aggregator
+
+    include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in plan.config.include_tasks]
+    judges = Judges(include)
+    try:
+        Aggregator(plan, lake, judges).complete(outcome.aggregates if outcome else [])
+    except StorageError as error:
+        logger.warning("no aggregates were written, and the next run does it: %s", error)
+    finally:
+        judges.close()
 
 
 def configure_logging(*, verbose: bool, as_json: bool = False) -> None:

@@ -33,6 +33,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
+from collectors.harness.aggregations import aggregation_name, primary_metric
 from collectors.harness.evaluating import runs_answers
 from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
@@ -41,7 +42,7 @@ from schemas.content import document_hash
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import digest
 from schemas.records import ITEM
-from schemas.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
+from schemas.verdicts import CORRECT_THRESHOLD, MEAN, UNIT_METRICS, is_set_level
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +86,22 @@ class TaskSettings:
     higher_is_better: bool
     correct_threshold: float | None
     items: int
+    aggregation: str
+    #: metric, higher_is_better and correct_threshold in the identity: of the spec's metric, else of the task's first,
+    #: even if its items have no score. So the cells of version 6 keep their ids.
+    stated: dict[str, Any]
 
     @property
     def prompting(self) -> str:
-        return digest(dataclasses.asdict(self))
+        identity = dataclasses.asdict(self)
+        del identity["aggregation"]  # it follows from the task and the metric
+        stated = identity.pop("stated")
+        return digest(identity | stated)
+
+    @property
+    def is_set_level(self) -> bool:
+        """Whether the metric has a value over a whole set alone, so that items have no score."""
+        return is_set_level(self.aggregation, self.metric, self.output_type)
 
 
 class BoundTask:
@@ -102,6 +115,8 @@ class BoundTask:
         self.task = task
         self.spec = spec
         self.name: str = task.task_name
+        #: lm-eval's groups that aggregate metrics, among those that were loaded with the task.
+        self.groups: list[Group] = []
         if getattr(task, "UNSAFE_CODE", False):
             raise _unsafe(self.name)
         if getattr(task, "MULTIMODAL", False):
@@ -131,10 +146,14 @@ class BoundTask:
     def _bound_settings(self, task_digest: str) -> TaskSettings:
         task, spec = self.task, self.spec
         metrics, filters = list(task.aggregation()), [f.name for f in task._filters]
-        metric, chosen = spec.metric or metrics[0], spec.filter or filters[0]
-        for what, name, names in (("metric", metric, metrics), ("filter", chosen, filters)):
+        stated, chosen = spec.metric or metrics[0], spec.filter or filters[0]
+        metric = spec.metric or primary_metric(task.aggregation())
+        for what, name, names in (("metric", stated, metrics), ("filter", chosen, filters)):
             if name not in names:
                 raise ConfigError(f"task {self.name} has no {what} {name!r}; it has {', '.join(names)}")
+        aggregation = aggregation_name(task.aggregation()[metric])
+        threshold = _threshold(metric) if aggregation == MEAN else None
+        better = task.higher_is_better()
         shots = task.get_config("num_fewshot")
         chat = spec.chat_template
         generates = task.OUTPUT_TYPE == "generate_until"
@@ -153,9 +172,15 @@ class BoundTask:
             decoding=json.dumps(_whole(spec.decoding) if generates else {}, sort_keys=True),
             metric=metric,
             filter=chosen,
-            higher_is_better=bool(task.higher_is_better().get(metric, True)),
-            correct_threshold=CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None,
+            higher_is_better=bool(better.get(metric, True)),
+            correct_threshold=threshold,
             items=len(self.docs),
+            aggregation=aggregation,
+            stated={
+                "metric": stated,
+                "higher_is_better": bool(better.get(stated, True)),
+                "correct_threshold": _threshold(stated),
+            },
         )
 
     @property
@@ -210,6 +235,10 @@ class BoundTask:
             return None
 
 
+def _threshold(metric: str) -> float | None:
+    return CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None
+
+
 def _whole(value: Any) -> Any:
     """Returns `value` with whole floats as integers, since a config may write 1.0 or 1."""
     if isinstance(value, dict):
@@ -260,13 +289,15 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dic
     Raises TaskError when the name itself cannot be loaded or stands for no task, and ConfigError when `spec` names a
     metric or filter that a task lacks.
     """
-    loaded, failed = _load(manager_of(spec.task, include), spec.task)
+    loaded, groups, failed = _load(manager_of(spec.task, include), spec.task)
     bound = []
     for name, task in loaded.items():
         try:
             bound.append(_bind(task, spec.model_copy(update={"task": name})))
         except TaskError as error:
             failed[name] = error
+    for one in bound:
+        one.groups = groups
     if not bound and not failed:
         raise TaskError(f"group {spec.task} has no tasks", kind="empty_task")
     return bound, failed
@@ -355,16 +386,18 @@ def _runs_code(entry: Entry, overrides: dict[str, Any] | None) -> bool:
     return {**config, **(overrides or {})}.get("unsafe_code", False) is not False
 
 
-def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], dict[str, TaskError]]:
+def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], list[Group], dict[str, TaskError]]:
+    """Returns the tasks by name, the groups that aggregate if no task failed, and the errors by task."""
     manager._factory = factory = _Lenient()
     try:
         with _hub_switch():
-            tasks: dict[str, Any] = manager.load([name])["tasks"]
+            loaded = manager.load([name])
     except (KeyboardInterrupt, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise _task_error(name, error) from error
-    return tasks, {task: _task_error(task, error) for task, error in factory.failed.items()}
+    groups = [] if factory.failed else [group for group in loaded.get("groups", {}).values() if group.has_aggregation]
+    return loaded["tasks"], groups, {task: _task_error(task, error) for task, error in factory.failed.items()}
 
 
 def _task_error(name: str, error: BaseException) -> TaskError:

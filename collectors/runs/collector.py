@@ -32,9 +32,11 @@ from collectors.models.ahead import Ahead
 from collectors.models.model_files import model_row
 from collectors.models.pinning import tokenizer_fingerprint
 from collectors.models.weights import Held, Weights
+from collectors.runs.aggregates import cell_rows, covers_of
 from collectors.runs.log_lines import about
 from collectors.runs.stages import Stages, in_prefill
 from collectors.runs.work import Cell, ShardReport
+from schemas.failures import EngineError, TaskError
 from schemas.identity import MODEL_IDENTITY, ShardName
 from schemas.records import MODEL
 
@@ -140,7 +142,7 @@ class Collector:
             begun.judged = table, self._report(cell.model, asked, stages, committed=True)
         table, report = begun.judged
         statistics = dataclasses.asdict(report)
-        del statistics["committed"], statistics["worker"], statistics["spans"]
+        del statistics["committed"], statistics["worker"], statistics["spans"], statistics["aggregates"]
         with stages.of("write"):
             path = layout.shard_name(cell.spec.task, begun.shard)
             created = self.lake.create_table(path, table, {"shard": statistics, "cell": self._identity(cell, task)})
@@ -148,7 +150,19 @@ class Collector:
         if not created:
             logger.warning("cell %s: another worker committed shard %s; dropping this copy", cell.cell_id, begun.shard)
         worker = f"{platform.node()} {os.getpid()}"
-        return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans)
+        rows = self._aggregates(begun, task, table) if created else []
+        return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans, aggregates=rows)
+
+    def _aggregates(self, begun: Begun, task: BoundTask, table: pa.Table) -> list[dict[str, Any]]:
+        """Returns the values of metrics over the cell, if the shard is the whole of it; else the run's end has them."""
+        cell, shard = begun.cell, begun.shard
+        if (shard.generation, shard.first, shard.last) != (0, 0, cell.items - 1):
+            return []
+        try:
+            return cell_rows(cell, task, self._judges, table, covers_of([shard]))
+        except (TaskError, EngineError) as error:
+            logger.warning("cell %s: no aggregates: %s", cell.cell_id, error)
+            return []
 
     def _ask(self, begun: Begun, instances: Any, encoded: Any) -> list[Asked]:
         """Runs in the engine's thread. The model is loaded, unless the shard before this one broke the engine."""
