@@ -47,6 +47,9 @@ class Prompting(Strict):
     system_prompt: str | None = None
     #: Generation settings laid over the task's own (temperature, top_p, max_gen_toks, until, …).
     decoding: Settings = {}
+    #: A prompt beyond the context: fail gives the item the outcome overlong, and score 0; truncate cuts its beginning
+    #: off, as lm-eval's backends do.
+    overlong: Literal["fail", "truncate"] = "fail"
 
     @field_validator("chat_template", mode="before")
     @classmethod

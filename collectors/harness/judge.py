@@ -243,6 +243,7 @@ def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
     answered = bool(usages)
     return {
         "prompt_tokens": replies[0].prompt_tokens,
+        "cut_tokens": replies[0].cut_tokens or None,
         "completion_tokens": sum(a.completion_tokens for a in replies) if answered else None,
         "cached_tokens": sum(c for c in cached if c is not None) if answered and None not in cached else None,
         "engine_tokens": sum(u.prompt_tokens + u.generated_tokens for u in usages) if answered else None,

@@ -6,6 +6,7 @@ models.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,7 +16,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ from schemas.records import ITEM
 from schemas.verdicts import CORRECT_THRESHOLD, MEAN, UNIT_METRICS, is_set_level
 
 logger = logging.getLogger(__name__)
+
+#: lm-eval's default when a task sets no limit on generated tokens.
+DEFAULT_MAX_GEN_TOKENS = 256
+#: Tokens of a prompt beside its documents: instructions, chat template, system prompt.
+PROMPT_MARGIN = 512
 
 datasets.logging.set_verbosity_error()  # else two warnings per task about a local cache
 
@@ -87,6 +93,8 @@ class TaskSettings:
     correct_threshold: float | None
     items: int
     aggregation: str
+    #: "truncate", or None: a prompt beyond the context fails.
+    overlong: str | None
     #: metric, higher_is_better and correct_threshold in the identity: of the spec's metric, else of the task's first,
     #: even if its items have no score. So the cells of version 6 keep their ids.
     stated: dict[str, Any]
@@ -95,6 +103,8 @@ class TaskSettings:
     def prompting(self) -> str:
         identity = dataclasses.asdict(self)
         del identity["aggregation"]  # it follows from the task and the metric
+        if self.overlong is None:
+            del identity["overlong"]  # version 6 had no other
         stated = identity.pop("stated")
         return digest(identity | stated)
 
@@ -132,7 +142,10 @@ class BoundTask:
         self.docs: list[Any] = list(task.eval_docs)
         if not self.docs:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
-        self.hashes = [doc_hash(doc) for doc in self.docs]
+        hashes, sizes = zip(*map(_hash_and_size, self.docs), strict=True)
+        self.hashes: list[str] = list(hashes)
+        #: Characters of the longest document as JSON.
+        self.longest = max(sizes)
         self.settings = self._bound_settings(task_digest)
 
     def _apply(self, spec: TaskSpec) -> None:
@@ -176,6 +189,7 @@ class BoundTask:
             correct_threshold=threshold,
             items=len(self.docs),
             aggregation=aggregation,
+            overlong=None if spec.overlong == "fail" else spec.overlong,
             stated={
                 "metric": stated,
                 "higher_is_better": bool(better.get(stated, True)),
@@ -188,6 +202,19 @@ class BoundTask:
         """The kind of its requests (collectors.engines.KINDS): lm-eval asks choices by their log-likelihoods."""
         kind = self.settings.output_type
         return "loglikelihood" if kind == "multiple_choice" else kind
+
+    @property
+    def tokens_needed(self) -> int:
+        """The context that an item may need, tokens: the longest answer, and an estimate of the longest prompt.
+
+        The estimate takes three characters for a token, and examples that are as long as the longest item.
+        """
+        answer: int = 1
+        if self.request_kind == "generate_until":
+            settings = {**(self.task.config.generation_kwargs or {}), **self.spec.decoding}
+            answer = answer_limit(settings)
+        prompt: int = self.longest * (1 + self.settings.num_fewshot) // 3
+        return answer + prompt + PROMPT_MARGIN
 
     def item_table(self) -> pa.Table:
         """Returns all items of the task, whatever a run's limit, as rows of schemas.records.ITEM."""
@@ -239,6 +266,15 @@ def _threshold(metric: str) -> float | None:
     return CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None
 
 
+def answer_limit(settings: Mapping[str, Any]) -> int:
+    """The limit of an answer's tokens by a task's generation settings, which may have wrong values."""
+    for name in ("max_gen_toks", "max_tokens", "max_new_tokens"):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            if value := int(settings.get(name) or 0):
+                return value
+    return DEFAULT_MAX_GEN_TOKENS
+
+
 def _whole(value: Any) -> Any:
     """Returns `value` with whole floats as integers, since a config may write 1.0 or 1."""
     if isinstance(value, dict):
@@ -250,8 +286,12 @@ def _whole(value: Any) -> Any:
 
 def doc_hash(doc: Any) -> str:
     """lm-eval's own doc_hash: SHA-256 of the document as indented JSON (lm_eval.evaluator.evaluate)."""
+    return _hash_and_size(doc)[0]
+
+
+def _hash_and_size(doc: Any) -> tuple[str, int]:
     text = json.dumps(doc, indent=2, default=lm_eval.utils.handle_non_serializable, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest(), len(text)
 
 
 def use_datasets(folder: str | None) -> None:

@@ -79,7 +79,9 @@ class Aggregator:
         self.plan, self.lake, self.judges = plan, lake, judges
         #: (cell id, covers) -> its rows, of this run and of earlier ones.
         self._rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-        #: (cells and their shards, group, metric, filter) of rows for groups that are in the lake.
+        #: The whole cells in which no item has a verdict.
+        self.unanswered: list[PlannedCell] = []
+        #: (group, covers) of the groups that are in the lake.
         self._groups: set[tuple[str, str]] = set()
 
     def complete(self, reported: Sequence[dict[str, Any]]) -> int:
@@ -132,9 +134,13 @@ class Aggregator:
     def _computed(self, planned: PlannedCell, shards: Sequence[ShardName], covers: str) -> list[dict[str, Any]]:
         cell = planned.cell
         task = self.plan.tasks[cell.prompting]
+        records = self._records(cell, shards)
+        if records["metrics"].null_count == len(records):
+            self.unanswered.append(planned)
+            return []
         try:
             self.judges.plan(task, cell.group, start=False)
-            return cell_rows(cell, task, self.judges, self._records(cell, shards), covers)
+            return cell_rows(cell, task, self.judges, records, covers)
         except (TaskError, EngineError) as error:
             logger.warning("cell %s (%s, %s): no aggregates: %s", cell.cell_id, cell.model.name, task.name, error)
             return []

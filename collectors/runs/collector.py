@@ -171,7 +171,7 @@ class Collector:
             begun.stages.add("idle", self._rested, time.monotonic())
         try:
             with begun.stages.of("engine"):
-                return requester.ask(instances, begun.cell.cell_id, encoded)
+                return requester.ask(instances, begun.cell.cell_id, encoded, cut=begun.cell.spec.overlong == "truncate")
         finally:
             self._rested = time.monotonic()
 

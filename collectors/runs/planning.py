@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from collectors.models.model_files import lacks_chat_template
 from collectors.models.pinning import resolve
 from collectors.models.placement import ModelSize, need_of, place
 from collectors.models.sizes import sizes_of, without_config
-from collectors.runs.config import RunConfig
+from collectors.runs.config import DEFAULT_MAX_LENGTH, RunConfig
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
 from collectors.runs.work import Cell
@@ -36,6 +37,9 @@ from schemas.failures import ConfigError, ModelError, TaskError
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, missing_ranges, new_run_id
 
 logger = logging.getLogger(__name__)
+
+#: Contexts that are worked out are multiples of this, tokens.
+CONTEXT_STEP = 1024
 
 
 def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, retry_failed: bool = False) -> Plan:
@@ -50,13 +54,15 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [], generation=generation)
     models = _resolve_models(config, lake, plan)
+    loaded = list(_load_tasks(config, include, plan))
+    models = _widened(models, loaded, config)
     if config.fleet.gpus:
         plan.gpus = gpu_classes(config.fleet.gpus)
         models = list(_placed(plan, lake, models).values())
     shards = committed(lake)
     banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
     seen: dict[tuple[str, str], str] = {}
-    for spec, task in _load_tasks(config, include, plan):
+    for spec, task in loaded:
         if (task.name, task.settings.prompting) in seen:
             first = seen[task.name, task.settings.prompting]
             raise ConfigError(
@@ -81,6 +87,23 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
     return plan
+
+
+def _widened(models: list[ModelRef], loaded: list[tuple[TaskSpec, BoundTask]], config: RunConfig) -> list[ModelRef]:
+    """Gives the models the context that the tasks need, where the config leaves max_length to us.
+
+    It is no part of a cell's identity, which keeps the default of max_length: no answer to a shorter prompt depends on
+    it. Where prompts are cut, the context stays the default, because the cut depends on it.
+    """
+    if "max_length" in config.model_fields_set:
+        return models
+    needed = max((task.tokens_needed for spec, task in loaded if spec.overlong == "fail"), default=0)
+    context = math.ceil(needed / CONTEXT_STEP) * CONTEXT_STEP
+    return [
+        # A shorter one is the model's own, or set for it.
+        dataclasses.replace(model, context=context) if model.max_length == DEFAULT_MAX_LENGTH < context else model
+        for model in models
+    ]
 
 
 def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
@@ -199,6 +222,7 @@ def _plan_cell(
     )
     name = identity.pop("name")
     columns = {**asked.columns, **identity, "cell_id": cell_id, "model": name, "source": model.source}
+    columns["context_length"] = model.context
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 
 

@@ -136,8 +136,8 @@ class LakeBuilder:
             self.shard(cell, rows, generation=generation)
 
     def planned(self, cell: BuiltCell, scores: Sequence[float | None]) -> BuiltCell:
-        """`run` and `scores` in one."""
-        self.run(cell)
+        """`run` of as many items as there are scores, and `scores`, in one."""
+        self.run(cell, planned=len(scores))
         self.scores(cell, scores)
         return cell
 

@@ -99,7 +99,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few["dataset_kwargs"] = {"data_files": {**whole["dataset_kwargs"]["data_files"], "test": str(folder / "few.jsonl")}}
     (folder / "mini_few.yaml").write_text(yaml.safe_dump(few), encoding="utf-8")
     for name, metrics in GROUPS.items():
-        group = {"group": name, "task": ["mini_choice", "mini_few", "mini_likelihood"], "aggregate_metric_list": metrics}
+        group = {
+            "group": name,
+            "task": ["mini_choice", "mini_few", "mini_likelihood"],
+            "aggregate_metric_list": metrics,
+        }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
     return folder
 
@@ -136,7 +140,9 @@ def values_of(stock: dict[str, Any], task: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("name", TASKS)
 def test_aggregates_of_every_metric_are_lm_evals(stock: dict[str, Any], loaded: dict[str, Any], name: str) -> None:
     task, values, theirs = loaded["tasks"][name], values_of(stock, name), stock["results"][name]
-    ours = {(one.metric, one.filter): one for one in (aggregate(task, values, *p, BOOTSTRAPS) for p in metrics_of(values))}
+    ours = {
+        (one.metric, one.filter): one for one in (aggregate(task, values, *p, BOOTSTRAPS) for p in metrics_of(values))
+    }
     keys = {tuple(key.split(",")) for key in theirs if "," in key and "_stderr" not in key}
     assert ours.keys() == keys
     for (metric, filter_name), one in ours.items():

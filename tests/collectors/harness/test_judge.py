@@ -69,11 +69,31 @@ def test_token_beyond_the_embeddings_is_that_items_failure_only(tasks: Path, nam
     assert untimed(list(itertools.compress(rows, answered))) == untimed(list(itertools.compress(whole, answered)))
 
 
-def test_prompt_fits_to_the_token_but_no_further(tasks: Path) -> None:
+def test_prompt_fits_to_the_token_but_no_further_and_the_answer_has_the_rest(tasks: Path) -> None:
     task = bind(tasks, "mini_generate")
-    longest = max(row["prompt_tokens"] for row in collect(stub(), task)) + 12
-    assert not failures(collect(stub(max_length=longest), task))
-    assert set(failures(collect(stub(max_length=longest - 1), task)).values()) == {PROMPT_TOO_LONG}
+    longest = max(row["prompt_tokens"] for row in collect(stub(), task))
+    for room in (12, 11, 1):
+        engine = stub(max_length=longest + room)
+        assert PROMPT_TOO_LONG not in failures(collect(engine, task)).values()
+        limits = {len(request.prompt): request.max_tokens for request, _ in engine.log}
+        assert limits[longest] == room
+        assert max(limits.values()) <= 12
+    rows = primary(collect(stub(max_length=longest), task))
+    too_long = {row["item"] for row in rows if row["prompt_tokens"] == longest}
+    assert {item for item, kind in failures(rows).items() if kind == PROMPT_TOO_LONG} == too_long
+    assert {(row["outcome"], row["score"]) for row in rows if row["item"] in too_long} == {("overlong", 0.0)}
+
+
+@pytest.mark.parametrize("limit", [2030, 2047, 2048, 4096, 32768])
+def test_answers_as_long_as_the_context_get_the_room_that_is_left(tasks: Path, limit: int) -> None:
+    rows = collect(stub(max_length=2048), bind(tasks, "mini_generate", decoding={"max_gen_toks": limit}))
+    assert not failures(rows)
+
+
+def test_answer_at_its_limit_is_truncated_and_scored_as_it_is(tasks: Path) -> None:
+    rows = primary(collect(stub(), bind(tasks, "mini_generate", decoding={"max_gen_toks": 2})))
+    assert "truncated" in {row["outcome"] for row in rows} <= {"truncated", "empty"}
+    assert all({"exact_match": row["score"]} == json.loads(row["metrics"]) for row in rows)
 
 
 def test_empty_answers_are_marked_and_scored_as_lm_eval_judges_them(tasks: Path) -> None:

@@ -1,4 +1,4 @@
-"""aggregates/ after a run: values of whole cells and groups, again only where shards changed, and what the views show."""
+"""aggregates/ after a run: values of whole cells and groups, made again only where shards changed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Runs:
         return plan
 
     def collect(self, plan: Plan, *, whole: bool = True, cells: int | None = None) -> list[dict[str, Any]]:
-        """Collects the plan's open items, each cell in one shard or (`whole` False) two. Returns workers' aggregates."""
+        """Collects the open items, each cell in one shard or (`whole` False) two. Returns workers' aggregates."""
         worker = Collector(plan.run_id, self.lake.uri, "stub", {}, [self.include])
         reported: list[dict[str, Any]] = []
         for planned in plan.cells[:cells]:
@@ -99,8 +99,10 @@ def test_cells_in_one_shard_come_from_workers_and_others_are_computed_alike(
 def test_group_is_lm_evals_weighted_mean_with_its_pooled_error(runs: Runs) -> None:
     plan = runs.plan(tasks=["mini_group", "by_tasks"], limit=10)
     runs.complete(plan, runs.collect(plan))
-    for group, tasks in {"mini_group": ["mini_choice", "mini_likelihood"], "by_tasks": ["mini_letters", "mini_alike"]}.items():
-        query = f"SELECT value, stderr, items FROM aggregates WHERE model = 'stub/a' AND metric = 'acc' AND task IN ({str(tasks)[1:-1]})"
+    members = {"mini_group": ["mini_choice", "mini_likelihood"], "by_tasks": ["mini_letters", "mini_alike"]}
+    for group, tasks in members.items():
+        of_tasks = f"model = 'stub/a' AND metric = 'acc' AND task IN ({str(tasks)[1:-1]})"
+        query = f"SELECT value, stderr, items FROM aggregates WHERE {of_tasks}"
         parts = runs.rows(query)
         [(value, error, items)] = runs.rows(
             f"SELECT value, stderr, items FROM aggregates WHERE is_group AND model = 'stub/a' AND task = '{group}'"
@@ -147,7 +149,9 @@ def test_values_stand_after_a_compaction_and_prune_and_are_made_from_it(runs: Ru
 def test_set_level_metric_ranks_by_its_value_and_never_in_the_matrix(runs: Runs) -> None:
     plan = runs.plan(tasks=[{"task": "mini_likelihood", "metric": "perplexity"}, "mini_rolling"])
     runs.complete(plan, runs.collect(plan))
-    board = runs.rows("SELECT task, metric, rank, score, value, stderr, scored, ok FROM leaderboard ORDER BY task, rank")
+    board = runs.rows(
+        "SELECT task, metric, rank, score, value, stderr, scored, ok FROM leaderboard ORDER BY task, rank"
+    )
     assert [(task, rank, score) for task, _, rank, score, *_ in board] == [
         ("mini_likelihood", 1, None),
         ("mini_likelihood", 2, None),
@@ -156,7 +160,9 @@ def test_set_level_metric_ranks_by_its_value_and_never_in_the_matrix(runs: Runs)
     ]
     assert all(one[4] < other[4] for one, other in (board[:2], board[2:]))  # less is better
     assert {(scored, ok) for *_, scored, ok in board} == {(0, ITEMS)}
-    assert runs.rows("SELECT DISTINCT score, correct, failure, outcome FROM matrix") == [(None, None, "set_level", "ok")]
+    assert runs.rows("SELECT DISTINCT score, correct, failure, outcome FROM matrix") == [
+        (None, None, "set_level", "ok")
+    ]
     assert runs.rows("FROM oracle") == []
     assert runs.rows("FROM failures") == []
 
