@@ -43,7 +43,7 @@ class ModelError(RouterlakeError):
 
 class TaskError(RouterlakeError):
     """kinds: unknown_task, empty_task, no_data, bad_task, no_chat_template, not_answerable, unsafe_code,
-    multimodal"""
+    multimodal, nothing_answered"""
 
     kind = "bad_task"
 

@@ -18,6 +18,7 @@ from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from pipelines.matrix import main
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
+from tests.helpers.thorough import long_only
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "pipelines" / "matrix.py"
@@ -252,6 +253,7 @@ def test_matrix_damaged_shard_is_passed_over_and_named(
     assert main([]) == 0, "the file is replaced, whatever it was made of"
 
 
+@long_only
 def test_matrix_output_that_nobody_reads_or_that_takes_ascii_only_is_no_traceback(
     lake: LakeBuilder, tmp_path: Path
 ) -> None:
