@@ -28,7 +28,7 @@ from tests.helpers.runs import (
 pytestmark = pytest.mark.slow
 
 #: Shorter than some of the prompts.
-MAX_LENGTH = 1024
+MAX_LENGTH = 1700
 #: Broken folder's name -> the kind of its failures.
 BROKEN = {
     "no-weights": "no_weights",
@@ -152,5 +152,5 @@ def test_real_run_shown_by_matrix_names_models_scores_and_failures(
 ) -> None:
     assert matrix(["--lake", str(collected[1]), "--out", str(tmp_path / "m.duckdb"), "--show"]) == 0
     shown = capsys.readouterr().out
-    for word in ("good", "other", CHOICE, "oracle", "prompt_too_long", "no_weights"):
+    for word in ("good", "other", CHOICE, "oracle", "overlong", "no_weights"):
         assert word in shown
