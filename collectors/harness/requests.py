@@ -27,6 +27,7 @@ from collectors.engines import (
     Usage,
 )
 from collectors.harness.encoding import Encoded, Encoder
+from collectors.harness.sampling import own_seed_of, sampled_temperature
 from schemas.failures import (
     EMPTY_ANSWER,
     NAN_LOGPROBS,
@@ -94,8 +95,8 @@ class Requester(Encoder):
     ) -> list[Asked]:
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
-        `seed` names the cell. A sampled answer's seed is drawn from (cell, item, request, repeat), so it does not
-        depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item; if it is
+        `seed` names the cell. A sampled answer's seed is the task's own, or drawn from (cell, item, request, repeat),
+        so it does not depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item; if it is
         missing they are encoded here. Raises EngineError when the engine breaks or another model answers, and TaskError
         for a wrong generation setting or a kind of request that is not supported.
         """
@@ -214,11 +215,13 @@ class Requester(Encoder):
             stop = handle_stop_sequences(kwargs.pop("until", None), eos=None if eos is None else self._text(eos))
             if not all(isinstance(s, str) for s in stop):
                 raise ValueError(f"until is {stop}")
-            sampled = kwargs.pop("do_sample")
-            temperature = float(kwargs.pop("temperature", 0.0)) if sampled else 0.0
+            sampled, own_seed = kwargs.pop("do_sample"), own_seed_of(kwargs)
+            temperature = sampled_temperature(kwargs) if sampled else 0.0
             max_tokens = int(kwargs.pop("max_gen_toks"))
             if max_tokens < 1:
                 raise ValueError(f"max_gen_toks is {max_tokens}")
+            for name in ("temperature", "seed"):
+                kwargs.pop(name, None)
         except (TypeError, ValueError) as error:
             raise TaskError(f"task {instance.task_name} has a wrong generation setting: {one_line(error)}") from error
         return GenerateRequest(
@@ -226,7 +229,7 @@ class Requester(Encoder):
             max_tokens=max_tokens,
             stop=[s for s in stop if s],
             temperature=temperature,
-            seed=int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big") if temperature else None,
+            seed=_drawn(seed, own_seed, job.repeat) if temperature else None,
             params=kwargs,
         )
 
@@ -244,6 +247,16 @@ class Requester(Encoder):
         if answered != self.key:
             raise EngineError(f"asked {self.key}, {answered} answered", kind="wrong_model")
         return answers
+
+
+def _drawn(cell_and_request: str, own_seed: int | None, repeat: int) -> int:
+    """The seed of one sampled answer: the task's own, plus the repeat so that repeats differ, else a drawn one.
+
+    lm-eval's vLLM backend gives every repeat the task's own seed, and so asks for the same answer several times.
+    """
+    if own_seed is not None:
+        return own_seed + repeat
+    return int.from_bytes(hashlib.sha256(cell_and_request.encode()).digest()[:4], "big")
 
 
 class _Job(NamedTuple):

@@ -36,6 +36,7 @@ from collectors.cache import cache_dir
 from collectors.harness.evaluating import runs_answers
 from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
+from collectors.harness.sampling import sampling_identity
 from collectors.specs import TaskSpec
 from schemas.content import document_hash
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
@@ -85,10 +86,17 @@ class TaskSettings:
     higher_is_better: bool
     correct_threshold: float | None
     items: int
+    #: JSON of sampling settings that the task leaves to defaults, and its own seed (collectors.harness.sampling).
+    sampling: str | None = None
 
     @property
     def prompting(self) -> str:
-        return digest(dataclasses.asdict(self))
+        return digest(self.columns())
+
+    def columns(self) -> dict[str, Any]:
+        """All settings, without unset ones that programs before schema 7 lacked: their cells keep their ids."""
+        later = {field.name for field in dataclasses.fields(self) if field.default is None}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None or k not in later}
 
 
 class BoundTask:
@@ -119,6 +127,16 @@ class BoundTask:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
         self.hashes = [doc_hash(doc) for doc in self.docs]
         self.settings = self._bound_settings(task_digest)
+        #: What a person should know before a run, one line each.
+        self.notes = [f"task {self.name} {note}" for note in self._notes()]
+
+    def _notes(self) -> Iterator[str]:
+        implied = json.loads(self.settings.sampling or "{}")
+        if "temperature" in implied:
+            yield f"samples at temperature {implied['temperature']:g}: it has do_sample and no temperature"
+        if "seed" in implied:
+            repeats = ", plus the repeat's number" if (self.task.config.repeats or 1) > 1 else ""
+            yield f"samples with its own seed, {implied['seed']}{repeats}"
 
     def _apply(self, spec: TaskSpec) -> None:
         """Sets num_fewshot and decoding as lm-eval's evaluator does: a task whose own num_fewshot is 0 keeps it."""
@@ -156,7 +174,14 @@ class BoundTask:
             higher_is_better=bool(task.higher_is_better().get(metric, True)),
             correct_threshold=CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None,
             items=len(self.docs),
+            sampling=self._sampling(),
         )
+
+    def _sampling(self) -> str | None:
+        if self.task.OUTPUT_TYPE != "generate_until":
+            return None
+        implied = sampling_identity(self.task.config.generation_kwargs or {})
+        return json.dumps(implied, sort_keys=True) if implied else None
 
     @property
     def request_kind(self) -> str:

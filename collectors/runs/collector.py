@@ -216,7 +216,7 @@ class Collector:
     def _identity(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
         """The cell's identity for the shard's metadata."""
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
-        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.settings)}
+        return {"cell_id": cell.cell_id, "model": model, "prompting": task.settings.columns()}
 
     def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]

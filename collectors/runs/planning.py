@@ -64,6 +64,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
             )
         seen[task.name, task.settings.prompting] = spec.task
         plan.items[items_name(task.name, task.settings.items_digest)] = task
+        plan.notes += task.notes
         asked = _Asked.of(spec, task)
         for model in models:
             if spec.chat_template and lacks_chat_template(model):
@@ -167,7 +168,7 @@ class _Asked:
 
     @classmethod
     def of(cls, spec: TaskSpec, task: BoundTask) -> _Asked:
-        columns = dataclasses.asdict(task.settings)
+        columns = task.settings.columns()
         columns.pop("fewshot_digest")
         prompting, items = task.settings.prompting, min(spec.limit or task.settings.items, task.settings.items)
         return cls(spec, task, prompting, {**columns, "prompting": prompting}, items, _requests_per_item(task))

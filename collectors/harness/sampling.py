@@ -1,0 +1,51 @@
+"""How a task samples: its temperature and seed, by the rules of lm-eval's vLLM backend.
+
+Owns the defaults, and what they add to a cell's identity. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lm_eval.models.utils import normalize_gen_kwargs
+
+#: vLLM's own default, which lm-eval's vLLM backend leaves in force for `do_sample: true` without a temperature.
+DEFAULT_TEMPERATURE = 1.0
+#: The largest seed that vLLM and torch take.
+_MOST = 2**63 - 1
+
+
+def sampled_temperature(settings: Mapping[str, Any]) -> float:
+    """The temperature of a task that samples. 0 decodes greedily. Raises ValueError or TypeError for a wrong one."""
+    return float(settings.get("temperature", DEFAULT_TEMPERATURE))
+
+
+def own_seed_of(settings: Mapping[str, Any]) -> int | None:
+    """The seed that the task sets; None if it sets none, or vLLM's -1 for none.
+
+    Raises ValueError or TypeError for a wrong one.
+    """
+    seed = settings.get("seed")
+    if seed is None or seed == -1:
+        return None
+    if isinstance(seed, bool) or int(seed) != float(seed) or not 0 <= int(seed) < _MOST - 1000:
+        raise ValueError(f"seed is {seed!r}")
+    return int(seed)
+
+
+def sampling_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task's generation settings decide that programs before schema 7 did otherwise; empty for most tasks.
+
+    They decoded greedily at `do_sample: true` without a temperature, and drew a seed of their own for every answer.
+    Settings that a run will refuse give nothing.
+    """
+    try:
+        normal: dict[str, Any] = dict(normalize_gen_kwargs(dict(settings)))
+        if not normal["do_sample"] or not (temperature := sampled_temperature(normal)):
+            return {}
+        seed = own_seed_of(normal)
+    except (TypeError, ValueError):
+        return {}
+    implied = {} if "temperature" in normal else {"temperature": temperature}
+    return implied if seed is None else {**implied, "seed": seed}
