@@ -96,8 +96,8 @@ class Requester(Encoder):
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
         `seed` names the cell. A sampled answer's seed is the task's own, or drawn from (cell, item, request, repeat),
-        so it does not depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item; if it is
-        missing they are encoded here. Raises EngineError when the engine breaks or another model answers, and TaskError
+        so it does not depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item;
+        if it is missing they are encoded here. Raises EngineError when the engine breaks or another model answers, and TaskError
         for a wrong generation setting or a kind of request that is not supported.
         """
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}

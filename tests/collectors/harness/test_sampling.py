@@ -80,7 +80,7 @@ def test_seed_that_means_any_gets_one_drawn_for_each_answer(tasks: Path) -> None
 
 
 def test_seed_that_is_no_number_is_the_tasks_failure(tasks: Path) -> None:
-    with pytest.raises(TaskError, match="sampled_wrong_seed has a wrong generation setting: .*lucky"):
+    with pytest.raises(TaskError, match=r"sampled_wrong_seed has a wrong generation setting: .*lucky"):
         asked(bind(tasks, "sampled_wrong_seed"))
 
 
