@@ -7,18 +7,22 @@ are handled as in its vLLM backend. Knows nothing of engines, answers or storage
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import has_bos_prefix
 
 from collectors.engines import Tokenizer
+from collectors.harness.chats import Chat, build, dated_names, is_dated, render, unsent_error
 from collectors.harness.tasks import BoundTask
 from schemas.failures import EngineError, TaskError, one_line
+
+logger = logging.getLogger(__name__)
 
 
 class Encoded(NamedTuple):
@@ -41,6 +45,10 @@ class Encoder(TemplateLM):
             raise EngineError("the tokenizer has neither a begin nor an end token", kind="bad_model")
         self._prefix = int(bos if bos is not None else eos)  # type: ignore[arg-type]
         self._prefix_text = self._text(self._prefix)
+        #: The date that chat templates write, YYYY-MM-DD; None: they must write none.
+        self.chat_date: str | None = None
+        #: What the chat template did to system messages of the last build, beside sending them.
+        self.unsent: set[str] = set()
         self._encoded: list[tuple[list[int], list[int]]] = []
         # lm-eval tokenises an item's context again for each choice.
         self._recent = functools.lru_cache(4)(self._tokenise)
@@ -84,18 +92,23 @@ class Encoder(TemplateLM):
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         raise NotImplementedError("an encoder asks nothing")
 
-    def render_chat(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Renders the conversation with the model's own template, without its system message if the template raises."""
-        settings = {
-            "tokenize": False,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": not add_generation_prompt,
-        }
-        try:
-            return str(self.tokenizer.apply_chat_template(chat_history, **settings))
-        except jinja2.exceptions.TemplateError:
-            history = [message for message in chat_history if message["role"] != "system"]
-            return str(self.tokenizer.apply_chat_template(history, **settings))
+    def render_chat(self, chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        """Renders the conversation with the model's own template, at `chat_date`; notes in `unsent` what is not sent.
+
+        Raises TaskError for a template that writes today's date, where `chat_date` is None.
+        """
+        apply, chat = self.tokenizer.apply_chat_template, Chat(chat_history, add_generation_prompt)
+        template = str(self.tokenizer.chat_template)
+        if self.chat_date:
+            variables = dated_names(template, dt.date.fromisoformat(self.chat_date))
+        elif is_dated(apply, template, chat):
+            raise TaskError("the chat template writes today's date: give one as chat_date", "dated_template")
+        else:
+            variables = {}
+        text, unsent = render(apply, chat, variables)
+        if unsent:
+            self.unsent.add(unsent)
+        return text
 
     # ---- building
 
@@ -117,24 +130,18 @@ class Encoder(TemplateLM):
     def build(self, task: BoundTask, upto: int) -> list[list[Instance]]:
         """Returns the Instances of items 0..upto-1, a list per item.
 
-        Always starts at item 0, because lm-eval draws few-shot examples one item after the other. Raises TaskError when
-        the task or the chat template cannot render an item.
+        Raises TaskError when the task or the chat template cannot render an item, or the template does not send the
+        system prompt.
         """
-        chat, template = task.spec.chat_template, self.template(task)
-        try:
-            task.task.set_fewshot_seed(seed=task.spec.fewshot_seed)
-            task.task.build_all_requests(
-                limit=upto,
-                system_instruction=task.spec.system_prompt,
-                apply_chat_template=bool(chat),
-                fewshot_as_multiturn=bool(chat) and task.spec.fewshot_as_multiturn,
-                chat_template=_named(self, template) if template else None,
-            )
-        except (Exception, SystemExit) as error:  # templates and task functions are foreign code
-            raise TaskError(f"task {task.name} cannot build its requests: {one_line(error)}") from error
+        template = self.template(task)
+        self.unsent.clear()
         items: list[list[Instance]] = [[] for _ in range(upto)]
-        for instance in task.task.instances:
+        for instance in build(task, upto, _named(self, template) if template else None):
             items[instance.doc_id].append(instance)
+        for fate in sorted(self.unsent):
+            if task.spec.system_prompt:
+                raise unsent_error(task.name, fate)
+            logger.warning("task %s: its description is not sent: the model's chat template %s it", task.name, fate)
         return items
 
     # ---- encoding

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -87,19 +88,27 @@ class Requester(Encoder):
         super().__init__(engine.tokenizer)
         self.engine = engine
         self.key = key
+        #: Settings of decoding that the model adds to the task's.
+        self._added: dict[str, Any] = {}
 
     # ---- asking
 
     def ask(
-        self, items: dict[int, list[Instance]], seed: str, encoded: dict[int, list[Encoded]] | None = None
+        self,
+        items: dict[int, list[Instance]],
+        seed: str,
+        encoded: dict[int, list[Encoded]] | None = None,
+        generation_config: str | None = None,
     ) -> list[Asked]:
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
         `seed` names the cell. A sampled answer's seed is the task's own, or drawn from (cell, item, request, repeat),
         so it does not depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item;
-        if it is missing they are encoded here. Raises EngineError when the engine breaks or another model answers, and TaskError
-        for a wrong generation setting or a kind of request that is not supported.
+        if it is missing they are encoded here. `generation_config` is the cell's. Raises EngineError when the engine
+        breaks or another model answers, and TaskError for a wrong generation setting or a kind of request that is not
+        supported.
         """
+        self._added = json.loads(generation_config or "{}")
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}
         jobs = [
             _Job(item, instance, repeat, tokens)
@@ -208,7 +217,7 @@ class Requester(Encoder):
 
     def _generate_request(self, job: _Job, seed: str) -> GenerateRequest:
         instance = job.instance
-        settings = instance.args[1]
+        settings = {**self._added, **instance.args[1]}
         eos = self.tokenizer.eos_token_id
         try:
             kwargs: dict[str, Any] = dict(normalize_gen_kwargs(settings, default_max_gen_toks=DEFAULT_MAX_GEN_TOKENS))

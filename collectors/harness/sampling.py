@@ -49,3 +49,32 @@ def sampling_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     implied = {} if "temperature" in normal else {"temperature": temperature}
     return implied if seed is None else {**implied, "seed": seed}
+
+
+# ---- what a model's generation_config.json adds
+
+#: Settings that change greedy answers, too -> the value without effect.
+_PENALTIES = {"repetition_penalty": 1.0}
+#: Settings of sampling that vLLM and transformers share.
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+#: Settings of transformers that vLLM has not -> the value without effect.
+_ONE_ENGINES = {"no_repeat_ngram_size": 0, "num_beams": 1, "typical_p": 1.0, "encoder_repetition_penalty": 1.0}
+
+
+def added_by_model(file: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a generation_config.json that a task with `settings` leaves open, and that change its answers.
+
+    The task decides whether it samples if it sets do_sample or a temperature; else the file does.
+    """
+    added = {k: file[k] for k, none in _PENALTIES.items() if k not in settings and file.get(k) not in (None, none)}
+    decides = settings if {"do_sample", "temperature"} & settings.keys() else {"do_sample": file.get("do_sample")}
+    if not (decides.get("do_sample") or (decides.get("do_sample") is None and decides.get("temperature"))):
+        return added
+    added |= {k: file[k] for k in _SAMPLING if k not in settings and file.get(k) is not None}
+    return added if decides is settings else {**added, "do_sample": True}
+
+
+def left_out(file: Mapping[str, Any], settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a generation_config.json that would change the task's answers and are not among those `added`."""
+    other = {k: file[k] for k, none in _ONE_ENGINES.items() if k not in settings and file.get(k) not in (None, none)}
+    return {k: v for k, v in {**added_by_model(file, settings), **other}.items() if k not in added}

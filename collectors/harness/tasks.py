@@ -34,6 +34,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.harness.evaluating import runs_answers
+from collectors.harness.examples import guard, is_fallback
 from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
 from collectors.harness.sampling import sampling_identity
@@ -88,6 +89,8 @@ class TaskSettings:
     items: int
     #: JSON of sampling settings that the task leaves to defaults, and its own seed (collectors.harness.sampling).
     sampling: str | None = None
+    #: collectors.harness.examples.OTHERS_ONLY where lm-eval would show items as their own examples.
+    examples: str | None = None
 
     @property
     def prompting(self) -> str:
@@ -126,6 +129,7 @@ class BoundTask:
         if not self.docs:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
         self.hashes = [doc_hash(doc) for doc in self.docs]
+        self._examples = guard(task, self.docs, spec.fewshot_seed, doc_hash)
         self.settings = self._bound_settings(task_digest)
         #: What a person should know before a run, one line each.
         self.notes = [f"task {self.name} {note}" for note in self._notes()]
@@ -137,6 +141,10 @@ class BoundTask:
         if "seed" in implied:
             repeats = ", plus the repeat's number" if (self.task.config.repeats or 1) > 1 else ""
             yield f"samples with its own seed, {implied['seed']}{repeats}"
+        if self.settings.num_fewshot and is_fallback(self.task):
+            yield "takes its examples from its own items, as it has no other split; no item is its own example"
+        elif self.settings.examples:
+            yield "has items among its examples; no item is its own example"
 
     def _apply(self, spec: TaskSpec) -> None:
         """Sets num_fewshot and decoding as lm-eval's evaluator does: a task whose own num_fewshot is 0 keeps it."""
@@ -175,6 +183,7 @@ class BoundTask:
             correct_threshold=CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None,
             items=len(self.docs),
             sampling=self._sampling(),
+            examples=self._examples,
         )
 
     def _sampling(self) -> str | None:
@@ -399,12 +408,22 @@ def _task_error(name: str, error: BaseException) -> TaskError:
     empty = isinstance(error, IndexError | StopIteration)  # no first document, or a JSON file without a line
     if empty and str(error) != "string index out of range":
         return TaskError(f"task {name}: its data set has no items", kind="empty_task")
+    if isinstance(error, KeyError) and _raised_in(error) == datasets.dataset_dict.__file__:
+        return TaskError(f"task {name}: its data set has no split {error}", kind="no_data")
     offline = bool(datasets.config.HF_DATASETS_OFFLINE)
     missing = isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | FileNotFoundError)
     if missing or (offline and "cache" in str(error)):
         hint = " (only the config's `datasets` folder is read)" if offline else ""
         return TaskError(f"task {name}: its data cannot be read{hint}: {one_line(error)}", kind="no_data")
     return TaskError(f"task {name} cannot be loaded: {one_line(error)}")
+
+
+def _raised_in(error: BaseException) -> str:
+    """The file whose code raised the error."""
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    return place.tb_frame.f_code.co_filename if place else ""
 
 
 @contextmanager

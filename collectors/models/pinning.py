@@ -171,7 +171,7 @@ def _max_length(wanted: int | None, config: dict[str, Any]) -> int | None:
 def _resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
     from huggingface_hub import HfApi, hf_hub_download  # seconds to import; folders do not need it
 
-    with _hub_errors(spec.source):
+    with asking_hub(spec.source):
         revision = spec.revision or "main"
         if not _COMMIT.match(revision):
             revision = HfApi().model_info(spec.source, revision=revision).sha or ""
@@ -182,19 +182,19 @@ def _resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
 def _fetch_hub(model: ModelRef) -> str:
     from huggingface_hub import HfApi, snapshot_download
 
-    with _hub_errors(model.source):
+    with asking_hub(model.source):
         path = snapshot_download(
             model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in SUFFIXES]
         )
     if not any(f.suffix in WEIGHTS for f in Path(path).iterdir()):
-        with _hub_errors(model.source):  # while the hub is down, the client returns an incomplete folder
+        with asking_hub(model.source):  # while the hub is down, the client returns an incomplete folder
             HfApi().model_info(model.source, revision=model.revision)
         raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
     return path
 
 
 @contextmanager
-def _hub_errors(source: str) -> Iterator[None]:
+def asking_hub(source: str) -> Iterator[None]:
     """Turns the hub client's exceptions into ModelErrors with a kind and advice."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -217,14 +217,21 @@ def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
 
 
 def _config_at(source: str) -> dict[str, Any]:
+    if (data := uri_file(source, "config.json")) is None:
+        raise ModelError(f"{source} has no config.json")
+    return parse_config(data, source)
+
+
+def uri_file(source: str, name: str) -> bytes | None:
+    """Returns a file of a folder at a URI; None if there is none. Raises ModelError when it cannot be read."""
     try:
         fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
-        data = fs.cat_file(f"{root.rstrip('/')}/config.json")
-    except FileNotFoundError as error:
-        raise ModelError(f"{source} has no config.json") from error
+        data: bytes = fs.cat_file(f"{root.rstrip('/')}/{name}")
+    except FileNotFoundError:
+        return None
     except Exception as error:  # clients of stores have error types of their own
-        raise ModelError(f"{source}: config.json cannot be read: {one_line(error)}") from error
-    return parse_config(data, source)
+        raise ModelError(f"{source}: {name} cannot be read: {one_line(error)}") from error
+    return data
 
 
 def size_at_uri(source: str) -> tuple[int | None, dict[str, Any]]:

@@ -23,10 +23,10 @@ from collectors.lake.holdings import committed
 from collectors.lake.layout import FAILURES, items_name
 from collectors.lake.store import Lake
 from collectors.models.catalog_query import all_of
-from collectors.models.model_files import lacks_chat_template
 from collectors.models.pinning import resolve
 from collectors.models.placement import ModelSize, need_of, place
 from collectors.models.sizes import sizes_of, without_config
+from collectors.runs.cell_settings import CellSettings
 from collectors.runs.config import RunConfig
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
@@ -55,6 +55,8 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         models = list(_placed(plan, lake, models).values())
     shards = committed(lake)
     banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
+    of_cell = CellSettings(lake, plan.run_id, shards)
+    of_cell.read_ahead(models, config.task_specs())
     seen: dict[tuple[str, str], str] = {}
     for spec, task in _load_tasks(config, include, plan):
         if (task.name, task.settings.prompting) in seen:
@@ -67,17 +69,15 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         plan.notes += task.notes
         asked = _Asked.of(spec, task)
         for model in models:
-            if spec.chat_template and lacks_chat_template(model):
-                wrong = TaskError(
-                    f"task {task.name} needs a chat template and the model has none: plan such models in a config of "
-                    "their own without chat_template",
-                    "no_chat_template",
-                )
-                plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
+            try:
+                settings = of_cell.of(model, task, asked.items)
+            except (TaskError, ModelError) as error:
+                plan.failures.append(failure_row(plan.run_id, error, model=model.name, task=task.name))
                 continue
-            planned = _plan_cell(model, asked, shards, generation)
+            planned = _plan_cell(model, asked, settings, shards, generation)
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
+    plan.notes += of_cell.notes()
     return plan
 
 
@@ -175,10 +175,14 @@ class _Asked:
 
 
 def _plan_cell(
-    model: ModelRef, asked: _Asked, committed_shards: dict[str, list[ShardName]], generation: int | None
+    model: ModelRef,
+    asked: _Asked,
+    settings: dict[str, str],
+    committed_shards: dict[str, list[ShardName]],
+    generation: int | None,
 ) -> PlannedCell:
     identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
-    cell_id = cell_identity(identity, asked.prompting)
+    cell_id = cell_identity(identity, asked.prompting, settings)
     shards = committed_shards.get(cell_id, [])
     newest = max((shard.generation for shard in shards), default=0)
     if generation is not None and generation < newest:
@@ -194,9 +198,10 @@ def _plan_cell(
         prompting=asked.prompting,
         generation=newest if generation is None else generation,
         items=asked.items,
+        **settings,
     )
     name = identity.pop("name")
-    columns = {**asked.columns, **identity, "cell_id": cell_id, "model": name, "source": model.source}
+    columns = {**asked.columns, **identity, **settings, "cell_id": cell_id, "model": name, "source": model.source}
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 
 

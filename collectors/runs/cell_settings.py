@@ -1,0 +1,213 @@
+"""Works out the settings of a cell that depend on its model and its task together.
+
+Owns the date that the model's chat template writes, what its generation_config.json adds, and the refusal of a system
+prompt that its template does not send. Reads small files of models and the lake's earlier runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from collectors.engines import ModelRef
+from collectors.harness.chats import Chat, Traits, chats_of, traits_of, unsent_error
+from collectors.harness.sampling import added_by_model, left_out
+from collectors.harness.tasks import BoundTask
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.models.small_files import chat_templates, small_json, special_tokens
+from collectors.specs import TaskSpec
+from schemas.failures import ModelError, TaskError
+from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, missing_ranges
+
+#: Items whose conversations are rendered while planning.
+SAMPLE = 4
+#: Most models that a note names.
+MOST_NAMED = 3
+
+#: Models whose files are read at once.
+AT_ONCE = 16
+
+#: A model's chat template, or several by name (see chat_templates), and its special tokens.
+_Templates = tuple[str | dict[str, str] | None, dict[str, str]]
+
+_DATES = """
+SELECT model, revision, dtype, quantization, max_length, overrides, prompting, arg_max(chat_date, run_id)
+FROM _run_cells
+WHERE chat_date IS NOT NULL
+GROUP BY ALL
+"""
+
+
+class CellSettings:
+    """Settings of cells, with the files, templates and tasks that were read for them."""
+
+    def __init__(self, lake: Lake, run_id: str, shards: Mapping[str, list[ShardName]]) -> None:
+        self._lake, self._shards = lake, shards
+        self._today = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
+        #: By source, revision and name of the template.
+        self._files: dict[tuple[str, str, str | None], _Templates] = {}
+        self._equal: dict[str, _Templates] = {}
+        self._chats: dict[str, list[Chat]] = {}
+        self._traits: dict[tuple[str, str], Traits | TaskError] = {}
+        self._models: defaultdict[str, list[str]] = defaultdict(list)
+
+    def of(self, model: ModelRef, task: BoundTask, items: int) -> dict[str, str]:
+        """Returns the settings of cell_identity, by their columns of RUN_CELL; empty for most cells.
+
+        `items` is the number of items to ask. Raises TaskError when the model's chat template does not send the system
+        prompt, or cannot render the task, and ModelError when a file of the model cannot be read.
+        """
+        settings = self._decoding(model, task)
+        if date := self._date(model, task, items, settings):
+            settings["chat_date"] = date
+        return settings
+
+    def notes(self) -> Iterator[str]:
+        """What was found out, one line for each fact, with the models that it holds for."""
+        for fact, names in self._models.items():
+            models = list(dict.fromkeys(names))
+            more = f" and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else ""
+            yield f"{fact}: {', '.join(models[:MOST_NAMED])}{more}"
+
+    # ---- decoding
+
+    def _decoding(self, model: ModelRef, task: BoundTask) -> dict[str, str]:
+        if task.settings.output_type != "generate_until":
+            return {}
+        wanted = task.spec.generation_config
+        if not wanted and model.path is None:  # only to say that it does not count
+            return {}
+        file, own = small_json(model, "generation_config.json") or {}, task.task.config.generation_kwargs or {}
+        added = added_by_model(file, own) if wanted else {}
+        for name, value in left_out(file, own, added).items():
+            self._models[f"{name} {value} of generation_config.json is not applied to {task.name}"].append(model.name)
+        if added:
+            self._models[f"{_shown(added)} of generation_config.json applied to {task.name}"].append(model.name)
+        return {"generation_config": _json(added)} if added else {}
+
+    # ---- chat templates
+
+    def _date(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, str]) -> str | None:
+        traits = self._traits_of(model, task)
+        if traits is None:
+            return None
+        if traits.unsent and task.spec.system_prompt:
+            raise unsent_error(task.name, traits.unsent)
+        if traits.unsent:
+            fact = f"the description of {task.name} is not sent, because the chat template {traits.unsent} it"
+            self._models[fact].append(model.name)
+        if not traits.is_dated:
+            return None
+        date = task.spec.chat_date or self._recorded.get(_key(model, task))
+        if date is None and self._is_collected(model, task, items, settings):
+            return None
+        date = date or self._today
+        self._models[f"the chat template writes a date, which is {date} for {task.name}"].append(model.name)
+        return date
+
+    def _is_collected(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, str]) -> bool:
+        """Whether a program before schema 7, which did not record the date, collected the whole cell."""
+        undated = cell_identity(_identity(model), task.settings.prompting, settings)
+        return not missing_ranges(self._shards.get(undated, []), items)
+
+    def _traits_of(self, model: ModelRef, task: BoundTask) -> Traits | None:
+        """What the model's template makes of the task; None without a chat template, or where it is unknown."""
+        chat = task.spec.chat_template
+        if not chat or model.trust_remote_code:  # a tokenizer's own code may render in its own way
+            return None
+        templates, tokens = self._templates_of(model, chat)
+        if templates is None:
+            return None
+        template = _chosen(templates, chat, task.name)
+        key = digest([template, tokens], 32), task.settings.prompting
+        if key not in self._traits:
+            self._traits[key] = self._worked_out(template, tokens, task)
+        traits = self._traits[key]
+        if isinstance(traits, TaskError):
+            raise traits
+        return traits
+
+    def _templates_of(self, model: ModelRef, chat: bool | str) -> _Templates:
+        key = model.source, model.revision, chat if isinstance(chat, str) else None
+        if key not in self._files:
+            templates = chat_templates(model, key[2])
+            read = templates, special_tokens(model) if templates else {}
+            self._files[key] = self._equal.setdefault(digest(read, 32), read)  # families share one template
+        return self._files[key]
+
+    def read_ahead(self, models: Iterable[ModelRef], specs: Iterable[TaskSpec]) -> None:
+        """Reads the chat templates of hub repos side by side: 8,500 models one after the other would take an hour."""
+        far = [model for model in models if model.path is None and model.has_files and not model.trust_remote_code]
+        jobs = [(model, chat) for chat in {spec.chat_template for spec in specs} - {False} for model in far]
+
+        def read(job: tuple[ModelRef, bool | str]) -> None:
+            with contextlib.suppress(ModelError):  # the cells of the model raise it again
+                self._templates_of(*job)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(read, jobs))
+
+    def _worked_out(self, template: str, tokens: dict[str, str], task: BoundTask) -> Traits | TaskError:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        def apply(messages: list[dict[str, Any]], *, tokenize: bool, **variables: Any) -> str:
+            texts, _ = render_jinja_template([messages], chat_template=template, **tokens, **variables)
+            return str(texts[0])
+
+        if task.settings.prompting not in self._chats:
+            self._chats[task.settings.prompting] = chats_of(task, min(SAMPLE, len(task.docs)))
+        try:
+            return traits_of(
+                apply, template, self._chats[task.settings.prompting], date_given=task.spec.chat_date is not None
+            )
+        except TaskError as error:
+            return TaskError(f"task {task.name}: {error}", error.kind)
+
+    @functools.cached_property
+    def _recorded(self) -> dict[tuple[Any, ...], str]:
+        """The newest date in the lake's runs of a model and a prompting (see _key)."""
+        if not self._lake.exists():
+            return {}
+        rows = ask(self._lake, lambda con, _: con.execute(_DATES).fetchall(), only=["_run_cells"])
+        return {tuple(key): date for *key, date in rows}
+
+
+def _key(model: ModelRef, task: BoundTask) -> tuple[Any, ...]:
+    return *_identity(model).values(), task.settings.prompting
+
+
+def _identity(model: ModelRef) -> dict[str, Any]:
+    return {key: getattr(model, key) for key in MODEL_IDENTITY}
+
+
+def _chosen(templates: str | dict[str, str], chat: bool | str, task: str) -> str:
+    """The text of the chosen template, as lm-eval chooses it. Raises TaskError if the model has none."""
+    if isinstance(templates, dict):
+        name = chat if isinstance(chat, str) else "default"
+        if name not in templates:
+            raise TaskError(
+                f"task {task} wants the chat template {name!r} and the model has only {', '.join(sorted(templates))}",
+                "no_chat_template",
+            )
+        return templates[name]
+    if not templates:
+        raise TaskError(
+            f"task {task} needs a chat template and the model has none: plan such models in a config of their own "
+            "without chat_template",
+            "no_chat_template",
+        )
+    return templates
+
+
+def _shown(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _json(settings: Mapping[str, Any]) -> str:
+    return json.dumps(dict(settings), sort_keys=True)
