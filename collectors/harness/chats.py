@@ -44,6 +44,8 @@ class Traits(NamedTuple):
     is_dated: bool
     #: REFUSES or LEAVES_OUT if a system message is not sent; None if it is, or there is none.
     unsent: str | None
+    #: The first conversation, rendered.
+    text: str
 
 
 def clock(day: dt.date) -> Clock:
@@ -159,8 +161,9 @@ def build(task: BoundTask, upto: int, chat_template: Callable[..., str] | None) 
 def traits_of(apply: Apply, template: str, chats: Sequence[Chat], *, date_given: bool) -> Traits:
     """What a template makes of conversations. Raises TaskError if it renders none of them."""
     try:
-        fates = [render(apply, chat, {})[1] for chat in chats]
+        texts, fates = zip(*(render(apply, chat, {}) for chat in chats), strict=True)
         depends = names_date if date_given else is_dated
-        return Traits(any(depends(apply, template, chat) for chat in chats), next(filter(None, fates), None))
+        dated = any(depends(apply, template, chat) for chat in chats)
+        return Traits(dated, next(filter(None, fates), None), texts[0])
     except Exception as error:  # templates are foreign code
         raise TaskError(f"the model's chat template cannot render it: {one_line(error)}") from error

@@ -95,3 +95,30 @@ def special_tokens(model: ModelRef) -> dict[str, str]:
         if isinstance(text, str):
             tokens[name] = text
     return tokens
+
+
+# ---- tokenizers
+
+
+def may_end_texts(model: ModelRef) -> bool:
+    """Whether a tokenizer in a folder here may put a token after every text, by its files.
+
+    False where the files say no, and for models that are not on this machine.
+    """
+    if model.path is None:
+        return False
+    if json.loads(small_file(model, "tokenizer_config.json") or b"{}").get("add_eos_token"):
+        return True
+    return _ends(json.loads(small_file(model, "tokenizer.json") or b"{}").get("post_processor"))
+
+
+def _ends(processor: Any) -> bool:
+    """Whether a post-processor of tokenizer.json puts a special token after a text."""
+    if not isinstance(processor, dict):
+        return False
+    if processor.get("type") == "Sequence":
+        return any(map(_ends, processor.get("processors") or ()))
+    if processor.get("type") == "TemplateProcessing":
+        single = processor.get("single") or [{}]
+        return "SpecialToken" in single[-1]
+    return processor.get("type") in ("BertProcessing", "RobertaProcessing")

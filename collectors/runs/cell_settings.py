@@ -9,21 +9,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from collectors.engines import ModelRef
 from collectors.harness.chats import Chat, Traits, chats_of, traits_of, unsent_error
+from collectors.harness.encoding import end_token_error, ending
 from collectors.harness.sampling import added_by_model, left_out
 from collectors.harness.tasks import BoundTask
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.models.small_files import chat_templates, small_json, special_tokens
+from collectors.models.small_files import chat_templates, may_end_texts, small_json, special_tokens
 from collectors.specs import TaskSpec
-from schemas.failures import ModelError, TaskError
+from schemas.failures import ModelError, TaskError, one_line
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, missing_ranges
+
+logger = logging.getLogger(__name__)
 
 #: Items whose conversations are rendered while planning.
 SAMPLE = 4
@@ -55,6 +59,7 @@ class CellSettings:
         self._equal: dict[str, _Templates] = {}
         self._chats: dict[str, list[Chat]] = {}
         self._traits: dict[tuple[str, str], Traits | TaskError] = {}
+        self._ends: dict[str, _End | None] = {}
         self._models: defaultdict[str, list[str]] = defaultdict(list)
 
     def of(self, model: ModelRef, task: BoundTask, items: int) -> dict[str, str]:
@@ -64,7 +69,10 @@ class CellSettings:
         prompt, or cannot render the task, and ModelError when a file of the model cannot be read.
         """
         settings = self._decoding(model, task)
-        if date := self._date(model, task, items, settings):
+        traits = self._traits_of(model, task)
+        if (end := self._ending(model)) and not (traits and traits.text.startswith(end.prefix)):
+            raise end_token_error(end.token)
+        if traits and (date := self._date(model, task, traits, items, settings)):
             settings["chat_date"] = date
         return settings
 
@@ -91,12 +99,19 @@ class CellSettings:
             self._models[f"{_shown(added)} of generation_config.json applied to {task.name}"].append(model.name)
         return {"generation_config": _json(added)} if added else {}
 
+    # ---- tokenizers
+
+    def _ending(self, model: ModelRef) -> _End | None:
+        """The token that the model's tokenizer puts after every text; None without one, or where it is not here."""
+        if model.revision not in self._ends:
+            self._ends[model.revision] = _ending_of(model)
+        return self._ends[model.revision]
+
     # ---- chat templates
 
-    def _date(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, str]) -> str | None:
-        traits = self._traits_of(model, task)
-        if traits is None:
-            return None
+    def _date(
+        self, model: ModelRef, task: BoundTask, traits: Traits, items: int, settings: dict[str, str]
+    ) -> str | None:
         if traits.unsent and task.spec.system_prompt:
             raise unsent_error(task.name, traits.unsent)
         if traits.unsent:
@@ -176,6 +191,28 @@ class CellSettings:
             return {}
         rows = ask(self._lake, lambda con, _: con.execute(_DATES).fetchall(), only=["_run_cells"])
         return {tuple(key): date for *key, date in rows}
+
+
+class _End(NamedTuple):
+    """A token that a tokenizer puts after every text, and the one that it puts before, as texts."""
+
+    token: str
+    prefix: str
+
+
+def _ending_of(model: ModelRef) -> _End | None:
+    try:
+        if model.trust_remote_code or not may_end_texts(model):
+            return None
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(model.path)
+        prefix = tokenizer.eos_token if tokenizer.bos_token is None else tokenizer.bos_token
+        tokens = ending(tokenizer)
+    except Exception as error:  # loading the model names the fault
+        logger.info("model %s: its tokenizer was not checked: %s", model.name, one_line(error))
+        return None
+    return _End(str(tokenizer.decode(tokens[0])), str(prefix)) if tokens else None
 
 
 def _key(model: ModelRef, task: BoundTask) -> tuple[Any, ...]:
