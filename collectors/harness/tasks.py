@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import inspect
 import json
 import logging
 import os
@@ -33,6 +31,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
+from collectors.harness.documents import NoContentError, doc_hash, plain
 from collectors.harness.evaluating import runs_answers
 from collectors.harness.examples import guard, is_fallback
 from collectors.harness.index import manager_of
@@ -211,7 +210,7 @@ class BoundTask:
                 "target": self.target(doc),
                 "choices": self.choices(doc),
                 "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
-                "doc": json.dumps(_plain(doc), ensure_ascii=False),
+                "doc": json.dumps(plain(doc), ensure_ascii=False),
                 "content_hash": document_hash(doc),
                 "source_key": None,
             }
@@ -226,7 +225,10 @@ class BoundTask:
 
     def target(self, doc: Any) -> str | None:
         """The reference answer as JSON; None where the task has none or cannot read it."""
-        target = _plain(self._read("doc_to_target", doc))
+        try:
+            target = plain(self._read("doc_to_target", doc))
+        except NoContentError:
+            return None
         return None if target is None else json.dumps(target, ensure_ascii=False)
 
     def choices(self, doc: Any) -> list[str] | None:
@@ -251,12 +253,6 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(v) for v in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def doc_hash(doc: Any) -> str:
-    """lm-eval's own doc_hash: SHA-256 of the document as indented JSON (lm_eval.evaluator.evaluate)."""
-    text = json.dumps(doc, indent=2, default=lm_eval.utils.handle_non_serializable, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def use_datasets(folder: str | None) -> None:
@@ -309,6 +305,8 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dic
 def _bind(task: Any, spec: TaskSpec) -> BoundTask:
     try:
         return BoundTask(task, spec)
+    except NoContentError as error:
+        raise TaskError(f"task {spec.task}: {error}", "multimodal") from error
     except RouterlakeError:
         raise
     except (Exception, SystemExit) as error:  # documents, metrics and settings come from the task's own code
@@ -446,27 +444,8 @@ def _settings(task: Any) -> dict[str, Any]:
     lm-eval 0.4.13 adds the path of the YAML file. The contents of local data files count in the digests of items and
     few-shot examples.
     """
-    config: dict[str, Any] = _plain(task.config.to_dict(keep_callable=True))
+    config: dict[str, Any] = plain(task.config.to_dict(keep_callable=True))
     for key, places in (("metadata", ("config_source",)), ("dataset_kwargs", ("data_files", "data_dir"))):
         if isinstance(config.get(key), dict):
             config[key] = {k: v for k, v in config[key].items() if k not in places}
     return config
-
-
-def _plain(value: Any) -> Any:
-    """Returns `value` as JSON types: functions as their source files, other objects as lm-eval would print them."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(v) for v in (sorted(value, key=str) if isinstance(value, set) else value)]
-    if isinstance(value, functools.partial):
-        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
-    if callable(value):
-        name = getattr(value, "__qualname__", type(value).__qualname__)
-        try:  # the whole file, since a function also depends on the helpers and constants beside it
-            return [name, Path(inspect.getfile(value)).read_text(encoding="utf-8")]
-        except (TypeError, OSError):
-            return name
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return lm_eval.utils.handle_non_serializable(value)
