@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from collectors.engines import ModelRef
+from collectors.models.hub_repos import asking_hub
 from collectors.models.model_files import parse_config
-from collectors.models.pinning import asking_hub, uri_file
+from collectors.models.pinning import uri_file
 from schemas.failures import ModelError, one_line
 
 

@@ -33,7 +33,7 @@ def picture(colour: int, mode: str = "RGB") -> Any:
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The task `pictured`, of text with pictures that are not asked about, and `nameless`, with an object of its own."""
+    """The tasks `pictured`, of text with pictures that are not asked about, and `nameless`, with objects of its own."""
     import datasets
 
     folder = tmp_path_factory.mktemp("tasks")
