@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.engines import ModelRef
-from collectors.models.hub_repos import asking_hub
+from collectors.models.hub_repos import asking_hub, snapshot
 from collectors.models.model_files import parse_config
 from collectors.models.pinning import uri_file
 from schemas.failures import ModelError, one_line
@@ -26,6 +26,13 @@ def small_file(model: ModelRef, name: str) -> bytes | None:
     if not model.has_files:
         return None
     return uri_file(model.source, name) if "://" in model.source else _from_hub(model, name)
+
+
+def folder_here(model: ModelRef) -> Path | None:
+    """The model's folder on this machine, which for a hub repo is in the hub client's cache; None without one."""
+    if model.path is not None:
+        return Path(model.path)
+    return None if not model.has_files or "://" in model.source else snapshot(model.source, model.revision)
 
 
 def _read(path: Path) -> bytes | None:
@@ -102,12 +109,7 @@ def special_tokens(model: ModelRef) -> dict[str, str]:
 
 
 def may_end_texts(model: ModelRef) -> bool:
-    """Whether a tokenizer in a folder here may put a token after every text, by its files.
-
-    False where the files say no, and for models that are not on this machine.
-    """
-    if model.path is None:
-        return False
+    """Whether the tokenizer of a model with a folder here may put a token after every text, by its files."""
     if json.loads(small_file(model, "tokenizer_config.json") or b"{}").get("add_eos_token"):
         return True
     return _ends(json.loads(small_file(model, "tokenizer.json") or b"{}").get("post_processor"))

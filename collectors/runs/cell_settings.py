@@ -22,7 +22,7 @@ from collectors.harness.sampling import added_by_model, left_out
 from collectors.harness.tasks import BoundTask
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.models.small_files import chat_templates, may_end_texts, small_json, special_tokens
+from collectors.models.small_files import chat_templates, folder_here, may_end_texts, small_json, special_tokens
 from collectors.specs import TaskSpec
 from schemas.failures import ModelError, TaskError, one_line
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, missing_ranges
@@ -89,7 +89,7 @@ class CellSettings:
         if task.settings.output_type != "generate_until":
             return {}
         wanted = task.spec.generation_config
-        if not wanted and model.path is None:  # only to say that it does not count
+        if not wanted and folder_here(model) is None:  # only to say that it does not count
             return {}
         file, own = small_json(model, "generation_config.json") or {}, task.task.config.generation_kwargs or {}
         added = added_by_model(file, own) if wanted else {}
@@ -202,11 +202,12 @@ class _End(NamedTuple):
 
 def _ending_of(model: ModelRef) -> _End | None:
     try:
-        if model.trust_remote_code or not may_end_texts(model):
+        folder = folder_here(model)
+        if folder is None or model.trust_remote_code or not may_end_texts(model):
             return None
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(model.path)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
         prefix = tokenizer.eos_token if tokenizer.bos_token is None else tokenizer.bos_token
         tokens = ending(tokenizer)
     except Exception as error:  # loading the model names the fault

@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from collectors.harness.encoding import Encoder
 from collectors.lake.store import Lake
 from collectors.runs import planning
+from collectors.runs.collector import Collector
 from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
 from schemas.failures import TaskError
@@ -160,6 +163,34 @@ def _tokenizer(template: str) -> Any:
 
     inner = Tokenizer(models.WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", chat_template=TEMPLATES[template])
+
+
+@pytest.mark.slow
+def test_collected_cell_holds_its_date_and_is_whole_on_the_next_day(
+    tasks: Path, tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTERLAKE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "dated"
+    shutil.copytree(tiny_models["good"], path)
+    (path / "chat_template.jinja").write_text(TEMPLATES["dated"])
+    config = configured(tasks, path, chat_template=True, limit=2, dtype="float32")
+    lake = Lake(str(tmp_path / "lake"))
+    lake.open_for_writing()
+    monkeypatch.setattr(planning, "new_run_id", lambda: "20260131T101500-00000000")
+    plan = make_plan(config, lake)
+    plan.write(lake)
+    (cell,) = (planned.cell for planned in plan.cells)
+    collector = Collector(plan.run_id, lake.uri, "hf", {}, config.include_tasks)
+    assert collector.collect(cell, 0, 1).committed
+    (shard,) = (tmp_path / "lake" / "shards").rglob(f"{cell.cell_id}-*.parquet")
+    metadata = json.loads(pq.ParquetFile(shard).metadata.metadata[b"cell"])
+    assert metadata["settings"] == {"chat_date": "2026-01-31"}
+    (texts,) = (tmp_path / "lake" / "cache" / "requests").glob("texts-*.npz")
+    with np.load(texts) as arrays:
+        assert arrays["text"].tobytes().decode().startswith("[date] 31 Jan 2026\n")
+    monkeypatch.setattr(planning, "new_run_id", lambda: "20260201T101500-00000000")
+    assert make_plan(config, lake).items_todo == 0
+    assert make_plan(config.model_copy(update={"chat_date": "2026-02-01"}), lake).items_todo == 2
 
 
 # ---- system prompts
