@@ -51,6 +51,9 @@ class Prompting(Strict):
     chat_date: str | None = None
     #: Generation settings laid over the task's own (temperature, top_p, max_gen_toks, until, …).
     decoding: Settings = {}
+    #: A prompt beyond the context: fail gives the item the outcome overlong, and score 0; truncate cuts its beginning
+    #: off, as lm-eval's backends do.
+    overlong: Literal["fail", "truncate"] = "fail"
     #: Whether answers are decoded with the settings of the model's generation_config.json that the task leaves open.
     #: false: its end tokens alone count, as in lm-eval's vLLM backend.
     generation_config: bool = False

@@ -24,7 +24,7 @@ from schemas.identity import MAX_GENERATION
 # Functions import what is slow: pydantic (the config) takes 0.2 s, lm-eval (planning, estimates) 5 s, Ray (fleet) 1 s.
 # configure_logging has to run before the last two are imported.
 if TYPE_CHECKING:
-    from collectors.runs.plan import Plan
+    from collectors.runs.plan import Plan, PlannedCell
     from pipelines.fleet.outcome import Outcome
 
 logger = logging.getLogger("collect")
@@ -161,9 +161,10 @@ def collect(args: argparse.Namespace) -> int:
     if args.log_json:
         log_as_json(plan.run_id)
     outcome = work(plan, lake, args)
+    unanswered = complete_aggregates(plan, lake, outcome)
     now = time.monotonic()
     print_end(plan, lake, outcome, planning=planned - started, seconds=now - started)
-    if (outcome and outcome.failed) or plan.failures or plan.quarantined:
+    if (outcome and outcome.failed) or plan.failures or plan.quarantined or unanswered:
         return 1
     return STOPPED if outcome and outcome.stopped else 0
 
@@ -198,6 +199,29 @@ def work(plan: Plan, lake: Lake, args: argparse.Namespace) -> Outcome | None:
     if trace:
         write_trace(Path(args.profile), trace)
     return outcome
+
+
+def complete_aggregates(plan: Plan, lake: Lake, outcome: Outcome | None) -> list[PlannedCell]:
+    """Writes the values of metrics over cells and groups that are whole now. Returns cells without any verdict."""
+    from collectors.judging.judges import Judges
+    from collectors.runs.aggregates import Aggregator
+
+    include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in plan.config.include_tasks]
+    judges = Judges(include)
+    aggregator = Aggregator(plan, lake, judges)
+    try:
+        aggregator.complete(outcome.aggregates if outcome else [])
+    except StorageError as error:
+        logger.warning("no aggregates were written, and the next run does it: %s", error)
+    finally:
+        judges.close()
+    for planned in aggregator.unanswered:
+        cell = planned.cell
+        print(
+            f"failed: {cell.model.name} on {cell.spec.task}: none of its {cell.items} items has an answer that could "
+            "be judged: see outcome and failure in the view matrix"
+        )
+    return aggregator.unanswered
 
 
 def configure_logging(*, verbose: bool, as_json: bool = False) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from schemas.records import (
+    AGGREGATE,
     FAILURE,
     FOLDED_RECORD,
     GPU_PRICE,
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
     "runs": (RUN_END,),
     "tasks": (RUN_CELL,),
     "failures": (FAILURE,),
+    "aggregates": (AGGREGATE,),
     "imports": (IMPORT,),
     "rejects": (REJECT,),
     "suspicions": (SUSPICION,),
@@ -52,10 +54,19 @@ _OF_CELLS = (
 )
 
 _COUNTS = {
-    "attempted": "items that a model was asked: scored + unanswered + failed",
+    "attempted": "items that were collected: scored, set-level and failed ones",
     "scored": "items with a score",
-    "unanswered": "items with an empty answer (schemas.failures.UNANSWERED); never counted as wrong",
-    "failed": "items without a score for another reason; never counted as wrong",
+    "failed": "items without a verdict by our fault (outcome engine, judge or store); missing, never counted as wrong",
+    "ok": "items with a whole answer and a verdict",
+    "empty": "items with an empty answer, scored by the task's verdict on it",
+    "truncated": "items whose answer reached the limit of generated tokens, scored as it is",
+    "overlong": "items whose prompt does not fit the model's context, scored 0",
+    "nan": "items for which the model's log-likelihood was not a number, scored 0",
+    "filtered": "items that a provider's content filter withheld, scored 0",
+    "refused": "items that the model cannot be asked, such as a token that its weights lack, scored 0",
+    "engine": "items that the engine did not answer",
+    "judge": "items that could not be judged",
+    "store": "items that could not be stored",
 }
 _SHARD = {
     "generation": FOLDED_RECORD.field("generation").metadata[b"doc"].decode(),
@@ -79,8 +90,12 @@ _POOL = {
 _BASIS = "how the price was matched: named, equal, short or tier (see model_prices); null: unpriced"
 _LEADERBOARD = {
     **_COUNTS,
-    "rank": "place by score among comparable cells, from 1; null without a score",
-    "score": "mean score over the scored items",
+    "rank": "place by score, else by value, among comparable whole cells, from 1; null where an item is missing",
+    "is_group": "whether the row is of a group of tasks, such as mmlu",
+    "score": "mean score over the scored items; null for a metric over whole sets",
+    "score_answered": "mean score over the items with outcome ok",
+    "value": "the metric over all judged items by lm-eval's own aggregation; null: not computed, see view aggregates",
+    "value_stderr": "lm-eval's standard error of value; null: it has none",
     "stderr": "standard error of score: sample standard deviation / sqrt(scored); null below two scored items",
     "ci_low": "lower end of the 95 % interval of score",
     "ci_high": "upper end of the 95 % interval of score",
@@ -104,6 +119,11 @@ _OWN: dict[str, dict[str, str]] = {
     "responses": {"generation": _SHARD["generation"]},
     "superseded": {"generation": _SHARD["generation"]},
     "matrix": {"generation": _SHARD["generation"]},
+    "cells": {
+        "is_set_level": "whether metric has a value over a whole set alone, so that items have no score",
+        "older_set_level": "the same of the metric in runs of schema 6, whose rows hold its values as scores",
+    },
+    "aggregates": {"stale": "why value and stderr are not shown; null: they are"},
     "models": {
         "listed_at": "when a catalog last listed it at this revision; null: never",
         "same_weights_as": "the first model with the same weights, among those that can be collected; null: itself",
@@ -111,7 +131,7 @@ _OWN: dict[str, dict[str, str]] = {
         "skipped_because": "the reason in one line",
     },
     "failures": {
-        "level": "cell: a model, task, cell or shard was not collected; item: an item of the matrix has no verdict"
+        "level": "cell: a model, task, cell or shard was not collected; item: an item has no verdict by our fault"
     },
     "runs": {
         "started_at": "when the run was planned, UTC",

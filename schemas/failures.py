@@ -76,8 +76,6 @@ NOT_JUDGED = "not_judged"
 JUDGE_TIMEOUT = "judge_timeout"
 JUDGE_DIED = "judge_died"
 
-#: Kinds of an item that the model was asked without an answer: unanswered. All other kinds count as failed.
-UNANSWERED = frozenset({EMPTY_ANSWER})
 ITEM_FAILURES = frozenset(
     {EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, UNKNOWN_TOKEN, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED}
 )

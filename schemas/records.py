@@ -45,7 +45,7 @@ RECORD = pa.schema(
         ),
         _field("correct", pa.bool_(), "score >= the cell's correct_threshold; null when unknown"),
         _field("metrics", pa.string(), "JSON object of every metric that the task computed; null when not judged"),
-        _field("failure", pa.string(), "failure kind of this item (see schemas.failures); null when answered and judged"),
+        _field("failure", pa.string(), "failure kind of this item (see schemas.failures); null: none"),
         _field("outcome", pa.string(), "ok, or why the answer is none (see schemas.verdicts); null: schema 6"),
         _field("prompt_tokens", pa.int32(), "context tokens, counted once"),
         _field("cut_tokens", pa.int32(), "context tokens that were cut off so that the prompt fits; null: none"),
@@ -193,7 +193,9 @@ RUN_CELL = pa.schema(
         ),
         _field("overlong", pa.string(), "what happens to a prompt beyond the context: truncate; null: it fails"),
         _field(
-            "context_length", pa.int32(), "context that the task was worked out to need, tokens; null: max_length is set"
+            "context_length",
+            pa.int32(),
+            "context that the task needs, tokens, as worked out; null: max_length is set",
         ),
         _field("chat_date", pa.string(), "date that the chat template writes, YYYY-MM-DD; null: it writes none"),
         _field(
@@ -258,7 +260,7 @@ AGGREGATE = pa.schema(
         _field("filter", pa.string(), "lm-eval filter of the answers", null=False),
         _field("aggregation", pa.string(), "function that made the value, such as mean or perplexity", null=False),
         _field("higher_is_better", pa.bool_(), "direction of the metric", null=False),
-        _field("value", pa.float64(), "the task's own aggregation of its items' values; null: not finite, or it failed"),
+        _field("value", pa.float64(), "the task's own aggregation of its items' values; null: see problem"),
         _field("stderr", pa.float64(), "standard error of value, as lm-eval's; null: lm-eval has none, or not finite"),
         _field("items", pa.int32(), "items behind the value", null=False),
         _field("bootstraps", pa.int32(), "resamples behind stderr; null: by a formula"),

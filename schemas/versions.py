@@ -16,6 +16,8 @@ from schemas.records import SCHEMA_VERSION
 
 #: The first version whose lakes stay readable.
 OLDEST_VERSION = 6
+#: The first version whose records hold an outcome, and a score by the rules of schemas.verdicts.
+RULED_VERSION = 7
 
 VERSION_KEY = b"routerlake_schema_version"
 

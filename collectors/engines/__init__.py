@@ -39,6 +39,8 @@ class ModelRef:
     quantization: str | None = None
     #: Longest context in tokens, question and answer together; None: the model's own.
     max_length: int | None = None
+    #: Context that the planned tasks need beyond max_length, where no config sets one; None: max_length suffices.
+    context: int | None = field(default=None, compare=False)
     trust_remote_code: bool = False
     #: Engine options of this model, laid over the run's.
     options: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -62,10 +64,15 @@ class ModelRef:
         return self.placements[0] if self.placements else None
 
     @property
+    def longest(self) -> int | None:
+        """The context to load it with, tokens; None: its own. Its own is also the limit."""
+        return self.context or self.max_length
+
+    @property
     def key(self) -> str:
         """Identity of a loaded model: revision, dtype, quantization and the other settings that decide how it loads."""
         base = f"{self.revision}:{self.dtype}:{self.quantization}"
-        special = [self.options, self.trust_remote_code, self.max_length, self.overrides]
+        special = [self.options, self.trust_remote_code, self.longest, self.overrides]
         return f"{base}:{digest(special)}" if any(special) else base
 
 
@@ -189,6 +196,8 @@ class Engine(Protocol):
     tokenizer: Tokenizer
     #: Longest context in tokens, prompt and answer together.
     max_length: int
+    #: Most tokens of a context and its continuation together that can be scored (lm-eval's backends differ).
+    score_length: int
     #: Longest window of a rolling log-likelihood, tokens (lm-eval's backends differ).
     rolling_length: int
     #: Number of tokens that the loaded model has an embedding for; None: any. A tokenizer may have more.

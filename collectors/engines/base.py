@@ -56,6 +56,7 @@ class BaseEngine(Generic[O]):
         self.model: ModelRef | None = None
         self.tokenizer: Tokenizer
         self.max_length = 0
+        self.score_length = 0
         self.rolling_length = 0
         self.vocab_size: int | None = None
         self.gpu: str | None = None

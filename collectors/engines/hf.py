@@ -72,7 +72,8 @@ class HfEngine(BaseEngine[HfOptions]):
                 raise engine_error(f"model {model.name!r} does not fit", error) from error
             raise load_error(model, error) from error
         own = _context(self._model.config, self.tokenizer)
-        self.max_length = self.rolling_length = min(model.max_length or own, own)
+        self.max_length = self.rolling_length = min(model.longest or own, own)
+        self.score_length = self.max_length + 1  # the last token is never an input
         self.vocab_size = self._model.get_input_embeddings().num_embeddings
         device = self._model.device
         self.gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None

@@ -112,6 +112,7 @@ class StubEngine(BaseEngine[StubOptions]):
         self._who = ""
         self.tokenizer = ByteTokenizer()
         self.max_length = self.rolling_length = self._options.max_length
+        self.score_length = self.max_length - 1
 
     @classmethod
     def pin(cls, spec: ModelSpec, dtype: str, max_length: int | None) -> ModelRef:
@@ -154,7 +155,8 @@ class StubEngine(BaseEngine[StubOptions]):
         if model.placement and model.placement.gpus < (options.needs_gpus or 0):
             raise EngineError(f"the stub engine needs {options.needs_gpus:g} GPUs (needs_gpus)", OUT_OF_MEMORY)
         _sleep(options.load_s)
-        self.max_length = self.rolling_length = min(model.max_length or options.max_length, options.max_length)
+        self.max_length = self.rolling_length = min(model.longest or options.max_length, options.max_length)
+        self.score_length = self.max_length - 1
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:
         check_key(self, key)

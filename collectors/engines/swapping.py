@@ -76,7 +76,7 @@ def swap_key(model: ModelRef) -> str | None:
             return None
         dtype = config.get("dtype") or config.get("torch_dtype") if model.dtype == "auto" else model.dtype
         parts = [_without(config, _NOT_CONFIG), _tokenizer(folder), _eos_ids(folder), tensors_digest(folder)]
-        return digest([*parts, dtype, model.max_length, model.options, model.overrides])
+        return digest([*parts, dtype, model.longest, model.options, model.overrides])
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
 

@@ -154,6 +154,7 @@ class VllmEngine(LiveEngine[VllmOptions]):
         self.max_length = self._llm.llm_engine.model_config.max_model_len
         self.vocab_size = self._llm.llm_engine.model_config.get_vocab_size()
         # Less one token of context and one that vLLM generates in any case, as in lm-eval's vLLM backend.
+        self.score_length = self.max_length - 1  # it generates one token in any case
         self.rolling_length = self.max_length - 2
         self.gpu = None if on_cpu else _gpu_name()
         seconds = time.monotonic() - started
@@ -353,7 +354,7 @@ def _start(model: ModelRef, folder: str, options: VllmOptions, on_cpu: bool, swa
     if own.runner_type != "generate":
         raise ModelError(f"model {model.name!r} generates no text ({own.architecture})", kind="unknown_architecture")
     given = options.model_dump(exclude={"extra", "swap_weights"}, exclude_none=True)
-    given["max_model_len"] = min(model.max_length or own.max_model_len, own.max_model_len)
+    given["max_model_len"] = min(model.longest or own.max_model_len, own.max_model_len)
     if on_cpu:
         warn_of_slow_bfloat16(model.name, own.dtype)
         given.setdefault("enforce_eager", True)

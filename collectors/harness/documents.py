@@ -25,8 +25,13 @@ def doc_hash(doc: Any) -> str:
 
     Raises NoContentError for an object that lm-eval would hash by its address.
     """
+    return hash_and_size(doc)[0]
+
+
+def hash_and_size(doc: Any) -> tuple[str, int]:
+    """doc_hash, and the number of characters that it hashed. Raises as doc_hash does."""
     text = json.dumps(doc, indent=2, default=_as_json, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest(), len(text)
 
 
 #: How Python prints an object by its address, which is another one in each process.

@@ -1,9 +1,8 @@
 """Judges answered items with lm-eval's filters and metrics and returns record rows.
 
 Owns the step from answers to schemas.records.RECORD: scores, metrics, token counts and times of an item. `metrics`
-holds unchanged the values that lm-eval would log for an item; `score` is null where the model gave no answer or could
-not be asked. Knows nothing of engines, of storage, and of the process that runs a task's judging code
-(collectors.judging).
+holds unchanged the values that lm-eval would log for an item; outcome and score follow schemas.verdicts. Knows nothing
+of engines, of storage, and of the process that runs a task's judging code (collectors.judging).
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from collectors.harness.requests import Asked
 from collectors.harness.tasks import BoundTask
 from schemas.failures import NOT_JUDGED
 from schemas.records import RECORD
+from schemas.verdicts import AT_LIMIT, outcome_of, score_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ Responses = Mapping[int, list[list[Any]]]
 class Verdict(NamedTuple):
     """The judgment of one item's answers under one filter: of all repeats together, or of one."""
 
-    #: Value of the primary metric; None if the task gave none, or it is not finite.
+    #: Value of the primary metric; None if the task gave none, it is not finite, or only a whole set has one.
     score: float | None
     #: JSON of all metrics, and of the filtered answers.
     metrics: str
@@ -178,32 +178,47 @@ def _verdict(task: BoundTask, item: int, filtered: list[Any]) -> Verdict | None:
 
 def _verdict_columns(task: BoundTask, asked: Asked, judged: Judged, name: str, repeat: int) -> dict[str, Any]:
     failure = asked.failure if repeat == 0 else _repeat_failure(asked, repeat - 1)
+    failure = judged.failures.get(asked.item, failure)
     verdict = judged.verdicts.get(asked.item, {}).get((name, repeat))
-    if verdict is None:
-        ours = judged.failures.get(asked.item, NOT_JUDGED) if repeat == 0 else None
-        return {"failure": failure or ours}
-    score = None if failure else verdict.score
-    if score is None and not failure:
-        failure = NOT_JUDGED if repeat == 0 else None
-    threshold = task.settings.correct_threshold
+    settings = task.settings
+    # A filter over all repeats (maj@k) has no verdict on a single one.
+    is_judged = repeat > 0 or (verdict is not None and (settings.is_set_level or verdict.score is not None))
+    if not is_judged and not failure:
+        failure = NOT_JUDGED
+    outcome = outcome_of(failure, _finish_reason(asked, repeat), is_judged=is_judged)
+    score = None
+    if not settings.is_set_level and not (repeat and verdict is None):
+        value = verdict and verdict.score
+        score = score_of(outcome, value, higher_is_better=settings.higher_is_better)
+    threshold = settings.correct_threshold
     is_decided = score is not None and threshold is not None and 0 <= score <= 1
-    generates = task.settings.output_type == "generate_until"
+    shown = verdict if verdict and settings.output_type == "generate_until" and verdict.filtered != "[]" else None
     return {
         "score": score,
         "correct": bool(score >= threshold) if is_decided else None,  # type: ignore[operator]
-        "metrics": verdict.metrics,
+        "metrics": verdict and verdict.metrics,
         "failure": failure,
-        "filtered": verdict.filtered if generates and verdict.filtered != "[]" else None,
+        "outcome": outcome,
+        "filtered": shown and shown.filtered,
     }
+
+
+def _finish_reason(asked: Asked, repeat: int) -> str | None:
+    """`length` if an answer reached the limit of generated tokens, of one repeat or (0) of any; else None."""
+    picked = slice(None) if repeat == 0 else slice(repeat - 1, repeat)
+    usages = [usage for answers in asked.answers for answer in answers[picked] for usage in answer.usages]
+    return AT_LIMIT if any(usage.finish_reason == AT_LIMIT for usage in usages) else None
 
 
 def _score(task: BoundTask, metrics: dict[str, Any]) -> float | None:
     """Returns the item's value of the primary metric, or None if the task gave none or it is not finite.
 
-    Some metrics (weighted_perplexity, f1, bleu) have item values that are not numbers. The score is then the metric's
-    own aggregation over this one item; lm-eval's aggregations take a list of item values.
+    None, too, if the metric has a value over a whole set alone. brier_score's item values are pairs: the score is its
+    aggregation over this one item, and the mean of these is that over all.
     """
     name = task.settings.metric
+    if task.settings.is_set_level:
+        return None
     value = metrics.get(name)
     if value is not None and not _is_number(value) and (aggregate := task.task.aggregation().get(name)):
         try:
@@ -228,6 +243,7 @@ def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
     answered = bool(usages)
     return {
         "prompt_tokens": replies[0].prompt_tokens,
+        "cut_tokens": replies[0].cut_tokens or None,
         "completion_tokens": sum(a.completion_tokens for a in replies) if answered else None,
         "cached_tokens": sum(c for c in cached if c is not None) if answered and None not in cached else None,
         "engine_tokens": sum(u.prompt_tokens + u.generated_tokens for u in usages) if answered else None,

@@ -29,6 +29,7 @@ from collectors.engines import (
 )
 from collectors.harness.encoding import Encoded, Encoder
 from collectors.harness.sampling import own_seed_of, sampled_temperature
+from collectors.harness.tasks import DEFAULT_MAX_GEN_TOKENS
 from schemas.failures import (
     EMPTY_ANSWER,
     NAN_LOGPROBS,
@@ -39,9 +40,6 @@ from schemas.failures import (
     TaskError,
     one_line,
 )
-
-#: lm-eval's default when a task sets no limit on generated tokens.
-DEFAULT_MAX_GEN_TOKENS = 256
 
 
 @dataclasses.dataclass
@@ -60,6 +58,8 @@ class Answer:
     failure: str | None = None
     loglikelihood: float | None = None
     greedy: bool | None = None
+    #: Tokens of the context that were cut off so that it fits.
+    cut_tokens: int = 0
     #: Whether the engine's first answer was unusable and it was asked again.
     asked_again: bool = False
 
@@ -99,14 +99,17 @@ class Requester(Encoder):
         seed: str,
         encoded: dict[int, list[Encoded]] | None = None,
         generation_config: str | None = None,
+        *,
+        cut: bool = False,
     ) -> list[Asked]:
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
         `seed` names the cell. A sampled answer's seed is the task's own, or drawn from (cell, item, request, repeat),
         so it does not depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item;
-        if it is missing they are encoded here. `generation_config` is the cell's. Raises EngineError when the engine
-        breaks or another model answers, and TaskError for a wrong generation setting or a kind of request that is not
-        supported.
+        if it is missing they are encoded here. `generation_config` is the cell's. With `cut` a context that does not
+        fit loses its beginning, as in lm-eval's backends. Without, its item fails, and the limit of an answer shrinks
+        to the room that is left. Raises EngineError when the engine breaks or another model answers, and TaskError for
+        a wrong generation setting or a kind of request that is not supported.
         """
         self._added = json.loads(generation_config or "{}")
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}
@@ -116,6 +119,8 @@ class Requester(Encoder):
             for instance, tokens in zip(instances, encoded[item], strict=True)
             for repeat in range(instance.repeats or 1)
         ]
+        if cut:
+            jobs = [self._cut(job) for job in jobs]
         answers: list[Answer | None] = [None] * len(jobs)
         for kind, ask in (
             ("loglikelihood", self._ask_scores),
@@ -128,10 +133,33 @@ class Requester(Encoder):
                     answers[i] = answer
         return _by_item(items, answers)
 
+    def _cut(self, job: _Job) -> _Job:
+        """Cuts the beginning of a context off, as far as it does not fit. lm-eval's backends keep the whole answer."""
+        context, continuation = job.encoded
+        kind = job.instance.request_type
+        if kind == "loglikelihood":
+            over = len(context) + len(continuation) - self.engine.score_length
+            if not 0 < over < len(context):  # without any context no token could be scored
+                return job
+        elif kind == "generate_until":
+            most = self._generate_request(job, "").max_tokens
+            over = len(context) - (self.engine.max_length - most)
+            if over <= 0:
+                return job
+            if over >= len(context):
+                raise TaskError(
+                    f"task {job.instance.task_name}: answers of up to {most:,} tokens leave no room for a prompt in "
+                    f"the context of {self.engine.max_length:,}: set max_gen_toks in decoding, or max_length",
+                    "not_answerable",
+                )
+        else:
+            return job  # it is read in windows
+        return job._replace(encoded=Encoded(context[over:], continuation), cut_tokens=over)
+
     def _ask_scores(self, jobs: list[_Job], seed: str) -> list[Answer]:
         """Asks for one-token choices of the same context in one request, and for each other choice alone."""
         answers: dict[int, Answer] = {}
-        limit = self.engine.max_length - 1  # vLLM generates one token in any case
+        limit = self.engine.score_length
         fitting = []
         for i, job in enumerate(jobs):
             context, continuation = job.encoded
@@ -144,7 +172,7 @@ class Requester(Encoder):
         rest = [i for i in fitting if i not in answers]
         scores = self._score([ScoreRequest(*jobs[i].encoded) for i in rest])
         answers |= {i: _scored(score, jobs[i].encoded) for i, score in zip(rest, scores, strict=True)}
-        return [answers[i] for i in range(len(jobs))]
+        return [_cut_by(jobs[i], answers[i]) for i in range(len(jobs))]
 
     def _ask_choices(self, jobs: list[_Job], groups: list[list[int]]) -> dict[int, Answer]:
         """Returns answers by position in `jobs`."""
@@ -201,8 +229,13 @@ class Requester(Encoder):
     def _ask_texts(self, jobs: list[_Job], seed: str) -> list[Answer]:
         requests = [self._generate_request(job, f"{seed}:{job.item}:{job.instance.idx}:{job.repeat}") for job in jobs]
         longest = self.engine.max_length
-        refusals = [self._refusal(request.prompt, longest - request.max_tokens) for request in requests]
-        asked = [request for request, refusal in zip(requests, refusals, strict=True) if not refusal]
+        refusals = [self._refusal(request.prompt, longest - 1) for request in requests]
+        # As lm-eval's maybe_truncate with shrink_gen_toks: an answer may be as long as there is room.
+        asked = [
+            dataclasses.replace(request, max_tokens=min(request.max_tokens, longest - len(request.prompt)))
+            for request, refusal in zip(requests, refusals, strict=True)
+            if not refusal
+        ]
         texts = iter(self._generate(asked))
         answers = []
         for request, refusal in zip(requests, refusals, strict=True):
@@ -213,7 +246,7 @@ class Requester(Encoder):
             text = postprocess_generated_text(got.text, request.stop, None)
             failure = None if text.strip() else EMPTY_ANSWER
             answers.append(Answer(text, [got.usage], len(request.prompt), got.usage.generated_tokens, failure))
-        return answers
+        return [_cut_by(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     def _generate_request(self, job: _Job, seed: str) -> GenerateRequest:
         instance = job.instance
@@ -275,13 +308,14 @@ class _Job(NamedTuple):
     instance: Instance
     repeat: int
     encoded: Encoded
+    cut_tokens: int = 0
 
 
 def _one_token_groups(jobs: list[_Job], chosen: list[int]) -> list[list[int]]:
     """Groups positions in `jobs` that one request can answer: of one item and context, each one token long."""
     by_item: dict[tuple[int, int], list[list[int]]] = {}
     for i in chosen:
-        item, _, repeat, (context, _) = jobs[i]
+        item, _, repeat, (context, _), _ = jobs[i]
         groups = by_item.setdefault((item, repeat), [])
         group = next((g for g in groups if jobs[g[0]].encoded.context == context), None)
         if group is None:
@@ -289,6 +323,11 @@ def _one_token_groups(jobs: list[_Job], chosen: list[int]) -> list[list[int]]:
         group.append(i)
     everything = [group for groups in by_item.values() for group in groups]
     return [group for group in everything if all(len(jobs[i].encoded.continuation) == 1 for i in group)]
+
+
+def _cut_by(job: _Job, answer: Answer) -> Answer:
+    answer.cut_tokens = job.cut_tokens
+    return answer
 
 
 def _scored(score: Score, encoded: Encoded) -> Answer:

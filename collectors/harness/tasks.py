@@ -6,6 +6,7 @@ models.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -13,7 +14,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
-from collectors.harness.documents import NoContentError, doc_hash, plain
+from collectors.harness.aggregations import aggregation_name, primary_metric
+from collectors.harness.documents import NoContentError, doc_hash, hash_and_size, plain
 from collectors.harness.evaluating import runs_answers
 from collectors.harness.examples import guard, is_fallback
 from collectors.harness.index import manager_of
@@ -42,9 +44,14 @@ from schemas.content import document_hash
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
 from schemas.identity import digest
 from schemas.records import ITEM
-from schemas.verdicts import CORRECT_THRESHOLD, UNIT_METRICS
+from schemas.verdicts import CORRECT_THRESHOLD, MEAN, UNIT_METRICS, is_set_level
 
 logger = logging.getLogger(__name__)
+
+#: lm-eval's default when a task sets no limit on generated tokens.
+DEFAULT_MAX_GEN_TOKENS = 256
+#: Tokens of a prompt beside its documents: instructions, chat template, system prompt.
+PROMPT_MARGIN = 512
 
 datasets.logging.set_verbosity_error()  # else two warnings per task about a local cache
 
@@ -86,19 +93,30 @@ class TaskSettings:
     higher_is_better: bool
     correct_threshold: float | None
     items: int
+    aggregation: str
+    #: "truncate", or None: a prompt beyond the context fails.
+    overlong: str | None
+    #: metric, higher_is_better and correct_threshold in the identity: of the spec's metric, else of the task's first,
+    #: even if its items have no score. So the cells of version 6 keep their ids.
+    stated: dict[str, Any]
     #: JSON of sampling settings that the task leaves to defaults, and its own seed (collectors.harness.sampling).
-    sampling: str | None = None
+    sampling: str | None
     #: collectors.harness.examples.OTHERS_ONLY where lm-eval would show items as their own examples.
-    examples: str | None = None
+    examples: str | None
 
     @property
     def prompting(self) -> str:
-        return digest(self.columns())
+        identity = dataclasses.asdict(self)
+        del identity["aggregation"]  # it follows from the task and the metric
+        stated = identity.pop("stated")
+        # Version 6 had no others. A cell that leaves them at what it did keeps its id.
+        later = {name for name in ("overlong", "sampling", "examples") if identity[name] is None}
+        return digest({k: v for k, v in identity.items() if k not in later} | stated)
 
-    def columns(self) -> dict[str, Any]:
-        """All settings, without unset ones that programs before schema 7 lacked: their cells keep their ids."""
-        later = {field.name for field in dataclasses.fields(self) if field.default is None}
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None or k not in later}
+    @property
+    def is_set_level(self) -> bool:
+        """Whether the metric has a value over a whole set alone, so that items have no score."""
+        return is_set_level(self.aggregation, self.metric, self.output_type)
 
 
 class BoundTask:
@@ -112,6 +130,8 @@ class BoundTask:
         self.task = task
         self.spec = spec
         self.name: str = task.task_name
+        #: lm-eval's groups that aggregate metrics, among those that were loaded with the task.
+        self.groups: list[Group] = []
         if getattr(task, "UNSAFE_CODE", False):
             raise _unsafe(self.name)
         if getattr(task, "MULTIMODAL", False):
@@ -127,7 +147,10 @@ class BoundTask:
         self.docs: list[Any] = list(task.eval_docs)
         if not self.docs:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
-        self.hashes = [doc_hash(doc) for doc in self.docs]
+        hashes, sizes = zip(*map(hash_and_size, self.docs), strict=True)
+        self.hashes: list[str] = list(hashes)
+        #: Characters of the longest document as JSON.
+        self.longest = max(sizes)
         self._examples = guard(task, self.docs, spec.fewshot_seed, doc_hash)
         self.settings = self._bound_settings(task_digest)
         #: What a person should know before a run, one line each.
@@ -156,10 +179,14 @@ class BoundTask:
     def _bound_settings(self, task_digest: str) -> TaskSettings:
         task, spec = self.task, self.spec
         metrics, filters = list(task.aggregation()), [f.name for f in task._filters]
-        metric, chosen = spec.metric or metrics[0], spec.filter or filters[0]
-        for what, name, names in (("metric", metric, metrics), ("filter", chosen, filters)):
+        stated, chosen = spec.metric or metrics[0], spec.filter or filters[0]
+        metric = spec.metric or primary_metric(task.aggregation())
+        for what, name, names in (("metric", stated, metrics), ("filter", chosen, filters)):
             if name not in names:
                 raise ConfigError(f"task {self.name} has no {what} {name!r}; it has {', '.join(names)}")
+        aggregation = aggregation_name(task.aggregation()[metric])
+        threshold = _threshold(metric) if aggregation == MEAN else None
+        better = task.higher_is_better()
         shots = task.get_config("num_fewshot")
         chat = spec.chat_template
         generates = task.OUTPUT_TYPE == "generate_until"
@@ -178,9 +205,16 @@ class BoundTask:
             decoding=json.dumps(_whole(spec.decoding) if generates else {}, sort_keys=True),
             metric=metric,
             filter=chosen,
-            higher_is_better=bool(task.higher_is_better().get(metric, True)),
-            correct_threshold=CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None,
+            higher_is_better=bool(better.get(metric, True)),
+            correct_threshold=threshold,
             items=len(self.docs),
+            aggregation=aggregation,
+            overlong=None if spec.overlong == "fail" else spec.overlong,
+            stated={
+                "metric": stated,
+                "higher_is_better": bool(better.get(stated, True)),
+                "correct_threshold": _threshold(stated),
+            },
             sampling=self._sampling(),
             examples=self._examples,
         )
@@ -196,6 +230,19 @@ class BoundTask:
         """The kind of its requests (collectors.engines.KINDS): lm-eval asks choices by their log-likelihoods."""
         kind = self.settings.output_type
         return "loglikelihood" if kind == "multiple_choice" else kind
+
+    @property
+    def tokens_needed(self) -> int:
+        """The context that an item may need, tokens: the longest answer, and an estimate of the longest prompt.
+
+        The estimate takes three characters for a token, and examples that are as long as the longest item.
+        """
+        answer: int = 1
+        if self.request_kind == "generate_until":
+            settings = {**(self.task.config.generation_kwargs or {}), **self.spec.decoding}
+            answer = answer_limit(settings)
+        prompt: int = self.longest * (1 + self.settings.num_fewshot) // 3
+        return answer + prompt + PROMPT_MARGIN
 
     def item_table(self) -> pa.Table:
         """Returns all items of the task, whatever a run's limit, as rows of schemas.records.ITEM."""
@@ -246,6 +293,19 @@ class BoundTask:
             return None
 
 
+def _threshold(metric: str) -> float | None:
+    return CORRECT_THRESHOLD if metric.startswith(UNIT_METRICS) else None
+
+
+def answer_limit(settings: Mapping[str, Any]) -> int:
+    """The limit of an answer's tokens by a task's generation settings, which may have wrong values."""
+    for name in ("max_gen_toks", "max_tokens", "max_new_tokens"):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            if value := int(settings.get(name) or 0):
+                return value
+    return DEFAULT_MAX_GEN_TOKENS
+
+
 def _whole(value: Any) -> Any:
     """Returns `value` with whole floats as integers, since a config may write 1.0 or 1."""
     if isinstance(value, dict):
@@ -290,13 +350,15 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dic
     Raises TaskError when the name itself cannot be loaded or stands for no task, and ConfigError when `spec` names a
     metric or filter that a task lacks.
     """
-    loaded, failed = _load(manager_of(spec.task, include), spec.task)
+    loaded, groups, failed = _load(manager_of(spec.task, include), spec.task)
     bound = []
     for name, task in loaded.items():
         try:
             bound.append(_bind(task, spec.model_copy(update={"task": name})))
         except TaskError as error:
             failed[name] = error
+    for one in bound:
+        one.groups = groups
     if not bound and not failed:
         raise TaskError(f"group {spec.task} has no tasks", kind="empty_task")
     return bound, failed
@@ -387,16 +449,18 @@ def _runs_code(entry: Entry, overrides: dict[str, Any] | None) -> bool:
     return {**config, **(overrides or {})}.get("unsafe_code", False) is not False
 
 
-def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], dict[str, TaskError]]:
+def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], list[Group], dict[str, TaskError]]:
+    """Returns the tasks by name, the groups that aggregate if no task failed, and the errors by task."""
     manager._factory = factory = _Lenient()
     try:
         with _hub_switch():
-            tasks: dict[str, Any] = manager.load([name])["tasks"]
+            loaded = manager.load([name])
     except (KeyboardInterrupt, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise _task_error(name, error) from error
-    return tasks, {task: _task_error(task, error) for task, error in factory.failed.items()}
+    groups = [] if factory.failed else [group for group in loaded.get("groups", {}).values() if group.has_aggregation]
+    return loaded["tasks"], groups, {task: _task_error(task, error) for task, error in factory.failed.items()}
 
 
 def _task_error(name: str, error: BaseException) -> TaskError:

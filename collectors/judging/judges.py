@@ -19,6 +19,7 @@ from typing import Any
 
 import datasets
 
+from collectors.harness.aggregations import Aggregate, Values, aggregate, has_formula, metrics_of
 from collectors.harness.judge import Judged, Responses, Verdict, is_judged_by_lm_eval_alone, judge_here
 from collectors.harness.tasks import BoundTask
 from collectors.judging.process import read_frame, write_frame
@@ -41,12 +42,12 @@ class Judges:
         #: Number of replies that the process still owes, to requests that load a task.
         self._owed = 0
 
-    def plan(self, task: BoundTask, group: str) -> None:
-        """Names the group that a task was loaded by, which the judging process loads it by, too: now, meanwhile."""
+    def plan(self, task: BoundTask, group: str, *, start: bool = True) -> None:
+        """Names the group that a task was loaded by, which the judging process loads it by, too: with `start` now."""
         prompting = task.settings.prompting
         spec = task.spec.model_dump_json()
         self._planned[prompting] = {"spec": spec, "group": group, "prompting": prompting, "include": self.include}
-        if not is_judged_by_lm_eval_alone(task):
+        if start and not is_judged_by_lm_eval_alone(task):
             with contextlib.suppress(OSError):  # `judge` starts another
                 self._send({"task": self._planned[prompting], "responses": {}})
                 self._owed += 1
@@ -59,10 +60,24 @@ class Judges:
         """
         if is_judged_by_lm_eval_alone(task) or not responses:
             return judge_here(task, responses)
-        request = {"task": self._planned[task.settings.prompting], "responses": responses}
+        return _judged(self._replied(task, {"responses": responses}))
+
+    def aggregate(self, task: BoundTask, values: Values, bootstraps: int) -> list[Aggregate]:
+        """Returns the value of every metric and filter over all items (collectors.harness.aggregations.aggregate).
+
+        Raises as `judge` does.
+        """
+        pairs = metrics_of(values)
+        if all(has_formula(task.task, metric) for metric, _ in pairs):
+            return [aggregate(task.task, values, *pair, bootstraps) for pair in pairs]
+        reply = self._replied(task, {"values": values, "bootstraps": bootstraps})
+        return [Aggregate(*row) for row in _checked(reply)["aggregates"]]
+
+    def _replied(self, task: BoundTask, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        request = {"task": self._planned[task.settings.prompting], **question}
         for is_last in (False, True):
             try:
-                return _judged(self._ask(request))
+                return self._ask(request)
             except (OSError, EOFError, json.JSONDecodeError) as error:
                 self.close()
                 logger.warning("task %s: the judging process ended: %r", task.name, error)
@@ -115,12 +130,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _judged(reply: Mapping[str, Any]) -> Judged:
+def _checked(reply: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, level, message in reply.get("log", ()):
         logging.getLogger(name).log(level, "%s", message)
     if "error" in reply:
         kind, message = reply["error"]
         raise TaskError(message, kind)
+    return reply
+
+
+def _judged(reply: Mapping[str, Any]) -> Judged:
+    reply = _checked(reply)
     verdicts = {
         item: {(name, repeat): Verdict(*one) if one else None for name, repeat, one in rows}
         for item, rows in reply["verdicts"]

@@ -17,10 +17,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from collectors.harness.aggregations import Values, aggregate, metrics_of
 from collectors.harness.judge import Responses, verdicts
 from collectors.harness.tasks import BoundTask, load_like
 from collectors.judging import guard
@@ -34,6 +35,11 @@ logger = logging.getLogger(__name__)
 CPU_SECONDS = 30
 #: Wall seconds for the same: only a judge that waits, or a machine that is twenty times too busy, needs them.
 WALL_SECONDS = 600.0
+
+#: CPU seconds for one metric's value over all items, with the resamples behind its standard error.
+AGGREGATE_SECONDS = 600
+#: The fields of an Aggregate after metric and filter, where it has no value.
+_NO_VALUE = ("", True, None, None, 0, None)
 
 _REFUSED = 77
 _LOST = "the process that judges ended"
@@ -61,8 +67,29 @@ def read_frame(file: BinaryIO) -> Any:
 # ---- a child
 
 
-def _run_child(task: BoundTask, responses: Responses, seconds: int, out: int) -> None:
-    """Judges and writes lines to the descriptor `out`; all others but the log are closed. Never returns."""
+#: Work of a child. It begins each item with the first function, which allows CPU seconds, and gives its result.
+Work = Callable[[Callable[[int], None], Callable[[Any], None]], None]
+
+
+def _judging(task: BoundTask, responses: Responses) -> Work:
+    def work(begin: Callable[[int], None], give: Callable[[Any], None]) -> None:
+        for _, found in verdicts(task, responses, begin):
+            give([[name, repeat, one and list(one)] for (name, repeat), one in found.items()])
+
+    return work
+
+
+def _aggregating(task: BoundTask, values: Values, pairs: Mapping[int, tuple[str, str]], bootstraps: int) -> Work:
+    def work(begin: Callable[[int], None], give: Callable[[Any], None]) -> None:
+        for number, (metric, name) in pairs.items():
+            begin(number)
+            give(list(aggregate(task.task, values, metric, name, bootstraps)))
+
+    return work
+
+
+def _run_child(work: Work, seconds: int, out: int) -> None:
+    """Works and writes lines to the descriptor `out`; all others but the log are closed. Never returns."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.closerange(3, out)
     os.closerange(out + 1, 4096)
@@ -77,7 +104,7 @@ def _run_child(task: BoundTask, responses: Responses, seconds: int, out: int) ->
         write(refused=step)
         os._exit(_REFUSED)
 
-    def before(item: int) -> None:
+    def begin(item: int) -> None:
         guard.allow_seconds(seconds)
         write(item=item)
 
@@ -87,9 +114,7 @@ def _run_child(task: BoundTask, responses: Responses, seconds: int, out: int) ->
         guard.allow_seconds(seconds)
         write(folder=folder)
         guard.confine(folder, refuse)
-        for _, found in verdicts(task, responses, before):
-            rows = [[name, repeat, one and list(one)] for (name, repeat), one in found.items()]
-            write(verdicts=rows)
+        work(begin, lambda result: write(result=result))
         write(done=True)
     finally:
         os._exit(0)
@@ -113,7 +138,7 @@ class _Lines(logging.Handler):
 class _Outcome:
     """What one child wrote, and how it ended."""
 
-    verdicts: dict[int, list[Any]] = field(default_factory=dict)
+    results: dict[int, list[Any]] = field(default_factory=dict)
     #: The item in hand; None before the first.
     item: int | None = None
     is_done: bool = False
@@ -124,8 +149,8 @@ class _Outcome:
     def take(self, line: Mapping[str, Any]) -> None:
         if "item" in line:
             self.item = line["item"]
-        elif "verdicts" in line and self.item is not None:
-            self.verdicts[self.item] = line["verdicts"]
+        elif "result" in line and self.item is not None:
+            self.results[self.item] = line["result"]
         elif "log" in line:
             self.log.append(line["log"])
         self.is_done |= bool(line.get("done"))
@@ -143,6 +168,8 @@ class JudgingProcess:
         """Returns the reply to a request; {"error": …} for a task that cannot be loaded here, or is refused."""
         try:
             task = self._task(request["task"])
+            if "values" in request:
+                return self._aggregated(task, request["values"], request["bootstraps"])
             responses = {int(item): requests for item, requests in request["responses"].items()}
             if task.request_kind == "loglikelihood":  # JSON has no tuples
                 responses = {i: [list(map(tuple, answers)) for answers in one] for i, one in responses.items()}
@@ -158,14 +185,30 @@ class JudgingProcess:
         return self.tasks[name]
 
     def _judged(self, task: BoundTask, responses: dict[int, Any]) -> dict[str, Any]:
-        found: dict[int, list[Any]] = {}
+        results, failures, log = self._each(task, responses, lambda some: _judging(task, some), self.seconds)
+        log += [[__name__, logging.WARNING, f"task {task.name} item {item}: {kind}"] for item, kind in failures.items()]
+        return {"verdicts": list(results.items()), "failures": list(failures.items()), "log": log}
+
+    def _aggregated(self, task: BoundTask, values: Values, bootstraps: int) -> dict[str, Any]:
+        pairs = dict(enumerate(metrics_of(values)))
+        results, failures, log = self._each(
+            task, pairs, lambda some: _aggregating(task, values, some, bootstraps), AGGREGATE_SECONDS
+        )
+        rows = [results.get(number) or [*pair, *_NO_VALUE, failures[number]] for number, pair in pairs.items()]
+        return {"aggregates": rows, "log": log}
+
+    def _each(
+        self, task: BoundTask, todo: Mapping[int, Any], work: Callable[[Any], Work], seconds: int
+    ) -> tuple[dict[int, Any], dict[int, str], list[Any]]:
+        """Returns item -> result, item -> failure kind, and log records. `work` makes the work on some of `todo`."""
+        results: dict[int, list[Any]] = {}
         failures: dict[int, str] = {}
         log: list[Any] = []
         together = True
-        while left := {item: requests for item, requests in responses.items() if item not in found.keys() | failures}:
+        while left := {item: one for item, one in todo.items() if item not in results.keys() | failures}:
             some = left if together else dict([next(iter(left.items()))])
-            outcome = self._child(task, some)
-            found |= outcome.verdicts
+            outcome = self._child(work(some), seconds)
+            results |= outcome.results
             log += outcome.log
             if outcome.refused:
                 raise TaskError(
@@ -179,15 +222,14 @@ class JudgingProcess:
                 continue
             culprit = next(iter(some)) if outcome.item is None else outcome.item
             failures[culprit] = JUDGE_TIMEOUT if outcome.is_timeout else JUDGE_DIED
-            log.append([__name__, logging.WARNING, f"task {task.name} item {culprit}: {failures[culprit]}"])
-        return {"verdicts": list(found.items()), "failures": list(failures.items()), "log": log}
+        return results, failures, log
 
-    def _child(self, task: BoundTask, responses: dict[int, Any]) -> _Outcome:
+    def _child(self, work: Work, seconds: int) -> _Outcome:
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _run_child(task, responses, self.seconds, writing)
+            _run_child(work, seconds, writing)
         os.close(writing)
         outcome, folder = _Outcome(), None
         try:
@@ -229,6 +271,7 @@ class JudgingProcess:
 
 
 def main() -> None:
+    os.environ["TQDM_DISABLE"] = "1"  # lm-eval draws a bar for each bootstrap
     # Tasks print: only frames may stand on the output.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

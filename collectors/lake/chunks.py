@@ -29,7 +29,7 @@ from schemas.identity import digest
 from schemas.migrations import first_readable
 from schemas.records import SCHEMA_VERSION
 from schemas.sql import literal_path
-from schemas.versions import VERSION_KEY, check_readable
+from schemas.versions import RULED_VERSION, VERSION_KEY, check_readable
 from schemas.views import KEPT, lake_place
 
 #: Approximate number of rows in a part.
@@ -206,7 +206,7 @@ class _Chooser:
     def _chunks(self) -> Iterator[Chunk]:
         """Yields, for each task and prompting with new shards, their cells and those of parts that are rewritten.
 
-        Parts of an older version than the newest migration are always rewritten.
+        Parts of an older version than the newest migration, or without outcomes, are always rewritten.
         """
         held = self._held()
         sources: dict[tuple[str, str], list[CellSource]] = {}
@@ -274,7 +274,7 @@ def _values(con: duckdb.DuckDBPyConnection, key: bytes, files: list[str]) -> Ite
 
 
 def _is_old(part: Part) -> bool:
-    return part.schema_version < first_readable()
+    return part.schema_version < max(first_readable(), RULED_VERSION)
 
 
 def _is_small(part: Part) -> bool:

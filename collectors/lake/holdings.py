@@ -23,7 +23,7 @@ from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, is_imported
 from schemas.migrations import first_readable
 from schemas.records import GLOBS, SCHEMA_FILES, SCHEMA_VERSION, TABLES
-from schemas.versions import OLDEST_VERSION, check_readable
+from schemas.versions import OLDEST_VERSION, RULED_VERSION, check_readable
 from schemas.views import ViewFiles
 
 
@@ -159,6 +159,15 @@ class Holdings:
         parts = self.manifest.parts if self.manifest else ()
         return [p for p in parts if p.records not in self.damaged and includes(self.include, p.prompting)]
 
+    @property
+    def _has_older_parts(self) -> bool:
+        return any(part.schema_version < RULED_VERSION for part in self.parts)
+
+    @property
+    def has_older_rows(self) -> bool:
+        """Whether rows may lack an outcome, because schema 6 has none."""
+        return self._has_older_parts or (self.filled and bool(self.listed["shards"]))
+
     def view_files(self, *, live: bool = False) -> ViewFiles:
         """Returns the files for schemas.views. `live`: later shards are read, too, unless some must be passed over."""
         parts = self.parts
@@ -173,7 +182,8 @@ class Holdings:
         lost = [name for name in self.damaged if layout.is_compacted(name)]
         listed = None if live and not (self.damaged or self.foreign) else self.listed
         manifest = self.manifest.name if self.manifest else ""
-        return ViewFiles(listed, compacted, primary, lost, self.include, manifest, self.absent, self.filled)
+        older = self._has_older_parts
+        return ViewFiles(listed, compacted, primary, lost, self.include, manifest, self.absent, self.filled, older)
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:

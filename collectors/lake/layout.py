@@ -121,6 +121,11 @@ def end_name(run_id: str) -> str:
     return f"run_ends/{run_id}.parquet"
 
 
+def aggregates_name(run_id: str) -> str:
+    """The values over whole cells and groups that a run completed."""
+    return f"{AGGREGATES}/{run_id}.parquet"
+
+
 def price_name(table: str, content: str) -> str:
     """Rows that one command added to prices/, gpu_prices/ or price_names/."""
     return f"{table}/{content}.parquet"

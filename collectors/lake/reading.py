@@ -63,18 +63,20 @@ def ask(
     lake: Lake,
     question: Callable[[duckdb.DuckDBPyConnection, Holdings], Answer],
     *,
-    only: Collection[str] | None = None,
+    only: Collection[str] | Callable[[Holdings], Collection[str]] | None = None,
     include: str = "all",
 ) -> Answer:
     """Returns the answer of `question`, a function of a connection with the views and of the objects that they read.
 
-    `only` limits the views; `include` is the kind of cells that they show, a key of schemas.views.INCLUDED. After a
-    damaged object the question is asked again (pass_over_damage). Its other errors are passed on.
+    `only` limits the views, or is a function of the objects that returns them; `include` is the kind of cells that the
+    views show, a key of schemas.views.INCLUDED. After a damaged object the question is asked again (pass_over_damage).
+    Its other errors are passed on.
     """
 
     def attempt(holdings: Holdings) -> Answer:
         try:
-            with contextlib.closing(connect(lake, holdings, only=only)) as con:
+            views = only(holdings) if callable(only) else only
+            with contextlib.closing(connect(lake, holdings, only=views)) as con:
                 return question(con, holdings)
         except RuntimeError as error:
             if "interrupt" not in str(error).lower():

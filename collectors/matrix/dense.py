@@ -62,7 +62,11 @@ def load_matrix(
             raise _nothing(lake, include)
         return matrix
     wanted = _Wanted(tasks, models, tokens)
-    return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), only=_VIEWS, include=include)
+    return ask(lake, lambda con, holdings: _read(lake, holdings, con, wanted), only=_views, include=include)
+
+
+def _views(holdings: Holdings) -> tuple[str, ...]:
+    return (*_VIEWS, "matrix") if holdings.has_older_rows else _VIEWS
 
 
 def _nothing(lake: Lake, include: str) -> ConfigError:
@@ -90,7 +94,11 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
     parts = [part for part in holdings.parts if part.records in places]
     grids = [part for part in parts if part.is_grid and part.records not in outdated]
     laid = sum(len(range(*_span(part, places[part.records]))) * len(places[part.records]) for part in grids)
-    matrix = empty_matrix(items, models, tokens=wanted.tokens, filled=laid < len(items) * len(models))
+    older = holdings.has_older_rows
+    matrix = empty_matrix(items, models, tokens=wanted.tokens, filled=older or laid < len(items) * len(models))
+    if older:  # the view applies today's rules to them
+        _lay_matrix(con, matrix, wanted)
+        return matrix
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(_lay_grid, lake, matrix, wanted, part, places[part.records]) for part in grids]
         for part in parts:
@@ -321,6 +329,20 @@ def _lay_open_rows(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Want
             SELECT {_at(matrix)}, {", ".join(["score", *wanted.columns])}
             FROM _open_rows JOIN places USING (cell_id, filter)
             WHERE repeat = 0 AND item < length
+            """
+        ),
+    )
+
+
+def _lay_matrix(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted) -> None:
+    """Lays the rows of the view matrix into the arrays, in any order."""
+    _scatter(
+        matrix,
+        con.execute(
+            f"""
+            SELECT {_at(matrix)}, {", ".join(["score", *wanted.columns])}
+            FROM matrix JOIN places USING (cell_id)
+            WHERE item < length
             """
         ),
     )

@@ -119,7 +119,7 @@ def need_of(model: ModelRef, size: ModelSize) -> Need:
     if model.memory_gib is not None:
         return Need(dtype, int(model.memory_gib * GIB), shape, stated=True, block=block)
     item = _ITEM_BYTES.get(dtype)
-    length = model.max_length or own_length(dict(size.config))
+    length = model.longest or own_length(dict(size.config))
     weights = None if item is None else _weight_bytes(size, item)
     missing = {
         "config.json": size.config,

@@ -32,9 +32,11 @@ from collectors.models.ahead import Ahead
 from collectors.models.model_files import model_row
 from collectors.models.pinning import tokenizer_fingerprint
 from collectors.models.weights import Held, Weights
+from collectors.runs.aggregates import cell_rows, covers_of
 from collectors.runs.log_lines import about
 from collectors.runs.stages import Stages, in_prefill
 from collectors.runs.work import Cell, ShardReport
+from schemas.failures import EngineError, TaskError
 from schemas.identity import MODEL_IDENTITY, ShardName
 from schemas.records import MODEL
 
@@ -141,7 +143,7 @@ class Collector:
             begun.judged = table, self._report(cell.model, asked, stages, committed=True)
         table, report = begun.judged
         statistics = dataclasses.asdict(report)
-        del statistics["committed"], statistics["worker"], statistics["spans"]
+        del statistics["committed"], statistics["worker"], statistics["spans"], statistics["aggregates"]
         with stages.of("write"):
             path = layout.shard_name(cell.spec.task, begun.shard)
             created = self.lake.create_table(path, table, {"shard": statistics, "cell": self._identity(cell, task)})
@@ -149,7 +151,19 @@ class Collector:
         if not created:
             logger.warning("cell %s: another worker committed shard %s; dropping this copy", cell.cell_id, begun.shard)
         worker = f"{platform.node()} {os.getpid()}"
-        return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans)
+        rows = self._aggregates(begun, task, table) if created else []
+        return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans, aggregates=rows)
+
+    def _aggregates(self, begun: Begun, task: BoundTask, table: pa.Table) -> list[dict[str, Any]]:
+        """Returns the values of metrics over the cell, if the shard is the whole of it; else the run's end has them."""
+        cell, shard = begun.cell, begun.shard
+        if (shard.generation, shard.first, shard.last) != (0, 0, cell.items - 1):
+            return []
+        try:
+            return cell_rows(cell, task, self._judges, table, covers_of([shard]))
+        except (TaskError, EngineError) as error:
+            logger.warning("cell %s: no aggregates: %s", cell.cell_id, error)
+            return []
 
     def _ask(self, begun: Begun, instances: Any, encoded: Any) -> list[Asked]:
         """Runs in the engine's thread. The model is loaded, unless the shard before this one broke the engine."""
@@ -158,7 +172,9 @@ class Collector:
             begun.stages.add("idle", self._rested, time.monotonic())
         try:
             with begun.stages.of("engine"):
-                return requester.ask(instances, begun.cell.cell_id, encoded, begun.cell.generation_config)
+                cell = begun.cell
+                cut = cell.spec.overlong == "truncate"
+                return requester.ask(instances, cell.cell_id, encoded, cell.generation_config, cut=cut)
         finally:
             self._rested = time.monotonic()
 
@@ -218,7 +234,7 @@ class Collector:
         """The cell's identity for the shard's metadata."""
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
         own = {"settings": cell.settings} if cell.settings else {}
-        return {"cell_id": cell.cell_id, "model": model, "prompting": task.settings.columns(), **own}
+        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.settings), **own}
 
     def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]

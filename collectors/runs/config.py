@@ -126,6 +126,10 @@ class BudgetSpec(Strict):
     cells: int | None = Field(None, ge=1)
 
 
+#: The context of a run that sets none, as a cell's identity has it, tokens.
+DEFAULT_MAX_LENGTH = 8192
+
+
 class RunConfig(Prompting):
     """The whole config file."""
 
@@ -134,8 +138,9 @@ class RunConfig(Prompting):
     lake: str = "lake"
     dtype: Dtype = "auto"
     #: Longest context in tokens, question and answer together; null, or more than a model has: the model's own. Its
-    #: key-value cache may not fit: 131,072 tokens of an 8B model take 16 GiB. Longer questions fail and are not cut.
-    max_length: int | None = Field(8192, ge=1, lt=2**31)
+    #: key-value cache may not fit: 131,072 tokens of an 8B model take 16 GiB. Unset it is 8192, or more where a task
+    #: needs more. `overlong` decides about prompts that do not fit.
+    max_length: int | None = Field(DEFAULT_MAX_LENGTH, ge=1, lt=2**31)
     #: Most items of each task; null: all.
     limit: int | None = Field(None, ge=1)
     #: Folder of a prepared HF datasets cache, to read items from instead of the hub.

@@ -6,7 +6,6 @@ the cells that rest on them. An unknown number is None, never 0; if a sum leaves
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
 from collections import defaultdict
@@ -16,8 +15,7 @@ from typing import Any
 
 from collectors.engines import ModelRef, engine_class
 from collectors.engines.gpus import GpuClass, Placement, is_device
-from collectors.harness.requests import DEFAULT_MAX_GEN_TOKENS
-from collectors.harness.tasks import BoundTask
+from collectors.harness.tasks import DEFAULT_MAX_GEN_TOKENS, BoundTask, answer_limit
 from collectors.lake.layout import items_name
 from collectors.lake.store import Lake
 from collectors.models.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelSize
@@ -351,15 +349,6 @@ def task_tokens(task: BoundTask, columns: dict[str, Any], characters: float) -> 
     if columns["output_type"] == "generate_until":
         settings = {**(task.task.config.generation_kwargs or {}), **json.loads(columns["decoding"] or "{}")}
         repeats = int(getattr(task.task.config, "repeats", None) or 1)
-        named = ("max_gen_toks", "max_tokens", "max_new_tokens")
-        most = next((limit for name in named if (limit := _limit(settings.get(name)))), DEFAULT_MAX_GEN_TOKENS)
-        return Tokens(context / characters, float(repeats * most), False)
+        return Tokens(context / characters, float(repeats * answer_limit(settings)), False)
     offered = statistics.mean(sum(map(len, given)) for given in choices) if any(choices) else answer
     return Tokens((context + offered) / characters, 0.0, False)
-
-
-def _limit(value: Any) -> int | None:
-    """A limit of tokens as a run reads it; None for values that a run refuses, shard by shard."""
-    with contextlib.suppress(TypeError, ValueError):
-        return int(value) if value else None
-    return None

@@ -58,6 +58,10 @@ class Plan:
     quarantined: list[PlannedCell] = field(default_factory=list)
     #: Name of an item table in the lake -> its task.
     items: dict[str, BoundTask] = field(default_factory=dict)
+    #: Prompting -> its task.
+    tasks: dict[str, BoundTask] = field(default_factory=dict)
+    #: Task or group in the config -> lm-eval's groups in it that aggregate their tasks' metrics.
+    groups: dict[str, list[Any]] = field(default_factory=dict)
     #: Sizes of the models that were placed on GPUs, without their configs.
     sizes: dict[ModelRef, ModelSize] = field(default_factory=dict)
     #: The GPU classes that models were placed on; empty if models have no placement.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from collectors.models.pinning import resolve
 from collectors.models.placement import ModelSize, need_of, place
 from collectors.models.sizes import sizes_of, without_config
 from collectors.runs.cell_settings import CellSettings
-from collectors.runs.config import RunConfig
+from collectors.runs.config import DEFAULT_MAX_LENGTH, RunConfig
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
 from collectors.runs.work import Cell
@@ -36,6 +37,9 @@ from schemas.failures import ConfigError, ModelError, TaskError
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, missing_ranges, new_run_id
 
 logger = logging.getLogger(__name__)
+
+#: Contexts that are worked out are multiples of this, tokens.
+CONTEXT_STEP = 1024
 
 
 def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, retry_failed: bool = False) -> Plan:
@@ -50,6 +54,8 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [], generation=generation)
     models = _resolve_models(config, lake, plan)
+    loaded = list(_load_tasks(config, include, plan))
+    models = _widened(models, loaded, config)
     if config.fleet.gpus:
         plan.gpus = gpu_classes(config.fleet.gpus)
         models = list(_placed(plan, lake, models).values())
@@ -58,7 +64,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     of_cell = CellSettings(lake, plan.run_id, shards)
     of_cell.read_ahead(models, config.task_specs())
     seen: dict[tuple[str, str], str] = {}
-    for spec, task in _load_tasks(config, include, plan):
+    for spec, task in loaded:
         if (task.name, task.settings.prompting) in seen:
             first = seen[task.name, task.settings.prompting]
             raise ConfigError(
@@ -67,6 +73,9 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         seen[task.name, task.settings.prompting] = spec.task
         plan.items[items_name(task.name, task.settings.items_digest)] = task
         plan.notes += task.notes
+        plan.tasks[task.settings.prompting] = task
+        if task.groups:
+            plan.groups[spec.task] = task.groups
         asked = _Asked.of(spec, task)
         for model in models:
             try:
@@ -79,6 +88,23 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
             (plan.quarantined if is_banned else plan.cells).append(planned)
     plan.notes += of_cell.notes()
     return plan
+
+
+def _widened(models: list[ModelRef], loaded: list[tuple[TaskSpec, BoundTask]], config: RunConfig) -> list[ModelRef]:
+    """Gives the models the context that the tasks need, where the config leaves max_length to us.
+
+    It is no part of a cell's identity, which keeps the default of max_length: no answer to a shorter prompt depends on
+    it. Where prompts are cut, the context stays the default, because the cut depends on it.
+    """
+    if "max_length" in config.model_fields_set:
+        return models
+    needed = max((task.tokens_needed for spec, task in loaded if spec.overlong == "fail"), default=0)
+    context = math.ceil(needed / CONTEXT_STEP) * CONTEXT_STEP
+    return [
+        # A shorter one is the model's own, or set for it.
+        dataclasses.replace(model, context=context) if model.max_length == DEFAULT_MAX_LENGTH < context else model
+        for model in models
+    ]
 
 
 def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
@@ -168,8 +194,9 @@ class _Asked:
 
     @classmethod
     def of(cls, spec: TaskSpec, task: BoundTask) -> _Asked:
-        columns = task.settings.columns()
-        columns.pop("fewshot_digest")
+        columns = dataclasses.asdict(task.settings)
+        for name in ("fewshot_digest", "stated", "sampling", "examples"):
+            del columns[name]
         prompting, items = task.settings.prompting, min(spec.limit or task.settings.items, task.settings.items)
         return cls(spec, task, prompting, {**columns, "prompting": prompting}, items, _requests_per_item(task))
 
@@ -202,6 +229,7 @@ def _plan_cell(
     )
     name = identity.pop("name")
     columns = {**asked.columns, **identity, **settings, "cell_id": cell_id, "model": name, "source": model.source}
+    columns["context_length"] = model.context
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collectors.engines import ModelRef
@@ -84,3 +84,5 @@ class ShardReport:
     #: The process that collected the shard, and its spans of stages, for a trace. The lake does not keep them.
     worker: str = ""
     spans: list[Span] = field(default_factory=list, repr=False)
+    #: Rows of schemas.records.AGGREGATE, where the shard is its whole cell. The run writes them.
+    aggregates: list[dict[str, Any]] = field(default_factory=list, repr=False)

@@ -13,6 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from schemas.verdicts import OF_MODEL
+
 MOST_TASKS, MOST_CELLS, MOST_ITEMS, MOST_MODELS = 10, 15, 8, 40
 GROUP = ("task", "items_digest", "prompting", "metric")
 
@@ -25,13 +27,14 @@ def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         con,
         f"SELECT {', '.join(GROUP)}, any_value(higher_is_better) AS higher_is_better, count(*) AS cells, "
         "any_value(num_fewshot) AS num_fewshot, any_value(chat_template) AS chat_template "
-        "FROM shown GROUP BY ALL ORDER BY ALL",
+        "FROM shown WHERE NOT is_group GROUP BY ALL ORDER BY ALL",
     )
     for group in groups[:MOST_TASKS]:
         show_leaderboard(con, console, group)
         show_corner(con, console, group)
     if len(groups) > MOST_TASKS:
         console.print(f"… and {len(groups) - MOST_TASKS} more tasks: see the view leaderboard")
+    show_groups(con, console)
     if groups:
         show_oracle(con, console)
         show_tokens(con, console)
@@ -71,17 +74,25 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
     )
     better = "higher is better" if group["higher_is_better"] else "lower is better"
     console.print(f"\n{group['task']}: {group['metric']}, {better}; {_setup(group)}; prompting {group['prompting']}")
-    table = headed("rank", "<model", "<dtype", group["metric"], "95 % CI", "scored", "unans.", "failed", "missing")
+    is_set_level = all(row["score"] is None for row in rows)
+    spread = "± stderr" if is_set_level else "95 % CI"
+    table = headed("rank", "<model", "<dtype", group["metric"], spread, "ok", "<not ok", "failed", "missing")
     for row in rows:
         table.add_row(
             number(row["rank"]),
             row["model"],
             _dtype(row),
-            number(row["score"], ".4f"),
-            f"{row['ci_low']:.3f}…{row['ci_high']:.3f}" if row["ci_low"] is not None else "",
-            *(number(row[name], ",d") for name in ("scored", "unanswered", "failed", "missing")),
+            number(row["value" if is_set_level else "score"], ".4f"),
+            number(row["value_stderr"], ".4f") if is_set_level else _interval(row),
+            number(row["ok"], ",d"),
+            ", ".join(f"{row[kind]:,} {kind}" for kind in OF_MODEL if row[kind]),
+            *(number(row[name], ",d") for name in ("failed", "missing")),
         )
     console.print(table)
+    if is_set_level:
+        console.print(
+            f"{group['metric']} has a value over all items, by lm-eval's own aggregation, and none for an item"
+        )
     if group["cells"] > MOST_CELLS:
         console.print(f"… and {group['cells'] - MOST_CELLS} more models")
 
@@ -115,6 +126,20 @@ def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[st
     console.print("score per item (#); ? answered without a score; · not collected")
 
 
+def show_groups(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    """Prints the metrics of groups of tasks, by lm-eval's own aggregation."""
+    rows = fetch(con, f"FROM shown WHERE is_group ORDER BY task, metric, rank NULLS LAST, model LIMIT {MOST_MODELS}")
+    if not rows:
+        return
+    console.print("\ngroups of tasks, as lm-eval aggregates them")
+    table = headed("<group", "rank", "<model", "<metric", "score", "lm-eval's", "± stderr", "items", "failed")
+    for row in rows:
+        values = (number(row[name], ".4f") for name in ("score", "value", "value_stderr"))
+        counts = (number(row[name], ",d") for name in ("attempted", "failed"))
+        table.add_row(row["task"], number(row["rank"]), row["model"], row["metric"], *values, *counts)
+    console.print(table)
+
+
 def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     rows = fetch(con, f"SELECT * FROM oracle ORDER BY task, prompting, dtype LIMIT {MOST_TASKS}")
     console.print("\noracle (best model per item) against the best single model, on the items that all models scored")
@@ -139,7 +164,7 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         "sum(engine_tokens) AS engine, "
         "sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached, "
         "sum(mean_latency_s * attempted) / sum(attempted) FILTER (mean_latency_s IS NOT NULL) AS latency "
-        f"FROM shown GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
+        f"FROM shown WHERE NOT is_group GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
     )
     console.print("\ntokens over all tasks; cached: share of the engine's tokens that its prefix cache held")
     table = headed("<model", "items", "prompt", "completion", "engine", "cached", "latency s")
@@ -255,6 +280,10 @@ def number(value: float | None, form: str = "") -> str:
 def _setup(row: dict[str, Any]) -> str:
     shots = "shots unknown" if row["num_fewshot"] is None else f"{row['num_fewshot']}-shot"
     return shots + (", chat" if row["chat_template"] else "")
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{row['ci_low']:.3f}…{row['ci_high']:.3f}" if row["ci_low"] is not None else ""
 
 
 def _dtype(row: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from collectors.engines import ModelRef
 from collectors.lake.failure_rows import failure_row, write_failure
@@ -38,6 +39,8 @@ class Outcome:
         self.failed: dict[str, str] = {}
         #: Stage -> seconds over all shards (collectors.runs.stages.STAGES).
         self.stages: defaultdict[str, float] = defaultdict(float)
+        #: Rows of schemas.records.AGGREGATE that workers computed.
+        self.aggregates: list[dict[str, Any]] = []
         #: A sentence about the budget that was spent while work was left, else None.
         self.stopped: str | None = None
 
@@ -56,6 +59,7 @@ class Outcome:
         self.stages["prefill"] += report.stages.get("prefill", 0.0)
         for stage, start, end in report.spans:  # report.stages counts the writing of another shard
             self.stages[stage] += end - start
+        self.aggregates += report.aggregates
         self._left[cell.cell_id] -= items
         is_whole = not self._left[cell.cell_id]
         for listener in self._listeners:

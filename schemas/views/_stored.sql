@@ -3,9 +3,9 @@
 CREATE VIEW _stored AS
 SELECT
     * EXCLUDE (score, correct),
-    -- An infinite score or NaN is unknown, like a null, and so is the score of an item without an answer.
-    CASE WHEN isfinite(score) AND failure IS NULL THEN score END AS score,
-    CASE WHEN isfinite(score) AND failure IS NULL THEN correct END AS correct,
+    -- An infinite score or NaN is unknown, like a null, and so is in schema 6 the score of an item without an answer.
+    CASE WHEN isfinite(score) AND (outcome IS NOT NULL OR failure IS NULL) THEN score END AS score,
+    CASE WHEN isfinite(score) AND (outcome IS NOT NULL OR failure IS NULL) THEN correct END AS correct,
     TRY_CAST(regexp_extract(filename, '-g([0-9]{1,6})-[0-9-]+\.parquet$', 1) AS INTEGER) AS generation
 FROM {shards}
 -- Only files with the name of a shard count, and only rows that the name covers: a copy beside a shard, or under

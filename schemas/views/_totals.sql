@@ -1,5 +1,5 @@
 -- _totals: one row per cell with at least one collected item: counts and sums over its rows of the matrix.
--- unanswered: the failure kinds of schemas.failures.UNANSWERED; every other kind is failed.
+-- Each outcome of an item is counted; failed are those by our fault. score_answered: mean over the items with outcome ok.
 -- cached_share: share of the engine's tokens that came from its prefix cache (an item's choices share their context, so
 -- cached_tokens can exceed prompt_tokens, which count it once). Means and sums are over the items with a value.
 CREATE VIEW _totals AS
@@ -7,9 +7,19 @@ SELECT
     cell_id,
     count(*) AS attempted,
     count(score) AS scored,
-    count(*) FILTER (failure IN ('empty_answer')) AS unanswered,
-    count(*) FILTER (failure NOT IN ('empty_answer')) AS failed,
+    count(*) FILTER (outcome IN ('engine', 'judge', 'store')) AS failed,
+    count(*) FILTER (outcome = 'ok') AS ok,
+    count(*) FILTER (outcome = 'empty') AS empty,
+    count(*) FILTER (outcome = 'truncated') AS truncated,
+    count(*) FILTER (outcome = 'overlong') AS overlong,
+    count(*) FILTER (outcome = 'nan') AS nan,
+    count(*) FILTER (outcome = 'filtered') AS filtered,
+    count(*) FILTER (outcome = 'refused') AS refused,
+    count(*) FILTER (outcome = 'engine') AS engine,
+    count(*) FILTER (outcome = 'judge') AS judge,
+    count(*) FILTER (outcome = 'store') AS store,
     avg(score) AS score,
+    avg(score) FILTER (outcome = 'ok') AS score_answered,
     -- Null beyond 1e150, because its square overflows: word_perplexity of one long word gets there.
     CASE WHEN max(abs(score)) < 1e150 THEN stddev_samp(CASE WHEN abs(score) < 1e150 THEN score END) END AS deviation,
     bool_and(score IN (0, 1)) FILTER (score IS NOT NULL) AS zero_or_one,

@@ -40,6 +40,7 @@ SELECT
     score,
     correct,
     failure,
+    outcome,
     prompt_tokens,
     completion_tokens,
     latency_s,

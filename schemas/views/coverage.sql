@@ -1,5 +1,5 @@
--- coverage: one row per planned cell: how many of its items were collected, and with which result. attempted = scored +
--- unanswered + failed; missing = planned - attempted. Primary filter, repeat 0. suspicions: the kinds of suspicion
+-- coverage: one row per planned cell: how many of its items were collected, and with which result. missing = planned -
+-- attempted; failed by our fault. Primary filter, repeat 0. suspicions: the kinds of suspicion
 -- about an imported cell (view suspicions); null without one. Of the attempted items, priced have token counts and a
 -- price (which may be 0), unpriced have token counts alone, untokened have none; stated have a cost by their source.
 CREATE VIEW coverage AS
@@ -21,7 +21,13 @@ SELECT
     cells.planned_items AS planned,
     coalesce(_totals.attempted, 0) AS attempted,
     coalesce(_totals.scored, 0) AS scored,
-    coalesce(_totals.unanswered, 0) AS unanswered,
+    coalesce(_totals.ok, 0) AS ok,
+    coalesce(_totals.empty, 0) AS empty,
+    coalesce(_totals.truncated, 0) AS truncated,
+    coalesce(_totals.overlong, 0) AS overlong,
+    coalesce(_totals.nan, 0) AS nan,
+    coalesce(_totals.filtered, 0) AS filtered,
+    coalesce(_totals.refused, 0) AS refused,
     coalesce(_totals.failed, 0) AS failed,
     cells.planned_items - coalesce(_totals.attempted, 0) AS missing,
     coalesce(_cell_costs.priced, 0) AS priced,

@@ -1,6 +1,7 @@
 -- failures: one row per failure. level 'cell': a model, task, cell or shard was not collected; each time is a row.
--- level 'item': an item of the matrix has no verdict; these rows add up to unanswered + failed in coverage. file: the
--- object of the lake that could not be read; null for other failures.
+-- level 'item': an item of the matrix has no verdict by our fault; these rows add up to failed in coverage. What a
+-- model did (empty, overlong, …) is the item's outcome and no failure. file: the object of the lake that could not be
+-- read; null for other failures.
 CREATE VIEW failures AS
 SELECT
     'cell' AS level,
@@ -29,4 +30,4 @@ SELECT
     NULL AS message,
     NULL AS file
 FROM matrix
-WHERE failure IS NOT NULL;
+WHERE outcome IN ('engine', 'judge', 'store');

@@ -34,6 +34,14 @@ _COLUMNS = {
     "of_cell": OF_CELL,
 }
 
+#: Columns of cells that the rules of schemas.verdicts need for rows without an outcome, with their types.
+_OF_OLDER_ROWS = {
+    "is_set_level": "BOOLEAN",
+    "older_set_level": "BOOLEAN",
+    "higher_is_better": "BOOLEAN",
+    "correct_threshold": "DOUBLE",
+}
+
 
 @dataclass(frozen=True)
 class ViewFiles:
@@ -56,6 +64,8 @@ class ViewFiles:
     #: Whether files may lack columns of today's schemas: null is read in their place, and binding a view costs twice as
     #: much. Otherwise DuckDB takes the columns of the lake's schema files, and a file that lacks one is an error.
     filled: bool = False
+    #: Whether the compaction has parts of schema 6, whose rows have no outcome.
+    has_older_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,13 @@ class Placeholders:
             "folded": self._parts("compact/folded"),
             "included": INCLUDED[self.files.include][0],
         }
+        # Metrics are read, and cells are joined, only where rows may have no outcome: they are large and slow.
+        older = self.files.has_older_parts
+        values["open_metrics"] = "metrics" if self.files.filled else "NULL"
+        values["folded_metrics"] = "_folded_verdicts.metrics" if older else "NULL"
+        values["folded_cells"] = "\n    INNER JOIN cells ON _folded_verdicts.cell_id = cells.cell_id" if older else ""
+        for name, unread in _OF_OLDER_ROWS.items():
+            values[f"folded_{name}"] = f"cells.{name}" if older else f"NULL::{unread}"
         values |= {name: ", ".join(columns) for name, columns in _COLUMNS.items()}
         values |= {table: self._read(table, self._files(table)) for table in GLOBS if table != "shards"}
         return values

@@ -1,6 +1,9 @@
--- leaderboard: one row per cell with at least one collected item. score: mean over its scored items. Cells may differ
--- in their numbers of scored items, so look at the counts and the interval before the rank.
--- rank: by score among the cells of the same task, items, prompting and metric; null without a score.
+-- leaderboard: one row per cell with at least one collected item, and per group of tasks and model (is_group). score:
+-- mean over its scored items; of a group over its tasks' scores, weighted as the group says. score_answered: mean over
+-- the items with outcome ok. value and value_stderr: the metric over all judged items, by lm-eval's own aggregation (view
+-- aggregates): a perplexity has no other.
+-- rank: by score, else by value, among the cells of the same task, items, prompting and metric that were asked as many
+-- items. Only a whole cell has one: every planned item is collected and scored, and none is missing by our fault.
 -- stderr: sample standard deviation / sqrt(scored), as lm-eval reports it; null below two scored items.
 -- ci_low, ci_high: 95 % interval, by ci_method:
 --   wilson  every score is 0 or 1: Wilson's score interval, (p + z²/2n ± z·sqrt(p(1 − p)/n + z²/4n²)) / (1 + z²/n),
@@ -20,56 +23,145 @@ WITH estimates AS (
         z * sqrt(greatest(score * (1 - score) + zz_n / 4, 0) / nullif(scored, 0)) AS wilson_half
     FROM _totals
     INNER JOIN cells USING (cell_id)
+),
+
+of_cells AS (
+    SELECT
+        cells.task,
+        false AS is_group,
+        cells.model,
+        cells.metric,
+        estimates.score,
+        estimates.stderr,
+        CASE
+            WHEN estimates.zero_or_one THEN (estimates.score + estimates.zz_n / 2 - estimates.wilson_half) / (1 + estimates.zz_n)
+            WHEN estimates.stderr IS NULL THEN NULL
+            WHEN estimates.in_unit THEN greatest(estimates.score - estimates.z * estimates.stderr, 0)
+            ELSE estimates.score - estimates.z * estimates.stderr
+        END AS ci_low,
+        CASE
+            WHEN estimates.zero_or_one THEN (estimates.score + estimates.zz_n / 2 + estimates.wilson_half) / (1 + estimates.zz_n)
+            WHEN estimates.stderr IS NULL THEN NULL
+            WHEN estimates.in_unit THEN least(estimates.score + estimates.z * estimates.stderr, 1)
+            ELSE estimates.score + estimates.z * estimates.stderr
+        END AS ci_high,
+        CASE WHEN estimates.zero_or_one THEN 'wilson' WHEN estimates.stderr IS NOT NULL THEN 'normal' END AS ci_method,
+        estimates.score_answered,
+        aggregates.value,
+        aggregates.stderr AS value_stderr,
+        coalesce(estimates.score, CASE WHEN aggregates.items = estimates.attempted THEN aggregates.value END) AS merit,
+        estimates.attempted = cells.planned_items
+        AND estimates.failed = 0
+        AND estimates.scored IN (0, estimates.attempted) AS is_whole,
+        estimates.attempted,
+        estimates.scored,
+        estimates.failed,
+        estimates.ok,
+        estimates.empty,
+        estimates.truncated,
+        estimates.overlong,
+        estimates.nan,
+        estimates.filtered,
+        estimates.refused,
+        estimates.engine,
+        estimates.judge,
+        estimates.store,
+        estimates.mean_prompt_tokens,
+        estimates.mean_completion_tokens,
+        estimates.prompt_tokens,
+        estimates.completion_tokens,
+        estimates.engine_tokens,
+        estimates.cached_tokens,
+        estimates.cached_share,
+        estimates.mean_latency_s,
+        1000 * _cell_costs.usd / _cell_costs.usd_items AS usd_per_1000,
+        _cell_costs.usd_items,
+        _cell_costs.basis AS price_basis,
+        cells.num_fewshot,
+        cells.chat_template,
+        cells.prompting,
+        cells.items_digest,
+        cells.revision,
+        cells.dtype,
+        cells.quantization,
+        cells.max_length,
+        cells.higher_is_better,
+        cells.imported_from,
+        cells.cell_id
+    FROM estimates
+    INNER JOIN cells USING (cell_id)
+    INNER JOIN _cell_costs USING (cell_id)
+    LEFT JOIN aggregates
+        ON cells.cell_id = aggregates.cell_id
+        AND cells.metric = aggregates.metric
+        AND cells.filter = aggregates.filter
+),
+
+members AS (
+    SELECT task, model, prompting, metric, filter, unnest(members) AS cell_id
+    FROM aggregates
+    WHERE is_group
+),
+
+of_groups AS (
+    SELECT
+        aggregates.task,
+        true AS is_group,
+        aggregates.model,
+        aggregates.metric,
+        CASE
+            WHEN count(of_cells.score) FILTER (of_cells.metric = aggregates.metric) < count(*) THEN NULL
+            WHEN any_value(aggregates.aggregation) = 'mean of items'
+                THEN sum(of_cells.score * of_cells.attempted) / sum(of_cells.attempted)
+            ELSE avg(of_cells.score)
+        END AS score,
+        any_value(aggregates.value) AS value,
+        any_value(aggregates.stderr) AS value_stderr,
+        bool_and(coalesce(of_cells.is_whole, false)) AS is_whole,
+        sum(of_cells.attempted)::BIGINT AS attempted,
+        sum(of_cells.scored)::BIGINT AS scored,
+        sum(of_cells.failed)::BIGINT AS failed,
+        sum(of_cells.ok)::BIGINT AS ok,
+        sum(of_cells.empty)::BIGINT AS empty,
+        sum(of_cells.truncated)::BIGINT AS truncated,
+        sum(of_cells.overlong)::BIGINT AS overlong,
+        sum(of_cells.nan)::BIGINT AS nan,
+        sum(of_cells.filtered)::BIGINT AS filtered,
+        sum(of_cells.refused)::BIGINT AS refused,
+        sum(of_cells.engine)::BIGINT AS engine,
+        sum(of_cells.judge)::BIGINT AS judge,
+        sum(of_cells.store)::BIGINT AS store,
+        sum(of_cells.prompt_tokens)::BIGINT AS prompt_tokens,
+        sum(of_cells.completion_tokens)::BIGINT AS completion_tokens,
+        sum(of_cells.engine_tokens)::BIGINT AS engine_tokens,
+        sum(of_cells.cached_tokens)::BIGINT AS cached_tokens,
+        sum(of_cells.usd_per_1000 * of_cells.usd_items) / sum(of_cells.usd_items) AS usd_per_1000,
+        sum(of_cells.usd_items)::BIGINT AS usd_items,
+        aggregates.prompting,
+        any_value(of_cells.revision) AS revision,
+        any_value(aggregates.higher_is_better) AS higher_is_better
+    FROM aggregates
+    INNER JOIN members USING (task, model, prompting, metric, filter)
+    LEFT JOIN of_cells ON members.cell_id = of_cells.cell_id
+    WHERE aggregates.is_group
+    GROUP BY aggregates.task, aggregates.model, aggregates.prompting, aggregates.metric, aggregates.filter
+),
+
+every AS (
+    FROM of_cells
+    UNION ALL BY NAME
+    SELECT *, coalesce(score, value) AS merit FROM of_groups
 )
+
 SELECT
-    cells.task,
-    CASE WHEN estimates.score IS NOT NULL THEN rank() OVER (
-        PARTITION BY cells.task, cells.items_digest, cells.prompting, cells.metric
-        ORDER BY CASE WHEN cells.higher_is_better THEN -estimates.score ELSE estimates.score END NULLS LAST
+    task,
+    CASE WHEN is_whole AND merit IS NOT NULL THEN rank() OVER (
+        PARTITION BY is_group, task, items_digest, prompting, metric, attempted
+        ORDER BY
+            is_whole DESC,
+            CASE WHEN higher_is_better THEN -merit ELSE merit END NULLS LAST
     ) END AS rank,
-    cells.model,
-    cells.metric,
-    estimates.score,
-    estimates.stderr,
-    CASE
-        WHEN zero_or_one THEN (score + zz_n / 2 - wilson_half) / (1 + zz_n)
-        WHEN stderr IS NULL THEN NULL
-        WHEN in_unit THEN greatest(score - z * stderr, 0)
-        ELSE score - z * stderr
-    END AS ci_low,
-    CASE
-        WHEN zero_or_one THEN (score + zz_n / 2 + wilson_half) / (1 + zz_n)
-        WHEN stderr IS NULL THEN NULL
-        WHEN in_unit THEN least(score + z * stderr, 1)
-        ELSE score + z * stderr
-    END AS ci_high,
-    CASE WHEN zero_or_one THEN 'wilson' WHEN stderr IS NOT NULL THEN 'normal' END AS ci_method,
-    estimates.attempted,
-    estimates.scored,
-    estimates.unanswered,
-    estimates.failed,
-    estimates.mean_prompt_tokens,
-    estimates.mean_completion_tokens,
-    estimates.prompt_tokens,
-    estimates.completion_tokens,
-    estimates.engine_tokens,
-    estimates.cached_tokens,
-    estimates.cached_share,
-    estimates.mean_latency_s,
-    1000 * _cell_costs.usd / _cell_costs.usd_items AS usd_per_1000,
-    _cell_costs.usd_items,
-    _cell_costs.basis AS price_basis,
-    cells.num_fewshot,
-    cells.chat_template,
-    cells.prompting,
-    cells.items_digest,
-    cells.revision,
-    cells.dtype,
-    cells.quantization,
-    cells.max_length,
-    cells.higher_is_better,
-    cells.imported_from,
-    cells.cell_id
-FROM estimates
-INNER JOIN cells USING (cell_id)
-INNER JOIN _cell_costs USING (cell_id);
+    model,
+    metric,
+    * EXCLUDE (task, model, metric, merit, is_whole)
+FROM every;

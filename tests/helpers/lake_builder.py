@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake, parquet_bytes
 from schemas.identity import ShardName, digest
 from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
+from schemas.verdicts import outcome_of, score_of
 from schemas.views import ViewFiles, lake_place, named_in, view_files
 from schemas.views.files import Placeholders
 
@@ -42,7 +44,19 @@ class BuiltCell:
         return digest(asdict(self))
 
     def record(self, item: int, **changes: Any) -> dict[str, Any]:
-        """A RECORD row of this cell; a score comes with the `correct` that a threshold of 1 gives it."""
+        """A RECORD row of this cell, its outcome and score by the rules; `correct` is what a threshold of 1 gives.
+
+        With `outcome=None` it is a row of schema 6, as it is.
+        """
+        if "outcome" not in changes:
+            score, failure = changes.get("score"), changes.get("failure")
+            is_judged = score is not None and math.isfinite(score)
+            outcome = outcome_of(failure, changes.get("finish_reason"), is_judged=is_judged)
+            verdict = score if is_judged else None
+            changes |= {
+                "outcome": outcome,
+                "score": score_of(outcome, verdict, higher_is_better=self.higher_is_better),
+            }
         score = changes.get("score")
         row = {
             "cell_id": self.cell_id,
@@ -122,8 +136,8 @@ class LakeBuilder:
             self.shard(cell, rows, generation=generation)
 
     def planned(self, cell: BuiltCell, scores: Sequence[float | None]) -> BuiltCell:
-        """`run` and `scores` in one."""
-        self.run(cell)
+        """`run` of as many items as there are scores, and `scores`, in one."""
+        self.run(cell, planned=len(scores))
         self.scores(cell, scores)
         return cell
 

@@ -1,7 +1,7 @@
 """Our records against the rows that lm-eval logs, one by one.
 
 Owns the rules of equality: verdicts, texts and counts exactly, log-likelihoods and values computed from them within
-1e-4. Where we give no score on purpose (an empty answer), the metrics still have to be lm-eval's.
+1e-4. Where items have no score on purpose (a perplexity), the metrics still have to be lm-eval's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
+
+from schemas.verdicts import OF_OURS
 
 TOLERANCE = 1e-4
 
@@ -64,8 +66,8 @@ def compare(
         faults += [
             f"{where}: {fault}" for fault in _responses(first[sample["doc_id"]], sample["resps"], counts, tolerance)
         ]
-        if row["score"] is None and row["failure"] is None:
-            faults.append(f"{where}: neither score nor failure")
+        if row["score"] is None and row["outcome"] in OF_OURS:
+            faults.append(f"{where}: no score: {row['failure']}")
         counts["unscored"] += row["score"] is None
     faults += [f"{where}: lm-eval has no such row" for where in rows]
     return counts, faults

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from schemas.failures import ITEM_FAILURES, UNANSWERED
+from schemas.failures import ITEM_FAILURES
 from schemas.identity import ShardName
+from schemas.verdicts import OF_OURS, SET_LEVEL_METRICS, SET_LEVEL_OF_CHOICES, is_set_level, outcome_of, score_of
+from schemas.views import view_files
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, row, rows
 
 CELL = BuiltCell()
@@ -47,13 +51,11 @@ def test_matrix_uncollected_item_has_no_row(lake: LakeBuilder) -> None:
 
 def test_matrix_no_score_and_no_failure_kind_is_not_judged(lake: LakeBuilder) -> None:
     lake.run(CELL)
-    lake.shard(
-        CELL, [CELL.record(0), CELL.record(1, score=math.nan), CELL.record(2, failure="empty_answer", score=0.0)]
-    )
+    lake.shard(CELL, [CELL.record(0), CELL.record(1, score=math.nan), CELL.record(2, failure="judge_died", score=0.0)])
     assert lake.rows("SELECT score, correct, failure FROM matrix ORDER BY item") == [
         (None, None, "not_judged"),
         (None, None, "not_judged"),
-        (None, None, "empty_answer"),
+        (None, None, "judge_died"),
     ]
 
 
@@ -125,42 +127,85 @@ def test_shards_facts_come_from_the_metadata_and_may_be_absent(lake: LakeBuilder
 # ---- coverage and failures
 
 
-def test_coverage_missing_wrong_unanswered_failed_are_counted_apart(lake: LakeBuilder) -> None:
+def test_coverage_missing_wrong_empty_and_failed_are_counted_apart(lake: LakeBuilder) -> None:
     lake.run(CELL)
     failures = ["empty_answer", "prompt_too_long", "nan_logprobs", None]
     judged = [CELL.record(i, score=s) for i, s in enumerate([1.0, 0.0, 0.0])]
     lake.shard(CELL, judged + [CELL.record(3 + i, failure=kind) for i, kind in enumerate(failures)])
     con = lake.views()
-    counts = row(con, "SELECT planned, attempted, scored, unanswered, failed, missing FROM coverage")
-    assert counts == {"planned": 10, "attempted": 7, "scored": 3, "unanswered": 1, "failed": 3, "missing": 3}
-    assert row(con, "SELECT score FROM leaderboard") == {"score": pytest.approx(1 / 3)}
+    counts = row(con, "SELECT planned, attempted, scored, ok, empty, overlong, nan, failed, missing FROM coverage")
+    assert counts == {
+        **{"planned": 10, "attempted": 7, "scored": 6, "failed": 1, "missing": 3},
+        **{"ok": 3, "empty": 1, "overlong": 1, "nan": 1},
+    }
+    assert row(con, "SELECT score, score_answered FROM leaderboard") == {
+        "score": pytest.approx(1 / 6),
+        "score_answered": pytest.approx(1 / 3),
+    }
 
 
 def test_coverage_nothing_collected_all_is_missing_and_no_rank(lake: LakeBuilder) -> None:
     lake.run(CELL)
     con = lake.views()
-    assert rows(con, "SELECT planned, attempted, scored, unanswered, failed, missing FROM coverage") == [
-        (10, 0, 0, 0, 0, 10)
-    ]
+    assert rows(con, "SELECT planned, attempted, scored, failed, missing FROM coverage") == [(10, 0, 0, 0, 10)]
     assert rows(con, "FROM leaderboard") == []
 
 
 @pytest.mark.parametrize("kind", sorted(ITEM_FAILURES | {"a kind of tomorrow"}))
-def test_coverage_failure_kind_is_unanswered_exactly_where_the_schema_says(lake: LakeBuilder, kind: str) -> None:
-    lake.run(CELL)
-    lake.shard(CELL, [CELL.record(0, failure=kind)])
-    expected = (1, 0) if kind in UNANSWERED else (0, 1)
-    assert lake.rows("SELECT unanswered, failed FROM coverage") == [expected]
+@pytest.mark.parametrize("higher", [True, False])
+def test_rules_of_the_views_are_those_of_the_schema(lake: LakeBuilder, kind: str, higher: bool) -> None:
+    cell = BuiltCell(higher_is_better=higher)
+    lake.run(cell)
+    lake.shard(cell, [cell.record(0, failure=kind, outcome=None), cell.record(1, failure=kind)])
+    outcome = outcome_of(kind, None, is_judged=False)
+    score = score_of(outcome, None, higher_is_better=higher)
+    correct = None if score is None else False
+    assert lake.rows("SELECT outcome, score, correct, failure FROM matrix") == [(outcome, score, correct, kind)] * 2
+    failed = 2 * (outcome in OF_OURS)
+    assert lake.rows("SELECT failed, scored FROM coverage") == [(failed, 0 if score is None else 2)]
+
+
+METRICS = (*SET_LEVEL_METRICS, *SET_LEVEL_OF_CHOICES, "acc", "exact_match", "brier_score")
+
+
+def test_rule_for_metrics_over_sets_is_that_of_the_schema() -> None:
+    con = duckdb.connect()
+    con.execute(view_files()["_is_set_level"].sql)
+    for metric, aggregation, kind in itertools.product(
+        METRICS, (None, "mean", "mcc"), (None, "multiple_choice", "generate_until")
+    ):
+        [(ours,)] = con.execute("SELECT _is_set_level(?, ?, ?)", [aggregation, metric, kind]).fetchall()
+        assert ours == is_set_level(aggregation, metric, kind), (metric, aggregation, kind)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "value"),
+    [
+        ('{"acc": 0.25}', 0.25),
+        ('{"acc": true}', 1.0),
+        ('{"acc": false}', 0.0),
+        ('{"acc": "1"}', 1.0),
+        ('{"acc": [1, 2]}', None),
+        ('{"acc": null}', None),
+        ('{"other": 1}', None),
+        (None, None),
+    ],
+)
+def test_verdict_is_read_from_metrics(metrics: str | None, value: float | None) -> None:
+    con = duckdb.connect()
+    con.execute(view_files()["_verdict"].sql)
+    assert con.execute("SELECT _verdict(?, 'acc')", [metrics]).fetchall() == [(value,)]
 
 
 def test_failures_of_cells_and_items_each_have_their_level(lake: LakeBuilder) -> None:
     run_id = lake.run(CELL)
     lake.failure(run_id, "no_weights", "model-x: no weight files in the folder", model="model-x")
-    other_filter = CELL.record(0, failure="empty_answer", filter="other")
-    lake.shard(CELL, [CELL.record(0, failure="empty_answer"), other_filter, CELL.record(1, score=0.0)])
+    other_filter = CELL.record(0, failure="judge_died", filter="other")
+    empty = CELL.record(2, failure="empty_answer")  # an outcome of the model
+    lake.shard(CELL, [CELL.record(0, failure="judge_died"), other_filter, CELL.record(1, score=0.0), empty])
     con = lake.views()
     columns = "level, kind, model, task, first_item, last_item, run_id"
     assert rows(con, f"SELECT {columns} FROM failures ORDER BY level") == [
         ("cell", "no_weights", "model-x", None, None, None, run_id),
-        ("item", "empty_answer", "model-a", "quiz", 0, 0, None),
+        ("item", "judge_died", "model-a", "quiz", 0, 0, None),
     ]

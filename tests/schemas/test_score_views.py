@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.views import ViewFiles, create_views
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.lake_builder import row as row_of
 from tests.helpers.thorough import often
 
 CELL = BuiltCell()
@@ -87,17 +90,98 @@ def test_leaderboard_rank_respects_direction_and_ties(lake: LakeBuilder, higher:
 
 
 def test_leaderboard_nothing_scored_everything_about_the_score_is_null(lake: LakeBuilder) -> None:
-    lake.run(CELL)
-    lake.shard(CELL, [CELL.record(0, failure="empty_answer")])
+    lake.run(CELL, planned=1)
+    lake.shard(CELL, [CELL.record(0, failure="judge_died")])
     lake.planned(BuiltCell(model="model-b"), [0.0])
     found = lake.row("SELECT * FROM leaderboard WHERE model = 'model-a'")
     assert [found[name] for name in ("rank", "score", "stderr", "ci_low", "ci_high", "ci_method")] == [None] * 6
-    assert (found["attempted"], found["scored"], found["unanswered"]) == (1, 0, 1)
+    assert (found["attempted"], found["scored"], found["failed"], found["judge"]) == (1, 0, 1, 1)
     assert lake.rows("SELECT rank FROM leaderboard WHERE model = 'model-b'") == [(1,)]
 
 
+def test_leaderboard_rank_needs_every_planned_item_and_counts_models_asked_as_many(lake: LakeBuilder) -> None:
+    lake.planned(BuiltCell(model="whole"), [1.0, 0.0])
+    lake.planned(BuiltCell(model="better"), [1.0, 1.0])
+    lake.planned(BuiltCell(model="missing"), [1.0, None])
+    lake.planned(BuiltCell(model="asked more"), [0.0, 0.0, 0.0])
+    lake.run(failed := BuiltCell(model="failed"), planned=2)
+    lake.shard(failed, [failed.record(0, score=1.0), failed.record(1, failure="engine_died")])
+    assert dict(lake.rows("SELECT model, rank FROM leaderboard")) == {
+        "whole": 2,
+        "better": 1,
+        "missing": None,
+        "asked more": 1,
+        "failed": None,
+    }
+
+
+OUTCOMES = {
+    "ok": {"score": 1.0},
+    "empty": {"failure": "empty_answer", "score": 1.0},
+    "truncated": {"finish_reason": "length", "score": 1.0},
+    "overlong": {"failure": "prompt_too_long"},
+    "nan": {"failure": "nan_logprobs"},
+    "refused": {"failure": "unknown_token"},
+    "judge": {"failure": "judge_timeout"},
+    "engine": {"failure": "a kind of tomorrow"},
+}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_leaderboard_counts_each_outcome_and_scores_those_of_the_model(lake: LakeBuilder, older: bool) -> None:
+    """`older`: rows of schema 6, where an empty answer has no score, but its verdict in the metrics."""
+    lake.run(CELL, planned=len(OUTCOMES))
+    rows = []
+    for item, (name, columns) in enumerate(OUTCOMES.items()):
+        row = CELL.record(item, **columns)
+        assert row["outcome"] == name
+        if older:
+            verdict = {"metrics": '{"acc": 1.0}', "score": None} if name == "empty" else {}
+            row = CELL.record(item, **{**columns, **verdict, "outcome": None})
+        rows.append(row)
+    lake.shard(CELL, rows)
+    con = create_filled(lake) if older else lake.views().having("leaderboard matrix coverage failures")
+    found = row_of(con, "SELECT * FROM leaderboard")
+    counted = {name: found[name] for name in (*OUTCOMES, "filtered", "store")}
+    assert counted == {**dict.fromkeys(OUTCOMES, 1), "filtered": 0, "store": 0}
+    assert (found["score"], found["score_answered"], found["rank"]) == (3 / 6, 1.0, None)
+    assert (found["attempted"], found["scored"], found["failed"]) == (8, 6, 2)
+    scores = dict(con.execute("SELECT outcome, score FROM matrix").fetchall())
+    assert scores == {
+        **dict.fromkeys(OUTCOMES, 0.0),
+        "ok": 1,
+        "empty": 1,
+        "truncated": 1,
+        "judge": None,
+        "engine": None,
+    }
+    kinds = con.execute("SELECT kind FROM failures ORDER BY kind").fetchall()
+    assert kinds == [("a kind of tomorrow",), ("judge_timeout",)]
+
+
+def create_filled(lake: LakeBuilder) -> duckdb.DuckDBPyConnection:
+    """The views as an older lake has them: rows may lack outcomes."""
+    con = duckdb.connect()
+    create_views(con, lake.lake.uri, ViewFiles(filled=True))
+    return con
+
+
+@pytest.mark.parametrize("metric", ["perplexity", "mcc", "f1"])
+def test_scores_of_schema_6_of_a_metric_over_sets_are_none(lake: LakeBuilder, metric: str) -> None:
+    cell = BuiltCell(metric=metric)
+    lake.planned(cell, [])
+    lake.shard(cell, [cell.record(item, score=-3.0, outcome=None) for item in range(2)])
+    con = create_filled(lake)
+    assert (
+        con.execute("SELECT score, correct, failure, outcome FROM matrix").fetchall()
+        == [(None, None, "set_level", "ok")] * 2
+    )
+    assert con.execute("SELECT score, scored, ok, rank FROM leaderboard").fetchall() == [(None, 0, 2, None)]
+    assert con.execute("FROM oracle").fetchall() == []
+
+
 def test_leaderboard_ranks_do_not_cross_promptings_items_or_metrics(lake: LakeBuilder) -> None:
-    cells = (CELL, BuiltCell(prompting="p1"), BuiltCell(items_digest="i1"), BuiltCell(metric="f1"))
+    cells = (CELL, BuiltCell(prompting="p1"), BuiltCell(items_digest="i1"), BuiltCell(metric="em"))
     for score, cell in enumerate(cells):
         lake.planned(cell, [score / 4])
     assert lake.rows("SELECT rank FROM leaderboard") == [(1,)] * 4
@@ -159,15 +243,15 @@ def test_oracle_any_scores_with_holes_equals_brute_force(models: Scores, higher:
     assert found == ([] if expected is None else [pytest.approx(expected)])
 
 
-def test_oracle_unanswered_item_is_left_out_not_wrong(lake: LakeBuilder) -> None:
+def test_oracle_item_that_failed_by_our_fault_is_left_out_not_wrong(lake: LakeBuilder) -> None:
     lake.planned(CELL, [1.0, 0.0, 1.0])
     other = BuiltCell(model="model-b")
     lake.run(other)
     judged = [other.record(i, score=s) for i, s in enumerate([0.0, 1.0])]
-    lake.shard(other, [*judged, other.record(2, failure="empty_answer")])
+    lake.shard(other, [*judged, other.record(2, failure="judge_died")])
     silent = BuiltCell(model="model-c")  # scored nowhere: no part of the pool
     lake.run(silent)
-    lake.shard(silent, [silent.record(i, failure="empty_answer") for i in range(3)])
+    lake.shard(silent, [silent.record(i, failure="judge_died") for i in range(3)])
     found = lake.row("SELECT * FROM oracle")
     assert (found["models"], found["items"], found["items_scored_by_any"]) == (2, 2, 3)
     assert (found["best_model"], found["best_model_score"], found["oracle_score"], found["gap"]) == (

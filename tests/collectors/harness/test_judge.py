@@ -14,6 +14,7 @@ from collectors.harness.requests import Requester
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.specs import TaskSpec
 from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG, UNKNOWN_TOKEN
+from schemas.verdicts import EMPTY, OF_OURS, OUTCOME_OF_FAILURE
 from tests.helpers.asked import CUTS, Rows, bind, collect, primary, spent, stub, tasks, untimed
 from tests.helpers.mini_tasks import ITEMS, TASKS, own_caches
 
@@ -24,7 +25,11 @@ __all__ = ["own_caches", "tasks"]  # fixtures
 
 
 def failures(rows: Rows) -> dict[int, str]:
-    assert all((row["score"] is None) == (row["failure"] is not None) for row in primary(rows))
+    """Item -> failure kind. An item has no score only by our fault, or where all items of the task have none."""
+    is_set_level = all(row["score"] is None for row in primary(rows))
+    for row in primary(rows):
+        assert row["outcome"] == (OUTCOME_OF_FAILURE[row["failure"]] if row["failure"] else row["outcome"])
+        assert is_set_level or (row["score"] is None) == (row["outcome"] in OF_OURS)
     return {row["item"]: row["failure"] for row in primary(rows) if row["failure"]}
 
 
@@ -41,8 +46,9 @@ def test_prompt_too_long_is_that_items_failure_only(tasks: Path, name: str) -> N
     assert failures(rows) == dict.fromkeys(odd_items(task), PROMPT_TOO_LONG)
     for row in primary(rows):
         if row["failure"]:
-            nothing = ("score", "correct", "metrics", "responses", "loglikelihoods", "engine_tokens", "latency_s")
-            assert [row[column] for column in (*nothing, "completion_tokens")] == [None] * 8
+            nothing = ("metrics", "responses", "loglikelihoods", "engine_tokens", "latency_s", "completion_tokens")
+            assert [row[column] for column in nothing] == [None] * 6
+            assert (row["outcome"], row["score"], row["correct"]) == ("overlong", 0.0, False)
             assert row["prompt_tokens"] > 70_000
     assert spent(engine.log) == sum(row["engine_tokens"] or 0 for row in primary(rows))
 
@@ -63,21 +69,41 @@ def test_token_beyond_the_embeddings_is_that_items_failure_only(tasks: Path, nam
     assert untimed(list(itertools.compress(rows, answered))) == untimed(list(itertools.compress(whole, answered)))
 
 
-def test_prompt_fits_to_the_token_but_no_further(tasks: Path) -> None:
+def test_prompt_fits_to_the_token_but_no_further_and_the_answer_has_the_rest(tasks: Path) -> None:
     task = bind(tasks, "mini_generate")
-    longest = max(row["prompt_tokens"] for row in collect(stub(), task)) + 12
-    assert not failures(collect(stub(max_length=longest), task))
-    assert set(failures(collect(stub(max_length=longest - 1), task)).values()) == {PROMPT_TOO_LONG}
+    longest = max(row["prompt_tokens"] for row in collect(stub(), task))
+    for room in (12, 11, 1):
+        engine = stub(max_length=longest + room)
+        assert PROMPT_TOO_LONG not in failures(collect(engine, task)).values()
+        limits = {len(request.prompt): request.max_tokens for request, _ in engine.log}
+        assert limits[longest] == room
+        assert max(limits.values()) <= 12
+    rows = primary(collect(stub(max_length=longest), task))
+    too_long = {row["item"] for row in rows if row["prompt_tokens"] == longest}
+    assert {item for item, kind in failures(rows).items() if kind == PROMPT_TOO_LONG} == too_long
+    assert {(row["outcome"], row["score"]) for row in rows if row["item"] in too_long} == {("overlong", 0.0)}
 
 
-def test_empty_answers_are_unanswered_yet_judged_as_lm_eval_does(tasks: Path) -> None:
+@pytest.mark.parametrize("limit", [2030, 2047, 2048, 4096, 32768])
+def test_answers_as_long_as_the_context_get_the_room_that_is_left(tasks: Path, limit: int) -> None:
+    rows = collect(stub(max_length=2048), bind(tasks, "mini_generate", decoding={"max_gen_toks": limit}))
+    assert not failures(rows)
+
+
+def test_answer_at_its_limit_is_truncated_and_scored_as_it_is(tasks: Path) -> None:
+    rows = primary(collect(stub(), bind(tasks, "mini_generate", decoding={"max_gen_toks": 2})))
+    assert "truncated" in {row["outcome"] for row in rows} <= {"truncated", "empty"}
+    assert all({"exact_match": row["score"]} == json.loads(row["metrics"]) for row in rows)
+
+
+def test_empty_answers_are_marked_and_scored_as_lm_eval_judges_them(tasks: Path) -> None:
     rows = collect(stub(empty_every=2), bind(tasks, "mini_generate"))
     found = failures(rows)
     assert 0 < len(found) < ITEMS
     assert set(found.values()) == {EMPTY_ANSWER}
     for row in rows:
-        assert json.loads(row["metrics"]).keys() == {"exact_match"}
-        assert (row["score"] is None) == (row["item"] in found)
+        assert {"exact_match": row["score"]} == json.loads(row["metrics"])
+        assert (row["outcome"] == EMPTY) == (row["item"] in found)
     assert {tuple(row["responses"]) for row in primary(rows) if row["failure"]} == {("",)}
 
 
@@ -91,7 +117,8 @@ def test_nan_log_probabilities_cost_their_items_only(tasks: Path, name: str) -> 
     for row, other in zip(rows, sound, strict=True):
         assert (row["item"] in found) == any(math.isnan(value) for value in row["loglikelihoods"])
         if row["item"] in found:
-            assert (row["metrics"], row["correct"]) == (None, None)
+            assert (row["metrics"], row["outcome"]) == (None, "nan")
+            assert row["score"] == (None if name == "mini_rolling" else 0.0)
             assert row["engine_tokens"] == other["engine_tokens"]
         else:
             assert untimed([row]) == untimed([other])
@@ -104,7 +131,7 @@ def test_process_results_that_raises_costs_its_items_only(tasks: Path) -> None:
     assert all(row["responses"] and row["completion_tokens"] for row in rows)
 
 
-@pytest.mark.parametrize("name", ["odd_nothing", "odd_keys", "odd_no_number", "odd_of_many"])
+@pytest.mark.parametrize("name", ["odd_nothing", "odd_keys", "odd_no_number"])
 def test_process_results_without_a_usable_result_is_not_judged(tasks: Path, name: str) -> None:
     assert failures(collect(stub(), bind(tasks, name))) == dict.fromkeys(range(ITEMS), NOT_JUDGED)
 
@@ -174,11 +201,30 @@ def test_tokenizer_without_an_end_token_still_generates(tasks: Path) -> None:
 # ---- scores
 
 
-def test_score_of_pairs_and_lists_is_the_metrics_own_aggregation_of_the_item(tasks: Path) -> None:
-    task = bind(tasks, "odd_pair")
-    assert [row["score"] for row in collect(stub(), task)] == [doc["a"] / 20 for doc in task.docs]
-    several = [(doc["a"] + doc["b"]) / 40 for doc in task.docs]
-    assert [row["score"] for row in collect(stub(), bind(tasks, "odd_several"))] == several
+@pytest.mark.parametrize("name", ["odd_pair", "odd_several", "odd_of_many", "mini_rolling", "mini_text"])
+def test_metric_of_a_whole_set_gives_its_items_no_score_and_no_failure(tasks: Path, name: str) -> None:
+    rows = collect(stub(), bind(tasks, name))
+    assert {(row["score"], row["correct"], row["failure"]) for row in rows} == {(None, None, None)}
+    assert {row["outcome"] for row in rows} <= {"ok", "truncated"}
+    assert all(json.loads(row["metrics"]) for row in rows)
+
+
+def test_score_of_a_perplexity_task_is_its_first_metric_with_a_mean(tasks: Path) -> None:
+    task = bind(tasks, "mini_likelihood")
+    assert (task.settings.metric, task.settings.stated["metric"]) == ("acc", "perplexity")
+    for row in collect(stub(), task):
+        assert row["score"] == json.loads(row["metrics"])["acc"]
+    stated = bind(tasks, "mini_likelihood", metric="perplexity")
+    assert stated.settings.prompting == task.settings.prompting  # the cells of schema 6 keep their ids
+    assert {row["score"] for row in collect(stub(), stated)} == {None}
+    assert {stated.settings.aggregation, task.settings.aggregation} == {"perplexity", "mean"}
+
+
+def test_score_of_brier_is_that_of_each_pair(tasks: Path) -> None:
+    rows = collect(stub(), bind(tasks, "mini_choice", metric="brier_score"))
+    for row in rows:
+        [[gold, chances]] = [json.loads(row["metrics"])["brier_score"]]
+        assert row["score"] == pytest.approx(sum((p - (i == gold)) ** 2 for i, p in enumerate(chances)))
 
 
 def test_correct_is_a_threshold_on_fractions_and_unknown_for_other_metrics(tasks: Path) -> None:

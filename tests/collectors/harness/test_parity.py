@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tasks(tmp_path_factory.mktemp("tasks"))
 
 
-def collect(engine: str, model: Path, tasks: Path, lake: Path, **prompting: Any) -> dict[str, pa.Table]:
+def collect(
+    engine: str, model: Path, tasks: Path, lake: Path, only: Sequence[str] = tuple(TASKS), **prompting: Any
+) -> dict[str, pa.Table]:
     """Records by task of all mini tasks, collected in this process."""
     config = RunConfig.model_validate(
         {
             "models": [{"source": str(model)}],
-            "tasks": list(TASKS),
+            "tasks": list(only),
             "include_tasks": [str(tasks)],
             "dtype": "float32",
             "engine": {"name": engine},
@@ -54,16 +57,16 @@ def collect(engine: str, model: Path, tasks: Path, lake: Path, **prompting: Any)
     worker.engine.close()
     names = sorted(n for n in store.names("shards") if "task=" in n)
     tables = [pq.ParquetFile(lake / name).read() for name in names]
-    return {task: pa.concat_tables(t for t in tables if t["task"][0].as_py() == task) for task in TASKS}
+    return {task: pa.concat_tables(t for t in tables if t["task"][0].as_py() == task) for task in only}
 
 
-def evaluate(lm: Any, tasks: Path, **settings: Any) -> dict[str, list[dict[str, Any]]]:
+def evaluate(lm: Any, tasks: Path, names: Sequence[str] = tuple(TASKS), **settings: Any) -> dict[str, list[Any]]:
     """lm-eval's logged rows by task."""
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     results = lm_eval.simple_evaluate(
-        model=lm, tasks=list(TASKS), task_manager=manager, log_samples=True, bootstrap_iters=0, **settings
+        model=lm, tasks=list(names), task_manager=manager, log_samples=True, bootstrap_iters=0, **settings
     )
-    samples: dict[str, list[dict[str, Any]]] = results["samples"]
+    samples: dict[str, list[Any]] = results["samples"]
     return samples
 
 
@@ -97,7 +100,7 @@ def stock_vllm_samples(
 
 
 def check(ours: dict[str, pa.Table], theirs: dict[str, list[dict[str, Any]]]) -> None:
-    for task in TASKS:
+    for task in ours:
         counts, faults = compare(ours[task], theirs[task])
         assert not faults, "\n".join([task, *faults[:5]])
         assert counts["rows"] >= 12
@@ -145,3 +148,14 @@ def test_chat_template_against_lm_eval_is_equal(
         num_fewshot=CHAT["num_fewshot"],
     )
     check(ours, theirs)
+
+
+def test_prompts_are_cut_as_lm_eval_cuts_them(tasks: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    names = ["mini_letters", "mini_generate"]
+    settings = {"max_length": 40, "overlong": "truncate"}
+    ours = collect("hf", tiny_models["good"], tasks, tmp_path, names, **settings)
+    stock = HFLM(pretrained=str(tiny_models["good"]), dtype="float32", device="cpu", batch_size=1, max_length=40)
+    check(ours, evaluate(stock, tasks, names))
+    for table in ours.values():
+        assert min(table["cut_tokens"].to_pylist()) > 0
+        assert max(table["prompt_tokens"].to_pylist()) <= 40

@@ -86,7 +86,7 @@ def test_seed_that_is_no_number_is_the_tasks_failure(tasks: Path) -> None:
 
 def test_identity_changes_only_where_answers_do(tasks: Path) -> None:
     """Programs before schema 7 decoded sampled_default greedily, and drew other seeds for the seeded ones."""
-    implied = {name: bind(tasks, name).settings.columns().get("sampling") for name in SAMPLED}
+    implied = {name: bind(tasks, name).settings.sampling for name in SAMPLED}
     assert {name: value for name, value in implied.items() if value} == {
         "sampled_default": '{"temperature": 1.0}',
         "sampled_seeded": '{"seed": 42}',
