@@ -165,8 +165,8 @@ def _instances(task: BoundTask, item: int, requests: list[list[Any]], repeat: in
 def _verdict(task: BoundTask, item: int, filtered: list[Any]) -> Verdict | None:
     try:
         metrics = task.task.process_results(task.docs[item], filtered)
-        text = _to_json(metrics)
-        answers = _to_json(filtered)
+        text = to_json(metrics)
+        answers = to_json(filtered)
     except (Exception, SystemExit) as error:  # process_results is task code
         logger.error("task %s item %d cannot be judged: %r", task.name, item, error)
         return None
@@ -285,7 +285,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, bool | int | float | np.bool_ | np.number)
 
 
-def _to_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """Returns `value` as JSON, NaN and infinities as null. Raises TypeError or ValueError for values beyond JSON."""
     text = json.dumps(value, default=_jsonable, ensure_ascii=False)
     if "NaN" in text or "Infinity" in text:

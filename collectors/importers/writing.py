@@ -25,6 +25,7 @@ from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import NOT_JUDGED, StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD
+from schemas.verdicts import AT_LIMIT, ENGINE, OF_OURS, OK, OUTCOME_OF_FAILURE, TRUNCATED
 
 #: Most items of an imported shard. It may be larger than a collected one, because losing it costs only time.
 SHARD_ITEMS = 200_000
@@ -36,7 +37,7 @@ _BATCH_CELLS = 200
 _WAITING_JOBS = 8
 _KEY = ("item", "filter", "repeat")
 #: Columns in which two verdicts of one answer have to agree.
-_VALUES = [name for name in RECORD.names if name not in ("source_file", "source_row", *_KEY)]
+_VALUES = [name for name in RECORD.names if name not in ("source_file", "source_row", "outcome", *_KEY)]
 #: Scores outside 0 to 1 are judged by the threshold only if the source states the metric's range.
 _CORRECT = "CASE WHEN is_ranged OR score BETWEEN 0 AND 1 THEN score >= threshold END"
 #: Columns of a row's place; the others are its content.
@@ -209,13 +210,7 @@ class RecordWriter:
         there = {name: rows[name] for name in rows.schema.names}
         there.setdefault("filter", pa.repeat(pa.scalar(self.filter), many))
         there.setdefault("repeat", pa.repeat(pa.scalar(0, pa.int16()), many))
-        score, failure = (there.get(name, pa.nulls(many)) for name in ("score", "failure"))
-        if score.null_count:
-            import pyarrow.compute as pc  # 75 ms
-
-            is_open = pc.and_(pc.is_null(score), pc.is_null(failure))
-            there["failure"] = pc.if_else(is_open, NOT_JUDGED, failure.cast(pa.string()))
-        there |= own
+        there |= _ruled(there, many) | own
         columns = [there[f.name].cast(f.type) if f.name in there else pa.nulls(many, f.type) for f in RECORD]
         return pa.table(columns, schema=RECORD)
 
@@ -329,6 +324,24 @@ def _in_shards(rows: pa.Table) -> Iterator[pa.Table]:
     starts = firsts[::SHARD_ITEMS]
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         yield rows.slice(start, end - start)
+
+
+def _ruled(there: Mapping[str, Any], many: int) -> dict[str, Any]:
+    """Failure, outcome and score of imported rows by schemas.verdicts."""
+    import pyarrow.compute as pc  # 75 ms
+
+    score, failure, reason = (
+        there.get(name, pa.nulls(many)).cast(kind)
+        for name, kind in (("score", pa.float64()), ("failure", pa.string()), ("finish_reason", pa.string()))
+    )
+    is_open = pc.and_(pc.is_null(score), pc.is_null(failure))
+    failure = pc.if_else(is_open, NOT_JUDGED, failure)
+    kinds = pa.array(OUTCOME_OF_FAILURE.keys(), pa.string())
+    of_failure = pa.array(OUTCOME_OF_FAILURE.values(), pa.string()).take(pc.index_in(failure, value_set=kinds))
+    answered = pc.if_else(pc.equal(reason, AT_LIMIT).fill_null(False), TRUNCATED, OK)
+    outcome = pc.coalesce(of_failure, pc.if_else(pc.is_valid(failure), ENGINE, answered))
+    is_ours = pc.is_in(outcome, value_set=pa.array(OF_OURS))
+    return {"failure": failure, "outcome": outcome, "score": pc.if_else(is_ours, pa.scalar(None, pa.float64()), score)}
 
 
 def _runs(items: np.ndarray[Any, Any]) -> Iterator[tuple[int, int]]:

@@ -36,7 +36,7 @@ from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest
 from schemas.migrations import first_readable
 from schemas.records import FOLDED_SHARD
-from schemas.versions import OLDEST_VERSION, RULED_VERSION
+from schemas.versions import OLDEST_VERSION
 from schemas.views import lake_place
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,6 @@ class _Compaction:
                 self.folder,
                 lambda kind, order: part_name(self.number, chunk.task, kind, digest([chunk.digest, order])),
                 bits=True,
-                older=self._oldest(chunk) < RULED_VERSION,
             )
             self._check_rows(con, lake, chunk, written)
         if lake is not self.lake:
@@ -147,19 +146,12 @@ class _Compaction:
         except (ValueError, TypeError, KeyError) as error:
             raise StorageError(f"{commit} in {self.lake.uri} is damaged: remove it and try again") from error
 
-    def _versions(self, chunk: Chunk) -> dict[str, int]:
-        """Returns input -> schema version."""
-        versions = {name: self.choice.versions[name] or OLDEST_VERSION for name in chunk.shards}
-        return versions | {n: part.schema_version for part in chunk.parts for n in part.objects if n != part.bits}
-
-    def _oldest(self, chunk: Chunk) -> int:
-        return min(self._versions(chunk).values())
-
     def _readable(self, chunk: Chunk) -> Lake:
         """Returns the lake, or a migrated copy of the chunk's inputs if the views cannot read their version."""
-        if self._oldest(chunk) >= first_readable():
+        versions = {name: self.choice.versions[name] or OLDEST_VERSION for name in chunk.shards}
+        versions |= {name: part.schema_version for part in chunk.parts for name in part.objects if name != part.bits}
+        if min(versions.values()) >= first_readable():
             return self.lake
-        versions = self._versions(chunk)
         whole = [name for table, names in self.holdings.listed.items() if table != "shards" for name in names]
         folded = [self.before.folded] if self.before else []
         return migrated_copy(self.lake, [*whole, *folded], versions, self.folder / "migrated")

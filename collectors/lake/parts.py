@@ -19,20 +19,12 @@ import numpy.typing as npt
 
 from collectors.lake.holdings import Part
 from schemas.identity import COLUMN_KEY
-from schemas.records import (
-    ANSWERS,
-    FOLDED_RECORD,
-    FOLDED_RESPONSE,
-    OF_CELL,
-    OLDER_RECORD,
-    RECORD,
-    SCHEMA_VERSION,
-)
+from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OF_CELL, OLDER_RECORD, SCHEMA_VERSION
 from schemas.sql import quoted
 from schemas.views import KEPT
 
 #: Views that write_part reads.
-NEEDED_VIEWS = (*KEPT, "_outcome", "_score", "_verdict", "cells", "models", "records", "responses", "superseded")
+NEEDED_VIEWS = (*KEPT, "cells", "models", "records", "responses", "superseded")
 
 #: Most memory of DuckDB while it sorts; beyond that it sorts on disk.
 MEMORY = "1GB"
@@ -64,32 +56,10 @@ _FOLDED = """
 SELECT {columns}
 FROM (
     SELECT records.* EXCLUDE (task), {varying} place, records.filter = part_cells.filter AND repeat = 0 AS is_primary
-    FROM {records} AS records JOIN part_cells USING (cell_id)
+    FROM records JOIN part_cells USING (cell_id)
     ORDER BY is_primary DESC, records.filter, repeat, item, place
 )
 """
-
-#: The records with outcomes and scores by the rules of schemas.verdicts, which rows of schema 6 lack.
-_RULED = """(
-    WITH verdicts AS (
-        SELECT
-            records.*, cells.* EXCLUDE (cell_id, model, task, filter),
-            CASE WHEN outcome IS NULL AND (older_set_level OR failure = 'empty_answer')
-                THEN _verdict(metrics, metric) ELSE score END AS verdict,
-            _outcome(outcome, failure, finish_reason, is_set_level OR verdict IS NOT NULL OR repeat > 0) AS ruled
-        FROM records JOIN cells USING (cell_id)
-    ),
-    scores AS (
-        SELECT *, _score(outcome, score, ruled, verdict, is_set_level, higher_is_better) AS ruled_score FROM verdicts
-    )
-    SELECT {columns} FROM scores
-)"""
-_RULES = {
-    "score": "ruled_score AS score",
-    "correct": "CASE WHEN outcome IS NOT NULL THEN correct "
-    "WHEN ruled_score BETWEEN 0 AND 1 THEN ruled_score >= correct_threshold END AS correct",
-    "outcome": "ruled AS outcome",
-}
 
 _ANSWERED = """
 SELECT {columns}
@@ -130,19 +100,17 @@ def write_part(
     name: Callable[[str, list[str]], str],
     *,
     bits: bool = False,
-    older: bool = False,
 ) -> WrittenPart:
     """Writes the rows of these cells, all of one task and prompting, from the views of `con` into files in `folder`.
 
     `name` returns the name of an object for 'records', 'responses', 'older' or 'bits' and the ordered cells. With
-    `bits` that object is written, too, if the rows allow it. `older`: rows may lack outcomes, and get them by the rules
-    of schemas.verdicts. The same rows give the same bytes. Files of an earlier
+    `bits` that object is written, too, if the rows allow it. The same rows give the same bytes. Files of an earlier
     part are replaced. Raises duckdb.Error if a file cannot be read or written.
     """
     con.execute(_CELLS, [list(cells)])
     [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
     paths = {kind: folder / f"{kind}.parquet" for kind in ("records", "responses", "older")}
-    rows = {"records": _copy(con, _folded_query(con, older=older), paths["records"])}
+    rows = {"records": _copy(con, _folded_query(con), paths["records"])}
     columns = ", ".join(f"responses.{name}" for name in FOLDED_RESPONSE.names)
     rows["responses"] = _copy(con, _ANSWERED.format(columns=columns), paths["responses"])
     columns = ", ".join(f"superseded.{name}" for name in OLDER_RECORD.names)
@@ -187,7 +155,7 @@ def has_every_row_once(con: duckdb.DuckDBPyConnection, records: Path) -> bool:
     return not lacking and not con.execute(twice, [str(records)]).fetchall()
 
 
-def _folded_query(con: duckdb.DuckDBPyConnection, *, older: bool) -> str:
+def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
     shared = {}
     for name in _SHARED:
         values = con.execute(f"SELECT DISTINCT {name} FROM part_cells LIMIT 2").fetchall()
@@ -196,9 +164,7 @@ def _folded_query(con: duckdb.DuckDBPyConnection, *, older: bool) -> str:
             shared[name] = "NULL::VARCHAR" if value is None else quoted(value)
     columns = [f"{shared[name]} AS {name}" if name in shared else name for name in FOLDED_RECORD.names]
     varying = "".join(f"part_cells.{name}, " for name in _SHARED if name not in shared)
-    stored = [name for name in RECORD.names if name not in ANSWERS]
-    ruled = _RULED.format(columns=", ".join(_RULES.get(name, name) for name in (*stored, "generation")))
-    return _FOLDED.format(columns=", ".join(columns), varying=varying, records=ruled if older else "records")
+    return _FOLDED.format(columns=", ".join(columns), varying=varying)
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:

@@ -95,8 +95,10 @@ every file with its SHA-256, and the runs, library versions, model revisions and
 |---|---|
 {counts}
 
-A missing answer is missing: it is neither wrong nor zero. An answer without a score has a null `score` and a reason in
-`failure`. Tokens are counted by the engine that answered,{counted_by} and are null if nobody counted them.
+Each item has an `outcome`. A missing answer, or one that could not be judged, is neither wrong nor zero: its `score` is
+null, with a reason in `failure`. An empty, cut off or overlong answer is the model's own and counts in its score; so
+`leaderboard` also has `score_answered`, the mean over the items with outcome `ok`. Tokens are counted by the engine
+that answered,{counted_by} and are null if nobody counted them.
 
 ## Use it
 

@@ -166,7 +166,8 @@ class _Writer:
             if not len(rows):  # some readers fail at a file without rows
                 self.listed[table] = []
                 continue
-            rows = rows.sort_by([(f.name, "ascending") for f in schema]).replace_schema_metadata(schema.metadata)
+            order = [(f.name, "ascending") for f in schema if not pa.types.is_list(f.type)]
+            rows = rows.sort_by(order).replace_schema_metadata(schema.metadata)
             self.listed[table] = [layout.published_name(table)]
             self.write(layout.published_name(table), parquet_bytes(rows))
 

@@ -189,7 +189,7 @@ class Aggregator:
         if not all(rows.values()):
             return []
         try:
-            found = group.aggregate({task: _as_lm_eval(task, of_task) for task, of_task in rows.items()})
+            found = group.aggregate({task: as_lm_eval(task, of_task) for task, of_task in rows.items()})
         except (ArithmeticError, TypeError, ValueError) as error:  # a group of tasks of one item has no error to pool
             logger.warning("group %s: no aggregates: %s", group.name, one_line(error))
             return []
@@ -221,7 +221,7 @@ class Aggregator:
         ]
 
 
-def _as_lm_eval(task: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def as_lm_eval(task: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The rows of a cell as lm-eval's results of a task. Metrics without a value are left out."""
     results: dict[str, Any] = {"name": task, "alias": task, "sample_len": max(row["items"] for row in rows)}
     for row in rows:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from schemas.columns import column_docs
 from schemas.sql import quoted
-from schemas.views.files import INCLUDED, Placeholders, ViewFiles, lake_place, object_path
+from schemas.views.files import INCLUDED, RULED_ROWS, Placeholders, ViewFiles, lake_place, object_path
 from schemas.views.order import OWNERSHIP, named_in, view_files, with_dependencies
 
 __all__ = [
@@ -53,7 +53,7 @@ def create_views(
     path that DuckDB cannot glob, duckdb.Error without a lake.
     """
     files = files or ViewFiles()
-    wanted = _wanted(con, only, cells)
+    wanted = _wanted(con, only, cells, set() if files.has_older_rows else {RULED_ROWS})
     names = Placeholders(lake_place(lake_uri), files)
     if files.listed is not None and "_shard_files" in wanted:
         # a parameter, because a hundred thousand names in a statement take seconds
@@ -73,11 +73,13 @@ def create_views(
         write_comments(con)
 
 
-def _wanted(con: duckdb.DuckDBPyConnection, only: Collection[str] | None, cells: pa.Table | None) -> set[str]:
-    tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+def _wanted(
+    con: duckdb.DuckDBPyConnection, only: Collection[str] | None, cells: pa.Table | None, unused: set[str]
+) -> set[str]:
+    given = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()} | unused
     if cells is not None:
-        tables.add("_cell_rows")
-    return with_dependencies(view_files() if only is None else only, tables)
+        given.add("_cell_rows")
+    return with_dependencies(view_files().keys() - unused if only is None else only, given)
 
 
 def write_comments(con: duckdb.DuckDBPyConnection) -> None:

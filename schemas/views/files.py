@@ -34,6 +34,8 @@ _COLUMNS = {
     "of_cell": OF_CELL,
 }
 
+#: The view that gives outcomes to rows of schema 6.
+RULED_ROWS = "_ruled_rows"
 #: Columns of cells that the rules of schemas.verdicts need for rows without an outcome, with their types.
 _OF_OLDER_ROWS = {
     "is_set_level": "BOOLEAN",
@@ -66,6 +68,11 @@ class ViewFiles:
     filled: bool = False
     #: Whether the compaction has parts of schema 6, whose rows have no outcome.
     has_older_parts: bool = False
+
+    @property
+    def has_older_rows(self) -> bool:
+        """Whether rows may lack an outcome."""
+        return self.filled or self.has_older_parts
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class Placeholders:
         }
         # Metrics are read, and cells are joined, only where rows may have no outcome: they are large and slow.
         older = self.files.has_older_parts
+        values["rows"] = RULED_ROWS if self.files.has_older_rows else "_rows"
         values["open_metrics"] = "metrics" if self.files.filled else "NULL"
         values["folded_metrics"] = "_folded_verdicts.metrics" if older else "NULL"
         values["folded_cells"] = "\n    INNER JOIN cells ON _folded_verdicts.cell_id = cells.cell_id" if older else ""

@@ -56,6 +56,8 @@ def _reads(name: str, text: str, names: Collection[str]) -> list[str]:
     words = set(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", code)) | set(re.findall(r"\b(\w+)\(", code))
     if _CHOSEN_BY_OWNERSHIP.search(code):
         words |= set(OWNERSHIP)
+    if "{rows}" in code:
+        words |= {"_rows", "_ruled_rows"}
     return sorted(word for word in words & set(names) if word != name)
 
 
