@@ -7,6 +7,7 @@ prompt that its template does not send. Reads small files of models and the lake
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -40,6 +41,8 @@ AT_ONCE = 16
 #: A model's chat template, or several by name (see chat_templates), and its special tokens.
 _Templates = tuple[str | dict[str, str] | None, dict[str, str]]
 
+_NONE: dict[str, Any] = {}
+
 _DATES = """
 SELECT model, revision, dtype, quantization, max_length, overrides, prompting, arg_max(chat_date, run_id)
 FROM _run_cells
@@ -59,6 +62,7 @@ class CellSettings:
         self._equal: dict[str, _Templates] = {}
         self._chats: dict[str, list[Chat]] = {}
         self._traits: dict[tuple[str, str], Traits | TaskError] = {}
+        self._configs: dict[tuple[str, str, bool], dict[str, Any]] = {}
         self._ends: dict[str, _End | None] = {}
         self._models: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -89,15 +93,21 @@ class CellSettings:
         if task.settings.output_type != "generate_until":
             return {}
         wanted = task.spec.generation_config
-        if not wanted and folder_here(model) is None:  # only to say that it does not count
-            return {}
-        file, own = small_json(model, "generation_config.json") or {}, task.task.config.generation_kwargs or {}
+        file, own = self._generation_config(model, far=wanted), task.task.config.generation_kwargs or {}
         added = added_by_model(file, own) if wanted else {}
         for name, value in left_out(file, own, added).items():
             self._models[f"{name} {value} of generation_config.json is not applied to {task.name}"].append(model.name)
         if added:
             self._models[f"{_shown(added)} of generation_config.json applied to {task.name}"].append(model.name)
         return {"generation_config": _json(added)} if added else {}
+
+    def _generation_config(self, model: ModelRef, *, far: bool) -> dict[str, Any]:
+        """The file of a model, empty without one. Without `far`, when it will not count, only this machine is asked."""
+        key = model.source, model.revision, far
+        if key not in self._configs:
+            here = model if far else dataclasses.replace(model, path=str(folder_here(model) or ""))
+            self._configs[key] = (small_json(here, "generation_config.json") if here.path != "" else None) or _NONE
+        return self._configs[key]
 
     # ---- tokenizers
 
