@@ -54,8 +54,10 @@ GROUP BY ALL
 class CellSettings:
     """Settings of cells, with the files, templates and tasks that were read for them."""
 
-    def __init__(self, lake: Lake, run_id: str, shards: Mapping[str, list[ShardName]]) -> None:
-        self._lake, self._shards = lake, shards
+    def __init__(
+        self, lake: Lake, run_id: str, shards: Mapping[str, list[ShardName]], generation: int | None = None
+    ) -> None:
+        self._lake, self._shards, self._generation = lake, shards, generation
         self._today = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
         #: By source, revision and name of the template.
         self._files: dict[tuple[str, str, str | None], _Templates] = {}
@@ -139,7 +141,7 @@ class CellSettings:
     def _is_collected(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, str]) -> bool:
         """Whether a program before schema 7, which did not record the date, collected the whole cell."""
         undated = cell_identity(_identity(model), task.settings.prompting, settings)
-        return not missing_ranges(self._shards.get(undated, []), items)
+        return self._generation is None and not missing_ranges(self._shards.get(undated, []), items)
 
     def _traits_of(self, model: ModelRef, task: BoundTask) -> Traits | None:
         """What the model's template makes of the task; None without a chat template, or where it is unknown."""

@@ -61,7 +61,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         models = list(_placed(plan, lake, models).values())
     shards = committed(lake)
     banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
-    of_cell = CellSettings(lake, plan.run_id, shards)
+    of_cell = CellSettings(lake, plan.run_id, shards, generation)
     of_cell.read_ahead(models, config.task_specs())
     seen: dict[tuple[str, str], str] = {}
     for spec, task in loaded:

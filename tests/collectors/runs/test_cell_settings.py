@@ -137,6 +137,8 @@ def test_cell_that_an_older_program_collected_whole_stays(tasks: Path, folder: A
         assert (now.cell.cell_id == undated) == kept
         assert (now.cell.chat_date is None) == kept
         assert (now.todo == []) == kept
+    (again,) = make_plan(config, lake, generation=1).cells
+    assert again.cell.chat_date is not None
 
 
 @pytest.mark.parametrize("date", ["today", "2026-13-01", 20260131, "31.1.2026"])
