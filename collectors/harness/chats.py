@@ -121,7 +121,7 @@ def unsent_error(task: str, fate: str) -> TaskError:
 
 
 def chats_of(task: BoundTask, upto: int) -> list[Chat]:
-    """Returns the conversations of the items 0..upto-1, as any chat template would get them.
+    """Returns the conversations of the items 0..upto-1, as any chat template would get them; none without a template.
 
     Raises TaskError when the task cannot build them.
     """
@@ -131,7 +131,7 @@ def chats_of(task: BoundTask, upto: int) -> list[Chat]:
         chats.append(Chat(messages, add_generation_prompt))
         return "?"
 
-    build(task, upto, keep)
+    build(task, upto, keep if task.spec.chat_template else None)
     return chats
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from collectors.engines import KINDS, ModelRef, engine_class, make_engine
 from collectors.engines.gpus import GpuClass, gpu_classes
+from collectors.harness.chats import chats_of
 from collectors.harness.index import check_names
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.lake.failure_rows import failure_row
@@ -169,15 +170,18 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
             tasks, failed = [], {spec.task: error}
         plan.failures.extend(failure_row(plan.run_id, error, task=name) for name, error in failed.items())
         for task in tasks:
-            if task.request_kind not in KINDS - answers:
+            try:
+                if task.request_kind in KINDS - answers:
+                    raise TaskError(
+                        f"task {task.name} asks by {task.request_kind}, and engine {config.engine.name} answers only "
+                        f"{', '.join(sorted(answers))}",
+                        "not_answerable",
+                    )
+                chats_of(task, 1)  # what fails for the first item would fail in every cell
+            except TaskError as error:
+                plan.failures.append(failure_row(plan.run_id, error, task=task.name))
+            else:
                 yield spec, task
-                continue
-            wrong = TaskError(
-                f"task {task.name} asks by {task.request_kind}, and engine {config.engine.name} answers only "
-                f"{', '.join(sorted(answers))}",
-                "not_answerable",
-            )
-            plan.failures.append(failure_row(plan.run_id, wrong, task=task.name))
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,17 @@ def test_examples_of_a_split_that_the_data_lack_are_the_plans_failure(tmp_path: 
     assert (failure["kind"], failure["message"]) == ("no_data", "task no_split: its data set has no split 'dev'")
 
 
+def test_first_item_that_cannot_be_rendered_is_the_plans_failure(tmp_path: Path, tasks: Path, model: Path) -> None:
+    """lm-eval renders the first question when it loads a task, but none of its examples."""
+    task = yaml.safe_load((tasks / "apart.yaml").read_text())
+    task |= {"task": "broken", "fewshot_config": {"doc_to_text": "{{ question.no.such.key }}"}}
+    (tmp_path / "broken.yaml").write_text(yaml.safe_dump(task))
+    for chat in (False, True):
+        (failure,) = planned(configured(tmp_path, model, tasks=["broken"], chat_template=chat)).failures
+        assert failure["kind"] == "bad_task"
+        assert failure["message"].startswith("task broken cannot build its requests: UndefinedError")
+
+
 def test_as_many_examples_as_there_are_suffice(tasks: Path) -> None:
     for name, shots in (("apart", 6), ("no_other_split", 7), ("test_by_name", 7)):
         (task,), failed = load_tasks(TaskSpec(task=name, num_fewshot=shots), [str(tasks)])
