@@ -26,7 +26,7 @@ _DAYS = (dt.date(2021, 2, 3), dt.date(2033, 11, 24))
 #: A system message that no template changes.
 _PROBE = "routerlake-7319"
 #: What a template may make of a system message, beside sending it.
-REFUSES, LEAVES_OUT = "refuses", "leaves out"
+REFUSES, LEAVES_OUT = "refuses it", "leaves it out"
 
 
 class Chat(NamedTuple):
@@ -44,6 +44,8 @@ class Traits(NamedTuple):
     is_dated: bool
     #: REFUSES or LEAVES_OUT if a system message is not sent; None if it is, or there is none.
     unsent: str | None
+    #: Whether the text of another message is not in the rendering as it is.
+    changes_turns: bool
     #: The first conversation, rendered.
     text: str
 
@@ -94,6 +96,11 @@ def _sends_system(apply: Apply, chat: Chat, settings: dict[str, Any]) -> bool:
         return False
 
 
+def _holds(text: str, chat: Chat) -> bool:
+    """Whether a rendering holds the text of every message but the system's."""
+    return all(str(m["content"]).strip() in text for m in chat.messages if m["role"] != "system")
+
+
 def is_dated(apply: Apply, template: str, chat: Chat) -> bool:
     """Whether the rendering of `chat` depends on the date of today, which templates read by strftime_now."""
     if "strftime_now" not in template:
@@ -111,7 +118,7 @@ def names_date(apply: Apply, template: str, chat: Chat) -> bool:
 def unsent_error(task: str, fate: str) -> TaskError:
     """For a task with a system prompt that a model's template does not send."""
     return TaskError(
-        f"task {task} has a system prompt, and the model's chat template {fate} it: plan such models in a config of "
+        f"task {task} has a system prompt, and the model's chat template {fate}: plan such models in a config of "
         "their own without system_prompt",
         "no_system_prompt",
     )
@@ -164,6 +171,7 @@ def traits_of(apply: Apply, template: str, chats: Sequence[Chat], *, date_given:
         texts, fates = zip(*(render(apply, chat, {}) for chat in chats), strict=True)
         depends = names_date if date_given else is_dated
         dated = any(depends(apply, template, chat) for chat in chats)
-        return Traits(dated, next(filter(None, fates), None), texts[0])
+        changed = any(not _holds(text, chat) for text, chat in zip(texts, chats, strict=True))
+        return Traits(dated, next(filter(None, fates), None), changed, texts[0])
     except Exception as error:  # templates are foreign code
         raise TaskError(f"the model's chat template cannot render it: {one_line(error)}") from error

@@ -161,7 +161,7 @@ class Encoder(TemplateLM):
         for fate in sorted(self.unsent):
             if task.spec.system_prompt:
                 raise unsent_error(task.name, fate)
-            logger.warning("task %s: its description is not sent: the model's chat template %s it", task.name, fate)
+            logger.warning("task %s: its description is not sent: the model's chat template %s", task.name, fate)
         return items
 
     # ---- encoding

@@ -127,7 +127,10 @@ class CellSettings:
         if traits.unsent and task.spec.system_prompt:
             raise unsent_error(task.name, traits.unsent)
         if traits.unsent:
-            fact = f"the description of {task.name} is not sent, because the chat template {traits.unsent} it"
+            fact = f"the description of {task.name} is not sent, because the chat template {traits.unsent}"
+            self._models[fact].append(model.name)
+        if traits.changes_turns:
+            fact = f"the chat template changes or leaves out parts of the question or examples of {task.name}"
             self._models[fact].append(model.name)
         if not traits.is_dated:
             return None

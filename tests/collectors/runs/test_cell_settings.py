@@ -201,14 +201,14 @@ def test_collected_cell_holds_its_date_and_is_whole_on_the_next_day(
 @pytest.mark.parametrize("template", ["refuses", "drops"])
 def test_system_prompt_that_a_template_does_not_send_is_refused(tasks: Path, folder: Any, template: str) -> None:
     plan = chat(tasks, folder(template), system_prompt="Be brief.")
-    fate = {"refuses": "refuses", "drops": "leaves out"}[template]
+    fate = {"refuses": "refuses it", "drops": "leaves it out"}[template]
     (failure,) = plan.failures
     assert (failure["kind"], plan.cells) == ("no_system_prompt", [])
     assert failure["message"] == (
-        f"task mini_generate has a system prompt, and the model's chat template {fate} it: plan such models in a "
+        f"task mini_generate has a system prompt, and the model's chat template {fate}: plan such models in a "
         "config of their own without system_prompt"
     )
-    with pytest.raises(TaskError, match=f"chat template {fate} it") as caught:
+    with pytest.raises(TaskError, match=f"chat template {fate}") as caught:
         Encoder(_tokenizer(template)).build(
             bind(tasks, "mini_choice", chat_template=True, system_prompt="Be brief."), 2
         )
@@ -238,6 +238,17 @@ def test_description_that_is_not_sent_is_said_once(
     assert [r.message for r in caplog.records if "not sent" in r.message] == [
         "task mini_choice: its description is not sent: the model's chat template refuses it"
     ]
+
+
+def test_turns_that_a_template_changes_are_said(tasks: Path, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = "{{ messages[-1].content }}"
+    monkeypatch.setitem(TEMPLATES, "last_turn_alone", last)
+    monkeypatch.setitem(TEMPLATES, "trims", "{% for m in messages %}{{ m.content | trim }}{% endfor %}")
+    note = (
+        "the chat template changes or leaves out parts of the question or examples of mini_generate: last_turn_alone0"
+    )
+    assert chat(tasks, folder("last_turn_alone")).notes == [note]
+    assert chat(tasks, folder("trims")).notes == []
 
 
 # ---- generation_config.json
