@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collectors.lake.failure_rows import failure_row, write_failure
 from collectors.lake.holdings import standing_damage
 from collectors.lake.store import Lake
 from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.record import recorded
 from collectors.runs.stages import Trace, summary
 from pipelines.console.script import command, run_script, sibling, write_file
-from schemas.failures import ConfigError, RouterlakeError, StorageError, one_line
+from schemas.failures import ConfigError, RouterlakeError, StorageError, TaskError, one_line
 from schemas.identity import MAX_GENERATION
 
 # Functions import what is slow: pydantic (the config) takes 0.2 s, lm-eval (planning, estimates) 5 s, Ray (fleet) 1 s.
@@ -221,6 +222,12 @@ def complete_aggregates(plan: Plan, lake: Lake, outcome: Outcome | None) -> list
             f"failed: {cell.model.name} on {cell.spec.task}: none of its {cell.items} items has an answer that could "
             "be judged: see outcome and failure in the view matrix"
         )
+        if outcome:  # a run that collects nothing new has nothing new to record
+            nothing = TaskError(
+                f"none of its {cell.items} items has an answer that could be judged", "nothing_answered"
+            )
+            place = {"model": cell.model.name, "task": cell.spec.task, "cell_id": cell.cell_id}
+            write_failure(lake, failure_row(plan.run_id, nothing, **place))
     return aggregator.unanswered
 
 
@@ -283,7 +290,8 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
     done = sum(cell.cell.items for cell in cells) - plan.items_todo
     print(f"run {plan.run_id}: {len(cells)} cells = {len(models)} models × {len(plan.items)} tasks → {lake.uri}")
     for model in models.values():
-        print(f"  model {model.name}  revision {model.revision[:22]}  {model.dtype}")
+        context = f"  context {model.context:,}, which a task needs" if model.context else ""
+        print(f"  model {model.name}  revision {model.revision[:22]}  {model.dtype}{context}")
     tasks = {cell.cell.prompting: cell for cell in cells}
     for prompting, cell in tasks.items():
         same = [c for c in cells if c.cell.prompting == prompting]

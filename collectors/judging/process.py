@@ -2,7 +2,8 @@
 
 Owns the two protocols and the lives of children. A request and its reply are each a length of four bytes and JSON, on
 standard input and output. A child inherits the loaded tasks and nothing of a run, judges items one by one, and writes a
-line of JSON for each. If it runs out of time at an item, that item alone is lost and another child goes on.
+line of JSON for each. If it runs out of CPU time at an item, that item alone is lost and another child goes on; an item
+at which it waits too long or dies is tried once more.
 """
 
 from __future__ import annotations
@@ -144,6 +145,8 @@ class _Outcome:
     is_done: bool = False
     refused: str | None = None
     is_timeout: bool = False
+    #: Whether it spent its CPU time: it would again.
+    is_out_of_cpu: bool = False
     log: list[Any] = field(default_factory=list)
 
     def take(self, line: Mapping[str, Any]) -> None:
@@ -204,6 +207,7 @@ class JudgingProcess:
         results: dict[int, list[Any]] = {}
         failures: dict[int, str] = {}
         log: list[Any] = []
+        tried = set[int]()
         together = True
         while left := {item: one for item, one in todo.items() if item not in results.keys() | failures}:
             some = left if together else dict([next(iter(left.items()))])
@@ -221,6 +225,9 @@ class JudgingProcess:
                 together = False
                 continue
             culprit = next(iter(some)) if outcome.item is None else outcome.item
+            if not outcome.is_out_of_cpu and culprit not in tried:  # a crowded or failing machine, not the answer
+                tried.add(culprit)
+                continue
             failures[culprit] = JUDGE_TIMEOUT if outcome.is_timeout else JUDGE_DIED
         return results, failures, log
 
@@ -243,7 +250,8 @@ class JudgingProcess:
             _, status = os.waitpid(pid, 0)
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
-        outcome.is_timeout |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+        outcome.is_out_of_cpu = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+        outcome.is_timeout |= outcome.is_out_of_cpu
         return outcome
 
     def _lines(self, pipe: BinaryIO, pid: int, outcome: _Outcome) -> Any:

@@ -17,6 +17,7 @@ from tests.helpers import runs
 from tests.helpers.collect_calls import NO_RAY, Collect, collect, own_tasks, plan
 from tests.helpers.object_store import BUCKET, ObjectStore
 from tests.helpers.runs import CHOICE, ITEMS, TEXT, config, query, shard_files
+from tests.helpers.thorough import long_only
 
 __all__ = ["collect", "plan"]  # fixtures
 
@@ -59,6 +60,7 @@ def test_collect_in_a_process_of_its_own_with_a_ray_of_its_own_collects_everythi
     assert shard_files(lake) == before
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_into_an_object_store_collects_what_a_folder_gets(
     tmp_path: Path, object_store: ObjectStore, collect: Collect, monkeypatch: pytest.MonkeyPatch
@@ -99,6 +101,7 @@ def test_collect_with_a_limit_and_then_without_adds_only_the_other_items(tmp_pat
     assert "nothing to collect" in fewer.out
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_another_generation_keeps_the_old_and_is_resumed(tmp_path: Path, collect: Collect) -> None:
     path, lake = config(tmp_path, models=["stub/alpha"], limit=5), tmp_path / "lake"
@@ -116,6 +119,7 @@ def test_collect_another_generation_keeps_the_old_and_is_resumed(tmp_path: Path,
     assert shard_files(lake) == both
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_under_another_prompting_makes_cells_of_their_own(tmp_path: Path, collect: Collect) -> None:
     models, lake = ["stub/alpha"], tmp_path / "lake"
@@ -131,6 +135,7 @@ def test_collect_under_another_prompting_makes_cells_of_their_own(tmp_path: Path
     assert any(answer not in answers for answer in both)
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_with_a_changed_setting_plans_other_cells(tmp_path: Path, collect: Collect, plan: Collect) -> None:
     same: dict[str, Any] = {"models": ["stub/alpha"], "tasks": [TEXT], "limit": 3}

@@ -20,6 +20,7 @@ from tests.helpers.slow_runs import MODELS, TOTAL, assert_undisturbed, committed
 from tests.helpers.thorough import long_only
 
 
+@long_only
 @pytest.mark.slow
 def test_model_out_of_memory_is_asked_in_smaller_batches_and_in_the_same_cells(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, caplog: pytest.LogCaptureFixture

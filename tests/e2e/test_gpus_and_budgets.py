@@ -43,6 +43,7 @@ def items(lake: Path) -> int:
     return int(query(lake, "SELECT count(*) AS items FROM (SELECT DISTINCT cell_id, item FROM records)")[0]["items"])
 
 
+@long_only
 @pytest.mark.slow
 def test_budget_of_cells_ends_a_run_cleanly_and_the_next_goes_on(
     tmp_path: Path, cluster: Cluster, collect: Callable[..., Run]

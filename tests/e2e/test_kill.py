@@ -151,6 +151,7 @@ def test_kill_of_every_engine_of_one_model_fails_that_model_alone(
     assert collect_here(capsys, slow_config(tmp_path, cluster)).code == 0  # the memory of collected items is free again
 
 
+@long_only
 @pytest.mark.slow
 def test_engine_that_never_answers_is_ended_and_its_shard_done_again(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, caplog: pytest.LogCaptureFixture
@@ -175,6 +176,7 @@ def test_engine_that_never_answers_under_one_model_fails_that_model_alone(
     runs.assert_same(runs.of_model(stored, "stub/alpha"), runs.of_model(undisturbed, "stub/alpha"))
 
 
+@long_only
 @pytest.mark.slow
 def test_two_runs_at_once_on_one_lake_share_the_work(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]

@@ -54,6 +54,7 @@ def test_launch_as_a_script_from_another_folder_collects(tmp_path: Path, cluster
     assert collected(lake) == EXPECTED
 
 
+@long_only
 @pytest.mark.slow
 def test_launch_as_a_job_with_the_checkout_uploaded_collects(
     tmp_path: Path, own_home: Path, cluster: Cluster, checkout: Path

@@ -20,6 +20,7 @@ from pipelines import compact, export, matrix, plot, prices, publish, score, sta
 from tests.e2e.conftest import Cluster
 from tests.helpers.older_lakes import LAKE_V6, ROOT, Shown, even, golden, shown
 from tests.helpers.runs import collect_here
+from tests.helpers.thorough import long_only
 
 #: Records of the published version with another score under the rules of version 7; two more are of LOST.
 RULED = 37
@@ -225,6 +226,7 @@ def test_a_config_of_a_lake_of_version_6_plans_nothing_that_is_there(
     assert new <= {"runs", "run_ends", "aggregates", "shards/schema"}  # the last is the mark of this version
 
 
+@long_only
 @pytest.mark.slow
 def test_a_larger_limit_in_a_lake_of_version_6_collects_only_what_is_missing(
     lake: Path,

@@ -27,6 +27,8 @@ from tests.helpers.runs import (
 
 pytestmark = pytest.mark.slow
 
+#: Shorter than some of the prompts.
+MAX_LENGTH = 1700
 #: Broken folder's name -> the kind of its failures.
 BROKEN = {
     "no-weights": "no_weights",
@@ -64,7 +66,7 @@ def collected(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFac
         include_tasks=[str(write_tasks(folder / "tasks"))],
         limit=8,
         engine={"name": "vllm"},
-        max_length=1024,
+        max_length=MAX_LENGTH,
         fleet={"first_shard_items": 5, "workers": 1},
     )
     return finish(start_collect(path)), folder / "lake"
@@ -89,14 +91,30 @@ def test_real_run_coverage_counts_every_planned_item_once(collected: tuple[Run, 
     }  # fmt: skip
     for row in rows:
         assert row["missing"] == 0
-        assert row["attempted"] == row["planned"] == row["scored"] + row["unanswered"] + row["failed"]
+        assert row["attempted"] == row["planned"]
+        assert row["scored"] == (0 if row["task"] == "mini_rolling" else row["planned"])
+        outcomes = ("ok", "empty", "truncated", "overlong", "nan", "filtered", "refused", "failed")
+        assert row["planned"] == sum(row[outcome] for outcome in outcomes)
 
 
-def test_real_run_prompt_beyond_the_context_is_a_failed_item_not_a_wrong_one(collected: tuple[Run, Path]) -> None:
+def test_real_run_prompt_beyond_the_context_counts_and_is_counted_apart(collected: tuple[Run, Path]) -> None:
     rows = query(collected[1], f"SELECT * FROM records WHERE task = '{TEXT}'")
     long = [row for row in rows if row["failure"] == "prompt_too_long"]
-    assert long  # five solved problems in the tiny tokenizer's short tokens
-    assert all(row["score"] is None and row["correct"] is None and row["prompt_tokens"] > 700 for row in long)
+    assert 0 < len(long) < len(rows)  # five solved problems in the tiny tokenizer's short tokens
+    for row in long:
+        assert (row["outcome"], row["score"], row["correct"]) == ("overlong", 0.0, False)
+        assert row["prompt_tokens"] >= MAX_LENGTH
+
+
+def test_real_run_values_over_sets_are_there_for_each_whole_cell(collected: tuple[Run, Path]) -> None:
+    rows = query(collected[1], "SELECT task, metric, value, items FROM aggregates WHERE stale IS NULL")
+    assert {row["task"] for row in rows} == {CHOICE, TEXT, "mini_rolling", "mini_repeats", "mini_choice"}
+    assert all(row["value"] is not None and row["items"] > 0 for row in rows)
+    [board] = query(
+        collected[1], "SELECT * FROM leaderboard WHERE task = 'mini_rolling' AND model = 'good' AND rank IS NOT NULL"
+    )
+    assert (board["score"], board["metric"]) == (None, "word_perplexity")
+    assert board["value"] > 1
 
 
 def test_real_run_models_differ_and_trace_to_their_files(
@@ -134,5 +152,5 @@ def test_real_run_shown_by_matrix_names_models_scores_and_failures(
 ) -> None:
     assert matrix(["--lake", str(collected[1]), "--out", str(tmp_path / "m.duckdb"), "--show"]) == 0
     shown = capsys.readouterr().out
-    for word in ("good", "other", CHOICE, "oracle", "prompt_too_long", "no_weights"):
+    for word in ("good", "other", CHOICE, "oracle", "overlong", "no_weights"):
         assert word in shown

@@ -25,6 +25,7 @@ from tests.e2e.test_kill import kill_driver
 from tests.helpers import runs
 from tests.helpers.runs import config
 from tests.helpers.slow_runs import TOTAL, committed, slow_config
+from tests.helpers.thorough import long_only
 
 #: Variables in which a run's libraries look for tokens.
 TOKENS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -35,6 +36,7 @@ def exported(cluster: Cluster) -> str:
         return str(answer.read().decode())
 
 
+@long_only
 @pytest.mark.slow
 def test_metrics_of_a_run_are_all_at_its_nodes_endpoint(cluster: Cluster, tmp_path: Path) -> None:
     options = {"latency_s": 0.2, "fail_load": ["stub/alpha"]}  # the first that is tried
@@ -119,6 +121,7 @@ def test_log_lines_are_json_with_their_cells_and_hold_no_secret(
     assert [(name, place) for name, value in given.items() for place, text in seen.items() if value in text] == []
 
 
+@long_only
 @pytest.mark.slow
 def test_status_of_a_run_whose_driver_was_killed_tells_what_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

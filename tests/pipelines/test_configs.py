@@ -23,6 +23,7 @@ from collectors.runs.planning import make_plan
 from pipelines.collect import print_plan
 from tests.helpers.importing import SHARED
 from tests.helpers.runs import query
+from tests.helpers.thorough import long_only
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "pipelines" / "configs"
@@ -230,6 +231,7 @@ def test_model_sat_plan_on_real_data_is_50_tasks_of_20_items(tmp_path: Path, mon
     assert {cell.row["num_fewshot"] for cell in plan.cells} == {5}
 
 
+@long_only
 @needs_data
 @pytest.mark.slow
 def test_routing_lessons_on_real_data_asks_ten_times_and_takes_the_majority(

@@ -48,7 +48,7 @@ def test_missing_answers_that_failed_are_gaps_too(tmp_path: Path) -> None:
     lake = price(build(tmp_path / "lake", {"b": [1, 1]}))
     cell = BuiltCell(model="c")
     lake.run(cell)
-    failed = {"score": None, "failure": "empty_answer", "completion_tokens": 0}
+    failed = {"score": None, "failure": "judge_died", "completion_tokens": 0}
     lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, **failed)])
     with pytest.raises(ConfigError, match=r"1 of 4 answers have no score \(c 1\): --missing"):
         exported(lake, "routerbench", tmp_path / "out.csv")

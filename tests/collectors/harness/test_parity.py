@@ -20,6 +20,7 @@ from collectors.runs.planning import make_plan
 from tests.helpers.bos_model import copy_with_bos
 from tests.helpers.mini_tasks import TASKS, write_tasks
 from tests.helpers.parity import compare
+from tests.helpers.thorough import long_only
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +126,7 @@ def test_vllm_engine_against_lm_eval_vllm_is_equal(
     check(collect("vllm", tiny_models["good"], tasks, tmp_path), stock_vllm_samples)
 
 
-@pytest.mark.parametrize("engine", ["vllm", "hf"])
+@pytest.mark.parametrize("engine", ["vllm", pytest.param("hf", marks=long_only)])
 def test_tokenizer_that_adds_its_beginning_of_text_against_lm_eval_is_equal(
     tasks: Path, tiny_models: dict[str, Path], tmp_path: Path, engine: str
 ) -> None:
@@ -134,7 +135,7 @@ def test_tokenizer_that_adds_its_beginning_of_text_against_lm_eval_is_equal(
     check(collect(engine, model, tasks, tmp_path / "lake"), evaluate(stock, tasks))
 
 
-@pytest.mark.parametrize("multiturn", [True, False])
+@pytest.mark.parametrize("multiturn", [True, pytest.param(False, marks=long_only)])
 def test_chat_template_against_lm_eval_is_equal(
     tasks: Path, tiny_models: dict[str, Path], stock_hf: HFLM, tmp_path: Path, multiturn: bool
 ) -> None:

@@ -17,6 +17,7 @@ from pipelines.matrix import main
 from schemas.failures import StorageError
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.object_store import BUCKET, ObjectStore
+from tests.helpers.thorough import long_only
 
 pytestmark = pytest.mark.slow
 CELLS = [BuiltCell(), BuiltCell(model="model-b"), BuiltCell(task="it's [a] *task?")]
@@ -47,7 +48,7 @@ def remote(s3_environment: ObjectStore) -> Lake:
     return fill(LakeBuilder(f"s3://{BUCKET}/{secrets.token_hex(4)}/it's a lake"))
 
 
-@pytest.mark.parametrize("way", ["httpfs", "fsspec"])
+@pytest.mark.parametrize("way", ["httpfs", pytest.param("fsspec", marks=long_only)])
 def test_lake_in_a_store_reads_as_the_same_lake_in_a_folder(
     remote: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.lake.compaction import compact
+from collectors.lake.store import Lake
 from collectors.matrix.arrays import Matrix
 from collectors.matrix.dense import load_matrix
 from schemas.failures import ConfigError
+from schemas.records import SCHEMA_VERSION
+from schemas.versions import VERSION_KEY
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.thorough import often
 
@@ -44,10 +49,10 @@ def test_load_matrix_any_lake_equals_its_records_one_by_one(cells: dict[tuple[st
             np.testing.assert_equal(matrix.scores[i, j], expected)
 
 
-def test_load_matrix_unanswered_item_has_tokens_and_no_score(tmp_path: Path) -> None:
+def test_load_matrix_item_without_a_verdict_has_tokens_and_no_score(tmp_path: Path) -> None:
     lake, cell = LakeBuilder(tmp_path), BuiltCell(items=3)
     lake.run(cell)
-    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="empty_answer")])
+    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="judge_died")])
     matrix = load_matrix(str(tmp_path))
     assert matrix.valid.tolist() == [[True], [False], [False]]
     assert matrix.completion_tokens.tolist() == [[2], [2], [-1]]
@@ -139,10 +144,47 @@ def test_compaction_of_what_bits_cannot_say_writes_none(tmp_path: Path, scores: 
     assert [score if ok else None for score, ok in zip(found.scores[:, 0], found.valid[:, 0], strict=True)] == scores
 
 
-def test_compaction_of_an_unanswered_item_writes_no_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folded", [False, True])
+def test_load_matrix_scores_rows_of_schema_6_by_todays_rules(tmp_path: Path, folded: bool) -> None:
+    """Their empty answers have a verdict in their metrics, and the items of a perplexity have no score."""
+    lake, cell, perplexity = (
+        LakeBuilder(tmp_path),
+        BuiltCell(items=3),
+        BuiltCell(metric="perplexity", task="p", items=3),
+    )
+    lake.run(cell, perplexity)
+    older = {"outcome": None, "score": None}
+    empty = cell.record(1, failure="empty_answer", metrics='{"acc": 1.0}', **older)
+    lake.shard(cell, [cell.record(0, score=1.0, outcome=None), empty, cell.record(2, failure="nan_logprobs", **older)])
+    lake.shard(perplexity, [perplexity.record(i, score=-2.0, outcome=None) for i in range(3)])
+    for name in (name for name in lake.lake.names("shards") if "task=" in name):
+        _write_as_of_6(lake.lake, name)
+    if folded:
+        manifest = compact(lake.lake).manifest
+        assert manifest
+        assert {part.schema_version for part in manifest.parts} == {SCHEMA_VERSION}
+    matrix = load_matrix(str(tmp_path))
+    scores = {task: matrix.scores[row] for row, task in enumerate(matrix.items["task"].to_pylist())}
+    assert np.isnan(scores["p"]).all()
+    quiz = [matrix.scores[row, 0] for row, task in enumerate(matrix.items["task"].to_pylist()) if task == "quiz"]
+    assert quiz == [1.0, 1.0, 0.0]
+
+
+def _write_as_of_6(lake: Lake, name: str) -> None:
+    """Writes an object anew without the columns of version 7."""
+    table = pq.read_table(io.BytesIO(lake.read(name)))
+    older = [column for column in table.schema.names if column not in ("outcome", "cut_tokens")]
+    metadata = {**(table.schema.metadata or {}), VERSION_KEY: b"6"}
+    sink = io.BytesIO()
+    pq.write_table(table.select(older).replace_schema_metadata(metadata), sink)
+    lake.remove([name])
+    assert lake.create(name, sink.getvalue())
+
+
+def test_compaction_of_an_item_without_a_verdict_writes_no_bits(tmp_path: Path) -> None:
     lake, cell = LakeBuilder(tmp_path), BuiltCell(items=2)
     lake.run(cell)
-    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="empty_answer")])
+    lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="judge_died")])
     manifest = compact(lake.lake).manifest
     assert manifest
     assert (manifest.parts[0].is_grid, manifest.parts[0].bits) == (True, None)

@@ -17,6 +17,7 @@ from collectors.specs import CatalogSpec, ModelSpec
 from schemas.failures import ConfigError
 from tests.helpers.catalog_runs import lake, models, run, served
 from tests.helpers.model_hub import ModelHub, Repo, llama, safetensors
+from tests.helpers.thorough import long_only
 
 __all__ = ["lake", "served"]  # fixtures
 
@@ -126,6 +127,7 @@ def test_each_kind_is_recognised_and_says_why_it_is_left_out(served: ModelHub, l
     assert len({row["weights_hash"] for row in rows.values() if row["weights_hash"]}) == 9  # all but the copy
 
 
+@long_only
 @pytest.mark.slow
 def test_vllm_is_asked_once_which_models_it_has(served: ModelHub, lake: Lake) -> None:
     odd = {"architectures": ["OddForCausalLM"], "model_type": "odd"}

@@ -26,6 +26,7 @@ from tests.helpers.dataset_hub import DatasetHub, dataset_hub
 from tests.helpers.filled_lakes import add, assert_same, contents, filled, published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.object_store import BUCKET
+from tests.helpers.thorough import long_only
 
 # ---- publishing
 
@@ -170,6 +171,7 @@ def test_publish_on_the_hub_is_a_commit_and_a_tag(tmp_path: Path, served: Datase
     assert_same(load_matrix(later), load_matrix(builder.lake))
 
 
+@long_only
 @on_the_hub
 def test_publish_on_the_hub_beside_another_who_is_faster_is_told(tmp_path: Path, served: DatasetHub) -> None:
     builder = filled(tmp_path / "lake")

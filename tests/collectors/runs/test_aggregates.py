@@ -136,7 +136,7 @@ def test_nothing_is_computed_twice_and_a_cell_that_grew_is_again(runs: Runs) -> 
 def test_values_stand_after_a_compaction_and_prune_and_are_made_from_it(runs: Runs) -> None:
     plan = runs.plan()
     reported = runs.collect(plan)
-    runs.complete(plan, reported[:1])
+    runs.complete(plan, reported)
     before = runs.rows("SELECT task, model, metric, value, stderr FROM aggregates ORDER BY ALL")
     compact(runs.lake)
     prune(runs.lake, dt.timedelta())

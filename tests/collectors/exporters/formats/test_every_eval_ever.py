@@ -134,7 +134,7 @@ def test_every_eval_ever_what_it_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'\.\./a' cannot be a file's name"):
         exported(lake, "every_eval_ever", tmp_path / "out")
     lake = LakeBuilder(tmp_path / "rule")
-    cell = BuiltCell(metric="bleu")
+    cell = BuiltCell(metric="points")
     lake.run(cell, correct_threshold=None)
     lake.items("quiz", "i0", 1, prompt=["p"])
     lake.shard(cell, [cell.record(0, score=31.5)])
