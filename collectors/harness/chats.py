@@ -1,4 +1,4 @@
-"""Renders conversations with a chat template, and finds out what the template makes of them.
+"""Renders conversations with a chat template, and compares the rendering with the messages.
 
 Owns the date that templates write and the fate of a system message. A conversation is lm-eval's: the messages of one
 request. Knows nothing of models or engines.
@@ -25,7 +25,7 @@ Clock = Callable[[str], str]
 _DAYS = (dt.date(2021, 2, 3), dt.date(2033, 11, 24))
 #: A system message that no template changes.
 _PROBE = "routerlake-7319"
-#: What a template may make of a system message, beside sending it.
+#: The fates of a system message that a template does not send.
 REFUSES, LEAVES_OUT = "refuses it", "leaves it out"
 
 
@@ -38,7 +38,7 @@ class Chat(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """What a template makes of a task's conversations."""
+    """Traits of a template in the conversations of one task."""
 
     #: Whether the rendering depends on today's date.
     is_dated: bool
@@ -166,7 +166,7 @@ def build(task: BoundTask, upto: int, chat_template: Callable[..., str] | None) 
 
 
 def traits_of(apply: Apply, template: str, chats: Sequence[Chat], *, date_given: bool) -> Traits:
-    """What a template makes of conversations. Raises TaskError if it renders none of them."""
+    """Compares a template's renderings with the conversations. Raises TaskError if it cannot render one."""
     try:
         texts, fates = zip(*(render(apply, chat, {}) for chat in chats), strict=True)
         depends = names_date if date_given else is_dated

@@ -1,6 +1,6 @@
 """Documents and settings as JSON that is the same in every process.
 
-Owns what is hashed of an object that JSON lacks. lm-eval prints such objects, and prints many by their address.
+Owns the hashed form of objects that JSON lacks. lm-eval prints such objects, and many of them by their address.
 """
 
 from __future__ import annotations

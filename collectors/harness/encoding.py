@@ -63,7 +63,7 @@ class Encoder(TemplateLM):
         self._prefix_text = self._text(self._prefix)
         #: The date that chat templates write, YYYY-MM-DD; None: they must write none.
         self.chat_date: str | None = None
-        #: What the chat template did to system messages of the last build, beside sending them.
+        #: Fates of the system messages of the last build that were not sent (collectors.harness.chats).
         self.unsent: set[str] = set()
         self._encoded: list[tuple[list[int], list[int]]] = []
         #: Tokens that the tokenizer puts after every text.
@@ -113,9 +113,9 @@ class Encoder(TemplateLM):
         raise NotImplementedError("an encoder asks nothing")
 
     def render_chat(self, chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
-        """Renders the conversation with the model's own template, at `chat_date`; notes in `unsent` what is not sent.
+        """Renders the conversation with the model's own template, at `chat_date`.
 
-        Raises TaskError for a template that writes today's date, where `chat_date` is None.
+        Adds the fate of a system message that is not sent to `unsent`. Raises TaskError for a template that writes today's date, where `chat_date` is None.
         """
         apply, chat = self.tokenizer.apply_chat_template, Chat(chat_history, add_generation_prompt)
         template = str(self.tokenizer.chat_template)

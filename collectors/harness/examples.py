@@ -43,7 +43,7 @@ class _Keys:
         try:
             text, target = task.doc_to_text(doc), task.doc_to_target(doc)
             choices = task.doc_to_choice(doc) if task.config.doc_to_choice else None
-        except Exception:  # the document stays what it is, and building its request names the fault
+        except Exception:  # building the item's request will name the fault
             return self._hash_of(doc)
         return self._hash_of([text, target, choices])
 

@@ -1,6 +1,6 @@
 """How a task samples: its temperature and seed, by the rules of lm-eval's vLLM backend.
 
-Owns the defaults, and what they add to a cell's identity. Knows nothing of engines.
+Owns the defaults, and their part of a cell's identity. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def own_seed_of(settings: Mapping[str, Any]) -> int | None:
 
 
 def sampling_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a task's generation settings decide that programs before schema 7 did otherwise; empty for most tasks.
+    """The settings of sampling that programs before schema 7 replaced by their own; empty for most tasks.
 
     They decoded greedily at `do_sample: true` without a temperature, and drew a seed of their own for every answer.
     Settings that a run will refuse give nothing.
@@ -51,7 +51,7 @@ def sampling_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     return implied if seed is None else {**implied, "seed": seed}
 
 
-# ---- what a model's generation_config.json adds
+# ---- settings of a model's generation_config.json
 
 #: Settings that change greedy answers, too -> the value without effect.
 _PENALTIES = {"repetition_penalty": 1.0}

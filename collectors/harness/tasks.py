@@ -109,7 +109,7 @@ class TaskSettings:
         identity = dataclasses.asdict(self)
         del identity["aggregation"]  # it follows from the task and the metric
         stated = identity.pop("stated")
-        # Version 6 had no others. A cell that leaves them at what it did keeps its id.
+        # Version 6 had no others. A cell without them keeps its id.
         later = {name for name in ("overlong", "sampling", "examples") if identity[name] is None}
         return digest({k: v for k, v in identity.items() if k not in later} | stated)
 
@@ -153,7 +153,7 @@ class BoundTask:
         self.longest = max(sizes)
         self._examples = guard(task, self.docs, spec.fewshot_seed, doc_hash)
         self.settings = self._bound_settings(task_digest)
-        #: What a person should know before a run, one line each.
+        #: Remarks for a person before a run, one line each.
         self.notes = [f"task {self.name} {note}" for note in self._notes()]
 
     def _notes(self) -> Iterator[str]:

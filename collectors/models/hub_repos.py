@@ -1,7 +1,7 @@
 """Model repos of the Hugging Face Hub: their commits, and their files in the cache of the hub's client.
 
-Owns the rule of what is downloaded, and of a hub that does not answer. Raises ModelError of kind not_found, gated,
-no_weights or bad_model.
+Owns the choice of files to download, and the way without a hub that answers. Raises ModelError of kind not_found,
+gated, no_weights or bad_model.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _unloaded_in_repo(model: ModelRef) -> list[str]:
 
     try:
         return unloaded_files(HfApi().list_repo_files(model.source, revision=model.revision), read)
-    except Exception as error:  # then the download names the fault, or takes what the cache has
+    except Exception as error:  # then the download names the fault, or takes the cache's files
         logger.info("model %s: its files cannot be listed: %s", model.name, one_line(error))
         return []
 

@@ -1,7 +1,7 @@
 """Works out the settings of a cell that depend on its model and its task together.
 
-Owns the date that the model's chat template writes, what its generation_config.json adds, and the refusal of a system
-prompt that its template does not send. Reads small files of models and the lake's earlier runs.
+Owns the date that the model's chat template writes, the settings that its generation_config.json adds, and the refusal
+of a system prompt that its template does not send. Reads small files of models and the lake's earlier runs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class CellSettings:
         self._traits: dict[tuple[str, str], Traits | TaskError] = {}
         self._configs: dict[tuple[str, str, bool], dict[str, Any]] = {}
         self._ends: dict[str, _End | None] = {}
-        self._models: defaultdict[str, list[str]] = defaultdict(list)
+        #: Remark -> the models that it concerns.
+        self._remarks: defaultdict[str, list[str]] = defaultdict(list)
 
     def of(self, model: ModelRef, task: BoundTask, items: int) -> dict[str, str]:
         """Returns the settings of cell_identity, by their columns of RUN_CELL; empty for most cells.
@@ -83,11 +84,11 @@ class CellSettings:
         return settings
 
     def notes(self) -> Iterator[str]:
-        """What was found out, one line for each fact, with the models that it holds for."""
-        for fact, names in self._models.items():
+        """One line for each remark, with the models that it concerns."""
+        for remark, names in self._remarks.items():
             models = list(dict.fromkeys(names))
             more = f" and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else ""
-            yield f"{fact}: {', '.join(models[:MOST_NAMED])}{more}"
+            yield f"{remark}: {', '.join(models[:MOST_NAMED])}{more}"
 
     # ---- decoding
 
@@ -98,9 +99,9 @@ class CellSettings:
         file, own = self._generation_config(model, far=wanted), task.task.config.generation_kwargs or {}
         added = added_by_model(file, own) if wanted else {}
         for name, value in left_out(file, own, added).items():
-            self._models[f"{name} {value} of generation_config.json is not applied to {task.name}"].append(model.name)
+            self._remarks[f"{name} {value} of generation_config.json is not applied to {task.name}"].append(model.name)
         if added:
-            self._models[f"{_shown(added)} of generation_config.json applied to {task.name}"].append(model.name)
+            self._remarks[f"{_shown(added)} of generation_config.json applied to {task.name}"].append(model.name)
         return {"generation_config": _json(added)} if added else {}
 
     def _generation_config(self, model: ModelRef, *, far: bool) -> dict[str, Any]:
@@ -127,18 +128,18 @@ class CellSettings:
         if traits.unsent and task.spec.system_prompt:
             raise unsent_error(task.name, traits.unsent)
         if traits.unsent:
-            fact = f"the description of {task.name} is not sent, because the chat template {traits.unsent}"
-            self._models[fact].append(model.name)
+            remark = f"the description of {task.name} is not sent, because the chat template {traits.unsent}"
+            self._remarks[remark].append(model.name)
         if traits.changes_turns:
-            fact = f"the chat template changes or leaves out parts of the question or examples of {task.name}"
-            self._models[fact].append(model.name)
+            remark = f"the chat template changes or leaves out parts of the question or examples of {task.name}"
+            self._remarks[remark].append(model.name)
         if not traits.is_dated:
             return None
         date = task.spec.chat_date or self._recorded.get(_key(model, task))
         if date is None and self._is_collected(model, task, items, settings):
             return None
         date = date or self._today
-        self._models[f"the chat template writes a date, which is {date} for {task.name}"].append(model.name)
+        self._remarks[f"the chat template writes a date, which is {date} for {task.name}"].append(model.name)
         return date
 
     def _is_collected(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, str]) -> bool:
@@ -147,7 +148,7 @@ class CellSettings:
         return self._generation is None and not missing_ranges(self._shards.get(undated, []), items)
 
     def _traits_of(self, model: ModelRef, task: BoundTask) -> Traits | None:
-        """What the model's template makes of the task; None without a chat template, or where it is unknown."""
+        """Traits of the model's template in this task; None without a chat template, or where it is unknown."""
         chat = task.spec.chat_template
         if not chat or model.trust_remote_code:  # a tokenizer's own code may render in its own way
             return None
