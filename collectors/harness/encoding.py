@@ -115,7 +115,8 @@ class Encoder(TemplateLM):
     def render_chat(self, chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
         """Renders the conversation with the model's own template, at `chat_date`.
 
-        Adds the fate of a system message that is not sent to `unsent`. Raises TaskError for a template that writes today's date, where `chat_date` is None.
+        Adds the fate of a system message that is not sent to `unsent`. Raises TaskError for a template that writes
+        today's date, where `chat_date` is None.
         """
         apply, chat = self.tokenizer.apply_chat_template, Chat(chat_history, add_generation_prompt)
         template = str(self.tokenizer.chat_template)
