@@ -13,7 +13,7 @@ from typing import Any
 
 from lm_eval.api.samplers import FirstNSampler
 
-from schemas.content import document_hash
+from schemas.content import document_question
 from schemas.failures import TaskError
 
 #: TaskSettings.examples of a task with items that lm-eval would show as their own examples.
@@ -25,9 +25,8 @@ class _Keys:
 
     def __init__(self, task: Any, pool: Sequence[Any], docs: Sequence[Any], hash_of: Callable[[Any], str]) -> None:
         self._task, self._hash_of = task, hash_of
-        contents = {document_hash(doc) for doc in pool} & {document_hash(doc) for doc in docs}
         #: Questions that are in both. Few are, so that few documents have to be rendered.
-        self._both = contents - {None}
+        self._both = (set(map(_question, pool)) & set(map(_question, docs))) - {None}
         self._of = {id(doc): self._keys(doc) for doc in pool}
 
     def __call__(self, doc: Any) -> frozenset[str]:
@@ -36,7 +35,7 @@ class _Keys:
 
     def _keys(self, doc: Any) -> frozenset[str]:
         whole = self._hash_of(doc)
-        return frozenset([whole, self._shown(doc)]) if document_hash(doc) in self._both else frozenset([whole])
+        return frozenset([whole, self._shown(doc)]) if _question(doc) in self._both else frozenset([whole])
 
     def _shown(self, doc: Any) -> str:
         task = self._task
@@ -46,6 +45,12 @@ class _Keys:
         except Exception:  # building the item's request will name the fault
             return self._hash_of(doc)
         return self._hash_of([text, target, choices])
+
+
+def _question(doc: Any) -> str | None:
+    """A document's question without white space."""
+    text = document_question(doc)
+    return None if text is None else "".join(text.split())
 
 
 class Guard:
