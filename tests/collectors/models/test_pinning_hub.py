@@ -111,6 +111,10 @@ def index(*names: str) -> bytes:
 #: Files of a repo beside config and tokenizer -> those that are downloaded.
 FORMATS: list[tuple[dict[str, bytes], set[str]]] = [
     ({"model.safetensors": b"s", "pytorch_model.bin": b"b", "training_args.bin": b"t"}, {"model.safetensors"}),
+    (
+        {"model.safetensors": b"s", "checkpoint-5/model.safetensors": b"c", "openvino/openvino_model.bin": b"o"},
+        {"model.safetensors"},
+    ),
     ({"pytorch_model.bin": b"b", "optimizer.bin": b"o"}, {"pytorch_model.bin"}),
     (
         {
@@ -143,11 +147,12 @@ def test_only_the_weights_that_are_loaded_are_downloaded(
     small = {name: data for name, data in FILES.items() if name != "model.safetensors"}
     served.commit("org/model", {**small, **files}, "main")
     folder = Path(fetch(resolve(hub_spec(), "auto")).path or "")
-    assert {file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin")} == loaded
+    assert {str(f.relative_to(folder)) for f in folder.rglob("*") if f.suffix in (".safetensors", ".bin")} == loaded
 
     at_uri = tmp_path / "at-uri"
     at_uri.mkdir()
     for name, data in {**small, **files}.items():
+        (at_uri / name).parent.mkdir(exist_ok=True)
         (at_uri / name).write_bytes(data)
     if files.get(INDEX) == b"[":
         return
