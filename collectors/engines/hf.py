@@ -1,7 +1,7 @@
 """The transformers engine: a reference to compare other engines with, too slow to collect with.
 
-Its answers equal those of lm-eval's `hf` backend for the same dtype, unless the model's generation_config.json sets more
-than its end tokens: that counts here for no request, as in vLLM. Requests go through the model one at a time,
+Its answers equal those of lm-eval's `hf` backend for the same dtype, unless the model's generation_config.json sets
+more than its end tokens: that counts here for no request, as in vLLM. Requests go through the model one at a time,
 without padding, so that an answer depends on nothing but its request. Knows nothing of tasks and items.
 """
 
