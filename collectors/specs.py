@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -45,11 +46,28 @@ class Prompting(Strict):
     #: Few-shot examples as chat turns; only with a chat template. lm-eval's default.
     fewshot_as_multiturn: bool = True
     system_prompt: str | None = None
+    #: Date that chat templates write where they write today's, such as 2026-01-31. null: the date of the newest run in
+    #: the lake that asked the same cell, else the day on which the run is planned.
+    chat_date: str | None = None
     #: Generation settings laid over the task's own (temperature, top_p, max_gen_toks, until, …).
     decoding: Settings = {}
     #: A prompt beyond the context: fail gives the item the outcome overlong, and score 0; truncate cuts its beginning
     #: off, as lm-eval's backends do.
     overlong: Literal["fail", "truncate"] = "fail"
+    #: Whether answers are decoded with the settings of the model's generation_config.json that the task leaves open.
+    #: false: its end tokens alone count, as in lm-eval's vLLM backend.
+    generation_config: bool = False
+
+    @field_validator("chat_date", mode="before")
+    @classmethod
+    def _iso_date(cls, value: Any) -> Any:
+        """YAML reads 2026-01-31 as a date."""
+        if type(value) is dt.date:
+            return value.isoformat()
+        try:
+            return None if value is None else dt.date.fromisoformat(value).isoformat()
+        except (TypeError, ValueError):
+            raise ValueError(f"should be a date such as 2026-01-31 (got {reprlib.repr(value)})") from None
 
     @field_validator("chat_template", mode="before")
     @classmethod

@@ -305,6 +305,8 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
     print(
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"
     )
+    for note in dict.fromkeys(plan.notes):
+        print(f"  note: {note}")
     print_quarantine(plan)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in plan.failures:

@@ -36,12 +36,15 @@ def document_hash(doc: Any, choices: list[str] | None = None) -> str | None:
 
     `choices` are its document_choices, for a caller who has them.
     """
-    if not isinstance(doc, Mapping):
-        return None
-    question = _text(doc, QUESTION)
+    question = document_question(doc)
     if question is None:
         return None
     return content_hash(question, choices or document_choices(doc) or (), _text(doc, CONTEXT) or "")
+
+
+def document_question(doc: Any) -> str | None:
+    """Returns the text of a document's question; None without one under a key of QUESTION."""
+    return _text(doc, QUESTION) if isinstance(doc, Mapping) else None
 
 
 def document_choices(doc: Mapping[str, Any]) -> list[str] | None:

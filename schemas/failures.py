@@ -42,8 +42,8 @@ class ModelError(RouterlakeError):
 
 
 class TaskError(RouterlakeError):
-    """kinds: unknown_task, empty_task, no_data, bad_task, no_chat_template, not_answerable, unsafe_code,
-    multimodal, nothing_answered"""
+    """kinds: unknown_task, empty_task, no_data, bad_task, no_chat_template, no_system_prompt, dated_template,
+    end_token, no_examples, not_answerable, unsafe_code, multimodal, nothing_answered"""
 
     kind = "bad_task"
 

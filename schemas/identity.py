@@ -61,11 +61,16 @@ def _hashed(text: str, length: int = 16) -> str:
 MODEL_IDENTITY = ("name", "revision", "dtype", "quantization", "max_length", "overrides")
 
 
-def cell_identity(model: Mapping[str, Any], prompting: str) -> str:
-    """Returns the cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash."""
+def cell_identity(model: Mapping[str, Any], prompting: str, settings: Mapping[str, str] | None = None) -> str:
+    """Returns the cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash.
+
+    `settings` are those that depend on both, such as the date that the model's chat template writes; most cells have
+    none.
+    """
     # The text is as in digest(). A plan needs each model once per task, so it is cached.
     text = _model_text(*(model[key] for key in MODEL_IDENTITY))
-    return _hashed(f'{{"model":{text},"prompting":{_prompting_text(prompting)}}}')
+    more = f',"settings":{_canonical(dict(settings))}' if settings else ""
+    return _hashed(f'{{"model":{text},"prompting":{_prompting_text(prompting)}{more}}}')
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -231,7 +231,8 @@ class Engine(Protocol):
     def smaller_batch(self, model: ModelRef) -> dict[str, Any] | None:
         """Returns options for a smaller batch, for a model that ran out of memory; None for the smallest batch.
 
-        The options change no answer. Loads nothing.
+        It stays the same cell, although in bfloat16 answers may depend on the batch: log-likelihoods that differ by up
+        to .39, and 1 of 4 texts, were measured. In float32 none of 16 requests differed. Loads nothing.
         """
 
     def load(self, model: ModelRef) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.engines import ModelRef
-from collectors.engines.weight_files import INDEXES, missing_shards, weight_files
+from collectors.engines.weight_files import INDEXES, loaded_of, missing_shards
 from schemas.failures import ModelError, one_line
 
 logger = logging.getLogger(__name__)
@@ -105,12 +105,10 @@ def check_files(model: ModelRef, folder: Path) -> None:
 
 
 def _loaded(model: ModelRef, folder: Path) -> tuple[str | None, list[str]]:
-    """Returns the kind of the weights and the files that an engine loads: those that their index names, if any."""
-    kind, files = weight_files(file.name for file in folder.iterdir())
-    index = folder / INDEXES.get(str(kind), "")
-    if index.is_file():
-        files = sorted(set(_read_json(model, index).get("weight_map", {}).values()))
-    return kind, files
+    try:
+        return loaded_of(folder)
+    except ValueError as error:
+        raise ModelError(f"model {model.name!r}: {folder}: {error}") from error
 
 
 def _check_tensors(model: ModelRef, folder: Path) -> None:

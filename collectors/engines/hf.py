@@ -1,6 +1,7 @@
 """The transformers engine: a reference to compare other engines with, too slow to collect with.
 
-Its answers equal those of lm-eval's `hf` backend for the same dtype. Requests go through the model one at a time,
+Its answers equal those of lm-eval's `hf` backend for the same dtype, unless the model's generation_config.json sets
+more than its end tokens: that counts here for no request, as in vLLM. Requests go through the model one at a time,
 without padding, so that an answer depends on nothing but its request. Knows nothing of tasks and items.
 """
 
@@ -194,6 +195,9 @@ def _start(model: ModelRef, folder: str, device: str | None) -> tuple[Any, Token
     tokenizer: Tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, use_fast=True)
     dtype = "auto" if model.dtype == "auto" else getattr(torch, model.dtype)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
+    # As in vLLM, the model's own settings of decoding do not count beside a request's, and its end tokens do. Without
+    # this a repetition_penalty in generation_config.json gave ' 5' where vLLM, and the model's weights, gave ' 10'.
+    loaded.generation_config = transformers.GenerationConfig(eos_token_id=loaded.generation_config.eos_token_id)
     return loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval(), tokenizer
 
 
@@ -220,5 +224,7 @@ def _sampling(request: GenerateRequest) -> dict[str, Any]:
     if unknown := sorted(name for name in settings if not hasattr(GenerationConfig(), name)):
         raise TaskError(f"transformers does not take the decoding setting {unknown[0]!r}")
     if request.temperature > 0:
+        # transformers' own default is 50. vLLM writes "any" as 0 or -1.
+        settings["top_k"] = max(settings.get("top_k") or 0, 0)
         return {**settings, "do_sample": True, "temperature": request.temperature}
     return {**settings, "do_sample": False}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 INDEX = "model.safetensors.index.json"
@@ -49,17 +49,48 @@ def missing_shards(names: Sequence[str]) -> int:
     return max(int(match[1]) - len(names), 0) if match else 0
 
 
+def loaded_files(names: Iterable[str], read: Callable[[str], bytes]) -> tuple[str | None, list[str]]:
+    """Returns the kind of a model's weights and the files that an engine loads: those that their index names, if any.
+
+    `names` are the model's files, and `read` returns the bytes of one. Raises ValueError for a damaged index.
+    """
+    names = list(names)
+    kind, files = weight_files(names)
+    if (index := INDEXES.get(str(kind))) in names:
+        try:
+            files = sorted(set(json.loads(read(str(index))).get("weight_map", {}).values()))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{index} is damaged: {error}") from error
+    return kind, files
+
+
+def loaded_of(folder: Path) -> tuple[str | None, list[str]]:
+    """loaded_files of a folder."""
+    return loaded_files([file.name for file in folder.iterdir()], lambda name: (folder / name).read_bytes())
+
+
+def unloaded_files(names: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
+    """Returns the files of weights that no engine loads, such as a second format of the same weights.
+
+    Empty where there are adapters alone, or no weights of a known name. Raises ValueError for a damaged index.
+    """
+    names = list(names)
+    kind, files = loaded_files(names, read)
+    if kind not in INDEXES:
+        return []
+    return [name for name in names if name.endswith((".safetensors", ".bin")) and name not in files]
+
+
 def safetensors_of(folder: Path) -> list[Path]:
     """The safetensors that vLLM and transformers load from a folder: those that its index names, else one set of files.
 
     Raises ValueError without an index where there are others beside the set: transformers then loads the set, vLLM all
     of them, or Mistral's own files alone.
     """
-    if (folder / INDEX).is_file():
-        return [folder / name for name in sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))]
-    names = [file.name for file in folder.iterdir()]
-    kind, files = weight_files(names)
-    every = [name for name in names if name.endswith(".safetensors")]
-    if others := set(every).difference(files):
+    kind, files = loaded_of(folder)
+    if kind != "safetensors":
+        return []
+    every = {file.name for file in folder.glob("*.safetensors")}
+    if not (folder / INDEX).is_file() and (others := every.difference(files)):
         raise ValueError(f"{min(others)} lies beside the weights, and no {INDEX} says which are loaded")
-    return [folder / name for name in files] if kind == "safetensors" else []
+    return [folder / name for name in files]

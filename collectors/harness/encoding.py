@@ -7,18 +7,22 @@ are handled as in its vLLM backend. Knows nothing of engines, answers or storage
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import has_bos_prefix
 
 from collectors.engines import Tokenizer
+from collectors.harness.chats import Chat, build, dated_names, is_dated, render, unsent_error
 from collectors.harness.tasks import BoundTask
 from schemas.failures import EngineError, TaskError, one_line
+
+logger = logging.getLogger(__name__)
 
 
 class Encoded(NamedTuple):
@@ -28,6 +32,22 @@ class Encoded(NamedTuple):
     context: list[int]
     #: The scored tokens: a choice, or a whole rolling text; empty for a prompt.
     continuation: list[int]
+
+
+def ending(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts after every text that it encodes."""
+    plain, whole = (list(tokenizer.encode("a", add_special_tokens=special)) for special in (False, True))
+    starts = (at for at in range(len(whole) - len(plain) + 1) if whole[at : at + len(plain)] == plain)
+    return next((whole[at + len(plain) :] for at in starts), [])
+
+
+def end_token_error(token: str) -> TaskError:
+    """For a tokenizer that would put an end between a question and its answer: accuracy .3 became .9 without it."""
+    return TaskError(
+        f"the model's tokenizer puts {token} after every text, where the answer should follow: collect a copy of the "
+        "model without it (add_eos_token in tokenizer_config.json, or post_processor in tokenizer.json)",
+        "end_token",
+    )
 
 
 class Encoder(TemplateLM):
@@ -41,7 +61,13 @@ class Encoder(TemplateLM):
             raise EngineError("the tokenizer has neither a begin nor an end token", kind="bad_model")
         self._prefix = int(bos if bos is not None else eos)  # type: ignore[arg-type]
         self._prefix_text = self._text(self._prefix)
+        #: The date that chat templates write, YYYY-MM-DD; None: they must write none.
+        self.chat_date: str | None = None
+        #: Fates of the system messages of the last build that were not sent (collectors.harness.chats).
+        self.unsent: set[str] = set()
         self._encoded: list[tuple[list[int], list[int]]] = []
+        #: Tokens that the tokenizer puts after every text.
+        self._ending = ending(tokenizer)
         # lm-eval tokenises an item's context again for each choice.
         self._recent = functools.lru_cache(4)(self._tokenise)
 
@@ -63,6 +89,8 @@ class Encoder(TemplateLM):
         return self._recent(string, add_special_tokens)
 
     def _tokenise(self, string: str, add_special_tokens: bool | None) -> list[int]:
+        if add_special_tokens is not False and self._ending:
+            raise end_token_error(self._text(self._ending[0]))
         special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return list(self.tokenizer.encode(string, **special))
 
@@ -84,18 +112,24 @@ class Encoder(TemplateLM):
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         raise NotImplementedError("an encoder asks nothing")
 
-    def render_chat(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Renders the conversation with the model's own template, without its system message if the template raises."""
-        settings = {
-            "tokenize": False,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": not add_generation_prompt,
-        }
-        try:
-            return str(self.tokenizer.apply_chat_template(chat_history, **settings))
-        except jinja2.exceptions.TemplateError:
-            history = [message for message in chat_history if message["role"] != "system"]
-            return str(self.tokenizer.apply_chat_template(history, **settings))
+    def render_chat(self, chat_history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        """Renders the conversation with the model's own template, at `chat_date`.
+
+        Adds the fate of a system message that is not sent to `unsent`. Raises TaskError for a template that writes
+        today's date, where `chat_date` is None.
+        """
+        apply, chat = self.tokenizer.apply_chat_template, Chat(chat_history, add_generation_prompt)
+        template = str(self.tokenizer.chat_template)
+        if self.chat_date:
+            variables = dated_names(template, dt.date.fromisoformat(self.chat_date))
+        elif is_dated(apply, template, chat):
+            raise TaskError("the chat template writes today's date: give one as chat_date", "dated_template")
+        else:
+            variables = {}
+        text, unsent = render(apply, chat, variables)
+        if unsent:
+            self.unsent.add(unsent)
+        return text
 
     # ---- building
 
@@ -117,24 +151,18 @@ class Encoder(TemplateLM):
     def build(self, task: BoundTask, upto: int) -> list[list[Instance]]:
         """Returns the Instances of items 0..upto-1, a list per item.
 
-        Always starts at item 0, because lm-eval draws few-shot examples one item after the other. Raises TaskError when
-        the task or the chat template cannot render an item.
+        Raises TaskError when the task or the chat template cannot render an item, or the template does not send the
+        system prompt.
         """
-        chat, template = task.spec.chat_template, self.template(task)
-        try:
-            task.task.set_fewshot_seed(seed=task.spec.fewshot_seed)
-            task.task.build_all_requests(
-                limit=upto,
-                system_instruction=task.spec.system_prompt,
-                apply_chat_template=bool(chat),
-                fewshot_as_multiturn=bool(chat) and task.spec.fewshot_as_multiturn,
-                chat_template=_named(self, template) if template else None,
-            )
-        except (Exception, SystemExit) as error:  # templates and task functions are foreign code
-            raise TaskError(f"task {task.name} cannot build its requests: {one_line(error)}") from error
+        template = self.template(task)
+        self.unsent.clear()
         items: list[list[Instance]] = [[] for _ in range(upto)]
-        for instance in task.task.instances:
+        for instance in build(task, upto, _named(self, template) if template else None):
             items[instance.doc_id].append(instance)
+        for fate in sorted(self.unsent):
+            if task.spec.system_prompt:
+                raise unsent_error(task.name, fate)
+            logger.warning("task %s: its description is not sent: the model's chat template %s", task.name, fate)
         return items
 
     # ---- encoding

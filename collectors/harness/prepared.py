@@ -11,7 +11,6 @@ import importlib.metadata
 import inspect
 import io
 import logging
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +34,8 @@ from schemas.identity import digest
 logger = logging.getLogger(__name__)
 
 #: Part of every file's name. Raise it when the files' layout or the code that fills them changes.
-VERSION = 1
+#: 2: requests whose system prompt the chat template did not send are refused.
+VERSION = 2
 
 
 class RequestStore:
@@ -57,7 +57,7 @@ class RequestStore:
         Each store builds the requests that pack() cannot keep. Raises TaskError as Encoder.build does.
         """
         template = encoder.template(task)
-        key = _texts_key(task, template, tokenizer, upto)
+        key = _texts_key(task, template, tokenizer, upto, encoder.chat_date)
         if key not in self._texts:
             self._texts[key] = self._load_texts(key, task, encoder, upto)
             if template is not None:
@@ -149,7 +149,7 @@ class RequestStore:
 # ---- names: digests of everything that decides the content
 
 
-def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int) -> str:
+def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int, chat_date: str | None) -> str:
     """Digest of everything that decides the texts of a task's requests.
 
     `prompting` covers the task's config, items and examples, their count and seed, the system prompt and the name of
@@ -157,9 +157,8 @@ def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int)
     """
     chat: list[Any] = []
     if template is not None:
-        # Templates may write today's date (Llama 3.1), and the names of the tokenizer's special tokens.
-        today = time.strftime("%Y-%m-%d") if "strftime_now" in template else ""
-        chat = [template, today, tokenizer, _versions("transformers")]
+        # Templates may write a date (Llama 3.1), and the names of the tokenizer's special tokens.
+        chat = [template, chat_date, tokenizer, _versions("transformers")]
     return digest([VERSION, task.settings.prompting, upto, chat, _versions("lm_eval", "jinja2", "datasets")], 32)
 
 

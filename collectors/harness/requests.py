@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from collectors.engines import (
     Usage,
 )
 from collectors.harness.encoding import Encoded, Encoder
+from collectors.harness.sampling import own_seed_of, sampled_temperature
 from collectors.harness.tasks import DEFAULT_MAX_GEN_TOKENS
 from schemas.failures import (
     EMPTY_ANSWER,
@@ -86,6 +88,8 @@ class Requester(Encoder):
         super().__init__(engine.tokenizer)
         self.engine = engine
         self.key = key
+        #: Settings of decoding that the model adds to the task's.
+        self._added: dict[str, Any] = {}
 
     # ---- asking
 
@@ -94,18 +98,20 @@ class Requester(Encoder):
         items: dict[int, list[Instance]],
         seed: str,
         encoded: dict[int, list[Encoded]] | None = None,
+        generation_config: str | None = None,
         *,
         cut: bool = False,
     ) -> list[Asked]:
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
-        `seed` names the cell. A sampled answer's seed is drawn from (cell, item, request, repeat), so it does not
-        depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item; if it is
-        missing they are encoded here. With `cut` a context that does not fit loses its beginning, as in lm-eval's
-        backends. Without, its item fails, and the limit of an answer shrinks to the room that is left. Raises
-        EngineError when the engine breaks or another model answers, and TaskError for a wrong generation setting or a
-        kind of request that is not supported.
+        `seed` names the cell. A sampled answer's seed is the task's own, or drawn from (cell, item, request, repeat),
+        so it does not depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item;
+        if it is missing they are encoded here. `generation_config` is the cell's. With `cut` a context that does not
+        fit loses its beginning, as in lm-eval's backends. Without, its item fails, and the limit of an answer shrinks
+        to the room that is left. Raises EngineError when the engine breaks or another model answers, and TaskError for
+        a wrong generation setting or a kind of request that is not supported.
         """
+        self._added = json.loads(generation_config or "{}")
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}
         jobs = [
             _Job(item, instance, repeat, tokens)
@@ -244,18 +250,20 @@ class Requester(Encoder):
 
     def _generate_request(self, job: _Job, seed: str) -> GenerateRequest:
         instance = job.instance
-        settings = instance.args[1]
+        settings = {**self._added, **instance.args[1]}
         eos = self.tokenizer.eos_token_id
         try:
             kwargs: dict[str, Any] = dict(normalize_gen_kwargs(settings, default_max_gen_toks=DEFAULT_MAX_GEN_TOKENS))
             stop = handle_stop_sequences(kwargs.pop("until", None), eos=None if eos is None else self._text(eos))
             if not all(isinstance(s, str) for s in stop):
                 raise ValueError(f"until is {stop}")
-            sampled = kwargs.pop("do_sample")
-            temperature = float(kwargs.pop("temperature", 0.0)) if sampled else 0.0
+            sampled, own_seed = kwargs.pop("do_sample"), own_seed_of(kwargs)
+            temperature = sampled_temperature(kwargs) if sampled else 0.0
             max_tokens = int(kwargs.pop("max_gen_toks"))
             if max_tokens < 1:
                 raise ValueError(f"max_gen_toks is {max_tokens}")
+            for name in ("temperature", "seed"):
+                kwargs.pop(name, None)
         except (TypeError, ValueError) as error:
             raise TaskError(f"task {instance.task_name} has a wrong generation setting: {one_line(error)}") from error
         return GenerateRequest(
@@ -263,7 +271,7 @@ class Requester(Encoder):
             max_tokens=max_tokens,
             stop=[s for s in stop if s],
             temperature=temperature,
-            seed=int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big") if temperature else None,
+            seed=_drawn(seed, own_seed, job.repeat) if temperature else None,
             params=kwargs,
         )
 
@@ -281,6 +289,16 @@ class Requester(Encoder):
         if answered != self.key:
             raise EngineError(f"asked {self.key}, {answered} answered", kind="wrong_model")
         return answers
+
+
+def _drawn(cell_and_request: str, own_seed: int | None, repeat: int) -> int:
+    """The seed of one sampled answer: the task's own, plus the repeat so that repeats differ, else a drawn one.
+
+    lm-eval's vLLM backend gives every repeat the task's own seed, and so asks for the same answer several times.
+    """
+    if own_seed is not None:
+        return own_seed + repeat
+    return int.from_bytes(hashlib.sha256(cell_and_request.encode()).digest()[:4], "big")
 
 
 class _Job(NamedTuple):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import inspect
 import json
 import logging
 import os
@@ -35,9 +33,12 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.harness.aggregations import aggregation_name, primary_metric
+from collectors.harness.documents import NoContentError, doc_hash, hash_and_size, plain
 from collectors.harness.evaluating import runs_answers
+from collectors.harness.examples import guard, is_fallback
 from collectors.harness.index import manager_of
 from collectors.harness.needs import check_needs
+from collectors.harness.sampling import sampling_identity
 from collectors.specs import TaskSpec
 from schemas.content import document_hash
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
@@ -98,15 +99,19 @@ class TaskSettings:
     #: metric, higher_is_better and correct_threshold in the identity: of the spec's metric, else of the task's first,
     #: even if its items have no score. So the cells of version 6 keep their ids.
     stated: dict[str, Any]
+    #: JSON of sampling settings that the task leaves to defaults, and its own seed (collectors.harness.sampling).
+    sampling: str | None
+    #: collectors.harness.examples.OTHERS_ONLY where lm-eval would show items as their own examples.
+    examples: str | None
 
     @property
     def prompting(self) -> str:
         identity = dataclasses.asdict(self)
         del identity["aggregation"]  # it follows from the task and the metric
-        if self.overlong is None:
-            del identity["overlong"]  # version 6 had no other
         stated = identity.pop("stated")
-        return digest(identity | stated)
+        # Version 6 had no others. A cell without them keeps its id.
+        later = {name for name in ("overlong", "sampling", "examples") if identity[name] is None}
+        return digest({k: v for k, v in identity.items() if k not in later} | stated)
 
     @property
     def is_set_level(self) -> bool:
@@ -142,11 +147,26 @@ class BoundTask:
         self.docs: list[Any] = list(task.eval_docs)
         if not self.docs:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
-        hashes, sizes = zip(*map(_hash_and_size, self.docs), strict=True)
+        hashes, sizes = zip(*map(hash_and_size, self.docs), strict=True)
         self.hashes: list[str] = list(hashes)
         #: Characters of the longest document as JSON.
         self.longest = max(sizes)
+        self._examples = guard(task, self.docs, spec.fewshot_seed, doc_hash)
         self.settings = self._bound_settings(task_digest)
+        #: Remarks for a person before a run, one line each.
+        self.notes = [f"task {self.name} {note}" for note in self._notes()]
+
+    def _notes(self) -> Iterator[str]:
+        implied = json.loads(self.settings.sampling or "{}")
+        if "temperature" in implied:
+            yield f"samples at temperature {implied['temperature']:g}: it has do_sample and no temperature"
+        if "seed" in implied:
+            repeats = ", plus the repeat's number" if (self.task.config.repeats or 1) > 1 else ""
+            yield f"samples with its own seed, {implied['seed']}{repeats}"
+        if self.settings.num_fewshot and is_fallback(self.task):
+            yield "takes its examples from its own items, as it has no other split; no item is its own example"
+        elif self.settings.examples:
+            yield "has items among its examples; no item is its own example"
 
     def _apply(self, spec: TaskSpec) -> None:
         """Sets num_fewshot and decoding as lm-eval's evaluator does: a task whose own num_fewshot is 0 keeps it."""
@@ -195,7 +215,15 @@ class BoundTask:
                 "higher_is_better": bool(better.get(stated, True)),
                 "correct_threshold": _threshold(stated),
             },
+            sampling=self._sampling(),
+            examples=self._examples,
         )
+
+    def _sampling(self) -> str | None:
+        if self.task.OUTPUT_TYPE != "generate_until":
+            return None
+        implied = sampling_identity(self.task.config.generation_kwargs or {})
+        return json.dumps(implied, sort_keys=True) if implied else None
 
     @property
     def request_kind(self) -> str:
@@ -229,7 +257,7 @@ class BoundTask:
                 "target": self.target(doc),
                 "choices": self.choices(doc),
                 "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
-                "doc": json.dumps(_plain(doc), ensure_ascii=False),
+                "doc": json.dumps(plain(doc), ensure_ascii=False),
                 "content_hash": document_hash(doc),
                 "source_key": None,
             }
@@ -244,7 +272,10 @@ class BoundTask:
 
     def target(self, doc: Any) -> str | None:
         """The reference answer as JSON; None where the task has none or cannot read it."""
-        target = _plain(self._read("doc_to_target", doc))
+        try:
+            target = plain(self._read("doc_to_target", doc))
+        except NoContentError:
+            return None
         return None if target is None else json.dumps(target, ensure_ascii=False)
 
     def choices(self, doc: Any) -> list[str] | None:
@@ -282,16 +313,6 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(v) for v in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def doc_hash(doc: Any) -> str:
-    """lm-eval's own doc_hash: SHA-256 of the document as indented JSON (lm_eval.evaluator.evaluate)."""
-    return _hash_and_size(doc)[0]
-
-
-def _hash_and_size(doc: Any) -> tuple[str, int]:
-    text = json.dumps(doc, indent=2, default=lm_eval.utils.handle_non_serializable, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest(), len(text)
 
 
 def use_datasets(folder: str | None) -> None:
@@ -346,6 +367,8 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dic
 def _bind(task: Any, spec: TaskSpec) -> BoundTask:
     try:
         return BoundTask(task, spec)
+    except NoContentError as error:
+        raise TaskError(f"task {spec.task}: {error}", "multimodal") from error
     except RouterlakeError:
         raise
     except (Exception, SystemExit) as error:  # documents, metrics and settings come from the task's own code
@@ -447,12 +470,22 @@ def _task_error(name: str, error: BaseException) -> TaskError:
     empty = isinstance(error, IndexError | StopIteration)  # no first document, or a JSON file without a line
     if empty and str(error) != "string index out of range":
         return TaskError(f"task {name}: its data set has no items", kind="empty_task")
+    if isinstance(error, KeyError) and _raised_in(error) == datasets.dataset_dict.__file__:
+        return TaskError(f"task {name}: its data set has no split {error}", kind="no_data")
     offline = bool(datasets.config.HF_DATASETS_OFFLINE)
     missing = isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | FileNotFoundError)
     if missing or (offline and "cache" in str(error)):
         hint = " (only the config's `datasets` folder is read)" if offline else ""
         return TaskError(f"task {name}: its data cannot be read{hint}: {one_line(error)}", kind="no_data")
     return TaskError(f"task {name} cannot be loaded: {one_line(error)}")
+
+
+def _raised_in(error: BaseException) -> str:
+    """The file whose code raised the error."""
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    return place.tb_frame.f_code.co_filename if place else ""
 
 
 @contextmanager
@@ -475,27 +508,8 @@ def _settings(task: Any) -> dict[str, Any]:
     lm-eval 0.4.13 adds the path of the YAML file. The contents of local data files count in the digests of items and
     few-shot examples.
     """
-    config: dict[str, Any] = _plain(task.config.to_dict(keep_callable=True))
+    config: dict[str, Any] = plain(task.config.to_dict(keep_callable=True))
     for key, places in (("metadata", ("config_source",)), ("dataset_kwargs", ("data_files", "data_dir"))):
         if isinstance(config.get(key), dict):
             config[key] = {k: v for k, v in config[key].items() if k not in places}
     return config
-
-
-def _plain(value: Any) -> Any:
-    """Returns `value` as JSON types: functions as their source files, other objects as lm-eval would print them."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(v) for v in (sorted(value, key=str) if isinstance(value, set) else value)]
-    if isinstance(value, functools.partial):
-        return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
-    if callable(value):
-        name = getattr(value, "__qualname__", type(value).__qualname__)
-        try:  # the whole file, since a function also depends on the helpers and constants beside it
-            return [name, Path(inspect.getfile(value)).read_text(encoding="utf-8")]
-        except (TypeError, OSError):
-            return name
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return lm_eval.utils.handle_non_serializable(value)

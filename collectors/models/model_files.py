@@ -209,14 +209,6 @@ def _hash_files(files: list[Path]) -> str | None:
     return digest([(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]) if files else None
 
 
-def lacks_chat_template(model: ModelRef) -> bool:
-    """Whether the model's folder certainly has no chat template. False if it has one, or is not fetched yet."""
-    folder = Path(model.path or "")
-    if model.path is None or not (folder / "tokenizer_config.json").is_file():
-        return False
-    return _template_hash(folder) is None and not any(True for _ in folder.glob("chat_template*"))
-
-
 def _template_hash(folder: Path) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():

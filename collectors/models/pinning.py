@@ -10,10 +10,8 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,9 @@ from filelock import FileLock
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.engines import ModelRef
-from collectors.engines.weight_files import weight_files
+from collectors.engines.weight_files import unloaded_files, weight_files
 from collectors.lake.retrying import may_mend
+from collectors.models.hub_repos import fetch_hub, resolve_hub
 from collectors.models.model_files import (
     SUFFIXES,
     WEIGHTS,
@@ -44,7 +43,6 @@ logger = logging.getLogger(__name__)
 _NO_TOKENIZER = ("config.json", "generation_config.json", "trainer_state.json", "all_results.json", "eval_results.json")
 #: Where transformers keeps chat templates with names.
 _TEMPLATES = "additional_chat_templates"
-_COMMIT = re.compile(r"[0-9a-f]{40}$")
 
 
 def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_json: str | None = None) -> ModelRef:
@@ -63,7 +61,7 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_j
         folder = Path(os.path.expanduser(spec.source)).absolute()
         revision, config, path = fingerprint(folder), read_config(folder), str(folder)
     else:
-        revision, config, path = _resolve_hub(spec)
+        revision, config, path = resolve_hub(spec)
     return ModelRef(
         name=spec.label,
         source=spec.source if path is None else path,
@@ -91,7 +89,7 @@ def fetch(model: ModelRef) -> ModelRef:
             )
         return model
     try:
-        path = _fetch_uri(model) if "://" in model.source else _fetch_hub(model)
+        path = _fetch_uri(model) if "://" in model.source else fetch_hub(model)
     except ModelError as error:
         if error.kind == "not_found" and may_mend(error.__cause__):
             raise UnreachableError(f"model {model.name!r} cannot be fetched now: {error}", "hub_down") from error
@@ -165,50 +163,6 @@ def _max_length(wanted: int | None, config: dict[str, Any]) -> int | None:
     return own if wanted is None else min(wanted, own)
 
 
-# ---- hub repos
-
-
-def _resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
-    from huggingface_hub import HfApi, hf_hub_download  # seconds to import; folders do not need it
-
-    with _hub_errors(spec.source):
-        revision = spec.revision or "main"
-        if not _COMMIT.match(revision):
-            revision = HfApi().model_info(spec.source, revision=revision).sha or ""
-        config = hf_hub_download(spec.source, "config.json", revision=revision)
-    return revision, parse_config(Path(config).read_bytes(), spec.source), None
-
-
-def _fetch_hub(model: ModelRef) -> str:
-    from huggingface_hub import HfApi, snapshot_download
-
-    with _hub_errors(model.source):
-        path = snapshot_download(
-            model.source, revision=model.revision, allow_patterns=[f"*{suffix}" for suffix in SUFFIXES]
-        )
-    if not any(f.suffix in WEIGHTS for f in Path(path).iterdir()):
-        with _hub_errors(model.source):  # while the hub is down, the client returns an incomplete folder
-            HfApi().model_info(model.source, revision=model.revision)
-        raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
-    return path
-
-
-@contextmanager
-def _hub_errors(source: str) -> Iterator[None]:
-    """Turns the hub client's exceptions into ModelErrors with a kind and advice."""
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    from collectors.models.hub_errors import TRANSPORT_ERROR, refusal
-
-    try:
-        yield
-    except RemoteEntryNotFoundError as error:
-        raise ModelError(f"{source} has no config.json: not a transformers model") from error
-    except (OSError, ValueError, TRANSPORT_ERROR) as error:
-        silent = f"{source} is not a folder here, and the hub did not answer: {one_line(error)}"
-        raise refusal(error, source) or ModelError(silent, "not_found") from error
-
-
 # ---- folders at a URI
 
 
@@ -217,14 +171,21 @@ def _resolve_uri(source: str) -> tuple[str, dict[str, Any], None]:
 
 
 def _config_at(source: str) -> dict[str, Any]:
+    if (data := uri_file(source, "config.json")) is None:
+        raise ModelError(f"{source} has no config.json")
+    return parse_config(data, source)
+
+
+def uri_file(source: str, name: str) -> bytes | None:
+    """Returns a file of a folder at a URI; None if there is none. Raises ModelError when it cannot be read."""
     try:
         fs, root = fsspec.core.url_to_fs(source, use_listings_cache=False)
-        data = fs.cat_file(f"{root.rstrip('/')}/config.json")
-    except FileNotFoundError as error:
-        raise ModelError(f"{source} has no config.json") from error
+        data: bytes = fs.cat_file(f"{root.rstrip('/')}/{name}")
+    except FileNotFoundError:
+        return None
     except Exception as error:  # clients of stores have error types of their own
-        raise ModelError(f"{source}: config.json cannot be read: {one_line(error)}") from error
-    return parse_config(data, source)
+        raise ModelError(f"{source}: {name} cannot be read: {one_line(error)}") from error
+    return data
 
 
 def size_at_uri(source: str) -> tuple[int | None, dict[str, Any]]:
@@ -295,7 +256,8 @@ def _fetch_uri(model: ModelRef) -> str:
         with replacing(target, locked=True) as temporary:
             temporary.mkdir()
             try:
-                for name in _list_uri(model.source):
+                names = _list_uri(model.source)
+                for name in set(names).difference(unloaded_files(names, partial(_must_read, model.source))):
                     (temporary / name).parent.mkdir(exist_ok=True)
                     fs.get_file(f"{root.rstrip('/')}/{name}", str(temporary / name))
             except ModelError:
@@ -306,6 +268,12 @@ def _fetch_uri(model: ModelRef) -> str:
                 raise ModelError(f"{model.source} changed since the run was planned", "model_changed")
             noted.write_text(fingerprint(temporary), encoding="utf-8")
     return str(target)
+
+
+def _must_read(source: str, name: str) -> bytes:
+    if (data := uri_file(source, name)) is None:
+        raise ModelError(f"{source} changed since the run was planned", "model_changed")
+    return data
 
 
 def _fingerprint_or_none(folder: Path) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 from collectors.engines import ModelRef
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.models.hub_repos import snapshot
 from collectors.models.model_files import model_row
 from collectors.models.pinning import size_at_uri
 from collectors.models.placement import ModelSize
@@ -52,6 +53,8 @@ def sizes_of(lake: Lake, models: Iterable[ModelRef], *, far: bool) -> Iterator[t
                 yield model, ModelSize(parameters, weight_bytes, json.loads(config_json))
             elif model.path is not None:
                 yield model, _from_row(model_row(model))
+            elif model.has_files and "://" not in model.source and (folder := snapshot(model.source, model.revision)):
+                yield model, _from_row(model_row(replace(model, path=str(folder))))
             elif not far or not model.has_files:
                 yield model, ModelSize()
             elif "://" in model.source:

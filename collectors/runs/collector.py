@@ -118,6 +118,7 @@ class Collector:
         if upcoming and self.engine.needs_files:
             self._ahead.start(upcoming)
         with begun.stages.of("build"):
+            self._requester.chat_date = cell.chat_date
             prepared = self.requests.get(task, self._requester, self._tokenizer, cell.items)
             instances, encoded = prepared.items(first, last)
         begun.answers = self._engine_thread.submit(copy_context().run, self._ask, begun, instances, encoded)
@@ -171,7 +172,9 @@ class Collector:
             begun.stages.add("idle", self._rested, time.monotonic())
         try:
             with begun.stages.of("engine"):
-                return requester.ask(instances, begun.cell.cell_id, encoded, cut=begun.cell.spec.overlong == "truncate")
+                cell = begun.cell
+                cut = cell.spec.overlong == "truncate"
+                return requester.ask(instances, cell.cell_id, encoded, cell.generation_config, cut=cut)
         finally:
             self._rested = time.monotonic()
 
@@ -230,7 +233,8 @@ class Collector:
     def _identity(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
         """The cell's identity for the shard's metadata."""
         model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
-        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.settings)}
+        own = {"settings": cell.settings} if cell.settings else {}
+        return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.settings), **own}
 
     def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]

@@ -52,6 +52,8 @@ class Plan:
     cells: list[PlannedCell]
     #: Models and tasks that could not be planned: rows of schemas.records.FAILURE.
     failures: list[dict[str, Any]] = field(default_factory=list)
+    #: Remarks for a person before the run, such as a setting that a task leaves to its default. One line each.
+    notes: list[str] = field(default_factory=list)
     #: Cells with open items whose model broke the engines of an earlier run (collectors.runs.quarantine).
     quarantined: list[PlannedCell] = field(default_factory=list)
     #: Name of an item table in the lake -> its task.

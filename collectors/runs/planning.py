@@ -17,6 +17,7 @@ from typing import Any
 
 from collectors.engines import KINDS, ModelRef, engine_class, make_engine
 from collectors.engines.gpus import GpuClass, gpu_classes
+from collectors.harness.chats import chats_of
 from collectors.harness.index import check_names
 from collectors.harness.tasks import BoundTask, load_tasks
 from collectors.lake.failure_rows import failure_row
@@ -24,10 +25,10 @@ from collectors.lake.holdings import committed
 from collectors.lake.layout import FAILURES, items_name
 from collectors.lake.store import Lake
 from collectors.models.catalog_query import all_of
-from collectors.models.model_files import lacks_chat_template
 from collectors.models.pinning import resolve
 from collectors.models.placement import ModelSize, need_of, place
 from collectors.models.sizes import sizes_of, without_config
+from collectors.runs.cell_settings import CellSettings
 from collectors.runs.config import DEFAULT_MAX_LENGTH, RunConfig
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
@@ -61,6 +62,8 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         models = list(_placed(plan, lake, models).values())
     shards = committed(lake)
     banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
+    of_cell = CellSettings(lake, plan.run_id, shards, generation)
+    of_cell.read_ahead(models, config.task_specs())
     seen: dict[tuple[str, str], str] = {}
     for spec, task in loaded:
         if (task.name, task.settings.prompting) in seen:
@@ -70,22 +73,21 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
             )
         seen[task.name, task.settings.prompting] = spec.task
         plan.items[items_name(task.name, task.settings.items_digest)] = task
+        plan.notes += task.notes
         plan.tasks[task.settings.prompting] = task
         if task.groups:
             plan.groups[spec.task] = task.groups
         asked = _Asked.of(spec, task)
         for model in models:
-            if spec.chat_template and lacks_chat_template(model):
-                wrong = TaskError(
-                    f"task {task.name} needs a chat template and the model has none: plan such models in a config of "
-                    "their own without chat_template",
-                    "no_chat_template",
-                )
-                plan.failures.append(failure_row(plan.run_id, wrong, model=model.name, task=task.name))
+            try:
+                settings = of_cell.of(model, task, asked.items)
+            except (TaskError, ModelError) as error:
+                plan.failures.append(failure_row(plan.run_id, error, model=model.name, task=task.name))
                 continue
-            planned = _plan_cell(model, asked, shards, generation)
+            planned = _plan_cell(model, asked, settings, shards, generation)
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
+    plan.notes += of_cell.notes()
     return plan
 
 
@@ -168,15 +170,18 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
             tasks, failed = [], {spec.task: error}
         plan.failures.extend(failure_row(plan.run_id, error, task=name) for name, error in failed.items())
         for task in tasks:
-            if task.request_kind not in KINDS - answers:
+            try:
+                if task.request_kind in KINDS - answers:
+                    raise TaskError(
+                        f"task {task.name} asks by {task.request_kind}, and engine {config.engine.name} answers only "
+                        f"{', '.join(sorted(answers))}",
+                        "not_answerable",
+                    )
+                chats_of(task, 1)  # what fails for the first item would fail in every cell
+            except TaskError as error:
+                plan.failures.append(failure_row(plan.run_id, error, task=task.name))
+            else:
                 yield spec, task
-                continue
-            wrong = TaskError(
-                f"task {task.name} asks by {task.request_kind}, and engine {config.engine.name} answers only "
-                f"{', '.join(sorted(answers))}",
-                "not_answerable",
-            )
-            plan.failures.append(failure_row(plan.run_id, wrong, task=task.name))
 
 
 @dataclass(frozen=True)
@@ -194,16 +199,21 @@ class _Asked:
     @classmethod
     def of(cls, spec: TaskSpec, task: BoundTask) -> _Asked:
         columns = dataclasses.asdict(task.settings)
-        del columns["fewshot_digest"], columns["stated"]
+        for name in ("fewshot_digest", "stated", "sampling", "examples"):
+            del columns[name]
         prompting, items = task.settings.prompting, min(spec.limit or task.settings.items, task.settings.items)
         return cls(spec, task, prompting, {**columns, "prompting": prompting}, items, _requests_per_item(task))
 
 
 def _plan_cell(
-    model: ModelRef, asked: _Asked, committed_shards: dict[str, list[ShardName]], generation: int | None
+    model: ModelRef,
+    asked: _Asked,
+    settings: dict[str, str],
+    committed_shards: dict[str, list[ShardName]],
+    generation: int | None,
 ) -> PlannedCell:
     identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
-    cell_id = cell_identity(identity, asked.prompting)
+    cell_id = cell_identity(identity, asked.prompting, settings)
     shards = committed_shards.get(cell_id, [])
     newest = max((shard.generation for shard in shards), default=0)
     if generation is not None and generation < newest:
@@ -219,9 +229,10 @@ def _plan_cell(
         prompting=asked.prompting,
         generation=newest if generation is None else generation,
         items=asked.items,
+        **settings,
     )
     name = identity.pop("name")
-    columns = {**asked.columns, **identity, "cell_id": cell_id, "model": name, "source": model.source}
+    columns = {**asked.columns, **identity, **settings, "cell_id": cell_id, "model": name, "source": model.source}
     columns["context_length"] = model.context
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 

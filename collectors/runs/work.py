@@ -25,6 +25,16 @@ class Cell:
     generation: int
     #: Number of items to collect: the positions 0 to items - 1.
     items: int
+    #: The date that the model's chat template writes, YYYY-MM-DD; None: it writes none.
+    chat_date: str | None = None
+    #: JSON of settings that the model's generation_config.json adds to the task's; None: none.
+    generation_config: str | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of cell_identity, by the names of their columns in RUN_CELL."""
+        both = {"chat_date": self.chat_date, "generation_config": self.generation_config}
+        return {name: value for name, value in both.items() if value is not None}
 
 
 @dataclass(frozen=True)

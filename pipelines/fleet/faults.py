@@ -7,6 +7,7 @@ carries out the decisions.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from collectors.engines import Engine, ModelRef
 from pipelines.fleet.workqueue import Job
 from schemas.failures import OUT_OF_MEMORY, EngineError, ModelError, TaskError
+
+logger = logging.getLogger(__name__)
 
 #: A model is given up after so many deaths of an engine process without a committed shard in between.
 MAX_DEATHS = 2
@@ -110,7 +113,10 @@ class Faults:
         return Again(job)
 
     def out_of_memory(self, job: Job, error: BaseException, asked: ModelRef) -> Again | GiveUp:
-        """Tries a smaller batch, then another placement, then gives up. No answer depends on batch or placement."""
+        """Tries a smaller batch, then another placement, then gives up.
+
+        Batch and placement are no part of a cell's identity, although in bfloat16 they change answers a little.
+        """
         model = job.planned.cell.model
         again = Again(dataclasses.replace(job, tries=job.tries - 1))
         current = self.fitted(model)
@@ -120,6 +126,11 @@ class Faults:
         if options := self._engine.smaller_batch(current):
             starved.model = dataclasses.replace(current, options={**current.options, **options})
             starved.tried.append(", ".join(f"{name} {value}" for name, value in options.items()))
+            logger.warning(
+                "model %s ran out of memory and is asked in smaller batches (%s), which may change answers in bfloat16",
+                model.name,
+                starved.tried[-1],
+            )
             return again
         if placed := self._next_placement(current):
             starved.model = dataclasses.replace(placed, options=model.options)

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from collectors.engines.stub import ByteTokenizer
-from collectors.harness import prepared
 from collectors.harness.encoding import Encoder
 from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.tasks import BoundTask, load_tasks
@@ -23,6 +22,7 @@ from collectors.lake.layout import REQUESTS
 from collectors.lake.store import Lake
 from collectors.models.pinning import tokenizer_fingerprint
 from collectors.specs import TaskSpec
+from schemas.failures import TaskError
 from tests.helpers.mini_tasks import ITEMS, TASKS, write_tasks
 
 ROOT = Path(__file__).parents[3]
@@ -126,15 +126,23 @@ def test_changed_settings_items_or_examples_are_kept_apart(tasks: Path, tmp_path
     assert [len(names) for names in seen] == [2, 4, 6, 8]
 
 
-def test_template_that_writes_the_date_is_kept_for_the_day(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_template_that_writes_the_date_is_kept_for_its_date(tasks: Path) -> None:
     class Dated(ByteTokenizer):
         chat_template = "{{ strftime_now('%d %b %Y') }}"
 
+        def apply_chat_template(self, conversation: Any, *, strftime_now: Any, **kwargs: Any) -> Any:
+            return strftime_now("%d %b %Y") + super().apply_chat_template(conversation, **kwargs)
+
     task, store = bind(tasks, "mini_choice", **CHAT), RequestStore()
-    for day, built in (("2026-01-01", 1), ("2026-01-01", 1), ("2026-01-02", 2)):
-        monkeypatch.setattr(prepared.time, "strftime", lambda _, day=day: day)
-        store.get(task, Encoder(Dated()), FINGERPRINT, ITEMS)
+    for date, built in (("2026-01-31", 1), ("2026-01-31", 1), ("2026-02-01", 2)):
+        encoder = Encoder(Dated())
+        encoder.chat_date = date
+        instances, _ = store.get(task, encoder, FINGERPRINT, ITEMS).items(0, 0)
+        assert instances[0][0].args[0][:11] == ("31 Jan 2026" if built == 1 else "01 Feb 2026")
         assert store.built == built
+    with pytest.raises(TaskError, match="writes today's date") as caught:
+        store.get(task, Encoder(Dated()), FINGERPRINT, ITEMS)
+    assert caught.value.kind == "dated_template"
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "text"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from collectors.lake.store import Lake
 from collectors.models.pinning import fetch, resolve
+from collectors.models.sizes import sizes_of
 from collectors.specs import ModelSpec
+from schemas.failures import ModelError
 from tests.helpers.model_folders import FILES, refused
 from tests.helpers.small_hub import Hub, point_at, served
 
@@ -93,3 +97,127 @@ def test_source_that_is_neither_repo_nor_folder_is_refused(
 ) -> None:
     point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
     refused("not_found", lambda: resolve(ModelSpec(source=source), "auto"))
+
+
+# ---- weights in several formats
+
+INDEX = "model.safetensors.index.json"
+
+
+def index(*names: str) -> bytes:
+    return json.dumps({"weight_map": {f"tensor{i}": name for i, name in enumerate(names)}}).encode()
+
+
+#: Files of a repo beside config and tokenizer -> those that are downloaded.
+FORMATS: list[tuple[dict[str, bytes], set[str]]] = [
+    ({"model.safetensors": b"s", "pytorch_model.bin": b"b", "training_args.bin": b"t"}, {"model.safetensors"}),
+    (
+        {"model.safetensors": b"s", "checkpoint-5/model.safetensors": b"c", "openvino/openvino_model.bin": b"o"},
+        {"model.safetensors"},
+    ),
+    ({"pytorch_model.bin": b"b", "optimizer.bin": b"o"}, {"pytorch_model.bin"}),
+    (
+        {
+            "model-00001-of-00002.safetensors": b"1",
+            "model-00002-of-00002.safetensors": b"2",
+            "consolidated.safetensors": b"c",
+            "pytorch_model-00001-of-00001.bin": b"b",
+            "pytorch_model.bin.index.json": index("pytorch_model-00001-of-00001.bin"),
+            INDEX: index("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+        },
+        {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"},
+    ),
+    (
+        {"part-a.safetensors": b"a", "part-b.safetensors": b"b", INDEX: index("part-a.safetensors")},
+        {"part-a.safetensors"},
+    ),
+    ({"weights.safetensors": b"a", "weights.bin": b"b"}, {"weights.safetensors"}),
+    ({"model.safetensors": b"s", "pytorch_model.bin": b"b", INDEX: b"["}, {"model.safetensors", "pytorch_model.bin"}),
+    (
+        {"adapter_model.safetensors": b"s", "adapter_model.bin": b"b"},
+        {"adapter_model.safetensors", "adapter_model.bin"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("files", "loaded"), FORMATS)
+def test_only_the_weights_that_are_loaded_are_downloaded(
+    served: Hub, files: dict[str, bytes], loaded: set[str], tmp_path: Path
+) -> None:
+    small = {name: data for name, data in FILES.items() if name != "model.safetensors"}
+    served.commit("org/model", {**small, **files}, "main")
+    folder = Path(fetch(resolve(hub_spec(), "auto")).path or "")
+    assert {str(f.relative_to(folder)) for f in folder.rglob("*") if f.suffix in (".safetensors", ".bin")} == loaded
+
+    at_uri = tmp_path / "at-uri"
+    at_uri.mkdir()
+    for name, data in {**small, **files}.items():
+        (at_uri / name).parent.mkdir(exist_ok=True)
+        (at_uri / name).write_bytes(data)
+    if files.get(INDEX) == b"[":
+        return
+    copy = Path(fetch(resolve(ModelSpec(source=f"file://{at_uri}"), "auto")).path or "")
+    assert {file.name for file in copy.iterdir() if file.suffix in (".safetensors", ".bin")} == loaded
+
+
+# ---- without a hub
+
+
+def cached(cache: Path, files: dict[str, bytes], branch: str = "main") -> str:
+    """A repo in the hub client's cache as an earlier download leaves it; returns its commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = cache / "models--org--model"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / branch).write_text(commit)
+    (repo / "blobs").mkdir()
+    folder = repo / "snapshots" / commit
+    folder.mkdir(parents=True)
+    for number, (name, data) in enumerate(files.items()):
+        (repo / "blobs" / str(number)).write_bytes(data)
+        (folder / name).symlink_to(repo / "blobs" / str(number))
+    return commit
+
+
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_cached_model_is_found_by_its_name_without_a_hub(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offline: bool,
+    revision: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    commit = cached(tmp_path / "cache", {name: data for name, data in FILES.items() if name != "README.md"})
+    model = resolve(hub_spec(revision), "auto")
+    assert (model.revision, model.dtype) == (commit, "bfloat16")
+    assert caplog.messages[-1] == (
+        f"org/model: the hub does not answer; commit {commit} of this machine's cache is used"
+    )
+    fetched = fetch(model)
+    assert (Path(fetched.path or "") / "model.safetensors").read_bytes() == b"weights"
+    ((_, size),) = sizes_of(Lake(str(tmp_path / "lake")), [model], far=True)
+    assert isinstance(size, ModelError) or size.weight_bytes == len(b"weights")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_model_that_is_not_whole_in_the_cache_is_refused_without_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    cached(tmp_path / "cache", {name: data for name, data in FILES.items() if name != missing})
+    assert "the hub did not answer" in refused("not_found", lambda: resolve(hub_spec(), "auto"))
+
+
+def test_another_branch_than_the_cached_one_is_refused_without_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    cached(tmp_path / "cache", FILES)
+    refused("not_found", lambda: resolve(hub_spec("v2"), "auto"))
+
+
+def test_cache_does_not_stand_in_where_the_hub_refuses(served: Hub, tmp_path: Path) -> None:
+    cached(tmp_path / "cache", FILES)
+    assert "has no org/model" in refused("not_found", lambda: resolve(hub_spec(), "auto"))
