@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.lake.damage import foreign_columns
+from collectors.lake.contents import foreign_columns
 from collectors.lake.holdings import Holdings, Part, read_folded
 from collectors.lake.layout import SHARDS
 from collectors.lake.parts import limit_memory

@@ -85,15 +85,13 @@ def _check_part(lake: Lake, part: Part, *, whole: bool) -> None:
 
     `whole`: read every byte, and not only footers, because shards that the part holds are to be deleted.
     """
-    for name in part.objects:
-        if name == part.bits:  # it can be made from the records
-            continue
+    for name in part.parquet_objects:  # the bits can be made from the records
         try:
             rows = pq.read_metadata(lake.open_object(name)).num_rows
             sound = rows == part.rows if name == part.records else rows > 0
         except (OSError, ValueError):
             sound = False
-        if reason := examine(lake, name) if whole or not sound else None:
+        if reason := examine(lake, name, part.recorded.get(name)) if whole or not sound else None:
             record_damage(lake, name, reason)
             raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it again from its shards")
         if not sound:

@@ -140,7 +140,7 @@ def read_sound(
 
 def record_damaged(lake: Lake, error: Exception, holdings: Holdings) -> dict[str, str]:
     """Records the damaged objects behind an error of reading. Returns name -> reason; empty without any."""
-    damaged = find_damaged(lake, str(error), holdings.objects())
+    damaged = find_damaged(lake, str(error), holdings.objects(), holdings.recorded)
     for name, reason in damaged.items():
         logger.warning("passed over: %s: %s; %s", name, reason, advice(name))
         record_damage(lake, name, reason)

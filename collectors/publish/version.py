@@ -157,7 +157,7 @@ class _Writer:
         for table in (name for name in GLOBS if name not in ("shards", "items")):
             schema = TABLES[table]
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
-            files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
+            files = [_read_table(self.lake.read(name), schema) for name in names]
             rows = pa.concat_tables([schema.empty_table(), *files])
             if table == "models":  # without the rest of a hub's catalog
                 import pyarrow.compute as pc  # 75 ms
@@ -324,7 +324,11 @@ def _as_today(data: bytes, schema: pa.Schema) -> bytes:
     """Returns a Parquet object as it is, or with the columns added that its schema version lacks."""
     if set(schema.names) <= set(pq.read_schema(io.BytesIO(data)).names):
         return data
-    return parquet_bytes(pq.read_table(io.BytesIO(data), schema=schema))
+    return parquet_bytes(_read_table(data, schema))
+
+
+def _read_table(data: bytes, schema: pa.Schema) -> pa.Table:
+    return pq.read_table(io.BytesIO(data), schema=schema, page_checksum_verification=True)
 
 
 def _shard_name(task: str, key: Sequence[Any]) -> str:
