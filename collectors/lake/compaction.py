@@ -127,17 +127,35 @@ class _Compaction:
         self.inventory |= checked(self.lake, sorted(names), self.inventory)
 
     def _check_bytes(self, chunk: Chunk) -> None:
-        """Raises StorageError unless the objects that go into a part are as they were written.
-
-        A part of version 6 has no SHA-256; it must at least have the rows of its manifest.
-        """
+        """Raises StorageError unless the objects that go into a part are as they were written."""
         self.inventory |= checked(self.lake, chunk.shards, self.inventory)
         for part in chunk.parts:
             checked(self.lake, part.parquet_objects, part.recorded)
-            if part.rows != (rows := pq.read_metadata(self.lake.open_object(part.records)).num_rows):
-                raise StorageError(
-                    f"{part.records} has {rows} rows, and its manifest {part.rows}: put a whole copy in its place"
-                )
+            self._check_count(part)
+
+    def _check_count(self, part: Part) -> None:
+        """Raises StorageError for other rows than the manifest's: a part of version 6 has no SHA-256 to tell it by."""
+        try:
+            rows = pq.read_metadata(self.lake.open_object(part.records)).num_rows
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+            raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
+        if rows != part.rows:
+            raise StorageError(
+                f"{part.records} has {rows} rows, and its manifest {part.rows}: put a whole copy in its place"
+            )
+
+    def _with_sha256(self, part: Part) -> Part:
+        """A part of version 6 gets its SHA-256 from the first compaction that keeps it, as it is."""
+        if part.sha256 or not self.holdings.damaged.keys().isdisjoint((part.records, *part.objects)):
+            return part
+        try:
+            self._check_count(part)
+            hashes = checked(self.lake, part.objects, {})
+        except FileNotFoundError:  # readers find that out, and compact.py --verify
+            return part
+        return dataclasses.replace(part, sha256=tuple(hashes[name] for name in part.objects))
 
     # ---- one part
 
@@ -222,6 +240,7 @@ class _Compaction:
         rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
         rewritten |= self.choice.replaced
         kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
+        kept = [self._with_sha256(part) for part in kept]
         parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
         folded = self._folded(written)
         name = folded_name(self.number, digest([part.records for part in parts]))
