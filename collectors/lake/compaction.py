@@ -134,7 +134,7 @@ class _Compaction:
             self._check_count(part)
 
     def _check_count(self, part: Part) -> None:
-        """Raises StorageError for other rows than the manifest's: a part of version 6 has no SHA-256 to tell it by."""
+        """Raises StorageError for another number of rows than the manifest's: version 6 recorded no SHA-256."""
         try:
             rows = pq.read_metadata(self.lake.open_object(part.records)).num_rows
         except FileNotFoundError:

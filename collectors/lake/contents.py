@@ -1,4 +1,4 @@
-"""Tells whether an object's rows are those of its table and of its name.
+"""Decides whether an object's rows are those of its table and of its name.
 
 Objects of schema version 6 state no name: one that was copied over another is recognised by its rows alone. Knows
 nothing of stores and of checksums (collectors.lake.seals).
@@ -76,7 +76,7 @@ def _foreign_items(table: pa.Table, name: str) -> str | None:
 
 
 def _foreign_models(table: pa.Table, name: str) -> str | None:
-    if len(table) != 1:  # a catalog's or an import's, whose names say nothing of their rows
+    if len(table) != 1:  # a catalog's or an import's, whose names are not made of their rows
         return None
     [row] = table.select(["model", "revision", "said_at"]).to_pylist()
     if row["said_at"] or layout.holds_many_models(name) or not row["revision"]:

@@ -1,7 +1,7 @@
 """The inventory of a compaction: the SHA-256 of every object that the lake had beside it.
 
 Owns its form, and the check of bytes before they are folded. Objects of schema version 6 have no seal: the inventory
-covers them from the first compaction on. It also tells an object that was deleted from one that was never written.
+covers them from the first compaction on. It also shows which objects were deleted since.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def supported_models_name(run_id: str) -> str:
 
 
 def holds_many_models(name: str) -> bool:
-    """Whether an object of models/ is of an import or a catalog. Its name then says nothing of its rows."""
+    """Whether an object of models/ is of an import or a catalog. Its name is then not made of its rows."""
     return re.match(r"(import|listed|read|vllm)-", _stem(name)) is not None
 
 

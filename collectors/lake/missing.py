@@ -1,8 +1,8 @@
-"""Tells which objects of a lake are gone, by what others say of them.
+"""Finds the objects of a lake that are gone, by others that name them.
 
 A manifest names its objects, an inventory all that a compaction found, a run its cells and their items, and a run that
 finished has all items of its cells. The deletion of another object that is newer than the newest compaction (a failure,
-a price, a model's row) cannot be told from one that was never written.
+a price, a model's row) leaves no trace.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def pass_over_damage(
         try:
             return attempt(holdings)
         except (duckdb.Error, StorageError, FileNotFoundError) as error:
-            if newest_manifest(lake) != holdings.manifest:  # another compactor pruned what was listed
+            if newest_manifest(lake) != holdings.manifest:  # another compactor pruned listed objects
                 continue
             more = record_damaged(lake, error, holdings)
             if more.keys() <= damaged.keys():  # all of it was passed over already

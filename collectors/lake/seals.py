@@ -23,9 +23,9 @@ _IN_JSON = b'"seal": "'
 
 @dataclass(frozen=True)
 class Seal:
-    """What an object's bytes are, and what its seal states; None without a seal."""
+    """The SHA-256 of an object's bytes, and the text of its seal; None without a seal."""
 
-    #: SHA-256 of the bytes, with the digits of the seal as zeros. Without a seal it is what `sha256sum` prints.
+    #: SHA-256 of the bytes, with the digits of the seal as zeros. Without a seal `sha256sum` prints the same.
     sha256: str
     stated: str | None
     #: The name that the object was written under; '' if none was stated.

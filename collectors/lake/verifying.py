@@ -163,7 +163,7 @@ class _Check:
 
 
 def _is_read(name: str) -> bool:
-    """Whether a listed object belongs to the lake. What was set aside, claims and probes do not."""
+    """Whether a listed object belongs to the lake. Claims, probes and objects that were set aside do not."""
     if name.startswith(f"{layout.DAMAGED}/"):
         return False
     return layout.is_object(name)
