@@ -29,6 +29,9 @@ REQUESTS = "cache/requests"
 #: The packed matrix of a published version.
 PACKED = "packed"
 
+#: Levels of folders and names below a lake's root, without objects that were set aside.
+DEPTH = 4
+
 #: Values of a metric over all items of a cell or group.
 AGGREGATES = "aggregates"
 
@@ -129,6 +132,10 @@ def run_id_of(name: str) -> str | None:
 def is_run(name: str) -> bool:
     """Whether an object is of runs/, with rows."""
     return name.startswith(f"{RUNS}/") and is_of_table(RUNS, name)
+
+
+def is_end(name: str) -> bool:
+    return name.startswith("run_ends/") and is_of_table("run_ends", name)
 
 
 def run_id_of_end(name: str) -> str:

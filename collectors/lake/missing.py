@@ -49,7 +49,8 @@ def missing_objects(
 
     `damaged` are objects that cannot be believed. Where a run is among them, shards without a run are not named.
     """
-    there = set(names)
+    # Listed again, because a run may have ended meanwhile: its end was seen then, and its last shards were not.
+    there = {*names, *filter(layout.is_object, lake.names("", layout.DEPTH))}
     missing = {
         name: Fault(f"it is missing: {manifest.name} names it", advice(name))
         for manifest in manifests
@@ -62,8 +63,9 @@ def missing_objects(
         for name in inventory
         if name not in there and name not in aside and not ShardName.parse(name)
     }
-    sound = [name for name in names if name not in damaged and name not in missing]
-    return missing | dict(_Plans(lake, sound, manifests, {*missing, *damaged}).missing())
+    unsound = {*missing, *damaged}
+    ends = [name for name in names if layout.is_end(name) and name not in unsound]
+    return missing | dict(_Plans(lake, sorted(there - unsound), ends, manifests, unsound).missing())
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,13 @@ class _Planned:
 class _Plans:
     """The cells that runs planned, and the shards that hold them."""
 
-    def __init__(self, lake: Lake, names: Sequence[str], manifests: Sequence[Manifest], unsound: set[str]) -> None:
-        self.lake, self.unsound, self.names = lake, unsound, names
+    def __init__(
+        self, lake: Lake, names: Sequence[str], ends: Sequence[str], manifests: Sequence[Manifest], unsound: set[str]
+    ) -> None:
+        self.lake, self.ends, self.unsound = lake, ends, unsound
         self.of_table = {
             table: [name for name in names if layout.table_of(name) == table and layout.is_of_table(table, name)]
-            for table in ("shards", "items", "runs", "run_ends", "failures")
+            for table in ("shards", "items", "runs", "failures")
         }
         shards = set(self.of_table["shards"])
         if manifests and manifests[-1].folded not in unsound:
@@ -111,7 +115,7 @@ class _Plans:
 
     def _runs(self) -> Iterator[tuple[str, Fault]]:
         runs = {layout.run_id_of(name) for name in (*self.of_table["runs"], *self.unsound) if layout.is_run(name)}
-        for end in self.of_table["run_ends"]:
+        for end in self.ends:
             run_id = layout.run_id_of_end(end)
             if run_id not in runs:
                 yield layout.run_name(run_id), Fault(f"it is missing: {end} is the end of this run", _COPY)
@@ -132,7 +136,7 @@ class _Plans:
 
     def _shards(self) -> Iterator[tuple[str, Fault]]:
         """Items that a finished run collected and no shard holds. A failure of the model or task excuses its cells."""
-        finished = {layout.run_id_of_end(name) for name in self.of_table["run_ends"] if self._is_finished(name)}
+        finished = {layout.run_id_of_end(name) for name in self.ends if self._is_finished(name)}
         failed = self._failed()
         for cell_id, planned in self.cells.items():
             names = [shard for name in self.shards.get(cell_id, ()) if (shard := ShardName.parse(name))]

@@ -22,9 +22,6 @@ from collectors.lake.seals import read_seal, seal_fault
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 
-#: Folders below a lake's root: tables have two levels, compactions and caches three.
-_DEPTH = 4
-
 
 @dataclass(frozen=True)
 class Verified:
@@ -57,7 +54,7 @@ def verify(lake: Lake, progress: Callable[[int, int], None] = lambda done, objec
 
     Raises StorageError if the lake cannot be read, ConfigError for an object of a newer schema version.
     """
-    names = [name for name in lake.names("", _DEPTH) if _is_read(name)]
+    names = [name for name in lake.names("", layout.DEPTH) if _is_read(name)]
     compactions = _Compactions(lake, names)
     check = _Check(lake, compactions.recorded)
     read = size = unsealed = 0

@@ -18,7 +18,9 @@ from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.lake.verifying import record_faults, verify
 from collectors.matrix.dense import load_matrix
-from schemas.failures import StorageError
+from collectors.publish.card import Description
+from collectors.publish.version import build_version
+from schemas.failures import ConfigError, StorageError
 from tests.helpers.filled_lakes import NOW, plain_lake
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.object_store import BUCKET
@@ -40,9 +42,16 @@ def reason(lake: Lake, name: str) -> str:
     return why
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake that no test changes."""
+    return Path(rotting_lake(tmp_path_factory.mktemp("whole") / "lake").root)
+
+
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return rotting_lake(tmp_path / "lake")
+def lake(whole: Path, tmp_path: Path) -> Lake:
+    """A copy of it."""
+    return Lake(str(shutil.copytree(whole, tmp_path / "lake")))
 
 
 def test_verify_a_whole_lake_reads_every_object_and_names_none(lake: Lake) -> None:
@@ -225,3 +234,13 @@ def test_seal_covers_every_byte_of_an_object(lake: Lake) -> None:
         assert seal.stated is None or seals.seal_fault(seal, name), at
     unsealed = sum(seals.read_seal(data[:at] + b"~" + data[at + 1 :]).stated is None for at in range(len(data)))
     assert unsealed < 40, "the key of the seal and what leads to it"
+
+
+def test_lake_with_a_rotten_part_is_not_published(lake: Lake, tmp_path: Path) -> None:
+    part = read_holdings(lake).parts[0]
+    data = bytearray(lake.read(part.records))
+    data[300] ^= 4
+    Path(lake.root, part.records).write_bytes(bytes(data))
+    (tmp_path / "to").mkdir()
+    with pytest.raises(ConfigError, match=f"1 objects of .* are damaged, such as {part.records}"):
+        build_version(lake, tmp_path / "to", Description())
