@@ -245,9 +245,7 @@ class _Compaction:
         folded = self._folded(written)
         name = folded_name(self.number, digest([part.records for part in parts]))
         there = {*self.holdings.listed[SHARDS]}
-        objects = {
-            n: sha256 for n, sha256 in self.inventory.items() if n in there or not n.startswith(f"{SHARDS}/task=")
-        }
+        objects = {n: sha256 for n, sha256 in self.inventory.items() if n in there or not ShardName.parse(n)}
         inventory_name, inventory_data = inventory(self.number, objects)
         self.lake.create_table(name, folded)
         self.lake.create(inventory_name, inventory_data)

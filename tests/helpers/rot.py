@@ -190,7 +190,9 @@ class Storm:
 
     def _outcome(self, damage: Damage) -> str:
         try:
-            if set(verify(self.lake).faults):
+            faults = verify(self.lake).faults.keys()
+            # A deleted run, or items, are named by what lacks them.
+            if faults & damage.changes.keys() or (faults and damage.kind == "deletion"):
                 return "named"
         except RouterlakeError:
             return "loud"
