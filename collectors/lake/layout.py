@@ -292,6 +292,11 @@ def part_commit_name(number: int, task: str, content: str) -> str:
     return f"{_compaction(number)}/task={safe_name(task)}/part-{content}.json"
 
 
+def lists_shards(name: str) -> bool:
+    """Whether an object is a manifest, or the list of a compaction's shards."""
+    return bool(manifest_names([name])) or (is_compacted(name) and _stem(name).startswith("folded-"))
+
+
 def is_part_commit(name: str) -> bool:
     return is_compacted(name) and _stem(name).startswith("part-")
 

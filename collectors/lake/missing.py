@@ -94,7 +94,9 @@ class _Plans:
             for table in ("shards", "items", "runs", "failures")
         }
         shards = set(self.of_table["shards"])
-        if manifests and manifests[-1].folded not in unsound:
+        #: Whether the folded shards are known; without them each of their cells would seem to be gone.
+        self.has_lists = not any(layout.lists_shards(name) for name in unsound)
+        if manifests and self.has_lists:
             shards |= set(folded_shards(lake, manifests[-1]))
         # A damaged shard is named itself.
         shards |= {name for name in unsound if ShardName.parse(name)}
@@ -136,6 +138,8 @@ class _Plans:
 
     def _shards(self) -> Iterator[tuple[str, Fault]]:
         """Items that a finished run collected and no shard holds. A failure of the model or task excuses its cells."""
+        if not self.has_lists:
+            return
         finished = {layout.run_id_of_end(name) for name in self.ends if self._is_finished(name)}
         failed = self._failed()
         for cell_id, planned in self.cells.items():

@@ -244,3 +244,12 @@ def test_lake_with_a_rotten_part_is_not_published(lake: Lake, tmp_path: Path) ->
     (tmp_path / "to").mkdir()
     with pytest.raises(ConfigError, match=f"1 objects of .* are damaged, such as {part.records}"):
         build_version(lake, tmp_path / "to", Description())
+
+
+@pytest.mark.parametrize("pattern", ["compact/000001/manifest.json", "compact/000001/folded-*.parquet"])
+def test_damaged_list_of_folded_shards_is_named_alone(lake: Lake, pattern: str) -> None:
+    """Not each shard that only it names."""
+    [path] = Path(lake.root).glob(pattern)
+    data = path.read_bytes()
+    path.write_bytes(data[:90] + bytes([data[90] ^ 1]) + data[91:])
+    assert list(faults(lake)) == [str(path.relative_to(lake.root))]
