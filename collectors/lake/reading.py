@@ -121,7 +121,7 @@ def read_sound(
 ) -> tuple[Answer | None, dict[str, str]]:
     """What `read` returns for those of `names` that can be read, None without any; and the damaged ones with reasons.
 
-    For looks at a lake that write nothing: what is damaged is not recorded, what is gone is passed over. A `read` that
+    For looks at a lake that write nothing: damaged objects are not recorded, deleted ones are left out. A `read` that
     raises must have had no effect: it is called again with fewer names. Raises StorageError for any other reason.
     """
     left, damaged = list(names), dict[str, str]()
