@@ -12,8 +12,11 @@ from collections.abc import Sequence
 
 from collectors.lake.compaction import Compacted, compact
 from collectors.lake.layout import is_compacted
+from collectors.lake.missing import Fault
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
+from collectors.lake.verifying import Verified, record_faults, verify
+from collectors.publish import publishing
 from pipelines.console.progress import Counter
 from schemas.failures import ConfigError, RouterlakeError
 
@@ -22,18 +25,21 @@ Fold a lake's shards into a few large Parquet files that are sorted for reading.
 
 Collectors write many small shards, and a query over thousands of them spends its time on opening files. This command
 copies new shards into files of about two million records each and writes a manifest last. From then on every reader
-uses these files, plus the shards that came later. The command changes no committed file and deletes nothing without
---prune. If you kill it, at most one unfinished file is lost; run it again to continue. It may run beside collectors,
-readers and other compactors."""
+uses these files, plus the shards that came later. Every object has a checksum, and the command folds nothing that is
+not as it was written. It changes no committed file and deletes nothing without --prune. If you kill it, at most one
+unfinished file is lost; run it again to continue. It may run beside collectors, readers and other compactors.
+
+With --verify it reads the whole lake instead, names each damaged, swapped or missing object, and changes nothing."""
 
 EPILOG = """\
 examples:
   python pipelines/compact.py --lake /data/lake
   python pipelines/compact.py --lake s3://bucket/lake --prune
   python pipelines/compact.py --lake lake --prune --keep-hours 0     # while nobody reads the lake
+  python pipelines/compact.py --lake s3://bucket/lake --verify       # every few weeks, and before publishing
 
 exit codes: 0 done, even if there was nothing to do; 1 the lake cannot be written, or a damaged file was skipped (it is
-named here and in the view failures); 2 the input is wrong"""
+named here and in the view failures), or --verify named an object; 2 the input is wrong"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +74,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --prune: keep files for readers that started within the last H hours (default: %(default)s); "
         "an older matrix.duckdb has to be written again, with matrix.py",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read the whole lake, or a published version, and name each object that is not as it was written; with "
+        "--prune: then compact, and move these to damaged/",
+    )
     return parser.parse_args(argv)
 
 
@@ -79,6 +91,12 @@ def hours(text: str) -> float:
 
 
 def run(lake: Lake, args: argparse.Namespace) -> int:
+    if args.verify:
+        verified = verify_lake(lake)
+        if not args.prune:
+            return 1 if verified.faults else 0
+        lake.open_for_writing()
+        record_faults(lake, verified.damaged)
     started = time.monotonic()
     lake.open_for_writing()
     outcome = compact(lake, Counter("files written"))
@@ -96,6 +114,31 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
             print(f"more can be pruned after {until:%Y-%m-%d %H:%M} UTC")
         return 1 if any(is_compacted(name) for name in outcome.damaged) else 0
     return 1 if outcome.damaged else 0
+
+
+def verify_lake(lake: Lake) -> Verified:
+    """Prints a line for each object that is not as it was written."""
+    started = time.monotonic()
+    if lake.is_published():
+        proof = publishing.verify(lake.uri, Counter("files read"))
+        parts = (fault.split(": ", 1) for fault in proof.faults)
+        faults = {name: Fault(reason, "replace the version by a whole copy") for name, reason in parts}
+        verified = Verified(proof.files, proof.bytes, 0, faults, {})
+    else:
+        verified = verify(lake, Counter("objects read"))
+    for name, fault in verified.faults.items():
+        print(f"damaged: {name}: {fault.reason}; {fault.advice}")
+    seconds = max(time.monotonic() - started, 1e-3)
+    print(
+        f"{verified.objects:,} objects, {verified.bytes / 1e6:,.1f} MB read in {seconds:.1f} s "
+        f"({verified.bytes / 1e6 / seconds:,.0f} MB/s): {len(verified.faults):,} damaged or missing"
+    )
+    if verified.unsealed:
+        print(
+            f"{verified.unsealed:,} objects without checksums, written before schema version 7: they can be read, but "
+            "a changed number in them would not be noticed; compact.py records their checksums from now on"
+        )
+    return verified
 
 
 def print_outcome(outcome: Compacted, seconds: float) -> None:

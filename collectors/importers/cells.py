@@ -173,5 +173,7 @@ class LakeRuns:
         """Name of a folded shard -> its metadata."""
         manifest = newest_manifest(self.lake)
         assert manifest
-        rows = pq.read_table(io.BytesIO(self.lake.read(manifest.folded)), columns=["file", "facts"])
+        rows = pq.read_table(
+            io.BytesIO(self.lake.read(manifest.folded)), columns=["file", "facts"], page_checksum_verification=True
+        )
         return dict(zip(rows["file"].to_pylist(), rows["facts"].to_pylist(), strict=True))

@@ -238,7 +238,8 @@ def _stored_tables(lake: Lake, task: str, own: set[str]) -> list[ItemTable]:
     tables: dict[str, ItemTable] = {}
     for name in sorted(lake.names(items_folder(task))):
         if name.endswith(".parquet"):
-            rows = pq.ParquetFile(io.BytesIO(lake.read(name))).read(["item", "item_hash"])
+            file = pq.ParquetFile(io.BytesIO(lake.read(name)), page_checksum_verification=True)
+            rows = file.read(["item", "item_hash"])
             stored = items_digest_of(name)
             table = tables.setdefault(stored, ItemTable(task, {}, stored=stored, is_own=stored in own))
             table.hashes |= dict(zip(rows["item"].to_pylist(), rows["item_hash"].to_pylist(), strict=True))

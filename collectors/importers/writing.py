@@ -221,7 +221,7 @@ class RecordWriter:
 
     def _is_same(self, name: str, records: pa.Table, metadata: dict[str, Any]) -> bool:
         try:
-            return self.lake.read(name) == parquet_bytes(records, metadata)
+            return self.lake.read(name) == parquet_bytes(records, metadata, name)
         except FileNotFoundError:  # pruned after it was folded
             return False
 

@@ -18,13 +18,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.lake.damage import foreign_columns
+from collectors.lake.contents import foreign_columns
 from collectors.lake.holdings import Holdings, Part, read_folded
 from collectors.lake.layout import SHARDS
 from collectors.lake.parts import limit_memory
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
-from schemas.failures import StorageError
+from schemas.failures import StorageError, one_line
 from schemas.identity import digest
 from schemas.migrations import first_readable
 from schemas.records import SCHEMA_VERSION
@@ -199,7 +199,10 @@ class _Chooser:
         for (_, version), names in of_columns.items():
             if version is not None and version < first_readable():  # it is migrated, and has other columns
                 continue
-            schema = pq.read_schema(io.BytesIO(self.lake.read(names[0])))
+            try:
+                schema = pq.read_schema(io.BytesIO(self.lake.read(names[0])))
+            except (OSError, ValueError, pa.ArrowException) as error:  # DuckDB read its footer, pyarrow cannot
+                raise StorageError(f"{names[0]} cannot be read: {one_line(error)}") from error
             if reason := foreign_columns(schema, SHARDS):
                 raise StorageError(f"{reason}: {', '.join(sorted(names)[:1000])}")
 

@@ -23,19 +23,22 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from collectors.lake.chunks import Chunk, choose
 from collectors.lake.damage import examine
 from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, read_unmigrated
-from collectors.lake.layout import folded_name, part_commit_name, part_name
+from collectors.lake.inventory import checked, inventory, read_inventory
+from collectors.lake.layout import SHARDS, folded_name, part_commit_name, part_name
 from collectors.lake.migrating import migrated_copy
 from collectors.lake.parts import NEEDED_VIEWS, WrittenPart, has_every_row_once, limit_memory, write_part
 from collectors.lake.reading import connect, pass_over_damage
+from collectors.lake.seals import broken_seal, sealed_json
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest
 from schemas.migrations import first_readable
-from schemas.records import FOLDED_SHARD
+from schemas.records import FOLDED_SHARD, SCHEMA_FILES
 from schemas.versions import OLDEST_VERSION
 from schemas.views import lake_place
 
@@ -84,6 +87,11 @@ class _Compaction:
         self.lake, self.holdings, self.folder = lake, holdings, folder
         self.before = holdings.manifest
         self.number = self.before.number + 1 if self.before else 1
+        try:
+            self.inventory = read_inventory(lake, self.before)
+        except FileNotFoundError:
+            logger.warning("the inventory of %s is missing: a new one is made", self.before and self.before.name)
+            self.inventory = {}
 
     def run(self, progress: Callable[[int, int], None]) -> Compacted:
         choice = self.choice = choose(self.lake, self.holdings, self.folder)
@@ -92,6 +100,7 @@ class _Compaction:
         if not chunks:
             return Compacted(self.before, 0, *rest)
         progress(0, len(chunks))
+        self._take_stock()
         written = {}
         for chunk in chunks:
             part, cells = self._part(chunk)
@@ -103,13 +112,59 @@ class _Compaction:
             return Compacted(newest_manifest(self.lake), 0, *rest)
         return Compacted(manifest, sum(len(chunk.shards) for chunk in chunks), *rest)
 
+    # ---- checks of bytes
+
+    def _take_stock(self) -> None:
+        """Adds objects outside compactions to the inventory.
+
+        The rows of runs and models go into parts, so all of them are read. Raises StorageError for damaged ones.
+        """
+        listed = {table: names for table, names in self.holdings.listed.items() if table != SHARDS}
+        schemas = [name for table, name in SCHEMA_FILES.items() if table not in self.holdings.absent]
+        read = [*listed["runs"], *listed["models"]]
+        others = [name for names in (schemas, *listed.values()) for name in names]
+        names = {*read, *(name for name in others if name not in self.inventory)}
+        self.inventory |= checked(self.lake, sorted(names), self.inventory)
+
+    def _check_bytes(self, chunk: Chunk) -> None:
+        """Raises StorageError unless the objects that go into a part are as they were written."""
+        self.inventory |= checked(self.lake, chunk.shards, self.inventory)
+        for part in chunk.parts:
+            checked(self.lake, part.parquet_objects, part.recorded)
+            self._check_count(part)
+
+    def _check_count(self, part: Part) -> None:
+        """Raises StorageError for another number of rows than the manifest's: version 6 recorded no SHA-256."""
+        try:
+            rows = pq.read_metadata(self.lake.open_object(part.records)).num_rows
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+            raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
+        if rows != part.rows:
+            raise StorageError(
+                f"{part.records} has {rows} rows, and its manifest {part.rows}: put a whole copy in its place"
+            )
+
+    def _with_sha256(self, part: Part) -> Part:
+        """A part of version 6 gets its SHA-256 from the first compaction that keeps it, as it is."""
+        if part.sha256 or not self.holdings.damaged.keys().isdisjoint((part.records, *part.objects)):
+            return part
+        try:
+            self._check_count(part)
+            hashes = checked(self.lake, part.objects, {})
+        except FileNotFoundError:  # readers find that out, and compact.py --verify
+            return part
+        return dataclasses.replace(part, sha256=tuple(hashes[name] for name in part.objects))
+
     # ---- one part
 
     def _part(self, chunk: Chunk) -> tuple[Part, list[str]]:
         """Returns the part of these cells, and its cells by place. Writes it unless an earlier attempt did."""
         commit = part_commit_name(self.number, chunk.task, chunk.digest)
         with contextlib.suppress(FileNotFoundError):
-            return self._read_part(commit)
+            return self._read_part(commit, chunk)
+        self._check_bytes(chunk)
         manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
         listed = {**self.holdings.listed, "shards": chunk.shards}
         inputs = dataclasses.replace(self.holdings, listed=listed, manifest=manifest)
@@ -134,15 +189,20 @@ class _Compaction:
         for name, path in written.files.items():
             self.lake.create(name, path.read_bytes())
         value = {"part": written.part.to_value(), "cells": written.cells}
-        if not self.lake.create(commit, json.dumps(value).encode()):
-            return self._read_part(commit)  # another compactor was faster
+        if not self.lake.create(commit, sealed_json(value, commit)):
+            return self._read_part(commit, chunk)  # another compactor was faster
         return written.part, written.cells
 
-    def _read_part(self, commit: str) -> tuple[Part, list[str]]:
+    def _read_part(self, commit: str, chunk: Chunk) -> tuple[Part, list[str]]:
         """Reads a part that an earlier attempt committed. Raises FileNotFoundError without one."""
+        data = self.lake.read(commit)
         try:
-            value = json.loads(self.lake.read(commit))
-            return Part(**value["part"]), list(value["cells"])
+            if reason := broken_seal(data, commit):
+                raise ValueError(reason)
+            value = json.loads(data)
+            part, cells = Part.from_value(value["part"]), list(value["cells"])
+            self.inventory |= checked(self.lake, chunk.shards, self.inventory)
+            return part, cells
         except (ValueError, TypeError, KeyError) as error:
             raise StorageError(f"{commit} in {self.lake.uri} is damaged: remove it and try again") from error
 
@@ -180,12 +240,20 @@ class _Compaction:
         rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
         rewritten |= self.choice.replaced
         kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
+        kept = [self._with_sha256(part) for part in kept]
         parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
         folded = self._folded(written)
         name = folded_name(self.number, digest([part.records for part in parts]))
+        there = {*self.holdings.listed[SHARDS]}
+        objects = {n: sha256 for n, sha256 in self.inventory.items() if n in there or not ShardName.parse(n)}
+        inventory_name, inventory_data = inventory(self.number, objects)
         self.lake.create_table(name, folded)
+        self.lake.create(inventory_name, inventory_data)
+        hashes = checked(self.lake, [name, inventory_name], {})
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        return Manifest(self.number, now, name, len(folded), tuple(parts))
+        return Manifest(
+            self.number, now, name, len(folded), tuple(parts), inventory_name, hashes[name], hashes[inventory_name]
+        )
 
     def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]]) -> pa.Table:
         """Returns a row per folded shard, new ones and those of the compaction before, with the present part."""

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
+from collectors.lake.contents import foreign_columns, foreign_rows
+from collectors.lake.seals import broken_seal
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest, new_run_id
 from schemas.migrations import first_readable
-from schemas.records import FAILURE, RECORD, SCHEMA_FILES, TABLES
-from schemas.versions import VERSION_KEY, check_readable, stated_version
+from schemas.records import FAILURE, SCHEMA_FILES
+from schemas.versions import check_readable, stated_version
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +31,27 @@ DAMAGED = "damaged_file"
 _COLLECTED = ("shards", "items", "models")
 
 
-def examine(lake: Lake, name: str) -> str | None:
+def examine(lake: Lake, name: str, recorded: str | None = None) -> str | None:
     """Reads a whole Parquet object of a lake. Returns the reason why it is damaged; None if it is sound or deleted.
 
-    A deleted part of a compaction is damage, because a manifest names it. An object of an older schema version may lack
-    columns; if it is too old for the views, only its bytes are checked. Raises ConfigError for an object of a newer
-    version, which this program cannot judge.
+    `recorded` is its SHA-256 by a compaction. A deleted part of a compaction is damage, because a manifest names it.
+    Raises ConfigError for an object of a newer version, which this program cannot judge.
     """
     try:
         data = lake.read(name)
     except FileNotFoundError:
         return "it is missing" if layout.is_compacted(name) else None
+    return broken_seal(data, name, recorded) or examine_rows(lake, name, data)
+
+
+def examine_rows(lake: Lake, name: str, data: bytes) -> str | None:
+    """Decodes a Parquet object. Returns the reason why it is damaged or foreign; None if it is sound.
+
+    An object of an older schema version may lack columns; if it is too old for the views, only its bytes are checked.
+    Raises ConfigError for an object of a newer version.
+    """
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()
+        table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read()
     except (OSError, ValueError, pa.ArrowException) as error:
         return f"it is not a whole Parquet file: {one_line(error, 160)}"
     try:
@@ -53,55 +62,20 @@ def examine(lake: Lake, name: str) -> str | None:
         check_readable(f"{name} in {lake.uri}", version)
         if version < first_readable():
             return None
-    table_name = layout.table_of(name)
-    if reason := foreign_columns(table.schema, table_name):
-        return reason
-    shard = ShardName.parse(name)
-    return _foreign_rows(table, shard) if shard and table_name == layout.SHARDS else None
+    return foreign_columns(table.schema, layout.table_of(name)) or foreign_rows(table, name)
 
 
-def foreign_columns(schema: pa.Schema, table: str) -> str | None:
-    """Returns the reason why a file's columns are not those of a table, by name and type; None if they are."""
-    for column in TABLES[table]:
-        if column.name not in schema.names:
-            if VERSION_KEY in (schema.metadata or {}) and column.nullable:  # added later
-                continue
-            return f"it is foreign: it lacks column {column.name}"
-        dtype = schema.field(column.name).type
-        if dtype != column.type:
-            return f"it is foreign: column {column.name} holds {dtype}, not {column.type}"
-    return None
+def find_damaged(
+    lake: Lake, message: str, names: Iterable[str], recorded: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Returns name -> reason of damaged objects among `names`: of those in the error message, else of all.
 
-
-def _foreign_rows(table: pa.Table, shard: ShardName) -> str | None:
-    try:
-        json.loads((table.schema.metadata or {}).get(b"shard", b"{}").decode())
-    except ValueError:
-        return "it is foreign: its metadata are not JSON"
-    if not len(table):
-        return None
-    import pyarrow.compute as pc  # 75 ms
-
-    for column in RECORD:
-        if not column.nullable and table[column.name].null_count:
-            return f"it is foreign: column {column.name} lacks values"
-    items = table["item"]
-    if not pc.all(pc.equal(table["cell_id"], shard.cell_id)).as_py():
-        return "it is foreign: its rows are of another cell than its name"
-    if not shard.first <= pc.min(items).as_py() <= pc.max(items).as_py() <= shard.last:
-        return "it is foreign: its items are outside the range in its name"
-    keys = table.select(["item", "filter", "repeat"])
-    if len(keys.group_by(keys.column_names).aggregate([])) < len(keys):
-        return "it is foreign: it holds a row twice"
-    return None
-
-
-def find_damaged(lake: Lake, message: str, names: Iterable[str]) -> dict[str, str]:
-    """Returns name -> reason of damaged objects among `names`: of those in the error message, else of all."""
-    names = list(names)
+    `recorded` maps objects of a compaction to their SHA-256.
+    """
+    names, recorded = list(names), recorded or {}
     named = layout.names_in(message)
     for some in ([name for name in names if name in named], names):
-        damaged = {name: reason for name in some if (reason := examine(lake, name))}
+        damaged = {name: reason for name in some if (reason := examine(lake, name, recorded.get(name)))}
         if damaged:
             return damaged
     return {}
@@ -149,13 +123,16 @@ def advice(name: str) -> str:
     return "compact.py --prune sets it aside; its rows are lost, unless a whole copy is put in its place"
 
 
-def recorded_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
-    """Returns the objects with such a failure that are still damaged: one that was collected again is whole."""
+def recorded_damage(lake: Lake, failures: Iterable[str], recorded: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the objects with such a failure that are still damaged: one that was collected again is whole.
+
+    `recorded` maps objects of a compaction to their SHA-256.
+    """
     damaged: dict[str, str] = {}
     for path in failures:
         if layout.is_damage(path):
             try:
-                table = pq.ParquetFile(io.BytesIO(lake.read(path))).read()
+                table = pq.ParquetFile(io.BytesIO(lake.read(path)), page_checksum_verification=True).read()
                 if (version := stated_version(table.schema.metadata)) is not None:
                     check_readable(f"{path} in {lake.uri}", version)
                 [name] = table["file"].to_pylist()
@@ -164,6 +141,6 @@ def recorded_damage(lake: Lake, failures: Iterable[str]) -> dict[str, str]:
                 continue
             if not layout.may_be_damaged(str(name)):
                 damaged[path] = f"it names {name!r}, which cannot be an object of a lake"
-            elif reason := examine(lake, name):
+            elif reason := examine(lake, name, (recorded or {}).get(name)):
                 damaged[name] = reason
     return damaged

@@ -12,12 +12,14 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.damage import recorded_damage
+from collectors.lake.seals import broken_seal, sealed_json
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import ShardName, is_imported
@@ -56,15 +58,36 @@ class Part:
     other_bytes: int
     #: The version that wrote the part. Later fields need a default, too, for manifests without them.
     schema_version: int = OLDEST_VERSION
+    #: SHA-256 of each of `objects`, in their order; empty where version 6 wrote the part.
+    sha256: tuple[str, ...] = ()
+
+    @classmethod
+    def from_value(cls, value: dict[str, Any]) -> Part:
+        """Raises TypeError or ValueError for a value that `to_value` did not make."""
+        part = cls(**{**value, "sha256": tuple(value.get("sha256", ()))})
+        if part.sha256 and len(part.sha256) != len(part.objects):
+            raise ValueError(f"it holds {len(part.sha256)} SHA-256 of {len(part.objects)} objects")
+        return part
 
     @property
     def objects(self) -> list[str]:
         return [name for name in (self.records, self.responses, self.older, self.bits) if name]
 
+    @property
+    def parquet_objects(self) -> list[str]:
+        return [name for name in self.objects if name != self.bits]
+
     def to_value(self) -> dict[str, object]:
         """Returns the fields as JSON values, without defaults of fields that version 6 lacks: its programs read it."""
-        value = dataclasses.asdict(self)
-        return {key: value[key] for key in value if key != "schema_version" or value[key] != OLDEST_VERSION}
+        later = {"schema_version": OLDEST_VERSION, "sha256": ()}
+        return {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in later or later[key] != value
+        }
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """Object -> its SHA-256; empty where version 6 wrote the part."""
+        return dict(zip(self.objects, self.sha256, strict=True)) if self.sha256 else {}
 
     @property
     def bits_size(self) -> int:
@@ -82,6 +105,11 @@ class Manifest:
     folded: str
     shards: int
     parts: tuple[Part, ...]
+    #: Object with the SHA-256 of all objects outside compactions that the lake had; None in published versions.
+    inventory: str | None = None
+    #: SHA-256 of these two objects; None where version 6 wrote the manifest.
+    folded_sha256: str | None = None
+    inventory_sha256: str | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +117,15 @@ class Manifest:
 
     @property
     def objects(self) -> list[str]:
-        return [self.name, self.folded, *(name for part in self.parts for name in part.objects)]
+        lists = [self.folded, *([self.inventory] if self.inventory else [])]
+        return [self.name, *lists, *(name for part in self.parts for name in part.objects)]
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """Object of the compaction -> its SHA-256, where it is recorded."""
+        pairs = [(self.folded, self.folded_sha256), (self.inventory, self.inventory_sha256)]
+        own = {name: sha256 for name, sha256 in pairs if name and sha256}
+        return own | {name: sha256 for part in self.parts for name, sha256 in part.recorded.items()}
 
     def to_json(self) -> bytes:
         value = {
@@ -97,14 +133,15 @@ class Manifest:
             **dataclasses.asdict(self),
             "parts": [part.to_value() for part in self.parts],
         }
-        return json.dumps(value, indent=1).encode()
+        return sealed_json(value, self.name)
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Raises ConfigError for a manifest of a newer version; ValueError, KeyError or TypeError for other data."""
         value = json.loads(data)
         check_readable(f"compaction {value['number']}", value.pop("schema_version"))
-        parts = tuple(Part(**part) for part in value["parts"])
+        value.pop("seal", None)
+        parts = tuple(Part.from_value(part) for part in value["parts"])
         if bool(parts) != bool(value["shards"]):
             raise ValueError(f"it holds {value['shards']} shards in {len(parts)} parts")
         return cls(**{**value, "parts": parts})
@@ -122,7 +159,11 @@ def _newest(lake: Lake, compactions: list[str]) -> Manifest | None:
 
 def read_manifest(lake: Lake, name: str) -> Manifest:
     try:
-        return Manifest.from_json(lake.read(name))
+        data = lake.read(name)
+        manifest = Manifest.from_json(data)
+        if reason := broken_seal(data, name) or (None if manifest.name == name else "it is of another number"):
+            raise ValueError(reason)
+        return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
             f"{name} in {lake.uri} is damaged: remove it if the shards that it names still exist"
@@ -152,6 +193,11 @@ class Holdings:
         files = self.view_files()
         schemas = [name for table, name in SCHEMA_FILES.items() if table not in self.absent]
         return [name for names in (schemas, *self.listed.values(), *files.compacted.values()) for name in names]
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """Object of the compaction -> its SHA-256, where it is recorded."""
+        return self.manifest.recorded if self.manifest else {}
 
     @property
     def parts(self) -> list[Part]:
@@ -212,7 +258,8 @@ def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, includ
     manifest = _newest(lake, compactions)
     objects = {name for listed in (*present.values(), compactions) for name in listed}
     absent = frozenset(table for table in TABLES if SCHEMA_FILES[table] not in objects)
-    bad = _in_use({**recorded_damage(lake, names["failures"]), **(damaged or {})}, manifest)
+    recorded = manifest.recorded if manifest else {}
+    bad = _in_use({**recorded_damage(lake, names["failures"], recorded), **(damaged or {})}, manifest)
     if manifest and manifest.folded in bad:
         raise _lost_list(lake, manifest, bad[manifest.folded])
     bad |= _parts_to_read_from_shards(lake, manifest, bad, set(names["shards"]) - bad.keys())
@@ -246,7 +293,9 @@ def includes(include: str, identity: str) -> bool:
 
 def standing_damage(lake: Lake) -> dict[str, str]:
     """Returns damaged object -> reason, for objects in the lake's failures. It lists no shards."""
-    return _in_use(recorded_damage(lake, lake.names(layout.FAILURES)), newest_manifest(lake))
+    manifest = newest_manifest(lake)
+    recorded = manifest.recorded if manifest else {}
+    return _in_use(recorded_damage(lake, lake.names(layout.FAILURES), recorded), manifest)
 
 
 def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, str]:
@@ -279,7 +328,10 @@ def read_folded(lake: Lake, manifest: Manifest, columns: Sequence[str] | None = 
     Raises StorageError if the list is damaged: without it no reader knows which shards a part holds.
     """
     try:
-        table = pq.read_table(io.BytesIO(lake.read(manifest.folded)), columns=columns)
+        data = lake.read(manifest.folded)
+        if reason := broken_seal(data, manifest.folded, manifest.folded_sha256):
+            raise ValueError(reason)
+        table = pq.read_table(io.BytesIO(data), columns=columns, page_checksum_verification=True)
     except (FileNotFoundError, OSError, ValueError, pa.ArrowException) as error:
         raise _lost_list(lake, manifest, one_line(error)) from error
     rows: list[dict[str, object]] = table.to_pylist()

@@ -29,6 +29,9 @@ REQUESTS = "cache/requests"
 #: The packed matrix of a published version.
 PACKED = "packed"
 
+#: Levels of folders and names below a lake's root, without objects that were set aside.
+DEPTH = 4
+
 #: Values of a metric over all items of a cell or group.
 AGGREGATES = "aggregates"
 
@@ -82,6 +85,11 @@ def items_digest_of(name: str) -> str:
     return _stem(name).partition("-")[0]
 
 
+def is_added_to_items(name: str) -> bool:
+    """Whether an object holds items that were added to a table later."""
+    return "-" in _stem(name)
+
+
 def model_name(model: str, revision: str) -> str:
     """The row of a model that was loaded."""
     return f"{MODELS}/{safe_name(model)}-{safe_name(revision)}.parquet"
@@ -106,6 +114,11 @@ def supported_models_name(run_id: str) -> str:
     return f"{MODELS}/vllm-{run_id}.parquet"
 
 
+def holds_many_models(name: str) -> bool:
+    """Whether an object of models/ is of an import or a catalog. Its name is then not made of its rows."""
+    return re.match(r"(import|listed|read|vllm)-", _stem(name)) is not None
+
+
 def run_name(run_id: str) -> str:
     """The object of a run's plan, or of an import's cells."""
     return f"{RUNS}/{run_id}.parquet"
@@ -114,6 +127,19 @@ def run_name(run_id: str) -> str:
 def run_id_of(name: str) -> str | None:
     """The run or import of an object in runs/; None for another object."""
     return _stem(name) if is_of_table(RUNS, name) else None
+
+
+def is_run(name: str) -> bool:
+    """Whether an object is of runs/, with rows."""
+    return name.startswith(f"{RUNS}/") and is_of_table(RUNS, name)
+
+
+def is_end(name: str) -> bool:
+    return name.startswith("run_ends/") and is_of_table("run_ends", name)
+
+
+def run_id_of_end(name: str) -> str:
+    return _stem(name)
 
 
 def end_name(run_id: str) -> str:
@@ -251,6 +277,11 @@ def folded_name(number: int, content: str | None = None) -> str:
     return f"{_compaction(number)}/folded{'' if content is None else f'-{content}'}.parquet"
 
 
+def inventory_name(number: int, content: str) -> str:
+    """The JSON object with the SHA-256 of every other object that the lake had when it was compacted."""
+    return f"{_compaction(number)}/inventory-{content}.json"
+
+
 def part_name(number: int, task: str, kind: str, content: str) -> str:
     """An object of a part. `kind`: records, responses, older or bits."""
     return f"{_compaction(number)}/task={safe_name(task)}/{kind}-{content}.{'bin' if kind == 'bits' else 'parquet'}"
@@ -259,6 +290,23 @@ def part_name(number: int, task: str, kind: str, content: str) -> str:
 def part_commit_name(number: int, task: str, content: str) -> str:
     """The object that commits a part, before its compaction is committed."""
     return f"{_compaction(number)}/task={safe_name(task)}/part-{content}.json"
+
+
+def lists_shards(name: str) -> bool:
+    """Whether an object is a manifest, or the list of a compaction's shards."""
+    return bool(manifest_names([name])) or (is_compacted(name) and _stem(name).startswith("folded-"))
+
+
+def is_part_commit(name: str) -> bool:
+    return is_compacted(name) and _stem(name).startswith("part-")
+
+
+def is_inventory(name: str) -> bool:
+    return is_compacted(name) and _stem(name).startswith("inventory-")
+
+
+def is_bits(name: str) -> bool:
+    return is_compacted(name) and _stem(name).startswith("bits-")
 
 
 def _compaction(number: int) -> str:
@@ -296,8 +344,27 @@ def set_aside_name(name: str, content: str) -> str:
     return f"{DAMAGED}/{name}-{content}"
 
 
+def set_aside_of(name: str) -> str:
+    """The name under which a damaged object was once written."""
+    return name.removeprefix(f"{DAMAGED}/").rpartition("-")[0]
+
+
 def request_name(file: str) -> str:
     return f"{REQUESTS}/{file}"
+
+
+def is_request(name: str) -> bool:
+    return name.startswith(f"{REQUESTS}/") and name.endswith(".npz")
+
+
+def is_object(name: str) -> bool:
+    """Whether a name is that of an object that a program of this project reads, of any table."""
+    if name in _TABLE_OF_SCHEMA_FILE or marked_version(name) is not None or is_request(name):
+        return True
+    table = name.split("/")[0]
+    if is_compacted(name):
+        return compaction_of(name) < math.inf
+    return table in GLOBS and is_of_table(table, name)
 
 
 _FOLDERS = "|".join(sorted({table.split("/")[0] for table in TABLES}))

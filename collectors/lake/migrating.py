@@ -30,7 +30,7 @@ def migrated_copy(lake: Lake, whole: Iterable[str], versions: Mapping[str, int],
             copy.create(name, lake.read(name))
     for name, version in versions.items():
         if not copy.has(name):
-            rows = pq.read_table(io.BytesIO(lake.read(name)))
+            rows = pq.read_table(io.BytesIO(lake.read(name)), page_checksum_verification=True)
             copy.create_table(name, _as_today(table_of(name), rows, version))
     return copy
 

@@ -9,6 +9,7 @@ a file of their own, and so have the rows that a higher generation replaced.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from schemas.views import KEPT
 
 #: Views that write_part reads.
 NEEDED_VIEWS = (*KEPT, "cells", "models", "records", "responses", "superseded")
+
+#: Kinds of objects of a part, in the order of Part.objects.
+KINDS = ("records", "responses", "older", "bits")
 
 #: Most memory of DuckDB while it sorts; beyond that it sorts on disk.
 MEMORY = "1GB"
@@ -109,7 +113,7 @@ def write_part(
     """
     con.execute(_CELLS, [list(cells)])
     [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
-    paths = {kind: folder / f"{kind}.parquet" for kind in ("records", "responses", "older")}
+    paths = {kind: folder / f"{kind}.parquet" for kind in KINDS if kind != "bits"}
     rows = {"records": _copy(con, _folded_query(con), paths["records"])}
     columns = ", ".join(f"responses.{name}" for name in FOLDED_RESPONSE.names)
     rows["responses"] = _copy(con, _ANSWERED.format(columns=columns), paths["responses"])
@@ -139,6 +143,7 @@ def write_part(
         bytes=sizes["records"],
         other_bytes=sum(sizes.values()) - sizes["records"],
         schema_version=SCHEMA_VERSION,
+        sha256=tuple(_sha256(paths[kind]) for kind in KINDS if kind in names),
     )
     files = {names[kind]: paths[kind] for kind in names}
     return WrittenPart(part, order, rows["older"], files)
@@ -170,6 +175,11 @@ def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
 def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
     [(rows,)] = con.execute(f"COPY ({query}) TO {quoted(str(path))} {_PARQUET}").fetchall()
     return int(rows)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _has_older(con: duckdb.DuckDBPyConnection) -> bool:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.damage import examine, record_damage, recorded_damage
-from collectors.lake.holdings import Part, folded_shards, read_manifest
+from collectors.lake.holdings import Manifest, Part, folded_shards, read_manifest
+from collectors.lake.inventory import read_inventory
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 
@@ -48,7 +49,7 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     limit = dt.datetime.now(dt.UTC) - keep
     settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
     # A damaged part stays, because its shards may be deleted.
-    recorded = recorded_damage(lake, lake.names(layout.FAILURES))
+    recorded = recorded_damage(lake, lake.names(layout.FAILURES), _recorded(lake, manifests))
     damaged = sorted(name for name in recorded if not layout.is_compacted(name))
     if not settled:
         set_aside(lake, damaged)
@@ -68,6 +69,15 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     return Pruned(len(folded), len(stale) + leftovers, len(damaged), later)
 
 
+def _recorded(lake: Lake, manifests: list[Manifest]) -> dict[str, str]:
+    """Object -> SHA-256 by the newest compaction, of the objects beside it, too."""
+    if not manifests:
+        return {}
+    with contextlib.suppress(FileNotFoundError, StorageError):  # compact.py --verify names it
+        return manifests[-1].recorded | read_inventory(lake, manifests[-1])
+    return manifests[-1].recorded
+
+
 def set_aside(lake: Lake, names: Sequence[str]) -> None:
     """Moves objects to the folder damaged/, where no reader looks, so that they can be collected again.
 
@@ -85,15 +95,13 @@ def _check_part(lake: Lake, part: Part, *, whole: bool) -> None:
 
     `whole`: read every byte, and not only footers, because shards that the part holds are to be deleted.
     """
-    for name in part.objects:
-        if name == part.bits:  # it can be made from the records
-            continue
+    for name in part.parquet_objects:  # the bits can be made from the records
         try:
             rows = pq.read_metadata(lake.open_object(name)).num_rows
             sound = rows == part.rows if name == part.records else rows > 0
         except (OSError, ValueError):
             sound = False
-        if reason := examine(lake, name) if whole or not sound else None:
+        if reason := examine(lake, name, part.recorded.get(name)) if whole or not sound else None:
             record_damage(lake, name, reason)
             raise StorageError(f"{name} is damaged: nothing was deleted; compact.py writes it again from its shards")
         if not sound:

@@ -106,7 +106,7 @@ def pass_over_damage(
         try:
             return attempt(holdings)
         except (duckdb.Error, StorageError, FileNotFoundError) as error:
-            if newest_manifest(lake) != holdings.manifest:  # another compactor pruned what was listed
+            if newest_manifest(lake) != holdings.manifest:  # another compactor pruned listed objects
                 continue
             more = record_damaged(lake, error, holdings)
             if more.keys() <= damaged.keys():  # all of it was passed over already
@@ -121,7 +121,7 @@ def read_sound(
 ) -> tuple[Answer | None, dict[str, str]]:
     """What `read` returns for those of `names` that can be read, None without any; and the damaged ones with reasons.
 
-    For looks at a lake that write nothing: what is damaged is not recorded, what is gone is passed over. A `read` that
+    For looks at a lake that write nothing: damaged objects are not recorded, deleted ones are left out. A `read` that
     raises must have had no effect: it is called again with fewer names. Raises StorageError for any other reason.
     """
     left, damaged = list(names), dict[str, str]()
@@ -140,7 +140,7 @@ def read_sound(
 
 def record_damaged(lake: Lake, error: Exception, holdings: Holdings) -> dict[str, str]:
     """Records the damaged objects behind an error of reading. Returns name -> reason; empty without any."""
-    damaged = find_damaged(lake, str(error), holdings.objects())
+    damaged = find_damaged(lake, str(error), holdings.objects(), holdings.recorded)
     for name, reason in damaged.items():
         logger.warning("passed over: %s: %s; %s", name, reason, advice(name))
         record_damage(lake, name, reason)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from collectors.lake import layout
+from collectors.lake import layout, seals
 from collectors.lake.retrying import may_mend
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
@@ -195,7 +195,7 @@ class Lake:
 
     def create_table(self, name: str, table: pa.Table, metadata: dict[str, Any] | None = None) -> bool:
         """Creates a Parquet object, each of `metadata` as JSON in its footer. Returns False if the object exists."""
-        return self.create(name, parquet_bytes(table, metadata))
+        return self.create(name, parquet_bytes(table, metadata, name))
 
     def read(self, name: str) -> bytes:
         """Returns the whole object. Raises FileNotFoundError without one, StorageError if it cannot be read."""
@@ -281,22 +281,30 @@ class Lake:
         return False
 
 
-def parquet_bytes(table: pa.Table, metadata: dict[str, Any] | None = None) -> bytes:
-    """Returns `table` as a Parquet object of a lake, each of `metadata` as JSON in its footer."""
-    footer = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+def parquet_bytes(table: pa.Table, metadata: dict[str, Any] | None = None, name: str = "") -> bytes:
+    """Returns `table` as a Parquet object of a lake, each of `metadata` as JSON in its footer.
+
+    Its pages have checksums, and a seal covers all of it (collectors.lake.seals). With `name` it is whole under that
+    name alone.
+    """
+    footer = {k: v for k, v in (table.schema.metadata or {}).items() if k != seals.KEY.encode()}
+    footer |= {VERSION_KEY: str(SCHEMA_VERSION).encode()}
     footer |= {k.encode(): json.dumps(v).encode() for k, v in (metadata or {}).items()}
+    table = table.replace_schema_metadata(footer)
     sink = io.BytesIO()
     # Integers as deltas, strings by dictionary: the layout that measured smallest on records of this shape.
     integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-    pq.write_table(
-        table.replace_schema_metadata({**(table.schema.metadata or {}), **footer}),
+    with pq.ParquetWriter(
         sink,
+        table.schema,
         compression="zstd",
         use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
         column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
-        row_group_size=_ROW_GROUP,
-    )
-    return sink.getvalue()
+        write_page_checksum=True,
+    ) as writer:
+        writer.write_table(table, row_group_size=_ROW_GROUP)
+        writer.add_key_value_metadata({seals.KEY: seals.unsigned(name)})
+    return seals.sealed(sink.getvalue())
 
 
 def _files(folder: str, depth: int = 3) -> Iterator[str]:

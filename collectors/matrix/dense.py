@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from collectors.lake.holdings import Holdings, Part
 from collectors.lake.reading import ask
+from collectors.lake.seals import broken_seal
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Matrix, empty_matrix
 from collectors.matrix.packed import FILES, read_packed
@@ -160,7 +161,9 @@ def _plans(lake: Lake, runs: list[str]) -> pa.Table:
     tables = [_dictionaries(empty, texts)]
     for name in runs:
         try:
-            table = pq.ParquetFile(lake.open_object(name), read_dictionary=texts).read(columns)
+            source = lake.open_object(name)
+            file = pq.ParquetFile(source, read_dictionary=texts, page_checksum_verification=True)
+            table = file.read(columns)
             tables.append(_dictionaries(table, texts))
         except FileNotFoundError as error:
             raise StorageError(f"{name} in {lake.uri} is gone") from error
@@ -294,8 +297,8 @@ def _bits(lake: Lake, part: Part) -> npt.NDArray[np.uint8] | None:
         data = lake.read(part.bits)
     except FileNotFoundError:
         data = b""
-    if len(data) != part.bits_size:
-        logger.warning("skipped: %s does not have %d bytes; reading the scores instead", part.bits, part.bits_size)
+    if len(data) != part.bits_size or broken_seal(data, part.bits, part.recorded.get(part.bits)):
+        logger.warning("skipped: %s is not as it was written; reading the scores instead", part.bits)
         return None
     bits = np.unpackbits(np.frombuffer(data, np.uint8), count=part.primary_rows, bitorder="little")
     return bits.reshape(-1, part.cells)

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from collectors.lake import layout
 from collectors.lake.chunks import PART_ROWS
 from collectors.lake.holdings import Holdings, Manifest, Part, includes, read_holdings
+from collectors.lake.inventory import checked
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.lake.reading import connect, record_damaged
 from collectors.lake.store import Lake, parquet_bytes
@@ -79,20 +80,21 @@ def build_version(
 
     `progress` gets the numbers of written and of all parts. `include` is a key of schemas.views.INCLUDED: other cells,
     and the objects that only they need, are left out. The default name is the newest run's day and a digest of the
-    content. Raises ConfigError for a lake without records or with damaged objects: prune these first, because a version
-    never changes and would lack them for good.
+    content. Every checksum is compared. Raises ConfigError for a lake without records or with damaged objects: prune
+    these first, because a version never changes and would lack them for good.
     """
     holdings = read_holdings(lake, include=include)
     if holdings.damaged:
         raise _is_damaged(lake, holdings.damaged)
     try:
+        checked(lake, holdings.objects(), holdings.recorded)
         writer = _Writer(lake, holdings, folder)
         writer.write_tables()
         writer.write_parts(progress)
         writer.write_packed()
         writer.write_views()
         return writer.finish(description, version)
-    except (duckdb.Error, pa.ArrowException, StorageError) as error:
+    except (duckdb.Error, pa.ArrowException, StorageError, FileNotFoundError) as error:
         if damaged := record_damaged(lake, error, holdings):
             raise _is_damaged(lake, damaged) from error
         raise StorageError(f"cannot publish the lake at {lake.uri}: {one_line(error)}") from error
@@ -157,7 +159,7 @@ class _Writer:
         for table in (name for name in GLOBS if name not in ("shards", "items")):
             schema = TABLES[table]
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
-            files = [pq.read_table(io.BytesIO(self.lake.read(name)), schema=schema) for name in names]
+            files = [_read_table(self.lake.read(name), schema) for name in names]
             rows = pa.concat_tables([schema.empty_table(), *files])
             if table == "models":  # without the rest of a hub's catalog
                 import pyarrow.compute as pc  # 75 ms
@@ -324,7 +326,11 @@ def _as_today(data: bytes, schema: pa.Schema) -> bytes:
     """Returns a Parquet object as it is, or with the columns added that its schema version lacks."""
     if set(schema.names) <= set(pq.read_schema(io.BytesIO(data)).names):
         return data
-    return parquet_bytes(pq.read_table(io.BytesIO(data), schema=schema))
+    return parquet_bytes(_read_table(data, schema))
+
+
+def _read_table(data: bytes, schema: pa.Schema) -> pa.Table:
+    return pq.read_table(io.BytesIO(data), schema=schema, page_checksum_verification=True)
 
 
 def _shard_name(task: str, key: Sequence[Any]) -> str:

@@ -86,7 +86,7 @@ def read_end(lake: Lake, run_id: str) -> RunEnd | None:
     """The end of a run; None while it is at work, or if it was killed. Raises StorageError for a damaged object."""
     name = end_name(run_id)
     try:
-        rows = pq.read_table(io.BytesIO(lake.read(name))).to_pylist()
+        rows = pq.read_table(io.BytesIO(lake.read(name)), page_checksum_verification=True).to_pylist()
         [row] = rows
         outcome, message = (value and " ".join(value.split()) for value in (row["outcome"], row["message"]))
         return RunEnd(row["ended_at"].timestamp(), outcome, message)
@@ -124,7 +124,7 @@ def read_run(lake: Lake, run_id: str) -> tuple[pa.Table, dict[str, Any]]:
     """
     name = run_name(run_id)
     try:
-        file = pq.ParquetFile(io.BytesIO(lake.read(name)))
+        file = pq.ParquetFile(io.BytesIO(lake.read(name)), page_checksum_verification=True)
         types = {column.name: column.type for column in file.schema_arrow}
         if wrong := next((name for name in _COLUMNS if types.get(name) != RUN_CELL.field(name).type), None):
             raise ValueError(f"it is foreign: column {wrong} is not a run's")

@@ -84,3 +84,35 @@ def test_compact_command_lake_that_is_copied_reads_the_same(tmp_path: Path) -> N
     assert main(["--lake", lake.uri]) == 0
     shutil.copytree(tmp_path / "lake", tmp_path / "copy")
     assert everything(Lake(str(tmp_path / "copy"))) == everything(lake)
+
+
+def test_compact_command_verify_names_a_damaged_object_with_advice_until_it_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builder = plain_lake(str(tmp_path))
+    for task in ("t", "u"):
+        builder.items(task, "i0", 10)
+    assert main(["--lake", str(tmp_path), "--verify"]) == 0
+    assert ": 0 damaged or missing" in capsys.readouterr().out
+    shard = next((tmp_path / "shards").glob("task=*/*-g0-*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(bytes(data))
+    assert main(["--lake", str(tmp_path), "--verify"]) == 1
+    shown = capsys.readouterr().out
+    assert f"damaged: {shard.relative_to(tmp_path)}: its bytes are not those that were written" in shown
+    assert "compact.py --verify --prune sets it aside, and collect.py collects its rows again" in shown
+    assert main(["--lake", str(tmp_path), "--verify", "--prune"]) == 0
+    assert "1 damaged objects set aside" in capsys.readouterr().out
+    assert main(["--lake", str(tmp_path), "--verify"]) == 0
+
+
+def test_compact_command_verifies_a_published_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = tmp_path / "to"
+    to.mkdir()
+    build_version(plain_lake(str(tmp_path / "lake")).lake, to, Description())
+    assert main(["--lake", str(to), "--verify"]) == 0
+    (to / "packed" / "items.parquet").write_bytes(b"PAR1")
+    capsys.readouterr()
+    assert main(["--lake", str(to), "--verify"]) == 1
+    assert "damaged: packed/items.parquet: its 4 bytes differ" in capsys.readouterr().out

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from collectors.lake import seals
 from collectors.lake.compaction import compact
 from collectors.lake.holdings import committed, newest_manifest
 from collectors.lake.pruning import prune
@@ -113,6 +114,10 @@ def test_manifest_without_its_parts_is_damaged(tmp_path: Path) -> None:
     assert manifest
     path = tmp_path / manifest.name
     value = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**value, "shards": value["shards"] + 1}))
+    with pytest.raises(StorageError, match="is damaged"):
+        newest_manifest(lake)
+    del value["seal"]  # as in version 6
     path.write_text(json.dumps({**value, "parts": []}))
     with pytest.raises(StorageError, match="is damaged"):
         newest_manifest(lake)
@@ -121,8 +126,14 @@ def test_manifest_without_its_parts_is_damaged(tmp_path: Path) -> None:
         compact(lake)
 
 
-def foreign(shard: Path, change: str) -> None:
+def unsealed(shard: Path) -> pa.Table:
+    """The rows of a shard with its metadata, but without its seal, which another writer cannot keep."""
     table = pq.ParquetFile(io.BytesIO(shard.read_bytes())).read()
+    return table.replace_schema_metadata({k: v for k, v in table.schema.metadata.items() if k != seals.KEY.encode()})
+
+
+def foreign(shard: Path, change: str) -> None:
+    table = unsealed(shard)
     if change == "castable":
         position = table.schema.get_field_index("score")
         table = table.set_column(position, "score", table["score"].cast(pa.string()))
@@ -186,7 +197,7 @@ def test_shard_of_another_writer_of_parquet_is_folded(tmp_path: Path) -> None:
     builder = plain_lake(str(tmp_path))
     before = without_failures(builder.lake)
     for shard in (tmp_path / "shards" / "task=t").glob("*.parquet"):
-        table = pq.ParquetFile(io.BytesIO(shard.read_bytes())).read()
+        table = unsealed(shard)
         pq.write_table(table, shard, version="1.0", use_dictionary=False, compression="none")
     builder.planned(BuiltCell(model="m9", task="u"), [1.0])
     assert compact(builder.lake).folded == 7

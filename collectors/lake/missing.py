@@ -1,0 +1,191 @@
+"""Finds the objects of a lake that are gone, by others that name them.
+
+A manifest names its objects, an inventory all that a compaction found, a run its cells and their items, and a run that
+finished has all items of its cells. The deletion of another object that is newer than the newest compaction (a failure,
+a price, a model's row) leaves no trace.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.lake import layout
+from collectors.lake.damage import advice
+from collectors.lake.holdings import Manifest, folded_shards
+from collectors.lake.store import Lake
+from schemas.failures import StorageError
+from schemas.identity import ShardName, missing_ranges
+
+_COLUMNS = ["cell_id", "model", "task", "items_digest", "planned_items", "imported_from"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an object is not as it was written, and what to do."""
+
+    reason: str
+    advice: str
+
+
+_COPY = "put a whole copy in its place"
+_AGAIN = "collect.py with the config of its run writes it again"
+
+
+def missing_objects(
+    lake: Lake,
+    names: Sequence[str],
+    manifests: Sequence[Manifest],
+    inventory: Mapping[str, str],
+    damaged: Collection[str],
+) -> dict[str, Fault]:
+    """Returns name -> fault of the objects that are not among `names`, the lake's.
+
+    `damaged` are objects that cannot be believed. Where a run is among them, shards without a run are not named.
+    """
+    # Listed again, because a run may have ended meanwhile: its end was seen then, and its last shards were not.
+    there = {*names, *filter(layout.is_object, lake.names("", layout.DEPTH))}
+    missing = {
+        name: Fault(f"it is missing: {manifest.name} names it", advice(name))
+        for manifest in manifests
+        for name in manifest.objects
+        if name not in there
+    }
+    aside = {layout.set_aside_of(name) for name in lake.names(layout.DAMAGED, 5)}
+    missing |= {
+        name: Fault(f"it is missing: compaction {manifests[-1].number} listed it", _COPY)
+        for name in inventory
+        if name not in there and name not in aside and not ShardName.parse(name)
+    }
+    unsound = {*missing, *damaged}
+    ends = [name for name in names if layout.is_end(name) and name not in unsound]
+    return missing | dict(_Plans(lake, sorted(there - unsound), ends, manifests, unsound).missing())
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A cell as one run planned it."""
+
+    run_id: str
+    model: str
+    task: str
+    items_digest: str
+    planned_items: int
+    is_imported: bool
+    #: None: an item of any generation counts.
+    generation: int | None
+
+
+class _Plans:
+    """The cells that runs planned, and the shards that hold them."""
+
+    def __init__(
+        self, lake: Lake, names: Sequence[str], ends: Sequence[str], manifests: Sequence[Manifest], unsound: set[str]
+    ) -> None:
+        self.lake, self.ends, self.unsound = lake, ends, unsound
+        self.of_table = {
+            table: [name for name in names if layout.table_of(name) == table and layout.is_of_table(table, name)]
+            for table in ("shards", "items", "runs", "failures")
+        }
+        shards = set(self.of_table["shards"])
+        #: Whether the folded shards are known; without them each of their cells would seem to be gone.
+        self.has_lists = not any(layout.lists_shards(name) for name in unsound)
+        if manifests and self.has_lists:
+            shards |= set(folded_shards(lake, manifests[-1]))
+        # A damaged shard is named itself.
+        shards |= {name for name in unsound if ShardName.parse(name)}
+        self.shards: dict[str, list[str]] = {}
+        for name in sorted(shards):
+            shard = ShardName.parse(name)
+            assert shard
+            self.shards.setdefault(shard.cell_id, []).append(name)
+        self.cells: dict[str, list[_Planned]] = {}
+        for name in self.of_table["runs"]:
+            for cell_id, cell in self._cells_of(name):
+                self.cells.setdefault(cell_id, []).append(cell)
+
+    def missing(self) -> Iterator[tuple[str, Fault]]:
+        yield from self._runs()
+        yield from self._items()
+        yield from self._shards()
+
+    def _runs(self) -> Iterator[tuple[str, Fault]]:
+        runs = {layout.run_id_of(name) for name in (*self.of_table["runs"], *self.unsound) if layout.is_run(name)}
+        for end in self.ends:
+            run_id = layout.run_id_of_end(end)
+            if run_id not in runs:
+                yield layout.run_name(run_id), Fault(f"it is missing: {end} is the end of this run", _COPY)
+        if any(layout.is_run(name) for name in self.unsound):
+            return
+        for cell_id, shards in self.shards.items():
+            if cell_id not in self.cells:
+                reason = f"no run in runs/ planned its cell ({len(shards)} shards): an object of runs/ is missing"
+                yield shards[0], Fault(reason, "put a whole copy of that object in its place")
+
+    def _items(self) -> Iterator[tuple[str, Fault]]:
+        tables = {(layout.folder_of_task(n), layout.items_digest_of(n)) for n in self.of_table["items"]}
+        for cell_id, planned in self.cells.items():
+            for cell in planned if cell_id in self.shards else ():
+                name = layout.items_name(cell.task, cell.items_digest)
+                if (layout.folder_of_task(name), cell.items_digest) not in tables and name not in self.unsound:
+                    yield name, Fault(f"it is missing: the cell {cell_id} was asked its items", f"{_COPY}, or {_AGAIN}")
+
+    def _shards(self) -> Iterator[tuple[str, Fault]]:
+        """Items that a finished run collected and no shard holds. A failure of the model or task excuses its cells."""
+        if not self.has_lists:
+            return
+        finished = {layout.run_id_of_end(name) for name in self.ends if self._is_finished(name)}
+        failed = self._failed()
+        for cell_id, planned in self.cells.items():
+            names = [shard for name in self.shards.get(cell_id, ()) if (shard := ShardName.parse(name))]
+            for cell in planned:
+                if cell.run_id not in finished or cell.is_imported or failed & {cell_id, cell.model, cell.task}:
+                    continue
+                done = [s for s in names if cell.generation in (None, s.generation)]
+                for first, last in missing_ranges(done, cell.planned_items):
+                    shard = ShardName(cell_id, cell.generation or 0, first, last)
+                    reason = f"no shard holds these items any more; run {cell.run_id} had all of them when it finished"
+                    name = layout.shard_name(cell.task, shard)
+                    yield name, Fault(reason, f"{_COPY}, or collect.py collects them again")
+
+    # ---- small tables
+
+    def _cells_of(self, name: str) -> Iterator[tuple[str, _Planned]]:
+        file = self._open(name)
+        if file is None:
+            return
+        run_id = layout.run_id_of(name) or ""
+        generation = json.loads((file.metadata.metadata or {}).get(b"run", b"{}")).get("generation")
+        for cell_id, model, task, items_digest, planned_items, imported_from in self._rows(file, _COLUMNS):
+            is_imported = imported_from is not None
+            yield cell_id, _Planned(run_id, model, task, items_digest, planned_items, is_imported, generation)
+
+    def _is_finished(self, name: str) -> bool:
+        file = self._open(name)
+        return file is not None and ("finished",) in self._rows(file, ["outcome"])
+
+    def _failed(self) -> set[str]:
+        """Cells, models and tasks with a failure. One of a model alone concerns all of its cells."""
+        failed: set[str] = set()
+        for name in self.of_table["failures"]:
+            if file := self._open(name):
+                for cell_id, model, task in self._rows(file, ["cell_id", "model", "task"]):
+                    failed |= {value for value in (cell_id or model or task,) if value}
+        return failed
+
+    def _open(self, name: str) -> pq.ParquetFile | None:
+        try:
+            return pq.ParquetFile(io.BytesIO(self.lake.read(name)))
+        except (FileNotFoundError, StorageError, OSError, ValueError, pa.ArrowException):
+            return None
+
+    @staticmethod
+    def _rows(file: pq.ParquetFile, columns: list[str]) -> list[tuple[Any, ...]]:
+        table = file.read(columns)
+        return list(zip(*(table[name].to_pylist() for name in columns), strict=True))
