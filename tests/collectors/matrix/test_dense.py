@@ -171,10 +171,11 @@ def test_load_matrix_scores_rows_of_schema_6_by_todays_rules(tmp_path: Path, fol
 
 
 def _write_as_of_6(lake: Lake, name: str) -> None:
-    """Writes an object anew without the columns of version 7."""
+    """Writes an object anew without the columns and the seal of version 7."""
     table = pq.read_table(io.BytesIO(lake.read(name)))
     older = [column for column in table.schema.names if column not in ("outcome", "cut_tokens")]
-    metadata = {**(table.schema.metadata or {}), VERSION_KEY: b"6"}
+    kept = {key: value for key, value in (table.schema.metadata or {}).items() if b"seal" not in key}
+    metadata = {**kept, VERSION_KEY: b"6"}
     sink = io.BytesIO()
     pq.write_table(table.select(older).replace_schema_metadata(metadata), sink)
     lake.remove([name])
