@@ -126,7 +126,9 @@ def _next(one: Any) -> Iterator[Any]:
         if _is_own(one.__code__.co_filename):
             yield from _names(one)
     elif isinstance(one, type):
-        if _is_own(getattr(sys.modules.get(one.__module__), "__file__", None)):
+        # The bases of tasks also keep requests, with dill. Their judging is among the roots (judging_code).
+        is_base = one.__module__ == ConfigurableTask.__module__
+        if not is_base and _is_own(getattr(sys.modules.get(one.__module__), "__file__", None)):
             yield from (_plain(value) for value in vars(one).values())
             yield from one.__bases__
     elif isinstance(one, list | tuple | set | frozenset):

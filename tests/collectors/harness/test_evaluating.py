@@ -77,6 +77,43 @@ def test_task_that_runs_no_answer_is_not_refused(tmp_path: Path, name: str) -> N
     assert len(tasks) == 1
 
 
+#: A task as a class of its own, as squadv2, scrolls and fda are; GRADE stands for its verdict.
+CLASS = """
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+class Own(ConfigurableTask):
+    VERSION = 1
+    def __init__(self, config=None):
+        data = {"test": "HERE/judged.jsonl"}
+        config = {"task": "judged", "dataset_path": "json", "dataset_kwargs": {"data_files": data}}
+        super().__init__(config={**config, "output_type": "generate_until", "metadata": {"version": 1}})
+    def has_training_docs(self): return False
+    def has_validation_docs(self): return False
+    def has_test_docs(self): return True
+    def test_docs(self): return self.dataset["test"]
+    def doc_to_text(self, doc): return f"Q{doc['n']}"
+    def doc_to_target(self, doc): return str(doc["n"])
+    def construct_requests(self, doc, ctx, **kwargs):
+        kwargs = {key: kwargs[key] for key in ("metadata",)}
+        return Instance(request_type="generate_until", doc=doc, arguments=(ctx, {"until": ["x"]}), idx=0, **kwargs)
+    def process_results(self, doc, results): return {"exact": self.grade(results[0])}
+    def grade(self, answer): return GRADE
+    def aggregation(self): return {"exact": lambda values: sum(values) / len(values)}
+    def higher_is_better(self): return {"exact": True}
+"""
+
+
+@pytest.mark.parametrize(("grade", "kinds"), [("float(answer == '1')", []), ("float(eval(answer))", ["unsafe_code"])])
+def test_task_that_is_a_class_is_refused_for_its_own_judging_alone(
+    tmp_path: Path, grade: str, kinds: list[str]
+) -> None:
+    write_task(tmp_path, CLASS.replace("HERE", str(tmp_path)).replace("GRADE", grade))
+    (tmp_path / "judged.yaml").write_text("task: judged\nclass: !function judged_code.Own\n")
+    tasks, failed = load(tmp_path)
+    assert [error.kind for error in failed.values()] == kinds
+    assert len(tasks) == 1 - len(kinds)
+
+
 @pytest.mark.parametrize("where", ["filter", "metric", "aggregation"])
 def test_answers_meet_filters_metrics_and_aggregations_too(tmp_path: Path, where: str) -> None:
     code = "def run(*args, **kwargs):\n    return [eval(str(a)) for a in args]\n"
