@@ -66,7 +66,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="collect the first N items of each task that sets no limit of its own"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan with notes on what models will be sent, start nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print the plan with notes on what models will be sent, start nothing",
+    )
     parser.add_argument(
         "--generation",
         type=generation,
