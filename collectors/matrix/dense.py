@@ -127,8 +127,9 @@ def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted
     planned = np.zeros(len(cells), np.int64)
     np.maximum.at(planned, first, plans["planned_items"].to_numpy())
     rows = np.empty(len(cells), np.int64)
-    rows[first[::-1]] = np.arange(len(plans))[::-1]  # the first row of each cell
-    plans = plans.take(rows)
+    rows[first] = np.arange(len(plans))  # the newest row of each cell, because runs are in order of time
+    order = np.argsort(rows)
+    plans, planned = plans.take(rows[order]), planned[order]
     keep = _among(plans["task"], wanted.tasks)
     plans, planned = plans.filter(pa.array(keep)), planned[keep]
     # Before the models are chosen, because the length of a block does not depend on them.
@@ -140,6 +141,14 @@ def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted
     lengths[np.setdiff1d(np.arange(len(blocks)), of_block)] = 0  # blocks without a wanted model
     of_model, models = _keys(plans, COLUMN_KEY)
     first_rows = np.cumsum(lengths) - lengths
+    newest = _newest_of_each(of_block * max(len(models), 1) + of_model)
+    if dropped := len(plans) - len(newest):
+        logger.warning(
+            "%d cells are left out: a newer one of the same model, task and prompting differs from them in the date of "
+            "its chat template or in generation_config",
+            dropped,
+        )
+    plans, of_block, of_model = plans.take(newest), of_block[newest], of_model[newest]
     places = {
         "cell_id": plans["cell_id"],
         "filter": plans["filter"],
@@ -151,6 +160,12 @@ def _axes(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, wanted
     items = blocks.take(np.repeat(np.arange(len(blocks)), lengths))
     numbers = np.arange(len(items)) - np.repeat(first_rows, lengths)
     return items.append_column("item", pa.array(numbers.astype(np.int32))), models
+
+
+def _newest_of_each(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The last position of each distinct key, in order."""
+    _, from_end = np.unique(keys[::-1], return_index=True)
+    return np.sort(len(keys) - 1 - from_end)
 
 
 def _plans(lake: Lake, runs: list[str]) -> pa.Table:

@@ -190,3 +190,19 @@ def test_compaction_of_an_item_without_a_verdict_writes_no_bits(tmp_path: Path) 
     assert manifest
     assert (manifest.parts[0].is_grid, manifest.parts[0].bits) == (True, None)
     assert load_matrix(str(tmp_path)).valid[:, 0].tolist() == [True, False]
+
+
+def test_load_matrix_of_cells_that_differ_in_their_chat_date_alone_takes_the_newest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake = LakeBuilder(tmp_path)
+    days = {"2026-01-01": BuiltCell(items=2), "2026-02-01": BuiltCell(items=2, filter="none ")}
+    for (day, cell), score in zip(days.items(), (1.0, 0.0), strict=True):
+        lake.run(cell, planned=2, chat_date=day)  # the builder's cell id covers the filter
+        lake.scores(cell, [score] * 2)
+    for folded in (False, True):
+        if folded:
+            compact(lake.lake)
+        assert load_matrix(str(tmp_path)).scores.tolist() == [[0.0], [0.0]]
+        assert "1 cells are left out" in caplog.text
+        caplog.clear()
