@@ -11,6 +11,7 @@ import pytest
 from lm_eval.api import registry
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from collectors.harness.aggregations import aggregation_name, is_mean
 from collectors.harness.evaluating import reached
 from tests.helpers.judged_tasks import load, write_task
 from tests.helpers.thorough import long_only
@@ -181,3 +182,27 @@ def test_of_all_of_lm_evals_tasks_those_that_run_answers_are_refused() -> None:
         "subprocess.Popen": {"longproc"},
         "sympy.parsing.sympy_parser.parse_expr": {"score"},
     }
+
+
+@pytest.mark.slow
+@long_only
+def test_of_all_of_lm_evals_tasks_only_a_mean_gives_items_scores() -> None:
+    """12,907 task files name their metrics; of their 70 aggregations one is the mean of the items' values."""
+    means, others = set[str](), collections.Counter[str]()
+    for path in sorted(TASKS.rglob("*.yaml")):
+        try:
+            config = load_yaml(path)
+        except (Exception, SystemExit):  # a task that needs what is not installed cannot be loaded by a run either
+            continue
+        for metric in config.get("metric_list") or []:
+            given = metric.get("aggregation") or registry.metric_agg_registry.get(str(metric.get("metric")))
+            function = registry.aggregation_registry.get(given) if isinstance(given, str) else given
+            if callable(function):
+                name = f"{function.__module__}.{getattr(function, '__name__', function)}"
+                means.update([name] * is_mean(function))
+                others.update([aggregation_name(function)] * (not is_mean(function)))
+    assert means == {"lm_eval.api.metrics.mean"}
+    of_lm_eval = ("perplexity", "weighted_perplexity", "bits_per_byte", "f1_score", "matthews_corrcoef", "bleu", "chrf")
+    assert all(
+        others[name] for name in (*of_lm_eval, "ter", "macro_f1", "agg_inst_level_acc", "options_consistency_rate")
+    )
