@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from collectors.harness.judge import judge_here, record_table
 from collectors.harness.needs import PUNKT
 from collectors.harness.requests import Requester
 from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.judging import guard
 from collectors.specs import TaskSpec
 from schemas.failures import TaskError
 
@@ -115,6 +117,14 @@ def punkt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     english.parent.mkdir(parents=True)
     save_punkt_params(PunktTrainer("Boats float. They sail.").get_params(), dir=str(english))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both judges go on as long as they need, as in the judging process: a busy machine changes no verdict."""
+    for name in ("alarm", "setitimer"):
+        monkeypatch.setattr(signal, name, getattr(signal, name))  # to be put back
+    guard.limit_by_cpu_time_alone()
 
 
 def bind(folder: Path, own: str, docs: Docs) -> BoundTask:
