@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 #: second digit of the error.
 BOOTSTRAPS = 1000
 
+#: Cells between two lines of the log.
+PROGRESS_CELLS = 500
+
 _READ = ["item", "filter", "repeat", "metrics"]
 
 
@@ -103,11 +106,13 @@ class Aggregator:
                 new.append(row)
         for row in new:
             self._rows[row["cell_id"], row["covers"]].append(row)
-        for cell_id, planned in whole.items():
-            if (cell_id, covers[cell_id]) not in self._rows:
-                rows = self._computed(planned, shards[cell_id], covers[cell_id])
-                self._rows[cell_id, covers[cell_id]] += rows
-                new += rows
+        todo = [cell_id for cell_id in whole if (cell_id, covers[cell_id]) not in self._rows]
+        for number, cell_id in enumerate(todo):
+            if len(todo) >= PROGRESS_CELLS and number % PROGRESS_CELLS == 0:
+                logger.info("metrics over all items: cell %d of %d", number + 1, len(todo))
+            rows = self._computed(whole[cell_id], shards[cell_id], covers[cell_id])
+            self._rows[cell_id, covers[cell_id]] += rows
+            new += rows
         new += self._of_groups(covers)
         if new:
             table = pa.Table.from_pylist(new, schema=AGGREGATE)
@@ -115,12 +120,17 @@ class Aggregator:
         return len(new)
 
     def _read(self) -> None:
+        import pyarrow.compute as pc  # 75 ms
+
+        planned = pa.array([planned.cell.cell_id for planned in self.plan.cells], pa.string())
         for name in self.lake.names(layout.AGGREGATES):
             if not layout.is_of_table(layout.AGGREGATES, name):
                 continue
             try:
-                rows = pq.read_table(io.BytesIO(self.lake.read(name))).to_pylist()
-            except (OSError, ValueError, pa.ArrowException) as error:  # it is computed again
+                table = pq.read_table(io.BytesIO(self.lake.read(name)), page_checksum_verification=True)
+                of_plan = pc.is_in(table["cell_id"], value_set=planned)
+                rows = table.filter(pc.or_(of_plan, table["is_group"])).to_pylist()
+            except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # it is computed again
                 logger.warning("%s cannot be read: %s", name, one_line(error))
                 continue
             for row in rows:
