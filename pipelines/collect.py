@@ -224,7 +224,8 @@ def complete_aggregates(plan: Plan, lake: Lake, outcome: Outcome | None) -> list
         cell = planned.cell
         print(
             f"failed: {cell.model.name} on {cell.spec.task}: none of its {cell.items} items has an answer that could "
-            "be judged: see outcome and failure in the view matrix"
+            "be judged: see outcome and failure in the view matrix; --generation N collects them again, and --verbose "
+            "shows the errors of a judge"
         )
         if outcome:  # a run that collects nothing new has nothing new to record
             nothing = TaskError(

@@ -83,7 +83,8 @@ ITEM_FAILURES = frozenset(
 
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Returns the message on one line of at most `limit` characters, after the type of an error that is not ours."""
-    text = " ".join(str(error).split()) or "no message"
+    # An error of a task may hold half of a character, which no table can.
+    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split()) or "no message"
     if not isinstance(error, RouterlakeError):
         text = f"{type(error).__name__}: {text}"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -89,13 +89,17 @@ SET_LEVEL_METRICS = (
 )
 #: Set-level in lm-eval's tasks with choices; tasks that generate text average their own.
 SET_LEVEL_OF_CHOICES = ("f1",)
+#: Those of imported cells: other metrics come with a value for each item by their source.
+SET_LEVEL_OF_IMPORTS = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "mcc")
 
 
-def is_set_level(aggregation: str | None, metric: str, output_type: str | None) -> bool:
+def is_set_level(aggregation: str | None, metric: str, output_type: str | None, *, is_imported: bool = False) -> bool:
     """Whether a cell's metric has a value over a whole set alone, so that its items have no score.
 
     `aggregation` is the cell's column; without it the name of the metric decides.
     """
     if aggregation is not None:
         return aggregation != MEAN
+    if is_imported:
+        return metric in SET_LEVEL_OF_IMPORTS
     return metric in SET_LEVEL_METRICS or (metric in SET_LEVEL_OF_CHOICES and output_type == "multiple_choice")

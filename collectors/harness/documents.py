@@ -29,9 +29,10 @@ def doc_hash(doc: Any) -> str:
 
 
 def hash_and_size(doc: Any) -> tuple[str, int]:
-    """doc_hash, and the number of characters that it hashed. Raises as doc_hash does."""
+    """doc_hash, and the number of bytes that it hashed. Raises as doc_hash does."""
     text = json.dumps(doc, indent=2, default=_as_json, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest(), len(text)
+    data = text.encode()
+    return hashlib.sha256(data).hexdigest(), len(data)
 
 
 #: How Python prints an object by its address, which is another one in each process.

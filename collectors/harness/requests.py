@@ -90,6 +90,8 @@ class Requester(Encoder):
         self.key = key
         #: Settings of decoding that the model adds to the task's.
         self._added: dict[str, Any] = {}
+        #: Tokens of the engine's context that the cell may not use.
+        self._unused = 0
 
     # ---- asking
 
@@ -100,18 +102,21 @@ class Requester(Encoder):
         encoded: dict[int, list[Encoded]] | None = None,
         generation_config: str | None = None,
         *,
+        context: int | None = None,
         cut: bool = False,
     ) -> list[Asked]:
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
         `seed` names the cell. A sampled answer's seed is the task's own, or drawn from (cell, item, request, repeat),
         so it does not depend on how the items were cut into shards. `encoded` holds the Instances' token ids, by item;
-        if it is missing they are encoded here. `generation_config` is the cell's. With `cut` a context that does not
-        fit loses its beginning, as in lm-eval's backends. Without, its item fails, and the limit of an answer shrinks
-        to the room that is left. Raises EngineError when the engine breaks or another model answers, and TaskError for
+        if it is missing they are encoded here. `generation_config` and `context`, the longest in tokens, are
+        the cell's; the engine may have a longer one for other tasks. With `cut` a context that does not fit loses its
+        beginning, as in lm-eval's backends. Without, its item fails, and the limit of an answer shrinks to the room
+        that is left. Raises EngineError when the engine breaks or another model answers, and TaskError for
         a wrong generation setting or a kind of request that is not supported.
         """
         self._added = json.loads(generation_config or "{}")
+        self._unused = max(0, self.engine.max_length - context) if context else 0
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}
         jobs = [
             _Job(item, instance, repeat, tokens)
@@ -138,12 +143,12 @@ class Requester(Encoder):
         context, continuation = job.encoded
         kind = job.instance.request_type
         if kind == "loglikelihood":
-            over = len(context) + len(continuation) - self.engine.score_length
+            over = len(context) + len(continuation) - (self.engine.score_length - self._unused)
             if not 0 < over < len(context):  # without any context no token could be scored
                 return job
         elif kind == "generate_until":
             most = self._generate_request(job, "").max_tokens
-            over = len(context) - (self.engine.max_length - most)
+            over = len(context) - (self.engine.max_length - self._unused - most)
             if over <= 0:
                 return job
             if over >= len(context):
@@ -159,7 +164,7 @@ class Requester(Encoder):
     def _ask_scores(self, jobs: list[_Job], seed: str) -> list[Answer]:
         """Asks for one-token choices of the same context in one request, and for each other choice alone."""
         answers: dict[int, Answer] = {}
-        limit = self.engine.score_length
+        limit = self.engine.score_length - self._unused
         fitting = []
         for i, job in enumerate(jobs):
             context, continuation = job.encoded
@@ -206,7 +211,7 @@ class Requester(Encoder):
                     get_rolling_token_windows(
                         token_list=tokens,
                         prefix_token=self.prefix_token_id,
-                        max_seq_len=self.engine.rolling_length,
+                        max_seq_len=self.engine.rolling_length - self._unused,
                         context_len=1,
                     ),
                 )
@@ -228,7 +233,7 @@ class Requester(Encoder):
 
     def _ask_texts(self, jobs: list[_Job], seed: str) -> list[Answer]:
         requests = [self._generate_request(job, f"{seed}:{job.item}:{job.instance.idx}:{job.repeat}") for job in jobs]
-        longest = self.engine.max_length
+        longest = self.engine.max_length - self._unused
         refusals = [self._refusal(request.prompt, longest - 1) for request in requests]
         # As lm-eval's maybe_truncate with shrink_gen_toks: an answer may be as long as there is room.
         asked = [

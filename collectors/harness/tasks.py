@@ -149,7 +149,7 @@ class BoundTask:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
         hashes, sizes = zip(*map(hash_and_size, self.docs), strict=True)
         self.hashes: list[str] = list(hashes)
-        #: Characters of the longest document as JSON.
+        #: Bytes of the longest document as JSON.
         self.longest = max(sizes)
         self._examples = guard(task, self.docs, spec.fewshot_seed, doc_hash)
         self.settings = self._bound_settings(task_digest)
@@ -235,7 +235,7 @@ class BoundTask:
     def tokens_needed(self) -> int:
         """The context that an item may need, tokens: the longest answer, and an estimate of the longest prompt.
 
-        The estimate takes three characters for a token, and examples that are as long as the longest item.
+        The estimate takes three bytes for a token, and examples that are as long as the longest item.
         """
         answer: int = 1
         if self.request_kind == "generate_until":

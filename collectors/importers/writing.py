@@ -25,7 +25,7 @@ from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import NOT_JUDGED, StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD
-from schemas.verdicts import AT_LIMIT, ENGINE, OF_OURS, OK, OUTCOME_OF_FAILURE, TRUNCATED
+from schemas.verdicts import AT_LIMIT, ENGINE, OF_OURS, OK, OUTCOME_OF_FAILURE, TRUNCATED, is_set_level
 
 #: Most items of an imported shard. It may be larger than a collected one, because losing it costs only time.
 SHARD_ITEMS = 200_000
@@ -210,7 +210,7 @@ class RecordWriter:
         there = {name: rows[name] for name in rows.schema.names}
         there.setdefault("filter", pa.repeat(pa.scalar(self.filter), many))
         there.setdefault("repeat", pa.repeat(pa.scalar(0, pa.int16()), many))
-        there |= _ruled(there, many) | own
+        there |= _ruled(there, many, cell.description.metric) | own
         columns = [there[f.name].cast(f.type) if f.name in there else pa.nulls(many, f.type) for f in RECORD]
         return pa.table(columns, schema=RECORD)
 
@@ -326,7 +326,7 @@ def _in_shards(rows: pa.Table) -> Iterator[pa.Table]:
         yield rows.slice(start, end - start)
 
 
-def _ruled(there: Mapping[str, Any], many: int) -> dict[str, Any]:
+def _ruled(there: Mapping[str, Any], many: int, metric: str) -> dict[str, Any]:
     """Failure, outcome and score of imported rows by schemas.verdicts."""
     import pyarrow.compute as pc  # 75 ms
 
@@ -340,8 +340,11 @@ def _ruled(there: Mapping[str, Any], many: int) -> dict[str, Any]:
     of_failure = pa.array(OUTCOME_OF_FAILURE.values(), pa.string()).take(pc.index_in(failure, value_set=kinds))
     answered = pc.if_else(pc.equal(reason, AT_LIMIT).fill_null(False), TRUNCATED, OK)
     outcome = pc.coalesce(of_failure, pc.if_else(pc.is_valid(failure), ENGINE, answered))
+    ruled = {"failure": failure, "outcome": outcome}
+    if is_set_level(None, metric, None, is_imported=True):
+        return {**ruled, "score": pa.nulls(many, pa.float64()), "correct": pa.nulls(many, pa.bool_())}
     is_ours = pc.is_in(outcome, value_set=pa.array(OF_OURS))
-    return {"failure": failure, "outcome": outcome, "score": pc.if_else(is_ours, pa.scalar(None, pa.float64()), score)}
+    return {**ruled, "score": pc.if_else(is_ours, pa.scalar(None, pa.float64()), score)}
 
 
 def _runs(items: np.ndarray[Any, Any]) -> Iterator[tuple[int, int]]:

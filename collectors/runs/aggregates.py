@@ -22,7 +22,7 @@ from collectors.lake.holdings import committed
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.runs.plan import Plan, PlannedCell
-from schemas.failures import EngineError, StorageError, TaskError, one_line
+from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, EngineError, StorageError, TaskError, one_line
 from schemas.identity import ShardName, digest, missing_ranges
 from schemas.records import AGGREGATE
 
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 #: second digit of the error.
 BOOTSTRAPS = 1000
 
+#: Problems of a machine, not of a task: such a value is computed again.
+_PASSING = (JUDGE_TIMEOUT, JUDGE_DIED)
 #: Cells between two lines of the log.
 PROGRESS_CELLS = 500
 
@@ -84,8 +86,8 @@ class Aggregator:
         self._rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         #: The whole cells in which no item has a verdict.
         self.unanswered: list[PlannedCell] = []
-        #: (group, covers) of the groups that are in the lake.
-        self._groups: set[tuple[str, str]] = set()
+        #: Values of groups that are in the lake: see _group_key.
+        self._groups: set[tuple[str, ...]] = set()
 
     def complete(self, reported: Sequence[dict[str, Any]]) -> int:
         """Writes the rows that the lake lacks, `reported` by workers or computed here. Returns their number.
@@ -128,6 +130,7 @@ class Aggregator:
                 continue
             try:
                 table = pq.read_table(io.BytesIO(self.lake.read(name)), page_checksum_verification=True)
+                table = table.select(AGGREGATE.names)
                 of_plan = pc.is_in(table["cell_id"], value_set=planned)
                 rows = table.filter(pc.or_(of_plan, table["is_group"])).to_pylist()
             except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # it is computed again
@@ -135,8 +138,8 @@ class Aggregator:
                 continue
             for row in rows:
                 if row["is_group"]:
-                    self._groups.add((row["task"], row["covers"]))
-                else:
+                    self._groups.add(_group_key(row))
+                elif row["problem"] not in _PASSING:
                     self._rows[row["cell_id"], row["covers"]].append(row)
 
     # ---- cells
@@ -193,8 +196,6 @@ class Aggregator:
         """Returns the rows of one group for one model, by lm-eval's own Group.aggregate."""
         cells = sorted(planned.cell.cell_id for planned in members)
         digest_of_all = _md5(",".join(f"{cell_id}:{covers[cell_id]}" for cell_id in cells))
-        if (group.name, digest_of_all) in self._groups:
-            return []
         rows = {planned.cell.spec.task: self._rows[c, covers[c]] for planned in members if (c := planned.cell.cell_id)}
         if not all(rows.values()):
             return []
@@ -215,7 +216,8 @@ class Aggregator:
             "covers": digest_of_all,
             "computed_at": dt.datetime.now(dt.UTC),
         }
-        return [
+        named = sorted(weighted, key=len, reverse=True)
+        new = [
             {
                 **shared,
                 "metric": metric,
@@ -227,8 +229,15 @@ class Aggregator:
                 "items": items,
             }
             for key, items in counts.items()
-            for metric, _, name in [key.rpartition(",")]
+            for metric in [next(metric for metric in named if key.startswith(f"{metric},"))]
+            for name in [key[len(metric) + 1 :]]
         ]
+        return new if any(_group_key(row) not in self._groups for row in new) else []
+
+
+def _group_key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a value of a group: its shards, and how the group makes it, because a group's file may change."""
+    return tuple(str(row[name]) for name in ("task", "covers", "metric", "filter", "aggregation"))
 
 
 def as_lm_eval(task: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -174,7 +174,9 @@ class Collector:
             with begun.stages.of("engine"):
                 cell = begun.cell
                 cut = cell.spec.overlong == "truncate"
-                return requester.ask(instances, cell.cell_id, encoded, cell.generation_config, cut=cut)
+                return requester.ask(
+                    instances, cell.cell_id, encoded, cell.generation_config, context=cell.context, cut=cut
+                )
         finally:
             self._rested = time.monotonic()
 

@@ -92,20 +92,26 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
 
 
 def _widened(models: list[ModelRef], loaded: list[tuple[TaskSpec, BoundTask]], config: RunConfig) -> list[ModelRef]:
-    """Gives the models the context that the tasks need, where the config leaves max_length to us.
+    """Gives engines the longest context that a task needs, where the config leaves max_length to us.
 
-    It is no part of a cell's identity, which keeps the default of max_length: no answer to a shorter prompt depends on
-    it. Where prompts are cut, the context stays the default, because the cut depends on it.
+    It is no part of a cell's identity, which keeps the default of max_length. What a cell may use of it depends on the
+    cell's own task alone (_context).
     """
     if "max_length" in config.model_fields_set:
         return models
-    needed = max((task.tokens_needed for spec, task in loaded if spec.overlong == "fail"), default=0)
-    context = math.ceil(needed / CONTEXT_STEP) * CONTEXT_STEP
+    context = max((_context(task) for _, task in loaded), default=0)
     return [
         # A shorter one is the model's own, or set for it.
         dataclasses.replace(model, context=context) if model.max_length == DEFAULT_MAX_LENGTH < context else model
         for model in models
     ]
+
+
+def _context(task: BoundTask) -> int:
+    """The context of a task's cells where no config sets one. Prompts are cut to the default."""
+    if task.spec.overlong != "fail":
+        return DEFAULT_MAX_LENGTH
+    return max(DEFAULT_MAX_LENGTH, math.ceil(task.tokens_needed / CONTEXT_STEP) * CONTEXT_STEP)
 
 
 def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
@@ -229,11 +235,12 @@ def _plan_cell(
         prompting=asked.prompting,
         generation=newest if generation is None else generation,
         items=asked.items,
+        context=_context(asked.task) if model.context else None,
         **settings,
     )
     name = identity.pop("name")
     columns = {**asked.columns, **identity, **settings, "cell_id": cell_id, "model": name, "source": model.source}
-    columns["context_length"] = model.context
+    columns["context_length"] = cell.context if cell.context != DEFAULT_MAX_LENGTH else None
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 
 

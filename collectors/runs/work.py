@@ -25,6 +25,8 @@ class Cell:
     generation: int
     #: Number of items to collect: the positions 0 to items - 1.
     items: int
+    #: Longest context that it may use, tokens; None: its engine's. An engine may have a longer one for other tasks.
+    context: int | None = None
     #: The date that the model's chat template writes, YYYY-MM-DD; None: it writes none.
     chat_date: str | None = None
     #: JSON of settings that the model's generation_config.json adds to the task's; None: none.

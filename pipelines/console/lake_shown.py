@@ -89,6 +89,8 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
             *(number(row[name], ",d") for name in ("failed", "missing")),
         )
     console.print(table)
+    if len({row["attempted"] for row in rows if row["rank"]}) > 1:
+        console.print("a rank counts among the models that were asked as many items")
     if is_set_level:
         console.print(
             f"{group['metric']} has a value over all items, by lm-eval's own aggregation, and none for an item"
@@ -230,7 +232,7 @@ def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
                 ELSE ''
             END AS message
         FROM failures
-        WHERE level = 'item' OR cell_id IS NULL
+        WHERE level = 'item' OR cell_id IS NULL OR kind = 'nothing_answered'
             OR cell_id NOT IN (SELECT cell_id FROM coverage WHERE missing = 0)
         GROUP BY level, kind, model
         ORDER BY level DESC, times DESC, kind, model

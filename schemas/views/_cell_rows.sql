@@ -31,8 +31,8 @@ SELECT
     filter,
     higher_is_better,
     correct_threshold,
-    _is_set_level(aggregation, metric, output_type) AS is_set_level,
-    bool_or(aggregation IS NULL AND _is_set_level(NULL, metric, output_type)) OVER (
+    _is_set_level(aggregation, metric, output_type, imported_from IS NOT NULL) AS is_set_level,
+    bool_or(aggregation IS NULL AND _is_set_level(NULL, metric, output_type, imported_from IS NOT NULL)) OVER (
         PARTITION BY cell_id
     ) AS older_set_level,
     items,

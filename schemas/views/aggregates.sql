@@ -1,5 +1,6 @@
 -- aggregates: one row per metric and filter of a cell, or of a group of tasks for one model: its value over all items,
--- by the task's or group's own aggregation in lm-eval, with lm-eval's standard error. Of several rows the newest counts.
+-- by the task's or group's own aggregation in lm-eval, with lm-eval's standard error. Of several rows one that covers
+-- the lake's shards counts, else the newest.
 -- value and stderr are null where stale says why: the lake has other shards of the cell than those that the row covers.
 -- covers: MD5 of the names of the cell's shards, sorted and joined by commas; of a group, of its cells and their
 -- digests as cell_id:digest.
@@ -18,35 +19,39 @@ covered AS (
     GROUP BY cell_id
 ),
 
-newest AS (
-    SELECT *
-    FROM {aggregates}
-    QUALIFY row_number() OVER (
-        PARTITION BY is_group, task, model, cell_id, members, metric, filter ORDER BY computed_at DESC, covers
-    ) = 1
-),
-
 of_members AS (
     SELECT members, md5(string_agg(cell_id || ':' || coalesce(digest, ''), ',' ORDER BY cell_id)) AS digest
-    FROM (SELECT members, unnest(members) AS cell_id FROM (SELECT DISTINCT members FROM newest WHERE is_group))
+    FROM (SELECT members, unnest(members) AS cell_id FROM (SELECT DISTINCT members FROM {aggregates} WHERE is_group))
     LEFT JOIN covered USING (cell_id)
     GROUP BY members
-)
+),
 
-SELECT
-    newest.* REPLACE (
-        CASE WHEN covers = present.digest THEN value END AS value,
-        CASE WHEN covers = present.digest THEN stderr END AS stderr
-    ),
-    CASE
-        WHEN present.digest IS NULL THEN 'the lake has no shards of it'
-        WHEN covers <> present.digest THEN 'the lake has other shards than it covers'
-    END AS stale
-FROM newest
-LEFT JOIN (
+present AS (
     SELECT cell_id, NULL::VARCHAR[] AS members, digest FROM covered
     UNION ALL
     SELECT NULL AS cell_id, members, digest FROM of_members
-) AS present
-    ON newest.cell_id IS NOT DISTINCT FROM present.cell_id AND newest.members IS NOT DISTINCT FROM present.members
-WHERE coalesce(newest.cell_id, newest.members[1]) IN (SELECT cell_id FROM cells);
+),
+
+chosen AS (
+    SELECT written.*, present.digest
+    FROM {aggregates} AS written
+    LEFT JOIN present
+        ON written.cell_id IS NOT DISTINCT FROM present.cell_id
+        AND written.members IS NOT DISTINCT FROM present.members
+    WHERE coalesce(written.cell_id, written.members[1]) IN (SELECT cell_id FROM cells)
+    QUALIFY row_number() OVER (
+        PARTITION BY is_group, task, model, written.cell_id, written.members, metric, filter
+        ORDER BY coalesce(covers = digest, false) DESC, computed_at DESC, covers
+    ) = 1
+)
+
+SELECT
+    * EXCLUDE (digest) REPLACE (
+        CASE WHEN covers = digest THEN value END AS value,
+        CASE WHEN covers = digest THEN stderr END AS stderr
+    ),
+    CASE
+        WHEN digest IS NULL THEN 'the lake has no shards of it'
+        WHEN covers <> digest THEN 'the lake has other shards than it covers'
+    END AS stale
+FROM chosen;

@@ -31,6 +31,7 @@ of_cells AS (
         false AS is_group,
         cells.model,
         cells.metric,
+        cells.filter,
         estimates.score,
         estimates.stderr,
         CASE
@@ -98,7 +99,7 @@ of_cells AS (
 ),
 
 members AS (
-    SELECT task, model, prompting, metric, filter, unnest(members) AS cell_id
+    SELECT task, model, prompting, metric, filter, members, unnest(members) AS cell_id
     FROM aggregates
     WHERE is_group
 ),
@@ -109,14 +110,20 @@ of_groups AS (
         true AS is_group,
         aggregates.model,
         aggregates.metric,
+        aggregates.filter,
         CASE
-            WHEN count(of_cells.score) FILTER (of_cells.metric = aggregates.metric) < count(*) THEN NULL
+            WHEN
+                count(of_cells.score) FILTER (
+                    of_cells.metric = aggregates.metric AND of_cells.filter = aggregates.filter
+                ) < count(*)
+                THEN NULL
             WHEN any_value(aggregates.aggregation) = 'mean of items'
                 THEN sum(of_cells.score * of_cells.attempted) / sum(of_cells.attempted)
             ELSE avg(of_cells.score)
         END AS score,
         any_value(aggregates.value) AS value,
         any_value(aggregates.stderr) AS value_stderr,
+        any_value(aggregates.items) = sum(of_cells.attempted) AS is_of_all,
         bool_and(coalesce(of_cells.is_whole, false)) AS is_whole,
         sum(of_cells.attempted)::BIGINT AS attempted,
         sum(of_cells.scored)::BIGINT AS scored,
@@ -139,24 +146,33 @@ of_groups AS (
         sum(of_cells.usd_items)::BIGINT AS usd_items,
         aggregates.prompting,
         any_value(of_cells.revision) AS revision,
+        any_value(of_cells.dtype) AS dtype,
+        any_value(of_cells.quantization) AS quantization,
+        any_value(of_cells.max_length) AS max_length,
         any_value(aggregates.higher_is_better) AS higher_is_better
     FROM aggregates
-    INNER JOIN members USING (task, model, prompting, metric, filter)
+    INNER JOIN members USING (task, model, prompting, metric, filter, members)
     LEFT JOIN of_cells ON members.cell_id = of_cells.cell_id
     WHERE aggregates.is_group
-    GROUP BY aggregates.task, aggregates.model, aggregates.prompting, aggregates.metric, aggregates.filter
+    GROUP BY
+        aggregates.task,
+        aggregates.model,
+        aggregates.prompting,
+        aggregates.metric,
+        aggregates.filter,
+        aggregates.members
 ),
 
 every AS (
     FROM of_cells
     UNION ALL BY NAME
-    SELECT *, coalesce(score, value) AS merit FROM of_groups
+    SELECT * EXCLUDE (is_of_all), coalesce(score, CASE WHEN is_of_all THEN value END) AS merit FROM of_groups
 )
 
 SELECT
     task,
     CASE WHEN is_whole AND merit IS NOT NULL THEN rank() OVER (
-        PARTITION BY is_group, task, items_digest, prompting, metric, attempted
+        PARTITION BY is_group, task, items_digest, prompting, metric, filter, attempted
         ORDER BY
             is_whole DESC,
             CASE WHEN higher_is_better THEN -merit ELSE merit END NULLS LAST

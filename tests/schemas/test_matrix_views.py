@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_shards_facts_come_from_the_metadata_and_may_be_absent(lake: LakeBuilder
     ]
 
 
+@pytest.mark.parametrize("metric", ["$acc", "/acc", "a.b", "a b", "[0]", "", "*", 'a"b', "a\\b"])
+def test_verdict_of_a_metric_with_an_odd_name_never_breaks_the_view(metric: str) -> None:
+    con = duckdb.connect()
+    for name in ("_finite", "_verdict"):
+        con.execute(view_files()[name].sql)
+    found = con.execute("SELECT _verdict(?, ?)", [json.dumps({metric: 0.5}), metric]).fetchall()
+    assert found == [(None if set(metric) & set('"*\\') else 0.5,)]
+
+
 # ---- coverage and failures
 
 
@@ -171,11 +181,11 @@ METRICS = (*SET_LEVEL_METRICS, *SET_LEVEL_OF_CHOICES, "acc", "exact_match", "bri
 def test_rule_for_metrics_over_sets_is_that_of_the_schema() -> None:
     con = duckdb.connect()
     con.execute(view_files()["_is_set_level"].sql)
-    for metric, aggregation, kind in itertools.product(
-        METRICS, (None, "mean", "mcc"), (None, "multiple_choice", "generate_until")
+    for metric, aggregation, kind, imported in itertools.product(
+        METRICS, (None, "mean", "mcc"), (None, "multiple_choice", "generate_until"), (False, True)
     ):
-        [(ours,)] = con.execute("SELECT _is_set_level(?, ?, ?)", [aggregation, metric, kind]).fetchall()
-        assert ours == is_set_level(aggregation, metric, kind), (metric, aggregation, kind)
+        [(ours,)] = con.execute("SELECT _is_set_level(?, ?, ?, ?)", [aggregation, metric, kind, imported]).fetchall()
+        assert ours == is_set_level(aggregation, metric, kind, is_imported=imported), (metric, aggregation, kind)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +203,8 @@ def test_rule_for_metrics_over_sets_is_that_of_the_schema() -> None:
 )
 def test_verdict_is_read_from_metrics(metrics: str | None, value: float | None) -> None:
     con = duckdb.connect()
-    con.execute(view_files()["_verdict"].sql)
+    for name in ("_finite", "_verdict"):
+        con.execute(view_files()[name].sql)
     assert con.execute("SELECT _verdict(?, 'acc')", [metrics]).fetchall() == [(value,)]
 
 

@@ -84,6 +84,18 @@ def test_prompt_fits_to_the_token_but_no_further_and_the_answer_has_the_rest(tas
     assert {(row["outcome"], row["score"]) for row in rows if row["item"] in too_long} == {("overlong", 0.0)}
 
 
+@pytest.mark.parametrize("name", ["mini_generate", "mini_alike", "mini_rolling"])
+def test_context_of_a_cell_in_an_engine_with_a_longer_one_is_its_own(tasks: Path, name: str) -> None:
+    task, engines = bind(tasks, name), (stub(max_length=100), stub())
+    short, longer = (Requester(engine, engine.model.key) for engine in engines)
+    instances = dict(enumerate(longer.build(task, ITEMS)))
+    one, other = short.ask(instances, "cell"), longer.ask(instances, "cell", context=100)
+    for here, there in zip(one, other, strict=True):
+        responses = [[[answer.response for answer in answers] for answers in side.answers] for side in (here, there)]
+        assert responses[0] == responses[1]
+        assert here.failure == there.failure
+
+
 @pytest.mark.parametrize("limit", [2030, 2047, 2048, 4096, 32768])
 def test_answers_as_long_as_the_context_get_the_room_that_is_left(tasks: Path, limit: int) -> None:
     rows = collect(stub(max_length=2048), bind(tasks, "mini_generate", decoding={"max_gen_toks": limit}))

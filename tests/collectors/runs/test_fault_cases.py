@@ -119,5 +119,5 @@ def test_context_that_a_task_of_long_answers_needs_is_worked_out(tmp_path: Path)
     for changes, context in (({}, 33792), ({"max_length": 8192}, None), ({"overlong": "truncate"}, None)):
         config = RunConfig.model_validate({**keys, "engine": {"name": "hf"}, **changes})
         [cell] = make_plan(config, Lake(str(tmp_path / "none"))).cells
-        assert (cell.cell.model.context, cell.row["context_length"]) == (context, context)
+        assert (cell.cell.model.context, cell.cell.context, cell.row["context_length"]) == (context,) * 3
         assert cell.cell.model.max_length == 8192

@@ -22,7 +22,7 @@ from schemas.failures import ConfigError, EngineError, TaskError
 from schemas.identity import ShardName
 from schemas.records import FAILURE, ITEM, MODEL, RUN_CELL
 from tests.helpers.mini_tasks import GROUP, ITEMS, TASKS, own_caches, write_tasks
-from tests.helpers.planned_cells import TASK, base, configured, ids, model, planned, tasks
+from tests.helpers.planned_cells import TASK, base, configured, ids, model, planned, tasks, write_model
 
 __all__ = ["base", "model", "own_caches", "tasks"]  # fixtures
 
@@ -251,3 +251,18 @@ def test_plan_of_a_model_that_broke_engines_leaves_its_open_cells_out(tasks: Pat
     assert ids(planned(config, tmp_path, retry_failed=True)) == [first.cell.cell_id, other.cell.cell_id]
     elsewhere = configured(tasks, model, dtype="float16")
     assert len(ids(planned(elsewhere, tmp_path))) == 1  # another dtype is another model to the cells
+
+
+def test_plan_context_of_a_cell_depends_on_its_own_task_alone(tasks: Path, tmp_path: Path) -> None:
+    far = write_model(tmp_path / "far")
+    config = json.loads((far / "config.json").read_text(encoding="utf-8"))
+    (far / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 131072}), encoding="utf-8")
+    long = {"task": "mini_generate", "decoding": {"max_gen_toks": 20_000}}
+    alone, both = (
+        {cell.cell.spec.task: cell.cell for cell in planned(configured(tasks, far, tasks=names)).cells}
+        for names in (["mini_choice"], ["mini_choice", long])
+    )
+    assert (alone["mini_choice"].model.context, alone["mini_choice"].context) == (None, None)  # which is 8192
+    assert alone["mini_choice"].cell_id == both["mini_choice"].cell_id
+    assert {cell.model.context for cell in both.values()} == {both["mini_generate"].context}
+    assert (both["mini_choice"].context, both["mini_generate"].context) == (8192, 21504)
