@@ -50,7 +50,7 @@ SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
 #: Columns of RUN_CELL that mean the same in every view that has them.
 _OF_CELLS = (
     *("cell_id", "model", "revision", "task", "items_digest", "prompting", "num_fewshot", "chat_template", "dtype"),
-    *("quantization", "max_length", "metric", "higher_is_better", "imported_from", "run_id"),
+    *("quantization", "max_length", "metric", "filter", "higher_is_better", "imported_from", "run_id"),
 )
 
 _COUNTS = {
