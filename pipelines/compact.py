@@ -80,6 +80,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="read the whole lake, or a published version, and name each object that is not as it was written; with "
         "--prune: then compact, and move these to damaged/",
     )
+    parser.add_argument(
+        "--give-up",
+        action="store_true",
+        help="leave out damaged files of a compaction whose shards are gone, if there is no whole copy of them: "
+        "collect.py then collects their items again",
+    )
     return parser.parse_args(argv)
 
 
@@ -93,13 +99,13 @@ def hours(text: str) -> float:
 def run(lake: Lake, args: argparse.Namespace) -> int:
     if args.verify:
         verified = verify_lake(lake)
-        if not args.prune:
+        if not args.prune and not args.give_up:
             return 1 if verified.faults else 0
         lake.open_for_writing()
         record_faults(lake, verified.damaged)
     started = time.monotonic()
     lake.open_for_writing()
-    outcome = compact(lake, Counter("files written"))
+    outcome = compact(lake, Counter("files written"), give_up=args.give_up)
     print_outcome(outcome, time.monotonic() - started)
     if args.prune:
         pruned = prune(lake, dt.timedelta(hours=args.keep_hours))
@@ -160,6 +166,8 @@ def print_outcome(outcome: Compacted, seconds: float) -> None:
         print(f"{outcome.withheld} shards were not folded: a damaged file holds other rows of their cells")
     for name, reason in outcome.damaged.items():
         print(f"skipped: {name}: {reason}")
+    if outcome.given_up:
+        print(f"{outcome.given_up} damaged files were given up: run collect.py with the configs of their cells again")
 
 
 if __name__ == "__main__":

@@ -96,22 +96,28 @@ class Choice:
     #: shard has.
     unplanned: int = 0
     withheld: int = 0
+    #: Damaged parts that are left out, with rows that no shard has.
+    given_up: set[str] = field(default_factory=set)
 
 
-def choose(lake: Lake, holdings: Holdings, folder: Path) -> Choice:
+def choose(lake: Lake, holdings: Holdings, folder: Path, *, give_up: bool = False) -> Choice:
     """Chooses the chunks of the next compaction of `lake`. DuckDB sorts in `folder`.
+
+    With `give_up` it leaves out damaged parts whose shards are gone: their items are open again, to be collected.
 
     Raises ConfigError for an object of a newer schema version, StorageError naming a foreign shard or a damaged object
     whose rows the next compaction would lose.
     """
     with contextlib.closing(connect(lake, holdings, only=[*KEPT, "cells"])) as con:
         limit_memory(con, folder)
-        return _Chooser(lake, holdings, con).choose()
+        return _Chooser(lake, holdings, con, give_up=give_up).choose()
 
 
 class _Chooser:
-    def __init__(self, lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection) -> None:
-        self.lake, self.holdings, self.con = lake, holdings, con
+    def __init__(
+        self, lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, *, give_up: bool = False
+    ) -> None:
+        self.lake, self.holdings, self.con, self.give_up = lake, holdings, con, give_up
         self.choice = Choice(folded=read_folded(lake, holdings.manifest) if holdings.manifest else [])
 
     def choose(self) -> Choice:
@@ -155,6 +161,8 @@ class _Chooser:
         fresh = {name for (name,) in self.con.execute("SELECT name FROM fresh").fetchall()}
         damaged = [row for row in self.choice.folded if row["part"] in self.holdings.damaged]
         lost = {str(row["part"]) for row in damaged if row["file"] not in fresh}
+        if self.give_up:
+            self.choice.given_up, lost = lost, set()
         self.choice.replaced = {str(row["part"]) for row in damaged} - lost
         cells = sorted({str(row["cell_id"]) for row in damaged if row["part"] in lost})
         [(self.choice.withheld,)] = self.con.execute(
@@ -231,7 +239,8 @@ class _Chooser:
                 if (part.task, part.prompting) == (task, prompting) and part.records not in self.holdings.damaged:
                     if lost := [name for name in part.objects if name in self.holdings.damaged]:
                         raise StorageError(
-                            f"{lost[0]} is damaged, and its rows would be lost: put a whole copy in its place"
+                            f"{lost[0]} is damaged, and its rows would be lost: put a whole copy in its place, or "
+                            "compact.py --give-up leaves it out and collect.py collects its items again"
                         )
                     old = held[part.records]
                     if (

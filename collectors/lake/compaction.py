@@ -59,25 +59,43 @@ class Compacted:
     withheld: int
     #: Name of an object that was passed over -> reason.
     damaged: dict[str, str]
+    #: Number of damaged parts that were left out, with rows that no shard has.
+    given_up: int = 0
 
 
-def compact(lake: Lake, progress: Callable[[int, int], None] = lambda written, parts: None) -> Compacted:
+def compact(
+    lake: Lake, progress: Callable[[int, int], None] = lambda written, parts: None, *, give_up: bool = False
+) -> Compacted:
     """Folds every shard that the newest compaction does not hold, and migrates rows that this program cannot read.
 
     `progress` gets the numbers of written and of all parts. It is safe beside collectors, readers and other compactors,
     and idempotent. It needs about 2 GB of memory, whatever the lake's size. Raises StorageError if the lake cannot be
     read or written; the next attempt uses the parts that were written by then. Raises ConfigError, and writes nothing,
-    for a shard of a newer schema version.
+    for a shard of a newer schema version. With `give_up` damaged parts whose shards are gone are left out, so that
+    their items can be collected again.
     """
     with tempfile.TemporaryDirectory(prefix="routerlake-compact-") as folder:
         try:
             return pass_over_damage(
                 lake,
-                lambda damaged: read_unmigrated(lake, damaged),
-                lambda holdings: _Compaction(lake, holdings, Path(folder)).run(progress),
+                lambda damaged: _whole_parts(read_unmigrated(lake, damaged), give_up=give_up),
+                lambda holdings: _Compaction(lake, holdings, Path(folder)).run(progress, give_up=give_up),
             )
         except (duckdb.Error, StorageError, FileNotFoundError) as error:
             raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
+
+
+def _whole_parts(holdings: Holdings, *, give_up: bool) -> Holdings:
+    """With `give_up` a part counts as damaged if any object with its rows is."""
+    if not give_up or not holdings.manifest:
+        return holdings
+    beside = {
+        part.records: f"{name} beside it is damaged"
+        for part in holdings.manifest.parts
+        for name in part.objects
+        if name in holdings.damaged and name != part.bits
+    }
+    return dataclasses.replace(holdings, damaged={**beside, **holdings.damaged})
 
 
 class _Compaction:
@@ -93,11 +111,11 @@ class _Compaction:
             logger.warning("the inventory of %s is missing: a new one is made", self.before and self.before.name)
             self.inventory = {}
 
-    def run(self, progress: Callable[[int, int], None]) -> Compacted:
-        choice = self.choice = choose(self.lake, self.holdings, self.folder)
+    def run(self, progress: Callable[[int, int], None], *, give_up: bool = False) -> Compacted:
+        choice = self.choice = choose(self.lake, self.holdings, self.folder, give_up=give_up)
         rest = (choice.unplanned, choice.withheld, self.holdings.damaged)
         chunks = choice.chunks
-        if not chunks:
+        if not chunks and not choice.given_up:
             return Compacted(self.before, 0, *rest)
         progress(0, len(chunks))
         self._take_stock()
@@ -110,7 +128,7 @@ class _Compaction:
         if not self.lake.create(manifest.name, manifest.to_json()):
             logger.info("another compaction was faster: the next one folds the remaining shards")
             return Compacted(newest_manifest(self.lake), 0, *rest)
-        return Compacted(manifest, sum(len(chunk.shards) for chunk in chunks), *rest)
+        return Compacted(manifest, sum(len(chunk.shards) for chunk in chunks), *rest, len(choice.given_up))
 
     # ---- checks of bytes
 

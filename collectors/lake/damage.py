@@ -116,7 +116,7 @@ def advice(name: str) -> str:
             return "put a whole copy in its place"
         return (
             "all of its shards are read if they exist, and compact.py writes it again; "
-            "else put a whole copy in its place"
+            "else put a whole copy in its place, or compact.py --give-up leaves it out, to be collected again"
         )
     if layout.table_of(name) in _COLLECTED:
         return "compact.py --prune sets it aside, and collect.py collects its rows again"

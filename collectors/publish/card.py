@@ -16,7 +16,7 @@ import pyarrow as pa
 import yaml
 
 from collectors.lake.layout import published_files
-from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CELL
+from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CELL
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ TABLES: dict[str, tuple[str, pa.Schema, str]] = {
     "items": (published_files("items"), ITEM, "one row for each document of a task"),
     "models": (published_files("models"), MODEL, "metadata of a model at one revision, in one row or several"),
     "cells": (published_files("runs"), RUN_CELL, "one row for each model, task and setup that a run planned"),
+    "aggregates": (
+        published_files("aggregates"),
+        AGGREGATE,
+        "one row for each metric over all items of a cell or a group of tasks",
+    ),
 }
 
 #: Upper bounds of the hub's size categories.
@@ -96,9 +101,10 @@ every file with its SHA-256, and the runs, library versions, model revisions and
 {counts}
 
 Each item has an `outcome`. A missing answer, or one that could not be judged, is neither wrong nor zero: its `score` is
-null, with a reason in `failure`. An empty, cut off or overlong answer is the model's own and counts in its score; so
-`leaderboard` also has `score_answered`, the mean over the items with outcome `ok`. Tokens are counted by the engine
-that answered,{counted_by} and are null if nobody counted them.
+null, with a reason in `failure`. So is that of a metric over a whole set, such as a perplexity: see `aggregates`. An
+empty, cut off or overlong answer is the model's own and counts in its score; so `leaderboard` also has
+`score_answered`, the mean over the items with outcome `ok`. Tokens are counted by the engine that answered,{counted_by}
+and are null if nobody counted them.
 
 ## Use it
 

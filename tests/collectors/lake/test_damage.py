@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import os
@@ -14,14 +15,15 @@ import pytest
 
 from collectors.lake import seals
 from collectors.lake.compaction import compact
+from collectors.lake.damage import record_damage
 from collectors.lake.holdings import committed, newest_manifest
 from collectors.lake.pruning import prune
-from collectors.lake.reading import ask
+from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.records import SCHEMA_FILES
 from tests.helpers.filled_lakes import NOW, VIEWS, add, everything, plain_lake, planned
-from tests.helpers.lake_builder import BuiltCell, rows
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
 
 def without_failures(lake: Lake) -> dict[str, list[object]]:
@@ -202,3 +204,33 @@ def test_shard_of_another_writer_of_parquet_is_folded(tmp_path: Path) -> None:
     builder.planned(BuiltCell(model="m9", task="u"), [1.0])
     assert compact(builder.lake).folded == 7
     assert len(without_failures(builder.lake)["matrix"]) == len(before["matrix"]) + 1
+
+
+@pytest.mark.parametrize("kind", ["records", "responses"])
+def test_damaged_part_without_its_shards_can_be_given_up_and_collected_again(tmp_path: Path, kind: str) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    lost, kept = BuiltCell(items=4), BuiltCell(task="other", items=4)
+    for cell in (lost, kept):
+        lake.run(cell, planned=4)
+        lake.shard(cell, [cell.record(item, score=1.0, responses=["a"]) for item in range(4)])
+    manifest = compact(lake.lake).manifest
+    assert manifest
+    prune(lake.lake, dt.timedelta())
+    [part] = [part for part in manifest.parts if part.task == lost.task]
+    name = getattr(part, kind)
+    path = Path(lake.lake.root) / name
+    path.write_bytes(path.read_bytes()[:-50])
+    record_damage(lake.lake, name, "cut")
+    whole = compact(lake.lake, give_up=True).manifest
+    assert whole
+    assert whole.number == manifest.number + 1
+    assert [part.task for part in whole.parts] == [kept.task]
+    assert committed(lake.lake).keys() == {kept.cell_id}  # the items of the other are open
+    lake.shard(lost, [lost.record(item, score=0.0) for item in range(4)])
+    again = compact(lake.lake).manifest
+    assert again
+    with connect(lake.lake) as con:
+        assert con.execute("SELECT task, avg(score), count(*) FROM matrix GROUP BY task ORDER BY task").fetchall() == [
+            ("other", 1.0, 4),
+            ("quiz", 0.0, 4),
+        ]
