@@ -232,8 +232,10 @@ def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
                 ELSE ''
             END AS message
         FROM failures
-        WHERE level = 'item' OR cell_id IS NULL OR kind = 'nothing_answered'
+        WHERE level = 'item' OR cell_id IS NULL
             OR cell_id NOT IN (SELECT cell_id FROM coverage WHERE missing = 0)
+            OR (kind = 'nothing_answered'
+                AND cell_id IN (SELECT cell_id FROM coverage WHERE ok + empty + truncated = 0))
         GROUP BY level, kind, model
         ORDER BY level DESC, times DESC, kind, model
         """,
