@@ -180,10 +180,11 @@ class Aggregator:
     def _of_groups(self, covers: Mapping[str, str]) -> list[dict[str, Any]]:
         new = []
         for named, groups in self.plan.groups.items():
-            by_model: dict[str, dict[str, PlannedCell]] = defaultdict(dict)
+            by_model: dict[tuple[str, str], dict[str, PlannedCell]] = defaultdict(dict)
             for planned in self.plan.cells:
                 if planned.cell.group == named:
-                    by_model[planned.cell.model.key][planned.cell.spec.task] = planned
+                    model = planned.cell.model  # one folder may have two names, and then one key
+                    by_model[model.name, model.key][planned.cell.spec.task] = planned
             for cells in by_model.values():
                 for group in groups:
                     tasks = sorted({task.task_name for task in group.get_all_tasks()})

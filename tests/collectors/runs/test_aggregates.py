@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 from collections.abc import Iterator
@@ -175,3 +176,19 @@ def test_damaged_aggregates_are_computed_again(runs: Runs, caplog: pytest.LogCap
     path.write_bytes(path.read_bytes()[:-40])
     assert runs.complete(runs.plan(limit=6)) == 12
     assert "cannot be read" in caplog.text
+
+
+def test_groups_of_one_model_under_two_names_are_two(runs: Runs) -> None:
+    """Names of the same weights have one key of a loaded model."""
+    plan = runs.plan(limit=4)
+    runs.complete(plan, runs.collect(plan))
+    for planned in plan.cells:
+        planned.cell = dataclasses.replace(
+            planned.cell, model=dataclasses.replace(planned.cell.model, revision="the same")
+        )
+    assert len({planned.cell.model.key for planned in plan.cells}) == 1
+    aggregator = Aggregator(plan, runs.lake, runs.judges)
+    runs.lake.remove([name for name in runs.lake.names("aggregates") if "schema" not in name])
+    aggregator.plan.run_id = "again"
+    aggregator.complete([])
+    assert runs.rows("SELECT model FROM aggregates WHERE is_group ORDER BY model") == [("stub/a",), ("stub/b",)]
