@@ -98,14 +98,15 @@ def _read(lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, wanted
     older = holdings.has_older_rows
     matrix = empty_matrix(items, models, tokens=wanted.tokens, filled=older or laid < len(items) * len(models))
     if older:  # the view applies today's rules to them
-        _lay_matrix(con, matrix, wanted)
+        _lay_rows(con, matrix, wanted, "matrix JOIN places USING (cell_id) WHERE true")
         return matrix
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(_lay_grid, lake, matrix, wanted, part, places[part.records]) for part in grids]
         for part in parts:
             if part not in grids:
                 _lay_part(con, matrix, wanted, f"{lake_place(lake.uri)}/{part.records}")
-        _lay_open_rows(con, matrix, wanted)
+        # Those that no compaction holds.
+        _lay_rows(con, matrix, wanted, "_open_rows JOIN places USING (cell_id, filter) WHERE repeat = 0")
         for job in jobs:
             job.result()
     return matrix
@@ -338,32 +339,10 @@ def _lay_part(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted, p
     )
 
 
-def _lay_open_rows(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted) -> None:
-    """Lays the records into the arrays that no compaction holds, in any order."""
-    _scatter(
-        matrix,
-        con.execute(
-            f"""
-            SELECT {_at(matrix)}, {", ".join(["score", *wanted.columns])}
-            FROM _open_rows JOIN places USING (cell_id, filter)
-            WHERE repeat = 0 AND item < length
-            """
-        ),
-    )
-
-
-def _lay_matrix(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted) -> None:
-    """Lays the rows of the view matrix into the arrays, in any order."""
-    _scatter(
-        matrix,
-        con.execute(
-            f"""
-            SELECT {_at(matrix)}, {", ".join(["score", *wanted.columns])}
-            FROM matrix JOIN places USING (cell_id)
-            WHERE item < length
-            """
-        ),
-    )
+def _lay_rows(con: duckdb.DuckDBPyConnection, matrix: Matrix, wanted: _Wanted, rows: str) -> None:
+    """Lays `rows`, SQL after FROM that joins places, into the arrays, in any order."""
+    columns = ", ".join(["score", *wanted.columns])
+    _scatter(matrix, con.execute(f"SELECT {_at(matrix)}, {columns} FROM {rows} AND item < length"))
 
 
 def _at(matrix: Matrix) -> str:
