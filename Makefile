@@ -35,7 +35,7 @@ demo: env models ## collect four real tasks for the two models into demo-lake an
 	$(python) pipelines/collect.py --config pipelines/configs/demo.yaml
 	$(python) pipelines/matrix.py --lake $(demo_lake) --show
 
-test: env ## run every test, in three processes of up to 5 GB each; JOBS=n for others
+test: env ## run the tests but the longest, in three processes of up to 5 GB each; JOBS=n for others
 	$(python) -m pytest $(parallel)
 
 test-fast: env ## run the tests that need no engine, no Ray and at most two seconds each
