@@ -179,11 +179,22 @@ class _Import:
         writer = RecordWriter(self.staging, self.lake, self.cells, there, hashes, self.import_id, self.source.name)
         writer.write(dry_run=dry_run, progress=progress)
         self.staging.flush()
+        self._reject_silent_files()
         self._report_rejects()
         self.report.suspicions += suspicions(self.staging, self.cells)
         if not dry_run:
             self._write_report()
         return self.report
+
+    def _reject_silent_files(self) -> None:
+        """Rejects each file of which nothing became a record, if no other reject of the whole file says why."""
+        named = {file for (file,) in self.con.execute("SELECT file FROM rejects WHERE source_row IS NULL").fetchall()}
+        for number, count in enumerate(self.staging.counts):
+            if number in named or number in self.staging.describing or count.rows > count.rejected:
+                continue
+            none = f"none of its {count.rows:,} rows" if count.rows else "nothing in it"
+            self.staging.reject(number, None, "no_record", f"{none} became a record")
+        self.staging.flush()
 
     def _report_rejects(self) -> None:
         columns = ", ".join(REJECTED.names)

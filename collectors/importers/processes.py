@@ -47,6 +47,7 @@ class JobResult:
     descriptions: dict[tuple[str, str, str], CellDescription]
     format_version: str | None
     rejected: int
+    is_describing: bool
 
 
 class _FileSink(Sink):
@@ -98,7 +99,8 @@ class _SharedJobs:
                 self.read(sink, number, *args)
             sink.flush()
         rejected = sink.counts[number].rejected
-        result = JobResult(number, sink.tables, sink.descriptions, sink.format_version[number], rejected)
+        of_file = sink.format_version[number], rejected, number in sink.describing
+        result = JobResult(number, sink.tables, sink.descriptions, *of_file)
         write_whole(self.folder / f"{index}.result", pickle.dumps(result))
 
     def taken(self, index: int) -> JobResult | None:

@@ -3,7 +3,7 @@
 Owns their schemas and the kinds of rejects. Knows nothing of formats, nor of where the rows are stored.
 
 Kinds of rejects: of a file as a whole `unreadable`, `damaged`, `bomb`, `too_large`, `encoding`, `forbidden` (a pickle
-that would run code), `unknown_layout`, `no_model`; of a row `damaged`, `encoding`, `too_long`, `no_key` (no model,
+that would run code), `unknown_layout`, `no_model`, `no_record` (nothing in it became a record); of a row `damaged`, `encoding`, `too_long`, `no_key` (no model,
 task or item), `not_finite`, `out_of_range`, `no_verdict`, `negative_tokens`, `unknown_filter`, `bad_item`, `conflict`
 (another row, or the lake, has another verdict of the same answer).
 """
@@ -188,6 +188,8 @@ class Sink(ABC):
         self.descriptions: dict[tuple[str, str, str], CellDescription] = {}
         self.default = CellDescription()
         self.format_version: list[str | None] = [None] * len(self.files)
+        #: Files that have nothing per item in them, and help to read others.
+        self.describing: set[int] = set()
         self._lock = threading.Lock()
         self._rejects: list[tuple[Any, ...]] = []
         self._rows, self._items, self._texts = _Columns(RAW_VERDICT), _Columns(RAW_ITEM), _Columns(RAW_TEXT)

@@ -72,6 +72,12 @@ def read(staging: Staging, source: ImportSource) -> None:
     jobs: list[Job] = []
     for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
         abouts = _abouts(staging, source, run)
+        for number, _ in run.results:
+            if run.samples:
+                staging.describing.add(number)
+            else:
+                message = "results of whole tasks, and no samples beside it: lm-eval writes them with --log_samples"
+                staging.reject(number, None, "no_record", message)
         for number, task in run.samples:
             owners = [about for about in abouts if run.time or about.task_of(staging.files[number].stem)]
             about = owners[0] if len(owners) == 1 else About.of(None, run.time or "", source)

@@ -32,6 +32,7 @@ def read(staging: Staging, source: ImportSource) -> None:
                 values[number] = value
             elif isinstance(value, dict) and all(isinstance(texts, np.ndarray | list) for texts in value.values()):
                 prompts |= {str(sub): texts for sub, texts in value.items()}
+                staging.describing.add(number)
             else:
                 raise BadFile("unknown_layout", "neither models and data, nor prompts by task")
     for number, value in values.items():
