@@ -142,6 +142,9 @@ class _Text(SourceTable):
         self.table = text_table(self.file)
         #: Whether its rows were read before, and the bad ones rejected.
         self.was_read = False
+        if not self.table.names:
+            list(self.table.batches([], self._reject))
+            raise BadFile("no_record", "holds no row that can be read")
 
     @property
     def names(self) -> Sequence[str]:
