@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -22,7 +21,7 @@ from collectors.importers.files import BadFile
 from collectors.importers.pickles import Frame, load_pickle
 from collectors.importers.sources import as_json
 from collectors.importers.staging import Staging
-from collectors.importers.text_tables import ENDINGS, ending_of, json_text, text_table
+from collectors.importers.text_tables import ENDINGS, ending_of, refuse_doubled, text_table
 from schemas.failures import one_line
 from schemas.sql import quoted, quoted_path
 
@@ -153,7 +152,9 @@ class _Text(SourceTable):
     def _source(self, columns: Sequence[str], numbers: Collection[str]) -> tuple[str, str, Mapping[str, str]]:
         con = self.staging.con
         inner = _numbered(columns)
-        con.execute(f"CREATE OR REPLACE TABLE rows_of_file (row BIGINT{''.join(f', {c} VARCHAR' for c in inner.values())})")
+        con.execute(
+            f"CREATE OR REPLACE TABLE rows_of_file (row BIGINT{''.join(f', {c} VARCHAR' for c in inner.values())})"
+        )
         for batch in self.table.batches(columns, self._reject, numbers):
             con.register("given", batch)
             con.execute("INSERT INTO rows_of_file FROM given")
@@ -174,11 +175,10 @@ class _Parquet(SourceTable):
         if self.file.stem != os.path.basename(self.file.path):
             raise BadFile("unreadable", "Parquet is compressed inside: decompress the file first")
         try:
-            self._names = pq.read_schema(self.file.path).names
+            self._names: list[str] = pq.read_schema(self.file.path).names
         except (OSError, pa.ArrowException) as error:
             raise BadFile("damaged", f"not a whole Parquet file: {one_line(error, 160)}") from error
-        if twice := [name for name, count in Counter(self._names).items() if name and count > 1]:
-            raise BadFile("unknown_layout", f"two columns are called {twice[0][:60]!r}")
+        refuse_doubled(self._names)
 
     @property
     def names(self) -> Sequence[str]:
@@ -251,7 +251,7 @@ def response_of(label: str, labels: Collection[str]) -> str:
 
 
 def select_items(staging: Staging, rows: str, labels: Collection[str]) -> None:
-    """Stores the items of a relation with `task`, `key` and those of `labels` that items have: one a task, key, prompt."""
+    """Stores an item for each task, key and prompt of a relation that has `task`, `key` and `labels`."""
     texts = {label: label if label in labels else "NULL" for label in ("prompt", "target", "subject")}
     choices = "choices" if "choices" in labels else "NULL"
     staging.select_items(
@@ -280,7 +280,8 @@ def _sql_of(sql: str, kind: Kind, dtype: str) -> str:
     number = _number_of(sql, dtype, takes_flags=kind is Kind.SCORE)
     if kind is not Kind.COUNT:
         return number
-    return f"CASE WHEN {number} % 1 = 0 THEN coalesce(TRY_CAST({number} AS INTEGER), -1) WHEN {number} IS NOT NULL THEN -1 END"
+    whole = f"CASE WHEN {number} % 1 = 0 THEN TRY_CAST({number} AS INTEGER) END"
+    return f"coalesce({whole}, CASE WHEN {number} IS NOT NULL THEN -1 END)"
 
 
 def _is_nested(dtype: str) -> bool:

@@ -16,6 +16,7 @@ import json.decoder
 import operator
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -83,6 +84,12 @@ def ending_of(file: SourceFile) -> str:
     return os.path.splitext(file.stem)[1].lower()
 
 
+def refuse_doubled(names: Sequence[str]) -> None:
+    """Raises BadFile where two columns have one name: either may be meant."""
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise BadFile("unknown_layout", f"two columns are called {twice[0][:60]!r}")
+
+
 def _table(places: list[int], rows: list[Values], columns: int, reject: Reject) -> pa.Table:
     try:
         texts = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
@@ -117,8 +124,7 @@ class CsvTable(TextTable):
         for line, header in self._records():
             if isinstance(header, BadFile):
                 raise header
-            if twice := [name for name in header if name and header.count(name) > 1][:1]:
-                raise BadFile("unknown_layout", f"line {line}: two columns are called {twice[0][:60]!r}")
+            refuse_doubled(header)
             if not _is_text(header):
                 raise BadFile("encoding", f"line {line}: not UTF-8")
             self._names = header
@@ -130,7 +136,8 @@ class CsvTable(TextTable):
         return self._names
 
     def _rows(self, wanted: Sequence[str], numbers: Collection[str], reject: Reject) -> Iterator[tuple[int, Values]]:
-        places = [self._names.index(name) for name in wanted]
+        place_of = {name: place for place, name in enumerate(self._names)}
+        places = [place_of[name] for name in wanted]
         pick = operator.itemgetter(*places) if len(places) > 1 else lambda record: [record[n] for n in places]
         records = self._records()
         next(records)
@@ -148,7 +155,7 @@ class CsvTable(TextTable):
         csv.field_size_limit(MAX_ROW)
         with self.file.open() as raw:
             without_mark(raw.peek(4))  # type: ignore[attr-defined]
-            lines = _Lines(io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline=""))  # type: ignore[arg-type]
+            lines = _Lines(io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline=""))
             reader = csv.reader(lines, delimiter="\t" if ending_of(self.file) == ".tsv" else ",", strict=True)
             while True:
                 line, record = reader.line_num + 1, []
@@ -188,10 +195,10 @@ class _Lines:
 
 
 class JsonTable(TextTable):
-    """JSON lines, numbered by line, or one array of objects, numbered from 1. A column that a row lacks is null there."""
+    """JSON lines, numbered by line, or one array of objects, numbered from 1. What a row lacks is null there."""
 
     @cached_property
-    def names(self) -> Sequence[str]:  # type: ignore[override]
+    def names(self) -> Sequence[str]:
         names: dict[str, None] = {}
         for _, data in json_rows(self.file):
             try:

@@ -116,12 +116,15 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
     """Makes the table `choices` of a file's rows, with their numbers. Returns the columns of the file."""
     try:
         if path.suffix.lower() == ".parquet":
-            source = f"(SELECT *, file_row_number + 1 AS row FROM read_parquet({quoted_path(str(path))}, file_row_number = true))"
-            con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS FROM {source}")
+            source = f"read_parquet({quoted_path(str(path))}, file_row_number = true)"
+            numbered = f"SELECT *, file_row_number + 1 AS row FROM {source}"
+            con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS {numbered}")
             return {row[0] for row in con.execute("DESCRIBE choices").fetchall()} - {"row", "file_row_number"}
         table = text_table(SourceFile(str(path), path.name, path.stat().st_size))
         wanted = [name for name in (*KEYS, *COLUMNS) if name in table.names]
-        con.execute(f"CREATE OR REPLACE TEMP TABLE choices (row BIGINT{''.join(f', {name} VARCHAR' for name in wanted)})")
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE choices (row BIGINT{''.join(f', {name} VARCHAR' for name in wanted)})"
+        )
 
         def refuse(row: int, kind: str, message: str) -> None:
             place = "" if message.startswith("line ") else f", {_line(path, row)}"

@@ -1,4 +1,4 @@
-"""Tables of text are read to the letter: CSV as Python's csv module reads it, JSON by its values as they are written."""
+"""Tables of text are read to the letter: CSV as Python's csv module reads it, values of JSON as they are written."""
 
 from __future__ import annotations
 
