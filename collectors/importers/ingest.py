@@ -17,6 +17,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 #: Most rejects in one object, and in a report.
 _REJECTS = 100_000
 _REPORTED = 10_000
+#: Files whose digests are taken at once.
+_HASHING = 4
 
 
 @dataclass
@@ -99,6 +102,8 @@ def ingest(
         if not dry_run:
             stack.enter_context(claimed(lake.open_for_writing(), source.name))
         there = lake.exists()
+        with ThreadPoolExecutor(_HASHING) as pool:  # kept by the files
+            list(pool.map(_sha256, files))
         fresh = _fresh(files, lake.open_for_reading() if there else None, report)
         if not fresh:
             return report

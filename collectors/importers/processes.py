@@ -76,6 +76,8 @@ class _SharedJobs:
 
     def __init__(self, folder: Path, read: Reader, files: Sequence[SourceFile], jobs: Sequence[Job]) -> None:
         self.folder, self.read, self.files, self.jobs = folder, read, files, jobs
+        #: Keys of texts that this process has stored: files of one task have the same.
+        self.seen_texts: set[str] = set()
 
     def share(self) -> None:
         (self.folder / "jobs").write_bytes(pickle.dumps((self.read, list(self.files), list(self.jobs))))
@@ -94,6 +96,7 @@ class _SharedJobs:
     def do(self, index: int) -> None:
         number, args = self.jobs[index]
         sink = _FileSink(self.files, self.folder / str(index))
+        sink.seen_texts = self.seen_texts
         with contextlib.closing(sink):
             with sink.one_file(number):
                 self.read(sink, number, *args)
