@@ -198,7 +198,8 @@ class _Import:
             if number in named or number in self.staging.describing or count.rows > count.rejected:
                 continue
             none = f"none of its {count.rows:,} rows" if count.rows else "nothing in it"
-            self.staging.reject(number, None, "no_record", f"{none} became a record")
+            why = f": it holds {self.staging.holds[number]}" if number in self.staging.holds else ""
+            self.staging.reject(number, None, "no_record", f"{none} became a record{why}")
         self.staging.flush()
 
     def _report_rejects(self) -> None:

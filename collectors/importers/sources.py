@@ -195,6 +195,8 @@ class Sink(ABC):
         self.format_version: list[str | None] = [None] * len(self.files)
         #: Files that have nothing per item in them, and help to read others.
         self.describing: set[int] = set()
+        #: File -> what it holds in place of rows, for the case that nothing in it becomes a record.
+        self.holds: dict[int, str] = {}
         self._lock = threading.Lock()
         self._rejects: list[tuple[Any, ...]] = []
         self._rows, self._items = _Columns(RAW_VERDICT), _Columns(RAW_ITEM)

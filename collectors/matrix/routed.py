@@ -27,7 +27,7 @@ from schemas.sql import quoted_path
 
 #: Columns that may name an item, the first one in a file counts; and the others of a choice.
 KEYS = ("item", "item_hash", "source_key")
-COLUMNS = ("model", "router", "task")
+COLUMNS = ("model", "router", "task", "probabilities")
 
 
 class Choice(NamedTuple):

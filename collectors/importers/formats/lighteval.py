@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
-from collectors.importers.values import content_of, text_of, texts, verdict
+from collectors.importers.values import content_of, rows_at_once, text_of, texts, verdict
 from schemas.failures import one_line
 
 PATTERNS = ("details_*.parquet",)
@@ -41,7 +41,7 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
             shots = re.search(r"\|(\d+)$", task)
             description: CellDescription | None = None
             row = 0
-            for batch in table.iter_batches(1000):
+            for batch in table.iter_batches(rows_at_once(table.metadata)):
                 for values in batch.to_pylist():
                     with staging.one_row(number, row + 1):
                         row += 1

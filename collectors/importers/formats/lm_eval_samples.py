@@ -76,8 +76,7 @@ def read(staging: Staging, source: ImportSource) -> None:
             if run.samples:
                 staging.describing.add(number)
             else:
-                message = "results of whole tasks, and no samples beside it: lm-eval writes them with --log_samples"
-                staging.reject(number, None, "no_record", message)
+                staging.holds[number] = "results of whole tasks; lm-eval writes samples beside it with --log_samples"
         for number, task in run.samples:
             owners = [about for about in abouts if run.time or about.task_of(staging.files[number].stem)]
             about = owners[0] if len(owners) == 1 else About.of(None, run.time or "", source)

@@ -20,7 +20,6 @@ PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
 _VERDICT = {
     "model": ("model", Kind.TEXT, "{}"),
     "task": ("task", Kind.TEXT, "{}"),
-    "score": ("score", Kind.SCORE, "{}"),
     "filter": ("filter", Kind.TEXT, "{}"),
     "repeat": ("repeat", Kind.COUNT, "greatest(least({}, 32767), -1)::SMALLINT"),
     "prompt_tokens": ("prompt_tokens", Kind.COUNT, "{}"),
@@ -32,8 +31,9 @@ _VERDICT = {
     "finish_reason": ("finish_reason", Kind.TEXT, "{}"),
     "response": ("responses", Kind.TEXT, "CASE WHEN {0} IS NOT NULL THEN [{0}] END"),
 }
-#: Setting of an item -> what the table's column is.
-_ITEM = {
+#: Other settings -> what the table's column is.
+_REST = {
+    "score": Kind.SCORE,
     **dict.fromkeys(("key", "prompt", "target", "subject"), Kind.TEXT),
     "choices": Kind.TEXTS,
 }
@@ -52,7 +52,7 @@ def read_table(staging: Staging, settings: Mapping[str, Any]) -> None:
 
 def _read_file(staging: Staging, number: int, settings: Mapping[str, Any]) -> None:
     table = table_of(staging, number)
-    kinds = {name: kind for name, (_, kind, _) in _VERDICT.items()} | _ITEM
+    kinds = {name: kind for name, (_, kind, _) in _VERDICT.items()} | _REST
     wanted: dict[str, tuple[str | Constant, Kind]] = {}
     for name, value in settings.items():
         if name in kinds and value is not None:
@@ -61,7 +61,7 @@ def _read_file(staging: Staging, number: int, settings: Mapping[str, Any]) -> No
     if "key" not in wanted:
         rows = f"(SELECT *, {_key_of(staging, number, wanted)} AS key FROM {rows})"
     parts = [f"{sql.format(name)} AS {column}" for name, (column, _, sql) in _VERDICT.items() if name in wanted]
-    staging.select(f"SELECT {number} AS file, row, key, {', '.join(parts)} FROM {rows}")
+    staging.select(f"SELECT {number} AS file, row, key, score, {', '.join(parts)} FROM {rows}")
     if any(name in wanted for name in ITEM):
         select_items(staging, rows, wanted)
 
