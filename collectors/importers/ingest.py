@@ -192,7 +192,7 @@ class _Import:
         return self.report
 
     def _reject_silent_files(self) -> None:
-        """Rejects each file of which nothing became a record, if no other reject of the whole file says why."""
+        """Rejects each file of which nothing became a record, if the file as a whole was not rejected before."""
         named = {file for (file,) in self.con.execute("SELECT file FROM rejects WHERE source_row IS NULL").fetchall()}
         for number, count in enumerate(self.staging.counts):
             if number in named or number in self.staging.describing or count.rows > count.rejected:

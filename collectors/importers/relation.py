@@ -1,4 +1,4 @@
-"""A published table, or a pickled frame, as an SQL relation: the columns that a format names, as what it says they are.
+"""A published table, or a pickled frame, as an SQL relation: the columns that a format names, in the kinds it gives.
 
 Owns how values become text, numbers and lists. Knows nothing of any one format.
 """
@@ -31,7 +31,7 @@ MOST_COLUMNS = 1_000
 
 
 class Kind(Enum):
-    """What a format says that a column is."""
+    """The kinds of values that a format may want of a column."""
 
     #: To the letter; nested values as JSON. NaN is null.
     TEXT = "text"
@@ -55,7 +55,7 @@ class Constant:
     text: str
 
 
-#: Label -> the column that it stands for, and what that is.
+#: Label -> the column that it stands for, and the kind of its values.
 Wanted = Mapping[str, tuple[str | Constant, Kind]]
 
 

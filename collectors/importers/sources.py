@@ -99,7 +99,7 @@ _NO_TEXT = (None,) * len(_TEXT)
 _SEEN_TEXTS = 500_000
 #: Rows, and bytes of texts, that are stored at a time.
 _BATCH, _BATCH_BYTES = 20_000, 64 * 2**20
-#: What a row takes beside its texts, bytes.
+#: Bytes of a row beside its texts.
 _ROW_BYTES = 500
 #: Python raises one of these where a value has another type than its format prescribes.
 _OF_LAYOUT = (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, RecursionError)
@@ -195,7 +195,7 @@ class Sink(ABC):
         self.format_version: list[str | None] = [None] * len(self.files)
         #: Files that have nothing per item in them, and help to read others.
         self.describing: set[int] = set()
-        #: File -> what it holds in place of rows, for the case that nothing in it becomes a record.
+        #: File -> its content in words, for the case that nothing in it becomes a record.
         self.holds: dict[int, str] = {}
         self._lock = threading.Lock()
         self._rejects: list[tuple[Any, ...]] = []

@@ -33,6 +33,7 @@ class Staging(Sink):
         self.con.execute("SET memory_limit = '1GB'")
         self.con.execute("SET temp_directory = ?", [str(folder / "spill")])
         self.con.execute("SET enable_progress_bar = false")
+        self.con.execute("SET TimeZone = 'UTC'")  # a time that is a key is the same text on every machine
         for function, call, given, returned in (
             ("content_hash_of", _content_hash, ["VARCHAR", "VARCHAR[]"], "VARCHAR"),
             ("text_of_json", text_of_json, ["VARCHAR"], "VARCHAR"),

@@ -1,6 +1,6 @@
 """Tables that others wrote as text, CSV and JSON, as columns of text: each value to the letter.
 
-Owns the dialect of CSV and how JSON's values become text. Knows nothing of what a column means: no value is taken for a
+Owns the dialect of CSV and how JSON's values become text. Does not know the meaning of a column: no value is taken for a
 number, a date or a word for null.
 
 CSV is RFC 4180's: values between commas (tabs in a .tsv) and in double quotes that are doubled inside, the first row
@@ -33,7 +33,7 @@ ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 MAX_ROW = 16 * 2**20
 #: Most names of columns in a JSON file, where each row may bring new ones.
 MAX_NAMES = 1_000_000
-#: Bytes of a batch, and what a value takes beside its characters.
+#: Bytes of a batch, and those that a value takes beside its characters.
 _BATCH_BYTES, _VALUE_BYTES = 4 * 2**20, 60
 
 #: Takes the number of a row that cannot be trusted, the kind of reject, and why.
@@ -195,7 +195,7 @@ class _Lines:
 
 
 class JsonTable(TextTable):
-    """JSON lines, numbered by line, or one array of objects, numbered from 1. What a row lacks is null there."""
+    """JSON lines, numbered by line, or one array of objects, numbered from 1. A name that a row lacks is null."""
 
     @cached_property
     def names(self) -> Sequence[str]:
@@ -269,7 +269,7 @@ _ANY = json.JSONDecoder()
 
 
 def _text_of(value: msgspec.Raw | None, keeps_nan: bool) -> str | None:
-    """A text as it is, a number as it is written, and what is nested as JSON. Raises BadFile."""
+    """A text as it is, a number as it is written, and a nested value as JSON. Raises BadFile."""
     data = bytes(value) if value is not None else b"null"
     if data[:1] in (b'"', b"{", b"["):
         return json_text(decoded(data))
@@ -281,8 +281,8 @@ def _text_of(value: msgspec.Raw | None, keeps_nan: bool) -> str | None:
 def json_text(value: Any) -> str | None:
     """A decoded value of JSON as one text, which is equal for equal values of a JSON file and a Parquet file.
 
-    Nested values are JSON without spaces. A member that is null is left out, because Parquet cannot say that a member
-    is not there. Raises BadFile where values are nested too deeply.
+    Nested values are JSON without spaces. A member that is null is left out, because Parquet has no other sign for
+    a member that is not there. Raises BadFile where values are nested too deeply.
     """
     if value is None or isinstance(value, str):
         return value

@@ -6,7 +6,7 @@ from collectors.importers.relation import Constant, Kind, response_of, select_it
 from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
 
-#: Label -> column, and what that is.
+#: Label -> column, and the kind of its values.
 _NEEDED = {
     "task": ("task_name", Kind.TEXT),
     "prompt": ("query", Kind.TEXT),

@@ -1,4 +1,4 @@
-"""Files that came out wrong, each with the value that is right: texts that change, files that say nothing, costs."""
+"""Files that came out wrong, each with its right value: texts that change, files without any record, costs."""
 
 from __future__ import annotations
 

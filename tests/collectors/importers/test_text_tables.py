@@ -28,7 +28,7 @@ Rejects = list[tuple[int, str, str]]
 
 
 def read(path: Path, wanted: list[str] | None = None) -> tuple[list[tuple[Any, ...]], Rejects]:
-    """Rows of a file, each with its number, and what is rejected."""
+    """Rows of a file, each with its number, and the rejects."""
     rejects: Rejects = []
     table = text_table(SourceFile(str(path), path.name, path.stat().st_size))
     batches = table.batches(list(table.names) if wanted is None else wanted, lambda *why: rejects.append(why))
@@ -97,13 +97,13 @@ def test_csv_row_that_is_none_is_rejected_with_its_line_and_the_others_stay(
     good, rejects = read(tmp_path / "t.csv")
     assert good == stored
     assert [(row, kind) for row, kind, _ in rejects] == [(row, kind) for row, kind, _ in rejected]
-    assert all(said.startswith(begins) for (*_, said), (*_, begins) in zip(rejects, rejected, strict=True))
+    assert all(message.startswith(begins) for (*_, message), (*_, begins) in zip(rejects, rejected, strict=True))
 
 
 def test_csv_in_other_encodings_is_named_by_row_or_file(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,b\n1,\xff\n2,\xc3\xbc\n")
     assert read(tmp_path / "t.csv") == ([(2, "2", "ü")], [(1, "encoding", "not UTF-8")])
-    assert read(tmp_path / "t.csv", ["a"]) == ([(1, "1"), (2, "2")], []), "what nobody asks for harms nobody"
+    assert read(tmp_path / "t.csv", ["a"]) == ([(1, "1"), (2, "2")], []), "a column that nobody asks for does no harm"
     (tmp_path / "t.csv").write_bytes("a,b\n1,2\n".encode("utf-16"))
     with pytest.raises(BadFile, match="UTF-16"):
         read(tmp_path / "t.csv")
