@@ -16,13 +16,14 @@ import hashlib
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from collectors.importers.batches import OF_ARROW, Batch
 from collectors.importers.files import BadFile, SourceFile
 from schemas.failures import one_line
 from schemas.records import RECORD
@@ -199,7 +200,7 @@ class Sink(ABC):
         self.holds: dict[int, str] = {}
         self._lock = threading.Lock()
         self._rejects: list[tuple[Any, ...]] = []
-        self._rows, self._items = _Columns(RAW_VERDICT), _Columns(RAW_ITEM)
+        self._rows, self._items = Batch(RAW_VERDICT), Batch(RAW_ITEM)
         #: Rows of RAW_TEXT, and the keys of those that were taken before.
         self._texts: list[tuple[Any, ...]] = []
         self.seen_texts: set[str] = set()
@@ -253,8 +254,8 @@ class Sink(ABC):
                 else:
                     arrays.append(pa.repeat(pa.scalar(same.get(field.name), field.type), many))
             table = pa.table(arrays, schema=schema)
-        except _OF_ARROW:
-            batch = _Columns(schema)
+        except OF_ARROW:
+            batch = Batch(schema)
             for row in rows:
                 batch.append({**same, **dict(zip(names, row, strict=True))})
             table = self._table(batch)
@@ -320,17 +321,17 @@ class Sink(ABC):
         with self._lock:
             self._put_rejects()
 
-    def _table(self, batch: _Columns) -> pa.Table:
+    def _table(self, batch: Batch) -> pa.Table:
         """`batch` without rows that no table can hold, such as half of a character. Rejects verdicts among them."""
         try:
             return batch.table()
-        except _OF_ARROW:
-            good = _Columns(batch.schema)
+        except OF_ARROW:
+            good = Batch(batch.schema)
             for row in batch.rows():
                 try:
                     pa.Table.from_pylist([row], batch.schema)
                     good.append(row)
-                except _OF_ARROW as error:
+                except OF_ARROW as error:
                     if batch.schema is RAW_VERDICT:
                         message = f"a value cannot be stored: {one_line(error, 120)}"
                         self.reject(row["file"], row["row"], "encoding", message)
@@ -353,53 +354,6 @@ class _OneRow(contextlib.AbstractContextManager[None]):
             return False
         self.sink.reject_row(self.file, self.row, error, **self.place)
         return True
-
-
-_OF_ARROW = (pa.ArrowException, ValueError, OverflowError, TypeError)
-
-
-class _Columns:
-    """Rows of a schema, kept by column: Python's garbage collector would visit one object a row again and again."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self.schema = schema
-        self.columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-        self.many = 0
-        #: The columns that the last row had: most rows of a format have the same.
-        self._shape: tuple[str, ...] = ()
-        self._appends: list[Callable[[Any], None]] = []
-
-    def __len__(self) -> int:
-        return self.many
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        if (shape := tuple(row)) != self._shape:
-            self._fill()
-            self._shape, self._appends = shape, [self.columns[name].append for name in shape]
-        for append, value in zip(self._appends, row.values(), strict=True):
-            append(value)
-        self.many += 1
-
-    def _fill(self) -> None:
-        """Makes all columns as long as there are rows."""
-        for values in self.columns.values():
-            if lacking := self.many - len(values):
-                values.extend([None] * lacking)
-
-    def table(self) -> pa.Table:
-        """Raises one of _OF_ARROW."""
-        self._fill()
-        return pa.table([pa.array(self.columns[f.name], f.type) for f in self.schema], schema=self.schema)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        self._fill()
-        for values in zip(*self.columns.values(), strict=True):
-            yield dict(zip(self.columns, values, strict=True))
-
-    def clear(self) -> None:
-        for values in self.columns.values():
-            values.clear()
-        self.many = 0
 
 
 def as_json(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Tables that others wrote as text, CSV and JSON, as columns of text: each value to the letter.
 
-Owns the dialect of CSV and how JSON's values become text. Does not know the meaning of a column: no value is taken for a
-number, a date or a word for null.
+Owns the dialect of CSV and how JSON's values become text. Does not know the meaning of a column: no value is taken for
+a number, a date or a word for null.
 
 CSV is RFC 4180's: values between commas (tabs in a .tsv) and in double quotes that are doubled inside, the first row
 names the columns, nothing is a comment. An empty value is null.

@@ -11,23 +11,32 @@ the results file's keys. A file may hold several runs, one after another, becaus
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.files import BadFile, document, json_rows
 from collectors.importers.formats.lm_eval_results import WEIGHTED, About
+from collectors.importers.formats.lm_eval_rows import (
+    ANSWERS,
+    NO_ANSWERS,
+    USAGE,
+    Fields,
+    answers_of,
+    documents,
+    fields_of,
+    first_prompt,
+    hash_of,
+    json_of,
+    number_in,
+    usage_of,
+    value_of,
+)
 from collectors.importers.processes import Job
 from collectors.importers.sources import OF_ROW, CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
-from schemas.content import document_choices, document_hash
 from schemas.identity import digest
 
 PATTERNS = ("*.json", "*.jsonl")
@@ -55,6 +64,12 @@ _ROW_KEYS = frozenset(
         "throughput",
     ]
 )
+
+#: Columns of RAW_VERDICT and RAW_ITEM that differ from row to row, in their order in a row.
+_VERDICT = ("row", "key", "filter", "score", "metrics", *USAGE, *ANSWERS)
+_ITEM = ("key", "position", "item_hash", "content_hash", "text")
+#: Rows, and bytes of a file, that are stored at a time.
+_BLOCK_ROWS, _BLOCK_BYTES = 10_000, 64 * 2**20
 
 
 @dataclass
@@ -142,7 +157,7 @@ def _read_samples(staging: Sink, number: int, about: About, task: str | None, ow
         raise BadFile("no_model", "no results file beside it names the model, or has that task: give --model")
     if task is None:
         raise BadFile("unknown_layout", "its name does not end with a task of a results file beside it")
-    reader, fields = _Samples(staging, number, about, task), _Fields()
+    reader, fields = _Samples(staging, number, about, task), Fields()
     place = {"model": about.model, "task": task}
     for row, data in json_rows(staging.files[number]):
         try:  # `one_row` would take a tenth of the time of a row
@@ -193,8 +208,8 @@ class _Samples:
             self.staging.descriptions[self.about.run, str(self.about.model), self.task] = self.description
         self._item(values, position)
         score = _score(self.metric, metrics.get(str(self.metric)))
-        answers = _answers(values, self.description.output_type) if name == self.chosen else _NO_ANSWERS
-        self.verdicts.append((row, str(position), name, score, as_json(metrics), *_usage(values), *answers))
+        answers = answers_of(values, self.description.output_type) if name == self.chosen else NO_ANSWERS
+        self.verdicts.append((row, str(position), name, score, as_json(metrics), *usage_of(values), *answers))
 
     def store(self) -> None:
         same = {"run": self.about.run, "task": self.task}
@@ -229,7 +244,7 @@ class _Samples:
         counts: Counter[int] = Counter()
         for _, data in json_rows(self.staging.files[self.number]):
             try:
-                position = None if isinstance(data, BadFile) else _position(_fields(data))
+                position = None if isinstance(data, BadFile) else _position(fields_of(data))
             except BadFile:
                 position = None  # read() rejects it
             if position is None:
@@ -251,7 +266,7 @@ class _Samples:
     def _item(self, values: dict[str, Any], position: int) -> None:
         doc_hash = values.get("doc_hash")
         if not isinstance(doc_hash, str):
-            doc_hash = _doc_hash(_value(values.get("doc")))
+            doc_hash = hash_of(value_of(values.get("doc")))
         if self.hashes.setdefault(position, doc_hash) != doc_hash:
             raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
         if position in self.taken_items:
@@ -260,8 +275,8 @@ class _Samples:
         cell = self.description
         assert cell
         alone = cell.num_fewshot == 0 and not cell.chat_template and not cell.system_prompt
-        content_hash, choices, subject, doc = _documents.columns(_json_of(values.get("doc")))
-        prompt = _first_prompt(_value(values.get("arguments"))) if alone else None
+        content_hash, choices, subject, doc = documents.columns(json_of(values.get("doc")))
+        prompt = first_prompt(value_of(values.get("arguments"))) if alone else None
         target = as_json(values["target"]) if "target" in values else None
         text = self.staging.text(prompt, target, choices, subject, doc)
         self.items.append((str(position), position, doc_hash, content_hash, text))
@@ -270,140 +285,6 @@ class _Samples:
         self.store()
         if self.description is None and not self.staging.counts[self.number].rejected:
             raise BadFile("damaged", "holds no row")
-
-
-#: Columns of RAW_VERDICT and RAW_ITEM that differ from row to row, in their order in a row.
-_ANSWERS = ("responses", "filtered", "loglikelihoods", "is_greedy")
-_USAGE = ("prompt_tokens", "completion_tokens", "latency_s")
-_VERDICT = ("row", "key", "filter", "score", "metrics", *_USAGE, *_ANSWERS)
-_ITEM = ("key", "position", "item_hash", "content_hash", "text")
-_NO_ANSWERS = (None,) * len(_ANSWERS)
-_NO_USAGE = (None,) * len(_USAGE)
-#: Rows, and bytes of a file, that are stored at a time.
-_BLOCK_ROWS, _BLOCK_BYTES = 10_000, 64 * 2**20
-
-#: Fields that stay undecoded until one is asked for: most of a row is prompts that nothing needs.
-_LARGE = ("doc", "arguments")
-#: Fields that nothing needs.
-_UNUSED = ("prompt_hash", "target_hash")
-
-
-class _Fields:
-    """Decodes the rows of one file: most have the same fields, and a type made of those is decoded fastest."""
-
-    def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
-        self.decoder: msgspec.json.Decoder[Any] | None = None
-        self.metrics: list[Any] = []
-
-    def of(self, data: bytes) -> dict[str, Any]:
-        """The fields of a row; those of _LARGE may be msgspec.Raw. Raises BadFile."""
-        if self.decoder and data.isascii():
-            try:
-                row = msgspec.structs.astuple(self.decoder.decode(data))
-            except (msgspec.DecodeError, RecursionError):
-                return _fields(data)
-            if msgspec.UNSET in row:
-                return _fields(data)
-            values = dict(zip(self.names, row, strict=True))
-            metrics = values.get("metrics")
-            if type(metrics) is list and (metrics == self.metrics or values.keys() >= set(metrics)):
-                self.metrics = metrics
-                return values  # of other fields nothing is asked
-        values = _fields(data)
-        if self.decoder is None:
-            self.names = tuple(name for name in values if name not in _UNUSED)
-            self.decoder = msgspec.json.Decoder(_struct_of(self.names))
-        return values
-
-
-def _struct_of(names: Sequence[str]) -> Any:
-    unset: Any = msgspec.UNSET
-    fields = [
-        (f"f{n}", msgspec.Raw | msgspec.UnsetType if name in _LARGE else Any, unset) for n, name in enumerate(names)
-    ]
-    return msgspec.defstruct("Row", fields, rename=dict(zip((f"f{n}" for n in range(len(names))), names, strict=True)))
-
-
-def _fields(data: bytes) -> dict[str, Any]:
-    """Every field of a row. Raises BadFile."""
-    try:
-        if not data.isascii():
-            data.decode()  # fields that are passed over, too
-        texts: dict[str, msgspec.Raw] = _FIELDS.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
-        value = decoded(data)
-        if not isinstance(value, dict):
-            raise BadFile("damaged", "not a JSON object") from None
-        return value
-    return {name: text if name in _LARGE else _value(text) for name, text in texts.items()}
-
-
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_VALUE = msgspec.json.Decoder()
-
-
-def _value(field: Any) -> Any:
-    """A field, decoded. Raises BadFile."""
-    if type(field) is not msgspec.Raw:
-        return field
-    try:
-        return _VALUE.decode(field)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decoded(bytes(field))
-
-
-def _json_of(field: Any) -> bytes:
-    return bytes(field) if type(field) is msgspec.Raw else as_json(field).encode()
-
-
-class _Documents:
-    """Columns of items by the JSON of their documents: files of one task hold the same documents."""
-
-    def __init__(self, limit: int) -> None:
-        """Keeps the columns of up to `limit` bytes of JSON."""
-        self.limit, self.bytes = limit, 0
-        self.columns_by_text: dict[bytes, _OfDocument] = {}
-
-    def columns(self, text: bytes) -> _OfDocument:
-        if text not in self.columns_by_text:
-            if self.bytes + len(text) > self.limit:
-                self.columns_by_text.clear()
-                self.bytes = 0
-            self.columns_by_text[text] = _read_document(text)
-            self.bytes += len(text)
-        return self.columns_by_text[text]
-
-
-_documents = _Documents(64 * 2**20)
-
-
-#: content_hash, choices, subject and doc of an item.
-_OfDocument = tuple[str | None, list[str] | None, str | None, str | None]
-
-
-def _read_document(text: bytes) -> _OfDocument:
-    doc = decoded(text)
-    if not isinstance(doc, dict):
-        return None, None, None, as_json(doc)
-    choices = document_choices(doc)
-    subject = next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None)
-    return document_hash(doc, choices), choices, subject, as_json(doc)
-
-
-def _doc_hash(doc: Any) -> str:
-    """As lm-eval hashes a document since 0.4.3 (lm_eval.evaluator.evaluate)."""
-    return hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
-
-
-def _first_prompt(arguments: Any) -> str | None:
-    if isinstance(arguments, dict):
-        first = arguments.get("gen_args_0")
-        prompt = first.get("arg_0") if isinstance(first, dict) else None
-    else:
-        first = arguments[0] if isinstance(arguments, list) and arguments else None
-        prompt = first[0] if isinstance(first, list) and first else None
-    return prompt if isinstance(prompt, str) else None
 
 
 def _position(values: dict[str, Any]) -> int | None:
@@ -422,7 +303,7 @@ def _score(metric: str | None, value: Any) -> float | None:
     if isinstance(value, str):
         raise BadFile("damaged", f"the score {value[:40]!r} is not a number")
     if metric in WEIGHTED and isinstance(value, list) and len(value) == 2:
-        loglikelihood, weight = (_number(part) for part in value)
+        loglikelihood, weight = (number_in(part) for part in value)
         if loglikelihood is None or not weight:
             return None
         if metric == "bits_per_byte":
@@ -432,45 +313,3 @@ def _score(metric: str | None, value: Any) -> float | None:
         except OverflowError:
             return math.inf
     return None
-
-
-def _usage(values: dict[str, Any]) -> tuple[Any, ...]:
-    """RECORD's columns of _USAGE, which one fork states."""
-    usage, latency = values.get("token_usage"), values.get("latency_ms")
-    if usage is None and latency is None:
-        return _NO_USAGE
-    usage = usage if isinstance(usage, dict) else {}
-    seconds = latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), seconds
-
-
-def _answers(values: dict[str, Any], output_type: str | None) -> tuple[Any, ...]:
-    """RECORD's columns of _ANSWERS: texts, or log-likelihoods and whether each was the greedy continuation."""
-    requests = values.get("resps")
-    answers: list[list[Any]] = [one for one in requests if isinstance(one, list)] if isinstance(requests, list) else []
-    if output_type == "generate_until" or (
-        answers and all(isinstance(x, str) and _number(x) is None for a in answers for x in a)
-    ):
-        texts = [text for answer in answers for text in answer if isinstance(text, str)]
-        filtered = values.get("filtered_resps")
-        return texts or None, as_json(filtered) if filtered is not None else None, None, None
-    pairs = [answer[0] if answer and isinstance(answer[0], list) else answer for answer in answers]
-    scores = [_number(pair[0]) if pair else None for pair in pairs]
-    greedy = [_FLAGS.get(str(pair[1])) if len(pair) > 1 else None for pair in pairs]
-    known = scores if scores and None not in scores else None
-    return None, None, known, greedy if greedy and None not in greedy else None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-_FLAGS = {"True": True, "False": False}
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31 else None
