@@ -197,15 +197,28 @@ class JudgingProcess:
     def _aggregated(self, task: BoundTask, values: Values, bootstraps: int) -> dict[str, Any]:
         pairs = dict(enumerate(metrics_of(values)))
         results, failures, log = self._each(
-            task, pairs, lambda some: _aggregating(task, values, some, bootstraps), AGGREGATE_SECONDS
+            task,
+            pairs,
+            lambda some: _aggregating(task, values, some, bootstraps),
+            AGGREGATE_SECONDS,
+            is_task_refused=False,
         )
         rows = [results.get(number) or [*pair, *_NO_VALUE, failures[number]] for number, pair in pairs.items()]
         return {"aggregates": rows, "log": log}
 
     def _each(
-        self, task: BoundTask, todo: Mapping[int, Any], work: Callable[[Any], Work], seconds: int
+        self,
+        task: BoundTask,
+        todo: Mapping[int, Any],
+        work: Callable[[Any], Work],
+        seconds: int,
+        *,
+        is_task_refused: bool = True,
     ) -> tuple[dict[int, Any], dict[int, str], list[Any]]:
-        """Returns item -> result, item -> failure kind, and log records. `work` makes the work on some of `todo`."""
+        """Returns item -> result, item -> failure kind, and log records. `work` makes the work on some of `todo`.
+
+        Work that goes out of bounds ends with a TaskError, or fails alone without `is_task_refused`.
+        """
         results: dict[int, list[Any]] = {}
         failures: dict[int, str] = {}
         log: list[Any] = []
@@ -216,11 +229,14 @@ class JudgingProcess:
             outcome = self._child(work(some), seconds)
             results |= outcome.results
             log += outcome.log
-            if outcome.refused:
+            if outcome.refused and (is_task_refused or outcome.item is None):
                 raise TaskError(
                     f"task {task.name}: judging an answer went out of bounds ({outcome.refused}), so it is refused",
                     kind="unsafe_code",
                 )
+            if outcome.refused and outcome.item is not None:
+                failures[outcome.item] = f"it went out of bounds ({outcome.refused}), so it is refused"
+                continue
             if outcome.is_done:
                 continue
             if outcome.item is None and together:  # a filter did not come to an end: each item goes alone
