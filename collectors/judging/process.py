@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 
 from collectors.harness.aggregations import Values, aggregate, metrics_of
 from collectors.harness.judge import Responses, verdicts
-from collectors.harness.tasks import BoundTask, load_like
+from collectors.harness.loading import load_like
+from collectors.harness.tasks import BoundTask
 from collectors.judging import guard
 from collectors.specs import TaskSpec
 from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, RouterlakeError, TaskError, one_line

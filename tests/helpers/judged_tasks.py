@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.loading import load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from schemas.failures import TaskError
 

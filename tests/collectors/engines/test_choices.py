@@ -12,8 +12,9 @@ import pytest
 
 from collectors.engines import ChoiceRequest, Engine, ModelRef, ScoreRequest, make_engine
 from collectors.harness.judge import judge_here, record_table
+from collectors.harness.loading import load_tasks
 from collectors.harness.requests import Asked, Requester
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from tests.helpers.mini_tasks import ITEMS, write_tasks
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from collectors.harness.tasks import load_like
+from collectors.harness.loading import load_like
 from collectors.lake.failure_rows import failure_row, write_failure
 from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
