@@ -120,6 +120,8 @@ def _run_child(work: Work, seconds: int, out: int) -> None:
         guard.confine(folder, refuse)
         work(begin, lambda result: write(result=result))
         write(done=True)
+    except Exception as error:  # the item in hand is then judge_died; without this nobody would see why
+        write(log=[__name__, logging.ERROR, f"the judging child ended: {one_line(error)}"])
     finally:
         os._exit(0)
 
