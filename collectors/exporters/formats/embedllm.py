@@ -51,7 +51,7 @@ def _split(grids: Sequence[Grid]) -> dict[str, list[int]]:
     chosen: dict[str, list[int]] = {split: [] for split in SPLITS}
     first = 0
     for grid in grids:
-        for split, places in zip(SPLITS, routereval_split(len(grid.items)), strict=True):
+        for split, places in zip(SPLITS, routereval_split([len(grid.items)]), strict=True):
             chosen[split] += (np.sort(places) + first).tolist()
         first += len(grid.items)
     return chosen

@@ -22,7 +22,7 @@ import yaml
 
 from collectors.exporters.grid import Grid, Options
 from collectors.exporters.texts import check_names, wrong_path_part
-from collectors.metrics.splits import GROUPS, POOL_SIZES, routereval_pool, routereval_split
+from collectors.metrics.splits import POOL_SIZES, routereval_pools, routereval_split, seeded
 from schemas.failures import ConfigError, one_line
 
 #: The only data set whose scores are not verdicts; from this share of an item's best score on a model counts as right.
@@ -147,8 +147,10 @@ def _write_raw(path: Path, family: str, subs: dict[str, Grid]) -> None:
 def _write_router_data(path: Path, data_set: str, subs: dict[str, Grid], embeddings: dict[str, Array]) -> list[str]:
     scores = np.concatenate([grid.scores for grid in subs.values()])
     models = next(iter(subs.values())).models
-    indices = split_indices([len(grid.items) for grid in subs.values()])
-    columns, notes = _pools(data_set, scores)
+    random = seeded()
+    indices = split_indices([len(grid.items) for grid in subs.values()], random)
+    columns, lacking = routereval_pools(scores, random)
+    notes = [f"{data_set}: no pool {group} of {size}: {reason}" for size, group, reason in lacking]
     if not columns:
         return notes
     prompts = _objects([str(prompt) for grid in subs.values() for prompt in grid.prompts])
@@ -175,28 +177,11 @@ def _write_router_data(path: Path, data_set: str, subs: dict[str, Grid], embeddi
     return notes
 
 
-def split_indices(items: Sequence[int]) -> dict[str, npt.NDArray[np.int64]]:
-    """Part -> positions in the concatenation of sub-scenarios of so many `items`, each of them split by itself."""
-    parts: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in PARTS}
-    first = 0
-    for count in items:
-        for part, places in zip(PARTS, routereval_split(count), strict=True):
-            parts[part].append(places + first)
-        first += count
-    return {part: np.concatenate(places) for part, places in parts.items()}
-
-
-def _pools(data_set: str, scores: Array) -> tuple[dict[tuple[str, int, str], npt.NDArray[np.int64]], list[str]]:
-    """(difficulty, size, group) -> columns, and a line for each pool that there are too few models for."""
-    pools, notes = {}, []
-    for difficulty, sizes in POOL_SIZES.items():
-        for size in sizes:
-            for group in GROUPS:
-                try:
-                    pools[difficulty, size, group] = routereval_pool(scores, group, size)
-                except ValueError as error:
-                    notes.append(f"{data_set}: no pool {group} of {size}: {error}")
-    return pools, notes
+def split_indices(
+    items: Sequence[int], random: np.random.RandomState | None = None
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Part -> positions in the concatenation of sub-scenarios of so many `items`, as routereval_split."""
+    return dict(zip(PARTS, routereval_split(items, random), strict=True))
 
 
 def _objects(texts: Sequence[str]) -> npt.NDArray[np.object_]:
