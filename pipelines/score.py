@@ -20,7 +20,7 @@ from rich.table import Table
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.pools import Pool, load_pool
+from collectors.matrix.pools import Pool, load_pools
 from collectors.matrix.routed import read_choices
 from collectors.metrics.agreement import Judgement, judge
 from collectors.metrics.gaps import NO_CHOICE
@@ -167,7 +167,7 @@ def score(con: duckdb.DuckDBPyConnection, choices: Path, where: str, unit: str) 
     """
     chosen = read_choices(con, choices)
     tasks_of = {router: sorted({choice.task for choice in rows}) for router, rows in chosen.routers.items()}
-    pools = {task: load_pool(con, task, where) for task in sorted(set().union(*tasks_of.values()))}
+    pools = {pool.task: pool for pool in load_pools(con, sorted(set().union(*tasks_of.values())), where)}
     scored = []
     for router, tasks in tasks_of.items():
         for task in tasks:

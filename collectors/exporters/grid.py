@@ -6,8 +6,9 @@ bytes an answer, and the answers' texts if a format asks for them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import datetime as dt
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from collectors.matrix.pools import Pool, load_pool
-from schemas.failures import ConfigError, one_line
+from collectors.matrix.pools import Answers, chosen_cells, ids_of, read_answers, tasks_of
+from schemas.failures import ConfigError
 
 Floats = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
@@ -105,97 +107,125 @@ def load_grids(
 ) -> list[Grid]:
     """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
 
-    `con` has the views of a lake or published version; `where` is SQL over columns of the view cells. Raises
-    ConfigError where the cells of a task are not one per model and comparable (collectors.matrix.pools), and for a task
-    without any answer.
+    `con` has the views of a lake or published version, each of which is read once for all tasks; `where` is SQL over
+    columns of the view cells. Raises ConfigError where the cells of a task are not one per model and comparable
+    (collectors.matrix.pools), and for a task without any answer.
     """
-    names = sorted(set(tasks)) or _tasks_of(con, where)
-    pools = [load_pool(con, name, where) for name in names]
-    models = sorted({model for pool in pools for model in pool.models})
-    if empty := [pool.task for pool in pools if not len(pool.items)]:
-        raise ConfigError(f"nothing was collected yet of {_some(empty)}: name other tasks with --tasks")
-    return [_load(con, pool, models, texts=texts) for pool in pools]
-
-
-def _tasks_of(con: duckdb.DuckDBPyConnection, where: str) -> list[str]:
-    try:
-        rows = con.execute(f"SELECT DISTINCT task FROM cells WHERE ({where}) ORDER BY task").fetchall()
-    except duckdb.Error as error:
-        raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
-    if not rows:
+    cells = chosen_cells(con, sorted(set(tasks)), where)
+    if not cells:
         raise ConfigError("the pool holds no cell: nothing was collected, or --pool and --include leave all out")
-    return [task for (task,) in rows]
-
-
-def _load(con: duckdb.DuckDBPyConnection, pool: Pool, models: list[str], *, texts: bool) -> Grid:
-    cells = _dicts(con, "SELECT * FROM cells WHERE list_contains(?, cell_id)", [pool.cells])
-    by_model = {row["model"]: row for row in cells}
-    priced = ", ".join(f"costs.{name}" for name in _NUMBERS if name != "cached_tokens")
-    answers = con.execute(
-        f"""
-        SELECT item, cell_id, costs.item_hash, costs.failure, {priced}, matrix.cached_tokens
-        FROM costs JOIN matrix USING (task, cell_id, item)
-        WHERE task = ? AND list_contains(?, cell_id)
-        """,
-        [pool.task, pool.cells],
-    ).to_arrow_table()
-    positions, row = np.unique(answers["item"].to_numpy(), return_inverse=True)
-    places = {cell["cell_id"]: models.index(model) for model, cell in by_model.items()}
-    column = np.array([places[cell] for cell in answers["cell_id"].to_pylist()], np.int64)
-    shape = (len(positions), len(models))
-    numbers = {name: np.full(shape, np.nan) for name in _NUMBERS}
-    for name, values in numbers.items():
-        values[row, column] = answers[name].to_numpy()
-    failures, asked = np.full(shape, None, object), np.zeros(shape, np.bool_)
-    failures[row, column] = np.array(answers["failure"].to_pylist(), object)
-    asked[row, column] = True
-    hashes = dict(zip(answers["item"].to_pylist(), answers["item_hash"].to_pylist(), strict=True))
+    answers = read_answers(con, cells, _ANSWERS, ("item_hash", "failure", *_NUMBERS))
+    if empty := [task for task, of_task in answers.items() if not len(of_task.items)]:
+        raise ConfigError(f"nothing was collected yet of {_some(empty)}: name other tasks with --tasks")
+    models = sorted({model for table in cells.values() for model in table["model"].to_pylist()})
+    described = _items(con, cells)
+    stored = _responses(con, cells) if texts else {}
     encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
+    names = frozenset(name for (name,) in encoded)
+    return [
+        _grid(task, table, models, answers[task], described, stored if texts else None, names)
+        for task, table in cells.items()
+    ]
+
+
+#: The view costs has no cached tokens.
+_ANSWERS = "costs JOIN (SELECT task, cell_id, item, cached_tokens FROM matrix) USING (task, cell_id, item)"
+
+Described = Mapping[tuple[str, str], Mapping[int, dict[str, Any]]]
+Stored = Mapping[str, Mapping[int, Any]]
+
+
+def _grid(
+    task: str,
+    cells: pa.Table,
+    models: list[str],
+    answers: Answers,
+    described: Described,
+    stored: Stored | None,
+    encoded: frozenset[str],
+) -> Grid:
+    rows = _cell_rows(cells)
+    by_model = {row["model"]: row for row in rows}
+    place = np.array([models.index(row["model"]) for row in rows], np.int64)
+    shape = (len(answers.items), len(models))
+
+    def spread(values: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
+        whole = np.full(shape, fill, values.dtype)
+        whole[:, place] = values
+        return whole
+
+    asked = np.zeros((len(answers.items), len(rows)), np.bool_)
+    asked[answers.row, answers.column] = True
+    hashes = dict(zip(answers.row.tolist(), answers.columns["item_hash"], strict=True))
+    digest = rows[0]["items_digest"]
+    texts = described.get((task, digest), {})
+    blank = dict.fromkeys(_ITEM_COLUMNS)
+    positions = [int(item) for item in answers.items]
+    responses = np.empty((0, 0), object)
+    if stored is not None:
+        responses = np.full(asked.shape, None, object)
+        for column, row in enumerate(rows):
+            of_cell = stored.get(row["cell_id"], {})
+            responses[:, column] = _objects([of_cell.get(item) for item in positions])
+        responses = spread(responses, None)
     return Grid(
-        task=pool.task,
-        items_digest=pool.items_digest,
-        metric=pool.metric,
+        task=task,
+        items_digest=digest,
+        metric=rows[0]["metric"],
         models=models,
         cells=[by_model.get(model) for model in models],
-        items=_items(con, pool, {int(position): hashes[int(position)] for position in positions}),
-        numbers=numbers,
-        failures=failures,
-        asked=asked,
-        responses=_responses(con, positions, places, shape) if texts else np.empty((0, 0), object),
-        encoded=frozenset(name for (name,) in encoded),
+        items=[
+            {**blank, "item": item, "item_hash": hashes[row], **texts.get(item, {})}
+            for row, item in enumerate(positions)
+        ],
+        numbers={name: spread(answers.laid(name), np.nan) for name in _NUMBERS},
+        failures=spread(answers.laid("failure"), None),
+        asked=spread(asked, False),
+        responses=responses,
+        encoded=encoded,
     )
 
 
-def _items(con: duckdb.DuckDBPyConnection, pool: Pool, hashes: dict[int, str]) -> list[dict[str, Any]]:
-    sql = f"SELECT {', '.join(_ITEM_COLUMNS)} FROM items WHERE task = ? AND items_digest = ?"
-    described = {row["item"]: row for row in _dicts(con, sql, [pool.task, pool.items_digest])}
-    blank = dict.fromkeys(_ITEM_COLUMNS)
-    return [{**blank, "item": item, "item_hash": hash_, **described.get(item, {})} for item, hash_ in hashes.items()]
+def _cell_rows(cells: pa.Table) -> list[dict[str, Any]]:
+    """The rows as dictionaries. Arrow imports pandas, 0.4 s of CPU, for a time with a zone, so that goes as a number."""
+    times = cells["started_at"].cast(pa.int64()).to_pylist()
+    rows = cells.drop_columns(["started_at"]).to_pylist()
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    pairs = zip(rows, times, strict=True)
+    return [{**row, "started_at": epoch + dt.timedelta(microseconds=time)} for row, time in pairs]
 
 
-def _responses(
-    con: duckdb.DuckDBPyConnection, positions: npt.NDArray[Any], places: dict[str, int], shape: tuple[int, int]
-) -> Objects:
-    """(items, models): texts. They stand on the rows of a task's first filter, whichever that is."""
-    answers = np.full(shape, None, object)
-    row = {int(position): number for number, position in enumerate(positions)}
+def _objects(values: Sequence[Any]) -> Objects:
+    """(values,): an array of objects, also where all are lists of one length."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _items(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table]) -> Described:
+    """(task, items_digest) -> position -> the item's columns."""
+    digests = {task: table["items_digest"][0].as_py() for task, table in cells.items()}
+    sql = f"SELECT task, items_digest, {', '.join(_ITEM_COLUMNS)} FROM items WHERE task IN ({tasks_of(cells)})"
+    described: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for row in con.execute(sql).to_arrow_table().to_pylist():
+        if digests[row["task"]] == row.pop("items_digest"):
+            task = row.pop("task")
+            described[task, digests[task]][row["item"]] = row
+    return described
+
+
+def _responses(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table]) -> Stored:
+    """Cell -> position -> its texts. They stand on the rows of a task's first filter, whichever that is."""
     rows = con.execute(
+        f"""
+        SELECT cell_id, item, any_value(responses) FROM responses SEMI JOIN {ids_of(cells)} USING (cell_id)
+        WHERE task IN ({tasks_of(cells)}) AND repeat = 0 AND responses IS NOT NULL GROUP BY cell_id, item
         """
-        SELECT cell_id, item, any_value(responses) FROM responses
-        WHERE list_contains(?, cell_id) AND repeat = 0 AND responses IS NOT NULL GROUP BY cell_id, item
-        """,
-        [list(places)],
     ).fetchall()
+    stored: dict[str, dict[int, Any]] = defaultdict(dict)
     for cell, item, texts in rows:
-        if item in row:
-            answers[row[item], places[cell]] = texts
-    return answers
-
-
-def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
-    cursor = con.execute(sql, values)
-    names = [column[0] for column in cursor.description or []]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        stored[cell][item] = texts
+    return stored
 
 
 # ---- gaps
