@@ -24,20 +24,28 @@ from schemas.failures import ConfigError
 Floats = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
 
-MISSING = ("error", "drop-items", "drop-models")
-
 _ITEM_COLUMNS = ("item", "item_hash", "prompt", "target", "choices", "subject", "source_key")
 _NUMBERS = ("score", "usd", "latency_s", "prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of an export that only some formats take."""
+    """Settings of an export that only some formats take; `names` is of all."""
 
     #: Folder of a sentence-transformers model, for formats with embeddings.
     encoder: Path | None = None
     #: YAML of task -> keywords, for capability texts.
     keywords: Path | None = None
+    #: The lowest graded score that is right, for formats of right and wrong.
+    threshold: float | None = None
+    #: Parquet file of pipelines/tokens.py, for answers without token counts.
+    tokens: Path | None = None
+    #: Neither token counts nor costs.
+    accuracy_only: bool = False
+    #: Router -> (task, item) -> the model that it chose, for formats of routers.
+    routers: Mapping[str, Mapping[tuple[str, int], str]] | None = None
+    #: "source": models are called as in the source of their imported records.
+    names: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ def load_grids(
         raise ConfigError("the pool holds no cell: nothing was collected, or --pool and --include leave all out")
     answers = read_answers(con, cells, _ANSWERS, ("item_hash", "failure", *_NUMBERS))
     if empty := [task for task, of_task in answers.items() if not len(of_task.items)]:
-        raise ConfigError(f"nothing was collected yet of {_some(empty)}: name other tasks with --tasks")
+        raise ConfigError(f"nothing was collected yet of {some(empty)}: name other tasks with --tasks")
     models = sorted({model for table in cells.values() for model in table["model"].to_pylist()})
     described = _items(con, cells)
     stored = _responses(con, cells) if texts else {}
@@ -187,7 +195,7 @@ def _grid(
 
 
 def _cell_rows(cells: pa.Table) -> list[dict[str, Any]]:
-    """The rows as dictionaries. Arrow imports pandas, 0.4 s of CPU, for a time with a zone, so that goes as a number."""
+    """The rows as dictionaries. For a time with a zone Arrow imports pandas, 0.4 s of CPU, so it goes as a number."""
     times = cells["started_at"].cast(pa.int64()).to_pylist()
     rows = cells.drop_columns(["started_at"]).to_pylist()
     epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -228,74 +236,36 @@ def _responses(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table]) ->
     return stored
 
 
-# ---- gaps
+# ---- names
 
 
-def complete(grids: Sequence[Grid], missing: str, *, prompt: bool = False) -> tuple[list[Grid], list[str]]:
-    """Returns the grids without gaps in the numbers that they need, and a note for the user on the parts left out.
+def source_names(grids: Sequence[Grid]) -> list[Grid]:
+    """The grids with each model called as in the source of its imported records; collected ones keep their names.
 
-    `missing`: one of MISSING; `prompt`: items need their text, too. Raises ConfigError for gaps if `missing` is
-    "error", and where nothing would be left.
+    Raises ConfigError where a model has several such names, or two models one.
     """
-    gaps = [grid.gaps() for grid in grids]
-    no_prompt = [np.array([prompt and not item["prompt"] for item in grid.items], np.bool_) for grid in grids]
-    rows = [~(gap.any(axis=1) | no) for gap, no in zip(gaps, no_prompt, strict=True)]
-    columns = ~np.logical_or.reduce([gap.any(axis=0) for gap in gaps])
-    total, kept = sum(map(len, rows)), int(sum(row.sum() for row in rows))
-    if kept == total and columns.all():
-        return list(grids), []
-    everyone = np.ones_like(columns)
-    if missing == "drop-items" and kept:
-        pairs = zip(grids, rows, strict=True)
-        whole = [grid.taken(row, everyone) for grid, row in pairs if row.any()]
-        lost = [grid.task for grid, row in zip(grids, rows, strict=True) if not row.any()]
-        note = f"left out: {total - kept:,} of {total:,} items{_because(grids)}"
-        return whole, [note + (f"; nothing is left of {', '.join(lost)}" if lost else "")]
-    if missing == "drop-models" and columns.any() and not any(no.any() for no in no_prompt):
-        names = [model for model, keep in zip(grids[0].models, columns, strict=True) if not keep]
-        whole = [grid.taken(np.ones(len(grid.items), np.bool_), columns) for grid in grids]
-        return whole, [f"left out: {len(names):,} of {len(columns):,} models{_because(grids)}: {_some(names)}"]
-    raise ConfigError(_refusal(grids, missing, (kept, total), columns, sum(int(no.sum()) for no in no_prompt)))
+    models = grids[0].models
+    names = [_source_names(grids, column) or {model} for column, model in enumerate(models)]
+    if several := [(model, of) for model, of in zip(models, names, strict=True) if len(of) > 1]:
+        model, of = several[0]
+        raise ConfigError(f"--names source: {model} has {len(of)} names in its sources: {some(sorted(of))}")
+    single = [of.pop() for of in names]
+    if len(set(single)) < len(single):
+        [(name, count)] = Counter(single).most_common(1)
+        raise ConfigError(f"--names source: {count} models are called {name} in their sources: leave out by --pool")
+    return [replace(grid, models=single) for grid in grids]
 
 
-def _refusal(
-    grids: Sequence[Grid], missing: str, items: tuple[int, int], columns: npt.NDArray[np.bool_], no_prompt: int
-) -> str:
-    parts = []
-    for name, unknown in (("score", "no score"), ("usd", "no known cost")):
-        if name in grids[0].needs:
-            by_model = _count(grids, name)
-            if by_model:
-                some = _some([f"{model} {count:,}" for model, count in by_model.most_common()])
-                answers = sum(grid.scores.size for grid in grids)
-                parts.append(f"{by_model.total():,} of {answers:,} answers have {unknown} ({some})")
-    if no_prompt:
-        parts.append(f"{no_prompt:,} items have no text in the lake")
-    kept, total = items
-    if missing != "error":
-        return f"--missing {missing} would leave nothing: {'; '.join(parts)}"
-    ways = []
-    if kept:
-        ways.append(f"drop-items leaves out {total - kept:,} of {total:,} items")
-    if columns.any() and not no_prompt:
-        ways.append(f"drop-models {int((~columns).sum()):,} of {len(columns):,} models")
-    priced = "; prices.py puts prices into the lake" if "usd" in grids[0].needs and _count(grids, "usd") else ""
-    way = f": --missing {', '.join(ways)}" if ways else ": choose other models by --pool, or other --tasks"
-    return f"{'; '.join(parts)}{way}{priced}"
+def renamed_models(grids: Sequence[Grid]) -> list[str]:
+    """The models that an alias renamed when they were imported."""
+    return [model for column, model in enumerate(grids[0].models) if _source_names(grids, column) - {model}]
 
 
-def _count(grids: Sequence[Grid], name: str) -> Counter[str]:
-    """Model -> how many of its answers lack the number `name`."""
-    unknown: Counter[str] = Counter()
-    for grid in grids:
-        for model, count in zip(grid.models, np.isnan(grid.numbers[name]).sum(axis=0), strict=True):
-            unknown[model] += int(count)
-    return +unknown
+def _source_names(grids: Sequence[Grid], column: int) -> set[str]:
+    cells = [cell for grid in grids if (cell := grid.cells[column])]
+    return {cell["source"] for cell in cells if cell["imported_from"] is not None}
 
 
-def _because(grids: Sequence[Grid]) -> str:
-    return " with an answer of unknown score or cost" if "usd" in grids[0].needs else " with an answer of unknown score"
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names as a phrase, and how many more there are."""
     return ", ".join(names[:most]) + (f", … {len(names) - most:,} more" if len(names) > most else "")

@@ -135,15 +135,12 @@ def read_answers(
     return answers
 
 
-def _filled(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """DuckDB's column with its nulls as NaN, or None."""
-    if not isinstance(values, np.ma.MaskedArray):
-        return values
-    if values.dtype != object:
-        return values.astype(np.float64).filled(np.nan)
-    plain = values.data.copy()
-    plain[np.ma.getmaskarray(values)] = None
-    return plain
+def _filled(values: Any) -> npt.NDArray[Any]:
+    """DuckDB's column, an array or a masked one, with its nulls as NaN, or None."""
+    if not isinstance(values, np.ma.MaskedArray) or values.mask is np.ma.nomask:
+        return np.asarray(values)
+    fill: Any = None if values.dtype == object else np.nan
+    return np.where(values.mask, fill, values.data)
 
 
 def ids_of(cells: Mapping[str, pa.Table]) -> str:

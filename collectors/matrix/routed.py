@@ -118,6 +118,12 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     return Choices(path, {router: list(choices.values()) for router, choices in reading.chosen.items()})
 
 
+def chosen_models(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, dict[tuple[str, int], str]]:
+    """Router -> (task, item) -> the model that it chose, from a file as read_choices reads it."""
+    routers = read_choices(con, path).routers
+    return {router: {(one.task, one.item): one.model for one in chosen} for router, chosen in routers.items()}
+
+
 @dataclass(frozen=True)
 class _Reading:
     """The state of reading a file row by row."""

@@ -102,7 +102,8 @@ def oracle_probabilities(scores: Floats) -> npt.NDArray[np.float64]:
 def r_o_probabilities(scores: Floats, p: float) -> npt.NDArray[np.float64]:
     """(items, models): probabilities of r_o(p) for E_p: oracle_probabilities with probability `p`, else uniform.
 
-    Of graded scores they are not those of its choices, which take the best score (r_o). Rows with an unknown score are NaN. Raises ValueError unless `p` is a probability.
+    Of graded scores they are not those of its choices, which take the best score (r_o). Rows with an unknown score are
+    NaN. Raises ValueError unless `p` is a probability.
     """
     probabilities = oracle_probabilities(scores)
     probabilities *= _probability(p)

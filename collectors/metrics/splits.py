@@ -36,11 +36,13 @@ def seeded() -> np.random.RandomState:
     return np.random.RandomState(SEED)
 
 
-def routereval_split(parts: Sequence[int], random: np.random.RandomState | None = None) -> tuple[Places, Places, Places]:
+def routereval_split(
+    parts: Sequence[int], random: np.random.RandomState | None = None
+) -> tuple[Places, Places, Places]:
     """Positions of the train, val and test items of a data set whose sub-scenarios have so many items, in their order.
 
-    Each sub-scenario is shuffled and cut at int(0.8 n) and int(0.9 n). `random` goes on from one to the next and is left
-    where the draws of the pools begin; None: a state of its own. Source: RouterEval, get_router_dataset.py.
+    Each sub-scenario is shuffled and cut at int(0.8 n) and int(0.9 n). `random` goes on from one to the next and is
+    left where the draws of the pools begin; None: a state of its own. Source: RouterEval, get_router_dataset.py.
     """
     random = random or seeded()
     split: tuple[list[Places], ...] = ([], [], [])
@@ -144,9 +146,7 @@ def _all_strong(scores: Floats, order: Places, bounds: _Bounds, size: int) -> Pl
     return _best_window(scores, order[last - span : last], size)
 
 
-def _strong_to_weak(
-    scores: Floats, order: Places, bounds: _Bounds, size: int, random: np.random.RandomState
-) -> Places:
+def _strong_to_weak(scores: Floats, order: Places, bounds: _Bounds, size: int, random: np.random.RandomState) -> Places:
     between = order[bounds.first : bounds.last]
     if len(between) < size:
         raise ValueError(

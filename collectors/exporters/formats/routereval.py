@@ -7,10 +7,9 @@ Pickles name numpy's array and text types only, and need numpy 1.26 or later.
 from __future__ import annotations
 
 import functools
-import importlib
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,39 +19,21 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from collectors.exporters.encoders import Array, Encode, encoder_of
 from collectors.exporters.grid import Grid, Options
 from collectors.exporters.texts import check_names, wrong_path_part
 from collectors.metrics.splits import POOL_SIZES, routereval_pools, routereval_split, seeded
-from schemas.failures import ConfigError, one_line
+from schemas.failures import ConfigError
 
 #: The only data set whose scores are not verdicts; from this share of an item's best score on a model counts as right.
 CONTINUOUS, NEARLY_BEST = "harness_truthfulqa_mc_0", 0.95
 PARTS = ("train", "val", "test")
-#: The library of encoders; not one of ours.
-_ENCODERS = "sentence_transformers"
-
-Array = npt.NDArray[Any]
-Encode = Callable[[list[str]], Array]
 
 
 def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """leaderboard_*.pkl, leaderboard_*_prompt.pkl and, with an encoder, sentence_bert_result.pkl; and folders
     router_dataset, with a file a data set, and npz, with one for each pool."""
     return write_files(grids, path, encoder_of(options.encoder) if options.encoder else None)
-
-
-def encoder_of(folder: Path) -> Encode:
-    """Texts -> (texts, dimensions) by the sentence-transformers model in `folder`. Raises ConfigError."""
-    try:
-        library = importlib.import_module(_ENCODERS)
-    except ImportError as error:
-        raise ConfigError(
-            f"--encoder needs sentence-transformers, which is not installed: {one_line(error)}"
-        ) from error
-    if not folder.is_dir():
-        raise ConfigError(f"--encoder {folder} is not a folder")
-    model = library.SentenceTransformer(str(folder), local_files_only=True)
-    return lambda texts: np.asarray(model.encode(texts, show_progress_bar=False))
 
 
 def write_files(grids: Sequence[Grid], path: Path, encode: Encode | None) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collectors.exporters.grid import complete
+from collectors.exporters.gaps import complete
 from collectors.exporters.out import new_path
 from collectors.exporters.registry import FORMATS
 from schemas.failures import ConfigError
