@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     grids, routers = ask(
         lake,
         lambda con, _: (
-            load_grids(con, args.tasks, args.pool, texts=form.texts),
+            load_grids(con, args.tasks, args.pool, texts=form.texts, unread=form.unread),
             chosen_models(con, choices) if choices else None,
         ),
         only=named_in(f"cells costs matrix items responses imports {args.pool}"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,16 @@ class Grid:
 
 
 def load_grids(
-    con: duckdb.DuckDBPyConnection, tasks: Sequence[str] = (), where: str = "true", *, texts: bool = False
+    con: duckdb.DuckDBPyConnection,
+    tasks: Sequence[str] = (),
+    where: str = "true",
+    *,
+    texts: bool = False,
+    unread: Collection[str] = (),
 ) -> list[Grid]:
     """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
+
+    `unread`: those of usd and cached_tokens that stay NaN; each costs a reading of the matrix.
 
     `con` has the views of a lake or published version, each of which is read once for all tasks; `where` is SQL over
     columns of the view cells. Raises ConfigError where the cells of a task are not one per model and comparable
@@ -122,7 +129,9 @@ def load_grids(
     cells = chosen_cells(con, sorted(set(tasks)), where)
     if not cells:
         raise ConfigError("the pool holds no cell: nothing was collected, or --pool and --include leave all out")
-    answers = read_answers(con, cells, _ANSWERS, ("item_hash", "failure", *_NUMBERS))
+    read = [name for name in _NUMBERS if name not in unread]
+    source = "matrix" if "usd" not in read else "costs" if "cached_tokens" not in read else _COSTS_AND_CACHED
+    answers = read_answers(con, cells, source, ("item_hash", "failure", *read))
     if empty := [task for task, of_task in answers.items() if not len(of_task.items)]:
         raise ConfigError(f"nothing was collected yet of {some(empty)}: name other tasks with --tasks")
     models = sorted({model for table in cells.values() for model in table["model"].to_pylist()})
@@ -136,8 +145,8 @@ def load_grids(
     ]
 
 
-#: The view costs has no cached tokens.
-_ANSWERS = "costs JOIN (SELECT task, cell_id, item, cached_tokens FROM matrix) USING (task, cell_id, item)"
+#: The view costs has no cached tokens, and the matrix no costs.
+_COSTS_AND_CACHED = "costs JOIN (SELECT task, cell_id, item, cached_tokens FROM matrix) USING (task, cell_id, item)"
 
 Described = Mapping[tuple[str, str], Mapping[int, dict[str, Any]]]
 Stored = Mapping[str, Mapping[int, Any]]
@@ -186,12 +195,17 @@ def _grid(
             {**blank, "item": item, "item_hash": hashes[row], **texts.get(item, {})}
             for row, item in enumerate(positions)
         ],
-        numbers={name: spread(answers.laid(name), np.nan) for name in _NUMBERS},
+        numbers={name: _number(answers, name, spread) for name in _NUMBERS},
         failures=spread(answers.laid("failure"), None),
         asked=spread(asked, False),
         responses=responses,
         encoded=encoded,
     )
+
+
+def _number(answers: Answers, name: str, spread: Callable[[npt.NDArray[Any], Any], npt.NDArray[Any]]) -> Floats:
+    read = name in answers.columns
+    return spread(answers.laid(name) if read else np.full((len(answers.items), answers.cells), np.nan), np.nan)
 
 
 def _cell_rows(cells: pa.Table) -> list[dict[str, Any]]:

@@ -41,8 +41,15 @@ class ExportFormat:
     needs_prompt: bool = True
     #: Whether the models' texts are read from the lake.
     texts: bool = False
+    #: Numbers that it writes where they are known, though it does not need them.
+    takes: tuple[str, ...] = ()
     #: Fields of grid.Options that it takes beside names, which is of all.
     options: tuple[str, ...] = ()
+
+    @property
+    def unread(self) -> list[str]:
+        """Numbers of a grid that it has no use for and that cost time to read."""
+        return [name for name in ("usd", "cached_tokens") if name not in (*self.needs, *self.takes)]
 
 
 _TOKENS = ("prompt_tokens", "completion_tokens")
@@ -121,12 +128,14 @@ FORMATS = {
         needs=(),
         needs_prompt=False,
         texts=True,
+        takes=("usd", "cached_tokens"),
     ),
     "every_eval_ever": ExportFormat(
         "Every Eval Ever 0.3.0: a folder data/, for each model a JSON and its samples",
         "costs but as texts, choices' log-likelihoods, other metrics, answers without a score",
         every_eval_ever.write,
         texts=True,
+        takes=("usd", "cached_tokens"),
     ),
     "modelsat": ExportFormat(
         "Model-SAT: capability texts of models on 50 tasks, right and wrong items, training groups",

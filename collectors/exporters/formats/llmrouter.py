@@ -44,7 +44,7 @@ def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
             "without embeddings, which most of its routers need: --encoder names a sentence-transformers model",
         ]
     prompts = [str(prompt) for grid in grids for prompt in grid.prompts]
-    _write_vectors(path / "routing_data/query_embeddings.pt", encoder_of(options.encoder)(prompts))
+    write_vectors(path / "routing_data/query_embeddings.pt", encoder_of(options.encoder)(prompts))
     return notes
 
 
@@ -79,6 +79,7 @@ def _answers(grid: Grid, row: int, number: int, options: Options) -> Iterator[di
         yield answer | ({} if np.isnan(seconds) else {"response_time": float(seconds)})
 
 
-def _write_vectors(path: Path, vectors: Any) -> None:
+def write_vectors(path: Path, vectors: Any) -> None:
+    """(queries, dimensions), a tensor of float32, which it takes a row of by embedding_id."""
     torch = importlib.import_module("torch")  # comes with every encoder
     torch.save(torch.from_numpy(np.asarray(vectors, np.float32)), path)

@@ -122,10 +122,10 @@ def training_groups(
     wrong. Its trainer cannot read a group without a wrong one, so a model that is always right has none.
     """
     prompts = [item["prompt"] for grid in grids for item in grid.items]
-    told = np.array([bool(prompt) for prompt in prompts])
+    described = np.array([bool(prompt) for prompt in prompts])
     verdicts = np.concatenate([right[grid.task] for grid in grids])
-    usable = verdicts & told[:, np.newaxis]
-    wrong = [np.flatnonzero(~verdicts[:, column] & told) for column in range(verdicts.shape[1])]
+    usable = verdicts & described[:, np.newaxis]
+    wrong = [np.flatnonzero(~verdicts[:, column] & described) for column in range(verdicts.shape[1])]
     places = [
         (row, column) for column in range(len(wrong)) if len(wrong[column]) for row in np.flatnonzero(usable[:, column])
     ]
@@ -137,8 +137,10 @@ def training_groups(
         texts = {"pos": [prompts[row]], "neg": [prompts[n] for n in drawn]}
         groups.append({"model_repr": capabilities[column], "data_repr": texts})
     notes = []
-    if len(told) > told.sum():
-        notes.append(f"{len(told) - told.sum():,} items have no text in the lake and are in no training group")
+    if len(described) > described.sum():
+        notes.append(
+            f"{len(described) - described.sum():,} items have no text in the lake and are in no training group"
+        )
     if idle := [
         model for column, model in enumerate(grids[0].models) if not len(wrong[column]) or not usable[:, column].any()
     ]:

@@ -138,8 +138,13 @@ def sample_ids(grid: Grid) -> list[str]:
 
 
 def _is_encoded(grid: Grid) -> bool:
-    """Whether the items' texts came from RouterBench, and so are lists already."""
-    return all(_from_routerbench(grid, cell) for cell in grid.cells if cell)
+    """Whether the items' texts came from RouterBench and are lists already, as in lakes of earlier releases.
+
+    Today's importer unwraps them. A text that looks like a list is one only where all of them do.
+    """
+    if not all(_from_routerbench(grid, cell) for cell in grid.cells if cell):
+        return False
+    return all(is_python_list(prompt) for prompt in grid.prompts)
 
 
 def _responses(grid: Grid, place: int) -> list[str]:

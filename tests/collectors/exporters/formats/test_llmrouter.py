@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from collectors.exporters.formats.llmrouter import write_vectors
 from schemas.failures import ConfigError
 from tests.helpers.exporting import PROMPTS, answers, build, exported
 from tests.helpers.importing import imported, rows
@@ -68,3 +69,12 @@ def test_llmrouter_without_token_counts_is_refused_or_of_accuracy_alone(tmp_path
     exported(lake, "llmrouter", tmp_path / "out", accuracy_only=True)
     rows_of = lines(tmp_path / "out/routing_data/default_routing_train_data.jsonl")
     assert not {"token_num", "input_tokens", "output_tokens"} & rows_of[0].keys()
+
+
+@pytest.mark.slow  # imports torch
+def test_llmrouter_embeddings_are_a_tensor_with_a_row_an_embedding_id(tmp_path: Path) -> None:
+    import torch
+
+    write_vectors(tmp_path / "vectors.pt", [[1.0, 2.0], [3.0, 4.5]])
+    vectors = torch.load(tmp_path / "vectors.pt")
+    assert (vectors[1].numpy().tolist(), vectors.dtype) == ([3.0, 4.5], torch.float32)

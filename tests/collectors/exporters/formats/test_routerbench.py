@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pickle
 import pickletools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,24 @@ def test_routerbench_texts_of_a_sources_second_run_are_not_encoded_twice(tmp_pat
         cell["imported_from"] += "#2"
     export(FORMATS["routerbench"], again, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "written"),
+    [
+        (["['asked']", "['a', 'b']"], ["['asked']", "['a', 'b']"]),  # of an earlier release: lists as text
+        (["asked", "['a', 'b']"], ["['asked']", "[\"['a', 'b']\"]"]),  # unwrapped, one of them like a list
+    ],
+)
+def test_routerbench_prompts_of_its_own_files_are_lists_once(
+    tmp_path: Path, prompts: list[str], written: list[str]
+) -> None:
+    [grid] = grids(build(tmp_path / "lake", {"b": [1, 0]}, prompts=prompts, stated_usd=0.5), "routerbench")
+    cell = grid.cells[0]
+    assert cell is not None
+    own = replace(grid, cells=[{**cell, "imported_from": "rb"}], encoded=frozenset(["rb"]))
+    export(FORMATS["routerbench"], [own], tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv").prompt.tolist() == written
 
 
 @pytest.mark.parametrize(
