@@ -1,6 +1,6 @@
 """Gaps in an export: answers that lack a number that the format needs.
 
-Owns what may be left out, and how a refusal says what that would be. A missing answer is never written as wrong, nor an
+Owns the choice of the part to leave out, and the words of a refusal. A missing answer is never written as wrong, nor an
 unknown cost as free.
 """
 
@@ -27,7 +27,7 @@ def complete(
 ) -> tuple[list[Grid], list[str]]:
     """Returns the grids without gaps in the numbers that they need, and a note for the user on the parts left out.
 
-    `missing`: one of MISSING; `prompt`: items need their text, too; `options`: those of the format, of which a refusal
+    `missing`: one of MISSING; `prompt`: items need their text, too; `options`: those of the format, so that a refusal
     names the ways out. Raises ConfigError for gaps if `missing` is "error", and where nothing would be left.
     """
     gaps = [grid.gaps() for grid in grids]

@@ -122,7 +122,7 @@ def load_grids(
 
     `unread`: those of usd and cached_tokens that stay NaN; each costs a reading of the matrix.
 
-    `con` has the views of a lake or published version, each of which is read once for all tasks; `where` is SQL over
+    `con` has the views of a lake or published version and reads each once for all tasks; `where` is SQL over
     columns of the view cells. Raises ConfigError where the cells of a task are not one per model and comparable
     (collectors.matrix.pools), and for a task without any answer.
     """

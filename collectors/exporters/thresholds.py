@@ -1,6 +1,6 @@
 """Which answers are right, for formats that hold nothing but right and wrong.
 
-Knows no format. Verdicts 0 and 1 need no threshold; of graded scores nobody but the user can say it.
+Knows no format. Verdicts 0 and 1 need no threshold; for graded scores the user states one.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from collectors.exporters.texts import guarded
+
 FORMATS = ("csv", "json", "markdown")
 
-#: Columns of names that come from anywhere, and signs that begin a formula in a spreadsheet.
+#: Columns of names that come from anywhere.
 _NAMES = re.compile(r"(^|_)(model|models|task|tasks|router|source|imported_from|provider|metric)($|_)")
-_FORMULA = ("=", "+", "-", "@")
 #: Control characters, line and paragraph separators, and marks that turn the direction of text around.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _MARKUP = re.compile(r"[\\|`*_<>&\[\]]")
@@ -57,7 +58,7 @@ def print_dicts(form: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]:
-    yield ",".join(_csv_text(_guarded(name)) for name in columns) + "\n"
+    yield ",".join(_csv_text(guarded(name)) for name in columns) + "\n"
     named = [bool(_NAMES.search(name)) for name in columns]
     for row in rows:
         texts = (
@@ -68,11 +69,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]
 
 
 def _name(value: Any) -> str:
-    return _guarded(value) if isinstance(value, str) else _text(value)
-
-
-def _guarded(name: str) -> str:
-    return f"'{name}" if name.startswith(_FORMULA) else name
+    return guarded(value) if isinstance(value, str) else _text(value)
 
 
 def _csv_text(text: str) -> str:

@@ -80,6 +80,6 @@ def _answers(grid: Grid, row: int, number: int, options: Options) -> Iterator[di
 
 
 def write_vectors(path: Path, vectors: Any) -> None:
-    """(queries, dimensions), a tensor of float32, which it takes a row of by embedding_id."""
+    """(queries, dimensions), a tensor of float32 whose rows are numbered by embedding_id."""
     torch = importlib.import_module("torch")  # comes with every encoder
     torch.save(torch.from_numpy(np.asarray(vectors, np.float32)), path)

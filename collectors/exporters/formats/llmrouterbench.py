@@ -1,7 +1,7 @@
 """Files of LLMRouterBench (ynulihao/LLMRouterBench): one JSON a model and data set.
 
-Its aggregator adds up token counts and costs, and fails on a null. So each is a number, or with Options.accuracy_only
-has no key, for which its loader reads 0.
+Its aggregator adds up token counts and costs, and fails on a null. So each is a number. With Options.accuracy_only it
+has no key, and the loader reads 0.
 """
 
 from __future__ import annotations

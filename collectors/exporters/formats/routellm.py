@@ -1,4 +1,4 @@
-"""Tables that RouteLLM (lm-sys/RouteLLM) evaluates routers on: a row a prompt, with what each model got right.
+"""Tables that RouteLLM (lm-sys/RouteLLM) evaluates routers on: a row a prompt, and whether each model was right.
 
 Owns the places that its benchmarks read, below its routellm/evals. Any two of the models can be its pair.
 """

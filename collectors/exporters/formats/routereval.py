@@ -110,7 +110,7 @@ def _notes(grids: Sequence[Grid], by_set: dict[tuple[str, str], dict[str, Grid]]
     for (_, data_set), subs in by_set.items():
         whole = name_of(next(iter(subs.values())).task).of
         if len(subs) < whole:
-            notes.append(f"{data_set} is {len(subs)} of its {whole} sub-scenarios")
+            notes.append(f"{data_set} is {len(subs)} of its {whole} sub-scenarios: split and pools are of these alone")
     return notes
 
 

@@ -107,7 +107,7 @@ def test_routereval_router_data_set_read_back_is_the_lake(tmp_path: Path) -> Non
     assert value["hard"][100] == {}
     assert "mmlu: no pool all_weak of 100: 12 of 12 models have a mean above 0.1, 100 are needed" in notes
     assert sum("no pool" in line for line in notes) == 6
-    assert "mmlu is 2 of its 57 sub-scenarios" in notes
+    assert "mmlu is 2 of its 57 sub-scenarios: split and pools are of these alone" in notes
     assert "harness_hendrycksTest_anatomy_5 was asked with 0 examples, whatever it is called" in notes
 
 
