@@ -120,22 +120,21 @@ def load_grids(
 ) -> list[Grid]:
     """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
 
-    `unread`: those of usd and cached_tokens that stay NaN; each costs a reading of the matrix.
-
-    `con` has the views of a lake or published version and reads each once for all tasks; `where` is SQL over
-    columns of the view cells. Raises ConfigError where the cells of a task are not one per model and comparable
-    (collectors.matrix.pools), and for a task without any answer.
+    `con` has the views of a lake or published version and reads each once for all tasks; `where` is SQL over columns of
+    the view cells. `unread`: usd, cached_tokens or both stay NaN, which saves a reading of the matrix each. Raises
+    ConfigError where the cells of a task are not one per model and comparable (collectors.matrix.pools), and for a task
+    without any answer.
     """
     cells = chosen_cells(con, sorted(set(tasks)), where)
     if not cells:
         raise ConfigError("the pool holds no cell: nothing was collected, or --pool and --include leave all out")
     read = [name for name in _NUMBERS if name not in unread]
     source = "matrix" if "usd" not in read else "costs" if "cached_tokens" not in read else _COSTS_AND_CACHED
-    answers = read_answers(con, cells, source, ("item_hash", "failure", *read))
+    answers = read_answers(con, cells, source, ("failure", *read))
     if empty := [task for task, of_task in answers.items() if not len(of_task.items)]:
         raise ConfigError(f"nothing was collected yet of {some(empty)}: name other tasks with --tasks")
     models = sorted({model for table in cells.values() for model in table["model"].to_pylist()})
-    described = _items(con, cells)
+    described = _items(con, cells, answers)
     stored = _responses(con, cells) if texts else {}
     encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
     names = frozenset(name for (name,) in encoded)
@@ -148,7 +147,7 @@ def load_grids(
 #: The view costs has no cached tokens, and the matrix no costs.
 _COSTS_AND_CACHED = "costs JOIN (SELECT task, cell_id, item, cached_tokens FROM matrix) USING (task, cell_id, item)"
 
-Described = Mapping[tuple[str, str], Mapping[int, dict[str, Any]]]
+Described = Mapping[str, Mapping[int, dict[str, Any]]]
 Stored = Mapping[str, Mapping[int, Any]]
 
 
@@ -163,7 +162,8 @@ def _grid(
 ) -> Grid:
     rows = _cell_rows(cells)
     by_model = {row["model"]: row for row in rows}
-    place = np.array([models.index(row["model"]) for row in rows], np.int64)
+    numbered = {model: number for number, model in enumerate(models)}
+    place = np.array([numbered[row["model"]] for row in rows], np.int64)
     shape = (len(answers.items), len(models))
 
     def spread(values: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
@@ -173,10 +173,7 @@ def _grid(
 
     asked = np.zeros((len(answers.items), len(rows)), np.bool_)
     asked[answers.row, answers.column] = True
-    hashes = dict(zip(answers.row.tolist(), answers.columns["item_hash"], strict=True))
     digest = rows[0]["items_digest"]
-    texts = described.get((task, digest), {})
-    blank = dict.fromkeys(_ITEM_COLUMNS)
     positions = [int(item) for item in answers.items]
     responses = np.empty((0, 0), object)
     if stored is not None:
@@ -191,10 +188,7 @@ def _grid(
         metric=rows[0]["metric"],
         models=models,
         cells=[by_model.get(model) for model in models],
-        items=[
-            {**blank, "item": item, "item_hash": hashes[row], **texts.get(item, {})}
-            for row, item in enumerate(positions)
-        ],
+        items=[described[task][item] for item in positions],
         numbers={name: _number(answers, name, spread) for name in _NUMBERS},
         failures=spread(answers.laid("failure"), None),
         asked=spread(asked, False),
@@ -224,15 +218,21 @@ def _objects(values: Sequence[Any]) -> Objects:
     return array
 
 
-def _items(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table]) -> Described:
-    """(task, items_digest) -> position -> the item's columns."""
+def _items(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table], answers: Mapping[str, Answers]) -> Described:
+    """Task -> position -> the item's columns; an item without a row of the view items has its hash alone."""
     digests = {task: table["items_digest"][0].as_py() for task, table in cells.items()}
     sql = f"SELECT task, items_digest, {', '.join(_ITEM_COLUMNS)} FROM items WHERE task IN ({tasks_of(cells)})"
-    described: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    described: dict[str, dict[int, dict[str, Any]]] = {task: {} for task in cells}
     for row in con.execute(sql).to_arrow_table().to_pylist():
-        if digests[row["task"]] == row.pop("items_digest"):
-            task = row.pop("task")
-            described[task, digests[task]][row["item"]] = row
+        task = row.pop("task")
+        if digests[task] == row.pop("items_digest"):
+            described[task][row["item"]] = row
+    bare = [task for task, of_task in answers.items() if not described[task].keys() >= set(of_task.items.tolist())]
+    if bare:
+        hashes = f"SELECT task, item, any_value(item_hash) FROM matrix SEMI JOIN {ids_of(cells)} USING (cell_id)"
+        blank = dict.fromkeys(_ITEM_COLUMNS)
+        for task, item, item_hash in con.execute(f"{hashes} WHERE task IN ({tasks_of(bare)}) GROUP BY ALL").fetchall():
+            described[task].setdefault(item, {**blank, "item": item, "item_hash": item_hash})
     return described
 
 

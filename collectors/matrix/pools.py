@@ -6,7 +6,7 @@ Owns the check that cells can form a pool. Knows no metrics.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,16 +98,17 @@ def chosen_cells(con: duckdb.DuckDBPyConnection, tasks: Sequence[str], where: st
 
     Raises ConfigError for a wrong condition, and as `check_cells` does.
     """
-    of_tasks = f"task IN ({', '.join(map(quoted, tasks))})" if tasks else "true"
+    of_tasks = f"task IN ({tasks_of(tasks)})" if tasks else "true"
     try:
         table = con.execute(
             f"SELECT * FROM cells WHERE {of_tasks} AND ({where}) ORDER BY task, model, cell_id"
         ).to_arrow_table()
     except duckdb.Error as error:
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
-    names = table["task"].to_pylist()
-    counts = Counter(names)
-    cells = {task: table.slice(names.index(task), count) for task, count in counts.items()}
+    cells, first = {}, 0
+    for task, count in Counter(table["task"].to_pylist()).items():  # in the table's order
+        cells[task] = table.slice(first, count)
+        first += count
     chosen = {task: cells.get(task, table.slice(0, 0)) for task in tasks or cells}
     for task, of_task in chosen.items():
         check_cells(task, of_task)
@@ -149,9 +150,9 @@ def ids_of(cells: Mapping[str, pa.Table]) -> str:
     return f"(SELECT text AS cell_id, place FROM {ids})"
 
 
-def tasks_of(cells: Mapping[str, pa.Table]) -> str:
-    """SQL: the tasks of `cells` as literals, by which DuckDB passes over the files of other tasks."""
-    return ", ".join(map(quoted, cells)) or "NULL"
+def tasks_of(tasks: Iterable[str]) -> str:
+    """SQL: tasks as literals, so that DuckDB passes over the files of other tasks."""
+    return ", ".join(map(quoted, tasks)) or "NULL"
 
 
 def check_cells(task: str, cells: pa.Table) -> None:

@@ -18,7 +18,7 @@ from collectors.lake.reading import connect
 from schemas.failures import ConfigError
 from schemas.views import named_in
 from tests.helpers.exporting import build, exported, grids, price
-from tests.helpers.lake_builder import BuiltCell
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 #: Item 1 was never asked of c, item 3 has no verdict of org/a.
 GAPS: dict[str, list[float | None]] = {"org/a": [1, 0, 1, 0], "b": [1, 1, 0, 0], "c": [0, None, 0, 1]}
@@ -114,6 +114,17 @@ def test_grids_of_no_pool_or_of_cells_that_cannot_be_compared_are_errors(tmp_pat
     lake.planned(BuiltCell(model="b", prompting="p1"), [1, 1])
     with pytest.raises(ConfigError, match="differ in prompting"):
         grids(lake, "routerbench")
+
+
+def test_grids_of_items_without_a_table_have_their_hashes(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    lake.planned(BuiltCell(model="b"), [1, 0])
+    [grid] = grids(lake, "huggingface")
+    assert [item["item_hash"] for item in grid.items] == ["hash-0", "hash-1"]
+    assert [(item["item"], item["prompt"], item["source_key"]) for item in grid.items] == [
+        (0, None, None),
+        (1, None, None),
+    ]
 
 
 class Counted:
