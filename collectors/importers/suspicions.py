@@ -5,7 +5,7 @@ Owns the kinds of suspicions: `constant_tokens` (every prompt, or every longer a
 are a fixed multiple of the words), `free` (every call cost nothing), `no_usage` (right answers without a token, beside
 others that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key
 of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
-task are rejected), `same_file`.
+task are rejected), `odd_total` (counts of tokens do not add up to the total that stands beside them), `same_file`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collectors.importers.staging import Staging
+from collectors.importers.usage import ODD_TOTAL
 
 if TYPE_CHECKING:
     from collectors.importers.cells import ImportedCell
 
+#: Of suspicions about single rows, which the readers of formats raise.
+_MESSAGES = {ODD_TOTAL: "counts of tokens do not add up to the total beside them, so they are unknown"}
 #: A cell of fewer rows raises no suspicion: a few numbers may be equal by chance.
 LEAST_ROWS = 20
 
@@ -126,6 +129,11 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
     ).fetchall():
         of(cell, "no_usage", f"{unused:,} right answers without a token")
+    for cell, kind, rows in con.execute(
+        "SELECT cell, kind, count(*) FROM raw_suspects JOIN cell_numbers USING (run, model, task) "
+        "GROUP BY ALL ORDER BY ALL"
+    ).fetchall():
+        of(cell, kind, f"{rows:,} rows: {_MESSAGES[kind]}")
     for model, task, bad, rows in con.execute(
         """
         SELECT model, task, sum(rows) FILTER (reason IS NOT NULL) AS bad, sum(rows) AS rows
