@@ -63,7 +63,7 @@ FORMATS = {
     ),
     "opencompass": ImportFormat("OpenCompass: predictions/ and results/", opencompass.PATTERNS, opencompass.read),
     "every_eval_ever": ImportFormat(
-        "Every Eval Ever 0.3.0: *_samples.jsonl", every_eval_ever.PATTERNS, by_file(every_eval_ever.read)
+        "Every Eval Ever 0.3.0: *_samples.jsonl", every_eval_ever.PATTERNS, by_run(every_eval_ever.read)
     ),
     "routerbench": ImportFormat("RouterBench: wide and long, CSV, Parquet or pickle", TABLES, routerbench.read),
     "routereval": ImportFormat("RouterEval: leaderboard_*.pkl", routereval.PATTERNS, routereval.read),

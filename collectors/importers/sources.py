@@ -244,6 +244,10 @@ class Sink(ABC):
         """Takes note of a row that looks wrong: columns of RAW_SUSPECT. The row itself is taken or rejected as well."""
         self._suspects.append(columns)
 
+    def fold(self, file: int) -> None:
+        """Counts a row that says no more than another one, which is taken."""
+        self.counts[file].folded += 1
+
     def reject(self, file: int, row: int | None, kind: str, message: str, **columns: Any) -> None:
         """Takes a row, or with None a file, that cannot be trusted. `columns`: model, task, source_key, if stated."""
         place = (columns.get(name) for name in ("model", "task", "source_key"))

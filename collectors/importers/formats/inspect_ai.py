@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import math
 from collections.abc import Iterator, Mapping
@@ -43,10 +44,8 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
 def _run(about: Mapping[str, Any], sha256: str) -> str:
     """A name of the run that sorts by its time. A log that is retried gets a new one, with the old one's samples."""
     created = str(about.get("created") or "")
-    try:
+    with contextlib.suppress(ValueError):
         created = dt.datetime.fromisoformat(created).astimezone(dt.UTC).isoformat()
-    except ValueError:
-        pass
     ids = [str(about[name]) for name in ("run_id", "task_id", "eval_id") if about.get(name)]
     return " ".join([created, *(ids or [sha256])])
 
