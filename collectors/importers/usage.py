@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from collectors.importers.sources import Sink
+from collectors.importers.suspicions import ODD_TOTAL
 from collectors.importers.values import whole
-
-#: Kind of the suspicion about counts that do not add up to their total.
-ODD_TOTAL = "odd_total"
 
 _COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens"),

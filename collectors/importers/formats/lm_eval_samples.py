@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.formats import evalchemy
 from collectors.importers.formats.lm_eval_results import WEIGHTED, About
 from collectors.importers.processes import Job
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
@@ -70,8 +71,11 @@ class _Run:
 def read(staging: Staging, source: ImportSource) -> None:
     """Stores all runs that the files hold."""
     jobs: list[Job] = []
+    with_examples: list[Job] = []
     for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
-        abouts = _abouts(staging, source, run)
+        of_files = _abouts(staging, source, run)
+        abouts = list(of_files.values())
+        with_examples += [(n, (a,)) for n, a in of_files.items() if evalchemy.tasks_with_examples(a.results)]
         for number, task in run.samples:
             owners = [about for about in abouts if run.time or about.task_of(staging.files[number].stem)]
             about = owners[0] if len(owners) == 1 else About.of(None, run.time or "", source)
@@ -79,23 +83,24 @@ def read(staging: Staging, source: ImportSource) -> None:
             jobs.append((number, (about, task or about.task_of(staging.files[number].stem), len(owners))))
     jobs.sort(key=lambda job: str(job[1][1]))  # files of one task one after another: their documents are the same
     staging.read_files(_read_samples, jobs)
+    staging.read_files(evalchemy.read, with_examples)
 
 
-def _abouts(staging: Staging, source: ImportSource, run: _Run) -> list[About]:
-    """The run as each of its results files describes it, or as its sample files do if there is none."""
-    abouts = []
+def _abouts(staging: Staging, source: ImportSource, run: _Run) -> dict[int, About]:
+    """The run as each of its results files describes it, by their numbers; or as its first sample file does."""
+    abouts = {}
     for number, results in run.results:
         with staging.one_file(number):
             # Its time, to the microsecond, or its content: files of one run may come one after another, and grow.
             about = About.of(results, run.time or digest([staging.files[number].sha256]), source)
             staging.format_version[number] = about.version
-            abouts.append(about)
+            abouts[number] = about
     if not run.results:
         hashes = []
         for number, _ in run.samples:
             with contextlib.suppress(BadFile):  # reading it later meets the same error, and rejects it
                 hashes.append(staging.files[number].sha256)
-        abouts.append(About.of(None, run.time or digest(sorted(hashes)), source))
+        abouts[run.samples[0][0]] = About.of(None, run.time or digest(sorted(hashes)), source)
     return abouts
 
 
