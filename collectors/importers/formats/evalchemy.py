@@ -6,10 +6,12 @@ its verdicts are stated for each repetition as a whole, and only for code for ea
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from collectors.harness.mathematics import is_same_answer
 from collectors.importers.formats.lm_eval_results import About
 from collectors.importers.sources import Sink, as_json
 from collectors.importers.suspicions import ODD_ACCURACY
@@ -117,8 +119,6 @@ def _rules() -> Iterator[Any]:
     Equal texts are equal by both, so that the first rule with the number of right answers that is stated is right.
     """
     yield lambda gold, answer: gold == answer
-    try:
-        from lm_eval.tasks.hendrycks_math.utils import is_equiv
-    except ImportError:  # lm-eval comes with the extra `collect`
-        return
-    yield is_equiv
+    with contextlib.suppress(ImportError):  # lm-eval comes with the extra `collect`
+        is_same_answer("", "")
+        yield is_same_answer

@@ -64,6 +64,7 @@ class _Details:
         columns = set(table.schema_arrow.names)
         self.structs = next((names for names in _STRUCTS if names[0] in columns and names[2] in columns), None)
         self.places = _places(table, self.structs[0]) if self.structs else None
+        self.padding = _padding(table, self.structs[1]) if self.structs else None
         self.metric: str | None = None
         self.is_unit = True
         self.row = 0
@@ -71,7 +72,7 @@ class _Details:
     def take(self, values: Mapping[str, Any]) -> None:
         self.row += 1
         metric, score, item, columns = (
-            _of_structs(*(values.get(name) or {} for name in self.structs))
+            _of_structs(*(values.get(name) or {} for name in self.structs), self.padding)
             if self.structs
             else _of_columns(values, self.task)
         )
@@ -104,6 +105,20 @@ def _places(table: pq.ParquetFile, doc: str) -> list[int] | None:
     ids = table.read(columns=[f"{doc}.id"]).column(0).combine_chunks().field("id").to_pylist()
     places = [int(one) for one in ids if isinstance(one, str) and re.fullmatch(r"[0-9]{1,7}", one)]
     return places if len(set(places)) == len(ids) else None
+
+
+def _padding(table: pq.ParquetFile, answer: str) -> int | None:
+    """The token that fills up prompts of the file; None where it has no such prompts."""
+    names = [f"{answer}.padded_tokens_count", f"{answer}.input_tokens"]
+    paths = [table.schema.column(i).path for i in range(len(table.schema))]
+    if not all(any(path.startswith(name) for path in paths) for name in names):
+        return None
+    firsts = set()
+    for batch in table.iter_batches(1000, columns=names):
+        for one in batch.column(0).to_pylist():
+            if one and one["input_tokens"] and (whole(one["padded_tokens_count"]) or 0) > 0:
+                firsts.add(one["input_tokens"][0])
+    return firsts.pop() if len(firsts) == 1 else None
 
 
 def _details_model(path: str) -> str | None:
@@ -150,7 +165,9 @@ def _of_columns(values: Mapping[str, Any], task: str) -> _Read:
     return name, metrics.get(name), item, {"metrics": as_json(metrics), "responses": answers}
 
 
-def _of_structs(doc: Mapping[str, Any], answer: Mapping[str, Any], given: Mapping[str, Any]) -> _Read:
+def _of_structs(
+    doc: Mapping[str, Any], answer: Mapping[str, Any], given: Mapping[str, Any], padding: int | None
+) -> _Read:
     metrics = {name: value for name, value in given.items() if value is not None}
     name = next((name for name, value in metrics.items() if isinstance(value, bool | int | float)), None)
     name = name or next(iter(metrics), "score")
@@ -161,23 +178,27 @@ def _of_structs(doc: Mapping[str, Any], answer: Mapping[str, Any], given: Mappin
         "target": as_json(doc["gold_index"]) if doc.get("gold_index") is not None else None,
         "content_hash": content_of(prompt, choices),
     }
-    columns = {"metrics": as_json(metrics), "responses": texts(answer.get("text")), **_tokens(answer)}
+    columns = {"metrics": as_json(metrics), "responses": texts(answer.get("text")), **_tokens(answer, padding)}
     score = metrics.get(name)
     # A metric of the whole set has the parts of its sum here, not a score.
     return name, None if isinstance(score, dict | list) else score, item, columns
 
 
-def _tokens(answer: Mapping[str, Any]) -> dict[str, int | None]:
-    """Of generated texts all tokens, of choices those of the likeliest one. Each choice may repeat the prompt."""
+def _tokens(answer: Mapping[str, Any], padding: int | None) -> dict[str, int | None]:
+    """Of generated texts all tokens, of choices those of the likeliest one. Each choice may repeat the prompt.
+
+    Prompts of a batch are filled up from the left with the end token, as many as lighteval counts; texts that end
+    before others of their batch from the right, which it does not count.
+    """
     given, outputs = _ids(answer.get("input_tokens")), _ids(answer.get("output_tokens"))
     chosen = 0 if len(outputs) == 1 else None
     if answer.get("text"):
         padded = whole(answer.get("padded_tokens_count")) or 0
-        prompt = _without_left_padding(given[0], padded) if len(given) == 1 else None
-        return {
-            "prompt_tokens": len(prompt) if prompt else None,
-            "completion_tokens": sum(map(len, outputs)) or None,
-        }
+        prompt = given[0] if len(given) == 1 else []
+        if 0 < padded < len(prompt) and set(prompt[:padded]) == {padding}:
+            prompt = prompt[padded:]
+        generated = sum(len(ids) - max(_trailing(ids, padding) - 1, 0) for ids in outputs)
+        return {"prompt_tokens": len(prompt) or None, "completion_tokens": generated or None}
     likelihoods = answer.get("logprobs")
     numbers = [number_of(one) for one in likelihoods] if isinstance(likelihoods, list) else []
     if numbers and None not in numbers and len(numbers) == len(outputs):
@@ -198,6 +219,6 @@ def _ids(tokens: Any) -> list[list[int]]:
     return [[token for token in row if token != _PADDING] for row in rows]
 
 
-def _without_left_padding(ids: list[int], padded: int) -> list[int]:
-    """Prompts of a batch are filled up from the left with one token, as many as lighteval counts."""
-    return ids[padded:] if 0 < padded < len(ids) and len(set(ids[:padded])) == 1 else ids
+def _trailing(ids: list[int], padding: int | None) -> int:
+    """How many of the last ids are padding; the first of them is the token that ended the text."""
+    return next((many for many, one in enumerate(reversed(ids)) if one != padding), len(ids))
