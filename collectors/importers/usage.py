@@ -6,7 +6,7 @@ that they state decides. Knows nothing of formats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from collectors.importers.sources import Sink
 from collectors.importers.suspicions import ODD_TOTAL
 from collectors.importers.values import whole
 
-_COUNTS = (
+#: Inspect's names, which Every Eval Ever has, too.
+COUNTS = (
     *("input_tokens", "output_tokens", "total_tokens"),
     *("input_tokens_cache_read", "input_tokens_cache_write", "reasoning_tokens"),
 )
@@ -30,8 +31,8 @@ class Usage:
     is_odd: bool = False
 
     @classmethod
-    def of(cls, counts: Any) -> Usage:
-        """Reads Inspect's names, which Every Eval Ever has, too.
+    def of(cls, counts: Any, names: Sequence[str] = COUNTS) -> Usage:
+        """Reads `names`, in the order of COUNTS.
 
         Input stands without what was read from and written to a cache (Anthropic), or with it (OpenAI); output stands
         without reasoning (Gemini), or with it. Whichever adds up to the total is right. Without a total only counts
@@ -39,7 +40,7 @@ class Usage:
         """
         if not isinstance(counts, Mapping):
             return cls()
-        given, output, total, read, write, thought = (whole(counts.get(name)) for name in _COUNTS)
+        given, output, total, read, write, thought = (whole(counts.get(name)) for name in names)
         if not any((given, output, total, read, write)):
             return cls()  # a call without usage is written as zeros
         if given is None or output is None:
@@ -69,7 +70,7 @@ def difference(counts: Any, others: list[Any]) -> dict[str, int | None]:
     """`counts` without those of `others`."""
     mine, parts = (counts if isinstance(counts, Mapping) else {}), [o for o in others if isinstance(o, Mapping)]
     left = {}
-    for name in _COUNTS:
+    for name in COUNTS:
         count, less = whole(mine.get(name)), sum(whole(part.get(name)) or 0 for part in parts)
         left[name] = count - less if count is not None else None
     return left

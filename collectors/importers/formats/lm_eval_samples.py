@@ -28,6 +28,7 @@ from collectors.importers.formats.lm_eval_results import WEIGHTED, About
 from collectors.importers.processes import Job
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
+from collectors.importers.usage import Usage
 from schemas.content import document_choices, document_hash
 from schemas.identity import digest
 
@@ -56,6 +57,8 @@ _ROW_KEYS = frozenset(
         "throughput",
     ]
 )
+#: That fork's names of counts, in the order of usage.COUNTS.
+_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "", "", "thinking_tokens")
 
 
 @dataclass
@@ -182,8 +185,8 @@ class _Samples:
             self.description = self.about.description_of(self.task, self.metric, self.chosen)
             self.staging.descriptions[self.about.run, str(self.about.model), self.task] = self.description
         self._item(values, position)
-        usage = values.get("token_usage")
-        usage = usage if isinstance(usage, dict) else {}
+        usage = Usage.of(values.get("token_usage"), _USAGE)
+        usage.suspect(self.staging, self.number, self.about.run, str(self.about.model), self.task)
         latency = values.get("latency_ms")
         self.staging.row(
             file=self.number,
@@ -196,8 +199,8 @@ class _Samples:
             repeat=0,
             score=_score(self.metric, metrics.get(str(self.metric))),
             metrics=as_json(metrics),
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
             latency_s=latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None,
             **(_answers(values, self.description.output_type) if name == self.chosen else {}),
         )
@@ -420,7 +423,3 @@ def _number(value: Any) -> float | None:
 
 def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else {"True": True, "False": False}.get(str(value))
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31 else None
