@@ -18,8 +18,7 @@ def by_run(
 
     `read` gives each run a name of its own that sorts by time, and that no other model's run has. Of the runs of one
     model on one task the newest is the source's own with `newest_first`, else the oldest; the others are NAME#2 and so
-    on. All such runs share one item table, as the models of a source do, so that they are told apart by their name in
-    the lake alone (number_cells).
+    on. The chosen runs of all models share one item table.
     """
 
     def read_all(staging: Staging, source: ImportSource) -> None:

@@ -56,7 +56,7 @@ RAW_VERDICT = pa.schema(
         pa.field("task", pa.string()),
         pa.field("key", pa.string()),
         *(RECORD.field(name).with_nullable(True).remove_metadata() for name in _OF_RECORD),
-        #: What the source itself says of the answer: it wins over the cell's threshold. Null: the source says nothing.
+        #: The source's own verdict, which wins over the cell's threshold; null where it states none.
         pa.field("correct", pa.bool_()),
     ]
 )
@@ -245,7 +245,7 @@ class Sink(ABC):
         self._suspects.append(columns)
 
     def fold(self, file: int) -> None:
-        """Counts a row that says no more than another one, which is taken."""
+        """Counts a row that adds nothing to another one, which is taken."""
         self.counts[file].folded += 1
 
     def reject(self, file: int, row: int | None, kind: str, message: str, **columns: Any) -> None:

@@ -1,4 +1,4 @@
-"""Counts of tokens by which a source says what one answer took, as columns of a record.
+"""A source's counts of one answer's tokens, as columns of a record.
 
 Owns the rule for sources that count cached input or reasoning outside of their counts of input and output: the total
 that they state decides. Knows nothing of formats.
@@ -34,7 +34,7 @@ class Usage:
     def of(cls, counts: Any, names: Sequence[str] = COUNTS) -> Usage:
         """Reads `names`, in the order of COUNTS.
 
-        Input stands without what was read from and written to a cache (Anthropic), or with it (OpenAI); output stands
+        Input stands without the tokens that a cache gave and took (Anthropic), or with them (OpenAI); output stands
         without reasoning (Gemini), or with it. Whichever adds up to the total is right. Without a total only counts
         that have no such parts are clear.
         """

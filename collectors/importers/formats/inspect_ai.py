@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from collectors.importers.files import BadFile, decoded, document, zip_members
@@ -101,9 +101,11 @@ class _Log:
             values,
             repeat=(whole(sample.get("epoch")) or 1) if self.is_repeated else 0,
             is_failed=bool(sample.get("error")),
-            latency_s=number_of(sample.get("total_time")),
-            responses=texts(output.get("completion")),
-            **usage.columns(),
+            columns={
+                "latency_s": number_of(sample.get("total_time")),
+                "responses": texts(output.get("completion")),
+                **usage.columns(),
+            },
         )
 
     def take_reductions(self) -> None:
@@ -129,7 +131,8 @@ class _Log:
         *,
         reducer: Mapping[str, Any] | None = None,
         is_failed: bool = False,
-        **columns: Any,
+        repeat: int = 0,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
         value = self.primary.value_in(values) if self.primary else None
         score = _score(value)
@@ -151,7 +154,8 @@ class _Log:
             run=self.run,
             failure=failure,
             metrics=as_json(metrics) if metrics else None,
-            **columns,
+            repeat=repeat,
+            **(columns or {}),
         )
 
     def _primary(self, values: Mapping[str, Any]) -> _Metric | None:
@@ -171,8 +175,9 @@ class _Log:
     def describe(self) -> None:
         if self.primary:
             versions = {"inspect_ai": str((self.about.get("packages") or {}).get("inspect_ai", ""))}
-            unit = {} if self.is_unit else {"threshold": None, "low": None, "high": None}
-            description = CellDescription(metric=self.primary.name, versions=versions, **unit)
+            description = CellDescription(metric=self.primary.name, versions=versions)
+            if not self.is_unit:
+                description = replace(description, threshold=None, low=None, high=None)
             self.staging.descriptions[self.run, self.model, self.task] = description
 
 
@@ -199,7 +204,7 @@ def _question(asked: Any) -> str | None:
 
 
 def _score(value: Any) -> float | None:
-    """The number that Inspect's metrics take for a value; None for NaN, its mark of what was not judged."""
+    """The number that Inspect's metrics take for a value; None for NaN, its mark of an answer without a score."""
     if isinstance(value, str):
         value = _VALUES.get(value, _WORDS.get(value.lower(), value))
     if isinstance(value, str):

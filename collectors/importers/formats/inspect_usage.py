@@ -10,7 +10,7 @@ from typing import Any
 
 from collectors.importers.usage import Usage, difference
 
-#: Types of spans whose calls are no part of an answer.
+#: Types of spans whose calls judge an answer.
 _JUDGING = ("scorer", "scorers", "monitor", "monitors")
 
 

@@ -6,7 +6,8 @@ Source: huggingface/lighteval (logging/info_loggers.py, 0.8 to 0.13).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -72,7 +73,7 @@ class _Details:
     def take(self, values: Mapping[str, Any]) -> None:
         self.row += 1
         metric, score, item, columns = (
-            _of_structs(*(values.get(name) or {} for name in self.structs), self.padding)
+            _of_structs([values.get(name) or {} for name in self.structs], self.padding)
             if self.structs
             else _of_columns(values, self.task)
         )
@@ -93,8 +94,9 @@ class _Details:
         if self.metric is None:
             return
         shots = re.search(r"\|(\d+)(?:\|\d)?$", self.task)
-        unit = {} if self.is_unit else {"threshold": None, "low": None, "high": None}
-        description = CellDescription(metric=self.metric, num_fewshot=int(shots[1]) if shots else None, **unit)
+        description = CellDescription(metric=self.metric, num_fewshot=int(shots[1]) if shots else None)
+        if not self.is_unit:
+            description = replace(description, threshold=None, low=None, high=None)
         self.staging.descriptions[self.run, self.model, self.task] = description
 
 
@@ -165,9 +167,9 @@ def _of_columns(values: Mapping[str, Any], task: str) -> _Read:
     return name, metrics.get(name), item, {"metrics": as_json(metrics), "responses": answers}
 
 
-def _of_structs(
-    doc: Mapping[str, Any], answer: Mapping[str, Any], given: Mapping[str, Any], padding: int | None
-) -> _Read:
+def _of_structs(structs: Sequence[Mapping[str, Any]], padding: int | None) -> _Read:
+    """`structs`: the item, the model's response and its metrics. `padding`: the token that fills up texts."""
+    doc, answer, given = structs
     metrics = {name: value for name, value in given.items() if value is not None}
     name = next((name for name, value in metrics.items() if isinstance(value, bool | int | float)), None)
     name = name or next(iter(metrics), "score")
@@ -200,8 +202,9 @@ def _tokens(answer: Mapping[str, Any], padding: int | None) -> dict[str, int | N
         generated = sum(len(ids) - max(_trailing(ids, padding) - 1, 0) for ids in outputs)
         return {"prompt_tokens": len(prompt) or None, "completion_tokens": generated or None}
     likelihoods = answer.get("logprobs")
-    numbers = [number_of(one) for one in likelihoods] if isinstance(likelihoods, list) else []
-    if numbers and None not in numbers and len(numbers) == len(outputs):
+    given_numbers = [number_of(one) for one in likelihoods] if isinstance(likelihoods, list) else []
+    numbers = [number for number in given_numbers if number is not None]
+    if numbers and len(numbers) == len(given_numbers) == len(outputs):
         chosen = numbers.index(max(numbers))
     prompts = given if len(given) == len(outputs) else given * len(outputs) if len(given) == 1 else []
     if chosen is None or not prompts:

@@ -1,4 +1,4 @@
-"""Results of evalchemy: examples with verdicts that add up to what the task states."""
+"""Results of evalchemy: examples with verdicts that add up to the task's stated numbers."""
 
 from __future__ import annotations
 

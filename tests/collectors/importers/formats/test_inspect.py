@@ -37,7 +37,7 @@ def with_usage(**usage: int) -> dict[str, Any]:
     return sample(0, model_usage={"openai/m": usage})
 
 
-#: What a provider reported -> prompt, completion and cached tokens, by the total; and whether it is odd.
+#: A provider's report -> prompt, completion and cached tokens, by the total; and whether it is odd.
 USAGES: dict[str, tuple[dict[str, int], tuple[Any, ...], bool]] = {
     "cache_read": (
         {"input_tokens": 10, "output_tokens": 100, "total_tokens": 20110, "input_tokens_cache_read": 20000},
@@ -179,7 +179,7 @@ def test_inspect_runs_of_one_model_stay_apart_and_the_newest_is_the_source_itsel
     assert rows(tmp_path / "both", SCORES) == newer + older
     report = imported("inspect", [old, new], tmp_path / "lake", name="us")
     assert (report.total.known, report.total.records, report.rejects) == (2, 2, [])
-    # The lake's cells keep their names: what was imported first keeps the source's.
+    # The lake's cells keep their names: the run that was imported first keeps the source's.
     swapped = {("us", item, 1.0 - item) for item in (0, 1)} | {("us#2", item, float(item)) for item in (0, 1)}
     assert {row[:3] for row in rows(tmp_path / "lake", SCORES)} == swapped
 

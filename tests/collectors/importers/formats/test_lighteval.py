@@ -54,7 +54,7 @@ def test_lighteval_items_are_rows_where_no_place_is_clear(tmp_path: Path, keys: 
 
 
 CHOICES = {"text": [], "output_tokens": [[5, -1], [6, 7]]}
-#: What a backend wrote of an answer -> its tokens.
+#: A backend's answer -> its tokens.
 ANSWERS: dict[str, tuple[dict[str, Any], tuple[int | None, int | None]]] = {
     "likeliest_choice_with_padding": ({**CHOICES, "logprobs": [-1.0, -2.0]}, (3, 1)),
     "other_choice": ({**CHOICES, "logprobs": [-3.0, -2.0]}, (3, 2)),

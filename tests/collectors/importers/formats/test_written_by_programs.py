@@ -41,7 +41,7 @@ def test_inspect_log_has_its_accuracy_and_the_tokens_of_its_model(
     assert rows(tmp_path / "lake", MEANS) == [(name, pytest.approx(summary["score"], abs=1e-12))]
     assert rows(tmp_path / "lake", "SELECT DISTINCT metric FROM cells") == [(summary["metric"],)]
     usage = summary["usage"]
-    # The judge's three calls are the same model's: 4,900 tokens each, as the script says.
+    # The judge's three calls are the same model's: 4,900 tokens each, by the script.
     of_model = usage["total_tokens"] - (3 * 4900 if name == "graded" else 0)
     [(_, tokens, cached)] = rows(tmp_path / "lake", COUNTED)
     assert (tokens, cached) == (of_model, usage.get("input_tokens_cache_read"))
