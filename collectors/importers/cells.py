@@ -139,6 +139,8 @@ def number_cells(
             if cell.cell_id not in taken:
                 held = run_of(cell, files)
                 taken[cell.cell_id] = name if held is None else held
+            elif not taken[cell.cell_id] and run_of(cell, files) == name:  # of an earlier program, without a name
+                taken[cell.cell_id] = name
             if taken[cell.cell_id] == name:
                 break
         if cell.cell_id not in numbers:  # two names in the source of one model are one

@@ -13,6 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from collectors.importers.files import find_files
+from collectors.importers.formats import inspect_ai
+from collectors.importers.ingest import ingest
+from collectors.importers.runs import by_run
+from collectors.importers.sources import ImportSource
+from collectors.importers.staging import Staging
+from collectors.lake.store import Lake
 from tests.helpers.importing import imported, rows, write_json
 
 USAGE = {"input_tokens": 10, "output_tokens": 1, "total_tokens": 11}
@@ -182,6 +189,24 @@ def test_inspect_runs_of_one_model_stay_apart_and_the_newest_is_the_source_itsel
     # The lake's cells keep their names: the run that was imported first keeps the source's.
     swapped = {("us", item, 1.0 - item) for item in (0, 1)} | {("us#2", item, float(item)) for item in (0, 1)}
     assert {row[:3] for row in rows(tmp_path / "lake", SCORES)} == swapped
+
+
+def test_inspect_log_that_an_earlier_program_imported_keeps_its_cell(tmp_path: Path) -> None:
+    """Before runs had names, a lake's cell was of the only log, or of several mixed."""
+
+    def read_unnamed(staging: Staging, source: ImportSource) -> None:
+        by_run(inspect_ai.read)(staging, source)
+        staging.run_names.clear()
+
+    old = write_json(tmp_path / "a.json", log([sample(0, "C"), sample(1, "I")], "2025-01-01T00:00:00+00:00"))
+    files = find_files([str(old)], inspect_ai.PATTERNS)
+    ingest(read_unnamed, files, ImportSource("us", "inspect"), Lake(str(tmp_path / "lake")))
+    new = write_json(tmp_path / "b.json", log([sample(0, "I"), sample(1, "C")], "2025-02-01T00:00:00+00:00"))
+    report = imported("inspect", [old, new], tmp_path / "lake", name="us")
+    assert (report.total.known, report.total.records, report.rejects) == (2, 2, [])
+    assert [row[:3] for row in rows(tmp_path / "lake", SCORES)] == [
+        *[("us", 0, 1.0), ("us", 1, 0.0), ("us#2", 0, 0.0), ("us#2", 1, 1.0)]
+    ]
 
 
 def test_inspect_log_as_json_and_as_archive_is_one_run(tmp_path: Path) -> None:
