@@ -21,7 +21,7 @@ _Answer = tuple[str, int]
 def read(staging: Sink, number: int, source: ImportSource) -> None:
     """<uuid>_samples.jsonl: a row per item and metric, and with Inspect's epochs per epoch."""
     groups: dict[tuple[str, str, str], _Group] = {}
-    for row, value in objects(_Silent(staging.files), number):
+    for row, value in objects(_Silent([staging.files[number]]), 0):
         group = groups.setdefault(_place(value), _Group())
         group.count(row, _answer(value), _metric(value), _score(value))
     described = _results_beside(staging.files[number])
@@ -64,9 +64,11 @@ def _metric(value: Mapping[str, Any]) -> str:
 
 
 def _score(value: Mapping[str, Any]) -> Any:
-    judged = value.get("evaluation")
+    judged, metadata = value.get("evaluation"), value.get("metadata")
     if not isinstance(judged, dict):
         return None
+    if isinstance(metadata, dict) and "lm_eval_metrics" in metadata and not _metric(value):
+        return None  # the converter writes 0 for metrics of lm-eval that are not numbers
     return judged.get("score") if judged.get("score") is not None else judged.get("is_correct")
 
 
@@ -90,7 +92,8 @@ class _Group:
 
     @property
     def primary(self) -> str:
-        return next(iter(self.metrics))
+        """The first that a result of the whole evaluation is of."""
+        return next(filter(None, self.metrics), "")
 
     @property
     def is_repeated(self) -> bool:

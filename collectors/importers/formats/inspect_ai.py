@@ -80,7 +80,7 @@ class _Log:
 
     def take(self, sample: dict[str, Any]) -> None:
         key, question = str(sample["id"]), _question(sample.get("input"))
-        given = sample.get("scores") or {}
+        given = sample.get("scores") or self._only_score(sample)
         values = {name: one.get("value") for name, one in given.items() if isinstance(one, dict)}
         self.primary = self.primary or self._primary(values)
         choices = texts(sample.get("choices"))
@@ -108,10 +108,16 @@ class _Log:
             },
         )
 
+    def _only_score(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """The score of logs of the first months of 2024, which have one scorer, named in the results alone."""
+        scorer = (self.header.get("results") or {}).get("scorer") or {}
+        return {str(scorer.get("name") or "score"): sample["score"]} if sample.get("score") else {}
+
     def take_reductions(self) -> None:
         """Takes the scores of the reducer of Inspect's headline, else of its first, as repeat 0."""
         assert self.primary
-        reductions = [one for one in self.header.get("reductions") or () if isinstance(one, dict)]
+        given = self.header.get("reductions") or (self.header.get("results") or {}).get("sample_reductions") or ()
+        reductions = [one for one in given if isinstance(one, dict)]
         of_scorer = [one for one in reductions if one.get("scorer") == self.primary.scorer]
         headline = ((self.header.get("results") or {}).get("headline") or {}).get("reducer")
         chosen = next((one for one in of_scorer if one.get("reducer") == headline), of_scorer[0] if of_scorer else {})

@@ -68,6 +68,17 @@ def test_every_eval_ever_epochs_are_repeats_and_a_verdict_where_they_agree(tmp_p
     ]
 
 
+def test_every_eval_ever_rows_of_no_result_are_not_judged(tmp_path: Path) -> None:
+    rolling = {"metadata": {"lm_eval_metrics": '{"word_perplexity": [-8.4, 3]}'}}
+    given = [line(0, 0.0, False, **rolling), line(1, 0.0, False), line(2, 1.0, True, evaluation_result_id="acc")]
+    imported("every_eval_ever", write_lines(tmp_path / "x_samples.jsonl", given), tmp_path / "lake")
+    assert [row[3:] for row in rows(tmp_path / "lake", VERDICTS)] == [
+        *[(None, None, "not_judged"), (None, None, "not_judged"), (1.0, True, None)]
+    ]
+    imported("every_eval_ever", write_lines(tmp_path / "alone_samples.jsonl", given[:1]), tmp_path / "alone")
+    assert [row[3:] for row in rows(tmp_path / "alone", VERDICTS)] == [(None, None, "not_judged")]
+
+
 def test_every_eval_ever_runs_of_one_model_stay_apart(tmp_path: Path) -> None:
     for run, scores in (("1.0", (1.0, 0.0)), ("2.0", (0.0, 0.0))):
         given = [line(key, score, evaluation_id=f"quiz/org_m/{run}") for key, score in enumerate(scores)]

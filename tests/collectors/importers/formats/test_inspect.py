@@ -167,6 +167,14 @@ def test_inspect_score_of_several_numbers_is_kept_and_one_of_them_is_primary(tmp
         assert json.loads(metrics) == {"ifeval": several, "match": 0.0}
 
 
+def test_inspect_logs_of_one_scorer_name_it_in_the_results(tmp_path: Path) -> None:
+    old = {**sample(0), "score": {"value": "I"}}
+    del old["scores"]
+    path = write_json(tmp_path / "log.json", log([old], results={"scorer": {"name": "match"}, "metrics": {}}))
+    imported("inspect", path, tmp_path / "lake")
+    assert rows(tmp_path / "lake", "SELECT metric, score FROM records JOIN cells USING (cell_id)") == [("match", 0.0)]
+
+
 def test_inspect_scores_beyond_one_are_scores_without_a_threshold(tmp_path: Path) -> None:
     samples = [sample(key, value) for key, value in enumerate((1, 7.5, -0.033))]
     report = imported("inspect", write_json(tmp_path / "log.json", log(samples)), tmp_path / "lake")
