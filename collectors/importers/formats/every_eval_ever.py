@@ -111,8 +111,12 @@ class _Group:
         by_item: dict[str, dict[int, Any]] = {}
         for (key, epoch), scores in self.scores.items():
             by_item.setdefault(key, {})[epoch] = scores.get(self.primary)
-        equal = {key: scores for key, scores in by_item.items() if len(set(map(repr, scores.values()))) == 1}
-        return {key: (self.rows[key, next(iter(s))], next(iter(s.values()))) for key, s in equal.items()}
+        firsts = {key: next(iter(scores.items())) for key, scores in by_item.items()}
+        return {
+            key: (self.rows[key, epoch], score)
+            for key, (epoch, score) in firsts.items()
+            if score is not None and all(one == score for one in by_item[key].values())
+        }
 
     def description(self, results: list[Any], task: str) -> CellDescription:
         named = [r for r in results if isinstance(r, dict) and r.get("evaluation_result_id") == self.primary]
