@@ -333,7 +333,7 @@ def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes]]:
                     continue
                 is_zstd = info.compress_type == _ZSTD
                 with _zstd_member(data, info) if is_zstd else archive.open(info) as member:
-                    content = member.read(limit - given + 1)
+                    content = member.read(min(limit - given, info.file_size if is_zstd else limit) + 1)
                 given += len(content)
                 if given > limit:
                     raise BadFile("bomb", f"holds more than {limit // 2**20} MiB, too much for a file of its size")
