@@ -47,6 +47,7 @@ class JobResult:
     descriptions: dict[tuple[str, str, str], CellDescription]
     format_version: str | None
     rejected: int
+    folded: int
 
 
 class _FileSink(Sink):
@@ -97,8 +98,9 @@ class _SharedJobs:
             with sink.one_file(number):
                 self.read(sink, number, *args)
             sink.flush()
-        rejected = sink.counts[number].rejected
-        result = JobResult(number, sink.tables, sink.descriptions, sink.format_version[number], rejected)
+        count = sink.counts[number]
+        version = sink.format_version[number]
+        result = JobResult(number, sink.tables, sink.descriptions, version, count.rejected, count.folded)
         write_whole(self.folder / f"{index}.result", pickle.dumps(result))
 
     def taken(self, index: int) -> JobResult | None:

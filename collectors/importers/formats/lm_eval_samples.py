@@ -23,10 +23,12 @@ from typing import Any
 import msgspec
 
 from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.formats import evalchemy
 from collectors.importers.formats.lm_eval_results import WEIGHTED, About
 from collectors.importers.processes import Job
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
+from collectors.importers.usage import Usage
 from schemas.content import document_choices, document_hash
 from schemas.identity import digest
 
@@ -55,6 +57,8 @@ _ROW_KEYS = frozenset(
         "throughput",
     ]
 )
+#: That fork's names of counts, in the order of usage.COUNTS.
+_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "", "", "thinking_tokens")
 
 
 @dataclass
@@ -70,8 +74,11 @@ class _Run:
 def read(staging: Staging, source: ImportSource) -> None:
     """Stores all runs that the files hold."""
     jobs: list[Job] = []
+    with_examples: list[Job] = []
     for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
-        abouts = _abouts(staging, source, run)
+        of_files = _abouts(staging, source, run)
+        abouts = list(of_files.values())
+        with_examples += [(n, (a,)) for n, a in of_files.items() if evalchemy.tasks_with_examples(a.results)]
         for number, task in run.samples:
             owners = [about for about in abouts if run.time or about.task_of(staging.files[number].stem)]
             about = owners[0] if len(owners) == 1 else About.of(None, run.time or "", source)
@@ -79,23 +86,24 @@ def read(staging: Staging, source: ImportSource) -> None:
             jobs.append((number, (about, task or about.task_of(staging.files[number].stem), len(owners))))
     jobs.sort(key=lambda job: str(job[1][1]))  # files of one task one after another: their documents are the same
     staging.read_files(_read_samples, jobs)
+    staging.read_files(evalchemy.read, with_examples)
 
 
-def _abouts(staging: Staging, source: ImportSource, run: _Run) -> list[About]:
-    """The run as each of its results files describes it, or as its sample files do if there is none."""
-    abouts = []
+def _abouts(staging: Staging, source: ImportSource, run: _Run) -> dict[int, About]:
+    """The run as each of its results files describes it, by their numbers; or as its first sample file does."""
+    abouts = {}
     for number, results in run.results:
         with staging.one_file(number):
             # Its time, to the microsecond, or its content: files of one run may come one after another, and grow.
             about = About.of(results, run.time or digest([staging.files[number].sha256]), source)
             staging.format_version[number] = about.version
-            abouts.append(about)
+            abouts[number] = about
     if not run.results:
         hashes = []
         for number, _ in run.samples:
             with contextlib.suppress(BadFile):  # reading it later meets the same error, and rejects it
                 hashes.append(staging.files[number].sha256)
-        abouts.append(About.of(None, run.time or digest(sorted(hashes)), source))
+        abouts[run.samples[0][0]] = About.of(None, run.time or digest(sorted(hashes)), source)
     return abouts
 
 
@@ -177,8 +185,8 @@ class _Samples:
             self.description = self.about.description_of(self.task, self.metric, self.chosen)
             self.staging.descriptions[self.about.run, str(self.about.model), self.task] = self.description
         self._item(values, position)
-        usage = values.get("token_usage")
-        usage = usage if isinstance(usage, dict) else {}
+        usage = Usage.of(values.get("token_usage"), _USAGE)
+        usage.suspect(self.staging, self.number, self.about.run, str(self.about.model), self.task)
         latency = values.get("latency_ms")
         self.staging.row(
             file=self.number,
@@ -191,8 +199,8 @@ class _Samples:
             repeat=0,
             score=_score(self.metric, metrics.get(str(self.metric))),
             metrics=as_json(metrics),
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
             latency_s=latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None,
             **(_answers(values, self.description.output_type) if name == self.chosen else {}),
         )
@@ -415,7 +423,3 @@ def _number(value: Any) -> float | None:
 
 def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else {"True": True, "False": False}.get(str(value))
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31 else None
