@@ -19,7 +19,7 @@ from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.record import recorded
 from collectors.runs.stages import Trace, summary
 from pipelines.console.script import command, run_script, sibling, write_file
-from schemas.failures import ConfigError, RouterlakeError, StorageError, TaskError, one_line
+from schemas.failures import NOTHING_ANSWERED, ConfigError, RouterlakeError, StorageError, TaskError, one_line
 from schemas.identity import MAX_GENERATION
 
 # Functions import what is slow: pydantic (the config) takes 0.2 s, lm-eval (planning, estimates) 5 s, Ray (fleet) 1 s.
@@ -137,7 +137,7 @@ def collect(args: argparse.Namespace) -> int:
     if lake.exists():
         lake.open_for_reading()  # refuses another schema version before any planning
 
-    from collectors.harness.tasks import use_datasets
+    from collectors.harness.loading import use_datasets
     from collectors.runs.planning import make_plan
 
     use_datasets(config.datasets)
@@ -228,9 +228,7 @@ def complete_aggregates(plan: Plan, lake: Lake, outcome: Outcome | None) -> list
             "shows the errors of a judge"
         )
         if outcome:  # a run that collects nothing new has nothing new to record
-            nothing = TaskError(
-                f"none of its {cell.items} items has an answer that could be judged", "nothing_answered"
-            )
+            nothing = TaskError(f"none of its {cell.items} items has an answer that could be judged", NOTHING_ANSWERED)
             place = {"model": cell.model.name, "task": cell.spec.task, "cell_id": cell.cell_id}
             write_failure(lake, failure_row(plan.run_id, nothing, **place))
     return aggregator.unanswered

@@ -7,16 +7,17 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import duckdb
 
-from collectors.exporters.grid import MISSING, Options, load_grids
+from collectors.exporters.gaps import MISSING
+from collectors.exporters.grid import Options, load_grids
 from collectors.exporters.out import check_free
 from collectors.exporters.registry import FORMATS, check_ending, export
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.matrix.routed import chosen_models
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED, named_in
 
@@ -76,37 +77,58 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--missing", choices=MISSING, default="error", help="how to treat gaps, see below (default: %(default)s)"
     )
-    for name, form in _options().items():
-        parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"{OPTIONS[name]}; for --format {form}")
+    parser.add_argument(
+        "--names",
+        choices=("lake", "source"),
+        default="lake",
+        help="names of imported models: the lake's, or their source's, before an alias (default: %(default)s)",
+    )
+    for name, forms in _options().items():
+        kind, text = OPTIONS[name]
+        how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": "X" if kind is float else "PATH"}
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{text}; for {', '.join(forms)}", **how)
     return parser.parse_args(argv)
 
 
-OPTIONS = {
-    "encoder": "folder of the sentence-transformers model that computes embeddings",
-    "keywords": "YAML of task: keywords that describe it",
+#: Option -> type and help.
+OPTIONS: dict[str, tuple[type, str]] = {
+    "encoder": (Path, "folder of the sentence-transformers model that computes embeddings"),
+    "threshold": (
+        float,
+        "the lowest graded score that counts as right, where a format has nothing but right and wrong",
+    ),
+    "tokens": (Path, "Parquet file of tokens.py, for answers whose token counts are unknown"),
+    "accuracy_only": (bool, "write neither token counts nor costs, and ask for none"),
+    "choices": (Path, "choices of routers, as for matrix.py score; without it each model is a router"),
+    "keywords": (Path, "YAML of task: keywords that describe it"),
 }
 
 
-def _options() -> dict[str, str]:
-    """Option -> name of the format that takes it."""
-    return {option: name for name, form in FORMATS.items() for option in form.options}
+def _options() -> dict[str, list[str]]:
+    """Option -> names of the formats that take it."""
+    return {option: [name for name, form in FORMATS.items() if option in form.options] for option in OPTIONS}
 
 
 def run(args: argparse.Namespace) -> None:
     form = FORMATS[args.format]
-    given = {field.name: getattr(args, field.name, None) for field in fields(Options)}
-    if foreign := [name for name, value in given.items() if value is not None and name not in form.options]:
-        raise ConfigError(f"--{foreign[0]} belongs to --format {_options()[foreign[0]]}")
+    given = {name: value for name in OPTIONS if (value := getattr(args, name)) not in (None, False)}
+    if foreign := [name for name in given if name not in form.options]:
+        raise ConfigError(f"--{foreign[0].replace('_', '-')} belongs to --format {' or '.join(_options()[foreign[0]])}")
     check_ending(form, args.out)
     check_free(args.out)
     lake = Lake(args.lake).open_for_reading()
-    grids = ask(
+    choices = given.pop("choices", None)
+    grids, routers = ask(
         lake,
-        lambda con, _: load_grids(con, args.tasks, args.pool, texts=form.texts),
+        lambda con, _: (
+            load_grids(con, args.tasks, args.pool, texts=form.texts, unread=form.unread),
+            chosen_models(con, choices) if choices else None,
+        ),
         only=named_in(f"cells costs matrix items responses imports {args.pool}"),
         include=args.include,
     )
-    kept, notes = export(form, grids, args.out, args.missing, Options(**given))
+    options = Options(**given, routers=routers, names=args.names)
+    kept, notes = export(form, grids, args.out, args.missing, options)
     items, models = sum(len(grid.items) for grid in kept), len(kept[0].models)
     print(f"{args.out}: {len(kept):,} tasks, {items:,} items × {models:,} models as {args.format}")
     for line in notes:

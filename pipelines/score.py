@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.pools import Pool, load_pool
+from collectors.matrix.pools import Pool, load_pools
 from collectors.matrix.routed import read_choices
 from collectors.metrics.agreement import Judgement, judge
 from collectors.metrics.gaps import NO_CHOICE
@@ -35,19 +35,21 @@ DESCRIPTION = """\
 Score routers by their choices: for each item one model of a pool.
 
 Every figure uses the items that have a choice by the router and a score from every model of the pool; the other items
-are counted as left out. Costs come from the view costs: put prices into the lake with prices.py. With --against latency
-the cost is seconds of latency."""
+are counted as left out. A router with choices in several tasks has a row `all` over their items, each of which counts
+once, with the models that all of these tasks have. Costs come from the view costs: put prices into the lake with
+prices.py. With --against latency the cost is seconds of latency."""
 
 EPILOG = """\
 The file of choices (CSV, Parquet or JSON lines) needs a column model, and one of the columns item (position), item_hash
 or source_key. Add a column task if items of several tasks have the same names, and a column router if the file holds
-several routers.
+several routers. A column probabilities holds, as JSON, each model's probability: {"model-a": 0.7, "model-b": 0.3}.
 
 figures, on the same items:
   score   mean score of the chosen models (RouterEval's mu)
   V_B     score / score of the best single model
   closed  (score - best single model) / (oracle - best single model)
-  E       entropy of the choices over the models, in bits
+  E       entropy of the choices over the models, in bits: 0 if one model gets all items
+  E_p     mean entropy of the probabilities of single items, in bits (RouterEval's E_p); empty without probabilities
   $/1000  USD per thousand items, or with --against latency seconds per item; empty if a choice's cost is unknown
   hull    score of a random mixture of single models at the router's cost (RouterBench's Zero router)
   best    the best single model, with its score and cost; then random choice, and the oracle with its cost
@@ -64,6 +66,35 @@ exit codes: 0 done; 2 the input is wrong"""
 AGAINST = {"usd": "usd", "latency": "latency_s"}
 #: Array of costs -> name of the count of choices with an unknown cost.
 UNCOSTED = {"usd": "unpriced", "latency_s": "untimed"}
+
+
+#: The arrays (items, models) of a pool.
+ARRAYS = ("scores", "usd", "latency_s")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one router chose of a pool."""
+
+    pool: Pool
+    #: (items,): columns, or NO_CHOICE.
+    chosen: npt.NDArray[np.int64]
+    #: (items, models), NaN for an item without; None: no item has any.
+    probabilities: npt.NDArray[np.float64] | None
+
+    def narrowed(self, models: Sequence[str]) -> Part:
+        """The same with these models alone. Raises ValueError where another one was chosen."""
+        columns = [self.pool.models.index(model) for model in models]
+        place = np.full(len(self.pool.models) + 1, NO_CHOICE)  # the last is NO_CHOICE's own
+        place[columns] = np.arange(len(columns))
+        lost = np.setdiff1d(self.chosen, [*columns, NO_CHOICE])
+        if len(lost):
+            raise ValueError(f"it chose {self.pool.models[lost[0]]}, which some of its tasks do not have")
+        pool = replace(
+            self.pool, models=list(models), **{name: getattr(self.pool, name)[:, columns] for name in ARRAYS}
+        )
+        probabilities = None if self.probabilities is None else self.probabilities[:, columns]
+        return Part(pool, place[self.chosen], probabilities)
 
 
 @dataclass(frozen=True)
@@ -93,7 +124,7 @@ class Scored:
         return {
             "router": self.router,
             "task": self.pool.task,
-            "metric": self.pool.metric,
+            "metric": self.pool.metric or None,
             "models": len(self.pool.models),
             "items": judged.items,
             "left_out": judged.left_out,
@@ -106,6 +137,7 @@ class Scored:
             "v_b": judged.v_b,
             "gap_closed": judged.gap_closed,
             "choice_entropy": judged.choice_entropy,
+            "selection_entropy": judged.selection_entropy,
             self.unit: judged.mean_cost,
             UNCOSTED[self.unit]: judged.uncosted,
             f"best_{self.unit}": self.best_cost,
@@ -121,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
     console = PlainConsole(width=None if sys.stdout.isatty() else 1000)
     try:
         lake = Lake(args.lake).open_for_reading()
-        scored = ask(
+        scored, notes = ask(
             lake,
             lambda con, _: score(con, args.choices, args.pool, AGAINST[args.against]),
             only=named_in(f"items cells costs {args.pool}"),
@@ -130,6 +162,8 @@ def main(argv: Sequence[str]) -> int:
     except (RouterlakeError, duckdb.Error) as error:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
+    for note in notes:
+        print(f"matrix: {note}", file=sys.stderr)
     if args.json:
         print(json.dumps([one.row() for one in scored], indent=2))
     elif args.format:
@@ -160,25 +194,62 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def score(con: duckdb.DuckDBPyConnection, choices: Path, where: str, unit: str) -> list[Scored]:
-    """The figures of each router in the file on each of its tasks; `unit` is a value of AGAINST.
+def score(con: duckdb.DuckDBPyConnection, choices: Path, where: str, unit: str) -> tuple[list[Scored], list[str]]:
+    """The figures of each router in the file on each of its tasks, and over all; `unit` is a value of AGAINST.
 
-    Raises ConfigError if the choices do not fit the pool, or leave no item to score.
+    Also a line for the user on each router that has no row over all tasks. Raises ConfigError if the choices do not fit
+    the pool, or leave no item to score.
     """
     chosen = read_choices(con, choices)
     tasks_of = {router: sorted({choice.task for choice in rows}) for router, rows in chosen.routers.items()}
-    pools = {task: load_pool(con, task, where) for task in sorted(set().union(*tasks_of.values()))}
-    scored = []
+    pools = {pool.task: pool for pool in load_pools(con, sorted(set().union(*tasks_of.values())), where)}
+    scored, notes = [], []
     for router, tasks in tasks_of.items():
-        for task in tasks:
-            scored.append(_score(router, pools[task], chosen.columns(pools[task], router), unit))
-    return scored
+        parts = [
+            Part(pools[task], chosen.columns(pools[task], router), chosen.probabilities(pools[task], router))
+            for task in tasks
+        ]
+        scored += [_score(router, part, unit) for part in parts]
+        if len(parts) > 1:
+            try:
+                scored.append(_score(router, over_tasks(parts), unit))
+            except ValueError as error:
+                notes.append(f"{router} has no row over all tasks: {error}")
+    return scored, notes
 
 
-def _score(router: str, pool: Pool, chosen: npt.NDArray[np.int64], unit: str) -> Scored:
+def over_tasks(parts: Sequence[Part]) -> Part:
+    """The parts one after another, with the models that all of them have.
+
+    Raises ValueError where the router chose another one, and where scores of several metrics go beyond 0 to 1.
+    """
+    common = [model for model in parts[0].pool.models if all(model in part.pool.models for part in parts)]
+    metrics = {part.pool.metric for part in parts}
+    if len(metrics) > 1 and any(((part.pool.scores < 0) | (part.pool.scores > 1)).any() for part in parts):
+        raise ValueError(f"scores beyond 0 to 1, of {', '.join(sorted(metrics))}")
+    narrowed = [part.narrowed(common) for part in parts]
+    laid = {name: np.concatenate([getattr(part.pool, name) for part in narrowed]) for name in ARRAYS}
+    stated = [part.probabilities for part in narrowed]
+    return Part(
+        Pool(
+            task="all",
+            items_digest="",
+            metric=metrics.pop() if len(metrics) == 1 else "",
+            models=common,
+            cells=[],
+            items=np.arange(len(laid["scores"]), dtype=np.int32),
+            **laid,
+        ),
+        np.concatenate([part.chosen for part in narrowed]),
+        None if any(one is None for one in stated) else np.concatenate([one for one in stated if one is not None]),
+    )
+
+
+def _score(router: str, part: Part, unit: str) -> Scored:
+    pool, chosen = part.pool, part.chosen
     cost = getattr(pool, unit)
     try:
-        judged = judge(chosen, pool.scores, cost)
+        judged = judge(chosen, pool.scores, cost, probabilities=part.probabilities)
     except ValueError as error:
         raise ConfigError(f"{router} on {pool.task}: {error}") from error
     best = oracle(pool.scores, cost)
@@ -217,7 +288,7 @@ def _mean(values: npt.NDArray[np.float64]) -> float | None:
 def print_scored(scored: Sequence[Scored], console: Console) -> None:
     table = Table(box=SIMPLE_HEAD)
     unit = "latency s" if scored[0].unit == "latency_s" else "$/1000"
-    heads = ("<router", "<task", "items", "score", "V_B", "closed", "E", unit, "hull")
+    heads = ("<router", "<task", "items", "score", "V_B", "closed", "E", "E_p", unit, "hull")
     for head in (*heads, "<best", "its score", f"its {unit}", "random", "oracle", f"its {unit}", "AIQ"):
         # On a narrow terminal names wrap to the next line; numbers are never cut.
         left = head.startswith("<")
@@ -238,6 +309,7 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
             _number(judged.v_b),
             _number(judged.gap_closed),
             f"{judged.choice_entropy:.3f}",
+            "" if judged.selection_entropy is None else f"{judged.selection_entropy:.3f}",
             _cost(judged.mean_cost, one.unit),
             _number(one.hull_score),
             one.pool.models[judged.best_model],

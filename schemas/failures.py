@@ -62,6 +62,8 @@ class UnreachableError(StorageError):
     """The lake's store, or the source of a model, is away. kinds: storage, hub_down"""
 
 
+#: Kind of a TaskError: every item of a cell was asked, and none of the answers could be judged.
+NOTHING_ANSWERED = "nothing_answered"
 #: Kind of an EngineError: the model, or a batch of its requests, did not fit.
 OUT_OF_MEMORY = "out_of_memory"
 

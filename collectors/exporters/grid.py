@@ -6,8 +6,9 @@ bytes an answer, and the answers' texts if a format asks for them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import datetime as dt
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from collectors.matrix.pools import Pool, load_pool
-from schemas.failures import ConfigError, one_line
+from collectors.matrix.pools import Answers, chosen_cells, ids_of, read_answers, tasks_of
+from schemas.failures import ConfigError
 
 Floats = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
-
-MISSING = ("error", "drop-items", "drop-models")
 
 _ITEM_COLUMNS = ("item", "item_hash", "prompt", "target", "choices", "subject", "source_key")
 _NUMBERS = ("score", "usd", "latency_s", "prompt_tokens", "completion_tokens", "cached_tokens")
@@ -30,12 +30,22 @@ _NUMBERS = ("score", "usd", "latency_s", "prompt_tokens", "completion_tokens", "
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of an export that only some formats take."""
+    """Settings of an export that only some formats take; `names` is of all."""
 
     #: Folder of a sentence-transformers model, for formats with embeddings.
     encoder: Path | None = None
     #: YAML of task -> keywords, for capability texts.
     keywords: Path | None = None
+    #: The lowest graded score that is right, for formats of right and wrong.
+    threshold: float | None = None
+    #: Parquet file of pipelines/tokens.py, for answers without token counts.
+    tokens: Path | None = None
+    #: Neither token counts nor costs.
+    accuracy_only: bool = False
+    #: Router -> (task, item) -> the model that it chose, for formats of routers.
+    routers: Mapping[str, Mapping[tuple[str, int], str]] | None = None
+    #: "source": models are called as in the source of their imported records.
+    names: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,171 +111,175 @@ class Grid:
 
 
 def load_grids(
-    con: duckdb.DuckDBPyConnection, tasks: Sequence[str] = (), where: str = "true", *, texts: bool = False
+    con: duckdb.DuckDBPyConnection,
+    tasks: Sequence[str] = (),
+    where: str = "true",
+    *,
+    texts: bool = False,
+    unread: Collection[str] = (),
 ) -> list[Grid]:
     """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
 
-    `con` has the views of a lake or published version; `where` is SQL over columns of the view cells. Raises
+    `con` has the views of a lake or published version and reads each once for all tasks; `where` is SQL over columns of
+    the view cells. `unread`: usd, cached_tokens or both stay NaN, which saves a reading of the matrix each. Raises
     ConfigError where the cells of a task are not one per model and comparable (collectors.matrix.pools), and for a task
     without any answer.
     """
-    names = sorted(set(tasks)) or _tasks_of(con, where)
-    pools = [load_pool(con, name, where) for name in names]
-    models = sorted({model for pool in pools for model in pool.models})
-    if empty := [pool.task for pool in pools if not len(pool.items)]:
-        raise ConfigError(f"nothing was collected yet of {_some(empty)}: name other tasks with --tasks")
-    return [_load(con, pool, models, texts=texts) for pool in pools]
-
-
-def _tasks_of(con: duckdb.DuckDBPyConnection, where: str) -> list[str]:
-    try:
-        rows = con.execute(f"SELECT DISTINCT task FROM cells WHERE ({where}) ORDER BY task").fetchall()
-    except duckdb.Error as error:
-        raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
-    if not rows:
+    cells = chosen_cells(con, sorted(set(tasks)), where)
+    if not cells:
         raise ConfigError("the pool holds no cell: nothing was collected, or --pool and --include leave all out")
-    return [task for (task,) in rows]
-
-
-def _load(con: duckdb.DuckDBPyConnection, pool: Pool, models: list[str], *, texts: bool) -> Grid:
-    cells = _dicts(con, "SELECT * FROM cells WHERE list_contains(?, cell_id)", [pool.cells])
-    by_model = {row["model"]: row for row in cells}
-    priced = ", ".join(f"costs.{name}" for name in _NUMBERS if name != "cached_tokens")
-    answers = con.execute(
-        f"""
-        SELECT item, cell_id, costs.item_hash, costs.failure, {priced}, matrix.cached_tokens
-        FROM costs JOIN matrix USING (task, cell_id, item)
-        WHERE task = ? AND list_contains(?, cell_id)
-        """,
-        [pool.task, pool.cells],
-    ).to_arrow_table()
-    positions, row = np.unique(answers["item"].to_numpy(), return_inverse=True)
-    places = {cell["cell_id"]: models.index(model) for model, cell in by_model.items()}
-    column = np.array([places[cell] for cell in answers["cell_id"].to_pylist()], np.int64)
-    shape = (len(positions), len(models))
-    numbers = {name: np.full(shape, np.nan) for name in _NUMBERS}
-    for name, values in numbers.items():
-        values[row, column] = answers[name].to_numpy()
-    failures, asked = np.full(shape, None, object), np.zeros(shape, np.bool_)
-    failures[row, column] = np.array(answers["failure"].to_pylist(), object)
-    asked[row, column] = True
-    hashes = dict(zip(answers["item"].to_pylist(), answers["item_hash"].to_pylist(), strict=True))
+    read = [name for name in _NUMBERS if name not in unread]
+    source = "matrix" if "usd" not in read else "costs" if "cached_tokens" not in read else _COSTS_AND_CACHED
+    answers = read_answers(con, cells, source, ("failure", *read))
+    if empty := [task for task, of_task in answers.items() if not len(of_task.items)]:
+        raise ConfigError(f"nothing was collected yet of {some(empty)}: name other tasks with --tasks")
+    models = sorted({model for table in cells.values() for model in table["model"].to_pylist()})
+    described = _items(con, cells, answers)
+    stored = _responses(con, cells) if texts else {}
     encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
+    names = frozenset(name for (name,) in encoded)
+    return [
+        _grid(task, table, models, answers[task], described, stored if texts else None, names)
+        for task, table in cells.items()
+    ]
+
+
+#: The view costs has no cached tokens, and the matrix no costs.
+_COSTS_AND_CACHED = "costs JOIN (SELECT task, cell_id, item, cached_tokens FROM matrix) USING (task, cell_id, item)"
+
+Described = Mapping[str, Mapping[int, dict[str, Any]]]
+Stored = Mapping[str, Mapping[int, Any]]
+
+
+def _grid(
+    task: str,
+    cells: pa.Table,
+    models: list[str],
+    answers: Answers,
+    described: Described,
+    stored: Stored | None,
+    encoded: frozenset[str],
+) -> Grid:
+    rows = _cell_rows(cells)
+    by_model = {row["model"]: row for row in rows}
+    numbered = {model: number for number, model in enumerate(models)}
+    place = np.array([numbered[row["model"]] for row in rows], np.int64)
+    shape = (len(answers.items), len(models))
+
+    def spread(values: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
+        whole = np.full(shape, fill, values.dtype)
+        whole[:, place] = values
+        return whole
+
+    asked = np.zeros((len(answers.items), len(rows)), np.bool_)
+    asked[answers.row, answers.column] = True
+    digest = rows[0]["items_digest"]
+    positions = [int(item) for item in answers.items]
+    responses = np.empty((0, 0), object)
+    if stored is not None:
+        responses = np.full(asked.shape, None, object)
+        for column, row in enumerate(rows):
+            of_cell = stored.get(row["cell_id"], {})
+            responses[:, column] = _objects([of_cell.get(item) for item in positions])
+        responses = spread(responses, None)
     return Grid(
-        task=pool.task,
-        items_digest=pool.items_digest,
-        metric=pool.metric,
+        task=task,
+        items_digest=digest,
+        metric=rows[0]["metric"],
         models=models,
         cells=[by_model.get(model) for model in models],
-        items=_items(con, pool, {int(position): hashes[int(position)] for position in positions}),
-        numbers=numbers,
-        failures=failures,
-        asked=asked,
-        responses=_responses(con, positions, places, shape) if texts else np.empty((0, 0), object),
-        encoded=frozenset(name for (name,) in encoded),
+        items=[described[task][item] for item in positions],
+        numbers={name: _number(answers, name, spread) for name in _NUMBERS},
+        failures=spread(answers.laid("failure"), None),
+        asked=spread(asked, False),
+        responses=responses,
+        encoded=encoded,
     )
 
 
-def _items(con: duckdb.DuckDBPyConnection, pool: Pool, hashes: dict[int, str]) -> list[dict[str, Any]]:
-    sql = f"SELECT {', '.join(_ITEM_COLUMNS)} FROM items WHERE task = ? AND items_digest = ?"
-    described = {row["item"]: row for row in _dicts(con, sql, [pool.task, pool.items_digest])}
-    blank = dict.fromkeys(_ITEM_COLUMNS)
-    return [{**blank, "item": item, "item_hash": hash_, **described.get(item, {})} for item, hash_ in hashes.items()]
+def _number(answers: Answers, name: str, spread: Callable[[npt.NDArray[Any], Any], npt.NDArray[Any]]) -> Floats:
+    read = name in answers.columns
+    return spread(answers.laid(name) if read else np.full((len(answers.items), answers.cells), np.nan), np.nan)
 
 
-def _responses(
-    con: duckdb.DuckDBPyConnection, positions: npt.NDArray[Any], places: dict[str, int], shape: tuple[int, int]
-) -> Objects:
-    """(items, models): texts. They stand on the rows of a task's first filter, whichever that is."""
-    answers = np.full(shape, None, object)
-    row = {int(position): number for number, position in enumerate(positions)}
+def _cell_rows(cells: pa.Table) -> list[dict[str, Any]]:
+    """The rows as dictionaries. For a time with a zone Arrow imports pandas, 0.4 s of CPU, so it goes as a number."""
+    times = cells["started_at"].cast(pa.int64()).to_pylist()
+    rows = cells.drop_columns(["started_at"]).to_pylist()
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    pairs = zip(rows, times, strict=True)
+    return [{**row, "started_at": epoch + dt.timedelta(microseconds=time)} for row, time in pairs]
+
+
+def _objects(values: Sequence[Any]) -> Objects:
+    """(values,): an array of objects, also where all are lists of one length."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _items(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table], answers: Mapping[str, Answers]) -> Described:
+    """Task -> position -> the item's columns; an item without a row of the view items has its hash alone."""
+    digests = {task: table["items_digest"][0].as_py() for task, table in cells.items()}
+    sql = f"SELECT task, items_digest, {', '.join(_ITEM_COLUMNS)} FROM items WHERE task IN ({tasks_of(cells)})"
+    described: dict[str, dict[int, dict[str, Any]]] = {task: {} for task in cells}
+    for row in con.execute(sql).to_arrow_table().to_pylist():
+        task = row.pop("task")
+        if digests[task] == row.pop("items_digest"):
+            described[task][row["item"]] = row
+    bare = [task for task, of_task in answers.items() if not described[task].keys() >= set(of_task.items.tolist())]
+    if bare:
+        hashes = f"SELECT task, item, any_value(item_hash) FROM matrix SEMI JOIN {ids_of(cells)} USING (cell_id)"
+        blank = dict.fromkeys(_ITEM_COLUMNS)
+        for task, item, item_hash in con.execute(f"{hashes} WHERE task IN ({tasks_of(bare)}) GROUP BY ALL").fetchall():
+            described[task].setdefault(item, {**blank, "item": item, "item_hash": item_hash})
+    return described
+
+
+def _responses(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table]) -> Stored:
+    """Cell -> position -> its texts. They stand on the rows of a task's first filter, whichever that is."""
     rows = con.execute(
+        f"""
+        SELECT cell_id, item, any_value(responses) FROM responses SEMI JOIN {ids_of(cells)} USING (cell_id)
+        WHERE task IN ({tasks_of(cells)}) AND repeat = 0 AND responses IS NOT NULL GROUP BY cell_id, item
         """
-        SELECT cell_id, item, any_value(responses) FROM responses
-        WHERE list_contains(?, cell_id) AND repeat = 0 AND responses IS NOT NULL GROUP BY cell_id, item
-        """,
-        [list(places)],
     ).fetchall()
+    stored: dict[str, dict[int, Any]] = defaultdict(dict)
     for cell, item, texts in rows:
-        if item in row:
-            answers[row[item], places[cell]] = texts
-    return answers
+        stored[cell][item] = texts
+    return stored
 
 
-def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
-    cursor = con.execute(sql, values)
-    names = [column[0] for column in cursor.description or []]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+# ---- names
 
 
-# ---- gaps
+def source_names(grids: Sequence[Grid]) -> list[Grid]:
+    """The grids with each model called as in the source of its imported records; collected ones keep their names.
 
-
-def complete(grids: Sequence[Grid], missing: str, *, prompt: bool = False) -> tuple[list[Grid], list[str]]:
-    """Returns the grids without gaps in the numbers that they need, and a note for the user on the parts left out.
-
-    `missing`: one of MISSING; `prompt`: items need their text, too. Raises ConfigError for gaps if `missing` is
-    "error", and where nothing would be left.
+    Raises ConfigError where a model has several such names, or two models one.
     """
-    gaps = [grid.gaps() for grid in grids]
-    no_prompt = [np.array([prompt and not item["prompt"] for item in grid.items], np.bool_) for grid in grids]
-    rows = [~(gap.any(axis=1) | no) for gap, no in zip(gaps, no_prompt, strict=True)]
-    columns = ~np.logical_or.reduce([gap.any(axis=0) for gap in gaps])
-    total, kept = sum(map(len, rows)), int(sum(row.sum() for row in rows))
-    if kept == total and columns.all():
-        return list(grids), []
-    everyone = np.ones_like(columns)
-    if missing == "drop-items" and kept:
-        pairs = zip(grids, rows, strict=True)
-        whole = [grid.taken(row, everyone) for grid, row in pairs if row.any()]
-        lost = [grid.task for grid, row in zip(grids, rows, strict=True) if not row.any()]
-        note = f"left out: {total - kept:,} of {total:,} items{_because(grids)}"
-        return whole, [note + (f"; nothing is left of {', '.join(lost)}" if lost else "")]
-    if missing == "drop-models" and columns.any() and not any(no.any() for no in no_prompt):
-        names = [model for model, keep in zip(grids[0].models, columns, strict=True) if not keep]
-        whole = [grid.taken(np.ones(len(grid.items), np.bool_), columns) for grid in grids]
-        return whole, [f"left out: {len(names):,} of {len(columns):,} models{_because(grids)}: {_some(names)}"]
-    raise ConfigError(_refusal(grids, missing, (kept, total), columns, sum(int(no.sum()) for no in no_prompt)))
+    models = grids[0].models
+    names = [_source_names(grids, column) or {model} for column, model in enumerate(models)]
+    if several := [(model, of) for model, of in zip(models, names, strict=True) if len(of) > 1]:
+        model, of = several[0]
+        raise ConfigError(f"--names source: {model} has {len(of)} names in its sources: {some(sorted(of))}")
+    single = [of.pop() for of in names]
+    if len(set(single)) < len(single):
+        [(name, count)] = Counter(single).most_common(1)
+        raise ConfigError(f"--names source: {count} models are called {name} in their sources: leave out by --pool")
+    return [replace(grid, models=single) for grid in grids]
 
 
-def _refusal(
-    grids: Sequence[Grid], missing: str, items: tuple[int, int], columns: npt.NDArray[np.bool_], no_prompt: int
-) -> str:
-    parts = []
-    for name, unknown in (("score", "no score"), ("usd", "no known cost")):
-        if name in grids[0].needs:
-            by_model = _count(grids, name)
-            if by_model:
-                some = _some([f"{model} {count:,}" for model, count in by_model.most_common()])
-                answers = sum(grid.scores.size for grid in grids)
-                parts.append(f"{by_model.total():,} of {answers:,} answers have {unknown} ({some})")
-    if no_prompt:
-        parts.append(f"{no_prompt:,} items have no text in the lake")
-    kept, total = items
-    if missing != "error":
-        return f"--missing {missing} would leave nothing: {'; '.join(parts)}"
-    ways = []
-    if kept:
-        ways.append(f"drop-items leaves out {total - kept:,} of {total:,} items")
-    if columns.any() and not no_prompt:
-        ways.append(f"drop-models {int((~columns).sum()):,} of {len(columns):,} models")
-    priced = "; prices.py puts prices into the lake" if "usd" in grids[0].needs and _count(grids, "usd") else ""
-    way = f": --missing {', '.join(ways)}" if ways else ": choose other models by --pool, or other --tasks"
-    return f"{'; '.join(parts)}{way}{priced}"
+def renamed_models(grids: Sequence[Grid]) -> list[str]:
+    """The models that an alias renamed when they were imported."""
+    return [model for column, model in enumerate(grids[0].models) if _source_names(grids, column) - {model}]
 
 
-def _count(grids: Sequence[Grid], name: str) -> Counter[str]:
-    """Model -> how many of its answers lack the number `name`."""
-    unknown: Counter[str] = Counter()
-    for grid in grids:
-        for model, count in zip(grid.models, np.isnan(grid.numbers[name]).sum(axis=0), strict=True):
-            unknown[model] += int(count)
-    return +unknown
+def _source_names(grids: Sequence[Grid], column: int) -> set[str]:
+    cells = [cell for grid in grids if (cell := grid.cells[column])]
+    return {cell["source"] for cell in cells if cell["imported_from"] is not None}
 
 
-def _because(grids: Sequence[Grid]) -> str:
-    return " with an answer of unknown score or cost" if "usd" in grids[0].needs else " with an answer of unknown score"
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names as a phrase, and how many more there are."""
     return ", ".join(names[:most]) + (f", … {len(names) - most:,} more" if len(names) > most else "")

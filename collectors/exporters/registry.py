@@ -6,17 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from collectors.exporters.counts import with_counts
 from collectors.exporters.formats import (
     embedllm,
     every_eval_ever,
     huggingface,
+    llmrouter,
     llmrouterbench,
     modelsat,
+    routellm,
+    routerarena,
     routerbench,
     routerdc,
     routereval,
 )
-from collectors.exporters.grid import Grid, Options, complete
+from collectors.exporters.gaps import complete
+from collectors.exporters.grid import Grid, Options, source_names
 from collectors.exporters.out import new_path
 from schemas.failures import ConfigError
 
@@ -36,10 +41,18 @@ class ExportFormat:
     needs_prompt: bool = True
     #: Whether the models' texts are read from the lake.
     texts: bool = False
-    #: Fields of grid.Options that it takes.
+    #: Numbers that it writes where they are known, though it does not need them.
+    takes: tuple[str, ...] = ()
+    #: Fields of grid.Options that it takes beside names, which is of all.
     options: tuple[str, ...] = ()
 
+    @property
+    def unread(self) -> list[str]:
+        """Numbers of a grid that it has no use for and that cost time to read."""
+        return [name for name in ("usd", "cached_tokens") if name not in (*self.needs, *self.takes)]
 
+
+_TOKENS = ("prompt_tokens", "completion_tokens")
 _ROUTERBENCH_LOSES = "tokens, latency, few-shot count, revision, item hashes, answers without a score or a cost"
 
 FORMATS = {
@@ -72,15 +85,40 @@ FORMATS = {
     ),
     "embedllm": ExportFormat(
         "EmbedLLM: a folder with train, val and test.csv, question_order.csv, model_order.csv",
-        "scores other than 0 and 1, costs, tokens, latency, answers' texts, revisions, item hashes, unscored answers",
+        "scores but right and wrong, costs, tokens, latency, answers' texts, revisions, item hashes, gaps",
         embedllm.write,
+        options=("threshold",),
     ),
     "llmrouterbench": ExportFormat(
         "LLMRouterBench: a folder with results/bench/<data set>/<split>/<model>/*.json",
         "what filters left of answers, cached tokens, few-shot prompts, answers without a score or a cost",
         llmrouterbench.write,
-        needs=("score", "usd"),
+        needs=("score", "usd", *_TOKENS),
         texts=True,
+        options=("tokens", "accuracy_only"),
+    ),
+    "llmrouter": ExportFormat(
+        "LLMRouter: a folder with query_data, routing_data and llm_candidates",
+        "costs, other texts than the first filter's, revisions, item hashes, answers without a score or token counts",
+        llmrouter.write,
+        needs=("score", *_TOKENS),
+        texts=True,
+        options=("encoder", "tokens", "accuracy_only"),
+    ),
+    "routellm": ExportFormat(
+        "RouteLLM: a folder with a CSV a task, a prompt a row, a model a column",
+        "scores other than right and wrong, costs, tokens, latency, revisions, item hashes, answers without a score",
+        routellm.write,
+        texts=True,
+        options=("threshold",),
+    ),
+    "routerarena": ExportFormat(
+        "RouterArena: a folder with predictions/<router>.json and config/<router>.json",
+        "latency, revisions, item hashes, answers without a score, a cost or token counts",
+        routerarena.write,
+        needs=("score", "usd", *_TOKENS),
+        texts=True,
+        options=("choices", "tokens"),
     ),
     "huggingface": ExportFormat(
         "one long Parquet file, a row an item and model, gaps as null; for datasets.load_dataset, pandas, …",
@@ -90,19 +128,21 @@ FORMATS = {
         needs=(),
         needs_prompt=False,
         texts=True,
+        takes=("usd", "cached_tokens"),
     ),
     "every_eval_ever": ExportFormat(
         "Every Eval Ever 0.3.0: a folder data/, for each model a JSON and its samples",
         "costs but as texts, choices' log-likelihoods, other metrics, answers without a score",
         every_eval_ever.write,
         texts=True,
+        takes=("usd", "cached_tokens"),
     ),
     "modelsat": ExportFormat(
-        "Model-SAT: capability texts of models, on 20 items of each of 50 tasks",
-        "everything but accuracies on the items that core_items.json names",
+        "Model-SAT: capability texts of models on 50 tasks, right and wrong items, training groups",
+        "scores other than right and wrong, costs, tokens, latency, answers' texts, tasks beyond 50",
         modelsat.write,
         needs_prompt=False,
-        options=("keywords",),
+        options=("keywords", "threshold"),
     ),
 }
 
@@ -115,10 +155,15 @@ def export(
     Raises ConfigError for gaps that may not be left out (grid.complete), and for names that the format cannot hold.
     """
     check_ending(form, out)
-    asked = [replace(grid, needs=form.needs) for grid in grids]
-    kept, notes = complete(asked, missing, prompt=form.needs_prompt)
+    options = options or Options()
+    asked, notes = with_counts(grids, options.tokens) if options.tokens else (list(grids), [])
+    needs = ("score",) if options.accuracy_only else form.needs
+    asked = [replace(grid, needs=needs) for grid in asked]
+    kept, left_out = complete(asked, missing, prompt=form.needs_prompt, options=form.options)
+    if options.names == "source":
+        kept = source_names(kept)
     with new_path(out) as path:
-        notes += form.write(kept, path, options or Options())
+        notes += left_out + form.write(kept, path, options)
     return kept, notes
 
 

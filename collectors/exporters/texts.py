@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,50 @@ def wrong_pandas_name(name: str) -> str | None:
     return "reads as a number or a boolean in pandas" if is_number else wrong_pandas_text(name)
 
 
+#: Signs that begin a formula in a spreadsheet.
+_FORMULA = ("=", "+", "-", "@")
+
+
+def guarded(name: str) -> str:
+    """A name for a CSV file: behind an apostrophe where a spreadsheet would take it for a formula."""
+    return f"'{name}" if name.startswith(_FORMULA) else name
+
+
+def guard_notes(names: Iterable[str]) -> list[str]:
+    """A line for the user on the names that a CSV file changes."""
+    if changed := [name for name in names if guarded(name) != name]:
+        return [
+            f"{len(changed):,} names begin like a formula of a spreadsheet, such as {changed[0]!r}: they stand behind "
+            "an apostrophe"
+        ]
+    return []
+
+
+#: What str.splitlines takes for the end of a line and json.dumps leaves as it is.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+
+def json_line(value: Any) -> str:
+    """`value` as one line of JSON, with its end, for readers that split lines at any line end of Unicode.
+
+    Outside of a text JSON has no such character, so that they can be escaped wherever they stand.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) + "\n"
+
+
+def references(target: str | None) -> list[str]:
+    """The reference answers of an item as texts: of a choice its number, as the lake holds it."""
+    value = None if target is None else json.loads(target)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values]
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """JSON lines; see json_line."""
+    with open(path, "x", encoding="utf-8", newline="") as file:
+        file.writelines(map(json_line, values))
+
+
 def as_python_list(texts: Sequence[str]) -> str:
     """RouterBench's encoding of a text: a Python list of it, which it reads back by ast.literal_eval."""
     return str(list(texts))
@@ -75,12 +120,16 @@ def is_python_list(text: str) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
-def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Every text is quoted: line ends within one, and texts that look like numbers, stay as they are."""
+def write_csv(path: Path, columns: Mapping[str, Sequence[Any]], names: Collection[str] = ()) -> None:
+    """Every text is quoted: line ends within one, and texts that look like numbers, stay as they are.
+
+    The header and the columns `names` are guarded.
+    """
+    plain = {guarded(name): list(map(guarded, of)) if name in names else of for name, of in columns.items()}
     with open(path, "x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        writer.writerow(plain)
+        writer.writerows(zip(*plain.values(), strict=True))
 
 
 class _Frame:

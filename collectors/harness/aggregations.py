@@ -23,8 +23,12 @@ from schemas.verdicts import MEAN
 #: lm-eval's own aggregations that are means of one value an item. brier_score's items are pairs, each with its own.
 _MEANS = (lm_eval_metrics.mean, lm_eval_metrics.nanmean, lm_eval_metrics.brier_score)
 
-#: Values that a mean keeps apart from a median, sum, perplexity, accuracy of a set and a mean in per cent.
-_PROBES = ([0.0, 0.0, 1.0, 1.0, 1.0], [0.25, 0.5, 0.125, 0.0], [1.0], [3.0, -1.0, 0.5, 0.75])
+#: Values that a mean keeps apart from a median, sum, perplexity, accuracy of a set and a mean in per cent; and from
+#: functions that are a mean of few or of many values alone.
+_PROBES = (
+    *([0.0, 0.0, 1.0, 1.0, 1.0], [0.25, 0.5, 0.125, 0.0], [1.0], [3.0, -1.0, 0.5, 0.75]),
+    *([i * i % 97 / 96 for i in range(n)] for n in (2, 3, 10, 30, 100, 1000)),
+)
 
 
 def primary_metric(aggregations: Mapping[str, Callable[[Any], Any]]) -> str:

@@ -9,7 +9,7 @@ import functools
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging
 from collectors.lake.holdings import newest_manifest
 from collectors.lake.layout import shard_name
+from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from schemas.identity import ShardName, imported_identity
 from schemas.records import RUN_CELL
@@ -33,8 +34,10 @@ class ImportedCell:
     cell_id: str
     prompting: str
     imported_from: str
-    #: Which of the source's runs; '' where it has only one.
+    #: Which of the source's runs, as its rows have it; '' where it has only one, and where it is the source's own.
     run: str
+    #: The run's name in the lake: it tells the source's own run from an earlier import's.
+    run_name: str
     model: str
     source_model: str
     task: str
@@ -47,6 +50,7 @@ class ImportedCell:
         source: ImportSource,
         number: int,
         run: str,
+        run_name: str,
         model: str,
         task: str,
         description: CellDescription,
@@ -82,7 +86,7 @@ class ImportedCell:
             key: getattr(description, key) for key in ("revision", "dtype", "quantization", "max_length", "overrides")
         }
         cell_id = imported_identity({"model": name, **who, "from": imported_from, "prompting": prompting})
-        return cls(cell_id, prompting, imported_from, run, name, model, task, description, table)
+        return cls(cell_id, prompting, imported_from, run, run_name, name, model, task, description, table)
 
     def run_row(self) -> dict[str, Any]:
         """Its row of schemas.records.RUN_CELL, but for the run's id, time and config."""
@@ -109,31 +113,35 @@ def number_cells(
     staging: Staging,
     source: ImportSource,
     tables: Mapping[tuple[str, str], ItemTable],
-    run_of: Callable[[ImportedCell], str | None],
+    run_of: Callable[[ImportedCell, Collection[int]], str | None],
 ) -> list[ImportedCell]:
     """Makes the table `cell_numbers` of the trusted verdicts. Returns the cells by number.
 
-    `tables`: (run, task) -> its items. `run_of` returns the run of the records that a lake has of a cell, None without
-    any. Each run of one model on one task is a cell of its own; they are numbered in their order.
+    `tables`: (run, task) -> its items. `run_of` takes a cell and the numbers of its files, and returns the run of the
+    records that a lake has of it, None without any. Each run of one model on one task is a cell of its own; they are
+    numbered in their order.
     """
     rows = staging.con.execute(
-        "SELECT DISTINCT run, model, task FROM groups WHERE reason IS NULL ORDER BY ALL"
+        "SELECT run, model, task, list(DISTINCT file) FROM groups WHERE reason IS NULL GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     cells: list[ImportedCell] = []
     numbers: dict[str, int] = {}
     taken: dict[str, str] = {}
     of_row = []
-    for run, model, task in rows:
+    for run, model, task, files in rows:
         table = tables.get((run, task))
+        name = staging.run_names.get((run, model, task), run)
         if table is None:  # all its items were rejected
             continue
         description = staging.descriptions.get((run, model, task), staging.default)
         for number in itertools.count(1):
-            cell = ImportedCell.of(source, number, run, model, task, description, table)
+            cell = ImportedCell.of(source, number, run, name, model, task, description, table)
             if cell.cell_id not in taken:
-                held = run_of(cell)
-                taken[cell.cell_id] = run if held is None else held
-            if taken[cell.cell_id] == run:
+                held = run_of(cell, files)
+                taken[cell.cell_id] = name if held is None else held
+            elif not taken[cell.cell_id] and run_of(cell, files) == name:  # of an earlier program, without a name
+                taken[cell.cell_id] = name
+            if taken[cell.cell_id] == name:
                 break
         if cell.cell_id not in numbers:  # two names in the source of one model are one
             numbers[cell.cell_id] = len(cells)
@@ -153,12 +161,12 @@ def number_cells(
 class LakeRuns:
     """The runs of a source behind the records that a lake had before an import."""
 
-    def __init__(self, lake: Lake, shards: Mapping[str, list[ShardName]]) -> None:
-        """`shards`: those of the lake by cell."""
-        self.lake, self.shards = lake, shards
+    def __init__(self, lake: Lake, shards: Mapping[str, list[ShardName]], files: Sequence[str | None]) -> None:
+        """`shards`: those of the lake by cell. `files`: SHA-256 of each file of the import."""
+        self.lake, self.shards, self.files = lake, shards, files
 
-    def run_of(self, cell: ImportedCell) -> str | None:
-        """The run of the lake's records of a cell; None if it has none."""
+    def run_of(self, cell: ImportedCell, files: Collection[int]) -> str | None:
+        """The run of the lake's records of a cell, which is read from `files`; None if it has none."""
         if cell.cell_id not in self.shards:
             return None
         name = shard_name(cell.task, self.shards[cell.cell_id][0])
@@ -166,7 +174,16 @@ class LakeRuns:
             metadata = pq.read_schema(io.BytesIO(self.lake.read(name))).metadata[b"shard"]
         except FileNotFoundError:  # folded and pruned
             metadata = self._folded[name]
-        return str(json.loads(metadata).get("source_run", ""))
+        run = str(json.loads(metadata).get("source_run", ""))
+        if not run and cell.run_name and self._is_of(cell, {self.files[file] for file in files}):
+            return cell.run_name
+        return run
+
+    def _is_of(self, cell: ImportedCell, files: Collection[str | None]) -> bool:
+        """Whether the records of a cell come from `files`: imports by earlier programs gave many runs no name."""
+        query = "SELECT DISTINCT source_file FROM records WHERE cell_id = ?"
+        rows = ask(self.lake, lambda con, _: con.execute(query, [cell.cell_id]).fetchall(), only=["records"])
+        return any(file in files for (file,) in rows)
 
     @functools.cached_property
     def _folded(self) -> dict[str, str]:

@@ -174,7 +174,8 @@ class _Import:
         trust_rows(self.staging)
         self.tables = number_items(self.staging, self.lake_if_there, self.source.name)
         there = committed(self.lake) if self.lake_if_there else {}
-        self.cells = number_cells(self.staging, self.source, self.tables, LakeRuns(self.lake, there).run_of)
+        runs = LakeRuns(self.lake, there, hashes)
+        self.cells = number_cells(self.staging, self.source, self.tables, runs.run_of)
         self.report.cells = len(self.cells)
         models = self.con.execute("SELECT DISTINCT model FROM cell_numbers ORDER BY model").fetchall()
         self.report.models = {model: self.source.aliases.get(model, model) for (model,) in models}

@@ -48,6 +48,7 @@ class JobResult:
     format_version: str | None
     rejected: int
     is_describing: bool
+    folded: int
 
 
 class _FileSink(Sink):
@@ -101,8 +102,8 @@ class _SharedJobs:
             with sink.one_file(number):
                 self.read(sink, number, *args)
             sink.flush()
-        rejected = sink.counts[number].rejected
-        of_file = sink.format_version[number], rejected, number in sink.describing
+        count = sink.counts[number]
+        of_file = sink.format_version[number], count.rejected, number in sink.describing, count.folded
         result = JobResult(number, sink.tables, sink.descriptions, *of_file)
         write_whole(self.folder / f"{index}.result", pickle.dumps(result))
 

@@ -28,6 +28,7 @@ from collectors.importers.formats import (
 )
 from collectors.importers.ingest import Importer
 from collectors.importers.relation import TABLES
+from collectors.importers.runs import by_run
 from collectors.importers.sources import ImportSource
 from collectors.importers.staging import Staging
 from collectors.importers.values import JSON, by_file
@@ -57,10 +58,12 @@ FORMATS = {
     ),
     "lighteval": ImportFormat("lighteval: details_*.parquet", lighteval.PATTERNS, by_file(lighteval.read)),
     "helm": ImportFormat("HELM: folders of runs", helm.PATTERNS, helm.read),
-    "inspect": ImportFormat("Inspect: logs as .json or .eval", inspect_ai.PATTERNS, by_file(inspect_ai.read)),
+    "inspect": ImportFormat(
+        "Inspect: logs as .json or .eval", inspect_ai.PATTERNS, by_run(inspect_ai.read, newest_first=True)
+    ),
     "opencompass": ImportFormat("OpenCompass: predictions/ and results/", opencompass.PATTERNS, opencompass.read),
     "every_eval_ever": ImportFormat(
-        "Every Eval Ever 0.3.0: *_samples.jsonl", every_eval_ever.PATTERNS, by_file(every_eval_ever.read)
+        "Every Eval Ever 0.3.0: *_samples.jsonl", every_eval_ever.PATTERNS, by_run(every_eval_ever.read)
     ),
     "routerbench": ImportFormat("RouterBench: wide and long, CSV, Parquet or pickle", TABLES, routerbench.read),
     "routereval": ImportFormat("RouterEval: leaderboard_*.pkl", routereval.PATTERNS, routereval.read),

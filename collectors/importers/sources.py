@@ -58,6 +58,8 @@ RAW_VERDICT = pa.schema(
         pa.field("task", pa.string()),
         pa.field("key", pa.string()),
         *(RECORD.field(name).with_nullable(True).remove_metadata() for name in _OF_RECORD),
+        #: The source's own verdict, which wins over the cell's threshold; null where it states none.
+        pa.field("correct", pa.bool_()),
     ]
 )
 #: One item of a source. `position`: its place in the task, null if the source does not number items. `item_hash`:
@@ -92,8 +94,18 @@ REJECTED = pa.schema(
         *(pa.field(name, pa.string()) for name in ("kind", "message", "model", "task", "source_key")),
     ]
 )
+#: One row that looks wrong to its reader (suspicions.py).
+RAW_SUSPECT = pa.schema([*(RAW_VERDICT.field(name) for name in ("file", "run", "model", "task"))]).append(
+    pa.field("kind", pa.string())
+)
 #: Name of a table -> its schema.
-RAW_TABLES = {"raw_verdicts": RAW_VERDICT, "raw_items": RAW_ITEM, "raw_texts": RAW_TEXT, "rejects": REJECTED}
+RAW_TABLES = {
+    "raw_verdicts": RAW_VERDICT,
+    "raw_items": RAW_ITEM,
+    "raw_texts": RAW_TEXT,
+    "raw_suspects": RAW_SUSPECT,
+    "rejects": REJECTED,
+}
 _TEXT = tuple(RAW_TEXT.names[1:])
 _NO_TEXT = (None,) * len(_TEXT)
 #: Most digests of texts that are kept to store each text once.
@@ -193,6 +205,8 @@ class Sink(ABC):
         #: (run, model, task) -> the cell's description; other cells have `default`.
         self.descriptions: dict[tuple[str, str, str], CellDescription] = {}
         self.default = CellDescription()
+        #: (run, model, task) -> the run's name in the lake; other runs have their own.
+        self.run_names: dict[tuple[str, str, str], str] = {}
         self.format_version: list[str | None] = [None] * len(self.files)
         #: Files that have nothing per item in them, and help to read others.
         self.describing: set[int] = set()
@@ -204,6 +218,7 @@ class Sink(ABC):
         #: Rows of RAW_TEXT, and the keys of those that were taken before.
         self._texts: list[tuple[Any, ...]] = []
         self.seen_texts: set[str] = set()
+        self._suspects = Batch(RAW_SUSPECT)
         self._bytes = 0
 
     @abstractmethod
@@ -269,6 +284,14 @@ class Sink(ABC):
         if len(self._rows) + len(self._items) >= _BATCH or self._bytes >= _BATCH_BYTES:
             self.flush()
 
+    def suspect(self, **columns: Any) -> None:
+        """Takes note of a row that looks wrong: columns of RAW_SUSPECT. The row itself is taken or rejected as well."""
+        self._suspects.append(columns)
+
+    def fold(self, file: int) -> None:
+        """Counts a row that adds nothing to another one, which is taken."""
+        self.counts[file].folded += 1
+
     def reject(self, file: int, row: int | None, kind: str, message: str, **columns: Any) -> None:
         """Takes a row, or with None a file, that cannot be trusted. `columns`: model, task, source_key, if stated."""
         place = (columns.get(name) for name in ("model", "task", "source_key"))
@@ -311,7 +334,8 @@ class Sink(ABC):
     def flush(self) -> None:
         """Stores the rows that were taken since the last batch."""
         self._bytes = 0
-        for name, batch in {"raw_verdicts": self._rows, "raw_items": self._items}.items():
+        given = {"raw_verdicts": self._rows, "raw_items": self._items, "raw_suspects": self._suspects}
+        for name, batch in given.items():
             if len(batch):
                 self.put(name, self._table(batch))
                 batch.clear()

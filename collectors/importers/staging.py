@@ -70,6 +70,7 @@ class Staging(Sink):
         self.format_version[result.number] = result.format_version or self.format_version[result.number]
         self.counts[result.number].rejected += result.rejected
         self.describing |= {result.number} if result.is_describing else set()
+        self.counts[result.number].folded += result.folded
         for name, path in result.tables.items():
             with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
                 self.put(name, reader)

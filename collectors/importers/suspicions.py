@@ -6,7 +6,8 @@ are a fixed multiple of the words), `free` (every call cost nothing), `no_usage`
 others that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key
 of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
 task are rejected), `constant_answer` (a model gives one answer to different questions: all of them, or a sentence to
-many, as hosts' refusals and errors are), `same_file`.
+many, as hosts' refusals and errors are), `same_file`; and by the readers of formats `odd_total` (counts of tokens do
+not add up to the total beside them) and `odd_accuracy` (no rule gives the accuracy that a source states).
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from collectors.importers.staging import Staging
 if TYPE_CHECKING:
     from collectors.importers.cells import ImportedCell
 
+#: Kinds of suspicions about single rows, which the readers of formats raise.
+ODD_TOTAL = "odd_total"
+ODD_ACCURACY = "odd_accuracy"
+_MESSAGES = {
+    ODD_TOTAL: "counts of tokens do not add up to the total beside them, so they are unknown",
+    ODD_ACCURACY: "no rule of the source gives the accuracy that it states, so they are not judged",
+}
 #: A cell of fewer rows raises no suspicion: a few numbers may be equal by chance.
 LEAST_ROWS = 20
 #: An answer of fewer characters may be right for many questions: a letter, a number, a name.
@@ -151,6 +159,11 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
     ).fetchall():
         of(cell, "no_usage", f"{unused:,} right answers without a token")
+    for cell, kind, rows in con.execute(
+        "SELECT cell, kind, count(*) FROM raw_suspects JOIN cell_numbers USING (run, model, task) "
+        "GROUP BY ALL ORDER BY ALL"
+    ).fetchall():
+        of(cell, kind, f"{rows:,} rows: {_MESSAGES[kind]}")
     for model, task, bad, rows in con.execute(
         """
         SELECT model, task, sum(rows) FILTER (reason IS NOT NULL) AS bad, sum(rows) AS rows

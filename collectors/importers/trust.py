@@ -81,7 +81,7 @@ def trust_rows(staging: Staging) -> None:
     for file, rows in con.execute("SELECT file, sum(rows)::BIGINT FROM groups GROUP BY file").fetchall():
         staging.counts[file].rows += rows
     for count in staging.counts:
-        count.rows += count.rejected  # by the importer
+        count.rows += count.rejected + count.folded  # by the importer
     for file, rows in con.execute(
         "SELECT file, sum(rows)::BIGINT FROM groups WHERE reason IS NOT NULL GROUP BY file"
     ).fetchall():

@@ -130,6 +130,8 @@ class RecordWriter:
         counts = ", ".join(f"count({name})" for name in names)
         [filled] = self.con.execute(f"SELECT {counts} FROM raw_verdicts").fetchall()
         names = [name for name, count in zip(names, filled, strict=True) if count]
+        verdicts = (["trusted.correct"] if "correct" in names else []) + ([_CORRECT] if "score" in names else [])
+        names = [name for name in names if name != "correct"]
         [(first, last, least, most)] = self.con.execute(
             "SELECT min(filter), max(filter), min(repeat), max(repeat) FROM trusted"
         ).fetchall()
@@ -147,7 +149,7 @@ class RecordWriter:
         reader = self.con.execute(
             f"""
             SELECT cell, item, {", ".join(f"trusted.{name}" for name in names)}
-                {f", {_CORRECT} AS correct" if "score" in names else ""}
+                {f", coalesce({', '.join(verdicts)}) AS correct" if verdicts else ""}
             FROM trusted
             JOIN cell_numbers USING (run, model, task)
             JOIN numbers USING (run, task, key)
@@ -185,7 +187,7 @@ class RecordWriter:
         cell = one.range.cell
         rows = self._without_duplicates(cell, one.rows)
         items = len(np.unique(rows["item"].to_numpy()))
-        metadata = {"shard": {"run_id": self.import_id, "source_run": cell.run, "items": items}}
+        metadata = {"shard": {"run_id": self.import_id, "source_run": cell.run_name, "items": items}}
         new = _NewRecords(rows, self._records(cell, rows), one.range, metadata)
         name = ShardName(cell.cell_id, 0, one.range.first, one.range.last)
         if not one.range.overlapping:

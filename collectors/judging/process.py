@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 
 from collectors.harness.aggregations import Values, aggregate, metrics_of
 from collectors.harness.judge import Responses, verdicts
-from collectors.harness.tasks import BoundTask, load_like
+from collectors.harness.loading import load_like
+from collectors.harness.tasks import BoundTask
 from collectors.judging import guard
 from collectors.specs import TaskSpec
 from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, RouterlakeError, TaskError, one_line
@@ -119,6 +120,8 @@ def _run_child(work: Work, seconds: int, out: int) -> None:
         guard.confine(folder, refuse)
         work(begin, lambda result: write(result=result))
         write(done=True)
+    except Exception as error:  # the item in hand is then judge_died; without this nobody would see why
+        write(log=[__name__, logging.ERROR, f"the judging child ended: {one_line(error)}"])
     finally:
         os._exit(0)
 
@@ -197,15 +200,28 @@ class JudgingProcess:
     def _aggregated(self, task: BoundTask, values: Values, bootstraps: int) -> dict[str, Any]:
         pairs = dict(enumerate(metrics_of(values)))
         results, failures, log = self._each(
-            task, pairs, lambda some: _aggregating(task, values, some, bootstraps), AGGREGATE_SECONDS
+            task,
+            pairs,
+            lambda some: _aggregating(task, values, some, bootstraps),
+            AGGREGATE_SECONDS,
+            is_task_refused=False,
         )
         rows = [results.get(number) or [*pair, *_NO_VALUE, failures[number]] for number, pair in pairs.items()]
         return {"aggregates": rows, "log": log}
 
     def _each(
-        self, task: BoundTask, todo: Mapping[int, Any], work: Callable[[Any], Work], seconds: int
+        self,
+        task: BoundTask,
+        todo: Mapping[int, Any],
+        work: Callable[[Any], Work],
+        seconds: int,
+        *,
+        is_task_refused: bool = True,
     ) -> tuple[dict[int, Any], dict[int, str], list[Any]]:
-        """Returns item -> result, item -> failure kind, and log records. `work` makes the work on some of `todo`."""
+        """Returns item -> result, item -> failure kind, and log records. `work` makes the work on some of `todo`.
+
+        Work that goes out of bounds ends with a TaskError, or fails alone without `is_task_refused`.
+        """
         results: dict[int, list[Any]] = {}
         failures: dict[int, str] = {}
         log: list[Any] = []
@@ -216,11 +232,14 @@ class JudgingProcess:
             outcome = self._child(work(some), seconds)
             results |= outcome.results
             log += outcome.log
-            if outcome.refused:
+            if outcome.refused and (is_task_refused or outcome.item is None):
                 raise TaskError(
                     f"task {task.name}: judging an answer went out of bounds ({outcome.refused}), so it is refused",
                     kind="unsafe_code",
                 )
+            if outcome.refused and outcome.item is not None:
+                failures[outcome.item] = f"it went out of bounds ({outcome.refused}), so it is refused"
+                continue
             if outcome.is_done:
                 continue
             if outcome.item is None and together:  # a filter did not come to an end: each item goes alone

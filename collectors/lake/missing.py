@@ -36,6 +36,7 @@ class Fault:
 
 _COPY = "put a whole copy in its place"
 _AGAIN = "collect.py with the config of its run writes it again"
+_COMPUTED = f"{_AGAIN}: its values are computed from records"
 
 
 def missing_objects(
@@ -59,7 +60,10 @@ def missing_objects(
     }
     aside = {layout.set_aside_of(name) for name in lake.names(layout.DAMAGED, 5)}
     missing |= {
-        name: Fault(f"it is missing: compaction {manifests[-1].number} listed it", _COPY)
+        name: Fault(
+            f"it is missing: compaction {manifests[-1].number} listed it",
+            _COMPUTED if layout.table_of(name) == layout.AGGREGATES else _COPY,
+        )
         for name in inventory
         if name not in there and name not in aside and not ShardName.parse(name)
     }

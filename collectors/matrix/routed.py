@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import difflib
 import itertools
+import json
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ COLUMNS = ("model", "router", "task", "probabilities")
 
 
 class Choice(NamedTuple):
-    """The model that a router chose for one item."""
+    """The model that a router chose for one item, and the probabilities that it chose by."""
 
     task: str
     items_digest: str
@@ -39,6 +40,8 @@ class Choice(NamedTuple):
     model: str
     #: Row of the file, counted from 1.
     row: int
+    #: JSON of model -> probability; None: the file states none.
+    probabilities: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,47 @@ class Choices:
                 columns[row[choice.item]] = place[choice.model]
         return columns
 
+    def probabilities(self, pool: Pool, router: str) -> npt.NDArray[np.float64] | None:
+        """(items, models): the router's probabilities, 0 for a model that it does not name; NaN for an item without.
+
+        None if the file states none for this pool. Raises ConfigError, with the line, for a value that is no mapping of
+        the pool's models to numbers from 0 on, one of them above it.
+        """
+        row = {int(item): number for number, item in enumerate(pool.items)}
+        of_pool = [choice for choice in self.routers[router] if choice[:2] == (pool.task, pool.items_digest)]
+        stated = [choice for choice in of_pool if choice.probabilities is not None and choice.item in row]
+        if not stated:
+            return None
+        whole = np.full((len(pool.items), len(pool.models)), np.nan)
+        for choice in stated:
+            try:
+                whole[row[choice.item]] = _probabilities(choice.probabilities or "", pool.models)
+            except (ValueError, RecursionError) as error:
+                place = f"{self.path}, {_line(self.path, choice.row)}"
+                raise ConfigError(f"--choices {place}: probabilities: {str(error)[:200]}") from error
+        return whole
+
+
+def _probabilities(text: str, models: list[str]) -> list[float]:
+    """(models,): of JSON of model -> number. Raises ValueError."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("no mapping of models to numbers")
+    given = {model: one for model, one in value.items() if one is not None}
+    if foreign := [model for model, one in given.items() if one and model not in models]:
+        raise ValueError(f"{foreign[0]!r} is not in the pool; {_nearest(foreign[0], models)}")
+    numbers = [given.get(model, 0) for model in models]
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1e300 for one in numbers):
+        raise ValueError("a value is no number from 0 on")
+    if not sum(numbers) > 0:
+        raise ValueError("none is above 0")
+    return [float(one) for one in numbers]
+
 
 def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     """Reads a file of choices: CSV, Parquet or JSON lines with a column `model` and one of KEYS.
 
+    A column `probabilities` holds for each model of the pool the probability that the router chose it with, as JSON.
     `item` is the position in the task's table of items. A column `task` is needed if items of several tasks have the
     same name. `con` has the views whose cells and items the choices refer to. Raises ConfigError, with the line, for a
     missing or unreadable file, an item that no cell has, an item of several tasks, or two choices for one item.
@@ -92,10 +132,14 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     )
     router = "router::VARCHAR" if "router" in columns else "?"
     task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
+    types = dict(
+        con.execute("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'choices'").fetchall()
+    )
+    probabilities = {"VARCHAR": "probabilities", None: "NULL"}.get(types.get("probabilities"), "to_json(probabilities)")
     matches = con.execute(
         f"""
         SELECT choices.row, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
-            asked_items.task, items_digest, asked_items.item
+            asked_items.task, items_digest, asked_items.item, {probabilities}
         FROM choices
         LEFT JOIN asked_items
             ON name = choices.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)
@@ -139,6 +183,12 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
         raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
 
 
+def chosen_models(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, dict[tuple[str, int], str]]:
+    """Router -> (task, item) -> the model that it chose, from a file as read_choices reads it."""
+    routers = read_choices(con, path).routers
+    return {router: {(one.task, one.item): one.model for one in chosen} for router, chosen in routers.items()}
+
+
 @dataclass(frozen=True)
 class _Reading:
     """The state of reading a file row by row."""
@@ -159,7 +209,7 @@ class _Reading:
         for column, value in needed.items():
             if value is None or not value.strip():
                 raise self._wrong(number, f"{column} is empty")
-        matches = [row[5:] for row in rows if row[7] is not None]
+        matches = [row[5:8] for row in rows if row[7] is not None]
         if not matches:
             raise self._wrong(number, self._unknown(task, name))
         meant = sorted({task for task, *_ in matches})
@@ -168,7 +218,8 @@ class _Reading:
             raise self._wrong(number, f"item {name} is in {len(meant)} tasks ({some}): add a column task")
         choices = self.chosen.setdefault(router, {})
         for task, items_digest, item in matches:
-            before = choices.setdefault((task, items_digest, item), Choice(task, items_digest, item, model, number))
+            choice = Choice(task, items_digest, item, model, number, rows[0][8] or None)
+            before = choices.setdefault((task, items_digest, item), choice)
             if before.model != model:
                 raise self._wrong(
                     number,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from collectors.metrics.gaps import NO_CHOICE, Choices, Floats, picked
 from collectors.metrics.pool import best_scores, model_means
@@ -39,7 +40,7 @@ class Judgement:
     v_r: float | None
     #: μ / best_single; None if the best single model has mean 0.
     v_b: float | None
-    #: RouterEval's E_p in bits; None without probabilities.
+    #: RouterEval's E_p in bits; None unless each of the items has probabilities.
     selection_entropy: float | None
     #: Entropy of the choices over the models, in bits (routereval.choice_entropy).
     choice_entropy: float
@@ -76,8 +77,8 @@ def judge(
 
     `scores` and `cost` are (items, models) with NaN for unknown values; `cost` is in USD or seconds. `reference` is an
     accuracy such as those in routereval.REFERENCE_ACCURACY. `probabilities` (items, models) are the router's
-    probabilities for each model. Items without a choice (NO_CHOICE) are left out. Raises ValueError if no item is left,
-    if a choice is not a column of `scores`, or if the shapes differ.
+    probabilities for each model, NaN for an item without any. Items without a choice (NO_CHOICE) are left out. Raises
+    ValueError if no item is left, if a choice is not a column of `scores`, or if the shapes differ.
     """
     values = picked(choices, scores)
     best = best_scores(scores)
@@ -98,8 +99,14 @@ def judge(
         random=means.random.value,
         v_r=None if reference is None else v_r(accuracy, reference),
         v_b=v_b(accuracy, single) if single > 0 else None,
-        selection_entropy=None if probabilities is None else selection_entropy(probabilities[used]).value,
+        selection_entropy=_certainty(probabilities, used),
         choice_entropy=choice_entropy(choices[used], scores.shape[1]),
         total_cost=None if uncosted else float(costs.sum()),
         uncosted=uncosted,
     )
+
+
+def _certainty(probabilities: Floats | None, used: npt.NDArray[np.bool_]) -> float | None:
+    if probabilities is None or np.isnan(probabilities[used]).any():
+        return None
+    return selection_entropy(probabilities[used]).value

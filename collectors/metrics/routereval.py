@@ -85,21 +85,25 @@ def choice_entropy(choices: Choices, models: int) -> float:
 
 
 def oracle_probabilities(scores: Floats) -> npt.NDArray[np.float64]:
-    """(items, models): the oracle's probabilities for RouterEval's E_p: equal for all models with the best score.
+    """(items, models): the oracle's probabilities for RouterEval's E_p, which weighs models by their scores.
 
-    Rows with an unknown score are NaN.
+    Of verdicts 0 and 1 that is an equal choice among the right models. Rows where no model has a score above 0 are
+    uniform, and rows with an unknown score NaN. Source: RouterEval, router/R_o/r_o_router.py.
     """
     probabilities = np.full(scores.shape, np.nan)
     complete = complete_items(scores)
-    best = scores[complete] == scores[complete].max(axis=1, keepdims=True)
-    probabilities[complete] = best / best.sum(axis=1, keepdims=True)
+    totals = scores[complete].sum(axis=1, keepdims=True, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weighed = scores[complete] / totals
+    probabilities[complete] = np.where(totals == 0, 1 / scores.shape[1], weighed)
     return probabilities
 
 
 def r_o_probabilities(scores: Floats, p: float) -> npt.NDArray[np.float64]:
-    """(items, models): probabilities of r_o(p), which is the oracle with probability `p` and else uniform.
+    """(items, models): probabilities of r_o(p) for E_p: oracle_probabilities with probability `p`, else uniform.
 
-    Rows with an unknown score are NaN. Raises ValueError unless `p` is a probability.
+    Of graded scores they are not those of its choices, which take the best score (r_o). Rows with an unknown score are
+    NaN. Raises ValueError unless `p` is a probability.
     """
     probabilities = oracle_probabilities(scores)
     probabilities *= _probability(p)

@@ -1,14 +1,15 @@
 """The train and test items of RouterEval and RouterBench, and RouterEval's model pools.
 
 Knows no files: arrays in, positions out. Both benchmarks draw with numpy's legacy generator, whose numbers never
-change. A split or pool that cannot be drawn as published raises a ValueError with the reason; the originals divide by
-zero or return fewer models than requested.
+change. RouterEval seeds it once for a data set: the split of its parts and then the draws of its pools go on from one
+random state, so both need that state. A split or pool that cannot be drawn as published raises a ValueError with the
+reason; the originals divide by zero or return fewer models than requested.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +31,30 @@ Places = npt.NDArray[np.int64]
 # ---- splits
 
 
-def routereval_split(items: int) -> tuple[Places, Places, Places]:
-    """Positions of the train, val and test items of one sub-scenario: shuffled, cut at int(0.8 n) and int(0.9 n).
+def seeded() -> np.random.RandomState:
+    """The random state that RouterEval has when it begins with a data set."""
+    return np.random.RandomState(SEED)
 
-    Source: RouterEval, which sets the seed again for every sub-scenario.
+
+def routereval_split(
+    parts: Sequence[int], random: np.random.RandomState | None = None
+) -> tuple[Places, Places, Places]:
+    """Positions of the train, val and test items of a data set whose sub-scenarios have so many items, in their order.
+
+    Each sub-scenario is shuffled and cut at int(0.8 n) and int(0.9 n). `random` goes on from one to the next and is
+    left where the draws of the pools begin; None: a state of its own. Source: RouterEval, get_router_dataset.py.
     """
-    order = _shuffled(items)
-    first, second = int(0.8 * items), int(0.9 * items)
-    return order[:first], order[first:second], order[second:]
+    random = random or seeded()
+    split: tuple[list[Places], ...] = ([], [], [])
+    first = 0
+    for items in parts:
+        order = np.arange(first, first + items, dtype=np.int64)
+        random.shuffle(order)
+        for chosen, places in zip(split, np.split(order, [int(0.8 * items), int(0.9 * items)]), strict=True):
+            chosen.append(places)
+        first += items
+    train, val, test = (np.concatenate([*chosen, np.zeros(0, np.int64)]) for chosen in split)
+    return train, val, test
 
 
 def routerbench_split(sample_ids: Sequence[str], fraction: float = 0.7) -> tuple[list[str], list[str]]:
@@ -53,70 +70,96 @@ def routerbench_split(sample_ids: Sequence[str], fraction: float = 0.7) -> tuple
 
 def _shuffled(items: int) -> Places:
     order = np.arange(items, dtype=np.int64)
-    np.random.RandomState(SEED).shuffle(order)
+    seeded().shuffle(order)
     return order
 
 
 # ---- pools
 
 
-def routereval_pool(scores: Floats, group: str, size: int) -> Places:
+def routereval_pools(
+    scores: Floats, random: np.random.RandomState
+) -> tuple[dict[tuple[str, int, str], Places], list[tuple[int, str, str]]]:
+    """(difficulty, size, group) -> columns of RouterEval's pool; and size, group and reason of those that cannot be.
+
+    All pools of a data set, in the order in which RouterEval draws them. `random` is the state after routereval_split.
+    """
+    pools: dict[tuple[str, int, str], Places] = {}
+    lacking = []
+    for difficulty, sizes in POOL_SIZES.items():
+        for size in sizes:
+            for group in GROUPS:
+                try:
+                    pools[difficulty, size, group] = routereval_pool(scores, group, size, random)
+                except ValueError as error:
+                    lacking.append((size, group, str(error)))
+    return pools, lacking
+
+
+def routereval_pool(scores: Floats, group: str, size: int, random: np.random.RandomState | None = None) -> Places:
     """Columns of RouterEval's pool of `size` models, the weakest first; `group` is one of GROUPS.
 
-    `scores` is (items, models) without gaps. Models are sorted by ascending mean over all items.
+    `scores` is (items, models) without gaps. Models are sorted by ascending mean over all items; those of equal means
+    stand as numpy's default sort leaves them, which is not stable and may differ between processors.
 
     all_weak: take the first max(models // 5, size) models with a mean above WEAKEST, and of all windows of `size`
-    neighbours among them the one with the best oracle.
+    neighbours among them the first with the best oracle.
     all_strong: the same with the last max(models // 5, size) models with a mean of at most STRONGEST.
     strong_to_weak: cut the models between the two means into `size` equal bins, draw one model per bin DRAWS times, and
-    keep the draw with the best oracle.
+    keep the first draw with the best oracle. `random` goes on with these draws; None: a state of its own.
 
-    Raises ValueError if there are too few models, or a score is unknown.
+    Raises ValueError if there are too few models, or a score is unknown. Source: RouterEval, get_router_dataset.py.
     """
     if np.isnan(scores).any():
         raise ValueError("a pool is chosen on known scores only")
     means = scores.mean(axis=0, dtype=np.float64)
-    order = np.argsort(means, kind="stable")
+    order = np.argsort(means)
     ascending = means[order]
-    first = _first_above(ascending, WEAKEST)
-    last = _first_above(ascending, STRONGEST)
-    return _CHOOSERS[group](scores, order, first, last, size)
+    bounds = _Bounds(_first_above(ascending, WEAKEST), _first_above(ascending, STRONGEST))
+    if group == "strong_to_weak":
+        return _strong_to_weak(scores, order, bounds, size, random or seeded())
+    return _WINDOWS[group](scores, order, bounds, size)
+
+
+class _Bounds(NamedTuple):
+    """Places in the ascending order of the first model with a mean above WEAKEST, and above STRONGEST."""
+
+    first: int
+    last: int
 
 
 def _first_above(ascending: npt.NDArray[Any], mean: float) -> int:
     return int(np.searchsorted(ascending, mean, side="right"))
 
 
-def _all_weak(scores: Floats, order: Places, first: int, last: int, size: int) -> Places:
-    above = order[first:]
+def _all_weak(scores: Floats, order: Places, bounds: _Bounds, size: int) -> Places:
+    above = order[bounds.first :]
     if len(above) < size:
         raise ValueError(f"{len(above)} of {len(order)} models have a mean above {WEAKEST}, {size} are needed")
     return _best_window(scores, above[: _span(order, size)], size)
 
 
-def _all_strong(scores: Floats, order: Places, first: int, last: int, size: int) -> Places:
-    span = _span(order, size)
+def _all_strong(scores: Floats, order: Places, bounds: _Bounds, size: int) -> Places:
+    span, last = _span(order, size), bounds.last
     if last < span:
         raise ValueError(f"{last} of {len(order)} models have a mean of at most {STRONGEST}, {span} are needed")
     return _best_window(scores, order[last - span : last], size)
 
 
-def _strong_to_weak(scores: Floats, order: Places, first: int, last: int, size: int) -> Places:
-    between = order[first:last]
+def _strong_to_weak(scores: Floats, order: Places, bounds: _Bounds, size: int, random: np.random.RandomState) -> Places:
+    between = order[bounds.first : bounds.last]
     if len(between) < size:
         raise ValueError(
             f"{len(between)} of {len(order)} models have a mean between {WEAKEST} and {STRONGEST}, {size} are needed"
         )
     bins = np.array_split(between, size)
-    random = np.random.RandomState(SEED)
     draws = (np.array([random.choice(one) for one in bins], np.int64) for _ in range(DRAWS))
     return max(draws, key=lambda columns: _oracle(scores, columns))
 
 
-_CHOOSERS: dict[str, Callable[[Floats, Places, int, int, int], Places]] = {
+_WINDOWS: dict[str, Callable[[Floats, Places, _Bounds, int], Places]] = {
     "all_strong": _all_strong,
     "all_weak": _all_weak,
-    "strong_to_weak": _strong_to_weak,
 }
 
 

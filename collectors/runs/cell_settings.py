@@ -76,6 +76,7 @@ class CellSettings:
         prompt, or cannot render the task, and ModelError when a file of the model cannot be read.
         """
         settings = self._decoding(model, task)
+        self._check_room(model, task)
         traits = self._traits_of(model, task)
         if (end := self._ending(model)) and not (traits and traits.text.startswith(end.prefix)):
             raise end_token_error(end.token)
@@ -89,6 +90,13 @@ class CellSettings:
             models = list(dict.fromkeys(names))
             more = f" and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else ""
             yield f"{remark}: {', '.join(models[:MOST_NAMED])}{more}"
+
+    def _check_room(self, model: ModelRef, task: BoundTask) -> None:
+        if task.request_kind != "generate_until" or not model.longest or task.tokens_needed <= model.longest:
+            return
+        what = "answers get the room that prompts leave" if task.spec.overlong == "fail" else "prompts are cut"
+        need = f"{task.name} may need {task.tokens_needed:,} tokens for a prompt and its answer"
+        self._remarks[f"{need}, and the context has {model.longest:,}: {what}"].append(model.name)
 
     # ---- decoding
 

@@ -22,9 +22,10 @@ import pyarrow as pa
 from collectors.engines import Engine, ModelRef, make_engine
 from collectors.engines.gpus import class_of
 from collectors.harness.judge import record_table
+from collectors.harness.loading import load_like
 from collectors.harness.prepared import RequestStore, code_fingerprint
 from collectors.harness.requests import Asked, Requester
-from collectors.harness.tasks import BoundTask, load_like
+from collectors.harness.tasks import BoundTask
 from collectors.judging.judges import Judges
 from collectors.lake import layout
 from collectors.lake.store import Lake

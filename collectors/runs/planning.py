@@ -19,7 +19,8 @@ from collectors.engines import KINDS, ModelRef, engine_class, make_engine
 from collectors.engines.gpus import GpuClass, gpu_classes
 from collectors.harness.chats import chats_of
 from collectors.harness.index import check_names
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.loading import load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.lake.failure_rows import failure_row
 from collectors.lake.holdings import committed
 from collectors.lake.layout import FAILURES, items_name

@@ -21,7 +21,7 @@ from collectors.lake.reading import open_store, read_sound
 from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd, chosen_run, distinct, read_end, read_run, started_at
 from collectors.runs.shard_statistics import ShardStatistics, ShardTotals
-from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
+from schemas.failures import NOTHING_ANSWERED, ConfigError, StorageError, UnreachableError, one_line
 from schemas.identity import SHARD_PATTERN
 from schemas.views import object_path
 
@@ -86,7 +86,9 @@ SELECT
     planned.cell_id,
     planned.planned_items,
     coalesce(sum(owned.items), 0)::BIGINT AS done,
-    planned.cell_id IN (SELECT cell_id FROM failures WHERE cell_id IS NOT NULL) AS has_failed
+    planned.cell_id IN (SELECT cell_id FROM failures WHERE cell_id IS NOT NULL) AS has_failed,
+    -- Collected as a whole, but no answer could be judged.
+    planned.cell_id IN (SELECT cell_id FROM failures WHERE kind = $unanswered) AS is_unanswered
 FROM planned
 LEFT JOIN owned USING (cell_id)
 GROUP BY planned.cell_id, planned.planned_items
@@ -95,8 +97,8 @@ GROUP BY planned.cell_id, planned.planned_items
 _COUNTS = """
 SELECT
     count(*) AS cells,
-    count(*) FILTER (done >= planned_items) AS cells_done,
-    count(*) FILTER (done < planned_items AND has_failed) AS cells_failed,
+    count(*) FILTER (done >= planned_items AND NOT is_unanswered) AS cells_done,
+    count(*) FILTER (is_unanswered OR (done < planned_items AND has_failed)) AS cells_failed,
     coalesce(sum(planned_items), 0)::BIGINT AS items,
     coalesce(sum(done), 0)::BIGINT AS items_done,
     coalesce(sum(planned_items - done) FILTER (has_failed), 0)::BIGINT AS items_failed
@@ -113,7 +115,7 @@ SELECT
     max_by(task, failed_at) AS task,
     max_by(message, failed_at) AS message
 FROM failures
-WHERE cell_id IS NULL OR cell_id NOT IN (SELECT cell_id FROM cells WHERE done >= planned_items)
+WHERE cell_id IS NULL OR cell_id NOT IN (SELECT cell_id FROM cells WHERE done >= planned_items AND NOT is_unanswered)
 GROUP BY kind
 ORDER BY times DESC, kind
 """
@@ -152,7 +154,7 @@ class RunStatus:
     tasks: int
     started: float
     looked: float
-    #: Planned cells. Each is either done (whole), failed in this run, or open.
+    #: Planned cells. Each is either done (whole), failed in this run (or whole without one verdict), or open.
     cells: int
     cells_done: int
     cells_failed: int
@@ -264,7 +266,7 @@ class RunWatch:
         self._con.register("names", pa.table({"file": list(listed), "modified": list(listed.values())}, _LISTED))
         self._con.execute("CREATE OR REPLACE TEMP TABLE listed AS FROM names")
         self._con.execute(_OWNED, {"generation": self._generation})
-        self._con.execute(_CELLS)
+        self._con.execute(_CELLS, {"unanswered": NOTHING_ANSWERED})
         [counts] = self._rows(_COUNTS)
         open_cells = counts["cells"] - counts["cells_done"] - counts["cells_failed"]
         until = self._end and self._end.ended

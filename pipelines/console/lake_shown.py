@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from schemas.failures import NOTHING_ANSWERED
 from schemas.verdicts import OF_MODEL
 
 MOST_TASKS, MOST_CELLS, MOST_ITEMS, MOST_MODELS = 10, 15, 8, 40
@@ -234,11 +235,12 @@ def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         FROM failures
         WHERE level = 'item' OR cell_id IS NULL
             OR cell_id NOT IN (SELECT cell_id FROM coverage WHERE missing = 0)
-            OR (kind = 'nothing_answered'
+            OR (kind = $unanswered
                 AND cell_id IN (SELECT cell_id FROM coverage WHERE ok + empty + truncated = 0))
         GROUP BY level, kind, model
         ORDER BY level DESC, times DESC, kind, model
         """,
+        {"unanswered": NOTHING_ANSWERED},
     )
     if not rows:
         return
@@ -254,9 +256,11 @@ def show_failures(con: duckdb.DuckDBPyConnection, console: Console) -> None:
 # ---- small helpers
 
 
-def fetch(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+def fetch(
+    con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()
+) -> list[dict[str, Any]]:
     """The rows of a query as dicts by column name."""
-    cursor = con.execute(sql, list(parameters))
+    cursor = con.execute(sql, parameters if isinstance(parameters, dict) else list(parameters))
     names = [column[0] for column in cursor.description or []]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 

@@ -16,8 +16,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from collectors.exporters.texts import guarded
+
 FORMATS = ("csv", "json", "markdown")
 
+#: Columns of names that come from anywhere.
+_NAMES = re.compile(r"(^|_)(model|models|task|tasks|router|source|imported_from|provider|metric)($|_)")
 #: Control characters, line and paragraph separators, and marks that turn the direction of text around.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _MARKUP = re.compile(r"[\\|`*_<>&\[\]]")
@@ -37,7 +41,8 @@ def add_format(parser: argparse.ArgumentParser, default: str) -> None:
 def print_rows(form: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], to: TextIO | None = None) -> None:
     """Writes `rows`, each with a value per column, to standard output; `form` is one of FORMATS.
 
-    CSV follows RFC 4180, but ends lines with a newline alone. JSON holds null for NaN and infinite numbers, which it
+    CSV follows RFC 4180, but ends lines with a newline alone; a name that begins like a formula of a spreadsheet stands
+    behind an apostrophe. JSON holds null for NaN and infinite numbers, which it
     cannot write; nested values are JSON in all formats.
     """
     writers = {"csv": _csv, "json": _json, "markdown": _markdown}
@@ -53,9 +58,18 @@ def print_dicts(form: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]:
-    yield ",".join(_csv_text(name) for name in columns) + "\n"
+    yield ",".join(_csv_text(guarded(name)) for name in columns) + "\n"
+    named = [bool(_NAMES.search(name)) for name in columns]
     for row in rows:
-        yield ",".join("" if value is None else _csv_text(_text(value)) for value in row) + "\n"
+        texts = (
+            "" if value is None else _csv_text(_name(value) if is_name else _text(value))
+            for value, is_name in zip(row, named, strict=True)
+        )
+        yield ",".join(texts) + "\n"
+
+
+def _name(value: Any) -> str:
+    return guarded(value) if isinstance(value, str) else _text(value)
 
 
 def _csv_text(text: str) -> str:

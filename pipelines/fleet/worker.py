@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import ray
 
 from collectors.engines import ModelRef
-from collectors.harness.tasks import use_datasets
+from collectors.harness.loading import use_datasets
 from collectors.runs.collector import Begun, Collector
 from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.work import Cell, ShardReport

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from schemas.columns import column_docs
-from schemas.sql import quoted
+from schemas.sql import quoted, text_rows
 from schemas.views.files import INCLUDED, RULED_ROWS, Placeholders, ViewFiles, lake_place, object_path
 from schemas.views.order import OWNERSHIP, named_in, view_files, with_dependencies
 
@@ -56,9 +56,8 @@ def create_views(
     wanted = _wanted(con, only, cells, set() if files.has_older_rows else {RULED_ROWS})
     names = Placeholders(lake_place(lake_uri), files)
     if files.listed is not None and "_shard_files" in wanted:
-        # a parameter, because a hundred thousand names in a statement take seconds
-        paths = [f"{names.place}/{name}" for name in files.listed["shards"]]
-        con.execute("CREATE TABLE _listed AS SELECT unnest($paths::VARCHAR[]) AS file", {"paths": paths})
+        paths = text_rows(f"{names.place}/{name}" for name in files.listed["shards"])
+        con.execute(f"CREATE TABLE _listed AS SELECT text AS file FROM {paths}")
     if cells is not None:
         con.register("given_cells", cells)
         con.execute("CREATE TABLE _cell_rows AS FROM given_cells")

@@ -1,7 +1,8 @@
 -- coverage: one row per planned cell: how many of its items were collected, and with which result. missing = planned -
--- attempted; failed by our fault. Primary filter, repeat 0. suspicions: the kinds of suspicion
--- about an imported cell (view suspicions); null without one. Of the attempted items, priced have token counts and a
--- price (which may be 0), unpriced have token counts alone, untokened have none; stated have a cost by their source.
+-- attempted, 0 where a run that planned more has lost its object; failed by our fault. Primary filter, repeat 0.
+-- suspicions: the kinds of suspicion about an imported cell (view suspicions); null without one. Of the attempted items,
+-- priced have token counts and a price (which may be 0), unpriced have token counts alone, untokened have none; stated
+-- have a cost by their source.
 CREATE VIEW coverage AS
 WITH suspected AS (
     SELECT cell_id, string_agg(DISTINCT kind, ', ' ORDER BY kind) AS suspicions
@@ -29,7 +30,7 @@ SELECT
     coalesce(_totals.filtered, 0) AS filtered,
     coalesce(_totals.refused, 0) AS refused,
     coalesce(_totals.failed, 0) AS failed,
-    cells.planned_items - coalesce(_totals.attempted, 0) AS missing,
+    greatest(0, cells.planned_items - coalesce(_totals.attempted, 0)) AS missing,
     coalesce(_cell_costs.priced, 0) AS priced,
     coalesce(_cell_costs.unpriced, 0) AS unpriced,
     coalesce(_cell_costs.untokened, 0) AS untokened,

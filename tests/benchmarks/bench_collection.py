@@ -50,7 +50,7 @@ from collectors.specs import TaskSpec
 from collectors.engines.stub import ByteTokenizer
 from collectors.harness.encoding import Encoder
 from collectors.harness.prepared import RequestStore, code_fingerprint
-from collectors.harness.tasks import load_tasks
+from collectors.harness.loading import load_tasks
 (task,), _ = load_tasks(TaskSpec(task=sys.argv[2]), [sys.argv[1]])
 if sys.argv[3] == "index":  # of lm-eval's tasks, once per machine
     sys.exit(print("{}"))

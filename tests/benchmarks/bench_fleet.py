@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from collectors.harness.tasks import use_datasets
+from collectors.harness.loading import use_datasets
 from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.runs.config import load_config

@@ -22,7 +22,7 @@ import yaml
 
 from collectors.harness.aggregations import aggregate, metrics_of
 from collectors.harness.judge import judge_here
-from collectors.harness.tasks import load_tasks
+from collectors.harness.loading import load_tasks
 from collectors.runs.aggregates import as_lm_eval
 from collectors.specs import TaskSpec
 from tests.helpers.parity import compare

@@ -82,6 +82,7 @@ def test_collect_into_an_object_store_collects_what_a_folder_gets(
     assert "nothing to collect" in collect(path).out
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_with_a_limit_and_then_without_adds_only_the_other_items(tmp_path: Path, collect: Collect) -> None:
     path, lake = config(tmp_path), tmp_path / "lake"
@@ -158,6 +159,7 @@ def test_collect_with_a_changed_setting_plans_other_cells(tmp_path: Path, collec
         assert "to collect: 3 items in 1 cells; already in the lake: 0" in plan_only(**changes), changes
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_with_bad_models_and_tasks_among_good_ones_collects_the_good(tmp_path: Path, collect: Collect) -> None:
     own = own_tasks(tmp_path / "tasks")

@@ -99,6 +99,7 @@ def test_full_disk_is_waited_for_by_workers_that_are_not_taken_for_stalled(
         assert_undisturbed(lake, undisturbed)
 
 
+@long_only
 @pytest.mark.slow
 def test_disk_that_stays_full_ends_the_run_in_one_line_and_the_next_goes_on(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table, capsys: pytest.CaptureFixture[str]

@@ -103,6 +103,7 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
     assert "every planned item is in the lake already" in again.out
 
 
+@long_only
 @pytest.mark.slow
 def test_budget_of_dollars_is_spent_by_an_engine_that_died_and_hides_no_failure(
     tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers import runs, storm
 from tests.helpers.raylets import Raylets, raylets
-from tests.helpers.thorough import often
+from tests.helpers.thorough import long_only, often
 
 MODELS = 3
 
@@ -23,6 +23,7 @@ def nodes(own_home: Path) -> Iterator[Raylets]:
         yield cluster
 
 
+@long_only
 @pytest.mark.slow
 @pytest.mark.parametrize("storm_number", range(often(3, few=1)))
 def test_storm_of_kills_leaves_the_lake_of_a_quiet_run(tmp_path: Path, nodes: Raylets, storm_number: int) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from collectors.engines import Engine, ModelRef, ScoreRequest, Usage, make_engine
 from collectors.harness.judge import judge_here, record_table
+from collectors.harness.loading import load_tasks
 from collectors.harness.requests import Requester
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from schemas.records import RECORD
 from tests.helpers.mini_tasks import ITEMS

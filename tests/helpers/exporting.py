@@ -69,7 +69,7 @@ def price(builder: LakeBuilder, usd: Mapping[str, float] = USD) -> LakeBuilder:
 
 def grids(lake: LakeBuilder | Lake, form: str, where: str = "true", tasks: Sequence[str] = ()) -> list[Grid]:
     with connect(_lake(lake), only=named_in("cells, costs, matrix, imports, items, responses")) as con:
-        return load_grids(con, tasks, where, texts=FORMATS[form].texts)
+        return load_grids(con, tasks, where, texts=FORMATS[form].texts, unread=FORMATS[form].unread)
 
 
 def exported(lake: LakeBuilder | Lake, form: str, out: Path, *, missing: str = "error", **options: Any) -> list[str]:

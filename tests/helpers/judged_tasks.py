@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.loading import load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from schemas.failures import TaskError
 
@@ -38,9 +40,7 @@ def write_task(folder: Path, code: str, name: str = "judged", **settings: Any) -
     if "process_results" in code:
         keys["process_results"] = f"!function {name}_code.process_results"
     text = yaml.safe_dump({**keys, **settings})
-    (folder / f"{name}.yaml").write_text(
-        text.replace("'!function", "!function").replace("_code.process_results'", "_code.process_results")
-    )
+    (folder / f"{name}.yaml").write_text(re.sub(r"'(!function [\w.]+)'", r"\1", text))
     return folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collectors.harness.tasks import use_datasets
+from collectors.harness.loading import use_datasets
 from collectors.lake.compaction import compact
 from collectors.lake.failure_rows import failure_row, write_failure
 from collectors.lake.pruning import prune

@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from collectors.harness.tasks import use_datasets
+from collectors.harness.loading import use_datasets
 from collectors.lake.store import Lake
 from collectors.runs.collector import Collector
 from collectors.runs.config import RunConfig, load_config

@@ -54,6 +54,13 @@ def test_export_command_mixes_imported_records_in_only_when_asked(
         (["--format", "routerbench", "--out", "x.csv", "--lake", "elsewhere"], "no lake at"),
         (["--format", "routerbench", "--out", "x.csv", "--encoder", "x"], "--encoder belongs to --format routereval"),
         (["--format", "modelsat", "--out", "x"], "--format modelsat needs --keywords"),
+        (["--format", "routerdc", "--out", "x", "--threshold", "0.5"], "--threshold belongs to --format embedllm or "),
+        (
+            ["--format", "embedllm", "--out", "x", "--accuracy-only"],
+            "--accuracy-only belongs to --format llmrouterbench",
+        ),
+        (["--format", "routerarena", "--out", "x", "--choices", "none.csv"], "--choices none.csv: no such file"),
+        (["--format", "llmrouter", "--out", "x", "--tokens", "none"], "--tokens none: FileNotFoundError"),
         (["--format", "routerbench", "--out", "x.csv", "--include", "imported"], "the pool holds no cell"),
     ],
 )

@@ -36,6 +36,18 @@ def test_csv_texts_come_back_to_the_letter(rows: list[tuple[str, int, str | None
     assert back[1:] == [[a, str(b), c or ""] for a, b, c in rows]
 
 
+def test_csv_names_like_formulas_stand_behind_an_apostrophe_and_other_texts_do_not() -> None:
+    columns = ["model", "best_model", "task", "score", "prompt", "=x"]
+    rows = [("=cmd|' /C calc'!A0", "@a", "+b", -0.5, "- a list", None), ("-c", "d", None, 1, "=2", "=")]
+    back = list(csv.reader(io.StringIO(written("csv", columns, rows), newline="")))
+    assert back == [
+        ["model", "best_model", "task", "score", "prompt", "'=x"],
+        ["'=cmd|' /C calc'!A0", "'@a", "'+b", "-0.5", "- a list", ""],
+        ["'-c", "d", "", "1", "=2", "="],
+    ]
+    assert json.loads(written("json", ["model"], [("=x",)])) == [{"model": "=x"}]
+
+
 @given(st.lists(st.tuples(st.text(), st.floats(allow_nan=False, allow_infinity=False), st.booleans()), max_size=5))
 def test_json_values_come_back_exactly(rows: list[tuple[str, float, bool]]) -> None:
     assert json.loads(written("json", ["a", "b", "c"], rows)) == [dict(zip("abc", row, strict=True)) for row in rows]

@@ -236,4 +236,94 @@ def test_score_of_positions_that_several_tasks_have_asks_for_the_task(
     assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
     assert "line 2: item 0 is in 2 tasks (exam, quiz): add a column task" in capsys.readouterr().err
     path.write_text("item,task,model\n0,exam,a\n1,quiz,b\n")
-    assert [row["task"] for row in scored(lake, path, capsys)] == ["exam", "quiz"]
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--json"]) == 0
+    said = capsys.readouterr()
+    assert [row["task"] for row in json.loads(said.out)] == ["exam", "quiz"]
+    assert said.err == "matrix: mine has no row over all tasks: it chose b, which some of its tasks do not have\n"
+
+
+def two_tasks(folder: Path) -> LakeBuilder:
+    builder = LakeBuilder(folder)
+    for task, of in (("x", {"a": [1, 0, 1], "b": [0, 1, 0]}), ("y", {"a": [0, 0], "b": [1, 1], "c": [1, 1]})):
+        for model, scores in of.items():
+            builder.planned(BuiltCell(model=model, task=task), scores)
+        builder.items(task, "i0", len(of["a"]))
+    return builder
+
+
+def test_score_over_all_tasks_counts_each_item_once_with_the_models_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("task,item,model\nx,0,a\nx,1,a\nx,2,a\ny,0,b\ny,1,b\n")
+    found = scored(two_tasks(tmp_path / "lake"), path, capsys)
+    assert [(row["task"], row["items"], row["models"]) for row in found] == [("x", 3, 2), ("y", 2, 3), ("all", 5, 2)]
+    whole = found[-1]
+    # Items of a: 1 0 1 0 0, of b: 0 1 0 1 1; chosen 1 0 1 1 1.
+    assert (whole["score"], whole["best_model"], whole["best_score"], whole["oracle_score"]) == (0.8, "b", 0.6, 1.0)
+    assert (whole["v_b"], whole["gap_closed"]) == (pytest.approx(0.8 / 0.6), pytest.approx(0.5))
+    assert whole["random_score"] == 0.5
+    assert whole["choice_entropy"] == pytest.approx(-(0.6 * np.log2(0.6) + 0.4 * np.log2(0.4)))
+    assert (whole["metric"], whole["selection_entropy"]) == ("acc", None)
+    assert main(["score", "--choices", str(path), "--lake", str(tmp_path / "lake")]) == 0
+    assert "E_p" in capsys.readouterr().out
+
+
+def test_score_tells_the_entropy_of_choices_and_of_probabilities_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = two_tasks(tmp_path / "lake")
+    sure, even = {"a": 1.0}, {"a": 3, "b": 3}
+    rows = [
+        {"task": task, "item": item, "model": "a", "probabilities": sure if task == "x" else even}
+        for task, count in (("x", 3), ("y", 2))
+        for item in range(count)
+    ]
+    found = {}
+    for name in ("p.csv", "p.jsonl", "p.parquet"):
+        path = tmp_path / name
+        if name == "p.parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        elif name == "p.jsonl":
+            write_lines(path, rows)
+        else:
+            texts = [json.dumps(row["probabilities"]).replace('"', '""') for row in rows]
+            path.write_text(
+                "task,item,model,probabilities\n"
+                + "".join(f'{row["task"]},{row["item"]},a,"{text}"\n' for row, text in zip(rows, texts, strict=True))
+            )
+        found[name] = [(row["choice_entropy"], row["selection_entropy"]) for row in scored(lake, path, capsys)]
+    # x is sure of a, y tosses a coin; both choose a alone.
+    assert found["p.csv"] == found["p.jsonl"] == found["p.parquet"]
+    assert found["p.csv"] == [(0, 0), (0, 1), (0, pytest.approx(2 / 5))]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "said"),
+    [
+        ('{"a": 0.5, "nobody": 0.5}', "line 2: probabilities: 'nobody' is not in the pool"),
+        ('{"a": -1}', "line 2: probabilities: a value is no number from 0 on"),
+        ('{"a": 0}', "line 2: probabilities: none is above 0"),
+        ("[1]", "line 2: probabilities: no mapping"),
+        ("0.5", "line 2: probabilities: no mapping"),
+        ('{"a"', "line 2: probabilities: Expecting"),
+    ],
+)
+def test_score_of_impossible_probabilities_is_one_line(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], probabilities: str, said: str
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text('item,model,probabilities\n0,a,"' + probabilities.replace('"', '""') + '"\n')
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_score_with_probabilities_of_some_items_has_no_entropy_of_them(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text('item,model,probabilities\n0,a,"{""a"": 1}"\n1,a,\n')
+    [row] = scored(lake, path, capsys)
+    assert (row["items"], row["selection_entropy"]) == (2, None)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from collectors.exporters.grid import Grid, Options
-from collectors.exporters.texts import check_names, wrong_path_part
+from collectors.exporters.texts import check_names, json_line, references, wrong_path_part
 from schemas.failures import ConfigError
 
 VERSION = "0.3.0"
@@ -57,7 +57,7 @@ def _write_model(grids: Sequence[Grid], column: int, model: str, path: Path) -> 
     time = str(int(max(cell["started_at"] for cell in cells).timestamp()))
     identity = f"{COLLECTION}/{model}/{time}"
     samples = [sample for grid in grids for sample in _samples(grid, column, identity)]
-    data = "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in samples).encode()
+    data = "".join(map(json_line, samples)).encode()
     value = {
         "schema_version": VERSION,
         "evaluation_id": identity,
@@ -134,7 +134,7 @@ def _samples(grid: Grid, column: int, identity: str) -> Iterator[dict[str, Any]]
             "sample_id": str(item["item"]),
             "sample_hash": item["item_hash"],
             "interaction_type": "single_turn",
-            "input": {"raw": item["prompt"], "reference": _reference(item["target"]), "choices": item["choices"]},
+            "input": {"raw": item["prompt"], "reference": references(item["target"]), "choices": item["choices"]},
             "output": {"raw": list(grid.responses[row, column] or [])},
             "messages": None,
             "answer_attribution": [],
@@ -156,13 +156,6 @@ def _usage(numbers: dict[str, float]) -> dict[str, Any]:
     if "cached_tokens" in counts:
         usage["input_tokens_cache_read"] = counts["cached_tokens"]
     return {"token_usage": usage}
-
-
-def _reference(target: str | None) -> list[str]:
-    """The reference answers as texts: of a choice its number, as the lake holds it."""
-    value = None if target is None else json.loads(target)
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    return [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values]
 
 
 def _texts(values: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,8 @@
-"""Files of LLMRouterBench (ynulihao/LLMRouterBench): one JSON a model and data set."""
+"""Files of LLMRouterBench (ynulihao/LLMRouterBench): one JSON a model and data set.
+
+Its aggregator adds up token counts and costs, and fails on a null. So each is a number. With Options.accuracy_only it
+has no key, and the loader reads 0.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +28,30 @@ def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     check_names("model", folders, lambda model: wrong_path_part(folders[model]))
     if len(set(folders.values())) < len(folders) or len({of[:2] for of in places}) < len(places):
         raise ConfigError("two models or tasks have one folder in it, where / is _: leave one out by --pool or --tasks")
-    untokened = 0
     for dataset, split, grid in places:
         for column, model in enumerate(grid.models):
             value = _llmrouterbench(grid, column, dataset, split)
-            untokened += sum(record["prompt_tokens"] is None for record in value["records"])
+            if options.accuracy_only:
+                value = _without_costs(value)
             folder = path / "results/bench" / dataset / split / folders[model]
             folder.mkdir(parents=True)
             cell = grid.cells[column] or {}
             time = cell["started_at"].astimezone(dt.UTC).strftime("%Y%m%d_%H%M%S")
             write_json(folder / f"{dataset}-{split}-{folders[model]}-{time}.json", value)
-    return [f"{untokened:,} answers have no token counts in the lake; theirs are null"] if untokened else []
+    if options.accuracy_only:
+        return [
+            "without token counts and costs: its loader reads 0 for each, so that only its accuracies mean something"
+        ]
+    return []
+
+
+#: Keys of a file and of its records.
+_COSTS = ("prompt_tokens", "completion_tokens", "cost")
+
+
+def _without_costs(value: dict[str, Any]) -> dict[str, Any]:
+    records = [{key: one for key, one in record.items() if key not in _COSTS} for record in value["records"]]
+    return {key: one for key, one in value.items() if key not in _COSTS} | {"records": records}
 
 
 def _dataset_of(task: str) -> tuple[str, str]:

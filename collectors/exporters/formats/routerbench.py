@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from collectors.exporters.grid import Grid, Objects, Options
+from collectors.exporters.grid import Grid, Objects, Options, renamed_models
 from collectors.exporters.texts import (
     as_python_list,
     check_names,
+    guard_notes,
     is_python_list,
     write_csv,
     write_frame_pickle,
@@ -42,8 +43,7 @@ def write_wide(grids: Sequence[Grid], path: Path, options: Options) -> list[str]
     for place, model in enumerate(models):
         columns[f"{model}|total_cost"] = [float(usd) for grid in grids for usd in grid.usd[:, place]]
     columns["oracle_model_to_route_to"] = [name for grid in grids for name in oracle_names(grid)]
-    _write(columns, path)
-    return notes
+    return notes + _write(columns, path, grids)
 
 
 def write_long(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
@@ -59,8 +59,7 @@ def write_long(grids: Sequence[Grid], path: Path, options: Options) -> list[str]
         per_model.append(rows)
     names = list(per_model[0])
     columns: Columns = {name: list(itertools.chain.from_iterable(rows[name] for rows in per_model)) for name in names}
-    _write({"index": list(range(len(columns["sample_id"]))), **columns}, path)
-    return notes
+    return notes + _write({"index": list(range(len(columns["sample_id"]))), **columns}, path, grids)
 
 
 def oracle_names(grid: Grid) -> list[str]:
@@ -70,8 +69,16 @@ def oracle_names(grid: Grid) -> list[str]:
     return [grid.models[place] if any_right else NOBODY for place, any_right in zip(best, right, strict=True)]
 
 
-def _write(columns: Columns, path: Path) -> None:
-    (write_csv if path.suffix.lower() == ".csv" else write_frame_pickle)(path, columns)
+#: Columns of models' and tasks' names.
+_NAMES = ("sample_id", "eval_name", "model_name", "oracle_model_to_route_to")
+
+
+def _write(columns: Columns, path: Path, grids: Sequence[Grid]) -> list[str]:
+    if path.suffix.lower() != ".csv":
+        write_frame_pickle(path, columns)
+        return []
+    write_csv(path, columns, _NAMES)
+    return guard_notes([*grids[0].models, *[grid.task for grid in grids]])
 
 
 # ---- names
@@ -86,6 +93,11 @@ def _check(grids: Sequence[Grid]) -> list[str]:
         for task, other in itertools.permutations(tasks, 2)
         if other.startswith(task)
     ]
+    if renamed := renamed_models(grids):
+        notes.append(
+            f"its evaluate_routers.py has prices of its own names alone; {len(renamed):,} models have other names "
+            f"in their source, such as {renamed[0]}: --names source"
+        )
     unknown = sum(texts is None for grid in grids for texts in grid.responses.flat)
     if unknown:
         notes.append(f"{unknown:,} answers have no text in the lake; their model_response is ['']")
@@ -126,8 +138,13 @@ def sample_ids(grid: Grid) -> list[str]:
 
 
 def _is_encoded(grid: Grid) -> bool:
-    """Whether the items' texts came from RouterBench, and so are lists already."""
-    return all(_from_routerbench(grid, cell) for cell in grid.cells if cell)
+    """Whether the items' texts came from RouterBench and are lists already, as in lakes of earlier releases.
+
+    Today's importer unwraps them. A text that looks like a list is one only where all of them do.
+    """
+    if not all(_from_routerbench(grid, cell) for cell in grid.cells if cell):
+        return False
+    return all(is_python_list(prompt) for prompt in grid.prompts)
 
 
 def _responses(grid: Grid, place: int) -> list[str]:

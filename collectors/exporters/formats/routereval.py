@@ -7,10 +7,9 @@ Pickles name numpy's array and text types only, and need numpy 1.26 or later.
 from __future__ import annotations
 
 import functools
-import importlib
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,39 +19,21 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from collectors.exporters.encoders import Array, Encode, encoder_of
 from collectors.exporters.grid import Grid, Options
 from collectors.exporters.texts import check_names, wrong_path_part
-from collectors.metrics.splits import GROUPS, POOL_SIZES, routereval_pool, routereval_split
-from schemas.failures import ConfigError, one_line
+from collectors.metrics.splits import POOL_SIZES, routereval_pools, routereval_split, seeded
+from schemas.failures import ConfigError
 
 #: The only data set whose scores are not verdicts; from this share of an item's best score on a model counts as right.
 CONTINUOUS, NEARLY_BEST = "harness_truthfulqa_mc_0", 0.95
 PARTS = ("train", "val", "test")
-#: The library of encoders; not one of ours.
-_ENCODERS = "sentence_transformers"
-
-Array = npt.NDArray[Any]
-Encode = Callable[[list[str]], Array]
 
 
 def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """leaderboard_*.pkl, leaderboard_*_prompt.pkl and, with an encoder, sentence_bert_result.pkl; and folders
     router_dataset, with a file a data set, and npz, with one for each pool."""
     return write_files(grids, path, encoder_of(options.encoder) if options.encoder else None)
-
-
-def encoder_of(folder: Path) -> Encode:
-    """Texts -> (texts, dimensions) by the sentence-transformers model in `folder`. Raises ConfigError."""
-    try:
-        library = importlib.import_module(_ENCODERS)
-    except ImportError as error:
-        raise ConfigError(
-            f"--encoder needs sentence-transformers, which is not installed: {one_line(error)}"
-        ) from error
-    if not folder.is_dir():
-        raise ConfigError(f"--encoder {folder} is not a folder")
-    model = library.SentenceTransformer(str(folder), local_files_only=True)
-    return lambda texts: np.asarray(model.encode(texts, show_progress_bar=False))
 
 
 def write_files(grids: Sequence[Grid], path: Path, encode: Encode | None) -> list[str]:
@@ -129,7 +110,7 @@ def _notes(grids: Sequence[Grid], by_set: dict[tuple[str, str], dict[str, Grid]]
     for (_, data_set), subs in by_set.items():
         whole = name_of(next(iter(subs.values())).task).of
         if len(subs) < whole:
-            notes.append(f"{data_set} is {len(subs)} of its {whole} sub-scenarios")
+            notes.append(f"{data_set} is {len(subs)} of its {whole} sub-scenarios: split and pools are of these alone")
     return notes
 
 
@@ -147,8 +128,10 @@ def _write_raw(path: Path, family: str, subs: dict[str, Grid]) -> None:
 def _write_router_data(path: Path, data_set: str, subs: dict[str, Grid], embeddings: dict[str, Array]) -> list[str]:
     scores = np.concatenate([grid.scores for grid in subs.values()])
     models = next(iter(subs.values())).models
-    indices = split_indices([len(grid.items) for grid in subs.values()])
-    columns, notes = _pools(data_set, scores)
+    random = seeded()
+    indices = split_indices([len(grid.items) for grid in subs.values()], random)
+    columns, lacking = routereval_pools(scores, random)
+    notes = [f"{data_set}: no pool {group} of {size}: {reason}" for size, group, reason in lacking]
     if not columns:
         return notes
     prompts = _objects([str(prompt) for grid in subs.values() for prompt in grid.prompts])
@@ -175,28 +158,11 @@ def _write_router_data(path: Path, data_set: str, subs: dict[str, Grid], embeddi
     return notes
 
 
-def split_indices(items: Sequence[int]) -> dict[str, npt.NDArray[np.int64]]:
-    """Part -> positions in the concatenation of sub-scenarios of so many `items`, each of them split by itself."""
-    parts: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in PARTS}
-    first = 0
-    for count in items:
-        for part, places in zip(PARTS, routereval_split(count), strict=True):
-            parts[part].append(places + first)
-        first += count
-    return {part: np.concatenate(places) for part, places in parts.items()}
-
-
-def _pools(data_set: str, scores: Array) -> tuple[dict[tuple[str, int, str], npt.NDArray[np.int64]], list[str]]:
-    """(difficulty, size, group) -> columns, and a line for each pool that there are too few models for."""
-    pools, notes = {}, []
-    for difficulty, sizes in POOL_SIZES.items():
-        for size in sizes:
-            for group in GROUPS:
-                try:
-                    pools[difficulty, size, group] = routereval_pool(scores, group, size)
-                except ValueError as error:
-                    notes.append(f"{data_set}: no pool {group} of {size}: {error}")
-    return pools, notes
+def split_indices(
+    items: Sequence[int], random: np.random.RandomState | None = None
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Part -> positions in the concatenation of sub-scenarios of so many `items`, as routereval_split."""
+    return dict(zip(PARTS, routereval_split(items, random), strict=True))
 
 
 def _objects(texts: Sequence[str]) -> npt.NDArray[np.object_]:

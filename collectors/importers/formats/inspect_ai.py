@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import datetime as dt
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from collectors.importers.files import BadFile, decoded, document, zip_members
+from collectors.importers.formats.inspect_usage import usage_of
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, texts, verdict, whole
+from schemas.failures import NOT_JUDGED
 
 PATTERNS = ("*.json", "*.eval")
+#: Values of scores, as inspect_ai.scorer.value_to_float reads them.
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+_WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 
 def read(staging: Sink, number: int, source: ImportSource) -> None:
@@ -20,72 +28,198 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
     model, task = source.model or about.get("model"), about.get("task")
     if not model or not task:
         raise BadFile("unknown_layout", "not a log of Inspect: it names no task and model")
-    several = (whole((about.get("config") or {}).get("epochs")) or 1) > 1
-    scorers: list[str] = []
-    row = 0
+    log = _Log(staging, number, header, str(model), str(task), _run(about, staging.files[number].sha256))
     for sample in samples:
-        with staging.one_row(number, row + 1):
-            row += 1
+        with staging.one_row(number, log.row + 1):
+            log.row += 1
             if not isinstance(sample, dict) or sample.get("id") is None:
-                staging.reject(number, row, "no_key", "no id", model=model, task=task)
+                staging.reject(number, log.row, "no_key", "no id", model=model, task=task)
                 continue
-            key, question, scores = str(sample["id"]), sample.get("input"), sample.get("scores") or {}
-            if isinstance(question, list):
-                asked = [m.get("content") for m in question if isinstance(m, dict) and m.get("role") == "user"]
-                question = asked[0] if len(asked) == 1 and isinstance(asked[0], str) else None
-            choices = texts(sample.get("choices"))
-            if scores and not scorers:
-                scorers.append(next(iter(scores)))
-                description = CellDescription(
-                    metric=scorers[0], versions={"inspect_ai": str((about.get("packages") or {}).get("inspect_ai", ""))}
-                )
-                staging.descriptions["", str(model), str(task)] = description
-            staging.item(
-                run="",
-                task=str(task),
-                key=key,
-                prompt=question,
-                choices=choices,
-                target=as_json(sample["target"]) if sample.get("target") is not None else None,
-                content_hash=content_of(question, choices),
-            )
-            judged = scores.get(scorers[0]) if scorers else None
-            score = _score(judged.get("value")) if isinstance(judged, dict) else None
-            usage = _sum_usage(sample.get("model_usage"))
-            output = sample.get("output") or {}
-            verdict(
-                staging,
-                number,
-                row,
-                str(task),
-                key,
-                str(model),
-                score,
-                repeat=(whole(sample.get("epoch")) or 1) if several else 0,
-                failure="failed_call" if sample.get("error") else None,
-                latency_s=number_of(sample.get("total_time")),
-                responses=texts(output.get("completion")),
-                **usage,
-            )
-    if several and scorers:
-        _reduced(staging, number, row, header.get("reductions"), scorers[0], str(model), str(task))
+            log.take(sample)
+    if log.is_repeated and log.primary:
+        log.take_reductions()
+    log.describe()
 
 
-def _reduced(staging: Sink, number: int, row: int, reductions: Any, scorer: str, model: str, task: str) -> None:
-    """Takes the scores of Inspect's first reducer over the epochs as repeat 0, if there is a reducer."""
-    of_scorer = [one for one in reductions or () if isinstance(one, dict) and one.get("scorer") == scorer]
-    for sample in of_scorer[0].get("samples") or () if of_scorer else ():
-        row += 1
-        with staging.one_row(number, row, model=model, task=task):
-            if sample.get("sample_id") is None:
-                raise BadFile("no_key", "a reduced score without the id of its sample")
-            metrics = as_json({"reducer": of_scorer[0].get("reducer")})
-            score = _score(sample.get("value"))
-            verdict(staging, number, row, task, str(sample["sample_id"]), model, score, repeat=0, metrics=metrics)
+def _run(about: Mapping[str, Any], sha256: str) -> str:
+    """A name of the run that sorts by its time. A log that is retried gets a new one, with the old one's samples."""
+    created = str(about.get("created") or "")
+    with contextlib.suppress(ValueError):
+        created = dt.datetime.fromisoformat(created).astimezone(dt.UTC).isoformat()
+    ids = [str(about[name]) for name in ("run_id", "task_id", "eval_id") if about.get(name)]
+    return " ".join([created, *(ids or [sha256])])
 
 
-def _score(value: Any) -> Any:
-    return _VALUES.get(value, value) if isinstance(value, str) else value
+@dataclass(frozen=True)
+class _Metric:
+    """A scorer, and the name of one of its values where it gives several."""
+
+    scorer: str
+    key: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.scorer if self.key is None else f"{self.scorer}.{self.key}"
+
+    def value_in(self, values: Mapping[str, Any]) -> Any:
+        value = values.get(self.scorer)
+        return value.get(self.key) if self.key is not None and isinstance(value, Mapping) else value
+
+
+class _Log:
+    """The rows of one log."""
+
+    def __init__(self, staging: Sink, number: int, header: dict[str, Any], model: str, task: str, run: str) -> None:
+        self.staging, self.number, self.header = staging, number, header
+        self.model, self.task, self.run = model, task, run
+        self.about = header.get("eval") or {}
+        self.is_repeated = (whole((self.about.get("config") or {}).get("epochs")) or 1) > 1
+        self.primary: _Metric | None = None
+        self.is_unit = True
+        self.row = 0
+
+    def take(self, sample: dict[str, Any]) -> None:
+        key, question = str(sample["id"]), _question(sample.get("input"))
+        given = sample.get("scores") or self._only_score(sample)
+        values = {name: one.get("value") for name, one in given.items() if isinstance(one, dict)}
+        self.primary = self.primary or self._primary(values)
+        choices = texts(sample.get("choices"))
+        self.staging.item(
+            run=self.run,
+            task=self.task,
+            key=key,
+            prompt=question,
+            choices=choices,
+            target=as_json(sample["target"]) if sample.get("target") is not None else None,
+            content_hash=content_of(question, choices),
+        )
+        usage = usage_of(sample, self.about)
+        usage.suspect(self.staging, self.number, self.run, self.model, self.task)
+        output = sample.get("output") or {}
+        self._verdict(
+            key,
+            values,
+            repeat=(whole(sample.get("epoch")) or 1) if self.is_repeated else 0,
+            is_failed=bool(sample.get("error")),
+            columns={
+                "latency_s": number_of(sample.get("total_time")),
+                "responses": texts(output.get("completion")),
+                **usage.columns(),
+            },
+        )
+
+    def _only_score(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """The score of logs of the first months of 2024, which have one scorer, named in the results alone."""
+        scorer = (self.header.get("results") or {}).get("scorer") or {}
+        return {str(scorer.get("name") or "score"): sample["score"]} if sample.get("score") else {}
+
+    def take_reductions(self) -> None:
+        """Takes the scores of the reducer of Inspect's headline, else of its first, as repeat 0."""
+        assert self.primary
+        given = self.header.get("reductions") or (self.header.get("results") or {}).get("sample_reductions") or ()
+        reductions = [one for one in given if isinstance(one, dict)]
+        of_scorer = [one for one in reductions if one.get("scorer") == self.primary.scorer]
+        headline = ((self.header.get("results") or {}).get("headline") or {}).get("reducer")
+        chosen = next((one for one in of_scorer if one.get("reducer") == headline), of_scorer[0] if of_scorer else {})
+        for sample in chosen.get("samples") or ():
+            self.row += 1
+            with self.staging.one_row(self.number, self.row, model=self.model, task=self.task):
+                if sample.get("sample_id") is None:
+                    raise BadFile("no_key", "a reduced score without the id of its sample")
+                values = {self.primary.scorer: sample.get("value")}
+                reducer = {"reducer": chosen.get("reducer")}
+                self._verdict(str(sample["sample_id"]), values, repeat=0, reducer=reducer)
+
+    def _verdict(
+        self,
+        key: str,
+        values: Mapping[str, Any],
+        *,
+        reducer: Mapping[str, Any] | None = None,
+        is_failed: bool = False,
+        repeat: int = 0,
+        columns: Mapping[str, Any] | None = None,
+    ) -> None:
+        value = self.primary.value_in(values) if self.primary else None
+        score = _score(value)
+        if score is not None and not 0 <= score <= 1:
+            self.is_unit = False
+        metrics = {**(reducer or {}), **(_metrics(values) if len(values) > 1 or _has_parts(values) else {})}
+        # A sample that failed has a score where the run was asked to judge such samples, too (score_on_error).
+        failure = "failed_call" if is_failed and score is None else None
+        if failure is None and score is None and value is not None:
+            failure = NOT_JUDGED
+        verdict(
+            self.staging,
+            self.number,
+            self.row,
+            self.task,
+            key,
+            self.model,
+            score,
+            run=self.run,
+            failure=failure,
+            metrics=as_json(metrics) if metrics else None,
+            repeat=repeat,
+            **(columns or {}),
+        )
+
+    def _primary(self, values: Mapping[str, Any]) -> _Metric | None:
+        """The metric of Inspect's headline, which is that of the first score without one."""
+        results = self.header.get("results") or {}
+        scores = [one for one in results.get("scores") or () if isinstance(one, dict)]
+        if headline := results.get("headline"):
+            chosen = [s for s in scores if s.get("scorer") == headline.get("scorer")]
+            chosen = [s for s in chosen if headline.get("score") in (None, s.get("name"))] or chosen
+            scores = chosen or scores
+        for one in scores:
+            names = (one.get("name"), one.get("scorer"))
+            if scorer := next((name for name in names if name in values), None):
+                return _metric(scorer, values[scorer], one.get("name"))
+        return next((_metric(scorer, value, None) for scorer, value in values.items()), None)
+
+    def describe(self) -> None:
+        if self.primary:
+            versions = {"inspect_ai": str((self.about.get("packages") or {}).get("inspect_ai", ""))}
+            description = CellDescription(metric=self.primary.name, versions=versions)
+            if not self.is_unit:
+                description = replace(description, threshold=None, low=None, high=None)
+            self.staging.descriptions[self.run, self.model, self.task] = description
+
+
+def _has_parts(values: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Mapping | list) for value in values.values())
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores as numbers where they are; those of several parts as they are."""
+    return {name: value if (score := _score(value)) is None else score for name, value in values.items()}
+
+
+def _metric(scorer: str, value: Any, wanted: Any) -> _Metric:
+    if not isinstance(value, Mapping) or not value:
+        return _Metric(scorer)
+    return _Metric(scorer, str(wanted) if wanted in value else str(next(iter(value))))
+
+
+def _question(asked: Any) -> str | None:
+    if isinstance(asked, list):
+        mine = [m.get("content") for m in asked if isinstance(m, dict) and m.get("role") == "user"]
+        return mine[0] if len(mine) == 1 and isinstance(mine[0], str) else None
+    return asked if isinstance(asked, str) else None
+
+
+def _score(value: Any) -> float | None:
+    """The number that Inspect's metrics take for a value; None for NaN, its mark of an answer without a score."""
+    if isinstance(value, str):
+        value = _VALUES.get(value, _WORDS.get(value.lower(), value))
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    number = number_of(value, keep_odd=True)
+    return None if number is None or math.isnan(number) else number
 
 
 def _log(staging: Sink, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
@@ -107,17 +241,3 @@ def _log(staging: Sink, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
         elif name.startswith("samples/") and name.endswith(".json"):
             samples.append((name, data))
     return header, (decoded(data) for _, data in sorted(samples))
-
-
-def _sum_usage(usage: Any) -> dict[str, Any]:
-    """RECORD's token columns from Inspect's usage by model; null without counts."""
-    parts = [one for one in usage.values() if isinstance(one, dict)] if isinstance(usage, dict) else []
-    sums = {}
-    for ours, theirs in (
-        ("prompt_tokens", "input_tokens"),
-        ("completion_tokens", "output_tokens"),
-        ("cached_tokens", "input_tokens_cache_read"),
-    ):
-        counts = [count for one in parts if (count := whole(one.get(theirs))) is not None]
-        sums[ours] = sum(counts) if counts else None
-    return sums

@@ -1,12 +1,13 @@
 """Details of lighteval and of the Open LLM Leaderboard v1.
 
-Source: huggingface/lighteval (logging/info_loggers.py, 0.9 and 0.10).
+Source: huggingface/lighteval (logging/info_loggers.py, 0.8 to 0.13).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,18 +15,25 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
-from collectors.importers.values import content_of, rows_at_once, text_of, texts, verdict
+from collectors.importers.values import content_of, number_of, rows_at_once, text_of, texts, verdict, whole
 from schemas.failures import one_line
 
 PATTERNS = ("details_*.parquet",)
 
 _TIME = re.compile(r"_?\d{4}-\d\d-\d\dT[\d:.-]+$")
+#: Names of the three structs of a row: of 0.11 to 0.13, and of 0.10.
+_STRUCTS = (("doc", "model_response", "metric"), ("__doc__", "__model_response__", "__metric__"))
+#: Fills up rows of token ids to one length.
+_PADDING = -1
+
+_Read = tuple[str, Any, dict[str, Any], dict[str, Any]]
 
 
 def read(staging: Sink, number: int, source: ImportSource) -> None:
     """details_<task>_<time>.parquet: metrics flat, as `metrics.<name>`, or a struct; or three structs since 0.10.
 
-    No row has an id: an item is its row. A folder names the model: details_<organisation>__<model>, or
+    An item is its place in the data set, which rows state since 0.11: they come by the length of their prompts. Before
+    that it is its row. A folder names the model: details_<organisation>__<model>, or
     details/<organisation>/<model>/<time>.
     """
     file = staging.files[number]
@@ -38,29 +46,81 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
     try:
         with file.open() as stream:
             table = pq.ParquetFile(pa.BufferReader(stream.read()))
-            shots = re.search(r"\|(\d+)$", task)
-            description: CellDescription | None = None
-            row = 0
+            details = _Details(staging, number, run, model, task, table)
             for batch in table.iter_batches(rows_at_once(table.metadata)):
                 for values in batch.to_pylist():
-                    with staging.one_row(number, row + 1):
-                        row += 1
-                        is_struct = "__metric__" in values
-                        metric, score, item, columns = _of_structs(values) if is_struct else _of_columns(values, task)
-                        description = description or CellDescription(
-                            metric=metric, num_fewshot=int(shots[1]) if shots else None
-                        )
-                        staging.descriptions[run, model, task] = description
-                        key = str(row - 1)
-                        staging.item(run=run, task=task, key=key, position=row - 1, **item)
-                        if description.metric != metric:
-                            place = {"model": model, "task": task, "source_key": key}
-                            message = f"no metric {description.metric} in this row"
-                            staging.reject(number, row, "no_verdict", message, **place)
-                            continue
-                        verdict(staging, number, row, task, key, model, score, run=run, **columns)
+                    with staging.one_row(number, details.row + 1):
+                        details.take(values)
+            details.describe()
     except (pa.ArrowException, OSError) as error:
         raise BadFile("damaged", f"not a whole Parquet file: {one_line(error, 160)}") from error
+
+
+class _Details:
+    """The rows of one file."""
+
+    def __init__(self, staging: Sink, number: int, run: str, model: str, task: str, table: pq.ParquetFile) -> None:
+        self.staging, self.number = staging, number
+        self.run, self.model, self.task = run, model, task
+        columns = set(table.schema_arrow.names)
+        self.structs = next((names for names in _STRUCTS if names[0] in columns and names[2] in columns), None)
+        self.places = _places(table, self.structs[0]) if self.structs else None
+        self.padding = _padding(table, self.structs[1]) if self.structs else None
+        self.metric: str | None = None
+        self.is_unit = True
+        self.row = 0
+
+    def take(self, values: Mapping[str, Any]) -> None:
+        self.row += 1
+        metric, score, item, columns = (
+            _of_structs([values.get(name) or {} for name in self.structs], self.padding)
+            if self.structs
+            else _of_columns(values, self.task)
+        )
+        self.metric = self.metric or metric
+        position = self.places[self.row - 1] if self.places else self.row - 1
+        key = str(position)
+        self.staging.item(run=self.run, task=self.task, key=key, position=position, **item)
+        if self.metric != metric:
+            place = {"model": self.model, "task": self.task, "source_key": key}
+            message = f"no metric {self.metric} in this row"
+            self.staging.reject(self.number, self.row, "no_verdict", message, **place)
+            return
+        if (number := number_of(score)) is not None and not 0 <= number <= 1:
+            self.is_unit = False
+        verdict(self.staging, self.number, self.row, self.task, key, self.model, score, run=self.run, **columns)
+
+    def describe(self) -> None:
+        if self.metric is None:
+            return
+        shots = re.search(r"\|(\d+)(?:\|\d)?$", self.task)
+        description = CellDescription(metric=self.metric, num_fewshot=int(shots[1]) if shots else None)
+        if not self.is_unit:
+            description = replace(description, threshold=None, low=None, high=None)
+        self.staging.descriptions[self.run, self.model, self.task] = description
+
+
+def _places(table: pq.ParquetFile, doc: str) -> list[int] | None:
+    """The places that rows state; None where they state none, or one twice, as tasks of several splits do."""
+    if f"{doc}.id" not in (table.schema.column(i).path for i in range(len(table.schema))):
+        return None
+    ids = table.read(columns=[f"{doc}.id"]).column(0).combine_chunks().field("id").to_pylist()
+    places = [int(one) for one in ids if isinstance(one, str) and re.fullmatch(r"[0-9]{1,7}", one)]
+    return places if len(set(places)) == len(ids) else None
+
+
+def _padding(table: pq.ParquetFile, answer: str) -> int | None:
+    """The token that fills up prompts of the file; None where it has no such prompts."""
+    names = [f"{answer}.padded_tokens_count", f"{answer}.input_tokens"]
+    paths = [table.schema.column(i).path for i in range(len(table.schema))]
+    if not all(any(path.startswith(name) for path in paths) for name in names):
+        return None
+    firsts = set()
+    for batch in table.iter_batches(1000, columns=names):
+        for one in batch.column(0).to_pylist():
+            if one and one["input_tokens"] and (whole(one["padded_tokens_count"]) or 0) > 0:
+                firsts.add(one["input_tokens"][0])
+    return firsts.pop() if len(firsts) == 1 else None
 
 
 def _details_model(path: str) -> str | None:
@@ -81,7 +141,7 @@ def _leaderboard_metric(task: str) -> tuple[str, ...]:
     return ("mc2", "mc1") if "truthfulqa" in task else ("acc", "em", "exact_match", "qem", "f1")
 
 
-def _of_columns(values: Mapping[str, Any], task: str) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
+def _of_columns(values: Mapping[str, Any], task: str) -> _Read:
     struct = values.get("metrics")
     metrics = dict(struct) if isinstance(struct, dict) else {}
     metrics |= {key.removeprefix("metrics."): value for key, value in values.items() if key.startswith("metrics.")}
@@ -107,10 +167,12 @@ def _of_columns(values: Mapping[str, Any], task: str) -> tuple[str, Any, dict[st
     return name, metrics.get(name), item, {"metrics": as_json(metrics), "responses": answers}
 
 
-def _of_structs(values: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
-    doc, answer = values.get("__doc__") or {}, values.get("__model_response__") or {}
-    metrics = {name: value for name, value in (values.get("__metric__") or {}).items() if value is not None}
-    name = next((name for name, value in metrics.items() if isinstance(value, bool | int | float)), "score")
+def _of_structs(structs: Sequence[Mapping[str, Any]], padding: int | None) -> _Read:
+    """`structs`: the item, the model's response and its metrics. `padding`: the token that fills up texts."""
+    doc, answer, given = structs
+    metrics = {name: value for name, value in given.items() if value is not None}
+    name = next((name for name, value in metrics.items() if isinstance(value, bool | int | float)), None)
+    name = name or next(iter(metrics), "score")
     prompt, choices = doc.get("query"), texts(doc.get("choices"))
     item = {
         "prompt": text_of(prompt),
@@ -118,19 +180,48 @@ def _of_structs(values: Mapping[str, Any]) -> tuple[str, Any, dict[str, Any], di
         "target": as_json(doc["gold_index"]) if doc.get("gold_index") is not None else None,
         "content_hash": content_of(prompt, choices),
     }
-    columns = {
-        "metrics": as_json(metrics),
-        "responses": texts(answer.get("text")),
-        "prompt_tokens": _count_of(answer.get("input_tokens")),
-        "completion_tokens": _count_of(answer.get("output_tokens")),
-    }
-    return name, metrics.get(name), item, columns
+    columns = {"metrics": as_json(metrics), "responses": texts(answer.get("text")), **_tokens(answer, padding)}
+    score = metrics.get(name)
+    # A metric of the whole set has the parts of its sum here, not a score.
+    return name, None if isinstance(score, dict | list) else score, item, columns
 
 
-def _count_of(tokens: Any) -> int | None:
-    """How many token ids there are, in a list or in lists of one."""
+def _tokens(answer: Mapping[str, Any], padding: int | None) -> dict[str, int | None]:
+    """Of generated texts all tokens, of choices those of the likeliest one. Each choice may repeat the prompt.
+
+    Prompts of a batch are filled up from the left with the end token, as many as lighteval counts; texts that end
+    before others of their batch from the right, which it does not count.
+    """
+    given, outputs = _ids(answer.get("input_tokens")), _ids(answer.get("output_tokens"))
+    chosen = 0 if len(outputs) == 1 else None
+    if answer.get("text"):
+        padded = whole(answer.get("padded_tokens_count")) or 0
+        prompt = given[0] if len(given) == 1 else []
+        if 0 < padded < len(prompt) and set(prompt[:padded]) == {padding}:
+            prompt = prompt[padded:]
+        generated = sum(len(ids) - max(_trailing(ids, padding) - 1, 0) for ids in outputs)
+        return {"prompt_tokens": len(prompt) or None, "completion_tokens": generated or None}
+    likelihoods = answer.get("logprobs")
+    given_numbers = [number_of(one) for one in likelihoods] if isinstance(likelihoods, list) else []
+    numbers = [number for number in given_numbers if number is not None]
+    if numbers and len(numbers) == len(given_numbers) == len(outputs):
+        chosen = numbers.index(max(numbers))
+    prompts = given if len(given) == len(outputs) else given * len(outputs) if len(given) == 1 else []
+    if chosen is None or not prompts:
+        return {"prompt_tokens": len(given[0]) if len(given) == 1 else None}
+    return {"prompt_tokens": len(prompts[chosen]) or None, "completion_tokens": len(outputs[chosen]) or None}
+
+
+def _ids(tokens: Any) -> list[list[int]]:
+    """Lists of token ids without padding, of one list or of several; none where they are not ids."""
     if not isinstance(tokens, list) or not tokens:
-        return None
-    if all(isinstance(token, int) for token in tokens):
-        return len(tokens)
-    return sum(len(one) for one in tokens) if all(isinstance(one, list) for one in tokens) else None
+        return []
+    rows = tokens if all(isinstance(one, list) for one in tokens) else [tokens]
+    if not all(isinstance(token, int) for row in rows for token in row):
+        return []
+    return [[token for token in row if token != _PADDING] for row in rows]
+
+
+def _trailing(ids: list[int], padding: int | None) -> int:
+    """How many of the last ids are padding; the first of them is the token that ended the text."""
+    return next((many for many, one in enumerate(reversed(ids)) if one != padding), len(ids))

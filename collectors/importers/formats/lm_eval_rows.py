@@ -21,7 +21,6 @@ from schemas.content import document_choices, document_hash
 ANSWERS = ("responses", "filtered", "loglikelihoods", "is_greedy")
 USAGE = ("prompt_tokens", "completion_tokens", "latency_s")
 NO_ANSWERS = (None,) * len(ANSWERS)
-_NO_USAGE = (None,) * len(USAGE)
 
 #: Fields that stay undecoded until one is asked for: most of a row is prompts that nothing needs.
 _LARGE = ("doc", "arguments")
@@ -147,14 +146,10 @@ def first_prompt(arguments: Any) -> str | None:
     return prompt if isinstance(prompt, str) else None
 
 
-def usage_of(values: dict[str, Any]) -> tuple[Any, ...]:
-    """RECORD's columns of USAGE, which one fork states."""
-    usage, latency = values.get("token_usage"), values.get("latency_ms")
-    if usage is None and latency is None:
-        return _NO_USAGE
-    usage = usage if isinstance(usage, dict) else {}
-    seconds = latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), seconds
+def seconds_of(values: dict[str, Any]) -> float | None:
+    """The latency, which one fork states."""
+    latency = values.get("latency_ms")
+    return latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None
 
 
 def answers_of(values: dict[str, Any], output_type: str | None) -> tuple[Any, ...]:
@@ -183,7 +178,3 @@ def number_in(value: Any) -> float | None:
 
 
 _FLAGS = {"True": True, "False": False}
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31 else None

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collectors.importers.files import BadFile, document, json_rows
+from collectors.importers.formats import evalchemy
 from collectors.importers.formats.lm_eval_results import WEIGHTED, About
 from collectors.importers.formats.lm_eval_rows import (
     ANSWERS,
@@ -31,12 +32,13 @@ from collectors.importers.formats.lm_eval_rows import (
     hash_of,
     json_of,
     number_in,
-    usage_of,
+    seconds_of,
     value_of,
 )
 from collectors.importers.processes import Job
 from collectors.importers.sources import OF_ROW, CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
+from collectors.importers.usage import Usage
 from schemas.identity import digest
 
 PATTERNS = ("*.json", "*.jsonl")
@@ -64,6 +66,9 @@ _ROW_KEYS = frozenset(
         "throughput",
     ]
 )
+#: That fork's names of counts, in the order of usage.COUNTS.
+_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "", "", "thinking_tokens")
+_NO_USAGE = Usage.of(None, _USAGE)
 
 #: Columns of RAW_VERDICT and RAW_ITEM that differ from row to row, in their order in a row.
 _VERDICT = ("row", "key", "filter", "score", "metrics", *USAGE, *ANSWERS)
@@ -85,8 +90,11 @@ class _Run:
 def read(staging: Staging, source: ImportSource) -> None:
     """Stores all runs that the files hold."""
     jobs: list[Job] = []
+    with_examples: list[Job] = []
     for run in sorted(_runs(staging), key=lambda run: (run.time or "", run.folder)):
-        abouts = _abouts(staging, source, run)
+        of_files = _abouts(staging, source, run)
+        abouts = list(of_files.values())
+        with_examples += [(n, (a,)) for n, a in of_files.items() if evalchemy.tasks_with_examples(a.results)]
         for number, _ in run.results:
             if run.samples:
                 staging.describing.add(number)
@@ -99,23 +107,24 @@ def read(staging: Staging, source: ImportSource) -> None:
             jobs.append((number, (about, task or about.task_of(staging.files[number].stem), len(owners))))
     jobs.sort(key=lambda job: str(job[1][1]))  # files of one task one after another: their documents are the same
     staging.read_files(_read_samples, jobs)
+    staging.read_files(evalchemy.read, with_examples)
 
 
-def _abouts(staging: Staging, source: ImportSource, run: _Run) -> list[About]:
-    """The run as each of its results files describes it, or as its sample files do if there is none."""
-    abouts = []
+def _abouts(staging: Staging, source: ImportSource, run: _Run) -> dict[int, About]:
+    """The run as each of its results files describes it, by their numbers; or as its first sample file does."""
+    abouts = {}
     for number, results in run.results:
         with staging.one_file(number):
             # Its time, to the microsecond, or its content: files of one run may come one after another, and grow.
             about = About.of(results, run.time or digest([staging.files[number].sha256]), source)
             staging.format_version[number] = about.version
-            abouts.append(about)
+            abouts[number] = about
     if not run.results:
         hashes = []
         for number, _ in run.samples:
             with contextlib.suppress(BadFile):  # reading it later meets the same error, and rejects it
                 hashes.append(staging.files[number].sha256)
-        abouts.append(About.of(None, run.time or digest(sorted(hashes)), source))
+        abouts[run.samples[0][0]] = About.of(None, run.time or digest(sorted(hashes)), source)
     return abouts
 
 
@@ -207,9 +216,12 @@ class _Samples:
             self.description = self.about.description_of(self.task, self.metric, self.chosen)
             self.staging.descriptions[self.about.run, str(self.about.model), self.task] = self.description
         self._item(values, position)
+        usage = Usage.of(values.get("token_usage"), _USAGE) if "token_usage" in values else _NO_USAGE
+        usage.suspect(self.staging, self.number, self.about.run, str(self.about.model), self.task)
+        counts = usage.prompt_tokens, usage.completion_tokens, seconds_of(values)
         score = _score(self.metric, metrics.get(str(self.metric)))
         answers = answers_of(values, self.description.output_type) if name == self.chosen else NO_ANSWERS
-        self.verdicts.append((row, str(position), name, score, as_json(metrics), *usage_of(values), *answers))
+        self.verdicts.append((row, str(position), name, score, as_json(metrics), *counts, *answers))
 
     def store(self) -> None:
         same = {"run": self.about.run, "task": self.task}

@@ -12,10 +12,12 @@ import pytest
 
 from collectors.engines import ChoiceRequest, Engine, ModelRef, ScoreRequest, make_engine
 from collectors.harness.judge import judge_here, record_table
+from collectors.harness.loading import load_tasks
 from collectors.harness.requests import Asked, Requester
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from tests.helpers.mini_tasks import ITEMS, write_tasks
+from tests.helpers.thorough import long_only
 
 ROOT = Path(__file__).parents[3]
 REAL = sorted(folder for folder in (ROOT / ".cache/models").glob("*") if (folder / "config.json").exists())
@@ -204,7 +206,7 @@ def test_choose_falls_back_visibly_where_vllm_tells_no_given_tokens(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize("prefix_caching", [True, pytest.param(False, marks=long_only)])
 def test_choose_and_score_equal_whatever_order_batch_and_cache(
     vllm: Engine, tiny_models: dict[str, Path], prefix_caching: bool
 ) -> None:
@@ -276,6 +278,7 @@ def test_verdicts_do_not_depend_on_cuts_or_a_restart_halfway(verdicts: dict[str,
     assert single == whole
 
 
+@long_only
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="no real models: make models")
 def test_real_model_one_pass_and_a_request_for_each_choice_agree(vllm: Engine, hf: Engine) -> None:

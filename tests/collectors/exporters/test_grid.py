@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
-from collectors.exporters.grid import complete
+from collectors.exporters.gaps import complete
+from collectors.exporters.grid import load_grids
 from collectors.exporters.out import new_path
 from collectors.exporters.registry import FORMATS
+from collectors.lake.reading import connect
 from schemas.failures import ConfigError
+from schemas.views import named_in
 from tests.helpers.exporting import build, exported, grids, price
-from tests.helpers.lake_builder import BuiltCell
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 #: Item 1 was never asked of c, item 3 has no verdict of org/a.
 GAPS: dict[str, list[float | None]] = {"org/a": [1, 0, 1, 0], "b": [1, 1, 0, 0], "c": [0, None, 0, 1]}
@@ -109,6 +114,56 @@ def test_grids_of_no_pool_or_of_cells_that_cannot_be_compared_are_errors(tmp_pat
     lake.planned(BuiltCell(model="b", prompting="p1"), [1, 1])
     with pytest.raises(ConfigError, match="differ in prompting"):
         grids(lake, "routerbench")
+
+
+def test_grids_of_items_without_a_table_have_their_hashes(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    lake.planned(BuiltCell(model="b"), [1, 0])
+    [grid] = grids(lake, "huggingface")
+    assert [item["item_hash"] for item in grid.items] == ["hash-0", "hash-1"]
+    assert [(item["item"], item["prompt"], item["source_key"]) for item in grid.items] == [
+        (0, None, None),
+        (1, None, None),
+    ]
+
+
+class Counted:
+    """A connection that counts its queries."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self.con, self.queries = con, 0
+
+    def execute(self, *sql: Any) -> duckdb.DuckDBPyConnection:
+        self.queries += 1
+        return self.con.execute(*sql)
+
+
+def test_grids_of_many_tasks_take_as_many_queries_as_one(tmp_path: Path) -> None:
+    queries = []
+    for count in (1, 9):
+        lake = build(tmp_path / f"lake-{count}", GAPS, tasks=[f"task{n}" for n in range(count)])
+        with connect(lake.lake, only=named_in("cells, costs, matrix, imports, items, responses")) as con:
+            counted = Counted(con)
+            assert len(load_grids(counted, texts=True)) == count  # type: ignore[arg-type]
+            queries.append(counted.queries)
+    assert queries[0] == queries[1]
+
+
+def test_grids_without_costs_have_the_same_numbers_otherwise(tmp_path: Path) -> None:
+    lake = price(build(tmp_path / "lake", GAPS, tasks=("x", "y")))
+    with connect(lake.lake, only=named_in("cells, costs, matrix, imports, items, responses")) as con:
+        whole = load_grids(con)
+        for unread in (("usd", "cached_tokens"), ("cached_tokens",)):
+            for grid, other in zip(load_grids(con, unread=unread), whole, strict=True):
+                for name, values in grid.numbers.items():
+                    assert (
+                        np.isnan(values).all() if name in unread else np.array_equal(values, other.numbers[name], True)
+                    )
+                assert grid.failures.tolist() == other.failures.tolist()
+                assert (grid.models, grid.items) == (other.models, other.items)
+    assert {name for name, form in FORMATS.items() if "usd" not in form.unread} == {
+        *("routerbench", "routerbench_long", "llmrouterbench", "routerarena", "huggingface", "every_eval_ever")
+    }
 
 
 def write_half(out: Path, name: str) -> None:

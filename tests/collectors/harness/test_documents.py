@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from collectors.harness.documents import NoContentError, doc_hash, plain
-from collectors.harness.tasks import load_like, load_tasks
+from collectors.harness.loading import load_like, load_tasks
 from collectors.specs import TaskSpec
 from tests.helpers.mini_tasks import own_caches
 from tests.helpers.planned_cells import configured, model, planned

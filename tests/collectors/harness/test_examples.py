@@ -13,7 +13,8 @@ import yaml
 from collectors.engines.stub import ByteTokenizer
 from collectors.harness.encoding import Encoder
 from collectors.harness.index import manager_of
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.loading import load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from tests.helpers.asked import bind
 from tests.helpers.mini_tasks import own_caches

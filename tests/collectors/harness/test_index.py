@@ -12,6 +12,7 @@ import yaml
 from collectors.harness import index
 from collectors.specs import TaskSpec
 from schemas.failures import ConfigError
+from tests.helpers.thorough import long_only
 
 CONFIGS = Path(__file__).parents[3] / "pipelines" / "configs"
 
@@ -27,6 +28,7 @@ def tasks_of_our_configs() -> set[str]:
     return {task if isinstance(task, str) else task["task"] for config in configs for task in config["tasks"]}
 
 
+@long_only
 @pytest.mark.slow
 def test_index_a_task_is_found_where_lm_evals_whole_index_has_it(empty_cache: Path) -> None:
     whole = index._folders(index.manager((), True))

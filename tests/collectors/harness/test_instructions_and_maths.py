@@ -22,9 +22,10 @@ from nltk.tokenize.punkt import PunktTrainer, save_punkt_params
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, make_engine
 from collectors.harness.judge import judge_here, record_table
+from collectors.harness.loading import load_tasks
 from collectors.harness.needs import PUNKT
 from collectors.harness.requests import Requester
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.judging import guard
 from collectors.specs import TaskSpec
 from schemas.failures import TaskError

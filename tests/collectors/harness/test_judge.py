@@ -10,8 +10,9 @@ from pathlib import Path
 import lm_eval.utils
 import pytest
 
+from collectors.harness.loading import load_tasks
 from collectors.harness.requests import Requester
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from schemas.failures import EMPTY_ANSWER, NAN_LOGPROBS, NOT_JUDGED, PROMPT_TOO_LONG, UNKNOWN_TOKEN
 from schemas.verdicts import EMPTY, OF_OURS, OUTCOME_OF_FAILURE

@@ -114,6 +114,7 @@ def test_hf_engine_against_lm_eval_hf_is_equal(
     check(collect("hf", tiny_models["good"], tasks, tmp_path), evaluate(stock_hf, tasks))
 
 
+@long_only
 def test_vllm_engine_against_lm_eval_hf_is_equal(
     tasks: Path, tiny_models: dict[str, Path], stock_hf: HFLM, tmp_path: Path
 ) -> None:

@@ -16,8 +16,9 @@ import yaml
 
 from collectors.engines.stub import ByteTokenizer
 from collectors.harness.encoding import Encoder
+from collectors.harness.loading import load_tasks
 from collectors.harness.prepared import RequestStore, code_fingerprint
-from collectors.harness.tasks import BoundTask, load_tasks
+from collectors.harness.tasks import BoundTask
 from collectors.lake.layout import REQUESTS
 from collectors.lake.store import Lake
 from collectors.models.pinning import tokenizer_fingerprint

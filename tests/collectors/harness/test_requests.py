@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from collectors.engines import ModelRef, make_engine
+from collectors.harness.loading import load_tasks
 from collectors.harness.requests import Requester
-from collectors.harness.tasks import load_tasks
 from collectors.specs import TaskSpec
 from schemas.failures import TaskError
 from tests.helpers.asked import CUTS, ONE_BY_ONE, Recorded, bind, collect, primary, spent, stub, tasks, untimed

@@ -145,6 +145,21 @@ def test_judging_that_goes_out_of_bounds_refuses_the_task(tmp_path: Path, step: 
     assert (kept.exists(), mark.exists()) == (True, False)
 
 
+def test_metric_that_goes_out_of_bounds_costs_its_own_value_alone(tmp_path: Path) -> None:
+    code = f"def process_results(doc, results):\n{RIGHT}\ndef opened(values):\n    open('{tmp_path}/mark', 'w')\n"
+    other = {"metric": "other", "aggregation": "!function judged_code.opened"}
+    folder = write_task(tmp_path, code, metric_list=[{"metric": "exact_match"}, other])
+    running = JudgingProcess(5)
+    running.tasks = {"{}": bound(folder)}
+    values = {"none": ['{"exact_match": 1.0, "other": 1.0}', '{"exact_match": 0.0, "other": 1.0}']}
+    right, wrong = running.answer({"task": {}, "values": values, "bootstraps": 10})["aggregates"]
+    assert right[0] == "exact_match"
+    assert 0.5 in right
+    assert wrong[0] == "other"
+    assert "out of bounds" in wrong[-1]
+    assert not (tmp_path / "mark").exists()
+
+
 def test_judge_sees_no_secret_no_network_and_no_other_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Judges
 ) -> None:

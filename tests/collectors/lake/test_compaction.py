@@ -35,7 +35,7 @@ shards = st.tuples(
 
 
 @pytest.mark.slow
-@settings(max_examples=often(8, few=2))
+@settings(max_examples=often(8, few=1))
 @given(st.lists(st.lists(shards, min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from([1, 20, 10**6]))
 def test_compact_any_lake_every_view_says_the_same(rounds: list[list[Any]], part_rows: int) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

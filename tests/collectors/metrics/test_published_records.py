@@ -111,3 +111,41 @@ def test_routerbench_zero_router_lies_between_models_and_oracle() -> None:
     dear, quality = by_name["gpt-4-1106-preview"]
     assert zero_router(plane.points, dear) == pytest.approx(quality)
     assert aiq_paper(plane.points) < quality < cheapest_correct(scores, cost).solved / len(scores)
+
+
+REFERENCE = SHARED.parent / "formats/routerbench/reference/routereval"
+
+
+def gsm8k_of(models: set[str]) -> pd.DataFrame:
+    """metabench's GSM8K scores of some models, items by their names."""
+    wanted = [("task", "=", "gsm8k"), ("model", "in", sorted(models))]
+    columns = ["item_id", "model", "score"]
+    records = pq.read_table(SHARED / "records/metabench_a/records.parquet", columns=columns, filters=wanted).to_pandas()
+    return records.pivot_table(index="item_id", columns="model", values="score", aggfunc="first").sort_index()
+
+
+def test_routereval_scripts_choices_have_the_figures_that_the_scripts_printed() -> None:
+    """μ, V_B and kNN's E_p of RouterEval's kNN, k-means, linear and FNN routers on six pools."""
+    pools = pd.read_csv(REFERENCE / "pools.csv")
+    chosen = pd.read_csv(REFERENCE / "predictions.csv.gz", dtype={"item_id": str})
+    results, scores = pd.read_csv(REFERENCE / "results.csv"), gsm8k_of(set(pools.model))
+    vectors = np.load(REFERENCE / "embedding.npy").astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    order = np.random.RandomState(0).permutation(len(vectors))
+    train, test = np.sort(order[:340]), np.sort(order[340:])
+    nearest = np.argsort(-(vectors[test] @ vectors[train].T), axis=1)
+    for result in results.itertuples():
+        models = pools[(pools.group == result.group) & (pools.pool_size == result.pool_size)].model.tolist()
+        own = (chosen.group == result.group) & (chosen.pool_size == result.pool_size)
+        own &= (chosen.router == result.router) & (chosen.parameter == result.parameter)
+        of_pool = scores[models].to_numpy(float)
+        probabilities = None
+        if result.router == "knn":  # a softmax of the neighbours' means
+            near = nearest[:, : int(result.parameter.removeprefix("knearest="))]
+            probabilities = np.exp(of_pool[train][near].mean(axis=1))
+        choices = chosen[own].set_index("item_id").model[scores.index[test]].map(models.index).to_numpy()
+        found = judge(choices, of_pool[test], probabilities=probabilities)
+        assert (found.items, found.left_out) == (result.test_rows, 0)
+        assert (found.accuracy, found.v_b) == pytest.approx((result.mean_score, result.v_b), rel=1e-12)
+        assert found.selection_entropy == (None if probabilities is None else pytest.approx(result.e_p, rel=1e-12))
+    assert len(results) > 20

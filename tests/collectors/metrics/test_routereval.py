@@ -90,6 +90,14 @@ def test_selection_entropy_unknown_rows_are_left_out_and_impossible_ones_refused
             selection_entropy(np.array(impossible))
 
 
+def test_oracle_entropy_of_graded_scores_weighs_models_by_score() -> None:
+    """mix_router of RouterEval's r_o_router.py, run on the same numbers."""
+    assert selection_entropy(oracle_probabilities(np.array([[0.6, 0.4]]))).value == pytest.approx(0.9709505944546686)
+    graded = np.random.default_rng(0).random((5, 132)).T
+    assert selection_entropy(oracle_probabilities(graded)).value == pytest.approx(2.0824476655820074)
+    assert oracle_probabilities(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, np.nan]]))[:2].tolist() == [[0.5, 0.5], [1, 0]]
+
+
 @pytest.mark.parametrize(("data_set", "models", "oracle", "e", "half", "e_half", "chance", "e_random", "ratio"), TABLE)
 def test_published_baselines_of_routereval_obey_the_formulas(
     data_set: str,
@@ -137,8 +145,8 @@ def test_v_b_is_one_for_the_best_single_model_and_undefined_without_one() -> Non
             measure(0.5, 0.0)
 
 
-@given(hnp.arrays(np.float64, (5, 3), elements=st.sampled_from([0.0, 0.5, 1.0])), st.floats(0, 1))
-def test_r_o_is_the_expectation_under_its_probabilities(scores: npt.NDArray[Any], p: float) -> None:
+@given(hnp.arrays(np.float64, (5, 3), elements=st.sampled_from([0.0, 1.0])), st.floats(0, 1))
+def test_r_o_of_verdicts_is_the_expectation_under_its_probabilities(scores: npt.NDArray[Any], p: float) -> None:
     probabilities = r_o_probabilities(scores, p)
     assert probabilities.sum(axis=1) == pytest.approx(1)
     assert r_o(scores, p).value == pytest.approx((probabilities * scores).sum(axis=1).mean())

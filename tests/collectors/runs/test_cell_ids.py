@@ -161,8 +161,8 @@ def test_cell_id_and_facts_of_known_cells_stay_as_they_were(tasks: Path) -> None
 PLANNER = """
 import dataclasses, json, sys
 from collectors.runs.config import RunConfig
-from collectors.harness.tasks import load_like
-from collectors.harness.tasks import use_datasets
+from collectors.harness.loading import load_like
+from collectors.harness.loading import use_datasets
 from collectors.lake.store import Lake
 from collectors.runs.planning import make_plan
 config = RunConfig.model_validate(json.load(sys.stdin))

@@ -23,6 +23,7 @@ from collectors.runs.collector import Collector
 from collectors.runs.config import RunConfig
 from collectors.runs.planning import make_plan
 from tests.helpers.mini_tasks import own_caches
+from tests.helpers.thorough import long_only
 
 __all__ = ["own_caches"]
 
@@ -93,6 +94,7 @@ def test_perplexity_ranks_as_lm_evals_and_scores_no_item(
         assert [row["model"] for row in by_rank] == list(MODELS)
 
 
+@long_only
 def test_correlation_of_a_set_is_no_score_of_its_items(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     include = case("scores_that_are_no_mean", tmp_path)
     models = [tiny_models[model] for model in MODELS]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from collectors.harness.tasks import load_like
+from collectors.harness.loading import load_like
 from collectors.lake.failure_rows import failure_row, write_failure
 from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
@@ -266,3 +266,17 @@ def test_plan_context_of_a_cell_depends_on_its_own_task_alone(tasks: Path, tmp_p
     assert alone["mini_choice"].cell_id == both["mini_choice"].cell_id
     assert {cell.model.context for cell in both.values()} == {both["mini_generate"].context}
     assert (both["mini_choice"].context, both["mini_generate"].context) == (8192, 21504)
+
+
+@pytest.mark.parametrize(
+    ("overlong", "what"), [("fail", "answers get the room that prompts leave"), ("truncate", "prompts are cut")]
+)
+def test_plan_names_a_task_that_may_need_more_than_the_context(
+    tasks: Path, model: Path, overlong: str, what: str
+) -> None:
+    long = {"task": "mini_generate", "decoding": {"max_gen_toks": 500}, "overlong": overlong}
+    plan = planned(configured(tasks, model, tasks=[long, "mini_choice"], max_length=512))
+    [note] = [note for note in plan.notes if "the context has" in note]
+    assert note.startswith("mini_generate may need ")
+    assert f"the context has 512: {what}: " in note
+    assert not planned(configured(tasks, model, tasks=["mini_generate"])).notes

@@ -97,6 +97,15 @@ def test_run_status_of_half_a_run_counts_cells_and_items(lake: LakeBuilder) -> N
     assert not status.complete
 
 
+def test_run_status_whole_cell_without_a_verdict_has_failed(lake: LakeBuilder) -> None:
+    run = half_done(lake)
+    lake.failure(run, "nothing_answered", "none of its 10 items", model="model-a", task="quiz", cell_id=A.cell_id)
+    status = look(lake)
+    assert (status.cells, status.cells_done, status.cells_failed, status.cells_open) == (4, 0, 2, 2)
+    assert (status.items, status.items_done, status.items_failed, status.items_open) == (40, 18, 8, 14)
+    assert "nothing_answered" in {failure.kind for failure in status.failures}
+
+
 def test_run_status_rate_and_end_are_of_the_last_minutes(lake: LakeBuilder) -> None:
     half_done(lake)
     status = look(lake, after=2000)

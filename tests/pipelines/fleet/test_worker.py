@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from collectors.harness.tasks import use_datasets
+from collectors.harness.loading import use_datasets
 from collectors.lake.store import Lake
 from collectors.runs.config import RunConfig
 from collectors.runs.planning import make_plan

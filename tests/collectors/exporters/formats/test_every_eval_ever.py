@@ -141,3 +141,18 @@ def test_every_eval_ever_what_it_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'quiz' has no rule for correct answers"):
         exported(lake, "every_eval_ever", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_every_eval_ever_has_one_sample_a_line_for_readers_that_split_at_any_line_end(tmp_path: Path) -> None:
+    """Its validator splits by str.splitlines, which knows more ends of lines than JSON escapes."""
+    prompts = ["one\u2028two", "one\u2029two", "one\x85two", "\x0b\x0c\x1c\x1d\x1e", "plain"]
+    lake = build(tmp_path / "lake", {"org/a": [1, 0, 1, 0, 1]}, prompts=prompts, responses=["\u2028", *["x"] * 4])
+    exported(lake, "every_eval_ever", tmp_path / "out")
+    [(value, samples)] = read(tmp_path / "out")
+    data = (tmp_path / "out" / value["detailed_evaluation_results"]["file_path"]).read_bytes()
+    assert len(data.decode().splitlines()) == data.count(b"\n") == 5
+    assert data.startswith(b'{"schema_version": "0.3.0"')
+    assert rb'"raw": "one\u2028two"' in data
+    assert rb'"raw": "one\u0085two"' in data
+    assert [sample["input"]["raw"] for sample in samples] == prompts
+    assert samples[0]["output"]["raw"] == ["\u2028"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from collectors.exporters.formats.modelsat import core_items
+from collectors.exporters.formats.modelsat import core_items, training_groups
 from collectors.exporters.grid import Grid, Options
 from collectors.exporters.registry import FORMATS, export
 from schemas.failures import ConfigError
@@ -60,6 +61,52 @@ def test_modelsat_texts_read_back_are_accuracies_on_the_items_named(tmp_path: Pa
         assert all(float(p) % 5 == 0 for p, _ in said_of)
         orders.add(tuple(task for _, task in said_of))
     assert len(orders) == len(rows)
+
+
+def test_modelsat_interactions_and_groups_are_what_its_dataset_joins(tmp_path: Path, many: list[Grid]) -> None:
+    keywords = write_keywords(tmp_path / "k.yaml", [grid.task for grid in many])
+    export(FORMATS["modelsat"], many, tmp_path / "out", options=Options(keywords=keywords))
+    reprs = {row["model_repr_id"]: row["capability"] for row in load(tmp_path / "out/1_model_reprs.json")}
+    right, wrong = defaultdict(set), defaultdict(set)
+    by_task = {grid.task: grid for grid in many}
+    for one in load(tmp_path / "out/2_interactions.json"):  # RecDataset._init_pos_neg_samples
+        grid = by_task[one["dataset_name"]]
+        texts = {item["id"]: item["instruction"] for item in load(tmp_path / f"out/data/{grid.task}.json")}
+        column = grid.models.index(one["model_repr_id"])
+        scores = grid.scores[:, column]
+        assert one["correct_query_indices"] == [str(row) for row in np.flatnonzero(scores == 1)]
+        assert one["incorrect_query_indices"] == [str(row) for row in np.flatnonzero(scores == 0)]
+        right[reprs[one["model_repr_id"]]] |= {texts[name] for name in one["correct_query_indices"]}
+        wrong[reprs[one["model_repr_id"]]] |= {texts[name] for name in one["incorrect_query_indices"]}
+    groups = load(tmp_path / "out/capit.json")
+    assert {group["model_repr"] for group in groups} == set(reprs.values())
+    for group in groups:
+        assert len(group["data_repr"]["pos"]) == 1
+        assert len(group["data_repr"]["neg"]) == 31
+        assert set(group["data_repr"]["pos"]) <= right[group["model_repr"]]
+        assert set(group["data_repr"]["neg"]) <= wrong[group["model_repr"]]
+
+
+def test_modelsat_groups_of_models_without_a_wrong_answer_are_named() -> None:
+    grid = Grid(
+        task="t", items_digest="i", metric="acc", models=["always", "half"], cells=[None, None],
+        items=[{"item": n, "prompt": None if n == 3 else f"q{n}"} for n in range(4)],
+        numbers={}, failures=np.empty((4, 2), object), asked=np.ones((4, 2), bool), responses=np.empty((0, 0), object),
+    )  # fmt: skip
+    right = {"t": np.array([[True, True], [True, False], [True, True], [True, False]])}
+    groups, notes = training_groups([grid], right, ["A", "H"], np.random.RandomState(0))
+    assert [(group["model_repr"], group["data_repr"]) for group in groups] == [
+        ("H", {"pos": ["q0"], "neg": ["q1"]}),
+        ("H", {"pos": ["q2"], "neg": ["q1"]}),
+    ]
+    assert notes == [
+        "1 items have no text in the lake and are in no training group",
+        "no training group for always: always right, or never",
+    ]
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_modelsat_core_items_are_those_that_half_of_the_models_get_right() -> None:

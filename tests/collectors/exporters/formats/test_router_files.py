@@ -9,13 +9,14 @@ from typing import Any
 
 import datasets
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from schemas.failures import ConfigError
 from tests.helpers.exporting import PROMPTS, RESPONSES, USD, answers, build, exported, price
 from tests.helpers.importing import imported, rows
-from tests.helpers.lake_builder import BuiltCell
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 SCORES: dict[str, list[float | None]] = {"org/a": [1, 0, 1, 0, 1, 0], "b": [1, 1, 0, 0, 1, 0], "c": [0, 0, 0, 1, 0, 1]}
 #: Without a null character.
@@ -82,6 +83,39 @@ def test_embedllm_read_back_is_the_lake(tmp_path: Path) -> None:
     assert rows(tmp_path / "second", IN_ORDER) == rows(tmp_path / "lake", IN_ORDER)
 
 
+def test_embedllm_graded_scores_are_right_from_the_threshold_that_is_stated(tmp_path: Path) -> None:
+    grades = [0.1 * n for n in range(10)]
+    lake = build(tmp_path / "lake", {"a": grades, "b": grades[::-1]}, prompts=[f"q{n}" for n in range(10)])
+    with pytest.raises(ConfigError, match="neither 0 nor 1: --threshold X"):
+        exported(lake, "embedllm", tmp_path / "out")
+    notes = exported(lake, "embedllm", tmp_path / "out", threshold=0.7)
+    assert "scores of 0.7 and more are right in quiz" in notes
+    frame = pd.concat([pd.read_csv(tmp_path / f"out/{part}.csv") for part in ("train", "val", "test")])
+    right = {(row.model_name, row.prompt_id): row.label for row in frame.itertuples()}
+    assert [right["a", n] for n in range(10)] == [int(grade >= 0.7) for grade in grades]
+    assert [right["b", n] for n in range(10)] == [int(grade >= 0.7) for grade in grades[::-1]]
+
+
+def test_embedllm_threshold_leaves_verdicts_as_they_are(tmp_path: Path) -> None:
+    lake = build(tmp_path / "lake", {"a": [1, 0]}, prompts=["x", "y"])
+    notes = exported(lake, "embedllm", tmp_path / "out", threshold=0.0)
+    assert not any("right in" in note for note in notes)
+    frame = pd.concat([pd.read_csv(tmp_path / f"out/{part}.csv") for part in ("train", "val", "test")])
+    assert frame.sort_values("prompt_id").label.tolist() == [1, 0]
+
+
+def test_embedllm_has_no_prompt_in_two_parts(tmp_path: Path) -> None:
+    prompts = [f"question {n % 7}" for n in range(40)]
+    lake = build(tmp_path / "lake", {"a": [1, 0] * 20}, tasks=("x", "y"), prompts=prompts)
+    notes = exported(lake, "embedllm", tmp_path / "out")
+    parts = {part: pd.read_csv(tmp_path / f"out/{part}.csv") for part in ("train", "val", "test")}
+    held = {part: set(frame.prompt) for part, frame in parts.items()}
+    assert not held["train"] & held["test"]
+    assert not held["train"] & held["val"]
+    assert sum(len(frame) for frame in parts.values()) == 80
+    assert any("with the text of an earlier one stand in its part" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("build_with", "message"),
     [
@@ -134,19 +168,51 @@ def test_llmrouterbench_read_back_is_the_lake(tmp_path: Path) -> None:
     assert again == answers(lake, columns)
 
 
-def test_llmrouterbench_unknown_tokens_are_null_and_unknown_costs_refused(tmp_path: Path) -> None:
-    lake = build(tmp_path / "lake", {"b": [1, 0]}, stated_usd=0.25)
+def untokened(folder: Path) -> LakeBuilder:
+    """b with token counts and a cost, c with a cost alone."""
+    lake = build(folder, {"b": [1, 0]}, stated_usd=0.25)
     cell = BuiltCell(model="c")
     lake.run(cell)
     unknown = {"prompt_tokens": None, "completion_tokens": None, "latency_s": None}
     lake.shard(cell, [cell.record(n, score=1.0, stated_usd=0.5, **unknown) for n in range(2)])
-    [note] = exported(lake, "llmrouterbench", tmp_path / "out")
-    assert note == "2 answers have no token counts in the lake; theirs are null"
-    [path] = (tmp_path / "out/results/bench/quiz/test/c").iterdir()
+    return lake
+
+
+def test_llmrouterbench_unknown_tokens_and_costs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"2 of 4 answers have no token counts \(c 2\).*--tokens .*--accuracy-only"):
+        exported(untokened(tmp_path / "lake"), "llmrouterbench", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"2 of 2 answers have no known cost .*; prices.py .*; --accuracy-only"):
+        exported(build(tmp_path / "unpriced", {"b": [1, 0]}), "llmrouterbench", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_llmrouterbench_of_accuracy_alone_has_no_key_of_a_count_or_cost(tmp_path: Path) -> None:
+    lake = build(tmp_path / "lake", {"b": [1, 0]}, responses=None)
+    [note] = exported(lake, "llmrouterbench", tmp_path / "out", accuracy_only=True)
+    assert note.startswith("without token counts and costs")
+    [path] = (tmp_path / "out/results/bench/quiz/test/b").iterdir()
     value = load(path)
-    assert (value["prompt_tokens"], value["time_taken"], value["cost"]) == (None, None, 1.0)
-    with pytest.raises(ConfigError, match="2 of 2 answers have no known cost"):
-        exported(build(tmp_path / "unpriced", {"b": [1, 0]}), "llmrouterbench", tmp_path / "out2")
+    assert not {"prompt_tokens", "completion_tokens", "cost"} & (value.keys() | value["records"][0].keys())
+    assert (value["performance"], [record["score"] for record in value["records"]]) == (0.5, [1, 0])
+
+
+def test_llmrouterbench_takes_counts_of_one_tokenizer_where_the_lake_has_none(tmp_path: Path) -> None:
+    lake = untokened(tmp_path / "lake")
+    cell = BuiltCell(model="c").cell_id
+    known = {"cell_id": [cell, cell, BuiltCell(model="b").cell_id], "item": [0, 1, 0], "tokenizer": ["cl100k_base"] * 3}
+    table = pa.table({**known, "question_tokens": [7, 8, 99], "response_tokens": [1, 2, 99]})
+    pq.write_table(table, tmp_path / "counts.parquet")
+    [note] = exported(lake, "llmrouterbench", tmp_path / "out", tokens=tmp_path / "counts.parquet")
+    assert note == "4 unknown token counts are those of cl100k_base"
+    counts = {}
+    for path in (tmp_path / "out").rglob("*.json"):
+        value = load(path)
+        records = value["records"]
+        counts[value["model_name"]] = [(one["prompt_tokens"], one["completion_tokens"]) for one in records]
+        assert value["prompt_tokens"] == sum(one["prompt_tokens"] for one in records)
+    assert counts == {"b": [(10, 2), (11, 2)], "c": [(7, 1), (8, 2)]}
+    with pytest.raises(ConfigError, match="--tokens"):
+        exported(lake, "llmrouterbench", tmp_path / "out2", tokens=tmp_path / "out")
 
 
 def test_llmrouterbench_models_of_one_folder_and_hostile_names_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pickle
 import pickletools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.exporters.formats.routerbench import sample_ids
+from collectors.exporters.grid import Options
 from collectors.exporters.registry import FORMATS, export
 from collectors.exporters.texts import as_python_list, is_python_list
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError
 from tests.helpers.exporting import PROMPTS, RESPONSES, USD, answers, build, exported, grids, price
 from tests.helpers.importing import imported, rows
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 SCORES = {"org/a": [1, 0, 1, 0, 0.5, 0], "b": [1, 1, 0, 0, 0.5, 0], "c": [0, 0, 0, 1, 0.25, 0]}
 BEST = ["b", "b", "org/a", "c", "b", "no_model_correct"]
@@ -127,6 +130,24 @@ def test_routerbench_texts_of_a_sources_second_run_are_not_encoded_twice(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("prompts", "written"),
+    [
+        (["['asked']", "['a', 'b']"], ["['asked']", "['a', 'b']"]),  # of an earlier release: lists as text
+        (["asked", "['a', 'b']"], ["['asked']", "[\"['a', 'b']\"]"]),  # unwrapped, one of them like a list
+    ],
+)
+def test_routerbench_prompts_of_its_own_files_are_lists_once(
+    tmp_path: Path, prompts: list[str], written: list[str]
+) -> None:
+    [grid] = grids(build(tmp_path / "lake", {"b": [1, 0]}, prompts=prompts, stated_usd=0.5), "routerbench")
+    cell = grid.cells[0]
+    assert cell is not None
+    own = replace(grid, cells=[{**cell, "imported_from": "rb"}], encoded=frozenset(["rb"]))
+    export(FORMATS["routerbench"], [own], tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv").prompt.tolist() == written
+
+
+@pytest.mark.parametrize(
     ("model", "message"),
     [
         ("llama|8b", "'llama|8b' holds '|'"),
@@ -160,9 +181,66 @@ def test_routerbench_model_names_that_it_cannot_hold_are_named(
 def test_routerbench_hostile_but_lawful_names_and_texts_come_through(tmp_path: Path) -> None:
     names = ['quo"te', "com,ma", "üni 漢", "=1+1", "NA-2", "org/x#1", "7b"]
     lake = build(tmp_path / "lake", {name: [1, 0] for name in names}, stated_usd=0.5)
-    exported(lake, "routerbench", tmp_path / "out.csv")
-    frame = pd.read_csv(tmp_path / "out.csv")
+    exported(lake, "routerbench", tmp_path / "out.pkl")
+    frame = pd.read_pickle(tmp_path / "out.pkl")
     assert [name for name in frame.columns if f"{name}|total_cost" in frame.columns] == sorted(names)
+
+
+def test_routerbench_names_like_formulas_stand_behind_an_apostrophe_in_csv(tmp_path: Path) -> None:
+    scores = {"=1+1": [1, 0], "@sum": [0, 0], "+x": [0, 1], "-y": [0, 0], "plain=": [0, 0]}
+    lake = build(tmp_path / "lake", scores, stated_usd=0.5, tasks=("=cmd",), prompts=["=a", "-b"])
+    [note] = exported(lake, "routerbench", tmp_path / "out.csv")
+    assert note.startswith("5 names begin like a formula of a spreadsheet, such as '+x'")
+    frame = pd.read_csv(tmp_path / "out.csv")
+    models = [name for name in frame.columns if f"{name}|total_cost" in frame.columns]
+    assert models == ["'+x", "'-y", "'=1+1", "'@sum", "plain="]
+    assert frame.oracle_model_to_route_to.tolist() == ["'=1+1", "'+x"]
+    assert (frame.eval_name[0], frame.sample_id[0]) == ("'=cmd", "'=cmd.0")
+    assert [text(prompt) for prompt in frame.prompt] == ["=a", "-b"]
+
+
+def renamed(folder: Path) -> Lake:
+    """A lake with RouterBench's own rows of two models, which the alias table renames."""
+    path = folder / "wide.csv"
+    models = ("meta/llama-2-70b-chat", "gpt-4-1106-preview")
+    head = [*models, *[f"{model}|{end}" for model in models for end in ("model_response", "total_cost")]]
+    names = ["sample_id", "prompt", "eval_name", *head, "oracle_model_to_route_to"]
+    row = ["quiz.1", "['What?']", "quiz", "1.0", "0.0", "['2']", "0.001", "['3']", "0.002", models[0]]
+    path.write_text("\n".join(",".join(line) for line in (names, row)) + "\n")
+    imported("routerbench", path, folder / "renamed")
+    return Lake(str(folder / "renamed"))
+
+
+def test_routerbench_names_of_the_source_are_those_that_its_script_has_prices_of(tmp_path: Path) -> None:
+    lake = renamed(tmp_path)
+    [note] = exported(lake, "routerbench", tmp_path / "lake.csv")
+    assert "1 models have other names in their source, such as meta-llama/Llama-2-70b-chat-hf: --names source" in note
+    assert exported(lake, "routerbench", tmp_path / "source.csv", names="source") == []
+    frame = pd.read_csv(tmp_path / "source.csv")
+    assert {name for name in frame.columns if name.endswith("|total_cost")} == {
+        "meta/llama-2-70b-chat|total_cost",
+        "gpt-4-1106-preview|total_cost",
+    }
+    assert frame.oracle_model_to_route_to.tolist() == ["meta/llama-2-70b-chat"]
+    assert frame["meta/llama-2-70b-chat|model_response"].tolist() == ["['2']"]
+
+
+def test_names_of_the_source_that_are_several_or_shared_are_refused(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    for task, model, source in (("x", "org/a", "a"), ("y", "org/a", "A"), ("x", "org/b", "b"), ("y", "org/b", "b")):
+        cell = BuiltCell(model=model, task=task)
+        lake.run(cell, imported_from="them", source=source)
+        lake.shard(cell, [cell.record(0, score=1.0, stated_usd=0.5)])
+    for task in ("x", "y"):
+        lake.items(task, "i0", 1, prompt=["what"])
+    with pytest.raises(ConfigError, match="org/a has 2 names in its sources: A, a"):
+        exported(lake, "routerbench", tmp_path / "out.csv", names="source")
+    cell = BuiltCell(model="org/c", task="x")
+    lake.run(cell, imported_from="them", source="b")
+    lake.shard(cell, [cell.record(0, score=1.0, stated_usd=0.5)])
+    of_x = grids(lake, "routerbench", tasks=["x"])
+    with pytest.raises(ConfigError, match="2 models are called b in their sources"):
+        export(FORMATS["routerbench"], of_x, tmp_path / "out.csv", options=Options(names="source"))
 
 
 def test_routerbench_task_names(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from collectors.exporters.formats.routereval import name_of, routereval_names, split_indices, write_files
 from collectors.metrics.routereval import REFERENCE_ACCURACY
-from collectors.metrics.splits import GROUPS, routereval_pool
+from collectors.metrics.splits import GROUPS, routereval_pools, routereval_split, seeded
 from schemas.failures import ConfigError
 from tests.helpers.exporting import answers, build, exported, grids
 from tests.helpers.importing import imported, rows
@@ -79,14 +79,17 @@ def test_routereval_router_data_set_read_back_is_the_lake(tmp_path: Path) -> Non
     models = sorted(scores_of["mmlu_anatomy"])
     whole = np.concatenate([np.array([of[m] for m in models]).T for of in scores_of.values()])
     order: list[Any] = [[], [], []]
+    np.random.seed(42)
     for first, count in ((0, 30), (30, 25)):
         places = list(range(first, first + count))
-        np.random.seed(42)
         np.random.shuffle(places)
         cuts = [0, int(0.8 * count), int(0.9 * count), count]
         for part in range(3):
             order[part] += places[cuts[part] : cuts[part + 1]]
     assert set(value) == {"easy", "hard", "split_index", "prompt"}
+    random = seeded()
+    routereval_split([30, 25], random)
+    drawn, _ = routereval_pools(whole, random)
     for part, places in zip(("train", "val", "test"), order, strict=True):
         assert value["split_index"][f"{part}_indices"].tolist() == places
         assert value["prompt"][f"{part}_prompt"][0] == (both[0].prompts + both[1].prompts)[places[0]]
@@ -94,7 +97,7 @@ def test_routereval_router_data_set_read_back_is_the_lake(tmp_path: Path) -> Non
         for group in GROUPS:
             pool = value[difficulty][size][group]
             columns = [models.index(model) for model in pool["model"]]
-            assert columns == routereval_pool(whole, group, size).tolist()
+            assert columns == drawn[difficulty, size, group].tolist()
             run = np.load(tmp_path / f"out/npz/mmlu/{group}_{size}.npz")
             assert set(run) == {"train_score", "val_score", "test_score"}
             for part, places in zip(("train", "val", "test"), order, strict=True):
@@ -104,7 +107,7 @@ def test_routereval_router_data_set_read_back_is_the_lake(tmp_path: Path) -> Non
     assert value["hard"][100] == {}
     assert "mmlu: no pool all_weak of 100: 12 of 12 models have a mean above 0.1, 100 are needed" in notes
     assert sum("no pool" in line for line in notes) == 6
-    assert "mmlu is 2 of its 57 sub-scenarios" in notes
+    assert "mmlu is 2 of its 57 sub-scenarios: split and pools are of these alone" in notes
     assert "harness_hendrycksTest_anatomy_5 was asked with 0 examples, whatever it is called" in notes
 
 
@@ -173,3 +176,10 @@ def test_routereval_names_are_all_of_its_data_sets_and_of_nothing_else() -> None
 def test_routereval_split_of_several_sub_scenarios_holds_each_item_once() -> None:
     parts = split_indices([7, 0, 23])
     assert sorted(np.concatenate(list(parts.values()))) == list(range(30))
+    np.random.seed(42)  # once, as get_router_dataset.py does
+    rest = []
+    for first, count in ((0, 7), (7, 23)):
+        places = np.arange(first, first + count)
+        np.random.shuffle(places)
+        rest += places[int(0.9 * count) :].tolist()
+    assert parts["test"].tolist() == rest

@@ -338,3 +338,26 @@ def test_import_of_other_peoples_runs_takes_every_row(
         if imported("lm_eval", own, own / "lake").total.rows:
             for task, score in rows(own / "lake", "SELECT task, score FROM leaderboard"):
                 assert score == pytest.approx(results["results"][task]["acc,none"], abs=1e-9)
+
+
+def test_lm_eval_thoughts_are_part_of_the_answer_where_the_total_has_them(tmp_path: Path) -> None:
+    """A fork of lm-eval counts tokens. Its total decides whether thoughts stand in the answer's count."""
+    usages = [
+        {"prompt_tokens": 40, "completion_tokens": 79, "thinking_tokens": 2329, "total_tokens": 2448},
+        {"prompt_tokens": 40, "completion_tokens": 2408, "thinking_tokens": 2329, "total_tokens": 2448},
+        {"prompt_tokens": 40, "completion_tokens": 79, "thinking_tokens": 2329, "total_tokens": 200},
+        {"prompt_tokens": 40, "completion_tokens": 79},
+    ]
+    given = [
+        {
+            **{"doc_id": key, "doc": {"question": f"q{key}"}, "target": "A", "filter": "none", "token_usage": usage},
+            **{"resps": [["A"]], "filtered_resps": ["A"], "metrics": ["exact_match"], "exact_match": 1.0},
+        }
+        for key, usage in enumerate(usages)
+    ]
+    path = write_lines(tmp_path / "samples_quiz_2026-01-02T03-04-05.678901.jsonl", given)
+    report = imported("lm_eval", path, tmp_path / "lake", model="me/model")
+    assert rows(tmp_path / "lake", "SELECT prompt_tokens, completion_tokens FROM records ORDER BY item") == [
+        *[(40, 2408), (40, 2408), (None, None), (40, 79)]
+    ]
+    assert [one.kind for one in report.suspicions] == ["no_usage", "odd_total"]

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from tests.helpers.importing import SHARED, imported, rows
+from tests.helpers.thorough import long_only
 
 RECORDS = (
     "SELECT model, task, item, score, failure, prompt_tokens, completion_tokens, stated_usd FROM records ORDER BY ALL"
@@ -50,6 +51,7 @@ def test_tidy_tables_of_others_come_in_whole(tmp_path: Path, name: str, settings
     assert (stored, score) == (report.total.records, pytest.approx(total))
 
 
+@long_only
 @real
 @pytest.mark.slow
 def test_tidy_table_of_thousands_of_models_comes_in_whole(tmp_path: Path) -> None:

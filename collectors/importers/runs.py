@@ -1,0 +1,47 @@
+"""Several runs of one model on one task, in formats whose files do not make one run of it.
+
+Owns which of them is the source's own value. Knows nothing of formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collectors.importers.sources import ImportSource, Sink
+from collectors.importers.staging import Staging
+
+
+def by_run(
+    read: Callable[[Sink, int, ImportSource], None], *, newest_first: bool = False
+) -> Callable[[Staging, ImportSource], None]:
+    """Makes an importer that calls `read` for one file after another, as values.by_file does.
+
+    `read` gives each run a name of its own that sorts by time, and that no other model's run has. Of the runs of one
+    model on one task the newest is the source's own with `newest_first`, else the oldest; the others are NAME#2 and so
+    on. The chosen runs of all models share one item table.
+    """
+
+    def read_all(staging: Staging, source: ImportSource) -> None:
+        staging.read_files(read, [(number, (source,)) for number in range(len(staging.files))])
+        _choose(staging, newest_first=newest_first)
+
+    return read_all
+
+
+def _choose(staging: Staging, *, newest_first: bool) -> None:
+    """Renames the chosen run of each model and task to ''. Keeps its name in `run_names`."""
+    staging.flush()
+    con, first = staging.con, "max" if newest_first else "min"
+    con.execute(
+        f"""
+        CREATE TABLE chosen_runs AS
+        SELECT model, task, {first}(run) AS run FROM raw_verdicts GROUP BY ALL HAVING {first}(run) <> ''
+        """
+    )
+    for table, key in (("raw_verdicts", "model, task, run"), ("raw_suspects", "model, task, run")):
+        con.execute(f"UPDATE {table} SET run = '' WHERE ({key}) IN (SELECT ({key}) FROM chosen_runs)")
+    con.execute("UPDATE raw_items SET run = '' WHERE (task, run) IN (SELECT (task, run) FROM chosen_runs)")
+    for model, task, run in con.execute("FROM chosen_runs").fetchall():
+        staging.run_names["", model, task] = run
+        if (run, model, task) in staging.descriptions:
+            staging.descriptions["", model, task] = staging.descriptions.pop((run, model, task))
