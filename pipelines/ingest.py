@@ -41,8 +41,8 @@ examples:
   python pipelines/ingest.py --format lm_eval 'runs/*/samples_gsm8k_*.jsonl' --model me/my-model --lake /data/lake
   python pipelines/ingest.py --format table scores.csv --columns columns.yaml --name my-scores --lake /data/lake
 
-exit codes: 0 every row is in the lake; 1 some rows were rejected, or the lake cannot be written; 2 the input is wrong
-and nothing was written"""
+exit codes: 0 every row is in the lake; 1 some rows were rejected, a file gave no record, or the lake cannot be written;
+2 the input is wrong and nothing was written"""
 
 HELP_TABLE = """\
 # Keys of the YAML file for ingest.py --format table --columns. Leave out keys that your table has no column for.

@@ -256,7 +256,7 @@ def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
                 yield number, BadFile("too_long", f"a line of more than {MAX_LINE // 2**20} MiB")
                 continue
             if number == 1:
-                line = _without_mark(line)
+                line = without_mark(line)
             if line.strip():
                 yield number, line
 
@@ -264,11 +264,11 @@ def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
 def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
     """Yields the rows of JSON lines, or of one JSON array, undecoded, with their numbers from 1."""
     with file.open() as stream:
-        head = _without_mark(stream.read(4096)).lstrip()
+        head = without_mark(stream.read(4096)).lstrip()
     if not head.startswith(b"["):
         yield from lines(file)
         return
-    data = _without_mark(file.read())
+    data = without_mark(file.read())
     _check_values(data)
     try:
         for number, row in enumerate(msgspec.json.decode(data, type=list[msgspec.Raw]), 1):
@@ -309,10 +309,10 @@ def _check_values(data: bytes) -> None:
 
 def document(file: SourceFile) -> Any:
     """The whole file as one JSON value. Raises BadFile."""
-    return decoded(_without_mark(file.read()))
+    return decoded(without_mark(file.read()))
 
 
-def _without_mark(data: bytes) -> bytes:
+def without_mark(data: bytes) -> bytes:
     """Without UTF-8's byte order mark. Raises BadFile for UTF-16 and UTF-32, which have others."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise BadFile("encoding", "in UTF-16 or UTF-32: convert it to UTF-8")

@@ -17,6 +17,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 #: Most rejects in one object, and in a report.
 _REJECTS = 100_000
 _REPORTED = 10_000
+#: Files whose digests are taken at once.
+_HASHING = 4
 
 
 @dataclass
@@ -99,6 +102,8 @@ def ingest(
         if not dry_run:
             stack.enter_context(claimed(lake.open_for_writing(), source.name))
         there = lake.exists()
+        with ThreadPoolExecutor(_HASHING) as pool:  # kept by the files
+            list(pool.map(_sha256, files))
         fresh = _fresh(files, lake.open_for_reading() if there else None, report)
         if not fresh:
             return report
@@ -180,11 +185,23 @@ class _Import:
         writer = RecordWriter(self.staging, self.lake, self.cells, there, hashes, self.import_id, self.source.name)
         writer.write(dry_run=dry_run, progress=progress)
         self.staging.flush()
+        self._reject_silent_files()
         self._report_rejects()
         self.report.suspicions += suspicions(self.staging, self.cells)
         if not dry_run:
             self._write_report()
         return self.report
+
+    def _reject_silent_files(self) -> None:
+        """Rejects each file of which nothing became a record, if the file as a whole was not rejected before."""
+        named = {file for (file,) in self.con.execute("SELECT file FROM rejects WHERE source_row IS NULL").fetchall()}
+        for number, count in enumerate(self.staging.counts):
+            if number in named or number in self.staging.describing or count.rows > count.rejected:
+                continue
+            none = f"none of its {count.rows:,} rows" if count.rows else "nothing in it"
+            why = f": it holds {self.staging.holds[number]}" if number in self.staging.holds else ""
+            self.staging.reject(number, None, "no_record", f"{none} became a record{why}")
+        self.staging.flush()
 
     def _report_rejects(self) -> None:
         columns = ", ".join(REJECTED.names)

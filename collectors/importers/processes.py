@@ -47,6 +47,7 @@ class JobResult:
     descriptions: dict[tuple[str, str, str], CellDescription]
     format_version: str | None
     rejected: int
+    is_describing: bool
     folded: int
 
 
@@ -76,6 +77,8 @@ class _SharedJobs:
 
     def __init__(self, folder: Path, read: Reader, files: Sequence[SourceFile], jobs: Sequence[Job]) -> None:
         self.folder, self.read, self.files, self.jobs = folder, read, files, jobs
+        #: Keys of texts that this process has stored: files of one task have the same.
+        self.seen_texts: set[str] = set()
 
     def share(self) -> None:
         (self.folder / "jobs").write_bytes(pickle.dumps((self.read, list(self.files), list(self.jobs))))
@@ -94,13 +97,14 @@ class _SharedJobs:
     def do(self, index: int) -> None:
         number, args = self.jobs[index]
         sink = _FileSink(self.files, self.folder / str(index))
+        sink.seen_texts = self.seen_texts
         with contextlib.closing(sink):
             with sink.one_file(number):
                 self.read(sink, number, *args)
             sink.flush()
         count = sink.counts[number]
-        version = sink.format_version[number]
-        result = JobResult(number, sink.tables, sink.descriptions, version, count.rejected, count.folded)
+        of_file = sink.format_version[number], count.rejected, number in sink.describing, count.folded
+        result = JobResult(number, sink.tables, sink.descriptions, *of_file)
         write_whole(self.folder / f"{index}.result", pickle.dumps(result))
 
     def taken(self, index: int) -> JobResult | None:

@@ -1,58 +1,322 @@
-"""A published table or pickled frame as an SQL relation, for the formats that are tables.
+"""A published table, or a pickled frame, as an SQL relation: the columns that a format names, in the kinds it gives.
 
-Knows nothing of any one format.
+Owns how values become text, numbers and lists. Knows nothing of any one format.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from collectors.importers.files import BadFile, SourceFile
-from collectors.importers.formats.table import ROW, columns_of, reader_of, sql_of
+from collectors.importers.files import BadFile
 from collectors.importers.pickles import Frame, load_pickle
+from collectors.importers.sources import as_json
 from collectors.importers.staging import Staging
+from collectors.importers.text_tables import ENDINGS, ending_of, refuse_doubled, text_table
 from schemas.failures import one_line
+from schemas.sql import quoted, quoted_path
 
-TABLES = ("*.csv", "*.parquet", "*.jsonl", "*.json", "*.pkl", "*.pickle")
-
-
-def response_of(column: str) -> str:
-    """RouterBench writes several turns as the text of a list. That text is kept as it stands."""
-    return f"CASE WHEN {sql_of(column)} IS NOT NULL THEN [{sql_of(column)}::VARCHAR] END AS responses"
-
-
-def need_columns(columns: Sequence[str] | dict[str, str], *names: str) -> None:
-    if missing := [name for name in names if name not in columns]:
-        raise BadFile("unknown_layout", f"no column {', '.join(missing)}")
+TABLES = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json", "*.pkl", "*.pickle")
+#: Columns of one relation: DuckDB's memory for a table grows with them.
+MOST_COLUMNS = 1_000
+#: Columns of a relation that is no table of its own: a format asks a wide one again for each model, and DuckDB would
+#: plan the conversion of all columns each time (41 CPU-seconds for 300 models).
+_FEW = 30
 
 
-def relation_of(staging: Staging, number: int, file: SourceFile) -> tuple[str, dict[str, str]]:
-    """A table, or a pickled pandas frame, as an SQL relation with its row numbers, and its columns' types."""
-    name = f"file_{number}"
-    if os.path.splitext(file.stem)[1].lower() not in (".pkl", ".pickle"):
-        rows = reader_of(staging, file)
-        try:  # once: a wide table is asked for each of its models
-            staging.con.execute(f"CREATE TABLE {name} AS FROM {rows}")
+class Kind(Enum):
+    """The kinds of values that a format may want of a column."""
+
+    #: To the letter; nested values as JSON. NaN is null.
+    TEXT = "text"
+    #: A list, also one written as JSON; null for anything else.
+    TEXTS = "texts"
+    #: A finite number. Anything else but an empty value is NaN, and so is rejected.
+    NUMBER = "number"
+    #: A number, or true or false.
+    SCORE = "score"
+    #: A whole number. Anything else but an empty value is -1, and so is rejected.
+    COUNT = "count"
+
+
+_NUMBERS = (Kind.NUMBER, Kind.SCORE, Kind.COUNT)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Stands for the same text in every row."""
+
+    text: str
+
+
+#: Label -> the column that it stands for, and the kind of its values.
+Wanted = Mapping[str, tuple[str | Constant, Kind]]
+
+
+class SourceTable(ABC):
+    """The columns of a file, and relations of some of them."""
+
+    def __init__(self, staging: Staging, number: int) -> None:
+        self.staging, self.number, self.file = staging, number, staging.files[number]
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """The columns in their order. Raises BadFile."""
+
+    @abstractmethod
+    def _source(self, columns: Sequence[str], numbers: Collection[str]) -> tuple[str, str, Mapping[str, str]]:
+        """An SQL source, the number of its rows as SQL, and the name there of each column. `numbers`: those read so."""
+
+    def relation(self, wanted: Wanted) -> str:
+        """An SQL relation of a column `row`, from 1, and one for each label. It holds until the next one is asked for.
+
+        Raises BadFile where the file lacks a column, or more than MOST_COLUMNS are wanted.
+        """
+        self.need(wanted)
+        columns = list(dict.fromkeys(column for column, _ in wanted.values() if isinstance(column, str)))
+        if len(columns) > MOST_COLUMNS:
+            raise BadFile("too_large", f"{len(columns):,} columns to be read together, more than {MOST_COLUMNS:,}")
+        numbers = {column for column, kind in wanted.values() if isinstance(column, str) and kind in _NUMBERS}
+        source, row, inner = self._source(columns, numbers)
+        described = self.ask(f"DESCRIBE SELECT {', '.join(inner.values())} FROM {source}") if inner else []
+        types = {column: one[1] for column, one in zip(inner, described, strict=True)}
+        parts = [f"{row} AS row"]
+        for label, (column, kind) in wanted.items():
+            if isinstance(column, Constant):
+                parts.append(f"{_sql_of(quoted(column.text), kind, 'VARCHAR')} AS {label}")
+            else:
+                parts.append(f"{_sql_of(inner[column], kind, types[column])} AS {label}")
+        sql = f"(SELECT {', '.join(parts)} FROM {source})"
+        if len(wanted) <= _FEW:
+            return sql
+        self.ask(f"CREATE OR REPLACE TABLE typed_rows AS FROM {sql}")
+        return "typed_rows"
+
+    def need(self, wanted: Wanted) -> None:
+        """Raises BadFile where the file lacks a column of `wanted`."""
+        missing = {label: c for label, (c, _) in wanted.items() if isinstance(c, str) and c not in self}
+        if missing:
+            lacking = ", ".join(c if c == label else f"{label} ({c})" for label, c in missing.items())
+            there = ", ".join(sorted(self.names))[:200]
+            raise BadFile("unknown_layout", f"no column {lacking}; there are {there}{_hint(self.names)}")
+
+    def ask(self, sql: str) -> list[Any]:
+        """The rows of a query over a relation. Raises BadFile where the file cannot be read."""
+        try:
+            return self.staging.con.execute(sql).fetchall()
         except duckdb.Error as error:
             raise BadFile("damaged", one_line(error, 300)) from error
-        return name, columns_of(staging, name)
-    frame = load_pickle(file)
-    if not isinstance(frame, Frame):
-        raise BadFile("unknown_layout", "does not hold a pandas frame")
-    table = pa.Table.from_pydict({column: _column(values) for column, values in frame.columns.items()})
-    staging.con.register("given", table)
-    staging.con.execute(f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS {ROW} FROM given")
-    staging.con.unregister("given")
-    return name, columns_of(staging, name)
+
+    def __contains__(self, column: str) -> bool:
+        return column in self._names_once
+
+    @cached_property
+    def _names_once(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+
+def _hint(names: Sequence[str]) -> str:
+    alone = len(names) == 1 and any(mark in names[0] for mark in ";\t|")
+    return " (values stand between commas in a .csv, between tabs in a .tsv)" if alone else ""
+
+
+def table_of(staging: Staging, number: int) -> SourceTable:
+    """The table in a file. Raises BadFile where it is none, or names a column twice."""
+    ending = ending_of(staging.files[number])
+    if ending in ENDINGS:
+        return _Text(staging, number)
+    if ending == ".parquet":
+        return _Parquet(staging, number)
+    if ending in (".pkl", ".pickle"):
+        return _Pickled(staging, number)
+    raise BadFile("unknown_layout", f"the name of a table does not end with {ending!r}: {', '.join(TABLES)} do")
+
+
+class _Text(SourceTable):
+    def __init__(self, staging: Staging, number: int) -> None:
+        super().__init__(staging, number)
+        self.table = text_table(self.file)
+        #: Whether its rows were read before, and the bad ones rejected.
+        self.was_read = False
+        if not self.table.names:
+            list(self.table.batches([], self._reject))
+            raise BadFile("no_record", "holds no row that can be read")
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.table.names
+
+    def _source(self, columns: Sequence[str], numbers: Collection[str]) -> tuple[str, str, Mapping[str, str]]:
+        con = self.staging.con
+        inner = _numbered(columns)
+        con.execute(
+            f"CREATE OR REPLACE TABLE rows_of_file (row BIGINT{''.join(f', {c} VARCHAR' for c in inner.values())})"
+        )
+        for batch in self.table.batches(columns, self._reject, numbers):
+            con.register("given", batch)
+            con.execute("INSERT INTO rows_of_file FROM given")
+            con.unregister("given")
+        self.was_read = True
+        return "rows_of_file", "row", inner
+
+    def _reject(self, row: int, kind: str, message: str) -> None:
+        if not self.was_read:
+            self.staging.reject(self.number, row, kind, message)
+
+
+class _Parquet(SourceTable):
+    def __init__(self, staging: Staging, number: int) -> None:
+        super().__init__(staging, number)
+        if "://" in self.file.path:
+            raise BadFile("unreadable", "Parquet is read from this machine: copy the file first")
+        if self.file.stem != os.path.basename(self.file.path):
+            raise BadFile("unreadable", "Parquet is compressed inside: decompress the file first")
+        try:
+            self._names: list[str] = pq.read_schema(self.file.path).names
+        except (OSError, pa.ArrowException) as error:
+            raise BadFile("damaged", f"not a whole Parquet file: {one_line(error, 160)}") from error
+        refuse_doubled(self._names)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def _source(self, columns: Sequence[str], numbers: Collection[str]) -> tuple[str, str, Mapping[str, str]]:
+        is_named_so = any(name.lower() == "file_row_number" for name in self._names)
+        numbered = "" if is_named_so else ", file_row_number = true"
+        source = f"read_parquet({quoted_path(self.file.path)}, hive_partitioning = false{numbered})"
+        theirs = dict(zip(self._names, self._names, strict=True))
+        if len({name.lower() for name in self._names}) < len(self._names):  # DuckDB gives them names of its own
+            described = self.ask(f"DESCRIBE FROM {source}")
+            theirs = {name: row[0] for name, row in zip(self._names, described, strict=False)}
+        inner = {column: '"' + theirs[column].replace('"', '""') + '"' for column in columns}
+        return source, "row_number() OVER ()" if is_named_so else "file_row_number + 1", inner
+
+
+class _Pickled(SourceTable):
+    def __init__(self, staging: Staging, number: int) -> None:
+        super().__init__(staging, number)
+        frame = load_pickle(self.file)
+        if not isinstance(frame, Frame):
+            raise BadFile("unknown_layout", "does not hold a pandas frame")
+        self.columns = frame.columns
+
+    @property
+    def names(self) -> Sequence[str]:
+        return list(self.columns)
+
+    def _source(self, columns: Sequence[str], numbers: Collection[str]) -> tuple[str, str, Mapping[str, str]]:
+        con = self.staging.con
+        inner = _numbered(columns)
+        rows = range(1, 1 + len(next(iter(self.columns.values()), [])))
+        arrays = {inner[column]: _column(self.columns[column]) for column in columns}
+        con.register("given", pa.table({"row": pa.array(rows, pa.int64()), **arrays}))
+        con.execute("CREATE OR REPLACE TABLE rows_of_file AS FROM given")
+        con.unregister("given")
+        return "rows_of_file", "row", inner
+
+
+def _numbered(columns: Sequence[str]) -> dict[str, str]:
+    """Names of our own: those of others may differ in case alone, which DuckDB takes for equal."""
+    return {column: f"c{place}" for place, column in enumerate(columns)}
 
 
 def _column(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # mixed: as text, each number as it is written
-        return pa.array([None if value is None or value != value else str(value) for value in values])
+    if not any(isinstance(value, list | dict | tuple) for value in values):
+        try:
+            return pa.array(values, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            pass  # mixed: as text, each number as it is written
+    return pa.array([None if value is None or value != value else _written(value) for value in values], pa.string())
+
+
+def _written(value: Any) -> str:
+    return as_json(value) if isinstance(value, list | dict | tuple) else str(value)
+
+
+# ---- what formats make of a relation
+
+
+def parted(names: Sequence[str], many: int) -> Iterator[Sequence[str]]:
+    """Cuts the columns of a wide table into those that one relation takes."""
+    return (names[start : start + many] for start in range(0, len(names), many))
+
+
+def response_of(label: str, labels: Collection[str]) -> str:
+    """Responses as SQL: null where the relation has no such label, and in rows without an answer."""
+    return f"CASE WHEN {label} IS NOT NULL THEN [{label}] END" if label in labels else "NULL::VARCHAR[]"
+
+
+def select_items(staging: Staging, rows: str, labels: Collection[str]) -> None:
+    """Stores an item for each task, key and prompt of a relation that has `task`, `key` and `labels`."""
+    texts = {label: label if label in labels else "NULL" for label in ("prompt", "target", "subject")}
+    choices = "choices" if "choices" in labels else "NULL"
+    staging.select_items(
+        f"""
+        SELECT '' AS run, task, key, prompt, choices, subject, to_json(target)::VARCHAR AS target,
+            content_hash_of(prompt, choices) AS content_hash
+        FROM (
+            SELECT task, key, {texts["prompt"]}::VARCHAR AS prompt, any_value({choices}::VARCHAR[]) AS choices,
+                any_value({texts["target"]}::VARCHAR) AS target, any_value({texts["subject"]}::VARCHAR) AS subject
+            FROM {rows} GROUP BY ALL
+        )
+        WHERE task IS NOT NULL AND key IS NOT NULL
+        """
+    )
+
+
+# ---- values
+
+
+def _sql_of(sql: str, kind: Kind, dtype: str) -> str:
+    """A column of DuckDB's type `dtype` as SQL of a kind."""
+    if kind is Kind.TEXTS:
+        return f"texts_of_json({_json_of(sql, dtype)})"
+    if kind is Kind.TEXT:
+        return _text_of(sql, dtype)
+    number = _number_of(sql, dtype, takes_flags=kind is Kind.SCORE)
+    if kind is not Kind.COUNT:
+        return number
+    whole = f"CASE WHEN {number} % 1 = 0 THEN TRY_CAST({number} AS INTEGER) END"
+    return f"coalesce({whole}, CASE WHEN {number} IS NOT NULL THEN -1 END)"
+
+
+def _is_nested(dtype: str) -> bool:
+    return dtype.endswith("]") or dtype.startswith(("STRUCT", "MAP", "UNION")) or dtype in ("JSON", "VARIANT")
+
+
+def _json_of(sql: str, dtype: str) -> str:
+    return f"{sql}::VARCHAR" if dtype in ("VARCHAR", "JSON") else f"to_json({sql})::VARCHAR"
+
+
+def _text_of(sql: str, dtype: str) -> str:
+    if dtype == "VARCHAR":
+        return sql
+    if dtype in ("DOUBLE", "FLOAT"):
+        return f"CASE WHEN isfinite({sql}) THEN {sql}::VARCHAR END"
+    if _is_nested(dtype):
+        return f"text_of_json({_json_of(sql, dtype)})"
+    return f"TRY(decode({sql}))" if dtype == "BLOB" else f"{sql}::VARCHAR"
+
+
+def _number_of(sql: str, dtype: str, *, takes_flags: bool) -> str:
+    if dtype in ("DOUBLE", "FLOAT") or dtype.rstrip("0123456789").endswith("INT") or dtype.startswith("DECIMAL"):
+        return f"{sql}::DOUBLE"
+    if dtype == "BOOLEAN" and takes_flags:
+        return f"{sql}::INTEGER::DOUBLE"
+    text = _text_of(sql, dtype)
+    digits = f"CASE WHEN NOT contains({text}, '_') THEN TRY_CAST({text} AS DOUBLE) END"  # 1_0 is 10 to DuckDB alone
+    number = f"coalesce({digits}, CASE WHEN trim({text}) <> '' THEN 'nan'::DOUBLE END)"
+    if not takes_flags:
+        return number
+    return f"CASE lower(trim({text})) WHEN 'true' THEN 1 WHEN 'false' THEN 0 ELSE {number} END"

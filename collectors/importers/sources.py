@@ -3,9 +3,10 @@
 Owns their schemas and the kinds of rejects. Knows nothing of formats, nor of where the rows are stored.
 
 Kinds of rejects: of a file as a whole `unreadable`, `damaged`, `bomb`, `too_large`, `encoding`, `forbidden` (a pickle
-that would run code), `unknown_layout`, `no_model`; of a row `damaged`, `encoding`, `too_long`, `no_key` (no model,
-task or item), `not_finite`, `out_of_range`, `no_verdict`, `negative_tokens`, `unknown_filter`, `bad_item`, `conflict`
-(another row, or the lake, has another verdict of the same answer).
+that would run code), `unknown_layout`, `no_model`, `no_record` (nothing in it became a record); of a row `damaged`,
+`encoding`, `too_long`, `no_key` (no model, task or item), `not_finite`, `out_of_range`, `no_verdict`,
+`negative_tokens`, `unknown_filter`, `bad_item`, `conflict` (another row, or the lake, has another verdict of the same
+answer).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from collectors.importers.batches import OF_ARROW, Batch
 from collectors.importers.files import BadFile, SourceFile
 from schemas.failures import one_line
 from schemas.records import RECORD
@@ -105,13 +107,17 @@ RAW_TABLES = {
     "rejects": REJECTED,
 }
 _TEXT = tuple(RAW_TEXT.names[1:])
-_NO_TEXT = [None] * len(_TEXT)
+_NO_TEXT = (None,) * len(_TEXT)
 #: Most digests of texts that are kept to store each text once.
 _SEEN_TEXTS = 500_000
 #: Rows, and bytes of texts, that are stored at a time.
 _BATCH, _BATCH_BYTES = 20_000, 64 * 2**20
+#: Bytes of a row beside its texts.
+_ROW_BYTES = 500
 #: Python raises one of these where a value has another type than its format prescribes.
 _OF_LAYOUT = (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, RecursionError)
+#: What ends the reading of a row, and of nothing else.
+OF_ROW = (BadFile, *_OF_LAYOUT)
 
 
 @dataclass(frozen=True)
@@ -202,11 +208,17 @@ class Sink(ABC):
         #: (run, model, task) -> the run's name in the lake; other runs have their own.
         self.run_names: dict[tuple[str, str, str], str] = {}
         self.format_version: list[str | None] = [None] * len(self.files)
+        #: Files that have nothing per item in them, and help to read others.
+        self.describing: set[int] = set()
+        #: File -> its content in words, for the case that nothing in it becomes a record.
+        self.holds: dict[int, str] = {}
         self._lock = threading.Lock()
         self._rejects: list[tuple[Any, ...]] = []
-        self._rows, self._items, self._texts = _Columns(RAW_VERDICT), _Columns(RAW_ITEM), _Columns(RAW_TEXT)
-        self._suspects = _Columns(RAW_SUSPECT)
-        self._seen_texts: set[str] = set()
+        self._rows, self._items = Batch(RAW_VERDICT), Batch(RAW_ITEM)
+        #: Rows of RAW_TEXT, and the keys of those that were taken before.
+        self._texts: list[tuple[Any, ...]] = []
+        self.seen_texts: set[str] = set()
+        self._suspects = Batch(RAW_SUSPECT)
         self._bytes = 0
 
     @abstractmethod
@@ -217,24 +229,56 @@ class Sink(ABC):
         """Takes a verdict: columns of RAW_VERDICT."""
         self._rows.append(columns)
         self._weigh(columns, columns.get("responses"))
+        if numbers := columns.get("loglikelihoods"):
+            self._bytes += 40 * len(numbers)
 
     def item(self, **columns: Any) -> None:
         """Takes an item: columns of RAW_ITEM and RAW_TEXT but `text`."""
-        values = [columns.pop(name, None) for name in _TEXT]
-        if values != _NO_TEXT:
-            columns["text"] = text = hashlib.blake2b(msgspec.json.encode(values), digest_size=16).hexdigest()
-            if text not in self._seen_texts:
-                if len(self._seen_texts) >= _SEEN_TEXTS:
-                    self._seen_texts.clear()
-                self._seen_texts.add(text)
-                row = {"text": text, **dict(zip(_TEXT, values, strict=True))}
-                self._texts.append(row)
-                self._weigh(row, row["choices"])
+        columns["text"] = self.text(*[columns.pop(name, None) for name in _TEXT])
         self._items.append(columns)
-        self._weigh(columns)
+        self._weigh({})
+
+    def text(self, *values: Any) -> str | None:
+        """Takes the texts of an item, the columns of RAW_TEXT behind its key. Returns the key; None without any."""
+        if values == _NO_TEXT:
+            return None
+        encoded = msgspec.json.encode(values)
+        text = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+        if text not in self.seen_texts:
+            if len(self.seen_texts) >= _SEEN_TEXTS:
+                self.seen_texts.clear()
+            self.seen_texts.add(text)
+            self._texts.append((text, *values))
+            self._bytes += _ROW_BYTES + len(encoded)
+            if self._bytes >= _BATCH_BYTES:
+                self.flush()
+        return text
+
+    def block(self, name: str, same: Mapping[str, Any], names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Stores rows of the table `name` of RAW_TABLES: values of `names`, and `same` in each. The rest is null.
+
+        For a file of many rows it takes a third of the time of `row` and `item`.
+        """
+        schema, many = RAW_TABLES[name], len(rows)
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        try:
+            arrays = []
+            for field in schema:
+                if field.name in columns:
+                    arrays.append(pa.array(columns[field.name], field.type))
+                else:
+                    arrays.append(pa.repeat(pa.scalar(same.get(field.name), field.type), many))
+            table = pa.table(arrays, schema=schema)
+        except OF_ARROW:
+            batch = Batch(schema)
+            for row in rows:
+                batch.append({**same, **dict(zip(names, row, strict=True))})
+            table = self._table(batch)
+        self.put(name, table)
 
     def _weigh(self, columns: Mapping[str, Any], texts: Sequence[str] | None = None) -> None:
-        self._bytes += sum([len(value) for value in columns.values() if type(value) is str])
+        """Counts the characters of `columns` and `texts`, and numbers and names as a constant for each row."""
+        self._bytes += _ROW_BYTES + sum([len(value) for value in columns.values() if type(value) is str])
         if texts:
             self._bytes += sum(map(len, texts))
         if len(self._rows) + len(self._items) >= _BATCH or self._bytes >= _BATCH_BYTES:
@@ -276,76 +320,64 @@ class Sink(ABC):
         except _OF_LAYOUT as error:
             self.reject(file, None, "unknown_layout", f"the layout is not that of the format: {one_line(error, 160)}")
 
-    @contextlib.contextmanager
-    def one_row(self, file: int, row: int, **place: Any) -> Iterator[None]:
+    def reject_row(self, file: int, row: int, error: Exception, **place: Any) -> None:
+        """Takes a row that was not read because of one of OF_ROW."""
+        kind, message = "damaged", f"the layout is not that of the format: {one_line(error, 160)}"
+        if isinstance(error, BadFile):
+            kind, message = error.kind, str(error)
+        self.reject(file, row, kind, message, **place)
+
+    def one_row(self, file: int, row: int, **place: Any) -> contextlib.AbstractContextManager[None]:
         """Turns an error while a row is read into the row's reject. `place`: columns for `reject`."""
-        try:
-            yield
-        except BadFile as error:
-            self.reject(file, row, error.kind, str(error), **place)
-        except _OF_LAYOUT as error:
-            self.reject(file, row, "damaged", f"the layout is not that of the format: {one_line(error, 160)}", **place)
+        return _OneRow(self, file, row, place)
 
     def flush(self) -> None:
         """Stores the rows that were taken since the last batch."""
         self._bytes = 0
-        given = {"raw_verdicts": self._rows, "raw_items": self._items, "raw_texts": self._texts}
-        given["raw_suspects"] = self._suspects
+        given = {"raw_verdicts": self._rows, "raw_items": self._items, "raw_suspects": self._suspects}
         for name, batch in given.items():
             if len(batch):
                 self.put(name, self._table(batch))
                 batch.clear()
+        if self._texts:
+            texts, self._texts = self._texts, []
+            self.block("raw_texts", {}, RAW_TEXT.names, texts)
         with self._lock:
             self._put_rejects()
 
-    def _table(self, batch: _Columns) -> pa.Table:
+    def _table(self, batch: Batch) -> pa.Table:
         """`batch` without rows that no table can hold, such as half of a character. Rejects verdicts among them."""
         try:
             return batch.table()
-        except _OF_ARROW:
-            good = _Columns(batch.schema)
+        except OF_ARROW:
+            good = Batch(batch.schema)
             for row in batch.rows():
                 try:
                     pa.Table.from_pylist([row], batch.schema)
                     good.append(row)
-                except _OF_ARROW as error:
+                except OF_ARROW as error:
                     if batch.schema is RAW_VERDICT:
                         message = f"a value cannot be stored: {one_line(error, 120)}"
                         self.reject(row["file"], row["row"], "encoding", message)
             return good.table()
 
 
-_OF_ARROW = (pa.ArrowException, ValueError, OverflowError, TypeError)
+class _OneRow(contextlib.AbstractContextManager[None]):
+    """`Sink.one_row`: a generator would take four times as long, for every row of a source."""
 
+    __slots__ = ("file", "place", "row", "sink")
 
-class _Columns:
-    """Rows of a schema, kept by column: Python's garbage collector would visit one object a row again and again."""
+    def __init__(self, sink: Sink, file: int, row: int, place: Mapping[str, Any]) -> None:
+        self.sink, self.file, self.row, self.place = sink, file, row, place
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self.schema = schema
-        self.columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-        self.many = 0
+    def __enter__(self) -> None:
+        return None
 
-    def __len__(self) -> int:
-        return self.many
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        for name, values in self.columns.items():
-            values.append(row.get(name))
-        self.many += 1
-
-    def table(self) -> pa.Table:
-        """Raises one of _OF_ARROW."""
-        return pa.table([pa.array(self.columns[f.name], f.type) for f in self.schema], schema=self.schema)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for values in zip(*self.columns.values(), strict=True):
-            yield dict(zip(self.columns, values, strict=True))
-
-    def clear(self) -> None:
-        for values in self.columns.values():
-            values.clear()
-        self.many = 0
+    def __exit__(self, kind: Any, error: BaseException | None, *_: Any) -> bool:
+        if not isinstance(error, OF_ROW):
+            return False
+        self.sink.reject_row(self.file, self.row, error, **self.place)
+        return True
 
 
 def as_json(value: Any) -> str:

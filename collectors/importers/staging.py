@@ -15,6 +15,7 @@ import pyarrow as pa
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.processes import Job, JobResult, Reader, is_worth, read_apart
 from collectors.importers.sources import RAW_TABLES, Sink
+from collectors.importers.text_tables import text_of_json, texts_of_json
 from schemas.failures import one_line
 from schemas.identity import content_hash
 
@@ -32,8 +33,14 @@ class Staging(Sink):
         self.con.execute("SET memory_limit = '1GB'")
         self.con.execute("SET temp_directory = ?", [str(folder / "spill")])
         self.con.execute("SET enable_progress_bar = false")
-        kinds = {"null_handling": "special", "return_type": "VARCHAR", "parameters": ["VARCHAR", "VARCHAR[]"]}
-        self.con.create_function("content_hash_of", _content_hash, **kinds)  # type: ignore[call-overload]
+        self.con.execute("SET TimeZone = 'UTC'")  # a time that is a key is the same text on every machine
+        for function, call, given, returned in (
+            ("content_hash_of", _content_hash, ["VARCHAR", "VARCHAR[]"], "VARCHAR"),
+            ("text_of_json", text_of_json, ["VARCHAR"], "VARCHAR"),
+            ("texts_of_json", texts_of_json, ["VARCHAR"], "VARCHAR[]"),
+        ):
+            kinds = {"null_handling": "special", "return_type": returned, "parameters": given}
+            self.con.create_function(function, call, **kinds)  # type: ignore[call-overload]
         for name, schema in RAW_TABLES.items():
             self.con.register("empty", schema.empty_table())
             self.con.execute(f"CREATE TABLE {name} AS FROM empty")
@@ -62,6 +69,7 @@ class Staging(Sink):
         self.descriptions |= result.descriptions
         self.format_version[result.number] = result.format_version or self.format_version[result.number]
         self.counts[result.number].rejected += result.rejected
+        self.describing |= {result.number} if result.is_describing else set()
         self.counts[result.number].folded += result.folded
         for name, path in result.tables.items():
             with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:

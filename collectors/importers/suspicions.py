@@ -5,8 +5,9 @@ Owns the kinds of suspicions: `constant_tokens` (every prompt, or every longer a
 are a fixed multiple of the words), `free` (every call cost nothing), `no_usage` (right answers without a token, beside
 others that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key
 of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
-task are rejected), `same_file`; and by the readers of formats `odd_total` (counts of tokens do not add up to the total
-beside them) and `odd_accuracy` (no rule gives the accuracy that a source states).
+task are rejected), `constant_answer` (a model gives one answer to different questions: all of them, or a sentence to
+many, as hosts' refusals and errors are), `same_file`; and by the readers of formats `odd_total` (counts of tokens do
+not add up to the total beside them) and `odd_accuracy` (no rule gives the accuracy that a source states).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _MESSAGES = {
 }
 #: A cell of fewer rows raises no suspicion: a few numbers may be equal by chance.
 LEAST_ROWS = 20
+#: An answer of fewer characters may be right for many questions: a letter, a number, a name.
+_SENTENCE = 40
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,25 @@ HAVING count(*) >= {least} AND max(abs(tokens - words * ratio)) <= 1 AND max(wor
 ORDER BY cell
 """
 
+#: Answers of a cell that are one text for different questions, and whether it is the only answer.
+_CONSTANTS = f"""
+WITH answers AS (
+    SELECT cell, hash(responses) AS answer, content_hash, array_to_string(responses, ' ') AS text
+    FROM trusted
+    JOIN cell_numbers USING (run, model, task)
+    JOIN staged_items USING (run, task, key)
+    WHERE responses IS NOT NULL AND failure IS NULL
+),
+counted AS (
+    SELECT cell, answer, count(*) AS rows, count(DISTINCT content_hash) AS questions, any_value(text) AS text
+    FROM answers GROUP BY cell, answer
+)
+SELECT cell, text, questions, rows = sum(rows) OVER (PARTITION BY cell) AS is_only
+FROM counted
+QUALIFY questions >= {LEAST_ROWS} AND (is_only OR len(text) >= {_SENTENCE})
+ORDER BY ALL
+"""
+
 
 def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicion]:
     """Returns the suspicions about the trusted verdicts, by cell."""
@@ -126,6 +148,9 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         sql = _WORDS.format(tokens=tokens, text=text, join=join, least=LEAST_ROWS)
         for cell, ratio, rows in con.execute(sql).fetchall():
             of(cell, "words", f"tokens of {rows:,} {what} are {ratio:.3g} times their words: estimated, not counted")
+    for cell, text, questions, is_only in con.execute(_CONSTANTS).fetchall():
+        which = f"each of {questions:,}" if is_only else f"{questions:,} of its"
+        of(cell, "constant_answer", f"{which} different questions have the answer {text[:60]!r}")
     for cell, rows in con.execute(
         f"SELECT cell, costs FROM cell_sums WHERE costs >= {LEAST_ROWS} AND most_usd = 0 ORDER BY ALL"
     ).fetchall():

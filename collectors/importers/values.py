@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, decoded, json_rows
 from collectors.importers.sources import ImportSource, Sink
@@ -16,6 +17,8 @@ from collectors.importers.staging import Staging
 from schemas.identity import content_hash
 
 JSON = ("*.json", "*.jsonl")
+#: Bytes of rows that are made values of Python at a time, and of one value beside its content.
+_BATCH_BYTES, _VALUE_BYTES = 64 * 2**20, 120
 
 
 def by_file(read: Callable[[Sink, int, ImportSource], None]) -> Callable[[Staging, ImportSource], None]:
@@ -40,6 +43,13 @@ def objects(staging: Sink, number: int) -> Iterator[tuple[int, dict[str, Any]]]:
             staging.reject(number, row, error.kind, str(error))
             continue
         yield row, value
+
+
+def rows_at_once(metadata: pq.FileMetaData) -> int:
+    """How many rows of a Parquet file to make values of Python of: 1,000, or fewer where they are large or wide."""
+    size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    per_row = size / max(metadata.num_rows, 1) + _VALUE_BYTES * metadata.num_columns
+    return max(1, min(1000, int(_BATCH_BYTES / per_row)))
 
 
 def verdict(

@@ -10,7 +10,7 @@ import difflib
 import itertools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +19,16 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from collectors.importers.files import BadFile, SourceFile
+from collectors.importers.text_tables import text_table
 from collectors.matrix.pools import Pool
 from collectors.metrics.gaps import NO_CHOICE
 from schemas.failures import ConfigError, one_line
 from schemas.sql import quoted_path
 
-#: Columns that may name an item. The first one in a file counts.
+#: Columns that may name an item, the first one in a file counts; and the others of a choice.
 KEYS = ("item", "item_hash", "source_key")
-READERS = {".csv": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet"}
-#: DuckDB would guess the quotes from the first lines, and could take lines that begin with # for comments.
-OPTIONS = {"read_csv": ", all_varchar = true, quote = '\"', escape = '\"', comment = ''"}
+COLUMNS = ("model", "router", "task", "probabilities")
 
 
 class Choice(NamedTuple):
@@ -119,13 +119,7 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     """
     if not os.path.isfile(path):
         raise ConfigError(f"--choices {path}: no such file")
-    reader = READERS.get(path.suffix.lower(), "read_json")
-    try:
-        source = f"{reader}({quoted_path(str(path))}{OPTIONS.get(reader, '')})"
-        con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS SELECT * FROM {source}")
-    except duckdb.Error as error:
-        raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
-    columns = {row[0] for row in con.execute("DESCRIBE choices").fetchall()}
+    columns = _load(con, path)
     key = next((column for column in KEYS if column in columns), None)
     if key is None or "model" not in columns:
         raise ConfigError(
@@ -144,12 +138,12 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     probabilities = {"VARCHAR": "probabilities", None: "NULL"}.get(types.get("probabilities"), "to_json(probabilities)")
     matches = con.execute(
         f"""
-        SELECT choices.rowid + 1, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
+        SELECT choices.row, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
             asked_items.task, items_digest, asked_items.item, {probabilities}
         FROM choices
         LEFT JOIN asked_items
             ON name = choices.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)
-        ORDER BY choices.rowid
+        ORDER BY choices.row
         """,
         [path.stem] if router == "?" else [],
     ).fetchall()
@@ -160,6 +154,33 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     if not reading.chosen:
         raise ConfigError(f"--choices {path}: it has no rows")
     return Choices(path, {router: list(choices.values()) for router, choices in reading.chosen.items()})
+
+
+def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
+    """Makes the table `choices` of a file's rows, with their numbers. Returns the columns of the file."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            source = f"read_parquet({quoted_path(str(path))}, file_row_number = true)"
+            numbered = f"SELECT *, file_row_number + 1 AS row FROM {source}"
+            con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS {numbered}")
+            return {row[0] for row in con.execute("DESCRIBE choices").fetchall()} - {"row", "file_row_number"}
+        table = text_table(SourceFile(str(path), path.name, path.stat().st_size))
+        wanted = [name for name in (*KEYS, *COLUMNS) if name in table.names]
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE choices (row BIGINT{''.join(f', {name} VARCHAR' for name in wanted)})"
+        )
+
+        def refuse(row: int, kind: str, message: str) -> None:
+            place = "" if message.startswith("line ") else f", {_line(path, row)}"
+            raise ConfigError(f"--choices {path}{place}: {message}")
+
+        for batch in table.batches(wanted, refuse):  # also without a column: the first bad row says why there is none
+            con.register("given", batch)
+            con.execute("INSERT INTO choices FROM given")
+            con.unregister("given")
+        return table.names
+    except (duckdb.Error, BadFile) as error:
+        raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
 
 
 def chosen_models(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, dict[tuple[str, int], str]]:
@@ -239,13 +260,9 @@ def _line(path: Path, row: int) -> str:
     if suffix == ".parquet":
         return f"row {row}"
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        if suffix in READERS:
+        if suffix in (".csv", ".tsv"):
             return f"line {_csv_line(file, row)}"
-        if file.read(64).lstrip()[:1] != "{":  # the file is one JSON array
-            return f"entry {row}"
-        file.seek(0)
-        full = (number for number, line in enumerate(file, 1) if line.strip())
-        return f"line {next(itertools.islice(full, row - 1, None))}"
+        return f"entry {row}" if file.read(64).lstrip()[:1] == "[" else f"line {row}"
 
 
 def _csv_line(file: Iterable[str], row: int) -> int:

@@ -27,6 +27,7 @@ def read(staging: Staging, source: ImportSource) -> None:
         with staging.one_file(first):
             if missing := [name for name in PATTERNS if name not in files]:
                 raise BadFile("unknown_layout", f"no {', '.join(missing)} beside it")
+            staging.describing |= set(files.values()) - {first}
             _read_run(staging, files, source)
 
 

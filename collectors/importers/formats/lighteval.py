@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
-from collectors.importers.values import content_of, number_of, text_of, texts, verdict, whole
+from collectors.importers.values import content_of, number_of, rows_at_once, text_of, texts, verdict, whole
 from schemas.failures import one_line
 
 PATTERNS = ("details_*.parquet",)
@@ -47,7 +47,7 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
         with file.open() as stream:
             table = pq.ParquetFile(pa.BufferReader(stream.read()))
             details = _Details(staging, number, run, model, task, table)
-            for batch in table.iter_batches(1000):
+            for batch in table.iter_batches(rows_at_once(table.metadata)):
                 for values in batch.to_pylist():
                     with staging.one_row(number, details.row + 1):
                         details.take(values)

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collectors.importers.formats.table import ROW, score_of, select_items, sql_of
-from collectors.importers.relation import need_columns, relation_of, response_of
+from collectors.importers.relation import Constant, Kind, response_of, select_items, table_of
 from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
 
+#: Label -> column, and the kind of its values.
+_NEEDED = {
+    "task": ("task_name", Kind.TEXT),
+    "prompt": ("query", Kind.TEXT),
+    "model": ("model_name", Kind.TEXT),
+    "score": ("performance", Kind.SCORE),
+}
+_VERDICT = {
+    "prompt_tokens": ("input_tokens", Kind.COUNT),
+    "completion_tokens": ("output_tokens", Kind.COUNT),
+    "latency_s": ("response_time", Kind.NUMBER),
+}
+_REST = {
+    "answer": ("response", Kind.TEXT),
+    "target": ("ground_truth", Kind.TEXT),
+    "choices": ("choices", Kind.TEXTS),
+}
+
 
 def read(staging: Staging, source: ImportSource) -> None:
-    """routing_data: a row a verdict, with tokens and seconds."""
+    """routing_data: a row a verdict, with tokens and seconds. An item without an id is its question."""
     staging.default = CellDescription(metric="performance")
-    for number, file in enumerate(staging.files):
+    for number in range(len(staging.files)):
         with staging.one_file(number):
-            rows, columns = relation_of(staging, number, file)
-            need_columns(columns, "task_name", "query", "model_name", "performance")
-            key = name_of(columns, "task_id", "embedding_id")
-            of_item = f"coalesce({sql_of(key)}::VARCHAR, md5(query))" if key else "md5(query)"
-            parts = [
-                f"SELECT {number} AS file, {ROW} AS row, model_name::VARCHAR AS model, task_name::VARCHAR AS task",
-                f"{of_item} AS key",
-                f"{score_of('performance', columns['performance'])} AS score",
-            ]
-            for name, column, dtype in (
-                ("input_tokens", "prompt_tokens", "INTEGER"),
-                ("output_tokens", "completion_tokens", "INTEGER"),
-                ("response_time", "latency_s", "DOUBLE"),
-            ):
-                if name in columns:
-                    parts.append(f"TRY_CAST({name} AS {dtype}) AS {column}")
-            if "response" in columns:
-                parts.append(response_of("response"))
-            staging.select(f"{', '.join(parts)} FROM {rows}")
-            settings = {"task": "task_name", "prompt": "query"}
-            settings |= {
-                ours: theirs
-                for ours, theirs in (("target", "ground_truth"), ("choices", "choices"))
-                if theirs in columns
-            }
-            select_items(staging, rows, columns, settings, of_item)
+            table = table_of(staging, number)
+            there = {label: one for label, one in (_VERDICT | _REST).items() if one[0] in table}
+            wanted: dict[str, tuple[str | Constant, Kind]] = {**_NEEDED, **there}
+            key = name_of(table.names, "task_id", "embedding_id")
+            if key:
+                wanted["id"] = key, Kind.TEXT
+            of_item = "coalesce(id, md5(prompt))" if key else "md5(prompt)"
+            rows = f"(SELECT *, {of_item} AS key FROM {table.relation(wanted)})"
+            parts = ["row", "model", "task", "key", "score", *(name for name in _VERDICT if name in wanted)]
+            parts.append(f"{response_of('answer', wanted)} AS responses")
+            staging.select(f"SELECT {number} AS file, {', '.join(parts)} FROM {rows}")
+            select_items(staging, rows, wanted)

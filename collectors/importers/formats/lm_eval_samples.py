@@ -11,25 +11,34 @@ the results file's keys. A file may hold several runs, one after another, becaus
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from collectors.importers.files import BadFile, decoded, document, json_rows
+from collectors.importers.files import BadFile, document, json_rows
 from collectors.importers.formats import evalchemy
 from collectors.importers.formats.lm_eval_results import WEIGHTED, About
+from collectors.importers.formats.lm_eval_rows import (
+    ANSWERS,
+    NO_ANSWERS,
+    USAGE,
+    Fields,
+    answers_of,
+    documents,
+    fields_of,
+    first_prompt,
+    hash_of,
+    json_of,
+    number_in,
+    seconds_of,
+    value_of,
+)
 from collectors.importers.processes import Job
-from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
+from collectors.importers.sources import OF_ROW, CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
 from collectors.importers.usage import Usage
-from schemas.content import document_choices, document_hash
 from schemas.identity import digest
 
 PATTERNS = ("*.json", "*.jsonl")
@@ -59,6 +68,13 @@ _ROW_KEYS = frozenset(
 )
 #: That fork's names of counts, in the order of usage.COUNTS.
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "", "", "thinking_tokens")
+_NO_USAGE = Usage.of(None, _USAGE)
+
+#: Columns of RAW_VERDICT and RAW_ITEM that differ from row to row, in their order in a row.
+_VERDICT = ("row", "key", "filter", "score", "metrics", *USAGE, *ANSWERS)
+_ITEM = ("key", "position", "item_hash", "content_hash", "text")
+#: Rows, and bytes of a file, that are stored at a time.
+_BLOCK_ROWS, _BLOCK_BYTES = 10_000, 64 * 2**20
 
 
 @dataclass
@@ -79,6 +95,11 @@ def read(staging: Staging, source: ImportSource) -> None:
         of_files = _abouts(staging, source, run)
         abouts = list(of_files.values())
         with_examples += [(n, (a,)) for n, a in of_files.items() if evalchemy.tasks_with_examples(a.results)]
+        for number, _ in run.results:
+            if run.samples:
+                staging.describing.add(number)
+            else:
+                staging.holds[number] = "results of whole tasks; lm-eval writes samples beside it with --log_samples"
         for number, task in run.samples:
             owners = [about for about in abouts if run.time or about.task_of(staging.files[number].stem)]
             about = owners[0] if len(owners) == 1 else About.of(None, run.time or "", source)
@@ -145,12 +166,18 @@ def _read_samples(staging: Sink, number: int, about: About, task: str | None, ow
         raise BadFile("no_model", "no results file beside it names the model, or has that task: give --model")
     if task is None:
         raise BadFile("unknown_layout", "its name does not end with a task of a results file beside it")
-    reader = _Samples(staging, number, about, task)
+    reader, fields = _Samples(staging, number, about, task), Fields()
+    place = {"model": about.model, "task": task}
     for row, data in json_rows(staging.files[number]):
-        with staging.one_row(number, row, model=about.model, task=task):
+        try:  # `one_row` would take a tenth of the time of a row
             if isinstance(data, BadFile):
                 raise data
-            reader.read(row, _Row(data))
+            reader.read(row, fields.of(data))
+        except OF_ROW as error:
+            staging.reject_row(number, row, error, **place)
+        reader.bytes += len(data) if isinstance(data, bytes) else 0
+        if reader.bytes >= _BLOCK_BYTES or len(reader.verdicts) >= _BLOCK_ROWS:
+            reader.store()
     reader.finish()
 
 
@@ -171,44 +198,44 @@ class _Samples:
         #: Whether some row of the file does not name its document.
         self.is_damaged = False
         self.description: CellDescription | None = None
+        #: Rows of _VERDICT and _ITEM that are not stored yet, and the bytes of the file that they came from.
+        self.verdicts: list[tuple[Any, ...]] = []
+        self.items: list[tuple[Any, ...]] = []
+        self.bytes = 0
 
-    def read(self, row: int, values: _Row) -> None:
+    def read(self, row: int, values: dict[str, Any]) -> None:
         position = _position(values)
         if position is None:
             raise BadFile("no_key", f"doc_id is {str(values.get('doc_id'))[:40]!r}, not a position in a task")
         self.turns[position] += 1  # also for a row that is refused below: it stands for its filter
         name = self._filter(values, position)
-        metrics = self._metrics(values, name)
+        metrics = self._metrics(values)
         if self.description is None:
             self.metric = self.metric or next(iter(metrics), "score")
             self.chosen = self.chosen or name
             self.description = self.about.description_of(self.task, self.metric, self.chosen)
             self.staging.descriptions[self.about.run, str(self.about.model), self.task] = self.description
         self._item(values, position)
-        usage = Usage.of(values.get("token_usage"), _USAGE)
+        usage = Usage.of(values.get("token_usage"), _USAGE) if "token_usage" in values else _NO_USAGE
         usage.suspect(self.staging, self.number, self.about.run, str(self.about.model), self.task)
-        latency = values.get("latency_ms")
-        self.staging.row(
-            file=self.number,
-            row=row,
-            run=self.about.run,
-            model=self.about.model,
-            task=self.task,
-            key=str(position),
-            filter=name,
-            repeat=0,
-            score=_score(self.metric, metrics.get(str(self.metric))),
-            metrics=as_json(metrics),
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            latency_s=latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None,
-            **(_answers(values, self.description.output_type) if name == self.chosen else {}),
-        )
+        counts = usage.prompt_tokens, usage.completion_tokens, seconds_of(values)
+        score = _score(self.metric, metrics.get(str(self.metric)))
+        answers = answers_of(values, self.description.output_type) if name == self.chosen else NO_ANSWERS
+        self.verdicts.append((row, str(position), name, score, as_json(metrics), *counts, *answers))
 
-    def _filter(self, values: _Row, position: int) -> str:
+    def store(self) -> None:
+        same = {"run": self.about.run, "task": self.task}
+        if self.items:
+            self.staging.block("raw_items", same, _ITEM, self.items)
+        if self.verdicts:
+            same_cell = {**same, "file": self.number, "model": self.about.model, "repeat": 0}
+            self.staging.block("raw_verdicts", same_cell, _VERDICT, self.verdicts)
+        self.items, self.verdicts, self.bytes = [], [], 0
+
+    def _filter(self, values: dict[str, Any], position: int) -> str:
         turn = self.turns[position] - 1
-        if values.get("filter") is not None:
-            name = str(values.get("filter"))
+        if (stated := values.get("filter")) is not None:
+            name = str(stated)
             if self.filters and name not in self.filters:
                 raise BadFile("unknown_filter", f"filter {name[:60]!r} is none of {', '.join(self.filters)}")
             return name
@@ -229,7 +256,7 @@ class _Samples:
         counts: Counter[int] = Counter()
         for _, data in json_rows(self.staging.files[self.number]):
             try:
-                position = None if isinstance(data, BadFile) else _position(_Row(data))
+                position = None if isinstance(data, BadFile) else _position(fields_of(data))
             except BadFile:
                 position = None  # read() rejects it
             if position is None:
@@ -238,20 +265,20 @@ class _Samples:
                 counts[position] += 1
         return counts
 
-    def _metrics(self, values: _Row, name: str) -> dict[str, Any]:
+    def _metrics(self, values: dict[str, Any]) -> dict[str, Any]:
         names = values.get("metrics")
         if not isinstance(names, list):
-            names = [key for key in values.names if key not in _ROW_KEYS]
+            names = [key for key in values if key not in _ROW_KEYS]
         elif self.metric is None and names and not self.metrics:
             self.metric = str(names[0])
         if self.metric is None and self.metrics:
             self.metric = next(iter(self.metrics.values()))[0]
-        return {str(key): values.get(str(key)) for key in names if str(key) in values.names}
+        return {key: values[key] for key in map(str, names) if key in values}
 
-    def _item(self, values: _Row, position: int) -> None:
+    def _item(self, values: dict[str, Any], position: int) -> None:
         doc_hash = values.get("doc_hash")
         if not isinstance(doc_hash, str):
-            doc_hash = _doc_hash(values.get("doc"))
+            doc_hash = hash_of(value_of(values.get("doc")))
         if self.hashes.setdefault(position, doc_hash) != doc_hash:
             raise BadFile("bad_item", f"doc_id {position} is another document than in a row before")
         if position in self.taken_items:
@@ -260,113 +287,19 @@ class _Samples:
         cell = self.description
         assert cell
         alone = cell.num_fewshot == 0 and not cell.chat_template and not cell.system_prompt
-        self.staging.item(
-            run=self.about.run,
-            task=self.task,
-            key=str(position),
-            position=position,
-            item_hash=doc_hash,
-            prompt=_first_prompt(values.get("arguments")) if alone else None,
-            target=as_json(values.get("target")) if "target" in values.names else None,
-            **_documents.columns(values.text("doc")),
-        )
+        content_hash, choices, subject, doc = documents.columns(json_of(values.get("doc")))
+        prompt = first_prompt(value_of(values.get("arguments"))) if alone else None
+        target = as_json(values["target"]) if "target" in values else None
+        text = self.staging.text(prompt, target, choices, subject, doc)
+        self.items.append((str(position), position, doc_hash, content_hash, text))
 
     def finish(self) -> None:
+        self.store()
         if self.description is None and not self.staging.counts[self.number].rejected:
             raise BadFile("damaged", "holds no row")
 
 
-class _Row:
-    """A row's fields. Each is decoded when it is asked for, because most of a row is prompts that nothing needs."""
-
-    def __init__(self, data: bytes) -> None:
-        """Raises BadFile."""
-        try:
-            if not data.isascii():
-                data.decode()  # fields that are passed over, too
-            self._texts: dict[str, msgspec.Raw] = _FIELDS.decode(data)
-            self._values: dict[str, Any] = {}
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
-            value = decoded(data)
-            if not isinstance(value, dict):
-                raise BadFile("damaged", "not a JSON object") from None
-            self._texts, self._values = {}, value
-
-    @property
-    def names(self) -> Collection[str]:
-        return self._texts or self._values
-
-    def get(self, name: str) -> Any:
-        if name in self._texts and name not in self._values:
-            self._values[name] = _decode(self._texts[name])
-        return self._values.get(name)
-
-    def text(self, name: str) -> bytes:
-        """The field as JSON."""
-        return bytes(self._texts[name]) if name in self._texts else as_json(self._values.get(name)).encode()
-
-
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_VALUE = msgspec.json.Decoder()
-
-
-def _decode(text: msgspec.Raw) -> Any:
-    try:
-        return _VALUE.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decoded(bytes(text))
-
-
-class _Documents:
-    """Columns of items by the JSON of their documents: files of one task hold the same documents."""
-
-    def __init__(self, limit: int) -> None:
-        """Keeps the columns of up to `limit` bytes of JSON."""
-        self.limit, self.bytes = limit, 0
-        self.columns_by_text: dict[bytes, dict[str, Any]] = {}
-
-    def columns(self, text: bytes) -> dict[str, Any]:
-        if text not in self.columns_by_text:
-            if self.bytes + len(text) > self.limit:
-                self.columns_by_text.clear()
-                self.bytes = 0
-            self.columns_by_text[text] = _read_document(text)
-            self.bytes += len(text)
-        return self.columns_by_text[text]
-
-
-_documents = _Documents(64 * 2**20)
-
-
-def _read_document(text: bytes) -> dict[str, Any]:
-    doc = decoded(text)
-    if not isinstance(doc, dict):
-        return {"doc": as_json(doc)}
-    choices = document_choices(doc)
-    return {
-        "content_hash": document_hash(doc, choices),
-        "choices": choices,
-        "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
-        "doc": as_json(doc),
-    }
-
-
-def _doc_hash(doc: Any) -> str:
-    """As lm-eval hashes a document since 0.4.3 (lm_eval.evaluator.evaluate)."""
-    return hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
-
-
-def _first_prompt(arguments: Any) -> str | None:
-    if isinstance(arguments, dict):
-        first = arguments.get("gen_args_0")
-        prompt = first.get("arg_0") if isinstance(first, dict) else None
-    else:
-        first = arguments[0] if isinstance(arguments, list) and arguments else None
-        prompt = first[0] if isinstance(first, list) and first else None
-    return prompt if isinstance(prompt, str) else None
-
-
-def _position(values: _Row) -> int | None:
+def _position(values: dict[str, Any]) -> int | None:
     position = values.get("doc_id")
     is_one = isinstance(position, int) and not isinstance(position, bool) and 0 <= position < 10**7
     return position if is_one else None
@@ -382,7 +315,7 @@ def _score(metric: str | None, value: Any) -> float | None:
     if isinstance(value, str):
         raise BadFile("damaged", f"the score {value[:40]!r} is not a number")
     if metric in WEIGHTED and isinstance(value, list) and len(value) == 2:
-        loglikelihood, weight = (_number(part) for part in value)
+        loglikelihood, weight = (number_in(part) for part in value)
         if loglikelihood is None or not weight:
             return None
         if metric == "bits_per_byte":
@@ -392,34 +325,3 @@ def _score(metric: str | None, value: Any) -> float | None:
         except OverflowError:
             return math.inf
     return None
-
-
-def _answers(values: _Row, output_type: str | None) -> dict[str, Any]:
-    """RECORD's columns of the answers: texts, or log-likelihoods and whether each was the greedy continuation."""
-    requests = values.get("resps")
-    answers: list[list[Any]] = [one for one in requests if isinstance(one, list)] if isinstance(requests, list) else []
-    if output_type == "generate_until" or (
-        answers and all(isinstance(x, str) and _number(x) is None for a in answers for x in a)
-    ):
-        texts = [text for answer in answers for text in answer if isinstance(text, str)]
-        filtered = values.get("filtered_resps")
-        return {"responses": texts or None, "filtered": as_json(filtered) if filtered is not None else None}
-    pairs = [answer[0] if answer and isinstance(answer[0], list) else answer for answer in answers]
-    scores = [_number(pair[0]) if pair else None for pair in pairs]
-    greedy = [_flag(pair[1]) if len(pair) > 1 else None for pair in pairs]
-    return {
-        "loglikelihoods": scores if scores and None not in scores else None,
-        "is_greedy": greedy if greedy and None not in greedy else None,
-    }
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else {"True": True, "False": False}.get(str(value))

@@ -21,6 +21,7 @@ def read(staging: Staging, source: ImportSource) -> None:
             with staging.one_file(number):
                 value = document(file)
                 details[(*parts[:-3], parts[-2], file.stem)] = value.get("details") if isinstance(value, dict) else None
+                staging.describing.add(number)
     for number, file in enumerate(staging.files):
         parts = file.path.split("/")
         if len(parts) < 3 or parts[-3] != "predictions":

@@ -2,69 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from collectors.importers.files import BadFile
-from collectors.importers.formats.table import ROW, score_of, select_items, sql_of
-from collectors.importers.relation import relation_of, response_of
+from collectors.importers.relation import (
+    MOST_COLUMNS,
+    Constant,
+    Kind,
+    SourceTable,
+    parted,
+    response_of,
+    select_items,
+    table_of,
+)
 from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
 from schemas.sql import quoted
+
+_COST, _ANSWER = "|total_cost", "|model_response"
 
 
 def read(staging: Staging, source: ImportSource) -> None:
     """Wide (a column a model, beside it `<model>|total_cost` and `<model>|model_response`) and long files."""
     staging.default = CellDescription(metric="performance")
-    for number, file in enumerate(staging.files):
+    for number in range(len(staging.files)):
         with staging.one_file(number):
-            rows, columns = relation_of(staging, number, file)
-            if "model_name" in columns and "performance" in columns:
-                _long(staging, number, rows, columns)
+            table = table_of(staging, number)
+            if "model_name" in table and "performance" in table:
+                _long(staging, number, table)
             else:
-                _wide(staging, number, rows, columns)
+                _wide(staging, number, table)
 
 
-def _wide(staging: Staging, number: int, rows: str, columns: dict[str, str]) -> None:
-    models = [name.removesuffix("|total_cost") for name in columns if name.endswith("|total_cost")]
-    models = [model for model in models if model in columns]
-    if not models or "sample_id" not in columns:
+def _wide(staging: Staging, number: int, table: SourceTable) -> None:
+    models = [model for name in table.names if (model := name.removesuffix(_COST)) != name and model in table]
+    if not models or "sample_id" not in table:
         raise BadFile("unknown_layout", "no column sample_id, or none of a model beside its `|total_cost`")
-    task = _task(columns)
-    parts = []
-    for model in models:
-        answer = f"{model}|model_response"
-        parts.append(
-            f"SELECT {number} AS file, {ROW} AS row, {quoted(model)} AS model, {task} AS task, "
-            "sample_id::VARCHAR AS key, "
-            f"{score_of(sql_of(model), columns[model])} AS score, "
-            f"TRY_CAST({sql_of(f'{model}|total_cost')} AS DOUBLE) AS stated_usd, "
-            + (response_of(answer) if answer in columns else "NULL::VARCHAR[] AS responses")
-            + f" FROM {rows}"
-        )
-    staging.select(" UNION ALL ".join(parts))
-    _items(staging, rows, columns, task)
+    for some in parted(models, (MOST_COLUMNS - 2) // 3):
+        _read_models(staging, number, table, some)
+    _items(staging, table)
 
 
-def _long(staging: Staging, number: int, rows: str, columns: dict[str, str]) -> None:
-    if "sample_id" not in columns:
-        raise BadFile("unknown_layout", "no column sample_id")
-    task = _task(columns)
-    cost = name_of(columns, "cost", "total_cost")
+def _read_models(staging: Staging, number: int, table: SourceTable, models: Sequence[str]) -> None:
+    wanted = _item(table)
+    for place, model in enumerate(models):
+        wanted |= {f"score_{place}": (model, Kind.SCORE), f"usd_{place}": (f"{model}{_COST}", Kind.NUMBER)}
+        if (answer := f"{model}{_ANSWER}") in table:
+            wanted[f"answer_{place}"] = answer, Kind.TEXT
+    rows = table.relation(wanted)
     parts = [
-        f"SELECT {number} AS file, {ROW} AS row, model_name::VARCHAR AS model, {task} AS task",
-        "sample_id::VARCHAR AS key",
-        f"{score_of('performance', columns['performance'])} AS score",
-        f"TRY_CAST({sql_of(cost)} AS DOUBLE) AS stated_usd" if cost else "NULL::DOUBLE AS stated_usd",
-        response_of("model_response") if "model_response" in columns else "NULL::VARCHAR[] AS responses",
+        f"SELECT {number} AS file, row, {quoted(model)} AS model, {_task(table)} AS task, key, "
+        f"score_{place} AS score, usd_{place} AS stated_usd, "
+        f"{response_of(f'answer_{place}', wanted)} AS responses FROM {rows}"
+        for place, model in enumerate(models)
     ]
-    staging.select(f"{', '.join(parts)} FROM {rows}")
-    _items(staging, rows, columns, task)
+    staging.select(" UNION ALL ".join(parts))
 
 
-def _task(columns: dict[str, str]) -> str:
+def _long(staging: Staging, number: int, table: SourceTable) -> None:
+    wanted = _item(table) | {"model": ("model_name", Kind.TEXT), "score": ("performance", Kind.SCORE)}
+    if cost := name_of(table.names, "cost", "total_cost"):
+        wanted["usd"] = cost, Kind.NUMBER
+    if "model_response" in table:
+        wanted["answer"] = "model_response", Kind.TEXT
+    staging.select(
+        f"SELECT {number} AS file, row, model, {_task(table)} AS task, key, score, "
+        f"{'usd' if cost else 'NULL::DOUBLE'} AS stated_usd, {response_of('answer', wanted)} AS responses "
+        f"FROM {table.relation(wanted)}"
+    )
+    _items(staging, table)
+
+
+def _item(table: SourceTable) -> dict[str, tuple[str | Constant, Kind]]:
+    name = {"name": ("eval_name", Kind.TEXT)} if "eval_name" in table else {}
+    return {"key": ("sample_id", Kind.TEXT), **name}
+
+
+def _task(table: SourceTable) -> str:
     """eval_name, or the beginning of the sample's id, where RouterBench's own converter takes it from."""
-    return "eval_name::VARCHAR" if "eval_name" in columns else "split_part(sample_id::VARCHAR, '.', 1)"
+    return "name" if "eval_name" in table else "split_part(key, '.', 1)"
 
 
-def _items(staging: Staging, rows: str, columns: dict[str, str], task: str) -> None:
-    if "prompt" in columns:
-        renamed = f"(SELECT *, {task} AS task_of_row FROM {rows})"
-        select_items(staging, renamed, columns, {"task": "task_of_row", "prompt": "prompt"}, "sample_id::VARCHAR")
+def _items(staging: Staging, table: SourceTable) -> None:
+    if "prompt" in table:
+        rows = table.relation(_item(table) | {"prompt": ("prompt", Kind.TEXT)})
+        select_items(staging, f"(SELECT *, {_task(table)} AS task FROM {rows})", ["prompt"])

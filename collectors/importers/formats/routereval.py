@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from collectors.importers.files import BadFile
@@ -15,6 +16,8 @@ from collectors.importers.staging import Staging
 from collectors.importers.values import content_of
 
 PATTERNS = ("leaderboard_*.pkl",)
+#: Verdicts of one table of Arrow. One table an item took 4 KB for each.
+_BLOCK = 100_000
 
 
 def read(staging: Staging, source: ImportSource) -> None:
@@ -32,6 +35,7 @@ def read(staging: Staging, source: ImportSource) -> None:
                 values[number] = value
             elif isinstance(value, dict) and all(isinstance(texts, np.ndarray | list) for texts in value.values()):
                 prompts |= {str(sub): texts for sub, texts in value.items()}
+                staging.describing.add(number)
             else:
                 raise BadFile("unknown_layout", "neither models and data, nor prompts by task")
     for number, value in values.items():
@@ -46,7 +50,7 @@ def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: 
     row = 0
     for sub, content in value["data"].items():
         try:
-            scores = np.asarray(content["correctness"] if isinstance(content, dict) else content, np.float64)
+            scores = np.asarray(content["correctness"] if isinstance(content, dict) else content)
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile("unknown_layout", f"{sub}: not a matrix of numbers") from error
         if scores.ndim != 2 or scores.shape[1] != len(models):
@@ -57,17 +61,29 @@ def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: 
             staging.item(
                 run="", task=str(sub), key=str(item), position=item, prompt=prompt, content_hash=content_of(prompt)
             )
-        for item in range(len(scores)):
-            many = len(models)
-            columns = {
-                "file": pa.repeat(pa.scalar(number, pa.int32()), many),
-                "row": pa.array(np.arange(row + 1, row + many + 1)),
-                "run": pa.repeat("", many),
-                "model": pa.array(models),
-                "task": pa.repeat(str(sub), many),
-                "key": pa.repeat(str(item), many),
-                "score": pa.array(scores[item]),
-            }
-            rest = {f.name: pa.nulls(many, f.type) for f in RAW_VERDICT if f.name not in columns}
-            staging.rows(pa.table([{**columns, **rest}[name] for name in RAW_VERDICT.names], schema=RAW_VERDICT))
-            row += many
+        many = max(1, _BLOCK // len(models))
+        for start in range(0, len(scores), many):
+            staging.rows(_verdicts(number, str(sub), models, scores[start : start + many], start, row))
+            row += scores[start : start + many].size
+
+
+def _verdicts(
+    number: int, task: str, models: Sequence[str], scores: npt.NDArray[Any], first: int, row: int
+) -> pa.Table:
+    """Verdicts of a block of items, the `first` and those behind it, as many at once as one table of Arrow pays for."""
+    try:
+        flat = scores.astype(np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise BadFile("unknown_layout", f"{task}: not a matrix of numbers") from error
+    keys = pa.array([str(item) for item in range(first, first + len(scores))], pa.string())
+    columns = {
+        "file": pa.repeat(pa.scalar(number, pa.int32()), len(flat)),
+        "row": pa.array(np.arange(row + 1, row + len(flat) + 1)),
+        "run": pa.repeat("", len(flat)),
+        "model": pa.array(models, pa.string()).take(pa.array(np.tile(np.arange(len(models)), len(scores)))),
+        "task": pa.repeat(task, len(flat)),
+        "key": keys.take(pa.array(np.repeat(np.arange(len(scores)), len(models)))),
+        "score": pa.array(flat),
+    }
+    rest = {f.name: pa.nulls(len(flat), f.type) for f in RAW_VERDICT if f.name not in columns}
+    return pa.table([{**columns, **rest}[name] for name in RAW_VERDICT.names], schema=RAW_VERDICT)

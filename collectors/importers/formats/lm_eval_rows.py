@@ -1,0 +1,180 @@
+"""Rows of lm-eval's samples files, one at a time: fields, documents and answers.
+
+Owns how a row is decoded and how its fields become columns. Does not know the run that wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from collectors.importers.files import BadFile, decoded
+from collectors.importers.sources import as_json
+from schemas.content import document_choices, document_hash
+
+#: Columns of RAW_VERDICT that a row's answers and its counts fill.
+ANSWERS = ("responses", "filtered", "loglikelihoods", "is_greedy")
+USAGE = ("prompt_tokens", "completion_tokens", "latency_s")
+NO_ANSWERS = (None,) * len(ANSWERS)
+
+#: Fields that stay undecoded until one is asked for: most of a row is prompts that nothing needs.
+_LARGE = ("doc", "arguments")
+#: Fields that nothing needs.
+_UNUSED = ("prompt_hash", "target_hash")
+
+
+class Fields:
+    """Decodes the rows of one file: most have the same fields, and a type made of those is decoded fastest."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.decoder: msgspec.json.Decoder[Any] | None = None
+        self.metrics: list[Any] = []
+
+    def of(self, data: bytes) -> dict[str, Any]:
+        """The fields of a row; those of _LARGE may be msgspec.Raw. Raises BadFile."""
+        if self.decoder and data.isascii():
+            try:
+                row = msgspec.structs.astuple(self.decoder.decode(data))
+            except (msgspec.DecodeError, RecursionError):
+                return fields_of(data)
+            if msgspec.UNSET in row:
+                return fields_of(data)
+            values = dict(zip(self.names, row, strict=True))
+            metrics = values.get("metrics")
+            if type(metrics) is list and (metrics == self.metrics or values.keys() >= set(metrics)):
+                self.metrics = metrics
+                return values  # of other fields nothing is asked
+        values = fields_of(data)
+        if self.decoder is None:
+            self.names = tuple(name for name in values if name not in _UNUSED)
+            self.decoder = msgspec.json.Decoder(_struct_of(self.names))
+        return values
+
+
+def _struct_of(names: Sequence[str]) -> Any:
+    unset: Any = msgspec.UNSET
+    fields = [
+        (f"f{n}", msgspec.Raw | msgspec.UnsetType if name in _LARGE else Any, unset) for n, name in enumerate(names)
+    ]
+    return msgspec.defstruct("Row", fields, rename=dict(zip((f"f{n}" for n in range(len(names))), names, strict=True)))
+
+
+def fields_of(data: bytes) -> dict[str, Any]:
+    """Every field of a row. Raises BadFile."""
+    try:
+        if not data.isascii():
+            data.decode()  # fields that are passed over, too
+        texts: dict[str, msgspec.Raw] = _FIELDS.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
+        value = decoded(data)
+        if not isinstance(value, dict):
+            raise BadFile("damaged", "not a JSON object") from None
+        return value
+    return {name: text if name in _LARGE else value_of(text) for name, text in texts.items()}
+
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_VALUE = msgspec.json.Decoder()
+
+
+def value_of(field: Any) -> Any:
+    """A field, decoded. Raises BadFile."""
+    if type(field) is not msgspec.Raw:
+        return field
+    try:
+        return _VALUE.decode(field)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decoded(bytes(field))
+
+
+def json_of(field: Any) -> bytes:
+    return bytes(field) if type(field) is msgspec.Raw else as_json(field).encode()
+
+
+class _Documents:
+    """Columns of items by the JSON of their documents: files of one task hold the same documents."""
+
+    def __init__(self, limit: int) -> None:
+        """Keeps the columns of up to `limit` bytes of JSON."""
+        self.limit, self.bytes = limit, 0
+        self.columns_by_text: dict[bytes, _OfDocument] = {}
+
+    def columns(self, text: bytes) -> _OfDocument:
+        if text not in self.columns_by_text:
+            if self.bytes + len(text) > self.limit:
+                self.columns_by_text.clear()
+                self.bytes = 0
+            self.columns_by_text[text] = _read_document(text)
+            self.bytes += len(text)
+        return self.columns_by_text[text]
+
+
+documents = _Documents(64 * 2**20)
+
+
+#: content_hash, choices, subject and doc of an item.
+_OfDocument = tuple[str | None, list[str] | None, str | None, str | None]
+
+
+def _read_document(text: bytes) -> _OfDocument:
+    doc = decoded(text)
+    if not isinstance(doc, dict):
+        return None, None, None, as_json(doc)
+    choices = document_choices(doc)
+    subject = next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None)
+    return document_hash(doc, choices), choices, subject, as_json(doc)
+
+
+def hash_of(doc: Any) -> str:
+    """As lm-eval hashes a document since 0.4.3 (lm_eval.evaluator.evaluate)."""
+    return hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
+
+
+def first_prompt(arguments: Any) -> str | None:
+    if isinstance(arguments, dict):
+        first = arguments.get("gen_args_0")
+        prompt = first.get("arg_0") if isinstance(first, dict) else None
+    else:
+        first = arguments[0] if isinstance(arguments, list) and arguments else None
+        prompt = first[0] if isinstance(first, list) and first else None
+    return prompt if isinstance(prompt, str) else None
+
+
+def seconds_of(values: dict[str, Any]) -> float | None:
+    """The latency, which one fork states."""
+    latency = values.get("latency_ms")
+    return latency / 1000 if isinstance(latency, int | float) and not isinstance(latency, bool) else None
+
+
+def answers_of(values: dict[str, Any], output_type: str | None) -> tuple[Any, ...]:
+    """RECORD's columns of ANSWERS: texts, or log-likelihoods and whether each was the greedy continuation."""
+    requests = values.get("resps")
+    answers: list[list[Any]] = [one for one in requests if isinstance(one, list)] if isinstance(requests, list) else []
+    if output_type == "generate_until" or (
+        answers and all(isinstance(x, str) and number_in(x) is None for a in answers for x in a)
+    ):
+        texts = [text for answer in answers for text in answer if isinstance(text, str)]
+        filtered = values.get("filtered_resps")
+        return texts or None, as_json(filtered) if filtered is not None else None, None, None
+    pairs = [answer[0] if answer and isinstance(answer[0], list) else answer for answer in answers]
+    scores = [number_in(pair[0]) if pair else None for pair in pairs]
+    greedy = [_FLAGS.get(str(pair[1])) if len(pair) > 1 else None for pair in pairs]
+    known = scores if scores and None not in scores else None
+    return None, None, known, greedy if greedy and None not in greedy else None
+
+
+def number_in(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+_FLAGS = {"True": True, "False": False}
