@@ -18,6 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.importers.files import BadFile, SourceFile
+from collectors.importers.pickled_columns import (
+    ArrowType,
+    ArrowValues,
+    ExtensionColumn,
+    PandasType,
+    as_bytes,
+    chunked,
+    ndarray_backed,
+    restored,
+)
 from schemas.failures import one_line
 
 #: Containers in each other.
@@ -166,14 +176,20 @@ class Frame:
         names = [str(label) for label in _listed(manager.axes[0].labels)]
         columns: dict[str, list[Any]] = {}
         for block in manager.blocks:
-            if not isinstance(block.values, np.ndarray):
-                raise BadFile("damaged", "a pandas frame that holds more than arrays: save it as CSV or Parquet there")
-            values = np.atleast_2d(block.values)
-            for row, place in zip(values, _places(block.where, len(names)), strict=True):
+            for row, place in zip(_rows(block.values), _places(block.where, len(names)), strict=True):
                 if names[place] in columns:
                     raise BadFile("damaged", f"a pandas frame with two columns {names[place][:60]}")
-                columns[names[place]] = row.tolist()
+                columns[names[place]] = row
         self.columns = {name: columns[name] for name in names}
+
+
+def _rows(values: Any) -> list[list[Any]]:
+    """The columns of a block."""
+    if isinstance(values, ExtensionColumn):
+        return [values.values]
+    if not isinstance(values, np.ndarray):
+        raise BadFile("damaged", "a pandas frame that holds more than arrays: save it as CSV or Parquet there")
+    return [row.tolist() for row in np.atleast_2d(values)]
 
 
 def _plain_columns(data: Any) -> dict[str, list[Any]]:
@@ -187,6 +203,8 @@ def _plain_columns(data: Any) -> dict[str, list[Any]]:
 
 
 def _listed(labels: Any) -> list[Any]:
+    if isinstance(labels, ExtensionColumn):
+        return labels.values
     return labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
 
 
@@ -199,6 +217,14 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     **{("builtins", kind.__name__): kind for kind in (slice, set, frozenset, list, dict, tuple)},
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _encoded,
+    ("builtins", "bytearray"): as_bytes,
+    ("pyarrow.lib", "_restore_array"): restored,
+    ("pyarrow.lib", "chunked_array"): chunked,
+    ("pyarrow.lib", "py_buffer"): as_bytes,
+    ("pyarrow.lib", "type_for_alias"): ArrowType,
+    ("pandas", "NA"): None,
+    ("pandas._libs.missing", "NA"): None,
+    ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"): ndarray_backed,
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Type,
     ("pandas", "DataFrame"): Frame,
@@ -214,6 +240,35 @@ for _module in ("numpy.core", "numpy._core"):
     _STAND_INS[f"{_module}.multiarray", "_reconstruct"] = _empty
     _STAND_INS[f"{_module}.multiarray", "scalar"] = _scalar
     _STAND_INS[f"{_module}.numeric", "_frombuffer"] = _from_buffer
+for _name in (
+    "ArrowStringArray",
+    "ArrowExtensionArray",
+    "StringArray",
+    "IntegerArray",
+    "FloatingArray",
+    "BooleanArray",
+):
+    for _module in ("arrays", "core.arrays"):
+        _STAND_INS[f"pandas.{_module}", _name] = ExtensionColumn
+for _module, _name in (
+    ("string_arrow", "ArrowStringArray"),
+    ("string_arrow", "ArrowStringArrayNumpySemantics"),
+    ("string_", "StringArray"),
+    ("string_", "StringArrayNumpySemantics"),
+    ("arrow.array", "ArrowExtensionArray"),
+    ("integer", "IntegerArray"),
+    ("floating", "FloatingArray"),
+    ("boolean", "BooleanArray"),
+):
+    _STAND_INS[f"pandas.core.arrays.{_module}", _name] = ExtensionColumn
+_INTEGERS = [f"{sign}Int{bits}Dtype" for sign in ("", "U") for bits in (8, 16, 32, 64)]
+for _name in (*_INTEGERS, "Float32Dtype", "Float64Dtype", "BooleanDtype", "StringDtype", "ArrowDtype"):
+    for _module in (
+        "pandas",
+        *(f"pandas.core.arrays.{part}" for part in ("string_", "integer", "floating", "boolean", "arrow.dtype")),
+        "pandas.core.dtypes.dtypes",
+    ):
+        _STAND_INS[_module, _name] = PandasType
 for _module, _name in (("base", "Index"), ("range", "RangeIndex"), ("numeric", "Int64Index")):
     _STAND_INS[f"pandas.core.indexes.{_module}", _name] = _Index
     _STAND_INS["pandas", _name] = _Index
@@ -317,4 +372,6 @@ def _parts_of(value: Any) -> Iterator[Any] | None:
         return iter(value)
     if isinstance(value, np.ndarray):
         return iter(value.ravel().tolist()) if value.dtype == object else None
+    if isinstance(value, ExtensionColumn | ArrowValues):
+        return iter(value.values)
     return iter([value.columns]) if isinstance(value, Frame) else None

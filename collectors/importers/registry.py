@@ -66,26 +66,46 @@ FORMATS = {
         "Every Eval Ever 0.3.0: *_samples.jsonl", every_eval_ever.PATTERNS, by_run(every_eval_ever.read)
     ),
     "routerbench": ImportFormat("RouterBench: wide and long, CSV, Parquet or pickle", TABLES, routerbench.read),
-    "routereval": ImportFormat("RouterEval: leaderboard_*.pkl", routereval.PATTERNS, routereval.read),
+    "routereval": ImportFormat(
+        "RouterEval: leaderboard_*.pkl and *_router_dataset.pkl", routereval.PATTERNS, routereval.read
+    ),
     "routerdc": ImportFormat("RouterDC: lists of question and scores", JSON, by_file(routerdc.read)),
     "embedllm": ImportFormat("EmbedLLM: train, val and test.csv", TABLES, embedllm.read),
     "routellm": ImportFormat("RouteLLM: responses of two models, CSV", TABLES, routellm.read),
-    "llmrouterbench": ImportFormat("LLMRouterBench: results/bench/**.json", JSON, by_file(llmrouterbench.read)),
+    "llmrouterbench": ImportFormat(
+        "LLMRouterBench: results/bench/**.json", JSON, by_run(llmrouterbench.read, newest_first=True)
+    ),
     "llmrouter": ImportFormat("LLMRouter: routing data, JSON lines", TABLES, llmrouter.read),
-    "routerarena": ImportFormat("RouterArena: cached_results/*.jsonl", JSON, by_file(routerarena.read)),
+    "routerarena": ImportFormat(
+        "RouterArena: cached_results/*.jsonl and predictions/*.json", JSON, by_run(routerarena.read)
+    ),
     "table": ImportFormat(
         "CSV, Parquet or JSON lines of your own; --columns names the columns", table.PATTERNS, _table
     ),
 }
 
 
-def aliases_of(name: str, own: Mapping[str, Any]) -> dict[str, str]:
-    """A source's name of a model -> its id: those of the package for the format `name`, then one's `own`.
+class Aliases(dict[str, str]):
+    """A source's name of a model -> its id.
+
+    A key that ends with /* stands for all names of three parts that begin so.
+    """
+
+    def get(self, name: str, default: Any = None) -> Any:
+        prefix, _, rest = name.partition("/")
+        if name not in self and "/" in rest and f"{prefix}/*" in self:
+            return self[f"{prefix}/*"] + rest
+        return super().get(name, default)
+
+
+def aliases_of(name: str, own: Mapping[str, Any]) -> Aliases:
+    """The names of models in a source: those of the package for every format and for `name`, then one's `own`.
 
     Raises ConfigError where an own one is not a pair of names.
     """
     text = (resources.files("collectors.importers") / "aliases.yaml").read_text(encoding="utf-8")
-    aliases = dict(yaml.safe_load(text).get(name) or {})
+    table = yaml.safe_load(text)
+    aliases = Aliases((table.get("any format") or {}) | (table.get(name) or {}))
     for alias, model in own.items():
         if not isinstance(alias, str) or not isinstance(model, str) or not model.strip():
             raise ConfigError(f"aliases: {alias!r}: {model!r} is not a pair of names")

@@ -258,16 +258,21 @@ def response_of(label: str, labels: Collection[str]) -> str:
 
 
 def select_items(staging: Staging, rows: str, labels: Collection[str]) -> None:
-    """Stores an item for each task, key and prompt of a relation that has `task`, `key` and `labels`."""
-    texts = {label: label if label in labels else "NULL" for label in ("prompt", "target", "subject")}
+    """Stores an item for each task, key and prompt of a relation that has `task`, `key` and `labels`.
+
+    The label `known_as` is a text whose hash identifies the item in its table, where that is not the prompt's.
+    """
+    texts = {label: label if label in labels else "NULL" for label in ("prompt", "target", "subject", "known_as")}
     choices = "choices" if "choices" in labels else "NULL"
     staging.select_items(
         f"""
         SELECT '' AS run, task, key, prompt, choices, subject, to_json(target)::VARCHAR AS target,
-            content_hash_of(prompt, choices) AS content_hash
+            content_hash_of(prompt, choices) AS content_hash,
+            CASE WHEN count(*) OVER (PARTITION BY task, key) = 1 THEN content_hash_of(known_as, NULL) END AS item_hash
         FROM (
             SELECT task, key, {texts["prompt"]}::VARCHAR AS prompt, any_value({choices}::VARCHAR[]) AS choices,
-                any_value({texts["target"]}::VARCHAR) AS target, any_value({texts["subject"]}::VARCHAR) AS subject
+                any_value({texts["target"]}::VARCHAR) AS target, any_value({texts["subject"]}::VARCHAR) AS subject,
+                any_value({texts["known_as"]}::VARCHAR) AS known_as
             FROM {rows} GROUP BY ALL
         )
         WHERE task IS NOT NULL AND key IS NOT NULL

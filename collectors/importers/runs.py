@@ -23,12 +23,12 @@ def by_run(
 
     def read_all(staging: Staging, source: ImportSource) -> None:
         staging.read_files(read, [(number, (source,)) for number in range(len(staging.files))])
-        _choose(staging, newest_first=newest_first)
+        choose_runs(staging, newest_first=newest_first)
 
     return read_all
 
 
-def _choose(staging: Staging, *, newest_first: bool) -> None:
+def choose_runs(staging: Staging, *, newest_first: bool = False) -> None:
     """Renames the chosen run of each model and task to ''. Keeps its name in `run_names`."""
     staging.flush()
     con, first = staging.con, "max" if newest_first else "min"

@@ -16,6 +16,7 @@ from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.processes import Job, JobResult, Reader, is_worth, read_apart
 from collectors.importers.sources import RAW_TABLES, Sink
 from collectors.importers.text_tables import text_of_json, texts_of_json
+from collectors.importers.unwrapping import list_of_text, text_of_list
 from schemas.failures import one_line
 from schemas.identity import content_hash
 
@@ -38,6 +39,8 @@ class Staging(Sink):
             ("content_hash_of", _content_hash, ["VARCHAR", "VARCHAR[]"], "VARCHAR"),
             ("text_of_json", text_of_json, ["VARCHAR"], "VARCHAR"),
             ("texts_of_json", texts_of_json, ["VARCHAR"], "VARCHAR[]"),
+            ("text_of_list", text_of_list, ["VARCHAR"], "VARCHAR"),
+            ("list_of_text", list_of_text, ["VARCHAR"], "VARCHAR"),
         ):
             kinds = {"null_handling": "special", "return_type": returned, "parameters": given}
             self.con.create_function(function, call, **kinds)  # type: ignore[call-overload]
@@ -106,6 +109,10 @@ class Staging(Sink):
             "raw_texts", f"SELECT *, md5(({texts})::VARCHAR) AS text FROM (SELECT DISTINCT {texts} FROM ({sql}))"
         )
         self._insert("raw_items", f"SELECT * EXCLUDE ({texts}), md5(({texts})::VARCHAR) AS text FROM ({sql})")
+
+    def select_suspects(self, sql: str) -> None:
+        """Takes note of the rows that a SELECT returns, which look wrong: columns of RAW_SUSPECT."""
+        self._insert("raw_suspects", sql)
 
     def _insert(self, table: str, sql: str) -> None:
         try:

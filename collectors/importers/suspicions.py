@@ -26,7 +26,7 @@ ODD_TOTAL = "odd_total"
 ODD_ACCURACY = "odd_accuracy"
 _MESSAGES = {
     ODD_TOTAL: "counts of tokens do not add up to the total beside them, so they are unknown",
-    ODD_ACCURACY: "no rule of the source gives the accuracy that it states, so they are not judged",
+    ODD_ACCURACY: "no rule of the source gives the accuracy that it states",
 }
 #: A cell of fewer rows raises no suspicion: a few numbers may be equal by chance.
 LEAST_ROWS = 20

@@ -73,9 +73,9 @@ def verdict(
     staging.row(file=number, row=row, run=run, model=model, task=task, key=key, score=value, **columns)
 
 
-def content_of(question: Any, choices: Sequence[str] | None = None) -> str | None:
+def content_of(question: Any, choices: Sequence[str] | None = None, context: str = "") -> str | None:
     """schemas.identity.content_hash of a question; None if `question` is not a text."""
-    return content_hash(question, choices or ()) if isinstance(question, str) and question.strip() else None
+    return content_hash(question, choices or (), context) if isinstance(question, str) and question.strip() else None
 
 
 def text_of(value: Any) -> str | None:

@@ -19,6 +19,8 @@ from schemas.views import named_in
 
 #: Real files that are beside a checkout on some machines; tests of them are skipped elsewhere.
 SHARED = Path(__file__).resolve().parents[3] / "shared/data"
+#: Files in the layouts of their writers: a folder for each format.
+CORPUS = Path(__file__).resolve().parents[1] / "golden/imports"
 
 
 #: Settings of the format `table` for tables that `table` writes.

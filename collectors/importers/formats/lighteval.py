@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
+from collectors.importers.unwrapping import asked_of
 from collectors.importers.values import content_of, number_of, rows_at_once, text_of, texts, verdict, whole
 from schemas.failures import one_line
 
@@ -80,7 +81,7 @@ class _Details:
         self.metric = self.metric or metric
         position = self.places[self.row - 1] if self.places else self.row - 1
         key = str(position)
-        self.staging.item(run=self.run, task=self.task, key=key, position=position, **item)
+        self.staging.item(run=self.run, task=self.task, key=key, position=position, **_hashed(item, self.task))
         if self.metric != metric:
             place = {"model": self.model, "task": self.task, "source_key": key}
             message = f"no metric {self.metric} in this row"
@@ -98,6 +99,13 @@ class _Details:
         if not self.is_unit:
             description = replace(description, threshold=None, low=None, high=None)
         self.staging.descriptions[self.run, self.model, self.task] = description
+
+
+def _hashed(item: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The prompt identifies an item in its table, as it stands; the question in it meets other sources'."""
+    prompt = item["prompt"]
+    asked = asked_of(prompt, item["choices"], task) if isinstance(prompt, str) else (None, None)
+    return {**item, "item_hash": item["content_hash"], "content_hash": content_of(*asked)}
 
 
 def _places(table: pq.ParquetFile, doc: str) -> list[int] | None:

@@ -1,10 +1,15 @@
-"""LLMRouter's routing data (ulab-uiuc/LLMRouter): a row a verdict, with tokens and seconds."""
+"""LLMRouter's routing data (ulab-uiuc/LLMRouter, data/api_calling_evaluation.py): a row a verdict.
+
+`token_num` is the provider's total. A call that failed is a row with an error in place of the answer, without a token,
+and judged like an answer.
+"""
 
 from __future__ import annotations
 
-from collectors.importers.relation import Constant, Kind, response_of, select_items, table_of
+from collectors.importers.relation import Constant, Kind, select_items, table_of
 from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
+from collectors.importers.suspicions import ODD_TOTAL
 
 #: Label -> column, and the kind of its values.
 _NEEDED = {
@@ -18,27 +23,57 @@ _VERDICT = {
     "completion_tokens": ("output_tokens", Kind.COUNT),
     "latency_s": ("response_time", Kind.NUMBER),
 }
+_TOTAL = {"total": ("token_num", Kind.COUNT)}
 _REST = {
     "answer": ("response", Kind.TEXT),
     "target": ("ground_truth", Kind.TEXT),
     "choices": ("choices", Kind.TEXTS),
 }
+#: Columns that a file may lack.
+_TYPES = {
+    "prompt_tokens": "INTEGER",
+    "completion_tokens": "INTEGER",
+    "total": "INTEGER",
+    "latency_s": "DOUBLE",
+    "answer": "VARCHAR",
+}
+_UNUSED = "coalesce(prompt_tokens, 0) = 0 AND coalesce(completion_tokens, 0) = 0 AND coalesce(total, 0) = 0"
+_FAILED = f"({_UNUSED} AND coalesce(starts_with(answer, 'ERROR: ') OR starts_with(answer, 'API Error: '), false))"
+#: Whether the counts add up to the total; reasoning may stand in the total alone.
+_COUNTED = (
+    f"(NOT ({_UNUSED}) AND coalesce(total >= prompt_tokens + completion_tokens AND prompt_tokens > 0, total IS NULL))"
+)
 
 
 def read(staging: Staging, source: ImportSource) -> None:
     """routing_data: a row a verdict, with tokens and seconds. An item without an id is its question."""
-    staging.default = CellDescription(metric="performance")
+    staging.default = CellDescription(metric="performance", low=-1.0)  # BERT scores may be below 0
     for number in range(len(staging.files)):
         with staging.one_file(number):
             table = table_of(staging, number)
-            there = {label: one for label, one in (_VERDICT | _REST).items() if one[0] in table}
+            there = {label: one for label, one in (_VERDICT | _TOTAL | _REST).items() if one[0] in table}
             wanted: dict[str, tuple[str | Constant, Kind]] = {**_NEEDED, **there}
             key = name_of(table.names, "task_id", "embedding_id")
             if key:
                 wanted["id"] = key, Kind.TEXT
             of_item = "coalesce(id, md5(prompt))" if key else "md5(prompt)"
-            rows = f"(SELECT *, {of_item} AS key FROM {table.relation(wanted)})"
-            parts = ["row", "model", "task", "key", "score", *(name for name in _VERDICT if name in wanted)]
-            parts.append(f"{response_of('answer', wanted)} AS responses")
-            staging.select(f"SELECT {number} AS file, {', '.join(parts)} FROM {rows}")
+            lacking = ", ".join(f"NULL::{kind} AS {name}" for name, kind in _TYPES.items() if name not in wanted)
+            rows = f"(SELECT *, {of_item} AS key{lacking and f', {lacking}'} FROM {table.relation(wanted)})"
+            staging.select(
+                f"""
+                SELECT {number} AS file, row, model, task, key,
+                    CASE WHEN NOT {_FAILED} THEN score END AS score,
+                    CASE WHEN {_FAILED} THEN 'failed_call' END AS failure,
+                    CASE WHEN {_COUNTED} THEN prompt_tokens END AS prompt_tokens,
+                    CASE WHEN {_COUNTED} THEN coalesce(total - prompt_tokens, completion_tokens) END
+                        AS completion_tokens,
+                    CASE WHEN NOT {_FAILED} THEN latency_s END AS latency_s,
+                    CASE WHEN NOT {_FAILED} AND answer IS NOT NULL THEN [answer] END AS responses
+                FROM {rows}
+                """
+            )
+            odd = f"total > 0 AND NOT {_COUNTED}"
+            staging.select_suspects(
+                f"SELECT {number} AS file, '' AS run, model, task, '{ODD_TOTAL}' AS kind FROM {rows} WHERE {odd}"
+            )
             select_items(staging, rows, wanted)

@@ -1,43 +1,134 @@
-"""Cached results of RouterArena (RouteWorks/RouterArena): one model's answers a file."""
+"""Cached results and predictions of RouterArena (RouteWorks/RouterArena, llm_inference/run.py, llm_evaluation/run.py).
+
+cached_results/<model>.jsonl: one model's answers. router_inference/predictions/<router>.json: the answers of the models
+that a router chose, with those of others on the same questions (`for_optimality`); each router's are a run apart.
+<router>-robustness.json asks reworded questions under the same indices: these are tasks of their own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from collectors.importers.files import BadFile
 from collectors.importers.sources import ImportSource, Sink, as_json
+from collectors.importers.usage import Usage
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
+
+_REWORDED = "-robustness"
 
 
 def read(staging: Sink, number: int, source: ImportSource) -> None:
-    """cached_results/<model>.jsonl: one model's answers, with usage and evaluation_result."""
+    unasked = []
+    rows = 0
     for row, value in objects(staging, number):
+        rows += 1
         with staging.one_row(number, row):
-            key, model = value.get("global_index") or value.get("global index"), value.get("llm_selected")
-            judged = value.get("evaluation_result")
-            task = str(key).rsplit("_", 1)[0] if key else ""
-            usage = value.get("token_usage")
-            usage = usage if isinstance(usage, dict) else {}
-            question = text_of(value.get("question"))
-            target = judged.get("ground_truth") if isinstance(judged, dict) else None
-            if key:
-                staging.item(
-                    run="",
-                    task=task,
-                    key=str(key),
-                    prompt=question,
-                    target=as_json(target) if target is not None else None,
-                    content_hash=content_of(question),
-                )
-            failed = value.get("success") is False
-            verdict(
-                staging,
-                number,
-                row,
-                task,
-                str(key or ""),
-                str(model or ""),
-                judged.get("score") if isinstance(judged, dict) and not failed else None,
-                failure="failed_call" if failed else None,
-                prompt_tokens=whole(usage.get("input_tokens")),
-                completion_tokens=whole(usage.get("output_tokens")),
-                stated_usd=number_of(judged.get("inference_cost")) if isinstance(judged, dict) else None,
-                responses=texts(value.get("generated_answer")),
-            )
+            is_prediction = "prediction" in value and "llm_selected" not in value
+            if not is_prediction:
+                _cached(staging, number, row, value)
+            elif isinstance(value.get("generated_result"), dict):
+                _prediction(staging, number, row, value)
+            else:
+                unasked.append(row)
+    if unasked and len(unasked) == rows:
+        raise BadFile("left_out", f"choices of a router for {rows:,} questions, without answers")
+    for row in unasked:
+        staging.reject(number, row, "no_verdict", "the chosen model was not asked: no generated_result")
+
+
+def _cached(staging: Sink, number: int, row: int, value: Mapping[str, Any]) -> None:
+    judged = value.get("evaluation_result")
+    judged = judged if isinstance(judged, dict) else {}
+    run = whole(value.get("run_number"))
+    _take(
+        staging,
+        number,
+        row,
+        index=value.get("global_index") or value.get("global index"),
+        run=f"run-{run}" if run not in (None, 1) else "",  # RouterArena itself reads run 1
+        model=value.get("llm_selected"),
+        question=value.get("question"),
+        answer=value,
+        score=judged.get("score"),
+        usd=judged.get("inference_cost"),
+        target=judged.get("ground_truth"),
+    )
+
+
+def _prediction(staging: Sink, number: int, row: int, value: Mapping[str, Any]) -> None:
+    router = staging.files[number].stem.removesuffix(".json")
+    _take(
+        staging,
+        number,
+        row,
+        index=value.get("global index") or value.get("global_index"),
+        run=f"{router.removesuffix(_REWORDED)} {value.get('prediction')}",
+        model=value.get("prediction"),
+        question=value.get("prompt") or value.get("prompt_formatted"),
+        answer=value["generated_result"],
+        score=value.get("accuracy"),
+        usd=value.get("cost"),
+        apart=_REWORDED if router.endswith(_REWORDED) else "",
+    )
+
+
+def _take(
+    staging: Sink,
+    number: int,
+    row: int,
+    *,
+    index: Any,
+    run: str,
+    model: Any,
+    question: Any,
+    answer: Mapping[str, Any],
+    score: Any,
+    usd: Any,
+    target: Any = None,
+    apart: str = "",
+) -> None:
+    key, model = str(index or ""), str(model or "")
+    task = key.rsplit("_", 1)[0] + apart if key else ""
+    if key:
+        staging.item(
+            run=run,
+            task=task,
+            key=key,
+            prompt=text_of(question),
+            target=as_json(target) if target is not None else None,
+            content_hash=content_of(question),
+        )
+    is_failed = answer.get("success") is False
+    usage = answer.get("token_usage")
+    usage = usage if isinstance(usage, dict) else {}
+    tokens = _tokens(usage)
+    tokens.suspect(staging, number, run, model, task)
+    is_counted = tokens.prompt_tokens is not None or tokens.is_odd or not usage
+    verdict(
+        staging,
+        number,
+        row,
+        task,
+        key,
+        model,
+        None if is_failed else score,
+        run=run,
+        failure="failed_call" if is_failed else None,
+        stated_usd=number_of(usd) if is_counted or usd else None,  # $0 of tokens that nobody counted
+        responses=texts(answer.get("generated_answer")),
+        **tokens.columns(),
+    )
+
+
+def _tokens(usage: Mapping[str, Any]) -> Usage:
+    """The provider's total decides: it counts reasoning, which `output_tokens` of some providers leaves out."""
+    counts = [whole(usage.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens")]
+    given, written, total = (count if count is not None and count >= 0 else None for count in counts)
+    if not (given or written or total):
+        return Usage()  # an answer without usage, not one of no tokens
+    if total is None or given is None:
+        return Usage(given, written)
+    if not given or total < given + (written or 0):
+        return Usage(is_odd=True)
+    return Usage(given, total - given)

@@ -84,6 +84,11 @@ def _task(table: SourceTable) -> str:
 
 
 def _items(staging: Staging, table: SourceTable) -> None:
+    """A prompt is a list of one text, written as text, in the wide files, and the plain text in others.
+
+    The list identifies an item, as it did when it was taken for the prompt: the tables of older lakes hold it.
+    """
     if "prompt" in table:
-        rows = table.relation(_item(table) | {"prompt": ("prompt", Kind.TEXT)})
-        select_items(staging, f"(SELECT *, {_task(table)} AS task FROM {rows})", ["prompt"])
+        rows = table.relation(_item(table) | {"given": ("prompt", Kind.TEXT)})
+        both = "text_of_list(given) AS prompt, list_of_text(given) AS known_as"
+        select_items(staging, f"(SELECT *, {both}, {_task(table)} AS task FROM {rows})", ["prompt", "known_as"])

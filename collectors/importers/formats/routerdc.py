@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collectors.importers.files import names_of
-from collectors.importers.sources import ImportSource, Sink
+from collectors.importers.sources import CellDescription, ImportSource, Sink
 from collectors.importers.values import content_of, objects, verdict
 
 
@@ -19,4 +19,6 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
             key = str(row - 1)
             staging.item(run="", task=task, key=key, prompt=question, content_hash=content_of(question))
             for model, score in scores.items():
+                # LLMRouter writes such lists with BERT scores, which may be below 0.
+                staging.descriptions.setdefault(("", model, task), CellDescription(low=-1.0))
                 verdict(staging, number, row, task, key, model, score)

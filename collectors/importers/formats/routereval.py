@@ -1,8 +1,12 @@
-"""Pickled score matrices of RouterEval (MilkThink-Lab/RouterEval), with prompts beside them."""
+"""Pickles of RouterEval (MilkThink-Lab/RouterEval): score matrices with prompts beside them, and router data sets.
+
+A router data set holds pools of models, and of each the scores on the same train, validation and test items.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +19,20 @@ from collectors.importers.sources import RAW_VERDICT, CellDescription, ImportSou
 from collectors.importers.staging import Staging
 from collectors.importers.values import content_of
 
-PATTERNS = ("leaderboard_*.pkl",)
-#: Verdicts of one table of Arrow. One table an item took 4 KB for each.
-_BLOCK = 100_000
+_ROUTER_DATA = "_router_dataset.pkl"
+PATTERNS = ("leaderboard_*.pkl", f"*{_ROUTER_DATA}")
+#: The parts of a router data set, and its groups of pools.
+_PARTS, _GROUPS = ("train", "val", "test"), ("easy", "hard")
+#: Verdicts in one table: fewer of them cost more as tables than as rows.
+_BATCH = 100_000
+
+_Scores = npt.NDArray[np.float64]
 
 
 def read(staging: Staging, source: ImportSource) -> None:
     """leaderboard_<family>.pkl: {'model': names, 'data': {sub: {'correctness': items × models}}}; prompts beside it.
 
-    Prompts are in leaderboard_<family>_prompt.pkl: {sub: texts}.
+    Prompts are in leaderboard_<family>_prompt.pkl: {sub: texts}. <data set>_router_dataset.pkl needs no other file.
     """
     prompts: dict[str, Any] = {}
     values: dict[int, Any] = {}
@@ -31,13 +40,15 @@ def read(staging: Staging, source: ImportSource) -> None:
     for number, file in enumerate(staging.files):
         with staging.one_file(number):
             value = load_pickle(file)
-            if isinstance(value, dict) and {"model", "data"} <= value.keys():
+            if isinstance(value, dict) and value.keys() & set(_GROUPS):
+                _router_data(staging, number, file.stem.removesuffix(_ROUTER_DATA), value)
+            elif isinstance(value, dict) and {"model", "data"} <= value.keys():
                 values[number] = value
             elif isinstance(value, dict) and all(isinstance(texts, np.ndarray | list) for texts in value.values()):
                 prompts |= {str(sub): texts for sub, texts in value.items()}
                 staging.describing.add(number)
             else:
-                raise BadFile("unknown_layout", "neither models and data, nor prompts by task")
+                raise BadFile("unknown_layout", "neither models and data, nor prompts by task, nor a router data set")
     for number, value in values.items():
         with staging.one_file(number):
             _matrices(staging, number, value, prompts)
@@ -49,41 +60,110 @@ def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: 
         raise BadFile("unknown_layout", "no models, or data is not a mapping of tasks")
     row = 0
     for sub, content in value["data"].items():
-        try:
-            scores = np.asarray(content["correctness"] if isinstance(content, dict) else content)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadFile("unknown_layout", f"{sub}: not a matrix of numbers") from error
-        if scores.ndim != 2 or scores.shape[1] != len(models):
-            raise BadFile("unknown_layout", f"{sub}: a matrix of {scores.shape}, not of items × {len(models)} models")
-        texts_of = prompts.get(str(sub))
-        for item in range(len(scores)):
-            prompt = str(texts_of[item]) if texts_of is not None and len(texts_of) == len(scores) else None
-            staging.item(
-                run="", task=str(sub), key=str(item), position=item, prompt=prompt, content_hash=content_of(prompt)
-            )
-        many = max(1, _BLOCK // len(models))
-        for start in range(0, len(scores), many):
-            staging.rows(_verdicts(number, str(sub), models, scores[start : start + many], start, row))
-            row += scores[start : start + many].size
+        given = content["correctness"] if isinstance(content, dict) and "correctness" in content else content
+        scores = _matrix(given, len(models), str(sub))
+        task = _Task(staging, number, str(sub), [str(item) for item in range(len(scores))])
+        texts = prompts.get(str(sub))
+        task.take_items(texts if texts is not None and len(texts) == len(scores) else [None] * len(scores), fixed=True)
+        row = task.take(models, scores, row)
 
 
-def _verdicts(
-    number: int, task: str, models: Sequence[str], scores: npt.NDArray[Any], first: int, row: int
-) -> pa.Table:
-    """Verdicts of a block of items, the `first` and those behind it, as many at once as one table of Arrow pays for."""
+def _matrix(value: Any, many: int, name: str) -> _Scores:
     try:
-        flat = scores.astype(np.float64).ravel()
+        scores = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise BadFile("unknown_layout", f"{task}: not a matrix of numbers") from error
-    keys = pa.array([str(item) for item in range(first, first + len(scores))], pa.string())
-    columns = {
-        "file": pa.repeat(pa.scalar(number, pa.int32()), len(flat)),
-        "row": pa.array(np.arange(row + 1, row + len(flat) + 1)),
-        "run": pa.repeat("", len(flat)),
-        "model": pa.array(models, pa.string()).take(pa.array(np.tile(np.arange(len(models)), len(scores)))),
-        "task": pa.repeat(task, len(flat)),
-        "key": keys.take(pa.array(np.repeat(np.arange(len(scores)), len(models)))),
-        "score": pa.array(flat),
-    }
-    rest = {f.name: pa.nulls(len(flat), f.type) for f in RAW_VERDICT if f.name not in columns}
-    return pa.table([{**columns, **rest}[name] for name in RAW_VERDICT.names], schema=RAW_VERDICT)
+        raise BadFile("unknown_layout", f"{name}: not a matrix of numbers") from error
+    if scores.ndim != 2 or scores.shape[1] != many:
+        raise BadFile("unknown_layout", f"{name}: a matrix of {scores.shape}, not of items × {many} models")
+    return scores
+
+
+@dataclass(frozen=True)
+class _Task:
+    staging: Staging
+    number: int
+    task: str
+    keys: Sequence[str]
+
+    def take_items(self, texts: Sequence[Any], *, fixed: bool) -> None:
+        """`fixed`: the keys are positions in the task."""
+        for key, text in zip(self.keys, texts, strict=True):
+            prompt = str(text) if text is not None else None
+            place = {"key": key, "position": int(key) if fixed else None}
+            self.staging.item(run="", task=self.task, **place, prompt=prompt, content_hash=content_of(prompt))
+
+    def take(self, models: Sequence[str], scores: _Scores, row: int) -> int:
+        """Takes items × models. Returns the number of verdicts of the file so far, of which `row` came before."""
+        step = max(1, _BATCH // len(models))
+        for start in range(0, len(scores), step):
+            some = scores[start : start + step]
+            keys = pa.array(self.keys[start : start + step], pa.string())
+            columns = {
+                "file": pa.repeat(pa.scalar(self.number, pa.int32()), some.size),
+                "row": pa.array(np.arange(row + 1, row + some.size + 1)),
+                "run": pa.repeat("", some.size),
+                "model": pa.array(models, pa.string()).take(pa.array(np.tile(np.arange(len(models)), len(some)))),
+                "task": pa.repeat(self.task, some.size),
+                "key": keys.take(pa.array(np.repeat(np.arange(len(some)), len(models)))),
+                "score": pa.array(some.ravel()),
+            }
+            rest = {f.name: pa.nulls(some.size, f.type) for f in RAW_VERDICT if f.name not in columns}
+            self.staging.rows(pa.table([{**columns, **rest}[name] for name in RAW_VERDICT.names], schema=RAW_VERDICT))
+            row += some.size
+        return row
+
+
+# ---- router data sets
+
+
+def _router_data(staging: Staging, number: int, name: str, value: Mapping[str, Any]) -> None:
+    """Takes each model's scores once: the pools share models, and repeat their scores."""
+    prompts = value.get("prompt") or {}
+    texts = [text for part in _PARTS for text in prompts.get(f"{part}_prompt", ())]
+    task: _Task | None = None
+    seen: dict[str, _Scores] = {}
+    row = 0
+    for models, scores in _pools(value):
+        if task is None:
+            keys, are_places = _keys(value.get("split_index") or {}, scores)
+            task = _Task(staging, number, name, keys)
+            many = len(keys)
+            task.take_items(texts if len(texts) == many else [None] * many, fixed=are_places)
+        whole = np.concatenate(scores)
+        if len(whole) != len(task.keys):
+            raise BadFile("unknown_layout", f"pools of {len(task.keys):,} and of {len(whole):,} items")
+        # Other scores of the same model are conflicts, which the next steps name.
+        new = [
+            place
+            for place, model in enumerate(models)
+            if model not in seen or not np.array_equal(seen[model], whole[:, place], equal_nan=True)
+        ]
+        seen |= {models[place]: whole[:, place] for place in new if models[place] not in seen}
+        if new:
+            row = task.take([models[place] for place in new], whole[:, new], row)
+    if task is None:
+        raise BadFile("unknown_layout", "a router data set without pools")
+
+
+def _pools(value: Mapping[str, Any]) -> Iterator[tuple[list[str], list[_Scores]]]:
+    """Yields the models of each pool, and their scores on the train, validation and test items."""
+    for group in _GROUPS:
+        for size, kinds in (value.get(group) or {}).items():
+            for kind, pool in kinds.items():
+                models = [str(model) for model in pool["model"]]
+                name = f"{group} {size} {kind}"
+                yield models, [_matrix(pool["data"][f"{part}_score"], len(models), name) for part in _PARTS]
+
+
+def _keys(split: Mapping[str, Any], scores: Sequence[_Scores]) -> tuple[list[str], bool]:
+    """Keys of the items, part after part, and whether they are the items' places in the task.
+
+    Places are RouterEval's own indices, from 0 on; it counts them through all tasks of a family.
+    """
+    places = [np.asarray(split.get(f"{part}_indices", ())).ravel().tolist() for part in _PARTS]
+    listed = [place for part in places for place in part]
+    first = min(listed, default=0)
+    is_whole = sorted(listed) == list(range(first, first + len(listed)))
+    if [len(part) for part in places] == [len(part) for part in scores] and is_whole:
+        return [str(place - first) for place in listed], True
+    return [f"{part}/{i}" for part, of in zip(_PARTS, scores, strict=True) for i in range(len(of))], False

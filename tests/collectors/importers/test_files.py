@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,6 +180,42 @@ def test_pickles_of_numbers_texts_and_frames_are_read(tmp_path: Path, protocol: 
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(frame, protocol))
     columns = load_pickle(source(tmp_path / "f.pkl")).columns
     assert columns == {"a": [1.5, 2.0], "b": ["x", "y"], "c": [True, False], "d": [0.5, 1.5]}
+
+
+TEXTS = ["x", None, "ÿÿ", ""]
+#: Frames that pandas 1 to 3 pickle in different ways, and their only column.
+FRAMES = {
+    "str": (TEXTS, "str"),
+    "text of Python": (TEXTS, "string[python]"),
+    "text of Arrow": (TEXTS, "string[pyarrow]"),
+    "Arrow": (TEXTS, pd.ArrowDtype(pa.string())),
+    "objects": (TEXTS, object),
+    "whole numbers": ([1, None, 3], "Int64"),
+    "numbers": ([1.5, None], "Float64"),
+    "flags": ([True, None, False], "boolean"),
+    "flags of Arrow": ([True, None, False], pd.ArrowDtype(pa.bool_())),
+    "whole numbers of Arrow": ([1, None, 3], pd.ArrowDtype(pa.int64())),
+    "numbers of Arrow": ([1.5, None], pd.ArrowDtype(pa.float64())),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_pickled_frames_of_every_type_of_text_and_number_are_read(tmp_path: Path, name: str, protocol: int) -> None:
+    values, dtype = FRAMES[name]
+    frame = pd.DataFrame({"a": pd.Series(values, dtype=dtype)})
+    for part, expected in ((frame, values), (frame.iloc[1:], values[1:]), (pd.concat([frame, frame]), values * 2)):
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps(part, protocol))
+        assert load_pickle(source(tmp_path / "f.pkl")).columns == {"a": expected}
+
+
+def test_pickled_columns_whose_texts_lie_outside_their_bytes_are_refused(tmp_path: Path) -> None:
+    good = pickle.dumps(pd.DataFrame({"a": pd.Series(["ab", "cd"], dtype="str")}), 5)
+    edges = np.array([0, 2, 4], "<i8").tobytes()
+    assert good.count(edges) == 1
+    for wrong in ([0, 2, 400], [0, -2, 4], [0, 4, 2], [-1, 2, 4], [2**62, 2**62, 2**62]):
+        (tmp_path / "f.pkl").write_bytes(good.replace(edges, np.array(wrong, "<i8").tobytes()))
+        assert kind(lambda: load_pickle(source(tmp_path / "f.pkl"))) == "damaged"
 
 
 class Made:

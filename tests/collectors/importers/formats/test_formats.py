@@ -75,7 +75,7 @@ def test_routerbench_wide_and_long_are_the_same_records(tmp_path: Path, kind: st
         ("mistralai/Mixtral-8x7B-Instruct-v0.1", "arc", 1, 1.0, None, None, None, 0.0),
     ]
     assert rows(tmp_path / "lake", "SELECT prompt, source_key FROM items ORDER BY item")[0] == (
-        "['What is 1?']",
+        "What is 1?",
         "arc.1",
     )
     assert rows(tmp_path / "lake", "SELECT responses FROM responses ORDER BY model, item")[0] == (["['A']"],)
