@@ -256,17 +256,17 @@ def test_table_of_100000_columns_takes_little(tmp_path: Path, ending: str) -> No
         columns = dict.fromkeys(names, pa.array([0], pa.int8()))
         pq.write_table(pa.table({"model": ["m"], "task": ["t"], "id": ["1"], "score": [1], **columns}), path)
     code = (
-        "import resource; from pathlib import Path; from tests.helpers.importing import COLUMNS, imported\n"
+        "import time; from pathlib import Path; from tests.helpers.importing import COLUMNS, imported\n"
+        "from tests.benchmarks.peak import peak_memory\n"
         f"report = imported('table', Path({str(path)!r}), Path({str(tmp_path / 'lake')!r}), options=COLUMNS)\n"
         "assert report.total.records == 1, report.rejects\n"
-        "usage = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(usage.ru_maxrss // 1024, usage.ru_utime)"
+        "print(peak_memory() // 2**20, time.process_time())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     megabytes, seconds = map(float, done.stdout.split())
     assert megabytes < 1000
-    assert seconds < 20
+    assert seconds < 60, "it grows faster than the columns"
 
 
 def test_routerbench_of_many_models_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
