@@ -25,7 +25,7 @@ from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import NOT_JUDGED, StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD
-from schemas.verdicts import AT_LIMIT, ENGINE, OF_OURS, OK, OUTCOME_OF_FAILURE, TRUNCATED, is_set_level
+from schemas.verdicts import AT_LIMIT, EMPTY, ENGINE, OF_OURS, OK, OUTCOME_OF_FAILURE, TRUNCATED, is_set_level
 
 #: Most items of an imported shard. It may be larger than a collected one, because losing it costs only time.
 SHARD_ITEMS = 200_000
@@ -40,6 +40,8 @@ _KEY = ("item", "filter", "repeat")
 _VALUES = [name for name in RECORD.names if name not in ("source_file", "source_row", "outcome", *_KEY)]
 #: Scores outside 0 to 1 are judged by the threshold only if the source states the metric's range.
 _CORRECT = "CASE WHEN is_ranged OR score BETWEEN 0 AND 1 THEN score >= threshold END"
+#: Words of hosts for an answer that reached the limit of generated tokens.
+_AT_LIMIT = (AT_LIMIT, "max_tokens", "max_output_tokens", "max_new_tokens", "model_length")
 #: Columns of a row's place; the others are its content.
 _WHERE = ("file", "row", "cell")
 
@@ -340,13 +342,24 @@ def _ruled(there: Mapping[str, Any], many: int, metric: str) -> dict[str, Any]:
     failure = pc.if_else(is_open, NOT_JUDGED, failure)
     kinds = pa.array(OUTCOME_OF_FAILURE.keys(), pa.string())
     of_failure = pa.array(OUTCOME_OF_FAILURE.values(), pa.string()).take(pc.index_in(failure, value_set=kinds))
-    answered = pc.if_else(pc.equal(reason, AT_LIMIT).fill_null(False), TRUNCATED, OK)
+    at_limit = pc.is_in(pc.utf8_lower(reason), value_set=pa.array(_AT_LIMIT))
+    answered = pc.if_else(_is_empty(there, many), EMPTY, pc.if_else(at_limit.fill_null(False), TRUNCATED, OK))
     outcome = pc.coalesce(of_failure, pc.if_else(pc.is_valid(failure), ENGINE, answered))
     ruled = {"failure": failure, "outcome": outcome}
     if is_set_level(None, metric, None, is_imported=True):
         return {**ruled, "score": pa.nulls(many, pa.float64()), "correct": pa.nulls(many, pa.bool_())}
     is_ours = pc.is_in(outcome, value_set=pa.array(OF_OURS))
     return {**ruled, "score": pc.if_else(is_ours, pa.scalar(None, pa.float64()), score)}
+
+
+def _is_empty(there: Mapping[str, Any], many: int) -> Any:
+    """Whether a row states that its answer has no text, or no token."""
+    import pyarrow.compute as pc
+
+    tokens = there.get("completion_tokens", pa.nulls(many)).cast(pa.int64())
+    answers = there.get("responses", pa.nulls(many)).cast(pa.list_(pa.string()))
+    text = pc.utf8_trim_whitespace(pc.binary_join(answers, ""))
+    return pc.or_(pc.equal(text, "").fill_null(False), pc.equal(tokens, 0).fill_null(False))
 
 
 def _runs(items: np.ndarray[Any, Any]) -> Iterator[tuple[int, int]]:

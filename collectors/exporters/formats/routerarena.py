@@ -66,10 +66,14 @@ def _routers(grids: Sequence[Grid], options: Options) -> dict[str, list[Columns]
 
 
 def global_indices(grids: Sequence[Grid]) -> list[list[str]]:
-    """Of each grid the names of items: the source's own where all have one and none twice, else task and position."""
+    """Of each grid the names of items, from which its scorer and our import read the task: `<task>_<item>`.
+
+    The source's own where all have that form and none stands twice, else task and position.
+    """
     own = [[item["source_key"] or "" for item in grid.items] for grid in grids]
     names = [name for of in own for name in of]
-    if all(names) and len(set(names)) == len(names):
+    is_of_task = [name.rsplit("_", 1)[0] == grid.task for grid, of in zip(grids, own, strict=True) for name in of]
+    if all(is_of_task) and len(set(names)) == len(names):
         return own
     return [[f"{grid.task}_{item['item']}" for item in grid.items] for grid in grids]
 

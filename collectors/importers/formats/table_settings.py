@@ -41,7 +41,7 @@ VERDICT = {
     "latency_s": Setting("seconds", "from request to end of answer"),
     "latency_ms": Setting("milliseconds", "the same in milliseconds; give one of the two"),
     "response": Setting("answer", "the text of the answer"),
-    "finish_reason": Setting("why", "why the answer ended: stop, length, …"),
+    "finish_reason": Setting("why", "why the answer ended: stop; length or max_tokens: cut off"),
     "filter": Setting("filter", "which of several readings of one answer this is"),
     "repeat": Setting("trial", "0: the verdict over all repeats of an item; from 1: one of them alone"),
 }

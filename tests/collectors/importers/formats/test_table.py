@@ -94,3 +94,30 @@ def test_table_of_text_keys_that_look_like_numbers_keeps_them_apart(tmp_path: Pa
     imported("table", tmp_path / "t.csv", tmp_path / "lake", options=COLUMNS)
     stored = rows(tmp_path / "lake", "SELECT source_key, score, source_row FROM records JOIN items USING (task, item)")
     assert sorted(stored) == [("1.1", 1.0, 1), ("1.10", 0.0, 2), ("1.100", 1.0, 3)]
+
+
+def test_table_of_empty_and_cut_answers_counts_them_apart(tmp_path: Path) -> None:
+    columns = {**COLUMNS, "response": "text", "completion_tokens": "out", "finish_reason": "why"}
+    lines = [
+        {"id": "a", "score": 1, "text": "four", "out": 2, "why": "stop"},
+        {"id": "b", "score": 0, "text": "", "out": 0, "why": "stop"},
+        {"id": "c", "score": 1, "text": " \n", "out": 3, "why": "stop"},
+        {"id": "d", "score": 0, "text": None, "out": 0, "why": None},
+        {"id": "e", "score": 0, "text": "and so", "out": 9, "why": "MAX_TOKENS"},
+        {"id": "f", "score": 1, "text": "and", "out": 9, "why": "length"},
+        {"id": "g", "score": None, "text": "", "out": 0, "why": "stop"},
+        {"id": "h", "score": 1, "text": None, "out": None, "why": None},
+    ]
+    path = write_lines(tmp_path / "t.jsonl", [{"model": "m", "task": "t", **line} for line in lines])
+    imported("table", path, tmp_path / "lake", options=columns)
+    stored = rows(tmp_path / "lake", "SELECT outcome, score FROM matrix ORDER BY item")
+    assert stored == [
+        ("ok", 1.0),
+        ("empty", 0.0),
+        ("empty", 1.0),
+        ("empty", 0.0),
+        ("truncated", 0.0),
+        ("truncated", 1.0),
+        ("judge", None),
+        ("ok", 1.0),
+    ]
