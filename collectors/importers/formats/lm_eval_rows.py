@@ -34,7 +34,6 @@ class Fields:
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
         self.decoder: msgspec.json.Decoder[Any] | None = None
-        self.metrics: list[Any] = []
 
     def of(self, data: bytes) -> dict[str, Any]:
         """The fields of a row; those of _LARGE may be msgspec.Raw. Raises BadFile."""
@@ -43,26 +42,23 @@ class Fields:
                 row = msgspec.structs.astuple(self.decoder.decode(data))
             except (msgspec.DecodeError, RecursionError):
                 return fields_of(data)
-            if msgspec.UNSET in row:
-                return fields_of(data)
-            values = dict(zip(self.names, row, strict=True))
-            metrics = values.get("metrics")
-            if type(metrics) is list and (metrics == self.metrics or values.keys() >= set(metrics)):
-                self.metrics = metrics
-                return values  # of other fields nothing is asked
+            return fields_of(data) if msgspec.UNSET in row else dict(zip(self.names, row, strict=True))
         values = fields_of(data)
         if self.decoder is None:
-            self.names = tuple(name for name in values if name not in _UNUSED)
+            self.names = tuple(values)
             self.decoder = msgspec.json.Decoder(_struct_of(self.names))
         return values
 
 
 def _struct_of(names: Sequence[str]) -> Any:
+    """The type of rows with some of these fields. A row with another one is an error of decoding."""
     unset: Any = msgspec.UNSET
     fields = [
-        (f"f{n}", msgspec.Raw | msgspec.UnsetType if name in _LARGE else Any, unset) for n, name in enumerate(names)
+        (f"f{n}", msgspec.Raw | msgspec.UnsetType if name in (*_LARGE, *_UNUSED) else Any, unset)
+        for n, name in enumerate(names)
     ]
-    return msgspec.defstruct("Row", fields, rename=dict(zip((f"f{n}" for n in range(len(names))), names, strict=True)))
+    renamed = dict(zip((f"f{n}" for n in range(len(names))), names, strict=True))
+    return msgspec.defstruct("Row", fields, rename=renamed, forbid_unknown_fields=True)
 
 
 def fields_of(data: bytes) -> dict[str, Any]:

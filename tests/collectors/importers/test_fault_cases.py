@@ -299,3 +299,18 @@ def test_routereval_of_many_items_takes_no_chunk_an_item(tmp_path: Path) -> None
         ("a/one", items, items),
         ("b/two", items, items),
     ]
+
+
+def test_lm_eval_row_has_its_own_fields_whatever_the_first_row_has(tmp_path: Path) -> None:
+    first = {"doc_id": 0, "doc": {"question": "q0"}, "arguments": [["q0", {}]], "acc": 1.0, "metrics": ["acc"]}
+    later = {"resps": [["x"]], "filtered_resps": ["x"], "target": "x", "latency_ms": 250, "acc": 0.0}
+    later["token_usage"] = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    rows_of = [first, *({**first, "doc_id": n, "doc": {"question": f"q{n}"}, **later} for n in (1, 2))]
+    path = write_lines(tmp_path / "samples_t_2026-01-02T03-04-05.678901.jsonl", rows_of)
+    imported("lm_eval", path, tmp_path / "lake", model="m")
+    query = "SELECT score, prompt_tokens, completion_tokens, latency_s, responses FROM records LEFT JOIN responses"
+    assert rows(tmp_path / "lake", f"{query} USING (item) ORDER BY item") == [
+        (1.0, None, None, None, None),
+        (0.0, 10, 5, 0.25, ["x"]),
+        (0.0, 10, 5, 0.25, ["x"]),
+    ]
