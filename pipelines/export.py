@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -85,16 +87,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     for name, forms in _options().items():
         kind, text = OPTIONS[name]
-        how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": "X" if kind is float else "PATH"}
+        how = {"action": "store_true"} if kind is bool else {"type": kind, "metavar": "X" if kind is finite else "PATH"}
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"{text}; for {', '.join(forms)}", **how)
     return parser.parse_args(argv)
 
 
+def finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
+
+
 #: Option -> type and help.
-OPTIONS: dict[str, tuple[type, str]] = {
+OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "encoder": (Path, "folder of the sentence-transformers model that computes embeddings"),
     "threshold": (
-        float,
+        finite,
         "the lowest graded score that counts as right, where a format has nothing but right and wrong",
     ),
     "tokens": (Path, "Parquet file of tokens.py, for answers whose token counts are unknown"),

@@ -42,7 +42,8 @@ prices.py. With --against latency the cost is seconds of latency."""
 EPILOG = """\
 The file of choices (CSV, Parquet or JSON lines) needs a column model, and one of the columns item (position), item_hash
 or source_key. Add a column task if items of several tasks have the same names, and a column router if the file holds
-several routers. A column probabilities holds, as JSON, each model's probability: {"model-a": 0.7, "model-b": 0.3}.
+several routers. A column probabilities holds, as JSON, each model's probability: {"model-a": 0.7, "model-b": 0.3};
+they are divided by their sum.
 
 figures, on the same items:
   score   mean score of the chosen models (RouterEval's mu)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.exporters.grid import Grid
+from schemas.failures import ConfigError
 
 
 def is_graded(grid: Grid) -> bool:
@@ -25,6 +26,12 @@ def right_answers(grid: Grid, threshold: float | None) -> npt.NDArray[np.bool_]:
 
 
 def threshold_notes(grids: Sequence[Grid], threshold: float | None) -> list[str]:
-    """A line for the user on the tasks that the threshold decided."""
+    """A line for the user on the tasks that the threshold decided.
+
+    Raises ConfigError where no score of them reaches it: it is of another scale.
+    """
+    scores = [grid.scores for grid in grids if is_graded(grid)]
+    if scores and threshold is not None and (most := max(float(np.nanmax(one)) for one in scores)) < threshold:
+        raise ConfigError(f"--threshold {threshold:g}: no graded score is so high; the highest is {most:g}")
     graded = [grid.task for grid in grids if is_graded(grid)]
     return [f"scores of {threshold} and more are right in {', '.join(graded)}"] if graded else []

@@ -11,7 +11,7 @@ from collectors.importers.staging import Staging
 
 #: Kind -> message, as SQL.
 _REASONS = {
-    "no_key": "'no model, task or item, or the repeat is not a whole number'",
+    "no_key": "'no model, task or item, or the repeat is not a whole number from 0 to 32767'",
     "not_finite": "concat('a number is NaN, infinite or beyond 1e30: score ', score, ', cost ', stated_usd, ', time ', "
     "latency_s)",
     "out_of_range": "'the score ' || score || ' is outside its range'",

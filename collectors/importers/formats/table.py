@@ -21,7 +21,11 @@ _VERDICT = {
     "model": ("model", Kind.TEXT, "{}"),
     "task": ("task", Kind.TEXT, "{}"),
     "filter": ("filter", Kind.TEXT, "{}"),
-    "repeat": ("repeat", Kind.COUNT, "greatest(least({}, 32767), -1)::SMALLINT"),
+    "repeat": (
+        "repeat",
+        Kind.COUNT,
+        "if({0} > 32767, -1, {0})::SMALLINT",
+    ),
     "prompt_tokens": ("prompt_tokens", Kind.COUNT, "{}"),
     "completion_tokens": ("completion_tokens", Kind.COUNT, "{}"),
     "cached_tokens": ("cached_tokens", Kind.COUNT, "{}"),

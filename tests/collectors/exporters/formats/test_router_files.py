@@ -88,6 +88,9 @@ def test_embedllm_graded_scores_are_right_from_the_threshold_that_is_stated(tmp_
     lake = build(tmp_path / "lake", {"a": grades, "b": grades[::-1]}, prompts=[f"q{n}" for n in range(10)])
     with pytest.raises(ConfigError, match="neither 0 nor 1: --threshold X"):
         exported(lake, "embedllm", tmp_path / "out")
+    with pytest.raises(ConfigError, match="no graded score is so high; the highest is"):
+        exported(lake, "embedllm", tmp_path / "high", threshold=5)
+    assert not (tmp_path / "high").exists()
     notes = exported(lake, "embedllm", tmp_path / "out", threshold=0.7)
     assert "scores of 0.7 and more are right in quiz" in notes
     frame = pd.concat([pd.read_csv(tmp_path / f"out/{part}.csv") for part in ("train", "val", "test")])

@@ -83,10 +83,13 @@ def test_ingest_of_json_lines_rounds_nothing_that_comes_late(tmp_path: Path, fir
 
 def test_ingest_takes_row_numbers_from_no_column(tmp_path: Path) -> None:
     lines = ["_row,model,task,id,score,turn", "77,a,quiz,x,1_0,0", "88,a,quiz,y,1,2.5", "99,a,quiz,z,1,0"]
+    lines += ["1,a,quiz,z,1,32767", "2,a,quiz,z,1,32768", "3,a,quiz,z,1,-1"]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     report = imported("table", tmp_path / "t.csv", tmp_path / "lake", options={**COLUMNS, "repeat": "turn"})
-    assert [(r["kind"], r["source_row"]) for r in report.rejects] == [("not_finite", 1), ("no_key", 2)]
-    assert rows(tmp_path / "lake", "SELECT source_row FROM records") == [(3,)]
+    assert [(r["kind"], r["source_row"]) for r in report.rejects] == [
+        *[("not_finite", 1), ("no_key", 2), ("no_key", 5), ("no_key", 6)]
+    ]
+    assert rows(tmp_path / "lake", "SELECT source_row, repeat FROM records ORDER BY 1") == [(3, 0), (4, 32767)]
 
 
 def test_table_of_text_keys_that_look_like_numbers_keeps_them_apart(tmp_path: Path) -> None:
