@@ -14,6 +14,7 @@ import io
 import json
 import lzma
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -261,6 +262,10 @@ def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
                 yield number, line
 
 
+#: What stands between two elements of a JSON array.
+_BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
+
+
 def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
     """Yields the rows of JSON lines, or of one JSON array, undecoded, with their numbers from 1."""
     with file.open() as stream:
@@ -275,8 +280,16 @@ def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
             yield number, bytes(row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Perhaps NaN, which Python writes and JSON forbids.
-        for number, value in enumerate(document(file), 1):
-            yield number, json.dumps(value).encode()
+        document(file)
+        yield from enumerate(_elements(data.decode("utf-8", "surrogatepass")), 1)
+
+
+def _elements(array: str) -> Iterator[bytes]:
+    """The elements of a JSON array that can be decoded, as they are written."""
+    decoder, place = json.JSONDecoder(), array.index("[") + 1
+    while (match := _BETWEEN.match(array, place)) and array[match.end()] != "]":
+        _, place = decoder.raw_decode(array, match.end())
+        yield array[match.end() : place].encode("utf-8", "surrogatepass")
 
 
 def decoded(data: bytes) -> Any:

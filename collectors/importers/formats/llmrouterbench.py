@@ -56,18 +56,21 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
 
 
 def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns beside its score. A failed call has no tokens and no price: the zeros stand for nothing."""
+    """The columns beside its score. Zeros of a failed call, or of an answer without tokens, stand for nothing."""
     answer = record.get("raw_output")
     if record.get("score") is None and isinstance(answer, str) and answer.startswith(_FAILED):
         return {"failure": "failed_call"}
     extra = record.get("extra_fields")
     metrics = {name: extra[name] for name in sorted(extra)} if isinstance(extra, dict) else {}
     metrics = {name: value for name, value in metrics.items() if number_of(value) is not None}
+    counts = {name: whole(record.get(name)) for name in ("prompt_tokens", "completion_tokens")}
+    usd = number_of(record.get("cost"))
+    if not any(counts.values()) and not usd:  # a prompt has tokens: nobody counted them
+        counts, usd = {}, None
     return {
-        "metrics": as_json({"score": record.get("score"), **metrics}) if metrics else None,
-        "prompt_tokens": whole(record.get("prompt_tokens")),
-        "completion_tokens": whole(record.get("completion_tokens")),
-        "stated_usd": number_of(record.get("cost")),
+        "metrics": as_json({**metrics, "score": record.get("score")}) if metrics else None,
+        **counts,
+        "stated_usd": usd,
         "responses": texts(answer),
         "filtered": as_json([record["prediction"]]) if record.get("prediction") is not None else None,
     }

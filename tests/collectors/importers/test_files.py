@@ -110,6 +110,14 @@ def test_json_rows_of_an_array_are_its_elements(tmp_path: Path, data: bytes) -> 
     assert [number for number, _ in json_rows(source(tmp_path / "x.json"))] == [1, 2]
 
 
+def test_json_rows_of_an_array_with_nan_are_as_they_are_written(tmp_path: Path) -> None:
+    parts = ['{"id": 1.10, "a": 0, "a": 1}', "NaN", '[1e0, "],[ é"]', "-Infinity", '{"b": "\\ud83d\\ude00"}']
+    (tmp_path / "x.json").write_text(" [ " + " ,\n".join(parts) + " ] \n", encoding="utf-8")
+    assert [row for _, row in json_rows(source(tmp_path / "x.json"))] == [part.encode() for part in parts]
+    (tmp_path / "x.json").write_text("[NaN", encoding="utf-8")
+    assert kind(lambda: list(json_rows(source(tmp_path / "x.json")))) == "damaged"
+
+
 def test_documents_that_are_no_json_say_so(tmp_path: Path) -> None:
     for data, wrong in (("{", "damaged"), ("[" * 10**6, "damaged"), ("1" * 10**6, "damaged"), ("", "damaged")):
         assert kind(lambda text=data: decoded(text.encode())) == wrong

@@ -241,6 +241,19 @@ def test_llmrouterbench_failed_call_has_failed_and_cost_nothing_known(tmp_path: 
     assert rows(tmp_path / "lake", query) == [("failed_call", None, None, None, None)]
 
 
+def test_llmrouterbench_zeros_that_nobody_counted_are_no_tokens_and_no_price(tmp_path: Path) -> None:
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0}
+    records = [
+        {"index": 1, "origin_query": "q1", "raw_output": "a", "score": 1.0, "extra_fields": {"score": 0.5}, **nothing},
+        {"index": 2, "origin_query": "q2", "raw_output": "", "score": 0.0, **nothing, "prompt_tokens": 7},
+    ]
+    folder = tmp_path / "bench" / "quiz" / "test" / "m"
+    write_json(folder / "quiz-test-m-20260102_030405.json", {"records": records})
+    imported("llmrouterbench", tmp_path / "bench", tmp_path / "lake")
+    query = "SELECT score, metrics, prompt_tokens, completion_tokens, stated_usd FROM records ORDER BY item"
+    assert rows(tmp_path / "lake", query) == [(1.0, '{"score":1.0}', None, None, None), (0.0, None, 7, 0, 0.0)]
+
+
 # ---- RouterArena
 
 
