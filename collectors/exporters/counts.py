@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,9 +37,9 @@ def with_counts(grids: Sequence[Grid], path: Path) -> tuple[list[Grid], list[str
             values = grid.numbers[name].copy()
             for row, column in lacking:
                 cell = grid.cells[column] or {}
-                known = counts[cell["cell_id"], grid.items[row]["item"]][place]
-                if values[row, column] != values[row, column] and known is not None:
-                    values[row, column] = known
+                count = counts[cell["cell_id"], grid.items[row]["item"]][place]
+                if np.isnan(values[row, column]) and count is not None:
+                    values[row, column] = count
                     total += 1
             numbers[name] = values
         filled.append(replace(grid, numbers=numbers))

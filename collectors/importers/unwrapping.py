@@ -61,8 +61,8 @@ def _sentence(query: str, choices: list[str]) -> tuple[str, list[str]]:
 
 def passage_and_question(text: str) -> tuple[str, str]:
     """HELM's PassageQuestionInput (scenarios/scenario.py), apart; another text is a question alone."""
-    passage, found, question = text.rpartition("\nQuestion: ")
-    return (passage, question) if found else ("", text)
+    passage, mark, question = text.rpartition("\nQuestion: ")
+    return (passage, question) if mark else ("", text)
 
 
 def text_of_list(text: str | None) -> str | None:
