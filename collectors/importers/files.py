@@ -1,6 +1,6 @@
 """Files that others wrote, read without trust: their content costs bounded memory and runs no code.
 
-Owns how files are listed, opened, decompressed and cut into lines, rows and documents. Knows nothing of formats.
+Owns how files are listed, opened, decompressed and cut into lines. Knows nothing of formats.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import glob
 import gzip
 import hashlib
 import io
-import json
 import lzma
 import os
-import re
 import struct
 import zipfile
 import zlib
@@ -24,7 +22,6 @@ from functools import cached_property
 from typing import IO, Any
 
 import fsspec
-import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.failures import ConfigError, one_line
@@ -34,8 +31,6 @@ MAX_LINE = 64 * 2**20
 MAX_DOCUMENT = 1024 * 2**20
 #: Limit of a compressed file's content: this many times its size, plus a constant. JSON of equal rows reaches 100.
 MAX_RATIO, MAX_SMALL = 200, 64 * 2**20
-#: Values of one JSON document, or of one array of rows: each is an object of Python's, of 50 bytes and more.
-MAX_VALUES = 20_000_000
 _CHUNK = 2**20
 #: Folders below each other that are looked through.
 _MAX_DEPTH = 100
@@ -262,69 +257,6 @@ def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
                 yield number, line
 
 
-#: What stands between two elements of a JSON array.
-_BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
-
-
-def json_rows(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
-    """Yields the rows of JSON lines, or of one JSON array, undecoded, with their numbers from 1."""
-    with file.open() as stream:
-        head = without_mark(stream.read(4096)).lstrip()
-    if not head.startswith(b"["):
-        yield from lines(file)
-        return
-    data = without_mark(file.read())
-    _check_values(data)
-    try:
-        for number, row in enumerate(msgspec.json.decode(data, type=list[msgspec.Raw]), 1):
-            yield number, bytes(row)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Perhaps NaN, which Python writes and JSON forbids.
-        document(file)
-        yield from enumerate(_elements(data.decode("utf-8", "surrogatepass")), 1)
-
-
-def _elements(array: str) -> Iterator[bytes]:
-    """The elements of a JSON array that can be decoded, as they are written."""
-    decoder, place = json.JSONDecoder(), array.index("[") + 1
-    while (match := _BETWEEN.match(array, place)) and array[match.end()] != "]":
-        _, place = decoder.raw_decode(array, match.end())
-        yield array[match.end() : place].encode("utf-8", "surrogatepass")
-
-
-def decoded(data: bytes) -> Any:
-    """The value of a JSON text, which may hold NaN and infinities as Python writes them. Raises BadFile."""
-    _check_values(data)
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        value = json.loads(data)
-        if b"\\ud" in data.lower():
-            json.dumps(value, ensure_ascii=False).encode()  # half of a character, which no text holds
-        return value
-    except RecursionError:
-        raise BadFile("damaged", "nested too deeply") from None
-    except UnicodeEncodeError:
-        raise BadFile("encoding", "holds half of a character (a lone surrogate)") from None
-    except UnicodeDecodeError:
-        raise BadFile("encoding", "not UTF-8") from None
-    except ValueError as error:
-        raise BadFile("damaged", f"not JSON: {one_line(error, 120)}") from error
-
-
-def _check_values(data: bytes) -> None:
-    """Raises BadFile for a text that takes far more memory as objects of Python than as bytes."""
-    if len(data) > MAX_VALUES and sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
-        raise BadFile("too_large", f"more than {MAX_VALUES:,} values in one document")
-
-
-def document(file: SourceFile) -> Any:
-    """The whole file as one JSON value. Raises BadFile."""
-    return decoded(without_mark(file.read()))
-
-
 def without_mark(data: bytes) -> bytes:
     """Without UTF-8's byte order mark. Raises BadFile for UTF-16 and UTF-32, which have others."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -332,10 +264,18 @@ def without_mark(data: bytes) -> bytes:
     return data.removeprefix(b"\xef\xbb\xbf")
 
 
-def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a zip archive's files, all within MAX_RATIO. Raises BadFile.
+#: A damaged archive, or a damaged file in it, raises one of these.
+_OF_ZIP = (
+    *(zipfile.BadZipFile, OSError, EOFError, struct.error, zlib.error, lzma.LZMAError),
+    *(NotImplementedError, RuntimeError),
+)
 
-    Of several files with one name the last counts, as for zipfile.
+
+def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes | BadFile]]:
+    """Names and contents of a zip archive's files, all within MAX_RATIO. Raises BadFile where the archive is damaged.
+
+    A BadFile stands in place of one file that is damaged. Of several files with one name the last counts, as for
+    zipfile.
     """
     limit, given = file.size * MAX_RATIO + MAX_SMALL, 0
     try:
@@ -344,26 +284,29 @@ def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes]]:
             for info in {info.filename: info for info in archive.infolist()}.values():
                 if info.is_dir():
                     continue
-                is_zstd = info.compress_type == _ZSTD
-                with _zstd_member(data, info) if is_zstd else archive.open(info) as member:
-                    content = member.read(min(limit - given, info.file_size if is_zstd else limit) + 1)
-                given += len(content)
+                try:
+                    content: bytes | BadFile = _member(archive, data, info, limit - given)
+                    given += len(content)  # type: ignore[arg-type]
+                except _OF_ZIP as error:
+                    content = BadFile("damaged", f"{info.filename[:60]} in it is damaged: {one_line(error)}")
+                    given += info.file_size  # no more was read
                 if given > limit:
                     raise BadFile("bomb", f"holds more than {limit // 2**20} MiB, too much for a file of its size")
-                if is_zstd and zlib.crc32(content) != info.CRC:
-                    raise BadFile("damaged", f"not a whole zip archive: bad CRC-32 of {info.filename[:60]}")
                 yield info.filename, content
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        lzma.LZMAError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except _OF_ZIP as error:
         raise BadFile("damaged", f"not a whole zip archive: {one_line(error)}") from error
+
+
+def _member(archive: zipfile.ZipFile, data: bytes, info: zipfile.ZipInfo, most: int) -> bytes:
+    """The content of one file, up to `most` bytes and one more. Raises one of _OF_ZIP."""
+    if info.compress_type != _ZSTD:
+        with archive.open(info) as member:
+            return member.read(most + 1)
+    with _zstd_member(data, info) as packed:
+        content: bytes = packed.read(min(most, info.file_size) + 1)
+    if len(content) <= most and zlib.crc32(content) != info.CRC:
+        raise zipfile.BadZipFile("bad CRC-32")
+    return content
 
 
 def _zstd_member(data: bytes, info: zipfile.ZipInfo) -> IO[bytes]:

@@ -4,9 +4,9 @@ Owns their schemas and the kinds of rejects. Knows nothing of formats, nor of wh
 
 Kinds of rejects: of a file as a whole `unreadable`, `damaged`, `bomb`, `too_large`, `encoding`, `forbidden` (a pickle
 that would run code), `unknown_layout`, `no_model`, `left_out` (the source's own program would not read it), `no_record`
-(nothing in it became a record); of a row `damaged`, `encoding`, `too_long`, `no_key` (no model, task or item),
-`not_finite`, `out_of_range`, `no_verdict`, `negative_tokens`, `unknown_filter`, `bad_item`, `conflict` (another row, or
-the lake, has another verdict of the same answer).
+(nothing in it became a record); of a row `damaged`, `doubled_name` (an object of JSON has a name twice), `encoding`,
+`too_long`, `no_key` (no model, task or item), `not_finite`, `out_of_range`, `no_verdict`, `negative_tokens`,
+`unknown_filter`, `bad_item`, `conflict` (another row, or the lake, has another verdict of the same answer).
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import json.decoder
 import operator
 import os
 from abc import ABC, abstractmethod
@@ -24,9 +22,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from collectors.importers.files import BadFile, SourceFile, decoded, json_rows, without_mark
+from collectors.importers.files import BadFile, SourceFile, without_mark
+from collectors.importers.json_values import decoded, json_rows, members
 from collectors.importers.sources import as_json
-from schemas.failures import one_line
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 #: Largest row of a CSV file, characters: each of its values is an object of Python's.
@@ -203,7 +201,7 @@ class JsonTable(TextTable):
         for _, data in json_rows(self.file):
             try:
                 if not isinstance(data, BadFile):
-                    names.update(dict.fromkeys(_members(data)))
+                    names.update(dict.fromkeys(members(data)))
             except BadFile:
                 continue  # `_rows` rejects it
             if len(names) > MAX_NAMES:
@@ -216,56 +214,13 @@ class JsonTable(TextTable):
             try:
                 if isinstance(data, BadFile):
                     raise data
-                members = _members(data)
-                if data.count(b'":') != len(members):  # else no name can stand twice
-                    _check_names(data, wanted)
-                yield number, [_text_of(members.get(n), keeps) for n, keeps in zip(wanted, keeps_nan, strict=True)]
+                values = members(data)
+                yield number, [_text_of(values.get(n), keeps) for n, keeps in zip(wanted, keeps_nan, strict=True)]
             except BadFile as error:
                 reject(number, error.kind, str(error))
 
 
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NAN = (b"NaN", b"Infinity", b"-Infinity")
-
-
-def _members(data: bytes) -> dict[str, msgspec.Raw]:
-    """The members of a JSON object, undecoded. Raises BadFile."""
-    try:
-        if not data.isascii():
-            data.decode()  # values that are passed over, too
-        return _MEMBERS.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
-        decoded(data)
-    return {name: msgspec.Raw(value.encode()) for name, value in _pairs(data)}
-
-
-def _check_names(data: bytes, wanted: Sequence[str]) -> None:
-    names = [name for name, _ in _pairs(data)]
-    if len(set(names)) < len(names) and (twice := [name for name in wanted if names.count(name) > 1]):
-        raise BadFile("damaged", f"{twice[0][:60]!r} stands twice in it")
-
-
-def _pairs(data: bytes) -> list[tuple[str, str]]:
-    """Names and values of a JSON object's text, which may have NaN and names that stand twice. Raises BadFile."""
-    text = data.decode().strip()
-    if not text.startswith("{"):
-        raise BadFile("damaged", "not a JSON object")
-    pairs, place, skip = [], 1, json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
-    try:
-        while (place := skip(text, place).end()) < len(text) - 1:
-            name, place = json.decoder.scanstring(text, place + 1)  # type: ignore[attr-defined]
-            begins = skip(text, skip(text, place).end() + 1).end()
-            _, ends = _ANY.raw_decode(text, begins)
-            pairs.append((name, text[begins:ends]))
-            place = skip(text, ends).end() + 1
-    except RecursionError:
-        raise BadFile("damaged", "nested too deeply") from None
-    except ValueError as error:
-        raise BadFile("damaged", f"not JSON: {one_line(error, 120)}") from error
-    return pairs
-
-
-_ANY = json.JSONDecoder()
 
 
 def _text_of(value: msgspec.Raw | None, keeps_nan: bool) -> str | None:

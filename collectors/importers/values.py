@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from collectors.importers.files import BadFile, decoded, json_rows
+from collectors.importers.files import BadFile
+from collectors.importers.json_values import decoded, json_rows
 from collectors.importers.sources import ImportSource, Sink
 from collectors.importers.staging import Staging
 from schemas.identity import content_hash

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from collectors.importers.files import BadFile, SourceFile, document
+from collectors.importers.files import BadFile, SourceFile
+from collectors.importers.json_values import document
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.usage import Usage
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole

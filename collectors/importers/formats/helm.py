@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from collectors.importers.files import BadFile, document
+from collectors.importers.files import BadFile
+from collectors.importers.json_values import document
 from collectors.importers.runs import choose_runs
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from collectors.importers.files import BadFile, decoded, document, zip_members
+from collectors.importers.files import BadFile, zip_members
 from collectors.importers.formats.inspect_usage import usage_of
+from collectors.importers.json_values import decoded, document
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, texts, verdict, whole
 from schemas.failures import NOT_JUDGED
@@ -32,6 +34,8 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
     for sample in samples:
         with staging.one_row(number, log.row + 1):
             log.row += 1
+            if isinstance(sample, BadFile):
+                raise sample
             if not isinstance(sample, dict) or sample.get("id") is None:
                 staging.reject(number, log.row, "no_key", "no id", model=model, task=task)
                 continue
@@ -230,14 +234,28 @@ def _log(staging: Sink, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
             raise BadFile("unknown_layout", "not a log of Inspect")
         return value, iter(value.get("samples") or ())
     header: dict[str, Any] = {}
-    samples: list[tuple[str, bytes]] = []
+    samples: list[tuple[str, bytes | BadFile]] = []
     for name, data in zip_members(file):
         if name == "header.json":
-            header |= decoded(data)
+            header |= _decoded(data)
         elif name == "_journal/start.json":  # of a log that was cut off
-            header = {**decoded(data), **header}
+            header = {**_decoded(data), **header}
         elif name == "reductions.json":
-            header["reductions"] = decoded(data)
+            header["reductions"] = _decoded(data)
         elif name.startswith("samples/") and name.endswith(".json"):
             samples.append((name, data))
-    return header, (decoded(data) for _, data in sorted(samples))
+    return header, (_sample(data) for _, data in sorted(samples, key=operator.itemgetter(0)))
+
+
+def _decoded(data: bytes | BadFile) -> Any:
+    if isinstance(data, BadFile):
+        raise data
+    return decoded(data)
+
+
+def _sample(data: bytes | BadFile) -> Any:
+    """A sample, or the BadFile that it is: those behind it are read."""
+    try:
+        return _decoded(data)
+    except BadFile as error:
+        return error

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from collectors.importers.files import BadFile, document
+from collectors.importers.files import BadFile
+from collectors.importers.json_values import document
 from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, text_of, texts, verdict, whole
 

@@ -5,6 +5,7 @@ Owns how a row is decoded and how its fields become columns. Does not know the r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from collectors.importers.files import BadFile, decoded
+from collectors.importers.json_values import decoded, lengths_beside, members
 from collectors.importers.sources import as_json
 from schemas.content import document_choices, document_hash
 
@@ -33,60 +34,56 @@ class Fields:
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
+        #: Names of the fields that are decoded, and lengths of a row beside its values.
+        self.small: tuple[str, ...] = ()
+        self.lengths: tuple[int, ...] = ()
         self.decoder: msgspec.json.Decoder[Any] | None = None
 
     def of(self, data: bytes) -> dict[str, Any]:
         """The fields of a row; those of _LARGE may be msgspec.Raw. Raises BadFile."""
         if self.decoder and data.isascii():
-            try:
-                row = msgspec.structs.astuple(self.decoder.decode(data))
-            except (msgspec.DecodeError, RecursionError):
-                return fields_of(data)
-            return fields_of(data) if msgspec.UNSET in row else dict(zip(self.names, row, strict=True))
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                if values := self._usual(self.decoder, data):
+                    return values
         values = fields_of(data)
         if self.decoder is None:
             self.names = tuple(values)
+            self.small = tuple(name for name in values if name not in (*_LARGE, *_UNUSED))
+            self.lengths = lengths_beside(self.names)
             self.decoder = msgspec.json.Decoder(_struct_of(self.names))
         return values
+
+    def _usual(self, decoder: msgspec.json.Decoder[Any], data: bytes) -> dict[str, Any] | None:
+        """The fields of a row that has those of the first row, each once; None for another one."""
+        texts = msgspec.structs.astuple(decoder.decode(data))
+        if msgspec.UNSET in texts or len(data.rstrip()) - sum(map(len, texts)) not in self.lengths:
+            return None
+        row = dict(zip(self.names, texts, strict=True))
+        values = b"[" + b",".join([row[name] for name in self.small]) + b"]"
+        small = decoded(values) if b"{" in values else _VALUE.decode(values)
+        row.update(zip(self.small, small, strict=True))
+        return row
 
 
 def _struct_of(names: Sequence[str]) -> Any:
     """The type of rows with some of these fields. A row with another one is an error of decoding."""
     unset: Any = msgspec.UNSET
-    fields = [
-        (f"f{n}", msgspec.Raw | msgspec.UnsetType if name in (*_LARGE, *_UNUSED) else Any, unset)
-        for n, name in enumerate(names)
-    ]
+    fields = [(f"f{n}", msgspec.Raw | msgspec.UnsetType, unset) for n in range(len(names))]
     renamed = dict(zip((f"f{n}" for n in range(len(names))), names, strict=True))
     return msgspec.defstruct("Row", fields, rename=renamed, forbid_unknown_fields=True)
 
 
 def fields_of(data: bytes) -> dict[str, Any]:
     """Every field of a row. Raises BadFile."""
-    try:
-        if not data.isascii():
-            data.decode()  # fields that are passed over, too
-        texts: dict[str, msgspec.Raw] = _FIELDS.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # damaged, or with NaN
-        value = decoded(data)
-        if not isinstance(value, dict):
-            raise BadFile("damaged", "not a JSON object") from None
-        return value
-    return {name: text if name in _LARGE else value_of(text) for name, text in texts.items()}
+    return {name: text if name in _LARGE else value_of(text) for name, text in members(data).items()}
 
 
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder()
 
 
 def value_of(field: Any) -> Any:
     """A field, decoded. Raises BadFile."""
-    if type(field) is not msgspec.Raw:
-        return field
-    try:
-        return _VALUE.decode(field)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decoded(bytes(field))
+    return decoded(bytes(field)) if type(field) is msgspec.Raw else field
 
 
 def json_of(field: Any) -> bytes:

@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from collectors.importers.files import BadFile, document, json_rows
+from collectors.importers.files import BadFile
 from collectors.importers.formats import evalchemy
 from collectors.importers.formats.lm_eval_results import WEIGHTED, About
 from collectors.importers.formats.lm_eval_rows import (
@@ -35,6 +35,7 @@ from collectors.importers.formats.lm_eval_rows import (
     seconds_of,
     value_of,
 )
+from collectors.importers.json_values import document, json_rows
 from collectors.importers.processes import Job
 from collectors.importers.sources import OF_ROW, CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collectors.importers.files import BadFile, document
+from collectors.importers.files import BadFile
+from collectors.importers.json_values import document
 from collectors.importers.runs import choose_runs
 from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.staging import Staging

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from numpy._core.multiarray import _reconstruct
 
 from collectors.importers import files
-from collectors.importers.files import BadFile, SourceFile, decoded, document, find_files, json_rows, lines, zip_members
+from collectors.importers.files import BadFile, SourceFile, find_files, lines, zip_members
+from collectors.importers.json_values import decoded, document, json_rows
 from collectors.importers.pickles import load_pickle
 from schemas.failures import ConfigError
 from tests.helpers.importing import SHARED, imported, rows

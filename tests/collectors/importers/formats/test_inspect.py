@@ -273,8 +273,8 @@ def test_inspect_archive_by_zstd_that_is_damaged_or_a_bomb_is_refused(tmp_path: 
     data = bytearray(path.read_bytes())
     data[data.index(b"samples/") + 60] ^= 0xFF
     path.write_bytes(bytes(data))
-    [reject] = imported("inspect", path, tmp_path / "lake").rejects
-    assert (reject["kind"], reject["source_row"]) == ("damaged", None)
+    rejects = imported("inspect", path, tmp_path / "lake").rejects
+    assert [(one["kind"], one["source_row"]) for one in rejects] == [("no_record", None), ("damaged", 1)]
     empty = log([sample(0, target="A" * 80_000_000)])
     [reject] = imported("inspect", bomb(tmp_path / "bomb.eval", empty), tmp_path / "lake").rejects
     assert (reject["kind"], reject["source_row"]) == ("bomb", None)
