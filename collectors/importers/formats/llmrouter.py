@@ -10,6 +10,7 @@ from collectors.importers.relation import Constant, Kind, select_items, table_of
 from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging, name_of
 from collectors.importers.suspicions import ODD_TOTAL
+from collectors.importers.usage import counted
 
 #: Label -> column, and the kind of its values.
 _NEEDED = {
@@ -33,15 +34,15 @@ _REST = {
 _TYPES = {
     "prompt_tokens": "INTEGER",
     "completion_tokens": "INTEGER",
+    "cached_tokens": "INTEGER",
     "total": "INTEGER",
     "latency_s": "DOUBLE",
     "answer": "VARCHAR",
 }
-_UNUSED = "coalesce(prompt_tokens, 0) = 0 AND coalesce(completion_tokens, 0) = 0 AND coalesce(total, 0) = 0"
-_FAILED = f"({_UNUSED} AND coalesce(starts_with(answer, 'ERROR: ') OR starts_with(answer, 'API Error: '), false))"
-#: Whether the counts add up to the total; reasoning may stand in the total alone.
-_COUNTED = (
-    f"(NOT ({_UNUSED}) AND coalesce(total >= prompt_tokens + completion_tokens AND prompt_tokens > 0, total IS NULL))"
+#: Its calls that failed: their rows have no token.
+_FAILED = (
+    "(coalesce(prompt_tokens, 0) = 0 AND coalesce(completion_tokens, 0) = 0 AND coalesce(total, 0) = 0 "
+    "AND coalesce(starts_with(answer, 'ERROR: ') OR starts_with(answer, 'API Error: '), false))"
 )
 
 
@@ -59,21 +60,19 @@ def read(staging: Staging, source: ImportSource) -> None:
             of_item = "coalesce(id, md5(prompt))" if key else "md5(prompt)"
             lacking = ", ".join(f"NULL::{kind} AS {name}" for name, kind in _TYPES.items() if name not in wanted)
             rows = f"(SELECT *, {of_item} AS key{lacking and f', {lacking}'} FROM {table.relation(wanted)})"
+            failed = f"(SELECT *, {_FAILED} AS has_failed FROM {rows})"
+            totalled = counted(failed, rest_is_output=True)
             staging.select(
                 f"""
-                SELECT {number} AS file, row, model, task, key,
-                    CASE WHEN NOT {_FAILED} THEN score END AS score,
-                    CASE WHEN {_FAILED} THEN 'failed_call' END AS failure,
-                    CASE WHEN {_COUNTED} THEN prompt_tokens END AS prompt_tokens,
-                    CASE WHEN {_COUNTED} THEN coalesce(total - prompt_tokens, completion_tokens) END
-                        AS completion_tokens,
-                    CASE WHEN NOT {_FAILED} THEN latency_s END AS latency_s,
-                    CASE WHEN NOT {_FAILED} AND answer IS NOT NULL THEN [answer] END AS responses
-                FROM {rows}
+                SELECT {number} AS file, row, model, task, key, prompt_tokens, completion_tokens,
+                    CASE WHEN NOT has_failed THEN score END AS score,
+                    CASE WHEN has_failed THEN 'failed_call' END AS failure,
+                    CASE WHEN NOT has_failed THEN latency_s END AS latency_s,
+                    CASE WHEN NOT has_failed AND answer IS NOT NULL THEN [answer] END AS responses
+                FROM {totalled}
                 """
             )
-            odd = f"total > 0 AND NOT {_COUNTED}"
             staging.select_suspects(
-                f"SELECT {number} AS file, '' AS run, model, task, '{ODD_TOTAL}' AS kind FROM {rows} WHERE {odd}"
+                f"SELECT {number} AS file, '' AS run, model, task, '{ODD_TOTAL}' AS kind FROM {totalled} WHERE is_odd"
             )
             select_items(staging, rows, wanted)

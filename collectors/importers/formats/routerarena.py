@@ -16,6 +16,8 @@ from collectors.importers.usage import Usage
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 
 _REWORDED = "-robustness"
+#: Its counts, in the order of usage.COUNTS.
+_COUNTS = ("input_tokens", "output_tokens", "total_tokens", "", "", "")
 
 
 def read(staging: Sink, number: int, source: ImportSource) -> None:
@@ -102,7 +104,8 @@ def _take(
     is_failed = answer.get("success") is False
     usage = answer.get("token_usage")
     usage = usage if isinstance(usage, dict) else {}
-    tokens = _tokens(usage)
+    # The provider's total counts reasoning, which `output_tokens` of some providers leaves out.
+    tokens = Usage.of(usage, _COUNTS, rest_is_output=True)
     tokens.suspect(staging, number, run, model, task)
     is_counted = tokens.prompt_tokens is not None or tokens.is_odd or not usage
     verdict(
@@ -119,16 +122,3 @@ def _take(
         responses=texts(answer.get("generated_answer")),
         **tokens.columns(),
     )
-
-
-def _tokens(usage: Mapping[str, Any]) -> Usage:
-    """The provider's total decides: it counts reasoning, which `output_tokens` of some providers leaves out."""
-    counts = [whole(usage.get(name)) for name in ("input_tokens", "output_tokens", "total_tokens")]
-    given, written, total = (count if count is not None and count >= 0 else None for count in counts)
-    if not (given or written or total):
-        return Usage()  # an answer without usage, not one of no tokens
-    if total is None or given is None:
-        return Usage(given, written)
-    if not given or total < given + (written or 0):
-        return Usage(is_odd=True)
-    return Usage(given, total - given)

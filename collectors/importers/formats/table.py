@@ -12,6 +12,8 @@ from collectors.importers.formats.table_settings import CELL, ITEM, is_constant
 from collectors.importers.relation import Constant, Kind, select_items, table_of
 from collectors.importers.sources import CellDescription
 from collectors.importers.staging import Staging
+from collectors.importers.suspicions import ODD_TOTAL
+from collectors.importers.usage import counted
 from schemas.sql import quoted
 
 PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
@@ -35,9 +37,11 @@ _VERDICT = {
     "finish_reason": ("finish_reason", Kind.TEXT, "{}"),
     "response": ("responses", Kind.TEXT, "CASE WHEN {0} IS NOT NULL THEN [{0}] END"),
 }
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 #: Other settings -> what the table's column is.
 _REST = {
     "score": Kind.SCORE,
+    "total_tokens": Kind.COUNT,
     **dict.fromkeys(("key", "prompt", "target", "subject"), Kind.TEXT),
     "choices": Kind.TEXTS,
 }
@@ -64,10 +68,23 @@ def _read_file(staging: Staging, number: int, settings: Mapping[str, Any]) -> No
     rows = table.relation(wanted)
     if "key" not in wanted:
         rows = f"(SELECT *, {_key_of(staging, number, wanted)} AS key FROM {rows})"
+    if "cached_tokens" in wanted or "total_tokens" in wanted:
+        rows = _counted(staging, number, rows, wanted)
     parts = [f"{sql.format(name)} AS {column}" for name, (column, _, sql) in _VERDICT.items() if name in wanted]
     staging.select(f"SELECT {number} AS file, row, key, score, {', '.join(parts)} FROM {rows}")
     if any(name in wanted for name in ITEM):
         select_items(staging, rows, wanted)
+
+
+def _counted(staging: Staging, number: int, rows: str, wanted: Collection[str]) -> str:
+    """The rows with the counts that add up. The others are unknown, and suspicious."""
+    total = "total_tokens" if "total_tokens" in wanted else "NULL::INTEGER"
+    lacking = [f"NULL::INTEGER AS {name}" for name in _TOKENS if name not in wanted]
+    rows = counted(f"(SELECT *, {', '.join([f'{total} AS total', *lacking])} FROM {rows})")
+    staging.select_suspects(
+        f"SELECT {number} AS file, '' AS run, model, task, '{ODD_TOTAL}' AS kind FROM {rows} WHERE is_odd"
+    )
+    return rows
 
 
 def _key_of(staging: Staging, number: int, wanted: Collection[str]) -> str:

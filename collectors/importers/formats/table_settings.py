@@ -37,6 +37,7 @@ VERDICT = {
     "prompt_tokens": Setting("in_tok", "tokens of the prompt"),
     "completion_tokens": Setting("out_tok", "tokens of the answer"),
     "cached_tokens": Setting("cached", "tokens of the prompt that the host had cached"),
+    "total_tokens": Setting("all_tok", "tokens of prompt and answer; counts that do not add up to it are unknown"),
     "usd": Setting("cost", "cost of the call in USD, as the source states it"),
     "latency_s": Setting("seconds", "from request to end of answer"),
     "latency_ms": Setting("milliseconds", "the same in milliseconds; give one of the two"),

@@ -174,6 +174,18 @@ def test_table_record_with_cached_tokens_costs_what_the_source_asks(tmp_path: Pa
     assert usd == pytest.approx(0.0054, abs=1e-12)
 
 
+def test_routerarena_reasoning_in_the_total_alone_is_paid(tmp_path: Path) -> None:
+    usage = {"input_tokens": 92, "output_tokens": 79, "total_tokens": 2500}
+    line = {"global_index": "MMLU_0", "question": "q 0", "llm_selected": "xai/thinker", "success": True}
+    line |= {"generated_answer": "a", "token_usage": usage, "evaluation_result": {"score": 1.0}}
+    imported("routerarena", write_lines(tmp_path / "thinker.jsonl", [line]), tmp_path / "lake")
+    head = "model,provider,usd_per_million_prompt,usd_per_million_completion,valid_from,source"
+    prices = text(tmp_path / "prices.csv", f"{head}\nxai/thinker,x,0.2,0.5,2025-01-01,made up\n")
+    add_prices(Lake(str(tmp_path / "lake")), *read_prices(prices))
+    [(completion, usd)] = rows(tmp_path / "lake", "SELECT completion_tokens, usd FROM costs")
+    assert (completion, usd) == (2408, pytest.approx(0.0012224, abs=1e-12))
+
+
 # ---- silence
 
 

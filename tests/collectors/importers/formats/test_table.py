@@ -124,3 +124,40 @@ def test_table_of_empty_and_cut_answers_counts_them_apart(tmp_path: Path) -> Non
         ("judge", None),
         ("ok", 1.0),
     ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_table_counts_that_do_not_add_up_are_unknown_and_suspicious(tmp_path: Path, ending: str) -> None:
+    names = ("model", "task", "id", "score", "in", "out", "cached", "all")
+    given = [
+        ("m", "t", "as stated", 1, 10, 5, 4, 15),
+        ("m", "t", "cached beside the prompt", 1, 10, 5, 40, 55),
+        ("m", "t", "more cached than asked", 1, 10, 5, 40, None),
+        ("m", "t", "another total", 1, 10, 5, None, 20),
+        ("m", "t", "no total", 1, 10, 5, None, None),
+        ("m", "t", "a total of nothing", 1, 10, 5, 4, 0),
+        ("m", "t", "no answer", 1, 10, None, 4, 15),
+        ("m", "t", "below zero", 1, 10, 5, -1, 15),
+    ]
+    path = table(tmp_path / "t.parquet", given, names)
+    if ending == "csv":
+        path = tmp_path / "t.csv"
+        duckdb.execute(f"COPY '{tmp_path}/t.parquet' TO '{path}'")
+    counts = {"prompt_tokens": "in", "completion_tokens": "out", "cached_tokens": "cached"}
+    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, **counts, "total_tokens": "all"})
+    query = (
+        "SELECT source_key, prompt_tokens, completion_tokens, cached_tokens FROM records JOIN items USING (task, item) "
+        "ORDER BY item"
+    )
+    assert rows(tmp_path / "lake", query) == [
+        ("as stated", 10, 5, 4),
+        ("cached beside the prompt", 50, 5, 40),
+        ("more cached than asked", None, None, None),
+        ("another total", None, None, None),
+        ("no total", 10, 5, None),
+        ("a total of nothing", 10, 5, 4),
+        ("no answer", 10, None, 4),
+    ]
+    assert [(one["kind"], one["source_row"]) for one in report.rejects] == [("negative_tokens", 8)]
+    [message] = [one.message for one in report.suspicions if one.kind == "odd_total"]
+    assert message.startswith("2 rows")
