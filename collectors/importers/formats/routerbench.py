@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from collectors.importers.files import BadFile
 from collectors.importers.relation import (
@@ -20,6 +20,13 @@ from collectors.importers.staging import Staging, name_of
 from schemas.sql import quoted
 
 _COST, _ANSWER = "|total_cost", "|model_response"
+#: Columns of its wide files that are of no model, and those of a frame's index.
+_OTHERS = frozenset(
+    [
+        *("sample_id", "prompt", "eval_name", "oracle_model_to_route_to", "source", "embedding", "index", "level_0"),
+        *("Unnamed: 0", "__index_level_0__", ""),
+    ]
+)
 
 
 def read(staging: Staging, source: ImportSource) -> None:
@@ -35,24 +42,44 @@ def read(staging: Staging, source: ImportSource) -> None:
 
 
 def _wide(staging: Staging, number: int, table: SourceTable) -> None:
-    models = [model for name in table.names if (model := name.removesuffix(_COST)) != name and model in table]
+    beside = {name.removesuffix(end) for name in table.names for end in (_COST, _ANSWER) if name.endswith(end)}
+    models = [name for name in table.names if name in beside]
     if not models or "sample_id" not in table:
         raise BadFile("unknown_layout", "no column sample_id, or none of a model beside its `|total_cost`")
+    for name, why in _passed_over(table, beside):
+        staging.reject(number, None, "unknown_layout", f"the column {name[:60]!r} is not read: {why}")
     for some in parted(models, (MOST_COLUMNS - 2) // 3):
         _read_models(staging, number, table, some)
     _items(staging, table)
 
 
+def _passed_over(table: SourceTable, beside: set[str]) -> Iterator[tuple[str, str]]:
+    """Columns that may be of a model although the others of it are not there, and why each is passed over."""
+    for name in sorted(beside - set(table.names)):
+        yield name, f"it has a cost or an answer, and no score (a column {name[:60]!r})"
+    unclear = [name for name in table.names if name not in beside | _OTHERS and "|" not in name]
+    for some in parted(unclear, MOST_COLUMNS):
+        rows = table.relation({f"c{place}": (name, Kind.SCORE) for place, name in enumerate(some)})
+        [are_scores] = table.ask(
+            "SELECT " + ", ".join(f"bool_and(isfinite(c{place}))" for place in range(len(some))) + f" FROM {rows}"
+        )
+        for name, is_score in zip(some, are_scores, strict=True):
+            if is_score:
+                yield name, f"it holds numbers, and neither `{name[:60]}{_COST}` nor `…{_ANSWER}` is beside it"
+
+
 def _read_models(staging: Staging, number: int, table: SourceTable, models: Sequence[str]) -> None:
     wanted = _item(table)
     for place, model in enumerate(models):
-        wanted |= {f"score_{place}": (model, Kind.SCORE), f"usd_{place}": (f"{model}{_COST}", Kind.NUMBER)}
+        wanted[f"score_{place}"] = model, Kind.SCORE
+        if (cost := f"{model}{_COST}") in table:
+            wanted[f"usd_{place}"] = cost, Kind.NUMBER
         if (answer := f"{model}{_ANSWER}") in table:
             wanted[f"answer_{place}"] = answer, Kind.TEXT
     rows = table.relation(wanted)
     parts = [
         f"SELECT {number} AS file, row, {quoted(model)} AS model, {_task(table)} AS task, key, "
-        f"score_{place} AS score, usd_{place} AS stated_usd, "
+        f"score_{place} AS score, {f'usd_{place}' if f'usd_{place}' in wanted else 'NULL::DOUBLE'} AS stated_usd, "
         f"{response_of(f'answer_{place}', wanted)} AS responses FROM {rows}"
         for place, model in enumerate(models)
     ]

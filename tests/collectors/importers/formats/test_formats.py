@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.importers.registry import FORMATS
-from tests.helpers.importing import imported, rows, write_json, write_lines
+from tests.helpers.importing import COLUMNS, imported, rows, write_json, write_lines
 
 RECORDS = (
     "SELECT model, task, item, score, failure, prompt_tokens, completion_tokens, stated_usd FROM records ORDER BY ALL"
@@ -28,6 +29,33 @@ def imported_rows(tmp_path: Path, form: str, paths: Path | list[Path], **setting
 
 
 # ---- router benchmarks
+
+
+def test_routerbench_wide_model_without_a_cost_comes_in_without_one_and_others_are_named(tmp_path: Path) -> None:
+    head = "sample_id,prompt,eval_name,a,a|model_response,a|total_cost,b,b|model_response,c,c|total_cost,d,e|total_cost"
+    values = ["arc.1,q,arc,1,x,0.5,0.25,y,1,0.1,1,0.2,[0],n", "arc.2,q2,arc,0,x,0.5,1,y,0,0.1,,0.2,[0],n"]
+    (tmp_path / "t.csv").write_text("\n".join([f"{head},embedding,note", *values]) + "\n")
+    report = imported("routerbench", tmp_path / "t.csv", tmp_path / "lake")
+    assert rows(tmp_path / "lake", "SELECT model, score, stated_usd FROM records ORDER BY ALL") == [
+        *[("a", 0.0, 0.5), ("a", 1.0, 0.5), ("b", 0.25, None), ("b", 1.0, None), ("c", 0.0, 0.1), ("c", 1.0, 0.1)]
+    ]
+    assert report.total.rejected == 0
+    assert [(one["kind"], one["message"].split("'")[1]) for one in report.rejects] == [
+        ("unknown_layout", "d"),
+        ("unknown_layout", "e"),
+    ]
+
+
+def test_table_of_wide_decimals_is_exact_or_refused_by_the_columns_name(tmp_path: Path) -> None:
+    given = ["0.1", "0.02834747652200631", "0.5"]
+    for digits, kind in ((38, pa.decimal128(38, 20)), (60, pa.decimal256(60, 20))):
+        columns = {"model": ["m"] * 3, "task": ["t"] * 3, "id": ["a", "b", "c"]}
+        scores = pa.array([decimal.Decimal(one) for one in given], kind)
+        pq.write_table(pa.table({**columns, "score": scores}), tmp_path / f"{digits}.parquet")
+    imported("table", tmp_path / "38.parquet", tmp_path / "lake", options=COLUMNS)
+    assert rows(tmp_path / "lake", "SELECT score FROM records ORDER BY item") == [(float(one),) for one in given]
+    [reject] = imported("table", tmp_path / "60.parquet", tmp_path / "other", options=COLUMNS).rejects
+    assert (reject["kind"], "'score'" in reject["message"]) == ("unknown_layout", True)
 
 
 def wide() -> pd.DataFrame:
