@@ -16,7 +16,7 @@ from collectors.lake.missing import Fault
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.lake.verifying import Verified, record_faults, verify
-from collectors.publish import publishing
+from collectors.publish import verifying
 from pipelines.console.progress import Counter
 from schemas.failures import ConfigError, RouterlakeError
 
@@ -126,7 +126,7 @@ def verify_lake(lake: Lake) -> Verified:
     """Prints a line for each object that is not as it was written."""
     started = time.monotonic()
     if lake.is_published():
-        proof = publishing.verify(lake.uri, Counter("files read"))
+        proof = verifying.verify(lake.uri, Counter("files read"))
         parts = (fault.split(": ", 1) for fault in proof.faults)
         faults = {name: Fault(reason, "replace the version by a whole copy") for name, reason in parts}
         verified = Verified(proof.files, proof.bytes, 0, faults, {})

@@ -30,7 +30,7 @@ from collectors.lake.reading import ask, open_store
 from collectors.lake.store import Lake
 from pipelines import score
 from pipelines.console.lake_shown import show
-from pipelines.console.plain_console import stdout_console
+from pipelines.console.plain_console import rows_stream, stdout_console
 from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
     with tempfile.SpooledTemporaryFile(OUTPUT_IN_MEMORY, "w+", encoding="utf-8", newline="") as text:
         ask(lake, lambda con, _: answer(args, lake, out, con, console, text), only=only, include=args.include)
         text.seek(0)
-        shutil.copyfileobj(text, sys.stdout)
+        shutil.copyfileobj(text, rows_stream())
     if out and args.sql is None:
         print_next(lake, args, out, console)
 

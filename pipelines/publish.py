@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 import tempfile
 import time
@@ -15,11 +14,14 @@ from pathlib import Path
 
 from collectors.lake.store import Lake
 from collectors.publish.card import Description
-from collectors.publish.publishing import differences, publish, verify
+from collectors.publish.manifests import is_version_name
+from collectors.publish.publishing import differences, publish
+from collectors.publish.verifying import verify
 from collectors.publish.version import build_version
 from pipelines.console.progress import Counter
 from pipelines.console.script import command
 from schemas.failures import ConfigError, RouterlakeError
+from schemas.texts import visible
 from schemas.views import INCLUDED
 
 HELP = """\
@@ -146,7 +148,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def version(text: str) -> str:
     """The argument of --version, which has to be valid as a folder name and as a git tag."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text) or ".." in text or text.endswith((".", ".lock")):
+    if not is_version_name(text):
         raise argparse.ArgumentTypeError(f"{text!r} cannot name a version: use letters, digits, '.', '_' and '-'")
     return text
 
@@ -175,7 +177,7 @@ def verify_copy(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     proof = verify(args.uri, Counter("files read"))
     for fault in proof.faults:
-        print(fault)
+        print(visible(fault))
     if proof.faults:
         print(f"{args.uri}: not whole: {len(proof.faults)} faults in {proof.files} files", file=sys.stderr)
         return 1

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from schemas.texts import visible
+
 
 class RouterlakeError(Exception):
     """Base of all errors with a message for a person. `kind` is the column of failures."""
@@ -86,7 +88,7 @@ ITEM_FAILURES = frozenset(
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Returns the message on one line of at most `limit` characters, after the type of an error that is not ours."""
     # An error of a task may hold half of a character, which no table can.
-    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split()) or "no message"
+    text = visible(" ".join(str(error).encode("utf-8", "backslashreplace").decode().split())) or "no message"
     if not isinstance(error, RouterlakeError):
         text = f"{type(error).__name__}: {text}"
     return text if len(text) <= limit else text[: limit - 1] + "…"

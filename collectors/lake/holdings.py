@@ -65,6 +65,13 @@ class Part:
     def from_value(cls, value: dict[str, Any]) -> Part:
         """Raises TypeError or ValueError for a value that `to_value` did not make."""
         part = cls(**{**value, "sha256": tuple(value.get("sha256", ()))})
+        for name in part.objects:
+            if not layout.is_in_compaction(name):
+                raise ValueError(f"its part {name!r} is not an object of a compaction")
+        counts = (part.cells, part.rows, part.primary_rows, part.bytes, part.other_bytes, part.schema_version)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"the numbers of its part {part.records} are not all numbers")
+        check_readable(part.records, part.schema_version)
         if part.sha256 and len(part.sha256) != len(part.objects):
             raise ValueError(f"it holds {len(part.sha256)} SHA-256 of {len(part.objects)} objects")
         return part
@@ -142,6 +149,9 @@ class Manifest:
         check_readable(f"compaction {value['number']}", value.pop("schema_version"))
         value.pop("seal", None)
         parts = tuple(Part.from_value(part) for part in value["parts"])
+        for name in (value["folded"], value.get("inventory")):
+            if name is not None and not layout.is_in_compaction(name):
+                raise ValueError(f"it names {name!r}, which is not an object of a compaction")
         if bool(parts) != bool(value["shards"]):
             raise ValueError(f"it holds {value['shards']} shards in {len(parts)} parts")
         return cls(**{**value, "parts": parts})
@@ -164,7 +174,7 @@ def read_manifest(lake: Lake, name: str) -> Manifest:
         if reason := broken_seal(data, name) or (None if manifest.name == name else "it is of another number"):
             raise ValueError(reason)
         return manifest
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
             f"{name} in {lake.uri} is damaged: remove it if the shards that it names still exist"
         ) from error

@@ -65,6 +65,11 @@ def shard_name(task: str, shard: ShardName) -> str:
     return f"{SHARDS}/task={safe_name(task)}/{shard}"
 
 
+def is_of_task(task: str, name: str) -> bool:
+    """Whether an object of shards/, items/ or a compaction lies in the folder of this task."""
+    return folder_of_task(name) == f"task={safe_name(task)}"
+
+
 def folder_of_task(name: str) -> str:
     """The name of the folder for its task that an object of shards/, items/ or a compaction lies in."""
     return name.split("/")[-2]
@@ -78,6 +83,11 @@ def items_name(task: str, items_digest: str, first: int | None = None) -> str:
     """The object with a task's items, or with the items from `first` on that were added to an imported table."""
     added = "" if first is None else f"-{first:07d}"
     return f"{items_folder(task)}/{items_digest}{added}.parquet"
+
+
+def is_items(name: str) -> bool:
+    """Whether an object is of items/, with rows."""
+    return name.startswith("items/") and is_of_table("items", name)
 
 
 def items_digest_of(name: str) -> str:
@@ -297,6 +307,11 @@ def lists_shards(name: str) -> bool:
     return bool(manifest_names([name])) or (is_compacted(name) and _stem(name).startswith("folded-"))
 
 
+def is_in_compaction(name: object) -> bool:
+    """Whether a value can name an object of a compaction: manifests of a foreign lake may hold any."""
+    return isinstance(name, str) and name.isprintable() and _IN_COMPACTION.fullmatch(name) is not None
+
+
 def is_part_commit(name: str) -> bool:
     return is_compacted(name) and _stem(name).startswith("part-")
 
@@ -307,6 +322,9 @@ def is_inventory(name: str) -> bool:
 
 def is_bits(name: str) -> bool:
     return is_compacted(name) and _stem(name).startswith("bits-")
+
+
+_IN_COMPACTION = re.compile(rf"{COMPACTIONS}/[0-9]{{6,}}(?:/(?!\.)[^/\\]+){{1,2}}")
 
 
 def _compaction(number: int) -> str:

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -254,6 +255,43 @@ class Lake:
                     names = []
         return sorted(name for name in names if self._is_object(name))
 
+    def every_name(self) -> list[str]:
+        """Returns the names of all files below the root at any depth, in byte order.
+
+        Also of links and special files, and of what no reader takes for an object.
+        """
+        with self._doing("list"):
+            if not self.local:
+                return sorted(path[len(self.root) + 1 :] for path in self.filesystem.find(self.root))
+            names = []
+            for folder, folders, files in os.walk(self.root, onerror=_raise):
+                links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
+                names += [f"{folder}/{name}"[len(self.root) :].lstrip("/") for name in (*files, *links)]
+            return sorted(names)
+
+    def is_plain_file(self, name: str) -> bool:
+        """Whether `name` is a file of this lake itself, without a link on the way. Stores have nothing else."""
+        if not self.local:
+            return self.has(name)
+        with self._doing("read"):
+            parts = name.split("/")
+            folders = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+            if any(os.path.islink(self._path(folder)) for folder in folders):
+                return False
+            try:
+                return stat.S_ISREG(os.lstat(self._path(name)).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+    def is_there(self, name: str) -> bool:
+        """Whether a lake in a folder has anything of that name, such as a broken link."""
+        return os.path.lexists(self.local_path(name))
+
+    def local_path(self, name: str) -> str:
+        """Returns the path of an object of a lake in a folder."""
+        assert self.local
+        return self._path(name)
+
     def listing(self, folder: str, depth: int = 3) -> dict[str, float | None]:
         """Returns `names` with their creation times: seconds since the epoch by the store's clock; None: unknown.
 
@@ -305,6 +343,10 @@ def parquet_bytes(table: pa.Table, metadata: dict[str, Any] | None = None, name:
         writer.write_table(table, row_group_size=_ROW_GROUP)
         writer.add_key_value_metadata({seals.KEY: seals.unsigned(name)})
     return seals.sealed(sink.getvalue())
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _files(folder: str, depth: int = 3) -> Iterator[str]:

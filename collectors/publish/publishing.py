@@ -1,7 +1,8 @@
-"""Publishes a version, verifies a copy, and compares two versions.
+"""Publishes a version, and compares two versions.
 
 Owns the guarantee that a version never changes once its manifest is written, in a folder, an object store or on the
-Hugging Face hub. Knows nothing of a version's contents except its manifest.
+Hugging Face hub. Knows nothing of a version's contents except its manifest, and of verifying a copy
+(collectors.publish.verifying).
 
 In a store `claim.json`, with the digest of the content, comes first, then the files, then the manifest. All are created
 exclusively: if two publish the same version with different content, one succeeds and the other gets an error. Publish
@@ -11,8 +12,6 @@ again after a crash to continue. On the hub a version is a tag on one commit.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -25,7 +24,9 @@ from collectors.lake.holdings import Holdings, Part, read_holdings
 from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING, is_probe
 from collectors.lake.reading import open_store
 from collectors.lake.store import Lake
-from collectors.publish.version import KIND, PublishedVersion
+from collectors.publish.manifests import open_published
+from collectors.publish.verifying import claim, verify
+from collectors.publish.version import PublishedVersion
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.records import SCHEMA_FILES
 from schemas.views import lake_place
@@ -64,9 +65,9 @@ def publish(
     if others and not begun:
         raise ConfigError(f"{store.uri} holds other files: give another --to or --version")
     store.probe()
-    claim = json.dumps({"sha256 of the manifest": hashlib.sha256(manifest).hexdigest()}).encode()
-    if not store.create(PUBLISHING, claim):
-        _check_same(store, PUBLISHING, claim, built.version)
+    mine = claim(built.manifest_sha256)
+    if not store.create(PUBLISHING, mine):
+        _check_same(store, PUBLISHING, mine, built.version)
     for number, name in enumerate(built.files):
         data = (built.folder / name).read_bytes()
         if not store.create(name, data) and store.read(name) != data:
@@ -139,65 +140,6 @@ def _hub_errors(repo: str) -> Iterator[None]:
         if isinstance(error, RepositoryNotFoundError):
             advice = "; the hub does not show it to you: see HF_TOKEN"
         raise StorageError(f"cannot publish to the data set {repo} on the hub: {one_line(error)}{advice}") from error
-
-
-# ---- verifying a copy
-
-
-def open_published(uri: str) -> tuple[Lake, dict[str, Any]]:
-    """A published version and its manifest. Raises ConfigError if there is none at `uri`."""
-    store = Lake(uri)
-    try:
-        manifest = json.loads(store.read(PUBLISHED_MANIFEST))
-        if manifest["kind"] != KIND or not all(
-            {"sha256", "bytes"} <= entry.keys() for entry in manifest["files"].values()
-        ):
-            raise ValueError(manifest["kind"])
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"no published version at {uri}: {PUBLISHED_MANIFEST} is missing; give the URI of one"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{PUBLISHED_MANIFEST} at {uri} is not the manifest of a published version") from error
-    return store, manifest
-
-
-@dataclass(frozen=True)
-class Proof:
-    """The result of verifying a copy."""
-
-    files: int
-    bytes: int
-    #: A line for each file that is missing, has other content, or is not in the manifest.
-    faults: list[str]
-    #: Digest of the manifest, which holds all other digests. Compare it with the publisher's.
-    manifest_sha256: str
-
-
-def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: None) -> Proof:
-    """Compares the SHA-256 of every file with the manifest at `uri`, and reports missing and additional files.
-
-    `progress` gets the numbers of read files and of all files. Raises ConfigError without a version at `uri`.
-    """
-    store, manifest = open_published(uri)
-    files: dict[str, dict[str, Any]] = manifest["files"]
-    faults = []
-    for number, (name, entry) in enumerate(files.items()):
-        try:
-            data = store.read(name)
-            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                faults.append(f"{name}: its {len(data):,} bytes differ from the manifest's ({entry['bytes']:,} bytes)")
-        except FileNotFoundError:
-            faults.append(f"{name}: missing")
-        progress(number + 1, len(files))
-    expected = {*files, PUBLISHED_MANIFEST, PUBLISHING, ".gitattributes"}
-    faults += [
-        f"{name}: not part of the version"
-        for name in store.names("", depth=10)
-        if name not in expected and not is_probe(name)
-    ]
-    sha256 = hashlib.sha256(store.read(PUBLISHED_MANIFEST)).hexdigest()
-    return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256)
 
 
 # ---- comparing two

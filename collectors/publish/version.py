@@ -34,13 +34,12 @@ from collectors.lake.store import Lake, parquet_bytes
 from collectors.matrix.dense import load_matrix
 from collectors.matrix.packed import FILES, write_packed
 from collectors.publish.card import Contents, Description, croissant, readme
+from collectors.publish.closed import VIEWS
+from collectors.publish.manifests import KIND
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.views import relocatable_views, write_comments
-
-#: The manifests of all published versions have this word: it stays.
-KIND = "routerlake snapshot"
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,7 @@ class _Writer:
             "-- The views over this published version. Read from its own folder, or from anywhere after\n"
             "-- SET VARIABLE snapshot = 's3://bucket/version';\n\n"
         )
-        self.write("views.sql", (head + "\n".join(statements)).encode())
+        self.write(VIEWS, (head + "\n".join(statements)).encode())
         path = self.folder / layout.DATABASE
         with contextlib.closing(duckdb.connect(path)) as con:
             con.execute("SET VARIABLE snapshot = ?", [str(self.folder)])

@@ -12,11 +12,11 @@ import decimal
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from collectors.exporters.texts import guarded
+from pipelines.console.plain_console import rows_stream
 
 FORMATS = ("csv", "json", "markdown")
 
@@ -46,7 +46,7 @@ def print_rows(form: str, columns: Sequence[str], rows: Iterable[Sequence[Any]],
     cannot write; nested values are JSON in all formats.
     """
     writers = {"csv": _csv, "json": _json, "markdown": _markdown}
-    stream = to or sys.stdout
+    stream = to or rows_stream()
     for text in writers[form](columns, rows):
         stream.write(text)
 

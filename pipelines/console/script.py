@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from collectors.atomic import write_whole
+from pipelines.console.plain_console import VisibleStream
 from schemas.failures import ConfigError
 
 
@@ -77,7 +78,7 @@ def _from_here(path: str) -> str:
 
 
 def _mend_streams() -> None:
-    """Replaces closed streams with /dev/null, and lets an ASCII stream replace characters that it lacks."""
+    """Replaces closed streams with /dev/null, and escapes or replaces characters that a stream must not get."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_WRONLY)
@@ -86,6 +87,7 @@ def _mend_streams() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+        setattr(sys, name, VisibleStream(stream))
 
 
 def _check_arguments() -> int:

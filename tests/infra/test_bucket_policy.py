@@ -14,7 +14,8 @@ from collectors.lake.failure_rows import failure_row, write_failure
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
-from collectors.publish.publishing import publish, verify
+from collectors.publish.publishing import publish
+from collectors.publish.verifying import verify
 from collectors.runs.collector import Collector
 from collectors.runs.config import load_config
 from collectors.runs.planning import make_plan

@@ -18,7 +18,9 @@ from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.reading import connect, open_store
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
-from collectors.publish.publishing import Difference, differences, open_published, publish, verify
+from collectors.publish.manifests import open_published
+from collectors.publish.publishing import Difference, differences, publish
+from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion
 from pipelines.publish import main
 from schemas.failures import ConfigError, StorageError

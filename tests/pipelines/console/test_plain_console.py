@@ -13,7 +13,7 @@ import termios
 import pytest
 from rich.table import Table
 
-from pipelines.console.plain_console import COLUMNS, PlainConsole, stdout_console
+from pipelines.console.plain_console import COLUMNS, PlainConsole, VisibleStream, raw_stream, stdout_console
 
 HOSTILE = "evil\x1b[2J\x1b[31m\x07 [bold]name[/bold] :smile:"
 
@@ -30,6 +30,18 @@ def test_plain_console_escape_sequences_in_texts_and_tables_are_shown_not_obeyed
     assert "\x07" not in told
     assert told.count("[2J") == told.count("[bold]name[/bold]") == 2
     assert ":smile:" in told
+
+
+def test_visible_stream_control_characters_are_escaped_and_a_consoles_own_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", VisibleStream(file))
+    print(f"{HOSTILE}\rgone\u202eenog\tx")
+    assert file.getvalue() == "evil\\x1b[2J\\x1b[31m\\x07 [bold]name[/bold] :smile:\\rgone\\u202eenog\tx\n"
+    PlainConsole(force_terminal=True, color_system="standard").print("x", style="bold")
+    assert "\x1b[1mx" in file.getvalue()
+    assert raw_stream(sys.stdout) is file
 
 
 def test_plain_console_its_own_styles_reach_a_terminal() -> None:

@@ -1,0 +1,216 @@
+"""Checks that the files of a published version fit together: each belongs to a table, and the compaction names its own.
+
+Owns the rule that a version is a closed set. All that readers follow from one file to the next must be in the manifest:
+the parts that the compaction names, the shards in its list, the paths in the views. Knows nothing of digests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.lake import layout
+from collectors.lake.contents import foreign_columns, foreign_rows
+from collectors.lake.holdings import Manifest, Part, read_folded, read_manifest
+from collectors.lake.store import Lake
+from collectors.matrix.packed import FILES
+from schemas.failures import StorageError, one_line
+from schemas.records import GLOBS, SCHEMA_FILES, TABLES
+from schemas.sql import quoted
+from schemas.versions import check_readable, stated_version
+
+VIEWS = "views.sql"
+_COMPACTION = layout.manifest_name(1)
+_BESIDE = {VIEWS, layout.DATABASE, "croissant.json", "README.md"}
+#: Tables without which no release wrote a version.
+_NEEDED = ("shards", "runs", "items", "compact/folded", "compact/records")
+_REQUIRED = {*_BESIDE, *FILES.values(), _COMPACTION, *(SCHEMA_FILES[table] for table in _NEEDED)}
+_WHOLE = {layout.published_name(table) for table in GLOBS if table not in ("shards", "items")}
+
+#: The form in which views name a file; any other call of a reader, and any other text with a path, is foreign.
+_TOKEN = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
+#: The views print the name of a shard by it.
+_SHARD_FORMAT = "{}-g{}-{:07d}-{:07d}.parquet"
+_COMMENT = re.compile(r"^--.*$", re.M)
+_READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?\s*\(""", re.I)
+
+
+def set_faults(store: Lake, manifest: dict[str, Any], sound: set[str]) -> list[str]:
+    """Returns a line for each file that does not fit the others. `sound` are the files that are as the manifest says.
+
+    Raises ConfigError for a file of a newer schema version.
+    """
+    check = _Check(store, manifest, sound)
+    return list(dict.fromkeys(check.faults()))
+
+
+class _Check:
+    def __init__(self, store: Lake, manifest: dict[str, Any], sound: set[str]) -> None:
+        self.store, self.manifest, self.sound = store, manifest, sound
+        self.files: dict[str, dict[str, Any]] = manifest["files"]
+        #: Parquet object -> its number of rows.
+        self.rows: dict[str, int] = {}
+
+    def faults(self) -> Iterator[str]:
+        yield from (f"{name}: missing from the manifest" for name in sorted(_REQUIRED - self.files.keys()))
+        for name in sorted(self.sound):
+            if name.endswith(".parquet"):
+                yield from self._of_parquet(name)
+        compaction: Manifest | None = None
+        if _COMPACTION in self.sound:
+            try:
+                compaction = read_manifest(self.store, _COMPACTION)
+            except StorageError as error:
+                yield f"{_COMPACTION}: damaged: {one_line(error.__cause__ or error, 200)}"
+        named = set(compaction.objects) if compaction else set()
+        for name in self.files:
+            if not self._has_place(name, named) and (compaction or not layout.is_compacted(name)):
+                yield f"{name}: no table of a version holds it"
+        if compaction:
+            yield from self._of_compaction(compaction)
+            yield from self._of_counts(compaction)
+        yield from self._of_views()
+
+    def _has_place(self, name: str, named: set[str]) -> bool:
+        names = {*_BESIDE, *FILES.values(), *SCHEMA_FILES.values(), *_WHOLE, *named}
+        return name in names or layout.is_items(name)
+
+    def _of_parquet(self, name: str) -> Iterator[str]:
+        """Reads a file's footer, and all of a table outside the compaction."""
+        try:
+            file = pq.ParquetFile(io.BytesIO(self.store.read(name)), page_checksum_verification=True)
+            version = stated_version(file.schema_arrow.metadata)
+            if version is not None:
+                check_readable(f"{name} in {self.store.uri}", version)
+            self.rows[name] = file.metadata.num_rows
+            if name in FILES.values():
+                return
+            table = layout.table_of(name)
+            if fault := foreign_columns(file.schema_arrow, table) if table in TABLES else None:
+                yield f"{name}: {fault}"
+            elif name in SCHEMA_FILES.values() and self.rows[name]:
+                yield f"{name}: it holds rows, and a schema file has none"
+            elif not layout.is_compacted(name):
+                rows = file.read()
+                if table == "items" and (fault := foreign_rows(rows, name)):
+                    yield f"{name}: {fault}"
+        except (OSError, ValueError, pa.ArrowException) as error:
+            yield f"{name}: it is not a whole Parquet file: {one_line(error, 160)}"
+
+    def _of_compaction(self, compaction: Manifest) -> Iterator[str]:
+        for name, times in Counter(compaction.objects).items():
+            if times > 1:
+                yield f"{_COMPACTION}: it names {name} {times} times"
+            if name not in self.files:
+                yield f"{_COMPACTION}: it names {name}, which is not in the manifest"
+        if compaction.inventory:
+            yield f"{_COMPACTION}: it names an inventory, which no version has"
+        for name, sha256 in compaction.recorded.items():
+            if name in self.files and self.files[name]["sha256"] != sha256:
+                yield f"{name}: its SHA-256 in {_COMPACTION} is another"
+        for part in compaction.parts:
+            yield from self._of_part(part)
+        yield from self._of_list(compaction)
+
+    def _of_part(self, part: Part) -> Iterator[str]:
+        sizes = [self.files[name]["bytes"] for name in part.objects if name in self.files]
+        stated = (part.rows, part.bytes, part.other_bytes)
+        counted = (self.rows.get(part.records), sizes[0] if sizes else None, sum(sizes[1:]))
+        if len(sizes) == len(part.objects) and part.records in self.rows and stated != counted:
+            yield f"{part.records}: {_COMPACTION} gives other rows or bytes for it"
+        if not layout.is_of_task(part.task, part.records):
+            yield f"{part.records}: {_COMPACTION} gives another task for it"
+        if not 0 <= part.primary_rows <= part.rows:
+            yield f"{part.records}: {_COMPACTION} gives impossible rows for it"
+
+    def _of_list(self, compaction: Manifest) -> Iterator[str]:
+        if compaction.folded not in self.sound or compaction.folded not in self.rows:
+            return
+        try:
+            rows = read_folded(self.store, compaction, columns=["part", "file"])
+        except StorageError as error:
+            yield f"{compaction.folded}: {one_line(error, 200)}"
+            return
+        parts = {part.records for part in compaction.parts}
+        if {row["part"] for row in rows} != parts:
+            yield f"{compaction.folded}: its shards are in other parts than {_COMPACTION} names"
+        if len({row["file"] for row in rows}) != len(rows) or len(rows) != compaction.shards:
+            yield f"{compaction.folded}: it lists a shard twice, or not as many as {_COMPACTION} states"
+
+    def _of_counts(self, compaction: Manifest) -> Iterator[str]:
+        def rows(chosen: Callable[[str], bool]) -> int:
+            return sum(count for name, count in self.rows.items() if chosen(name) and name in self.files)
+
+        def of_parts(kind: str) -> int:
+            return sum(self.rows.get(name, 0) for part in compaction.parts if (name := getattr(part, kind)))
+
+        if self.sound != self.files.keys():
+            return  # named already, and the numbers of rows are not all there
+        counted = {
+            "records": of_parts("records"),
+            "responses": of_parts("responses"),
+            "superseded": of_parts("older"),
+            "cells": sum(part.cells for part in compaction.parts),
+            "models": self.rows.get(FILES["models"], 0),
+            "items": rows(layout.is_items),
+            "failures": rows(lambda name: name == layout.published_name("failures")),
+        }
+        for name, count in counted.items():
+            if self.manifest["counts"].get(name) != count:
+                yield f"{layout.PUBLISHED_MANIFEST}: it counts other {name} than the {count:,} in the files"
+
+    # ---- views
+
+    def _of_views(self) -> Iterator[str]:
+        if VIEWS in self.sound:
+            text = self.store.read(VIEWS).decode(errors="replace")
+            yield from (f"{VIEWS}: {fault}" for fault in _faults_of_sql(_COMMENT.sub("", text), self.files))
+
+
+def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:
+    """Returns a line for each view of the version's database that reads anything but files of the manifest.
+
+    It opens the database, so all else must be whole. Elsewhere than on this machine its SHA-256 has to suffice.
+    """
+    if not store.local:
+        return []
+    try:
+        faults = [*_faults_of_sql(_statements(store), manifest["files"])]
+    except duckdb.Error as error:
+        faults = [f"it cannot be opened: {one_line(error, 160)}"]
+    return [f"{layout.DATABASE}: {fault}" for fault in faults]
+
+
+def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
+    for reader in sorted({match[1].lower() for match in _READER.finditer(text)} - {"read_parquet"}):
+        yield f"a view calls {reader}, which may read other files"
+    for literal, identifier in _TOKEN.findall(text):
+        if "/" in identifier or "." in identifier:
+            yield f"a view reads {json.dumps(identifier)} by its name"
+        path = literal.replace("''", "'").replace("[*]", "*").replace("[?]", "?").replace("[[]", "[")
+        if path == _SHARD_FORMAT:
+            continue
+        if "://" in path or (path.endswith(".parquet") and path.removeprefix("/") not in files):
+            yield f"a view reads {json.dumps(path)}, which is not in the manifest"
+
+
+def _statements(store: Lake) -> str:
+    """Returns the SQL of all views and macros of the version's database."""
+    path = store.local_path(layout.DATABASE)
+    with contextlib.closing(duckdb.connect()) as con:
+        con.execute(f"ATTACH {quoted(path)} AS version (READ_ONLY)")
+        con.execute("SET enable_external_access = false")
+        rows = con.execute(
+            "SELECT sql FROM duckdb_views() WHERE database_name = 'version' UNION ALL SELECT macro_definition "
+            "FROM duckdb_functions() WHERE database_name = 'version' AND macro_definition IS NOT NULL"
+        ).fetchall()
+    return "\n".join(text for (text,) in rows)

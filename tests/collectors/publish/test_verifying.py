@@ -1,0 +1,60 @@
+"""Verifying a copy of a version: every kind of tampering is named or refused, in one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collectors.publish.publishing import publish
+from collectors.publish.verifying import claim, verify
+from pipelines.publish import main
+from tests.helpers.filled_lakes import filled, published
+from tests.helpers.signed_tampering import KINDS
+from tests.helpers.tampering import DEEP, Copy
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("version")
+    return Path(publish(published(filled(place / "lake").lake, place / "a"), str(place / "out"))[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_verify_of_a_version_that_was_tampered_with_names_it(
+    kind: str, version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Copy(version, tmp_path)
+    KINDS[kind](copy)
+    status = main(["verify", str(copy.folder)])
+    shown = capsys.readouterr()
+    assert status in (1, 2)
+    assert "Traceback" not in shown.err
+    assert len(shown.err.splitlines()) == 1, "what is refused, or the number of faults"
+    assert all(line.isprintable() for line in (shown.out + shown.err).splitlines())
+    if kind.endswith("future"):
+        assert status == 2
+        assert "newer release" in shown.err
+
+
+def test_verify_of_a_whole_version_by_a_link_or_after_a_kill_is_whole(version: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(version)
+    proof = verify(str(tmp_path / "latest"))
+    assert not proof.faults
+    copy = Copy(version, tmp_path)
+    copy.put("claim.json", claim(proof.manifest_sha256))
+    assert not verify(str(copy.folder)).faults
+
+
+def test_a_version_with_a_part_outside_it_is_refused_by_readers_too(version: Path, tmp_path: Path) -> None:
+    from collectors.lake.holdings import read_holdings
+    from collectors.lake.store import Lake
+    from schemas.failures import StorageError
+
+    copy = Copy(version, tmp_path)
+    KINDS["part_above_the_folder"](copy)
+    with pytest.raises(StorageError, match="damaged"):
+        read_holdings(Lake(str(copy.folder)))
+    copy.put("compact/000001/manifest.json", DEEP)
+    with pytest.raises(StorageError, match="damaged"):
+        read_holdings(Lake(str(copy.folder)))

@@ -1,0 +1,206 @@
+"""Ways to tamper with a published version and to sign the change, so that every SHA-256 is right.
+
+Owns the kinds of a foreign compaction, of foreign tables and of foreign views. `KINDS` are all, of tampering.py too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.lake.holdings import Manifest
+from collectors.lake.layout import DATABASE, manifest_name
+from collectors.lake.seals import sealed_json
+from tests.helpers.tampering import COMPACTION, DEEP, KINDS, Copy, kind
+
+__all__ = ["KINDS", "Copy"]
+
+
+def _part(name: str, **values: Any) -> None:
+    KINDS[name] = lambda copy: copy.fold_part(**values)
+
+
+def _signed(name: str, file: str, data: bytes) -> None:
+    KINDS[name] = lambda copy: copy.sign(file, data)
+
+
+# ---- the compaction, signed
+
+_part("part_above_the_folder", records="../outside/compact/000001/task=t/records-00000.parquet")
+_part("part_absolute", records="/tmp/records-00000.parquet")
+_part("part_in_another_store", records="s3://bucket/compact/000001/task=t/records-00000.parquet")
+_part("part_of_no_file", records="compact/000001/task=t/records-00009.parquet")
+_part("part_without_answers", responses=None, sha256=[])
+_part("part_of_another_task", task="u")
+_part("part_with_other_rows", rows=31)
+_part("part_with_rows_as_text", rows="many")
+_part("part_with_other_bytes", bytes=1)
+_part("part_of_the_future", schema_version=999)
+_part("part_with_a_strange_field", evil=1)
+
+
+@kind
+def part_twice(copy: Copy) -> None:
+    copy.fold(parts=copy.compaction["parts"] * 2)
+
+
+@kind
+def part_shared(copy: Copy) -> None:
+    first, second = copy.compaction["parts"][:2]
+    copy.fold(parts=[first, {**second, "responses": first["responses"], "sha256": []}])
+
+
+@kind
+def part_left_out(copy: Copy) -> None:
+    copy.fold(parts=copy.compaction["parts"][:1])
+
+
+@kind
+def part_through_a_link(copy: Copy) -> None:
+    """Its name is plain, and it lies outside."""
+    name = copy.parts[0]
+    data = copy.read(name)
+    copy.outside.write_bytes(data)
+    (copy.folder / name).unlink()
+    (copy.folder / name).symlink_to(copy.outside)
+
+
+@kind
+def compaction_of_the_future(copy: Copy) -> None:
+    copy.fold(schema_version=999)
+
+
+@kind
+def compaction_of_another_number(copy: Copy) -> None:
+    copy.fold(number=2)
+
+
+@kind
+def compaction_with_fewer_shards(copy: Copy) -> None:
+    copy.fold(shards=1)
+
+
+@kind
+def compaction_with_an_inventory(copy: Copy) -> None:
+    copy.fold(inventory="compact/000001/inventory-x.json")
+
+
+@kind
+def compaction_with_a_list_elsewhere(copy: Copy) -> None:
+    copy.fold(folded="../folded.parquet")
+
+
+_signed("compaction_of_damaged_json", COMPACTION, b'{"schema_version": 7,')
+_signed("compaction_of_deep_json", COMPACTION, DEEP)
+
+
+@kind
+def compaction_with_a_broken_seal(copy: Copy) -> None:
+    copy.sign(COMPACTION, copy.read(COMPACTION).replace(b"2026", b"2027"))
+
+
+@kind
+def compaction_twice(copy: Copy) -> None:
+    manifest = Manifest.from_json(copy.read(COMPACTION))
+    name = manifest_name(2)
+    copy.sign(name, sealed_json({**copy.compaction, "number": manifest.number + 1}, name))
+
+
+# ---- tables, signed
+
+_signed("extra_program", "run.sh", b"#!/bin/sh")
+_signed("extra_table", "evil/all.parquet", b"PAR1PAR1")
+_signed("table_not_parquet", "failures/all.parquet", b"PAR1 nothing PAR1")
+
+
+@kind
+def extra_shard(copy: Copy) -> None:
+    """It would double records."""
+    copy.sign("shards/task=t/0123456789abcdef-g0-0000000-0000004.parquet", copy.read(copy.parts[0]))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+@kind
+def table_of_the_future(copy: Copy) -> None:
+    table = pq.read_table(copy.folder / "models/all.parquet")
+    metadata = {**(table.schema.metadata or {}), b"routerlake_schema_version": b"999"}
+    copy.sign("models/all.parquet", _parquet(table.replace_schema_metadata(metadata)))
+
+
+@kind
+def table_with_other_columns(copy: Copy) -> None:
+    copy.sign("runs/all.parquet", _parquet(pa.table({"x": [1]})))
+
+
+@kind
+def part_with_more_rows(copy: Copy) -> None:
+    table = pq.read_table(copy.folder / copy.parts[0])
+    data = _parquet(pa.concat_tables([table, table]))
+    copy.sign(copy.parts[0], data)
+    copy.fold_part(bytes=len(data), sha256=[])
+
+
+@kind
+def schema_file_with_rows(copy: Copy) -> None:
+    copy.sign("compact/records/schema.parquet", copy.read(copy.parts[0]))
+
+
+@kind
+def items_of_another_table(copy: Copy) -> None:
+    name = next(name for name in copy.manifest["files"] if name.startswith("items/task="))
+    copy.sign(name.replace("i0", "i1"), copy.read(name))
+
+
+@kind
+def views_missing_from_the_manifest(copy: Copy) -> None:
+    files = copy.manifest["files"]
+    del files["views.sql"]
+    (copy.folder / "views.sql").unlink()
+    copy.state(files=files)
+
+
+@kind
+def views_of_other_files(copy: Copy) -> None:
+    copy.sign("views.sql", copy.read("views.sql").replace(b"'/runs/all.parquet'", b"'/../lake/runs/all.parquet'"))
+
+
+@kind
+def views_of_a_server(copy: Copy) -> None:
+    copy.sign("views.sql", copy.read("views.sql") + b"CREATE VIEW x AS FROM 'https://127.0.0.1/x.parquet';")
+
+
+def _database(name: str, statement: str) -> None:
+    def act(copy: Copy) -> None:
+        place = copy.folder.parent / "changed.duckdb"
+        shutil.copy(copy.folder / DATABASE, place)
+        with contextlib.closing(duckdb.connect(place)) as con:
+            con.execute(statement)
+        copy.sign(DATABASE, place.read_bytes())
+
+    KINDS[name] = act
+
+
+_database("database_that_reads_texts", "CREATE VIEW x AS FROM read_text('/etc/hostname')")
+_database("database_with_a_macro_that_lists", "CREATE MACRO x(y) AS TABLE FROM glob(y)")
+
+
+@kind
+def database_that_reads_elsewhere(copy: Copy) -> None:
+    """DuckDB makes no view over a file that does not exist."""
+    pq.write_table(pa.table({"x": [1]}), copy.folder.parent / "x.parquet")
+    _database("", f"CREATE VIEW x AS FROM '{copy.folder.parent}/x.parquet'")
+    KINDS.pop("")(copy)
+
+
+_signed("database_that_is_none", DATABASE, b"nothing")
