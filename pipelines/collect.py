@@ -345,7 +345,8 @@ def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: floa
     if outcome:
         left = outcome.left
         done = sum(1 for cell in plan.cells if cell.todo) - len(outcome.failed) - len(left)
-        print(f"collected {done} cells in {seconds:.0f} s, {planning:.0f} s of them for planning")
+        others = f"; other runs on this lake collected {outcome.elsewhere} of its items" if outcome.elsewhere else ""
+        print(f"collected {done} cells in {seconds:.0f} s, {planning:.0f} s of them for planning{others}")
         planned = {cell.cell.cell_id: cell for cell in plan.cells}
         for cell_id, message in outcome.failed.items():
             cell = planned[cell_id].cell

@@ -96,7 +96,13 @@ def room_imports(root: Path) -> dict[str, set[str]]:
 SPELLS_NAMES = ("collectors/lake/layout.py",)
 #: Methods of a lake that take names.
 OF_A_LAKE = {"names", "listing", "has", "read", "create", "create_table", "open_object", "remove"}
-IN_USE = {table.partition("/")[0] for table in TABLES} | {layout.DAMAGED, layout.PACKED, "cache"}
+IN_USE = {table.partition("/")[0] for table in TABLES} | {
+    layout.DAMAGED,
+    layout.PACKED,
+    layout.CLAIMS,
+    layout.SPEND,
+    "cache",
+}
 #: How a name begins, or what only such names hold. Names of tables, which views have too, are left out.
 _SPELLED = re.compile(
     rf"/?({'|'.join(sorted(IN_USE.union(layout.RESERVED)))})/|.*(task=|probe-|quarantine-|/part-|/folded|all\.parquet|schema\.parquet)"

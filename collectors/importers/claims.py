@@ -12,8 +12,8 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from typing import Any
 
+from collectors.lake.claims import is_gone
 from collectors.lake.layout import import_claim_name
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError
@@ -49,7 +49,7 @@ def _take_over(lake: Lake, name: str, source: str) -> str:
     except ValueError:
         other = None
     other = other if isinstance(other, dict) else {"host": "an unnamed host"}
-    if other.get("host") != socket.gethostname() or not _is_gone(other.get("process")):
+    if other.get("host") != socket.gethostname() or not is_gone(other.get("process")):
         raise ConfigError(
             f"another import of {source} is at work, on {other.get('host')} (process {other.get('process')}): wait "
             f"for it, or if it is not, remove {lake.uri}/{name}"
@@ -62,13 +62,3 @@ def _take_over(lake: Lake, name: str, source: str) -> str:
         )
     lake.remove([name])
     return turn
-
-
-def _is_gone(process: Any) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, TypeError, ValueError):
-        return True
-    except PermissionError:  # another user's
-        return False
-    return False

@@ -50,19 +50,25 @@ SPLITS = "splits"
 ITEM_SETS = "item_sets"
 #: Expected scores of questions that were not asked.
 FORECASTS = "forecasts"
-#: Shards at work; claims expire, and no commit depends on one.
+RESERVED = (VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS, FORECASTS)
+
+# Notes of runs at work. They are no tables, and no reader of records opens them.
+#: Shards at work; claims expire, and no commit depends on one. Signals to a run lie here, too.
 CLAIMS = "claims"
 #: Spent money, by the name of a budget.
 SPEND = "spend"
-RESERVED = (VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS, FORECASTS, CLAIMS, SPEND)
 
 # ---- tables of a lake
 
 _TABLE_OF_SCHEMA_FILE = {name: table for table, name in SCHEMA_FILES.items()}
 
 
+def shards_folder(task: str) -> str:
+    return f"{SHARDS}/task={safe_name(task)}"
+
+
 def shard_name(task: str, shard: ShardName) -> str:
-    return f"{SHARDS}/task={safe_name(task)}/{shard}"
+    return f"{shards_folder(task)}/{shard}"
 
 
 def is_of_task(task: str, name: str) -> bool:
@@ -182,6 +188,51 @@ def table_of(name: str) -> str:
         return name.split("/")[0]
     kind = f"{COMPACTIONS}/{_stem(name).split('-')[0]}"
     return kind if kind in TABLES else f"{COMPACTIONS}/folded"
+
+
+# ---- notes of runs at work
+
+
+def claim_name(shard: ShardName, number: int) -> str:
+    """The `number`th claim of a shard."""
+    return f"{CLAIMS}/{_stem(str(shard))}-{number}"
+
+
+_CLAIM = re.compile(rf"{CLAIMS}/(?P<shard>.+)-(?P<number>[0-9]{{1,6}})")
+
+
+def parse_claim(name: str) -> tuple[ShardName, int] | None:
+    """The shard and the number of a claim; None for another object."""
+    match = _CLAIM.fullmatch(name)
+    shard = match and ShardName.parse(f"{match['shard']}.parquet")
+    return (shard, int(match["number"])) if match and shard else None
+
+
+def signal_name(run_id: str, number: int, signal: str) -> str:
+    """A signal to a run, such as "pause". The one with the highest number holds."""
+    return f"{CLAIMS}/{run_id}-{number:06d}-{signal}"
+
+
+def parse_signal(name: str) -> tuple[str, int, str] | None:
+    """The run, the number and the signal; None for another object."""
+    match = re.fullmatch(rf"{CLAIMS}/([0-9]{{8}}T[0-9]{{6}}-[0-9a-f]{{8}})-([0-9]{{6}})-([a-z]+)", name)
+    return (match[1], int(match[2]), match[3]) if match else None
+
+
+def budget_folder(budget: str) -> str:
+    """The folder of all that runs spent under the name of a budget."""
+    return f"{SPEND}/{safe_name(budget)}"
+
+
+def spend_name(budget: str, run_id: str, number: int) -> str:
+    """The `number`th account of what a run spent; each replaces those before it."""
+    return f"{budget_folder(budget)}/{run_id}-{number:06d}.json"
+
+
+def parse_spend(name: str) -> tuple[str, int] | None:
+    """The run and the number of an account; None for another object."""
+    match = re.fullmatch(rf"{SPEND}/[^/]+/(.+)-([0-9]{{6,}})\.json", name)
+    return (match[1], int(match[2])) if match else None
 
 
 # ---- failures

@@ -292,20 +292,26 @@ class Lake:
         assert self.local
         return self._path(name)
 
-    def listing(self, folder: str, depth: int = 3) -> dict[str, float | None]:
+    def listing(self, folder: str, depth: int = 3, prefix: str = "") -> dict[str, float | None]:
         """Returns `names` with their creation times: seconds since the epoch by the store's clock; None: unknown.
 
-        In a copy of a lake it is the time of the copy, unless the copy kept the times.
+        With `prefix` only those directly below `folder` whose last part begins with it. In a copy of a lake it is the
+        time of the copy, unless the copy kept the times.
         """
         with self._doing(f"list {folder} in"):
             if self.local:
-                times = {e.path[len(self.root) :].lstrip("/"): _made(e) for e in _entries(self._path(folder), depth)}
+                entries = _entries(self._path(folder), 1 if prefix else depth)
+                times = {e.path[len(self.root) :].lstrip("/"): _made(e) for e in entries if e.name.startswith(prefix)}
             else:
+                # Clients of S3, Google's and Azure's stores pass the prefix on; it saves the listing of a whole task.
+                only = {"prefix": prefix} if prefix else {}
                 try:
-                    objects = self.filesystem.find(self._path(folder), detail=True)
+                    objects = self.filesystem.find(self._path(folder), detail=True, **only)
                 except FileNotFoundError:
                     objects = {}
                 times = {path[len(self.root) + 1 :]: _last_modified(details) for path, details in objects.items()}
+                if prefix:  # whatever the client made of it
+                    times = {name: time for name, time in times.items() if name.startswith(f"{folder}/{prefix}")}
         return {name: times[name] for name in sorted(times) if self._is_object(name)}
 
     def _is_object(self, name: str) -> bool:

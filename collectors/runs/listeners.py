@@ -43,6 +43,9 @@ class Listener(Protocol):
     def on_done(self, cell: Cell, report: ShardReport, items: int, *, last: bool) -> None:
         """A shard with `items` items of `cell` is in the lake; `last` if that completes the cell."""
 
+    def on_done_elsewhere(self, cell: Cell, items: int, *, last: bool) -> None:
+        """Another run committed `items` open items of `cell`; `last` if that completes the cell."""
+
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
         """`cell` failed with `items` items open."""
 

@@ -40,6 +40,8 @@ class Progress:
     cells_done: int = 0
     cells_failed: int = 0
     items_done: int = 0
+    #: The part of items_done that other runs committed.
+    items_elsewhere: int = 0
     shards: int = 0
     dropped_shards: int = 0
     engine_tokens: int = 0
@@ -74,6 +76,11 @@ class Progress:
         reported = self.cached_tokens is not None and report.cached_tokens is not None
         self.cached_tokens = self.cached_tokens + report.cached_tokens if reported else None  # type: ignore[operator]
 
+    def on_done_elsewhere(self, cell: Cell, items: int, *, last: bool) -> None:
+        self.items_done += items
+        self.items_elsewhere += items
+        self.cells_done += last
+
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
         self.cells_failed += 1
         self.items -= items
@@ -106,9 +113,11 @@ class Progress:
     def line(self) -> str:
         elapsed = max(time.monotonic() - self.started, 1e-9)
         left = self.items - self.items_done
+        others = f" ({self.items_elsewhere} by other runs)" if self.items_elsewhere else ""
         eta = duration(left * elapsed / self.items_done) if self.items_done else "?"
         return (
-            f"cells {self.cells_done}/{self.cells} failed {self.cells_failed} items {self.items_done}/{self.items} "
+            f"cells {self.cells_done}/{self.cells} failed {self.cells_failed} "
+            f"items {self.items_done}/{self.items}{others} "
             f"tokens/s {short(self.engine_tokens / elapsed)}{self._cached()} workers {self.workers} eta {eta}"
         )
 

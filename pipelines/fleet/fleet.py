@@ -6,12 +6,14 @@ loses at most the shards in hand.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -33,6 +35,7 @@ from pipelines.fleet.faults import Again, Faults, GiveUp
 from pipelines.fleet.head_watch import HeadWatch
 from pipelines.fleet.outcome import Outcome
 from pipelines.fleet.prometheus import Metrics
+from pipelines.fleet.sharing import Sharing
 from pipelines.fleet.waiting import LONGEST_PAUSE, Away, Outage
 from pipelines.fleet.workqueue import Job, WorkQueue
 from schemas.failures import (
@@ -94,6 +97,7 @@ class Fleet:
         self.progress = Progress(cells=len(open_cells), items=plan.items_todo)
         self.listeners: list[Listener] = [self.progress, Metrics(plan.run_id, len(open_cells), plan.items_todo)]
         self.outcome = Outcome(plan, lake, self.listeners, self._patiently)
+        self.sharing = Sharing(lake, plan.run_id, plan.generation, self.queue, self.outcome.done_elsewhere)
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
@@ -115,7 +119,7 @@ class Fleet:
         Raises StorageError if the lake cannot be written, EngineError if no engine process starts or the cluster's head
         is lost.
         """
-        with self.progress:
+        with self.progress, contextlib.closing(self.sharing):
             self._grow()
             logger.info("starting %d engines; the first shards take longest: models are loaded", len(self.crew))
             while self._goes_on():
@@ -133,6 +137,7 @@ class Fleet:
                         self._holds[actor], self._hands[actor] = None, deque()
                         self._feed(actor)
                 self._watch()
+                self.sharing.tick()
                 for listener in self.listeners:
                     listener.on_tick(self._at_work)
             if self.outcome.stopped:  # with the cost of the shards that were in hand
@@ -148,8 +153,9 @@ class Fleet:
     def _goes_on(self) -> bool:
         if self._awaited:
             return True
-        if not self.queue or self._over_budget():
+        if not (self.queue or self.queue.held) or self._over_budget():
             return False
+        self.sharing.hear()
         if not self.crew.awaited:
             self._grow()
         return True
@@ -196,7 +202,8 @@ class Fleet:
             return
         workers = self.crew.count(self.crew.kind_of(actor))
         while len(hands) < AHEAD and not self.crew.is_coming() and not self._over_budget():
-            job = self.queue.take_ahead(hands[0].job.planned.cell.model, workers)
+            model = hands[0].job.planned.cell.model
+            job = self.sharing.next(partial(self.queue.take_ahead, model, workers))
             if job is None:
                 break
             self._begin(actor, job)
@@ -212,7 +219,8 @@ class Fleet:
     def _give(self, actor: Any) -> bool:
         """Gives a worker a shard of the model that is next. Returns False if it ended the worker instead."""
         held = self._holds[actor]
-        job = None if self._over_budget() else self.queue.take(held, self._busy(), self._fitting(actor))
+        fitting = self._fitting(actor)
+        job = None if self._over_budget() else self.sharing.next(lambda: self.queue.take(held, self._busy(), fitting))
         if job is None:
             self._stop_worker(actor)
             self._looked = 0.0  # a worker of another kind may have room now
@@ -244,8 +252,9 @@ class Fleet:
         self._hands[actor].append(InHand(job, model))
 
     def _busy(self) -> Counter[str]:
-        """Model key -> number of workers that have a shard of it."""
-        return Counter(hands[0].job.planned.cell.model.key for hands in self._hands.values() if hands)
+        """Model key -> number of workers that have a shard of it, those of other runs included."""
+        own = Counter(hands[0].job.planned.cell.model.key for hands in self._hands.values() if hands)
+        return own + self.sharing.busy
 
     def _swaps(self, held: ModelRef, model: ModelRef) -> bool:
         """Whether an engine on a GPU may load `model` in place of `held`. The config has to allow swaps of weights."""
@@ -281,7 +290,10 @@ class Fleet:
                 raise EngineError(
                     "the Ray cluster has no node left: its processes were killed, maybe for lack of memory"
                 )
-            logger.warning("the cluster has no room yet for an engine with %s; waiting", self.crew.requested())
+            if requested := self.crew.requested():
+                logger.warning("the cluster has no room yet for an engine with %s; waiting", requested)
+            elif self.queue.held:
+                logger.info("the last items are in hand of other runs on this lake; waiting for them")
 
     def _answered(self, actor: Any) -> None:
         """Handles the answer to a worker's first shard, or the worker's death, and hands out more work."""
@@ -312,6 +324,7 @@ class Fleet:
                 if not moot:
                     self._waited_enough(hand, report)
             elif moot:
+                self.sharing.over(hand.job)
                 self.budget.spent(report)
             else:
                 self._done(hand, report)
@@ -389,6 +402,7 @@ class Fleet:
         if isinstance(verdict, Again):
             self.queue.retry(verdict.job)
             return
+        self.sharing.over(job)
         if verdict.whole_model:
             cells = self.outcome.open_cells(job.planned.cell.model)
         else:
@@ -399,6 +413,7 @@ class Fleet:
 
     def _done(self, hand: InHand, report: ShardReport) -> None:
         job, cell = hand.job, hand.job.planned.cell
+        self.sharing.over(job)
         self.faults.recovered(cell.model)
         self._last_done = time.monotonic()
         if hand.away:

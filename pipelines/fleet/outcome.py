@@ -18,7 +18,7 @@ from collectors.runs.listeners import Listener
 from collectors.runs.log_lines import about
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import LASTING, mark
-from collectors.runs.work import ShardReport
+from collectors.runs.work import Cell, ShardReport
 from pipelines.fleet.workqueue import Job
 from schemas.failures import RouterlakeError, one_line
 from schemas.identity import ShardName
@@ -41,6 +41,8 @@ class Outcome:
         self.stages: defaultdict[str, float] = defaultdict(float)
         #: Rows of schemas.records.AGGREGATE that workers computed.
         self.aggregates: list[dict[str, Any]] = []
+        #: Items of the plan that other runs committed since.
+        self.elsewhere = 0
         #: A sentence about the budget that was spent while work was left, else None.
         self.stopped: str | None = None
 
@@ -66,6 +68,14 @@ class Outcome:
             listener.on_done(cell, report, items, last=is_whole)
         logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
         return is_whole
+
+    def done_elsewhere(self, cell: Cell, items: int) -> None:
+        """Counts open items of a cell that another run has committed."""
+        self.elsewhere += items
+        self._left[cell.cell_id] -= items
+        is_whole = not self._left[cell.cell_id]
+        for listener in self._listeners:
+            listener.on_done_elsewhere(cell, items, last=is_whole)
 
     def open_cells(self, model: ModelRef) -> list[PlannedCell]:
         """The cells of a model that are neither whole nor failed."""

@@ -90,6 +90,12 @@ class Metrics:
             self._cells["open"] -= 1
         self._show()
 
+    def on_done_elsewhere(self, cell: Cell, items: int, *, last: bool) -> None:
+        self._items -= items
+        self._cells["done"] += last
+        self._cells["open"] -= last
+        self._show()
+
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
         self._add("routerlake_failures_total", 1, kind=kind)
         self._items -= items

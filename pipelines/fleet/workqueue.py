@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from collectors.engines import ModelRef
@@ -26,6 +26,12 @@ class Job:
     first: int
     last: int
     tries: int = 0
+    #: Whether it was handed out before.
+    is_retry: bool = False
+
+
+#: The items from the first to the last, both included.
+Range = tuple[int, int]
 
 
 class WorkQueue:
@@ -44,13 +50,17 @@ class WorkQueue:
         self._cells: dict[str, deque[PlannedCell]] = {}
         self._items: Counter[str] = Counter()
         self._models: dict[str, ModelRef] = {}
-        self._gaps: dict[str, deque[tuple[int, int]]] = {}
+        self._gaps: dict[str, deque[Range]] = {}
+        self._planned: dict[str, PlannedCell] = {}
+        #: Cell id -> open ranges that other runs have in hand. They are no part of `_gaps` and `_items`.
+        self._held: dict[str, list[Range]] = {}
         self._retries: dict[str, deque[Job]] = {}
         self._seconds_per_item: dict[str, float] = {}
         for planned in cells:
             if planned.todo:
                 self._cells.setdefault(planned.cell.model.key, deque()).append(planned)
                 self._gaps[planned.cell.cell_id] = deque(planned.todo)
+                self._planned[planned.cell.cell_id] = planned
                 self._items[planned.cell.model.key] += planned.items_todo
                 self._models[planned.cell.model.key] = planned.cell.model
 
@@ -67,6 +77,16 @@ class WorkQueue:
     def __bool__(self) -> bool:
         """Whether any shard is left to take."""
         return bool(self._items or self._retries)
+
+    @property
+    def open(self) -> list[PlannedCell]:
+        """The cells with items to take."""
+        return [self._planned[cell_id] for cell_id, gaps in self._gaps.items() if gaps]
+
+    @property
+    def held(self) -> list[PlannedCell]:
+        """The cells with items that other runs have in hand."""
+        return [self._planned[cell_id] for cell_id in self._held]
 
     def take(
         self, current: ModelRef | None, busy: Counter[str], only: Callable[[ModelRef], bool] | None = None
@@ -100,8 +120,7 @@ class WorkQueue:
         return self._next_of(model.key) if sum(left) > workers else None
 
     def _shards_left(self, cell_id: str) -> int:
-        items = sum(last - first + 1 for first, last in self._gaps[cell_id])
-        return math.ceil(items / self._shard_items(cell_id))
+        return math.ceil(_length(self._gaps[cell_id]) / self._shard_items(cell_id))
 
     def _next_model(
         self, current: ModelRef | None, busy: Counter[str], only: Callable[[ModelRef], bool] | None
@@ -148,6 +167,49 @@ class WorkQueue:
             return self._spec.first_shard_items
         return max(1, min(MAX_SHARD_ITEMS, int(self._spec.shard_seconds / max(pace, 1e-9))))
 
+    def give_back(self, job: Job) -> None:
+        """Takes a job back that was not begun, as the next of its cell."""
+        key, cell_id = job.planned.cell.model.key, job.planned.cell.cell_id
+        if job.is_retry:
+            self._retries.setdefault(key, deque()).appendleft(job)
+            return
+        self._gaps[cell_id].appendleft((job.first, job.last))
+        self._items[key] += job.last - job.first + 1
+        self._offer(job.planned)
+
+    def settle(self, planned: PlannedCell, done: Iterable[Range], held: Iterable[Range]) -> int:
+        """Takes out items that other runs have committed, or have in hand (`held`) until the next call for the cell.
+
+        A shard that is to be retried stays unless all of it is done. Returns how many items are done.
+        """
+        key, cell_id = planned.cell.model.key, planned.cell.cell_id
+        left = _union([*self._gaps[cell_id], *self._held.pop(cell_id, ())])
+        done = _union(done)
+        still_open = _without(left, done)
+        free = _without(still_open, _union(held))
+        if taken := _without(still_open, free):
+            self._held[cell_id] = taken
+        self._items[key] += _length(free) - _length(self._gaps[cell_id])
+        if not self._items[key]:
+            del self._items[key]
+        self._gaps[cell_id] = deque(free)
+        if free:
+            self._offer(planned)
+        settled = _length(left) - _length(still_open)
+        for job in [job for job in self._retries.get(key, ()) if job.planned is planned]:
+            if not _without([(job.first, job.last)], done):
+                self._retries[key].remove(job)
+                settled += job.last - job.first + 1
+        if key in self._retries and not self._retries[key]:
+            del self._retries[key]
+        return settled
+
+    def _offer(self, planned: PlannedCell) -> None:
+        """Puts a cell with open items in front, unless it is among its model's cells."""
+        cells = self._cells[planned.cell.model.key]
+        if not any(cell is planned for cell in cells):
+            cells.appendleft(planned)
+
     def learn(self, job: Job, report: ShardReport) -> None:
         """Sets the size of the cell's next shards by the pace of a finished one, without the time to load the model."""
         if report.items:
@@ -162,15 +224,46 @@ class WorkQueue:
         A caller that does not blame the shard passes it with one try less.
         """
         self._retries.setdefault(job.planned.cell.model.key, deque()).append(
-            dataclasses.replace(job, tries=job.tries + 1)
+            dataclasses.replace(job, tries=job.tries + 1, is_retry=True)
         )
 
     def drop(self, planned: PlannedCell) -> None:
         """Removes the shards of a cell that has failed."""
         model, cell_id = planned.cell.model.key, planned.cell.cell_id
-        self._taken(model, sum(last - first + 1 for first, last in self._gaps[cell_id]))
+        self._taken(model, _length(self._gaps[cell_id]))
         self._gaps[cell_id].clear()
+        self._held.pop(cell_id, None)
         if model in self._retries:
             left = deque(job for job in self._retries.pop(model) if job.planned.cell.cell_id != cell_id)
             if left:
                 self._retries[model] = left
+
+
+def _union(ranges: Iterable[Range]) -> list[Range]:
+    """The same items as sorted ranges that neither overlap nor touch."""
+    merged: list[Range] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
+    """The items of `ranges` that are not in `taken`; both are as `_union` returns them."""
+    left, taken = [], list(taken)
+    for first, last in ranges:
+        for out_first, out_last in taken:
+            if out_last < first or out_first > last:
+                continue
+            if first < out_first:
+                left.append((first, out_first - 1))
+            first = out_last + 1
+        if first <= last:
+            left.append((first, last))
+    return left
+
+
+def _length(ranges: Iterable[Range]) -> int:
+    return sum(last - first + 1 for first, last in ranges)

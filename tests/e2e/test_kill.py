@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.collect import main
+from pipelines.fleet.fleet import AHEAD
 from tests.e2e.conftest import Cluster
 from tests.helpers import runs
 from tests.helpers.runs import CHOICE, TEXT, collect_here, shard_files
@@ -198,4 +199,7 @@ def test_two_runs_at_once_on_one_lake_share_the_work(
     copies = stored.group_by(key).aggregate([(name, "count_distinct") for name in ("metrics", "filtered")])
     assert copies.num_rows == undisturbed.num_rows
     assert max(copies["metrics_count_distinct"].to_pylist()) == 1
-    assert stored.num_rows < 2 * undisturbed.num_rows
+    in_hand = 2 * WORKERS * AHEAD * max(shard.last - shard.first + 1 for shard in shards(lake))
+    assert committed(lake) - TOTAL <= in_hand
+    assert "by other runs)" in second.err + run.err
+    assert not list(lake.glob("claims/*"))
