@@ -64,6 +64,7 @@ _CLASSES = {
     "A100-80G": _Figures(79.1, 312, 2039, r"\bA100.*80GB"),
     "H100": _Figures(79.1, 989, 3350, r"\bH100"),
     "H200": _Figures(139.0, 989, 4800, r"\bH200"),
+    "B200": _Figures(175.5, 2250, 8000, r"\bB200"),  # nvidia-smi's 183,359 MiB less 2 %
 }
 
 

@@ -31,6 +31,17 @@ def test_shipped_table_is_read_and_says_whence_it_is(name: str) -> None:
     assert None not in rows["source"].to_pylist()
 
 
+def test_shipped_gpus_are_those_that_clouds_rent_each_with_its_day_and_source() -> None:
+    with shipped_path("gpus") as gpus:
+        rows = {row["accelerator"]: row for row in read_prices(gpus)[1].to_pylist()}
+    rented = {"T4", "L4", "A10G", "L40S", "A100-40GB", "A100-80GB", "H100", "H200", "B200", "MI300X"}
+    assert rented <= rows.keys()
+    for row in rows.values():
+        assert 0 < row["usd_per_gpu_hour"] < 10
+        assert row["valid_from"].year == 2026
+        assert any(whence in row["source"] for whence in ("@", "factualminds.com"))
+
+
 def test_shipped_price_names_name_entries_that_are_shipped() -> None:
     with shipped_path("price_names") as names, shipped_path("open_models") as prices, shipped_path("gpus") as gpus:
         entries = {(row["model"], row["provider"]) for row in read_prices(prices)[1].to_pylist()}
