@@ -52,8 +52,9 @@ examples:
   ray job submit --working-dir . -- python pipelines/collect.py --config my.yaml --lake /shared/lake
 
 exit codes: 0 all collected; 1 some cells failed (they are named here and in the view failures), even if a budget was
-spent, too; 2 the input is wrong and nothing was started; 3 a budget was spent before the end and nothing failed (run
-the same command to continue); 130 or 143 stopped by hand
+spent, too; 2 the input is wrong and nothing was started; 3 a budget was spent before the end and nothing failed (raise
+the limit and run the same command to continue); 130 or 143 stopped by hand; with --exit-zero 0 for 1 and 3, unless the
+run could not go on
 """
 
 
@@ -80,7 +81,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--retry-failed",
         action="store_true",
-        help="also retry models that broke the engine in an earlier run: it died, ran out of memory or never answered",
+        help="also retry models that in an earlier run reached their cap or broke the engine: it died, ran out of "
+        "memory or never answered",
+    )
+    parser.add_argument(
+        "--exit-zero",
+        action="store_true",
+        help="exit with 0 when the run ended in order, also with failed cells or a spent budget, for runners that "
+        "start every failed job anew; the lake and status.py have the outcome",
     )
     parser.add_argument(
         "--profile", metavar="JSON", help="write a trace of the stages of each shard; open it in chrome://tracing"
@@ -169,6 +177,8 @@ def collect(args: argparse.Namespace) -> int:
     unanswered = complete_aggregates(plan, lake, outcome)
     now = time.monotonic()
     print_end(plan, lake, outcome, planning=planned - started, seconds=now - started)
+    if args.exit_zero:
+        return 0
     if (outcome and outcome.failed) or plan.failures or plan.quarantined or unanswered:
         return 1
     return STOPPED if outcome and outcome.stopped else 0
@@ -326,7 +336,7 @@ def print_quarantine(plan: Plan) -> None:
         broke = sorted({cell.cell.model.name for cell in plan.quarantined})
         more = ", …" if len(broke) > MOST_FAILURES else ""
         print(
-            f"quarantined: {len(plan.quarantined)} cells of {len(broke)} models that broke engines before "
+            f"quarantined: {len(plan.quarantined)} cells of {len(broke)} models that broke engines or their cap before "
             f"({', '.join(broke[:MOST_FAILURES])}{more}); --retry-failed retries them"
         )
 
@@ -354,8 +364,8 @@ def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: floa
         if outcome.stopped:
             items = sum(left.values())
             print(
-                f"stopped: {outcome.stopped}; {items} items in {len(left)} cells are left: run the same command to "
-                "continue"
+                f"stopped: {outcome.stopped}; {items} items in {len(left)} cells are left: raise the limit, or give "
+                "budget.name another name, and run the same command to continue"
             )
         print_quarantine(plan)
     print(f"next: {command(sibling(__file__, 'matrix.py'), '--lake', lake.uri, '--show')}")

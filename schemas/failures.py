@@ -51,7 +51,7 @@ class TaskError(RouterlakeError):
 
 
 class EngineError(RouterlakeError):
-    """kinds: engine, engine_died, engine_stalled, out_of_memory, wrong_model"""
+    """kinds: engine, engine_died, engine_stalled, out_of_memory, wrong_model, over_cap, no_node"""
 
     kind = "engine"
 
@@ -68,6 +68,10 @@ class UnreachableError(StorageError):
 NOTHING_ANSWERED = "nothing_answered"
 #: Kind of an EngineError: the model, or a batch of its requests, did not fit.
 OUT_OF_MEMORY = "out_of_memory"
+#: Kind of an EngineError: the model has spent what the budget allows for one model.
+OVER_CAP = "over_cap"
+#: Kind of an EngineError: no node has the GPUs that the model needs, and none came.
+NO_NODE = "no_node"
 
 # Failure kinds of a single item (RECORD.failure).
 EMPTY_ANSWER = "empty_answer"

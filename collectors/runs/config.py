@@ -116,14 +116,22 @@ class FleetSpec(Strict):
 
 
 class BudgetSpec(Strict):
-    """Limits of a run. At a limit it finishes the shards in hand and ends; the same command continues it."""
+    """Limits of all runs under one name. At a limit a run finishes the shards in hand and ends. To go on, raise the
+    limit or give another name.
+    """
 
-    #: Dollars for the time that engines load and work, by the lake's gpu_prices. Engines that die or fail count.
+    #: Runs on this lake whose budgets have the same name spend from one budget.
+    name: str = Field("lake", min_length=1)
+    #: Dollars for GPUs, from the start of an engine's process to its end, by the lake's gpu_prices.
     usd: float | None = Field(None, gt=0)
-    #: Hours of this run, from the request for its engines.
+    #: Hours of runs, each from the request for its engines.
     hours: float | None = Field(None, gt=0)
     #: Finished cells.
     cells: int | None = Field(None, ge=1)
+    #: Dollars of one run for one model. A model that has spent them is given up.
+    model_usd: float | None = Field(None, gt=0)
+    #: Hours that the engines of one run have one model, added up.
+    model_hours: float | None = Field(None, gt=0)
 
 
 #: The context of a run that sets none, as a cell's identity has it, tokens.

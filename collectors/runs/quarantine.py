@@ -12,12 +12,13 @@ from typing import Any
 
 from collectors.engines import ModelRef
 from collectors.lake.layout import parse_quarantine, quarantine_name
+from schemas.failures import OUT_OF_MEMORY, OVER_CAP
 from schemas.identity import MODEL_IDENTITY, ShardName, digest
 
-#: Kinds of failure that last. Each cost a node two engines, or twice fleet.stall_seconds, and would again until the
-#: machine, the options or the model changes. All other kinds (a hub that is down, an unreadable file, a class that vLLM
-#: lacks) show within seconds and may pass, so the next run tries them again.
-LASTING = frozenset({"engine_died", "engine_stalled", "out_of_memory"})
+#: Kinds of failure that last. Each cost a node two engines, twice fleet.stall_seconds or the model's cap, and would
+#: again until the machine, the options or the model changes. All other kinds (a hub that is down, an unreadable file, a
+#: class that vLLM lacks) show within seconds and may pass, so the next run tries them again.
+LASTING = frozenset({"engine_died", "engine_stalled", OUT_OF_MEMORY, OVER_CAP})
 
 
 def mark(model: ModelRef, shard: ShardName, row: Mapping[str, Any]) -> str:

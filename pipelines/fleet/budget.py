@@ -1,19 +1,29 @@
-"""The budget of a run: dollars, hours and cells. The fleet checks it before it hands out a shard.
+"""The budget of a run: dollars, hours and cells, its own and those of earlier runs under the same name.
 
-Owns the rules of spending and the words for a spent budget. Knows nothing of Ray, workers or the order of work.
+Owns the rules of spending and the words for a spent budget. A GPU costs money from the start of its engine's process to
+its end, whatever the engine does. Knows nothing of Ray or the order of work.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from collectors.lake.spend import Accounts, Spent
 from collectors.lake.store import Lake
 from collectors.prices.tables import gpu_rates, how_to_price
 from collectors.runs.config import BudgetSpec
-from collectors.runs.work import ShardReport
-from schemas.failures import ConfigError
+from schemas.failures import ConfigError, StorageError, one_line
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two accounts in the lake, and the least pause as a multiple of the time that one takes.
+ACCOUNT_SECONDS, ACCOUNT_SHARE = 60.0, 20.0
+#: Share of a limit at which a warning is logged.
+WARNED_AT = 0.8
 
 
 @dataclass(frozen=True)
@@ -23,10 +33,10 @@ class GpuPrices:
     #: GPU name in lower case -> USD per hour, for every name with a price in the lake
     #: (collectors.prices.tables.gpu_rates).
     rates: Mapping[str, float] = field(default_factory=dict)
-    #: USD per hour of the dearest class that the run may get.
-    dearest: float = 0.0
+    #: USD per hour of the dearest class that the run may get; None: without a price GPU-hours are counted alone.
+    dearest: float | None = None
 
-    def of(self, *names: str | None) -> float:
+    def of(self, *names: str | None) -> float | None:
         """USD per hour, by the first of `names` that has a price. Without one it is the dearest class's price.
 
         The view collection_costs looks a price up in the same order.
@@ -35,53 +45,170 @@ class GpuPrices:
         return next((usd for usd in prices if usd is not None), self.dearest)
 
 
-class Budget:
-    """The spending of a run since this object was made."""
+@dataclass
+class _Held:
+    """GPUs that one engine has."""
 
-    def __init__(self, spec: BudgetSpec, prices: GpuPrices, clock: Callable[[], float] = time.monotonic) -> None:
-        self._spec, self._prices, self._clock = spec, prices, clock
+    since: float
+    gpus: float
+    rate: float | None
+    #: Key of the model that the engine loads or asks.
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """One limit, what is spent of it, and both in words."""
+
+    key: str
+    spent: float
+    most: float
+    words: str
+
+
+class Budget:
+    """The spending of a run since this object was made, and of other runs under the budget's name."""
+
+    def __init__(
+        self,
+        spec: BudgetSpec,
+        prices: GpuPrices,
+        accounts: Accounts | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises StorageError if the accounts of earlier runs cannot be read."""
+        self._spec, self._prices, self._accounts, self._clock = spec, prices, accounts, clock
         self._started = clock()
-        self.usd = 0.0
-        self.cells = 0
+        self._next_account = self._started + ACCOUNT_SECONDS
+        self._own = Spent()
+        self._others = self._sum_of_others()
+        self._held: dict[Hashable, _Held] = {}
+        #: Model key -> dollars and hours of engines.
+        self._usd_of: defaultdict[str, float] = defaultdict(float)
+        self._hours_of: defaultdict[str, float] = defaultdict(float)
+        self._warned: set[str] = set()
+
+    # ---- spending
+
+    def hold(self, engine: Hashable, gpus: float, gpu_class: str | None) -> None:
+        """An engine's process has started and holds `gpus` GPUs."""
+        self._held[engine] = _Held(self._clock(), gpus, self._prices.of(gpu_class))
+
+    def works(self, engine: Hashable, model: str) -> None:
+        """The engine turns to a model."""
+        self._charge(self._held[engine])
+        self._held[engine].model = model
+
+    def named(self, engine: Hashable, *names: str | None) -> None:
+        """The engine's GPU has these names; the first with a price counts, for what is not charged yet, too."""
+        if any(name and name.lower() in self._prices.rates for name in names):
+            self._held[engine].rate = self._prices.of(*names)
+
+    def free(self, engine: Hashable) -> None:
+        """The engine's process has ended."""
+        if held := self._held.pop(engine, None):
+            self._charge(held)
+
+    def finished(self, cells: int = 1) -> None:
+        self._own += Spent(cells=cells)
+
+    def _charge(self, held: _Held) -> None:
+        now = self._clock()
+        hours = (now - held.since) / 3600
+        held.since = now
+        usd = hours * held.gpus * held.rate if held.rate is not None else 0.0
+        self._own += Spent(usd=usd, unpriced=hours * held.gpus if held.rate is None else 0.0)
+        if held.model:
+            self._usd_of[held.model] += usd
+            self._hours_of[held.model] += hours
+
+    # ---- accounts
 
     @property
-    def hours(self) -> float:
-        """Hours since this object was made."""
-        return (self._clock() - self._started) / 3600
+    def own(self) -> Spent:
+        """What this run has spent by now."""
+        for held in self._held.values():
+            self._charge(held)
+        return self._own + Spent(hours=(self._clock() - self._started) / 3600)
 
-    def spent(self, report: ShardReport, *, finished: bool = False) -> None:
-        """Adds a shard's cost by the formula of the view collection_costs; `finished` adds its cell, too.
+    @property
+    def total(self) -> Spent:
+        """What all runs of this name have spent. GPU-hours of others without a price count as the dearest class's."""
+        both = self.own + self._others
+        return both + Spent(usd=self._others.unpriced * (self._prices.dearest or 0.0))
 
-        A GPU costs money while it loads a model and while it works.
-        """
-        gpus = 1.0 if report.gpus is None else report.gpus
-        seconds = report.engine_seconds + report.load_seconds
-        self.usd += seconds * gpus * self._prices.of(report.gpu, report.gpu_class) / 3600
-        self.cells += finished
+    def tick(self) -> None:
+        """Writes the account, reads those of others, and warns of limits that are near. Call it often."""
+        if self._clock() >= self._next_account:
+            self.account()
+        for limit in self._limits():
+            if limit.spent >= WARNED_AT * limit.most and limit.key not in self._warned:
+                self._warned.add(limit.key)
+                logger.warning("budget.%s: %s, %.0f %%", limit.key, limit.words, 100 * limit.spent / limit.most)
 
-    def lost(self, seconds: float, gpus: float, gpu_class: str | None) -> None:
-        """Adds the cost of an engine that died or failed: it held `gpus` GPUs for `seconds`."""
-        self.usd += seconds * gpus * self._prices.of(gpu_class) / 3600
+    def account(self) -> None:
+        """Writes the account and reads those of others. Where the store does not answer, the next one does."""
+        began = self._clock()
+        try:
+            if self._accounts:
+                self._accounts.write(self.own)
+            self._others = self._sum_of_others()
+        except StorageError as error:
+            logger.warning("the budget's account waits for the store: %s", one_line(error))
+        now = self._clock()
+        self._next_account = now + max(ACCOUNT_SECONDS, ACCOUNT_SHARE * (now - began))
+
+    def close(self) -> None:
+        """Writes the last account of a run."""
+        for engine in list(self._held):
+            self.free(engine)
+        self.account()
+
+    def _sum_of_others(self) -> Spent:
+        return sum(self._accounts.others().values(), Spent()) if self._accounts else Spent()
+
+    # ---- limits
+
+    def _limits(self) -> Iterator[_Limit]:
+        spec, total, earlier = self._spec, self.total, ""
+        if self._others != Spent():
+            earlier = f" by all runs under the name {spec.name!r}"
+        if spec.usd is not None:
+            yield _Limit("usd", total.usd, spec.usd, f"{total.usd:.4g} of {spec.usd:g} USD are spent{earlier}")
+        if spec.hours is not None:
+            hours = f"{total.hours:.4g} of {spec.hours:g} hours have passed{earlier and ' in'}{earlier[3:]}"
+            yield _Limit("hours", total.hours, spec.hours, hours)
+        if spec.cells is not None:
+            words = f"{total.cells} of {spec.cells} cells are finished{earlier}"
+            yield _Limit("cells", total.cells, spec.cells, words)
 
     def reached(self) -> str | None:
         """A sentence about the budget that is spent; None while every budget has something left."""
+        return next((f"budget.{one.key}: {one.words}" for one in self._limits() if one.spent >= one.most), None)
+
+    def over_cap(self, model: str) -> str | None:
+        """A sentence about a model, by its key, that has spent what one model may; None if it has not."""
         spec = self._spec
-        if spec.usd is not None and self.usd >= spec.usd:
-            return f"budget.usd: {self.usd:.4g} of {spec.usd:g} USD are spent"
-        if spec.hours is not None and self.hours >= spec.hours:
-            return f"budget.hours: {self.hours:.4g} of {spec.hours:g} hours have passed"
-        if spec.cells is not None and self.cells >= spec.cells:
-            return f"budget.cells: {self.cells} of {spec.cells} cells are finished"
+        if spec.model_usd is None and spec.model_hours is None:
+            return None
+        for held in self._held.values():
+            self._charge(held)
+        usd, hours = self._usd_of[model], self._hours_of[model]
+        if spec.model_usd is not None and usd >= spec.model_usd:
+            return f"budget.model_usd: the model has spent {usd:.4g} of {spec.model_usd:g} USD"
+        if spec.model_hours is not None and hours >= spec.model_hours:
+            return f"budget.model_hours: engines had the model for {hours:.4g} of {spec.model_hours:g} hours"
         return None
 
 
 def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> GpuPrices:
-    """The prices of `gpus`, the classes that the run may get. Empty without a budget in dollars, which needs them.
+    """The prices of `gpus`, the classes that the run may get. A limit in dollars needs a price for each.
 
-    Raises ConfigError if a class has no price or engines run without GPUs: such a budget would never be reached.
+    Raises ConfigError if a class has no price or engines run without GPUs: such a limit would never be reached.
     """
-    if spec.usd is None:
-        return GpuPrices()
+    is_limited = spec.usd is not None or spec.model_usd is not None
+    if not is_limited:
+        return GpuPrices(gpu_rates(lake) if gpus else {})
     if not gpus:
         raise ConfigError(
             "budget.usd: only GPUs have a price, and Ray reports no GPU class for this run; use budget.hours"

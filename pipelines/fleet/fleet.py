@@ -40,6 +40,7 @@ from pipelines.fleet.waiting import LONGEST_PAUSE, Away, Outage
 from pipelines.fleet.workqueue import Job, WorkQueue
 from schemas.failures import (
     OUT_OF_MEMORY,
+    OVER_CAP,
     EngineError,
     ModelError,
     StorageError,
@@ -119,7 +120,7 @@ class Fleet:
         Raises StorageError if the lake cannot be written, EngineError if no engine process starts or the cluster's head
         is lost.
         """
-        with self.progress, contextlib.closing(self.sharing):
+        with self.progress, contextlib.closing(self.sharing), contextlib.closing(self.budget):
             self._grow()
             logger.info("starting %d engines; the first shards take longest: models are loaded", len(self.crew))
             while self._goes_on():
@@ -135,9 +136,11 @@ class Fleet:
                             self._answered(actor)
                     elif actor := self._started(future):
                         self._holds[actor], self._hands[actor] = None, deque()
+                        self.budget.hold(actor, self.crew.gpus_of(actor), self.crew.gpu_class_of(actor))
                         self._feed(actor)
                 self._watch()
                 self.sharing.tick()
+                self.budget.tick()
                 for listener in self.listeners:
                     listener.on_tick(self._at_work)
             if self.outcome.stopped:  # with the cost of the shards that were in hand
@@ -232,6 +235,7 @@ class Fleet:
             self.crew.start(self._stop_worker(actor))
             return False
         self._holds[actor] = model
+        self.budget.works(actor, model.key)
         self._begin(actor, job)
         return True
 
@@ -265,6 +269,7 @@ class Fleet:
         for hand in self._hands.pop(actor):
             self._awaited.pop(hand.future, None)
         del self._holds[actor]
+        self.budget.free(actor)
         return self.crew.stop(actor)
 
     def _watch(self) -> None:
@@ -303,13 +308,11 @@ class Fleet:
         try:
             report: ShardReport | Away = ray.get(hand.future)
         except (RayActorError, OutOfMemoryError) as error:
-            self._pay_for_lost(actor)
             self._drop_first(actor)
             replaced = True
             if not moot:
                 self._died(hand, error)
         except RayError as error:
-            self._pay_for_lost(actor)
             self._drop_first(actor)
             cause = getattr(error, "cause", None)
             if not moot:
@@ -323,20 +326,16 @@ class Fleet:
                 replaced = True  # the worker would go on with the shard
                 if not moot:
                     self._waited_enough(hand, report)
-            elif moot:
-                self.sharing.over(hand.job)
-                self.budget.spent(report)
             else:
-                self._done(hand, report)
+                self.budget.named(actor, report.gpu, report.gpu_class)
+                if moot:
+                    self.sharing.over(hand.job)
+                else:
+                    self._done(hand, report)
         if replaced:
             self._replace_worker(actor)
         else:
             self._feed(actor)
-
-    def _pay_for_lost(self, actor: Any) -> None:
-        """Adds the seconds that a worker spent on a shard without a report to the budget."""
-        seconds = time.monotonic() - self._hands[actor][0].since
-        self.budget.lost(seconds, self.crew.gpus_of(actor), self.crew.gpu_class_of(actor))
 
     def _drop_first(self, actor: Any) -> None:
         del self._awaited[self._hands[actor].popleft().future]
@@ -422,7 +421,16 @@ class Fleet:
         if self.trace:
             about = {"model": cell.model.name, "task": cell.spec.task, "cell": cell.cell_id}
             self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")
-        self.budget.spent(report, finished=self.outcome.done(job, report))
+        if self.outcome.done(job, report):
+            self.budget.finished()
+        if message := self.budget.over_cap(cell.model.key):
+            self._give_up_at_cap(cell.model, message)
+
+    def _give_up_at_cap(self, model: ModelRef, message: str) -> None:
+        for planned in self.outcome.open_cells(model):
+            if job := self.queue.first_open(planned):
+                self._do(job, GiveUp(EngineError(message, OVER_CAP), whole_model=True))
+                return
 
     def _next_placement(self, model: ModelRef) -> ModelRef | None:
         """The model with the next placement that this cluster has room for; None if there is none."""

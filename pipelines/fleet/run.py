@@ -12,6 +12,7 @@ from typing import Any
 
 from collectors.engines import engine_class
 from collectors.engines.gpus import gpu_classes
+from collectors.lake.spend import Accounts
 from collectors.lake.store import Lake
 from collectors.runs.plan import Plan
 from collectors.runs.planning import place_on
@@ -57,8 +58,10 @@ def run_plan(
         places = {model.placement for model in models if model.placement}
         resources = worker_resources(config.fleet, own=joined.own, places=places)
         classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
-        budget = Budget(config.budget, gpu_prices_for(config.budget, lake, classes))
+        prices = gpu_prices_for(config.budget, lake, classes)
+        accounts = Accounts(lake, config.budget.name, plan.run_id)
         with recorded(plan, lake) as ending:
+            budget = Budget(config.budget, prices, accounts)
             for row in unplaced:
                 logger.error("cannot be planned: %s: %s", row["model"], row["message"])
             fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)

@@ -167,6 +167,11 @@ class WorkQueue:
             return self._spec.first_shard_items
         return max(1, min(MAX_SHARD_ITEMS, int(self._spec.shard_seconds / max(pace, 1e-9))))
 
+    def first_open(self, planned: PlannedCell) -> Job | None:
+        """A cell's first shard that nobody has, without taking it."""
+        gaps = self._gaps[planned.cell.cell_id]
+        return Job(planned, *gaps[0]) if gaps else None
+
     def give_back(self, job: Job) -> None:
         """Takes a job back that was not begun, as the next of its cell."""
         key, cell_id = job.planned.cell.model.key, job.planned.cell.cell_id

@@ -144,7 +144,10 @@ def test_kill_of_every_engine_of_one_model_fails_that_model_alone(
 
     left_out = collect_here(capsys, slow_config(tmp_path, cluster))
     assert left_out.code == 1
-    assert "quarantined: 2 cells of 1 models that broke engines before (stub/beta); --retry-failed" in left_out.out
+    assert (
+        "quarantined: 2 cells of 1 models that broke engines or their cap before (stub/beta); --retry-failed"
+        in left_out.out
+    )
     assert "except quarantined cells; no model was loaded" in left_out.out
     healed = collect_here(capsys, slow_config(tmp_path, cluster), "--retry-failed")
     assert healed.code == 0

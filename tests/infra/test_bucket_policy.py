@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from collectors.harness.loading import use_datasets
+from collectors.lake.claims import Claims
 from collectors.lake.compaction import compact
 from collectors.lake.failure_rows import failure_row, write_failure
 from collectors.lake.pruning import prune
+from collectors.lake.spend import Accounts, Spent
 from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
 from collectors.publish.publishing import publish
@@ -21,6 +23,7 @@ from collectors.runs.config import load_config
 from collectors.runs.planning import make_plan
 from pipelines import collect, matrix, prices
 from schemas.failures import ModelError
+from schemas.identity import ShardName
 from tests.helpers.filled_lakes import NOW, plain_lake, published
 from tests.helpers.iam import Statement, allows, deciding, listed, read_policy
 from tests.helpers.object_store import BUCKET, ObjectStore
@@ -58,9 +61,22 @@ def collecting(folder: Path) -> None:
     collector, cell = Collector(plan.run_id, lake.uri, "stub", {}, []), plan.cells[0].cell
     assert collector.collect(cell, 0, 3).committed
     assert not collector.collect(cell, 0, 3).committed
+    sharing_and_paying(lake, plan.run_id, ShardName(cell.cell_id, 0, 4, 7))
     write_failure(lake, failure_row(plan.run_id, ModelError("gone"), model="stub/alpha", task=CHOICE, cell_id=None))
     assert lake.create("models/in-parts", bytes(101 * 2**20))
     assert not lake.create("models/in-parts", bytes(101 * 2**20))  # the upload is given up
+
+
+def sharing_and_paying(lake: Lake, run_id: str, shard: ShardName) -> None:
+    """What runs leave for each other, and take away again."""
+    claims = Claims(lake, run_id)
+    assert claims.take(shard)
+    assert not claims.look(shard.cell_id, CHOICE).claimed
+    claims.tidy(everything=True)
+    accounts = Accounts(lake, "lake", run_id)
+    for cells in (1, 2):
+        accounts.write(Spent(cells=cells))
+    assert Accounts(lake, "lake", "another").others()[run_id].cells == 2
 
 
 def maintaining(folder: Path) -> None:
