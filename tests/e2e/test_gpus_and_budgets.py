@@ -76,8 +76,9 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
     keys: dict[str, Any] = {
         "models": models,
         "tasks": [CHOICE],
-        "budget": {"usd": 1e-9},
+        "budget": {"usd": 0.6},  # of half a dollar a second, and a shard takes one
         "fleet": {**SMALL, "gpus": L4},
+        "engine": {"name": "stub", "options": {"latency_s": 0.1}},
     }
     refused = collect(gpu_cluster, config(tmp_path, **keys))
     assert refused.code == 2
@@ -95,7 +96,11 @@ def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one
         "0.25"
     }
     assert 0 < items(tmp_path / "lake") < 2 * ITEMS
-    whole = collect(gpu_cluster, config(tmp_path, **{**keys, "budget": {"usd": 1000}}))
+    spent = collect(gpu_cluster, config(tmp_path, **keys), "--exit-zero")
+    assert spent.code == 0, spent.err
+    assert "USD are spent by all runs under the name 'lake'; " in spent.out
+    free = {**keys, "budget": {"usd": 1000}, "engine": {"name": "stub"}}
+    whole = collect(gpu_cluster, config(tmp_path, **free))
     assert whole.code == 0, whole.err
     assert items(tmp_path / "lake") == 2 * ITEMS
     again = collect(gpu_cluster, config(tmp_path, **keys))
