@@ -61,7 +61,7 @@ class StorageError(RouterlakeError):
 
 
 class UnreachableError(StorageError):
-    """The lake's store, or the source of a model, is away. kinds: storage, hub_down"""
+    """The lake's store, or the source of a model, is away. kinds: storage, hub_down, disk_full"""
 
 
 #: Kind of a TaskError: every item of a cell was asked, and none of the answers could be judged.
@@ -70,6 +70,8 @@ NOTHING_ANSWERED = "nothing_answered"
 OUT_OF_MEMORY = "out_of_memory"
 #: Kind of an EngineError: the model has spent what the budget allows for one model.
 OVER_CAP = "over_cap"
+#: Kind of an UnreachableError: the disk of the machine that fetches a model is full.
+DISK_FULL = "disk_full"
 #: Kind of an EngineError: no node has the GPUs that the model needs, and none came.
 NO_NODE = "no_node"
 

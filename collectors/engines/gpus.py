@@ -72,6 +72,11 @@ def _figures(name: str) -> _Figures | None:
     return _CLASSES.get(re.sub(r"GB$", "G", name.strip().replace(" ", "-")))
 
 
+def ray_name(gpu: str) -> str:
+    """Ray's accelerator_type of the nodes with GPUs of a class: it gives both sizes of the A100 one name."""
+    return re.sub(r"^A100[- ](40|80)GB?$", "A100", gpu.strip())
+
+
 def gpu_classes(specs: Iterable[GpuSpec]) -> list[GpuClass]:
     """Returns the classes that a config or a cluster names, smallest memory first.
 
@@ -128,7 +133,7 @@ class Placement:
     @property
     def resources(self) -> dict[str, Any]:
         """Arguments of Ray's `.options` for the engine's process, which itself starts those of its other GPUs."""
-        return {"num_gpus": self.gpus, "accelerator_type": self.gpu}
+        return {"num_gpus": self.gpus, "accelerator_type": ray_name(self.gpu)}
 
     def __str__(self) -> str:
         part = {0.25: "1/4", 0.5: "1/2"}.get(self.gpus, f"{self.gpus:g}")

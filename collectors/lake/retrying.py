@@ -47,6 +47,11 @@ def may_mend(error: BaseException | None) -> bool:
     return bool(names & _CLASSES) or any(getattr(e, "errno", None) in _ERRNOS for e in chain)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is behind the error."""
+    return any(getattr(one, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for one in causes(error))
+
+
 def _status(error: BaseException) -> int | None:
     """The HTTP status of the answer in `error`, as botocore or as httpx and requests store it; None without one."""
     response = getattr(error, "response", None)

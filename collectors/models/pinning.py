@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import shutil
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.engines import ModelRef
 from collectors.engines.weight_files import unloaded_files, weight_files
-from collectors.lake.retrying import may_mend
+from collectors.lake.retrying import is_full, may_mend
 from collectors.models.hub_repos import fetch_hub, resolve_hub
 from collectors.models.model_files import (
     SUFFIXES,
@@ -34,7 +35,7 @@ from collectors.models.model_files import (
     section,
 )
 from collectors.specs import ModelSpec, is_folder
-from schemas.failures import ModelError, UnreachableError, one_line
+from schemas.failures import DISK_FULL, ModelError, UnreachableError, one_line
 from schemas.identity import digest, safe_name
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def fetch(model: ModelRef) -> ModelRef:
     """Fetches the files of `model` to this machine's disk and checks that they are the planned revision.
 
     Returns `model` with its path. Raises ModelError, or UnreachableError of kind hub_down when the source does not
-    answer or the disk is full.
+    answer, of kind disk_full when the disk is full.
     """
     if model.path is not None:
         if (now := fingerprint(Path(model.path))) != model.revision:
@@ -92,6 +93,9 @@ def fetch(model: ModelRef) -> ModelRef:
         path = _fetch_uri(model) if "://" in model.source else fetch_hub(model)
     except ModelError as error:
         if error.kind == "not_found" and may_mend(error.__cause__):
+            if is_full(error):
+                message = f"model {model.name!r} cannot be fetched: the disk of {platform.node()} is full: {error}"
+                raise UnreachableError(message, DISK_FULL) from error
             raise UnreachableError(f"model {model.name!r} cannot be fetched now: {error}", "hub_down") from error
         raise
     return ModelRef(**{**vars(model), "path": path})

@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,15 +24,20 @@ from filelock import FileLock
 
 from collectors.cache import cache_dir
 from collectors.engines import ModelRef
-from collectors.lake.retrying import may_mend
+from collectors.lake.retrying import is_full, may_mend
 from collectors.models.model_files import WEIGHTS
 from collectors.models.pinning import fetch
-from schemas.failures import UnreachableError, one_line
+from schemas.failures import DISK_FULL, ConfigError, UnreachableError, one_line
 from schemas.identity import safe_name
 
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
+
+#: Environment variable of a node: GiB of fetched models that it keeps, where the config gives none.
+DISK = "ROUTERLAKE_DISK_GIB"
+#: Share of a disk's free space, with what fetched models take of it, that these may take. The rest is for the next one.
+DISK_SHARE = 0.8
 
 
 @dataclass
@@ -50,10 +56,16 @@ class Held:
 class Weights:
     """Hands out models, and deletes those used longest ago when fetched files take more than `quota_gib`.
 
-    The quota is enforced after each download, so a download may exceed it for a while. None: no quota.
+    The quota is enforced after each download, so a download may exceed it for a while. None: $ROUTERLAKE_DISK_GIB, else
+    DISK_SHARE of what the disk has for them. Raises ConfigError if the variable is not a number.
     """
 
     def __init__(self, quota_gib: float | None = None) -> None:
+        if quota_gib is None and (text := os.environ.get(DISK)):
+            try:
+                quota_gib = float(text)
+            except ValueError as error:
+                raise ConfigError(f"{DISK}={text!r} is not a number of GiB") from error
         self._quota = None if quota_gib is None else int(quota_gib * GIB)
 
     def take(self, model: ModelRef) -> Held:
@@ -70,9 +82,12 @@ class Weights:
                 fetched = self._fetch(model, record)
         except BaseException as error:
             os.close(lock)
+            if is_full(error):  # the next try has more room
+                self._keep_quota(0)
             if isinstance(error, OSError) and may_mend(error):  # the disk was too full for the record itself
                 raise UnreachableError(
-                    f"model {model.name!r} cannot be kept now: {one_line(error)}", "hub_down"
+                    f"model {model.name!r} cannot be kept on {platform.node()}: {one_line(error)}",
+                    DISK_FULL if is_full(error) else "hub_down",
                 ) from error
             raise
         return Held(fetched, lock)
@@ -93,16 +108,17 @@ class Weights:
             self._keep_quota()
         return fetched
 
-    def _keep_quota(self) -> None:
-        if self._quota is None:
-            return
+    def _keep_quota(self, quota: int | None = None) -> None:
+        """Deletes unused models until the others take at most `quota` bytes. None: the quota of this object."""
         folder = cache_dir("weights")
         with FileLock(folder / "quota.lock"):
             records = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
             entries = {record: entry for record in records if (entry := _read(record))}
             left = sum(sum(entry["files"].values()) for entry in entries.values())
+            free = shutil.disk_usage(folder).free
+            most = next((one for one in (quota, self._quota) if one is not None), int(DISK_SHARE * (free + left)))
             for record, entry in entries.items():
-                if left <= self._quota:
+                if left <= most:
                     return
                 with _unused(record.with_suffix(".used")) as unused:
                     if unused:
@@ -110,9 +126,9 @@ class Weights:
                         record.unlink(missing_ok=True)
                         size = sum(entry["files"].values())
                         left -= size
-                        logger.info("deleted %s (%.1f GiB) to keep to fleet.disk_gib", entry["source"], size / GIB)
-        if left > self._quota:
-            logger.warning("fetched models take %.1f GiB, more than fleet.disk_gib: all are in use", left / GIB)
+                        logger.info("deleted %s (%.1f GiB) to leave room on the disk", entry["source"], size / GIB)
+        if left > most:
+            logger.warning("fetched models take %.1f GiB, more than they may: all are in use", left / GIB)
 
 
 def _lock(path: Path, kind: int) -> int:

@@ -95,7 +95,11 @@ class FleetSpec(Strict):
     stall_seconds: float = Field(3600, gt=0)
     #: Seconds to wait for a store or hub that does not answer, or a disk that is full, before the run gives up.
     patience_seconds: float = Field(900, ge=0)
-    #: GiB of fetched models that each node keeps. Models used longest ago go first, never one in use. null: all stay.
+    #: Seconds to wait for a node that could hold an engine if no node of the cluster could, and its autoscaler has no
+    #: group of such nodes. Then the models that need it fail, or the run if no engine is at work.
+    node_seconds: float = Field(900, ge=0)
+    #: GiB of fetched models that each node keeps. Models used longest ago go first, never one in use. null: the node's
+    #: $ROUTERLAKE_DISK_GIB, else four fifths of its disk's free space with what they take of it.
     disk_gib: float | None = Field(None, ge=0)
     #: Address of a Ray cluster; null: the job's own cluster inside `ray job submit`, else a new one here.
     address: str | None = None

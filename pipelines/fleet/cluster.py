@@ -19,9 +19,11 @@ from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from collectors.engines.gpus import Placement
+from collectors.engines.gpus import Placement, ray_name
 from collectors.runs.config import FleetSpec
 from collectors.specs import GpuSpec
 from pipelines.fleet.head_watch import HeadWatch
@@ -34,6 +36,8 @@ START_TRIES = 3
 
 #: Prefix of the resource that Ray gives to a node with GPUs of a class.
 ACCELERATOR = "accelerator_type:"
+#: Amount of that resource that an actor takes.
+ACCELERATOR_SHARE = 0.001
 
 #: The type of each side's first frame, and a client's first bytes (RFC 9113, 3.4).
 HTTP2_SETTINGS = b"\x04"
@@ -155,7 +159,7 @@ def worker_resources(spec: FleetSpec, *, own: bool, places: Collection[Placement
     resources: dict[str, Any] = {"num_cpus": spec.cpus_per_worker, "num_gpus": gpus}
     if not own and spec.workers:
         return resources
-    if missing := sorted({place.gpu for place in places} - {gpu.name for gpu in node_gpus()}):
+    if missing := sorted({ray_name(place.gpu) for place in places} - {gpu.name for gpu in node_gpus()}):
         there = ", ".join(f"{gpu.per_node} × {gpu.name}" for gpu in node_gpus()) or "no GPU class that Ray reports"
         raise ConfigError(f"fleet.gpus: models are placed on {', '.join(missing)}; the cluster's nodes have {there}")
     for kind in [resources | place.resources for place in places] or [resources]:
@@ -178,6 +182,35 @@ def worker_resources(spec: FleetSpec, *, own: bool, places: Collection[Placement
 def fits(resources: dict[str, Any]) -> int:
     """How many workers with these resources the cluster would hold if it were empty, with its nodes of this moment."""
     return sum(_fits(node, resources) for node in _nodes())
+
+
+def can_come(resources: dict[str, Any]) -> bool | None:
+    """Whether the cluster's autoscaler has a group of nodes for a worker with these resources.
+
+    None if there is no autoscaler, or it does not answer.
+    """
+    try:
+        reply = GetClusterStatusReply()
+        reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+    except Exception as error:  # Ray's client has no error of its own for this
+        logger.debug("the cluster's autoscaler does not answer: %s", one_line(error))
+        return None
+    state = reply.autoscaling_state
+    if not state.autoscaler_state_version:
+        return None
+    wanted = demand(resources)
+    return not any(
+        {name: amount for name, amount in one.resources_bundle.items() if amount} == wanted
+        for one in state.infeasible_resource_requests
+    )
+
+
+def demand(resources: dict[str, Any]) -> dict[str, float]:
+    """What Ray asks its autoscaler for, for a worker with these resources."""
+    wanted = {"CPU": float(resources["num_cpus"]), "GPU": float(resources["num_gpus"])}
+    if accelerator := resources.get("accelerator_type"):
+        wanted[ACCELERATOR + accelerator] = ACCELERATOR_SHARE
+    return {name: amount for name, amount in wanted.items() if amount}
 
 
 def any_node() -> bool:

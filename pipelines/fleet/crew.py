@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayError
 
 from collectors.engines import ModelRef
 from collectors.runs.config import FleetSpec
-from pipelines.fleet.cluster import fits, node_caused
+from pipelines.fleet.cluster import can_come, fits, node_caused
 from pipelines.fleet.worker import Worker, WorkerSpec
 from schemas.failures import EngineError, one_line
 
@@ -50,6 +50,13 @@ class _Coming:
     actor: Any
     kind: Kind
     since: float
+
+
+def in_words(kind: Kind) -> str:
+    """The resources of a kind, for a message."""
+    resources = dict(kind)
+    gpus, gpu = resources.get("num_gpus") or 0, resources.get("accelerator_type")
+    return f"{resources['num_cpus']:g} CPUs" + (f" and {gpus:g} × {gpu or 'any GPU'}" if gpus else "")
 
 
 class Crew:
@@ -162,9 +169,34 @@ class Crew:
             room = min(room, work.models)
         return min(room - have, work.shards)
 
+    def unmet(self, seconds: float) -> list[Kind]:
+        """Kinds that were requested so long ago and that no node could hold, nor any group of the autoscaler."""
+        now = time.monotonic()
+        oldest: dict[Kind, float] = {}
+        for coming in self._coming.values():
+            oldest[coming.kind] = min(coming.since, oldest.get(coming.kind, now))
+        late = [kind for kind, since in oldest.items() if now - since >= seconds]
+        try:
+            return [kind for kind in late if not fits(dict(kind)) and not can_come(dict(kind))]
+        except RayError as error:
+            logger.debug("the cluster does not list its nodes: %s", one_line(error))  # HeadWatch notices a lost head
+            return []
+
+    @property
+    def coming(self) -> set[Kind]:
+        """The kinds of the workers that have not started."""
+        return {coming.kind for coming in self._coming.values()}
+
+    def drop(self, kind: Kind) -> None:
+        """Takes back the requests for workers of a kind."""
+        for future, coming in list(self._coming.items()):
+            if coming.kind == kind:
+                ray.kill(coming.actor)
+                del self._coming[future]
+
     def requested(self) -> str:
         """The resources of the workers that have not started, for a message."""
-        return " or ".join(sorted({str(dict(coming.kind)) for coming in self._coming.values()}))
+        return " or ".join(sorted(in_words(kind) for kind in self.coming))
 
     def end(self) -> None:
         """Ends the actors that never started."""

@@ -30,7 +30,7 @@ from collectors.runs.work import ShardReport
 from pipelines.console.progress import Progress
 from pipelines.fleet.budget import Budget, GpuPrices
 from pipelines.fleet.cluster import any_node, node_caused
-from pipelines.fleet.crew import Crew, Kind, Work
+from pipelines.fleet.crew import Crew, Kind, Work, in_words
 from pipelines.fleet.faults import Again, Faults, GiveUp
 from pipelines.fleet.head_watch import HeadWatch
 from pipelines.fleet.outcome import Outcome
@@ -39,6 +39,8 @@ from pipelines.fleet.sharing import Sharing
 from pipelines.fleet.waiting import LONGEST_PAUSE, Away, Outage
 from pipelines.fleet.workqueue import Job, WorkQueue
 from schemas.failures import (
+    DISK_FULL,
+    NO_NODE,
     OUT_OF_MEMORY,
     OVER_CAP,
     EngineError,
@@ -103,7 +105,7 @@ class Fleet:
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
         #: Kind of UnreachableError -> the outage.
-        self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down")}
+        self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down", DISK_FULL)}
         #: When the fleet last looked at the cluster's nodes (monotonic clock).
         self._looked = time.monotonic()
         #: When an engine last worked, or the last warning that none can (monotonic clock).
@@ -287,18 +289,40 @@ class Fleet:
             if now - hand.since > allowed and not hand.stalled:
                 hand.stalled = True
                 ray.kill(actor)
-        if self._awaited:
-            self._last_warning = now
-        elif now - self._last_warning > WAITING_SECONDS:
-            self._last_warning = now
-            if not any_node():
-                raise EngineError(
-                    "the Ray cluster has no node left: its processes were killed, maybe for lack of memory"
-                )
-            if requested := self.crew.requested():
-                logger.warning("the cluster has no room yet for an engine with %s; waiting", requested)
-            elif self.queue.held:
-                logger.info("the last items are in hand of other runs on this lake; waiting for them")
+        if now - self._last_warning <= WAITING_SECONDS:
+            return
+        self._last_warning = now
+        for kind in self.crew.unmet(self.plan.config.fleet.node_seconds):
+            self._give_up_kind(kind)
+        if not self._awaited:
+            self._warn_of_waiting()
+
+    def _warn_of_waiting(self) -> None:
+        """Raises EngineError if the cluster has lost its last node."""
+        if not any_node():
+            raise EngineError("the Ray cluster has no node left: its processes were killed, maybe for lack of memory")
+        if requested := self.crew.requested():
+            logger.warning("the cluster has no room yet for an engine with %s; waiting", requested)
+        elif self.queue.held:
+            logger.info("the last items are in hand of other runs on this lake; waiting for them")
+
+    def _give_up_kind(self, kind: Kind) -> None:
+        """Fails the models that need workers of a kind that the cluster cannot have.
+
+        Raises EngineError if no engine is at work and no other kind is requested.
+        """
+        error = EngineError(
+            f"no node has {in_words(kind)} for an engine, no group of the cluster's autoscaler has them, and no such "
+            f"node came within {self.plan.config.fleet.node_seconds:g} s (fleet.node_seconds)",
+            NO_NODE,
+        )
+        if not self._awaited and self.crew.coming == {kind}:
+            raise error
+        self.crew.drop(kind)
+        for model in [model for model in self.queue.models if self._kind_for(model) == kind]:
+            for planned in self.outcome.open_cells(model):
+                self.queue.drop(planned)
+                self.outcome.give_up(planned, None, error)
 
     def _answered(self, actor: Any) -> None:
         """Handles the answer to a worker's first shard, or the worker's death, and hands out more work."""

@@ -37,7 +37,7 @@ class WorkerSpec:
     options: dict[str, Any]
     include: list[str]
     datasets: str | None
-    #: fleet.disk_gib: GiB of downloaded models that each node keeps; None keeps all.
+    #: fleet.disk_gib: GiB of downloaded models that each node keeps; None: a share of its disk.
     disk_gib: float | None
     #: The driver's folder. A worker looks for paths below it in its own folder, where Ray unpacked the job's files.
     base: str

@@ -143,6 +143,25 @@ def test_gpus_that_no_node_has_and_dollars_without_gpus_are_refused_in_one_line(
     assert shard_files(tmp_path / "lake") == {}
 
 
+@long_only
+@pytest.mark.slow
+def test_nodes_that_never_come_fail_their_models_and_end_a_run_with_no_others(
+    tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.fleet.fleet.WAITING_SECONDS", 1.0)
+    models = [{"source": "stub/alpha", "memory_gib": 4}, {"source": "stub/large", "memory_gib": 60}]
+    fleet = {**SMALL, "gpus": [*L4, "H100"], "node_seconds": 2}
+    keys: dict[str, Any] = {"tasks": [CHOICE], "fleet": fleet}
+    run = collect(gpu_cluster, config(tmp_path, models=models, **keys))
+    line = "no node has 1 CPUs and 1 × H100 for an engine, no group of the cluster's autoscaler has them"
+    assert (run.code, run.out.count(f"failed: stub/large on {CHOICE}: {line}")) == (1, 1), run.err
+    assert items(tmp_path / "lake") == ITEMS
+    alone = collect(gpu_cluster, config(tmp_path, models=models[1:], **keys))
+    assert alone.code == 1
+    assert line in alone.err.splitlines()[-2]
+    assert alone.err.splitlines()[-1].startswith("Committed shards are safe")
+
+
 @pytest.mark.slow
 def test_workers_get_the_gpus_of_their_placements(gpu_cluster: Cluster) -> None:
     part = Placement("L4", 0.25, 1, "bfloat16", 5.5, 0.23)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from collectors.engines import ModelRef
-from collectors.models.weights import GIB, Weights
-from schemas.failures import ModelError, UnreachableError
+from collectors.models.weights import DISK, GIB, Weights
+from schemas.failures import ConfigError, ModelError, UnreachableError
 from tests.helpers.model_folders import FILES
 from tests.helpers.small_hub import Hub, served
 
@@ -89,6 +89,47 @@ def test_two_processes_that_want_a_model_at_once_download_it_once(served: Hub, t
     # Nor was the hub asked for another file twice; the list of files is asked for to choose, and by the hub's client.
     gets = Counter(line for line in served.asked if line.startswith("GET ") and "/api/" not in line)
     assert set(gets.values()) == {1}
+
+
+def test_quota_is_a_share_of_the_disk_or_the_nodes_own_unless_the_config_has_one(
+    served: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [commit(served, f"org/{name}", 100_000) for name in "abc"]
+    for model in models[:2]:
+        Weights().take(model).release()
+    assert on_disk(models, Weights()) == ["org/a", "org/b"]  # four fifths of the disk hold more
+    monkeypatch.setattr("collectors.models.weights.DISK_SHARE", 0.0)
+    held = Weights().take(models[2])
+    assert on_disk(models, Weights()) == ["org/c"]
+    held.release()
+    Weights(1).take(models[0]).release()
+    assert on_disk(models, Weights()) == ["org/a", "org/c"]
+    monkeypatch.setenv(DISK, str(250_000 / GIB))
+    age(models[2], 100)
+    Weights().take(models[1]).release()
+    assert on_disk(models, Weights()) == ["org/a", "org/b"]
+    monkeypatch.setenv(DISK, "much")
+    with pytest.raises(ConfigError, match="ROUTERLAKE_DISK_GIB='much' is not a number of GiB"):
+        Weights()
+
+
+def test_full_disk_is_called_so_and_unused_models_make_room(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [commit(served, f"org/{name}", 100_000) for name in "ab"]
+    Weights().take(models[0]).release()
+
+    def full(model: ModelRef) -> ModelRef:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise ModelError("cannot download org/b", "not_found") from error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("collectors.models.pinning.fetch_hub", full)
+        with pytest.raises(UnreachableError, match=r"cannot be fetched: the disk of .* is full: ") as error:
+            Weights().take(models[1])
+    assert error.value.kind == "disk_full"
+    assert "org/a" not in on_disk(models, Weights())
+    Weights().take(models[1]).release()
 
 
 def test_models_beyond_the_quota_go_the_longest_unused_first_and_one_in_use_never(served: Hub) -> None:
