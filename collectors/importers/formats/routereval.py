@@ -1,6 +1,8 @@
 """Pickles of RouterEval (MilkThink-Lab/RouterEval): score matrices with prompts beside them, and router data sets.
 
-A router data set holds pools of models, and of each the scores on the same train, validation and test items.
+A router data set holds pools of models, and of each the scores on the same train, validation and test items. It was
+made of a leaderboard's tasks, one after another, so it holds no verdict that the leaderboard lacks: one of a single
+task is that task, and one of several is left out where their leaderboard is imported with it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,13 @@ _ROUTER_DATA = "_router_dataset.pkl"
 PATTERNS = ("leaderboard_*.pkl", f"*{_ROUTER_DATA}")
 #: The parts of a router data set, and its groups of pools.
 _PARTS, _GROUPS = ("train", "val", "test"), ("easy", "hard")
+#: Router data sets of one task, and that task's name in the leaderboard.
+_TASKS = {
+    "arc": "harness_arc_challenge_25",
+    "gsm8k": "harness_gsm8k_5",
+    "hellaswag": "harness_hellaswag_10",
+    "winogrande": "harness_winogrande_5",
+}
 #: Verdicts in one table: fewer of them cost more as tables than as rows.
 _BATCH = 100_000
 
@@ -36,22 +45,27 @@ def read(staging: Staging, source: ImportSource) -> None:
     """
     prompts: dict[str, Any] = {}
     values: dict[int, Any] = {}
+    router_data: list[int] = []
     staging.default = CellDescription(metric="correctness")
     for number, file in enumerate(staging.files):
+        if file.stem.endswith(_ROUTER_DATA):
+            router_data.append(number)
+            continue
         with staging.one_file(number):
             value = load_pickle(file)
-            if isinstance(value, dict) and value.keys() & set(_GROUPS):
-                _router_data(staging, number, file.stem.removesuffix(_ROUTER_DATA), value)
-            elif isinstance(value, dict) and {"model", "data"} <= value.keys():
+            if isinstance(value, dict) and {"model", "data"} <= value.keys():
                 values[number] = value
             elif isinstance(value, dict) and all(isinstance(texts, np.ndarray | list) for texts in value.values()):
                 prompts |= {str(sub): texts for sub, texts in value.items()}
                 staging.describing.add(number)
             else:
-                raise BadFile("unknown_layout", "neither models and data, nor prompts by task, nor a router data set")
+                raise BadFile("unknown_layout", "neither models and data, nor prompts by task")
     for number, value in values.items():
         with staging.one_file(number):
             _matrices(staging, number, value, prompts)
+    for number in router_data:
+        with staging.one_file(number):
+            _router_data(staging, number, list(values.values()))
 
 
 def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: Mapping[str, Any]) -> None:
@@ -60,8 +74,7 @@ def _matrices(staging: Staging, number: int, value: Mapping[str, Any], prompts: 
         raise BadFile("unknown_layout", "no models, or data is not a mapping of tasks")
     row = 0
     for sub, content in value["data"].items():
-        given = content["correctness"] if isinstance(content, dict) and "correctness" in content else content
-        scores = _matrix(given, len(models), str(sub))
+        scores = _matrix(_correctness(content), len(models), str(sub))
         task = _Task(staging, number, str(sub), [str(item) for item in range(len(scores))])
         texts = prompts.get(str(sub))
         task.take_items(texts if texts is not None and len(texts) == len(scores) else [None] * len(scores), fixed=True)
@@ -116,10 +129,16 @@ class _Task:
 # ---- router data sets
 
 
-def _router_data(staging: Staging, number: int, name: str, value: Mapping[str, Any]) -> None:
+def _router_data(staging: Staging, number: int, boards: Sequence[Mapping[str, Any]]) -> None:
     """Takes each model's scores once: the pools share models, and repeat their scores."""
+    value = load_pickle(staging.files[number])
+    if not isinstance(value, dict) or not value.keys() & set(_GROUPS):
+        raise BadFile("unknown_layout", "no router data set")
+    name = staging.files[number].stem.removesuffix(_ROUTER_DATA)
+    name = _TASKS.get(name, name)
     prompts = value.get("prompt") or {}
     texts = [text for part in _PARTS for text in prompts.get(f"{part}_prompt", ())]
+    _refuse_copy(value, boards)
     task: _Task | None = None
     seen: dict[str, _Scores] = {}
     row = 0
@@ -143,6 +162,51 @@ def _router_data(staging: Staging, number: int, name: str, value: Mapping[str, A
             row = task.take([models[place] for place in new], whole[:, new], row)
     if task is None:
         raise BadFile("unknown_layout", "a router data set without pools")
+
+
+def _refuse_copy(value: Mapping[str, Any], boards: Sequence[Mapping[str, Any]]) -> None:
+    """Raises BadFile where all scores stand in several tasks of one leaderboard, one task after another."""
+    pools = [(models, np.concatenate(scores), scores) for models, scores in _pools(value)]
+    if not pools:
+        return
+    keys, are_places = _keys(value.get("split_index") or {}, pools[0][2])
+    if not are_places:
+        return
+    places = np.argsort([int(key) for key in keys])
+    for board in boards:
+        columns = {str(model): place for place, model in enumerate(board["model"])}
+        if any(model not in columns for models, *_ in pools for model in models):
+            continue
+        blocks = {str(sub): np.asarray(_correctness(content)) for sub, content in board["data"].items()}
+        blocks = {sub: block for sub, block in blocks.items() if block.ndim == 2 and len(block)}
+        of_pools = [([columns[model] for model in models], whole[places]) for models, whole, _ in pools]
+        names = _in_order(blocks, *of_pools[0])
+        if len(names) > 1 and all(_is_made_of(blocks, names, *of_pool) for of_pool in of_pools[1:]):
+            what = f"{len(names)} tasks of the leaderboard that is imported with it, {names[0]} first"
+            raise BadFile("left_out", f"holds the verdicts of {what}")
+
+
+def _in_order(blocks: Mapping[str, _Scores], columns: Sequence[int], scores: _Scores) -> list[str]:
+    """The tasks that have these scores, one after another; none where some are of no task."""
+    names: list[str] = []
+    start = 0
+    while start < len(scores):
+        left = (name for name in blocks if name not in names and len(blocks[name]) <= len(scores) - start)
+        parts = ((name, scores[start : start + len(blocks[name])]) for name in left)
+        name = next((name for name, part in parts if _is_made_of(blocks, [name], columns, part)), None)
+        if name is None:
+            return []
+        names.append(name)
+        start += len(blocks[name])
+    return names
+
+
+def _is_made_of(blocks: Mapping[str, _Scores], names: Sequence[str], columns: Sequence[int], scores: _Scores) -> bool:
+    return bool(np.array_equal(np.concatenate([blocks[name][:, columns] for name in names]), scores, equal_nan=True))
+
+
+def _correctness(content: Any) -> Any:
+    return content["correctness"] if isinstance(content, dict) and "correctness" in content else content
 
 
 def _pools(value: Mapping[str, Any]) -> Iterator[tuple[list[str], list[_Scores]]]:

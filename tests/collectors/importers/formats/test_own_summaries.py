@@ -8,10 +8,12 @@ and 2edf54d.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from collectors.importers.formats.opencompass import _results_of
@@ -306,16 +308,41 @@ def test_routerarena_a_router_and_the_cache_never_share_a_cell(tmp_path: Path) -
 # ---- RouterEval, RouterBench
 
 
-def test_routereval_router_data_set_holds_the_scores_of_the_leaderboard(tmp_path: Path) -> None:
-    report = imported("routereval", CORPUS / "routereval", tmp_path / "lake")
-    assert (report.total.rejected, report.total.records) == (0, 120)
-    query = """
-    SELECT count(*), count(DISTINCT a.model), count(*) FILTER (a.score = b.score), count(*) FILTER (x.prompt = y.prompt)
-    FROM records AS a JOIN records AS b USING (model, item)
-    JOIN items AS x ON x.task = a.task AND x.item = a.item JOIN items AS y ON y.task = b.task AND y.item = b.item
-    WHERE a.task = 'gsm8k' AND b.task = 'harness_gsm8k_5'
-    """
-    assert rows(tmp_path / "lake", query) == [(60, 6, 60, 60)]
+@pytest.mark.parametrize("first", [["leaderboard_score", "leaderboard_prompt"], ["router_dataset"]])
+def test_routereval_router_data_set_and_leaderboard_of_a_task_are_one_task(tmp_path: Path, first: list[str]) -> None:
+    data = CORPUS / "routereval/data"
+    one = imported("routereval", [data / name for name in first], tmp_path / "lake")
+    both = imported("routereval", data, tmp_path / "lake")
+    assert (one.total.records, one.total.rejected) == (60, 0)
+    assert (both.total.rows, both.total.records, both.rejects) == (120, 0, [])
+    assert rows(tmp_path / "lake", "SELECT task, count(*) FROM records GROUP BY 1") == [("harness_gsm8k_5", 60)]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_routereval_router_data_set_of_several_tasks_beside_their_leaderboard_is_left_out(
+    tmp_path: Path, changed: bool
+) -> None:
+    random = np.random.default_rng(1)
+    data = {name: random.integers(0, 2, (items, 4)) for name, items in (("b", 5), ("other", 4), ("a", 6))}
+    board = {"model": ["w", "x", "y", "z"], "data": {name: {"correctness": one} for name, one in data.items()}}
+    whole = np.concatenate([data["a"], data["b"]]).astype(float)
+    places = random.permutation(len(whole))
+    split = {"train": places[:8], "val": places[8:9], "test": places[9:]}
+    pools = {}
+    for kind, models in (("all_weak", [2, 0]), ("all_strong", [3, 1])):
+        scores = {f"{part}_score": whole[np.ix_(of, models)] for part, of in split.items()}
+        pools[kind] = {"data": scores, "model": np.array(["wxyz"[model] for model in models])}
+    if changed:
+        pools["all_strong"]["data"]["test_score"][0, 0] = 0.5
+    value = {"easy": {2: pools}, "hard": {}, "split_index": {f"{part}_indices": of for part, of in split.items()}}
+    for name, one in (("leaderboard_mine.pkl", board), ("mmlu_router_dataset.pkl", value)):
+        (tmp_path / name).write_bytes(pickle.dumps(one))
+    report = imported("routereval", tmp_path, tmp_path / "lake")
+    tasks = [("a", 24), ("b", 20), *([("mmlu", 44)] if changed else []), ("other", 16)]
+    assert rows(tmp_path / "lake", "SELECT task, count(*) FROM records GROUP BY 1 ORDER BY 1") == tasks
+    left_out = [] if changed else [("mmlu_router_dataset.pkl", "left_out", None)]
+    rejected = [(report.files[one["file"]].name, one["kind"], one["source_row"]) for one in report.rejects]
+    assert rejected == left_out
 
 
 def test_routerbench_wrapped_and_plain_prompts_of_one_question_are_one_item(tmp_path: Path) -> None:
