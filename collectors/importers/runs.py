@@ -38,7 +38,8 @@ def choose_runs(staging: Staging, *, newest_first: bool = False) -> None:
         SELECT model, task, {first}(run) AS run FROM raw_verdicts GROUP BY ALL HAVING {first}(run) <> ''
         """
     )
-    for table, key in (("raw_verdicts", "model, task, run"), ("raw_suspects", "model, task, run")):
+    key = "model, task, run"
+    for table in ("raw_verdicts", "raw_suspects", "raw_stated"):
         con.execute(f"UPDATE {table} SET run = '' WHERE ({key}) IN (SELECT ({key}) FROM chosen_runs)")
     con.execute("UPDATE raw_items SET run = '' WHERE (task, run) IN (SELECT (task, run) FROM chosen_runs)")
     for model, task, run in con.execute("FROM chosen_runs").fetchall():

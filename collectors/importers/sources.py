@@ -98,12 +98,19 @@ REJECTED = pa.schema(
 RAW_SUSPECT = pa.schema([*(RAW_VERDICT.field(name) for name in ("file", "run", "model", "task"))]).append(
     pa.field("kind", pa.string())
 )
+#: Figures that a source states of one cell: how many answers it holds, and the mean of its scores; null: not stated.
+RAW_STATED = (
+    pa.schema([*(RAW_VERDICT.field(name) for name in ("file", "run", "model", "task"))])
+    .append(pa.field("answers", pa.int64()))
+    .append(pa.field("mean", pa.float64()))
+)
 #: Name of a table -> its schema.
 RAW_TABLES = {
     "raw_verdicts": RAW_VERDICT,
     "raw_items": RAW_ITEM,
     "raw_texts": RAW_TEXT,
     "raw_suspects": RAW_SUSPECT,
+    "raw_stated": RAW_STATED,
     "rejects": REJECTED,
 }
 _TEXT = tuple(RAW_TEXT.names[1:])
@@ -218,7 +225,7 @@ class Sink(ABC):
         #: Rows of RAW_TEXT, and the keys of those that were taken before.
         self._texts: list[tuple[Any, ...]] = []
         self.seen_texts: set[str] = set()
-        self._suspects = Batch(RAW_SUSPECT)
+        self._suspects, self._stated = Batch(RAW_SUSPECT), Batch(RAW_STATED)
         self._bytes = 0
 
     @abstractmethod
@@ -288,6 +295,15 @@ class Sink(ABC):
         """Takes note of a row that looks wrong: columns of RAW_SUSPECT. The row itself is taken or rejected as well."""
         self._suspects.append(columns)
 
+    def state(self, *, answers: Any, mean: Any, **place: Any) -> None:
+        """Takes note of figures that the source states of a cell, to be compared with what is imported.
+
+        A figure that is no number is not stated. `place`: file, run, model and task.
+        """
+        count = answers if type(answers) is int and 0 < answers < 2**62 else None
+        score = float(mean) if type(mean) in (int, float) and abs(mean) < 1e30 else None
+        self._stated.append({**place, "answers": count, "mean": score})
+
     def fold(self, file: int) -> None:
         """Counts a row that adds nothing to another one, which is taken."""
         self.counts[file].folded += 1
@@ -335,6 +351,7 @@ class Sink(ABC):
         """Stores the rows that were taken since the last batch."""
         self._bytes = 0
         given = {"raw_verdicts": self._rows, "raw_items": self._items, "raw_suspects": self._suspects}
+        given["raw_stated"] = self._stated
         for name, batch in given.items():
             if len(batch):
                 self.put(name, self._table(batch))

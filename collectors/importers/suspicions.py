@@ -6,8 +6,9 @@ are a fixed multiple of the words), `free` (every call cost nothing), `no_usage`
 others that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key
 of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
 task are rejected), `constant_answer` (a model gives one answer to different questions: all of them, or a sentence to
-many, as hosts' refusals and errors are), `same_file`; and by the readers of formats `odd_total` (counts of tokens do
-not add up to the total beside them) and `odd_accuracy` (no rule gives the accuracy that a source states).
+many, as hosts' refusals and errors are), `same_file`, `odd_count` (a source states another number of answers than was
+imported); by the readers of formats `odd_total` (counts of tokens do not add up to the total beside them); and by both
+`odd_accuracy` (no rule gives the accuracy that a source states, or the imported scores have another mean).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _MESSAGES = {
     ODD_TOTAL: "counts of tokens do not add up to the total beside them, so they are unknown",
     ODD_ACCURACY: "no rule of the source gives the accuracy that it states",
 }
+#: Scores whose mean differs by less are as stated: some sources round it to four digits.
+_ROUNDED = 0.000051
 #: A cell of fewer rows raises no suspicion: a few numbers may be equal by chance.
 LEAST_ROWS = 20
 #: An answer of fewer characters may be right for many questions: a letter, a number, a name.
@@ -107,6 +110,26 @@ ORDER BY ALL
 """
 
 
+#: Figures of a source beside those of its trusted rows.
+_STATED = """
+WITH stated AS (
+    SELECT cell, sum(answers)::BIGINT AS answers, CASE WHEN count(*) = 1 THEN any_value(mean) END AS mean
+    FROM raw_stated JOIN cell_numbers USING (run, model, task)
+    GROUP BY cell
+),
+imported AS (
+    SELECT cell, count(DISTINCT key) FILTER (repeat = 0) AS items, count(DISTINCT (key, repeat)) FILTER (repeat > 0)
+        AS answers, coalesce(avg(score) FILTER (repeat = 0), avg(score)) AS mean
+    FROM trusted JOIN cell_numbers USING (run, model, task)
+    WHERE trusted.filter = cell_numbers.filter AND cell IN (SELECT cell FROM stated)
+    GROUP BY cell
+)
+SELECT cell, stated.answers, coalesce(nullif(imported.answers, 0), imported.items), stated.mean, imported.mean
+FROM stated JOIN imported USING (cell)
+ORDER BY cell
+"""
+
+
 def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicion]:
     """Returns the suspicions about the trusted verdicts, by cell."""
     con, suspects = staging.con, []
@@ -164,6 +187,15 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         "GROUP BY ALL ORDER BY ALL"
     ).fetchall():
         of(cell, kind, f"{rows:,} rows: {_MESSAGES[kind]}")
+    for cell, stated, imported, mean, score in con.execute(_STATED).fetchall():
+        if stated is not None and stated != imported:
+            of(cell, "odd_count", f"the source states {stated:,} answers, and {imported:,} are imported")
+        if None not in (mean, score) and abs(mean - score) > _ROUNDED:
+            of(
+                cell,
+                ODD_ACCURACY,
+                f"the source states a mean score of {mean:.6g}, and the imported scores have {score:.6g}",
+            )
     for model, task, bad, rows in con.execute(
         """
         SELECT model, task, sum(rows) FILTER (reason IS NOT NULL) AS bad, sum(rows) AS rows

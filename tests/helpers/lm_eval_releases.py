@@ -124,7 +124,8 @@ def results(release: str, answers: Answers, tasks: dict[str, list[dict[str, Any]
     if version >= (0, 4, 3):
         found["higher_is_better"] = {"letters": {"acc": True, "acc_norm": True}, "sums": {"exact_match": True}}
         found["n-samples"] = {
-            task: {"original": len({row["doc_id"] for row in rows}), "effective": 2} for task, rows in tasks.items()
+            task: dict.fromkeys(("original", "effective"), len({row["doc_id"] for row in rows}))
+            for task, rows in tasks.items()
         }
         found |= {"model_name": answers.model, "chat_template": None, "chat_template_sha": None}
         found["config"] |= {"model_sha": "0" * 40, "model_dtype": "torch.bfloat16", "fewshot_seed": 1234}

@@ -37,6 +37,9 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
         for key, (row, score) in group.agreed().items():
             verdict(staging, number, row, task, key, model, score, run=run, repeat=0)
         staging.descriptions[run, model, task] = group.description(described, task)
+        if not group.is_repeated and (result := group.result(described, task)):
+            mean = (result.get("score_details") or {}).get("score")
+            staging.state(file=number, run=run, model=model, task=task, answers=None, mean=mean)
 
 
 class _Silent(Sink):
@@ -119,10 +122,14 @@ class _Group:
             if score is not None and all(one == score for one in by_item[key].values())
         }
 
-    def description(self, results: list[Any], task: str) -> CellDescription:
+    def result(self, results: list[Any], task: str) -> dict[str, Any] | None:
+        """The result of the whole evaluation that is of the primary metric; None where none or several may be."""
         named = [r for r in results if isinstance(r, dict) and r.get("evaluation_result_id") == self.primary]
         named = named or [r for r in results if isinstance(r, dict) and r.get("evaluation_name") == task]
-        config = named[0].get("metric_config") if len(named) == 1 else None
+        return named[0] if len(named) == 1 else None
+
+    def description(self, results: list[Any], task: str) -> CellDescription:
+        config = (self.result(results, task) or {}).get("metric_config")
         return CellDescription(
             metric=self.primary or "score" if len(self.metrics) > 1 else "score",
             low=None,

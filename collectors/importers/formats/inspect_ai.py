@@ -43,6 +43,7 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
     if log.is_repeated and log.primary:
         log.take_reductions()
     log.describe()
+    log.state()
 
 
 def _run(about: Mapping[str, Any], sha256: str) -> str:
@@ -189,6 +190,19 @@ class _Log:
             if not self.is_unit:
                 description = replace(description, threshold=None, low=None, high=None)
             self.staging.descriptions[self.run, self.model, self.task] = description
+
+    def state(self) -> None:
+        """Takes note of the number of samples and the mean that the log states of its headline's score."""
+        results = self.header.get("results")
+        if not isinstance(results, dict) or not self.primary:
+            return
+        names = (self.primary.name, self.primary.key, self.primary.scorer)
+        scores = [one for one in results.get("scores") or () if isinstance(one, dict) and one.get("name") in names]
+        metrics = scores[0].get("metrics") if scores else None
+        means = [metrics[name] for name in ("accuracy", "mean") if name in metrics] if isinstance(metrics, dict) else []
+        mean = means[0].get("value") if means and isinstance(means[0], dict) else None
+        place = {"file": self.number, "run": self.run, "model": self.model, "task": self.task}
+        self.staging.state(**place, answers=results.get("total_samples"), mean=mean)
 
 
 def _has_parts(values: Mapping[str, Any]) -> bool:

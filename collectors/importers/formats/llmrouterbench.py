@@ -39,6 +39,8 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
     stem = staging.files[number].stem
     time = _TIME.search(stem)
     run = f"{time[1]}_{time[2]} {model}" if time else f"00000000_000000 {stem} {model}"  # older than all with a time
+    figures = {"answers": value.get("counts"), "mean": value.get("performance")}
+    staging.state(file=number, run=run, model=model, task=task, **figures)
     for row, record in enumerate(records, 1):
         with staging.one_row(number, row, model=model, task=task):
             if not isinstance(record, dict) or record.get("index") is None:

@@ -150,6 +150,12 @@ class About:
             items=_whole(samples.get("original")),
         )
 
+    def stated(self, task: str, cell: CellDescription) -> dict[str, Any]:
+        """The number of answers, and the mean score where the metric is one, that the results file states of a cell."""
+        samples, results = self._of_task("n-samples", task) or {}, self._of_task("results", task) or {}
+        mean = results.get(f"{cell.metric},{cell.filter}") if cell.metric.startswith(UNIT_METRICS) else None
+        return {"answers": samples.get("effective"), "mean": mean}
+
     def _is_better(self, task: str, config: Mapping[str, Any], metric: str) -> bool:
         stated = (self._of_task("higher_is_better", task) or {}).get(metric)
         if stated is None:

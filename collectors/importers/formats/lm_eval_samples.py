@@ -296,6 +296,11 @@ class _Samples:
 
     def finish(self) -> None:
         self.store()
+        if self.description:
+            figures = self.about.stated(self.task, self.description)
+            self.staging.state(
+                file=self.number, run=self.about.run, model=str(self.about.model), task=self.task, **figures
+            )
         if self.description is None and not self.staging.counts[self.number].rejected:
             raise BadFile("damaged", "holds no row")
 

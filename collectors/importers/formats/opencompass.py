@@ -191,6 +191,9 @@ class _Cell:
         if self.results.is_odd and not first:
             place = {"run": self.run, "model": self.model, "task": self.task}
             self.staging.suspect(file=number, kind=ODD_ACCURACY, **place)
+        if not first:
+            answers = sum(map(len, self.results.scores))
+            self.staging.state(file=number, run=self.run, model=self.model, task=self.task, answers=answers, mean=None)
         for row, (key, one) in enumerate(value.items(), 1):
             with self.staging.one_row(number, row, model=self.model, task=self.task):
                 if not isinstance(one, dict) or not key.isdigit() or len(key) > 7:

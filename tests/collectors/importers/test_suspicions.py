@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from tests.helpers.importing import COLUMNS, imported, rows, table
+from tests.helpers.importing import COLUMNS, imported, rows, table, write_json, write_lines
 
 
 def suspected(
@@ -54,3 +55,58 @@ def test_suspicions_of_honest_counts_are_none(tmp_path: Path) -> None:
     ]
     names = "model task id score prompt_tokens completion_tokens response"
     assert suspected(tmp_path, given, names, **{name: name for name in names.split()[4:]}) == []
+
+
+def stated_files(folder: Path, form: str) -> None:
+    """Files that state 4 answers with a mean of 0.75, and hold 3 with a mean of 2 / 3."""
+    scores = [1, 1, 0]
+    if form == "inspect":
+        metrics = {"accuracy": {"name": "accuracy", "value": 0.75}}
+        results = {"total_samples": 4, "scores": [{"name": "s", "scorer": "s", "metrics": metrics}]}
+        samples = [{"id": n, "input": "q", "scores": {"s": {"value": one}}} for n, one in enumerate(scores)]
+        write_json(folder / "log.json", {"eval": {"model": "m", "task": "t"}, "results": results, "samples": samples})
+    elif form == "llmrouterbench":
+        records = [{"index": n, "score": one, "raw_output": "a"} for n, one in enumerate(scores)]
+        value = {"counts": 4, "performance": 0.75, "records": records, "model_name": "m", "dataset_name": "t"}
+        write_json(folder / "t-s-m-20250101_000000.json", {**value, "split": "s"})
+    elif form == "lm_eval":
+        time = "2026-01-02T03-04-05.678901"
+        value = {"results": {"t": {"acc,none": 0.75}}, "n-samples": {"t": {"original": 9, "effective": 4}}}
+        write_json(folder / f"results_{time}.json", {**value, "config": {"model_args": "pretrained=m"}})
+        lines = [
+            {
+                "doc_id": n,
+                "doc": {"q": n},
+                "arguments": [[f"{n}", {}]],
+                "filter": "none",
+                "metrics": ["acc"],
+                "acc": one,
+            }
+            for n, one in enumerate(scores)
+        ]
+        write_lines(folder / f"samples_t_{time}.jsonl", lines)
+    elif form == "opencompass":
+        details = [{"correct": bool(one)} for one in (1, 1, 0, 1)]
+        write_json(folder / "w/results/m/t.json", {"accuracy": 75.0, "details": details})
+        write_json(folder / "w/predictions/m/t.json", {str(n): {"prediction": "a"} for n in range(3)})
+    else:
+        named = {"evaluation_name": "t", "evaluation_id": "e", "model_id": "m"}
+        lines = [{**named, "sample_id": str(n), "evaluation": {"score": one}} for n, one in enumerate(scores)]
+        write_lines(folder / "u_samples.jsonl", lines)
+        results = [{"evaluation_name": "t", "score_details": {"score": 0.75}}]
+        write_json(folder / "u.json", {"evaluation_results": results})
+
+
+@pytest.mark.parametrize("form", ["inspect", "llmrouterbench", "lm_eval", "opencompass", "every_eval_ever"])
+def test_suspicion_of_a_source_that_states_other_figures_than_it_holds_names_both(tmp_path: Path, form: str) -> None:
+    stated_files(tmp_path / "in", form)
+    report = imported(form, tmp_path / "in", tmp_path / "lake")
+    assert (report.total.records, report.rejects) == (3, [])
+    messages = {one.kind: one.message for one in report.suspicions}
+    assert messages == {
+        **({} if form == "every_eval_ever" else {"odd_count": "the source states 4 answers, and 3 are imported"}),
+        **({} if form == "opencompass" else {"odd_accuracy": ANOTHER_MEAN}),
+    }
+
+
+ANOTHER_MEAN = "the source states a mean score of 0.75, and the imported scores have 0.666667"
