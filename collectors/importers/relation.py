@@ -48,6 +48,9 @@ class Kind(Enum):
     COUNT = "count"
 
 
+#: A Parquet file of more row groups than this, with fewer rows in each, is sorted before it is used: DuckDB keeps the
+#: result of each group apart until it is stored, and 3,000 groups of one row took more than 1 GB.
+_MANY_GROUPS, _SMALL_GROUP = 100, 2048
 _NUMBERS = (Kind.NUMBER, Kind.SCORE, Kind.COUNT)
 
 
@@ -182,10 +185,13 @@ class _Parquet(SourceTable):
         if self.file.stem != os.path.basename(self.file.path):
             raise BadFile("unreadable", "Parquet is compressed inside: decompress the file first")
         try:
-            self._schema = pq.read_schema(self.file.path)
+            metadata = pq.read_metadata(self.file.path)
+            self._schema = metadata.schema.to_arrow_schema()
         except (OSError, pa.ArrowException) as error:
             raise BadFile("damaged", f"not a whole Parquet file: {one_line(error, 160)}") from error
         self._names: list[str] = self._schema.names
+        many = metadata.num_row_groups
+        self._is_in_pieces = many > _MANY_GROUPS and metadata.num_rows < many * _SMALL_GROUP
         refuse_doubled(self._names)
 
     @property
@@ -204,7 +210,13 @@ class _Parquet(SourceTable):
             described = self.ask(f"DESCRIBE FROM {source}")
             theirs = {name: row[0] for name, row in zip(self._names, described, strict=False)}
         inner = {column: '"' + theirs[column].replace('"', '""') + '"' for column in columns}
-        return source, "row_number() OVER ()" if is_named_so else "file_row_number + 1", inner
+        row = "row_number() OVER ()" if is_named_so else "file_row_number + 1"
+        if not self._is_in_pieces:
+            return source, row, inner
+        numbered_columns = _numbered(columns)
+        named = "".join(f", {inner[column]} AS {name}" for column, name in numbered_columns.items())
+        self.ask(f"CREATE OR REPLACE TABLE rows_of_file AS SELECT {row} AS row{named} FROM {source} ORDER BY row")
+        return "rows_of_file", "row", numbered_columns
 
 
 def _has_wide_decimals(dtype: pa.DataType) -> bool:

@@ -17,8 +17,13 @@ _INSTRUCTION = re.compile(r"The following are multiple choice questions \(with a
 _LIST = re.compile(r"""\[\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?\s*\]""", re.DOTALL)
 
 
-def asked_of(query: str, choices: Sequence[str] | None, task: str) -> tuple[str, list[str] | None]:
-    """The question and choices in a prompt of lighteval, without instruction, `Question:`, letters and `Answer:`."""
+def asked_of(
+    query: str, choices: Sequence[str] | None, task: str, *, are_options: bool = True
+) -> tuple[str, list[str] | None]:
+    """The question and choices in a prompt of lighteval, without instruction, `Question:`, letters and `Answer:`.
+
+    Not `are_options`: the choices are right answers, unless the prompt lists them as options.
+    """
     choices = [choice.strip() for choice in choices or ()]
     if len(choices) < 2:  # the answer itself
         choices = []
@@ -27,6 +32,8 @@ def asked_of(query: str, choices: Sequence[str] | None, task: str) -> tuple[str,
     listed = _listed_options(text, len(choices))
     if listed and (choices == listed[1] or choices[: len(listed[1])] == list(ascii_uppercase[: len(listed[1])])):
         text, choices = listed
+    elif not are_options:
+        choices = []
     text = text.removeprefix("Question: ")
     if text == query and "winogrande" in task and len(choices) == 2:
         return _sentence(query, choices)

@@ -12,7 +12,7 @@ from typing import Any
 
 from collectors.importers.sources import Sink
 from collectors.importers.suspicions import ODD_TOTAL
-from collectors.importers.values import whole
+from collectors.importers.values import count_of
 
 #: Inspect's names, which Every Eval Ever has, too.
 COUNTS = (
@@ -41,7 +41,7 @@ class Usage:
         """
         if not isinstance(counts, Mapping):
             return cls()
-        given, output, total, read, write, thought = (_count(counts.get(name)) for name in names)
+        given, output, total, read, write, thought = (count_of(counts.get(name)) for name in names)
         if not any((given, output, total, read, write)):
             return cls()  # a call without usage is written as zeros
         if rest_is_output and total is not None and given is not None:
@@ -89,11 +89,6 @@ def counted(rows: str, *, rest_is_output: bool = False) -> str:
     return f"(SELECT * REPLACE ({counts}), {is_odd} AS is_odd FROM {rows})"
 
 
-def _count(value: Any) -> int | None:
-    count = whole(value)
-    return count if count is not None and count >= 0 else None
-
-
 def _sum(*counts: int | None) -> int:
     return sum(count or 0 for count in counts)
 
@@ -103,6 +98,6 @@ def difference(counts: Any, others: list[Any]) -> dict[str, int | None]:
     mine, parts = (counts if isinstance(counts, Mapping) else {}), [o for o in others if isinstance(o, Mapping)]
     left = {}
     for name in COUNTS:
-        count, less = _count(mine.get(name)), sum(_count(part.get(name)) or 0 for part in parts)
+        count, less = count_of(mine.get(name)), sum(count_of(part.get(name)) or 0 for part in parts)
         left[name] = count - less if count is not None else None
     return left

@@ -97,6 +97,12 @@ def whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
 
 
+def count_of(value: Any) -> int | None:
+    """A count of tokens; one below 0 stands for an unknown one (HELM, padding)."""
+    number = whole(value)
+    return number if number is not None and number >= 0 else None
+
+
 def texts(value: Any) -> list[str] | None:
     if isinstance(value, str):
         return [value]

@@ -24,7 +24,7 @@ from collectors.importers.runs import choose_runs
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
 from collectors.importers.unwrapping import passage_and_question
-from collectors.importers.values import content_of, number_of, text_of, texts, whole
+from collectors.importers.values import content_of, count_of, number_of, text_of, texts, whole
 from schemas.identity import digest
 
 PATTERNS = ("run_spec.json", "scenario_state.json", "per_instance_stats.json")
@@ -126,7 +126,7 @@ class _Run:
             score=None if is_failed else number_of(means.get(self.metric), keep_odd=True),
             failure="failed_call" if is_failed else None,
             metrics=as_json({name: means[name] for name in sorted(means)}),
-            prompt_tokens=whole(means.get("num_prompt_tokens")),
+            prompt_tokens=count_of(means.get("num_prompt_tokens")),
             completion_tokens=_completion_tokens(means),
             latency_s=number_of(means.get("inference_runtime")),
             responses=_responses(request),
@@ -233,7 +233,7 @@ def _answers(state: Mapping[str, Any], perturbations: _Perturbations) -> dict[tu
 
 def _completion_tokens(means: Mapping[str, Any]) -> int | None:
     """Tokens that the model wrote: num_completion_tokens counts the prompt, too, where that is echoed."""
-    tokens = whole(means.get("num_output_tokens", means.get("num_completion_tokens")))
+    tokens = count_of(means.get("num_output_tokens", means.get("num_completion_tokens")))
     # HELM writes 0 where the echoed prompt has more tokens than prompt and answer together.
     return None if tokens == 0 and means.get("num_completion_tokens") else tokens
 

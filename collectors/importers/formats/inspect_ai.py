@@ -126,14 +126,19 @@ class _Log:
         of_scorer = [one for one in reductions if one.get("scorer") == self.primary.scorer]
         headline = ((self.header.get("results") or {}).get("headline") or {}).get("reducer")
         chosen = next((one for one in of_scorer if one.get("reducer") == headline), of_scorer[0] if of_scorer else {})
+        beside: dict[Any, dict[str, Any]] = {}
+        for one in reductions:
+            samples = one.get("samples") if one.get("reducer") == chosen.get("reducer") else None
+            for sample in (sample for sample in samples or () if isinstance(sample, dict)):
+                beside.setdefault(str(sample.get("sample_id")), {})[str(one.get("scorer"))] = sample.get("value")
         for sample in chosen.get("samples") or ():
             self.row += 1
             with self.staging.one_row(self.number, self.row, model=self.model, task=self.task):
                 if sample.get("sample_id") is None:
                     raise BadFile("no_key", "a reduced score without the id of its sample")
-                values = {self.primary.scorer: sample.get("value")}
-                reducer = {"reducer": chosen.get("reducer")}
-                self._verdict(str(sample["sample_id"]), values, repeat=0, reducer=reducer)
+                key = str(sample["sample_id"])
+                values = {self.primary.scorer: sample.get("value"), **beside[key]}
+                self._verdict(key, values, repeat=0, reducer={"reducer": chosen.get("reducer")})
 
     def _verdict(
         self,
@@ -149,10 +154,11 @@ class _Log:
         score = _score(value)
         if score is not None and not 0 <= score <= 1:
             self.is_unit = False
-        metrics = {**(reducer or {}), **(_metrics(values) if len(values) > 1 or _has_parts(values) else {})}
+        is_alone = values.keys() <= {self.primary.scorer if self.primary else None}
+        metrics = {**(reducer or {}), **(_metrics(values) if not is_alone or _has_parts(values) else {})}
         # A sample that failed has a score where the run was asked to judge such samples, too (score_on_error).
         failure = "failed_call" if is_failed and score is None else None
-        if failure is None and score is None and value is not None:
+        if failure is None and score is None and any(one is not None for one in values.values()):
             failure = NOT_JUDGED
         verdict(
             self.staging,

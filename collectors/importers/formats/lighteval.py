@@ -17,7 +17,7 @@ from collectors.importers.files import BadFile
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.unwrapping import asked_of
 from collectors.importers.values import content_of, number_of, rows_at_once, text_of, texts, verdict, whole
-from schemas.failures import one_line
+from schemas.failures import NOT_JUDGED, one_line
 
 PATTERNS = ("details_*.parquet",)
 
@@ -27,7 +27,11 @@ _STRUCTS = (("doc", "model_response", "metric"), ("__doc__", "__model_response__
 #: Fills up rows of token ids to one length.
 _PADDING = -1
 
-_Read = tuple[str, Any, dict[str, Any], dict[str, Any]]
+#: Numbers of a row of the leaderboard that are no metrics.
+_NO_METRICS = ("gold_index", "truncated", "padded")
+
+#: Metrics, columns of an item, and columns of a verdict.
+_Read = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
 def read(staging: Sink, number: int, source: ImportSource) -> None:
@@ -67,33 +71,28 @@ class _Details:
         self.structs = next((names for names in _STRUCTS if names[0] in columns and names[2] in columns), None)
         self.places = _places(table, self.structs[0]) if self.structs else None
         self.padding = _padding(table, self.structs[1]) if self.structs else None
-        self.metric: str | None = None
+        self.metric = _primary(table, self.structs[2] if self.structs else None, task)
         self.is_unit = True
         self.row = 0
 
     def take(self, values: Mapping[str, Any]) -> None:
         self.row += 1
-        metric, score, item, columns = (
+        metrics, item, columns = (
             _of_structs([values.get(name) or {} for name in self.structs], self.padding)
             if self.structs
-            else _of_columns(values, self.task)
+            else _of_columns(values)
         )
-        self.metric = self.metric or metric
         position = self.places[self.row - 1] if self.places else self.row - 1
         key = str(position)
         self.staging.item(run=self.run, task=self.task, key=key, position=position, **_hashed(item, self.task))
-        if self.metric != metric:
-            place = {"model": self.model, "task": self.task, "source_key": key}
-            message = f"no metric {self.metric} in this row"
-            self.staging.reject(self.number, self.row, "no_verdict", message, **place)
-            return
+        score = metrics.get(self.metric)
+        score = None if isinstance(score, dict | list) else score  # the parts of a metric that only a whole set has
+        columns |= {"metrics": as_json(metrics), "failure": NOT_JUDGED if score is None and metrics else None}
         if (number := number_of(score)) is not None and not 0 <= number <= 1:
             self.is_unit = False
         verdict(self.staging, self.number, self.row, self.task, key, self.model, score, run=self.run, **columns)
 
     def describe(self) -> None:
-        if self.metric is None:
-            return
         shots = re.search(r"\|(\d+)(?:\|\d)?$", self.task)
         description = CellDescription(metric=self.metric, num_fewshot=int(shots[1]) if shots else None)
         if not self.is_unit:
@@ -101,10 +100,11 @@ class _Details:
         self.staging.descriptions[self.run, self.model, self.task] = description
 
 
-def _hashed(item: Mapping[str, Any], task: str) -> dict[str, Any]:
+def _hashed(item: dict[str, Any], task: str) -> dict[str, Any]:
     """The prompt identifies an item in its table, as it stands; the question in it meets other sources'."""
-    prompt = item["prompt"]
-    asked = asked_of(prompt, item["choices"], task) if isinstance(prompt, str) else (None, None)
+    prompt, are_options = item["prompt"], not item.pop("is_generated", False)
+    choices = item["choices"]
+    asked = asked_of(prompt, choices, task, are_options=are_options) if isinstance(prompt, str) else (None, None)
     return {**item, "item_hash": item["content_hash"], "content_hash": content_of(*asked)}
 
 
@@ -149,18 +149,56 @@ def _leaderboard_metric(task: str) -> tuple[str, ...]:
     return ("mc2", "mc1") if "truthfulqa" in task else ("acc", "em", "exact_match", "qem", "f1")
 
 
-def _of_columns(values: Mapping[str, Any], task: str) -> _Read:
+def _primary(table: pq.ParquetFile, struct: str | None, task: str) -> str:
+    """The metric behind the score: of those with a number in some row the leaderboard's, else the first."""
+    paths = _metric_paths(table, struct)
+    numeric: list[str] = []
+    others: list[str] = []
+    for name, (path, dtype) in paths.items():
+        if _has_values(table, path):
+            (numeric if _is_number(dtype) else others).append(name)
+    wanted = () if struct else _leaderboard_metric(task)
+    return next((name for name in (*wanted, *numeric) if name in numeric), next(iter(others), "score"))
+
+
+def _has_values(table: pq.ParquetFile, path: str) -> bool:
+    for batch in table.iter_batches(100_000, columns=[path]):
+        column = batch.column(0)
+        if isinstance(column, pa.StructArray):
+            column = column.flatten()[0]
+        if column.null_count < len(column):
+            return True
+    return False
+
+
+def _metric_paths(table: pq.ParquetFile, struct: str | None) -> dict[str, tuple[str, pa.DataType]]:
+    """Metric -> the path of its column, and its type, in the order of the file."""
+    schema = table.schema_arrow
+    if struct is None and "metrics" in schema.names and pa.types.is_struct(schema.field("metrics").type):
+        struct = "metrics"
+    paths = {}
+    if struct:
+        dtype = schema.field(struct).type
+        for number in range(dtype.num_fields):
+            paths[dtype.field(number).name] = (f"{struct}.{dtype.field(number).name}", dtype.field(number).type)
+    for field in schema:
+        if field.name.startswith("metrics."):
+            paths[field.name.removeprefix("metrics.")] = (field.name, field.type)
+    numbers = (field for field in schema if _is_number(field.type) and field.name not in _NO_METRICS)
+    return paths or {field.name: (field.name, field.type) for field in numbers}
+
+
+def _is_number(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(dtype) or pa.types.is_integer(dtype) or pa.types.is_boolean(dtype))
+
+
+def _of_columns(values: Mapping[str, Any]) -> _Read:
     struct = values.get("metrics")
     metrics = dict(struct) if isinstance(struct, dict) else {}
     metrics |= {key.removeprefix("metrics."): value for key, value in values.items() if key.startswith("metrics.")}
     if not metrics:
-        metrics = {
-            k: v
-            for k, v in values.items()
-            if isinstance(v, int | float) and k not in ("gold_index", "truncated", "padded")
-        }
+        metrics = {k: v for k, v in values.items() if isinstance(v, int | float) and k not in _NO_METRICS}
     metrics = {name: value for name, value in metrics.items() if value is not None}
-    name = next((name for name in _leaderboard_metric(task) if name in metrics), next(iter(metrics), "score"))
     prompt = next(
         (values[k] for k in ("example", "instruction", "full_prompt") if isinstance(values.get(k), str)), None
     )
@@ -171,27 +209,22 @@ def _of_columns(values: Mapping[str, Any], task: str) -> _Read:
         "target": as_json(values["gold"]) if values.get("gold") is not None else None,
         "content_hash": content_of(prompt, choices),
     }
-    answers = texts(values.get("predictions"))
-    return name, metrics.get(name), item, {"metrics": as_json(metrics), "responses": answers}
+    return metrics, item, {"responses": texts(values.get("predictions"))}
 
 
 def _of_structs(structs: Sequence[Mapping[str, Any]], padding: int | None) -> _Read:
     """`structs`: the item, the model's response and its metrics. `padding`: the token that fills up texts."""
     doc, answer, given = structs
-    metrics = {name: value for name, value in given.items() if value is not None}
-    name = next((name for name, value in metrics.items() if isinstance(value, bool | int | float)), None)
-    name = name or next(iter(metrics), "score")
     prompt, choices = doc.get("query"), texts(doc.get("choices"))
     item = {
         "prompt": text_of(prompt),
         "choices": choices,
         "target": as_json(doc["gold_index"]) if doc.get("gold_index") is not None else None,
         "content_hash": content_of(prompt, choices),
+        "is_generated": bool(answer.get("text")) and not answer.get("logprobs"),
     }
-    columns = {"metrics": as_json(metrics), "responses": texts(answer.get("text")), **_tokens(answer, padding)}
-    score = metrics.get(name)
-    # A metric of the whole set has the parts of its sum here, not a score.
-    return name, None if isinstance(score, dict | list) else score, item, columns
+    metrics = {name: value for name, value in given.items() if value is not None}
+    return metrics, item, {"responses": texts(answer.get("text")), **_tokens(answer, padding)}
 
 
 def _tokens(answer: Mapping[str, Any], padding: int | None) -> dict[str, int | None]:

@@ -13,7 +13,7 @@ from typing import Any
 from collectors.importers.files import BadFile
 from collectors.importers.json_values import document
 from collectors.importers.sources import ImportSource, Sink, as_json
-from collectors.importers.values import content_of, number_of, text_of, texts, verdict, whole
+from collectors.importers.values import content_of, count_of, number_of, text_of, texts, verdict
 
 _TIME = re.compile(r"(\d{8})_(\d{6})\.json")
 #: How an answer begins that stands for a call that failed (data_collector/runner.py).
@@ -66,7 +66,7 @@ def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
     extra = record.get("extra_fields")
     metrics = {name: extra[name] for name in sorted(extra)} if isinstance(extra, dict) else {}
     metrics = {name: value for name, value in metrics.items() if number_of(value) is not None}
-    counts = {name: whole(record.get(name)) for name in ("prompt_tokens", "completion_tokens")}
+    counts = {name: count_of(record.get(name)) for name in ("prompt_tokens", "completion_tokens")}
     usd = number_of(record.get("cost"))
     if not any(counts.values()) and not usd:  # a prompt has tokens: nobody counted them
         counts, usd = {}, None

@@ -58,6 +58,8 @@ _PROMPTING = [
     "should_decontaminate",
     "gen_prefix",
 ]
+#: Metrics from 0 to 1. Others may begin like them: f1 of BERTScore, or a similarity of embeddings, may be below 0.
+_BOUNDED = re.compile(r"(acc|accuracy|acc_.+|exact_match.*|f1|em|em_.+|pass@.+|pass_at.+|prompt_level.*|mc1.*|mc2.*)")
 WEIGHTED = ("word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity")
 
 
@@ -138,8 +140,8 @@ class About:
             metric=metric,
             filter=chosen,
             threshold=CORRECT_THRESHOLD if is_unit else None,
-            low=0.0 if is_unit else None,
-            high=1.0 if is_unit else None,
+            low=0.0 if _BOUNDED.fullmatch(metric) else None,
+            high=1.0 if _BOUNDED.fullmatch(metric) else None,
             higher_is_better=self._is_better(task, config, metric),
             task_version=None if version in (None, "Yaml", "N/A") else str(version),
             task_digest=digest(prompting) if prompting else None,

@@ -96,19 +96,23 @@ def _in_parts(
 ) -> dict[_Place, list[int]]:
     """Data set -> its files in order.
 
-    As OpenCompass reads them: the whole file, or without one the parts from 0 on until one is missing.
+    As OpenCompass reads them: the whole file, or without one the parts from 0 on until one is missing. Names of data
+    sets may end like those of parts, too: parts are several, and have no results of their own.
     """
     sets: dict[_Place, list[int]] = {}
     parts: dict[_Place, dict[int, int]] = {}
     for place, number in predictions.items():
         folder, model, name = place
         match = re.fullmatch(r"(.+)_(\d{1,6})", name)
-        whole = (folder, model, match[1] if match else "")
-        is_cut = whole in results or (*whole[:2], f"{whole[2]}_1") in predictions
-        if match and is_cut and place not in results:
-            parts.setdefault(whole, {})[int(match[2])] = number
+        if match:
+            parts.setdefault((folder, model, match[1]), {})[int(match[2])] = number
         else:
             sets[place] = [number]
+    for whole, numbers in list(parts.items()):
+        names = {part: (*whole[:2], f"{whole[2]}_{part}") for part in numbers}
+        is_cut = (len(numbers) > 1 and 1 in numbers) or (whole in results and whole not in predictions)
+        if not is_cut or any(name in results for name in names.values()):
+            sets |= {names[part]: [number] for part, number in parts.pop(whole).items()}
     for whole, numbers in parts.items():
         is_whole = whole in predictions
         many = next(part for part in range(len(numbers) + 1) if part not in numbers)

@@ -13,7 +13,7 @@ from typing import Any
 from collectors.importers.files import BadFile
 from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.usage import Usage
-from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
+from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict
 
 _REWORDED = "-robustness"
 #: Its counts, in the order of usage.COUNTS.
@@ -42,13 +42,12 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
 def _cached(staging: Sink, number: int, row: int, value: Mapping[str, Any]) -> None:
     judged = value.get("evaluation_result")
     judged = judged if isinstance(judged, dict) else {}
-    run = whole(value.get("run_number"))
     _take(
         staging,
         number,
         row,
         index=value.get("global_index") or value.get("global index"),
-        run=f"run-{run}" if run not in (None, 1) else "",  # RouterArena itself reads run 1
+        run=_run(value.get("run_number")),
         model=value.get("llm_selected"),
         question=value.get("question"),
         answer=value,
@@ -56,6 +55,12 @@ def _cached(staging: Sink, number: int, row: int, value: Mapping[str, Any]) -> N
         usd=judged.get("inference_cost"),
         target=judged.get("ground_truth"),
     )
+
+
+def _run(number: Any) -> str:
+    """A name of the run; '' for run 1, which RouterArena itself reads. Some rows give the number as a text."""
+    text = "" if number is None else str(number).strip().removesuffix(".0")
+    return f"run-{text}" if text not in ("", "1") else ""
 
 
 def _prediction(staging: Sink, number: int, row: int, value: Mapping[str, Any]) -> None:
@@ -101,7 +106,7 @@ def _take(
             target=as_json(target) if target is not None else None,
             content_hash=content_of(question),
         )
-    is_failed = answer.get("success") is False
+    is_failed = str(answer.get("success")).strip().lower() in ("false", "0")
     usage = answer.get("token_usage")
     usage = usage if isinstance(usage, dict) else {}
     # The provider's total counts reasoning, which `output_tokens` of some providers leaves out.

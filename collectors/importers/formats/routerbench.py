@@ -31,7 +31,7 @@ _OTHERS = frozenset(
 
 def read(staging: Staging, source: ImportSource) -> None:
     """Wide (a column a model, beside it `<model>|total_cost` and `<model>|model_response`) and long files."""
-    staging.default = CellDescription(metric="performance")
+    staging.default = CellDescription(metric="performance", low=-1.0)  # similarities of embeddings may be below 0
     for number in range(len(staging.files)):
         with staging.one_file(number):
             table = table_of(staging, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers.importing import imported, rows, write_json, write_lines
+from tests.helpers.importing import CORPUS, imported, rows, write_json, write_lines
 
 RECORDS = (
     "SELECT model, task, item, score, failure, prompt_tokens, completion_tokens, stated_usd FROM records ORDER BY ALL"
@@ -163,6 +164,47 @@ def test_opencompass_answers_with_and_without_verdicts(tmp_path: Path) -> None:
         ("m", "quiz", 0, 1.0, None),
         ("m", "quiz", 1, 0.0, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("sets", "judged", "tasks"),
+    [
+        (["x_1"], [], {"x_1": 2}),
+        (["x_0"], [], {"x_0": 2}),
+        (["x_0", "x_1"], [], {"x": 4}),
+        (["x_0", "x_1"], ["x"], {"x": 4}),
+        (["x_0", "x_1"], ["x_1"], {"x_0": 2, "x_1": 2}),
+        (["x_0", "x_1"], ["x_0", "x_1"], {"x_0": 2, "x_1": 2}),
+        (["x", "x_1"], [], {"x": 2, "x_1": 2}),
+    ],
+)
+def test_opencompass_sets_whose_names_end_like_those_of_parts_are_sets(
+    tmp_path: Path, sets: list[str], judged: list[str], tasks: dict[str, int]
+) -> None:
+    for name in sets:
+        value = {str(n): {"origin_prompt": f"{name} {n}", "prediction": "A"} for n in range(2)}
+        write_json(tmp_path / f"out/predictions/m/{name}.json", value)
+    for name in judged:
+        many = 2 if name in sets else 4
+        write_json(tmp_path / f"out/results/m/{name}.json", {"accuracy": 100, "details": [{"correct": True}] * many})
+    report = imported("opencompass", tmp_path / "out", tmp_path / "lake")
+    assert report.rejects == []
+    assert dict(rows(tmp_path / "lake", "SELECT task, count(*) FROM records GROUP BY 1")) == tasks
+
+
+def test_helm_count_below_zero_is_unknown(tmp_path: Path) -> None:
+    shutil.copytree(CORPUS / "helm", tmp_path / "helm")
+    for path in (tmp_path / "helm").rglob("per_instance_stats.json"):
+        text = json.loads(path.read_text())
+        for stat in text[0]["stats"]:
+            if stat["name"]["name"] in ("num_prompt_tokens", "num_output_tokens"):
+                stat |= {"sum": -1, "mean": -1.0}
+        write_json(path, text)
+    report = imported("helm", tmp_path / "helm", tmp_path / "lake")
+    assert report.rejects == []
+    query = "SELECT count(*), min(prompt_tokens) > 0, min(completion_tokens) > 0 FROM records WHERE item > 0"
+    assert rows(tmp_path / "lake", f"{query} AND prompt_tokens IS NULL") == [(0, None, None)]
+    assert rows(tmp_path / "lake", "SELECT count(*) > 0 FROM records WHERE prompt_tokens IS NULL") == [(True,)]
 
 
 def test_every_eval_ever(tmp_path: Path) -> None:

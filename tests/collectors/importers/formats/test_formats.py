@@ -15,6 +15,8 @@ import pytest
 
 from collectors.importers.registry import FORMATS
 from tests.helpers.importing import COLUMNS, imported, rows, write_json, write_lines
+from tests.helpers.lm_eval_releases import TIME
+from tests.helpers.thorough import long_only
 
 RECORDS = (
     "SELECT model, task, item, score, failure, prompt_tokens, completion_tokens, stated_usd FROM records ORDER BY ALL"
@@ -56,6 +58,36 @@ def test_table_of_wide_decimals_is_exact_or_refused_by_the_columns_name(tmp_path
     assert rows(tmp_path / "lake", "SELECT score FROM records ORDER BY item") == [(float(one),) for one in given]
     [reject] = imported("table", tmp_path / "60.parquet", tmp_path / "other", options=COLUMNS).rejects
     assert (reject["kind"], "'score'" in reject["message"]) == ("unknown_layout", True)
+
+
+def test_scores_below_zero_are_scores_where_nothing_bounds_the_metric(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sample_id,eval_name,m,m|total_cost\na.1,a,-0.033,1\na.2,a,-7,1\n")
+    report = imported("routerbench", tmp_path / "t.csv", tmp_path / "lake")
+    assert [(one["kind"], one["source_row"]) for one in report.rejects] == [("out_of_range", 2)]
+    assert rows(tmp_path / "lake", "SELECT score, correct FROM records") == [(-0.033, False)]
+    for metric, rejected in (("f1_bert", 0), ("embedding_similarity", 0), ("rouge1", 0), ("acc", 1), ("em", 1)):
+        lines = [
+            {"doc_id": n, "doc": {"q": n}, "arguments": [["a", {}]], "metrics": [metric], metric: score}
+            for n, score in enumerate((0.5, -0.033))
+        ]
+        path = write_lines(tmp_path / metric / f"samples_t_{TIME}.jsonl", lines)
+        assert imported("lm_eval", path, tmp_path / "other", model=metric).total.rejected == rejected, metric
+
+
+@pytest.mark.parametrize("groups", [300, pytest.param(3000, marks=long_only)])
+def test_table_of_many_small_row_groups_is_read_in_its_order(tmp_path: Path, groups: int) -> None:
+    schema = pa.schema([("model", pa.string()), ("task", pa.string()), ("id", pa.string()), ("score", pa.float64())])
+    with pq.ParquetWriter(tmp_path / "t.parquet", schema) as writer:
+        for n in range(groups):
+            columns = {"model": ["m"], "task": ["t"], "id": [f"q{n}"], "score": [float(n % 2)]}
+            writer.write_table(pa.table(columns, schema=schema))
+    report = imported("table", tmp_path / "t.parquet", tmp_path / "lake", options=COLUMNS)
+    assert (report.total.records, report.rejects) == (groups, [])
+    query = (
+        "SELECT count(*) FROM records JOIN items USING (task, item) "
+        "WHERE source_key = 'q' || item AND score = item % 2 AND source_row = item + 1"
+    )
+    assert rows(tmp_path / "lake", query) == [(groups,)]
 
 
 def wide() -> pd.DataFrame:

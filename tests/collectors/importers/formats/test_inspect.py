@@ -286,3 +286,36 @@ def bomb(path: Path, given: dict[str, Any]) -> Path:
         file.writestr("samples/0_epoch_1.json", frame(content))
     path.write_bytes(as_zstd(path.read_bytes(), [content]))
     return path
+
+
+def test_inspect_scores_beside_the_primary_one_are_metrics_also_where_it_is_lacking(tmp_path: Path) -> None:
+    about = {"task": "quiz", "model": "m", "config": {"epochs": 2}}
+    given = [
+        ("a", 1, {"main": 1, "other": 0.25}),
+        ("a", 2, {"other": 0.75}),
+        ("b", 1, {"main": 0}),
+        ("b", 2, {"main": 1}),
+    ]
+    samples = [
+        {"id": key, "epoch": epoch, "input": key, "scores": {name: {"value": one} for name, one in scores.items()}}
+        for key, epoch, scores in given
+    ]
+    reductions = [
+        {"scorer": name, "reducer": reducer, "samples": [{"sample_id": "a", "value": value}]}
+        for name, reducer, value in (
+            ("main", "mean", 1.0),
+            ("main", "max", 1.0),
+            ("other", "max", 0.75),
+            ("other", "mean", 0.5),
+        )
+    ]
+    write_json(tmp_path / "log.json", {"eval": about, "samples": samples, "reductions": reductions})
+    imported("inspect", tmp_path / "log.json", tmp_path / "lake")
+    query = "SELECT item, repeat, score, metrics FROM records ORDER BY ALL"
+    assert rows(tmp_path / "lake", query) == [
+        (0, 0, 1.0, '{"reducer":"mean","main":1.0,"other":0.5}'),
+        (0, 1, 1.0, '{"main":1.0,"other":0.25}'),
+        (0, 2, None, '{"other":0.75}'),
+        (1, 1, 0.0, None),
+        (1, 2, 1.0, None),
+    ]

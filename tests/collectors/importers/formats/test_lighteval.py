@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.identity import content_hash
 from tests.helpers.importing import imported, rows
 
 TIME = "2025-10-01T00-00-00.000000"
@@ -97,3 +98,36 @@ def test_lighteval_scores_beyond_one_are_scores_without_a_threshold(tmp_path: Pa
     assert rows(tmp_path / "lake", "SELECT score, correct FROM records ORDER BY item") == [
         *[(7.5, None), (-0.033, None), (1.0, None)]
     ]
+
+
+def test_lighteval_primary_metric_is_that_of_the_whole_file(tmp_path: Path) -> None:
+    given = [row("0"), row("1"), row("2")]
+    for one, metrics in zip(given, [(None, 1.0, "x"), (1.0, 0.0, "y"), (0.0, 1.0, None)], strict=True):
+        one["metric"] = dict(zip(("em", "acc", "parts"), metrics, strict=True))
+    report = imported("lighteval", details(tmp_path, given), tmp_path / "lake")
+    assert report.rejects == []
+    assert rows(tmp_path / "lake", "SELECT DISTINCT metric FROM cells") == [("em",)]
+    query = "SELECT score, failure, metrics FROM records ORDER BY item"
+    assert rows(tmp_path / "lake", query) == [
+        (None, "not_judged", '{"acc":1.0,"parts":"x"}'),
+        (1.0, None, '{"em":1.0,"acc":0.0,"parts":"y"}'),
+        (0.0, None, '{"em":0.0,"acc":1.0}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "choices", "answer", "asked"),
+    [
+        ("Who wrote it?", ["Ada", "Ada L."], {}, ("Who wrote it?", ())),
+        ("Who wrote it?\nA. Ada\nB. Bo\nAnswer:", ["A", "B"], {}, ("Who wrote it?", ("Ada", "Bo"))),
+        ("Who wrote it?", ["Ada", "Bo"], {"text": [], "logprobs": [-1.0, -2.0]}, ("Who wrote it?", ("Ada", "Bo"))),
+    ],
+)
+def test_lighteval_right_answers_of_generated_texts_are_no_choices(
+    tmp_path: Path, query: str, choices: list[str], answer: dict[str, Any], asked: tuple[str, tuple[str, ...]]
+) -> None:
+    given = row("0", **answer)
+    given["doc"] |= {"query": query, "choices": choices}
+    imported("lighteval", details(tmp_path, [given]), tmp_path / "lake")
+    stored = rows(tmp_path / "lake", "SELECT content_hash, item_hash FROM items")
+    assert stored == [(content_hash(*asked), content_hash(query, choices))], "the item keeps the identity that it had"

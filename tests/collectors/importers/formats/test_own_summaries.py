@@ -20,7 +20,7 @@ from collectors.importers.formats.opencompass import _results_of
 from collectors.importers.unwrapping import text_of_list
 from schemas.content import document_hash
 from schemas.identity import content_hash
-from tests.helpers.importing import CORPUS, imported, rows, write_json
+from tests.helpers.importing import CORPUS, imported, rows, write_json, write_lines
 
 #: Means as a reader of the lake sees them: (run of the source, task, model) -> mean.
 MEANS = "SELECT imported_from, task, model, avg(score) FROM matrix GROUP BY ALL ORDER BY ALL"
@@ -279,6 +279,22 @@ def test_routerarena_reasoning_that_stands_in_the_total_alone_is_counted(tmp_pat
         ("routerarena",),
         ("routerarena#2",),
     ], "its second run of an item"
+
+
+def test_routerarena_runs_and_failures_that_are_given_as_texts_are_read(tmp_path: Path) -> None:
+    lines = [
+        {"global_index": "t_1", "llm_selected": "m", "run_number": run, "success": success, "generated_answer": "a"}
+        | {"evaluation_result": {"score": score}}
+        for run, success, score in ((1, True, 1), ("2", "True", 0), ("3", "False", 1), ("1.0", "true", 1))
+    ]
+    report = imported("routerarena", write_lines(tmp_path / "m.jsonl", lines), tmp_path / "lake")
+    assert (report.total.folded, report.rejects) == (1, [])
+    query = "SELECT imported_from, score, failure FROM records JOIN cells USING (cell_id) ORDER BY 1"
+    assert rows(tmp_path / "lake", query) == [
+        ("routerarena", 1.0, None),
+        ("routerarena#2", 0.0, None),
+        ("routerarena#3", None, "failed_call"),
+    ]
 
 
 def test_routerarena_predictions_are_the_answers_of_the_models_that_a_router_chose(tmp_path: Path) -> None:
