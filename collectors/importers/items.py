@@ -226,12 +226,14 @@ def _reject_doubled_positions(staging: Staging) -> None:
 
 def _own_tables(lake: Lake, source: str) -> set[str]:
     """Digests of the item tables of the source's imports that no collected cell uses: these alone grow with it."""
-    query = "SELECT DISTINCT items_digest FROM cells WHERE imported_from = ? OR starts_with(imported_from, ? || '#')"
+    query = """
+        SELECT items_digest FROM cells GROUP BY items_digest
+        HAVING bool_and(imported_from IS NOT NULL)
+            AND bool_or(imported_from = $1 OR starts_with(imported_from, $1 || '#'))
+        """
     only = ["_run_cells", "_cell_rows", "cells"]
-    imported = ask(lake, lambda con, _: con.execute(query, [source, source]).fetchall(), only=only)
-    others = "SELECT DISTINCT items_digest FROM cells WHERE imported_from IS NULL"
-    collected = ask(lake, lambda con, _: con.execute(others).fetchall(), only=only)
-    return {items_digest for (items_digest,) in imported} - {items_digest for (items_digest,) in collected}
+    rows = ask(lake, lambda con, _: con.execute(query, [source]).fetchall(), only=only)
+    return {items_digest for (items_digest,) in rows}
 
 
 def _stored_tables(lake: Lake, task: str, own: set[str]) -> list[ItemTable]:

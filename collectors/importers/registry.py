@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -103,11 +104,17 @@ def aliases_of(name: str, own: Mapping[str, Any]) -> Aliases:
 
     Raises ConfigError where an own one is not a pair of names.
     """
-    text = (resources.files("collectors.importers") / "aliases.yaml").read_text(encoding="utf-8")
-    table = yaml.safe_load(text)
+    table = _shipped_aliases()
     aliases = Aliases((table.get("any format") or {}) | (table.get(name) or {}))
     for alias, model in own.items():
         if not isinstance(alias, str) or not isinstance(model, str) or not model.strip():
             raise ConfigError(f"aliases: {alias!r}: {model!r} is not a pair of names")
         aliases[alias] = model
     return aliases
+
+
+@functools.cache
+def _shipped_aliases() -> dict[str, dict[str, str] | None]:
+    text = (resources.files("collectors.importers") / "aliases.yaml").read_text(encoding="utf-8")
+    table: dict[str, dict[str, str] | None] = yaml.safe_load(text)
+    return table
