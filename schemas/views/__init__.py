@@ -83,8 +83,8 @@ def _wanted(
 
 def write_comments(con: duckdb.DuckDBPyConnection) -> None:
     """Adds the comments of views and columns to the database."""
-    for target, comment in list(_comments(con)):
-        con.execute(f"COMMENT ON {target} IS {quoted(comment)}")
+    # All at once: one call for each of 600 takes twice as long.
+    con.execute("; ".join([f"COMMENT ON {target} IS {quoted(comment)}" for target, comment in _comments(con)]))
 
 
 def _choose(con: duckdb.DuckDBPyConnection, names: Placeholders) -> Placeholders:

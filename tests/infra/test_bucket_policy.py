@@ -18,13 +18,14 @@ from collectors.lake.store import Lake
 from collectors.matrix.dense import load_matrix
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import verify
+from collectors.publish.version import build_version
 from collectors.runs.collector import Collector
 from collectors.runs.config import load_config
 from collectors.runs.planning import make_plan
 from pipelines import collect, matrix, prices
 from schemas.failures import ModelError
 from schemas.identity import ShardName
-from tests.helpers.filled_lakes import NOW, plain_lake, published
+from tests.helpers.filled_lakes import DESCRIPTION, NOW, plain_lake
 from tests.helpers.iam import Statement, allows, deciding, listed, read_policy
 from tests.helpers.object_store import BUCKET, ObjectStore
 from tests.helpers.runs import CHOICE, ROOT, config
@@ -84,7 +85,8 @@ def maintaining(folder: Path) -> None:
     assert prices.main(["--lake", LAKE, "--shipped", "gpus"]) == 0
     assert compact(lake).folded
     assert prune(lake, NOW).shards
-    uri, _ = publish(published(lake, folder / "version", "1.0.0"), PUBLISHED)
+    (folder / "version").mkdir()
+    uri, _ = publish(build_version(lake, folder / "version", DESCRIPTION, "1.0.0"), PUBLISHED)
     assert not verify(uri).faults
 
 

@@ -22,6 +22,7 @@ from collectors.runs.collector import Collector
 from collectors.runs.config import RunConfig
 from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
+from schemas.views import named_in
 from tests.helpers.mini_tasks import own_caches, write_tasks
 
 __all__ = ["own_caches"]
@@ -74,7 +75,7 @@ class Runs:
         return Aggregator(plan, self.lake, self.judges).complete(reported or [])
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        with connect(self.lake) as con:
+        with connect(self.lake, only=named_in(sql)) as con:
             return con.execute(sql).fetchall()
 
 
