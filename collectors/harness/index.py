@@ -1,7 +1,7 @@
 """Finds the files that define a task: lm-eval's own and those in the user's folders.
 
 Owns the look-up of a name among lm-eval's 14,000 YAML files without parsing all of them, as lm-eval does: that takes
-5 s of CPU in each process. Does not load tasks.
+5 s of CPU, once on each machine. Does not load tasks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import lm_eval
@@ -28,17 +29,16 @@ from schemas.identity import digest
 
 _LM_EVAL_TASKS = Path(lm_eval.__file__).parent / "tasks"
 _WORD = re.compile(rb"[\w.+-]+")
+_SINGLE = (Kind.TASK, Kind.PY_TASK)
 
 
 @functools.lru_cache(8)
 def manager(folders: tuple[str, ...], defaults: bool) -> TaskManager:
-    """Returns lm-eval's index of `folders`; `defaults` adds the tasks that it ships, read once in a process."""
-    if not (folders and defaults):
-        return TaskManager(include_path=list(folders), include_defaults=defaults)
-    shipped, own = manager((), True).task_index, manager(folders, False).task_index
-    both = TaskManager(include_defaults=False)
-    both._index = {**shipped, **own}  # the user's folders win, as in lm-eval
-    return both
+    """Returns lm-eval's index of `folders`; `defaults` adds the tasks that it ships."""
+    own = TaskManager(include_path=list(folders), include_defaults=False)
+    if defaults:
+        own._index = {**_shipped_entries(), **own.task_index}  # the user's folders win, as in lm-eval
+    return own
 
 
 def manager_of(name: str, include: list[str]) -> TaskManager:
@@ -63,38 +63,59 @@ def check_names(specs: list[TaskSpec], include: list[str]) -> None:
 @functools.lru_cache(8)
 def _own(include: tuple[str, ...]) -> dict[str, str | None]:
     """As _shipped, for the user's own folders. They may change, so each process reads them again."""
-    return _folders(manager(include, False)) if include else {}
+    return _folders(manager(include, False).task_index) if include else {}
 
 
 def _shipped(names: set[str]) -> dict[str, str | None]:
     """Maps the tasks, groups and tags that lm-eval ships to the folder of their YAML file; None for groups and tags.
 
-    The map of a release is kept in this machine's cache and holds every name. While the cache is empty and each of
-    `names` is certainly a single task, the map holds `names` alone.
+    While this machine's cache is empty and each of `names` is certainly a single task, the map holds `names` alone.
     """
-    key = digest([lm_eval.__file__, importlib.metadata.version("lm_eval")])
-    kept = cache_dir() / f"lm-eval-leaf-folders-{key}.json"
-    folders: dict[str, str | None]
-    try:
-        folders = json.loads(kept.read_text(encoding="utf-8"))
-        if not (isinstance(folders, dict) and all(isinstance(folder, str | None) for folder in folders.values())):
-            raise ValueError(f"{kept} holds something else")
-    except (FileNotFoundError, ValueError):
+    if not _kept().exists():
         single = _single_tasks(frozenset(names))
         if single.keys() >= names:
             return {**single}
-        folders = _folders(manager((), True))
-        write_whole(kept, json.dumps(folders).encode())
-    return folders
+    return _folders(_shipped_entries())
 
 
-def _folders(index: TaskManager) -> dict[str, str | None]:
+def _folders(index: Mapping[str, Entry]) -> dict[str, str | None]:
     """Maps names to folders; groups and tags to None, since their members may be anywhere and need the whole index."""
-    leaves = set(index.all_subtasks)
     return {
-        name: str(entry.yaml_path.parent) if name in leaves and entry.yaml_path else None
-        for name, entry in index.task_index.items()
+        name: str(entry.yaml_path.parent) if entry.kind in _SINGLE and entry.yaml_path else None
+        for name, entry in index.items()
     }
+
+
+def _kept() -> Path:
+    """The file with lm-eval's index of what it ships, by its release and place."""
+    key = digest([lm_eval.__file__, importlib.metadata.version("lm_eval")])
+    return cache_dir() / f"lm-eval-index-{key}.json"
+
+
+def _shipped_entries() -> dict[str, Entry]:
+    """Returns lm-eval's index of the tasks that it ships, from this machine's cache if it is there.
+
+    Without their configs, which lm-eval reads again from the files.
+    """
+    return _read_entries(_kept())
+
+
+@functools.lru_cache(2)
+def _read_entries(kept: Path) -> dict[str, Entry]:
+    try:
+        rows = json.loads(kept.read_text(encoding="utf-8"))
+        return {
+            name: Entry(name, Kind[kind], _LM_EVAL_TASKS / file if file else None, tags={*tags})
+            for name, (kind, file, tags) in rows.items()
+        }
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or another program's
+        index: dict[str, Entry] = TaskManager().task_index
+    rows = {}
+    for name, entry in index.items():
+        file = str(entry.yaml_path.relative_to(_LM_EVAL_TASKS)) if entry.yaml_path else ""
+        rows[name] = (entry.kind.name, file, sorted(entry.tags))
+    write_whole(kept, json.dumps(rows).encode())
+    return index
 
 
 @functools.lru_cache(8)
@@ -117,7 +138,7 @@ def _single_tasks(names: frozenset[str]) -> dict[str, str]:
         templates = [path for path in paths if path.suffix != ".yaml"]
         entry = _entries(configs).get(name)
         # When a template defines the name, any file that includes the template may be the task.
-        if entry and entry.kind in (Kind.TASK, Kind.PY_TASK) and entry.yaml_path and name not in _entries(templates):
+        if entry and entry.kind in _SINGLE and entry.yaml_path and name not in _entries(templates):
             folders[name] = str(entry.yaml_path.parent)
     return folders
 

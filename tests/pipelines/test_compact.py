@@ -110,7 +110,7 @@ def test_compact_command_verify_names_a_damaged_object_with_advice_until_it_is_s
 def test_compact_command_verifies_a_published_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to = tmp_path / "to"
     to.mkdir()
-    build_version(plain_lake(str(tmp_path / "lake")).lake, to, Description())
+    build_version(plain_lake(str(tmp_path / "lake")).lake, to, Description(), "to")  # the name of its folder
     assert main(["--lake", str(to), "--verify"]) == 0
     (to / "packed" / "items.parquet").write_bytes(b"PAR1")
     capsys.readouterr()

@@ -14,6 +14,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from collectors.harness import index
 from collectors.harness.loading import use_datasets
 from collectors.lake.store import Lake
 from collectors.runs.collector import Collector
@@ -89,6 +90,17 @@ def missing_examples(settings: dict[str, Any], wanted: int) -> str | None:
 
 def test_configs_are_the_demo_and_four_of_published_data_sets() -> None:
     assert NAMES == ["demo", "model_sat", "routerbench", "routereval", "routing_lessons"]
+
+
+def test_index_that_is_kept_on_this_machine_is_lm_evals(manager: TaskManager) -> None:
+    ours = index.manager((), True).task_index
+    theirs = {name: one for name, one in manager.task_index.items() if name in ours}
+    assert {name: (one.kind, one.yaml_path, one.tags) for name, one in ours.items()} == {
+        name: (one.kind, one.yaml_path, one.tags) for name, one in theirs.items()
+    }
+    assert all(
+        "routing_lessons" in str(manager.task_index[name].yaml_path) for name in manager.task_index - ours.keys()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import pytest
 import yaml
+from lm_eval.tasks import TaskManager
 
 from collectors.harness import index
 from collectors.specs import TaskSpec
 from schemas.failures import ConfigError
 from tests.helpers.thorough import long_only
 
-CONFIGS = Path(__file__).parents[3] / "pipelines" / "configs"
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "pipelines" / "configs"
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,8 @@ def tasks_of_our_configs() -> set[str]:
 @long_only
 @pytest.mark.slow
 def test_index_a_task_is_found_where_lm_evals_whole_index_has_it(empty_cache: Path) -> None:
-    whole = index._folders(index.manager((), True))
+    theirs = TaskManager().task_index
+    whole = index._folders(theirs)
     asked = {"hellaswag", "arc_ca", *tasks_of_our_configs(), *random.Random(5).sample(sorted(whole), 300)}
     found = index._single_tasks(frozenset(asked))
     assert found == {name: whole[name] for name in asked & found.keys()}
@@ -45,14 +47,18 @@ def test_index_a_task_is_found_where_lm_evals_whole_index_has_it(empty_cache: Pa
     assert not list(empty_cache.iterdir())
     assert index._shipped({"gsm8k", "mmlu"}) == whole
     (kept,) = empty_cache.iterdir()
-    assert json.loads(kept.read_text()) == whole
-    for damage in ("", "[]", "null", '{"gsm8k": 5}'):
+    for damage in (kept.read_text(), "", '{"gsm8k": 5}'):
         kept.write_text(damage)
-        assert index._shipped({"gsm8k"}) == {"gsm8k": whole["gsm8k"]}
+        index._read_entries.cache_clear()
+        ours = index.manager((), True).task_index
+        assert {name: (one.kind, one.yaml_path, one.tags) for name, one in ours.items()} == {
+            name: (one.kind, one.yaml_path, one.tags) for name, one in theirs.items()
+        }
 
 
 @pytest.mark.slow
-def test_index_names_that_nobody_has_are_told_with_the_nearest(tmp_path: Path) -> None:
+def test_index_names_that_nobody_has_are_told_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTERLAKE_CACHE", str(ROOT / ".cache" / "routerlake"))
     own = tmp_path / "own"
     own.mkdir()
     (own / "mine.yaml").write_text("task: gsm8k\noutput_type: generate_until\n")
