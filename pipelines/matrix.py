@@ -34,6 +34,7 @@ from pipelines.console.plain_console import rows_stream, stdout_console
 from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
+from schemas.reading_only import check_query
 from schemas.views import INCLUDED, contents, create_views, named_in
 
 #: Bytes of output that are kept in memory; more goes through a temporary file.
@@ -53,9 +54,6 @@ UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal
 #: Queries that return a row if the lake has records, and if some were imported.
 ANY_RECORDS = "SELECT 1 FROM _shard_files UNION ALL SELECT 1 FROM _folded LIMIT 1"
 IMPORTS = "SELECT 1 FROM imports LIMIT 1"
-#: Types of statements that change nothing outside the database in memory. DuckDB counts DESCRIBE, SUMMARIZE and SHOW as
-#: SELECT, and splits PIVOT into CREATE TYPE and SELECT.
-READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.CREATE}
 
 DESCRIPTION = """\
 Assemble the matrix (items × models) from a lake.
@@ -231,8 +229,10 @@ def print_query(con: duckdb.DuckDBPyConnection, query: str, form: str | None, co
     statements = con.extract_statements(query)
     if not statements:
         raise ConfigError("--sql is empty: give it a query, such as 'FROM leaderboard'")
-    if any(s.type not in READING or _acts(s) for s in statements):
-        raise ConfigError("--sql only reads: to write files, open the database (--out) in DuckDB")
+    try:
+        check_query(con, query)
+    except ConfigError as error:
+        raise ConfigError(f"--sql only reads: {error}") from error
     result = con.sql(query)
     if result is not None and form is None and console.is_terminal:
         result.show(max_width=console.width, max_rows=1000)
@@ -250,14 +250,6 @@ def _exact_times(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     if not any(column.endswith(("VARCHAR", ")")) for column in columns):
         return rows
     return rows.query("rows_with_times", f"SELECT {', '.join(columns)} FROM rows_with_times")
-
-
-def _acts(statement: duckdb.Statement) -> bool:
-    """Whether a statement of a type in READING has an effect: EXPLAIN ANALYZE runs its query, a secret is kept."""
-    explains = statement.type == duckdb.StatementType.EXPLAIN and re.search(r"\bANALYZE\b", statement.query, re.I)
-    keeps = statement.type == duckdb.StatementType.CREATE and re.search(r"\bSECRET\b", statement.query, re.I)
-    writes = re.search(r"\benable_(profiling|logging)\b", statement.query, re.I)  # functions that open files to write
-    return bool(explains or keeps or writes)
 
 
 #: Columns of the suggested query. They fit on a screen.

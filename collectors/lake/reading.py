@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from collectors.lake.damage import advice, find_damaged, record_damage
 from collectors.lake.holdings import Holdings, newest_manifest, read_holdings
+from collectors.lake.locking import lock
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.sql import quoted
@@ -66,7 +67,7 @@ def ask(
     only: Collection[str] | Callable[[Holdings], Collection[str]] | None = None,
     include: str = "all",
 ) -> Answer:
-    """Returns the answer of `question`, a function of a connection with the views and of the objects that they read.
+    """Returns the answer of `question`, a function of a locked connection with the views and of the objects they read.
 
     `only` limits the views, or is a function of the objects that returns them; `include` is the kind of cells that the
     views show, a key of schemas.views.INCLUDED. After a damaged object the question is asked again (pass_over_damage).
@@ -77,6 +78,7 @@ def ask(
         try:
             views = only(holdings) if callable(only) else only
             with contextlib.closing(connect(lake, holdings, only=views)) as con:
+                lock(con, lake)
                 return question(con, holdings)
         except RuntimeError as error:
             if "interrupt" not in str(error).lower():

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.failures import ConfigError, one_line
+from schemas.reading_only import check_condition
 from schemas.sql import quoted, text_rows
 
 #: Columns that help a person to recognise a cell.
@@ -100,10 +101,11 @@ def chosen_cells(con: duckdb.DuckDBPyConnection, tasks: Sequence[str], where: st
     """
     of_tasks = f"task IN ({tasks_of(tasks)})" if tasks else "true"
     try:
+        check_condition(con, where)
         table = con.execute(
             f"SELECT * FROM cells WHERE {of_tasks} AND ({where}) ORDER BY task, model, cell_id"
         ).to_arrow_table()
-    except duckdb.Error as error:
+    except (duckdb.Error, ConfigError) as error:
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
     cells, first = {}, 0
     for task, count in Counter(table["task"].to_pylist()).items():  # in the table's order

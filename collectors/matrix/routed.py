@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.text_tables import text_table
 from collectors.matrix.pools import Pool
 from collectors.metrics.gaps import NO_CHOICE
 from schemas.failures import ConfigError, one_line
-from schemas.sql import quoted_path
 
 #: Columns that may name an item, the first one in a file counts; and the others of a choice.
 KEYS = ("item", "item_hash", "source_key")
@@ -160,10 +161,13 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
     """Makes the table `choices` of a file's rows, with their numbers. Returns the columns of the file."""
     try:
         if path.suffix.lower() == ".parquet":
-            source = f"read_parquet({quoted_path(str(path))}, file_row_number = true)"
-            numbered = f"SELECT *, file_row_number + 1 AS row FROM {source}"
-            con.execute(f"CREATE OR REPLACE TEMP TABLE choices AS {numbered}")
-            return {row[0] for row in con.execute("DESCRIBE choices").fetchall()} - {"row", "file_row_number"}
+            file = pq.ParquetFile(path)  # not by `con`, which is locked and reads the lake alone
+            names = set(file.schema_arrow.names)
+            rows = file.read([name for name in (*KEYS, *COLUMNS) if name in names])
+            con.register("given", rows.append_column("row", pa.array(range(1, len(rows) + 1), pa.int64())))
+            con.execute("CREATE OR REPLACE TEMP TABLE choices AS FROM given")
+            con.unregister("given")
+            return names
         table = text_table(SourceFile(str(path), path.name, path.stat().st_size))
         wanted = [name for name in (*KEYS, *COLUMNS) if name in table.names]
         con.execute(
@@ -179,7 +183,7 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
             con.execute("INSERT INTO choices FROM given")
             con.unregister("given")
         return table.names
-    except (duckdb.Error, BadFile) as error:
+    except (duckdb.Error, BadFile, OSError, ValueError, pa.ArrowException) as error:
         raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
 
 

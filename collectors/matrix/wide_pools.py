@@ -22,6 +22,7 @@ from collectors.matrix.dense import BATCH_ROWS, load_matrix
 from collectors.matrix.pools import check_cells
 from schemas.failures import ConfigError, one_line
 from schemas.identity import BLOCK_KEY, COLUMN_KEY
+from schemas.reading_only import check_condition
 from schemas.views import named_in
 
 #: The kinds of cost: columns of the view costs.
@@ -133,8 +134,9 @@ def joined(pools: Sequence[WidePool], name: str) -> WidePool | None:
 
 def _cells(con: duckdb.DuckDBPyConnection, where: str) -> pa.Table:
     try:
+        check_condition(con, where)
         return con.execute(f"SELECT * FROM cells WHERE ({where}) ORDER BY task, model, cell_id").to_arrow_table()
-    except duckdb.Error as error:  # the condition is wrong: the query reads no file of the lake
+    except (duckdb.Error, ConfigError) as error:  # the condition is wrong: the query reads no file of the lake
         raise ConfigError(f"the pool's condition: {one_line(error, 200)}") from error
 
 

@@ -16,6 +16,7 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.specs import CatalogSpec, ModelOptions, ModelSpec
 from schemas.failures import ConfigError, one_line
+from schemas.reading_only import check_condition
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,9 @@ def choose(lake: Lake, spec: CatalogSpec) -> list[Chosen]:
 
     def question(con: duckdb.DuckDBPyConnection, _: object) -> list[tuple[str, str, str]]:
         try:
+            check_condition(con, spec.catalog)
             return con.execute(query, values).fetchall()
-        except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+        except (ConfigError, duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
             raise ConfigError(f"models: the condition {spec.catalog!r}: {one_line(error, 300)}") from error
 
     try:
