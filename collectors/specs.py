@@ -9,7 +9,9 @@ import re
 import reprlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+
+from schemas.texts import holds_keys
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _HUB_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
@@ -105,21 +107,30 @@ class ModelOptions(Strict):
 class ModelSpec(ModelOptions):
     """One model: a hub repo (org/name) at a revision, a local folder, or a folder at any fsspec URI."""
 
+    #: $NAME and ${NAME} come from the environment where the model is read, and stay as they are where it is named.
     source: Name
     #: Name in the lake; null: the hub repo's id, or the last element of a path or URI.
     name: Name | None = None
     #: Hub branch, tag or commit; resolved to a commit before anything starts.
     revision: str | None = None
 
-    @field_validator("source")
+    @field_validator("source", "name")
     @classmethod
-    def _expand(cls, value: str) -> str:
-        return in_environment(value)
+    def _without_keys(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and holds_keys(in_environment(value) if info.field_name == "source" else value):
+            raise ValueError("holds a user, query or token: give keys by the environment variables of the store")
+        return value
+
+    @property
+    def place(self) -> str:
+        """The source with $NAME and ${NAME} from the environment. It is neither stored nor shown: `source` is."""
+        return in_environment(self.source)
 
     @property
     def label(self) -> str:
-        is_path = "://" in self.source or is_folder(self.source)
-        return self.name or (self.source.rstrip("/").rsplit("/", 1)[-1] if is_path else self.source)
+        place = self.place
+        is_path = "://" in place or is_folder(place)
+        return self.name or (place.rstrip("/").rsplit("/", 1)[-1] if is_path else place)
 
 
 class CatalogSpec(ModelOptions):

@@ -138,7 +138,7 @@ def collect(args: argparse.Namespace) -> int:
     started = time.monotonic()
     overrides = {key: getattr(args, key) for key in ("lake", "limit") if getattr(args, key) is not None}
     config = load_config(args.config, overrides)
-    lake = Lake(config.lake)
+    lake = Lake(config.lake_uri)
     refuse_lost_lake(lake)
     if args.profile:
         check_writable(Path(args.profile))
@@ -148,7 +148,7 @@ def collect(args: argparse.Namespace) -> int:
     from collectors.harness.loading import use_datasets
     from collectors.runs.planning import make_plan
 
-    use_datasets(config.datasets)
+    use_datasets(config.datasets_folder)
     logger.info("planning: loading tasks and pinning models")
     plan = make_plan(config, lake, generation=args.generation, retry_failed=args.retry_failed)
     rest = "--verbose names them" if args.dry_run else "see the view failures"

@@ -23,6 +23,7 @@ from collectors.lake.store import Lake
 from pipelines.console.progress import Counter
 from pipelines.console.script import command, sibling
 from schemas.failures import ConfigError, RouterlakeError
+from schemas.texts import without_keys
 
 HELP = """\
 Import other people's records into a lake. They stand beside the collected records; a reader sees them only on request.
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.columns:
         check_settings(options)
     source = ImportSource(
-        name=args.name or args.format,
+        name=without_keys(args.name or args.format),
         format=args.format,
         licence=args.licence,
         aliases=aliases_of(args.format, own),

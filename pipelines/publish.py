@@ -21,7 +21,7 @@ from collectors.publish.version import build_version
 from pipelines.console.progress import Counter
 from pipelines.console.script import command
 from schemas.failures import ConfigError, RouterlakeError
-from schemas.texts import visible
+from schemas.texts import visible, without_key_values
 from schemas.views import INCLUDED
 
 HELP = """\
@@ -76,7 +76,8 @@ def publish_lake(argv: list[str]) -> int:
     lake = Lake(args.lake).open_for_reading()
     check_place(args.to, lake)
     started = time.monotonic()
-    description = Description(args.title, args.text, args.licence, dict(args.source))
+    stated = (args.title, args.text, args.licence, dict(args.source))
+    description = Description(*(without_key_values(value) for value in stated))
     with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
         progress = Counter("files of records written")
         built = build_version(lake, Path(folder), description, args.version, progress, args.include)

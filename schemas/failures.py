@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schemas.texts import visible
+from schemas.texts import visible, without_keys
 
 
 class RouterlakeError(Exception):
@@ -24,7 +24,7 @@ class RouterlakeError(Exception):
     kind = "error"
 
     def __init__(self, message: str, kind: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(without_keys(message))
         if kind:
             self.kind = kind
 
@@ -94,7 +94,8 @@ ITEM_FAILURES = frozenset(
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Returns the message on one line of at most `limit` characters, after the type of an error that is not ours."""
     # An error of a task may hold half of a character, which no table can.
-    text = visible(" ".join(str(error).encode("utf-8", "backslashreplace").decode().split())) or "no message"
+    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
+    text = visible(without_keys(text)) or "no message"
     if not isinstance(error, RouterlakeError):
         text = f"{type(error).__name__}: {text}"
     return text if len(text) <= limit else text[: limit - 1] + "…"

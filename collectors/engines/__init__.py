@@ -30,6 +30,7 @@ class ModelRef:
     """One model at one pinned revision, with the place of its files on this machine."""
 
     name: str
+    #: A hub repo, folder or URI, to be read.
     source: str
     #: Commit sha of a hub repo, or the fingerprint of a folder's files.
     revision: str
@@ -58,6 +59,13 @@ class ModelRef:
     memory_gib: float | None = field(default=None, compare=False)
     #: The GPUs of its engine first, then places with more memory (collectors.models.placement); empty: any free place.
     placements: tuple[Placement, ...] = field(default=(), compare=False)
+    #: The source as the config has it, with its $NAME; None: as `source`.
+    written: str | None = field(default=None, compare=False)
+
+    @property
+    def named_source(self) -> str:
+        """The source to store and to show."""
+        return self.written or self.source
 
     @property
     def placement(self) -> Placement | None:

@@ -124,8 +124,9 @@ class StubEngine(BaseEngine[StubOptions]):
         dtype = spec.dtype or dtype
         return ModelRef(
             name=spec.label,
-            source=spec.source,
-            revision=f"stub-{digest(spec.source)}",
+            source=spec.place,
+            written=spec.source,
+            revision=f"stub-{digest(spec.place)}",
             path=None,
             dtype=f"stub-{dtype}",
             quantization=spec.quantization,

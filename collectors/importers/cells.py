@@ -25,6 +25,7 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from schemas.identity import ShardName, imported_identity
 from schemas.records import RUN_CELL
+from schemas.texts import without_keys
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ImportedCell:
         table: ItemTable,
     ) -> ImportedCell:
         imported_from = source.name if number == 1 else f"{source.name}#{number}"
-        name = source.aliases.get(model, model)
+        name = without_keys(source.aliases.get(model, model))
         prompted = {
             "source": source.name,
             "task": task,

@@ -235,6 +235,11 @@ def parse_spend(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
+def holds_content(name: str) -> bool:
+    """Whether an object's rows are items, or records of them."""
+    return table_of(name) in (SHARDS, "items", "compact/records", "compact/responses", "compact/older")
+
+
 # ---- failures
 
 

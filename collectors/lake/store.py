@@ -29,9 +29,11 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from collectors.lake import layout, seals
+from collectors.lake.keyless import keyless
 from collectors.lake.retrying import may_mend
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
 from schemas.records import SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.texts import holds_keys, without_key_values
 from schemas.versions import VERSION_KEY, check_readable, stated_version
 
 logger = logging.getLogger(__name__)
@@ -64,8 +66,8 @@ class Lake:
             raise ConfigError(f"lake {uri!r}: a URI has two slashes behind its colon")
         if not uri.isprintable():
             raise ConfigError(f"the lake's URI {uri!r} holds characters that cannot be printed")
-        if re.match(r"\w+://[^/]*@", uri):
-            raise ConfigError("the lake's URI holds a user or password: give credentials by the environment instead")
+        if holds_keys(uri):
+            raise ConfigError("the lake's URI holds a user, password or query: give keys by the environment instead")
         try:
             if "://" in uri:
                 self.filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
@@ -197,7 +199,7 @@ class Lake:
 
     def create_table(self, name: str, table: pa.Table, metadata: dict[str, Any] | None = None) -> bool:
         """Creates a Parquet object, each of `metadata` as JSON in its footer. Returns False if the object exists."""
-        return self.create(name, parquet_bytes(table, metadata, name))
+        return self.create(name, parquet_bytes(keyless(name, table), metadata, name))
 
     def read(self, name: str) -> bytes:
         """Returns the whole object. Raises FileNotFoundError without one, StorageError if it cannot be read."""
@@ -334,7 +336,7 @@ def parquet_bytes(table: pa.Table, metadata: dict[str, Any] | None = None, name:
     """
     footer = {k: v for k, v in (table.schema.metadata or {}).items() if k != seals.KEY.encode()}
     footer |= {VERSION_KEY: str(SCHEMA_VERSION).encode()}
-    footer |= {k.encode(): json.dumps(v).encode() for k, v in (metadata or {}).items()}
+    footer |= {k.encode(): json.dumps(without_key_values(v)).encode() for k, v in (metadata or {}).items()}
     table = table.replace_schema_metadata(footer)
     sink = io.BytesIO()
     # Integers as deltas, strings by dictionary: the layout that measured smallest on records of this shape.

@@ -29,15 +29,15 @@ def resolve_hub(spec: ModelSpec) -> tuple[str, dict[str, Any], None]:
     """Returns the commit of a repo and its config.json; no path, because nothing else is fetched."""
     from huggingface_hub import HfApi, hf_hub_download  # seconds to import; folders do not need it
 
-    with asking_hub(spec.source):
+    with asking_hub(spec.place):
         revision = spec.revision or "main"
         if not _COMMIT.match(revision):
             try:
-                revision = HfApi().model_info(spec.source, revision=revision).sha or ""
+                revision = HfApi().model_info(spec.place, revision=revision).sha or ""
             except Exception as error:
-                revision = _commit_in_cache(spec.source, revision, error)
-        config = hf_hub_download(spec.source, "config.json", revision=revision)
-    return revision, parse_config(Path(config).read_bytes(), spec.source), None
+                revision = _commit_in_cache(spec.place, revision, error)
+        config = hf_hub_download(spec.place, "config.json", revision=revision)
+    return revision, parse_config(Path(config).read_bytes(), spec.place), None
 
 
 def _commit_in_cache(source: str, revision: str, error: Exception) -> str:

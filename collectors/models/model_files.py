@@ -176,7 +176,7 @@ def model_row(model: ModelRef) -> dict[str, Any]:
         **dict.fromkeys(MODEL.names),
         **columns,
         "model": model.name,
-        "source": model.source,
+        "source": model.named_source,
         "revision": model.revision,
         "parameters": _parameters(folder, weights, quantized) if kind == "safetensors" else None,
         "weights": kind,

@@ -6,12 +6,14 @@ folder's listing. Knows nothing of engines or tasks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from collectors.models.model_files import (
     section,
 )
 from collectors.specs import ModelSpec, is_folder
-from schemas.failures import DISK_FULL, ModelError, UnreachableError, one_line
+from schemas.failures import DISK_FULL, ModelError, RouterlakeError, UnreachableError, one_line
 from schemas.identity import digest, safe_name
 
 logger = logging.getLogger(__name__)
@@ -54,18 +56,25 @@ def resolve(spec: ModelSpec, dtype: str, max_length: int | None = None, config_j
     the config.json of a hub repo at the commit that `spec` names; with it the hub is not asked. Raises ModelError of
     kind not_found, gated, no_weights or bad_model.
     """
+    with _as_written(spec.place, spec.source):
+        return _resolve(spec, dtype, max_length, config_json)
+
+
+def _resolve(spec: ModelSpec, dtype: str, max_length: int | None, config_json: str | None) -> ModelRef:
+    place = spec.place
     if config_json is not None:
         revision, config, path = str(spec.revision), parse_config(config_json.encode(), spec.source), None
-    elif "://" in spec.source:
-        revision, config, path = _resolve_uri(spec.source)
-    elif is_folder(spec.source):
-        folder = Path(os.path.expanduser(spec.source)).absolute()
+    elif "://" in place:
+        revision, config, path = _resolve_uri(place)
+    elif is_folder(place):
+        folder = Path(os.path.expanduser(place)).absolute()
         revision, config, path = fingerprint(folder), read_config(folder), str(folder)
     else:
         revision, config, path = resolve_hub(spec)
     return ModelRef(
         name=spec.label,
-        source=spec.source if path is None else path,
+        source=place if path is None else path,
+        written=spec.source if "$" in spec.source else None,
         revision=revision,
         path=path,
         dtype=_dtype(spec.dtype or dtype, config),
@@ -83,6 +92,22 @@ def fetch(model: ModelRef) -> ModelRef:
     Returns `model` with its path. Raises ModelError, or UnreachableError of kind hub_down when the source does not
     answer, of kind disk_full when the disk is full.
     """
+    with _as_written(model.source, model.named_source):
+        return _fetch(model)
+
+
+@contextlib.contextmanager
+def _as_written(place: str, written: str) -> Iterator[None]:
+    """Names the model in errors as the config does: a value from the environment may be a key."""
+    try:
+        yield
+    except RouterlakeError as error:
+        if written == place:
+            raise
+        raise type(error)(str(error).replace(place, written), error.kind) from None
+
+
+def _fetch(model: ModelRef) -> ModelRef:
     if model.path is not None:
         if (now := fingerprint(Path(model.path))) != model.revision:
             raise ModelError(

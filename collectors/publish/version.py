@@ -28,6 +28,7 @@ from collectors.lake import layout
 from collectors.lake.chunks import PART_ROWS
 from collectors.lake.holdings import Holdings, Manifest, Part, includes, read_holdings
 from collectors.lake.inventory import checked
+from collectors.lake.keyless import without_keys_in
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.lake.reading import connect, record_damaged
 from collectors.lake.store import Lake, parquet_bytes
@@ -39,6 +40,7 @@ from collectors.publish.manifests import KIND
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.texts import without_key_values
 from schemas.views import relocatable_views, write_comments
 
 
@@ -118,7 +120,7 @@ class _Writer:
         self.home: dict[str, tuple[str, int]] = {}
         self.listed: dict[str, list[str]] = {"shards": []}
         with contextlib.closing(connect(lake, holdings, only=["shards", "runs", "imports", *NEEDED_VIEWS])) as con:
-            self.provenance = _provenance(con)
+            self.provenance = {name: without_key_values(value) for name, value in _provenance(con).items()}
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
             unplanned = con.execute("SELECT cell_id FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)")
@@ -168,7 +170,7 @@ class _Writer:
                 self.listed[table] = []
                 continue
             order = [(f.name, "ascending") for f in schema if not pa.types.is_list(f.type)]
-            rows = rows.sort_by(order).replace_schema_metadata(schema.metadata)
+            rows = without_keys_in(rows).sort_by(order).replace_schema_metadata(schema.metadata)
             self.listed[table] = [layout.published_name(table)]
             self.write(layout.published_name(table), parquet_bytes(rows))
 
@@ -212,7 +214,7 @@ class _Writer:
             if key[0] in self.home
         ]
         folded = layout.folded_name(1)
-        self.write(folded, parquet_bytes(pa.Table.from_pylist(rows, schema=FOLDED_SHARD)))
+        self.write(folded, parquet_bytes(without_keys_in(pa.Table.from_pylist(rows, schema=FOLDED_SHARD))))
         self.compaction = Manifest(1, self.provenance["created"], folded, len(rows), tuple(self.parts))
         self.write(self.compaction.name, self.compaction.to_json())
 

@@ -235,7 +235,7 @@ class Collector:
 
     def _identity(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
         """The cell's identity for the shard's metadata."""
-        model = {key: getattr(cell.model, key) for key in ("source", *MODEL_IDENTITY)}
+        model = {"source": cell.model.named_source} | {key: getattr(cell.model, key) for key in MODEL_IDENTITY}
         own = {"settings": cell.settings} if cell.settings else {}
         return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.settings), **own}
 

@@ -35,6 +35,7 @@ from collectors.specs import (
     in_environment,
 )
 from schemas.failures import ConfigError, one_line
+from schemas.texts import without_keys
 
 
 def _kind_of_entry(value: Any) -> str:
@@ -195,8 +196,20 @@ class RunConfig(Prompting):
 
     @field_validator("lake", "datasets")
     @classmethod
-    def _expand(cls, value: str | None) -> str | None:
-        return None if value is None else in_environment(value)
+    def _is_set(cls, value: str | None) -> str | None:
+        if value is not None:
+            in_environment(value)
+        return value
+
+    @property
+    def lake_uri(self) -> str:
+        """`lake` with $NAME and ${NAME} from the environment, which is not stored."""
+        return in_environment(self.lake)
+
+    @property
+    def datasets_folder(self) -> str | None:
+        """`datasets` in the same way."""
+        return None if self.datasets is None else in_environment(self.datasets)
 
     def task_specs(self) -> list[TaskSpec]:
         """The tasks with every unset prompting key and limit filled in from the run."""
@@ -294,4 +307,15 @@ def _explain(error: Any) -> str:
         return f"{place}: this key is missing"
     if error["type"] == "value_error":
         return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
-    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {reprlib.repr(error['input'])})"
+    given = _SHORT.repr(error["input"])
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {given})"
+
+
+class _Short(reprlib.Repr):
+    """A value in few characters, without keys: half of an address is not seen to hold one."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(without_keys(x), level)
+
+
+_SHORT = _Short()

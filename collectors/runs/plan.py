@@ -13,6 +13,7 @@ import pyarrow as pa
 from collectors.lake.failure_rows import write_failure
 from collectors.lake.layout import run_name
 from schemas.records import RUN_CELL
+from schemas.texts import without_key_values
 
 if TYPE_CHECKING:
     from collectors.engines import ModelRef
@@ -84,7 +85,8 @@ class Plan:
         if self.cells:
             versions = json.dumps(library_versions())
             rows = [{**self._run_row(cell), "versions": versions} for cell in self.cells]
-            rows[0]["config"] = self.config.model_dump_json()  # in one row: with 10,000 models it is 1 MB
+            config = without_key_values(self.config.model_dump(mode="json"))
+            rows[0]["config"] = json.dumps(config, ensure_ascii=False)  # in one row: with 10,000 models it is 1 MB
             table = pa.Table.from_pylist(rows, schema=RUN_CELL)
             metadata = {"generation": self.generation, "quarantined": len(self.quarantined)}
             lake.create_table(run_name(self.run_id), table, {"run": metadata})

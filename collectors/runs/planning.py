@@ -240,7 +240,7 @@ def _plan_cell(
         **settings,
     )
     name = identity.pop("name")
-    columns = {**asked.columns, **identity, **settings, "cell_id": cell_id, "model": name, "source": model.source}
+    columns = {**asked.columns, **identity, **settings, "cell_id": cell_id, "model": name, "source": model.named_source}
     columns["context_length"] = cell.context if cell.context != DEFAULT_MAX_LENGTH else None
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 

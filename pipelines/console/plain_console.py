@@ -11,7 +11,7 @@ from typing import IO, Any, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from schemas.texts import visible
+from schemas.texts import visible, without_keys
 
 #: Width for a file or a pipe. Rich would take 80, and a leaderboard is wider.
 COLUMNS = 140
@@ -30,7 +30,7 @@ class VisibleStream:
 
     def write(self, text: str) -> int:
         start = "\r" if text.startswith("\r") else ""
-        self.raw.write(start + visible(text[len(start) :]))
+        self.raw.write(start + visible(without_keys(text[len(start) :])))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

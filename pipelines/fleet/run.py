@@ -37,13 +37,14 @@ def run_plan(
     StorageError if the lake cannot be written, EngineError if engines cannot start.
     """
     config = plan.config
+    datasets = config.datasets_folder
     worker = WorkerSpec(
         run_id=plan.run_id,
         lake=lake.uri,
         engine=config.engine.name,
         options=config.engine.options,
         include=[str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks],
-        datasets=str(Path(os.path.expanduser(config.datasets)).absolute()) if config.datasets else None,
+        datasets=str(Path(os.path.expanduser(datasets)).absolute()) if datasets else None,
         disk_gib=config.fleet.disk_gib,
         base=os.getcwd(),
         log_json=log_json,

@@ -127,7 +127,7 @@ def test_config_environment_expands_only_in_places(path: Path, monkeypatch: pyte
         include_tasks=["$WHERE"],
         decoding={"until": ["$WHERE"]},
     )
-    assert (config.models[0].source, config.lake, config.datasets) == ("/data/m", "/data/lake", "/data/d")
+    assert (config.models[0].place, config.lake_uri, config.datasets_folder) == ("/data/m", "/data/lake", "/data/d")
     assert (config.models[0].label, config.system_prompt, config.include_tasks) == ("$WHERE", "pay $WHERE", ["$WHERE"])
     assert config.decoding == {"until": ["$WHERE"]}
 
