@@ -6,6 +6,7 @@ the cells that rest on them. An unknown number is None, never 0; if a sum leaves
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections import defaultdict
@@ -29,6 +30,11 @@ OPERATIONS = 2
 #: Share of a GPU's peak operations that prompts reach, and share of its peak bandwidth that answers reach. Both are
 #: assumed; Pope et al. 2022 ("Efficiently Scaling Transformer Inference") reach at most 0.76 of the operations.
 PROMPT_SHARE, ANSWER_SHARE = 0.4, 0.6
+#: Below so many parameters the first share falls by this power of the size: narrow matrices fill no GPU. Assumed.
+FULL_PARAMETERS, NARROW = 4e9, 0.35
+#: An engine's step takes at least so many seconds, for at most so many tokens of prompts or one of each answer: the CPU
+#: schedules and launches it. A request takes some of the CPU, too (tokens, log-probabilities). Assumed.
+STEP_SECONDS, STEP_TOKENS, REQUEST_SECONDS = 0.005, 2048, 0.001
 #: Requests that generate side by side and share each reading of the weights; assumed.
 SIDE_BY_SIDE = 64
 #: Seconds to start an engine, and bytes of weights per second that it fetches and reads; assumed.
@@ -57,7 +63,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of an engine per token of a prompt, per generated token, and per load of the model."""
+    """Seconds of an engine per token of a prompt, per generated token, per load of the model, and per request."""
 
     prompt: float
     generated: float
@@ -65,6 +71,8 @@ class Pace:
     load: float | None
     #: "own" (shards of the same model), "class" (shards of models of its class) or "formula".
     by: str
+    #: Measurements per token have it in them.
+    request: float = 0.0
 
 
 @dataclass
@@ -155,7 +163,9 @@ class _Estimator:
         self.tokens_of: dict[str, tuple[float, int]] = {}
         self.own: defaultdict[str, _Sum] = defaultdict(_Sum)
         self.of_class: defaultdict[tuple[str, str], _Sum] = defaultdict(_Sum)
-        self._sum_up({model.name: model for model in models})
+        named = {model.name: model for model in models}
+        self._sum_up(named)
+        self.slower = self._slower(named)
         self.engine = engine_class(plan.config.engine.name)
         self.characters = self.engine.characters_per_token
         self._texts: dict[str, Tokens] = {}
@@ -207,7 +217,8 @@ class _Estimator:
             self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
             self.by[f"pace {pace.by if pace else 'unknown'}"] += 1
             if pace:
-                seconds += cell.items_todo * (tokens.prompt * pace.prompt + tokens.generated * pace.generated)
+                item = tokens.prompt * pace.prompt + tokens.generated * pace.generated
+                seconds += cell.items_todo * (item + cell.requests_per_item * pace.request)
                 row.measured += tokens.measured and pace.by != "formula"
         gpus = model.placement.gpus if model.placement else 1.0
         row.hours = seconds * gpus / 3600 if pace else None
@@ -255,7 +266,28 @@ class _Estimator:
                 return Pace(sums.seconds / sums.tokens, sums.seconds / sums.tokens, load, by)
         if place is None or size is None or not size.parameters:
             return None
-        return formula_pace(size.parameters, size.weight_bytes, place, self.gpus[place.gpu])
+        pace = formula_pace(size.parameters, size.weight_bytes, place, self.gpus[place.gpu])
+        return pace and dataclasses.replace(
+            pace,
+            prompt=pace.prompt * self.slower,
+            generated=pace.generated * self.slower,
+            request=pace.request * self.slower,
+        )
+
+    def _slower(self, models: dict[str, ModelRef]) -> float:
+        """How many times slower than by the formula the measured models were: the median, a tenth to ten.
+
+        1 if none was measured.
+        """
+        ratios = []
+        for name, sums in self.own.items():
+            size, place = self.sizes.get(models[name]), models[name].placement
+            if place and size and size.parameters and sums.tokens:
+                pace = formula_pace(size.parameters, size.weight_bytes, place, self.gpus[place.gpu])
+                if pace:
+                    # Prompts alone: how many of these tokens were generated is not recorded.
+                    ratios.append(sums.seconds / (sums.tokens * pace.prompt))
+        return min(10.0, max(0.1, statistics.median(ratios))) if ratios else 1.0
 
     # ---- the list of assumptions
 
@@ -276,9 +308,13 @@ class _Estimator:
         if count := by["pace formula"]:
             lines.append(
                 f"pace of {count} cells: assumed, {OPERATIONS} operations per parameter and token read at "
-                f"{PROMPT_SHARE:.0%} of the GPUs' peak, weights read once per token of {SIDE_BY_SIDE} answers at "
-                f"{ANSWER_SHARE:.0%} of their bandwidth; a load {START_SECONDS:g} s and {LOAD_BYTES / 1e9:g} GB/s"
+                f"{PROMPT_SHARE:.0%} of the GPUs' peak (less below {FULL_PARAMETERS / 1e9:g}B), weights read once per "
+                f"token of {SIDE_BY_SIDE} answers at {ANSWER_SHARE:.0%} of their bandwidth, steps of at least "
+                f"{STEP_SECONDS * 1000:g} ms and {REQUEST_SECONDS * 1000:g} ms a request; a load {START_SECONDS:g} s "
+                f"and {LOAD_BYTES / 1e9:g} GB/s; never held against a GPU"
             )
+            if self.slower != 1:
+                lines[-1] += f"; times {self.slower:.2g}, as measured models of this lake are to it"
         if count := by["pace unknown"]:
             lines.append(
                 f"pace of {count} cells: unknown, because nothing like them was measured; the sums leave them out"
@@ -290,6 +326,10 @@ class _Estimator:
                 "GPUs: without fleet.gpus models are placed only on a running cluster, so hours are engines' hours"
             )
         if self.gpus:
+            lines.append(
+                "left out: nodes that boot, engines that start anew or wait (for a node, a download, the last shards), "
+                "nodes that idle before they go, work that is lost with a spot node; a budget counts engines' waiting"
+            )
             lines.append(
                 f"memory: weights, key-value cache of {KV_TOKENS:,} tokens or one longest request, activations and "
                 f"{FIXED_GIB:g} GiB, in {UTILIZATION:.0%} of a GPU or of its part"
@@ -317,14 +357,16 @@ def _same_place(place: Placement | None, shard: Measured) -> bool:
 def formula_pace(parameters: int, weight_bytes: int | None, place: Placement, gpu: GpuClass) -> Pace | None:
     """Computes a pace from a model's size and the GPU's peaks; None if these are unknown.
 
-    Operations bound the prompts. Reading the weights for each token bounds the answers.
+    Operations bound the prompts. Reading the weights for each token bounds the answers. An engine's steps bound both.
     """
     if gpu.tflops is None or gpu.bandwidth is None:
         return None
     size = weight_bytes or 2 * parameters
-    prompt = OPERATIONS * parameters / (gpu.tflops * 1e12 * PROMPT_SHARE * place.gpus)
+    share = PROMPT_SHARE * min(1.0, parameters / FULL_PARAMETERS) ** NARROW
+    prompt = OPERATIONS * parameters / (gpu.tflops * 1e12 * share * place.gpus)
     answer = size / (gpu.bandwidth * 1e9 * ANSWER_SHARE * place.gpus * SIDE_BY_SIDE)
-    return Pace(prompt, max(answer, prompt), load_seconds(size), "formula")
+    answer = max(answer, prompt, STEP_SECONDS / SIDE_BY_SIDE)
+    return Pace(max(prompt, STEP_SECONDS / STEP_TOKENS), answer, load_seconds(size), "formula", REQUEST_SECONDS)
 
 
 def load_seconds(weight_bytes: int) -> float:

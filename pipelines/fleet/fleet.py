@@ -309,17 +309,19 @@ class Fleet:
     def _give_up_kind(self, kind: Kind) -> None:
         """Fails the models that need workers of a kind that the cluster cannot have.
 
-        Raises EngineError if no engine is at work and no other kind is requested.
+        Raises EngineError if no engine is at work and no model needs another kind.
         """
+        needing = [model for model in self.queue.models if self._kind_for(model) == kind]
         error = EngineError(
             f"no node has {in_words(kind)} for an engine, no group of the cluster's autoscaler has them, and no such "
             f"node came within {self.plan.config.fleet.node_seconds:g} s (fleet.node_seconds)",
             NO_NODE,
         )
-        if not self._awaited and self.crew.coming == {kind}:
+        if not self._awaited and len(needing) == len(self.queue.models):
             raise error
         self.crew.drop(kind)
-        for model in [model for model in self.queue.models if self._kind_for(model) == kind]:
+        self._looked = 0.0  # other kinds may have its place
+        for model in needing:
             for planned in self.outcome.open_cells(model):
                 self.queue.drop(planned)
                 self.outcome.give_up(planned, None, error)
