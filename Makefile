@@ -15,7 +15,7 @@ FAST_JOBS ?= 2
 # A file's tests share engines and clusters, so they stay in one process.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet verify clean
+.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +65,10 @@ bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
 bench-lake: env ## the lake's sizes and speeds at 20M synthetic records; SIZE=2M or 200M for others (40 minutes)
 	$(python) -m tests.benchmarks.bench_lake --size $(SIZE)
 
-bench-verify: env ## reading a whole lake to verify it, against sha256sum and pyarrow; DAMAGES=n tries as many damages
+bench-bench-trust: env ## money on clusters: work paid twice, configs that start nodes, budgets over processes (5 minutes)
+	$(python) -m tests.benchmarks.bench_trust_money
+
+verify: env ## reading a whole lake to verify it, against sha256sum and pyarrow; DAMAGES=n tries as many damages
 	$(python) -m tests.benchmarks.bench_verify --damages $(or $(DAMAGES),0)
 
 bench-ingest: env ## compare imports of a table of 10M rows and of lm-eval's files with DuckDB alone (5 minutes)
@@ -82,6 +85,9 @@ bench-fleet: env ## a fleet: planning 8,500 models, 1 and 4 raylets, a storm of 
 	short=0; $(python) -m tests.benchmarks.bench_fleet || short=1; \
 	$(python) -m tests.benchmarks.bench_raylets || short=1; \
 	$(python) -m tests.benchmarks.bench_storm --kills $(or $(KILLS),100) || short=1; exit $$short
+
+bench-trust: env ## money on clusters: work paid twice, configs that start nodes, budgets over processes (5 minutes)
+	$(python) -m tests.benchmarks.bench_trust_money
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -P
-"""Shows the state of a run, read from its lake alone. See --help.
+"""Shows the state of a run, read from its lake alone, and pauses it. See --help.
 
 Owns the interval between two looks and the form of the output. collectors/runs/status.py reads the state of a run, and
 console/run_shown.py formats it.
@@ -22,7 +22,8 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from collectors.lake.store import Lake
-from collectors.runs.record import list_runs
+from collectors.runs.record import chosen_run, list_runs, read_end
+from collectors.runs.signals import PAUSE, RESUME, send
 from collectors.runs.status import RunStatus, RunWatch
 from pipelines.console.lake_shown import headed
 from pipelines.console.plain_console import stdout_console
@@ -30,10 +31,12 @@ from pipelines.console.rows_out import add_format, print_dicts
 from pipelines.console.run_report import report
 from pipelines.console.run_shown import as_json, line, shown
 from pipelines.console.script import write_file
-from schemas.failures import RouterlakeError, StorageError, one_line
+from schemas.failures import ConfigError, RouterlakeError, StorageError, one_line
 
 #: Seconds between two looks with and without a terminal, and the least pause as a multiple of a look's own duration.
 TERMINAL_SECONDS, LINE_SECONDS, LOOKS = 5.0, 30.0, 4.0
+#: Seconds until a run at work looks for signals (pipelines.fleet.turns).
+OBEYED_SECONDS = 15
 #: Default of --footers. Opening so many takes one to three seconds in a local folder.
 MOST_FOOTERS = 20_000
 
@@ -49,8 +52,9 @@ examples:
   python pipelines/status.py --lake s3://bucket/lake --watch
   python pipelines/status.py --lake lake --json | jq .items_done
   python pipelines/status.py --lake lake --html run.html
+  python pipelines/status.py --lake lake --pause
 
-exit codes: 0 done; 2 no lake, no run, or no run with this ID"""
+exit codes: 0 done; 2 no lake, no run, no run with this ID, or a signal to a run that has ended"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,6 +63,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to read (default: %(default)s)")
     parser.add_argument("--run", metavar="ID", help="the run to show (default: the newest)")
+    parser.add_argument(
+        "--pause", action="store_true", help="the run ends its shards in hand, gives its engines back, and waits"
+    )
+    parser.add_argument("--resume", action="store_true", help="a run that was paused goes on")
     parser.add_argument("--list", action="store_true", help="only list the lake's runs, the newest first")
     parser.add_argument(
         "--watch", action="store_true", help="look again and again until the run is over; a live view on a terminal"
@@ -86,6 +94,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_format(parser, "texts and tables")
     args = parser.parse_args(argv)
+    if args.pause and args.resume:
+        parser.error("give one of --pause and --resume")
     if args.watch and args.format in ("csv", "markdown"):
         parser.error(f"--format {args.format} is of one look: leave out --watch, or take --format json")
     args.json = args.json or args.format == "json"
@@ -110,6 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = stdout_console()
     try:
         lake = Lake(args.lake).open_for_reading()
+        if args.pause or args.resume:
+            signal_run(lake, args)
+            return 0
         if args.list:
             print_runs(lake, args, console)
             return 0
@@ -128,6 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def signal_run(lake: Lake, args: argparse.Namespace) -> None:
+    run_id = chosen_run(lake, args.run)
+    if end := read_end(lake, run_id):
+        raise ConfigError(f"run {run_id} has ended ({end.outcome}): start another with collect.py")
+    signal = PAUSE if args.pause else RESUME
+    if send(lake, run_id, signal):
+        print(f"{signal}: run {run_id} obeys within {OBEYED_SECONDS} s and the shards in hand")
+    else:
+        print(f"run {run_id} was not paused" if signal == RESUME else f"run {run_id} is paused already")
 
 
 def look(watched: RunWatch, args: argparse.Namespace) -> RunStatus:

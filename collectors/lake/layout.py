@@ -215,7 +215,7 @@ def signal_name(run_id: str, number: int, signal: str) -> str:
 
 def parse_signal(name: str) -> tuple[str, int, str] | None:
     """The run, the number and the signal; None for another object."""
-    match = re.fullmatch(rf"{CLAIMS}/([0-9]{{8}}T[0-9]{{6}}-[0-9a-f]{{8}})-([0-9]{{6}})-([a-z]+)", name)
+    match = re.fullmatch(rf"{CLAIMS}/(.+)-([0-9]{{6}})-([a-z]+)", name)
     return (match[1], int(match[2]), match[3]) if match else None
 
 

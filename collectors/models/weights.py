@@ -15,7 +15,8 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,22 @@ class Weights:
     """Hands out models, and deletes those used longest ago when fetched files take more than `quota_gib`.
 
     The quota is enforced after each download, so a download may exceed it for a while. None: $ROUTERLAKE_DISK_GIB, else
-    DISK_SHARE of what the disk has for them. Raises ConfigError if the variable is not a number.
+    DISK_SHARE of what the disk has for them. `passing` surrounds each download. Raises ConfigError if the variable is
+    not a number.
     """
 
-    def __init__(self, quota_gib: float | None = None) -> None:
+    def __init__(
+        self,
+        quota_gib: float | None = None,
+        passing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         if quota_gib is None and (text := os.environ.get(DISK)):
             try:
                 quota_gib = float(text)
             except ValueError as error:
                 raise ConfigError(f"{DISK}={text!r} is not a number of GiB") from error
         self._quota = None if quota_gib is None else int(quota_gib * GIB)
+        self._passing = passing
 
     def take(self, model: ModelRef) -> Held:
         """Fetches a model and holds it. One process fetches it while others that need it wait.
@@ -100,7 +107,8 @@ class Weights:
         is_ours = record.exists() or not _in_hub_cache(model)
         if is_ours:
             record.touch()  # so that the files are ours even if the download breaks off
-        fetched = fetch(model)
+        with self._passing():
+            fetched = fetch(model)
         if is_ours:  # else another program put it into the hub's cache, and may still need it
             files = {str(f.relative_to(fetched.path or "")): f.stat().st_size for f in _files(Path(fetched.path or ""))}
             entry = {"source": model.source, "revision": model.revision, "path": fetched.path, "files": files}

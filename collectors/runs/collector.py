@@ -72,7 +72,7 @@ class Collector:
         engine: str,
         options: dict[str, Any],
         include: list[str],
-        disk_gib: float | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.run_id = run_id
         self.lake = Lake(lake, is_open=True)
@@ -80,7 +80,7 @@ class Collector:
         self.engine = make_engine(engine, options)
         self.include = include
         self._engine_thread = ThreadPoolExecutor(1, "engine")
-        self._weights = Weights(disk_gib)
+        self._weights = weights or Weights()
         self._ahead = Ahead(self.engine, self._weights)
         #: The files of the loaded model.
         self._files: Held | None = None

@@ -80,6 +80,14 @@ class FleetSpec(Strict):
 
     #: Number of engines; null: one per GPU of the cluster, or one per CPU core without GPUs, at most one per model.
     workers: int | None = Field(None, ge=1)
+    #: Most engines at once, to leave slots of a cluster to others. Unlike `workers` it asks for no nodes. null: no
+    #: limit.
+    slots: int | None = Field(None, ge=1)
+    #: Among runs on one cluster, those of a lower priority give their slots back after their shards while this one
+    #: waits.
+    priority: int = Field(0, ge=-1000, le=1000)
+    #: Most models that are fetched at once, over all nodes. null: no limit.
+    downloads: int | None = Field(None, ge=1)
     cpus_per_worker: Share = Field(1, gt=0)
     #: null: 1 when the cluster has GPUs, else 0. Fractions share a GPU.
     gpus_per_worker: Share | None = Field(None, ge=0)

@@ -18,9 +18,11 @@ import pyarrow as pa
 from collectors.lake.holdings import newest_manifest
 from collectors.lake.layout import FAILURES, SHARDS, end_name, may_be_failure_of, run_name
 from collectors.lake.reading import open_store, read_sound
+from collectors.lake.spend import last_heard
 from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd, chosen_run, distinct, read_end, read_run, started_at
 from collectors.runs.shard_statistics import ShardStatistics, ShardTotals
+from collectors.runs.signals import is_paused
 from schemas.failures import NOTHING_ANSWERED, ConfigError, StorageError, UnreachableError, one_line
 from schemas.identity import SHARD_PATTERN
 from schemas.views import object_path
@@ -29,6 +31,8 @@ from schemas.views import object_path
 RATE_SECONDS = 600.0
 #: A run with open cells and no new shard for so many seconds counts as stuck.
 QUIET_SECONDS = 600.0
+#: A run writes its account every minute, so nothing is heard of one whose account is so many seconds old.
+SILENT_SECONDS = 300.0
 #: Most bars in a run's history.
 BARS = 60
 #: Largest difference between a store's clock and a driver's, in seconds.
@@ -176,6 +180,10 @@ class RunStatus:
     #: Time of the newest shard of the run's cells, up to the run's end; None if there is none or the store has no
     #: times.
     last_commit: float | None
+    #: When the run last wrote its account of spending, which it does every minute; None if it never did.
+    last_heard: float | None
+    #: Whether it was paused by a signal.
+    paused: bool
     #: Items per second over `rate_seconds` until now, or until the last shard of a run that is over.
     rate: float | None
     rate_seconds: float
@@ -203,6 +211,16 @@ class RunStatus:
     def quiet(self) -> float:
         """Seconds since the last commit, or since the start of the run if that is later."""
         return max(0.0, self.looked - max(self.last_commit or 0.0, self.started))
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the run was heard of, by a commit or by its account."""
+        return min(self.quiet, max(0.0, self.looked - (self.last_heard or 0.0)))
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing was heard of a run without an end for SILENT_SECONDS: its driver or its cluster is gone."""
+        return not self.over and self.silent > SILENT_SECONDS and self.last_heard is not None
 
     @property
     def stuck(self) -> bool:
@@ -294,6 +312,8 @@ class RunWatch:
             items_before=self._value(before, [self._started]) if timed else None,
             items_after=self._value(after, [until]) if timed and until else None,
             last_commit=last,
+            last_heard=last_heard(self.lake, self.run_id),
+            paused=not is_over and is_paused(self.lake, self.run_id),
             rate=self._value(recent, [end - window, end]) / window if timed else None,
             rate_seconds=window,
             failures=[FailureKind(**row) for row in self._rows(_FAILURES)],

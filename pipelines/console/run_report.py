@@ -19,7 +19,7 @@ def report(status: RunStatus) -> str:
     """The page as HTML."""
     title = f"Run {status.run_id}"
     sentences = [f"As of {clock(status.looked)}.", *lines(status)]
-    alarm = state(status) if status.stuck or (status.end and not status.complete) else ""
+    alarm = state(status) if status.stuck or status.lost or (status.end and not status.complete) else ""
     tables = [_failures(status), _cost(status), _models(status), _stages(status)]
     return run_page(RunPage(title, sentences, alarm, _progress(status), _bars(status), tables))
 

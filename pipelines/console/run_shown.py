@@ -99,6 +99,13 @@ def state(status: RunStatus) -> str:
     left = f"{status.cells_open:,} cells are open"
     if status.end:
         return f"{_ended(status.end)}; {left}: run the same collect command to continue"
+    if status.lost:
+        return (
+            f"nothing was heard of it for {duration(status.silent)} and {left}: its driver or cluster is gone. Run the "
+            "same collect command to continue"
+        )
+    if status.paused:
+        return f"paused, and {left}: --resume goes on"
     if status.stuck:
         return (
             f"nothing was committed for {duration(status.quiet)} and {left}: killed or stuck? Run the same collect "
@@ -191,5 +198,8 @@ def as_json(status: RunStatus) -> dict[str, Any]:
         "over": status.over,
         "stuck": status.stuck,
         "quiet_s": status.quiet,
+        "last_heard": status.last_heard,
+        "lost": status.lost,
+        "paused": status.paused,
         "eta_s": status.eta,
     }

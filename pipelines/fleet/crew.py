@@ -148,7 +148,7 @@ class Crew:
         Workers with the most GPUs come first: several free GPUs in one node exist only before smaller workers start.
         """
         counts = self._counts()
-        left = (self._spec.workers or 0) - len(self)
+        left = min(self._spec.workers or 10**6, self._spec.slots or 10**6) - len(self)
         for kind in sorted(work, key=lambda kind: -dict(kind).get("num_gpus", 0.0)):
             wanted = self._wanted(kind, work[kind], counts[kind], left)
             left -= max(0, wanted)
@@ -157,7 +157,7 @@ class Crew:
         self.gpus = sum(dict(kind).get("num_gpus", 0.0) * count for kind, count in self._counts().items())
 
     def _wanted(self, kind: Kind, work: Work, have: int, left: int) -> int:
-        """How many more workers of a kind to request; `left` is how many more of any kind `fleet.workers` allows."""
+        """How many more workers of a kind to request; `left` is how many more of any kind the config allows."""
         if self._spec.workers:
             return min(left, work.shards)
         try:
@@ -167,7 +167,7 @@ class Crew:
             return 0
         if not dict(kind).get("num_gpus"):
             room = min(room, work.models)
-        return min(room - have, work.shards)
+        return min(room - have, work.shards, left)
 
     def unmet(self, seconds: float) -> list[Kind]:
         """Kinds that were requested so long ago and that no node could hold, nor any group of the autoscaler."""
@@ -187,10 +187,10 @@ class Crew:
         """The kinds of the workers that have not started."""
         return {coming.kind for coming in self._coming.values()}
 
-    def drop(self, kind: Kind) -> None:
-        """Takes back the requests for workers of a kind."""
+    def drop(self, kind: Kind | None = None) -> None:
+        """Takes back the requests for workers of a kind. None: of all kinds."""
         for future, coming in list(self._coming.items()):
-            if coming.kind == kind:
+            if kind in (None, coming.kind):
                 ray.kill(coming.actor)
                 del self._coming[future]
 

@@ -33,9 +33,11 @@ from pipelines.fleet.cluster import any_node, node_caused
 from pipelines.fleet.crew import Crew, Kind, Work, in_words
 from pipelines.fleet.faults import Again, Faults, GiveUp
 from pipelines.fleet.head_watch import HeadWatch
+from pipelines.fleet.neighbours import Neighbours
 from pipelines.fleet.outcome import Outcome
 from pipelines.fleet.prometheus import Metrics
 from pipelines.fleet.sharing import Sharing
+from pipelines.fleet.turns import Turns
 from pipelines.fleet.waiting import LONGEST_PAUSE, Away, Outage
 from pipelines.fleet.workqueue import Job, WorkQueue
 from schemas.failures import (
@@ -101,6 +103,7 @@ class Fleet:
         self.listeners: list[Listener] = [self.progress, Metrics(plan.run_id, len(open_cells), plan.items_todo)]
         self.outcome = Outcome(plan, lake, self.listeners, self._patiently)
         self.sharing = Sharing(lake, plan.run_id, plan.generation, self.queue, self.outcome.done_elsewhere)
+        self.turns = Turns(lake, plan.run_id, Neighbours(plan.run_id, plan.config.fleet.priority))
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
@@ -122,7 +125,9 @@ class Fleet:
         Raises StorageError if the lake cannot be written, EngineError if no engine process starts or the cluster's head
         is lost.
         """
-        with self.progress, contextlib.closing(self.sharing), contextlib.closing(self.budget):
+        with self.progress, contextlib.ExitStack() as closing:
+            for part in (self.sharing, self.budget, self.turns):
+                closing.callback(part.close)
             self._grow()
             logger.info("starting %d engines; the first shards take longest: models are loaded", len(self.crew))
             while self._goes_on():
@@ -143,6 +148,9 @@ class Fleet:
                 self._watch()
                 self.sharing.tick()
                 self.budget.tick()
+                self.turns.tick(waits=bool(self.crew.coming))
+                if self.turns.holds_back:
+                    self.crew.drop()
                 for listener in self.listeners:
                     listener.on_tick(self._at_work)
             if self.outcome.stopped:  # with the cost of the shards that were in hand
@@ -185,7 +193,7 @@ class Fleet:
     def _grow(self) -> None:
         """Requests workers for new nodes, and for models with a new placement."""
         self._looked = time.monotonic()
-        if not self.queue or self._over_budget():
+        if not self.queue or self._over_budget() or self.turns.holds_back:
             return
         work: defaultdict[Kind, Work] = defaultdict(Work)
         queued = self.queue.models
@@ -206,7 +214,7 @@ class Fleet:
         if not hands and not self._give(actor):
             return
         workers = self.crew.count(self.crew.kind_of(actor))
-        while len(hands) < AHEAD and not self.crew.is_coming() and not self._over_budget():
+        while len(hands) < AHEAD and not (self.crew.is_coming() or self._over_budget() or self.turns.holds_back):
             model = hands[0].job.planned.cell.model
             job = self.sharing.next(partial(self.queue.take_ahead, model, workers))
             if job is None:
@@ -225,7 +233,8 @@ class Fleet:
         """Gives a worker a shard of the model that is next. Returns False if it ended the worker instead."""
         held = self._holds[actor]
         fitting = self._fitting(actor)
-        job = None if self._over_budget() else self.sharing.next(lambda: self.queue.take(held, self._busy(), fitting))
+        stops = self._over_budget() or self.turns.holds_back
+        job = None if stops else self.sharing.next(lambda: self.queue.take(held, self._busy(), fitting))
         if job is None:
             self._stop_worker(actor)
             self._looked = 0.0  # a worker of another kind may have room now

@@ -5,6 +5,7 @@ Owns the order of these steps: nothing is written before all of them fit. Knows 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -21,6 +22,7 @@ from collectors.runs.stages import Trace
 from pipelines.fleet.budget import Budget, gpu_prices_for
 from pipelines.fleet.cluster import cluster, node_gpus, worker_resources
 from pipelines.fleet.crew import Crew
+from pipelines.fleet.downloads import start as start_gate
 from pipelines.fleet.fleet import Fleet
 from pipelines.fleet.outcome import Outcome
 from pipelines.fleet.worker import WorkerSpec
@@ -65,6 +67,8 @@ def run_plan(
             budget = Budget(config.budget, prices, accounts)
             for row in unplaced:
                 logger.error("cannot be planned: %s: %s", row["model"], row["message"])
+            if config.fleet.downloads:
+                worker = dataclasses.replace(worker, gate=start_gate(config.fleet.downloads))
             fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
             fleet.run()
             if fleet.outcome.stopped:

@@ -5,11 +5,14 @@ Owns the shards of its process. Every call carries the whole cell, so a new acto
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import platform
 import time
 from collections import deque
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +21,11 @@ import ray
 
 from collectors.engines import ModelRef
 from collectors.harness.loading import use_datasets
+from collectors.models.weights import Weights
 from collectors.runs.collector import Begun, Collector
 from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.work import Cell, ShardReport
+from pipelines.fleet.downloads import passing
 from pipelines.fleet.waiting import Away, pause
 from schemas.failures import UnreachableError
 
@@ -42,6 +47,8 @@ class WorkerSpec:
     #: The driver's folder. A worker looks for paths below it in its own folder, where Ray unpacked the job's files.
     base: str
     log_json: bool = False
+    #: The actor that limits downloads (pipelines.fleet.downloads); None: no limit.
+    gate: Any = None
 
 
 @dataclass
@@ -116,8 +123,15 @@ class Worker:
             spec = self.spec
             use_datasets(self._here(spec.datasets) if spec.datasets else None)
             include = [self._here(folder) for folder in spec.include]
-            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include, spec.disk_gib)
+            weights = Weights(spec.disk_gib, self._passing)
+            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include, weights)
         return self.collector
+
+    def _passing(self) -> AbstractContextManager[None]:
+        """The run's gate for downloads, if it has one."""
+        if self.spec.gate is None:
+            return contextlib.nullcontext()
+        return passing(self.spec.gate, f"{platform.node()} {os.getpid()}")
 
     def _localized(self, model: M) -> M:
         return dataclasses.replace(model, path=self._here(model.path)) if model and model.path else model

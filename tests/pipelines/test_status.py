@@ -58,6 +58,23 @@ def test_status_says_where_a_run_stands(lake: LakeBuilder, capsys: pytest.Captur
     assert "at work" in text
 
 
+def test_status_pauses_and_resumes_a_run_that_has_not_ended(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = half(lake)
+    for flags, text in (
+        (["--pause"], f"pause: run {run} obeys within 15 s"),
+        (["--pause"], f"run {run} is paused already"),
+        (["--resume"], f"resume: run {run} obeys"),
+        (["--resume", "--run", run], f"run {run} was not paused"),
+    ):
+        assert main(flags) == 0
+        assert capsys.readouterr().out.startswith(text)
+    lake.end(run, "finished", dt.datetime.now(dt.UTC))
+    assert main(["--pause"]) == 2
+    assert f"run {run} has ended (finished)" in capsys.readouterr().err
+
+
 def test_status_of_a_run_that_stopped_asks_whether_it_is_stuck(
     lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,10 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.compaction import compact
-from collectors.lake.layout import shard_name
+from collectors.lake.layout import SPEND, shard_name
 from collectors.lake.pruning import prune
+from collectors.lake.spend import Accounts, Spent
 from collectors.runs.record import RunEnd
-from collectors.runs.status import QUIET_SECONDS, RunStatus, RunWatch
+from collectors.runs.signals import PAUSE, send
+from collectors.runs.status import QUIET_SECONDS, SILENT_SECONDS, RunStatus, RunWatch
+from pipelines.console.run_shown import state
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName
 from schemas.records import GPU_PRICE, RUN_CELL
@@ -130,6 +133,27 @@ def test_run_status_without_commits_for_long_is_stuck_unless_complete(lake: Lake
     assert done.complete
     assert not done.stuck
     assert done.rate == pytest.approx((4 + 2 + 4 + 10) / 600)  # of its last minutes, whenever it is asked
+
+
+def test_run_status_of_a_run_that_is_not_heard_of_is_lost_whatever_it_committed(lake: LakeBuilder) -> None:
+    run = half_done(lake)
+    assert not look(lake, after=1900 + SILENT_SECONDS + 1).lost  # an older program wrote no account
+    accounts = Accounts(lake.lake, "lake", run)
+    accounts.write(Spent())
+    [name] = lake.lake.names(SPEND)
+    os.utime(f"{lake.lake.root}/{name}", (STARTED + 1950, STARTED + 1950))
+    assert not look(lake, after=1950 + SILENT_SECONDS - 1).lost
+    late = look(lake, after=1950 + SILENT_SECONDS + 1)
+    assert late.lost
+    assert not late.stuck
+    assert late.silent == SILENT_SECONDS + 1
+    assert state(late).startswith("nothing was heard of it for 5.0m and 2 cells are open")
+
+
+def test_run_status_of_a_paused_run_says_so(lake: LakeBuilder) -> None:
+    run = half_done(lake)
+    send(lake.lake, run, PAUSE)
+    assert state(look(lake, after=2000)) == "paused, and 2 cells are open: --resume goes on"
 
 
 def test_run_status_of_a_run_without_shards_is_stuck_after_a_while(lake: LakeBuilder) -> None:
