@@ -24,7 +24,7 @@ from tests.infra.test_autoscaler import CLUSTERS, demands, launched, shown
 def main() -> int:
     assert settings
     report = Report()
-    with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="mny-", ignore_cleanup_errors=True) as name:
         os.environ |= {"TMPDIR": name, "ROUTERLAKE_CACHE": f"{name}/cache", "NO_COLOR": "1"}
         measure(report, Path(name))
     return 0 if report.good else 1
