@@ -78,7 +78,7 @@ FORMATS = {
     ),
     "llmrouter": ImportFormat("LLMRouter: routing data, JSON lines", TABLES, llmrouter.read),
     "routerarena": ImportFormat(
-        "RouterArena: cached_results/*.jsonl and predictions/*.json", JSON, by_run(routerarena.read)
+        "RouterArena: cached_results/*.jsonl and predictions/*.json", JSON, by_run(routerarena.read, joins=True)
     ),
     "table": ImportFormat(
         "CSV, Parquet or JSON lines of your own; --columns names the columns", table.PATTERNS, _table

@@ -99,11 +99,26 @@ class SourceTable(ABC):
                 parts.append(f"{_sql_of(quoted(column.text), kind, 'VARCHAR')} AS {label}")
             else:
                 parts.append(f"{_sql_of(inner[column], kind, types[column])} AS {label}")
+        self._note_odd_values(wanted, source, row, inner, types)
         sql = f"(SELECT {', '.join(parts)} FROM {source})"
         if len(wanted) <= _FEW:
             return sql
         self.ask(f"CREATE OR REPLACE TABLE typed_rows AS FROM {sql}")
         return "typed_rows"
+
+    def _note_odd_values(
+        self, wanted: Wanted, source: str, row: str, inner: Mapping[str, str], types: Mapping[str, str]
+    ) -> None:
+        """Keeps values that are not numbers, which a relation gives as NaN or -1, for the message of their reject."""
+        queries = []
+        for column, kind in wanted.values():
+            if isinstance(column, str) and kind in _NUMBERS and types[column] == "VARCHAR":
+                number = _sql_of(inner[column], kind, "VARCHAR")
+                odd = f"{number} = -1 AND trim({inner[column]}) <> '-1'" if kind is Kind.COUNT else f"isnan({number})"
+                what = f"concat({quoted(column[:60])}, ' is ', '\"', left({inner[column]}, 40), '\"')"
+                queries.append(f"SELECT {self.number}, {row}, {what} FROM {source} WHERE {odd}")
+        if queries:
+            self.ask(f"INSERT INTO odd_values {' UNION ALL '.join(queries)}")
 
     def need(self, wanted: Wanted) -> None:
         """Raises BadFile where the file lacks a column of `wanted`."""

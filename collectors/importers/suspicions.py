@@ -7,8 +7,9 @@ others that have some), `fewer_rows` (a model lacks items that others of the sou
 of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
 task are rejected), `constant_answer` (a model gives one answer to different questions: all of them, or a sentence to
 many, as hosts' refusals and errors are), `same_file`, `odd_count` (a source states another number of answers than was
-imported); by the readers of formats `odd_total` (counts of tokens do not add up to the total beside them); and by both
-`odd_accuracy` (no rule gives the accuracy that a source states, or the imported scores have another mean).
+imported); by the readers of formats `odd_total` (counts of tokens do not add up to the total beside them) and
+`aggregate` (a table has one row a model and task, and nothing that names an item); and by both `odd_accuracy` (no rule
+gives the accuracy that a source states, or the imported scores have another mean).
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 #: Kinds of suspicions about single rows, which the readers of formats raise.
 ODD_TOTAL = "odd_total"
 ODD_ACCURACY = "odd_accuracy"
+AGGREGATE = "aggregate"
 _MESSAGES = {
     ODD_TOTAL: "counts of tokens do not add up to the total beside them, so they are unknown",
+    AGGREGATE: "one a model and task, without key or prompt: a mean over a task is no item",
     ODD_ACCURACY: "no rule of the source gives the accuracy that it states",
 }
 #: Scores whose mean differs by less are as stated: some sources round it to four digits.

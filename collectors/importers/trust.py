@@ -5,17 +5,29 @@ Owns the rules that make a row of any format a reject. Knows nothing of formats,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from collectors.importers.staging import Staging
 
+_NUMBERS = ("score", "stated_usd", "latency_s", "ttft_s")
+_COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "engine_tokens", "stated_usd", "latency_s")
+
+
+def _values(names: Sequence[str], condition: str) -> str:
+    """The columns that meet a condition, with their values, and those of a table as they stand there, as SQL."""
+    parts = [f"CASE WHEN {condition.format(name)} THEN '{name} ' || {name} END" for name in names]
+    return f"concat_ws(', ', {', '.join([*parts, 'what'])})"
+
+
 #: Kind -> message, as SQL.
 _REASONS = {
     "no_key": "'no model, task or item, or the repeat is not a whole number from 0 to 32767'",
-    "not_finite": "concat('a number is NaN, infinite or beyond 1e30: score ', score, ', cost ', stated_usd, ', time ', "
-    "latency_s)",
+    "not_finite": f"'a number is NaN, infinite or beyond 1e30: ' || {_values(_NUMBERS, 'abs({}) >= 1e30')}",
     "out_of_range": "'the score ' || score || ' is outside its range'",
-    "negative_tokens": "'a count of tokens is not a whole number, or a count, cost or time is below 0'",
+    "negative_tokens": "'a count of tokens is not a whole number, or a count, cost or time is below 0: ' || "
+    + _values(_COUNTS, "{} < 0"),
     "no_verdict": "'no score, and no sign that the model was asked'",
 }
 
@@ -90,6 +102,10 @@ def trust_rows(staging: Staging) -> None:
     con.execute(
         f"""
         INSERT INTO rejects
-        SELECT file, row, reason, CASE reason {reasons} END, model, task, key FROM judged WHERE reason IS NOT NULL
+        SELECT file, row, reason, CASE reason {reasons} END, model, task, key
+        FROM judged
+        LEFT JOIN (SELECT file, row, string_agg(DISTINCT what, ', ' ORDER BY what) AS what FROM odd_values GROUP BY ALL)
+            USING (file, row)
+        WHERE reason IS NOT NULL
         """
     )

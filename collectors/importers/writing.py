@@ -266,7 +266,8 @@ class RecordWriter:
             elif held[key] == content:
                 same[position] = True
             else:
-                message = f"the lake holds another verdict of the same answer, from an earlier import of {self.source}"
+                where = f"the lake holds another verdict of the same answer, from an earlier import of {self.source}"
+                message = f"{where}: {_differences(content, held[key])}"
                 self._reject(new.rows, position, new.range.cell, message)
         self._count(files[same], "known")
         return lacking
@@ -303,7 +304,10 @@ class RecordWriter:
                 self._count(files[position : position + 1], "folded")
             else:
                 where = f"row {rows['row'][first].as_py()} of {self.staging.files[int(files[first])].name}"
-                self._reject(rows, int(position), cell, f"{where} has another verdict of the same answer")
+                differences = _differences(content(int(position)), content(first))
+                self._reject(
+                    rows, int(position), cell, f"{where} has another verdict of the same answer: {differences}"
+                )
         return rows.filter(pa.array(keep))
 
     def _reject(self, rows: pa.Table, position: int, cell: ImportedCell, message: str) -> None:
@@ -319,6 +323,13 @@ class RecordWriter:
             for file, rows in zip(*np.unique(files, return_counts=True), strict=True):
                 count = self.staging.counts[int(file)]
                 setattr(count, name, getattr(count, name) + int(rows))
+
+
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The columns in which two verdicts of one answer differ, with both values."""
+    names = [name for name, value in mine.items() if value != theirs[name]]
+    texts = [f"{name} is {str(mine[name])[:40]!r} here and {str(theirs[name])[:40]!r} there" for name in names[:3]]
+    return "; ".join(texts) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _in_shards(rows: pa.Table) -> Iterator[pa.Table]:

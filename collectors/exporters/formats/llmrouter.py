@@ -54,7 +54,7 @@ def _query(grid: Grid, row: int) -> dict[str, Any]:
     return {
         "task_name": grid.task,
         "query": item["prompt"],
-        "ground_truth": right[0] if len(right) == 1 else right,
+        "ground_truth": right[0] if len(right) == 1 else right or None,
         "metric": grid.metric,
         "choices": item["choices"],
         "task_id": item["source_key"] or str(item["item"]),

@@ -29,6 +29,9 @@ def read(staging: Staging, source: ImportSource) -> None:
                 **({"prompt": ("prompt", Kind.TEXT)} if "prompt" in table else {}),
             }
             rows = table.relation(wanted)
+            [(many,)] = table.ask(f"SELECT count(*) FROM {rows}")
+            if not many and len(staging.files) > 1 and not staging.counts[number].rejected:
+                staging.describing.add(number)  # a part of the split that has no item
             staging.select(f"SELECT {number} AS file, row, model, task, key, score FROM {rows}")
             if "prompt" in wanted:
                 select_items(staging, rows, wanted)

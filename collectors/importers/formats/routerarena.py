@@ -21,6 +21,9 @@ _COUNTS = ("input_tokens", "output_tokens", "total_tokens", "", "", "")
 
 
 def read(staging: Sink, number: int, source: ImportSource) -> None:
+    if staging.files[number].path.split("/")[-2:-1] == ["config"]:  # of a router
+        staging.describing.add(number)
+        return
     unasked = []
     rows = 0
     for row, value in objects(staging, number):
@@ -106,12 +109,16 @@ def _take(
             target=as_json(target) if target is not None else None,
             content_hash=content_of(question),
         )
-    is_failed = str(answer.get("success")).strip().lower() in ("false", "0")
     usage = answer.get("token_usage")
     usage = usage if isinstance(usage, dict) else {}
     # The provider's total counts reasoning, which `output_tokens` of some providers leaves out.
     tokens = Usage.of(usage, _COUNTS, rest_is_output=True)
     tokens.suspect(staging, number, run, model, task)
+    written = texts(answer.get("generated_answer"))
+    is_failed = str(answer.get("success")).strip().lower() in ("false", "0")
+    if is_failed and not answer.get("error") and tokens.prompt_tokens and score is not None:
+        # Its check calls no blank answer a success, also where it was given and judged, or its text was not kept.
+        is_failed, written = False, written if "".join(written or ()).strip() else None
     is_counted = tokens.prompt_tokens is not None or tokens.is_odd or not usage
     verdict(
         staging,
@@ -124,6 +131,6 @@ def _take(
         run=run,
         failure="failed_call" if is_failed else None,
         stated_usd=number_of(usd) if is_counted or usd else None,  # $0 of tokens that nobody counted
-        responses=texts(answer.get("generated_answer")),
+        responses=written,
         **tokens.columns(),
     )

@@ -12,7 +12,7 @@ from collectors.importers.formats.table_settings import CELL, ITEM, is_constant
 from collectors.importers.relation import Constant, Kind, select_items, table_of
 from collectors.importers.sources import CellDescription
 from collectors.importers.staging import Staging
-from collectors.importers.suspicions import ODD_TOTAL
+from collectors.importers.suspicions import AGGREGATE, ODD_TOTAL
 from collectors.importers.usage import counted
 from schemas.sql import quoted
 
@@ -72,6 +72,12 @@ def _read_file(staging: Staging, number: int, settings: Mapping[str, Any]) -> No
         rows = _counted(staging, number, rows, wanted)
     parts = [f"{sql.format(name)} AS {column}" for name, (column, _, sql) in _VERDICT.items() if name in wanted]
     staging.select(f"SELECT {number} AS file, row, key, score, {', '.join(parts)} FROM {rows}")
+    if not {"key", "prompt"} & wanted.keys():
+        cells = f"SELECT count(*) FROM (SELECT DISTINCT model, task FROM {rows})"
+        staging.select_suspects(
+            f"SELECT {number} AS file, '' AS run, model, task, '{AGGREGATE}' AS kind FROM {rows} "
+            f"WHERE (SELECT count(*) FROM {rows}) = ({cells})"
+        )
     if any(name in wanted for name in ITEM):
         select_items(staging, rows, wanted)
 

@@ -38,6 +38,7 @@ def test_llmrouter_read_back_is_the_lake(tmp_path: Path) -> None:
     assert sorted(
         zip(frame.task_name, frame.task_id.astype(int), frame.model_name, frame.performance, strict=True)
     ) == (answers(lake, "task, item, model, score"))
+    assert frame.ground_truth.isna().all(), "no item of the lake has a right answer"
     assert (frame.token_num == frame.input_tokens + frame.output_tokens).all()
     assert frame.groupby("embedding_id").size().tolist() == [2] * 42
     assert frame.groupby("embedding_id").query.nunique().max() == 1

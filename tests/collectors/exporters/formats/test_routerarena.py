@@ -12,6 +12,7 @@ from collectors.metrics.routerarena import arena_score
 from pipelines.export import main
 from schemas.failures import ConfigError
 from tests.helpers.exporting import PROMPTS, USD, answers, build, exported, price
+from tests.helpers.importing import imported, rows
 
 SCORES = {"org/a": [1, 0, 1, 0], "b": [1, 1, 0, 0]}
 
@@ -66,3 +67,16 @@ def test_routerarena_predictions_of_a_router_are_its_choices(
 def test_routerarena_gaps_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="4 of 4 answers have no known cost"):
         exported(build(tmp_path / "lake", {"a": [1, 0], "b": [1, 0]}), "routerarena", tmp_path / "out")
+
+
+def test_routerarena_read_back_is_the_lake_once(tmp_path: Path) -> None:
+    lake = price(build(tmp_path / "lake", SCORES, tasks=("arc", "quiz"), responses=["x", " ", "y", "z"]))
+    exported(lake, "routerarena", tmp_path / "out")
+    report = imported("routerarena", tmp_path / "out", tmp_path / "second")
+    assert (report.rejects, report.total.records, report.total.folded) == ([], 16, 16)
+    columns = "task, item, model, score, failure, prompt_tokens, completion_tokens"
+    assert rows(tmp_path / "second", f"SELECT {columns} FROM matrix ORDER BY ALL") == sorted(answers(lake, columns))
+    usd = "SELECT task, item, model, stated_usd FROM records ORDER BY ALL"
+    assert rows(tmp_path / "second", usd) == sorted(answers(lake, "task, item, model, usd"))
+    texts = "SELECT item, responses FROM responses WHERE task = 'arc' AND model = 'b' ORDER BY item"
+    assert rows(tmp_path / "second", texts) == [(0, ["x"]), (2, ["y"]), (3, ["z"])]

@@ -250,3 +250,20 @@ def test_llmrouter_total_score_and_failed_call_are_as_they_are_stated(tmp_path: 
     ]
     query = "SELECT model, sum(score) FROM records WHERE task = 'gsm8k' GROUP BY model ORDER BY model"
     assert rows(tmp_path / "lake", query) == [("llama-3.1-8b-instruct", 1.0), ("qwen2.5-7b-instruct", 2.0)]
+
+
+def test_files_beside_the_rows_of_router_benchmarks_are_no_damaged_rows(tmp_path: Path) -> None:
+    write_json(tmp_path / "arena/config/r.json", {"pipeline_params": {"router_name": "r", "models": ["m"]}})
+    entry = {"global index": "t_1", "prediction": "m", "generated_result": {"success": True, "generated_answer": "a"}}
+    write_json(tmp_path / "arena/predictions/r.json", [{**entry, "accuracy": 1.0}])
+    row = {"task_name": "t", "query": "q", "model_name": "m", "performance": 1}
+    write_lines(tmp_path / "router/routing_data/train.jsonl", [row])
+    write_lines(tmp_path / "router/query_data/train.jsonl", [{"task_name": "t", "query": "q"}])
+    (tmp_path / "router/llm_candidates").mkdir()
+    (tmp_path / "router/llm_candidates/llm.json").write_text(json.dumps({"m": {"size": "7B"}}, indent=1))
+    (tmp_path / "embed").mkdir()
+    (tmp_path / "embed/val.csv").write_text("prompt_id,model_name,label\n")
+    (tmp_path / "embed/train.csv").write_text("prompt_id,model_name,label\n1,m,1\n")
+    for form, folder in (("routerarena", "arena"), ("llmrouter", "router"), ("embedllm", "embed")):
+        report = imported(form, tmp_path / folder, tmp_path / f"lake-{form}")
+        assert (report.rejects, report.total.rows, report.total.records) == ([], 1, 1), form

@@ -161,3 +161,44 @@ def test_table_counts_that_do_not_add_up_are_unknown_and_suspicious(tmp_path: Pa
     assert [(one["kind"], one["source_row"]) for one in report.rejects] == [("negative_tokens", 8)]
     [message] = [one.message for one in report.suspicions if one.kind == "odd_total"]
     assert message.startswith("2 rows")
+
+
+def test_table_reject_of_an_odd_number_names_its_column_and_value(tmp_path: Path) -> None:
+    lines = ["model,task,id,points,tokens", "m,t,1,high,3", "m,t,2,1,many", "m,t,3,1,2.5", "m,t,4,1,-4", "m,t,5,1,3"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    options = {**COLUMNS, "score": "points", "prompt_tokens": "tokens"}
+    report = imported("table", tmp_path / "t.csv", tmp_path / "lake", options=options)
+    messages = [(one["kind"], one["message"].split(": ")[1]) for one in report.rejects]
+    assert messages == [
+        ("not_finite", 'score nan, points is "high"'),
+        ("negative_tokens", 'prompt_tokens -1, tokens is "many"'),
+        ("negative_tokens", 'prompt_tokens -1, tokens is "2.5"'),
+        ("negative_tokens", "prompt_tokens -4"),
+    ]
+
+
+def test_table_conflict_names_what_differs(tmp_path: Path) -> None:
+    names = ("model", "task", "id", "score", "usd", "text")
+    given = [("m", "t", "1", 1.0, 0.5, "yes"), ("m", "t", "1", 0.0, 0.5, "no"), ("m", "t", "2", 1.0, 0.5, "yes")]
+    options = {**COLUMNS, "usd": "usd", "response": "text"}
+    [reject] = imported(
+        "table", table(tmp_path / "a.parquet", given, names), tmp_path / "lake", options=options
+    ).rejects
+    assert reject["message"] == (
+        "row 1 of a.parquet has another verdict of the same answer: score is '0.0' here and '1.0' there; "
+        "responses is \"['no']\" here and \"['yes']\" there; correct is 'False' here and 'True' there"
+    )
+    later = table(tmp_path / "b.parquet", [("m", "t", "2", 1.0, 0.75, "yes"), ("m", "t", "1", 1.0, 0.5, "yes")], names)
+    [reject] = imported("table", later, tmp_path / "lake", options=options).rejects
+    assert reject["message"].endswith("from an earlier import of table: stated_usd is '0.75' here and '0.5' there")
+
+
+def test_table_of_means_is_suspicious_and_one_of_items_without_names_is_not(tmp_path: Path) -> None:
+    options = {name: column for name, column in COLUMNS.items() if name != "key"}
+    names = ("model", "task", "score")
+    means = [(model, task, 0.7) for model in "ab" for task in "tu"]
+    report = imported("table", table(tmp_path / "m.parquet", means, names), tmp_path / "means", options=options)
+    assert {(one.kind, one.model, one.task) for one in report.suspicions} >= {("aggregate", "a", "t")}
+    items = [("a", "t", 1.0), ("a", "t", 0.0), ("a", "u", 1.0)]
+    report = imported("table", table(tmp_path / "i.parquet", items, names), tmp_path / "items", options=options)
+    assert "aggregate" not in {one.kind for one in report.suspicions}
