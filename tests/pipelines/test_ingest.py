@@ -108,7 +108,7 @@ def test_ingest_help_of_tables_is_a_file_that_reads_one(tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     given = yaml.safe_load(said)
     assert list(given) == list(SETTINGS)
-    assert set(table._VERDICT) == {"model", "task", *VERDICT}
+    assert {*table._VERDICT, "total_tokens"} == {"model", "task", *VERDICT}
     check_settings(given)
     milliseconds = given.pop("latency_ms")
     (tmp_path / "columns.yaml").write_text(said.replace(f"latency_ms: {milliseconds}", ""))

@@ -148,9 +148,9 @@ def _is_encoded(grid: Grid) -> bool:
 
 
 def _responses(grid: Grid, place: int) -> list[str]:
-    cell = grid.cells[place]
-    encoded = _from_routerbench(grid, cell)
     column: Objects = grid.responses[:, place]
+    kept = [text for texts in column if texts is not None for text in texts]
+    encoded = _from_routerbench(grid, grid.cells[place]) and all(map(is_python_list, kept))
     return [_encoded([""] if texts is None else texts, encoded) for texts in column]
 
 

@@ -116,7 +116,7 @@ def _take(
     tokens.suspect(staging, number, run, model, task)
     written = texts(answer.get("generated_answer"))
     is_failed = str(answer.get("success")).strip().lower() in ("false", "0")
-    if is_failed and not answer.get("error") and tokens.prompt_tokens and score is not None:
+    if is_failed and answer.get("error", "missing") is None and tokens.prompt_tokens and score is not None:
         # Its check calls no blank answer a success, also where it was given and judged, or its text was not kept.
         is_failed, written = False, written if "".join(written or ()).strip() else None
     is_counted = tokens.prompt_tokens is not None or tokens.is_odd or not usage

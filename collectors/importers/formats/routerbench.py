@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from collectors.importers.files import BadFile
 from collectors.importers.relation import (
@@ -77,10 +77,11 @@ def _read_models(staging: Staging, number: int, table: SourceTable, models: Sequ
         if (answer := f"{model}{_ANSWER}") in table:
             wanted[f"answer_{place}"] = answer, Kind.TEXT
     rows = table.relation(wanted)
+    are_lists = _are_lists(table, rows, [label for label in wanted if label.startswith("answer_")])
     parts = [
         f"SELECT {number} AS file, row, {quoted(model)} AS model, {_task(table)} AS task, key, "
         f"score_{place} AS score, {f'usd_{place}' if f'usd_{place}' in wanted else 'NULL::DOUBLE'} AS stated_usd, "
-        f"{response_of(f'answer_{place}', wanted)} AS responses FROM {rows}"
+        f"{_response_of(f'answer_{place}', wanted, are_lists)} AS responses FROM {rows}"
         for place, model in enumerate(models)
     ]
     staging.select(" UNION ALL ".join(parts))
@@ -92,12 +93,27 @@ def _long(staging: Staging, number: int, table: SourceTable) -> None:
         wanted["usd"] = cost, Kind.NUMBER
     if "model_response" in table:
         wanted["answer"] = "model_response", Kind.TEXT
+    rows = table.relation(wanted)
+    response = _response_of("answer", wanted, _are_lists(table, rows, [one for one in wanted if one == "answer"]))
     staging.select(
         f"SELECT {number} AS file, row, model, {_task(table)} AS task, key, score, "
-        f"{'usd' if cost else 'NULL::DOUBLE'} AS stated_usd, {response_of('answer', wanted)} AS responses "
-        f"FROM {table.relation(wanted)}"
+        f"{'usd' if cost else 'NULL::DOUBLE'} AS stated_usd, {response} AS responses FROM {rows}"
     )
     _items(staging, table)
+
+
+def _are_lists(table: SourceTable, rows: str, labels: Sequence[str]) -> bool:
+    """Whether all answers are lists written as text, as RouterBench writes them: then each is one of its answer."""
+    if not labels:
+        return False
+    flags = ", ".join(f"bool_and(starts_with({label}, '[') AND ends_with({label}, ']'))" for label in labels)
+    [are_lists] = table.ask(f"SELECT {flags} FROM {rows}")
+    return False not in are_lists
+
+
+def _response_of(label: str, labels: Collection[str], are_lists: bool) -> str:
+    response = response_of(label, labels)
+    return response.replace(f"[{label}]", f"[text_of_list({label})]") if are_lists else response
 
 
 def _item(table: SourceTable) -> dict[str, tuple[str | Constant, Kind]]:

@@ -114,6 +114,8 @@ def test_routerbench_through_the_importer_and_out_again_is_the_same(tmp_path: Pa
     assert report.rejects == []
     written = rows(tmp_path / "second", "SELECT task, item, model, score, usd FROM costs ORDER BY task, item, model")
     assert written == answers(lake)
+    texts = "SELECT model, item, responses FROM responses ORDER BY ALL"
+    assert rows(tmp_path / "second", texts) == rows(tmp_path / "lake", texts)
     exported(Lake(str(tmp_path / "second")), form, tmp_path / f"again-{name}")
     pd.testing.assert_frame_equal(read(tmp_path / f"again-{name}"), read(tmp_path / name), check_exact=True)
 

@@ -138,7 +138,7 @@ def test_routerbench_wide_and_long_are_the_same_records(tmp_path: Path, kind: st
         "What is 1?",
         "arc.1",
     )
-    assert rows(tmp_path / "lake", "SELECT responses FROM responses ORDER BY model, item")[0] == (["['A']"],)
+    assert rows(tmp_path / "lake", "SELECT responses FROM responses ORDER BY model, item")[0] == (["A"],)
 
 
 def test_routereval_matrices_and_prompts(tmp_path: Path) -> None:
