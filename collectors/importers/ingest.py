@@ -29,7 +29,8 @@ from collectors.importers.cells import LakeRuns, number_cells
 from collectors.importers.claims import claimed
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.items import item_rows, number_items
-from collectors.importers.sources import REJECTED, Counted, ImportSource
+from collectors.importers.raw_tables import REJECTED
+from collectors.importers.sources import Counted, ImportSource
 from collectors.importers.staging import Staging
 from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.importers.trust import trust_rows

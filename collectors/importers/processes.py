@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from collectors.atomic import write_whole
 from collectors.importers.files import SourceFile
-from collectors.importers.sources import RAW_TABLES, CellDescription, Sink
+from collectors.importers.raw_tables import RAW_TABLES
+from collectors.importers.sources import CellDescription, Sink
 from schemas.failures import StorageError
 
 #: Another process pays from this many bytes of files on: it takes about a second to start.

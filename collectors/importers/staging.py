@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.processes import Job, JobResult, Reader, is_worth, read_apart
-from collectors.importers.sources import RAW_TABLES, Sink
+from collectors.importers.raw_tables import RAW_TABLES
+from collectors.importers.sources import Sink
 from collectors.importers.text_tables import text_of_json, texts_of_json
 from collectors.importers.unwrapping import list_of_text, text_of_list
 from schemas.failures import one_line

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from collectors.importers.cells import ImportedCell
 from collectors.importers.earlier import EarlierRows, ItemRange
-from collectors.importers.sources import RAW_VERDICT
+from collectors.importers.raw_tables import RAW_VERDICT
 from collectors.importers.staging import Staging
 from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake, parquet_bytes

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from collectors.importers.files import BadFile
 from collectors.importers.pickles import load_pickle
-from collectors.importers.sources import RAW_VERDICT, CellDescription, ImportSource
+from collectors.importers.raw_tables import RAW_VERDICT
+from collectors.importers.sources import CellDescription, ImportSource
 from collectors.importers.staging import Staging
 from collectors.importers.values import content_of
 
