@@ -36,6 +36,32 @@ def tiny_models() -> dict[str, Path]:
     return build_tiny_models(Path(__file__).parent.parent / ".cache")
 
 
+#: Folders and files whose tests share what is dear to start -> the group that one process runs. They begin first,
+#: because they take longest. Other files are a group each.
+_SHARING = {
+    "e2e/test_older_lakes": None,
+    "e2e": "ray",
+    "collectors/engines/test_new_engine": None,
+    "collectors/engines": "vllm",
+    "collectors/harness/test_parity": "vllm",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+
+    def group(item: pytest.Item) -> str:
+        file = item.path.relative_to(here).as_posix()
+        named = next((name for start, name in _SHARING.items() if file.startswith(start)), None)
+        return named or file
+
+    groups = {item: group(item) for item in items}
+    for item, name in groups.items():
+        item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: groups[item] not in _SHARING.values())
+
+
 _STATUS = pytest.StashKey[int]()
 
 

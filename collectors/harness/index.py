@@ -71,11 +71,13 @@ def _shipped(names: set[str]) -> dict[str, str | None]:
 
     While this machine's cache is empty and each of `names` is certainly a single task, the map holds `names` alone.
     """
+    if not names:
+        return {}
     if not _kept().exists():
         single = _single_tasks(frozenset(names))
         if single.keys() >= names:
             return {**single}
-    return _folders(_shipped_entries())
+    return _folders_of(_kept())
 
 
 def _folders(index: Mapping[str, Entry]) -> dict[str, str | None]:
@@ -84,6 +86,11 @@ def _folders(index: Mapping[str, Entry]) -> dict[str, str | None]:
         name: str(entry.yaml_path.parent) if entry.kind in _SINGLE and entry.yaml_path else None
         for name, entry in index.items()
     }
+
+
+@functools.lru_cache(2)
+def _folders_of(kept: Path) -> dict[str, str | None]:
+    return _folders(_read_entries(kept))
 
 
 def _kept() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from schemas.records import RECORD
 from tests.helpers import runs
 from tests.helpers.collect_calls import NO_RAY, Collect, collect, own_tasks, plan
 from tests.helpers.object_store import BUCKET, ObjectStore
-from tests.helpers.runs import CHOICE, ITEMS, TEXT, config, query, shard_files
+from tests.helpers.runs import CHOICE, ITEMS, ROOT, TEXT, config, query, shard_files
 from tests.helpers.thorough import long_only
 
 __all__ = ["collect", "plan"]  # fixtures
@@ -39,9 +40,10 @@ def everything(items: int, models: tuple[str, ...] = ("stub/alpha", "stub/beta")
 
 
 @pytest.mark.slow
-def test_collect_in_a_process_of_its_own_with_a_ray_of_its_own_collects_everything(tmp_path: Path) -> None:
+def test_collect_as_a_script_from_another_folder_with_a_ray_of_its_own_collects_everything(tmp_path: Path) -> None:
     path, lake = config(tmp_path), tmp_path / "lake"
-    run = runs.finish(runs.start_collect(path))
+    command = [sys.executable, str(ROOT / "pipelines" / "collect.py"), "--config", path.name]
+    run = runs.finish(runs.start(command, cwd=tmp_path))
     assert run.code == 0, run.err
     assert "collected 4 cells" in run.out
     assert "Traceback" not in run.err

@@ -1,10 +1,12 @@
-"""The three ways to start collect.py: as a script, as a job with an uploaded folder, as a job where it is installed."""
+"""Two ways to start collect.py: as a job with an uploaded folder, as a job where it is installed.
+
+tests/e2e/test_collect.py has the third: as a script.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,15 +45,6 @@ def checkout(tmp_path: Path) -> Path:
         with open(folder / heavy, "wb") as file:
             file.truncate(200 * 2**20)  # sparse: takes no room here, would in an upload
     return folder
-
-
-@pytest.mark.slow
-def test_launch_as_a_script_from_another_folder_collects(tmp_path: Path, cluster: Cluster) -> None:
-    path, lake = config(tmp_path, models=["stub/alpha"], limit=ITEMS), tmp_path / "lake"
-    command = [sys.executable, str(ROOT / "pipelines" / "collect.py"), "--config", path.name]
-    run = runs.finish(runs.start(command, cwd=tmp_path, env={"RAY_ADDRESS": cluster.address}))
-    assert run.code == 0, run.err
-    assert collected(lake) == EXPECTED
 
 
 @long_only

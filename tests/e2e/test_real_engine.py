@@ -11,6 +11,7 @@ import pytest
 
 from collectors.models.pinning import fingerprint
 from pipelines.matrix import main as matrix
+from tests.e2e.conftest import Cluster
 from tests.helpers.mini_tasks import write_tasks
 from tests.helpers.runs import (
     CHOICE,
@@ -54,7 +55,9 @@ def broken_models(good: Path, folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def collected(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+def collected(
+    tiny_models: dict[str, Path], cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, Path]:
     """A finished run of two good and five broken models on six tasks, one of them empty; and its lake."""
     folder = tmp_path_factory.mktemp("real")
     tasks: list[Any] = [
@@ -76,7 +79,7 @@ def collected(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFac
         max_length=MAX_LENGTH,
         fleet={"first_shard_items": 5, "workers": 1},
     )
-    return finish(start_collect(path)), folder / "lake"
+    return finish(start_collect(path, env={"RAY_ADDRESS": cluster.address})), folder / "lake"
 
 
 def test_real_run_with_broken_models_collects_the_others_and_names_each(collected: tuple[Run, Path]) -> None:

@@ -88,7 +88,7 @@ print(json.dumps({
 def packages(tmp_path: Path) -> Path:
     """A copy of the packages with the scripted engine planted: one file, and one line."""
     for name in ("schemas", "collectors", "pipelines"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "demo_data"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("demo_data"))
     (tmp_path / "collectors" / "engines" / "scripted.py").write_text(SCRIPTED, encoding="utf-8")
     registry = tmp_path / "collectors" / "engines" / "__init__.py"
     source = registry.read_text(encoding="utf-8")

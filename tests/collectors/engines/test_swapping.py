@@ -289,7 +289,11 @@ def spoil(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("variant", "harm"), [*(("llama-tied", harm) for harm in (drop, add, bend, spoil)), ("gpt_neox-untied", drop)]
+    ("variant", "harm"),
+    [
+        *(("llama-tied", harm) for harm in (drop, bend, spoil)),
+        *(pytest.param(*more, marks=long_only) for more in (("llama-tied", add), ("gpt_neox-untied", drop))),
+    ],
 )
 def test_swap_in_of_harmed_weights_is_refused_and_the_next_model_answers_rightly(
     engine: Any, two: Callable[[str], list[ModelRef]], tmp_path: Path, variant: str, harm: Callable[[Path], None]

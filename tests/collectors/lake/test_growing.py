@@ -11,9 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -67,48 +67,72 @@ MIGRATIONS: dict[int, Migration] = {{{NEXT}: Migration("finish reasons are in ca
 }
 
 
-@dataclass(frozen=True)
 class Program:
-    """A copy of this program with other files."""
+    """A copy of this program with other files. One process runs it, because each takes a second to import."""
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process: subprocess.Popen[str] | None = None
 
     def __call__(self, script: str, *arguments: str | Path, rc: int = 0) -> str:
         """Runs a script of pipelines/. Returns its output; asserts its exit code."""
-        done = subprocess.run(
-            [sys.executable, "-P", self.folder / "pipelines" / f"{script}.py", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == rc, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        code, output = self._ask(script, *arguments)
+        assert code == rc, output
+        return str(output)
 
     def rows(self, lake: Path, *queries: str) -> list[list[list[object]]]:
         """The rows of each query over the views of this program."""
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _ASK, str(lake), *queries],
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert not done.stderr, done.stderr
-        return list(json.loads(done.stdout))
+        return list(self._ask("rows", lake, *queries))
+
+    def _ask(self, *question: str | Path) -> Any:
+        if self._process is None:
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            env = {**os.environ, "PYTHONPATH": str(self.folder)}
+            self._process = subprocess.Popen([sys.executable, "-P", "-c", _ANSWER], env=env, **pipes)
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(list(map(str, question))) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        if self._process:
+            self._process.communicate()
 
 
-_ASK = """
-import json, sys
+_ANSWER = """
+import contextlib, importlib, io, json, sys
 from collectors.lake.store import Lake
 from collectors.lake.reading import ask
-lake, queries = Lake(sys.argv[1]).open_for_reading(), sys.argv[2:]
-print(json.dumps(ask(lake, lambda con, _: [con.execute(query).fetchall() for query in queries]), default=str))
+from schemas.views import named_in
+
+def rows(place, *queries):
+    lake, views = Lake(place).open_for_reading(), named_in(" ".join(queries))
+    return ask(lake, lambda con, _: [con.execute(query).fetchall() for query in queries], only=views)
+
+def run(script, *arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        code = importlib.import_module("pipelines." + script).main(list(arguments))
+    return code, said.getvalue()
+
+for line in sys.stdin:
+    kind, *arguments = json.loads(line)
+    answer = rows(*arguments) if kind == "rows" else run(kind, *arguments)
+    print(json.dumps(answer, default=str), flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def today() -> Iterator[Program]:
+    made = Program(ROOT)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def program(tmp_path: Path) -> Callable[..., Program]:
+def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    made: list[Program] = []
+
     def build(edits: dict[str, list[tuple[str, str]] | str]) -> Program:
         folder = tmp_path / "program"
         folder.mkdir()
@@ -124,9 +148,12 @@ def program(tmp_path: Path) -> Callable[..., Program]:
                 assert old in text, f"{name} has changed: {old}"
                 text = text.replace(old, new)
             (folder / name).write_text(text)
-        return Program(folder)
+        made.append(Program(folder))
+        return made[-1]
 
-    return build
+    yield build
+    for one in made:
+        one.close()
 
 
 @pytest.fixture
@@ -168,9 +195,9 @@ def objects(folder: Path) -> dict[str, bytes]:
 
 
 def test_next_version_reads_todays_lake_and_changes_nothing(
-    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+    lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
-    today, before = Program(ROOT), objects(tmp_path / "lake")
+    before = objects(tmp_path / "lake")
     grown = program(GROWN)
     assert seen(grown, tmp_path / "lake") == seen(today, tmp_path / "lake")
     queries = ("SELECT DISTINCT mood FROM superseded", "SELECT DISTINCT topic FROM items", "FROM notes")
@@ -184,10 +211,10 @@ def test_next_version_reads_todays_lake_and_changes_nothing(
 
 
 def test_next_version_compacts_prunes_and_publishes_todays_lake_without_losing_a_row(
-    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+    lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
     place = tmp_path / "lake"
-    before = seen(Program(ROOT), place)
+    before = seen(today, place)
     grown = program(GROWN)
     grown("compact", "--lake", place, "--prune", "--keep-hours", "0")
     assert seen(grown, place) == before
@@ -202,12 +229,11 @@ def test_next_version_compacts_prunes_and_publishes_todays_lake_without_losing_a
 
 
 def test_todays_program_refuses_a_lake_of_the_next_version_and_changes_nothing(
-    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+    lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
     place = tmp_path / "lake"
     program(GROWN)("compact", "--lake", place)
     before = objects(place)
-    today = Program(ROOT)
     for script, *arguments in (("compact", "--prune", "--keep-hours", "0"), ("matrix", "--show"), ("status",)):
         said = today(script, "--lake", place, *arguments, rc=2)
         assert f"schema version {NEXT}, this program reads up to {SCHEMA_VERSION}" in said
@@ -234,12 +260,12 @@ def test_shard_of_the_next_version_alone_is_never_damage(lake: LakeBuilder, tmp_
 
 
 def test_column_added_without_a_new_version_reads_as_null_and_nothing_is_pruned(
-    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+    lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
     """A test forbids it (tests/schemas/test_versions.py); it once made every shard foreign, and prune deleted them."""
     edits = [edit for edit in GROWN["schemas/records.py"] if "SCHEMA_VERSION" not in edit[0]]
     grown, place = program({**GROWN, "schemas/records.py": edits}), tmp_path / "lake"
-    before = seen(Program(ROOT), place)
+    before = seen(today, place)
     assert seen(grown, place) == before
     grown("compact", "--lake", place, "--prune", "--keep-hours", "0")
     assert seen(grown, place) == before
@@ -247,10 +273,10 @@ def test_column_added_without_a_new_version_reads_as_null_and_nothing_is_pruned(
 
 
 def test_migration_is_asked_for_then_run_into_a_new_compaction(
-    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+    lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
     place = tmp_path / "lake"
-    before, files = seen(Program(ROOT), place), objects(place)
+    before, files = seen(today, place), objects(place)
     migrating = program(MIGRATED)
     said = migrating("matrix", "--lake", place, "--show", rc=2)
     assert "run compact.py" in said
@@ -290,10 +316,10 @@ def test_prune_sets_damaged_objects_aside_and_keeps_their_bytes(lake: LakeBuilde
 
 
 def test_shard_of_an_older_version_copied_into_a_newer_lake_is_read(
-    lake: LakeBuilder, program: Callable[..., Program], tmp_path: Path
+    lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
     grown, place = program(GROWN), tmp_path / "newer"
-    before = seen(Program(ROOT), tmp_path / "lake")
+    before = seen(today, tmp_path / "lake")
     grown("prices", "--lake", place, "--shipped", "gpus")  # makes a lake
     for name in lake.lake.names("shards") + lake.lake.names("runs"):
         if not name.endswith("schema.parquet"):
