@@ -47,6 +47,52 @@ _SHARING = {
 }
 
 
+#: Files whose tests take half a second of CPU and more on average: slow as a whole.
+_SLOW = (
+    "collectors/engines/test_new_engine",
+    "collectors/exporters/formats/test_every_eval_ever",
+    "collectors/exporters/formats/test_router_files",
+    "collectors/exporters/formats/test_routerbench",
+    "collectors/exporters/formats/test_routereval",
+    "collectors/harness/test_aggregations",
+    "collectors/harness/test_instructions_and_maths",
+    "collectors/importers/formats/test_evaluations",
+    "collectors/importers/formats/test_formats",
+    "collectors/importers/formats/test_lm_eval_samples",
+    "collectors/importers/formats/test_published_files",
+    "collectors/importers/formats/test_table",
+    "collectors/importers/test_ingest",
+    "collectors/importers/test_joining",
+    "collectors/importers/test_suspicions",
+    "collectors/judging/test_judges",
+    "collectors/lake/test_compaction",
+    "collectors/lake/test_creation",
+    "collectors/lake/test_damage",
+    "collectors/lake/test_growing",
+    "collectors/publish/test_publishing",
+    "collectors/publish/test_version",
+    "collectors/runs/test_aggregates",
+    "collectors/runs/test_estimate",
+    "collectors/runs/test_status",
+    "e2e/test_collect_refused",
+    "e2e/test_older_lakes",
+    "pipelines/fleet/test_worker",
+    "pipelines/test_catalog",
+    "pipelines/test_compact",
+    "pipelines/test_configs",
+    "pipelines/test_export",
+    "pipelines/test_ingest",
+    "pipelines/test_matrix",
+    "pipelines/test_plot",
+    "pipelines/test_prices",
+    "schemas/test_cost_views",
+    "schemas/test_score_views",
+    "schemas/test_throughput",
+    "schemas/test_views",
+    "schemas/test_views_and_arrays",
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
@@ -59,6 +105,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups = {item: group(item) for item in items}
     for item, name in groups.items():
         item.add_marker(pytest.mark.xdist_group(name))
+        if item.path.relative_to(here).with_suffix("").as_posix() in _SLOW:
+            item.add_marker("slow")
     items.sort(key=lambda item: groups[item] not in _SHARING.values())
 
 

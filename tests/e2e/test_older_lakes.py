@@ -67,6 +67,19 @@ def objects(lake: Path) -> dict[str, bytes]:
     return {str(f.relative_to(lake)): f.read_bytes() for f in lake.rglob("*") if f.is_file()}
 
 
+#: Views of the others' rows and nothing else: binding them takes most of the time.
+SUMMARIES = (
+    "leaderboard",
+    "oracle",
+    "oracle_items",
+    "complementarity",
+    "cheapest_correct",
+    "pareto",
+    "profile",
+    "costs",
+)
+
+
 def assert_shows(lake: Path, rows: Shown, folder: Path) -> None:
     """The views over `lake` show these rows and no others."""
     views_now = shown(lake, folder, columns={view: names for view, (names, _) in rows.items()})
@@ -168,11 +181,11 @@ def test_the_database_of_a_published_version_of_version_6_opens_from_anywhere() 
 def test_a_lake_of_version_6_that_is_compacted_pruned_and_published_shows_the_same(
     lake: Path, rows: Shown, tmp_path: Path
 ) -> None:
-    before = objects(lake)
+    before, stored = objects(lake), {view: rows[view] for view in rows if view not in SUMMARIES}
     assert compact.main(["--lake", str(lake)]) == 0
     compacted = objects(lake)
     assert before.items() <= compacted.items()
-    assert_shows(lake, rows, tmp_path)
+    assert_shows(lake, stored, tmp_path)
 
     folded = {Path(file).name for file in asked(lake, tmp_path, "SELECT file FROM shards WHERE in_compaction")}
     assert compact.main(["--lake", str(lake), "--prune", "--keep-hours", "0"]) == 0
@@ -182,7 +195,7 @@ def test_a_lake_of_version_6_that_is_compacted_pruned_and_published_shows_the_sa
     assert {Path(name).name for name in gone if name.startswith("shards/")} <= folded
     assert {name.split("/")[0] for name in gone} == {"compact", "shards"}
     assert [name for name in pruned if LOST in name]  # of no run that is in the lake: nobody folded it
-    assert_shows(lake, rows, tmp_path)
+    assert_shows(lake, stored, tmp_path)
 
     assert publish.main(["--lake", str(lake), "--to", str(tmp_path / "to"), "--version", "2", "--include", "all"]) == 0
     assert publish.main(["verify", str(tmp_path / "to" / "2")]) == 0

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import pytest
-from ray.scripts.scripts import cli
 
 import schemas.failures as failures
 from collectors.lake.damage import DAMAGED
@@ -53,6 +52,8 @@ def test_runbook_pipelines_take_their_flags(words: list[str]) -> None:
 @pytest.mark.parametrize("words", of_program("ray"), ids=" ".join)
 def test_runbook_ray_commands_take_their_flags(words: list[str]) -> None:
     """Ray's own parser reads them; nothing is run."""
+    from ray.scripts.scripts import cli  # two seconds
+
     command: click.Command = cli
     rest = words[1 : words.index("--")] if "--" in words else words[1:]
     while isinstance(command, click.Group):

@@ -21,6 +21,7 @@ from collectors.metrics.gaps import NO_CHOICE, complete_items
 from collectors.metrics.plane import pareto_frontier
 from schemas.views import create_views
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, row, rows
+from tests.helpers.thorough import often
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,7 +66,7 @@ def known(value: float | None) -> float:
 
 
 @settings(
-    max_examples=8,
+    max_examples=often(8, few=3),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example takes half a second: shrinking takes minutes

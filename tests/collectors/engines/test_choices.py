@@ -214,9 +214,8 @@ def test_choose_and_score_equal_whatever_order_batch_and_cache(
     assert vllm.prefix_caching is prefix_caching
     encode = vllm.tokenizer.encode
     asked: list[Any] = choices(vllm)
-    for i in range(
-        often(12, few=4)
-    ):  # contexts that share examples, choices that begin alike for less and for more than a block
+    # contexts that share examples, choices that begin alike for less and for more than a block
+    for i in range(often(12, few=4)):
         context = encode("Q: 2+3=\nA: 5\n\n" * 40 + f"Q: {i}+9=\nA:")
         alike = [encode(" 1" * length + ending) for length in (1, 9, 140) for ending in (" 2", " 3 4", " none")]
         asked += [ScoreRequest(context, choice) for choice in alike]

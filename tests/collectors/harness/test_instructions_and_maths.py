@@ -15,10 +15,8 @@ from typing import Any
 
 import datasets
 import lm_eval
-import nltk
 import pytest
 import yaml
-from nltk.tokenize.punkt import PunktTrainer, save_punkt_params
 
 from collectors.engines import GenerateRequest, Generation, ModelRef, make_engine
 from collectors.harness.judge import judge_here, record_table
@@ -112,6 +110,9 @@ def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def punkt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """nltk's sentence model for English, trained on two sentences, where nltk looks for data."""
+    import nltk  # two seconds, which who only collects the tests is spared
+    from nltk.tokenize.punkt import PunktTrainer, save_punkt_params
+
     folder = tmp_path / "nltk_data"
     monkeypatch.setattr(nltk.data, "path", [str(folder)])
     english = folder / PUNKT / "english"

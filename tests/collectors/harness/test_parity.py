@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from collectors.lake.store import Lake
@@ -21,6 +20,9 @@ from tests.helpers.bos_model import copy_with_bos
 from tests.helpers.mini_tasks import TASKS, write_tasks
 from tests.helpers.parity import compare
 from tests.helpers.thorough import long_only
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +75,13 @@ def evaluate(lm: Any, tasks: Path, names: Sequence[str] = tuple(TASKS), **settin
 
 @pytest.fixture(scope="module")
 def stock_hf(tiny_models: dict[str, Path]) -> HFLM:
-    return HFLM(pretrained=str(tiny_models["good"]), dtype="float32", device="cpu", batch_size=1)
+    return by_transformers(tiny_models["good"])
+
+
+def by_transformers(model: Path, **settings: Any) -> HFLM:
+    from lm_eval.models.huggingface import HFLM  # ten seconds of CPU, also for those who only collect the tests
+
+    return HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=1, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +140,7 @@ def test_tokenizer_that_adds_its_beginning_of_text_against_lm_eval_is_equal(
     tasks: Path, tiny_models: dict[str, Path], tmp_path: Path, engine: str
 ) -> None:
     model = copy_with_bos(tiny_models["good"], tmp_path / "good")
-    stock = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=1)
+    stock = by_transformers(model)
     check(collect(engine, model, tasks, tmp_path / "lake"), evaluate(stock, tasks))
 
 
@@ -156,7 +164,7 @@ def test_prompts_are_cut_as_lm_eval_cuts_them(tasks: Path, tiny_models: dict[str
     names = ["mini_letters", "mini_generate"]
     settings = {"max_length": 40, "overlong": "truncate"}
     ours = collect("hf", tiny_models["good"], tasks, tmp_path, names, **settings)
-    stock = HFLM(pretrained=str(tiny_models["good"]), dtype="float32", device="cpu", batch_size=1, max_length=40)
+    stock = by_transformers(tiny_models["good"], max_length=40)
     check(ours, evaluate(stock, tasks, names))
     for table in ours.values():
         assert min(table["cut_tokens"].to_pylist()) > 0

@@ -256,5 +256,5 @@ def test_frames_carry_any_text_and_number(tmp_path: Path) -> None:
 
 def test_nothing_to_judge_is_judged_at_once(tmp_path: Path, judges: Judges) -> None:
     task = bound(write_task(tmp_path, code_of("pass")))
-    judges.plan(task, task.name)
+    judges.plan(task, task.name, start=False)
     assert judges.judge(task, {}) == Judged({}, {})

@@ -12,7 +12,6 @@ from typing import Any
 
 import lm_eval
 import pytest
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from collectors.judging.judges import Judges
@@ -67,6 +66,8 @@ def board(lake: Path, models: list[Path], task: str, include: Path, **changes: A
 
 def stock(model: Path, task: str, include: Path, **settings: Any) -> dict[str, Any]:
     """lm-eval's own results of a task, without its bootstraps."""
+    from lm_eval.models.huggingface import HFLM  # ten seconds of CPU, also for those who only collect the tests
+
     lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=1, **settings)
     manager = TaskManager(include_path=str(include), include_defaults=False)
     results: dict[str, Any] = lm_eval.simple_evaluate(model=lm, tasks=[task], task_manager=manager, bootstrap_iters=0)
