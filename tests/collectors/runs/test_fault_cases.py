@@ -86,7 +86,7 @@ def test_perplexity_ranks_as_lm_evals_and_scores_no_item(
 ) -> None:
     include = case(name, tmp_path)
     models = [tiny_models[model] for model in MODELS]
-    default = board(tmp_path / "default", models, task, include)
+    default = board(tmp_path / "default", models[:1], task, include)
     assert {row["metric"] for row in default} == {"acc"}
     assert all(row["score"] == pytest.approx(row["value"]) for row in default)
     rows = board(tmp_path / "lake", models, task, include, tasks=[{"task": task, "metric": "perplexity"}])
