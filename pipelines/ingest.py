@@ -31,7 +31,8 @@ Import other people's records into a lake. They stand beside the collected recor
 Every row of the source becomes a record, is in the lake already, repeats another row, or is rejected with a reason,
 file and line. The command counts all four, and they add up. It guesses nothing: a value that the source lacks is null.
 Items are joined to those of other sources by equal text, models by a table of aliases. Suspicious values are named and
-kept. If it was killed, run it again to continue; a second complete run adds nothing."""
+kept. If it was killed, run it again to continue; a second complete run adds nothing, nor does one of a later release:
+import the files under another --name to have them read anew."""
 
 EPILOG = """\
 formats:

@@ -12,7 +12,7 @@ from typing import Any
 
 from collectors.importers.files import BadFile, zip_members
 from collectors.importers.formats.inspect_usage import usage_of
-from collectors.importers.json_values import decoded, document
+from collectors.importers.json_values import decoded, document_of_rows
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
 from collectors.importers.values import content_of, number_of, texts, verdict, whole
 from schemas.failures import NOT_JUDGED
@@ -249,7 +249,7 @@ def _score(value: Any) -> float | None:
 def _log(staging: Sink, number: int) -> tuple[dict[str, Any], Iterator[Any]]:
     file = staging.files[number]
     if not file.stem.endswith(".eval"):
-        value = document(file)
+        value = document_of_rows(file)
         if not isinstance(value, dict):
             raise BadFile("unknown_layout", "not a log of Inspect")
         return value, iter(value.get("samples") or ())

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from collectors.importers.files import BadFile
-from collectors.importers.json_values import document
+from collectors.importers.json_values import document_of_rows
 from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.values import content_of, count_of, number_of, text_of, texts, verdict
 
@@ -22,7 +22,7 @@ _FAILED = ("Processing failed: ", "Unexpected error: ")
 
 def read(staging: Sink, number: int, source: ImportSource) -> None:
     """results/bench/<dataset>/<split>/<model>/<dataset>-<split>-<model>-<time>.json"""
-    value = document(staging.files[number])
+    value = document_of_rows(staging.files[number])
     records = value.get("records") if isinstance(value, dict) else None
     if not isinstance(records, list):
         raise BadFile("unknown_layout", "no records")

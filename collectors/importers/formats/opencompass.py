@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from collectors.importers.files import BadFile
-from collectors.importers.json_values import document
+from collectors.importers.json_values import document, document_of_rows
 from collectors.importers.runs import choose_runs
 from collectors.importers.sources import ImportSource, Sink, as_json
 from collectors.importers.staging import Staging
@@ -189,7 +189,7 @@ class _Cell:
 
     def read(self, number: int, first: int) -> int:
         """Takes a file whose answers begin at `first` of the data set. Returns where the next file begins."""
-        value = document(self.staging.files[number])
+        value = document_of_rows(self.staging.files[number])
         if not isinstance(value, dict):
             raise BadFile("unknown_layout", "no answers by number")
         if self.results.is_odd and not first:
