@@ -17,6 +17,15 @@ from collections.abc import Iterator
 
 from schemas.texts import visible, without_keys
 
+#: Kinds of failures of a model, a task or a cell; each class below names those that it has.
+KINDS = (
+    *("no_weights", "unknown_architecture", "remote_code", "gated", "not_found", "bad_model", "model_changed"),
+    *("unknown_memory", "no_gpu_fits", "unknown_task", "empty_task", "no_data", "bad_task", "no_chat_template"),
+    *("no_system_prompt", "dated_template", "end_token", "no_examples", "not_answerable", "unsafe_code", "multimodal"),
+    *("nothing_answered", "engine", "engine_died", "engine_stalled", "out_of_memory", "wrong_model", "over_cap"),
+    *("no_node", "storage", "hub_down", "disk_full", "config", "error"),
+)
+
 
 class RouterlakeError(Exception):
     """Base of all errors with a message for a person. `kind` is the column of failures."""

@@ -34,6 +34,7 @@ from collectors.models.model_files import model_row
 from collectors.models.pinning import tokenizer_fingerprint
 from collectors.models.weights import Held, Weights
 from collectors.runs.aggregates import cell_rows, covers_of
+from collectors.runs.code import code_version
 from collectors.runs.log_lines import about
 from collectors.runs.stages import Stages, in_prefill
 from collectors.runs.work import Cell, ShardReport
@@ -271,6 +272,7 @@ class Collector:
             engine=self.engine_name,
             stages=stages.seconds | ({} if prefill is None else {"prefill": prefill}) | {"write": self._written},
             committed=committed,
+            code=code_version(),
         )
 
 

@@ -5,8 +5,8 @@ Owns the events and their values. Knows nothing of Ray, terminals or Prometheus.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from collectors.runs.work import Cell, ShardReport
@@ -35,6 +35,8 @@ class Workers:
     starting: int
     #: GPUs of all workers when the fleet last grew.
     gpus: float
+    #: Dollars spent by this "run", by all runs of its "budget", and the "limit" if there is one.
+    usd: Mapping[str, float] = field(default_factory=dict)
 
 
 class Listener(Protocol):

@@ -83,6 +83,8 @@ class ShardReport:
     stages: dict[str, float]
     #: False if another worker had committed the shard first, so that these records were dropped.
     committed: bool
+    #: The code that made the shard (collectors.runs.code).
+    code: str = ""
     #: The process that collected the shard, and its spans of stages, for a trace. The lake does not keep them.
     worker: str = ""
     spans: list[Span] = field(default_factory=list, repr=False)

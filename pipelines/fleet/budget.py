@@ -122,6 +122,12 @@ class Budget:
             self._usd_of[held.model] += usd
             self._hours_of[held.model] += hours
 
+    @property
+    def usd(self) -> dict[str, float]:
+        """Dollars of this run, of all runs of the budget, and the limit if there is one."""
+        limit = {} if self._spec.usd is None else {"limit": self._spec.usd}
+        return {"run": self.own.usd, "budget": self.total.usd, **limit}
+
     # ---- accounts
 
     @property

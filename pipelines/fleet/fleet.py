@@ -188,7 +188,7 @@ class Fleet:
                 hand, task = hands[0], hands[0].job.planned.cell.spec.task
                 away, gpus = hand.away and hand.away[0], self.crew.gpus_of(actor)
                 working.append(AtWork(hand.model.name, task, now - hand.since, away, gpus))
-        return Workers(working, starting=len(self.crew.awaited), gpus=self.crew.gpus)
+        return Workers(working, len(self.crew.awaited), self.crew.gpus, self.budget.usd)
 
     def _grow(self) -> None:
         """Requests workers for new nodes, and for models with a new placement."""

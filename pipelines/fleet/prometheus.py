@@ -7,6 +7,7 @@ slow models with status.py or in the view `throughput`.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from typing import Any
 import ray.util.metrics
 
 from collectors.runs.listeners import Workers
+from collectors.runs.stages import STAGES
 from collectors.runs.work import Cell, ShardReport
+from schemas.failures import KINDS
 
 #: Seconds between two looks at the workers. Ray exports every 10 s and forgets a gauge that was not set for 20 s, so
 #: each look sets all gauges.
@@ -58,6 +61,9 @@ METRICS = {
     ),
     "routerlake_longest_wait_seconds": MetricSpec("gauge", "how long the slowest shard in hand has been awaited"),
     "routerlake_gpus": MetricSpec("gauge", "GPUs that the run may use by state: working, idle", ("state",)),
+    "routerlake_usd": MetricSpec(
+        "gauge", "dollars for GPUs with a price: spent by this run, by all runs of its budget, and the limit", ("of",)
+    ),
 }
 
 _KINDS = {"counter": ray.util.metrics.Counter, "gauge": ray.util.metrics.Gauge}
@@ -74,7 +80,19 @@ class Metrics:
         self._metrics: dict[str, Any] = {
             name: _KINDS[spec.kind](name, spec.description, ("run", *spec.tags)) for name, spec in METRICS.items()
         }
+        self._start_at_zero()
         self._show()
+
+    def _start_at_zero(self) -> None:
+        """Makes the counters' series at 0: an alert on an increase does not see the first value of a new series."""
+        host = {"host": platform.node()}
+        zeros: list[tuple[str, dict[str, str]]] = [("routerlake_failures_total", {"kind": kind}) for kind in KINDS]
+        zeros += [("routerlake_shards_total", {**host, "outcome": outcome}) for outcome in ("committed", "dropped")]
+        zeros += [("routerlake_stage_seconds_total", {**host, "stage": stage}) for stage in STAGES]
+        for name in ("routerlake_items_total", "routerlake_engine_tokens_total", "routerlake_cached_tokens_total"):
+            zeros.append((name, host))
+        for name, tags in zeros:
+            self._metrics[name]._record(0, {**self._run, **tags})  # inc() refuses 0
 
     def on_done(self, cell: Cell, report: ShardReport, items: int, *, last: bool) -> None:
         host = {"host": report.host}
@@ -117,6 +135,8 @@ class Metrics:
         busy = sum(one.gpus for one in working)
         self._set("routerlake_gpus", busy, state="working")
         self._set("routerlake_gpus", max(0.0, now.gpus - busy), state="idle")
+        for of, usd in now.usd.items():
+            self._set("routerlake_usd", usd, of=of)
 
     def _show(self) -> None:
         for state, cells in self._cells.items():

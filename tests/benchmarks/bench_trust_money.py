@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -40,19 +41,29 @@ def measure(report: Report, folder: Path) -> None:
 def paid_twice(report: Report, folder: Path) -> None:
     """Two processes, each with engines of its own; the second begins when a third of the work is done."""
     lake = folder / "lake"
-    first = runs.start_collect(slow_config(folder, None), "--verbose")
+    logs = [folder / "first.log", folder / "second.log"]
+    first = started(folder, logs[0])
     runs.wait_until("the first run's work", lambda: committed(lake) > TOTAL // 3 or first.poll() is not None)
-    second = runs.finish(runs.start_collect(slow_config(folder, None), "--verbose"))
-    log = runs.finish(first).err + second.err
+    for process in (first, started(folder, logs[1])):
+        assert process.wait(runs.PATIENCE) == 0, logs
+    log, second = "".join(path.read_text() for path in logs), logs[1].read_text()
     asked = sum(int(items) for items in re.findall(r"ShardReport\(run_id='[^']*', items=(\d+)", log))
     in_hand = 2 * WORKERS * AHEAD * max(shard.last - shard.first + 1 for shard in shards(lake))
-    [planned] = re.findall(r"to collect: (\d+) items", second.out)
+    [planned] = re.findall(r"to collect: (\d+) items", second)
     report.row(
         "items paid twice by a second run ÷ items",
         (asked - TOTAL) / TOTAL,
         in_hand / TOTAL,
         f"{asked - TOTAL} of {TOTAL}, planned by both: {planned}; in hand at most {in_hand}",
     )
+
+
+def started(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """A run with engines of its own, its output in a file: nobody reads a pipe meanwhile."""
+    path = slow_config(folder, None)
+    with open(log, "wb") as output:
+        command = [*runs.COLLECT, "--config", str(path), "--verbose"]
+        return subprocess.Popen(command, cwd=runs.ROOT, stdout=output, stderr=subprocess.STDOUT)
 
 
 def started_nodes(report: Report) -> None:

@@ -62,6 +62,12 @@ def test_context_holds_no_cache_lake_or_history() -> None:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_image_installs_the_lock_and_nothing_else(lock: str) -> None:
     installs = [rest for rest in arguments(lock, "RUN") if "pip install" in rest]
+    if lock == "gpu":  # kernels of a package of the lock, compiled ahead
+        kernels = installs.pop(1)
+        assert "--index-url https://flashinfer.ai/whl/cu130" in kernels
+        assert "flashinfer-jit-cache==$(sed -n 's/^flashinfer-python==//p' lock-gpu.txt)" in kernels
+        assert "--no-deps" in kernels
+        assert pinned("gpu", "flashinfer-python")
     assert [("-r lock" in rest, rest.split()[-1]) for rest in installs] == [(True, f"lock-{lock}.txt"), (False, ".")]
     assert all("--no-deps" in rest for rest in installs)
     assert "--no-build-isolation" in installs[1]
@@ -78,6 +84,10 @@ def test_images_have_the_python_and_the_cuda_of_the_locks() -> None:
     assert arguments("cpu", "FROM")[1].startswith(f"python:{oldest}-")
     cuda = ".".join(pinned("gpu", "cuda-toolkit").split(".")[:3])
     assert arguments("gpu", "FROM")[1].startswith(f"nvidia/cuda:{cuda}-")
+    packages = re.findall(r"(?:cuda|libcu)[a-z-]+-(\d+-\d+)", arguments("gpu", "RUN")[0])
+    assert len(packages) == 6
+    assert set(packages) == {"-".join(cuda.split(".")[:2])}
+    assert f"cu{''.join(cuda.split('.')[:2])}" in " ".join(arguments("gpu", "RUN"))
 
 
 @pytest.mark.parametrize("lock", LOCKS)

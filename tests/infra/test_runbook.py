@@ -16,7 +16,7 @@ from tests.helpers.runs import ROOT
 
 RUNBOOK = (ROOT / "infra" / "RUNBOOK.md").read_text(encoding="utf-8")
 #: Programs that are not of this environment: their commands are only looked at for files that they name.
-ELSEWHERE = {"aws", "docker", "kubectl", "openssl", "sky", "export"}
+ELSEWHERE = {"aws", "docker", "kubectl", "openssl", "sky", "export", "scp", "ssh"}
 
 
 def commands() -> list[list[str]]:
