@@ -65,10 +65,7 @@ bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
 bench-lake: env ## the lake's sizes and speeds at 20M synthetic records; SIZE=2M or 200M for others (40 minutes)
 	$(python) -m tests.benchmarks.bench_lake --size $(SIZE)
 
-bench-bench-trust: env ## money on clusters: work paid twice, configs that start nodes, budgets over processes (5 minutes)
-	$(python) -m tests.benchmarks.bench_trust_money
-
-verify: env ## reading a whole lake to verify it, against sha256sum and pyarrow; DAMAGES=n tries as many damages
+bench-verify: env ## reading a whole lake to verify it, against sha256sum and pyarrow; DAMAGES=n tries as many damages
 	$(python) -m tests.benchmarks.bench_verify --damages $(or $(DAMAGES),0)
 
 bench-ingest: env ## compare imports of a table of 10M rows and of lm-eval's files with DuckDB alone (5 minutes)

@@ -41,8 +41,7 @@ def exported(cluster: Cluster) -> str:
 def test_metrics_of_a_run_are_all_at_its_nodes_endpoint(cluster: Cluster, tmp_path: Path) -> None:
     options = {"latency_s": 0.2, "fail_load": ["stub/alpha"]}  # the first that is tried
     driver = runs.start_collect(slow_config(tmp_path, cluster, options=options))
-    # all but what this engine has none of
-    wanted = {f"ray_{name}" for name in METRICS if name != "routerlake_cached_tokens_total"}
+    wanted = {f"ray_{name}" for name in METRICS}
     seen: dict[str, set[str]] = {}
 
     def all_seen() -> bool:
@@ -60,7 +59,9 @@ def test_metrics_of_a_run_are_all_at_its_nodes_endpoint(cluster: Cluster, tmp_pa
             driver.send_signal(signal.SIGTERM)
         runs.finish(driver)
     assert wanted - set(seen) == set()
-    assert {line.split()[-1] for line in seen["ray_routerlake_failures_total"] if 'kind="bad_model"' in line} == {"2.0"}
+    failed = seen["ray_routerlake_failures_total"]
+    assert {line.split()[-1] for line in failed if 'kind="bad_model"' in line} - {"0.0"} == {"2.0"}
+    assert {line.split()[-1] for line in failed if 'kind="disk_full"' in line} == {"0.0"}  # there before it happens
     assert any('state="failed"' in line for line in seen["ray_routerlake_cells"])
 
 
