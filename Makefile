@@ -13,7 +13,7 @@ JOBS ?= 3
 # Each process imports for 15 CPU-seconds before its first test.
 FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
-parallel := -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust verify clean
 

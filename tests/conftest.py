@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,21 +94,31 @@ _SLOW = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def _group(file: str) -> str:
+    """The group of a test file's path below this folder: its own name, or one that files share."""
+    named = next((group for start, group in _SHARING.items() if file.startswith(start)), None)
+    return named or file
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-
-    def group(item: pytest.Item) -> str:
-        file = item.path.relative_to(here).as_posix()
-        named = next((name for start, name in _SHARING.items() if file.startswith(start)), None)
-        return named or file
-
-    groups = {item: group(item) for item in items}
-    for item, name in groups.items():
-        item.add_marker(pytest.mark.xdist_group(name))
-        if item.path.relative_to(here).with_suffix("").as_posix() in _SLOW:
+    files = {item: item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix() for item in items}
+    for item, file in files.items():
+        if file in _SLOW:
             item.add_marker("slow")
-    items.sort(key=lambda item: groups[item] not in _SHARING.values())
+    items.sort(key=lambda item: _group(files[item]) not in _SHARING.values())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process runs the tests of a group. xdist's own loadgroup does nothing under pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py"))
+
+    return Groups(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 _STATUS = pytest.StashKey[int]()
