@@ -26,6 +26,7 @@ from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.harness.documents import NoContentError
 from collectors.harness.index import manager_of
+from collectors.harness.own_code import loading, refusal
 from collectors.harness.tasks import BoundTask, unsafe_error
 from collectors.specs import TaskSpec
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
@@ -91,6 +92,8 @@ def _bind(task: Any, spec: TaskSpec) -> BoundTask:
     except RouterlakeError:
         raise
     except (Exception, SystemExit) as error:  # documents, metrics and settings come from the task's own code
+        if reason := refusal(error):
+            raise TaskError(f"task {spec.task} {reason}", "unsafe_code") from error
         raise TaskError(f"task {spec.task} cannot be read: {one_line(error)}") from error
 
 
@@ -144,7 +147,8 @@ class _Lenient(TaskFactory):
         random.seed(0)
         np.random.seed(1234)
         try:
-            return super()._build_task(entry, overrides)
+            with loading(entry.yaml_path):
+                return super()._build_task(entry, overrides)
         except (KeyboardInterrupt, MemoryError):
             raise
         except (Exception, SystemExit) as error:  # task files run code of their own
@@ -180,6 +184,8 @@ def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], list[Group],
 
 def _task_error(name: str, error: BaseException) -> TaskError:
     """Turns an error of lm-eval, `datasets` or a task's own code into a TaskError with a kind."""
+    if reason := refusal(error):
+        return TaskError(f"task {name} {reason}", "unsafe_code")
     if isinstance(error, TaskError):
         return error
     empty = isinstance(error, IndexError | StopIteration)  # no first document, or a JSON file without a line

@@ -23,6 +23,7 @@ from collectors.harness.documents import NoContentError, doc_hash, hash_and_size
 from collectors.harness.evaluating import runs_answers
 from collectors.harness.examples import guard, is_fallback
 from collectors.harness.needs import check_needs
+from collectors.harness.own_code import refusal
 from collectors.harness.sampling import sampling_identity
 from collectors.specs import TaskSpec
 from schemas.content import document_hash
@@ -272,6 +273,8 @@ class BoundTask:
         try:
             return getattr(self.task, name)(doc)
         except Exception as error:  # a document that the task's code cannot read must not end the run
+            if reason := refusal(error):
+                raise TaskError(f"task {self.name} {reason}", "unsafe_code") from error
             logger.warning("task %s: %s failed: %r", self.name, name, error)
             return None
 

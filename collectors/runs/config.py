@@ -168,6 +168,8 @@ class RunConfig(Prompting):
     datasets: str | None = None
     #: Folders with lm-eval task files of your own.
     include_tasks: list[str] = Field(default_factory=list)
+    #: Whether code of these folders runs: `!function`, and metrics that lm-eval lacks. It runs while planning, too.
+    allow_code: bool = False
     engine: EngineSpec = EngineSpec()
     fleet: FleetSpec = FleetSpec()
     budget: BudgetSpec = BudgetSpec()

@@ -20,6 +20,7 @@ from collectors.engines.gpus import GpuClass, gpu_classes
 from collectors.harness.chats import chats_of
 from collectors.harness.index import check_names
 from collectors.harness.loading import load_tasks
+from collectors.harness.own_code import use_code
 from collectors.harness.tasks import BoundTask
 from collectors.lake.failure_rows import failure_row
 from collectors.lake.holdings import committed
@@ -53,6 +54,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     model or task that cannot be loaded becomes a failure of the plan, and the others are planned.
     """
     include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
+    use_code(config.allow_code)
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [], generation=generation)
     models = _resolve_models(config, lake, plan)

@@ -50,6 +50,7 @@ def run_plan(
         disk_gib=config.fleet.disk_gib,
         base=os.getcwd(),
         log_json=log_json,
+        allow_code=config.allow_code,
     )
     with cluster(config.fleet.address, verbose=verbose) as joined:
         gpus = node_gpus()

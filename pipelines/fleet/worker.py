@@ -22,6 +22,7 @@ import ray
 from collectors.engines import ModelRef
 from collectors.harness.loading import use_datasets
 from collectors.models.weights import Weights
+from collectors.harness.own_code import use_code
 from collectors.runs.collector import Begun, Collector
 from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.work import Cell, ShardReport
@@ -49,6 +50,8 @@ class WorkerSpec:
     log_json: bool = False
     #: The actor that limits downloads (pipelines.fleet.downloads); None: no limit.
     gate: Any = None
+    #: The run's allow_code.
+    allow_code: bool = False
 
 
 @dataclass
@@ -122,6 +125,7 @@ class Worker:
         if self.collector is None:
             spec = self.spec
             use_datasets(self._here(spec.datasets) if spec.datasets else None)
+            use_code(spec.allow_code)
             include = [self._here(folder) for folder in spec.include]
             weights = Weights(spec.disk_gib, self._passing)
             self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include, weights)

@@ -171,6 +171,7 @@ def test_collect_with_bad_models_and_tasks_among_good_ones_collects_the_good(tmp
         models=["stub/alpha", "stub/gated", "stub/beta"],
         tasks=[CHOICE, "no_items", "mini_group"],
         include_tasks=[str(own)],
+        allow_code=True,
         engine={"name": "stub", "options": {"fail_load": {"*/gated": "gated"}}},
         limit=6,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from collectors.harness.loading import load_tasks
+from collectors.harness.own_code import use_code
 from collectors.harness.tasks import BoundTask
 from collectors.specs import TaskSpec
 from schemas.failures import TaskError
@@ -38,6 +39,7 @@ def write_task(folder: Path, code: str, name: str = "judged", **settings: Any) -
         "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 12},
     }
     if "process_results" in code:
+        use_code(True)
         keys["process_results"] = f"!function {name}_code.process_results"
     text = yaml.safe_dump({**keys, **settings})
     (folder / f"{name}.yaml").write_text(re.sub(r"'(!function [\w.]+)'", r"\1", text))

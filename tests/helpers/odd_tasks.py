@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from collectors.harness.own_code import use_code
 from tests.helpers.mini_tasks import TASKS, write_tasks
 
 #: Their code. A document has a, b, answer, choices, gold and text.
@@ -115,6 +116,7 @@ ODD: dict[str, dict[str, Any]] = {
 def write_odd_tasks(folder: Path) -> Path:
     """Writes mini_tasks' tasks and these to `folder`, which is returned, for include_tasks."""
     write_tasks(folder)
+    use_code(True)
     (folder / "odd.py").write_text(CODE)
     (folder / "lacking.py").write_text("raise FileNotFoundError('no metric code_eval here')")
     mini = yaml.safe_load((folder / "mini_choice.yaml").read_text())

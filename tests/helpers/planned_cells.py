@@ -46,6 +46,7 @@ def configured(folder: Path, model: Path | str, /, **changes: Any) -> RunConfig:
         "models": [str(model)],
         "tasks": [TASK],
         "include_tasks": [str(folder)],
+        "allow_code": True,
         "engine": {"name": "hf"},
     }
     return RunConfig.model_validate({**keys, **changes})

@@ -18,6 +18,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from collectors.harness.judge import to_json
+from collectors.harness.own_code import use_code
 from tests.helpers.mini_tasks import write_tasks
 
 BOOTSTRAPS = 200
@@ -78,6 +79,7 @@ class HashModel(LM):  # type: ignore[misc]
 def write_set_tasks(folder: Path) -> Path:
     """Writes TASKS and GROUPS below `folder`; returns it."""
     write_tasks(folder, items=17)
+    use_code(True)
     (folder / "own.py").write_text(CODE, encoding="utf-8")
     whole = yaml.safe_load((folder / "mini_choice.yaml").read_text(encoding="utf-8"))
     generates = yaml.safe_load((folder / "mini_generate.yaml").read_text(encoding="utf-8"))

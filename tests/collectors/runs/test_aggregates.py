@@ -54,7 +54,7 @@ class Runs:
 
     def plan(self, **changes: Any) -> Plan:
         keys = {"models": ["stub/a", "stub/b"], "tasks": ["mini_group"], "engine": {"name": "stub"}}
-        config = RunConfig.model_validate({**keys, "include_tasks": [self.include], **changes})
+        config = RunConfig.model_validate({**keys, "include_tasks": [self.include], "allow_code": True, **changes})
         plan = make_plan(config, self.lake)
         plan.write(self.lake)
         return plan
