@@ -60,7 +60,9 @@ def check_folder(model: ModelRef, supported: Callable[[dict[str, Any]], bool]) -
     if not any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern)):
         raise ModelError(f"model {model.name!r}: {folder} has no tokenizer (such as tokenizer.json)")
     check_files(model, folder)
-    _check_tensors(model, folder)
+    held = {name: shape for file in _loaded(model, folder)[1] for name, shape in _shapes(model, folder / file).items()}
+    _check_counts(model, config, len(held))
+    _check_tensors(model, folder, held)
     return str(folder)
 
 
@@ -79,7 +81,7 @@ def _read_json(model: ModelRef, path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ModelError(f"model {model.name!r}: {path} is missing") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"model {model.name!r}: {path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"model {model.name!r}: {path} is not a JSON object")
@@ -111,13 +113,33 @@ def _loaded(model: ModelRef, folder: Path) -> tuple[str | None, list[str]]:
         raise ModelError(f"model {model.name!r}: {folder}: {error}") from error
 
 
-def _check_tensors(model: ModelRef, folder: Path) -> None:
+#: Counts of parts of a model, each with a tensor of its own; a few have layers that share one.
+_COUNT = re.compile(r"(^|_)(layers?|experts|blocks|labels)$")
+#: Parts per tensor beyond which a config.json is not of these weights, and the parts that any may have.
+_MOST_PARTS, _ANY_PARTS = 8, 256
+
+
+def _check_counts(model: ModelRef, config: dict[str, Any], tensors: int) -> None:
+    """Raises ModelError for a config.json that asks for far more parts than there are tensors.
+
+    10⁹ layers beside 3 MB of weights held a worker for two hours: every class makes its layers one by one.
+    """
+    most = max(_ANY_PARTS, _MOST_PARTS * tensors)
+    for section in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, value in section.items():
+            if _COUNT.search(name) and isinstance(value, int | float) and tensors and value > most:
+                raise ModelError(
+                    f"model {model.name!r}: config.json asks for {name} = {value:,}, and the weights have {tensors:,} "
+                    "tensors: it is not of these weights"
+                )
+
+
+def _check_tensors(model: ModelRef, folder: Path, held: dict[str, list[int]]) -> None:
     """Raises ModelError when the weights lack a tensor that config.json asks for, or hold a matrix of another shape.
 
     vLLM reports neither: it takes the first rows of a larger matrix, and leaves a missing one uninitialised. Quantized
     weights, models with their own code and classes that transformers lacks are not checked here.
     """
-    held = {name: shape for file in _loaded(model, folder)[1] for name, shape in _shapes(model, folder / file).items()}
     asked = _parameter_shapes(model, folder)
     # Names in files differ from those in transformers' class where weights are merged on loading. So a parameter counts
     # as missing only if the files hold others of its kind (its name without layer numbers), or no name of their own.

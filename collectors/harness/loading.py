@@ -24,9 +24,10 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
+from collectors.harness.bounds import check_data
 from collectors.harness.documents import NoContentError
 from collectors.harness.index import manager_of
-from collectors.harness.own_code import loading, refusal
+from collectors.harness.own_code import is_shipped, loading, refusal
 from collectors.harness.tasks import BoundTask, unsafe_error
 from collectors.specs import TaskSpec
 from schemas.failures import ConfigError, RouterlakeError, TaskError, one_line
@@ -147,6 +148,8 @@ class _Lenient(TaskFactory):
         random.seed(0)
         np.random.seed(1234)
         try:
+            if entry.yaml_path and not is_shipped(entry.yaml_path):
+                check_data(entry.name, entry.yaml_path.parent, _config_of(entry, overrides))
             with loading(entry.yaml_path):
                 return super()._build_task(entry, overrides)
         except (KeyboardInterrupt, MemoryError):
@@ -156,16 +159,21 @@ class _Lenient(TaskFactory):
             return Group(name=entry.name)  # an empty group in the task's place
 
 
+def _config_of(entry: Entry, overrides: dict[str, Any] | None) -> dict[str, Any]:
+    """The task's file, without the code that it names."""
+    config = load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else entry.cfg or {}
+    return {**config, **(overrides or {})}
+
+
 def _runs_code(entry: Entry, overrides: dict[str, Any] | None) -> bool:
     """Whether a task that failed to load would be refused anyway, so that its error is not worth mending.
 
     HumanEval's code loads and tries the metric code_eval when it is imported, and fails where that is missing.
     """
     try:
-        config = load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else entry.cfg or {}
+        return _config_of(entry, overrides).get("unsafe_code", False) is not False
     except Exception:  # the first error describes it
         return False
-    return {**config, **(overrides or {})}.get("unsafe_code", False) is not False
 
 
 def _load(manager: TaskManager, name: str) -> tuple[dict[str, Any], list[Group], dict[str, TaskError]]:

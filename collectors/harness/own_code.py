@@ -17,6 +17,7 @@ from typing import Any
 import lm_eval.api.task
 import lm_eval.tasks._yaml_loader as loader
 import lm_eval.utils
+import yaml
 from jinja2 import BaseLoader, StrictUndefined
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedEnvironment
@@ -92,6 +93,21 @@ def _known_only(get_metric: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _bounded(make_loader: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives files of a user's folders to Python's own reader: libyaml's crashed at 100,000 brackets."""
+
+    def made(base_dir: Path, *, resolve_funcs: bool) -> Any:
+        if is_shipped(base_dir):
+            return make_loader(base_dir, resolve_funcs=resolve_funcs)
+
+        class Loader(yaml.SafeLoader): ...
+
+        yaml.add_constructor("!function", loader._mk_function_ctor(base_dir, resolve_funcs), Loader=Loader)
+        return Loader
+
+    return made
+
+
 def _sandbox() -> SandboxedEnvironment:
     plain = lm_eval.utils.env
     environment = SandboxedEnvironment(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
@@ -101,5 +117,6 @@ def _sandbox() -> SandboxedEnvironment:
 
 if not isinstance(lm_eval.utils.env, SandboxedEnvironment):
     lm_eval.utils.env = _sandbox()
+    loader._make_loader = _bounded(loader._make_loader)
     loader._import_func_in_yml = _guarded(loader._import_func_in_yml)
     lm_eval.api.task.get_metric = _known_only(lm_eval.api.task.get_metric)

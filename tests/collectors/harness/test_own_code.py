@@ -14,6 +14,7 @@ import pytest
 import yaml
 from jinja2 import BaseLoader, Environment, StrictUndefined
 
+from collectors.harness.bounds import depth_of
 from collectors.harness.loading import load_tasks
 from collectors.harness.own_code import use_code
 from collectors.specs import TaskSpec
@@ -97,6 +98,29 @@ def test_code_of_own_folders_runs_where_the_run_allows_it(tmp_path: Path) -> Non
     assert not failed
     assert task.question(task.docs[0]) == "x"
     Path("PLANTED").unlink()
+
+
+DEEP = "[" * 3000 + "]" * 3000
+
+
+def test_deep_data_of_own_tasks_are_named_by_line(tmp_path: Path) -> None:
+    """pyarrow's reader of JSON, which `datasets` uses, ended the process."""
+    write(tmp_path)
+    (tmp_path / "one.jsonl").write_text('{"question": "a"}\n{"question": ' + DEEP + "}\n")
+    with pytest.raises(TaskError, match=r"one.jsonl, line 2: nested too deeply"):
+        raise next(iter(load_tasks(TaskSpec(task="own"), [str(tmp_path)])[1].values()))
+
+
+def test_deep_yaml_of_own_tasks_ends_no_process(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "deep.yaml").write_text(f"task: deep\nmetadata: {DEEP}\n")
+    tasks, failed = load_tasks(TaskSpec(task="own"), [str(tmp_path)])
+    assert ([task.name for task in tasks], failed) == (["own"], {})
+
+
+@pytest.mark.parametrize(("text", "depth"), [(b'{"a": "[[["}', 1), (b"[[1], {}]", 2), (b'["\\"[["]', 1)])
+def test_depth_counts_brackets_outside_strings(text: bytes, depth: int) -> None:
+    assert depth_of(text) == depth
 
 
 def shipped_templates() -> list[str]:
