@@ -18,6 +18,7 @@ from collectors.lake.store import Lake
 from collectors.lake.verifying import Verified, record_faults, verify
 from collectors.publish import verifying
 from pipelines.console.progress import Counter
+from pipelines.fleet.waiting import Outage, add_patience
 from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
@@ -86,6 +87,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="leave out damaged files of a compaction whose shards are gone, if there is no whole copy of them: "
         "collect.py then collects their items again",
     )
+    add_patience(parser)
     return parser.parse_args(argv)
 
 
@@ -97,18 +99,17 @@ def hours(text: str) -> float:
 
 
 def run(lake: Lake, args: argparse.Namespace) -> int:
+    outage = Outage(args.patience, "--patience")
     if args.verify:
-        verified = verify_lake(lake)
+        verified = outage.result(lambda: verify_lake(lake))
         if not args.prune and not args.give_up:
             return 1 if verified.faults else 0
-        lake.open_for_writing()
-        record_faults(lake, verified.damaged)
+        outage.result(lambda: record_faults(lake.open_for_writing(), verified.damaged))
     started = time.monotonic()
-    lake.open_for_writing()
-    outcome = compact(lake, Counter("files written"), give_up=args.give_up)
+    outcome = outage.result(lambda: compact(lake.open_for_writing(), Counter("files written"), give_up=args.give_up))
     print_outcome(outcome, time.monotonic() - started)
     if args.prune:
-        pruned = prune(lake, dt.timedelta(hours=args.keep_hours))
+        pruned = outage.result(lambda: prune(lake, dt.timedelta(hours=args.keep_hours)))
         print(
             f"pruned: {pruned.shards:,} shards, {pruned.others:,} other objects that no compaction needs, "
             f"{pruned.damaged} damaged objects set aside in damaged/"

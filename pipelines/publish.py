@@ -17,9 +17,10 @@ from collectors.publish.card import Description
 from collectors.publish.manifests import is_version_name
 from collectors.publish.publishing import differences, publish
 from collectors.publish.verifying import verify
-from collectors.publish.version import build_version
+from collectors.publish.version import PublishedVersion, build_version
 from pipelines.console.progress import Counter
 from pipelines.console.script import command
+from pipelines.fleet.waiting import Outage, add_patience
 from schemas.failures import ConfigError, RouterlakeError
 from schemas.texts import visible, without_key_values
 from schemas.views import INCLUDED
@@ -78,10 +79,17 @@ def publish_lake(argv: list[str]) -> int:
     started = time.monotonic()
     stated = (args.title, args.text, args.licence, dict(args.source))
     description = Description(*(without_key_values(value) for value in stated))
+    outage = Outage(args.patience, "--patience")
     with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
-        progress = Counter("files of records written")
-        built = build_version(lake, Path(folder), description, args.version, progress, args.include)
-        uri, is_new = publish(built, args.to, Counter("files published"))
+
+        def build() -> PublishedVersion:
+            place = Path(tempfile.mkdtemp(dir=folder))  # a build that failed half-way left files
+            return build_version(
+                lake, place, description, args.version, Counter("files of records written"), args.include
+            )
+
+        built = outage.result(build)
+        uri, is_new = outage.result(lambda: publish(built, args.to, Counter("files published")))
         size = sum(entry["bytes"] for entry in built.files.values())
         what = f"in {time.monotonic() - started:.0f} s" if is_new else "published before and whole: nothing was written"
         print(f"{uri}: {len(built.files)} files, {size / 2**20:,.1f} MiB, {what}")
@@ -144,6 +152,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=[],
         help="a source of prompts or answers and its licence, for the card; repeat for each source",
     )
+    add_patience(parser)
     return parser.parse_args(argv)
 
 
@@ -175,8 +184,9 @@ def source(text: str) -> tuple[str, str]:
 def verify_copy(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="publish.py verify", description="Check that a copy of a version is whole.")
     parser.add_argument("uri", metavar="URI", help="a version: a folder, s3://… or hf://datasets/owner/name@version")
+    add_patience(parser)
     args = parser.parse_args(argv)
-    proof = verify(args.uri, Counter("files read"))
+    proof = Outage(args.patience, "--patience").result(lambda: verify(args.uri, Counter("files read")))
     for fault in proof.faults:
         print(visible(fault))
     if proof.faults:

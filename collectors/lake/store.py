@@ -176,6 +176,16 @@ class Lake:
             kind = UnreachableError if may_mend(error) else StorageError
             raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
 
+    @contextmanager
+    def _reason(self, name: str) -> Iterator[None]:
+        """Gives a store's refusal its reason. The client asks by HEAD first, and an answer to that has no body."""
+        try:
+            yield
+        except OSError as error:
+            if str(_answer(error).get("Error", {}).get("Code")) in ("400", "401", "403"):
+                self.filesystem.cat_file(self._path(name), start=0, end=1)  # raises the store's own error
+            raise
+
     def create(self, name: str, data: bytes) -> bool:
         """Creates the whole object. Returns False if it exists already: the first writer wins."""
         with self._doing(f"write {name} to"):
@@ -203,8 +213,13 @@ class Lake:
 
     def read(self, name: str) -> bytes:
         """Returns the whole object. Raises FileNotFoundError without one, StorageError if it cannot be read."""
-        with self._doing(f"read {name} in", but=FileNotFoundError):
-            return bytes(self.filesystem.cat_file(self._path(name)))
+        with self._doing(f"read {name} in", but=FileNotFoundError), self._reason(name):
+            data = bytes(self.filesystem.cat_file(self._path(name)))
+            # A network or a cache between may garble a body: what its seal does not confirm is asked once more.
+            if not self.local and seals.broken_seal(data, name):
+                logger.warning("%s came garbled from %s: asked once more", name, self.uri)
+                data = bytes(self.filesystem.cat_file(self._path(name)))
+            return data
 
     def open_object(self, name: str) -> str | io.BytesIO:
         """Returns the object for a Parquet reader: the path of a file, else all bytes."""
@@ -241,7 +256,8 @@ class Lake:
         with self._doing("read"):
             if self.local:
                 return _is_file(Path(self._path(name)))
-            return bool(self.filesystem.exists(self._path(name)))
+            with self._reason(name):
+                return bool(self.filesystem.exists(self._path(name)))
 
     def names(self, folder: str, depth: int = 3) -> list[str]:
         """Returns the names below `folder`, relative to the root, in byte order (stores have different orders).
@@ -462,7 +478,9 @@ def _advice(error: BaseException) -> str:
     if code == "NoSuchBucket":
         return "; make the bucket first"
     if code == "RequestTimeTooSkewed":
-        return "; set this machine's clock"
+        return "; set this machine's clock, which differs from the store's"
+    if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"):
+        return "; the credentials have expired: get new ones and run the same command again"
     if _http_status(error) in (401, 403):
         return "; see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and their permissions there"
     return ""

@@ -23,11 +23,12 @@ import duckdb
 from collectors.lake.holdings import Holdings, Part, read_holdings
 from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING, is_probe
 from collectors.lake.reading import open_store
+from collectors.lake.retrying import may_mend
 from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
 from collectors.publish.verifying import claim, verify
 from collectors.publish.version import PublishedVersion
-from schemas.failures import ConfigError, StorageError, one_line
+from schemas.failures import ConfigError, RouterlakeError, StorageError, UnreachableError, one_line
 from schemas.records import SCHEMA_FILES
 from schemas.views import lake_place
 
@@ -128,18 +129,21 @@ def _publish_on_hub(built: PublishedVersion, repo: str) -> tuple[str, bool]:
 
 @contextlib.contextmanager
 def _hub_errors(repo: str) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         yield
     except HFValidationError as error:
         raise ConfigError(f"--to: {one_line(error)}") from error
-    except (HfHubHTTPError, OSError, RuntimeError) as error:
+    except RouterlakeError:
+        raise
+    except Exception as error:  # a hub that is away: httpx has error types of its own
         status = getattr(getattr(error, "response", None), "status_code", None)
         advice = "; see HF_TOKEN, and whether it may write there" if status in (401, 403) else ""
         if isinstance(error, RepositoryNotFoundError):
             advice = "; the hub does not show it to you: see HF_TOKEN"
-        raise StorageError(f"cannot publish to the data set {repo} on the hub: {one_line(error)}{advice}") from error
+        kind = UnreachableError if may_mend(error) else StorageError
+        raise kind(f"cannot publish to the data set {repo} on the hub: {one_line(error)}{advice}") from error
 
 
 # ---- comparing two

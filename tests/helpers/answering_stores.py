@@ -59,6 +59,39 @@ def answering(*replies: tuple[int, str]) -> Iterator[tuple[str, list[str]]]:
 
 
 @contextmanager
+def replying(*replies: tuple[int, bytes], head: int = 200) -> Iterator[tuple[str, list[str]]]:
+    """A store that answers its GETs with (status, body) in turn, the last one for ever, and each HEAD with `head`."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = replies[min(len(asked), len(replies) - 1)]
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.send_response(head)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def store_at(endpoint: str, key: str = "an-id", secret: str = "hidden-secret") -> Iterator[None]:
     environment = ObjectStore(endpoint, key, secret, 0, Path()).environment
     with pytest.MonkeyPatch.context() as patch:

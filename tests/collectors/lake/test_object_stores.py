@@ -10,10 +10,11 @@ import pytest
 
 from collectors.lake.holdings import committed
 from collectors.lake.layout import shard_name
+from collectors.lake.seals import sealed_json
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.identity import ShardName
-from tests.helpers.answering_stores import answering, store_at
+from tests.helpers.answering_stores import answering, replying, store_at
 from tests.helpers.fault_proxy import Faults, faulty
 from tests.helpers.object_store import BUCKET, ObjectStore
 
@@ -57,6 +58,37 @@ def test_open_for_writing_store_takes_every_put_is_refused() -> None:
     refused = pytest.raises(StorageError, match="ignores exclusive creation: commits would be lost")
     with answering((200, "")) as (endpoint, _), store_at(endpoint), refused:
         Lake("s3://bucket/lake").open_for_writing()
+
+
+def test_read_of_a_garbled_body_is_asked_once_more() -> None:
+    sound = sealed_json({"a": 1}, "x.json")
+    garbled = sound.replace(b"1,", b"2,", 1)
+    assert garbled != sound
+    with replying((200, garbled), (200, sound)) as (endpoint, asked), store_at(endpoint):
+        assert Lake("s3://bucket/lake").read("x.json") == sound
+    assert len(asked) == 2
+    with replying((200, garbled)) as (endpoint, asked), store_at(endpoint):
+        assert Lake("s3://bucket/lake").read("x.json") == garbled, "it is so in the store: the reader names it"
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (400, "ExpiredToken", "the credentials have expired"),
+        (403, "RequestTimeTooSkewed", "set this machine's clock"),
+        (403, "AccessDenied", "AWS_PROFILE"),
+    ],
+)
+def test_has_refused_without_a_body_is_asked_again_for_the_reason(status: int, code: str, advice: str) -> None:
+    body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+    with (
+        replying((status, body), head=status) as (endpoint, _),
+        store_at(endpoint),
+    ):
+        for use in (Lake("s3://bucket/lake").has, Lake("s3://bucket/lake").read):
+            with pytest.raises(StorageError, match=advice):
+                use("x")
 
 
 def every_use(uri: str) -> Iterator[str]:

@@ -23,9 +23,9 @@ from collectors.publish.publishing import Difference, differences, publish
 from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion
 from pipelines.publish import main
-from schemas.failures import ConfigError, StorageError
+from schemas.failures import ConfigError, StorageError, UnreachableError
 from tests.helpers.dataset_hub import DatasetHub, dataset_hub
-from tests.helpers.filled_lakes import add, assert_same, contents, filled, published
+from tests.helpers.filled_lakes import add, assert_same, contents, filled, plain_lake, published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.object_store import BUCKET
 from tests.helpers.thorough import long_only
@@ -204,6 +204,16 @@ def test_publish_on_a_hub_that_refuses_is_one_line_without_the_token(tmp_path: P
     for wrong in ("hf://datasets/org", "hf://org/name", "hf://datasets/org/name/sub"):
         with pytest.raises(ConfigError, match="hf://datasets/OWNER/NAME"):
             publish(made, wrong)
+
+
+def test_publish_with_the_hub_away_is_one_line_that_may_pass(
+    tmp_path: Path, served: DatasetHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = published(plain_lake(str(tmp_path / "lake"), 1).lake, tmp_path / "a", "1.0.0")
+    monkeypatch.setattr(hub, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UnreachableError) as caught:
+        publish(made, "hf://datasets/org/matrix")
+    assert "\n" not in str(caught.value)
 
 
 # ---- verify and diff
