@@ -21,8 +21,8 @@ import ray
 
 from collectors.engines import ModelRef
 from collectors.harness.loading import use_datasets
-from collectors.models.weights import Weights
 from collectors.harness.own_code import use_code
+from collectors.models.weights import Weights
 from collectors.runs.collector import Begun, Collector
 from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.work import Cell, ShardReport
