@@ -1,4 +1,4 @@
-"""Columns of pandas frames that are no numpy arrays: Arrow's texts and numbers, nullable numbers, arrays of texts.
+"""Columns of pandas frames that are not numpy arrays: Arrow's texts and numbers, nullable numbers, arrays of texts.
 
 Owns their stand-ins in pickles, and how values are read out of Arrow's buffers. Neither pandas nor Arrow sees a byte of
 a file: an offset that points elsewhere would make them read memory that is not the file's.

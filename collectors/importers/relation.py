@@ -27,8 +27,8 @@ from schemas.sql import quoted, quoted_path
 
 TABLES = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json", "*.pkl", "*.pickle")
 #: Columns of one relation: DuckDB's memory for a table grows with them.
-MOST_COLUMNS = 1_000
-#: Columns of a relation that is no table of its own: a format asks a wide one again for each model, and DuckDB would
+MOST_COLUMNS = 400
+#: Columns of a relation without a table of its own: a format asks a wide one again for each model, and DuckDB would
 #: plan the conversion of all columns each time (41 CPU-seconds for 300 models).
 _FEW = 30
 

@@ -221,7 +221,7 @@ class Sink(ABC):
     def state(self, *, answers: Any, mean: Any, **place: Any) -> None:
         """Takes note of figures that the source states of a cell, to be compared with what is imported.
 
-        A figure that is no number is not stated. `place`: file, run, model and task.
+        A figure that is not a number is left out. `place`: file, run, model and task.
         """
         count = answers if type(answers) is int and 0 < answers < 2**62 else None
         score = float(mean) if type(mean) in (int, float) and abs(mean) < 1e30 else None

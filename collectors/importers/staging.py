@@ -49,7 +49,7 @@ class Staging(Sink):
             self.con.register("empty", schema.empty_table())
             self.con.execute(f"CREATE TABLE {name} AS FROM empty")
             self.con.unregister("empty")
-        #: Values of tables that are no numbers where numbers are expected, with their columns.
+        #: Texts of tables that stand in place of numbers, with their columns.
         self.con.execute("CREATE TABLE odd_values (file INTEGER, row BIGINT, what VARCHAR)")
         self._tables: list[pa.Table] = []
 

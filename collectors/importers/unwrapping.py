@@ -77,6 +77,8 @@ def text_of_list(text: str | None) -> str | None:
     match = _LIST.fullmatch(text) if text and text.startswith("[") else None
     if not match:
         return text
+    if "\\" not in match[1]:
+        return match[1][1:-1]
     try:
         return str(ast.literal_eval(match[1]))  # one literal, in which nothing can nest
     except (ValueError, SyntaxError):

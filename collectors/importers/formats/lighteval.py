@@ -27,7 +27,7 @@ _STRUCTS = (("doc", "model_response", "metric"), ("__doc__", "__model_response__
 #: Fills up rows of token ids to one length.
 _PADDING = -1
 
-#: Numbers of a row of the leaderboard that are no metrics.
+#: Numbers of a row of the leaderboard beside its metrics.
 _NO_METRICS = ("gold_index", "truncated", "padded")
 
 #: Metrics, columns of an item, and columns of a verdict.

@@ -40,7 +40,7 @@ def read(staging: Staging, source: ImportSource) -> None:
 
 
 def _models(table: SourceTable) -> list[str]:
-    """Columns of booleans, and those with answers beside them. A column of answers is no model, whatever they are."""
+    """Columns of booleans, and those with answers beside them. A column of answers is not a model."""
     models = {name for name in table.names if f"{name}{_ANSWER}" in table}
     unclear = [n for n in table.names if n not in models and n != "prompt" and not n.endswith(_ANSWER)]
     for some in parted(unclear, MOST_COLUMNS):
@@ -58,9 +58,8 @@ def _read_models(staging: Staging, number: int, table: SourceTable, task: str, m
         if (answer := f"{model}{_ANSWER}") in table:
             wanted[f"answer_{place}"] = answer, Kind.TEXT
     rows = table.relation(wanted)
-    parts = [
-        f"SELECT {number} AS file, row, {quoted(model)} AS model, {quoted(task)} AS task, row::VARCHAR AS key, "
-        f"score_{place} AS score, {response_of(f'answer_{place}', wanted)} AS responses FROM {rows}"
-        for place, model in enumerate(models)
-    ]
-    staging.select(" UNION ALL ".join(parts))
+    for place, model in enumerate(models):
+        staging.select(
+            f"SELECT {number} AS file, row, {quoted(model)} AS model, {quoted(task)} AS task, row::VARCHAR AS key, "
+            f"score_{place} AS score, {response_of(f'answer_{place}', wanted)} AS responses FROM {rows}"
+        )
