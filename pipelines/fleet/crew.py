@@ -195,8 +195,10 @@ class Crew:
                 del self._coming[future]
 
     def requested(self) -> str:
-        """The resources of the workers that have not started, for a message."""
-        return " or ".join(sorted(in_words(kind) for kind in self.coming))
+        """The resources of the workers that have not started although it is time, for a message."""
+        now = time.monotonic()
+        late = {coming.kind for coming in self._coming.values() if now - coming.since >= COMING_SECONDS}
+        return " or ".join(sorted(in_words(kind) for kind in late))
 
     def end(self) -> None:
         """Ends the actors that never started."""
