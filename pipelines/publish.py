@@ -18,6 +18,7 @@ from collectors.publish.manifests import is_version_name
 from collectors.publish.publishing import differences, publish
 from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion, build_version
+from collectors.scratch import scratch
 from pipelines.console.progress import Counter
 from pipelines.console.script import command
 from pipelines.fleet.waiting import Outage, add_patience
@@ -80,7 +81,7 @@ def publish_lake(argv: list[str]) -> int:
     stated = (args.title, args.text, args.licence, dict(args.source))
     description = Description(*(without_key_values(value) for value in stated))
     outage = Outage(args.patience, "--patience")
-    with tempfile.TemporaryDirectory(prefix="routerlake-publish-") as folder:
+    with scratch("publish-") as folder:
 
         def build() -> PublishedVersion:
             place = Path(tempfile.mkdtemp(dir=folder))  # a build that failed half-way left files

@@ -15,7 +15,6 @@ import dataclasses
 import datetime as dt
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from collectors.lake import layout
 from collectors.lake.holdings import committed
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.scratch import scratch
 from schemas.failures import StorageError, one_line
 from schemas.identity import digest
 from schemas.records import IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION
@@ -108,7 +108,7 @@ def ingest(
         fresh = _fresh(files, lake.open_for_reading() if there else None, report)
         if not fresh:
             return report
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="routerlake-ingest-"))
+        folder = stack.enter_context(scratch("ingest-"))
         staging = Staging(Path(folder), fresh)
         try:
             return _Import(staging, source, lake, report, there=there).run(importer, dry_run=dry_run, progress=progress)

@@ -16,7 +16,6 @@ import dataclasses
 import datetime as dt
 import json
 import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from collectors.lake.parts import NEEDED_VIEWS, WrittenPart, has_every_row_once,
 from collectors.lake.reading import connect, pass_over_damage
 from collectors.lake.seals import broken_seal, sealed_json
 from collectors.lake.store import Lake
+from collectors.scratch import scratch
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, digest
 from schemas.migrations import first_readable
@@ -74,7 +74,7 @@ def compact(
     for a shard of a newer schema version. With `give_up` damaged parts whose shards are gone are left out, so that
     their items can be collected again.
     """
-    with tempfile.TemporaryDirectory(prefix="routerlake-compact-") as folder:
+    with scratch("compact-") as folder:
         try:
             return pass_over_damage(
                 lake,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -44,16 +44,18 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     cannot be deleted, ConfigError if a newer schema version wrote to the lake.
     """
     leftovers = lake.remove_leftovers()
-    names = lake.names(layout.COMPACTIONS)
+    # By the store's own times: a compaction of a machine whose clock is a day behind is new to readers all the same.
+    made = lake.listing(layout.COMPACTIONS)
+    names = list(made)
     manifests = [read_manifest(lake, name) for name in layout.manifest_names(names)]
-    limit = dt.datetime.now(dt.UTC) - keep
-    settled = [m for m in manifests if dt.datetime.fromisoformat(m.created_at) <= limit]
+    limit = lake.now() - keep.total_seconds()
+    settled = [m for m in manifests if _time_of(m, made) <= limit]
     # A damaged part stays, because its shards may be deleted.
     recorded = recorded_damage(lake, lake.names(layout.FAILURES), _recorded(lake, manifests))
     damaged = sorted(name for name in recorded if not layout.is_compacted(name))
     if not settled:
         set_aside(lake, damaged)
-        return Pruned(0, leftovers, len(damaged), manifests[0].created_at if manifests else None)
+        return Pruned(0, leftovers, len(damaged), _iso(manifests[0], made) if manifests else None)
     oldest = settled[-1]
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
     # Objects of a number without a manifest belong to a compactor at work.
@@ -65,8 +67,18 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
         _check_part(lake, part, whole=layout.folder_of_task(part.records) in folders)
     set_aside(lake, damaged)
     lake.remove([*folded, *stale])
-    later = None if oldest is manifests[-1] else manifests[-1].created_at
+    later = None if oldest is manifests[-1] else _iso(manifests[-1], made)
     return Pruned(len(folded), len(stale) + leftovers, len(damaged), later)
+
+
+def _time_of(manifest: Manifest, made: Mapping[str, float | None]) -> float:
+    """When the store got the manifest; where it has no times, when its compaction says it was."""
+    stored = made.get(manifest.name)
+    return dt.datetime.fromisoformat(manifest.created_at).timestamp() if stored is None else stored
+
+
+def _iso(manifest: Manifest, made: Mapping[str, float | None]) -> str:
+    return dt.datetime.fromtimestamp(_time_of(manifest, made), dt.UTC).isoformat()
 
 
 def _recorded(lake: Lake, manifests: list[Manifest]) -> dict[str, str]:

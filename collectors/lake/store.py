@@ -186,6 +186,16 @@ class Lake:
                 self.filesystem.cat_file(self._path(name), start=0, end=1)  # raises the store's own error
             raise
 
+    def check_holds(self, name: str) -> None:
+        """Raises StorageError unless the lake has the object, as where another lake was put in this one's place.
+
+        A lake that is away as a whole is another error, which `create` raises.
+        """
+        if self.local and not Path(self._path(layout.SHARDS)).is_dir():
+            return
+        if not self.has(name):
+            raise StorageError(f"{self.uri} is another lake than before: {name} is gone from it; nothing was written")
+
     def create(self, name: str, data: bytes) -> bool:
         """Creates the whole object. Returns False if it exists already: the first writer wins."""
         with self._doing(f"write {name} to"):
@@ -310,6 +320,23 @@ class Lake:
         """Returns the path of an object of a lake in a folder."""
         assert self.local
         return self._path(name)
+
+    def now(self) -> float:
+        """Returns the time by the store's own clock, seconds since the epoch; by this machine's where it has none.
+
+        It creates an object and deletes it. Clocks of other machines that write to the lake may be days off.
+        """
+        name = layout.probe_name(secrets.token_hex(8))
+        self.create(name, b"1")
+        try:
+            with self._doing(f"read {name} in"):
+                if self.local:
+                    return os.stat(self._path(name)).st_mtime
+                details = self.filesystem.info(self._path(name))
+                made = _last_modified(details)
+                return time.time() if made is None else made
+        finally:
+            self.remove([name])
 
     def listing(self, folder: str, depth: int = 3, prefix: str = "") -> dict[str, float | None]:
         """Returns `names` with their creation times: seconds since the epoch by the store's clock; None: unknown.

@@ -94,6 +94,8 @@ class Collector:
         self._judges = Judges(include)
         self.requests = RequestStore(self.lake)
         self._tokenizer = ""
+        #: Whether the lake holds the run's plan, which every commit then expects to be there.
+        self._is_planned = self.lake.has(layout.run_name(run_id))
 
     def collect(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> ShardReport:
         """Collects and commits the items `first` to `last` (both included) of `cell`, and reads `upcoming` ahead.
@@ -147,6 +149,8 @@ class Collector:
         statistics = dataclasses.asdict(report)
         del statistics["committed"], statistics["worker"], statistics["spans"], statistics["aggregates"]
         with stages.of("write"):
+            if self._is_planned:
+                self.lake.check_holds(layout.run_name(self.run_id))
             path = layout.shard_name(cell.spec.task, begun.shard)
             created = self.lake.create_table(path, table, {"shard": statistics, "cell": self._identity(cell, task)})
         self._written = stages.seconds["write"]

@@ -11,6 +11,7 @@ import datetime as dt
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -100,8 +101,13 @@ def run_ids(lake: Lake) -> list[str]:
     """The ids of a lake's runs, the oldest first, without imports. Raises ConfigError for a published version."""
     if lake.is_published():
         raise ConfigError(f"{lake.uri} is a published version, which has no runs of its own: name a lake")
-    ids = [run_id for name in lake.names(RUNS) if (run_id := run_id_of(name))]
-    return [run_id for run_id in ids if not is_import(run_id)]
+    made = lake.listing(RUNS)
+    ids = [run_id for name in made if (run_id := run_id_of(name)) and not is_import(run_id)]
+    return sorted(ids, key=lambda run_id: _order(run_id, made.get(run_name(run_id))))
+
+
+#: Seconds by which the clocks of a run's machine and of the store may differ.
+_SLACK = 60.0
 
 
 def chosen_run(lake: Lake, run_id: str | None) -> str:
@@ -115,6 +121,19 @@ def chosen_run(lake: Lake, run_id: str | None) -> str:
         newest = ", ".join(reversed(runs[-MOST_NAMED:]))
         raise ConfigError(f"no run {run_id!r} in {lake.uri}; the newest are {newest}; --list shows all")
     return run_id
+
+
+def _order(run_id: str, stored: float | None) -> tuple[str, str]:
+    """The key of a run among others: its time, by the store's clock where its own was ahead of that.
+
+    An object is not older than its run, so a later id means a wrong clock: such a run would stay the newest for years.
+    """
+    latest = (
+        run_id
+        if stored is None or not run_id[:8].isdecimal()
+        else time.strftime("%Y%m%dT%H%M%S~", time.gmtime(stored + _SLACK))
+    )
+    return min(run_id, latest), run_id
 
 
 def read_run(lake: Lake, run_id: str) -> tuple[pa.Table, dict[str, Any]]:

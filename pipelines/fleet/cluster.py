@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
+import stat
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
@@ -25,6 +26,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 
 from collectors.engines.gpus import Placement, ray_name
 from collectors.runs.config import FleetSpec
+from collectors.scratch import scratch
 from collectors.specs import GpuSpec
 from pipelines.fleet.head_watch import HeadWatch
 from schemas.failures import ConfigError, EngineError, one_line
@@ -63,15 +65,42 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
     settings: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     own = address in (None, "", "local")
-    folder = None
     if own:
-        folder = _short_folder()
-        settings |= {"_temp_dir": folder, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+        with scratch("", _short_place()) as folder, _on_loopback():
+            yield from _joined("local", {**settings, **_own_settings(str(folder))}, own=True)
     else:
         _check_address(str(address))
+        yield from _joined(str(address), settings, own=False)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets Ray take 127.0.0.1 for this machine's address, so that none of its servers listens elsewhere.
+
+    Ray replaces that address by the one that other machines reach, unless clusters are off, as they are on macOS.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _own_settings(folder: str) -> dict[str, Any]:
+    """Settings of a cluster for this run alone, with a new folder that only this user can enter."""
+    return {
+        "_temp_dir": folder,
+        "_node_ip_address": "127.0.0.1",
+        "include_dashboard": False,
+        "object_store_memory": 100 * 2**20,
+    }
+
+
+def _joined(address: str, settings: dict[str, Any], *, own: bool) -> Iterator[Joined]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        _init("local" if own else str(address), settings)
+        _init(address, settings)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler prints a stack and exits with code 15
         with HeadWatch(ray.get_runtime_context().gcs_address) as head:
@@ -81,14 +110,20 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
                 ray.shutdown()
     finally:
         ray.shutdown()  # a start that was interrupted leaves processes, too
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _short_folder() -> str:
-    """A new folder for Ray's sockets. Their paths may have 107 characters, so it is in /tmp if TMPDIR is too long."""
-    folder = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="routerlake-", dir=folder if len(folder) <= 30 else "/tmp")
+def _short_place() -> str:
+    """The place of the folder for Ray's sockets. Their paths may have 107 characters: /tmp if TMPDIR is too long.
+
+    Raises ConfigError where another user could put a folder of their own in its place.
+    """
+    place = tempfile.gettempdir()
+    place = place if len(place) <= 30 else "/tmp"
+    found = os.stat(place)
+    open_to_all = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    if open_to_all or found.st_uid not in (0, os.getuid()):
+        raise ConfigError(f"other users can replace what is in {place}: chmod +t {place}, or set another TMPDIR")
+    return place
 
 
 def _init(address: str, settings: dict[str, Any]) -> None:
