@@ -128,11 +128,9 @@ def _order(run_id: str, stored: float | None) -> tuple[str, str]:
 
     An object is not older than its run, so a later id means a wrong clock: such a run would stay the newest for years.
     """
-    latest = (
-        run_id
-        if stored is None or not run_id[:8].isdecimal()
-        else time.strftime("%Y%m%dT%H%M%S~", time.gmtime(stored + _SLACK))
-    )
+    if stored is None or not run_id[:8].isdecimal():
+        return run_id, run_id
+    latest = time.strftime("%Y%m%dT%H%M%S~", time.gmtime(stored + _SLACK))
     return min(run_id, latest), run_id
 
 

@@ -67,7 +67,7 @@ def cluster(address: str | None, *, verbose: bool = False) -> Iterator[Joined]:
     own = address in (None, "", "local")
     if own:
         with scratch("", _short_place()) as folder, _on_loopback():
-            yield from _joined("local", {**settings, **_own_settings(str(folder))}, own=True)
+            yield from _joined("local", {**settings, **_own_settings(str(folder / "r"))}, own=True)
     else:
         _check_address(str(address))
         yield from _joined(str(address), settings, own=False)
@@ -88,7 +88,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _own_settings(folder: str) -> dict[str, Any]:
-    """Settings of a cluster for this run alone, with a new folder that only this user can enter."""
+    """Settings of a cluster for this run alone. `folder` lies in one of this user's: Ray opens it to all users."""
     return {
         "_temp_dir": folder,
         "_node_ip_address": "127.0.0.1",
@@ -118,7 +118,7 @@ def _short_place() -> str:
     Raises ConfigError where another user could put a folder of their own in its place.
     """
     place = tempfile.gettempdir()
-    place = place if len(place) <= 30 else "/tmp"
+    place = place if len(place) <= 28 else "/tmp"
     found = os.stat(place)
     open_to_all = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     if open_to_all or found.st_uid not in (0, os.getuid()):
