@@ -148,7 +148,7 @@ class Fleet:
                 self._watch()
                 self.sharing.tick()
                 self.budget.tick()
-                self.turns.tick(waits=bool(self.crew.coming))
+                self.turns.tick(waits=bool(self.crew.requested()))
                 if self.turns.holds_back:
                     self.crew.drop()
                 for listener in self.listeners:

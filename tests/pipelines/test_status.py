@@ -208,7 +208,7 @@ def test_status_watch_on_a_terminal_shows_the_run_live(lake: LakeBuilder) -> Non
         (["--lake", "nowhere"], "no lake at "),
         ([], "holds no run yet: start one with pipelines/collect.py"),
         (["--run", "x"], "holds no run yet"),
-        (["--lake", "s3://user:secret@bucket/lake"], "credentials by the environment"),
+        (["--lake", "s3://user:secret@bucket/lake"], "keys by the environment"),
         (["--lake", "published"], "is a published version, which has no runs of its own"),
     ],
 )

@@ -1,0 +1,60 @@
+"""How many workers a crew requests, and which of its requests the cluster can never meet; Ray's part is replaced."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from collectors.runs.config import FleetSpec
+from pipelines.fleet import crew as module
+from pipelines.fleet.crew import Crew, Kind, Work, _Coming
+
+SMALL: Kind = (("accelerator_type", "L4"), ("num_cpus", 1.0), ("num_gpus", 1.0))
+LARGE: Kind = (("accelerator_type", "H100"), ("num_cpus", 1.0), ("num_gpus", 8.0))
+
+
+@pytest.fixture
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[Kind]:
+    """The kinds that were requested. A node of a kind in `fits` has room for eight."""
+    kinds: list[Kind] = []
+
+    def start(crew: Crew, kind: Kind) -> None:
+        kinds.append(kind)
+        crew._coming[object()] = _Coming(None, kind, time.monotonic())
+
+    monkeypatch.setattr(Crew, "start", start)
+    monkeypatch.setattr(module, "fits", lambda resources: 8 if resources["accelerator_type"] == "L4" else 0)
+    monkeypatch.setattr(module, "can_come", lambda resources: None)
+    return kinds
+
+
+def crew_of(**fleet: Any) -> Crew:
+    return Crew(FleetSpec(**fleet), None, {"num_cpus": 1.0, "num_gpus": 1.0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fleet", "count"),
+    [({}, 8), ({"slots": 3}, 3), ({"workers": 12}, 12), ({"workers": 12, "slots": 5}, 5), ({"slots": 30}, 8)],
+)
+def test_crew_requests_at_most_its_slots(requested: list[Kind], fleet: dict[str, int], count: int) -> None:
+    crew = crew_of(**fleet)
+    for _ in range(2):
+        crew.grow({SMALL: Work(models=40, shards=100)})
+    assert requested == [SMALL] * count
+
+
+def test_crew_names_kinds_that_no_node_and_no_group_can_hold_once_it_is_time(
+    requested: list[Kind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = crew_of(workers=2)
+    crew.start(SMALL)
+    crew.start(LARGE)
+    assert crew.unmet(60) == []
+    assert crew.unmet(0) == [LARGE]
+    monkeypatch.setattr(module, "can_come", lambda resources: True)  # a group has it: the node may come
+    assert crew.unmet(0) == []
+    assert crew.requested() == ""  # not yet time to speak of it
+    monkeypatch.setattr(module, "COMING_SECONDS", 0.0)
+    assert crew.requested() == "1 CPUs and 1 × L4 or 1 CPUs and 8 × H100"
