@@ -182,11 +182,6 @@ class Crew:
             logger.debug("the cluster does not list its nodes: %s", one_line(error))  # HeadWatch notices a lost head
             return []
 
-    @property
-    def coming(self) -> set[Kind]:
-        """The kinds of the workers that have not started."""
-        return {coming.kind for coming in self._coming.values()}
-
     def drop(self, kind: Kind | None = None) -> None:
         """Takes back the requests for workers of a kind. None: of all kinds."""
         for future, coming in list(self._coming.items()):

@@ -69,6 +69,26 @@ def test_budget_of_cells_ends_a_run_cleanly_and_the_next_goes_on(
 
 @long_only
 @pytest.mark.slow
+def test_budget_of_one_model_gives_it_up_and_later_runs_leave_it_out(
+    tmp_path: Path, cluster: Cluster, collect: Callable[..., Run]
+) -> None:
+    slow = {"source": "stub/slow", "engine": {"latency_s": 0.2}}
+    keys: dict[str, Any] = {"models": ["stub/alpha", slow], "tasks": [CHOICE], "fleet": SMALL}
+    budget = {"model_hours": 0.003}  # eleven seconds
+    run = collect(cluster, config(tmp_path, **keys, budget=budget))
+    assert (run.code, run.out.count(f"failed: stub/slow on {CHOICE}: budget.model_hours: ")) == (1, 1), run.err
+    counts = query(tmp_path / "lake", "SELECT model, sum(attempted) AS items FROM coverage GROUP BY 1 ORDER BY 1")
+    assert counts[0] == {"model": "stub/alpha", "items": ITEMS}
+    assert 0 < counts[1]["items"] < ITEMS
+    again = collect(cluster, config(tmp_path, **keys, budget=budget))
+    assert "nothing to collect" in again.out
+    assert "quarantined: 1 cells of 1 models that broke engines or their cap before (stub/slow)" in again.out
+    code = query(tmp_path / "lake", "SELECT DISTINCT facts ->> '$.code' AS code FROM shards")
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", code[0]["code"])
+
+
+@long_only
+@pytest.mark.slow
 def test_budget_of_dollars_on_gpus_is_spent_by_the_price_and_refused_without_one(
     tmp_path: Path, gpu_cluster: Cluster, collect: Callable[..., Run]
 ) -> None:
