@@ -162,7 +162,7 @@ def test_leaderboard_counts_each_outcome_and_scores_those_of_the_model(lake: Lak
 def create_filled(lake: LakeBuilder) -> duckdb.DuckDBPyConnection:
     """The views as an older lake has them: rows may lack outcomes."""
     con = duckdb.connect()
-    create_views(con, lake.lake.uri, ViewFiles(filled=True))
+    create_views(con, lake.lake.uri, ViewFiles(filled=True), comments=False)
     return con
 
 
