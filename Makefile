@@ -15,7 +15,7 @@ FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust verify clean
+.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust sbom verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench-fleet: env ## a fleet: planning 8,500 models, 1 and 4 raylets, a storm of 
 	short=0; $(python) -m tests.benchmarks.bench_fleet || short=1; \
 	$(python) -m tests.benchmarks.bench_raylets || short=1; \
 	$(python) -m tests.benchmarks.bench_storm --kills $(or $(KILLS),100) || short=1; exit $$short
+
+sbom: env ## write sbom.json, every installed package with version and licence, as CycloneDX
+	$(python) infra/sbom.py > sbom.json
 
 bench-trust: env ## keys searched everywhere, versions tampered with, queries that act, money on clusters (10 minutes)
 	short=0; $(python) -m tests.benchmarks.bench_trust || short=1; \

