@@ -14,31 +14,34 @@ from typing import Any
 import duckdb
 
 from collectors.exporters.gaps import MISSING
-from collectors.exporters.grid import Options, load_grids
+from collectors.exporters.grid import Options, needed_views, read_grids
 from collectors.exporters.out import check_free
 from collectors.exporters.registry import FORMATS, check_ending, export
+from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.routed import chosen_models
+from collectors.matrix.pools import NUMBERS
+from collectors.matrix.routed import VIEWS, chosen_models
+from pipelines.console.pool_options import add_pool, pool_of
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import INCLUDED, named_in
 
 DESCRIPTION = """\
-Write a pool of a lake as files that router benchmarks read: the items of some tasks × the models of the pool.
+Write a pool of a lake as files that router benchmarks read: the questions of some tasks × the candidates of the pool.
 
-A missing answer is never written as wrong, nor an unknown cost as free. The export stops and counts such gaps, and
---missing selects what to leave out. The command prints which columns the format has no place for. A model may have only
-one cell for each task: if the lake has several, narrow them with --pool. Costs come from the view costs; prices.py puts
-prices into the lake."""
+The pool is that of the views candidates and questions: questions that every candidate has a score for. A missing
+answer is never written as wrong, nor an unknown cost as free. The export stops and counts such gaps, and --missing
+selects what to leave out. The command prints what the pool leaves out, and which columns the format has no place for.
+Costs come from the view costs; prices.py puts prices into the lake."""
 
 EPILOG = """\
 formats:
 {formats}
 
 --missing  error        stop, and count what the other two would leave out
-           drop-items   leave out items without an answer from some model of the pool
-           drop-models  leave out models without an answer to some item
-           (huggingface has room for gaps and writes null)
+           drop-items   leave out questions where some candidate's answer has such a gap
+           drop-models  leave out candidates with such a gap
+           With --questions any an answer without a score is a gap, too. huggingface writes gaps as null, and all that
+           the chosen cells were asked.
 --pool is SQL over columns of the view cells, such as "num_fewshot = 5 AND model LIKE 'Qwen/%'"
 
 examples:
@@ -74,8 +77,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tasks", nargs="+", default=[], metavar="TASK", help="tasks to write (default: all of the pool)"
     )
-    parser.add_argument("--pool", metavar="SQL", default="true", help="cells to write (default: all)")
-    parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
+    add_pool(parser)
     parser.add_argument(
         "--missing", choices=MISSING, default="error", help="how to treat gaps, see below (default: %(default)s)"
     )
@@ -125,21 +127,35 @@ def run(args: argparse.Namespace) -> None:
     check_ending(form, args.out)
     check_free(args.out)
     lake = Lake(args.lake).open_for_reading()
+    pool = pool_of(args, lake)
     choices = given.pop("choices", None)
-    grids, routers = ask(
+    numbers = [name for name in NUMBERS if name not in form.unread]
+
+    def read(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> tuple[Any, ...]:
+        grids, lines = read_grids(
+            con,
+            lake,
+            holdings,
+            args.tasks or None,
+            pool.choice,
+            texts=form.texts,
+            unread=form.unread,
+            unscored=form.unscored,
+        )
+        return grids, lines, chosen_models(con, choices) if choices else None
+
+    grids, lines, routers = ask(
         lake,
-        lambda con, _: (
-            load_grids(con, args.tasks, args.pool, texts=form.texts, unread=form.unread),
-            chosen_models(con, choices) if choices else None,
-        ),
-        only=named_in(f"cells costs matrix items responses imports {args.pool}"),
-        include=args.include,
+        read,
+        only=lambda holdings: (*VIEWS, *needed_views(holdings, numbers)),
+        include=pool.include,
+        choice=pool.choice,
     )
     options = Options(**given, routers=routers, names=args.names)
     kept, notes = export(form, grids, args.out, args.missing, options)
     items, models = sum(len(grid.items) for grid in kept), len(kept[0].models)
     print(f"{args.out}: {len(kept):,} tasks, {items:,} items × {models:,} models as {args.format}")
-    for line in notes:
+    for line in (*pool.cited(lake.uri), *lines, *notes):
         print(f"  {line}")
     print(f"  not in this format: {form.cannot}")
 

@@ -31,11 +31,12 @@ from collectors.lake.store import Lake
 from pipelines import score
 from pipelines.console.lake_shown import show
 from pipelines.console.plain_console import rows_stream, stdout_console
+from pipelines.console.pool_options import ChosenPool, add_pool, pool_of
 from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.reading_only import check_query
-from schemas.views import INCLUDED, contents, create_views, named_in
+from schemas.views import contents, create_views, named_in
 
 #: Bytes of output that are kept in memory; more goes through a temporary file.
 OUTPUT_IN_MEMORY = 2**24
@@ -59,8 +60,9 @@ DESCRIPTION = """\
 Assemble the matrix (items × models) from a lake.
 
 The command writes a small DuckDB file that holds views and no data. Each query reads the lake, so it sees shards that
-were collected after the file was written. The views are cells, tasks, models, items, records, responses, failures,
-runs, shards, coverage, leaderboard, matrix (one row per item and cell), costs, oracle and more (--sql "SHOW TABLES").
+were collected after the file was written; the pool's candidates and questions are those of the time of writing. The
+views are cells, tasks, models, items, records, responses, failures, runs, shards, coverage, leaderboard, matrix (one
+row per item and cell), pool (one row per question and candidate), costs, oracle and more (--sql "SHOW TABLES").
 """
 
 EXAMPLES = """\
@@ -69,6 +71,7 @@ examples:
   python pipelines/matrix.py --lake lake --sql "SELECT model, task, score, ci_low, ci_high FROM leaderboard"
   python pipelines/matrix.py --lake lake --sql "SELECT item, count(*) FILTER (correct) FROM matrix GROUP BY item"
   python pipelines/matrix.py --lake lake --sql "DESCRIBE matrix"
+  python pipelines/matrix.py --lake lake --include all --same dtype --sql "FROM pool"
   python pipelines/matrix.py score --help                 # judge routers by their choices
 
 exit codes: 0 done, even if the lake has no records; 2 the input is wrong and nothing was written"""
@@ -110,13 +113,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--show", action="store_true", help="print leaderboards, a corner of the matrix, oracle, tokens and failures"
     )
-    parser.add_argument(
-        "--include",
-        choices=INCLUDED,
-        default="collected",
-        help="which records the views show: the collected ones, the ones that ingest.py imported, or all "
-        "(default: %(default)s)",
-    )
+    add_pool(parser)
     parser.add_argument(
         "--prices-on",
         metavar="DAY",
@@ -142,12 +139,19 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
     only = asked_of(args) if args.sql is None else views_of(args.sql)
+    pool = pool_of(args, lake)
     with tempfile.SpooledTemporaryFile(OUTPUT_IN_MEMORY, "w+", encoding="utf-8", newline="") as text:
-        ask(lake, lambda con, _: answer(args, lake, out, con, console, text), only=only, include=args.include)
+        ask(
+            lake,
+            lambda con, _: answer(args, lake, pool, out, con, console, text),
+            only=only,
+            include=pool.include,
+            choice=pool.choice,
+        )
         text.seek(0)
         shutil.copyfileobj(text, rows_stream())
     if out and args.sql is None:
-        print_next(lake, args, out, console)
+        print_next(lake, args.lake, pool.include, out, console)
 
 
 def asked_of(args: argparse.Namespace) -> set[str]:
@@ -162,24 +166,28 @@ def views_of(query: str) -> set[str] | None:
 
 
 def answer(
-    args: argparse.Namespace, lake: Lake, out: Path | None, con: duckdb.DuckDBPyConnection, to: Console, text: IO[str]
+    args: argparse.Namespace,
+    lake: Lake,
+    pool: ChosenPool,
+    out: Path | None,
+    con: duckdb.DuckDBPyConnection,
+    to: Console,
+    text: IO[str],
 ) -> None:
     """Writes the whole output into `text`, anew at each call: the caller repeats it after a damaged file."""
     text.seek(0)
     text.truncate()
-    for name, value in (("prices_on", args.prices_on), ("price_provider", args.price_provider)):
-        con.execute(f"SET VARIABLE {name} = ?", [value])
     with contextlib.redirect_stdout(text):
         if out:
-            write_database(lake, out, args.include)
+            write_database(lake, out, pool)
             to.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
         if args.sql is not None:
             print_query(con, args.sql, args.format, to)
             return
         if not con.execute(ANY_RECORDS).fetchall():
-            which = "" if args.include == "all" else f"{args.include} "
+            which = "" if pool.include == "all" else f"{pool.include} "
             to.print(f"the lake {lake.uri} holds no {which}records yet: collect into it with pipelines/collect.py")
-        if args.include == "collected" and con.execute(IMPORTS).fetchall():
+        if pool.include == "collected" and con.execute(IMPORTS).fetchall():
             to.print("imported records are left out: --include imported shows them, --include all shows both")
         if args.show:
             show(con, to)
@@ -188,10 +196,11 @@ def answer(
 # ---- the file
 
 
-def write_database(lake: Lake, out: Path, include: str) -> None:
+def write_database(lake: Lake, out: Path, pool: ChosenPool) -> None:
     """Writes the views into `out`, whole or not at all. They read the newest compaction and all shards after it.
 
-    `include` is a key of schemas.views.INCLUDED. Raises ConfigError if `out` must not or cannot be written.
+    The pool's candidates and questions are those of this moment. Raises ConfigError if `out` must not or cannot be
+    written.
     """
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it first")
@@ -200,7 +209,8 @@ def write_database(lake: Lake, out: Path, include: str) -> None:
     try:
         with replacing(out) as temporary, contextlib.closing(duckdb.connect(temporary)) as con:
             open_store(con, lake)
-            create_views(con, lake.uri, read_holdings(lake, include=include).view_files(live=True))
+            files = read_holdings(lake, include=pool.include).view_files(live=True)
+            create_views(con, lake.uri, files, choice=pool.choice)
     except (OSError, duckdb.IOException) as error:
         raise ConfigError(f"--out {out}: cannot be written: {one_line(error)}") from error
 
@@ -256,12 +266,12 @@ def _exact_times(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 
 
-def print_next(lake: Lake, args: argparse.Namespace, out: Path, console: Console) -> None:
+def print_next(lake: Lake, place: str, include: str, out: Path, console: Console) -> None:
     """Prints the next commands to try, ready to paste."""
     code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
     query = f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"
-    include = [] if args.include == "collected" else ["--include", args.include]
-    commands = [command(__file__, "--lake", args.lake, *include, "--sql", query)]
+    asked = [] if include == "collected" else ["--include", include]
+    commands = [command(__file__, "--lake", place, *asked, "--sql", query)]
     if lake.local:  # a remote lake needs a secret, which the file does not hold
         commands.append(python(code))
     if lake.local and shutil.which("duckdb"):

@@ -8,20 +8,22 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 
 from collectors.lake.store import Lake
-from collectors.matrix.wide_pools import COSTS, WidePool, joined, load_wide_pools, without_sparse
+from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.pools import COSTS, Pool, Pools, load_pools
 from collectors.metrics.gaps import complete_items
 from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
 from collectors.pictures.headline import Headline, headline
 from collectors.pictures.page import page
+from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.script import write_file
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import INCLUDED
 
 DESCRIPTION = """\
 Draw the two headline figures of a lake or published version, for each task and for all tasks together.
@@ -33,9 +35,9 @@ Draw the two headline figures of a lake or published version, for each task and 
               non-decreasing convex hull, AIQ, the oracle and chance. Latency replaces the cost if no cost is known."""
 
 EPILOG = """\
-Figures use complete items, which have a score from every model in the figure. A model with many gaps would remove most
-items, so the command first leaves out models that have a score on fewer than --least of a task's items. The output and
-the page count the models and items that were left out; nothing missing counts as wrong.
+The pool is that of the views candidates and questions: figures use the questions that have a score from every
+candidate. A candidate that would cost more than a tenth of them is left out. The output and the page name what was left
+out; nothing missing counts as wrong.
 
 The command writes into DIR: index.html, which holds all figures and their numbers (tables; CSV and JSON to save) and
 needs no network; for each task NAME-pool.png, and NAME-cost.png or NAME-latency.png. It replaces files of these names.
@@ -48,6 +50,8 @@ examples:
 exit codes: 0 done; 1 some tasks could not be drawn (they are named); 2 the input is wrong and nothing was drawn"""
 
 ALL = "all tasks"
+#: Value of --against -> its name in Pool.numbers.
+AGAINST = {"usd": "usd", "latency": "latency_s"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,18 +71,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--task", nargs="+", metavar="T", help="tasks to draw (default: all)")
-    parser.add_argument(
-        "--pool", metavar="SQL", default="true", help="condition on columns of the view cells (default: all cells)"
-    )
-    parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
-    parser.add_argument("--against", choices=("usd", "latency"), help="cost axis (default: usd, else latency)")
-    parser.add_argument(
-        "--least",
-        type=_between(float, 0, 1),
-        default=0.9,
-        metavar="SHARE",
-        help="share of a task's items that a model must have a score on (default: %(default)s)",
-    )
+    add_pool(parser)
+    parser.add_argument("--against", choices=AGAINST, help="cost axis (default: usd, else latency)")
     parser.add_argument(
         "--reference",
         nargs="+",
@@ -110,58 +104,60 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"no lake at {lake.uri}: collect or ingest into one first, or name another with --lake")
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"--out {args.out} is not a folder")
-    pools, why = load_wide_pools(lake.open_for_reading(), args.task, args.pool, args.include)
-    drawn = []
-    dense = []
-    for pool in pools:
-        kept, sparse = without_sparse(pool, args.least)
+    lake = lake.open_for_reading()
+    chosen = pool_of(args, lake)
+    kinds = COSTS if args.against is None else [AGAINST[args.against]]
+    pools = load_pools(lake, args.task, chosen.choice, include=chosen.include, numbers=kinds)
+    notes = [*chosen.cited(lake.uri), *head(pools)]
+    for note in notes:
+        print(note)
+    drawn, why = [], []
+    for task in args.task or pools.tasks:
         try:
-            _check(kept, args.least)
+            drawn.append(_of_task(pools, task, args))
         except ConfigError as error:
-            why[pool.task] = str(error)
-            continue
-        drawn.append(_headline(kept, sparse, args))
-        dense.append(kept)
+            why.append(str(error))
     if not drawn:
-        raise ConfigError(next(iter(why.values())))
-    if len(dense) > 1:
-        drawn += _of_all(dense, args)
-    _write(drawn, lake.uri, list(why.values()), args.out)
-    for reason in why.values():
+        raise ConfigError(why[0])
+    if len(drawn) > 1:
+        drawn += _of_all(pools, [one.task for one in drawn], args)
+    _write(drawn, lake.uri, [*notes, *(f"Not drawn: {reason}" for reason in why)], args.out)
+    for reason in why:
         print(f"plot: not drawn: {reason}", file=sys.stderr)
     return 1 if why else 0
 
 
-def _check(pool: WidePool, least: float) -> None:
-    if not pool.models:
-        raise ConfigError(f"{pool.task}: no model has a score on {least:.0%} of the {len(pool.items):,} items: --least")
+def _of_task(pools: Pools, task: str, args: argparse.Namespace) -> Headline:
+    pool = pools.of_task(task)
+    check_more_is_better(pool)
     if not complete_items(pool.scores).any():
-        raise ConfigError(
-            f"{pool.task}: none of the {len(pool.items):,} items has a score from all {len(pool.models):,} models: see "
-            "--pool and --least"
-        )
+        candidates = len(pool.candidates)
+        raise ConfigError(f"{task}: no question has a score from all {candidates:,} candidates: see --pool")
+    return _headline(pool, args)
 
 
-def _of_all(pools: Sequence[WidePool], args: argparse.Namespace) -> list[Headline]:
-    """The headline over all tasks; empty if no models have all tasks in common."""
-    whole = joined(pools, ALL)
-    if whole is None:
-        print(f"{ALL}: not drawn, no two models answered all of them under metrics that can be averaged")
+def _of_all(pools: Pools, tasks: Sequence[str], args: argparse.Namespace) -> list[Headline]:
+    """The headline over the drawn tasks; empty if no two candidates have all of them in common."""
+    try:
+        pool = pools.over(tasks)
+    except ValueError as error:
+        print(f"{ALL}: not drawn: {error}")
         return []
-    return [_headline(whole, 0, args)]
+    if len(pool.candidates) < 2 or not complete_items(pool.scores).any():
+        print(f"{ALL}: not drawn, no two candidates have a score for the same questions of all of them")
+        return []
+    return [_headline(replace(pool, task=ALL), args)]
 
 
-def _headline(pool: WidePool, sparse: int, args: argparse.Namespace) -> Headline:
-    kinds = COSTS if args.against is None else [{"usd": "usd", "latency": "latency_s"}[args.against]]
+def _headline(pool: Pool, args: argparse.Namespace) -> Headline:
+    kinds = COSTS if args.against is None else [AGAINST[args.against]]
     reference = dict(args.reference).get(pool.task, reference_accuracy(pool.task))
     return headline(
         pool.task,
         pool.metric,
-        pool.models,
+        pool.candidates,
         pool.scores,
-        {kind: pool.costs.get(kind) for kind in kinds},
-        sparse=sparse,
-        least=args.least,
+        {kind: pool.numbers.get(kind) for kind in kinds},
         reference=reference,
         draws=args.draws,
         seed=args.seed,
@@ -181,17 +177,15 @@ def _write(drawn: Sequence[Headline], uri: str, notes: Sequence[str], out: Path)
         tasks.append((one, list(drawings.values())))
         _report(one)
     title = f"What routing can reach: {uri.rstrip('/').rpartition('/')[2]}"
-    lines = [f"Not drawn: {reason}" for reason in notes]
-    write_file(out / "index.html", page(title, tasks, lines).encode())
+    write_file(out / "index.html", page(title, tasks, notes).encode())
     print(f"→ {out / 'index.html'}")
 
 
 def _report(one: Headline) -> None:
     scaling = one.scaling
     print(
-        f"{one.task}: {len(one.models):,} models ({one.sparse:,} left out for too few scores), {scaling.items:,} items "
-        f"({scaling.left_out:,} left out for a missing score): oracle {scaling.oracle[-1]:.4f}, best single model "
-        f"{scaling.best_single[-1]:.4f}, random {scaling.random:.4f}"
+        f"{one.task}: {len(one.models):,} candidates, {scaling.items:,} questions: oracle {scaling.oracle[-1]:.4f}, "
+        f"best single model {scaling.best_single[-1]:.4f}, random {scaling.random:.4f}"
     )
     if one.cost is None:
         print(f"{one.task}: no figure of cost: {one.no_cost}")

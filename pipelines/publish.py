@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collectors.lake.store import Lake
+from collectors.matrix.pool_files import read_pool_file
 from collectors.publish.card import Description
 from collectors.publish.manifests import is_version_name
 from collectors.publish.publishing import differences, publish
@@ -42,6 +43,7 @@ EPILOG = """\
 examples:
   python pipelines/publish.py --lake /data/lake --to /data/published --licence cc-by-4.0 --source gsm8k=mit
   python pipelines/publish.py --lake s3://bucket/lake --to hf://datasets/me/router-matrix --version 1.0.0
+  python pipelines/publish.py --lake /data/lake --to /data/published --pools small.yaml
   python pipelines/publish.py verify /data/published/1.0.0
   python pipelines/publish.py diff s3://bucket/published/1.0.0 s3://bucket/published/1.1.0
 
@@ -81,13 +83,13 @@ def publish_lake(argv: list[str]) -> int:
     stated = (args.title, args.text, args.licence, dict(args.source))
     description = Description(*(without_key_values(value) for value in stated))
     outage = Outage(args.patience, "--patience")
+    pools = [read_pool_file(path) for path in args.pools]
     with scratch("publish-") as folder:
 
         def build() -> PublishedVersion:
             place = Path(tempfile.mkdtemp(dir=folder))  # a build that failed half-way left files
-            return build_version(
-                lake, place, description, args.version, Counter("files of records written"), args.include
-            )
+            progress = Counter("files of records written")
+            return build_version(lake, place, description, args.version, progress, args.include, pools)
 
         built = outage.result(build)
         uri, is_new = outage.result(lambda: publish(built, args.to, Counter("files published")))
@@ -130,6 +132,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default="collected",
         help="which records: the collected ones, the ones that ingest.py imported, or all (default: %(default)s); "
         "check that the sources' licences allow it",
+    )
+    parser.add_argument(
+        "--pools",
+        nargs="+",
+        default=[],
+        metavar="YAML",
+        help="files of pools to keep in the version: commands take them by --pool @NAME, and papers cite them",
     )
     parser.add_argument(
         "--version",

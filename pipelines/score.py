@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,35 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.pools import Pool, load_pools
-from collectors.matrix.routed import read_choices
+from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.pools import Pool, needed_views, read_pools
+from collectors.matrix.routed import VIEWS, Choices, read_choices
 from collectors.metrics.agreement import Judgement, judge
 from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
 from collectors.metrics.pool import oracle
 from pipelines.console.plain_console import PlainConsole
+from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.rows_out import add_format, print_dicts
 from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import INCLUDED, named_in
+from schemas.views import PoolChoice
 
 DESCRIPTION = """\
 Score routers by their choices: for each item one model of a pool.
 
-Every figure uses the items that have a choice by the router and a score from every model of the pool; the other items
-are counted as left out. A router with choices in several tasks has a row `all` over their items, each of which counts
-once, with the models that all of these tasks have. Costs come from the view costs: put prices into the lake with
-prices.py. With --against latency the cost is seconds of latency."""
+The pool is that of the views candidates and questions. Every figure uses the questions that have a choice by the router
+and a score from every candidate; the others are counted as left out. A router with choices in several tasks has a row
+`all` over their questions, each of which counts once, with the candidates that all of these tasks have. Costs come from
+the view costs: put prices into the lake with prices.py. With --against latency the cost is seconds of latency."""
 
 EPILOG = """\
-The file of choices (CSV, Parquet or JSON lines) needs a column model, and one of the columns item (position), item_hash
-or source_key. Add a column task if items of several tasks have the same names, and a column router if the file holds
-several routers. A column probabilities holds, as JSON, each model's probability: {"model-a": 0.7, "model-b": 0.3};
+The file of choices (CSV, Parquet or JSON lines) needs a column model, and one of the columns question (id of the view
+questions), item (position), item_hash or source_key. Add a column task if items of several tasks have the same names,
+and a column router if the file holds several routers. A column probabilities holds, as JSON, each model's probability:
+{"model-a": 0.7, "model-b": 0.3};
 they are divided by their sum.
 
 figures, on the same items:
@@ -63,14 +67,10 @@ examples:
 exit codes: 0 done; 2 the input is wrong"""
 
 
-#: Value of --against -> name of the pool's array of costs. Figures in JSON have the same name.
+#: Value of --against -> its name in Pool.numbers. Figures in JSON have the same name.
 AGAINST = {"usd": "usd", "latency": "latency_s"}
 #: Array of costs -> name of the count of choices with an unknown cost.
 UNCOSTED = {"usd": "unpriced", "latency_s": "untimed"}
-
-
-#: The arrays (items, models) of a pool.
-ARRAYS = ("scores", "usd", "latency_s")
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,10 @@ class Part:
     """What one router chose of a pool."""
 
     pool: Pool
-    #: (items,): columns, or NO_CHOICE.
+    #: (questions,): columns, or NO_CHOICE.
     chosen: npt.NDArray[np.int64]
-    #: (items, models), NaN for an item without; None: no item has any.
+    #: (questions, candidates), NaN for a question without; None: no question has any.
     probabilities: npt.NDArray[np.float64] | None
-
-    def narrowed(self, models: Sequence[str]) -> Part:
-        """The same with these models alone. Raises ValueError where another one was chosen."""
-        columns = [self.pool.models.index(model) for model in models]
-        place = np.full(len(self.pool.models) + 1, NO_CHOICE)  # the last is NO_CHOICE's own
-        place[columns] = np.arange(len(columns))
-        lost = np.setdiff1d(self.chosen, [*columns, NO_CHOICE])
-        if len(lost):
-            raise ValueError(f"it chose {self.pool.models[lost[0]]}, which some of its tasks do not have")
-        pool = replace(
-            self.pool, models=list(models), **{name: getattr(self.pool, name)[:, columns] for name in ARRAYS}
-        )
-        probabilities = None if self.probabilities is None else self.probabilities[:, columns]
-        return Part(pool, place[self.chosen], probabilities)
 
 
 @dataclass(frozen=True)
@@ -119,6 +105,11 @@ class Scored:
     #: Items of the pool without a choice by the router.
     unchosen: int
 
+    @property
+    def left_out(self) -> int:
+        """Questions of the task or tasks that are not in the figures."""
+        return self.pool.left_out + self.judged.left_out
+
     def row(self) -> dict[str, Any]:
         """All figures as one flat row for JSON; costs are per item."""
         judged = self.judged
@@ -126,12 +117,12 @@ class Scored:
             "router": self.router,
             "task": self.pool.task,
             "metric": self.pool.metric or None,
-            "models": len(self.pool.models),
+            "models": len(self.pool.candidates),
             "items": judged.items,
-            "left_out": judged.left_out,
+            "left_out": self.left_out,
             "unchosen": self.unchosen,
             "score": judged.accuracy,
-            "best_model": self.pool.models[judged.best_model],
+            "best_model": self.pool.candidates[judged.best_model],
             "best_score": judged.best_single,
             "random_score": judged.random,
             "oracle_score": judged.oracle,
@@ -154,15 +145,18 @@ def main(argv: Sequence[str]) -> int:
     console = PlainConsole(width=None if sys.stdout.isatty() else 1000)
     try:
         lake = Lake(args.lake).open_for_reading()
+        pool = pool_of(args, lake)
         scored, notes = ask(
             lake,
-            lambda con, _: score(con, args.choices, args.pool, AGAINST[args.against]),
-            only=named_in(f"items cells costs {args.pool}"),
-            include=args.include,
+            lambda con, holdings: score(con, lake, holdings, args.choices, pool.choice, AGAINST[args.against]),
+            only=lambda holdings: (*VIEWS, *needed_views(holdings, ["usd"])),
+            include=pool.include,
+            choice=pool.choice,
         )
     except (RouterlakeError, duckdb.Error) as error:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
+    notes = [*pool.cited(lake.uri), *notes]
     for note in notes:
         print(f"matrix: {note}", file=sys.stderr)
     if args.json:
@@ -183,10 +177,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--choices", required=True, type=Path, metavar="FILE", help="the choices of routers, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
-    parser.add_argument(
-        "--pool", metavar="SQL", default="true", help="condition on columns of the view cells (default: all cells)"
-    )
-    parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
+    add_pool(parser)
     parser.add_argument(
         "--against", choices=AGAINST, default="usd", help="the cost to compare by (default: %(default)s)"
     )
@@ -195,60 +186,39 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def score(con: duckdb.DuckDBPyConnection, choices: Path, where: str, unit: str) -> tuple[list[Scored], list[str]]:
+def score(
+    con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, choices: Path, choice: PoolChoice, unit: str
+) -> tuple[list[Scored], list[str]]:
     """The figures of each router in the file on each of its tasks, and over all; `unit` is a value of AGAINST.
 
-    Also a line for the user on each router that has no row over all tasks. Raises ConfigError if the choices do not fit
-    the pool, or leave no item to score.
+    Also lines for the user on the pool, and on each router that has no row over all tasks. Raises ConfigError if the
+    choices do not fit the pool, or leave no question to score.
     """
     chosen = read_choices(con, choices)
     tasks_of = {router: sorted({choice.task for choice in rows}) for router, rows in chosen.routers.items()}
-    pools = {pool.task: pool for pool in load_pools(con, sorted(set().union(*tasks_of.values())), where)}
-    scored, notes = [], []
-    for router, tasks in tasks_of.items():
-        parts = [
-            Part(pools[task], chosen.columns(pools[task], router), chosen.probabilities(pools[task], router))
-            for task in tasks
-        ]
-        scored += [_score(router, part, unit) for part in parts]
-        if len(parts) > 1:
+    tasks = sorted(set().union(*tasks_of.values()))
+    pools = read_pools(con, lake, holdings, tasks, choice, numbers=[unit])
+    scored, notes = [], head(pools)
+    for router, of in tasks_of.items():
+        scored += [_score(router, _part(chosen, pools.of_task(task), router), unit) for task in of]
+        if len(of) > 1:
             try:
-                scored.append(_score(router, over_tasks(parts), unit))
+                scored.append(_score(router, _part(chosen, pools.over(of), router), unit))
             except ValueError as error:
                 notes.append(f"{router} has no row over all tasks: {error}")
+            except ConfigError as error:
+                notes.append(f"{router} has no row over all tasks: {one_line(error)}")
     return scored, notes
 
 
-def over_tasks(parts: Sequence[Part]) -> Part:
-    """The parts one after another, with the models that all of them have.
-
-    Raises ValueError where the router chose another one, and where scores of several metrics go beyond 0 to 1.
-    """
-    common = [model for model in parts[0].pool.models if all(model in part.pool.models for part in parts)]
-    metrics = {part.pool.metric for part in parts}
-    if len(metrics) > 1 and any(((part.pool.scores < 0) | (part.pool.scores > 1)).any() for part in parts):
-        raise ValueError(f"scores beyond 0 to 1, of {', '.join(sorted(metrics))}")
-    narrowed = [part.narrowed(common) for part in parts]
-    laid = {name: np.concatenate([getattr(part.pool, name) for part in narrowed]) for name in ARRAYS}
-    stated = [part.probabilities for part in narrowed]
-    return Part(
-        Pool(
-            task="all",
-            items_digest="",
-            metric=metrics.pop() if len(metrics) == 1 else "",
-            models=common,
-            cells=[],
-            items=np.arange(len(laid["scores"]), dtype=np.int32),
-            **laid,
-        ),
-        np.concatenate([part.chosen for part in narrowed]),
-        None if any(one is None for one in stated) else np.concatenate([one for one in stated if one is not None]),
-    )
+def _part(chosen: Choices, pool: Pool, router: str) -> Part:
+    check_more_is_better(pool)
+    return Part(pool, chosen.columns(pool, router), chosen.probabilities(pool, router))
 
 
 def _score(router: str, part: Part, unit: str) -> Scored:
     pool, chosen = part.pool, part.chosen
-    cost = getattr(pool, unit)
+    cost = pool.number(unit)
     try:
         judged = judge(chosen, pool.scores, cost, probabilities=part.probabilities)
     except ValueError as error:
@@ -290,11 +260,11 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
     table = Table(box=SIMPLE_HEAD)
     unit = "latency s" if scored[0].unit == "latency_s" else "$/1000"
     heads = ("<router", "<task", "items", "score", "V_B", "closed", "E", "E_p", unit, "hull")
-    for head in (*heads, "<best", "its score", f"its {unit}", "random", "oracle", f"its {unit}", "AIQ"):
+    for title in (*heads, "<best", "its score", f"its {unit}", "random", "oracle", f"its {unit}", "AIQ"):
         # On a narrow terminal names wrap to the next line; numbers are never cut.
-        left = head.startswith("<")
+        left = title.startswith("<")
         table.add_column(
-            head.removeprefix("<"),
+            title.removeprefix("<"),
             justify="left" if left else "right",
             no_wrap=not left,
             overflow="fold",
@@ -313,7 +283,7 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
             "" if judged.selection_entropy is None else f"{judged.selection_entropy:.3f}",
             _cost(judged.mean_cost, one.unit),
             _number(one.hull_score),
-            one.pool.models[judged.best_model],
+            one.pool.candidates[judged.best_model],
             f"{judged.best_single:.4f}",
             _cost(one.best_cost, one.unit),
             f"{judged.random:.4f}",
@@ -323,7 +293,7 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
         )
     console.print(table)
     for one in scored:
-        missing = one.judged.left_out - one.unchosen
+        missing = one.left_out - one.unchosen
         if one.unchosen or missing > 0 or one.judged.uncosted:
             what = "latency" if one.unit == "latency_s" else "cost"
             console.print(

@@ -30,14 +30,14 @@ def with_counts(grids: Sequence[Grid], path: Path) -> tuple[list[Grid], list[str
             (row, column)
             for column, cell in enumerate(grid.cells)
             if cell is not None
-            for row, item in enumerate(grid.items)
-            if grid.asked[row, column] and (cell["cell_id"], item["item"]) in counts
+            for row in range(len(grid.items))
+            if grid.asked[row, column] and (cell["cell_id"], int(grid.own_items[row, column])) in counts
         ]
         for place, name in enumerate(_COLUMNS):
             values = grid.numbers[name].copy()
             for row, column in lacking:
                 cell = grid.cells[column] or {}
-                count = counts[cell["cell_id"], grid.items[row]["item"]][place]
+                count = counts[cell["cell_id"], int(grid.own_items[row, column])][place]
                 if np.isnan(values[row, column]) and count is not None:
                     values[row, column] = count
                     total += 1

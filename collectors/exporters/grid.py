@@ -1,14 +1,14 @@
 """The rows that an export writes: for each task the items × models of a pool, the same models in all of them.
 
-Owns the choice of these answers, and the rules for missing ones. Knows no format. Everything is in memory: about 100
-bytes an answer, and the answers' texts if a format asks for them.
+Owns what a format sees of a pool (collectors.matrix.pools). Knows no format. Everything is in memory: about 60 bytes an
+answer, and the answers' texts if a format asks for them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from collectors.matrix.pools import Answers, chosen_cells, ids_of, read_answers, tasks_of
+from collectors.lake.holdings import Holdings
+from collectors.lake.store import Lake
+from collectors.matrix import pools
+from collectors.matrix.described import check_more_is_better, head
 from schemas.failures import ConfigError
+from schemas.identity import digest
+from schemas.views import PoolChoice
 
 Floats = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
 
-_ITEM_COLUMNS = ("item", "item_hash", "prompt", "target", "choices", "subject", "source_key")
-_NUMBERS = ("score", "usd", "latency_s", "prompt_tokens", "completion_tokens", "cached_tokens")
+_ITEM_COLUMNS = ("item_hash", "prompt", "target", "choices", "subject", "source_key")
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,26 @@ class Options:
     tokens: Path | None = None
     #: Neither token counts nor costs.
     accuracy_only: bool = False
-    #: Router -> (task, item) -> the model that it chose, for formats of routers.
-    routers: Mapping[str, Mapping[tuple[str, int], str]] | None = None
+    #: Router -> (task, question) -> the candidate that it chose, for formats of routers.
+    routers: Mapping[str, Mapping[tuple[str, str], str]] | None = None
     #: "source": models are called as in the source of their imported records.
     names: str | None = None
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One task: items in the order of its table × the models of all grids. An unknown number is NaN."""
+    """One task: questions × the candidates of all grids. An unknown number is NaN."""
 
     task: str
+    #: Of its item table, or of all of them.
     items_digest: str
     metric: str
+    #: Names of the candidates.
     models: list[str]
-    #: Each model's row of the view cells; None if it was never asked this task.
+    #: Each candidate's row of the view candidates, with the columns of its cell; None if it is not of this task.
     cells: list[dict[str, Any] | None]
-    #: Each item's columns item, item_hash, prompt, target, choices, subject and source_key of the view items.
+    #: Each question's id, and the columns item_hash, prompt, target, choices, subject and source_key of the view items.
+    #: `item` is its position in the item table, or in the grid where that has questions of several tables.
     items: list[dict[str, Any]]
     #: Each (items, models) float64: score, usd, latency_s, prompt_tokens, completion_tokens, cached_tokens.
     numbers: dict[str, Floats]
@@ -66,6 +73,8 @@ class Grid:
     failures: Objects
     #: (items, models): whether the matrix has a row.
     asked: npt.NDArray[np.bool_]
+    #: (items, models): the position of the item in the table of the model's cell; -1: it is not there.
+    own_items: npt.NDArray[np.int64]
     #: (items, models): list of texts, one a repeat; None: not kept. Empty if the format asks for no texts.
     responses: Objects
     #: Names of sources whose texts are in RouterBench's encoding.
@@ -103,6 +112,7 @@ class Grid:
             numbers={name: values[part] for name, values in self.numbers.items()},
             failures=self.failures[part],
             asked=self.asked[part],
+            own_items=self.own_items[part],
             responses=self.responses[part] if self.responses.size else self.responses,
         )
 
@@ -110,144 +120,166 @@ class Grid:
 # ---- loading
 
 
-def load_grids(
+def needed_views(holdings: Holdings, numbers: Collection[str]) -> tuple[str, ...]:
+    """The views that read_grids reads."""
+    return (*pools.needed_views(holdings, numbers), "matrix", "items", "responses", "imports")
+
+
+def read_grids(
     con: duckdb.DuckDBPyConnection,
-    tasks: Sequence[str] = (),
-    where: str = "true",
+    lake: Lake,
+    holdings: Holdings,
+    tasks: Sequence[str] | None,
+    choice: PoolChoice,
     *,
     texts: bool = False,
     unread: Collection[str] = (),
-) -> list[Grid]:
-    """One grid a task (all tasks of the pool by default), in order of name; `texts`: with the responses.
+    unscored: bool = False,
+) -> tuple[list[Grid], list[str]]:
+    """One grid for each task of the pool, in order of name, and lines about the pool for the user.
 
-    `con` has the views of a lake or published version and reads each once for all tasks; `where` is SQL over columns of
-    the view cells. `unread`: usd, cached_tokens or both stay NaN, which saves a reading of the matrix each. Raises
-    ConfigError where the cells of a task are not one per model and comparable (collectors.matrix.pools), and for a task
-    without any answer.
+    `con` was made with `choice` and has needed_views. `texts`: with the responses. `unread`: usd, cached_tokens or both
+    stay NaN, which saves a reading of the matrix each. `unscored`: also questions and answers without a score that some
+    candidate was asked. Raises ConfigError where the pool is empty, and for a metric where less is better.
     """
-    cells = chosen_cells(con, sorted(set(tasks)), where)
-    if not cells:
-        raise ConfigError("the pool holds no cell: nothing was collected, or --pool and --include leave all out")
-    read = [name for name in _NUMBERS if name not in unread]
-    source = "matrix" if "usd" not in read else "costs" if "cached_tokens" not in read else _COSTS_AND_CACHED
-    answers = read_answers(con, cells, source, ("failure", *read))
-    if empty := [task for task, of_task in answers.items() if not len(of_task.items)]:
-        raise ConfigError(f"nothing was collected yet of {some(empty)}: name other tasks with --tasks")
-    models = sorted({model for table in cells.values() for model in table["model"].to_pylist()})
-    described = _items(con, cells, answers)
-    stored = _responses(con, cells) if texts else {}
+    numbers = [name for name in pools.NUMBERS if name not in unread]
+    loaded = pools.read_pools(con, lake, holdings, tasks, choice, numbers=numbers)
+    if lost := sorted(set(tasks or ()) - set(loaded.tasks)):
+        raise ConfigError(f"the pool has no candidate with a score in {some(lost)}: see --tasks, --pool and --include")
+    for task in loaded.tasks:
+        check_more_is_better(loaded.of_task(task))
+    reading = _Reading(con, loaded)
+    asked, failures = reading.failures() if unscored else (None, None)
+    responses = reading.responses() if texts else None
     encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
     names = frozenset(name for (name,) in encoded)
-    return [
-        _grid(task, table, models, answers[task], described, stored if texts else None, names)
-        for task, table in cells.items()
-    ]
+    items = reading.items()
+    return [reading.grid(task, items, asked, failures, responses, names) for task in loaded.tasks], head(loaded)
 
 
-#: The view costs has no cached tokens, and the matrix no costs.
-_COSTS_AND_CACHED = "costs JOIN (SELECT task, cell_id, item, cached_tokens FROM matrix) USING (task, cell_id, item)"
+@dataclass(frozen=True)
+class _Reading:
+    """The pools and the connection, which has the tables places and rows_of_blocks of them."""
 
-Described = Mapping[str, Mapping[int, dict[str, Any]]]
-Stored = Mapping[str, Mapping[int, Any]]
+    con: duckdb.DuckDBPyConnection
+    loaded: pools.Pools
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.loaded.every.scores.shape
+        return rows, columns
+
+    def failures(self) -> tuple[npt.NDArray[np.bool_], Objects]:
+        """(rows, columns) of `every`: whether the matrix has a row, and its failure."""
+        asked, failures = np.zeros(self.shape, np.bool_), np.full(self.shape, None, object)
+        read = self.con.execute(
+            "SELECT row_number, model_column, failure FROM matrix "
+            "JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item)"
+        ).fetchnumpy()
+        at = read["row_number"], read["model_column"]
+        asked[at] = True
+        kinds: Any = read["failure"]
+        failures[at] = kinds.filled(None) if isinstance(kinds, np.ma.MaskedArray) else kinds
+        return asked, failures
+
+    def responses(self) -> Objects:
+        """(rows, columns) of `every`: the answer's texts. They stand on the rows of a task's first filter."""
+        responses = np.full(self.shape, None, object)
+        rows = self.con.execute(
+            """
+            SELECT row_number, model_column, any_value(responses)
+            FROM (SELECT cell_id, item, responses FROM responses WHERE repeat = 0 AND responses IS NOT NULL)
+            JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item)
+            GROUP BY row_number, model_column
+            """
+        ).fetchall()
+        for row, column, texts in rows:
+            responses[row, column] = texts
+        return responses
+
+    def grid(
+        self,
+        task: str,
+        items: Sequence[dict[str, Any]],
+        asked: npt.NDArray[np.bool_] | None,
+        failures: Objects | None,
+        responses: Objects | None,
+        encoded: frozenset[str],
+    ) -> Grid:
+        every, rows = self.loaded.every, self.loaded.places[task][0]
+        counted = np.asarray(self.loaded.counted[rows] if asked is None else asked[rows].any(axis=1))
+        numbers = {name: np.full((int(counted.sum()), self.shape[1]), np.nan) for name in ("score", *pools.NUMBERS)}
+        numbers["score"][:] = every.scores[rows][counted]
+        for name, values in every.numbers.items():
+            numbers[name][:] = values[rows][counted]
+        cells = {row["candidate"]: row for row in _cell_rows(every.cells, task)}
+        digests = sorted({row["items_digest"] for row in cells.values()})
+        has_score = ~np.isnan(numbers["score"])
+        return Grid(
+            task=task,
+            items_digest=digests[0] if len(digests) == 1 else digest(digests),
+            metric=next(iter(cells.values()))["metric"],
+            models=every.candidates,
+            cells=[cells.get(name) for name in every.candidates],
+            items=[
+                {**items[place + rows.start], **({"item": number} if len(digests) > 1 else {})}
+                for number, place in enumerate(np.flatnonzero(counted).tolist())
+            ],
+            numbers=numbers,
+            failures=np.full(has_score.shape, None, object) if failures is None else failures[rows][counted],
+            asked=has_score if asked is None else asked[rows][counted],
+            own_items=self._own_items(task, rows, cells)[counted],
+            responses=np.empty((0, 0), object) if responses is None else responses[rows][counted],
+            encoded=encoded,
+        )
+
+    def items(self) -> list[dict[str, Any]]:
+        """(rows,) of `every`: a question's id and the columns of its item, which has its hash alone without a table."""
+        axis = self.loaded.every.questions.rename_columns({"task": "of_task"})
+        self.con.register("grid_questions", axis.append_column("place", pa.array(np.arange(len(axis)))))
+        items: list[dict[str, Any]] = (
+            self.con.execute(
+                f"""
+                SELECT question, grid_questions.item, {", ".join(_ITEM_COLUMNS)}
+                FROM grid_questions
+                LEFT JOIN items
+                    ON of_task = task
+                    AND grid_questions.items_digest = items.items_digest
+                    AND grid_questions.item = items.item
+                ORDER BY place
+                """
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+        self.con.unregister("grid_questions")
+        if any(item["item_hash"] is None for item in items):
+            hashes = self.con.execute(
+                "SELECT row_number, any_value(item_hash) FROM matrix "
+                "JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item) GROUP BY row_number"
+            ).fetchall()
+            for row, item_hash in hashes:
+                if items[row]["item_hash"] is None:
+                    items[row]["item_hash"] = item_hash
+        return items
+
+    def _own_items(self, task: str, rows: slice, cells: Mapping[str, dict[str, Any]]) -> npt.NDArray[np.int64]:
+        own = np.full((rows.stop - rows.start, self.shape[1]), -1, np.int64)
+        for column, name in enumerate(self.loaded.every.candidates):
+            if name in cells:
+                into = self.loaded.tables[task, cells[name]["items_digest"]]
+                own[into - rows.start, column] = np.arange(len(into))
+        return own
 
 
-def _grid(
-    task: str,
-    cells: pa.Table,
-    models: list[str],
-    answers: Answers,
-    described: Described,
-    stored: Stored | None,
-    encoded: frozenset[str],
-) -> Grid:
-    rows = _cell_rows(cells)
-    by_model = {row["model"]: row for row in rows}
-    numbered = {model: number for number, model in enumerate(models)}
-    place = np.array([numbered[row["model"]] for row in rows], np.int64)
-    shape = (len(answers.items), len(models))
-
-    def spread(values: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
-        whole = np.full(shape, fill, values.dtype)
-        whole[:, place] = values
-        return whole
-
-    asked = np.zeros((len(answers.items), len(rows)), np.bool_)
-    asked[answers.row, answers.column] = True
-    digest = rows[0]["items_digest"]
-    positions = [int(item) for item in answers.items]
-    responses = np.empty((0, 0), object)
-    if stored is not None:
-        responses = np.full(asked.shape, None, object)
-        for column, row in enumerate(rows):
-            of_cell = stored.get(row["cell_id"], {})
-            responses[:, column] = _objects([of_cell.get(item) for item in positions])
-        responses = spread(responses, None)
-    return Grid(
-        task=task,
-        items_digest=digest,
-        metric=rows[0]["metric"],
-        models=models,
-        cells=[by_model.get(model) for model in models],
-        items=[described[task][item] for item in positions],
-        numbers={name: _number(answers, name, spread) for name in _NUMBERS},
-        failures=spread(answers.laid("failure"), None),
-        asked=spread(asked, False),
-        responses=responses,
-        encoded=encoded,
-    )
-
-
-def _number(answers: Answers, name: str, spread: Callable[[npt.NDArray[Any], Any], npt.NDArray[Any]]) -> Floats:
-    read = name in answers.columns
-    return spread(answers.laid(name) if read else np.full((len(answers.items), answers.cells), np.nan), np.nan)
-
-
-def _cell_rows(cells: pa.Table) -> list[dict[str, Any]]:
-    """The rows as dictionaries. For a time with a zone Arrow imports pandas, 0.4 s of CPU, so it goes as a number."""
-    times = cells["started_at"].cast(pa.int64()).to_pylist()
-    rows = cells.drop_columns(["started_at"]).to_pylist()
+def _cell_rows(cells: pa.Table, task: str) -> list[dict[str, Any]]:
+    """The rows of a task. For a time with a zone Arrow imports pandas, 0.4 s of CPU, so it comes as a number."""
     epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    pairs = zip(rows, times, strict=True)
-    return [{**row, "started_at": epoch + dt.timedelta(microseconds=time)} for row, time in pairs]
-
-
-def _objects(values: Sequence[Any]) -> Objects:
-    """(values,): an array of objects, also where all are lists of one length."""
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
-
-
-def _items(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table], answers: Mapping[str, Answers]) -> Described:
-    """Task -> position -> the item's columns; an item without a row of the view items has its hash alone."""
-    digests = {task: table["items_digest"][0].as_py() for task, table in cells.items()}
-    sql = f"SELECT task, items_digest, {', '.join(_ITEM_COLUMNS)} FROM items WHERE task IN ({tasks_of(cells)})"
-    described: dict[str, dict[int, dict[str, Any]]] = {task: {} for task in cells}
-    for row in con.execute(sql).to_arrow_table().to_pylist():
-        task = row.pop("task")
-        if digests[task] == row.pop("items_digest"):
-            described[task][row["item"]] = row
-    bare = [task for task, of_task in answers.items() if not described[task].keys() >= set(of_task.items.tolist())]
-    if bare:
-        hashes = f"SELECT task, item, any_value(item_hash) FROM matrix SEMI JOIN {ids_of(cells)} USING (cell_id)"
-        blank = dict.fromkeys(_ITEM_COLUMNS)
-        for task, item, item_hash in con.execute(f"{hashes} WHERE task IN ({tasks_of(bare)}) GROUP BY ALL").fetchall():
-            described[task].setdefault(item, {**blank, "item": item, "item_hash": item_hash})
-    return described
-
-
-def _responses(con: duckdb.DuckDBPyConnection, cells: Mapping[str, pa.Table]) -> Stored:
-    """Cell -> position -> its texts. They stand on the rows of a task's first filter, whichever that is."""
-    rows = con.execute(
-        f"""
-        SELECT cell_id, item, any_value(responses) FROM responses SEMI JOIN {ids_of(cells)} USING (cell_id)
-        WHERE task IN ({tasks_of(cells)}) AND repeat = 0 AND responses IS NOT NULL GROUP BY cell_id, item
-        """
-    ).fetchall()
-    stored: dict[str, dict[int, Any]] = defaultdict(dict)
-    for cell, item, texts in rows:
-        stored[cell][item] = texts
-    return stored
+    return [
+        {**row, "started_at": epoch + dt.timedelta(microseconds=row["started_at"])}
+        for row in cells.to_pylist()
+        if row["task"] == task
+    ]
 
 
 # ---- names

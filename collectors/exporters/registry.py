@@ -43,6 +43,8 @@ class ExportFormat:
     texts: bool = False
     #: Numbers that it writes where they are known, though it does not need them.
     takes: tuple[str, ...] = ()
+    #: Whether answers without a score are written, too, and not the questions of the pool alone.
+    unscored: bool = False
     #: Fields of grid.Options that it takes beside names, which is of all.
     options: tuple[str, ...] = ()
 
@@ -127,6 +129,7 @@ FORMATS = {
         endings=(".parquet",),
         needs=(),
         needs_prompt=False,
+        unscored=True,
         texts=True,
         takes=("usd", "cached_tokens"),
     ),

@@ -239,7 +239,11 @@ class Holdings:
         listed = None if live and not (self.damaged or self.foreign) else self.listed
         manifest = self.manifest.name if self.manifest else ""
         older = self._has_older_parts
-        return ViewFiles(listed, compacted, primary, lost, self.include, manifest, self.absent, self.filled, older)
+        # Bits stand for scores of 0 and 1 that all rows have.
+        whole = {p.records: p.primary_rows // p.cells for p in parts if p.bits and p.schema_version >= RULED_VERSION}
+        return ViewFiles(
+            listed, compacted, primary, lost, self.include, manifest, self.absent, self.filled, older, whole
+        )
 
 
 def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:

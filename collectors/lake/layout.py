@@ -466,6 +466,16 @@ PUBLISHING = "claim.json"
 DATABASE = "snapshot.duckdb"
 
 
+def pool_name(name: str) -> str:
+    """The object of a named pool in a published version."""
+    return f"{POOLS}/{name}.yaml"
+
+
+def pools_of(names: Iterable[str]) -> list[str]:
+    """The names of the pools whose objects are among `names`."""
+    return [match[1] for name in names if (match := re.fullmatch(rf"{POOLS}/([A-Za-z0-9][A-Za-z0-9._-]*)\.yaml", name))]
+
+
 def published_name(table: str) -> str:
     """The only object of a table that is written whole."""
     return f"{table}/all.parquet"

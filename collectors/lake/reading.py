@@ -25,7 +25,7 @@ from collectors.lake.locking import lock
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.sql import quoted
-from schemas.views import create_views
+from schemas.views import PoolChoice, create_views
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,13 @@ def connect(
     *,
     cells: pa.Table | None = None,
     only: Collection[str] | None = None,
+    choice: PoolChoice | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a database in memory with the views over the present objects of `lake`; it does not see later shards.
 
     `only` limits it to these views and those that they read, without comments: all 46 cost half a second of CPU.
-    `cells` are rows of that view, for a caller who has them. Raises StorageError if the lake's store cannot be read.
+    `cells` are rows of that view, for a caller who has them. `choice` is of the pool, by default all. Raises
+    StorageError if the lake's store cannot be read.
     """
     holdings = holdings or read_holdings(lake)
     # Without replacements a mistyped view is an unknown table, not a Python variable of the caller.
@@ -53,7 +55,7 @@ def connect(
     try:
         con.execute("SET enable_progress_bar = false")  # after two seconds it is drawn on standard output
         open_store(con, lake)
-        create_views(con, lake.uri, holdings.view_files(), cells=cells, only=only, comments=only is None)
+        create_views(con, lake.uri, holdings.view_files(), cells=cells, only=only, comments=only is None, choice=choice)
     except duckdb.Error as error:
         con.close()
         raise StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}") from error
@@ -66,18 +68,19 @@ def ask(
     *,
     only: Collection[str] | Callable[[Holdings], Collection[str]] | None = None,
     include: str = "all",
+    choice: PoolChoice | None = None,
 ) -> Answer:
     """Returns the answer of `question`, a function of a locked connection with the views and of the objects they read.
 
     `only` limits the views, or is a function of the objects that returns them; `include` is the kind of cells that the
-    views show, a key of schemas.views.INCLUDED. After a damaged object the question is asked again (pass_over_damage).
-    Its other errors are passed on.
+    views show, a key of schemas.views.INCLUDED; `choice` is of the pool. After a damaged object the
+    question is asked again (pass_over_damage). Its other errors are passed on.
     """
 
     def attempt(holdings: Holdings) -> Answer:
         try:
             views = only(holdings) if callable(only) else only
-            with contextlib.closing(connect(lake, holdings, only=views)) as con:
+            with contextlib.closing(connect(lake, holdings, only=views, choice=choice)) as con:
                 lock(con, lake)
                 return question(con, holdings)
         except RuntimeError as error:

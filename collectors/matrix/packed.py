@@ -34,8 +34,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake.layout import PACKED, packed_name
-from collectors.matrix.arrays import Matrix, empty_matrix
-from schemas.identity import BLOCK_KEY, is_imported
+from collectors.matrix.arrays import Arrays, Blocks
+from collectors.matrix.laying import Inexact, Placement, clear, put
+from schemas.identity import BLOCK_KEY, COLUMN_KEY
 
 ITEMS = pa.schema(
     [
@@ -67,7 +68,7 @@ _UNPACKED_ITEMS = 128
 FILES = {name: packed_name(name) for name in ("models", "blocks", "prompts", "items")}
 
 
-def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> None:
+def write_packed(matrices: Iterable[Blocks], models: pa.Table, folder: Path) -> None:
     """Writes the tables of the whole matrix below `folder`. Each of `matrices` holds whole blocks, in order.
 
     `models` is the axis of models of the whole matrix. The same matrices give the same bytes.
@@ -96,60 +97,46 @@ def write_packed(matrices: Iterable[Matrix], models: pa.Table, folder: Path) -> 
     _write(models, folder / FILES["models"])
 
 
-def read_packed(
-    files: Mapping[str, Any],
-    tasks: list[str] | None = None,
-    models: list[str] | None = None,
-    *,
-    tokens: bool = True,
-    include: str = "all",
-) -> Matrix:
-    """The matrix, or its tasks and models with these names.
+def lay_packed(files: Mapping[str, Any], arrays: Arrays, placement: Placement) -> bool:
+    """Lays cells into `arrays`, and unknown values elsewhere; False if the packed form lacks one of the cells.
 
-    `files` maps each table of FILES to a path or buffer that pyarrow reads. `include` is a key of
-    schemas.views.INCLUDED. Raises ValueError if the tables do not fit together.
+    `files` maps each table of FILES to a path or buffer that pyarrow reads. `placement.cells` has the columns of
+    BLOCK_KEY and COLUMN_KEY, too. Raises Inexact for a block with other scores than 0 and 1, which this form rounds;
+    ValueError if the tables do not fit together.
     """
     import pyarrow.compute as pc  # 75 ms
 
     every, table = (pq.ParquetFile(files[name]).read() for name in ("models", "blocks"))
-    blocks = [block for block in table.to_pylist() if tasks is None or block["task"] in tasks]
-    if include != "all":
-        blocks = [block for block in blocks if is_imported(block["prompting"]) == (include == "imported")]
-    chosen = np.zeros(len(every), np.bool_)
-    for block in blocks:
-        chosen[block["models"]] = True
-    if models is not None:
-        chosen &= np.isin(every["model"].to_pylist(), models)
-    #: Place on the whole axis -> column; -1 if not wanted.
-    columns = np.where(chosen, np.cumsum(chosen) - 1, -1)
-    blocks = [block for block in blocks if (columns[block["models"]] >= 0).any()]
-    numbers = pa.array([block["block"] for block in blocks], pa.int32())
+    axis = {tuple(row.values()): place for place, row in enumerate(every.select(COLUMN_KEY).to_pylist())}
+    numbers = {tuple(row.values()): row_number for row_number, row in enumerate(table.select(BLOCK_KEY).to_pylist())}
+    #: Row of the table blocks -> the number in placement.rows, and place on the axis of models -> column.
+    wanted: dict[int, tuple[int, dict[int, int]]] = {}
+    for row in placement.cells.to_pylist():
+        block = numbers.get(tuple(row[name] for name in BLOCK_KEY))
+        model = axis.get(tuple(row[name] for name in COLUMN_KEY))
+        if block is None or model is None:
+            return False
+        wanted.setdefault(block, (row["block"], {}))[1][model] = row["model_column"]
+    blocks = table.to_pylist()
+    parts = {number: _TaskBlock(arrays, placement.rows[of], blocks[number], by) for number, (of, by) in wanted.items()}
+    if any(part.lacks_some for part in parts.values()):
+        return False
+    tokens = bool(arrays.prompt_tokens.size)
     prompts = pq.ParquetFile(files["prompts"]).read() if tokens else None
-    lengths = [block["items"] for block in blocks]
-    axis = (
-        table.filter(pc.is_in(table["block"], numbers))
-        .select(list(BLOCK_KEY))
-        .take(np.repeat(np.arange(len(blocks)), lengths))
-    )
-    item = np.arange(len(axis)) - np.repeat(np.cumsum([0, *lengths])[:-1], lengths)
-    axis = axis.append_column("item", pa.array(item.astype(np.int32)))
-    whole = all((columns[block["models"]] >= 0).sum() == chosen.sum() for block in blocks)
-    matrix = empty_matrix(axis, every.filter(pa.array(chosen)), tokens=tokens, filled=not whole)
-    reader = _Items(files["items"], [block["items"] for block in table.to_pylist()], tokens=tokens)
-    jobs, start = [], 0
+    reader = _Items(files["items"], [block["items"] for block in blocks], tokens=tokens)
+    if sum(part.elements for part in parts.values()) < arrays.scores.size:
+        clear(arrays)
+    jobs = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for block in blocks:
-            part = _TaskBlock(columns[block["models"]], np.asarray(block["prompts"]), len(matrix.models))
+        for number, part in parts.items():
             counts = None
             if prompts is not None:
-                mine = prompts.filter(pc.equal(prompts["block"], block["block"]))["tokens"].combine_chunks()
-                counts = mine.flatten().to_numpy().reshape(-1, block["items"])
-            for group in reader.groups(block["block"]):
-                jobs.append(pool.submit(reader.unpack, matrix, start, block["block"], group, part, counts))
-            start += block["items"]
+                mine = prompts.filter(pc.equal(prompts["block"], blocks[number]["block"]))["tokens"].combine_chunks()
+                counts = mine.flatten().to_numpy().reshape(-1, blocks[number]["items"])
+            jobs += [pool.submit(reader.unpack, number, group, part, counts) for group in reader.groups(number)]
         for job in jobs:
             job.result()
-    return matrix
+    return True
 
 
 class _Items:
@@ -176,16 +163,8 @@ class _Items:
         first, end = self.block_rows[block : block + 2]
         return range(np.searchsorted(self.group_rows, first, "right") - 1, np.searchsorted(self.group_rows, end))
 
-    def unpack(
-        self,
-        matrix: Matrix,
-        start: int,
-        number: int,
-        group: int,
-        block: _TaskBlock,
-        counts: npt.NDArray[np.int32] | None,
-    ) -> None:
-        """Lays the items of block `number` in one row group into the arrays; the block begins at the line `start`."""
+    def unpack(self, number: int, group: int, block: _TaskBlock, counts: npt.NDArray[np.int32] | None) -> None:
+        """Lays the items of block `number` in one row group into the arrays."""
         with self._open(self.metadata) as file:
             table = file.read_row_group(group, columns=self.columns, use_threads=False)
         first = max(self.group_rows[group], self.block_rows[number])
@@ -193,7 +172,7 @@ class _Items:
         item = int(first - self.block_rows[number])
         for rows in table.slice(first - self.group_rows[group], end - first).to_batches(_UNPACKED_ITEMS):
             some = counts[:, item : item + len(rows)] if counts is not None else None
-            _unpack(matrix, start + item, rows, block, some)
+            _unpack(block, slice(item, item + len(rows)), rows, some)
             item += len(rows)
 
 
@@ -235,7 +214,7 @@ def _prompts(counts: npt.NDArray[np.int32]) -> tuple[list[int], list[list[int]]]
     return numbers, [way.tolist() for way in ways]
 
 
-def _pack(matrix: Matrix, block: int, rows: slice, first: int, prompts: list[int]) -> pa.Table:
+def _pack(matrix: Blocks, block: int, rows: slice, first: int, prompts: list[int]) -> pa.Table:
     scores, valid = matrix.scores[rows], matrix.valid[rows]
     right = valid & (scores == 1)
     plain: npt.NDArray[np.bool_] = np.all(~valid | (scores == 0) | (scores == 1), axis=1)
@@ -282,49 +261,46 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 class _TaskBlock:
-    """The columns of one block's models in the requested arrays."""
+    """The places of one block's models and items in arrays."""
 
-    def __init__(self, into: npt.NDArray[np.int64], prompts: npt.NDArray[np.int64], columns: int) -> None:
-        """`into` has the column of each of the block's models, -1 if not wanted; the arrays have `columns` columns."""
-        self.size = len(into)
-        self.prompts = prompts
+    def __init__(
+        self, arrays: Arrays, rows: npt.NDArray[np.int64], block: dict[str, Any], columns: dict[int, int]
+    ) -> None:
+        """`rows` has the row of each item; `columns` maps places on the axis of models, not all, to columns."""
+        self.arrays = arrays
+        self.rows = rows[: block["items"]]
+        self.size = len(block["models"])
+        self.prompts = np.asarray(block["prompts"])
+        into = np.array([columns.get(model, -1) for model in block["models"]], np.int64)
         self.wanted = into >= 0
         self.into = into[self.wanted]
-        self.is_whole = self.size == columns and bool((into == np.arange(columns)).all())
+        #: Whether the block has no column for one of the models.
+        self.lacks_some = len(self.into) < len(columns)
+        self.elements = len(self.rows) * len(self.into)
 
-    def lay(self, array: npt.NDArray[Any], lines: slice, values: npt.NDArray[Any] | bool) -> None:
-        """Sets `lines` of `array` to `values`: (items, the block's models), or one value for all."""
-        if self.is_whole:
-            array[lines] = values
-        elif isinstance(values, bool):
-            array[lines, self.into] = values
-        else:
-            array[lines, self.into] = values[:, self.wanted]
+    def lay(self, array: npt.NDArray[Any], items: slice, values: npt.NDArray[Any]) -> None:
+        """Sets the rows of `items` in `array` to `values`: (items, the block's models)."""
+        rows = self.rows[items]
+        put(array, rows, self.into, (values if self.wanted.all() else values[:, self.wanted])[: len(rows)])
 
 
-def _unpack(
-    matrix: Matrix, start: int, rows: pa.RecordBatch, block: _TaskBlock, counts: npt.NDArray[np.int32] | None
-) -> None:
-    """Lays `rows` of one block into the arrays from line `start`. `counts` is (ways, these items)."""
-    lines = slice(start, start + len(rows))
+def _unpack(block: _TaskBlock, items: slice, rows: pa.RecordBatch, counts: npt.NDArray[np.int32] | None) -> None:
+    """Lays `rows`, the `items` of one block, into its arrays. `counts` is (ways, these items)."""
+    if rows["score"].null_count < len(rows):
+        raise Inexact
+    arrays = block.arrays
     right = _flags(rows["right"], block.size, default=False)
-    if rows["valid"].null_count == rows["score"].null_count == len(rows):  # true for most blocks
-        block.lay(matrix.scores, lines, right)
-        block.lay(matrix.valid, lines, True)
+    if rows["valid"].null_count == len(rows):  # true for most blocks
+        block.lay(arrays.scores, items, right)
     else:
         valid = _flags(rows["valid"], block.size, default=True)
-        scores = np.where(valid, right, np.float32(np.nan)).astype(np.float32)
-        for line, values in enumerate(rows["score"].to_pylist()):
-            if values is not None:
-                scores[line] = np.frombuffer(values, "<f4")
-        block.lay(matrix.scores, lines, scores)
-        block.lay(matrix.valid, lines, valid)
+        block.lay(arrays.scores, items, np.where(valid, right, np.float32(np.nan)))
     if counts is None:
         return
     prompts = np.take(counts.T, block.prompts, axis=1)
     prompted = _flags(rows["prompted"], block.size, default=True)
-    block.lay(matrix.prompt_tokens, lines, prompts if prompted.all() else np.where(prompted, prompts, -1))
-    block.lay(matrix.completion_tokens, lines, _lengths(rows, right, block.prompts) - 1)
+    block.lay(arrays.prompt_tokens, items, prompts if prompted.all() else np.where(prompted, prompts, -1))
+    block.lay(arrays.completion_tokens, items, _lengths(rows, right, block.prompts) - 1)
 
 
 def _lengths(

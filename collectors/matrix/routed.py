@@ -10,7 +10,7 @@ import difflib
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,16 +28,20 @@ from collectors.metrics.gaps import NO_CHOICE
 from schemas.failures import ConfigError, one_line
 
 #: Columns that may name an item, the first one in a file counts; and the others of a choice.
-KEYS = ("item", "item_hash", "source_key")
+KEYS = ("question", "item", "item_hash", "source_key")
 COLUMNS = ("model", "router", "task", "probabilities")
+
+
+#: Views that read_choices reads.
+VIEWS = ("_questions_of", "_question_names", "_left_out", "items")
 
 
 class Choice(NamedTuple):
     """The model that a router chose for one item, and the probabilities that it chose by."""
 
     task: str
-    items_digest: str
-    item: int
+    #: Id of the view questions.
+    question: str
     model: str
     #: Row of the file, counted from 1.
     row: int
@@ -54,44 +58,47 @@ class Choices:
     routers: dict[str, list[Choice]]
 
     def columns(self, pool: Pool, router: str) -> npt.NDArray[np.int64]:
-        """(items,): the column of the model that `router` chose for each item of `pool`, or metrics.gaps.NO_CHOICE.
+        """(questions,): the column that `router` chose for each question of `pool`, or metrics.gaps.NO_CHOICE.
 
-        Raises ConfigError if it chose a model that is not in the pool.
+        Raises ConfigError if it chose a candidate that is not in the pool.
         """
-        place = {model: column for column, model in enumerate(pool.models)}
-        row = {int(item): number for number, item in enumerate(pool.items)}
-        columns = np.full(len(pool.items), NO_CHOICE, np.int64)
-        for choice in self.routers[router]:
-            if (choice.task, choice.items_digest) != (pool.task, pool.items_digest):
-                continue
+        place = {candidate: column for column, candidate in enumerate(pool.candidates)}
+        columns = np.full(len(pool.questions), NO_CHOICE, np.int64)
+        for row, choice in self._of(pool, router):
             if choice.model not in place:
                 raise ConfigError(
                     f"--choices {self.path}, {_line(self.path, choice.row)}: {router} chose {choice.model!r} on "
-                    f"{pool.task}, which is not in the pool; {_nearest(choice.model, pool.models)}"
+                    f"{choice.task}, which is not in the pool; {_nearest(choice.model, pool.candidates)}"
                 )
-            if choice.item in row:  # other items have no records
-                columns[row[choice.item]] = place[choice.model]
+            columns[row] = place[choice.model]
         return columns
 
     def probabilities(self, pool: Pool, router: str) -> npt.NDArray[np.float64] | None:
-        """(items, models): the router's probabilities, 0 for a model that it does not name; NaN for an item without.
+        """(questions, candidates): the router's probabilities, 0 for one that it does not name; NaN without any.
 
         None if the file states none for this pool. Raises ConfigError, with the line, for a value that is no mapping of
-        the pool's models to numbers from 0 on, one of them above it.
+        the pool's candidates to numbers from 0 on, one of them above it.
         """
-        row = {int(item): number for number, item in enumerate(pool.items)}
-        of_pool = [choice for choice in self.routers[router] if choice[:2] == (pool.task, pool.items_digest)]
-        stated = [choice for choice in of_pool if choice.probabilities is not None and choice.item in row]
+        stated = [(row, choice) for row, choice in self._of(pool, router) if choice.probabilities is not None]
         if not stated:
             return None
-        whole = np.full((len(pool.items), len(pool.models)), np.nan)
-        for choice in stated:
+        whole = np.full((len(pool.questions), len(pool.candidates)), np.nan)
+        for row, choice in stated:
             try:
-                whole[row[choice.item]] = _probabilities(choice.probabilities or "", pool.models)
+                whole[row] = _probabilities(choice.probabilities or "", pool.candidates)
             except (ValueError, RecursionError) as error:
                 place = f"{self.path}, {_line(self.path, choice.row)}"
                 raise ConfigError(f"--choices {place}: probabilities: {str(error)[:200]}") from error
         return whole
+
+    def _of(self, pool: Pool, router: str) -> Iterator[tuple[int, Choice]]:
+        """The row of each of the router's choices in the pool. Other questions do not count in it."""
+        keys = zip(pool.questions["task"].to_pylist(), pool.questions["question"].to_pylist(), strict=True)
+        rows = {key: row for row, key in enumerate(keys)}
+        for choice in self.routers[router]:
+            row = rows.get((choice.task, choice.question))
+            if row is not None:
+                yield row, choice
 
 
 def _probabilities(text: str, models: list[str]) -> list[float]:
@@ -114,8 +121,9 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     """Reads a file of choices: CSV, Parquet or JSON lines with a column `model` and one of KEYS.
 
     A column `probabilities` holds for each model of the pool the probability that the router chose it with, as JSON.
-    `item` is the position in the task's table of items. A column `task` is needed if items of several tasks have the
-    same name. `con` has the views whose cells and items the choices refer to. Raises ConfigError, with the line, for a
+    `model` is the name of a candidate, `question` an id of the view questions, `item` the position in the task's table
+    of items. A column `task` is needed if items of several tasks have the same name. `con` has VIEWS, with the pool
+    that the choices refer to. Raises ConfigError, with the line, for a
     missing or unreadable file, an item that no cell has, an item of several tasks, or two choices for one item.
     """
     if not os.path.isfile(path):
@@ -124,12 +132,23 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     key = next((column for column in KEYS if column in columns), None)
     if key is None or "model" not in columns:
         raise ConfigError(
-            f"--choices {path}: it needs a column model, and item, item_hash or source_key; it has "
+            f"--choices {path}: it needs a column model, and question, item, item_hash or source_key; it has "
             f"{', '.join(sorted(columns))}"
         )
+    name = "question" if key == "question" else f"{key}::VARCHAR"
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE asked_items AS SELECT task, items_digest, item, "
-        f"{key}::VARCHAR AS name FROM items SEMI JOIN cells USING (task, items_digest)"
+        f"""
+        CREATE OR REPLACE TEMP TABLE asked_items AS
+        SELECT DISTINCT places.task, question, {name} AS name
+        FROM (
+            SELECT task, items_digest, item, question_number FROM _questions_of SEMI JOIN (
+                SELECT task, items_digest FROM _pool_cells ANTI JOIN _left_out USING (task, cell_id)
+            ) AS kept USING (task, items_digest)
+        ) AS places
+        INNER JOIN (SELECT question_number, question FROM _question_names) AS names USING (question_number)
+        LEFT JOIN (SELECT task, items_digest, item, item_hash, source_key FROM items) AS texts
+            USING (task, items_digest, item)
+        """
     )
     router = "router::VARCHAR" if "router" in columns else "?"
     task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
@@ -140,7 +159,7 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     matches = con.execute(
         f"""
         SELECT choices.row, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
-            asked_items.task, items_digest, asked_items.item, {probabilities}
+            asked_items.task, question, {probabilities}
         FROM choices
         LEFT JOIN asked_items
             ON name = choices.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)
@@ -148,7 +167,9 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
         """,
         [path.stem] if router == "?" else [],
     ).fetchall()
-    tasks = con.execute("SELECT task, count(DISTINCT item) FROM asked_items GROUP BY task ORDER BY task").fetchall()
+    tasks = con.execute("SELECT task, count(DISTINCT question) FROM asked_items GROUP BY task ORDER BY task").fetchall()
+    if not tasks:
+        raise ConfigError("the pool has no candidate with a score: see --pool and --include")
     reading = _Reading(path, key, "task" in columns, dict(tasks), {})
     for _, rows in itertools.groupby(matches, key=lambda row: row[0]):
         reading.take(list(rows))
@@ -187,10 +208,10 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
         raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
 
 
-def chosen_models(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, dict[tuple[str, int], str]]:
-    """Router -> (task, item) -> the model that it chose, from a file as read_choices reads it."""
+def chosen_models(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, dict[tuple[str, str], str]]:
+    """Router -> (task, question) -> the candidate that it chose, from a file as read_choices reads it."""
     routers = read_choices(con, path).routers
-    return {router: {(one.task, one.item): one.model for one in chosen} for router, chosen in routers.items()}
+    return {router: {(one.task, one.question): one.model for one in chosen} for router, chosen in routers.items()}
 
 
 @dataclass(frozen=True)
@@ -203,8 +224,8 @@ class _Reading:
     has_task: bool
     #: Task -> number of items that the cells were asked.
     tasks: dict[str, int]
-    #: Router -> (task, items_digest, item) -> choice.
-    chosen: dict[str, dict[tuple[str, str, int], Choice]]
+    #: Router -> (task, question) -> choice.
+    chosen: dict[str, dict[tuple[str, str], Choice]]
 
     def take(self, rows: list[tuple[Any, ...]]) -> None:
         """Takes one row of the file. `rows` repeat it for each item of the lake with its name."""
@@ -213,17 +234,23 @@ class _Reading:
         for column, value in needed.items():
             if value is None or not value.strip():
                 raise self._wrong(number, f"{column} is empty")
-        matches = [row[5:8] for row in rows if row[7] is not None]
+        matches = [row[5:7] for row in rows if row[6] is not None]
         if not matches:
             raise self._wrong(number, self._unknown(task, name))
-        meant = sorted({task for task, *_ in matches})
+        meant = sorted({task for task, _ in matches})
         if len(meant) > 1 and self.key == "item":  # equal hashes are one question, equal positions are not
             some = ", ".join(meant[:5]) + (", …" if len(meant) > 5 else "")
             raise self._wrong(number, f"item {name} is in {len(meant)} tasks ({some}): add a column task")
+        if len(matches) > 1 and self.key == "item":
+            raise self._wrong(
+                number,
+                f"item {name} is another question in each of {len(matches)} item tables of {meant[0]}: name it by a "
+                "column question (view questions), item_hash or source_key",
+            )
         choices = self.chosen.setdefault(router, {})
-        for task, items_digest, item in matches:
-            choice = Choice(task, items_digest, item, model, number, rows[0][8] or None)
-            before = choices.setdefault((task, items_digest, item), choice)
+        for task, question in matches:
+            choice = Choice(task, question, model, number, rows[0][7] or None)
+            before = choices.setdefault((task, question), choice)
             if before.model != model:
                 raise self._wrong(
                     number,

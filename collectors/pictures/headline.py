@@ -52,8 +52,6 @@ class Headline:
     models: list[str]
     #: (models,) mean scores on the items of `scaling`.
     scores: npt.NDArray[np.float64]
-    #: Models that are left out because they have scores on too few items.
-    sparse: int
     scaling: Scaling
     draws: Draws
     reference: float | None
@@ -74,7 +72,6 @@ class Headline:
             "metric": self.metric,
             "items": scaled.items,
             "items_left_out": scaled.left_out,
-            "models_left_out": self.sparse,
             "draws": len(self.draws.oracle),
             "reference": self.reference,
             "curves": curves,
@@ -91,7 +88,6 @@ def headline(
     scores: Floats,
     costs: Mapping[str, Floats | None],
     *,
-    sparse: int = 0,
     least: float = 0.9,
     reference: float | None = None,
     draws: int = 100,
@@ -112,7 +108,6 @@ def headline(
         metric=metric,
         models=models,
         scores=model_means(scores).means,
-        sparse=sparse,
         scaling=curve,
         draws=draw_pools(scores, curve.sizes, draws, seed),
         reference=reference,

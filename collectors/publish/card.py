@@ -32,6 +32,16 @@ class Description:
 
 
 @dataclass(frozen=True)
+class KeptPool:
+    """A pool that the version keeps under a name."""
+
+    name: str
+    digest: str
+    #: What it holds, as collectors.matrix.described.head puts it.
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Contents:
     """The part of a description that comes from the version's files."""
 
@@ -40,6 +50,7 @@ class Contents:
     provenance: Mapping[str, Any]
     #: Name of a file -> its sha256 and bytes.
     files: Mapping[str, Mapping[str, Any]]
+    pools: tuple[KeptPool, ...] = ()
 
 
 #: Table -> its files, its schema and the meaning of a row. load_dataset loads the first one by default.
@@ -88,6 +99,10 @@ def readme(description: Description, contents: Contents) -> bytes:
     imported = f"\n\nSome of the records, or all, were made by others and imported:\n\n{imports}" if imports else ""
     counted_by = " for imported records by their source," if imports else ""
     created = contents.provenance["created"]
+    pools = "\n".join(f"- `{pool.name}` ({pool.digest}): {'; '.join(pool.lines)}" for pool in contents.pools)
+    kept = (
+        f"\n\n## Pools\n\nFor `--pool @NAME`; cite a pool with its digest and this version:\n\n{pools}" if pools else ""
+    )
     text = f"""\
 # {description.title}
 
@@ -126,7 +141,7 @@ duckdb -readonly snapshot.duckdb "FROM leaderboard"
 
 Its views (also in `views.sql`) are matrix, records, responses, items, models, cells, coverage, leaderboard, oracle and
 more, each with comments. The folder is also a routerlake lake: give it to `matrix.py --lake` or `load_matrix`, which
-reads the whole matrix from `packed/` at once.
+reads the whole matrix from `packed/` at once.{kept}
 
 ## Licences
 

@@ -82,7 +82,7 @@ class _Check:
 
     def _has_place(self, name: str, named: set[str]) -> bool:
         names = {*_BESIDE, *FILES.values(), *SCHEMA_FILES.values(), *_WHOLE, *named}
-        return name in names or layout.is_items(name)
+        return name in names or layout.is_items(name) or bool(layout.pools_of([name]))
 
     def _of_parquet(self, name: str) -> Iterator[str]:
         """Reads a file's footer, and all of a table outside the compaction."""

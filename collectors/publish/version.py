@@ -32,9 +32,12 @@ from collectors.lake.keyless import without_keys_in
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.lake.reading import connect, record_damaged
 from collectors.lake.store import Lake, parquet_bytes
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.blocks import load_blocks
+from collectors.matrix.described import head
 from collectors.matrix.packed import FILES, write_packed
-from collectors.publish.card import Contents, Description, croissant, readme
+from collectors.matrix.pool_files import PoolFile
+from collectors.matrix.pools import load_pools
+from collectors.publish.card import Contents, Description, KeptPool, croissant, readme
 from collectors.publish.closed import VIEWS
 from collectors.publish.manifests import KIND
 from schemas.failures import ConfigError, StorageError, one_line
@@ -76,13 +79,14 @@ def build_version(
     version: str | None = None,
     progress: Callable[[int, int], None] = lambda written, parts: None,
     include: str = "collected",
+    pools: Sequence[PoolFile] = (),
 ) -> PublishedVersion:
     """Writes the lake as a version into the empty `folder`.
 
     `progress` gets the numbers of written and of all parts. `include` is a key of schemas.views.INCLUDED: other cells,
-    and the objects that only they need, are left out. The default name is the newest run's day and a digest of the
-    content. Every checksum is compared. Raises ConfigError for a lake without records or with damaged objects: prune
-    these first, because a version never changes and would lack them for good.
+    and the objects that only they need, are left out. `pools` are kept under their names. The default name is the
+    newest run's day and a digest of the content. Every checksum is compared. Raises ConfigError for a lake without
+    records or with damaged objects: prune these first, because a version never changes and would lack them for good.
     """
     holdings = read_holdings(lake, include=include)
     if holdings.damaged:
@@ -94,6 +98,7 @@ def build_version(
         writer.write_parts(progress)
         writer.write_packed()
         writer.write_views()
+        writer.write_pools(pools)
         return writer.finish(description, version)
     except (duckdb.Error, pa.ArrowException, StorageError, FileNotFoundError) as error:
         if damaged := record_damaged(lake, error, holdings):
@@ -116,6 +121,7 @@ class _Writer:
         self.lake, self.holdings, self.folder = lake, holdings, folder
         self.files: dict[str, dict[str, Any]] = {}
         self.parts: list[Part] = []
+        self.pools: list[KeptPool] = []
         #: Cell -> the part that holds it, and its position there.
         self.home: dict[str, tuple[str, int]] = {}
         self.listed: dict[str, list[str]] = {"shards": []}
@@ -247,7 +253,7 @@ class _Writer:
         tasks = sorted(set(self.planned_cells["task"].to_pylist()))
         mine = Lake(str(self.folder))  # not from the lake: it may have grown since
         include = self.holdings.include
-        write_packed((load_matrix(mine, [task], include=include) for task in tasks), self.models, self.folder)
+        write_packed((load_blocks(mine, [task], include) for task in tasks), self.models, self.folder)
         for name in FILES.values():
             self.sign(name)
 
@@ -268,12 +274,31 @@ class _Writer:
             write_comments(con)
         self.sign(layout.DATABASE)
 
+    def write_pools(self, pools: Sequence[PoolFile]) -> None:
+        """Keeps each pool. Raises ConfigError for one that this version has no candidate of."""
+        mine = Lake(str(self.folder))
+        names = [pool.name for pool in pools]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"two of the pools {', '.join(sorted(names))} have one name")
+        for pool in pools:
+            if self.holdings.include not in ("all", pool.include):
+                raise ConfigError(
+                    f"pool {pool.name} includes {pool.include} records, and the version has {self.holdings.include} "
+                    "ones: see --include"
+                )
+            try:
+                lines = head(load_pools(mine, choice=pool.choice, include=pool.include))
+            except ConfigError as error:
+                raise ConfigError(f"pool {pool.name}: {one_line(error)}") from error
+            self.pools.append(KeptPool(pool.name, pool.digest, tuple(lines)))
+            self.write(layout.pool_name(pool.name), pool.data)
+
     def finish(self, description: Description, version: str | None) -> PublishedVersion:
         counts = self._counts()
         content = digest({"files": self.files, "description": dataclasses.asdict(description)}, 8)
         day = [int(number) for number in self.provenance["created"][:10].split("-")]
         version = version or f"{day[0]}.{day[1]}.{day[2]}-r{content}"  # a valid semantic version
-        contents = Contents(version, counts, self.provenance, self.files)
+        contents = Contents(version, counts, self.provenance, self.files, tuple(self.pools))
         self.write("croissant.json", croissant(description, contents))
         self.write("README.md", readme(description, contents))
         manifest = {

@@ -144,20 +144,38 @@ def show_groups(con: duckdb.DuckDBPyConnection, console: Console) -> None:
 
 
 def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
-    rows = fetch(con, f"SELECT * FROM oracle ORDER BY task, prompting, dtype LIMIT {MOST_TASKS}")
-    console.print("\noracle (best model per item) against the best single model, on the items that all models scored")
-    table = headed("<task", "<setup", "<dtype", "models", "items", "<best model", "its score", "oracle", "gap")
+    rows = fetch(con, f"SELECT * FROM oracle ORDER BY is_all, task LIMIT {MOST_TASKS}")
+    console.print(
+        "\noracle (best candidate for each question) against the best single one, on the questions that all scored"
+    )
+    table = headed("<task", "candidates", "<settings", "questions", "<best", "its score", "oracle", "gap")
     for row in rows:
         table.add_row(
             row["task"],
-            _setup(row),
-            _dtype(row),
-            number(row["models"]),
-            f"{row['items']:,} of {row['items_scored_by_any']:,}",
+            number(row["candidates"]),
+            _settings(row),
+            f"{row['questions'] or 0:,} of {row['questions_scored_by_any'] or 0:,}",
             row["best_model"] or "",
             *(number(row[name], ".4f") for name in ("best_model_score", "oracle_score", "gap")),
         )
     console.print(table)
+    left = fetch(
+        con, f"SELECT * FROM candidates WHERE left_out ORDER BY gained DESC, task, candidate LIMIT {MOST_TASKS}"
+    )
+    for row in left:
+        console.print(
+            f"left out: {row['candidate']} in {row['task']}, which lacks scores: without it {row['gained']:,} more "
+            "questions count"
+        )
+
+
+def _settings(row: dict[str, Any]) -> str:
+    """What differs between the candidates of a row of the view oracle."""
+    parts = [f"{row['imported']} imported"] if 0 < row["imported"] < row["candidates"] else []
+    for name, what in (("dtypes", "dtypes"), ("promptings", "promptings")):
+        if row[name] > 1:
+            parts.append(f"{row[name]} {what}")
+    return ", ".join(parts) or "alike"
 
 
 def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:

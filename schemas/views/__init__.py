@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from schemas.columns import column_docs
 from schemas.sql import quoted, text_rows
+from schemas.views.choice import PoolChoice
 from schemas.views.files import INCLUDED, RULED_ROWS, Placeholders, ViewFiles, lake_place, object_path
 from schemas.views.order import OWNERSHIP, named_in, view_files, with_dependencies
 
@@ -21,6 +22,8 @@ __all__ = [
     "INCLUDED",
     "KEPT",
     "OWNERSHIP",
+    "POOL",
+    "PoolChoice",
     "ViewFiles",
     "contents",
     "create_views",
@@ -34,6 +37,10 @@ __all__ = [
 
 #: Small views behind every query over records. Where the files are listed, they are tables.
 KEPT = (*OWNERSHIP, "_cell_rows")
+#: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
+#: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
+#: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
+POOL = ("_pool_questions", "_pool_cells", "_questions_of", "_left_out", "_members")
 
 
 def create_views(
@@ -44,17 +51,20 @@ def create_views(
     cells: pa.Table | None = None,
     only: Collection[str] | None = None,
     comments: bool = True,
+    choice: PoolChoice | None = None,
 ) -> None:
     """Creates the views over the lake at `lake_uri`, a folder or a URI that `con` can read, in the open database.
 
     A folder's absolute path goes into the views, so that a database file works from any working directory. `cells` are
     rows of the view of that name, for a caller who has them: a query of 100,000 takes half a second. `only` names the
     views to create; the views that they read are created too, unless a table has the name. Raises StorageError at a
-    path that DuckDB cannot glob, duckdb.Error without a lake.
+    path that DuckDB cannot glob, ConfigError for a wrong condition in `choice`, duckdb.Error without a lake.
     """
     files = files or ViewFiles()
     wanted = _wanted(con, only, cells, set() if files.has_older_rows else {RULED_ROWS})
     names = Placeholders(lake_place(lake_uri), files)
+    choice = choice or PoolChoice()
+    choice.set_variables(con)
     if files.listed is not None and "_shard_files" in wanted:
         paths = text_rows(f"{names.place}/{name}" for name in files.listed["shards"])
         con.execute(f"CREATE TABLE _listed AS SELECT text AS file FROM {paths}")
@@ -62,10 +72,10 @@ def create_views(
         con.register("given_cells", cells)
         con.execute("CREATE TABLE _cell_rows AS FROM given_cells")
     for view in (view for name, view in view_files().items() if name in wanted):
-        sql = view.sql
-        if view.name in KEPT and files.listed is not None:
-            sql = sql.replace("CREATE VIEW", "CREATE TABLE")  # a listing does not change
-        con.execute(names.put_into(sql))
+        if view.name == "_pool_cells":
+            choice.set_cells(con)
+        is_table = view.name in POOL or (view.name in KEPT and files.listed is not None)  # a listing does not change
+        con.execute(names.put_into(view.as_table if is_table else view.sql))
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
     if comments:
@@ -101,7 +111,7 @@ def relocatable_views(files: ViewFiles) -> list[str]:
     SET VARIABLE snapshot = 's3://bucket/version'.
     """
     names = Placeholders("", files, place_sql="coalesce(getvariable('snapshot'), '.')", open_shards=[], outdated=[])
-    return [names.put_into(view.sql) for view in view_files().values()]
+    return [names.put_into(view.as_table if name in POOL else view.sql) for name, view in view_files().items()]
 
 
 def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
@@ -126,4 +136,6 @@ def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
 
 def contents() -> set[tuple[str, str]]:
     """Returns the objects that create_views may leave in a database: pairs of 'view', 'table' or 'macro' and a name."""
-    return {(file.kind, name) for name, file in view_files().items()} | {("table", n) for n in ("_listed", *KEPT)}
+    return {(file.kind, name) for name, file in view_files().items()} | {
+        ("table", n) for n in ("_listed", *KEPT, *POOL)
+    }

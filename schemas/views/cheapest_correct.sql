@@ -1,16 +1,18 @@
--- cheapest_correct: one row per pool (as in oracle) and item: the cheapest of the models that are right and have a
--- known cost (USD, view costs); of equal ones the first by name. model null: none is right (models_correct = 0), or no
--- cost of those that are is known. A missing verdict is not a wrong answer: then models_scored < models.
+-- cheapest_correct: one row per task and question with a verdict from any candidate of the pool (view oracle): the
+-- cheapest of the candidates that are right and have a known cost (USD, view costs); of equal ones the first by name.
+-- candidate null: none is right (candidates_correct = 0), or no cost of those that are is known. A missing verdict is not
+-- a wrong answer: then candidates_scored < candidates.
 CREATE VIEW cheapest_correct AS
 WITH members AS MATERIALIZED (
     FROM _members
+    WHERE NOT is_all
 ),
 
 answers AS (
     SELECT
         pool_number,
         member,
-        item,
+        question_number,
         correct,
         coalesce(
             _serving_usd(
@@ -24,37 +26,40 @@ answers AS (
             ),
             stated_usd
         ) AS usd
-    FROM matrix
+    FROM _pool_rows
     INNER JOIN members USING (cell_id)
 ),
 
 chosen AS (
     SELECT
         pool_number,
-        item,
-        count(correct) AS models_scored,
-        count(*) FILTER (correct) AS models_correct,
+        question_number,
+        count(correct) AS candidates_scored,
+        count(*) FILTER (correct) AS candidates_correct,
         min(struct_pack(usd := usd, member := member)) FILTER (correct AND usd IS NOT NULL) AS best
     FROM answers
-    GROUP BY pool_number, item
+    GROUP BY pool_number, question_number
+),
+
+pools AS (
+    SELECT pool_number, any_value(task) AS task, any_value(candidates) AS candidates, any_value(metric) AS metric
+    FROM members
+    GROUP BY pool_number
 )
 
 SELECT
     pools.task,
-    chosen.item,
-    pools.models,
-    chosen.models_scored,
-    chosen.models_correct,
-    members.model,
+    _question_names.question,
+    pools.candidates,
+    chosen.candidates_scored,
+    chosen.candidates_correct,
+    members.candidate,
     best.usd,
-    pools.items_digest,
-    pools.prompting,
-    pools.dtype,
-    pools.quantization,
     pools.metric,
-    pools.imported_from,
     members.cell_id,
-    pools.pool
+    _question_names.items_digest,
+    _question_names.item
 FROM chosen
-INNER JOIN members AS pools ON chosen.pool_number = pools.pool_number AND pools.cell_id = pools.pool
-LEFT JOIN members ON chosen.best.member = members.member;
+INNER JOIN pools USING (pool_number)
+INNER JOIN _question_names USING (question_number)
+LEFT JOIN members ON chosen.pool_number = members.pool_number AND chosen.best.member = members.member;

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -68,6 +68,8 @@ class ViewFiles:
     filled: bool = False
     #: Whether the compaction has parts of schema 6, whose rows have no outcome.
     has_older_parts: bool = False
+    #: Object of records whose items all have a score -> items of each of its cells.
+    whole: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def has_older_rows(self) -> bool:
@@ -110,6 +112,7 @@ class Placeholders:
             "older": self._parts("compact/older"),
             "folded": self._parts("compact/folded"),
             "included": INCLUDED[self.files.include][0],
+            "whole_parts": _whole_parts(self.files.whole),
         }
         # Metrics are read, and cells are joined, only where rows may have no outcome: they are large and slow.
         older = self.files.has_older_parts
@@ -187,6 +190,13 @@ class Placeholders:
     def _globbed(self, table: str, pattern: str) -> str:
         place = literal_path(self.place)
         return f"[{quoted(f'{place}/{SCHEMA_FILES[table]}')}, {quoted(f'{place}/{pattern}')}]"
+
+
+def _whole_parts(whole: Mapping[str, int]) -> str:
+    if not whole:
+        return "(SELECT '' AS part, 0 AS scored WHERE false)"
+    names = ", ".join(map(quoted, whole))
+    return f"(SELECT unnest([{names}]) AS part, unnest({list(whole.values())}) AS scored)"
 
 
 def lake_place(lake_uri: str) -> str:

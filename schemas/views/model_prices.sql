@@ -5,7 +5,7 @@
 -- names another organisation). 'tier': by the number of parameters alone. null: unpriced, and so are all its costs. Of
 -- several entries the cheapest by prompt + completion counts, then provider and name. Prices are those of the newest
 -- day; choose another with SET VARIABLE prices_on = '2025-01-31', and one provider with SET VARIABLE price_provider =
--- 'together_ai'.
+-- 'together_ai'. The views of the pool keep the prices that were chosen when they were made.
 CREATE VIEW model_prices AS
 WITH valid AS (
     SELECT *

@@ -1,75 +1,99 @@
--- oracle: one row per task, items, prompting, dtype, quantization and metric: the score of choosing the best model for
--- each item, against the best single model.
--- The pool (models) is the group's cells with at least one scored item. All scores are over the items that every model
--- of the pool has a score on (items), so a missing, unanswered or failed item is never counted as wrong, both sides see
--- the same items, and gap is never negative. items_scored_by_any - items is the number of items left out; if it is
--- large, some model was collected on few items. Without a common item the scores are null.
+-- oracle: one row per pool: a task's, or of all tasks (is_all, task 'all'): the score of choosing the best candidate for
+-- each question, against the best single candidate. All scores are over the questions that count, which every candidate
+-- has a score for (view pool), so a missing or failed answer is never wrong, both sides see the same questions, and gap
+-- is never negative. questions_scored_by_any - questions is the number of those left out. Without a common question the
+-- scores are null. left_out: candidates that lack too many (view candidates). dtypes, promptings, imported: how many
+-- settings, and imported cells, the candidates have among them.
 CREATE VIEW oracle AS
--- Read twice rather than kept: at 200M records the copy would not fit in memory.
-WITH answers AS NOT MATERIALIZED (
-    SELECT _members.pool, _members.cell_id, _members.models, _members.higher_is_better, matrix.item, matrix.score
-    FROM matrix
-    INNER JOIN _members USING (cell_id)
-    WHERE matrix.score IS NOT NULL
+WITH members AS MATERIALIZED (
+    FROM _members
 ),
 
-items_of_pool AS (
+-- Read twice rather than kept: at 200M records the copy would not fit in memory.
+answers AS NOT MATERIALIZED (
+    SELECT members.pool_number, member, candidates, merit_sign, question_number, score
+    FROM _pool_rows
+    INNER JOIN members USING (cell_id)
+    WHERE score IS NOT NULL
+),
+
+questions_of_pool AS (
     SELECT
-        pool,
-        item,
-        count(*) = any_value(models) AS scored_by_all,
-        CASE WHEN any_value(higher_is_better) THEN max(score) ELSE min(score) END AS best_score
+        pool_number,
+        question_number,
+        count(*) = any_value(candidates)
+        OR (SELECT counts FROM _pool_questions) = 'any' AS is_counted,
+        max(merit_sign * score) AS best_merit
     FROM answers
-    GROUP BY pool, item
+    GROUP BY pool_number, question_number
 ),
 
 pools AS (
     SELECT
-        pool,
-        count(*) FILTER (scored_by_all) AS items,
-        count(*) AS items_scored_by_any,
-        avg(best_score) FILTER (scored_by_all) AS oracle_score
-    FROM items_of_pool
-    GROUP BY pool
+        pool_number,
+        count(*) FILTER (is_counted) AS questions,
+        count(*) AS questions_scored_by_any,
+        avg(best_merit) FILTER (is_counted) AS oracle_merit
+    FROM questions_of_pool
+    GROUP BY pool_number
 ),
 
 singles AS (
-    SELECT answers.cell_id, avg(answers.score) AS score
+    SELECT pool_number, member, avg(merit_sign * score) AS merit
     FROM answers
-    INNER JOIN items_of_pool ON answers.pool = items_of_pool.pool AND answers.item = items_of_pool.item
-    WHERE items_of_pool.scored_by_all
-    GROUP BY answers.cell_id
+    INNER JOIN questions_of_pool USING (pool_number, question_number)
+    WHERE is_counted
+    GROUP BY pool_number, member
+),
+
+best AS (
+    SELECT pool_number, min(struct_pack(loss := -merit, member := member)) AS best
+    FROM singles
+    GROUP BY pool_number
+),
+
+described AS (
+    SELECT
+        pool_number,
+        any_value(pool) AS task,
+        any_value(is_all) AS is_all,
+        any_value(candidates) AS candidates,
+        any_value(merit_sign) AS merit_sign,
+        CASE WHEN count(DISTINCT metric) = 1 THEN any_value(metric) END AS metric,
+        bool_and(higher_is_better) AS higher_is_better,
+        count(DISTINCT dtype) AS dtypes,
+        count(DISTINCT (task, prompting)) - count(DISTINCT task) + 1 AS promptings,
+        count(*) FILTER (imported_from IS NOT NULL) AS imported
+    FROM members
+    GROUP BY pool_number
+),
+
+named AS (
+    SELECT DISTINCT pool_number, member, candidate, CASE WHEN NOT is_all THEN cell_id END AS cell_id
+    FROM members
 )
 
 SELECT
-    _members.task,
-    _members.models,
-    pools.items,
-    pools.items_scored_by_any,
-    _members.metric,
-    CASE WHEN singles.score IS NOT NULL THEN _members.model END AS best_model,
-    singles.score AS best_model_score,
-    pools.oracle_score,
+    described.task,
+    described.is_all,
+    described.candidates,
+    pools.questions,
+    pools.questions_scored_by_any,
+    described.metric,
+    named.candidate AS best_model,
+    -best.best.loss * merit_sign + 0 AS best_model_score, -- + 0: 0 and not -0
+    pools.oracle_merit * merit_sign + 0 AS oracle_score,
     -- greatest: the two means add the same numbers in another order, which can differ in the last bit.
-    CASE WHEN singles.score IS NOT NULL THEN greatest(
-        CASE WHEN _members.higher_is_better THEN 1 ELSE -1 END * (pools.oracle_score - singles.score), 0
-    ) END AS gap,
-    _members.num_fewshot,
-    _members.chat_template,
-    _members.prompting,
-    _members.items_digest,
-    _members.dtype,
-    _members.quantization,
-    _members.higher_is_better,
-    _members.imported_from,
-    CASE WHEN singles.score IS NOT NULL THEN _members.cell_id END AS best_cell_id
-FROM _members
-INNER JOIN pools USING (pool)
-LEFT JOIN singles USING (cell_id)
-QUALIFY row_number() OVER (
-    PARTITION BY _members.pool
-    ORDER BY
-        CASE WHEN _members.higher_is_better THEN -singles.score ELSE singles.score END NULLS LAST,
-        _members.model,
-        _members.cell_id
-) = 1;
+    CASE WHEN best.best IS NOT NULL THEN greatest(pools.oracle_merit + best.best.loss, 0) END AS gap,
+    coalesce(outs.left_out, 0) AS left_out,
+    described.dtypes,
+    described.promptings,
+    described.imported,
+    described.higher_is_better,
+    named.cell_id AS best_cell_id
+FROM described
+LEFT JOIN pools USING (pool_number)
+LEFT JOIN best USING (pool_number)
+LEFT JOIN named ON described.pool_number = named.pool_number AND best.best.member = named.member
+LEFT JOIN (SELECT task, count(*) AS left_out FROM _left_out GROUP BY task) AS outs
+    ON described.task = outs.task AND NOT described.is_all;

@@ -1,17 +1,18 @@
--- oracle_items: one row per pool (as in oracle) and item with a score from any of its models: the best score, and the
--- least cost of an answer with it. Among the models with the best score the cheapest counts, of those with a known cost
--- (USD, view costs); of equal ones the first by name. If no cost is known, the first by name counts, and usd is null.
--- models_scored < models: some model has no verdict.
+-- oracle_items: one row per task and question with a score from any candidate of the pool (view oracle): the best score,
+-- and the least cost of an answer with it. Among the candidates with the best score the cheapest counts, of those with a
+-- known cost (USD, view costs); of equal ones the first by name. If no cost is known, the first by name counts, and usd
+-- is null. candidates_scored < candidates: some candidate has no verdict, and the view pool leaves the question out.
 CREATE VIEW oracle_items AS
 WITH members AS MATERIALIZED (
     FROM _members
+    WHERE NOT is_all
 ),
 
 answers AS (
     SELECT
         pool_number,
         member,
-        item,
+        question_number,
         score,
         correct,
         -merit_sign * score AS loss,
@@ -28,7 +29,7 @@ answers AS (
             stated_usd,
             'infinity'
         ) AS usd
-    FROM matrix
+    FROM _pool_rows
     INNER JOIN members USING (cell_id)
 ),
 
@@ -37,30 +38,27 @@ answers AS (
 chosen AS (
     SELECT
         pool_number,
-        item,
-        count(score) AS models_scored,
-        count(*) FILTER (score IS NOT NULL AND correct) AS models_correct,
+        question_number,
+        count(score) AS candidates_scored,
+        count(*) FILTER (score IS NOT NULL AND correct) AS candidates_correct,
         min(struct_pack(loss := loss, usd := usd, member := member)) FILTER (score IS NOT NULL) AS best
     FROM answers
-    GROUP BY pool_number, item
+    GROUP BY pool_number, question_number
 )
 
 SELECT
     members.task,
-    chosen.item,
-    members.models,
-    chosen.models_scored,
-    chosen.models_correct,
+    _question_names.question,
+    members.candidates,
+    chosen.candidates_scored,
+    chosen.candidates_correct,
     -members.merit_sign * best.loss + 0 AS best_score, -- + 0: 0 and not -0
-    members.model,
+    members.candidate,
     CASE WHEN best.usd < 'infinity' THEN best.usd END AS usd,
-    members.items_digest,
-    members.prompting,
-    members.dtype,
-    members.quantization,
     members.metric,
-    members.imported_from,
     members.cell_id,
-    members.pool
+    _question_names.items_digest,
+    _question_names.item
 FROM chosen
-INNER JOIN members ON chosen.best.member = members.member;
+INNER JOIN members ON chosen.pool_number = members.pool_number AND chosen.best.member = members.member
+INNER JOIN _question_names USING (question_number);

@@ -31,6 +31,11 @@ class ViewFile:
     reads: frozenset[str]
 
     @property
+    def as_table(self) -> str:
+        """The statement that keeps the view's rows."""
+        return self.sql.replace("CREATE VIEW", "CREATE TABLE", 1)
+
+    @property
     def comment(self) -> str:
         """The comment at the head of the file, which defines a row."""
         head = self.sql.partition("CREATE ")[0]

@@ -1,18 +1,31 @@
--- pareto: one row per cell of the leaderboard that no other of the same task, items, prompting and metric beats: no
--- cell has at least its score for at most its cost with one of the two better. Cells without a known cost are left out.
--- usd_items < scored: the cost is the mean of fewer items than the score.
+-- pareto: one row per pool (view oracle) and candidate that no other of the pool beats: none has at least its score for
+-- at most its cost with one of the two better. Scores and costs are over the questions that count. Candidates without a
+-- known cost are left out. usd_questions < questions: the cost is the mean of fewer questions than the score.
 CREATE VIEW pareto AS
+WITH singles AS (
+    SELECT
+        pool AS task,
+        is_all,
+        candidate,
+        avg(score) AS score,
+        1000 * avg(usd) AS usd_per_1000,
+        count(score) AS questions,
+        count(usd) FILTER (score IS NOT NULL) AS usd_questions,
+        any_value(merit_sign) * avg(score) AS merit
+    FROM _pool_answers
+    GROUP BY pool, is_all, candidate
+)
+
 SELECT * EXCLUDE (merit, best_before)
 FROM (
     SELECT
         *,
-        CASE WHEN higher_is_better THEN score ELSE -score END AS merit,
-        max(CASE WHEN higher_is_better THEN score ELSE -score END) OVER (
-            PARTITION BY task, items_digest, prompting, metric
-            ORDER BY usd_per_1000, CASE WHEN higher_is_better THEN -score ELSE score END
+        max(merit) OVER (
+            PARTITION BY is_all, task
+            ORDER BY usd_per_1000, -merit
             RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP
         ) AS best_before
-    FROM leaderboard
+    FROM singles
     WHERE usd_per_1000 IS NOT NULL AND score IS NOT NULL
 )
 WHERE best_before IS NULL OR merit > best_before;

@@ -26,7 +26,7 @@ from collectors.lake.layout import shard_name
 from collectors.lake.pruning import prune
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.pools import load_matrix
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
 from collectors.runs.config import RunConfig
@@ -228,7 +228,7 @@ def bench_matrix(report: Report, size: str, raw: Lake, compacted: Lake, packed: 
         time_of = median(lambda: load_matrix(lake), 1)  # noqa: B023
         report.row(f"the same with prompt and completion tokens, {name}", time_of / base, None, f"{time_of:.2f} s")
     for name, lake in (("packed", Lake(str(packed))), ("compacted", compacted)):
-        for tokens, each in ((False, 5), (True, 13)):
+        for tokens, each in ((False, 4), (True, 12)):
             cells = MODELS[size] * ITEMS
             peak = in_process(peak_of_matrix, lake, "1" if tokens else "")
             beyond = (peak - 150 * 2**20) / (cells * each)

@@ -1,4 +1,4 @@
-"""Views of the router benchmark (costs, oracle, cheapest correct model, Pareto) against a scan of the same records."""
+"""The router benchmark: the pool as arrays, and views of costs, oracle and Pareto, against scans of the records."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from collectors.lake.compaction import compact
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
+from collectors.matrix.blocks import load_blocks
+from collectors.matrix.pools import load_matrix
 from collectors.prices.tables import add_prices, read_prices
 from tests.benchmarks.bench_lake import MODELS, ROOT, Report, linked_lake, median, part_paths, peak_memory, raw_lake
 from tests.benchmarks.synthetic import Synthetic
@@ -50,6 +54,7 @@ def main() -> int:
             lake = linked_lake(raw_lake(args.size, args.work), Path(folder) / "compacted")
             compact(lake)
         put_prices(lake, Path(folder), MODELS[args.size])
+        bench_pool(report, lake)
         bench_views(report, lake)
         if not args.lake:
             shutil.rmtree(lake.root)
@@ -82,6 +87,24 @@ def bench_views(report: Report, lake: Lake) -> None:
             f"{ours:.2f} s ÷ {base:.2f} s; {ours / wide:.1f} × a scan of what costs read; peak {peak / 2**30:.1f} GB"
         )
         report.row(f"{name} ÷ scan of one column", ours / base, reach, detail)
+
+
+def bench_pool(report: Report, lake: Lake) -> None:
+    """The pool of all models and questions through the one loader, against all cells block by block."""
+    loaders = {"pool": load_matrix, "blocks": load_blocks}
+    figures = {}
+    for name, load in loaders.items():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            figures[name] = pool.apply(load_once, (lake.root, load))
+    (seconds, peak), (base, base_peak) = figures["pool"], figures["blocks"]
+    report.row("pool ÷ dense loader, time", seconds / base, 1.2, f"{seconds:.2f} s ÷ {base:.2f} s")
+    detail = f"{peak / 2**20:.0f} MiB ÷ {base_peak / 2**20:.0f} MiB"
+    report.row("pool ÷ dense loader, memory", peak / base_peak, 1.2, detail)
+
+
+def load_once(root: str, load: Callable[..., Any]) -> tuple[float, int]:
+    """Seconds to load the scores, the median of three; peak memory, bytes."""
+    return median(lambda: load(Lake(root), tokens=False)), peak_memory()
 
 
 def ask_once(root: str, sql: str) -> tuple[float, int]:

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collectors.exporters.grid import Grid, Options, load_grids
+import duckdb
+
+from collectors.exporters.grid import Grid, Options, needed_views, read_grids
 from collectors.exporters.registry import FORMATS, export
-from collectors.lake.reading import connect
+from collectors.lake.holdings import Holdings
+from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
+from collectors.matrix.pools import NUMBERS
 from collectors.prices.tables import add_prices, read_prices
-from schemas.views import named_in
+from schemas.views import PoolChoice, named_in
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 #: USD per million prompt tokens; completion tokens cost ten times that.
@@ -67,9 +71,19 @@ def price(builder: LakeBuilder, usd: Mapping[str, float] = USD) -> LakeBuilder:
     return builder
 
 
-def grids(lake: LakeBuilder | Lake, form: str, where: str = "true", tasks: Sequence[str] = ()) -> list[Grid]:
-    with connect(_lake(lake), only=named_in("cells, costs, matrix, imports, items, responses")) as con:
-        return load_grids(con, tasks, where, texts=FORMATS[form].texts, unread=FORMATS[form].unread)
+def grids(
+    lake: LakeBuilder | Lake, form: str, where: str = "true", tasks: Sequence[str] = (), questions: str = "any"
+) -> list[Grid]:
+    """What a format sees of the lake, imported records among them; by default questions with gaps, too."""
+    choice = PoolChoice(where, questions=questions)
+    one = FORMATS[form]
+    numbers = [name for name in NUMBERS if name not in one.unread]
+
+    def read(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> list[Grid]:
+        options = {"texts": one.texts, "unread": one.unread, "unscored": one.unscored}
+        return read_grids(con, _lake(lake), holdings, tasks or None, choice, **options)[0]  # type: ignore[arg-type]
+
+    return ask(_lake(lake), read, only=lambda holdings: needed_views(holdings, numbers), choice=choice)
 
 
 def exported(lake: LakeBuilder | Lake, form: str, out: Path, *, missing: str = "error", **options: Any) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from collectors.lake.holdings import read_holdings
 from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
-from collectors.matrix.arrays import Matrix
+from collectors.matrix.pools import Pool
 from collectors.publish.card import Description
 from collectors.publish.version import PublishedVersion, build_version
 from schemas.identity import ShardName
@@ -133,8 +133,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def assert_same(first: Matrix, second: Matrix) -> None:
-    for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
+def assert_same(first: Pool, second: Pool) -> None:
+    for name in ("scores", "prompt_tokens", "completion_tokens"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    assert first.items.equals(second.items)
-    assert first.models.equals(second.models)
+    assert (first.candidates, first.questions, first.cells) == (second.candidates, second.questions, second.cells)

@@ -17,7 +17,7 @@ from collectors.lake.store import Lake, parquet_bytes
 from schemas.identity import ShardName, digest
 from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
 from schemas.verdicts import outcome_of, score_of
-from schemas.views import ViewFiles, lake_place, named_in, view_files
+from schemas.views import POOL, ViewFiles, lake_place, named_in, view_files
 from schemas.views.files import Placeholders
 
 #: A Parquet file without the columns of any table of a lake.
@@ -92,7 +92,7 @@ class LakeViews:
         missing = named_in(names) - self._made
         for name, view in view_files().items():
             if name in missing:
-                self.con.execute(self._names.put_into(view.sql))
+                self.con.execute(self._names.put_into(view.as_table if name in POOL else view.sql))
         self._made |= missing
         return self.con
 

@@ -24,7 +24,7 @@ from collectors.lake.layout import is_compacted, is_object, table_of
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.lake.verifying import verify
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.blocks import load_blocks
 from schemas.failures import RouterlakeError
 from schemas.identity import digest
 from schemas.records import TABLES
@@ -228,7 +228,7 @@ class Storm:
 
 def _shown(lake: Lake) -> dict[str, Any]:
     """All that readers see: the views, and the matrix, whose scores come from bits."""
-    matrix = load_matrix(lake)
+    matrix = load_blocks(lake)
     arrays = (matrix.scores, matrix.valid, matrix.prompt_tokens, matrix.completion_tokens)
     return {**everything(lake), "arrays": [array.tobytes() for array in arrays]}
 

@@ -15,7 +15,7 @@ from collectors.lake.failure_rows import failure_row, write_failure
 from collectors.lake.pruning import prune
 from collectors.lake.spend import Accounts, Spent
 from collectors.lake.store import Lake
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.pools import load_matrix
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import verify
 from collectors.publish.version import build_version

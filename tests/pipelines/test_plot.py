@@ -16,10 +16,10 @@ from pipelines.publish import main as publish
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 SCORES: dict[str, list[float | None]] = {
-    "a": [1, 0, 1, 1, 0, 1],
-    "b": [0, 1, 1, 0, 0, 1],
-    "c": [1, 1, None, 0, 0, 0],
-    "d": [1, None, None, None, None, None],
+    "a": [1, 0, 1, 1, 0, 1] * 2,
+    "b": [0, 1, 1, 0, 0, 1] * 2,
+    "c": [1, 1, None, 0, 0, 0, 1, 1, 0, 0, 0, 0],
+    "d": [1, *[None] * 11],
 }
 
 
@@ -38,7 +38,7 @@ def lake(tmp_path: Path) -> LakeBuilder:
 
 def drawn(lake: LakeBuilder, out: Path, *more: str) -> dict[str, Any]:
     """The numbers on the page, by task."""
-    assert main(["--lake", lake.lake.uri, "--out", str(out), "--least", "0.5", *more]) == 0
+    assert main(["--lake", lake.lake.uri, "--out", str(out), *more]) == 0
     found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', (out / "index.html").read_text())
     assert found is not None
     return {task["task"]: task for task in json.loads(found[1])["tasks"]}
@@ -66,11 +66,13 @@ def test_plot_writes_pictures_and_a_page_with_the_computed_numbers(
     assert quiz["curves"]["models"] == [1, 2, 3]
     assert quiz["curves"]["r_o(1)"] == expected.oracle.tolist()
     assert quiz["curves"]["r_o(0.5)"] == expected.r_o(0.5).tolist()
-    assert (quiz["items"], quiz["items_left_out"], quiz["models_left_out"]) == (5, 1, 1)
+    assert (quiz["items"], quiz["items_left_out"]) == (11, 0)
     assert quiz["cost"]["models"]["usd_per_1000"] == pytest.approx([1, 2, 3])
-    assert quiz["cost"]["models"]["score"] == pytest.approx([0.6, 0.4, 0.4])
+    assert quiz["cost"]["models"]["score"] == pytest.approx([7 / 11, 5 / 11, 4 / 11])
     said = capsys.readouterr().out
-    assert "quiz: 3 models (1 left out for too few scores), 5 items (1 left out for a missing score)" in said
+    assert "quiz: 3 candidates, 11 questions" in said
+    assert "left out: d in quiz, which lacks scores: without it 10 more questions count" in said
+    assert "left out: 1 of 15 questions (no score of c 1)" in said
     assert f"→ {out / 'index.html'}" in said
 
 
@@ -104,26 +106,26 @@ def test_plot_of_one_seed_is_the_same_again(lake: LakeBuilder, tmp_path: Path) -
 def test_plot_draws_what_can_be_drawn_and_names_the_rest(
     lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lake.planned(BuiltCell(model="a", prompting="p1"), [1])
+    lake.planned(BuiltCell(model="a", task="loss", higher_is_better=False), [1])
     assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out")]) == 1
-    assert "not drawn: quiz: a has 2 cells, which differ in prompting" in capsys.readouterr().err
-    assert "Not drawn: quiz" in (tmp_path / "out" / "index.html").read_text()
+    assert "not drawn: loss: less is better for acc" in capsys.readouterr().err
+    assert "Not drawn: loss" in (tmp_path / "out" / "index.html").read_text()
     lake.planned(BuiltCell(model="z", task="alone"), [1])
     assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out"), "--task", "alone", "gsm8k"]) == 0
-    assert "all tasks: not drawn, no two models" in capsys.readouterr().out
+    assert "all tasks: not drawn: no candidate is in all of its tasks" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--task", "nothing"], "the pool holds no cell of task nothing"),
+        (["--task", "nothing"], "no collected cell with a score of task nothing"),
         (["--pool", "nonsense = 1"], "the pool's condition"),
+        (["--same", "colour"], "no setting colour"),
         (["--pool", "error('mine')"], "the pool's condition: InvalidInputException: Invalid Input Error: mine"),
-        (["--pool", "false"], "no collected cell that meets --pool"),
+        (["--pool", "false"], "no collected cell with a score that meets the pool's condition"),
         (["--include", "imported"], "no imported cell"),
         (["--lake", "/nowhere/lake"], "no lake at"),
-        (["--task", "quiz", "--least", "0"], "none of the 6 items has a score from all 6 models: see"),
-        (["--task", "quiz", "--pool", "model IN ('e', 'f')"], "no model has a score on 90% of the 6 items"),
+        (["--task", "quiz", "--questions", "any"], "quiz: no question has a score from all 6 candidates"),
         (["--out", "/dev/null"], "--out /dev/null is not a folder"),
         (["--out", "/dev/null/pictures"], "--out /dev/null/pictures: Not a directory"),
     ],
@@ -131,8 +133,8 @@ def test_plot_draws_what_can_be_drawn_and_names_the_rest(
 def test_plot_of_wrong_input_is_one_line(
     lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
 ) -> None:
-    lake.planned(BuiltCell(model="e"), [None, None, 1, 1, 1, 1])
-    lake.planned(BuiltCell(model="f"), [1, 1, None, None, None, None])
+    lake.planned(BuiltCell(model="e"), [None, None, *[1] * 10])
+    lake.planned(BuiltCell(model="f"), [1, 1, *[None] * 10])
     assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out"), *more]) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -140,7 +142,7 @@ def test_plot_of_wrong_input_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "wrong", ["--least=2", "--least=x", "--draws=0", "--draws=1.5", "--seed=-1", "--reference=x", "--x=tokens"]
+    "wrong", ["--questions=x", "--draws=0", "--draws=1.5", "--seed=-1", "--reference=x", "--x=tokens"]
 )
 def test_plot_refuses_options_that_mean_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -35,7 +35,9 @@ def lake(tmp_path: Path) -> LakeBuilder:
 
 
 def scored(lake: LakeBuilder, choices: Path, capsys: pytest.CaptureFixture[str], *more: str) -> list[dict[str, Any]]:
-    assert main(["score", "--choices", str(choices), "--lake", lake.lake.uri, "--json", *more]) == 0
+    # c lacks one of six scores, and would be left out.
+    options = ["--lake", lake.lake.uri, "--json", *([] if "--questions" in more else ["--questions", "any"]), *more]
+    assert main(["score", "--choices", str(choices), *options]) == 0
     found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return found
 
@@ -116,7 +118,7 @@ def test_score_reads_every_form_of_a_file_and_several_routers(
     ]
     pool = scored(lake, jsonl, capsys, "--pool", "model <> 'c'")
     assert [(row["models"], row["items"]) for row in pool] == [(2, 6), (2, 6)]
-    assert main(["score", "--choices", str(jsonl), "--lake", lake.lake.uri]) == 0
+    assert main(["score", "--choices", str(jsonl), "--lake", lake.lake.uri, "--questions", "any"]) == 0
     said = capsys.readouterr().out
     assert "always a" in said
     assert "1 without a score from some model" in said
@@ -150,7 +152,8 @@ def test_score_without_a_price_of_a_choice_has_no_cost(
     path.write_text("item,model\n0,unheard-of\n1,a\n")
     [row] = scored(lake, path, capsys)
     assert (row["usd"], row["unpriced"]) == (None, 1)
-    assert (row["best_model"], row["best_usd"]) == ("c", pytest.approx(21e-6))  # the first of two that are always right
+    # Items 0 and 1: c and the other are always right, and the first by name is the best.
+    assert (row["best_model"], row["best_usd"]) == ("c", pytest.approx(21e-6))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_score_without_a_price_of_a_choice_has_no_cost(
         (
             "item,model\n0,b\n\n1,nobody\n",
             [],
-            "line 4: mine chose 'nobody' on quiz, which is not in the pool; it has a,",
+            "line 4: mine chose 'nobody' on quiz, which is not in the pool; it has a, b",
         ),
         (
             "item,model\n0,org/A\n",
@@ -176,8 +179,8 @@ def test_score_without_a_price_of_a_choice_has_no_cost(
         ("item,model\n0,\n", [], "line 2: model is empty"),
         ("item,model\n0,a\n,b\n", [], "line 3: item is empty"),
         ("item,model\n0,a\n", ["--pool", "nonsense = 1"], "the pool's condition"),
-        ("item,model\n0,a\n", ["--pool", "false"], "the pool holds no cell"),
-        ("item,model\n2,a\n", ["--pool", "model <> 'b'"], "no item"),
+        ("item,model\n0,a\n", ["--pool", "false"], "the pool has no candidate with a score"),
+        ("item,model\n2,a\n", ["--pool", "model <> 'b'", "--questions", "any"], "no item"),
     ],
 )
 def test_score_of_what_cannot_be_judged_is_one_line(
@@ -191,26 +194,43 @@ def test_score_of_what_cannot_be_judged_is_one_line(
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"prompting": "p1"}, "differ in prompting"),
-        ({"items_digest": "i1"}, "several item tables"),
-        ({"metric": "acc_norm"}, "several metrics"),
-    ],
-)
-def test_score_of_cells_that_cannot_be_compared_says_how_to_choose(
-    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], said: str
+@pytest.mark.parametrize("changed", [{"prompting": "p1"}, {"metric": "acc_norm"}, {"dtype": "bfloat16"}])
+def test_score_of_several_cells_of_a_model_takes_one_and_says_so(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]
 ) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("item,model\n0,a\n1,b\n")
+    before = scored(lake, path, capsys)
     lake.planned(BuiltCell(model="a", **changed), [1, 1])
+    options = ["--lake", lake.lake.uri, "--json", "--questions", "any"]
+    assert main(["score", "--choices", str(path), *options]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == before
+    assert ("1 of 3 candidates were chosen among several cells" in said.err) == ("metric" not in changed)
+    [(column, value)] = changed.items()
+    condition = f"model <> 'a' OR {column} = '{value}'"
+    if "metric" in changed:  # a is compared by another metric than the others
+        assert main(["score", "--choices", str(path), *options, "--pool", condition]) == 2
+        assert "mine chose 'a' on quiz, which is not in the pool" in capsys.readouterr().err
+    else:
+        [row] = scored(lake, path, capsys, "--pool", condition)
+        assert (row["models"], row["items"]) == (3, 2)
+
+
+def test_score_of_a_position_in_two_tables_asks_for_the_question(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.planned(BuiltCell(model="d", items_digest="i1"), [1] * 6)
+    lake.items("quiz", "i1", 6, content_hash=[f"c{n}" for n in range(6)])
     path = tmp_path / "mine.csv"
     path.write_text("item,model\n0,a\n")
-    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    [(column, value)] = changed.items()
-    assert f"--pool \"task <> 'quiz' OR {column} = '{value}'\" (1 model; items 10; num_fewshot 0" in error
-    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--pool", f"{column} <> '{value}'"]) == 0
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--questions", "any"]) == 2
+    assert "item 0 is another question in each of 2 item tables of quiz" in capsys.readouterr().err
+    [(question,)] = lake.rows("SELECT question FROM questions WHERE items_digest = 'i0' AND item = 0")
+    path.write_text(f"question,model\n{question},a\n")
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--questions", "any"]) == 2
+    assert "no item" in capsys.readouterr().err  # d was asked other questions than the others
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--pool", "items_digest = 'i0'"]) == 0
 
 
 def test_score_names_the_place_in_every_kind_of_file(
@@ -239,7 +259,8 @@ def test_score_of_positions_that_several_tasks_have_asks_for_the_task(
     assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--json"]) == 0
     said = capsys.readouterr()
     assert [row["task"] for row in json.loads(said.out)] == ["exam", "quiz"]
-    assert said.err == "matrix: mine has no row over all tasks: it chose b, which some of its tasks do not have\n"
+    assert "matrix: mine has no row over all tasks: " in said.err
+    assert "line 3: mine chose 'b' on quiz, which is not in the pool" in said.err
 
 
 def two_tasks(folder: Path) -> LakeBuilder:

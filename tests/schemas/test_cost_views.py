@@ -270,7 +270,9 @@ def test_oracle_items_take_the_best_then_the_cheapest(lake: LakeBuilder) -> None
     scores: dict[str, list[float | None]] = {"a": [1, 0, 1, None], "b": [1, 0, 0, 1], "c": [0, 1, 0, None]}
     con = three(lake, scores, {"a": 5.0, "b": 1.0, "c": None})
     found = rows(
-        con, "SELECT item, models_scored, models_correct, best_score, model, usd * 1e6 FROM oracle_items ORDER BY 1"
+        con,
+        "SELECT item, candidates_scored, candidates_correct, best_score, candidate, usd * 1e6 "
+        "FROM oracle_items ORDER BY 1",
     )
     assert found == [
         (0, 3, 2, 1, "b", pytest.approx(10)),
@@ -278,7 +280,8 @@ def test_oracle_items_take_the_best_then_the_cheapest(lake: LakeBuilder) -> None
         (2, 3, 1, 1, "a", pytest.approx(60)),
         (3, 1, 1, 1, "b", pytest.approx(13)),
     ]
-    found = rows(con, "SELECT item, models_scored, models_correct, model, usd * 1e6 FROM cheapest_correct ORDER BY 1")
+    columns = "item, candidates_scored, candidates_correct, candidate, usd * 1e6"
+    found = rows(con, f"SELECT {columns} FROM cheapest_correct ORDER BY 1")
     assert found == [
         (0, 3, 2, "b", pytest.approx(10)),
         (1, 3, 1, None, None),
@@ -290,8 +293,8 @@ def test_oracle_items_take_the_best_then_the_cheapest(lake: LakeBuilder) -> None
 @pytest.mark.parametrize("order", ["abc", "cba"])
 def test_oracle_items_and_cheapest_correct_of_equals_are_the_first_by_name(lake: LakeBuilder, order: str) -> None:
     con = three(lake, {model: [1, 0] for model in order}, dict.fromkeys("abc", 2.0))
-    assert rows(con, "SELECT model FROM oracle_items ORDER BY item") == [("a",), ("a",)]
-    assert rows(con, "SELECT model FROM cheapest_correct ORDER BY item") == [("a",), (None,)]
+    assert rows(con, "SELECT candidate FROM oracle_items ORDER BY item") == [("a",), ("a",)]
+    assert rows(con, "SELECT candidate FROM cheapest_correct ORDER BY item") == [("a",), (None,)]
 
 
 def test_coverage_counts_tokens_whose_sum_no_column_holds(lake: LakeBuilder) -> None:
@@ -313,18 +316,23 @@ def test_pareto_keeps_what_no_other_beats(lake: LakeBuilder) -> None:
         "dear": [1, 1, 1, 0],
     }
     con = three(lake, scores, {"cheap": 1.0, "same": 1.0, "worse": 2.0, "best": 3.0, "dear": 4.0})
-    assert rows(con, "SELECT model FROM pareto ORDER BY usd_per_1000, model") == [("cheap",), ("same",), ("best",)]
+    assert rows(con, "SELECT candidate FROM pareto ORDER BY usd_per_1000, candidate") == [
+        ("cheap",),
+        ("same",),
+        ("best",),
+    ]
 
 
 def test_complementarity_counts_what_each_of_two_solves(lake: LakeBuilder) -> None:
     scores: dict[str, list[float | None]] = {"a": [1, 1, 0, 0, None], "b": [1, 0, 1, 0, 1], "c": [1, 1, 1, 1, 1]}
-    con = three(lake, scores, {})
+    # So many that a lacks less than a tenth of them, and is not left out.
+    con = three(lake, {model: values + [0.0] * 7 for model, values in scores.items()}, {})
     found = rows(
         con,
-        'SELECT least(model_a, model_b), greatest(model_a, model_b), items, "both", only_a + only_b, neither, '
-        "union_score FROM complementarity ORDER BY ALL",
+        'SELECT candidate_a, candidate_b, questions, "both", only_a + only_b, neither, union_score '
+        "FROM complementarity ORDER BY ALL",
     )
-    assert found == [("a", "b", 4, 1, 2, 1, 0.75), ("a", "c", 4, 2, 2, 0, 1.0), ("b", "c", 5, 3, 2, 0, 1.0)]
+    assert found == [("a", "b", 11, 1, 2, 8, 3 / 11), ("a", "c", 11, 2, 2, 7, 4 / 11), ("b", "c", 12, 3, 2, 7, 5 / 12)]
 
 
 @settings(max_examples=often(25))
@@ -364,8 +372,9 @@ def test_costs_of_any_lake_are_what_is_summed_here(data: st.DataObject) -> None:
             assert many == len(mine)
             assert total == (pytest.approx(1000 * sum(mine) / len(mine), rel=1e-9) if mine else None)
         cheapest: dict[int, float] = defaultdict(lambda: float("inf"))
+        pool = {model for (model,) in rows(con, "SELECT model FROM candidates WHERE NOT left_out")}
         for (model, item), value in costs.items():
-            if value is not None and models[model][item][0] == 1:
+            if model in pool and value is not None and models[model][item][0] == 1:
                 cheapest[item] = min(cheapest[item], value)
         for item, value in rows(con, "SELECT item, usd FROM cheapest_correct"):
             assert value == (pytest.approx(cheapest[item], rel=1e-12) if item in cheapest else None)

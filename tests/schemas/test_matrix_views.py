@@ -67,7 +67,9 @@ def test_matrix_one_model_in_two_setups_stays_apart(lake: LakeBuilder) -> None:
     con = lake.views()
     columns = "prompting, dtype, quantization, items_digest"
     assert rows(con, f"SELECT count(*), count(DISTINCT ({columns})) FROM matrix") == [(4, 4)]
-    assert rows(con, "SELECT models, items FROM oracle") == [(1, 1)] * 4
+    # To a router they are two: settings are not candidates, and a quantized model is another.
+    assert rows(con, "SELECT candidate, cells FROM candidates ORDER BY 1") == [("model-a@awq", 1), ("model-a@whole", 3)]
+    assert rows(con, "SELECT candidates, questions FROM oracle") == [(2, 1)]
 
 
 def test_matrix_shards_without_a_run_are_records_only(lake: LakeBuilder) -> None:

@@ -210,12 +210,32 @@ score_tables = st.integers(1, 4).flatmap(
 )
 
 
-def oracle_by_hand(models: Scores, higher: bool) -> tuple[float | int | None, ...] | None:
-    """models, items, items_scored_by_any, best single score, oracle score, gap; None for an empty pool."""
+def without_scarce(pool: dict[str, Sequence[float | None]]) -> list[Sequence[float | None]]:
+    """Leaves out models while that makes more than a tenth of the questions complete that half of them answered."""
+    items = range(len(next(iter(pool.values()))))
+    base = [item for item in items if 2 * sum(scores[item] is not None for scores in pool.values()) >= len(pool)]
+    kept = list(pool)
+
+    def complete(cells: list[str]) -> int:
+        return sum(all(pool[cell][item] is not None for cell in cells) for item in base)
+
+    while len(kept) > 1:
+        gains = {cell: complete([other for other in kept if other != cell]) - complete(kept) for cell in kept}
+        scored = {cell: sum(score is not None for score in pool[cell]) for cell in kept}
+        most = max(gains.values())
+        if most <= 0.1 * len(base):
+            break
+        kept.remove(min((cell for cell in kept if gains[cell] == most), key=lambda cell: (scored[cell], cell)))
+    return [pool[cell] for cell in kept]
+
+
+def oracle_by_hand(cells: dict[str, Sequence[float | None]], higher: bool) -> tuple[float | int | None, ...] | None:
+    """candidates, questions, those scored by any, best single score, oracle score, gap; None for an empty pool."""
     best = max if higher else min
-    pool = [scores for scores in models if any(s is not None for s in scores)]
-    if not pool:
+    scored = {cell: scores for cell, scores in cells.items() if any(s is not None for s in scores)}
+    if not scored:
         return None
+    pool = without_scarce(scored)
     by_item = [[s for s in item if s is not None] for item in zip(*pool, strict=True)]
     common = [i for i, scores in enumerate(by_item) if len(scores) == len(pool)]
     any_scored = sum(1 for scores in by_item if scores)
@@ -229,46 +249,46 @@ def oracle_by_hand(models: Scores, higher: bool) -> tuple[float | int | None, ..
 @settings(max_examples=often(12))
 @given(score_tables, st.booleans())
 def test_oracle_any_scores_with_holes_equals_brute_force(models: Scores, higher: bool) -> None:
-    columns = "models, items, items_scored_by_any, best_model_score, oracle_score, gap"
+    columns = "candidates, questions, questions_scored_by_any, best_model_score, oracle_score, gap"
     with TemporaryDirectory() as folder:
-        lake = LakeBuilder(folder)
+        lake, cells = LakeBuilder(folder), {}
         for number, scores in enumerate(models):
             cell = BuiltCell(model=f"m{number}", higher_is_better=higher, items=len(scores))
+            cells[cell.cell_id] = scores
             lake.run(cell)
             # Each shard is one item: a hole in a cell is a range that was never collected.
             for item, score in enumerate(scores):
                 lake.scores(cell, [score], first=item)
         found = lake.rows(f"SELECT {columns} FROM oracle")
-    expected = oracle_by_hand(models, higher)
+    expected = oracle_by_hand(cells, higher)
     assert found == ([] if expected is None else [pytest.approx(expected)])
 
 
 def test_oracle_item_that_failed_by_our_fault_is_left_out_not_wrong(lake: LakeBuilder) -> None:
-    lake.planned(CELL, [1.0, 0.0, 1.0])
+    # So many that one question is less than a tenth of them.
+    lake.planned(CELL, [1.0, 0.0, 1.0] + [0.0] * 9)
     other = BuiltCell(model="model-b")
     lake.run(other)
-    judged = [other.record(i, score=s) for i, s in enumerate([0.0, 1.0])]
+    judged = [other.record(i, score=s) for i, s in enumerate([0.0, 1.0, None] + [0.0] * 9) if s is not None]
     lake.shard(other, [*judged, other.record(2, failure="judge_died")])
     silent = BuiltCell(model="model-c")  # scored nowhere: no part of the pool
     lake.run(silent)
     lake.shard(silent, [silent.record(i, failure="judge_died") for i in range(3)])
     found = lake.row("SELECT * FROM oracle")
-    assert (found["models"], found["items"], found["items_scored_by_any"]) == (2, 2, 3)
+    assert (found["candidates"], found["questions"], found["questions_scored_by_any"]) == (2, 11, 12)
     assert (found["best_model"], found["best_model_score"], found["oracle_score"], found["gap"]) == (
         "model-a",
-        0.5,
-        1.0,
-        0.5,
+        *map(pytest.approx, (1 / 11, 2 / 11, 1 / 11)),
     )
 
 
 def test_oracle_no_common_item_no_best_model(lake: LakeBuilder) -> None:
-    lake.planned(CELL, [1.0])
-    other = BuiltCell(model="model-b")
-    lake.run(other)
-    lake.scores(other, [1.0], first=1)
+    for item, name in enumerate("abc"):  # so few share a question that leaving one out helps nobody
+        cell = BuiltCell(model=name)
+        lake.run(cell)
+        lake.scores(cell, [1.0], first=item)
     found = lake.row("SELECT * FROM oracle")
-    assert (found["items"], found["items_scored_by_any"]) == (0, 2)
+    assert (found["questions"], found["questions_scored_by_any"]) == (0, 3)
     assert [found[name] for name in ("best_model", "best_cell_id", "best_model_score", "oracle_score", "gap")] == (
         [None] * 5
     )

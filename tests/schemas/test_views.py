@@ -19,7 +19,7 @@ from schemas import columns
 from schemas.failures import StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD, RUN_CELL
-from schemas.views import contents, create_views, named_in, view_files
+from schemas.views import POOL, contents, create_views, named_in, view_files
 from schemas.views.files import RULED_ROWS
 from tests.helpers.filled_lakes import add, filled
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
@@ -183,7 +183,7 @@ def test_records_score_is_no_finite_number_is_unknown(lake: LakeBuilder) -> None
 def test_views_empty_lake_every_view_answers_with_no_rows(commented: duckdb.DuckDBPyConnection) -> None:
     con = commented
     views = [name for (name,) in rows(con, "SELECT view_name FROM duckdb_views() WHERE NOT internal")]
-    assert {name for name, file in view_files().items() if file.kind == "view"} - set(views) == {RULED_ROWS}
+    assert {name for name, file in view_files().items() if file.kind == "view"} - set(views) == {RULED_ROWS, *POOL}
     for view in views:
         assert rows(con, f"FROM {view}") == []
 

@@ -25,7 +25,7 @@ from tests.helpers.thorough import often
 
 Floats = npt.NDArray[np.float64]
 
-COMPARED = ("oracle", "oracle_items", "cheapest_correct", "pareto", "complementarity", "leaderboard")
+COMPARED = ("oracle", "oracle_items", "cheapest_correct", "pareto", "complementarity", "pool")
 
 #: Halves too: graded scores that are right only from 1 on. Few values, so that models tie.
 SCORES = st.sampled_from([0.0, 0.5, 1.0, math.nan])
@@ -77,14 +77,17 @@ def test_views_and_arrays_give_the_same_numbers(
 ) -> None:
     scores, costs = matrix
     lake, cells = fill(tmp_path_factory.mktemp("lake"), scores, costs)
-    complete = complete_items(scores)
     with duckdb.connect() as con:
         create_views(con, lake.lake.uri, only=COMPARED, comments=False)
+        left_out = {cell for (cell,) in rows(con, "SELECT cell_id FROM candidates WHERE left_out")}
+        kept = [column for column, cell in enumerate(cells) if cell not in left_out]
+        cells, scores, costs = [cells[column] for column in kept], scores[:, kept], costs[:, kept]
+        complete = complete_items(scores)
         compare_oracle_items(con, cells, scores, costs, complete)
         compare_oracle(con, cells, scores, complete)
         compare_cheapest_correct(con, cells, scores, costs)
-        compare_pareto(con)
-        compare_complementarity(con, cells, scores)
+        compare_pareto(con, scores[complete], costs[complete])
+        compare_complementarity(con, scores)
 
 
 def compare_oracle_items(
@@ -101,8 +104,8 @@ def compare_oracle_items(
 def compare_oracle(
     con: duckdb.DuckDBPyConnection, cells: list[str], scores: Floats, complete: npt.NDArray[np.bool_]
 ) -> None:
-    shown = row(con, "SELECT items, oracle_score, best_cell_id, best_model_score FROM oracle")
-    assert shown["items"] == complete.sum()
+    shown = row(con, "SELECT questions, oracle_score, best_cell_id, best_model_score FROM oracle")
+    assert shown["questions"] == complete.sum()
     if complete.any():
         means = arrays.model_means(scores)
         assert shown["oracle_score"] == pytest.approx(arrays.oracle_mean(scores).value, abs=1e-12)
@@ -127,22 +130,29 @@ def compare_cheapest_correct(con: duckdb.DuckDBPyConnection, cells: list[str], s
     assert paid == (cheapest.total_cost or 0.0)
 
 
-def compare_pareto(con: duckdb.DuckDBPyConnection) -> None:
-    costed = rows(
-        con, "SELECT cell_id, usd_per_1000, score FROM leaderboard WHERE usd_per_1000 IS NOT NULL ORDER BY cell_id"
-    )
-    shown = sorted(cell for (cell,) in rows(con, "SELECT cell_id FROM pareto"))
-    if costed:
-        points = np.array([[usd, score] for _, usd, score in costed])
-        assert shown == sorted(costed[place][0] for place in pareto_frontier(points))
-    else:
+def compare_pareto(con: duckdb.DuckDBPyConnection, scores: Floats, costs: Floats) -> None:
+    shown = rows(con, "SELECT score, usd_per_1000 / 1000, questions, usd_questions FROM pareto ORDER BY candidate")
+    priced = np.flatnonzero((~np.isnan(costs)).any(axis=0))
+    if not len(priced):
         assert shown == []
+        return
+    points = np.stack([np.nanmean(costs[:, priced], axis=0), scores[:, priced].mean(axis=0)], axis=1)
+    on_frontier = np.sort(pareto_frontier(points))
+    counts = (~np.isnan(costs[:, priced])).sum(axis=0)
+    assert [(usd, score) for score, usd, *_ in shown] == [pytest.approx(tuple(point)) for point in points[on_frontier]]
+    assert [row[2:] for row in shown] == [(len(scores), counts[place]) for place in on_frontier]
 
 
-def compare_complementarity(con: duckdb.DuckDBPyConnection, cells: list[str], scores: Floats) -> None:
+def compare_complementarity(con: duckdb.DuckDBPyConnection, scores: Floats) -> None:
     counts = complementarity(scores)
-    columns = 'cell_id_a, cell_id_b, items, "both", only_a, only_b, neither'
+    place = {
+        name: number
+        for number, (name,) in enumerate(
+            rows(con, "SELECT DISTINCT candidate FROM candidates WHERE NOT left_out ORDER BY 1")
+        )
+    }
+    columns = 'candidate_a, candidate_b, questions, "both", only_a, only_b, neither'
     for a, b, *numbers in rows(con, f"SELECT {columns} FROM complementarity"):
-        pair = cells.index(a), cells.index(b)
+        pair = place[a], place[b]
         tables = (counts.scored, counts.both, counts.only_row, counts.only_column, counts.neither)
         assert numbers == [table[pair] for table in tables]

@@ -59,7 +59,9 @@ def _routers(grids: Sequence[Grid], options: Options) -> dict[str, list[Columns]
         if foreign := sorted(set(chosen.values()) - place.keys()):
             raise ConfigError(f"{router} chose {foreign[0]!r}, which is not among the models that are written")
         routers[router] = [
-            np.array([place.get(chosen.get((grid.task, item["item"]), ""), NO_CHOICE) for item in grid.items], np.int64)
+            np.array(
+                [place.get(chosen.get((grid.task, item["question"]), ""), NO_CHOICE) for item in grid.items], np.int64
+            )
             for grid in grids
         ]
     return routers

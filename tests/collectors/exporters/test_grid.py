@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from collectors.exporters.gaps import complete
-from collectors.exporters.grid import load_grids
+from collectors.exporters.grid import needed_views, read_grids
 from collectors.exporters.out import new_path
 from collectors.exporters.registry import FORMATS
+from collectors.lake.holdings import read_holdings
 from collectors.lake.reading import connect
 from schemas.failures import ConfigError
-from schemas.views import named_in
+from schemas.views import PoolChoice
 from tests.helpers.exporting import build, exported, grids, price
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
@@ -100,19 +101,29 @@ def test_grids_hold_the_pool_in_the_order_of_its_items(tmp_path: Path) -> None:
     assert complete([grid], "drop-items")[0][0].responses.shape == (3, 2)
 
 
-def test_grids_of_no_pool_or_of_cells_that_cannot_be_compared_are_errors(tmp_path: Path) -> None:
+def test_grids_of_the_pool_leave_out_questions_that_lack_a_score(tmp_path: Path) -> None:
+    lake = build(tmp_path / "lake", {"b": [1, 0] * 6, "c": [0, None, *[1] * 10], "d": [None] * 6 + [1] * 6})
+    lake.run(BuiltCell(task="later"))
+    [grid] = grids(lake, "routerbench", questions="every")
+    assert grid.models == ["b", "c"], "d lacks more than a tenth"
+    assert [item["item"] for item in grid.items] == [0, *range(2, 12)]
+    np.testing.assert_array_equal(grid.scores[:3], [[1, 0], [1, 1], [0, 1]])
+    [whole] = grids(lake, "huggingface", questions="every")
+    assert whole.scores.shape == (12, 2), "answers of questions that do not count are written, too"
+
+
+def test_grids_of_no_pool_are_errors(tmp_path: Path) -> None:
     lake = build(tmp_path / "lake", GAPS)
-    with pytest.raises(ConfigError, match="the pool holds no cell"):
+    with pytest.raises(ConfigError, match="no cell with a score that meets the pool's condition"):
         grids(lake, "routerbench", "false")
-    with pytest.raises(ConfigError, match="no cell of task nothing"):
+    with pytest.raises(ConfigError, match="no cell with a score of task nothing"):
         grids(lake, "routerbench", tasks=["nothing"])
+    with pytest.raises(ConfigError, match="no candidate with a score in nothing"):
+        grids(lake, "routerbench", tasks=["quiz", "nothing"])
     with pytest.raises(ConfigError, match="the pool's condition"):
         grids(lake, "routerbench", "nonsense = 1")
-    lake.run(BuiltCell(task="later"))
-    with pytest.raises(ConfigError, match="nothing was collected yet of later"):
-        grids(lake, "routerbench")
-    lake.planned(BuiltCell(model="b", prompting="p1"), [1, 1])
-    with pytest.raises(ConfigError, match="differ in prompting"):
+    lake.planned(BuiltCell(task="costs", higher_is_better=False), [1, 1])
+    with pytest.raises(ConfigError, match="costs: less is better for acc"):
         grids(lake, "routerbench")
 
 
@@ -137,29 +148,35 @@ class Counted:
         self.queries += 1
         return self.con.execute(*sql)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.con, name)
+
 
 def test_grids_of_many_tasks_take_as_many_queries_as_one(tmp_path: Path) -> None:
     queries = []
     for count in (1, 9):
-        lake = build(tmp_path / f"lake-{count}", GAPS, tasks=[f"task{n}" for n in range(count)])
-        with connect(lake.lake, only=named_in("cells, costs, matrix, imports, items, responses")) as con:
+        lake = build(tmp_path / f"lake-{count}", GAPS, tasks=[f"task{n}" for n in range(count)]).lake
+        holdings = read_holdings(lake)
+        with connect(lake, holdings, only=needed_views(holdings, ["usd", "cached_tokens"])) as con:
             counted = Counted(con)
-            assert len(load_grids(counted, texts=True)) == count  # type: ignore[arg-type]
+            read, _ = read_grids(counted, lake, holdings, None, PoolChoice(), texts=True)  # type: ignore[arg-type]
+            assert len(read) == count
             queries.append(counted.queries)
     assert queries[0] == queries[1]
 
 
 def test_grids_without_costs_have_the_same_numbers_otherwise(tmp_path: Path) -> None:
-    lake = price(build(tmp_path / "lake", GAPS, tasks=("x", "y")))
-    with connect(lake.lake, only=named_in("cells, costs, matrix, imports, items, responses")) as con:
-        whole = load_grids(con)
+    lake = price(build(tmp_path / "lake", GAPS, tasks=("x", "y"))).lake
+    holdings = read_holdings(lake)
+    with connect(lake, holdings, only=needed_views(holdings, ["usd", "cached_tokens"])) as con:
+        whole, _ = read_grids(con, lake, holdings, None, PoolChoice())
         for unread in (("usd", "cached_tokens"), ("cached_tokens",)):
-            for grid, other in zip(load_grids(con, unread=unread), whole, strict=True):
+            some, _ = read_grids(con, lake, holdings, None, PoolChoice(), unread=unread)
+            for grid, other in zip(some, whole, strict=True):
                 for name, values in grid.numbers.items():
                     assert (
                         np.isnan(values).all() if name in unread else np.array_equal(values, other.numbers[name], True)
                     )
-                assert grid.failures.tolist() == other.failures.tolist()
                 assert (grid.models, grid.items) == (other.models, other.items)
     assert {name for name, form in FORMATS.items() if "usd" not in form.unread} == {
         *("routerbench", "routerbench_long", "llmrouterbench", "routerarena", "huggingface", "every_eval_ever")

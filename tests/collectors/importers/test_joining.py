@@ -13,10 +13,11 @@ from collectors.lake.compaction import compact
 from collectors.lake.pruning import prune
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.pools import load_matrix
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
 from schemas.identity import content_hash, digest
+from schemas.views import PoolChoice
 from tests.helpers.filled_lakes import NOW
 from tests.helpers.importing import COLUMNS, imported, rows, table, verdicts, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
@@ -46,11 +47,9 @@ def test_imported_records_are_mixed_with_collected_ones_only_when_asked(tmp_path
                 query = f"SELECT count(*) FROM {sql}"
                 asked = ask(builder.lake, lambda con, _, q=query: con.sql(q).fetchall(), only=[sql], include=include)
                 assert asked == [(count,)], (include, sql)
-            matrix = load_matrix(str(tmp_path / "lake"), include=include)
-            assert int(matrix.valid.sum()) == records
+            pool = load_matrix(str(tmp_path / "lake"), choice=PoolChoice(questions="any"), include=include)
+            assert int(pool.valid.sum()) == records
     assert int(load_matrix(str(tmp_path / "lake")).valid.sum()) == 3
-    groups = "SELECT count(*) FROM (SELECT 1 FROM oracle GROUP BY task, items_digest, prompting)"
-    assert rows(tmp_path / "lake", groups) == [(2,)]
 
 
 # ---- joining
@@ -120,8 +119,8 @@ def test_imported_runs_of_equal_items_share_a_table_whatever_was_limited(tmp_pat
         tmp_path / "lake", "SELECT count(DISTINCT items_digest), count(*) FROM leaderboard WHERE task = 'letters'"
     ) == [(1, 2)]
     assert part.exists()
-    matrix = load_matrix(str(tmp_path / "lake"), ["letters"], include="imported")
-    assert matrix.valid.tolist() == [[True, True], [True, True], [False, True]]
+    pool = load_matrix(str(tmp_path / "lake"), ["letters"], PoolChoice(questions="any"), include="imported")
+    assert pool.valid.tolist() == [[True, True], [True, True], [False, True]]
 
 
 def test_published_card_names_whose_records_were_imported_under_which_licence(tmp_path: Path) -> None:

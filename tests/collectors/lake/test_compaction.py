@@ -20,7 +20,7 @@ from collectors.lake.holdings import committed, newest_manifest, read_holdings
 from collectors.lake.pruning import prune
 from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.pools import load_matrix
 from schemas.failures import StorageError
 from schemas.identity import ShardName
 from tests.helpers.filled_lakes import NOW, SUMMARIES, VIEWS, add, everything, plain_lake, planned
@@ -248,7 +248,7 @@ def test_compact_killed_before_a_part_was_committed_keeps_models_apart(
     builder.model("a", "r0", tokenizer_hash="z")  # sorts a behind b from now on
     compact(builder.lake)
     matrix = load_matrix(builder.lake)
-    assert dict(zip(matrix.models["model"].to_pylist(), matrix.scores[0].tolist(), strict=True)) == {"a": 1.0, "b": 0.0}
+    assert dict(zip(matrix.candidates, matrix.scores[0].tolist(), strict=True)) == {"a": 1.0, "b": 0.0}
 
 
 def test_failures_row_of_others_deletes_nothing_outside_the_lake(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from collectors.lake.layout import is_object
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.lake.verifying import record_faults, verify
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.pools import load_matrix
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError, StorageError

@@ -17,9 +17,9 @@ MODELS = ["small", "middle", "large"]
 
 
 def test_headline_has_the_curve_the_plane_and_what_was_left_out() -> None:
-    found = headline("quiz", "acc", MODELS, SCORES, {"usd": USD}, sparse=2, reference=0.5, draws=7)
+    found = headline("quiz", "acc", MODELS, SCORES, {"usd": USD}, reference=0.5, draws=7)
     assert found.scaling.oracle.tolist() == scaling(SCORES).oracle.tolist()
-    assert (found.scaling.items, found.scaling.left_out, found.sparse) == (4, 1, 2)
+    assert (found.scaling.items, found.scaling.left_out) == (4, 1)
     assert found.scores.tolist() == [0.25, 0.25, 0.75]
     assert found.draws.oracle.shape == (7, 3)
     cost = found.cost

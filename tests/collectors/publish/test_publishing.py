@@ -17,7 +17,7 @@ from huggingface_hub import HfFileSystem
 from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.reading import connect, open_store
 from collectors.lake.store import Lake
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.pools import load_matrix
 from collectors.publish.manifests import open_published
 from collectors.publish.publishing import Difference, differences, publish
 from collectors.publish.verifying import verify

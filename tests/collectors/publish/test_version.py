@@ -10,9 +10,11 @@ import pytest
 from collectors.lake.compaction import compact
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.blocks import load_blocks
+from collectors.matrix.pools import load_matrix
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError
+from schemas.views import PoolChoice
 from tests.helpers.filled_lakes import (
     DESCRIPTION,
     NOW,
@@ -55,11 +57,12 @@ def test_version_is_a_lake_that_says_what_its_lake_says(tmp_path: Path) -> None:
     made = published(lake, tmp_path / "s")
     expected, found = (everything(one, summaries=True) for one in (lake, Lake(str(made.folder))))
     assert found == expected
-    assert_same(load_matrix(str(made.folder)), load_matrix(lake))
-    for tasks, models in ((["t"], None), (None, ["a", "c"]), (["u"], ["a"]), (["t", "u"], ["c", "b"])):
-        assert_same(load_matrix(str(made.folder), tasks, models), load_matrix(lake, tasks, models))
+    wheres = ("true", "model IN ('a', 'c')", "model = 'a'", "model <> 'a'")
+    for tasks, where, questions in zip((None, ["t"], ["u"], ["t", "u"]), wheres, ("every", *["any"] * 3), strict=True):
+        choice = PoolChoice(where, questions=questions)
+        assert_same(load_matrix(str(made.folder), tasks, choice), load_matrix(lake, tasks, choice))
     with pytest.raises(ConfigError, match="no collected cell"):
-        load_matrix(str(made.folder), models=["nobody"])
+        load_matrix(str(made.folder), choice=PoolChoice("model = 'nobody'"))
 
 
 def test_version_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(tmp_path: Path) -> None:
@@ -177,9 +180,9 @@ def test_version_of_tasks_and_models_without_records_has_the_lakes_axes(tmp_path
     builder.run(BuiltCell(model="z", task="t"), BuiltCell(model="z", task="u"))
     builder.scores(BuiltCell(model="a", task="t"), [1.0, 0.0])
     made = published(builder.lake, tmp_path / "s")
-    for tasks, models in ((None, None), (None, ["a"]), (["u"], None), (None, ["z"])):
-        assert_same(load_matrix(str(made.folder), tasks, models), load_matrix(builder.lake, tasks, models))
-    assert load_matrix(builder.lake, models=["a"]).scores.shape == (10, 1)
+    assert_same(load_matrix(str(made.folder)), load_matrix(builder.lake))
+    assert load_matrix(builder.lake).scores.shape == (2, 1)
+    assert load_blocks(Lake(str(made.folder))).scores.shape == load_blocks(builder.lake).scores.shape == (20, 2)
 
 
 def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The dense matrix equals the lake, cell by cell, and a missing value is never a zero."""
+"""All cells as blocks equal the lake, cell by cell, and a missing value is never a zero."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from collectors.lake.compaction import compact
 from collectors.lake.store import Lake
-from collectors.matrix.arrays import Matrix
-from collectors.matrix.dense import load_matrix
+from collectors.matrix.arrays import Blocks
+from collectors.matrix.blocks import load_blocks
+from collectors.matrix.pools import Pool, load_matrix
 from schemas.failures import ConfigError
 from schemas.records import SCHEMA_VERSION
 from schemas.versions import VERSION_KEY
+from schemas.views import PoolChoice
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.thorough import often
 
@@ -29,12 +31,12 @@ scores = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 0.25, 1.0, -3.5, 1e
 
 @settings(max_examples=often(15))
 @given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from(["t1", "t2"])), scores, min_size=1))
-def test_load_matrix_any_lake_equals_its_records_one_by_one(cells: dict[tuple[str, str], Scores]) -> None:
+def test_blocks_any_lake_equals_its_records_one_by_one(cells: dict[tuple[str, str], Scores]) -> None:
     with TemporaryDirectory() as folder:
         lake = LakeBuilder(folder)
         for (model, task), values in cells.items():
             lake.planned(BuiltCell(model=model, task=task, items=5), values)
-        matrix = load_matrix(folder)
+        matrix = load_blocks(Lake(folder))
     models = matrix.models["model"].to_pylist()
     assert models == sorted({model for model, _ in cells})
     rows = list(zip(matrix.items["task"].to_pylist(), matrix.items["item"].to_pylist(), strict=True))
@@ -49,54 +51,52 @@ def test_load_matrix_any_lake_equals_its_records_one_by_one(cells: dict[tuple[st
             np.testing.assert_equal(matrix.scores[i, j], expected)
 
 
-def test_load_matrix_item_without_a_verdict_has_tokens_and_no_score(tmp_path: Path) -> None:
+def test_blocks_item_without_a_verdict_has_tokens_and_no_score(tmp_path: Path) -> None:
     lake, cell = LakeBuilder(tmp_path), BuiltCell(items=3)
     lake.run(cell)
     lake.shard(cell, [cell.record(0, score=1.0), cell.record(1, score=0.0, failure="judge_died")])
-    matrix = load_matrix(str(tmp_path))
+    matrix = load_blocks(Lake(str(tmp_path)))
     assert matrix.valid.tolist() == [[True], [False], [False]]
     assert matrix.completion_tokens.tolist() == [[2], [2], [-1]]
     assert np.isnan(matrix.scores[1:]).all()
 
 
-def test_load_matrix_variants_of_a_model_are_columns_and_promptings_are_blocks(tmp_path: Path) -> None:
+def test_blocks_variants_of_a_model_are_columns_and_promptings_are_blocks(tmp_path: Path) -> None:
     lake = LakeBuilder(tmp_path)
     for dtype, score in (("float32", 1.0), ("bfloat16", 0.0)):
         lake.planned(BuiltCell(dtype=dtype, items=1), [score])
     lake.planned(BuiltCell(prompting="p1", items=1), [0.5])
-    matrix = load_matrix(str(tmp_path))
+    matrix = load_blocks(Lake(str(tmp_path)))
     assert matrix.models["dtype"].to_pylist() == ["bfloat16", "float32"]
     assert matrix.items["prompting"].to_pylist() == ["p0", "p1"]
     np.testing.assert_equal(matrix.scores, np.array([[0.0, 1.0], [math.nan, 0.5]], np.float32))
 
 
-def test_load_matrix_of_some_tasks_and_models_holds_those_only(tmp_path: Path) -> None:
+def test_blocks_of_some_tasks_hold_those_only(tmp_path: Path) -> None:
     lake = LakeBuilder(tmp_path)
-    for model in "abc":
-        for task in ("t1", "t2"):
-            lake.planned(BuiltCell(model=model, task=task, items=2), [1.0, 0.0])
-    matrix = load_matrix(str(tmp_path), tasks=["t2"], models=["a", "c"])
-    assert matrix.models["model"].to_pylist() == ["a", "c"]
-    assert set(matrix.items["task"].to_pylist()) == {"t2"}
-    assert matrix.valid.all()
+    for task in ("t1", "t2"):
+        lake.planned(BuiltCell(task=task, items=2), [1.0, 0.0])
+    blocks = load_blocks(Lake(str(tmp_path)), ["t2"])
+    assert (set(blocks.items["task"].to_pylist()), blocks.valid.all()) == ({"t2"}, True)
     with pytest.raises(ConfigError, match="no collected cell of these tasks"):
-        load_matrix(str(tmp_path), tasks=["none"])
+        load_blocks(Lake(str(tmp_path)), ["none"])
 
 
-def test_matrix_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
+def test_pool_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     LakeBuilder(tmp_path / "lake").planned(BuiltCell(model="modèle", items=2), [1.0, None])
-    matrix = load_matrix(str(tmp_path / "lake"))
-    matrix.save(tmp_path / "m.npz")
-    again = Matrix.load(tmp_path / "m.npz")
-    for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(matrix, name))
-    assert again.items.equals(matrix.items)
-    assert again.models.equals(matrix.models)
+    pool = load_matrix(str(tmp_path / "lake"), numbers=["latency_s"])
+    pool.save(tmp_path / "m.npz")
+    again = Pool.load(tmp_path / "m.npz")
+    for name in ("scores", "prompt_tokens", "completion_tokens"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(pool, name))
+    np.testing.assert_array_equal(again.numbers["latency_s"], pool.numbers["latency_s"])
+    assert (again.questions, again.cells) == (pool.questions, pool.cells)
+    assert (again.candidates, again.task, again.metric) == (["modèle"], pool.task, "acc")
 
 
 @settings(max_examples=often(15))
 @given(st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=5, max_size=5), st.permutations(range(5)))
-def test_load_matrix_from_bits_of_a_compaction_equals_the_shards(right: list[list[bool]], order: list[int]) -> None:
+def test_blocks_from_bits_of_a_compaction_equals_the_shards(right: list[list[bool]], order: list[int]) -> None:
     names = [("a", "float32"), ("a", "bfloat16"), ("b", "float32"), ("c", "float32"), ("d", "float32")]
     with TemporaryDirectory() as folder:
         lake = LakeBuilder(folder)
@@ -104,21 +104,29 @@ def test_load_matrix_from_bits_of_a_compaction_equals_the_shards(right: list[lis
             lake.planned(BuiltCell(model=model, dtype=dtype, items=9), [float(value) for value in values])
         for model, place in zip("abcd", order, strict=False):  # a part's rows are ordered by tokenizer
             lake.model(model, "r0", tokenizer_hash=f"tokenizer-{place}")
-        expected = [load_matrix(folder), load_matrix(folder, models=["b", "d"])]
+        expected = _loaded(folder)
         manifest = compact(lake.lake).manifest
         assert manifest
         [bits] = [part.bits for part in manifest.parts]
         assert bits is not None
         for _ in range(2):  # with the bits, and without them
-            found = [load_matrix(folder), load_matrix(folder, models=["b", "d"])]
-            for one, other in zip(found, expected, strict=True):
+            for one, other in zip(_loaded(folder), expected, strict=True):
                 for name in ("scores", "valid", "prompt_tokens", "completion_tokens"):
                     np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
             (Path(folder) / bits).unlink(missing_ok=True)
 
 
+def _loaded(folder: str) -> list[Blocks | Pool]:
+    """All cells, the pool of one of each model, and the pool of some."""
+    return [
+        load_blocks(Lake(folder)),
+        load_matrix(folder),
+        load_matrix(folder, choice=PoolChoice("model IN ('b', 'd')")),
+    ]
+
+
 @pytest.mark.parametrize("data", [b"", b"\x01", b"\x01" * 100], ids=["empty", "short", "long"])
-def test_load_matrix_with_damaged_bits_reads_the_scores_and_says_so(
+def test_blocks_with_damaged_bits_reads_the_scores_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
     lake = LakeBuilder(tmp_path)
@@ -140,12 +148,12 @@ def test_compaction_of_what_bits_cannot_say_writes_none(tmp_path: Path, scores: 
     manifest = compact(lake.lake).manifest
     assert manifest
     assert [part.bits for part in manifest.parts] == [None]
-    found = load_matrix(str(tmp_path))
+    found = load_blocks(Lake(str(tmp_path)))
     assert [score if ok else None for score, ok in zip(found.scores[:, 0], found.valid[:, 0], strict=True)] == scores
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_load_matrix_scores_rows_of_schema_6_by_todays_rules(tmp_path: Path, folded: bool) -> None:
+def test_blocks_scores_rows_of_schema_6_by_todays_rules(tmp_path: Path, folded: bool) -> None:
     """Their empty answers have a verdict in their metrics, and the items of a perplexity have no score."""
     lake, cell, perplexity = (
         LakeBuilder(tmp_path),
@@ -163,7 +171,7 @@ def test_load_matrix_scores_rows_of_schema_6_by_todays_rules(tmp_path: Path, fol
         manifest = compact(lake.lake).manifest
         assert manifest
         assert {part.schema_version for part in manifest.parts} == {SCHEMA_VERSION}
-    matrix = load_matrix(str(tmp_path))
+    matrix = load_blocks(Lake(str(tmp_path)))
     scores = {task: matrix.scores[row] for row, task in enumerate(matrix.items["task"].to_pylist())}
     assert np.isnan(scores["p"]).all()
     quiz = [matrix.scores[row, 0] for row, task in enumerate(matrix.items["task"].to_pylist()) if task == "quiz"]
@@ -189,10 +197,10 @@ def test_compaction_of_an_item_without_a_verdict_writes_no_bits(tmp_path: Path) 
     manifest = compact(lake.lake).manifest
     assert manifest
     assert (manifest.parts[0].is_grid, manifest.parts[0].bits) == (True, None)
-    assert load_matrix(str(tmp_path)).valid[:, 0].tolist() == [True, False]
+    assert load_blocks(Lake(str(tmp_path))).valid[:, 0].tolist() == [True, False]
 
 
-def test_load_matrix_of_cells_that_differ_in_their_chat_date_alone_takes_the_newest(
+def test_blocks_of_cells_that_differ_in_their_chat_date_alone_takes_the_newest(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lake = LakeBuilder(tmp_path)
@@ -203,6 +211,6 @@ def test_load_matrix_of_cells_that_differ_in_their_chat_date_alone_takes_the_new
     for folded in (False, True):
         if folded:
             compact(lake.lake)
-        assert load_matrix(str(tmp_path)).scores.tolist() == [[0.0], [0.0]]
+        assert load_blocks(Lake(str(tmp_path))).scores.tolist() == [[0.0], [0.0]]
         assert "1 cells are left out" in caplog.text
         caplog.clear()

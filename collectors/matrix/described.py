@@ -1,0 +1,81 @@
+"""Lines about a pool for its reader: which settings differ, what was chosen among, and what was left out.
+
+Owns the words. Knows no metrics.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from collectors.matrix.pools import Pool, Pools
+from schemas.failures import ConfigError
+
+#: Settings in the order of their interest. Of prompting, which the others determine, the count is enough.
+_SHOWN = ("imported_from", "num_fewshot", "chat_template", "dtype", "engine", "max_length")
+_MOST = 5
+
+
+def check_more_is_better(pool: Pool) -> None:
+    """Raises ConfigError for a pool of a metric where less is better."""
+    if not pool.higher_is_better:
+        raise ConfigError(f"{pool.task}: less is better for {pool.metric}, and routers need a metric where more is")
+
+
+def head(pools: Pools) -> list[str]:
+    """Lines for the head of a table, picture or export of the pools."""
+    cells = pools.every.cells.to_pylist()
+    candidates, questions = len(pools.every.candidates), int(pools.counted.sum())
+    some = f"{len(pools.tasks):,} tasks" if len(pools.tasks) > 1 else pools.tasks[0]
+    lines = [f"pool: {candidates:,} candidates × {questions:,} questions of {some}{_settings(cells)}"]
+    several = sum(cell["cells"] > 1 for cell in cells)
+    if several:
+        lines.append(
+            f"{several:,} of {len(cells):,} candidates were chosen among several cells: the prompting that most share, "
+            "then the most complete, then the newest (view candidates; --pool chooses)"
+        )
+    if lost := _lost(pools):
+        lines.append(lost)
+    for row in pools.left_out.to_pylist()[:_MOST]:
+        lines.append(
+            f"left out: {row['candidate']} in {row['task']}, which lacks scores: without it {row['gained']:,} more "
+            "questions count (--questions any keeps it)"
+        )
+    if len(pools.left_out) > _MOST:
+        lines.append(f"left out: {len(pools.left_out) - _MOST:,} more candidates: see the view candidates")
+    return lines
+
+
+def _settings(cells: Sequence[dict[str, object]]) -> str:
+    """A phrase on the settings that differ, with the number of candidates of each value."""
+    parts = []
+    for name in _SHOWN:
+        counts = Counter("unknown" if cell[name] is None else str(cell[name]) for cell in cells)
+        if name == "imported_from":
+            counts = Counter("collected" if cell[name] is None else "imported" for cell in cells)
+        if len(counts) > 1:
+            label = "" if name == "imported_from" else f"{name} "
+            parts.append(label + ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(_MOST)))
+    promptings = len({(cell["task"], cell["prompting"]) for cell in cells}) - len({cell["task"] for cell in cells})
+    if promptings and not any(part.startswith(("num_fewshot", "chat_template")) for part in parts):
+        parts.append("promptings differ")
+    return f"; {'; '.join(parts)}" if parts else ""
+
+
+def _lost(pools: Pools) -> str:
+    """A line on the questions that do not count, with the candidates that lack their scores."""
+    lost, asked = 0, len(pools.every.scores)
+    by_candidate: Counter[str] = Counter()
+    for rows, columns in pools.places.values():
+        open_rows = np.flatnonzero(~pools.counted[rows]) + rows.start
+        lost += len(open_rows)
+        missing = np.isnan(pools.every.scores[open_rows][:, columns]).sum(axis=0)
+        for column, count in zip(columns.tolist(), missing.tolist(), strict=True):
+            by_candidate[pools.every.candidates[column]] += count
+    if not lost:
+        return ""
+    worst = ", ".join(f"{name} {count:,}" for name, count in (+by_candidate).most_common(_MOST))
+    why = "no candidate has a score for them" if pools.choice.questions == "any" else f"no score of {worst}"
+    return f"left out: {lost:,} of {asked:,} questions ({why})"

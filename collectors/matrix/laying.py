@@ -1,0 +1,282 @@
+"""Lays records into arrays: from files of a compaction, from their bits, and from single shards.
+
+Owns the way of a record to its place. Knows nothing of what the rows and columns of the arrays stand for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.lake.holdings import Holdings, Part
+from collectors.lake.seals import broken_seal
+from collectors.lake.store import Lake
+from collectors.matrix.arrays import Arrays
+from schemas.failures import StorageError, one_line
+from schemas.views import OWNERSHIP, lake_place
+
+logger = logging.getLogger(__name__)
+
+#: Views that `lay` reads.
+_VIEWS = (*OWNERSHIP, "_stored", "_open_rows")
+#: Records in one batch. It bounds the memory beside the arrays.
+BATCH_ROWS = 1_000_000
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The places of cells in arrays."""
+
+    #: One row for each cell, with the columns cell_id and filter, `block`, a number in `rows`, and `model_column`, its
+    #: column; and `rank`, its place in the order of a compaction's axis (schemas.identity.COLUMN_KEY, nulls last).
+    cells: pa.Table
+    #: Block -> (items,): the row of each item of its cells' table of items.
+    rows: Sequence[Rows]
+
+
+class Inexact(Exception):
+    """A score is not a number that the array of scores can hold."""
+
+
+def views_of(holdings: Holdings) -> tuple[str, ...]:
+    """The views that `lay` reads."""
+    return (*_VIEWS, "matrix") if holdings.has_older_rows else _VIEWS
+
+
+def lay(
+    lake: Lake,
+    holdings: Holdings,
+    con: duckdb.DuckDBPyConnection,
+    arrays: Arrays,
+    placement: Placement,
+    *,
+    exact: bool = False,
+) -> None:
+    """Lays the primary verdicts of the placed cells, and their tokens, into `arrays`, and unknown values elsewhere.
+
+    NaN, False and -1 are unknown. `con` has the views of views_of. With `exact` raises Inexact where a score does not
+    fit the array of scores; otherwise it is rounded. Raises StorageError for a file that cannot be read.
+    """
+    register(con, placement)
+    work = _Laying(lake, con, arrays, placement, exact)
+    if holdings.has_older_rows:  # the view applies today's rules to them
+        clear(arrays)
+        work.lay_rows("matrix JOIN places USING (cell_id)")
+        return
+    places = work.places(holdings.parts)
+    outdated = {part for (part,) in con.execute("SELECT DISTINCT part FROM _outdated").fetchall()}
+    parts = [part for part in holdings.parts if part.records in places]
+    grids = [part for part in parts if part.is_grid and part.records not in outdated]
+    laid = sum(len(work.rows_of(part, block)) for part in grids for block in places[part.records][:, 1].tolist())
+    if laid < arrays.scores.size:
+        clear(arrays)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(work.lay_grid, part, places[part.records]) for part in grids]
+        for part in parts:
+            if part not in grids:
+                work.lay_part(f"{lake_place(lake.uri)}/{part.records}")
+        # Those that no compaction holds.
+        work.lay_rows("_open_rows JOIN places USING (cell_id, filter)", "repeat = 0")
+        for job in jobs:
+            job.result()
+
+
+def register(con: duckdb.DuckDBPyConnection, placement: Placement) -> None:
+    """Gives `con` the tables places (Placement.cells) and rows_of_blocks: block, item, row_number."""
+    con.register("places", placement.cells)
+    blocks = np.repeat(np.arange(len(placement.rows)), [len(rows) for rows in placement.rows])
+    items = np.concatenate([np.arange(len(rows)) for rows in placement.rows]) if placement.rows else blocks
+    into = np.concatenate(placement.rows) if placement.rows else blocks
+    con.register("rows_of_blocks", pa.table({"block": blocks, "item": items, "row_number": into}))
+
+
+@dataclass(frozen=True)
+class _Laying:
+    """One call of `lay`. The connection has the tables `places` and `rows_of_blocks`."""
+
+    lake: Lake
+    con: duckdb.DuckDBPyConnection
+    arrays: Arrays
+    placement: Placement
+    exact: bool
+
+    @property
+    def tokens(self) -> list[str]:
+        return [name for name in ("prompt_tokens", "completion_tokens") if getattr(self.arrays, name).size]
+
+    def rows_of(self, part: Part, block: int) -> Rows:
+        """The rows of the items of a grid, in their order, for its cells of a block."""
+        assert part.first_item is not None
+        assert part.last_item is not None
+        rows: Rows = self.placement.rows[block][part.first_item : part.last_item + 1]
+        return rows
+
+    def places(self, parts: list[Part]) -> dict[str, Rows]:
+        """Part -> a row for each of its placed cells: place in the part, block, column, rank."""
+        names = [part.records for part in parts]
+        self.con.execute(
+            "CREATE OR REPLACE TEMP TABLE parts AS SELECT unnest($names::VARCHAR[]) AS part", {"names": names}
+        )
+        columns = self.con.execute(
+            """
+            SELECT parts.rowid AS number, place, block, model_column, rank
+            FROM _folded JOIN places USING (cell_id) JOIN parts USING (part)
+            """
+        ).fetchnumpy()
+        numbers = np.stack([np.asarray(column, np.int64) for column in columns.values()], axis=1)
+        # Until here one row for each shard; the shards of a cell were folded together.
+        numbers = numbers[np.unique(numbers[:, 0] << 32 | numbers[:, 1], return_index=True)[1]]
+        starts = np.searchsorted(numbers[:, 0], np.arange(len(names) + 1))
+        return {
+            name: numbers[first:stop, 1:]
+            for name, first, stop in zip(names, starts[:-1], starts[1:], strict=True)
+            if stop > first
+        }
+
+    def lay_grid(self, part: Part, cells: Rows) -> None:
+        """Lays a part that is a whole grid: by the order of its rows, without a look at their keys."""
+        bits = _bits(self.lake, part) if len(cells) == part.cells else None
+        columns = [*(["score"] if bits is None else []), *self.tokens]
+        grids: dict[str, npt.NDArray[Any]] = {}
+        if columns:
+            try:
+                file = pq.ParquetFile(self.lake.open_object(part.records), memory_map=self.lake.local)
+                table = file.read(columns, use_threads=False).slice(0, part.primary_rows)
+            except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+                raise StorageError(f"{part.records} cannot be read: {one_line(error)}") from error
+            grids = {name: table[name].fill_null(-1).to_numpy().reshape(-1, part.cells) for name in self.tokens}
+            if bits is None:
+                grids["score"] = self.fitting(table["score"].to_numpy()).reshape(-1, part.cells)
+        # The columns of bits are in the order of the axis.
+        ranks = np.argsort(np.argsort(cells[:, 3]))
+        for block in np.unique(cells[:, 1]).tolist():
+            mine = cells[:, 1] == block
+            self._put_grid(part, block, cells[mine], grids, None if bits is None else (bits, ranks[mine]))
+
+    def _put_grid(
+        self,
+        part: Part,
+        block: int,
+        cells: Rows,
+        grids: dict[str, npt.NDArray[Any]],
+        bits: tuple[npt.NDArray[np.uint8], Rows] | None,
+    ) -> None:
+        rows = self.rows_of(part, block)
+        if not len(rows):
+            return
+        # Neighbours in the arrays are copied row by row.
+        order = np.argsort(cells[:, 2])
+        into, places = cells[order, 2], cells[order, 0]
+
+        def taken(grid: npt.NDArray[Any], columns: Rows) -> npt.NDArray[Any]:
+            if len(columns) == grid.shape[1] and _is_run(columns):
+                return grid[: len(rows)]
+            return np.take(grid[: len(rows)], columns, axis=1)
+
+        for name in self.tokens:
+            put(getattr(self.arrays, name), rows, into, taken(grids[name], places))
+        scores = taken(grids["score"], places) if bits is None else taken(bits[0], bits[1][order])
+        put(self.arrays.scores, rows, into, scores)
+        if self.arrays.valid.size:
+            put(self.arrays.valid, rows, into, ~np.isnan(scores) if bits is None else True)
+
+    def lay_part(self, path: str) -> None:
+        """Lays a part that has gaps or outdated rows."""
+        self.scatter(
+            """
+            read_parquet(?) AS part JOIN places USING (cell_id)
+            JOIN rows_of_blocks USING (block, item)
+            ANTI JOIN _outdated
+                ON part.cell_id = _outdated.cell_id
+                AND part.generation < _outdated.generation
+                AND part.item BETWEEN _outdated.first_item AND _outdated.last_item
+            WHERE is_primary
+            """,
+            [path],
+        )
+
+    def lay_rows(self, rows: str, where: str = "true") -> None:
+        """Lays `rows`, SQL after FROM that joins places, in any order."""
+        self.scatter(f"{rows} JOIN rows_of_blocks USING (block, item) WHERE {where}", [])
+
+    def scatter(self, source: str, parameters: list[str]) -> None:
+        width = self.arrays.scores.shape[1]
+        columns = ", ".join(["score", *self.tokens])
+        records = self.con.execute(
+            f"SELECT row_number * {width} + model_column AS at, {columns} FROM {source}", parameters
+        )
+        for batch in records.to_arrow_reader(BATCH_ROWS):
+            at = batch.column("at").to_numpy(zero_copy_only=False)
+            scores = self.fitting(batch.column("score").to_numpy(zero_copy_only=False))
+            self.arrays.scores.ravel()[at] = scores  # ravel() of an array in C order is a view
+            if self.arrays.valid.size:
+                self.arrays.valid.ravel()[at] = ~np.isnan(scores)
+            for name in self.tokens:
+                values = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
+                getattr(self.arrays, name).ravel()[at] = values
+
+    def fitting(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.floating[Any]]:
+        """The scores in the type of the array. Scores beyond the range of float32 become the ends of that range."""
+        if self.arrays.scores.dtype == np.float64:
+            return scores
+        with np.errstate(over="ignore"):
+            narrow = scores.astype(np.float32)
+        if self.exact and not np.array_equal(narrow, scores, equal_nan=True):
+            raise Inexact
+        if np.isinf(narrow).any():
+            np.clip(narrow, -3.4e38, 3.4e38, out=narrow)
+        return narrow
+
+
+def clear(arrays: Arrays) -> None:
+    """Sets all elements to unknown values."""
+    arrays.scores.fill(np.nan)
+    arrays.valid.fill(False)
+    arrays.prompt_tokens.fill(-1)
+    arrays.completion_tokens.fill(-1)
+
+
+def put(array: npt.NDArray[Any], rows: Rows, columns: Rows, values: npt.NDArray[Any] | bool) -> None:
+    """Sets these rows and columns of `array` to `values` (rows, columns). Runs of neighbours are copied as slices."""
+    lines: slice | Rows = slice(int(rows[0]), int(rows[0]) + len(rows)) if _is_run(rows) else rows
+    if _is_run(columns):
+        array[lines, int(columns[0]) : int(columns[0]) + len(columns)] = values
+    elif isinstance(lines, slice):
+        array[lines, columns] = values
+    else:
+        array[np.ix_(lines, columns)] = values
+
+
+def _is_run(places: Rows) -> bool:
+    """Whether each place is one above the one before."""
+    return bool(len(places)) and bool((np.diff(places) == 1).all())
+
+
+def _bits(lake: Lake, part: Part) -> npt.NDArray[np.uint8] | None:
+    """(items, cells): 1 for a right answer, with the cells in the order of the axis; None if the records must be read.
+
+    The bits take a tenth of the time of the column of scores.
+    """
+    if not part.bits:
+        return None
+    try:
+        data = lake.read(part.bits)
+    except FileNotFoundError:
+        data = b""
+    if len(data) != part.bits_size or broken_seal(data, part.bits, part.recorded.get(part.bits)):
+        logger.warning("skipped: %s is not as it was written; reading the scores instead", part.bits)
+        return None
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=part.primary_rows, bitorder="little")
+    return bits.reshape(-1, part.cells)

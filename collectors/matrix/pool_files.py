@@ -1,0 +1,137 @@
+"""Pools that are written down: a YAML file that a paper can cite, alone or in a published version.
+
+Owns the keys of the file and its digest. Knows nothing of how a pool is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from collectors.lake import layout
+from collectors.lake.store import Lake
+from schemas.failures import ConfigError, one_line
+from schemas.identity import digest
+from schemas.sql import quoted
+from schemas.views import INCLUDED, PoolChoice
+
+#: Key -> what stands there.
+KEYS = {
+    "name": "letters, digits, '.', '_' and '-'",
+    "condition": "SQL on columns of the view cells",
+    "tasks": "a list of tasks; without it all",
+    "metric": "the metric of all cells; without it the one that most candidates have",
+    "same": "a list of settings that all candidates share",
+    "questions": "every or any",
+    "include": "collected, imported or all",
+    "prices": "on: a day, provider: a name",
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: Bytes of a file. More is no pool.
+_MOST = 1 << 20
+
+
+@dataclass(frozen=True)
+class PoolFile:
+    """A pool that is written down."""
+
+    name: str
+    choice: PoolChoice
+    include: str
+    #: The file as it was written.
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits, equal for equal pools whatever their names. A key at its default does not count."""
+        value = {**dataclasses.asdict(self.choice), "include": self.include}
+        default = {**dataclasses.asdict(PoolChoice()), "include": "collected"}
+        return digest({key: one for key, one in value.items() if one != default[key]})
+
+
+def read_pool_file(path: str) -> PoolFile:
+    """Raises ConfigError for a file that is missing or wrong."""
+    try:
+        if os.path.getsize(path) > _MOST:
+            raise ConfigError(f"--pool {path}: {os.path.getsize(path):,} bytes are too many for a pool")
+        with open(path, "rb") as file:
+            return parse_pool(file.read(), path)
+    except OSError as error:
+        raise ConfigError(f"--pool {path}: {error.strerror}") from error
+
+
+def kept_pool(lake: Lake, name: str) -> PoolFile:
+    """The pool that a published version keeps under this name. Raises ConfigError for another."""
+    names = kept_pools(lake)
+    if name not in names:
+        kept = ", ".join(names) if names else "none"
+        raise ConfigError(f"--pool @{name}: {lake.uri} keeps {kept}; publish.py --pools keeps pools in a version")
+    return parse_pool(lake.read(layout.pool_name(name)), f"@{name}")
+
+
+def kept_pools(lake: Lake) -> list[str]:
+    """The names of all pools that a published version keeps."""
+    return sorted(layout.pools_of(lake.names(layout.POOLS)))
+
+
+def parse_pool(data: bytes, place: str) -> PoolFile:
+    """The pool in a file's bytes; `place` names it in messages. Raises ConfigError, with the key, for a wrong one."""
+    try:
+        value = yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"--pool {place}: this is not YAML: {one_line(error, 200)}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--pool {place}: expected the keys {', '.join(KEYS)}")
+    if unknown := sorted(str(key) for key in value.keys() - KEYS.keys()):
+        raise ConfigError(f"--pool {place}: no key {unknown[0]!r}; there are {', '.join(KEYS)}")
+
+    def wrong(key: str) -> ConfigError:
+        return ConfigError(f"--pool {place}: {key}: expected {KEYS[key]}, not {repr(value.get(key))[:80]}")
+
+    def text(key: str, default: str) -> str:
+        one = value.get(key, default)
+        if not isinstance(one, str) or not one:
+            raise wrong(key)
+        return one
+
+    def texts(key: str) -> list[str] | None:
+        some = value.get(key)
+        if some is not None and not (isinstance(some, list) and some and all(isinstance(one, str) for one in some)):
+            raise wrong(key)
+        return some
+
+    name = text("name", "") if "name" in value else ""
+    if not _NAME.fullmatch(name):
+        raise wrong("name")
+    where = text("condition", "true")
+    if "metric" in value:
+        where = f"({where}) AND metric = {quoted(text('metric', ''))}"
+    if tasks := texts("tasks"):
+        where = f"({where}) AND task IN ({', '.join(quoted(task) for task in sorted(set(tasks)))})"
+    include = text("include", "collected")
+    if include not in INCLUDED:
+        raise wrong("include")
+    choice = PoolChoice(where, tuple(sorted(texts("same") or [])), text("questions", "every"), **_prices(value, wrong))
+    return PoolFile(name, choice, include, data)
+
+
+def _prices(value: dict[str, Any], wrong: Any) -> dict[str, str | None]:
+    prices = value.get("prices", {})
+    if not isinstance(prices, dict) or prices.keys() - {"on", "provider"}:
+        raise wrong("prices")
+    on, provider = prices.get("on"), prices.get("provider")
+    if isinstance(on, dt.date):  # as YAML reads an unquoted day
+        on = on.isoformat()
+    try:
+        day = None if on is None else dt.date.fromisoformat(on).isoformat()
+    except (TypeError, ValueError) as error:
+        raise wrong("prices") from error
+    if provider is not None and not isinstance(provider, str):
+        raise wrong("prices")
+    return {"prices_on": day, "price_provider": provider}

@@ -1,0 +1,39 @@
+-- _pool_answers: one row per pool, counted question and candidate with a row in the matrix. A question counts if every
+-- candidate of the pool has a score for it, or with --questions any if one has.
+CREATE VIEW _pool_answers AS
+WITH answers AS NOT MATERIALIZED (
+    SELECT
+        _members.pool,
+        _members.is_all,
+        _members.pool_number,
+        _members.member,
+        _members.candidates,
+        _members.merit_sign,
+        _pool_rows.*,
+        coalesce(
+            _serving_usd(
+                prompt_tokens,
+                cached_tokens,
+                completion_tokens,
+                usd_per_million_prompt,
+                usd_per_million_cached,
+                usd_per_million_completion,
+                usd_per_request
+            ),
+            stated_usd
+        ) AS usd
+    FROM _pool_rows
+    INNER JOIN _members USING (cell_id)
+),
+
+counted AS (
+    SELECT pool_number, question_number
+    FROM answers
+    GROUP BY pool_number, question_number
+    HAVING count(score) = any_value(candidates)
+        OR ((SELECT counts FROM _pool_questions) = 'any' AND count(score) > 0)
+)
+
+SELECT answers.*
+FROM answers
+SEMI JOIN counted USING (pool_number, question_number);

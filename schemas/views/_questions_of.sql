@@ -1,0 +1,59 @@
+-- _questions_of: one row per item of the item tables that the pool's cells were asked: its question. Items of two tables
+-- are one question if task, content_hash and right answer are equal; of equal items of one table the first meets the
+-- first of another table, the second the second. An item whose right answer is unknown joins the only known one of its
+-- content, and stays apart if there are several. An item without a text is its item_hash.
+CREATE VIEW _questions_of AS
+WITH asked AS (
+    SELECT task, items_digest, max(planned_items) AS planned_items, min(imported_from IS NOT NULL) AS is_imported
+    FROM _pool_cells
+    GROUP BY ALL
+),
+
+places AS (
+    SELECT task, items_digest, is_imported, unnest(range(planned_items))::INTEGER AS item
+    FROM asked
+),
+
+known AS (
+    SELECT
+        places.*,
+        coalesce(content_hash, item_hash, concat(items_digest, ' ', places.item)) AS content,
+        _gold(target, choices) AS own_gold
+    FROM places
+    LEFT JOIN items USING (task, items_digest, item)
+),
+
+golds AS (
+    SELECT
+        *,
+        CASE
+            WHEN own_gold IS NOT NULL THEN own_gold
+            WHEN min(own_gold) OVER alike = max(own_gold) OVER alike THEN min(own_gold) OVER alike
+        END AS gold
+    FROM known
+    WINDOW alike AS (PARTITION BY task, content)
+),
+
+numbered AS (
+    SELECT
+        task,
+        items_digest,
+        is_imported,
+        item,
+        content,
+        gold,
+        row_number() OVER (PARTITION BY task, items_digest, content, gold ORDER BY item) AS occurrence
+    FROM golds
+)
+
+SELECT
+    task,
+    items_digest,
+    item,
+    content,
+    gold,
+    occurrence,
+    min({'is_imported': is_imported, 'item': item, 'items_digest': items_digest}) OVER same_question AS place,
+    dense_rank() OVER (ORDER BY task, content, gold, occurrence)::INTEGER AS question_number
+FROM numbered
+WINDOW same_question AS (PARTITION BY task, content, gold, occurrence);

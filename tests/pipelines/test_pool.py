@@ -1,0 +1,200 @@
+"""One pool: every command shows the same candidates, questions and numbers.
+
+The lake is the one that a person meets first: two models of other dtypes and promptings, the answers of a hosted model
+in a CSV, and a checkpoint that could not be run and was replaced under its name.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from collectors.matrix.pools import load_matrix
+from pipelines.export import main as export
+from pipelines.matrix import main as matrix
+from pipelines.plot import main as plot
+from pipelines.publish import main as publish
+from tests.helpers.importing import imported
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+
+QUESTIONS = [f"What is {number} + {number}?" for number in range(12)]
+CHOICES = [["right", f"wrong {number}"] for number in range(12)]
+#: Model -> right on these questions.
+RIGHT = {"alpha": {0, 1, 2}, "beta": {2, 3, 4, 5}, "hosted": set(range(6, 12))}
+POOL = ["alpha", "beta", "hosted"]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("pool")
+    lake = LakeBuilder(folder / "lake")
+    lake.items(
+        "mine",
+        "i0",
+        12,
+        prompt=QUESTIONS,
+        choices=CHOICES,
+        target=['"0"'] * 12,
+        content_hash=_hashes(folder),
+    )
+    for model, settings in (("alpha", {"prompting": "p0"}), ("beta", {"prompting": "p1", "dtype": "bfloat16"})):
+        cell = BuiltCell(model=model, task="mine", items=12, **settings)
+        lake.planned(cell, [float(item in RIGHT[model]) for item in range(12)])
+    # Its first checkpoint never answered.
+    lake.run(BuiltCell(model="beta", task="mine", items=12, prompting="p0", dtype="float16"))
+    imported("table", _hosted(folder), folder / "lake", name="csv", options=_COLUMNS)
+    return lake.lake.uri
+
+
+_COLUMNS = {name: name for name in ("model", "task", "key", "score", "prompt", "choices", "target")}
+
+
+def _hosted(folder: Path) -> Path:
+    path = folder / "hosted.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for item in reversed(range(12)):  # in another order than the lake's
+            score = int(item in RIGHT["hosted"])
+            writer.writerow(["hosted", "mine", f"q{item}", score, QUESTIONS[item], json.dumps(CHOICES[item]), "right"])
+    return path
+
+
+def _hashes(folder: Path) -> list[str]:
+    """What an import of the same questions computes."""
+    imported("table", _hosted(folder), folder / "alone", options=_COLUMNS)
+    rows = ask(
+        Lake(str(folder / "alone")),
+        lambda con, _: con.execute("SELECT source_key, content_hash FROM items").fetchall(),
+        only=["items"],
+    )
+    by_key = dict(rows)
+    return [by_key[f"q{item}"] for item in range(12)]
+
+
+def sql(uri: str, query: str, capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, Any]]:
+    assert matrix(["--lake", uri, "--include", "all", "--sql", query, "--format", "json", *options]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_pool_of_a_lake_and_its_version_is_one_for_every_reader(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(["--lake", uri, "--to", str(tmp_path), "--include", "all", "--version", "1"]) == 0
+    capsys.readouterr()
+    means = {model: len(right) / 12 for model, right in RIGHT.items()}
+    for place in (uri, str(tmp_path / "1")):
+        pool = load_matrix(place, include="all")
+        assert (pool.candidates, pool.scores.shape) == (POOL, (12, 3))
+        assert dict(zip(pool.candidates, pool.scores.mean(axis=0).tolist(), strict=True)) == pytest.approx(means)
+        [row] = sql(place, "SELECT * FROM oracle", capsys)
+        assert (row["candidates"], row["questions"], row["imported"], row["dtypes"]) == (3, 12, 1, 2)
+        assert (row["best_model"], row["oracle_score"]) == ("hosted", 1.0)
+        shown = sql(place, "SELECT candidate, count(*) AS n, avg(score) AS mean FROM pool GROUP BY 1", capsys)
+        assert {one["candidate"]: (one["n"], one["mean"]) for one in shown} == {
+            model: (12, pytest.approx(mean)) for model, mean in means.items()
+        }
+        assert scored(place, tmp_path, capsys) == (3, 12, "hosted", 1.0)
+        assert drawn(place, tmp_path / "pictures", capsys) == (POOL, 12, list(means.values()))
+        assert exported(place, tmp_path / "x.parquet", capsys) == {model: (12, mean) for model, mean in means.items()}
+
+
+def scored(place: str, folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[Any, ...]:
+    """Candidates, questions, best single model and oracle of a router."""
+    path = folder / "router.csv"
+    path.write_text("source_key,model\n" + "".join(f"q{item},{POOL[item % 3]}\n" for item in range(12)))
+    options = options or ("--include", "all")
+    assert matrix(["score", "--choices", str(path), "--lake", place, "--json", *options]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    return row["models"], row["items"], row["best_model"], row["oracle_score"]
+
+
+def drawn(place: str, out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Any, ...]:
+    assert plot(["--lake", place, "--out", str(out), "--include", "all", "--draws", "1"]) == 0
+    assert "pool: 3 candidates × 12 questions of mine; collected (2), imported (1)" in capsys.readouterr().out
+    page = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', (out / "index.html").read_text())
+    assert page is not None
+    numbers = json.loads(page[1])
+    [task] = numbers["tasks"]
+    return numbers["names"], task["items"], pytest.approx(task["models"]["score"])
+
+
+def exported(place: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    out.unlink(missing_ok=True)
+    assert export(["--format", "huggingface", "--lake", place, "--out", str(out), "--include", "all"]) == 0
+    capsys.readouterr()
+    rows = pq.read_table(out, columns=["model", "item_hash", "score"]).to_pylist()
+    return {
+        model: (
+            sum(row["model"] == model for row in rows),
+            sum(row["score"] for row in rows if row["model"] == model) / 12,
+        )
+        for model in POOL
+    }
+
+
+def test_same_setting_leaves_out_the_candidates_that_differ(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    [row] = sql(uri, "SELECT candidates, best_model FROM oracle", capsys, "--same", "imported_from")
+    assert row == {"candidates": 2, "best_model": "beta"}
+    assert matrix(["--lake", uri, "--sql", "FROM oracle", "--same", "colour"]) == 2
+    assert "no setting colour" in capsys.readouterr().err
+
+
+def test_pool_written_down_and_published_gives_the_same_digits_by_its_name(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text("name: small\ncondition: model <> 'alpha'\ninclude: all\ntasks: [mine]\n")
+    here = ["--lake", uri, "--to", str(tmp_path / "out"), "--include", "all", "--version", "1", "--pools", str(small)]
+    assert publish(here) == 0
+    shutil.move(tmp_path / "out/1", tmp_path / "elsewhere")
+    path = tmp_path / "router.csv"
+    path.write_text("source_key,model\nq2,beta\nq3,hosted\nq7,hosted\n")
+    rows = []
+    for place, pool in ((uri, str(small)), (str(tmp_path / "elsewhere"), "@small")):
+        capsys.readouterr()
+        assert matrix(["score", "--choices", str(path), "--lake", place, "--pool", pool, "--json"]) == 0
+        text = capsys.readouterr()
+        rows.append(json.loads(text.out))
+        assert re.search(r"pool small \([0-9a-f]{16}\) of ", text.err)
+    assert rows[0] == rows[1]
+    assert (rows[0][0]["models"], rows[0][0]["items"], rows[0][0]["score"]) == (2, 3, pytest.approx(2 / 3))
+    assert "`small`" in (tmp_path / "elsewhere/README.md").read_text()
+    assert matrix(["--lake", str(tmp_path / "elsewhere"), "--pool", "@large", "--sql", "FROM oracle"]) == 2
+    assert "keeps small" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected the keys name, condition"),
+        ("name: ../x\n", "name: expected letters"),
+        ("name: a\ncolour: red\n", "no key 'colour'"),
+        ("name: a\nsame: [colour]\n", "no setting colour"),
+        ("name: a\nsame: dtype\n", "same: expected a list"),
+        ("name: a\nquestions: some\n", "questions: 'some' is neither every nor any"),
+        ("name: a\nprices: {on: soon}\n", "prices: expected on: a day"),
+        ("name: a\ncondition: 'nonsense = 1'\n", "the pool's condition"),
+        ('name: a\ncondition: "false) OR (true"\n', "the pool's condition"),
+        ("name: [a\n", "this is not YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "this is not YAML"),
+        ("name: a\ninclude: none\n", "include: expected collected"),
+    ],
+)
+def test_pool_file_that_is_wrong_is_refused_with_its_key(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    assert matrix(["--lake", uri, "--pool", str(path), "--sql", "FROM oracle"]) == 2
+    assert message in capsys.readouterr().err
