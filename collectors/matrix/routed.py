@@ -159,7 +159,7 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     matches = con.execute(
         f"""
         SELECT choices.row, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
-            asked_items.task, question, {probabilities}
+            asked_items.task, asked_items.question, {probabilities}
         FROM choices
         LEFT JOIN asked_items
             ON name = choices.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)

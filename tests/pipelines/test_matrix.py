@@ -301,11 +301,16 @@ def test_matrix_show_prints_the_numbers_of_the_views(lake: LakeBuilder, capsys: 
     ]  # fmt: skip
     assert line_of(out, "model-a", "0.5000", "float32", "0.150…0.850").split()[0] == "1"
     assert line_of(out, "[bold]model-b", "0.25", "?").split() == ["[bold]model-b", "float32", "0.25", "1", "0", "?"]
-    assert line_of(out, "quiz", "3 of 4").split()[-4:] == ["[bold]model-b", "0.4167", "0.6667", "0.2500"]
+    assert line_of(out, "quiz", "4 of 4").split()[-4:] == ["model-a", "0.5000", "0.5000", "0.0000"]
+    assert "left out: [bold]model-b in quiz, which lacks scores: without it 1 more questions count" in out
     assert line_of(out, "no_weights", "model-x").split()[0] == "cell"
     assert line_of(out, "judge_died").split()[:3] == ["item", "judge_died", "[bold]model-b"]
     # 4 items of 10, 11, 12 and 13 prompt tokens, 2 completion, 16 engine and 4 cached tokens each
     assert line_of(out, "model-a", "46", "64").split() == ["model-a", "4", "46", "8", "64", "25.0%", "0.500"]
+
+
+#: Scores of the best single candidate and the oracle, and the gap between them.
+SAME = ["1.0000", "1.0000", "0.0000"]
 
 
 def test_matrix_show_tells_setups_refusals_and_reasons_apart(
@@ -321,7 +326,7 @@ def test_matrix_show_tells_setups_refusals_and_reasons_apart(
     out = capsys.readouterr().out
     assert "higher is better; 0-shot; prompting p0" in out
     assert "higher is better; 5-shot, chat; prompting p1" in out
-    assert line_of(out, "quiz", "5-shot, chat", "model-a")
+    assert line_of(out, "quiz", "alike", "model-a").split() == ["quiz", "1", "alike", "1", "of", "1", "model-a", *SAME]
     assert "2 more could not be planned" in out
     assert line_of(out, "bad_task", "2 tasks", "(and 1 other reasons)")
 

@@ -16,10 +16,10 @@ from pipelines.publish import main as publish
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 SCORES: dict[str, list[float | None]] = {
-    "a": [1, 0, 1, 1, 0, 1] * 2,
-    "b": [0, 1, 1, 0, 0, 1] * 2,
-    "c": [1, 1, None, 0, 0, 0, 1, 1, 0, 0, 0, 0],
-    "d": [1, *[None] * 11],
+    "a": [1, 0, 1, 1, 0, 1, 1, 0, 1, 1],
+    "b": [0, 1, 1, 0, 0, 1, 0, 1, 1, 0],
+    "c": [1, 1, None, 0, 0, 0, 1, 1, 0, 0],
+    "d": [1, *[None] * 9],
 }
 
 
@@ -66,13 +66,13 @@ def test_plot_writes_pictures_and_a_page_with_the_computed_numbers(
     assert quiz["curves"]["models"] == [1, 2, 3]
     assert quiz["curves"]["r_o(1)"] == expected.oracle.tolist()
     assert quiz["curves"]["r_o(0.5)"] == expected.r_o(0.5).tolist()
-    assert (quiz["items"], quiz["items_left_out"]) == (11, 0)
+    assert (quiz["items"], quiz["items_left_out"]) == (9, 0)
     assert quiz["cost"]["models"]["usd_per_1000"] == pytest.approx([1, 2, 3])
-    assert quiz["cost"]["models"]["score"] == pytest.approx([7 / 11, 5 / 11, 4 / 11])
+    assert quiz["cost"]["models"]["score"] == pytest.approx([6 / 9, 4 / 9, 4 / 9])
     said = capsys.readouterr().out
-    assert "quiz: 3 candidates, 11 questions" in said
-    assert "left out: d in quiz, which lacks scores: without it 10 more questions count" in said
-    assert "left out: 1 of 15 questions (no score of c 1)" in said
+    assert "quiz: 3 candidates, 9 questions" in said
+    assert "left out: d in quiz, which lacks scores: without it 8 more questions count" in said
+    assert "left out: 1 of 13 questions (no score of c 1)" in said
     assert f"→ {out / 'index.html'}" in said
 
 
@@ -133,8 +133,8 @@ def test_plot_draws_what_can_be_drawn_and_names_the_rest(
 def test_plot_of_wrong_input_is_one_line(
     lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
 ) -> None:
-    lake.planned(BuiltCell(model="e"), [None, None, *[1] * 10])
-    lake.planned(BuiltCell(model="f"), [1, 1, *[None] * 10])
+    lake.planned(BuiltCell(model="e"), [None, None, *[1] * 8])
+    lake.planned(BuiltCell(model="f"), [1, 1, *[None] * 8])
     assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out"), *more]) == 2
     error = capsys.readouterr().err
     assert said in error
