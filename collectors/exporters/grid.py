@@ -179,7 +179,7 @@ class _Reading:
         at = read["row_number"], read["model_column"]
         asked[at] = True
         kinds: Any = read["failure"]
-        failures[at] = kinds.filled(None) if isinstance(kinds, np.ma.MaskedArray) else kinds
+        failures[at] = np.where(np.ma.getmaskarray(kinds), None, np.ma.getdata(kinds))  # filled(None) fills '?'
         return asked, failures
 
     def responses(self) -> Objects:

@@ -267,7 +267,7 @@ class _Writer:
         )
         self.write(VIEWS, (head + "\n".join(statements)).encode())
         path = self.folder / layout.DATABASE
-        with contextlib.closing(duckdb.connect(path)) as con:
+        with contextlib.closing(duckdb.connect(path, config={"threads": 1})) as con:  # the same bytes each time
             con.execute("SET VARIABLE snapshot = ?", [str(self.folder)])
             for statement in statements:
                 con.execute(statement)

@@ -41,7 +41,7 @@ def build(
     for task in tasks:
         for model, of in scores.items():
             built = BuiltCell(model=model, task=task, **cell)
-            builder.run(built)
+            builder.run(built, planned=len(of))
             texts = [*responses, *[f"answer {n}" for n in range(len(of))]] if responses else [None] * len(of)
             records = [
                 built.record(

@@ -24,6 +24,7 @@ def test_export_command_says_what_it_wrote_and_what_it_could_not(
     assert main([*words, "--tasks", "quiz", "--pool", "model = 'b'"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 1 tasks, 3 items × 1 models as routerbench",
+        "  pool: 1 candidates × 3 questions of quiz",
         f"  not in this format: {FORMATS['routerbench'].cannot}",
     ]
     assert pd.read_csv(out)["b"].tolist() == [1, 1, 0]
@@ -49,7 +50,10 @@ def test_export_command_mixes_imported_records_in_only_when_asked(
     ("words", "said"),
     [
         (["--format", "routerbench", "--out", "x.txt"], "whose name ends with .csv or .pkl"),
-        (["--format", "routerbench", "--out", "x.csv", "--tasks", "none"], "no cell of task none"),
+        (
+            ["--format", "routerbench", "--out", "x.csv", "--tasks", "none"],
+            "no collected cell with a score of task none",
+        ),
         (["--format", "routerbench", "--out", "no/x.csv"], "there is no folder"),
         (["--format", "routerbench", "--out", "x.csv", "--lake", "elsewhere"], "no lake at"),
         (["--format", "routerbench", "--out", "x.csv", "--encoder", "x"], "--encoder belongs to --format routereval"),
@@ -61,7 +65,7 @@ def test_export_command_mixes_imported_records_in_only_when_asked(
         ),
         (["--format", "routerarena", "--out", "x", "--choices", "none.csv"], "--choices none.csv: no such file"),
         (["--format", "llmrouter", "--out", "x", "--tokens", "none"], "--tokens none: FileNotFoundError"),
-        (["--format", "routerbench", "--out", "x.csv", "--include", "imported"], "the pool holds no cell"),
+        (["--format", "routerbench", "--out", "x.csv", "--include", "imported"], "no imported cell with a score"),
     ],
 )
 def test_export_command_of_wrong_input_is_one_line_and_writes_nothing(

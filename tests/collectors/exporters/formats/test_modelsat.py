@@ -92,6 +92,7 @@ def test_modelsat_groups_of_models_without_a_wrong_answer_are_named() -> None:
         task="t", items_digest="i", metric="acc", models=["always", "half"], cells=[None, None],
         items=[{"item": n, "prompt": None if n == 3 else f"q{n}"} for n in range(4)],
         numbers={}, failures=np.empty((4, 2), object), asked=np.ones((4, 2), bool), responses=np.empty((0, 0), object),
+        own_items=np.zeros((4, 2), np.int64),
     )  # fmt: skip
     right = {"t": np.array([[True, True], [True, False], [True, True], [True, False]])}
     groups, notes = training_groups([grid], right, ["A", "H"], np.random.RandomState(0))

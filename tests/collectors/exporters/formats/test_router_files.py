@@ -234,7 +234,7 @@ def test_huggingface_read_back_is_the_lake_with_its_gaps(tmp_path: Path) -> None
     lake = price(build(tmp_path / "lake", {**SCORES, "c": [0, None, 0, 1, 0, 1]}, tasks=("arc", "quiz")))
     cell = BuiltCell(model="failing")
     lake.run(cell)
-    lake.shard(cell, [cell.record(0, failure="judge_timeout")])
+    lake.shard(cell, [cell.record(0, failure="judge_timeout"), cell.record(1, score=1.0)])
     notes = exported(lake, "huggingface", tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     items = {(row["task"], row["items_digest"], row["item"]) for row in table.to_pylist()}
