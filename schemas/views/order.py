@@ -32,7 +32,7 @@ class ViewFile:
 
     @property
     def as_table(self) -> str:
-        """The statement that keeps the view's rows, in one order whatever threads do: so a file of them has one form."""
+        """The statement that keeps the view's rows in one order, so that a file of them has the same bytes."""
         head, body = self.sql.split("CREATE VIEW", 1)[1].split(" AS\n", 1)
         return f"CREATE TABLE{head} AS\nFROM (\n{body.rstrip().removesuffix(';')}\n) ORDER BY ALL;\n"
 
