@@ -179,7 +179,8 @@ class _Reading:
         at = read["row_number"], read["model_column"]
         asked[at] = True
         kinds: Any = read["failure"]
-        failures[at] = np.where(np.ma.getmaskarray(kinds), None, np.ma.getdata(kinds))  # filled(None) fills '?'
+        nothing: Any = None  # as an argument of filled() it stands for '?'
+        failures[at] = np.where(kinds.mask, nothing, kinds.data) if isinstance(kinds, np.ma.MaskedArray) else kinds
         return asked, failures
 
     def responses(self) -> Objects:
