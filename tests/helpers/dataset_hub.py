@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.helpers.local_server import serving
 
@@ -73,7 +73,9 @@ class DatasetHub:
             ]
             return 200, {"files": modes}
         if verb == "paths-info":
-            files, names = self.files(repo, revision) or {}, json.loads(body)["paths"]
+            # The client sends a form.
+            names = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+            files = self.files(repo, revision) or {}
             return 200, [_info(name, files[name]) for name in names if name in files]
         if verb == "tag":
             if self.before_tag:
@@ -134,7 +136,8 @@ def _no_revision(repo_is_there: bool) -> tuple[int, dict[str, str], bytes]:
 
 
 def _info(name: str, data: bytes) -> dict[str, Any]:
-    return {"type": "file", "path": name, "size": len(data), "oid": _sha(data)}
+    commit = {"id": _sha(data), "title": "a file", "date": "2026-01-01T00:00:00.000Z"}
+    return {"type": "file", "path": name, "size": len(data), "oid": _sha(data), "lastCommit": commit}
 
 
 def _sha(data: bytes) -> str:
