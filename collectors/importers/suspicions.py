@@ -193,7 +193,7 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
     for cell, stated, imported, mean, score in con.execute(_STATED).fetchall():
         if stated is not None and stated != imported:
             of(cell, "odd_count", f"the source states {stated:,} answers, and {imported:,} are imported")
-        if None not in (mean, score) and abs(mean - score) > _ROUNDED:
+        if None not in (mean, score) and min(abs(mean - score), abs(mean / 100 - score)) > _ROUNDED:  # or in percent
             of(
                 cell,
                 ODD_ACCURACY,

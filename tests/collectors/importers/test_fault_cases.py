@@ -298,6 +298,18 @@ def test_routerbench_of_many_models_is_read_in_parts(tmp_path: Path, monkeypatch
     assert stored == [(model, 1.0, 0.5) for model in models]
 
 
+@long_only
+def test_routerbench_of_300_models_fits_into_the_memory_of_an_import(tmp_path: Path) -> None:
+    models, items = 300, 2_000
+    head = [f"m{n}{end}" for n in range(models) for end in ("", "|model_response", "|total_cost")]
+    with open(tmp_path / "t.csv", "w", encoding="utf-8") as file:
+        file.write(",".join(["sample_id", "prompt", "eval_name", *head]) + "\n")
+        for item in range(items):
+            file.write(f"t.{item},q{item},t," + ",".join(f"{(item + n) % 2},a{n},0.5" for n in range(models)) + "\n")
+    report = imported("routerbench", tmp_path / "t.csv", tmp_path / "lake", dry_run=True)
+    assert (report.total.records, report.rejects) == (models * items, [])
+
+
 def test_routereval_of_many_items_takes_no_chunk_an_item(tmp_path: Path) -> None:
     items = 10_000  # at 4 KB an item: 40 MB of Arrow
     value = {"model": ["a/one", "b/two"], "data": {"quiz": {"correctness": np.ones((items, 2), np.int8)}}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_suspicion_of_a_source_that_states_other_figures_than_it_holds_names_bot
         **({} if form == "every_eval_ever" else {"odd_count": "the source states 4 answers, and 3 are imported"}),
         **({} if form == "opencompass" else {"odd_accuracy": ANOTHER_MEAN}),
     }
+
+
+@pytest.mark.parametrize("performance", [2 / 3, 0.6667, 200 / 3])
+def test_suspicion_of_another_mean_is_not_raised_by_rounding_and_percent(tmp_path: Path, performance: float) -> None:
+    stated_files(tmp_path / "in", "llmrouterbench")
+    [path] = (tmp_path / "in").iterdir()
+    write_json(path, {**json.loads(path.read_text()), "counts": 3, "performance": performance})
+    assert imported("llmrouterbench", path, tmp_path / "lake").suspicions == []
 
 
 ANOTHER_MEAN = "the source states a mean score of 0.75, and the imported scores have 0.666667"
