@@ -38,8 +38,10 @@ class _Results:
     """Verdicts of one results file: by item the scores of its replicas, None where it holds no verdict."""
 
     scores: Sequence[Sequence[float | bool | None]]
-    #: Whether their mean is not the accuracy that the file states.
+    #: Whether the file states an accuracy that no rule gives, and holds no verdicts.
     is_odd: bool = False
+    #: The accuracy that it states of verdicts of its own.
+    stated: float | None = None
 
     def of(self, position: int) -> tuple[Any, int | None]:
         """(score, repeat) of a prediction; the repeat is None where each item was asked once."""
@@ -141,7 +143,7 @@ def _results_of(value: Any) -> _Results:
         (number for name in ("accuracy", "score") if (number := number_of(value.get(name))) is not None), None
     )
     if any(score is not None for replicas in scores for score in replicas):
-        return _Results(scores, _is_odd(scores, stated))
+        return _Results(scores, stated=stated)
     equal = [_equal(one) for one in details]
     if not any(score is not None for replicas in equal for score in replicas):
         return _Results([])
@@ -197,7 +199,8 @@ class _Cell:
             self.staging.suspect(file=number, kind=ODD_ACCURACY, **place)
         if not first:
             answers = sum(map(len, self.results.scores))
-            self.staging.state(file=number, run=self.run, model=self.model, task=self.task, answers=answers, mean=None)
+            figures = {"answers": answers, "mean": self.results.stated}
+            self.staging.state(file=number, run=self.run, model=self.model, task=self.task, **figures)
         for row, (key, one) in enumerate(value.items(), 1):
             with self.staging.one_row(number, row, model=self.model, task=self.task):
                 if not isinstance(one, dict) or not key.isdigit() or len(key) > 7:

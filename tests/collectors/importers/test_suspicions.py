@@ -106,7 +106,7 @@ def test_suspicion_of_a_source_that_states_other_figures_than_it_holds_names_bot
     messages = {one.kind: one.message for one in report.suspicions}
     assert messages == {
         **({} if form == "every_eval_ever" else {"odd_count": "the source states 4 answers, and 3 are imported"}),
-        **({} if form == "opencompass" else {"odd_accuracy": ANOTHER_MEAN}),
+        "odd_accuracy": ANOTHER_MEAN.replace("0.75", "75") if form == "opencompass" else ANOTHER_MEAN,
     }
 
 
