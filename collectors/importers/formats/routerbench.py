@@ -78,7 +78,7 @@ def _read_models(staging: Staging, number: int, table: SourceTable, models: Sequ
             wanted[f"answer_{place}"] = answer, Kind.TEXT
     rows = table.relation(wanted)
     are_lists = _are_lists(table, rows, [label for label in wanted if label.startswith("answer_")])
-    for place, model in enumerate(models):  # as one query of 300 models it took more than 1 GB
+    for place, model in enumerate(models):
         usd = f"usd_{place}" if f"usd_{place}" in wanted else "NULL::DOUBLE"
         staging.select(
             f"SELECT {number} AS file, row, {quoted(model)} AS model, {_task(table)} AS task, key, "
