@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.described import check_more_is_better, head
-from collectors.matrix.pools import Pool, needed_views, read_pools
-from collectors.matrix.routed import VIEWS, Choices, read_choices
-from collectors.metrics.agreement import Judgement, judge
-from collectors.metrics.gaps import NO_CHOICE
-from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
-from collectors.metrics.pool import oracle
+from collectors.matrix.pools import needed_views
+from collectors.matrix.routed import VIEWS
+from collectors.matrix.scoring import AGAINST, Scored, score_file
 from pipelines.console.plain_console import PlainConsole
 from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.rows_out import add_format, print_dicts
-from schemas.failures import ConfigError, RouterlakeError, one_line
-from schemas.views import PoolChoice
+from schemas.failures import RouterlakeError, one_line
 
 DESCRIPTION = """\
 Score routers by their choices: for each item one model of a pool.
@@ -67,79 +56,6 @@ examples:
 exit codes: 0 done; 2 the input is wrong"""
 
 
-#: Value of --against -> its name in Pool.numbers. Figures in JSON have the same name.
-AGAINST = {"usd": "usd", "latency": "latency_s"}
-#: Array of costs -> name of the count of choices with an unknown cost.
-UNCOSTED = {"usd": "unpriced", "latency_s": "untimed"}
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one router chose of a pool."""
-
-    pool: Pool
-    #: (questions,): columns, or NO_CHOICE.
-    chosen: npt.NDArray[np.int64]
-    #: (questions, candidates), NaN for a question without; None: no question has any.
-    probabilities: npt.NDArray[np.float64] | None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The figures of one router on one task. Costs are means over items, and None if some cost is unknown."""
-
-    router: str
-    pool: Pool
-    #: A value of AGAINST.
-    unit: str
-    judged: Judgement
-    #: Mean cost of the best single model.
-    best_cost: float | None
-    #: Mean cost of the oracle, which takes the cheapest of the best models for each item.
-    oracle_cost: float | None
-    #: Score of the Zero router at the router's cost; None also if the router is cheaper than every model.
-    hull_score: float | None
-    #: AIQ of the pool's single models, as in the paper and as in RouterBench's code; None also if all cost the same.
-    aiq_paper: float | None
-    aiq_code: float | None
-    #: Items of the pool without a choice by the router.
-    unchosen: int
-
-    @property
-    def left_out(self) -> int:
-        """Questions of the task or tasks that are not in the figures."""
-        return self.pool.left_out + self.judged.left_out
-
-    def row(self) -> dict[str, Any]:
-        """All figures as one flat row for JSON; costs are per item."""
-        judged = self.judged
-        return {
-            "router": self.router,
-            "task": self.pool.task,
-            "metric": self.pool.metric or None,
-            "models": len(self.pool.candidates),
-            "items": judged.items,
-            "left_out": self.left_out,
-            "unchosen": self.unchosen,
-            "score": judged.accuracy,
-            "best_model": self.pool.candidates[judged.best_model],
-            "best_score": judged.best_single,
-            "random_score": judged.random,
-            "oracle_score": judged.oracle,
-            "v_b": judged.v_b,
-            "gap_closed": judged.gap_closed,
-            "choice_entropy": judged.choice_entropy,
-            "selection_entropy": judged.selection_entropy,
-            self.unit: judged.mean_cost,
-            UNCOSTED[self.unit]: judged.uncosted,
-            f"best_{self.unit}": self.best_cost,
-            f"oracle_{self.unit}": self.oracle_cost,
-            "hull_score": self.hull_score,
-            "aiq_paper": self.aiq_paper,
-            "aiq_code": self.aiq_code,
-        }
-
-
 def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     console = PlainConsole(width=None if sys.stdout.isatty() else 1000)
@@ -148,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         pool = pool_of(args, lake)
         scored, notes = ask(
             lake,
-            lambda con, holdings: score(con, lake, holdings, args.choices, pool.choice, AGAINST[args.against]),
+            lambda con, holdings: score_file(con, lake, holdings, args.choices, pool.choice, AGAINST[args.against]),
             only=lambda holdings: (*VIEWS, *needed_views(holdings, ["usd"])),
             include=pool.include,
             choice=pool.choice,
@@ -184,76 +100,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, costs per item")
     add_format(parser, "a table")
     return parser.parse_args(argv)
-
-
-def score(
-    con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, choices: Path, choice: PoolChoice, unit: str
-) -> tuple[list[Scored], list[str]]:
-    """The figures of each router in the file on each of its tasks, and over all; `unit` is a value of AGAINST.
-
-    Also lines for the user on the pool, and on each router that has no row over all tasks. Raises ConfigError if the
-    choices do not fit the pool, or leave no question to score.
-    """
-    chosen = read_choices(con, choices)
-    tasks_of = {router: sorted({choice.task for choice in rows}) for router, rows in chosen.routers.items()}
-    tasks = sorted(set().union(*tasks_of.values()))
-    pools = read_pools(con, lake, holdings, tasks, choice, numbers=[unit])
-    scored, notes = [], head(pools)
-    for router, of in tasks_of.items():
-        scored += [_score(router, _part(chosen, pools.of_task(task), router), unit) for task in of]
-        if len(of) > 1:
-            try:
-                scored.append(_score(router, _part(chosen, pools.over(of), router), unit))
-            except ValueError as error:
-                notes.append(f"{router} has no row over all tasks: {error}")
-            except ConfigError as error:
-                notes.append(f"{router} has no row over all tasks: {one_line(error)}")
-    return scored, notes
-
-
-def _part(chosen: Choices, pool: Pool, router: str) -> Part:
-    check_more_is_better(pool)
-    return Part(pool, chosen.columns(pool, router), chosen.probabilities(pool, router))
-
-
-def _score(router: str, part: Part, unit: str) -> Scored:
-    pool, chosen = part.pool, part.chosen
-    cost = pool.number(unit)
-    try:
-        judged = judge(chosen, pool.scores, cost, probabilities=part.probabilities)
-    except ValueError as error:
-        raise ConfigError(f"{router} on {pool.task}: {error}") from error
-    best = oracle(pool.scores, cost)
-    rows = np.flatnonzero((best != NO_CHOICE) & (chosen != NO_CHOICE))
-    points = np.stack([cost[rows].mean(axis=0), pool.scores[rows].mean(axis=0)], axis=1)
-    all_costed = not np.isnan(points).any()
-    differ = all_costed and np.ptp(points[:, 0]) > 0
-    return Scored(
-        router=router,
-        pool=pool,
-        unit=unit,
-        judged=judged,
-        best_cost=_mean(cost[rows, judged.best_model]),
-        oracle_cost=_mean(cost[rows, best[rows]]),
-        hull_score=_hull_score(points, judged.mean_cost) if all_costed else None,
-        aiq_paper=aiq_paper(points) if differ else None,
-        aiq_code=aiq_code(points) if differ and convex_hull(points)[-1, 0] > 0 else None,
-        unchosen=int((chosen == NO_CHOICE).sum()),
-    )
-
-
-def _hull_score(points: Points, cost: float | None) -> float | None:
-    """The Zero router's score at a mean cost of `cost`; None if no mixture of the models is so cheap."""
-    if cost is None:
-        return None
-    lowest = float(points[:, 0].min())
-    cost = lowest if math.isclose(cost, lowest, rel_tol=1e-9) else cost  # equal but for the order of the sum
-    return zero_router(points, cost) if cost >= lowest else None
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float | None:
-    """The mean; None if a value is unknown (NaN)."""
-    return None if np.isnan(values).any() else float(values.mean())
 
 
 def print_scored(scored: Sequence[Scored], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Reads the choices of routers from a file: a model for each item.
+"""Reads the choices of routers from a file or an array: a model for each item.
 
 Owns the columns of such a file, and the lines that its errors name. Knows no metrics.
 """
@@ -10,7 +10,7 @@ import difflib
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,11 +51,20 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Choices:
-    """The choices in a file."""
+    """The choices in a file, or those of arrays (choices_of)."""
 
-    path: Path
+    #: None: they stand in arrays.
+    path: Path | None
     #: Name of a router -> its choices. Without a column `router` the name is that of the file.
     routers: dict[str, list[Choice]]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of all routers."""
+        return sorted({choice.task for chosen in self.routers.values() for choice in chosen})
+
+    def tasks_of(self, router: str) -> list[str]:
+        return sorted({choice.task for choice in self.routers[router]})
 
     def columns(self, pool: Pool, router: str) -> npt.NDArray[np.int64]:
         """(questions,): the column that `router` chose for each question of `pool`, or metrics.gaps.NO_CHOICE.
@@ -67,8 +76,8 @@ class Choices:
         for row, choice in self._of(pool, router):
             if choice.model not in place:
                 raise ConfigError(
-                    f"--choices {self.path}, {_line(self.path, choice.row)}: {router} chose {choice.model!r} on "
-                    f"{choice.task}, which is not in the pool; {_nearest(choice.model, pool.candidates)}"
+                    f"{_place(self.path, choice.row)}: {router} chose {choice.model!r} on {choice.task}, which is not "
+                    f"in the pool; {_nearest(choice.model, pool.candidates)}"
                 )
             columns[row] = place[choice.model]
         return columns
@@ -87,8 +96,8 @@ class Choices:
             try:
                 whole[row] = _probabilities(choice.probabilities or "", pool.candidates)
             except (ValueError, RecursionError) as error:
-                place = f"{self.path}, {_line(self.path, choice.row)}"
-                raise ConfigError(f"--choices {place}: probabilities: {str(error)[:200]}") from error
+                place = _place(self.path, choice.row)
+                raise ConfigError(f"{place}: probabilities: {str(error)[:200]}") from error
         return whole
 
     def _of(self, pool: Pool, router: str) -> Iterator[tuple[int, Choice]]:
@@ -176,6 +185,40 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
     if not reading.chosen:
         raise ConfigError(f"--choices {path}: it has no rows")
     return Choices(path, {router: list(choices.values()) for router, choices in reading.chosen.items()})
+
+
+def choices_of(pool: Pool, routers: Mapping[str, Any]) -> Choices:
+    """The choices of routers as arrays: for each question of `pool` the name of a candidate, or its column.
+
+    None, NaN or NO_CHOICE stands for no choice. Raises ConfigError for an array of another length, and for a value that
+    is no name and no column.
+    """
+    keys = list(zip(pool.questions["task"].to_pylist(), pool.questions["question"].to_pylist(), strict=True))
+    chosen: dict[str, list[Choice]] = {}
+    for router, values in routers.items():
+        array = np.asarray(values)
+        if array.shape != (len(keys),):
+            raise ConfigError(f"choices: one for each of the {len(keys):,} questions, not of shape {array.shape}")
+        named = ((row, _candidate(value, pool.candidates, row)) for row, value in enumerate(array.tolist()))
+        chosen[router] = [Choice(*keys[row], name, row + 1) for row, name in named if name is not None]
+        if not chosen[router]:
+            raise ConfigError(f"choices of {router}: there is none")
+    return Choices(None, chosen)
+
+
+def _candidate(value: Any, candidates: Sequence[str], row: int) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value != value:  # pandas' missing
+        return None
+    if not isinstance(value, bool) and isinstance(value, int | float) and value == int(value):
+        if value == NO_CHOICE:
+            return None
+        if 0 <= value < len(candidates):
+            return candidates[int(value)]
+    raise ConfigError(
+        f"{_place(None, row + 1)}: {value!r} is neither a candidate nor one of the columns 0 to {len(candidates) - 1}"
+    )
 
 
 def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
@@ -269,7 +312,7 @@ class _Reading:
         return f"no cell has an item{of} with the {self.key} {name!r}"
 
     def _wrong(self, row: int, what: str) -> ConfigError:
-        return ConfigError(f"--choices {self.path}, {_line(self.path, row)}: {what}")
+        return ConfigError(f"{_place(self.path, row)}: {what}")
 
 
 def _nearest(name: str, candidates: Iterable[str]) -> str:
@@ -283,6 +326,11 @@ def _nearest(name: str, candidates: Iterable[str]) -> str:
     if near:
         return f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?"
     return f"it has {', '.join(names[:5])}" + (", …" if len(names) > 5 else "") if names else "there is none"
+
+
+def _place(path: Path | None, row: int) -> str:
+    """What a message begins with: the place of row number `row`, counted from 1."""
+    return f"choices[{row - 1}]" if path is None else f"--choices {path}, {_line(path, row)}"
 
 
 def _line(path: Path, row: int) -> str:

@@ -1,0 +1,191 @@
+"""Figures of routers on a pool, from their choices.
+
+Owns which questions and costs each figure uses. The formulas are those of collectors.metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from collectors.lake.holdings import Holdings
+from collectors.lake.store import Lake
+from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.pools import Pool, Pools, read_pools
+from collectors.matrix.routed import Choices, read_choices
+from collectors.metrics.agreement import Judgement, judge
+from collectors.metrics.gaps import NO_CHOICE
+from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
+from collectors.metrics.pool import oracle
+from schemas.failures import ConfigError, one_line
+from schemas.views import PoolChoice
+
+#: Value of --against -> its name in Pool.numbers. Figures in JSON have the same name.
+AGAINST = {"usd": "usd", "latency": "latency_s"}
+#: Array of costs -> name of the count of choices with an unknown cost.
+UNCOSTED = {"usd": "unpriced", "latency_s": "untimed"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one router chose of a pool."""
+
+    pool: Pool
+    #: (questions,): columns, or NO_CHOICE.
+    chosen: npt.NDArray[np.int64]
+    #: (questions, candidates), NaN for a question without; None: no question has any.
+    probabilities: npt.NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The figures of one router on one task. Costs are means over items, and None if some cost is unknown."""
+
+    router: str
+    pool: Pool
+    #: A value of AGAINST.
+    unit: str
+    judged: Judgement
+    #: Mean cost of the best single model.
+    best_cost: float | None
+    #: Mean cost of the oracle, which takes the cheapest of the best models for each item.
+    oracle_cost: float | None
+    #: Score of the Zero router at the router's cost; None also if the router is cheaper than every model.
+    hull_score: float | None
+    #: AIQ of the pool's single models, as in the paper and as in RouterBench's code; None also if all cost the same.
+    aiq_paper: float | None
+    aiq_code: float | None
+    #: Items of the pool without a choice by the router.
+    unchosen: int
+
+    @property
+    def left_out(self) -> int:
+        """Questions of the task or tasks that are not in the figures."""
+        return self.pool.left_out + self.judged.left_out
+
+    def row(self) -> dict[str, Any]:
+        """All figures as one flat row for JSON; costs are per item."""
+        judged = self.judged
+        return {
+            "router": self.router,
+            "task": self.pool.task,
+            "metric": self.pool.metric or None,
+            "models": len(self.pool.candidates),
+            "items": judged.items,
+            "left_out": self.left_out,
+            "unchosen": self.unchosen,
+            "score": judged.accuracy,
+            "best_model": self.pool.candidates[judged.best_model],
+            "best_score": judged.best_single,
+            "random_score": judged.random,
+            "oracle_score": judged.oracle,
+            "v_b": judged.v_b,
+            "gap_closed": judged.gap_closed,
+            "choice_entropy": judged.choice_entropy,
+            "selection_entropy": judged.selection_entropy,
+            self.unit: judged.mean_cost,
+            UNCOSTED[self.unit]: judged.uncosted,
+            f"best_{self.unit}": self.best_cost,
+            f"oracle_{self.unit}": self.oracle_cost,
+            "hull_score": self.hull_score,
+            "aiq_paper": self.aiq_paper,
+            "aiq_code": self.aiq_code,
+        }
+
+
+def score_file(
+    con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, path: Path, choice: PoolChoice, unit: str
+) -> tuple[list[Scored], list[str]]:
+    """score_choices for a file of choices, and the pool of its tasks; the lines begin with those on the pool.
+
+    `con` was made with `choice`, and has the views of read_choices and read_pools. Raises ConfigError if the choices do
+    not fit the pool, or leave no question to score.
+    """
+    chosen = read_choices(con, path)
+    pools = read_pools(con, lake, holdings, chosen.tasks, choice, numbers=[unit])
+    scored, notes = score_choices(chosen, pools, unit)
+    return scored, [*head(pools), *notes]
+
+
+def score_choices(
+    chosen: Choices, pools: Pools, unit: str, only: Collection[tuple[str, str]] | None = None
+) -> tuple[list[Scored], list[str]]:
+    """The figures of each router on each of its tasks, and over all; `unit` is a value of AGAINST that `pools` holds.
+
+    `only` names the questions that count, as (task, question); None: all of the pool. Also returns a line for the user
+    on each router that has no row over all tasks. Raises ConfigError if the choices do not fit the pool, or leave no
+    question to score.
+    """
+    scored, notes = [], []
+    wanted = None if only is None else {task for task, _ in only}
+    for router in chosen.routers:
+        of = [task for task in chosen.tasks_of(router) if wanted is None or task in wanted]
+        scored += [_score(router, _part(chosen, _only(pools.of_task(task), only), router), unit) for task in of]
+        if len(of) > 1:
+            try:
+                scored.append(_score(router, _part(chosen, _only(pools.over(of), only), router), unit))
+            except (ValueError, ConfigError) as error:
+                notes.append(f"{router} has no row over all tasks: {one_line(error)}")
+    if not scored:
+        raise ConfigError("the choices name no question of the pool")
+    return scored, notes
+
+
+def _only(pool: Pool, only: Collection[tuple[str, str]] | None) -> Pool:
+    if only is None:
+        return pool
+    keys = zip(pool.questions["task"].to_pylist(), pool.questions["question"].to_pylist(), strict=True)
+    rows = np.array([key in only for key in keys], np.bool_)
+    return pool.taken(rows, np.arange(len(pool.candidates)))
+
+
+def _part(chosen: Choices, pool: Pool, router: str) -> Part:
+    check_more_is_better(pool)
+    return Part(pool, chosen.columns(pool, router), chosen.probabilities(pool, router))
+
+
+def _score(router: str, part: Part, unit: str) -> Scored:
+    pool, chosen = part.pool, part.chosen
+    cost = pool.number(unit)
+    try:
+        judged = judge(chosen, pool.scores, cost, probabilities=part.probabilities)
+    except ValueError as error:
+        raise ConfigError(f"{router} on {pool.task}: {error}") from error
+    best = oracle(pool.scores, cost)
+    rows = np.flatnonzero((best != NO_CHOICE) & (chosen != NO_CHOICE))
+    points = np.stack([cost[rows].mean(axis=0), pool.scores[rows].mean(axis=0)], axis=1)
+    all_costed = not np.isnan(points).any()
+    differ = all_costed and np.ptp(points[:, 0]) > 0
+    return Scored(
+        router=router,
+        pool=pool,
+        unit=unit,
+        judged=judged,
+        best_cost=_mean(cost[rows, judged.best_model]),
+        oracle_cost=_mean(cost[rows, best[rows]]),
+        hull_score=_hull_score(points, judged.mean_cost) if all_costed else None,
+        aiq_paper=aiq_paper(points) if differ else None,
+        aiq_code=aiq_code(points) if differ and convex_hull(points)[-1, 0] > 0 else None,
+        unchosen=int((chosen == NO_CHOICE).sum()),
+    )
+
+
+def _hull_score(points: Points, cost: float | None) -> float | None:
+    """The Zero router's score at a mean cost of `cost`; None if no mixture of the models is so cheap."""
+    if cost is None:
+        return None
+    lowest = float(points[:, 0].min())
+    cost = lowest if math.isclose(cost, lowest, rel_tol=1e-9) else cost  # equal but for the order of the sum
+    return zero_router(points, cost) if cost >= lowest else None
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    """The mean; None if a value is unknown (NaN)."""
+    return None if np.isnan(values).any() else float(values.mean())
