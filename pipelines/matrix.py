@@ -28,10 +28,11 @@ from collectors.atomic import replacing
 from collectors.lake.holdings import read_holdings
 from collectors.lake.reading import ask, open_store
 from collectors.lake.store import Lake
+from collectors.matrix.pool_files import ChosenPool
 from pipelines import score
 from pipelines.console.lake_shown import show
 from pipelines.console.plain_console import rows_stream, stdout_console
-from pipelines.console.pool_options import ChosenPool, add_pool, pool_of
+from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line

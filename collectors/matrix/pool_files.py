@@ -9,6 +9,7 @@ import dataclasses
 import datetime as dt
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,41 @@ class PoolFile:
         value = {**dataclasses.asdict(self.choice), "include": self.include}
         default = {**dataclasses.asdict(PoolChoice()), "include": "collected"}
         return digest({key: one for key, one in value.items() if one != default[key]})
+
+
+@dataclass(frozen=True)
+class ChosenPool:
+    """The pool that a person names by options."""
+
+    choice: PoolChoice
+    include: str
+    #: The file it was written in.
+    file: PoolFile | None = None
+
+    def cited(self, uri: str) -> list[str]:
+        """A line that names a written pool, as a paper cites it."""
+        return [f"pool {self.file.name} ({self.file.digest}) of {uri}"] if self.file else []
+
+
+def choose_pool(
+    lake: Lake, pool: str | None, include: str | None, options: Mapping[str, Any], default: str = "collected"
+) -> ChosenPool:
+    """The pool that `pool` names: SQL on columns of the view cells, @NAME of a kept one, or a file NAME.yaml.
+
+    `options` are fields of PoolChoice but `where`, None for one that is not given; `default` is `include` where neither
+    it nor a file states any. Raises ConfigError for a wrong or missing file, and for an option beside a written pool.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    text = pool or "true"
+    if include is not None and include not in INCLUDED:
+        raise ConfigError(f"include: {include!r} is none of {', '.join(INCLUDED)}")
+    if not (text.startswith("@") or text.endswith((".yaml", ".yml"))):
+        return ChosenPool(PoolChoice(where=text, **given), include or default)
+    file = kept_pool(lake, text[1:]) if text.startswith("@") else read_pool_file(text)
+    if given or include:
+        name = next(iter({**given, **({"include": 1} if include else {})})).replace("_", "-")
+        raise ConfigError(f"--{name} stands in the pool {file.name}: change it there, or give --pool as SQL")
+    return ChosenPool(file.choice, file.include, file)
 
 
 def read_pool_file(path: str) -> PoolFile:
