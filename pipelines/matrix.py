@@ -37,7 +37,7 @@ from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.reading_only import check_query
-from schemas.views import contents, create_views, named_in
+from schemas.views import contents, create_views, named_in, views_of
 
 #: Bytes of output that are kept in memory; more goes through a temporary file.
 OUTPUT_IN_MEMORY = 2**24
@@ -158,12 +158,6 @@ def run(args: argparse.Namespace, console: Console) -> None:
 def asked_of(args: argparse.Namespace) -> set[str]:
     """The views that `answer` itself queries without --sql. The file always gets all views."""
     return {name for kind, name in contents() if kind == "view"} if args.show else named_in(f"{ANY_RECORDS} {IMPORTS}")
-
-
-def views_of(query: str) -> set[str] | None:
-    """The views that a query names; None, which means all, for a query about the database itself."""
-    about_all = r"\b(SHOW|SUMMARIZE|PRAGMA|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b"
-    return None if re.search(about_all, query, re.I) else named_in(query)
 
 
 def answer(

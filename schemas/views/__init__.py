@@ -16,7 +16,7 @@ from schemas.columns import column_docs
 from schemas.sql import quoted, text_rows
 from schemas.views.choice import PoolChoice
 from schemas.views.files import INCLUDED, RULED_ROWS, Placeholders, ViewFiles, lake_place, object_path
-from schemas.views.order import OWNERSHIP, named_in, view_files, with_dependencies
+from schemas.views.order import OWNERSHIP, named_in, view_files, views_of, with_dependencies
 
 __all__ = [
     "INCLUDED",
@@ -32,6 +32,7 @@ __all__ = [
     "object_path",
     "relocatable_views",
     "view_files",
+    "views_of",
     "write_comments",
 ]
 

@@ -87,3 +87,9 @@ def named_in(sql: str) -> set[str]:
     """Returns the views that a query names, whatever the case, and all that they read."""
     words = {word.lower() for word in re.findall(r"\w+", sql)}
     return with_dependencies([name for name in view_files() if name in words])
+
+
+def views_of(query: str) -> set[str] | None:
+    """The views that a query names; None, which means all, for a query about the database itself."""
+    about_all = r"\b(SHOW|SUMMARIZE|PRAGMA|duckdb_\w+|information_schema|pg_\w+|sqlite_\w+)\b"
+    return None if re.search(about_all, query, re.I) else named_in(query)

@@ -1,0 +1,26 @@
+"""Libraries that a reader's install lacks, and the extras of the package that bring them.
+
+Owns their names, as pyproject.toml has them (tests/test_packaging.py holds the two together).
+"""
+
+from __future__ import annotations
+
+#: Extra -> names that its libraries are imported by.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "plot": ("matplotlib",),
+    "pandas": ("pandas",),
+    "polars": ("polars",),
+    "s3": ("s3fs", "botocore", "aiobotocore"),
+    "hf": ("huggingface_hub",),
+    "tokens": ("tiktoken",),
+    "routers": ("sklearn", "scipy"),
+    "collect": ("datasets", "filelock", "lm_eval", "nltk", "pydantic", "ray", "safetensors", "transformers"),
+    "vllm": ("vllm", "torch"),
+}
+
+
+def advice(error: BaseException) -> str | None:
+    """A line on how to install the library whose import raised `error`; None if no extra brings it."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
+    return f"{name} is not installed: pip install 'routerlake[{extra}]'" if extra else None
