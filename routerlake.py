@@ -109,7 +109,7 @@ class OpenLake:
         return kept_pools(self._lake)
 
     def sql(self, query: str, **options: Unpack[PoolOptions]) -> duckdb.DuckDBPyRelation:
-        """A query over the views. Its rows are read when they are asked for: `.fetchall()`, `.to_arrow_table()`, `.df()`.
+        """A query over the views, its rows read when they are asked for: `.fetchall()`, `.to_arrow_table()`, `.df()`.
 
         `lake.sql("SHOW TABLES")` lists the views, `lake.sql("DESCRIBE matrix")` the columns of one. Answers' texts are
         in the view responses. An unknown value is NULL. Raises duckdb.Error for a wrong query.

@@ -411,7 +411,8 @@ def _laid(
     tokens: bool,
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a pool. Its scores are float32 unless one of them needs float64."""
-    files = {table: lake.open_object(name) for table, name in FILES.items()} if _is_packed(lake, con) else None
+    is_packed = not holdings.has_older_rows and _is_packed(lake, con)  # today's rules change older verdicts
+    files = {table: lake.open_object(name) for table, name in FILES.items()} if is_packed else None
     for kind in (np.float32, np.float64):
         arrays = empty_arrays(*shape, tokens=tokens, scores=kind, valid=False)
         try:

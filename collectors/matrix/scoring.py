@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def _only(pool: Pool, only: Collection[tuple[str, str]] | None) -> Pool:
         return pool
     keys = zip(pool.questions["task"].to_pylist(), pool.questions["question"].to_pylist(), strict=True)
     rows = np.array([key in only for key in keys], np.bool_)
-    return pool.taken(rows, np.arange(len(pool.candidates)))
+    return replace(pool.taken(rows, np.arange(len(pool.candidates))), left_out=0)  # those of other parts
 
 
 def _part(chosen: Choices, pool: Pool, router: str) -> Part:
