@@ -5,6 +5,8 @@ Owns their names, as pyproject.toml has them (tests/test_packaging.py holds the 
 
 from __future__ import annotations
 
+from schemas.failures import causes
+
 #: Extra -> names that its libraries are imported by.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "plot": ("matplotlib",),
@@ -21,6 +23,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 def advice(error: BaseException) -> str | None:
     """A line on how to install the library whose import raised `error`; None if no extra brings it."""
-    name = (getattr(error, "name", None) or "").partition(".")[0]
-    extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
-    return f"{name} is not installed: pip install 'routerlake[{extra}]'" if extra else None
+    for cause in causes(error):
+        name = (getattr(cause, "name", None) or "").partition(".")[0]
+        for extra, names in EXTRAS.items():
+            if isinstance(cause, ImportError) and name in names:
+                return f"{name} is not installed: pip install 'routerlake[{extra}]'"
+    return None

@@ -18,6 +18,7 @@ from collectors.models.hub_listing import SORTS, Query, parameters, read_names
 from pipelines.console.lake_shown import show_catalog
 from pipelines.console.plain_console import stdout_console
 from pipelines.console.progress import LiveLine
+from pipelines.console.script import Parser
 from schemas.failures import ConfigError, RouterlakeError
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="catalog.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake (default: %(default)s)")
     query = parser.add_argument_group("query (every condition holds)")
     query.add_argument("--search", metavar="TEXT", help="text in the name")

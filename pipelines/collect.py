@@ -18,7 +18,7 @@ from collectors.lake.store import Lake
 from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.record import recorded
 from collectors.runs.stages import Trace, summary
-from pipelines.console.script import command, run_script, sibling, write_file
+from pipelines.console.script import Parser, command, run_script, sibling, write_file
 from schemas.failures import NOTHING_ANSWERED, ConfigError, RouterlakeError, StorageError, TaskError, one_line
 from schemas.identity import MAX_GENERATION
 
@@ -59,9 +59,7 @@ run could not go on
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=HELP, epilog=EPILOG)
     parser.add_argument("--config", required=True, metavar="YAML", help="names models, tasks and prompting")
     parser.add_argument("--lake", metavar="URI", help="the lake to write to; overrides the config's")
     parser.add_argument(

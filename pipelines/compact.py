@@ -18,6 +18,7 @@ from collectors.lake.store import Lake
 from collectors.lake.verifying import Verified, record_faults, verify
 from collectors.publish import verifying
 from pipelines.console.progress import Counter
+from pipelines.console.script import Parser
 from pipelines.fleet.waiting import Outage, add_patience
 from schemas.failures import ConfigError, RouterlakeError
 
@@ -58,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="compact.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=HELP, epilog=EPILOG)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to compact (default: %(default)s)")
     parser.add_argument(
         "--prune",

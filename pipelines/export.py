@@ -23,6 +23,7 @@ from collectors.lake.store import Lake
 from collectors.matrix.pools import NUMBERS
 from collectors.matrix.routed import VIEWS, chosen_models
 from pipelines.console.pool_options import add_pool, pool_of
+from pipelines.console.script import Parser
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 DESCRIPTION = """\
@@ -65,12 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     formats = "\n".join(f"  {name:<17} {one.what}" for name, one in FORMATS.items())
-    parser = argparse.ArgumentParser(
-        prog="export.py",
-        description=DESCRIPTION,
-        epilog=EPILOG.format(formats=formats),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__file__, description=DESCRIPTION, epilog=EPILOG.format(formats=formats))
     parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help="the files to write, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="the new file or folder to write")

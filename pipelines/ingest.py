@@ -21,7 +21,7 @@ from collectors.importers.registry import FORMATS, aliases_of
 from collectors.importers.sources import ImportSource
 from collectors.lake.store import Lake
 from pipelines.console.progress import Counter
-from pipelines.console.script import command, sibling
+from pipelines.console.script import Parser, command, sibling
 from schemas.failures import ConfigError, RouterlakeError
 from schemas.texts import without_keys
 
@@ -69,12 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     formats = "\n".join(f"  {name:<20} {one.what}" for name, one in FORMATS.items())
-    parser = argparse.ArgumentParser(
-        prog="ingest.py",
-        description=HELP,
-        epilog=EPILOG.format(formats=formats),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__file__, description=HELP, epilog=EPILOG.format(formats=formats))
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder or glob, also as a URI")
     parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help="format of the source, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to write to (default: %(default)s)")

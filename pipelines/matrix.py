@@ -12,7 +12,6 @@ import contextlib
 import datetime as dt
 import logging
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -34,7 +33,7 @@ from pipelines.console.lake_shown import show
 from pipelines.console.plain_console import rows_stream, stdout_console
 from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.rows_out import add_format, print_rows
-from pipelines.console.script import command, python
+from pipelines.console.script import Parser, command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.reading_only import check_query
 from schemas.views import contents, create_views, named_in, views_of
@@ -97,12 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="matrix.py",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__file__, description=DESCRIPTION, epilog=EXAMPLES)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to read (default: %(default)s)")
     parser.add_argument(
         "--out",

@@ -22,7 +22,7 @@ from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
 from collectors.pictures.headline import Headline, headline
 from collectors.pictures.page import page
 from pipelines.console.pool_options import add_pool, pool_of
-from pipelines.console.script import write_file
+from pipelines.console.script import Parser, write_file
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 DESCRIPTION = """\
@@ -65,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="plot.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--task", nargs="+", metavar="T", help="tasks to draw (default: all)")

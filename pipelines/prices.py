@@ -20,6 +20,7 @@ from collectors.prices.tables import SHIPPED, add_prices, read_prices, shipped_p
 from pipelines.console.lake_shown import show_prices
 from pipelines.console.plain_console import stdout_console
 from pipelines.console.rows_out import add_format, print_rows
+from pipelines.console.script import Parser
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 DESCRIPTION = """\
@@ -62,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="prices.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="price tables, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake (default: %(default)s)")
     parser.add_argument(

@@ -21,7 +21,7 @@ from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion, build_version
 from collectors.scratch import scratch
 from pipelines.console.progress import Counter
-from pipelines.console.script import command
+from pipelines.console.script import Parser, command
 from pipelines.fleet.waiting import Outage, add_patience
 from schemas.failures import ConfigError, RouterlakeError
 from schemas.texts import visible, without_key_values
@@ -121,9 +121,7 @@ def check_place(to: str, lake: Lake) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="publish.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=HELP, epilog=EPILOG)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to publish (default: %(default)s)")
     parser.add_argument("--to", metavar="URI", required=True, help="where to write: the version gets a folder below it")
     parser.add_argument(
@@ -192,7 +190,7 @@ def source(text: str) -> tuple[str, str]:
 
 
 def verify_copy(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="publish.py verify", description="Check that a copy of a version is whole.")
+    parser = Parser(__file__, "verify", description="Check that a copy of a version is whole.")
     parser.add_argument("uri", metavar="URI", help="a version: a folder, s3://… or hf://datasets/owner/name@version")
     add_patience(parser)
     args = parser.parse_args(argv)
@@ -208,9 +206,7 @@ def verify_copy(argv: list[str]) -> int:
 
 
 def show_differences(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="publish.py diff", description="Count records that came, went or changed between two versions."
-    )
+    parser = Parser(__file__, "diff", description="Count records that came, went or changed between two versions.")
     parser.add_argument("first", metavar="URI", help="the earlier version")
     parser.add_argument("second", metavar="URI", help="the later version")
     args = parser.parse_args(argv)

@@ -21,6 +21,7 @@ from collectors.matrix.scoring import AGAINST, Scored, score_file
 from pipelines.console.plain_console import PlainConsole
 from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.rows_out import add_format, print_dicts
+from pipelines.console.script import Parser, sibling
 from schemas.failures import RouterlakeError, one_line
 
 DESCRIPTION = """\
@@ -85,12 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="matrix.py score",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(sibling(__file__, "matrix.py"), "score", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--choices", required=True, type=Path, metavar="FILE", help="the choices of routers, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     add_pool(parser)

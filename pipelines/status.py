@@ -30,7 +30,7 @@ from pipelines.console.plain_console import stdout_console
 from pipelines.console.rows_out import add_format, print_dicts
 from pipelines.console.run_report import report
 from pipelines.console.run_shown import as_json, line, shown
-from pipelines.console.script import write_file
+from pipelines.console.script import Parser, write_file
 from schemas.failures import ConfigError, RouterlakeError, StorageError, one_line
 
 #: Seconds between two looks with and without a terminal, and the least pause as a multiple of a look's own duration.
@@ -58,9 +58,7 @@ exit codes: 0 done; 2 no lake, no run, no run with this ID, or a signal to a run
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="status.py", description=HELP, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=HELP, epilog=EPILOG)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to read (default: %(default)s)")
     parser.add_argument("--run", metavar="ID", help="the run to show (default: the newest)")
     parser.add_argument(

@@ -13,7 +13,7 @@ from collectors.atomic import replacing
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.token_counts import VIEWS, encoding_counter, write_counts
-from pipelines.console.script import command, sibling
+from pipelines.console.script import Parser, command, sibling
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.sql import quoted_path
 from schemas.views import INCLUDED
@@ -50,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="tokens.py", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__file__, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the Parquet file to write")
     parser.add_argument(

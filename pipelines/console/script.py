@@ -5,11 +5,13 @@ Owns the code around every main function, and knows nothing of any script's work
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import io
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -18,15 +20,53 @@ from pathlib import Path
 from typing import NoReturn
 
 from collectors.atomic import write_whole
+from collectors.extras import advice
 from pipelines.console.plain_console import VisibleStream
 from schemas.failures import ConfigError
+
+#: The command that runs all scripts (console/command.py). It puts its name and the script's into sys.argv[0].
+COMMAND = "routerlake"
+
+_FOLDER = Path(__file__).resolve().parent.parent
+#: A script as a text names it. What `ray job submit` gets behind its two dashes stays.
+_SCRIPT = re.compile(r"(-- )?(?:python pipelines/)?\b([a-z]+)\.py\b")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help names the scripts as they were called: `matrix.py --lake`, or `routerlake matrix --lake`.
+
+    `script` is a __file__ of this folder; `parts` are the words behind its name.
+    """
+
+    def __init__(self, script: str, *parts: str, description: str, epilog: str | None = None) -> None:
+        called = sys.argv[0] if _is_command() else f"{Path(script).stem}.py"
+        prog = " ".join([called, *(part for part in parts if not called.endswith(f" {part}"))])
+        super().__init__(
+            prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def format_help(self) -> str:
+        return as_called(super().format_help())
+
+
+def as_called(text: str) -> str:
+    """`text` with the scripts that it names as commands, if this process was started as one."""
+    if not _is_command():
+        return text
+    return _SCRIPT.sub(
+        lambda match: f"{COMMAND} {match[1]}" if (_FOLDER / f"{match[1]}.py").is_file() else match[0], text
+    )
+
+
+def _is_command() -> bool:
+    return sys.argv[0].startswith(f"{COMMAND} ")
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Runs `main` and exits with its code.
 
-    Other exit codes: 143 after SIGTERM, 130 after Ctrl-C, 2 for an argument that is not UTF-8, 1 if the output cannot
-    be written or its reader is gone (`| head`).
+    Other exit codes: 143 after SIGTERM, 130 after Ctrl-C, 2 for an argument that is not UTF-8 and for a library that an
+    extra of the package brings, 1 if the output cannot be written or its reader is gone (`| head`).
     """
     _mend_streams()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the default ends the process without cleanup
@@ -35,6 +75,11 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
+    except ModuleNotFoundError as error:
+        if not (line := advice(error)):
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        code = 2
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise
@@ -51,6 +96,8 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 
 def command(script: str, *arguments: str) -> str:
     """A shell command that runs `script`, a __file__ of this folder, from the current directory."""
+    if _is_command():
+        return shlex.join([COMMAND, Path(script).stem, *arguments])
     return shlex.join([_from_here(sys.executable), _from_here(os.path.abspath(script)), *arguments])
 
 
