@@ -144,6 +144,7 @@ def name_violations(root: Path) -> list[str]:
 
 #: Where a text names an engine and another thing is meant: libraries and their versions, and what vLLM supports.
 NAMES_OF_LIBRARIES = (
+    "collectors/extras.py",
     "collectors/runs/plan.py",
     "collectors/harness/prepared.py",
     "collectors/models/hub_catalog.py",

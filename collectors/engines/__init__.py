@@ -284,7 +284,7 @@ def make_engine(name: str, options: dict[str, Any] | None = None) -> Engine:
     """
     registered = engine_class(name)
     if missing := next((package for package in registered.packages if importlib.util.find_spec(package) is None), None):
-        raise ConfigError(f"engine {name!r} needs the package {missing!r}; install routerlake[cpu] or [gpu]")
+        raise ConfigError(f"engine {name!r} needs the package {missing!r}; pip install 'routerlake[vllm]', or [cpu]")
     return registered(**(options or {}))
 
 

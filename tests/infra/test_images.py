@@ -47,7 +47,8 @@ def in_context(path: str) -> bool:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_image_copies_what_is_there_and_what_the_wheel_needs(lock: str) -> None:
     sources = copied(lock)
-    assert set(sources) == {f"lock-{lock}.txt", "pyproject.toml", "LICENSE", "schemas", "collectors", "pipelines"}
+    project_files = {"pyproject.toml", "LICENSE", "routerlake.py", "schemas", "collectors", "pipelines"}
+    assert set(sources) == {f"lock-{lock}.txt", *project_files}
     for source in sources:
         assert (ROOT / source).exists()
         assert in_context(source), source
@@ -56,7 +57,8 @@ def test_image_copies_what_is_there_and_what_the_wheel_needs(lock: str) -> None:
 def test_context_holds_no_cache_lake_or_history() -> None:
     tops = {path.name for path in Path(ROOT).iterdir()}
     assert {name for name in tops if in_context(name)} == {
-        *("LICENSE", "lock-cpu.txt", "lock-gpu.txt", "pyproject.toml", "collectors", "pipelines", "schemas")
+        *("LICENSE", "lock-cpu.txt", "lock-gpu.txt", "pyproject.toml", "routerlake.py"),
+        *("collectors", "pipelines", "schemas"),
     }
 
 
@@ -117,5 +119,5 @@ def test_image_runs_without_root_and_with_rays_token(lock: str) -> None:
 def test_images_differ_only_in_what_they_stand_on() -> None:
     """Once the packages are installed both are made the same way."""
     cpu, gpu = (instructions(lock) for lock in LOCKS)
-    start = ("COPY", "pyproject.toml LICENSE ./")
+    start = ("COPY", "pyproject.toml LICENSE routerlake.py ./")
     assert cpu[cpu.index(start) :] == gpu[gpu.index(start) :]
