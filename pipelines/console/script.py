@@ -29,7 +29,7 @@ COMMAND = "routerlake"
 
 _FOLDER = Path(__file__).resolve().parent.parent
 #: A script as a text names it. What `ray job submit` gets behind its two dashes stays.
-_SCRIPT = re.compile(r"(-- )?(?:python pipelines/)?\b([a-z]+)\.py\b")
+_SCRIPT = re.compile(r"(?P<dashes>-- )?(?:python pipelines/)?\b(?P<name>[a-z]+)\.py\b")
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,9 +53,13 @@ def as_called(text: str) -> str:
     """`text` with the scripts that it names as commands, if this process was started as one."""
     if not _is_command():
         return text
-    return _SCRIPT.sub(
-        lambda match: f"{COMMAND} {match[1]}" if (_FOLDER / f"{match[1]}.py").is_file() else match[0], text
-    )
+    names = {path.stem for path in _FOLDER.glob("*.py")}
+
+    def called(match: re.Match[str]) -> str:
+        is_ours = match["name"] in names and not match["dashes"]
+        return f"{COMMAND} {match['name']}" if is_ours else match[0]
+
+    return _SCRIPT.sub(called, text)
 
 
 def _is_command() -> bool:
