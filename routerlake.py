@@ -39,6 +39,7 @@ from collectors.matrix.pools import NUMBERS, Pool, Pools, load_pools
 from collectors.matrix.routed import VIEWS, choices_of, read_choices
 from collectors.matrix.scoring import AGAINST, score_choices
 from schemas.failures import ConfigError, RouterlakeError, StorageError
+from schemas.reading_only import check_query
 from schemas.texts import visible
 from schemas.views import views_of
 
@@ -112,12 +113,14 @@ class OpenLake:
         """A query over the views, its rows read when they are asked for: `.fetchall()`, `.to_arrow_table()`, `.df()`.
 
         `lake.sql("SHOW TABLES")` lists the views, `lake.sql("DESCRIBE matrix")` the columns of one. Answers' texts are
-        in the view responses. An unknown value is NULL. Raises duckdb.Error for a wrong query.
+        in the view responses. An unknown value is NULL. Raises duckdb.Error for a wrong query, ConfigError for one that
+        may do more than read.
         """
         chosen = _chosen(self._lake, **options)
 
         def attempt(holdings: Holdings) -> duckdb.DuckDBPyRelation:
             con = connect(self._lake, holdings, only=views_of(query), choice=chosen.choice)
+            check_query(con, query)
             rows = con.sql(query)
             if rows is None:
                 raise ConfigError("the query has no rows: it is no SELECT")
