@@ -257,13 +257,21 @@ def test_import_rules_planted_violations_are_reported(tmp_path: Path) -> None:
     ]
 
 
+def test_module_routerlake_stands_on_collectors_and_nothing_stands_on_it() -> None:
+    own = set(imported_names((ROOT / "routerlake.py").read_text(encoding="utf-8")))
+    assert own.isdisjoint({"pipelines", "tests", *MAY_ONLY_BE_IMPORTED_IN})
+    paths = itertools.chain(*(modules(ROOT, package) for package in PACKAGES))
+    assert [path for path in paths if "routerlake" in imported_names(path.read_text(encoding="utf-8"))] == []
+
+
 def test_imports_of_third_parties_are_declared_in_pyproject() -> None:
     """What only arrives with another library goes away with its next release."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     owners = importlib.metadata.packages_distributions()
-    sources = (path.read_text(encoding="utf-8") for package in PACKAGES for path in modules(ROOT, package))
+    paths = [ROOT / "routerlake.py", *itertools.chain(*(modules(ROOT, package) for package in PACKAGES))]
+    sources = (path.read_text(encoding="utf-8") for path in paths)
     imported = set(itertools.chain(*map(imported_names, sources))) - set(PACKAGES) - sys.stdlib_module_names
     assert (
         sorted(name for name in imported if not {canonicalize_name(o) for o in owners.get(name, [])} & declared) == []

@@ -1,15 +1,23 @@
-"""import routerlake: a lake or version from Python shows what the views and the commands show."""
+"""import routerlake: from Python a lake or version shows what views and commands show, by the readers' install."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
+import re
+import subprocess
+import sys
+import tomllib
+import venv
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import routerlake
 from collectors.lake.store import Lake
@@ -20,6 +28,9 @@ from pipelines.matrix import main as matrix
 from routerlake import ConfigError, Matrix
 from tests.helpers.exporting import price
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import long_only
+
+ROOT = Path(__file__).resolve().parent.parent
 
 #: A third is not exact in float32. c lacks a score of maths, and d is of maths alone.
 SCORES: dict[str, dict[str, list[float | None]]] = {
@@ -136,8 +147,8 @@ def test_score_of_names_columns_and_a_file_equals_the_command(
     assert whole.score(path) == shown
     assert whole.score({"mine": names}) == shown
     assert whole.score({"mine": [whole.candidates.index(name) for name in names]}) == shown
-    latency = by_command(capsys, "score", "--choices", str(path), "--lake", lake.uri, "--json", "--against", "latency")
-    assert whole.score({"mine": np.array(names)}, against="latency") == latency
+    [_, quiz, _] = whole.score({"mine": np.array(names)}, against="latency")
+    assert (quiz["score"], quiz["latency_s"], quiz["untimed"]) == (shown[1]["score"], None, 6)
 
 
 def test_score_of_a_part_counts_its_questions_alone(pool: Matrix) -> None:
@@ -162,9 +173,15 @@ def test_score_of_wrong_choices_names_the_place(pool: Matrix, choices: list[Any]
         pool.score(choices)
 
 
+def keys_of(pool: Matrix) -> list[dict[str, str]]:
+    """As in `questions`, without reading texts."""
+    keys: list[dict[str, str]] = pool._shown.questions.select(["task", "question"]).to_pylist()
+    return keys
+
+
 def test_split_by_the_rules_of_benchmarks(lake: Lake) -> None:
     whole = routerlake.open(lake.uri).matrix()
-    questions = whole.questions.select(["task", "question"]).to_pylist()
+    questions = keys_of(whole)
     tasks = [key["task"] for key in questions]
     parts = whole.split()
     assert list(parts) == ["train", "val", "test"]
@@ -172,10 +189,10 @@ def test_split_by_the_rules_of_benchmarks(lake: Lake) -> None:
     for part, place in expected.items():
         items = [tasks.index(task) + routereval_split([tasks.count(task)])[place] for task in ("maths", "quiz")]
         rows = sorted(np.concatenate(items).tolist())
-        assert parts[part].questions.select(["task", "question"]).to_pylist() == [questions[row] for row in rows]
+        assert keys_of(parts[part]) == [questions[row] for row in rows]
     bench = whole.split("routerbench", fraction=0.5)
     ids = [key["question"] for key in questions if key["task"] == "quiz"]
-    train = {key["question"] for key in bench["train"].questions.to_pylist() if key["task"] == "quiz"}
+    train = {key["question"] for key in keys_of(bench["train"]) if key["task"] == "quiz"}
     assert train == set(routerbench_split(ids, 0.5)[0])
     assert sum(map(len, bench.values())) == len(whole)
     with pytest.raises(ConfigError, match="none of routereval, routerbench"):
@@ -234,3 +251,124 @@ def test_repr_escapes_names_from_anywhere(tmp_path: Path) -> None:
     assert "&lt;img src=x onerror=y&gt;" in pool._repr_html_()
     assert len(repr(pool).splitlines()) <= 12
     assert "2 questions × 1 candidates of quiz (acc, more is better)" in repr(pool)
+
+
+# ---- the readers' install
+
+#: Megabytes of the packages that a reader installs.
+MOST = 350
+
+#: What a reader does. Arguments: a lake, a version of it, and a file of choices.
+USE = """
+import contextlib, io, sys
+import routerlake
+from pipelines.console import command
+
+here, version, choices = sys.argv[1:4]
+for uri in (here, version):
+    lake = routerlake.open(uri)
+    assert lake.sql("SELECT count(*) FROM cells").fetchall() == [(7,)]
+    assert lake.sql("SELECT max(started_at) IS NOT NULL FROM runs").fetchall() == [(True,)]
+    pool = lake.pool("quiz")
+    assert pool.scores[:2].tolist() == [[1, 0, 1], [0, 1 / 3, 1]]
+    assert (pool.usd.shape, pool.tokens[0].tolist()) == ((12, 3), [12, -1, 12])
+    assert len(pool.questions) == 12 and len(repr(pool)) and len(pool._repr_html_())
+    [row] = pool.score(["a"] * 12)
+    assert (row["score"], row["best_model"]) == (2 / 3, "a")
+    try:
+        pool.to_pandas()
+    except ModuleNotFoundError as error:
+        assert "pip install 'routerlake[pandas]'" in str(error)
+try:
+    routerlake.open("s3://bucket/lake")
+except routerlake.ConfigError as error:
+    assert "pip install 'routerlake[s3]'" in str(error), error
+
+def run(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert command.run(list(arguments)) == 0, arguments
+    return out.getvalue()
+
+assert "quiz" in run("matrix", "--lake", here, "--sql", "SELECT task, candidate FROM pool")
+assert "0.6667" in run("score", "--lake", version, "--choices", choices)
+assert "run-000" in run("status", "--lake", here, "--json")
+assert "matrix" in run("--help")
+try:
+    run("plot", "--lake", here, "--out", here + "-pictures")
+except ModuleNotFoundError as error:
+    from collectors.extras import advice
+    assert advice(error) == "matplotlib is not installed: pip install 'routerlake[plot]'"
+else:
+    raise AssertionError("plot needs matplotlib")
+print("read")
+"""
+
+#: Raises for every import of a library that is none of sys.argv.pop(1), names with commas between.
+BLOCK = """
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in allowed and top not in sys.stdlib_module_names and not top.startswith("_sysconfigdata"):
+            raise ModuleNotFoundError(f"No module named {top!r}", name=top)
+
+allowed = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.fixture
+def arguments(lake: Lake, version: str, tmp_path: Path) -> list[str]:
+    (tmp_path / "mine.csv").write_text("task,item,model\n" + "".join(f"quiz,{item},a\n" for item in range(12)))
+    return [lake.uri, version, str(tmp_path / "mine.csv")]
+
+
+def libraries_of_readers() -> set[str]:
+    """Names that the libraries of the readers' install are imported by."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [canonicalize_name(Requirement(line).name) for line in project["dependencies"]]
+    for name in wanted:
+        for line in importlib.metadata.requires(name) or []:
+            one = Requirement(line)
+            needed = one.marker is None or one.marker.evaluate({"extra": ""})
+            if needed and canonicalize_name(one.name) not in wanted:
+                wanted.append(canonicalize_name(one.name))
+    owners = importlib.metadata.packages_distributions()
+    return {module for module, of in owners.items() if {canonicalize_name(one) for one in of} & set(wanted)}
+
+
+@pytest.mark.slow
+def test_readers_libraries_alone_open_a_lake_and_a_version(arguments: list[str]) -> None:
+    allowed = libraries_of_readers() | {"schemas", "collectors", "pipelines", "routerlake", "_duckdb"}
+    assert allowed.isdisjoint({"pandas", "ray", "torch", "lm_eval", "matplotlib", "s3fs"})
+    command = [sys.executable, "-c", BLOCK + USE, ",".join(sorted(allowed)), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "read", done.stderr[-3000:]
+
+
+@long_only
+@pytest.mark.slow
+def test_readers_install_is_small_and_reads(arguments: list[str], tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = (tmp_path / "dist").iterdir()
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env/bin/python"
+    install = [python, "-m", "pip", "install", "-q", str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    if done.returncode and re.search("No matching distribution|connection|resolve", done.stderr, re.I):
+        pytest.skip("no package index is reachable here")
+    assert done.returncode == 0, done.stderr[-2000:]
+    [packages] = (tmp_path / "env/lib").glob("python*/site-packages")
+    own = {"pip", "setuptools", "_distutils_hack", "pkg_resources"}
+    files = [path for top in packages.iterdir() if top.name.partition("-")[0] not in own for path in tree(top)]
+    assert sum(path.stat().st_size for path in files) < MOST * 2**20
+    used = subprocess.run([python, "-c", USE, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert used.stdout.strip() == "read", used.stderr[-3000:]
+    shown = subprocess.run([tmp_path / "env/bin/routerlake", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("routerlake ")
+
+
+def tree(top: Path) -> list[Path]:
+    return [path for path in top.rglob("*") if path.is_file()] if top.is_dir() else [top]

@@ -140,8 +140,8 @@ duckdb -readonly snapshot.duckdb "FROM leaderboard"
 ```
 
 Its views (also in `views.sql`) are matrix, records, responses, items, models, cells, coverage, leaderboard, oracle and
-more, each with comments. The folder is also a routerlake lake: give it to `matrix.py --lake` or `load_matrix`, which
-reads the whole matrix from `packed/` at once.{kept}
+more, each with comments. The folder is also a routerlake lake: give it to `matrix.py --lake` or, in Python,
+`routerlake.open`, which reads the whole matrix from `packed/` at once.{kept}
 
 ## Licences
 
