@@ -33,7 +33,8 @@ from collectors.extras import advice
 from collectors.lake.holdings import Holdings, read_holdings
 from collectors.lake.reading import ask, connect, pass_over_damage
 from collectors.lake.store import Lake
-from collectors.matrix.described import head
+from collectors.matrix.described import best_first, head
+from collectors.matrix.long_form import BESIDE, long_form
 from collectors.matrix.pool_files import ChosenPool, choose_pool, kept_pools
 from collectors.matrix.pools import NUMBERS, Pool, Pools, load_pools
 from collectors.matrix.routed import VIEWS, choices_of, read_choices
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
-__all__ = ["ConfigError", "Matrix", "OpenLake", "RouterlakeError", "StorageError", "open"]
+__all__ = ["ConfigError", "Matrix", "OpenLake", "PoolOptions", "RouterlakeError", "StorageError", "open"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,27 +56,27 @@ Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
 Counts = npt.NDArray[np.int32]
 
-#: Numbers beside the scores that the long form has.
-_BESIDE = ("cached_tokens", "usd", "latency_s")
 #: Rows of a repr.
 _MOST = 8
 
 
 class PoolOptions(TypedDict, total=False):
-    """How a pool is chosen, as by the options of the commands."""
+    """How a pool is chosen, as by the options of the commands.
 
-    #: The cells to choose among: SQL on columns of the view cells, @NAME for a pool that the published version keeps,
-    #: or a file NAME.yaml. Default: all cells.
+    pool: the cells to choose among: SQL on columns of the view cells, @NAME of a pool that the version keeps, or a file
+        NAME.yaml. Default: all cells.
+    same: settings that all candidates must share, such as "dtype,prompting" or a list. Default: they may differ.
+    questions: those that every candidate has a score for ("every", the default), or "any".
+    include: which records: "collected" (the default), "imported" or "all".
+    prices_on: the day of the prices, such as "2026-01-31". Default: the newest.
+    price_provider: the provider of the prices. Default: any.
+    """
+
     pool: str
-    #: Settings that all candidates must share, such as "dtype,prompting" or a list. Default: they may differ.
     same: str | Sequence[str]
-    #: Which questions count: those that every candidate has a score for (default), or any.
     questions: Literal["every", "any"]
-    #: Which records. Default: collected.
     include: Literal["collected", "imported", "all"]
-    #: The day of the prices, such as "2026-01-31". Default: the newest.
     prices_on: str | dt.date
-    #: The provider of the prices. Default: any.
     price_provider: str
 
 
@@ -133,7 +134,7 @@ class OpenLake:
 
         A candidate is what a router may choose: a model at a revision, with its quantization. One cell stands for it;
         its other settings may differ from those of others, which the repr counts. The rows are those of the view pool.
-        Raises ConfigError for a wrong option, and if no cell of the task has a score.
+        Options: PoolOptions. Raises ConfigError for a wrong option, and if no cell of the task has a score.
         """
         return self.matrix(task, **options)
 
@@ -289,27 +290,7 @@ class Matrix:
         task, question, candidate (each with a dictionary), score, prompt_tokens, completion_tokens, cached_tokens, usd,
         latency_s. Null if unknown.
         """
-        pool = self._with("tokens", *_BESIDE)
-        row, column = np.nonzero(self._asked())
-        tables = {name: pool.questions[name].combine_chunks().dictionary_encode() for name in ("task", "question")}
-        columns: dict[str, Any] = {name: values.take(pa.array(row)) for name, values in tables.items()}
-        columns["candidate"] = pa.DictionaryArray.from_arrays(column.astype(np.int32), pool.candidates)
-        columns["score"] = pa.array(pool.scores[row, column].astype(np.float64), from_pandas=True)
-        for name in ("prompt_tokens", "completion_tokens"):
-            counts = getattr(pool, name)[row, column]
-            columns[name] = pa.array(counts, mask=counts < 0)
-        for name in _BESIDE:
-            columns[name] = pa.array(pool.number(name)[row, column], from_pandas=True)
-        columns["cached_tokens"] = columns["cached_tokens"].cast(pa.int32())
-        return pa.table(columns)
-
-    def _asked(self) -> Mask:
-        """(questions, candidates): whether the candidate is of the question's task."""
-        of_task: dict[str, Mask] = {}
-        for task, (_, columns) in self._pools.places.items():
-            of_task[task] = np.isin(np.arange(len(self.candidates)), columns)
-        tasks = self._shown.questions["task"].to_pylist()
-        return np.array([of_task[task] for task in tasks], np.bool_).reshape(self.scores.shape)
+        return long_form(self._with("tokens", *BESIDE))
 
     def to_pandas(self) -> pandas.DataFrame:
         """`to_arrow` as a data frame of pandas; names are categories. Needs pip install 'routerlake[pandas]'."""
@@ -392,11 +373,8 @@ class Matrix:
 
     def _means(self) -> list[tuple[str, str, str]]:
         """Candidate, mean score and number of scores of the first few candidates, the best first."""
-        known = self.valid.sum(axis=0)
-        sums = np.nansum(self.scores, axis=0, dtype=np.float64)
-        means = np.divide(sums, known, out=np.full(len(known), np.nan), where=known > 0)
-        order = np.argsort(-means if self._shown.higher_is_better else means, kind="stable")[:_MOST]
-        return [(self.candidates[at], f"{means[at]:.4f}" if known[at] else "", f"{known[at]:,}") for at in order]
+        best = best_first(self._shown, _MOST)
+        return [(name, "" if mean is None else f"{mean:.4f}", f"{count:,}") for name, mean, count in best]
 
     def __repr__(self) -> str:
         rows = [("candidate", "mean score", "scores"), *self._means()]

@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 
 import routerlake
 from collectors.lake.store import Lake
+from collectors.matrix.pool_files import parse_pool
 from collectors.metrics.splits import routerbench_split, routereval_split
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
@@ -38,6 +39,7 @@ SCORES: dict[str, dict[str, list[float | None]]] = {
     "maths": {"a": [1.0] * 12, "b": [0.0] * 12, "c": [1.0] * 11 + [None], "d": [0.0, 1.0] * 6},
 }
 USD = {"a": 5.0, "b": 1.0}
+KEPT = b"name: ab\ncondition: model IN ('a', 'b')\n"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 @pytest.fixture(scope="module")
 def version(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_version(lake, tmp_path_factory.mktemp("api-version"), Description("n", "t", "x")).folder)
+    folder, kept = tmp_path_factory.mktemp("api-version"), [parse_pool(KEPT, "kept.yaml")]
+    return str(build_version(lake, folder, Description("n", "t", "x"), pools=kept).folder)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,10 @@ def test_sql_of_a_version_reads_views_and_answers_and_a_wrong_query_is_no_damage
     assert opened.sql("SELECT responses FROM responses LIMIT 1").fetchall() == [(["x"],)]
     shown = opened.sql("SELECT DISTINCT candidate FROM candidates", pool="model = 'a'")
     assert shown.filter("candidate <> 'x'").fetchall() == [("a",)]
+    assert opened.pools == ["ab"]
+    assert opened.pool("quiz", pool="@ab").candidates == ["a", "b"]
+    with pytest.raises(ConfigError, match="to write files"):
+        opened.sql("COPY (FROM cells) TO 'cells.csv'")
     with pytest.raises(duckdb.Error, match="nothing"):
         opened.sql("SELECT nothing FROM cells")
     assert caplog.text == ""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from collectors.matrix.pools import Pool, Pools
+from collectors.metrics.gaps import row_blocks
 from schemas.failures import ConfigError
 
 #: Settings in the order of their interest. Of prompting, which the others determine, the count is enough.
@@ -22,6 +23,18 @@ def check_more_is_better(pool: Pool) -> None:
     """Raises ConfigError for a pool of a metric where less is better."""
     if not pool.higher_is_better:
         raise ConfigError(f"{pool.task}: less is better for {pool.metric}, and routers need a metric where more is")
+
+
+def best_first(pool: Pool, most: int) -> list[tuple[str, float | None, int]]:
+    """The first few candidates by their mean score: the name, the mean (None without a score), the number of scores."""
+    known, sums = np.zeros(len(pool.candidates), np.int64), np.zeros(len(pool.candidates))
+    for rows in row_blocks(pool.scores.shape):
+        has = ~np.isnan(pool.scores[rows])
+        known += has.sum(axis=0)
+        sums += np.where(has, pool.scores[rows], 0).sum(axis=0, dtype=np.float64)
+    means = np.divide(sums, known, out=np.full(len(known), np.nan), where=known > 0)
+    order = np.argsort(-means if pool.higher_is_better else means, kind="stable")[:most].tolist()
+    return [(pool.candidates[at], float(means[at]) if known[at] else None, int(known[at])) for at in order]
 
 
 def head(pools: Pools) -> list[str]:
