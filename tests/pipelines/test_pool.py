@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import routerlake
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.pools import load_matrix
 from pipelines.export import main as export
 from pipelines.matrix import main as matrix
 from pipelines.plot import main as plot
@@ -94,7 +94,7 @@ def test_pool_of_a_lake_and_its_version_is_one_for_every_reader(
     capsys.readouterr()
     means = {model: len(right) / 12 for model, right in RIGHT.items()}
     for place in (uri, str(tmp_path / "1")):
-        pool = load_matrix(place, include="all")
+        pool = routerlake.open(place).matrix(include="all")
         assert (pool.candidates, pool.scores.shape) == (POOL, (12, 3))
         assert dict(zip(pool.candidates, pool.scores.mean(axis=0).tolist(), strict=True)) == pytest.approx(means)
         [row] = sql(place, "SELECT * FROM oracle", capsys)
