@@ -5,7 +5,7 @@
     lake = routerlake.open("/data/lake")     # or s3://bucket/prefix, hf://datasets/owner/name@version
     lake.sql("FROM leaderboard")             # a DuckDB relation over the views
     m = lake.pool("gsm8k")                   # questions × candidates
-    m.scores, m.usd, m.candidates            # arrays; what is unknown is NaN, and never a zero
+    m.scores, m.usd, m.candidates            # arrays; unknown is NaN, never a zero
     m.score(["model-a"] * len(m))            # the figures of a router by its choices
 
 Owns what a notebook shows. The numbers are those of collectors: views, the pool's loader, and the figures of routers.
@@ -124,7 +124,7 @@ class OpenLake:
             check_query(con, query)
             rows = con.sql(query)
             if rows is None:
-                raise ConfigError("the query has no rows: it is no SELECT")
+                raise ConfigError("the query returns no rows: give a SELECT")
             return rows
 
         return pass_over_damage(self._lake, lambda damaged: read_holdings(self._lake, damaged, chosen.include), attempt)
@@ -132,7 +132,7 @@ class OpenLake:
     def pool(self, task: str | None = None, **options: Unpack[PoolOptions]) -> Matrix:
         """The pool of a task as arrays of questions × candidates; without a task, `matrix()`.
 
-        A candidate is what a router may choose: a model at a revision, with its quantization. One cell stands for it;
+        A candidate is a choice of a router: a model at a revision, with its quantization. One cell stands for it;
         its other settings may differ from those of others, which the repr counts. The rows are those of the view pool.
         Options: PoolOptions. Raises ConfigError for a wrong option, and if no cell of the task has a score.
         """
@@ -406,6 +406,6 @@ def _chosen(
     try:
         day = None if prices_on is None else dt.date.fromisoformat(str(prices_on)).isoformat()
     except ValueError as error:
-        raise ConfigError(f"prices_on: {prices_on!r} is no day such as 2026-01-31") from error
+        raise ConfigError(f"prices_on: {prices_on!r} names no day, such as 2026-01-31") from error
     options = {"same": settings, "questions": questions, "prices_on": day, "price_provider": price_provider}
     return choose_pool(lake, pool, include, options)

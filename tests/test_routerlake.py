@@ -88,7 +88,7 @@ def test_matrix_of_a_lake_or_version_equals_the_view_pool(of: str, options: Any,
     assert table.num_rows == (12 * 2 + 12 * 3 if options else 12 * 3 + 11 * 4)
 
 
-def test_pool_arrays_mark_what_is_unknown_and_never_as_zero(pool: Matrix) -> None:
+def test_pool_arrays_mark_unknown_values_and_never_as_zero(pool: Matrix) -> None:
     assert (len(pool), pool.candidates, pool.tasks) == (12, ["a", "b", "c"], ["quiz"])
     np.testing.assert_array_equal(pool.scores, np.array([SCORES["quiz"][model] for model in "abc"]).T)
     assert (pool.prompt_tokens[:, 1] == -1).all()
@@ -172,7 +172,7 @@ def test_score_of_a_part_counts_its_questions_alone(pool: Matrix) -> None:
         (["a"] * 11 + ["z"], r"choices\[11\]: router chose 'z' on quiz, which is not in the pool"),
         ([3] * 12, r"choices\[0\]: 3 is neither a candidate nor one of the columns 0 to 2"),
         ([True] * 12, "neither a candidate"),
-        ([None] * 12, "there is none"),
+        ([None] * 12, "all are empty"),
     ],
 )
 def test_score_of_wrong_choices_names_the_place(pool: Matrix, choices: list[Any], reason: str) -> None:
@@ -208,7 +208,7 @@ def test_split_by_the_rules_of_benchmarks(lake: Lake) -> None:
         whole.split(fraction=0.5)
 
 
-# ---- errors, and what a notebook shows
+# ---- errors, and reprs
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_split_by_the_rules_of_benchmarks(lake: Lake) -> None:
     [
         ({"same": "dtype,colour"}, "no setting colour"),
         ({"include": "everything"}, "include"),
-        ({"prices_on": "yesterday"}, "is no day"),
+        ({"prices_on": "yesterday"}, "names no day"),
         ({"pool": "@mine"}, "keeps none"),
         ({"pool": "nothing = 1"}, "the pool's condition"),
     ],
@@ -265,7 +265,7 @@ def test_repr_escapes_names_from_anywhere(tmp_path: Path) -> None:
 #: Megabytes of the packages that a reader installs.
 MOST = 350
 
-#: What a reader does. Arguments: a lake, a version of it, and a file of choices.
+#: The work of a reader. Arguments: a lake, a version of it, and a file of choices.
 USE = """
 import contextlib, io, sys
 import routerlake

@@ -191,7 +191,7 @@ def choices_of(pool: Pool, routers: Mapping[str, Any]) -> Choices:
     """The choices of routers as arrays: for each question of `pool` the name of a candidate, or its column.
 
     None, NaN or NO_CHOICE stands for no choice. Raises ConfigError for an array of another length, and for a value that
-    is no name and no column.
+    is neither a name nor a column.
     """
     keys = list(zip(pool.questions["task"].to_pylist(), pool.questions["question"].to_pylist(), strict=True))
     chosen: dict[str, list[Choice]] = {}
@@ -202,7 +202,7 @@ def choices_of(pool: Pool, routers: Mapping[str, Any]) -> Choices:
         named = ((row, _candidate(value, pool.candidates, row)) for row, value in enumerate(array.tolist()))
         chosen[router] = [Choice(*keys[row], name, row + 1) for row, name in named if name is not None]
         if not chosen[router]:
-            raise ConfigError(f"choices of {router}: there is none")
+            raise ConfigError(f"choices of {router}: all are empty")
     return Choices(None, chosen)
 
 

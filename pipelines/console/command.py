@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         print(f"{COMMAND}: no command {name!r}; {hint}", file=sys.stderr)
         return 2
-    sys.argv = [f"{COMMAND} {name}", *rest]  # what help and messages call it
+    sys.argv = [f"{COMMAND} {name}", *rest]  # its name in help and messages
     code: int = importlib.import_module(f"pipelines.{name}").main(rest)
     return code
 
