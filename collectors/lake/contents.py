@@ -91,8 +91,6 @@ def _foreign_models(table: pa.Table, name: str) -> str | None:
 
 def _of_another_run(name_of: Callable[[str], str], column: str) -> Callable[[pa.Table, str], str | None]:
     def check(table: pa.Table, name: str) -> str | None:
-        if name == layout.published_name(layout.table_of(name)):  # a version holds all runs in one
-            return None
         if {name_of(value) for value in set(table[column].to_pylist())} != {name}:
             return f"it is foreign: its rows are of another {column} than its name"
         return None
