@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
-import functools
 import io
 import json
 import logging
 import os
 import re
 import secrets
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +28,18 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from collectors.extras import advice
 from collectors.lake import layout, seals
+from collectors.lake.answers import advice, answer_of, http_status
+from collectors.lake.files import (
+    LEFTOVER,
+    LEFTOVER_AGE,
+    create_file,
+    entries_below,
+    every_file,
+    files_below,
+    is_file,
+    is_plain_file,
+    made,
+)
 from collectors.lake.keyless import keyless
 from collectors.lake.retrying import may_mend
 from schemas.failures import ConfigError, StorageError, UnreachableError, one_line
@@ -45,10 +55,6 @@ _ROW_GROUP = 20_000
 
 #: S3 answers 409 to a conditional write that meets another one in flight and asks for it to be sent again.
 _CONFLICT_TRIES = 8
-
-#: A temporary file of `_create_file`, and the age in seconds at which no writer is at work on it any more.
-_LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.tmp")
-_LEFTOVER_AGE = 24 * 3600
 
 #: Most objects that S3 deletes by one request.
 _DELETED_AT_ONCE = 1000
@@ -178,7 +184,7 @@ class Lake:
             raise
         except Exception as error:
             kind = UnreachableError if may_mend(error) else StorageError
-            raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{_advice(error)}") from error
+            raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{advice(error)}") from error
 
     @contextmanager
     def _reason(self, name: str) -> Iterator[None]:
@@ -186,7 +192,7 @@ class Lake:
         try:
             yield
         except OSError as error:
-            if str(_answer(error).get("Error", {}).get("Code")) in ("400", "401", "403"):
+            if str(answer_of(error).get("Error", {}).get("Code")) in ("400", "401", "403"):
                 self.filesystem.cat_file(self._path(name), start=0, end=1)  # raises the store's own error
             raise
 
@@ -206,7 +212,7 @@ class Lake:
             if self.local:
                 if self._is_open and not Path(self._path(layout.SHARDS)).is_dir():
                     raise OSError(errno.ESTALE, f"{self.root} is gone: was the lake moved, or is it not mounted?")
-                return _create_file(Path(self._path(name)), data)
+                return create_file(Path(self._path(name)), data)
             for _ in range(_CONFLICT_TRIES):
                 try:
                     self.filesystem.pipe_file(self._path(name), data, mode="create")
@@ -214,7 +220,7 @@ class Lake:
                 except FileExistsError:
                     return False
                 except OSError as error:
-                    status = _http_status(error)
+                    status = http_status(error)
                     if status == 412:
                         return False
                     if status != 409:
@@ -259,9 +265,9 @@ class Lake:
         if not self.local:
             return 0
         with self._doing("delete temporary files of"):
-            limit = time.time() - _LEFTOVER_AGE
-            entries = [entry for entry in _entries(self.root, depth=4) if _LEFTOVER.fullmatch(entry.name)]
-            old = [entry.path for entry in entries if (_made(entry) or limit) < limit]
+            limit = time.time() - LEFTOVER_AGE
+            entries = [entry for entry in entries_below(self.root, depth=4) if LEFTOVER.fullmatch(entry.name)]
+            old = [entry.path for entry in entries if (made(entry) or limit) < limit]
             for path in old:
                 Path(path).unlink(missing_ok=True)
         return len(old)
@@ -269,7 +275,7 @@ class Lake:
     def has(self, name: str) -> bool:
         with self._doing("read"):
             if self.local:
-                return _is_file(Path(self._path(name)))
+                return is_file(Path(self._path(name)))
             with self._reason(name):
                 return bool(self.filesystem.exists(self._path(name)))
 
@@ -280,7 +286,7 @@ class Lake:
         """
         with self._doing(f"list {folder} in"):
             if self.local:
-                names = [path[len(self.root) :].lstrip("/") for path in _files(self._path(folder), depth)]
+                names = [path[len(self.root) :].lstrip("/") for path in files_below(self._path(folder), depth)]
             else:
                 try:
                     names = [path[len(self.root) + 1 :] for path in self.filesystem.find(self._path(folder))]
@@ -294,27 +300,16 @@ class Lake:
         Also of links and special files, and of what no reader takes for an object.
         """
         with self._doing("list"):
-            if not self.local:
-                return sorted(path[len(self.root) + 1 :] for path in self.filesystem.find(self.root))
-            names = []
-            for folder, folders, files in os.walk(self.root, onerror=_raise):
-                links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
-                names += [f"{folder}/{name}"[len(self.root) :].lstrip("/") for name in (*files, *links)]
-            return sorted(names)
+            if self.local:
+                return every_file(self.root)
+            return sorted(path[len(self.root) + 1 :] for path in self.filesystem.find(self.root))
 
     def is_plain_file(self, name: str) -> bool:
         """Whether `name` is a file of this lake itself, without a link on the way. Stores have nothing else."""
         if not self.local:
             return self.has(name)
         with self._doing("read"):
-            parts = name.split("/")
-            folders = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
-            if any(os.path.islink(self._path(folder)) for folder in folders):
-                return False
-            try:
-                return stat.S_ISREG(os.lstat(self._path(name)).st_mode)
-            except (FileNotFoundError, NotADirectoryError):
-                return False
+            return is_plain_file(self.root, name)
 
     def is_there(self, name: str) -> bool:
         """Whether a lake in a folder has anything of that name, such as a broken link."""
@@ -350,8 +345,8 @@ class Lake:
         """
         with self._doing(f"list {folder} in"):
             if self.local:
-                entries = _entries(self._path(folder), 1 if prefix else depth)
-                times = {e.path[len(self.root) :].lstrip("/"): _made(e) for e in entries if e.name.startswith(prefix)}
+                entries = entries_below(self._path(folder), 1 if prefix else depth)
+                times = {e.path[len(self.root) :].lstrip("/"): made(e) for e in entries if e.name.startswith(prefix)}
             else:
                 # Clients of S3, Google's and Azure's stores pass the prefix on; it saves the listing of a whole task.
                 only = {"prefix": prefix} if prefix else {}
@@ -401,41 +396,9 @@ def parquet_bytes(table: pa.Table, metadata: dict[str, Any] | None = None, name:
     return seals.sealed(sink.getvalue())
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
-@functools.cache
 def _schema_file(table: str) -> bytes:
     """The bytes of a table's schema file: making those of all tables takes 30 ms."""
     return parquet_bytes(TABLES[table].empty_table(), name=SCHEMA_FILES[table])
-
-
-def _files(folder: str, depth: int = 3) -> Iterator[str]:
-    return (entry.path for entry in _entries(folder, depth))
-
-
-def _entries(folder: str, depth: int = 3) -> Iterator[os.DirEntry[str]]:
-    """Yields the files below `folder`, also through links, as the views do; the depth of a lake limits loops.
-
-    fsspec's find() silently leaves out folders that it may not read: their shards would be collected again.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_file():
-                    yield entry
-                elif depth > 1 and entry.is_dir():
-                    yield from _entries(entry.path, depth - 1)
-    except FileNotFoundError:
-        return
-
-
-def _made(entry: os.DirEntry[str]) -> float | None:
-    try:
-        return entry.stat().st_mtime
-    except FileNotFoundError:  # pruned since
-        return None
 
 
 def _last_modified(details: dict[str, Any]) -> float | None:
@@ -447,71 +410,3 @@ def _last_modified(details: dict[str, Any]) -> float | None:
         if isinstance(value, int | float):
             return float(value)
     return None
-
-
-def _is_file(path: Path) -> bool:
-    """Whether the file exists. Raises FileExistsError if something else has its name."""
-    if path.is_file():
-        return True
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} is in the way: it is not a file; remove it")
-    return False
-
-
-def _create_file(path: Path, data: bytes) -> bool:
-    """Writes a temporary file and links it: link() is atomic and fails if the name exists, over NFS, too."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # not an object that exists already
-        raise NotADirectoryError(f"{path.parent} is a file") from error
-    if _is_file(path):
-        return False
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            if not _is_file(path):
-                raise FileExistsError(f"{path} vanished while it was written") from None
-            return False
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _http_status(error: BaseException) -> int | None:
-    """Returns the store's HTTP status behind `error`; None for another kind of error.
-
-    s3fs reports a failed If-None-Match (412) as OSError(EINVAL), like other faults, so only the cause shows it.
-    """
-    status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return status if isinstance(status, int) else None
-
-
-def _answer(error: BaseException) -> dict[str, Any]:
-    """Returns the store's answer behind `error`, as botocore keeps it; empty for another kind of error."""
-    answer = getattr(error.__cause__, "response", None)
-    return answer if isinstance(answer, dict) else {}
-
-
-def _advice(error: BaseException) -> str:
-    """Returns advice about a store's refusal; empty if there is none."""
-    code = _answer(error).get("Error", {}).get("Code")
-    if code == "NoSuchBucket":
-        return "; make the bucket first"
-    if code == "RequestTimeTooSkewed":
-        return "; set this machine's clock, which differs from the store's"
-    if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"):
-        return "; the credentials have expired: get new ones and run the same command again"
-    if _http_status(error) in (401, 403):
-        return "; see AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE, and their permissions there"
-    return ""
