@@ -226,7 +226,7 @@ def can_come(resources: dict[str, Any]) -> bool | None:
     """
     try:
         reply = GetClusterStatusReply()
-        reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+        reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=5))
     except Exception as error:  # Ray's client has no error of its own for this
         logger.debug("the cluster's autoscaler does not answer: %s", one_line(error))
         return None

@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two notes, and the age at which a note of a run that was lost is passed over.
 NOTE_SECONDS, OLD_SECONDS = 10.0, 60.0
-_PREFIX = "routerlake-run-"
+#: Seconds that the head may take to answer: HeadWatch ends a driver that hangs in a call for ten.
+ANSWER_SECONDS = 3
+_NAMESPACE = b"routerlake"
 
 
 class Store(Protocol):
@@ -32,17 +34,22 @@ class Store(Protocol):
 
 
 class ClusterStore:
-    """The control store of the cluster that this process has joined."""
+    """The control store of the cluster that this process has joined. Calls end after ANSWER_SECONDS."""
 
     def put(self, key: str, value: bytes) -> None:
-        internal_kv._internal_kv_put(key, value, overwrite=True, namespace=_PREFIX)
+        self._client.internal_kv_put(key.encode(), value, True, _NAMESPACE, timeout=ANSWER_SECONDS)
 
     def remove(self, key: str) -> None:
-        internal_kv._internal_kv_del(key, namespace=_PREFIX)
+        self._client.internal_kv_del(key.encode(), False, _NAMESPACE, timeout=ANSWER_SECONDS)
 
     def all(self) -> list[bytes]:
-        keys = internal_kv._internal_kv_list("", namespace=_PREFIX)
-        return [value for key in keys if (value := internal_kv._internal_kv_get(key, namespace=_PREFIX))]
+        keys = self._client.internal_kv_keys(b"", _NAMESPACE, timeout=ANSWER_SECONDS)
+        values = (self._client.internal_kv_get(key, _NAMESPACE, timeout=ANSWER_SECONDS) for key in keys)
+        return [value for value in values if value]
+
+    @property
+    def _client(self) -> Any:
+        return internal_kv.internal_kv_get_gcs_client()
 
 
 class Neighbours:
