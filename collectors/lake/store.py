@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from collectors.extras import advice
+from collectors import extras
 from collectors.lake import layout, seals
 from collectors.lake.answers import advice, answer_of, http_status
 from collectors.lake.files import (
@@ -83,7 +83,7 @@ class Lake:
             else:  # not url_to_fs: it takes "a::b" for a chain of stores
                 self.filesystem, root = LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
         except (ValueError, TypeError, ImportError, OSError) as error:
-            why = advice(error) or one_line(error)
+            why = extras.advice(error) or one_line(error)
             raise ConfigError(f"lake {uri!r} is not a folder or a supported URI: {why}") from error
         #: Whether it was opened for writing. If its folders are deleted then, no new lake is begun in their place.
         self._is_open = is_open
