@@ -23,7 +23,7 @@ def answer_of(error: BaseException) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def advice(error: BaseException) -> str:
+def advice_on(error: BaseException) -> str:
     """Returns advice about a store's refusal; empty if there is none."""
     code = answer_of(error).get("Error", {}).get("Code")
     if code == "NoSuchBucket":

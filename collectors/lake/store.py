@@ -28,7 +28,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from collectors import extras
 from collectors.lake import layout, seals
-from collectors.lake.answers import advice, answer_of, http_status
+from collectors.lake.answers import advice_on, answer_of, http_status
 from collectors.lake.files import (
     LEFTOVER,
     LEFTOVER_AGE,
@@ -184,7 +184,7 @@ class Lake:
             raise
         except Exception as error:
             kind = UnreachableError if may_mend(error) else StorageError
-            raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{advice(error)}") from error
+            raise kind(f"cannot {what} the lake at {self.uri}: {one_line(error)}{advice_on(error)}") from error
 
     @contextmanager
     def _reason(self, name: str) -> Iterator[None]:
