@@ -333,9 +333,9 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
         WHERE {of_tasks} ORDER BY task, candidate
         """
     ).to_arrow_table()
-    is_left_out = rows["is_left_out"]
     import pyarrow.compute as pc  # 75 ms
 
+    is_left_out = rows["is_left_out"]
     rows = rows.drop_columns(["is_left_out"])
     return rows.filter(pc.invert(is_left_out)), rows.filter(is_left_out)
 
@@ -411,19 +411,23 @@ def _laid(
     tokens: bool,
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a pool. Its scores are float32 unless one of them needs float64."""
-    is_packed = not holdings.has_older_rows and _is_packed(lake, con)  # today's rules change older verdicts
-    files = {table: lake.open_object(name) for table, name in FILES.items()} if is_packed else None
+    is_packed = not holdings.has_older_rows and _is_packed(lake, con)  # version 6 packed other scores
     for kind in (np.float32, np.float64):
         arrays = empty_arrays(*shape, tokens=tokens, scores=kind, valid=False)
         try:
-            if not (files and lay_packed(files, Arrays(**arrays), placement)):
+            if not (is_packed and _lay_packed(lake, Arrays(**arrays), placement)):
                 lay(lake, holdings, con, Arrays(**arrays), placement, exact=True)
             return arrays
         except Inexact:
-            files = None
-        except (OSError, ValueError) as error:
-            raise StorageError(f"packed/ in {lake.uri} is damaged: {one_line(error)}") from error
+            is_packed = False
     raise AssertionError("float64 holds every score")
+
+
+def _lay_packed(lake: Lake, arrays: Arrays, placement: Placement) -> bool:
+    try:
+        return lay_packed({table: lake.open_object(name) for table, name in FILES.items()}, arrays, placement)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"packed/ in {lake.uri} is damaged: {one_line(error)}") from error
 
 
 def _is_packed(lake: Lake, con: duckdb.DuckDBPyConnection) -> bool:
