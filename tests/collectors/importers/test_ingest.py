@@ -160,7 +160,9 @@ def test_ingest_of_a_table_that_grew_makes_the_same_cells_longer(tmp_path: Path,
     of_a = "FROM items JOIN cells USING (task, items_digest) WHERE model = 'a' ORDER BY item"
     keys = rows(lake, f"SELECT item, source_key {of_a}")
     assert keys == [*((item, f"q{item}") for item in range(6)), (6, "new1"), (7, "new0")]
-    assert load_matrix(str(lake), choice=PoolChoice("model IN ('a', 'b')"), include="imported").scores.shape == (6, 2)
+    assert load_matrix(
+        str(lake), choice=PoolChoice("model IN ('a', 'b')", questions="any"), include="imported"
+    ).scores.shape == (8, 2)
     before = contents(lake)
     assert imported("table", path, lake, options=COLUMNS).skipped == ["t.parquet"]
     assert contents(lake) == before
