@@ -111,7 +111,7 @@ _LEADERBOARD = {
     "stderr": "standard error of score: sample standard deviation / sqrt(scored); null below two scored items",
     "ci_low": "lower end of the 95 % interval of score",
     "ci_high": "upper end of the 95 % interval of score",
-    "ci_method": "wilson where every score is 0 or 1, else normal; null without an interval",
+    "ci_method": "wilson, bounded (the metric has a range) or hall (it has none); null: no interval would be honest",
     "mean_prompt_tokens": "mean context tokens of the items with a token count",
     "mean_completion_tokens": "mean completion tokens of the items with a token count",
     "prompt_tokens": "sum of context tokens over the items with a token count",
@@ -120,6 +120,7 @@ _LEADERBOARD = {
     "cached_tokens": "sum of tokens that the engine read from its prefix cache, for every choice",
     "cached_share": "share of the engine's tokens that came from its prefix cache, from 0 to 1",
     "mean_latency_s": "mean seconds from scheduled to finish, of the items with a latency",
+    "timed_items": "items with a latency",
     "usd_per_1000": "USD for a thousand items: the mean over usd_items; null: no cost is known",
     "usd_items": "items whose cost is known",
     "price_basis": _BASIS.replace("unpriced", "unpriced, or the source alone states costs"),
@@ -134,6 +135,9 @@ _OWN: dict[str, dict[str, str]] = {
     "cells": {
         "is_set_level": "whether metric has a value over a whole set alone, so that items have no score",
         "older_set_level": "the same of the metric in runs of schema 6, whose rows hold its values as scores",
+        "has_score_range": "whether an import states the range of its scores",
+        "score_low": "least that a score can be, where has_score_range; null: no limit",
+        "score_high": "most that a score can be, where has_score_range; null: no limit",
     },
     "aggregates": {"stale": "why value and stderr are not shown; null: they are"},
     "models": {
@@ -168,6 +172,7 @@ _OWN: dict[str, dict[str, str]] = {
     },
     "model_prices": {
         "model": "model name in cells",
+        "model_source": "the cells' source: hub repo, folder or URI",
         "parameters": "number of parameters in the safetensors headers; null: unknown",
         "basis": "how the price was matched: named, equal, short or tier; null: unpriced",
         "price_model": "the entry of prices that applies to it; null: unpriced",

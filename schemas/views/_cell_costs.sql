@@ -23,5 +23,4 @@ SELECT
             + coalesce(stated_untokened_usd, 0)
     END AS usd
 FROM _totals
-INNER JOIN cells USING (cell_id)
-INNER JOIN model_prices USING (model);
+INNER JOIN _cell_prices USING (cell_id);

@@ -35,6 +35,10 @@ SELECT
     bool_or(aggregation IS NULL AND _is_set_level(NULL, metric, output_type, imported_from IS NOT NULL)) OVER (
         PARTITION BY cell_id
     ) AS older_set_level,
+    -- What an import states of its scores: [least, most], null: no limit.
+    imported_from IS NOT NULL AND coalesce(starts_with(config, '{"range": ['), false) AS has_score_range,
+    CASE WHEN has_score_range THEN TRY_CAST(regexp_extract(config, '\[([^,\]]*), ([^,\]]*)\]', 1) AS DOUBLE) END AS score_low,
+    CASE WHEN has_score_range THEN TRY_CAST(regexp_extract(config, '\[([^,\]]*), ([^,\]]*)\]', 2) AS DOUBLE) END AS score_high,
     items,
     max(planned_items) OVER (PARTITION BY cell_id) AS planned_items,
     max(generation) OVER (PARTITION BY cell_id) AS generation,

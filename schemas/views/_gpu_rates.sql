@@ -4,7 +4,7 @@ CREATE VIEW _gpu_rates AS
 WITH valid AS (
     SELECT *
     FROM gpu_prices
-    WHERE valid_from <= coalesce(CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
+    WHERE valid_from <= coalesce(CAST(getvariable('prices_on') AS DATE), current_date)
     QUALIFY row_number() OVER (PARTITION BY lower(accelerator), provider ORDER BY valid_from DESC) = 1
 ),
 

@@ -2,7 +2,7 @@
 -- with those that every task has. That pool is there for two tasks and candidates or more whose scores can be averaged:
 -- of one metric, or all in [0, 1]. pool_number and member stand for pool and candidate as numbers, which group and
 -- compare several times as fast as texts. merit_sign: a larger score × merit_sign is better. The prices are those of the
--- cell's model (model_prices), as the view costs applies them.
+-- cell (model_prices), as the view costs applies them.
 CREATE VIEW _members AS
 WITH kept AS (
     SELECT *
@@ -47,4 +47,4 @@ SELECT
     usd_per_million_completion,
     usd_per_request
 FROM pools
-INNER JOIN model_prices USING (model);
+INNER JOIN _cell_prices USING (cell_id);

@@ -42,7 +42,11 @@ chosen AS (
 ),
 
 pools AS (
-    SELECT pool_number, any_value(task) AS task, any_value(candidates) AS candidates, any_value(metric) AS metric
+    SELECT
+        pool_number,
+        any_value(task) AS task,
+        any_value(candidates) AS candidates,
+        CASE WHEN min(metric) = max(metric) THEN min(metric) END AS metric
     FROM members
     GROUP BY pool_number
 )

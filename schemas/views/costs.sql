@@ -22,7 +22,7 @@ WITH charged AS (
         price_model,
         provider
     FROM matrix
-    INNER JOIN model_prices USING (model)
+    INNER JOIN _cell_prices USING (cell_id)
 )
 
 SELECT

@@ -4,5 +4,5 @@ CREATE VIEW gpu_prices AS
 SELECT *
 FROM {gpu_prices}
 QUALIFY row_number() OVER (
-    PARTITION BY lower(accelerator), provider, valid_from ORDER BY added_at DESC, source, accelerator
+    PARTITION BY lower(accelerator), provider, valid_from ORDER BY added_at DESC, source, accelerator, usd_per_gpu_hour
 ) = 1;

@@ -1,16 +1,18 @@
--- model_prices: one row per model of a cell, with the price of its tokens.
+-- model_prices: one row per model, source and size of the cells, with the price of its tokens. What is known of another
+-- source of the same name does not count.
 -- basis is the rule that matched model and price. 'named': by an entry in price_names. 'equal': the name of the model,
 -- or its source, equals that of the price, whatever the case. 'short': the model has no organisation in its name, and
 -- exactly one organisation/name ends in it (a name of two organisations matches none, and neither does one whose source
 -- names another organisation). 'tier': by the number of parameters alone. null: unpriced, and so are all its costs. Of
--- several entries the cheapest by prompt + completion counts, then provider and name. Prices are those of the newest
--- day; choose another with SET VARIABLE prices_on = '2025-01-31', and one provider with SET VARIABLE price_provider =
--- 'together_ai'. The views of the pool keep the prices that were chosen when they were made.
+-- several entries the cheapest by prompt + completion counts, then provider and name. Prices are those of today: one
+-- that begins later does not count yet. Choose another day with SET VARIABLE prices_on = '2025-01-31', and one provider
+-- with SET VARIABLE price_provider = 'together_ai'. The views of the pool keep the prices that were chosen when they
+-- were made.
 CREATE VIEW model_prices AS
 WITH valid AS (
     SELECT *
     FROM prices
-    WHERE valid_from <= coalesce(CAST(getvariable('prices_on') AS DATE), DATE '9999-12-31')
+    WHERE valid_from <= coalesce(CAST(getvariable('prices_on') AS DATE), current_date)
         AND provider = coalesce(getvariable('price_provider')::VARCHAR, provider)
     QUALIFY row_number() OVER (
         PARTITION BY lower(model), provider, over_parameters, to_parameters
@@ -20,7 +22,7 @@ WITH valid AS (
 
 -- Names without an organisation -> the only full name that ends in it, on any day and from any provider.
 full_names AS (
-    SELECT split_part(full_name, '/', 2) AS short_name, any_value(full_name) AS full_name
+    SELECT split_part(full_name, '/', 2) AS short_name, min(full_name) AS full_name
     FROM (SELECT lower(name) AS full_name FROM price_names UNION SELECT lower(model) FROM prices)
     WHERE regexp_full_match(full_name, '[^/]+/[^/]+')
     GROUP BY ALL
@@ -28,15 +30,12 @@ full_names AS (
 ),
 
 asked AS (
-    SELECT
-        cells.model,
-        min(cells.source) AS source,
-        max(models.parameters) AS parameters,
-        bool_or(regexp_full_match(cells.source, '[^/]+/[^/]+')) AS has_organisation,
-        list(lower(cells.source)) AS sources
-    FROM cells
-    LEFT JOIN models ON cells.model = models.model AND cells.revision IS NOT DISTINCT FROM models.revision
-    GROUP BY cells.model
+    SELECT DISTINCT
+        model,
+        source AS model_source,
+        parameters,
+        regexp_full_match(source, '[^/]+/[^/]+') AS has_organisation
+    FROM _sized_cells
 ),
 
 keyed AS (
@@ -47,7 +46,7 @@ keyed AS (
     FROM asked
     LEFT JOIN full_names
         ON short_name = lower(asked.model)
-        AND (NOT has_organisation OR list_unique(sources) = 1 AND sources[1] = full_name)
+        AND (NOT has_organisation OR lower(model_source) = full_name)
         AND short_name NOT IN (SELECT lower(name) FROM price_names UNION SELECT lower(model) FROM prices)
 ),
 
@@ -60,6 +59,8 @@ named AS (
 candidates AS (
     SELECT
         named.model,
+        named.model_source,
+        named.parameters,
         1 AS place,
         CASE WHEN is_short THEN 'short' ELSE 'named' END AS basis,
         valid.* RENAME (model AS price_model)
@@ -68,17 +69,17 @@ candidates AS (
         ON lower(valid.model) = lower(named.price_name)
         AND valid.provider = coalesce(named.named_provider, valid.provider)
     UNION ALL
-    SELECT named.model, 2, CASE WHEN is_short THEN 'short' ELSE 'equal' END, valid.*
+    SELECT named.model, named.model_source, named.parameters, 2, CASE WHEN is_short THEN 'short' ELSE 'equal' END, valid.*
     FROM named
     INNER JOIN valid ON lower(valid.model) = price_key
     WHERE NOT is_named
     UNION ALL
-    SELECT named.model, 2, 'equal', valid.*
+    SELECT named.model, named.model_source, named.parameters, 2, 'equal', valid.*
     FROM named
-    INNER JOIN valid ON lower(valid.model) = lower(named.source)
+    INNER JOIN valid ON lower(valid.model) = lower(named.model_source)
     WHERE NOT is_named
     UNION ALL
-    SELECT named.model, 3, 'tier', valid.*
+    SELECT named.model, named.model_source, named.parameters, 3, 'tier', valid.*
     FROM named
     INNER JOIN valid
         ON named.parameters > valid.over_parameters
@@ -91,13 +92,24 @@ chosen AS (
     FROM candidates
     WHERE usd_per_million_prompt IS NOT NULL AND usd_per_million_completion IS NOT NULL
     QUALIFY row_number() OVER (
-        PARTITION BY model
-        ORDER BY place, usd_per_million_prompt + usd_per_million_completion, provider, price_model
+        PARTITION BY model, model_source, parameters
+        ORDER BY
+            place,
+            usd_per_million_prompt + usd_per_million_completion,
+            provider,
+            price_model,
+            usd_per_million_prompt,
+            usd_per_request,
+            usd_per_million_cached,
+            over_parameters,
+            valid_from DESC,
+            basis
     ) = 1
 )
 
 SELECT
     asked.model,
+    asked.model_source,
     asked.parameters,
     basis,
     price_model,
@@ -109,4 +121,7 @@ SELECT
     valid_from,
     chosen.source
 FROM asked
-LEFT JOIN chosen USING (model);
+LEFT JOIN chosen
+    ON asked.model = chosen.model
+    AND asked.model_source = chosen.model_source
+    AND asked.parameters IS NOT DISTINCT FROM chosen.parameters;

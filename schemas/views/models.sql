@@ -20,37 +20,37 @@ merged AS (
         model,
         source,
         revision,
-        arg_max(architecture, weight) AS architecture,
-        arg_max(parameters, weight) AS parameters,
-        arg_max(weight_bytes, weight) AS weight_bytes,
-        arg_max(max_length, weight) AS max_length,
-        arg_max(tokenizer_hash, weight) AS tokenizer_hash,
-        arg_max(chat_template_hash, weight) AS chat_template_hash,
-        arg_max(dtype, weight) AS dtype,
-        arg_max(quantization, weight) AS quantization,
-        arg_max(weights, weight) AS weights,
-        arg_max(weights_hash, weight) AS weights_hash,
-        arg_max(tensors_hash, weight) AS tensors_hash,
-        arg_max(files_hash, weight) AS files_hash,
-        arg_max(config, weight) AS config,
-        arg_max(generation_config, weight) AS generation_config,
-        arg_max(licence, time) AS licence,
-        arg_max(library, time) AS library,
-        arg_max(pipeline_tag, time) AS pipeline_tag,
-        arg_max(base_model, weight) AS base_model,
-        arg_max(base_relation, weight) AS base_relation,
-        arg_max(gated, time) AS gated,
-        arg_max(downloads, time) AS downloads,
+        arg_max(architecture, {'by': weight, 'of_equal': architecture}) AS architecture,
+        arg_max(parameters, {'by': weight, 'of_equal': parameters}) AS parameters,
+        arg_max(weight_bytes, {'by': weight, 'of_equal': weight_bytes}) AS weight_bytes,
+        arg_max(max_length, {'by': weight, 'of_equal': max_length}) AS max_length,
+        arg_max(tokenizer_hash, {'by': weight, 'of_equal': tokenizer_hash}) AS tokenizer_hash,
+        arg_max(chat_template_hash, {'by': weight, 'of_equal': chat_template_hash}) AS chat_template_hash,
+        arg_max(dtype, {'by': weight, 'of_equal': dtype}) AS dtype,
+        arg_max(quantization, {'by': weight, 'of_equal': quantization}) AS quantization,
+        arg_max(weights, {'by': weight, 'of_equal': weights}) AS weights,
+        arg_max(weights_hash, {'by': weight, 'of_equal': weights_hash}) AS weights_hash,
+        arg_max(tensors_hash, {'by': weight, 'of_equal': tensors_hash}) AS tensors_hash,
+        arg_max(files_hash, {'by': weight, 'of_equal': files_hash}) AS files_hash,
+        arg_max(config, {'by': weight, 'of_equal': config}) AS config,
+        arg_max(generation_config, {'by': weight, 'of_equal': generation_config}) AS generation_config,
+        arg_max(licence, {'by': time, 'of_equal': licence}) AS licence,
+        arg_max(library, {'by': time, 'of_equal': library}) AS library,
+        arg_max(pipeline_tag, {'by': time, 'of_equal': pipeline_tag}) AS pipeline_tag,
+        arg_max(base_model, {'by': weight, 'of_equal': base_model}) AS base_model,
+        arg_max(base_relation, {'by': weight, 'of_equal': base_relation}) AS base_relation,
+        arg_max(gated, {'by': time, 'of_equal': gated}) AS gated,
+        arg_max(downloads, {'by': time, 'of_equal': downloads}) AS downloads,
         max(created_at) AS created_at,
         max(listed_at) AS listed_at,
         min(listed_at) AS first_listed_at,
-        arg_max(vllm, time) AS vllm,
-        arg_max(vllm_version, time) AS vllm_version,
+        arg_max(vllm, {'by': time, 'of_equal': vllm}) AS vllm,
+        arg_max(vllm_version, {'by': time, 'of_equal': vllm_version}) AS vllm_version,
         max(said_at) AS said_at,
         -- a model has no problem once its files were read
-        CASE WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem, time) END AS problem,
+        CASE WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem, {'by': time, 'of_equal': problem}) END AS problem,
         CASE
-            WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem_message, time)
+            WHEN NOT bool_or(files_hash IS NOT NULL AND problem IS NULL) THEN arg_max(problem_message, {'by': time, 'of_equal': problem_message})
         END AS problem_message
     FROM rows_of_models
     GROUP BY ALL
@@ -61,12 +61,12 @@ counted AS (
     SELECT
         *,
         listed_at IS NULL AS is_elsewhere,
-        arg_max(files_hash, listed_at) OVER of_model AS newest_files,
+        arg_max(files_hash, CASE WHEN listed_at IS NOT NULL THEN {'by': listed_at, 'of_equal': files_hash} END) OVER of_model AS newest_files,
         first_value(revision) OVER (
             PARTITION BY model, source, files_hash
             ORDER BY problem IS NULL DESC, first_listed_at, revision
         ) AS first_revision,
-        arg_max(revision, listed_at) OVER of_model AS newest_revision
+        arg_max(revision, CASE WHEN listed_at IS NOT NULL THEN {'by': listed_at, 'of_equal': revision} END) OVER of_model AS newest_revision
     FROM merged
     WINDOW of_model AS (PARTITION BY model, source)
 ),

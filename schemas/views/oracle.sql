@@ -33,13 +33,13 @@ pools AS (
         pool_number,
         count(*) FILTER (is_counted) AS questions,
         count(*) AS questions_scored_by_any,
-        avg(best_merit) FILTER (is_counted) AS oracle_merit
+        _mean(CASE WHEN is_counted THEN best_merit END, 1e12) AS oracle_merit
     FROM questions_of_pool
     GROUP BY pool_number
 ),
 
 singles AS (
-    SELECT pool_number, member, avg(merit_sign * score) AS merit
+    SELECT pool_number, member, _mean(merit_sign * score, 1e12) AS merit
     FROM answers
     INNER JOIN questions_of_pool USING (pool_number, question_number)
     WHERE is_counted
@@ -83,8 +83,7 @@ SELECT
     named.candidate AS best_model,
     -best.best.loss * merit_sign + 0 AS best_model_score, -- + 0: 0 and not -0
     pools.oracle_merit * merit_sign + 0 AS oracle_score,
-    -- greatest: the two means add the same numbers in another order, which can differ in the last bit.
-    CASE WHEN best.best IS NOT NULL THEN greatest(pools.oracle_merit + best.best.loss, 0) END AS gap,
+    pools.oracle_merit + best.best.loss AS gap,
     coalesce(outs.left_out, 0) AS left_out,
     described.dtypes,
     described.promptings,

@@ -7,11 +7,11 @@ WITH singles AS (
         pool AS task,
         is_all,
         candidate,
-        avg(score) AS score,
-        1000 * avg(usd) AS usd_per_1000,
+        _mean(score, 1e12) AS score,
+        1000 * _mean(usd, 1e18) AS usd_per_1000,
         count(score) AS questions,
         count(usd) FILTER (score IS NOT NULL) AS usd_questions,
-        any_value(merit_sign) * avg(score) AS merit
+        any_value(merit_sign) * _mean(score, 1e12) AS merit
     FROM _pool_answers
     GROUP BY pool, is_all, candidate
 )

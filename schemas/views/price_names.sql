@@ -3,4 +3,4 @@
 CREATE VIEW price_names AS
 SELECT *
 FROM {price_names}
-QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY added_at DESC, source, name) = 1;
+QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY added_at DESC, source, name, price_name, provider) = 1;

@@ -5,5 +5,12 @@ SELECT *
 FROM {prices}
 QUALIFY row_number() OVER (
     PARTITION BY lower(model), provider, over_parameters, to_parameters, valid_from
-    ORDER BY added_at DESC, source, model
+    ORDER BY
+        added_at DESC,
+        source,
+        model,
+        usd_per_million_prompt,
+        usd_per_million_completion,
+        usd_per_million_cached,
+        usd_per_request
 ) = 1;

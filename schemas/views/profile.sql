@@ -17,7 +17,7 @@ SELECT
     run_id,
     model,
     stage,
-    sum(json_extract(seconds, '$.' || stage)::DOUBLE) AS seconds,
+    _sum(json_extract(seconds, '$.' || stage)::DOUBLE, 1e12) AS seconds,
     count(*) AS shards
 FROM named
 GROUP BY run_id, model, stage;

@@ -11,8 +11,8 @@ WITH planned AS (
         sum(planned_items)::BIGINT AS planned_items,
         max(generation) AS generation,
         min(engine) AS engine,
-        any_value(versions) AS versions,
-        any_value(config) AS config
+        min(versions) AS versions,
+        min(config) AS config
     FROM _run_cells
     GROUP BY run_id
 ),
@@ -21,8 +21,8 @@ ends AS (
     SELECT
         run_id,
         max(ended_at) AS ended_at,
-        max_by(outcome, ended_at) AS outcome,
-        max_by(message, ended_at) AS message
+        max_by(outcome, {'at': ended_at, 'outcome': outcome, 'message': message}) AS outcome,
+        max_by(message, {'at': ended_at, 'outcome': outcome, 'message': message}) AS message
     FROM {run_ends}
     GROUP BY run_id
 )

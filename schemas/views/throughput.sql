@@ -14,11 +14,12 @@ WITH worked AS (
         sum(last_item - first_item + 1)::BIGINT AS items,
         sum(requests)::BIGINT AS requests,
         sum(engine_tokens)::BIGINT AS engine_tokens,
-        sum(engine_seconds) AS engine_seconds,
-        sum(wall_seconds) AS wall_seconds,
-        sum(load_seconds) AS load_seconds,
+        _sum(engine_seconds, 1e12) AS engine_seconds,
+        _sum(wall_seconds, 1e12) AS wall_seconds,
+        _sum(load_seconds, 1e12) AS load_seconds,
         count(engine_tokens) = count(*) AS all_tokened,
-        sum(concurrency * engine_seconds) / nullif(sum(engine_seconds) FILTER (concurrency IS NOT NULL), 0)
+        _sum(concurrency * engine_seconds, 1e12)
+        / nullif(_sum(CASE WHEN concurrency IS NOT NULL THEN engine_seconds END, 1e12), 0)
             AS concurrency
     FROM shards
     WHERE engine_seconds IS NOT NULL
@@ -30,8 +31,8 @@ answered AS (
         records.cell_id,
         count(*) AS attempted,
         count(latency_s) AS timed_items,
-        avg(latency_s) AS mean_latency_s,
-        avg(ttft_s) AS mean_ttft_s,
+        _mean(latency_s, 1e12) AS mean_latency_s,
+        _mean(ttft_s, 1e12) AS mean_ttft_s,
         sum(completion_tokens)::BIGINT AS completion_tokens,
         -- An item with a too long prompt was not asked, so it has no tokens.
         bool_and(completion_tokens IS NOT NULL OR coalesce(failure = 'prompt_too_long', false)) AS all_counted

@@ -1,0 +1,8 @@
+-- _cell_prices: one row per cell, with its row of model_prices. Nothing about another cell counts.
+CREATE VIEW _cell_prices AS
+SELECT _sized_cells.cell_id, model_prices.* EXCLUDE (model, model_source, parameters, source)
+FROM _sized_cells
+INNER JOIN model_prices
+    ON _sized_cells.model = model_prices.model
+    AND _sized_cells.source = model_prices.model_source
+    AND _sized_cells.parameters IS NOT DISTINCT FROM model_prices.parameters;
