@@ -24,6 +24,7 @@ from collectors.metrics.agreement import Judgement, judge
 from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
 from collectors.metrics.pool import oracle
+from collectors.metrics.sums import USD, column_means, mean
 from schemas.failures import ConfigError, one_line
 from schemas.views import PoolChoice
 
@@ -160,8 +161,10 @@ def _score(router: str, part: Part, unit: str) -> Scored:
         raise ConfigError(f"{router} on {pool.task}: {error}") from error
     best = oracle(pool.scores, cost)
     rows = np.flatnonzero((best != NO_CHOICE) & (chosen != NO_CHOICE))
-    points = np.stack([cost[rows].mean(axis=0), pool.scores[rows].mean(axis=0)], axis=1)
-    all_costed = not np.isnan(points).any()
+    width = len(pool.candidates)
+    all_costed = not np.isnan(cost[rows]).any()
+    costs = column_means([cost[rows]], width, USD) if all_costed else np.full(width, np.nan)
+    points = np.stack([costs, column_means([pool.scores[rows]], width)], axis=1)
     differ = all_costed and np.ptp(points[:, 0]) > 0
     return Scored(
         router=router,
@@ -188,4 +191,4 @@ def _hull_score(points: Points, cost: float | None) -> float | None:
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:
     """The mean; None if a value is unknown (NaN)."""
-    return None if np.isnan(values).any() else float(values.mean())
+    return None if np.isnan(values).any() else mean(values, USD)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from collectors.metrics.gaps import NO_CHOICE, Choices, Floats, picked
 from collectors.metrics.pool import best_scores, model_means
 from collectors.metrics.routereval import choice_entropy, selection_entropy, v_b, v_r
+from collectors.metrics.sums import USD, mean, total
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class Judgement:
     accuracy: float
     #: Mean of the best score of each item.
     oracle: float
-    #: Oracle minus best single model, as a mean of differences: exactly 0 if the best model is best on every item. The
-    #: difference of the two means would not be, because their sums round differently.
+    #: Oracle minus best single model: exactly 0 if the best model is best on every item.
     gap: float
     #: Mean score of the best single model.
     best_single: float
@@ -84,7 +84,7 @@ def judge(
     best = best_scores(scores)
     used = ~np.isnan(best) & (choices != NO_CHOICE)
     means = model_means(scores, used)
-    accuracy = float(values[used].mean())
+    accuracy, at_best = mean(values[used]), mean(best[used])
     single = means.best_single.value
     costs = np.full(means.items, np.nan) if cost is None else picked(choices, cost)[used]
     uncosted = int(np.isnan(costs).sum())
@@ -92,8 +92,8 @@ def judge(
         items=means.items,
         left_out=means.left_out,
         accuracy=accuracy,
-        oracle=float(best[used].mean()),
-        gap=float((best[used] - scores[used, means.best]).mean()),
+        oracle=at_best,
+        gap=at_best - single,
         best_single=single,
         best_model=means.best,
         random=means.random.value,
@@ -101,7 +101,7 @@ def judge(
         v_b=v_b(accuracy, single) if single > 0 else None,
         selection_entropy=_certainty(probabilities, used),
         choice_entropy=choice_entropy(choices[used], scores.shape[1]),
-        total_cost=None if uncosted else float(costs.sum()),
+        total_cost=None if uncosted else total(costs, USD),
         uncosted=uncosted,
     )
 

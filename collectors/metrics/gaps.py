@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from collectors.metrics.sums import mean
+
 Floats = npt.NDArray[np.floating[Any]]
 #: (items,): the column of the chosen model, or NO_CHOICE.
 Choices = npt.NDArray[np.integer[Any]]
@@ -82,7 +84,7 @@ def mean_known(values: Floats) -> Mean:
     items = int(is_number.sum())
     if not items:
         raise ValueError(f"no item of {len(values)} has everything that is needed")
-    return Mean(float(values[is_number].mean(dtype=np.float64)), items, len(values) - items)
+    return Mean(mean(values[is_number]), items, len(values) - items)
 
 
 def mean_of_chosen(choices: Choices, values: Floats) -> Mean:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.metrics.gaps import NO_CHOICE, Choices, Floats, complete_items, picked, row_blocks
+from collectors.metrics.sums import mean
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def accuracy_and_latency(choices: Choices, scores: Floats, seconds: Floats, thre
         raise ValueError(f"no item of {len(values)} has a choice with a known score")
     return Latency(
         accuracy=float(right[used].mean()),
-        seconds=float(seconds[choices[right]].mean(dtype=np.float64)) if right.any() else None,
+        seconds=mean(seconds[choices[right]]) if right.any() else None,
         items=int(used.sum()),
         left_out=int((~used).sum()),
     )

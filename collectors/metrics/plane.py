@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from collectors.metrics.gaps import NO_CHOICE, Floats, complete_items, picked
 from collectors.metrics.pool import model_means
+from collectors.metrics.sums import USD, mean
 
 #: λ of RouterBench's sweeps, in USD per unit of quality (withmartian/routerbench, utils.WILLINGNESS_TO_PAY).
 WILLINGNESS_TO_PAY = (
@@ -43,7 +44,7 @@ def model_points(scores: Floats, cost: Floats) -> Plane:
     """
     used = complete_items(scores, cost)
     quality = model_means(scores, used)
-    points = np.stack([model_means(cost, used).means, quality.means], axis=1)
+    points = np.stack([model_means(cost, used, USD).means, quality.means], axis=1)
     return Plane(points, quality.items, quality.left_out)
 
 
@@ -151,7 +152,7 @@ def willingness_sweep(
     points = np.empty((len(grid), 2))
     for point, willingness in zip(points, grid, strict=True):
         choices = choose_by_willingness(quality, price, willingness)
-        point[:] = picked(choices, cost[used]).mean(), picked(choices, scores[used]).mean()
+        point[:] = mean(picked(choices, cost[used]), USD), mean(picked(choices, scores[used]))
     return Plane(points, int(used.sum()), int((~used).sum()))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.metrics.gaps import NO_CHOICE, Floats, Mean, complete_items, mean_known, row_blocks
+from collectors.metrics.sums import UNITS, USD, column_means, mean, total
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ModelMeans:
     @property
     def random(self) -> Mean:
         """The expected score of a uniform random choice: the mean of all elements."""
-        return Mean(float(self.means.mean()), self.items, self.left_out)
+        return Mean(mean(self.means), self.items, self.left_out)
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,18 @@ class CheapestCorrect:
         return None if self.total_cost is None else self.total_cost / self.solved
 
 
-def model_means(scores: Floats, used: npt.NDArray[np.bool_] | None = None) -> ModelMeans:
+def model_means(scores: Floats, used: npt.NDArray[np.bool_] | None = None, scale: float = UNITS) -> ModelMeans:
     """Mean of each model over the items in the mask `used` (items,), by default the complete items of `scores`.
 
-    `scores` is (items, models) and may hold costs or latencies. Raises ValueError if the mask selects no item.
+    `scores` is (items, models) and may hold costs or latencies; `scale` is that of their sums. Raises ValueError if the
+    mask selects no item.
     """
     used = complete_items(scores) if used is None else used
     items = int(used.sum())
     if not items:
         raise ValueError(f"no item of {len(used)} has a value of every model")
-    sums = np.zeros(scores.shape[1])
-    for rows in row_blocks(scores.shape):
-        sums += scores[rows][used[rows]].sum(axis=0, dtype=np.float64)
-    return ModelMeans(sums / items, items, len(used) - items)
+    blocks = (scores[rows][used[rows]] for rows in row_blocks(scores.shape))
+    return ModelMeans(column_means(blocks, scores.shape[1], scale), items, len(used) - items)
 
 
 def oracle(scores: Floats, usd: Floats | None = None) -> npt.NDArray[np.int64]:
@@ -136,5 +136,5 @@ def cheapest_correct(scores: Floats, cost: Floats, threshold: float = 1.0) -> Ch
         solved=solved_items,
         unsolved=count - solved_items,
         left_out=len(scores) - count,
-        total_cost=float(paid.sum()) if solved_items else None,
+        total_cost=total(paid, USD) if solved_items else None,
     )

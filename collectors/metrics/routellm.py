@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.metrics.gaps import Floats
+from collectors.metrics.sums import mean
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def sweep(win_rates: Floats, weak_scores: Floats, strong_scores: Floats, bins: i
     edges = np.quantile(rates, np.linspace(0, 1, bins + 1))
     chosen = [rates >= edge for edge in edges[:-1]] + [rates > edges[-1]]
     share = np.array([which.mean() for which in chosen])
-    accuracy = np.array([np.where(which, strong, weak).mean() for which in chosen])
-    return Sweep(share[::-1], accuracy[::-1], float(weak.mean()), float(strong.mean()), items, len(used) - items)
+    accuracy = np.array([mean(np.where(which, strong, weak)) for which in chosen])
+    return Sweep(share[::-1], accuracy[::-1], mean(weak), mean(strong), items, len(used) - items)
 
 
 def pgr(accuracy: float, weak: float, strong: float) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.metrics.gaps import Floats, complete_items, row_blocks
+from collectors.metrics.sums import ColumnSums, mean
 
 Sizes = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -91,18 +92,18 @@ def scaling(scores: Floats, sizes: Sizes | None = None) -> Scaling:
     if not items:
         raise ValueError(f"no item of {len(used)} has a score of every model")
     sizes = pool_sizes(models) if sizes is None else sizes
-    ordered, total = np.zeros(models), np.zeros(models)
+    ordered, total = ColumnSums(models), ColumnSums(models)
     for rows in row_blocks(scores.shape):
         block = scores[rows][used[rows]]
-        total += block.sum(axis=0, dtype=np.float64)
+        total.add(block)
         block.sort(axis=1)
-        ordered += block.sum(axis=0, dtype=np.float64)
+        ordered.add(block)
     weights = np.stack([order_weights(models, int(size)) for size in sizes])
     return Scaling(
         sizes=sizes,
-        oracle=weights @ (ordered / items),
-        best_single=weights @ np.sort(total / items),
-        random=float(total.mean() / items),
+        oracle=weights @ ordered.means(),
+        best_single=weights @ np.sort(total.means()),
+        random=mean(total.means()),
         items=items,
         left_out=len(used) - items,
     )

@@ -16,6 +16,7 @@ from collectors.metrics.gaps import NO_CHOICE, Floats, complete_items, picked
 from collectors.metrics.plane import Plane, Points, aiq_code, aiq_paper, convex_hull, model_points, pareto_frontier
 from collectors.metrics.pool import model_means, oracle
 from collectors.metrics.scaling import Draws, Scaling, draw_pools, scaling
+from collectors.metrics.sums import USD, mean
 
 #: The p of the drawn routers r_o(p): the oracle, half oracle, chance.
 ORACLES = (1.0, 0.5, 0.0)
@@ -146,7 +147,7 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
         plane=Plane(plane.points, plane.items, len(used) - plane.items),
         frontier=pareto_frontier(plane.points),
         hull=hull,
-        oracle=(float(picked(best, cost).mean()), float(picked(best, scores).mean())),
+        oracle=(mean(picked(best, cost), USD), mean(picked(best, scores))),
         random=(float(middle[0]), float(middle[1])),
         aiq_paper=aiq_paper(plane.points) if has_range else None,
         aiq_code=aiq_code(plane.points) if has_range and hull[-1, 0] > 0 else None,

@@ -18,6 +18,7 @@ import numpy as np
 
 from collectors.exporters.grid import Grid, Options
 from collectors.exporters.texts import check_names, json_line, references, wrong_path_part
+from collectors.metrics.sums import mean
 from schemas.failures import ConfigError
 
 VERSION = "0.3.0"
@@ -116,7 +117,7 @@ def _result(grid: Grid, column: int) -> dict[str, Any]:
         "evaluation_result_id": f"{grid.task}/{grid.metric}",
         "source_data": {"dataset_name": grid.task, "source_type": "other"},
         "metric_config": {"metric_id": grid.metric, "metric_name": grid.metric, "lower_is_better": False},
-        "score_details": {"score": float(scores.mean()), "uncertainty": {"num_samples": len(scores)}},
+        "score_details": {"score": mean(scores), "uncertainty": {"num_samples": len(scores)}},
         "generation_config": {"additional_details": _texts({name: cell.get(name) for name in settings})},
     }
 

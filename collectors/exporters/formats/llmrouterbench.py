@@ -17,6 +17,7 @@ import numpy as np
 from collectors.exporters.grid import Grid, Options
 from collectors.exporters.out import write_json
 from collectors.exporters.texts import check_names, wrong_path_part
+from collectors.metrics.sums import USD, mean, total
 from schemas.failures import ConfigError
 
 
@@ -65,11 +66,11 @@ def _llmrouterbench(grid: Grid, column: int, dataset: str, split: str) -> dict[s
     cell = grid.cells[column] or {}
     described = ("cell_id", "revision", "num_fewshot", "dtype", "quantization", "imported_from")
     return {
-        "performance": float(grid.scores[:, column].mean()),
+        "performance": mean(grid.scores[:, column]),
         "time_taken": _sum(record["extra_fields"]["latency_s"] for record in records),
         "prompt_tokens": _sum(record["prompt_tokens"] for record in records),
         "completion_tokens": _sum(record["completion_tokens"] for record in records),
-        "cost": float(grid.usd[:, column].sum()),
+        "cost": total(grid.usd[:, column], USD),
         "counts": len(records),
         "model_name": grid.models[column],
         "dataset_name": dataset,
