@@ -113,7 +113,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--prices-on",
         metavar="DAY",
         type=day,
-        help="use the prices of that day, such as 2025-01-31 (default: the newest)",
+        help="use the prices of that day, such as 2025-01-31 (default: today)",
     )
     parser.add_argument("--price-provider", metavar="NAME", help="use this provider's prices alone")
     parser.add_argument("--sql", metavar="QUERY", help="run one query over the views and print its result")

@@ -89,12 +89,17 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if args.format:
         print_rows(args.format, *ask(lake.open_for_reading(), price_rows, only=["model_prices"]))
     else:
-        ask(lake.open_for_reading(), lambda con, _: show_prices(con, console), only=["model_prices"], include="all")
+        ask(
+            lake.open_for_reading(),
+            lambda con, _: show_prices(con, console),
+            only=["model_prices", "prices"],
+            include="all",
+        )
 
 
 def price_rows(con: duckdb.DuckDBPyConnection, _: Holdings) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the view's columns, and the row of each model."""
-    prices = con.sql("FROM model_prices ORDER BY model")
+    prices = con.sql("FROM model_prices ORDER BY model, model_source, parameters")
     return prices.columns, prices.fetchall()
 
 

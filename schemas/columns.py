@@ -119,6 +119,7 @@ _LEADERBOARD = {
     "engine_tokens": "sum of all tokens that the engine read or generated, for every choice",
     "cached_tokens": "sum of tokens that the engine read from its prefix cache, for every choice",
     "cached_share": "share of the engine's tokens that came from its prefix cache, from 0 to 1",
+    "cacheable_tokens": "sum of engine tokens over the items whose cached tokens are known",
     "mean_latency_s": "mean seconds from scheduled to finish, of the items with a latency",
     "timed_items": "items with a latency",
     "usd_per_1000": "USD for a thousand items: the mean over usd_items; null: no cost is known",

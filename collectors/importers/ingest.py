@@ -262,8 +262,11 @@ class _Import:
             self.lake.create_table(name, pa.Table.from_pylist(list(self._run_rows()), RUN_CELL))
 
     def _run_rows(self) -> Iterator[dict[str, Any]]:
-        config = json.dumps({"format": self.source.format, "files": [file.name for file in self.staging.files]})
+        described = {"format": self.source.format, "files": [file.name for file in self.staging.files]}
         for cell in self.cells:
+            # First, as the view _cell_rows looks for it without parsing the rest.
+            limits = {"range": [cell.description.low, cell.description.high]}
+            config = json.dumps(limits | described)
             yield {**cell.run_row(), "run_id": self.import_id, "started_at": self.now, "config": config}
 
     # ---- the report

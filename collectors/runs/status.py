@@ -62,7 +62,10 @@ ranges AS (
         TRY_CAST(name.last_item AS INTEGER) AS last_item
     FROM named
     INNER JOIN planned ON planned.cell_id = name.cell_id
-    WHERE $generation IS NULL OR TRY_CAST(name.generation AS INTEGER) = $generation
+    -- A run without --generation goes on with the newest generation that a cell had, and knows none of a later one.
+    WHERE
+        TRY_CAST(name.generation AS INTEGER) = $generation
+        OR ($generation IS NULL AND TRY_CAST(name.generation AS INTEGER) <= planned.generation)
 ),
 ordered AS (
     SELECT
@@ -257,7 +260,7 @@ class RunWatch:
         self._con = duckdb.connect(config={"python_enable_replacements": "false"})
         open_store(self._con, lake)
         self._con.register("run", planned)
-        self._con.execute("CREATE TABLE planned AS SELECT cell_id, planned_items FROM run")
+        self._con.execute("CREATE TABLE planned AS SELECT cell_id, planned_items, generation FROM run")
         self._con.execute(
             "CREATE TABLE failures "
             "(kind TEXT, model TEXT, task TEXT, cell_id TEXT, failed_at TIMESTAMPTZ, message TEXT)"

@@ -183,8 +183,8 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         con,
         "SELECT model, sum(attempted) AS items, sum(prompt_tokens) AS prompt, sum(completion_tokens) AS completion, "
         "sum(engine_tokens) AS engine, "
-        "sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached, "
-        "sum(mean_latency_s * attempted) / sum(attempted) FILTER (mean_latency_s IS NOT NULL) AS latency "
+        "_sum(cached_share * cacheable_tokens, 1e12) / nullif(sum(cacheable_tokens), 0) AS cached, "
+        "_sum(mean_latency_s * timed_items, 1e12) / nullif(sum(timed_items), 0) AS latency "
         f"FROM shown WHERE NOT is_group GROUP BY model ORDER BY model LIMIT {MOST_CELLS}",
     )
     console.print("\ntokens over all tasks; cached: share of the engine's tokens that its prefix cache held")
@@ -197,7 +197,7 @@ def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
 
 def show_prices(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     """Prints the price of each model and how it was found."""
-    rows = fetch(con, f"SELECT * FROM model_prices ORDER BY basis NULLS LAST, model LIMIT {MOST_MODELS}")
+    rows = fetch(con, f"SELECT * FROM model_prices ORDER BY basis NULLS LAST, model, model_source LIMIT {MOST_MODELS}")
     counts = con.execute("SELECT basis, count(*) FROM model_prices GROUP BY ALL ORDER BY basis NULLS LAST").fetchall()
     summary = ", ".join(f"{count:,} {basis or 'unpriced'}" for basis, count in counts) or "none has records yet"
     console.print(f"models by the origin of their price: {summary}")
@@ -211,6 +211,15 @@ def show_prices(con: duckdb.DuckDBPyConnection, console: Console) -> None:
             row["model"], row["basis"] or "unpriced", row["price_model"] or "", row["provider"] or "", *prices, since
         )
     console.print(table)
+    later = fetch(
+        con,
+        "SELECT model, provider, valid_from FROM prices WHERE valid_from > coalesce(CAST(getvariable('prices_on') AS "
+        "DATE), current_date) ORDER BY valid_from, model, provider",
+    )
+    for row in later[:MOST_TASKS]:
+        console.print(f"not yet: {row['model'] or 'a size'} by {row['provider']}, from {row['valid_from']} on")
+    if len(later) > MOST_TASKS:
+        console.print(f"… and {len(later) - MOST_TASKS:,} more prices that begin later: see the view prices")
     if sum(count for _, count in counts) > MOST_MODELS:
         console.print(f"… and {sum(count for _, count in counts) - MOST_MODELS:,} more: see the view model_prices")
 

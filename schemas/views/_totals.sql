@@ -48,7 +48,8 @@ sums AS (
         sum(completion_tokens)::BIGINT AS completion_tokens,
         sum(engine_tokens)::BIGINT AS engine_tokens,
         sum(cached_tokens)::BIGINT AS cached_tokens,
-        sum(cached_tokens) / nullif(sum(engine_tokens) FILTER (cached_tokens IS NOT NULL), 0) AS cached_share,
+        sum(engine_tokens) FILTER (cached_tokens IS NOT NULL)::BIGINT AS cacheable_tokens,
+        sum(cached_tokens) FILTER (engine_tokens IS NOT NULL) / nullif(cacheable_tokens, 0) AS cached_share,
         _mean(latency_s, 1e12) AS mean_latency_s,
         count(latency_s) AS timed_items,
         -- Rows with token counts, and the sums by price: the cost of a cell is linear in these.

@@ -117,6 +117,7 @@ of_cells AS (
         estimates.completion_tokens,
         estimates.engine_tokens,
         estimates.cached_tokens,
+        estimates.cacheable_tokens,
         estimates.cached_share,
         estimates.mean_latency_s,
         estimates.timed_items,
