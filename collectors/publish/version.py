@@ -181,7 +181,7 @@ class _Writer:
             self.write(layout.published_name(table), parquet_bytes(rows))
 
     def _is_asked_for(self, table: str, name: str) -> bool:
-        """Whether an object that a run wrote goes into the version: failures, models and prices always, others by `include`."""
+        """Whether an object goes into the version: failures, models and prices always, others by `include`."""
         include = self.holdings.include
         if include == "all" or table in ("failures", "models", "prices", "gpu_prices", "price_names"):
             return True

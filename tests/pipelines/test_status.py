@@ -311,3 +311,17 @@ def test_status_of_a_run_loads_no_library_that_is_slow_to_import(lake: LakeBuild
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_status_of_an_older_run_counts_its_own_generations_alone(lake: LakeBuilder) -> None:
+    run = lake.run(A)
+    lake.shard(A, [A.record(item, score=1.0) for item in range(10)], metadata={**FACTS, "run_id": run})
+    again = lake.run(A, generation=1)
+    lake.shard(A, [A.record(item, score=1.0) for item in range(4)], generation=1, metadata={**FACTS, "run_id": again})
+    for name in ("0000000-0000009", "0000000-0000003"):  # the first before the run, the second after it
+        [shard] = (lake.lake.root / Path("shards")).glob(f"task=*/*-{name}.parquet")
+        os.utime(shard, (1.7e9, 1.7e9))
+    watch = RunWatch(lake.lake, run)
+    status = watch.look(100)
+    watch.close()
+    assert (status.items_done, status.items_before, status.cells_done) == (10, 10, 1)

@@ -56,24 +56,45 @@ def test_leaderboard_scores_of_0_and_1_wilson_interval(lake: LakeBuilder, succes
     assert found["stderr"] == (pytest.approx(statistics.stdev(scores) / math.sqrt(n)) if n > 1 else None)
 
 
-def test_leaderboard_other_scores_normal_interval(lake: LakeBuilder) -> None:
+def test_leaderboard_scores_without_a_range_interval_corrected_for_skewness(lake: LakeBuilder) -> None:
     scores = [0.25, 3.5, -1.0, 0.0, 1.0]
     lake.run(CELL, correct_threshold=None)
     lake.scores(CELL, scores)
     found = lake.row("SELECT * FROM leaderboard")
-    stderr = statistics.stdev(scores) / math.sqrt(len(scores))
-    z = statistics.NormalDist().inv_cdf(0.975)
-    mean = statistics.fmean(scores)
-    assert found["ci_method"] == "normal"
+    n, mean, deviation = len(scores), statistics.fmean(scores), statistics.stdev(scores)
+    stderr, t = deviation / math.sqrt(n), 2.776445  # of a table
+    skewness = statistics.fmean((score - mean) ** 3 for score in scores) / deviation**3
+    assert found["ci_method"] == "hall"
     assert (found["score"], found["stderr"]) == (pytest.approx(mean), pytest.approx(stderr))
-    assert (found["ci_low"], found["ci_high"]) == (pytest.approx(mean - z * stderr), pytest.approx(mean + z * stderr))
+    for end, wanted in (("ci_low", t), ("ci_high", -t)):  # Hall's g of the distance to each end is the quantile
+        x = (mean - found[end]) / stderr
+        a = skewness / (3 * math.sqrt(n))
+        assert x + a * x**2 + a**2 * x**3 / 3 + a / 2 == pytest.approx(wanted, rel=1e-3)
 
 
 def test_leaderboard_interval_of_fractions_ends_where_they_do(lake: LakeBuilder) -> None:
-    lake.planned(CELL, [0.0, 0.1, 0.9, 1.0])
-    lake.planned(BuiltCell(task="high"), [1.0, 1.0, 0.9])
-    found = lake.rows("SELECT ci_low, ci_high, ci_method FROM leaderboard ORDER BY task DESC")
-    assert found == [(0.0, 1.0, "normal"), (pytest.approx(0.9013, abs=1e-4), 1.0, "normal")]
+    lake.planned(CELL, [0.0, 0.1, 0.9, 1.0, 0.5])
+    lake.planned(BuiltCell(task="few"), [1.0, 1.0, 0.9, 1.0])
+    lake.planned(BuiltCell(task="high"), [1.0, 1.0, 0.9, 1.0, 1.0])
+    lake.planned(BuiltCell(task="same"), [0.5] * 9)
+    found = lake.rows("SELECT task, ci_method, ci_low > 0.8 * (score - 0.4), ci_high FROM leaderboard ORDER BY task")
+    assert [row[:2] for row in found] == [("few", None), ("high", "bounded"), ("quiz", "bounded"), ("same", None)]
+    assert found[1][3] <= 1
+    low, high = lake.row("SELECT ci_low, ci_high FROM leaderboard WHERE task = 'quiz'").values()
+    assert 0 < low < 0.5 < high < 1
+
+
+@pytest.mark.parametrize("scores", [[-1.0, 1, 1, -1, 1, 0.5], [1.0] * 6, [0.0, 1, 0, 1, 1, 1]])
+def test_leaderboard_interval_belongs_to_the_stated_range_and_not_to_the_scores(
+    lake: LakeBuilder, scores: list[float]
+) -> None:
+    lake.run(CELL, imported_from="other", correct_threshold=0.0, config='{"range": [-1, 1.0], "files": []}')
+    lake.scores(CELL, scores)
+    found = lake.row("SELECT score, ci_low, ci_high, ci_method FROM leaderboard")
+    assert -1 <= found["ci_low"] < found["score"] <= found["ci_high"] <= 1
+    assert found["ci_method"] == ("wilson" if scores == [1.0] * 6 else "bounded")
+    if scores[0] == -1:
+        assert found["ci_low"] < -0.4
 
 
 def test_leaderboard_one_fractional_score_has_no_interval(lake: LakeBuilder) -> None:

@@ -1,0 +1,115 @@
+"""Random lakes with awkward numbers, and the answers of every view over them as text, for tests of equality.
+
+Owns the laws of the numbers. `answers` is equal for two lakes only if every number is equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from collectors.lake.holdings import read_holdings
+from collectors.lake.store import Lake
+from collectors.prices.tables import add_prices, read_prices
+from schemas.views import create_views, view_files
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+
+#: Views of files, which name the place of rows, and those with the time at which a price was added.
+NOT_COMPARED = {"shards", "collection_costs", "prices", "gpu_prices", "price_names", "imports"}
+_PRICES = [("model-a", 0.1, 0.3), ("model-b", 1 / 3, 2 / 3), ("model-c", 1e-9, 7.5)]
+
+
+@dataclass(frozen=True)
+class RandomLake:
+    """Records of a seed: each cell with its rows, which may be committed in any order and in any shards."""
+
+    seed: int
+    items: int = 60
+    tasks: tuple[str, ...] = ("quiz", "maths")
+
+    def cells(self) -> list[tuple[BuiltCell, list[dict[str, Any]]]]:
+        rng = np.random.default_rng(self.seed)
+        made = []
+        for task in self.tasks:
+            scores = _scores(rng, self.items)
+            for name in "abcd":
+                metric = "acc" if task == "quiz" else "gain"
+                cell = BuiltCell(model=f"model-{name}", task=task, metric=metric, items=self.items)
+                own = rng.permutation(scores) if name in "abc" else _scores(rng, self.items)  # three are equal
+                seconds = rng.lognormal(0, 2, self.items)
+                rows = [
+                    cell.record(
+                        item,
+                        score=float(own[item]),
+                        latency_s=float(seconds[item]) if rng.random() < 0.9 else None,
+                        stated_usd=float(10 ** rng.uniform(-9, 1)) if rng.random() < 0.5 else None,
+                        completion_tokens=int(rng.integers(1, 500)) if rng.random() < 0.8 else None,
+                    )
+                    for item in range(self.items)
+                ]
+                made.append((cell, rows))
+        return made
+
+    def write(self, folder: Path, order: int) -> Lake:
+        """The lake whose rows, shards and cells come in the order of this number."""
+        rng = np.random.default_rng([self.seed, order])
+        builder, cells = LakeBuilder(folder), self.cells()
+        builder.run(*(cell for cell, _ in cells))
+        shards = []
+        for cell, rows in cells:
+            cuts = sorted({0, self.items, *rng.integers(1, self.items, order % 4).tolist()})
+            for first, stop in itertools.pairwise(cuts):
+                shards.append((cell, [rows[item] for item in first + rng.permutation(stop - first)]))
+        for at in rng.permutation(len(shards)):
+            builder.shard(*shards[at])
+        put_prices(builder.lake, _PRICES)
+        return builder.lake
+
+
+def _scores(rng: np.random.Generator, count: int) -> Any:
+    law = rng.integers(5)
+    if law == 0:
+        return (rng.random(count) < 0.5).astype(float)
+    if law == 1:
+        return np.round(rng.random(count), 3)
+    if law == 2:
+        return rng.beta(0.2, 0.8, count)
+    if law == 3:
+        return rng.lognormal(0, 1, count)
+    return 10 ** rng.uniform(-30, 30, count) * rng.choice([-1, 1], count)
+
+
+def put_prices(lake: Lake, prices: Sequence[tuple[str, float, float]], day: str = "2026-01-01") -> None:
+    """Adds prices of a million prompt and completion tokens."""
+    path = Path(lake.root).parent / "prices.csv"
+    head = "model,provider,usd_per_million_prompt,usd_per_million_completion,valid_from,source\n"
+    path.write_text(head + "".join(f"{model},host,{prompt!r},{done!r},{day},made\n" for model, prompt, done in prices))
+    add_prices(lake, *read_prices(path))
+
+
+def answers(lake: Lake, threads: int = 2, include: str = "all") -> dict[str, list[str]]:
+    """View -> its rows as sorted texts that show every bit."""
+    lake = lake.open_for_reading()
+    with duckdb.connect() as con:
+        con.execute(f"SET threads = {threads}")
+        create_views(con, lake.uri, read_holdings(lake, include=include).view_files(), comments=False)
+        views = [name for name, file in view_files().items() if file.kind == "view" and not name.startswith("_")]
+        return {name: rows_of(con, name) for name in views if name not in NOT_COMPARED}
+
+
+def rows_of(con: duckdb.DuckDBPyConnection, view: str) -> list[str]:
+    """The rows of a view or a query in parentheses, sorted."""
+    return sorted(repr(tuple(map(_text, row))) for row in con.execute(f"FROM {view}").fetchall())
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, float):
+        return value.hex()
+    return value.isoformat() if isinstance(value, dt.datetime) else value
