@@ -36,7 +36,7 @@ MOST_NAMED = 5
 _DAMAGED = (OSError, ValueError, OverflowError, RecursionError)
 
 #: The columns to read of a run's file. The others repeat values of the config for every cell.
-_COLUMNS = ["cell_id", "model", "task", "planned_items", "started_at", "engine", "imported_from"]
+_COLUMNS = ["cell_id", "model", "task", "planned_items", "generation", "started_at", "engine", "imported_from"]
 
 
 @dataclass(frozen=True)

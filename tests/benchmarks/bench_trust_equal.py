@@ -1,0 +1,206 @@
+"""Equal is equal: views of the same records bytewise, cells that others leave alone, coverage of intervals, exact sums."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from collectors.lake.compaction import compact
+from collectors.lake.store import Lake
+from collectors.publish.card import Description
+from collectors.publish.version import build_version
+from schemas.views import view_files
+from tests.benchmarks.bench_lake import Report
+from tests.helpers.equal_lakes import RandomLake, answers, put_prices
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+
+Floats = npt.NDArray[np.float64]
+Law = Callable[[np.random.Generator, tuple[int, int]], Floats]
+
+#: Law of scores -> how it is drawn, its mean, and whether its metric has the range [0, 1].
+LAWS: dict[str, tuple[Law, float, bool]] = {
+    "uniform": (lambda rng, shape: rng.random(shape), 0.5, True),
+    "beta(.2, .8)": (lambda rng, shape: rng.beta(0.2, 0.8, shape), 0.2, True),
+    "log-normal": (lambda rng, shape: rng.lognormal(0, 1, shape), float(np.exp(0.5)), False),
+}
+SIZES = (5, 10, 20, 50)
+#: Shares of right answers. Of whole numbers of right answers no interval covers every one of them alike: 92 to 98 %.
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lakes", type=int, default=5, help="random lakes (default %(default)s)")
+    parser.add_argument("--orders", type=int, default=3, help="orders of each (default %(default)s)")
+    parser.add_argument("--samples", type=int, default=2000, help="samples of a law and size (default %(default)s)")
+    parser.add_argument("--numbers", type=int, default=20_000_000, help="numbers to add up (default %(default)s)")
+    args = parser.parse_args()
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder:
+        bench_equal(report, Path(folder), args.lakes, args.orders)
+        bench_alone(report, Path(folder), args.lakes)
+    bench_coverage(report, args.samples)
+    bench_sums(report, args.numbers)
+    return 0 if report.good else 1
+
+
+def bench_equal(report: Report, folder: Path, lakes: int, orders: int) -> None:
+    """The share of answers of views, in any order, state and number of threads, that are those of the first."""
+    same = total = 0
+    for seed in range(lakes):
+        first: dict[str, list[str]] = {}
+        for order in range(orders):
+            for found in _states(RandomLake(seed), folder / f"{seed}-{order}", order, (1, 2, 4)[order % 3]):
+                first = first or found
+                same += sum(found[name] == first[name] for name in first)
+                total += len(first)
+    report.row("views equal to the last bit, share", same / total, 1, f"{total:,} answers of views", more=True)
+
+
+def _states(made: RandomLake, folder: Path, order: int, threads: int) -> Iterator[dict[str, list[str]]]:
+    folder.mkdir()
+    lake = made.write(folder / "lake", order)
+    yield answers(lake, threads)
+    compact(lake)
+    yield answers(lake, threads)
+    build_version(lake, folder / "version", Description(licence="mit"), include="all")
+    yield answers(Lake(str(folder / "version")), threads)
+
+
+def bench_alone(report: Report, folder: Path, lakes: int) -> None:
+    """The numbers of cells that change when cells, runs, imports, models and prices come that do not concern them."""
+    changed = total = 0
+    for seed in range(lakes):
+        place = folder / f"alone-{seed}"
+        place.mkdir()
+        lake = RandomLake(seed).write(place / "lake", 0)
+        cells = [cell.cell_id for cell, _ in RandomLake(seed).cells()]
+        before = _of_cells(lake, cells)
+        _add_others(lake, seed)
+        after = _of_cells(lake, cells)
+        changed += sum(one != other for one, other in zip(before, after, strict=True))
+        total += len(before)
+    report.row("rows of a cell changed by what does not concern it", changed, 0, f"{total:,} rows")
+
+
+def _add_others(lake: Lake, seed: int) -> None:
+    builder, rng = LakeBuilder(lake.root), np.random.default_rng(seed)
+    builder._runs = 100  # of other names than those before
+    others = [BuiltCell(model=f"model-{name}", task="another") for name in "abcd"]
+    others += [BuiltCell(model="model-a", prompting="p1"), BuiltCell(model="model-a", dtype="int8")]
+    for number, other in enumerate(others):
+        source = {"source": f"/folders/{number}", "revision": f"r{number}"}
+        foreign = {"imported_from": "elsewhere"} if number % 2 else {}
+        builder.run(other, **source, **foreign)
+        builder.scores(other, rng.random(other.items).tolist())
+    builder.model("model-a", "r5", parameters=8_000_000_000)
+    put_prices(lake, [("other/thing", 9.0, 9.0)])
+    put_prices(lake, [("model-a", 0.0, 0.0)], day="2099-01-01")
+
+
+def _of_cells(lake: Lake, cells: list[str]) -> list[str]:
+    found = answers(lake)
+    names = ("coverage", "costs", "matrix", "throughput", "records")
+    mine = [row for name in names for row in found[name] if any(cell in row for cell in cells)]
+    return mine + [row for row in found["leaderboard"] if any(cell in row for cell in cells)]
+
+
+def bench_coverage(report: Report, samples: int) -> None:
+    for law, (draw, mean, is_unit) in LAWS.items():
+        for size in SIZES:
+            if law == "log-normal" and size < 20:
+                continue
+            share = coverage(draw(np.random.default_rng(size), (samples, size)), mean, is_unit=is_unit)
+            reach = 0.9 if law == "log-normal" else 0.93
+            report.row(f"coverage, {law}, n = {size}", share, reach, more=True)
+
+    for size in SIZES:
+        rng = np.random.default_rng(size)
+        shares = [coverage((rng.random((samples, size)) < p).astype(float), p, is_unit=True) for p in SHARES]
+        report.row(f"coverage, 0/1, n = {size}", sum(shares) / len(shares), 0.93, f"from {min(shares):.3f}", more=True)
+
+
+def coverage(scores: Floats, mean: float, *, is_unit: bool) -> float:
+    """The share of samples (samples, n) whose interval in the view leaderboard holds the mean."""
+    samples, size = scores.shape
+    cells = [f"{number:016x}" for number in range(samples)]
+    with duckdb.connect() as con:
+        for name in ("_as_double", "_units", "_remainder", "_sum", "_mean", "_t_quantile", "_unskewed"):
+            con.execute(view_files()[name].sql)
+        con.register("matrix_rows", pa.table({"cell_id": np.repeat(cells, size), "score": scores.ravel()}))
+        con.register("given", pa.table({"cell_id": cells}))
+        con.execute(_MATRIX)
+        con.execute(_CELLS.format(threshold=0.5 if is_unit else "NULL::DOUBLE", samples=size))
+        con.execute(view_files()["_totals"].sql)
+        con.execute(
+            "CREATE VIEW _cell_costs AS SELECT cell_id, NULL::DOUBLE AS usd, 0 AS usd_items, NULL AS basis FROM cells"
+        )
+        con.execute(_AGGREGATES)
+        con.execute(view_files()["leaderboard"].sql)
+        [(held,)] = con.execute(
+            "SELECT count(*) FILTER (? BETWEEN ci_low AND ci_high) FROM leaderboard", [mean]
+        ).fetchall()
+    return float(held) / samples
+
+
+#: Only what the views of scores read.
+_MATRIX = """
+CREATE VIEW matrix AS
+SELECT cell_id, score, 'ok' AS outcome, NULL AS imported_from, 1 AS prompt_tokens, 1 AS completion_tokens,
+    1 AS engine_tokens, 1 AS cached_tokens, 1.0::DOUBLE AS latency_s, NULL::DOUBLE AS stated_usd
+FROM matrix_rows
+"""
+_CELLS = """
+CREATE VIEW cells AS
+SELECT cell_id, 'quiz' AS task, cell_id AS model, 'acc' AS metric, 'none' AS filter, {samples} AS planned_items,
+    {threshold} AS correct_threshold, false AS has_score_range, NULL::DOUBLE AS score_low, NULL::DOUBLE AS score_high,
+    0 AS num_fewshot, NULL AS chat_template, 'p' AS prompting, 'i' AS items_digest, 'r' AS revision, 'd' AS dtype,
+    NULL AS quantization, 1 AS max_length, true AS higher_is_better, NULL AS imported_from
+FROM given
+"""
+_COSTS = """
+CREATE VIEW _cell_costs AS
+SELECT cell_id, NULL::DOUBLE AS usd, 0 AS usd_items, NULL AS basis FROM cells
+"""
+_AGGREGATES = """
+CREATE VIEW aggregates AS
+SELECT * FROM (SELECT cell_id, task, model, metric, filter, prompting, NULL::VARCHAR[] AS members, false AS is_group,
+    1.0::DOUBLE AS value, 0.0::DOUBLE AS stderr, 1 AS items, 'mean' AS aggregation, true AS higher_is_better FROM cells)
+WHERE false
+"""
+
+
+def bench_sums(report: Report, numbers: int) -> None:
+    """CPU seconds of the exact mean against avg, which gives another last bit for every order of rows."""
+    with duckdb.connect() as con:
+        for name in ("_as_double", "_units", "_remainder", "_mean"):
+            con.execute(view_files()[name].sql)
+        con.execute(
+            "CREATE TABLE numbers AS SELECT (i % 4000)::INTEGER AS cell, CASE WHEN i % 2 = 0 THEN hash(i) % 2 "
+            f"ELSE (hash(i + 7) % 1000) / 1000 END::DOUBLE AS x FROM range({numbers}) AS r(i)"
+        )
+        exact, plain = (_cpu(con, f"SELECT {what} FROM numbers GROUP BY cell") for what in ("_mean(x, 1e12)", "avg(x)"))
+    report.row(f"exact mean ÷ avg, {numbers:,} numbers", exact / plain, None, f"{exact:.2f} ÷ {plain:.2f} CPU s")
+
+
+def _cpu(con: duckdb.DuckDBPyConnection, sql: str) -> float:
+    found: list[Any] = []
+    for _ in range(3):
+        started = time.process_time()
+        con.execute(sql).fetchall()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
