@@ -1,4 +1,4 @@
-"""Equal is equal: views of the same records bytewise, cells that others leave alone, coverage of intervals, exact sums."""
+"""Equality: views bytewise, cells that others leave alone, coverage of intervals, exact sums."""
 
 from __future__ import annotations
 
