@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from collectors.lake.compaction import compact
-from collectors.lake.reading import ask
+from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
 from collectors.matrix.pools import load_pools
 from collectors.metrics.pool import model_means, oracle_mean
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
+from schemas.records import MODEL, PRICE
 from tests.helpers.equal_lakes import RandomLake, answers, put_prices
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.thorough import long_only
@@ -107,3 +110,21 @@ def test_numbers_of_a_cell_stay_when_what_does_not_concern_it_comes(tmp_path: Pa
     put_prices(lake.lake, [("other/n", 5.0, 5.0)])
     put_prices(lake.lake, [("org/m", 0.001, 0.001)], day="2099-01-01")
     assert (lake.rows(numbers), lake.rows(costs)) == before
+
+
+def test_prices_by_size_of_imported_cells_are_the_lakes_in_a_version_too(tmp_path: Path) -> None:
+    lake, cell = LakeBuilder(tmp_path / "lake"), BuiltCell(model="org/m")
+    lake.run(cell, imported_from="other", planned=1)
+    lake.scores(cell, [1.0])
+    listed = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    row = {"model": "org/m", "source": "org/m", "revision": "r0", "parameters": 5, "listed_at": listed}
+    lake.lake.create_table("models/catalog.parquet", pa.Table.from_pylist([row], MODEL))
+    price = {"model": "small", "provider": "host", "valid_from": dt.date(2026, 1, 1), "source": "made"}
+    price |= {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 1.0, "over_parameters": 0}
+    table = pa.Table.from_pylist([{**price, "added_at": listed}], PRICE)
+    lake.lake.create_table("prices/tiers.parquet", table)
+    query = "SELECT basis, price_model FROM model_prices"
+    assert lake.rows(query) == [("tier", "small")]
+    build_version(lake.lake, tmp_path / "version", Description(licence="mit"), include="imported")
+    with connect(Lake(str(tmp_path / "version")), only=["model_prices"]) as con:
+        assert con.execute(query).fetchall() == [("tier", "small")]
