@@ -19,7 +19,7 @@ SELECT
                 + coalesce(charged_completion, 0) * usd_per_million_completion
                 + coalesce(charged_cached * (usd_per_million_cached - usd_per_million_prompt), 0)
             ) / 1000000
-            + tokened * coalesce(usd_per_request, 0)
+            + charged_requests * coalesce(usd_per_request, 0)
             + coalesce(stated_untokened_usd, 0)
     END AS usd
 FROM _totals

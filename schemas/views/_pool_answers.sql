@@ -15,6 +15,7 @@ WITH answers AS NOT MATERIALIZED (
                 prompt_tokens,
                 cached_tokens,
                 completion_tokens,
+                answers,
                 usd_per_million_prompt,
                 usd_per_million_cached,
                 usd_per_million_completion,
@@ -24,6 +25,7 @@ WITH answers AS NOT MATERIALIZED (
         ) AS usd
     FROM _pool_rows
     INNER JOIN _members USING (cell_id)
+    LEFT JOIN _repeats USING (cell_id, item)
 ),
 
 counted AS (

@@ -5,13 +5,14 @@
 -- for the same records in whatever order they come (macro _units). deviation: sample standard deviation; skewness: of
 -- the scores, 0 where it is lost in rounding. Both are null below two scored items.
 CREATE VIEW _totals AS
-WITH answers AS (
+WITH asked AS (
     SELECT
         *,
         -- Whole numbers of 1e-12 and 1e-6, whose powers add up exactly. 0 and 1 are counted instead.
         CASE WHEN score NOT IN (0, 1) AND score BETWEEN -1000 AND 1000 THEN CAST(score * 1e12 AS BIGINT) END AS fine,
         fine // 1000000 AS coarse
     FROM matrix
+    LEFT JOIN _repeats USING (cell_id, item)
 ),
 
 sums AS (
@@ -54,16 +55,19 @@ sums AS (
         count(latency_s) AS timed_items,
         -- Rows with token counts, and the sums by price: the cost of a cell is linear in these.
         count(*) FILTER (prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL) AS tokened,
-        sum(prompt_tokens) FILTER (completion_tokens IS NOT NULL)::BIGINT AS charged_prompt,
+        count(*) FILTER (prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL)
+        + coalesce(sum(answers - 1) FILTER (prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL), 0)::BIGINT
+            AS charged_requests,
+        sum(prompt_tokens * coalesce(answers, 1)) FILTER (completion_tokens IS NOT NULL)::BIGINT AS charged_prompt,
         sum(completion_tokens) FILTER (prompt_tokens IS NOT NULL)::BIGINT AS charged_completion,
-        sum(cached_tokens) FILTER (
+        sum(cached_tokens * coalesce(answers, 1)) FILTER (
             imported_from IS NOT NULL AND cached_tokens <= prompt_tokens AND completion_tokens IS NOT NULL
         )::BIGINT AS charged_cached,
         count(stated_usd) AS stated,
         _sum(stated_usd, 1e18) AS stated_usd,
         count(stated_usd) FILTER (prompt_tokens IS NULL OR completion_tokens IS NULL) AS stated_untokened,
         _sum(CASE WHEN prompt_tokens IS NULL OR completion_tokens IS NULL THEN stated_usd END, 1e18) AS stated_untokened_usd
-    FROM answers
+    FROM asked
     GROUP BY cell_id
 ),
 

@@ -19,6 +19,7 @@ answers AS (
                 prompt_tokens,
                 cached_tokens,
                 completion_tokens,
+                answers,
                 usd_per_million_prompt,
                 usd_per_million_cached,
                 usd_per_million_completion,
@@ -28,6 +29,7 @@ answers AS (
         ) AS usd
     FROM _pool_rows
     INNER JOIN members USING (cell_id)
+    LEFT JOIN _repeats USING (cell_id, item)
 ),
 
 chosen AS (

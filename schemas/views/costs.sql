@@ -1,10 +1,11 @@
 -- costs: one row per row of the matrix: the price of the answer to a router's user, in USD. serving_usd: (prompt_tokens
 -- × its price + completion_tokens × its price) / 1,000,000 + the price per request, by model_prices. Prompt tokens that
 -- a provider had cached have a price of their own, if the imported record counts them and the price is known; an
--- engine's own prefix cache saves a router's user nothing. stated_usd: the cost that the source of an imported record
--- states. usd: serving_usd, else stated_usd; usd_from names which ('price' or 'stated'). unknown is the reason for a
--- null in serving_usd. Do not mix three cases: 'unpriced' (tokens, but no price), 'untokened' (no token counts), and a
--- serving_usd of 0, which is a price of zero.
+-- engine's own prefix cache saves a router's user nothing. An item that was asked several times (repeats) costs all its
+-- answers: the prompt, its cached part and the request for each of them. stated_usd: the cost that the source of an
+-- imported record states. usd: serving_usd, else stated_usd; usd_from names which ('price' or 'stated'). unknown is the
+-- reason for a null in serving_usd. Do not mix three cases: 'unpriced' (tokens, but no price), 'untokened' (no token
+-- counts), and a serving_usd of 0, which is a price of zero.
 CREATE VIEW costs AS
 WITH charged AS (
     SELECT
@@ -13,6 +14,7 @@ WITH charged AS (
             prompt_tokens,
             cached_tokens,
             completion_tokens,
+            answers,
             usd_per_million_prompt,
             CASE WHEN imported_from IS NOT NULL THEN usd_per_million_cached END,
             usd_per_million_completion,
@@ -23,6 +25,7 @@ WITH charged AS (
         provider
     FROM matrix
     INNER JOIN _cell_prices USING (cell_id)
+    LEFT JOIN _repeats USING (cell_id, item)
 )
 
 SELECT

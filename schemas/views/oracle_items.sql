@@ -21,6 +21,7 @@ answers AS (
                 prompt_tokens,
                 cached_tokens,
                 completion_tokens,
+                answers,
                 usd_per_million_prompt,
                 usd_per_million_cached,
                 usd_per_million_completion,
@@ -31,6 +32,7 @@ answers AS (
         ) AS usd
     FROM _pool_rows
     INNER JOIN members USING (cell_id)
+    LEFT JOIN _repeats USING (cell_id, item)
 ),
 
 -- One pass: the least of the structs has the best score, then the least cost; an unknown cost comes last. FILTER,
