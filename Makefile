@@ -86,8 +86,9 @@ bench-fleet: env ## a fleet: planning 8,500 models, 1 and 4 raylets, a storm of 
 sbom: env ## write sbom.json, every installed package with version and licence, as CycloneDX
 	$(python) infra/sbom.py > sbom.json
 
-bench-trust: env ## keys searched everywhere, versions tampered with, queries that act, money on clusters (10 minutes)
+bench-trust: env ## keys searched everywhere, versions tampered with, queries that act, equality, money on clusters (15 minutes)
 	short=0; $(python) -m tests.benchmarks.bench_trust || short=1; \
+	$(python) -m tests.benchmarks.bench_trust_equal || short=1; \
 	$(python) -m tests.benchmarks.bench_trust_money || short=1; exit $$short
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
