@@ -140,6 +140,7 @@ def coverage(scores: Floats, mean: float, *, is_unit: bool) -> float:
         con.register("matrix_rows", pa.table({"cell_id": np.repeat(cells, size), "score": scores.ravel()}))
         con.register("given", pa.table({"cell_id": cells}))
         con.execute(_MATRIX)
+        con.execute("CREATE VIEW _repeats AS SELECT '' AS cell_id, 0 AS item, 1 AS answers WHERE false")
         con.execute(_CELLS.format(threshold=0.5 if is_unit else "NULL::DOUBLE", samples=size))
         con.execute(view_files()["_totals"].sql)
         con.execute(
@@ -156,7 +157,7 @@ def coverage(scores: Floats, mean: float, *, is_unit: bool) -> float:
 #: Only what the views of scores read.
 _MATRIX = """
 CREATE VIEW matrix AS
-SELECT cell_id, score, 'ok' AS outcome, NULL AS imported_from, 1 AS prompt_tokens, 1 AS completion_tokens,
+SELECT cell_id, 0 AS item, score, 'ok' AS outcome, NULL AS imported_from, 1 AS prompt_tokens, 1 AS completion_tokens,
     1 AS engine_tokens, 1 AS cached_tokens, 1.0::DOUBLE AS latency_s, NULL::DOUBLE AS stated_usd
 FROM matrix_rows
 """
