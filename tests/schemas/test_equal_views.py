@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from collectors.lake import layout
 from collectors.lake.compaction import compact
 from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
@@ -17,9 +18,9 @@ from collectors.matrix.pools import load_pools
 from collectors.metrics.pool import model_means, oracle_mean
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
-from schemas.records import MODEL, PRICE
+from schemas.records import MODEL, PRICE, RUN_CELL
 from tests.helpers.equal_lakes import RandomLake, answers, put_prices
-from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder, _planned
 from tests.helpers.thorough import long_only
 
 
@@ -112,9 +113,17 @@ def test_numbers_of_a_cell_stay_when_what_does_not_concern_it_comes(tmp_path: Pa
     assert (lake.rows(numbers), lake.rows(costs)) == before
 
 
+class ImportedCell(BuiltCell):
+    @property
+    def cell_id(self) -> str:
+        return "i" + super().cell_id[1:]
+
+
 def test_prices_by_size_of_imported_cells_are_the_lakes_in_a_version_too(tmp_path: Path) -> None:
-    lake, cell = LakeBuilder(tmp_path / "lake"), BuiltCell(model="org/m")
-    lake.run(cell, imported_from="other", planned=1)
+    lake, cell = LakeBuilder(tmp_path / "lake"), ImportedCell(model="org/m")
+    run = f"import-{'0' * 16}"
+    planned = _planned(cell, run, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), 1) | {"imported_from": "other"}
+    lake.lake.create_table(layout.run_name(run), pa.Table.from_pylist([planned], RUN_CELL))
     lake.scores(cell, [1.0])
     listed = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     row = {"model": "org/m", "source": "org/m", "revision": "r0", "parameters": 5, "listed_at": listed}
