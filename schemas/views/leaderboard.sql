@@ -15,7 +15,7 @@
 --   hall     scores of a metric without a range: Student's t interval, corrected for the skewness of the scores by P.
 --            Hall, "On the Removal of Skewness by Transformation", JRSS B 54 (1992) 221
 -- Null below five items but for wilson, and where all scores are equal and inside the range. Simulated coverage: 92 to
--- 97 % of uniform and beta scores and 91 % of log-normal ones at n = 20 (bench_trust_intervals.py). z is the 97.5 %
+-- 97 % of uniform and beta scores and 92 % of log-normal ones at n = 20 (bench_trust_equal.py). z is the 97.5 %
 -- quantile of the standard normal distribution, t that of Student's t with n − 1 degrees of freedom.
 -- usd_per_1000: USD for a thousand items, the mean over the usd_items with a known cost (views costs, model_prices).
 -- price_basis: how the price was matched; null if only the source states costs.
