@@ -74,9 +74,7 @@ class Lake:
         if not uri.isprintable():
             raise ConfigError(f"the lake's URI {uri!r} holds characters that cannot be printed")
         if holds_keys(uri):
-            raise ConfigError(
-                "the lake's URI holds a user, password or query: give credentials by the environment instead"
-            )
+            raise ConfigError("the lake's URI holds a user, password or query: give keys by the environment instead")
         try:
             if "://" in uri:
                 self.filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
