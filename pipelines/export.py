@@ -20,7 +20,7 @@ from collectors.exporters.registry import FORMATS, check_ending, export
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.pools import NUMBERS
+from collectors.matrix.pool_arrays import NUMBERS
 from collectors.matrix.routed import VIEWS, chosen_models
 from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.script import Parser

@@ -15,7 +15,8 @@ import duckdb
 
 from collectors.lake.store import Lake
 from collectors.matrix.described import check_more_is_better, head
-from collectors.matrix.pools import COSTS, Pool, Pools, load_pools
+from collectors.matrix.pool_arrays import COSTS, Pool, Pools
+from collectors.matrix.pools import load_pools
 from collectors.metrics.gaps import complete_items
 from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling

@@ -22,6 +22,7 @@ from collectors.lake.holdings import Holdings
 from collectors.lake.store import Lake
 from collectors.matrix import pools
 from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.pool_arrays import NUMBERS, Pools
 from schemas.failures import ConfigError
 from schemas.identity import digest
 from schemas.views import PoolChoice
@@ -142,7 +143,7 @@ def read_grids(
     stay NaN, which saves a reading of the matrix each. `unscored`: also questions and answers without a score that some
     candidate was asked. Raises ConfigError where the pool is empty, and for a metric where less is better.
     """
-    numbers = [name for name in pools.NUMBERS if name not in unread]
+    numbers = [name for name in NUMBERS if name not in unread]
     loaded = pools.read_pools(con, lake, holdings, tasks, choice, numbers=numbers)
     if lost := sorted(set(tasks or ()) - set(loaded.tasks)):
         raise ConfigError(f"the pool has no candidate with a score in {some(lost)}: see --tasks, --pool and --include")
@@ -162,7 +163,7 @@ class _Reading:
     """The pools and the connection, which has the tables places and rows_of_blocks of them."""
 
     con: duckdb.DuckDBPyConnection
-    loaded: pools.Pools
+    loaded: Pools
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -209,7 +210,7 @@ class _Reading:
     ) -> Grid:
         every, rows = self.loaded.every, self.loaded.places[task][0]
         counted = np.asarray(self.loaded.counted[rows] if asked is None else asked[rows].any(axis=1))
-        numbers = {name: np.full((int(counted.sum()), self.shape[1]), np.nan) for name in ("score", *pools.NUMBERS)}
+        numbers = {name: np.full((int(counted.sum()), self.shape[1]), np.nan) for name in ("score", *NUMBERS)}
         numbers["score"][:] = every.scores[rows][counted]
         for name, values in every.numbers.items():
             numbers[name][:] = values[rows][counted]

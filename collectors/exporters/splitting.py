@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.exporters.formats.routereval import name_of, split_indices
-from collectors.matrix.pools import Pool
+from collectors.matrix.pool_arrays import Pool
 from collectors.metrics.splits import routerbench_split
 from schemas.failures import ConfigError
 

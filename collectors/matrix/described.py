@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collectors.matrix.pools import Pool, Pools
+from collectors.matrix.pool_arrays import Pool, Pools
 from collectors.metrics.gaps import row_blocks
 from schemas.failures import ConfigError
 

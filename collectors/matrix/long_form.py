@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from collectors.matrix.pools import Pool
+from collectors.matrix.pool_arrays import Pool
 
 #: Numbers beside the score that a row has, of collectors.matrix.pools.NUMBERS.
 BESIDE = ("cached_tokens", "usd", "latency_s")

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.text_tables import text_table
-from collectors.matrix.pools import Pool
+from collectors.matrix.pool_arrays import Pool
 from collectors.metrics.gaps import NO_CHOICE
 from schemas.failures import ConfigError, one_line
 

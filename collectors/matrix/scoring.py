@@ -18,7 +18,8 @@ import numpy.typing as npt
 from collectors.lake.holdings import Holdings
 from collectors.lake.store import Lake
 from collectors.matrix.described import check_more_is_better, head
-from collectors.matrix.pools import Pool, Pools, read_pools
+from collectors.matrix.pool_arrays import Pool, Pools
+from collectors.matrix.pools import read_pools
 from collectors.matrix.routed import Choices, read_choices
 from collectors.metrics.agreement import Judgement, judge
 from collectors.metrics.gaps import NO_CHOICE

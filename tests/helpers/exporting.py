@@ -13,7 +13,7 @@ from collectors.exporters.registry import FORMATS, export
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
-from collectors.matrix.pools import NUMBERS
+from collectors.matrix.pool_arrays import NUMBERS
 from collectors.prices.tables import add_prices, read_prices
 from schemas.views import PoolChoice, named_in
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder

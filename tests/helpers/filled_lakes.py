@@ -17,7 +17,7 @@ import numpy as np
 from collectors.lake.holdings import read_holdings
 from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake
-from collectors.matrix.pools import Pool
+from collectors.matrix.pool_arrays import Pool
 from collectors.publish.card import Description
 from collectors.publish.version import PublishedVersion, build_version
 from schemas.identity import ShardName

@@ -17,7 +17,8 @@ from collectors.lake.compaction import compact
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Blocks
 from collectors.matrix.blocks import load_blocks
-from collectors.matrix.pools import Pool, load_matrix
+from collectors.matrix.pool_arrays import Pool
+from collectors.matrix.pools import load_matrix
 from schemas.failures import ConfigError
 from schemas.records import SCHEMA_VERSION
 from schemas.versions import VERSION_KEY

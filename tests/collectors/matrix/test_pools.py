@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from collectors.lake.compaction import compact
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.matrix.pools import Pool, load_matrix
+from collectors.matrix.pool_arrays import Pool
+from collectors.matrix.pools import load_matrix
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError
