@@ -48,9 +48,11 @@ def is_file(path: Path) -> bool:
     """Whether the file exists. Raises FileExistsError if something else has its name."""
     if path.is_file():
         return True
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} is in the way: it is not a file; remove it")
-    return False
+    if not os.path.lexists(path):
+        return False
+    if path.is_file():  # another process made it meanwhile
+        return True
+    raise FileExistsError(f"{path} is in the way: it is not a file; remove it")
 
 
 def create_file(path: Path, data: bytes) -> bool:

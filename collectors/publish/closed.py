@@ -40,7 +40,8 @@ _WHOLE = {layout.published_name(table) for table in GLOBS if table not in ("shar
 _TOKEN = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
 #: The views print the name of a shard by it.
 _SHARD_FORMAT = "{}-g{}-{:07d}-{:07d}.parquet"
-_COMMENT = re.compile(r"^--.*$", re.M)
+#: Text and names in quotes, which may hold what looks like a comment, or a comment.
+_QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*""")
 _READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?\s*\(""", re.I)
 
 
@@ -173,7 +174,9 @@ class _Check:
     def _of_views(self) -> Iterator[str]:
         if VIEWS in self.sound:
             text = self.store.read(VIEWS).decode(errors="replace")
-            yield from (f"{VIEWS}: {fault}" for fault in _faults_of_sql(_COMMENT.sub("", text), self.files))
+            yield from (
+                f"{VIEWS}: {fault}" for fault in _faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), self.files)
+            )
 
 
 def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:
