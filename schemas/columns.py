@@ -246,7 +246,7 @@ _OWN: dict[str, dict[str, str]] = {
         "best_model_score": "its mean score on these questions",
         "oracle_score": "mean of the pool's best score on each of these questions",
         "gap": "oracle_score minus best_model_score, with the sign that makes it positive; in units of the score",
-        "dtypes": "dtypes among the candidates, unknown ones as one",
+        "dtypes": "known dtypes among the candidates",
         "promptings": "promptings among the candidates: 1 where each task has one",
         "imported": "cells of the pool that were imported",
         "best_cell_id": "cell of the best single candidate; null for the pool of all tasks",

@@ -56,6 +56,10 @@ def head(pools: Pools) -> list[str]:
             f"left out: {row['candidate']} in {row['task']}, which lacks scores: without it {row['gained']:,} more "
             "questions count (--questions any keeps it)"
         )
+    for has_scores, why in ((False, "no score yet"), (True, "another metric, or not the settings that all share")):
+        if names := [f"{model} in {task}" for task, model, scored in pools.dropped if scored == has_scores]:
+            more = f", … {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+            lines.append(f"left out: {', '.join(names[:_MOST])}{more} ({why})")
     if len(pools.left_out) > _MOST:
         lines.append(f"left out: {len(pools.left_out) - _MOST:,} more candidates: see the view candidates")
     return lines

@@ -140,6 +140,9 @@ class Pools:
     tables: dict[tuple[str, str], Rows]
     #: Rows of the view candidates that are left out.
     left_out: pa.Table
+    #: Task and model of cells to choose among that are no candidate, and whether one has a score: if it has, it is of
+    #: another metric, or its settings are not those that all share.
+    dropped: list[tuple[str, str, bool]] = field(default_factory=list)
 
     @property
     def tasks(self) -> list[str]:

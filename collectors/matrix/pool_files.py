@@ -9,6 +9,7 @@ import dataclasses
 import datetime as dt
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,22 @@ def choose_pool(
     return ChosenPool(file.choice, file.include, file)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases: a few lines of them stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("a pool has no aliases")
+        return super().compose_node(parent, index)
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
 def read_pool_file(path: str) -> PoolFile:
     """Raises ConfigError for a file that is missing or wrong."""
     try:
@@ -119,8 +136,9 @@ def kept_pools(lake: Lake) -> list[str]:
 def parse_pool(data: bytes, place: str) -> PoolFile:
     """The pool in a file's bytes; `place` names it in messages. Raises ConfigError, with the key, for a wrong one."""
     try:
-        value = yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = yaml.load(data, Loader=_Loader)  # a SafeLoader
+    # PyYAML's own constructors raise these at tags that do not fit their values.
+    except (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ConfigError(f"--pool {place}: this is not YAML: {one_line(error, 200)}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--pool {place}: expected the keys {', '.join(KEYS)}")
@@ -128,17 +146,17 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
         raise ConfigError(f"--pool {place}: no key {unknown[0]!r}; there are {', '.join(KEYS)}")
 
     def wrong(key: str) -> ConfigError:
-        return ConfigError(f"--pool {place}: {key}: expected {KEYS[key]}, not {repr(value.get(key))[:80]}")
+        return ConfigError(f"--pool {place}: {key}: expected {KEYS[key]}, not {reprlib.repr(value.get(key))}")
 
     def text(key: str, default: str) -> str:
         one = value.get(key, default)
-        if not isinstance(one, str) or not one:
+        if not _is_text(one):
             raise wrong(key)
-        return one
+        return str(one)
 
     def texts(key: str) -> list[str] | None:
         some = value.get(key)
-        if some is not None and not (isinstance(some, list) and some and all(isinstance(one, str) for one in some)):
+        if some is not None and not (isinstance(some, list) and some and all(_is_text(one) for one in some)):
             raise wrong(key)
         return some
 
@@ -153,7 +171,8 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
     include = text("include", "collected")
     if include not in INCLUDED:
         raise wrong("include")
-    choice = PoolChoice(where, tuple(sorted(texts("same") or [])), text("questions", "every"), **_prices(value, wrong))
+    same = tuple(sorted(set(texts("same") or [])))
+    choice = PoolChoice(where, same, text("questions", "every"), **_prices(value, wrong))
     return PoolFile(name, choice, include, data)
 
 

@@ -102,7 +102,7 @@ def read_pools(
         completion_tokens=arrays["completion_tokens"],
         numbers=_numbers(con, shape, placement, numbers),
     )
-    return Pools(choice, every, _places(questions, cells, names), blocks, left_out)
+    return Pools(choice, every, _places(questions, cells, names), blocks, left_out, _dropped(con, tasks))
 
 
 def _nothing(lake: Lake, holdings: Holdings, tasks: Sequence[str] | None, choice: PoolChoice) -> ConfigError:
@@ -129,6 +129,22 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
     is_left_out = rows["is_left_out"]
     rows = rows.drop_columns(["is_left_out"])
     return rows.filter(pc.invert(is_left_out)), rows.filter(is_left_out)
+
+
+def _dropped(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> list[tuple[str, str, bool]]:
+    """As Pools.dropped."""
+    of_tasks = "true" if tasks is None else f"task IN ({', '.join(map(quoted, tasks)) or 'NULL'})"
+    return con.execute(
+        f"""
+        SELECT task, model, bool_or(scored IS NOT NULL)
+        FROM cells LEFT JOIN _scored USING (cell_id) ANTI JOIN _pool_cells USING (task, model)
+        WHERE {of_tasks} AND (
+            CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL
+            OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
+        )
+        GROUP BY task, model ORDER BY task, model
+        """
+    ).fetchall()
 
 
 def _questions(con: duckdb.DuckDBPyConnection, cells: pa.Table) -> tuple[pa.Table, dict[tuple[str, str], Rows]]:

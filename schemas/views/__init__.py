@@ -41,7 +41,7 @@ KEPT = (*OWNERSHIP, "_cell_rows")
 #: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
-POOL = ("_pool_questions", "_pool_cells", "_questions_of", "_left_out", "_members")
+POOL = ("_pool_questions", "_scored", "_pool_cells", "_questions_of", "_left_out", "_members")
 
 
 def create_views(

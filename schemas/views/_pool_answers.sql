@@ -1,4 +1,5 @@
--- _pool_answers: one row per pool, counted question and candidate with a row in the matrix. A question counts if every
+-- _pool_answers: one row per pool, counted question and candidate with a row in the matrix. is_complete: every candidate
+-- has a score for it. A question counts if every
 -- candidate of the pool has a score for it, or with --questions any if one has.
 CREATE VIEW _pool_answers AS
 WITH answers AS NOT MATERIALIZED (
@@ -29,13 +30,13 @@ WITH answers AS NOT MATERIALIZED (
 ),
 
 counted AS (
-    SELECT pool_number, question_number
+    SELECT pool_number, question_number, count(score) = any_value(candidates) AS is_complete
     FROM answers
     GROUP BY pool_number, question_number
     HAVING count(score) = any_value(candidates)
         OR ((SELECT counts FROM _pool_questions) = 'any' AND count(score) > 0)
 )
 
-SELECT answers.*
+SELECT answers.*, counted.is_complete
 FROM answers
-SEMI JOIN counted USING (pool_number, question_number);
+INNER JOIN counted USING (pool_number, question_number);

@@ -14,8 +14,12 @@ WITH eligible AS (
         scored,
         concat_ws(' ', coalesce(revision, '-'), coalesce(quantization, '-')) AS own_version,
         imported_from IS NULL OR revision IS NOT NULL AS is_known,
+        (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'dtype') OR dtype IS NOT NULL)
+        AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'engine') OR engine IS NOT NULL)
+        AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'num_fewshot') OR num_fewshot IS NOT NULL)
+            AS has_settings,
         CASE
-            WHEN imported_from IS NULL OR correct_threshold IS NULL
+            WHEN imported_from IS NULL OR correct_threshold IS NULL OR NOT higher_is_better
                 THEN concat_ws(' ', metric, higher_is_better, correct_threshold IS NOT NULL)
         END AS comparison,
         array_to_string(
@@ -39,7 +43,7 @@ WITH eligible AS (
     FROM cells
     INNER JOIN _scored USING (cell_id)
     WHERE CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL
-        OR list_contains(CAST(getvariable('pool_cells') AS VARCHAR[]), cell_id)
+        OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
 ),
 
 versioned AS (
@@ -47,12 +51,21 @@ versioned AS (
         * EXCLUDE (own_version, is_known),
         CASE
             WHEN is_known THEN own_version
+            WHEN quantization IS NOT NULL
+                THEN coalesce(
+                    CASE
+                        WHEN min(own_version) FILTER (is_known) OVER of_quantization
+                            = max(own_version) FILTER (is_known) OVER of_quantization
+                            THEN min(own_version) FILTER (is_known) OVER of_quantization
+                    END,
+                    own_version
+                )
             WHEN min(own_version) FILTER (is_known) OVER of_model = max(own_version) FILTER (is_known) OVER of_model
                 THEN min(own_version) FILTER (is_known) OVER of_model
             ELSE ''
         END AS version
     FROM eligible
-    WINDOW of_model AS (PARTITION BY model)
+    WINDOW of_model AS (PARTITION BY model), of_quantization AS (PARTITION BY model, quantization)
 ),
 
 -- One metric, and one combination of the settings that must be equal, for each task.
@@ -72,17 +85,19 @@ compared AS (
     SELECT versioned.*
     FROM versioned
     INNER JOIN metrics USING (task)
-    WHERE comparison IS NULL OR comparison = chosen
+    WHERE comparison = chosen OR (comparison IS NULL AND coalesce(chosen LIKE '% true true', true))
 ),
 
 same AS (
     SELECT task, settings
     FROM (
-        SELECT task, settings, count(DISTINCT (model, version)) AS candidates, sum(scored) AS scored
+        SELECT task, settings, has_settings, count(DISTINCT (model, version)) AS candidates, sum(scored) AS scored
         FROM compared
         GROUP BY ALL
     )
-    QUALIFY row_number() OVER (PARTITION BY task ORDER BY candidates DESC, scored DESC, settings) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY task ORDER BY NOT has_settings, candidates DESC, scored DESC, settings
+    ) = 1
 ),
 
 alike AS (
@@ -104,21 +119,41 @@ chosen AS (
     WINDOW candidate_cells AS (PARTITION BY task, model, version)
     QUALIFY row_number() OVER (
         PARTITION BY task, model, version
-        ORDER BY sharing DESC, scored DESC, run_id DESC, cell_id DESC
+        ORDER BY sharing DESC, scored DESC, started_at DESC, run_id DESC, cell_id DESC
     ) = 1
+),
+
+-- What tells the versions of a model apart: as little as there is need for.
+named AS (
+    SELECT
+        *,
+        CASE
+            WHEN count(DISTINCT version) OVER of_model = 1 THEN model
+            WHEN version = '' THEN concat(model, '@unknown')
+            ELSE concat(model, '@', concat_ws(
+                '-',
+                CASE WHEN count(DISTINCT version_revision) OVER of_model > 1 THEN left(version_revision, 16) END,
+                CASE
+                    WHEN version_quantization <> '-' THEN version_quantization
+                    WHEN count(DISTINCT version_revision) OVER of_model = 1 THEN 'whole'
+                END
+            ))
+        END AS short_name
+    FROM (
+        SELECT
+            *,
+            regexp_extract(version, '(?s)^(.*) ([^ ]*)$', 1) AS version_revision,
+            regexp_extract(version, '(?s)^(.*) ([^ ]*)$', 2) AS version_quantization
+        FROM chosen
+    )
+    WINDOW of_model AS (PARTITION BY model)
 )
 
 SELECT
-    chosen.* EXCLUDE (comparison, settings),
+    * EXCLUDE (comparison, settings, has_settings, version_revision, version_quantization, short_name),
+    -- Two versions whose revisions begin alike, or a model that is called like another's version.
     CASE
-        WHEN count(DISTINCT version) OVER of_model = 1 THEN model
-        ELSE concat(model, '@', CASE WHEN version = '' THEN 'unknown' ELSE
-            CASE
-                WHEN count(DISTINCT revision) OVER of_model > 1 AND quantization IS NOT NULL
-                    THEN concat(left(revision, 16), '-', quantization)
-                WHEN count(DISTINCT revision) OVER of_model > 1 THEN left(revision, 16)
-                ELSE coalesce(quantization, 'whole')
-            END END)
+        WHEN count(DISTINCT (model, version)) OVER (PARTITION BY short_name) = 1 THEN short_name
+        ELSE concat(short_name, '~', left(md5(concat(model, chr(10), version)), 8))
     END AS candidate
-FROM chosen
-WINDOW of_model AS (PARTITION BY model);
+FROM named;

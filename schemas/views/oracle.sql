@@ -21,8 +21,7 @@ questions_of_pool AS (
     SELECT
         pool_number,
         question_number,
-        count(*) = any_value(candidates)
-        OR (SELECT counts FROM _pool_questions) = 'any' AS is_counted,
+        count(*) = any_value(candidates) AS is_counted,
         max(merit_sign * score) AS best_merit
     FROM answers
     GROUP BY pool_number, question_number

@@ -1,5 +1,5 @@
 -- pareto: one row per pool (view oracle) and candidate that no other of the pool beats: none has at least its score for
--- at most its cost with one of the two better. Scores and costs are over the questions that count. Candidates without a
+-- at most its cost with one of the two better. Scores and costs are over the questions that every one has a score for. Candidates without a
 -- known cost are left out. usd_questions < questions: the cost is the mean of fewer questions than the score.
 CREATE VIEW pareto AS
 WITH singles AS (
@@ -13,6 +13,7 @@ WITH singles AS (
         count(usd) FILTER (score IS NOT NULL) AS usd_questions,
         any_value(merit_sign) * _mean(score, 1e12) AS merit
     FROM _pool_answers
+    WHERE is_complete
     GROUP BY pool, is_all, candidate
 )
 
