@@ -98,6 +98,8 @@ def publish_lake(argv: list[str]) -> int:
         print(f"{uri}: {len(built.files)} files, {size / 2**20:,.1f} MiB, {what}")
         counts = built.manifest["counts"].items()
         print(", ".join(f"{count:,} {name}" for name, count in counts if count or "left out" not in name))
+        for pool in pools:
+            print(f"pool {pool.name} ({pool.digest}): --pool @{pool.name}")
         print(f"{MANIFEST_SAYS} {built.manifest_sha256}")
     print(f"next: {command(__file__, 'verify', uri)}")
     return 0

@@ -88,7 +88,9 @@ def choose_pool(
     file = kept_pool(lake, text[1:]) if text.startswith("@") else read_pool_file(text)
     if given or include:
         name = next(iter({**given, **({"include": 1} if include else {})})).replace("_", "-")
-        raise ConfigError(f"--{name} stands in the pool {file.name}: change it there, or give --pool as SQL")
+        raise ConfigError(
+            f"--{name} belongs into the file of the pool {file.name}: write it there, or give --pool as SQL"
+        )
     return ChosenPool(file.choice, file.include, file)
 
 

@@ -2,6 +2,8 @@
 -- and the least cost of an answer with it. Among the candidates with the best score the cheapest counts, of those with a
 -- known cost (USD, view costs); of equal ones the first by name. If no cost is known, the first by name counts, and usd
 -- is null. candidates_scored < candidates: some candidate has no verdict, and the view pool leaves the question out.
+-- items_digest and item are the question's place (view questions), which need not be in the table of the chosen cell: the
+-- view pool has the answer of each.
 CREATE VIEW oracle_items AS
 WITH members AS MATERIALIZED (
     FROM _members
