@@ -72,7 +72,8 @@ def _settings(cells: Sequence[dict[str, object]]) -> str:
         counts = Counter("unknown" if cell[name] is None else str(cell[name]) for cell in cells)
         if name == "imported_from":
             counts = Counter("collected" if cell[name] is None else "imported" for cell in cells)
-        if len(counts) > 1:
+        within = {(cell["task"], cell[name]) for cell in cells}
+        if len(counts) > 1 and len(within) > len({cell["task"] for cell in cells}):  # not from task to task alone
             label = "" if name == "imported_from" else f"{name} "
             parts.append(label + ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(_MOST)))
     promptings = len({(cell["task"], cell["prompting"]) for cell in cells}) - len({cell["task"] for cell in cells})
