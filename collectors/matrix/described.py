@@ -17,6 +17,8 @@ from schemas.failures import ConfigError
 #: Settings in the order of their interest. Of prompting, which the others determine, the count is enough.
 _SHOWN = ("imported_from", "num_fewshot", "chat_template", "dtype", "engine", "max_length")
 _MOST = 5
+#: Questions that are looked at in one step, to bound the memory beside the arrays.
+_ROWS = 512
 
 
 def check_more_is_better(pool: Pool) -> None:
@@ -89,7 +91,9 @@ def _lost(pools: Pools) -> str:
     for rows, columns in pools.places.values():
         open_rows = np.flatnonzero(~pools.counted[rows]) + rows.start
         lost += len(open_rows)
-        missing = np.isnan(pools.every.scores[open_rows][:, columns]).sum(axis=0)
+        missing = np.zeros(len(columns), np.int64)
+        for first in range(0, len(open_rows), _ROWS):
+            missing += np.isnan(pools.every.scores[open_rows[first : first + _ROWS]][:, columns]).sum(axis=0)
         for column, count in zip(columns.tolist(), missing.tolist(), strict=True):
             by_candidate[pools.every.candidates[column]] += count
     if not lost:

@@ -162,7 +162,7 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
             raise wrong(key)
         return some
 
-    name = text("name", "") if "name" in value else ""
+    name = text("name", "")
     if not _NAME.fullmatch(name):
         raise wrong("name")
     where = text("condition", "true")

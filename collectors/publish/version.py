@@ -278,7 +278,7 @@ class _Writer:
         """Keeps each pool. Raises ConfigError for one that this version has no candidate of."""
         mine = Lake(str(self.folder))
         names = [pool.name for pool in pools]
-        if len(set(names)) < len(names):
+        if len({name.casefold() for name in names}) < len(names):  # one file where case is ignored
             raise ConfigError(f"two of the pools {', '.join(sorted(names))} have one name")
         for pool in pools:
             if self.holdings.include not in ("all", pool.include):

@@ -1,6 +1,5 @@
 -- _pool_answers: one row per pool, counted question and candidate with a row in the matrix. is_complete: every candidate
--- has a score for it. A question counts if every
--- candidate of the pool has a score for it, or with --questions any if one has.
+-- has a score for it. Such questions count, and with --questions any those that one candidate has a score for.
 CREATE VIEW _pool_answers AS
 WITH answers AS NOT MATERIALIZED (
     SELECT
