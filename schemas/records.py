@@ -12,8 +12,8 @@ import pyarrow as pa
 #: digest in tests/schemas/test_versions.py. New columns allow null; other changes need a schemas.migrations entry.
 #: 1: first version. 2: failures name an object of the lake; compactions. 3: imported records. 4: prices.
 #: 5: a hub's catalog of models. 6: how runs ended; one copy of a run's config. 7: outcomes of items, with scores for
-#: those of the model; metrics over whole sets (aggregates); more of a cell's settings.
-SCHEMA_VERSION = 7
+#: those of the model; metrics over whole sets (aggregates); more of a cell's settings. 8: retractions.
+SCHEMA_VERSION = 8
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -326,6 +326,26 @@ SUSPICION = pa.schema(
     ]
 )
 
+#: One line of a retraction: retractions/. It takes back a cell's rows (cell_id), a run or an import (run_id), what
+#: else names a model (model alone), or a retraction (takes_back). It is worked out when it is written.
+RETRACTION = pa.schema(
+    [
+        _field("retraction_id", pa.string(), "id of the retraction, with the time of its writing", null=False),
+        _field("retracted_at", pa.timestamp("us", tz="UTC"), "when it was written", null=False),
+        _field("reason", pa.string(), "why, by the person who wrote it", null=False),
+        _field("condition", pa.string(), "what that person asked to forget", null=False),
+        _field("takes_back", pa.string(), "the retraction that does not hold any more; null: it takes none back"),
+        _field("cell_id", pa.string(), "cell whose rows do not count"),
+        _field("generation", pa.int32(), "highest generation of the cell that does not count, with all lower ones"),
+        _field("first_item", pa.int32(), "first item of the cell that does not count; null: all items"),
+        _field("last_item", pa.int32(), "last item of the cell that does not count; null: all items"),
+        _field("run_id", pa.string(), "run or import that does not count"),
+        _field("model", pa.string(), "model of the cell; without a cell, the model with nothing left"),
+        _field("task", pa.string(), "task of the cell"),
+        _field("imported_from", pa.string(), "name of the source; null: collected"),
+    ]
+)
+
 #: Columns of RECORD with a model's answer. A compaction stores them apart from verdicts and tokens.
 ANSWERS = ("responses", "loglikelihoods", "is_greedy", "filtered")
 #: Columns that identify a row of RECORD, with those that are equal for all rows of an item or a cell.
@@ -421,6 +441,7 @@ TABLES = {
     "imports": IMPORT,
     "rejects": REJECT,
     "suspicions": SUSPICION,
+    "retractions": RETRACTION,
     "prices": PRICE,
     "gpu_prices": GPU_PRICE,
     "price_names": PRICE_NAME,

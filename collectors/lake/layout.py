@@ -35,13 +35,14 @@ DEPTH = 4
 #: Values of a metric over all items of a cell or group.
 AGGREGATES = "aggregates"
 
+#: Cells of a generation that were taken back, listed at that time.
+RETRACTIONS = "retractions"
+
 # Names that are reserved for coming tables.
 #: Verdicts of stored answers that were judged again.
 VERDICTS = "verdicts"
 #: Judges behind verdicts, with version and settings.
 JUDGES = "judges"
-#: Cells of a generation that were taken back, listed at that time.
-RETRACTIONS = "retractions"
 #: Named pools of candidates.
 POOLS = "pools"
 #: Named divisions of questions into training and test.
@@ -50,7 +51,7 @@ SPLITS = "splits"
 ITEM_SETS = "item_sets"
 #: Expected scores of questions that were not asked.
 FORECASTS = "forecasts"
-RESERVED = (VERDICTS, JUDGES, RETRACTIONS, POOLS, SPLITS, ITEM_SETS, FORECASTS)
+RESERVED = (VERDICTS, JUDGES, POOLS, SPLITS, ITEM_SETS, FORECASTS)
 
 # Notes of runs at work. They are no tables, and no reader of records opens them.
 #: Shards at work; claims expire, and no commit depends on one. Signals to a run lie here, too.
@@ -313,6 +314,10 @@ def rejects_name(import_id: str, number: int) -> str:
 
 def suspicions_name(import_id: str) -> str:
     return f"suspicions/{import_id}.parquet"
+
+
+def retraction_name(retraction_id: str) -> str:
+    return f"{RETRACTIONS}/{retraction_id}.parquet"
 
 
 # ---- compactions
