@@ -13,7 +13,8 @@ import pyarrow as pa
 #: 1: first version. 2: failures name an object of the lake; compactions. 3: imported records. 4: prices.
 #: 5: a hub's catalog of models. 6: how runs ended; one copy of a run's config. 7: outcomes of items, with scores for
 #: those of the model; metrics over whole sets (aggregates); more of a cell's settings. 8: retractions.
-SCHEMA_VERSION = 8
+#: 9: verdicts apart from answers.
+SCHEMA_VERSION = 9
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -210,6 +211,7 @@ RUN_CELL = pa.schema(
         _field("planned_items", pa.int32(), "items that the run planned (limit)", null=False),
         _field("generation", pa.int32(), "0, or the number of the repeated collection", null=False),
         _field("engine", pa.string(), "engine name; null: imported"),
+        _field("sandbox", pa.string(), "program and limits that run the answers; null: none is run"),
         _field("versions", pa.string(), "JSON of library versions", null=False),
         _field("config", pa.string(), "the run's whole config as JSON; null: on another row of the run"),
     ]
@@ -267,6 +269,61 @@ AGGREGATE = pa.schema(
         _field("problem", pa.string(), "why there is no value, in one line; null: there is one"),
         _field("covers", pa.string(), "digest of the shards behind the value: see the view aggregates", null=False),
         _field("computed_at", pa.timestamp("us", tz="UTC"), "when it was computed", null=False),
+        _field("judge_id", pa.string(), "judge of the verdicts behind the value; null: the task's own, in records"),
+    ]
+)
+
+#: One judge of stored answers to one task: judges/.
+JUDGE = pa.schema(
+    [
+        _field("judge_id", pa.string(), "digest of the columns before made_at: all that decides a verdict", null=False),
+        _field("judge", pa.string(), "name that commands take", null=False),
+        _field("kind", pa.string(), "task: lm-eval's own code; code: it runs the answers; model", null=False),
+        _field("task", pa.string(), "task whose answers it judges", null=False),
+        _field("version", pa.string(), "version that the task or the prompt file states; null: none"),
+        _field("digest", pa.string(), "digest of the judge's code and settings, or of its prompt file", null=False),
+        _field("sandbox", pa.string(), "program and limits that run the answers; null: none is run"),
+        _field("metric", pa.string(), "metric behind score", null=False),
+        _field("filter", pa.string(), "filter of the verdict that the matrix shows", null=False),
+        _field("aggregation", pa.string(), "how the task makes one number of its items' values", null=False),
+        _field("higher_is_better", pa.bool_(), "direction of the metric", null=False),
+        _field("correct_threshold", pa.float64(), "lowest score of a correct answer; null: there is none"),
+        _field("model", pa.string(), "model that judges; null: none does"),
+        _field("revision", pa.string(), "revision of that model"),
+        _field("settings", pa.string(), "JSON of what else decides: decoding, scale, parser, opponent", null=False),
+        _field(
+            "made_at", pa.timestamp("us", tz="UTC"), "when it judged first; of one name the newest counts", null=False
+        ),
+        _field("prompt", pa.string(), "text of the prompt file; null: no model judges"),
+        _field("versions", pa.string(), "JSON of library versions", null=False),
+    ]
+)
+
+#: The verdict of one judge on one item of a cell, per filter and repeat: verdicts/.
+VERDICT = pa.schema(
+    [
+        _field("judge_id", pa.string(), "the judge", null=False),
+        _field("cell_id", pa.string(), "cell of the answer", null=False),
+        _field("generation", pa.int32(), "generation of the answer", null=False),
+        _field("task", pa.string(), "lm-eval task name", null=False),
+        _field("item", pa.int32(), "position of the item in the task's item table, from 0", null=False),
+        _field("item_hash", pa.string(), "lm-eval's doc_hash of the document", null=False),
+        _field("filter", pa.string(), "filter of the answer", null=False),
+        _field("repeat", pa.int16(), "as in records", null=False),
+        _field("against", pa.string(), "cell whose answer to the item it was compared with; null: it stood alone"),
+        _field("answer", pa.string(), "digest of the judged answer and its opponent's; null: there was none"),
+        _field("score", pa.float64(), "as in records; null where it was not judged"),
+        _field("correct", pa.bool_(), "score >= the judge's correct_threshold; null when unknown"),
+        _field("metrics", pa.string(), "JSON object of every metric that the judge computed; null when not judged"),
+        _field("filtered", pa.string(), "JSON of the filtered answer, or of what was read from the judge's text"),
+        _field("failure", pa.string(), "failure kind of this item (see schemas.failures); null: none"),
+        _field("outcome", pa.string(), "as in records", null=False),
+        _field("judge_texts", _TEXTS, "what the judging model wrote, per order of a pair; null: no model judged"),
+        _field("judge_prompt_tokens", pa.int32(), "prompt tokens of the judging model"),
+        _field("judge_completion_tokens", pa.int32(), "tokens that the judging model generated"),
+        _field("judge_cached_tokens", pa.int32(), "prompt tokens that its engine read from its prefix cache"),
+        _field("judge_latency_s", pa.float64(), "seconds of the judging model's requests, by its engine's clock"),
+        _field("judge_usd", pa.float64(), "cost of these requests as its endpoint states it, USD"),
     ]
 )
 
@@ -438,6 +495,8 @@ TABLES = {
     "run_ends": RUN_END,
     "failures": FAILURE,
     "aggregates": AGGREGATE,
+    "judges": JUDGE,
+    "verdicts": VERDICT,
     "imports": IMPORT,
     "rejects": REJECT,
     "suspicions": SUSPICION,

@@ -120,6 +120,8 @@ def advice(name: str) -> str:
         )
     if layout.table_of(name) in _COLLECTED:
         return "compact.py --prune sets it aside, and collect.py collects its rows again"
+    if layout.table_of(name) == layout.VERDICTS:
+        return "compact.py --prune sets it aside, and the same judge judges its answers again"
     if layout.table_of(name) == layout.AGGREGATES:
         return "compact.py --prune sets it aside, and collect.py computes its values again from records"
     return "compact.py --prune sets it aside; its rows are lost, unless a whole copy is put in its place"

@@ -34,15 +34,14 @@ DEPTH = 4
 
 #: Values of a metric over all items of a cell or group.
 AGGREGATES = "aggregates"
-
 #: Cells of a generation that were taken back, listed at that time.
 RETRACTIONS = "retractions"
-
-# Names that are reserved for coming tables.
 #: Verdicts of stored answers that were judged again.
 VERDICTS = "verdicts"
 #: Judges behind verdicts, with version and settings.
 JUDGES = "judges"
+
+# Names that are reserved for coming tables.
 #: Named pools of candidates.
 POOLS = "pools"
 #: Named divisions of questions into training and test.
@@ -51,7 +50,7 @@ SPLITS = "splits"
 ITEM_SETS = "item_sets"
 #: Expected scores of questions that were not asked.
 FORECASTS = "forecasts"
-RESERVED = (VERDICTS, JUDGES, POOLS, SPLITS, ITEM_SETS, FORECASTS)
+RESERVED = (POOLS, SPLITS, ITEM_SETS, FORECASTS)
 
 # Notes of runs at work. They are no tables, and no reader of records opens them.
 #: Shards at work; claims expire, and no commit depends on one. Signals to a run lie here, too.
@@ -169,6 +168,23 @@ def aggregates_name(run_id: str) -> str:
     return f"{AGGREGATES}/{run_id}.parquet"
 
 
+def judge_name(judge_id: str) -> str:
+    """The row of a judge."""
+    return f"{JUDGES}/{judge_id}.parquet"
+
+
+def verdicts_name(judge_id: str, shard: ShardName) -> str:
+    """The verdicts of one judge on the answers of a shard."""
+    return f"{VERDICTS}/{judge_id}-{shard}"
+
+
+def parse_verdicts(name: str) -> tuple[str, ShardName] | None:
+    """The judge and the shard of an object with verdicts; None for another object."""
+    match = re.fullmatch(rf"{VERDICTS}/(?P<judge>[0-9a-f]{{16}})-(?P<shard>[^/]+)", name)
+    shard = match and ShardName.parse(match["shard"])
+    return (match["judge"], shard) if match and shard else None
+
+
 def price_name(table: str, content: str) -> str:
     """Rows that one command added to prices/, gpu_prices/ or price_names/."""
     return f"{table}/{content}.parquet"
@@ -237,8 +253,8 @@ def parse_spend(name: str) -> tuple[str, int] | None:
 
 
 def holds_content(name: str) -> bool:
-    """Whether an object's rows are items, or records of them."""
-    return table_of(name) in (SHARDS, "items", "compact/records", "compact/responses", "compact/older")
+    """Whether an object's rows are items, or records or verdicts of them."""
+    return table_of(name) in (SHARDS, "items", VERDICTS, "compact/records", "compact/responses", "compact/older")
 
 
 # ---- failures

@@ -29,7 +29,7 @@ INCLUDED = {
 #: Placeholder -> columns of records: a new column of RECORD thus reaches every view of records.
 _COLUMNS = {
     "key": KEY,
-    "verdicts": [name for name in RECORD.names if name not in (*KEY, *ANSWERS)],
+    "judged": [name for name in RECORD.names if name not in (*KEY, *ANSWERS)],
     "answers": ANSWERS,
     "of_cell": OF_CELL,
 }

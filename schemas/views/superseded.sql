@@ -27,5 +27,5 @@ WITH older AS (
     SELECT *
     FROM _older
 )
-SELECT {key}, generation, {verdicts}, {answers}
+SELECT {key}, generation, {judged}, {answers}
 FROM older;
