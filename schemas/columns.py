@@ -53,7 +53,7 @@ SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
 #: Columns of RUN_CELL that mean the same in every view that has them.
 _OF_CELLS = (
     *("cell_id", "model", "revision", "task", "items_digest", "prompting", "num_fewshot", "chat_template", "dtype"),
-    *("quantization", "max_length", "metric", "filter", "higher_is_better", "imported_from", "run_id"),
+    *("quantization", "effort", "max_length", "metric", "filter", "higher_is_better", "imported_from", "run_id"),
 )
 
 _COUNTS = {

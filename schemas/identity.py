@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 #: The key of a column: one column for each model as a router could call it.
-COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides", "imported_from")
+COLUMN_KEY = ("model", "revision", "dtype", "quantization", "max_length", "overrides", "imported_from", "effort")
 #: The key of a block of rows: one block for each task under one prompting.
 BLOCK_KEY = ("task", "items_digest", "prompting", "metric", "higher_is_better")
 

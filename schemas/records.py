@@ -13,8 +13,9 @@ import pyarrow as pa
 #: 1: first version. 2: failures name an object of the lake; compactions. 3: imported records. 4: prices.
 #: 5: a hub's catalog of models. 6: how runs ended; one copy of a run's config. 7: outcomes of items, with scores for
 #: those of the model; metrics over whole sets (aggregates); more of a cell's settings. 8: retractions.
-#: 9: verdicts apart from answers.
-SCHEMA_VERSION = 9
+#: 9: verdicts apart from answers. 10: thoughts of models that think (tokens, settings), endpoints, and the prices that
+#: hosts ask beside prompt and completion.
+SCHEMA_VERSION = 10
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -51,7 +52,13 @@ RECORD = pa.schema(
         _field("prompt_tokens", pa.int32(), "context tokens, counted once"),
         _field("cut_tokens", pa.int32(), "context tokens that were cut off so that the prompt fits; null: none"),
         _field("completion_tokens", pa.int32(), "tokens generated (all repeats on repeat 0), or of the chosen answer"),
+        _field(
+            "reasoning_tokens",
+            pa.int32(),
+            "the part of completion_tokens that is the thought before an answer; null: not counted, or none",
+        ),
         _field("cached_tokens", pa.int32(), "prompt tokens that the engine read from its prefix cache"),
+        _field("cache_write_tokens", pa.int32(), "prompt tokens that a host wrote into its cache; null: not stated"),
         _field("engine_tokens", pa.int64(), "all tokens that the engine read or generated for the item"),
         _field("finish_reason", pa.string(), "stop or length for generated text; null for scored choices"),
         _field("ttft_s", pa.float64(), "seconds from scheduled to first token, by the engine's clock"),
@@ -59,7 +66,12 @@ RECORD = pa.schema(
         _field("stated_usd", pa.float64(), "cost of the call that the source of an imported record states, USD"),
         _field("source_file", pa.string(), "SHA-256 of the file that the record was imported from; null: collected"),
         _field("source_row", pa.int64(), "row or line of that file, from 1; null: collected"),
-        _field("responses", _TEXTS, "generated text per repeat; on the first filter's rows only"),
+        _field(
+            "responses",
+            _TEXTS,
+            "generated text per repeat, with its thought where the cell has markers (column thinking); on "
+            "the first filter's rows only",
+        ),
         _field(
             "loglikelihoods", pa.list_(pa.float64()), "log-likelihood per request (choice); first filter's rows only"
         ),
@@ -204,6 +216,16 @@ RUN_CELL = pa.schema(
             pa.string(),
             "JSON of settings that the model's generation_config.json adds to the task's; null: none",
         ),
+        _field(
+            "effort",
+            pa.string(),
+            "what tells candidates apart in how the model thinks, in words: the settings below; null: none is set",
+        ),
+        _field("chat_template_args", pa.string(), "JSON of the chat template's variables; null: none is set"),
+        _field("thinking", pa.string(), "JSON of the markers around a thought: start, end; null: none are set"),
+        _field("thinking_tokens", pa.int32(), "most tokens of a thought; null: no limit of its own"),
+        _field("reasoning_effort", pa.string(), "effort that the endpoint was asked for; null: its own default"),
+        _field("endpoint", pa.string(), "URL of the server that answered, without credentials; null: an own engine"),
         _field("filter", pa.string(), "primary filter, the one in the matrix", null=False),
         _field("higher_is_better", pa.bool_(), "direction of the primary metric", null=False),
         _field("correct_threshold", pa.float64(), "lowest score of a correct answer; null: there is none"),
@@ -454,7 +476,19 @@ PRICE = pa.schema(
         _field("provider", pa.string(), "provider with this price", null=False),
         _field("usd_per_million_prompt", pa.float64(), "USD per million prompt tokens"),
         _field("usd_per_million_cached", pa.float64(), "USD per million cached prompt tokens"),
+        _field(
+            "usd_per_million_cache_write",
+            pa.float64(),
+            "USD per million prompt tokens that are written into the cache; null: as other prompt tokens",
+        ),
         _field("usd_per_million_completion", pa.float64(), "USD per million completion tokens"),
+        _field(
+            "usd_per_million_reasoning",
+            pa.float64(),
+            "USD per million tokens of a thought; null: as other completion tokens",
+        ),
+        _field("usd_per_million_batch_prompt", pa.float64(), "USD per million prompt tokens of a batch API"),
+        _field("usd_per_million_batch_completion", pa.float64(), "USD per million completion tokens of a batch API"),
         _field("usd_per_request", pa.float64(), "additional USD per request; null: unknown, and none is added"),
         _field("over_parameters", pa.int64(), "of a tier: exclusive lower bound of the parameters"),
         _field(

@@ -110,16 +110,18 @@ def _plans(lake: Lake, runs: list[str]) -> pa.Table:
     texts = [name for name in columns if pa.types.is_string(RUN_CELL.field(name).type)]
     empty = pa.schema([RUN_CELL.field(name) for name in columns]).empty_table()
     tables = [_dictionaries(empty, texts)]
-    for name in runs:
+    for run in runs:
         try:
-            source = lake.open_object(name)
+            source = lake.open_object(run)
             file = pq.ParquetFile(source, read_dictionary=texts, page_checksum_verification=True)
             table = file.read(columns)
-            tables.append(_dictionaries(table, texts))
+            for name in set(columns) - set(table.column_names):  # an older run lacks the later columns of the key
+                table = table.append_column(RUN_CELL.field(name), pa.nulls(len(table), RUN_CELL.field(name).type))
+            tables.append(_dictionaries(table.select(columns), texts))
         except FileNotFoundError as error:
-            raise StorageError(f"{name} in {lake.uri} is gone") from error
+            raise StorageError(f"{run} in {lake.uri} is gone") from error
         except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-            raise StorageError(f"{name} in {lake.uri} cannot be read: {one_line(error)}") from error
+            raise StorageError(f"{run} in {lake.uri} cannot be read: {one_line(error)}") from error
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 

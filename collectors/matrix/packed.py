@@ -107,7 +107,8 @@ def lay_packed(files: Mapping[str, Any], arrays: Arrays, placement: Placement) -
     import pyarrow.compute as pc  # 75 ms
 
     every, table = (pq.ParquetFile(files[name]).read() for name in ("models", "blocks"))
-    axis = {tuple(row.values()): place for place, row in enumerate(every.select(COLUMN_KEY).to_pylist())}
+    # An older version lacks the later columns of the key.
+    axis = {tuple(row.get(name) for name in COLUMN_KEY): place for place, row in enumerate(every.to_pylist())}
     numbers = {tuple(row.values()): row_number for row_number, row in enumerate(table.select(BLOCK_KEY).to_pylist())}
     #: Row of the table blocks -> the number in placement.rows, and place on the axis of models -> column.
     wanted: dict[int, tuple[int, dict[int, int]]] = {}

@@ -5,7 +5,8 @@ price: the view model_prices does.
 
 A file is UTF-8 CSV with a header; lines that begin with # are comments. Its columns decide which table it is:
 prices      model, provider, usd_per_million_prompt, usd_per_million_completion, valid_from, source, and optionally
-            usd_per_million_cached, usd_per_request, over_parameters, to_parameters (a tier of sizes)
+            usd_per_million_cached, _cache_write, _reasoning, _batch_prompt and _batch_completion, usd_per_request,
+            over_parameters, to_parameters (a tier of sizes)
 gpu_prices  accelerator, provider, usd_per_gpu_hour, valid_from, source
 price_names name, price_name, source, and optionally provider
 An empty field means unknown, never 0.
@@ -45,7 +46,15 @@ _KEYS = {
 }
 #: Characters that a name must not have, because they would change the lines of a terminal or a log.
 _CONTROLS = frozenset("\n\r\t\x1b\x00")
-_MAY_LACK = frozenset(["usd_per_million_cached", "usd_per_request", "over_parameters", "to_parameters", "added_at"])
+_MAY_LACK = frozenset(
+    [
+        *(
+            f"usd_per_million_{kind}"
+            for kind in ("cached", "cache_write", "reasoning", "batch_prompt", "batch_completion")
+        ),
+        *("usd_per_request", "over_parameters", "to_parameters", "added_at"),
+    ]
+)
 
 
 def shipped_path(name: str) -> AbstractContextManager[Path]:

@@ -18,6 +18,8 @@ SELECT
                 coalesce(charged_prompt, 0) * usd_per_million_prompt
                 + coalesce(charged_completion, 0) * usd_per_million_completion
                 + coalesce(charged_cached * (usd_per_million_cached - usd_per_million_prompt), 0)
+                + coalesce(charged_cache_write * (usd_per_million_cache_write - usd_per_million_prompt), 0)
+                + coalesce(charged_reasoning * (usd_per_million_reasoning - usd_per_million_completion), 0)
             ) / 1000000
             + charged_requests * coalesce(usd_per_request, 0)
             + coalesce(stated_untokened_usd, 0)

@@ -43,8 +43,10 @@ SELECT
     dense_rank() OVER (ORDER BY candidate)::INTEGER AS member,
     CASE WHEN higher_is_better THEN 1 ELSE -1 END::DOUBLE AS merit_sign,
     usd_per_million_prompt,
-    CASE WHEN imported_from IS NOT NULL THEN usd_per_million_cached END AS usd_per_million_cached,
+    usd_per_million_cached,
+    usd_per_million_cache_write,
     usd_per_million_completion,
+    usd_per_million_reasoning,
     usd_per_request
 FROM pools
 INNER JOIN _cell_prices USING (cell_id);

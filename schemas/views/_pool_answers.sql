@@ -14,11 +14,15 @@ WITH answers AS NOT MATERIALIZED (
             _serving_usd(
                 prompt_tokens,
                 cached_tokens,
+                cache_write_tokens,
                 completion_tokens,
+                reasoning_tokens,
                 answers,
                 usd_per_million_prompt,
                 usd_per_million_cached,
+                usd_per_million_cache_write,
                 usd_per_million_completion,
+                usd_per_million_reasoning,
                 usd_per_request
             ),
             stated_usd

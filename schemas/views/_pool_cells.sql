@@ -1,7 +1,7 @@
 -- _pool_cells: one row per task and candidate of the pool: the cell that stands for it, and the candidate's name.
--- A candidate is a model at a revision in a quantization (version); its other settings may differ from those of other
--- candidates. Records of others that name no revision belong to the only version that the pool has of the model, if
--- there is exactly one. A cell without a scored item is no candidate.
+-- A candidate is a model at one effort of thinking (named_as), at a revision in a quantization (version); its other
+-- settings may differ from those of other candidates. Records of others that name no revision belong to the only version
+-- that the pool has of the model, if there is exactly one. A cell without a scored item is no candidate.
 -- Of several cells of a candidate the one counts whose prompting most candidates share, then the one with most scored
 -- items, then the newest. Cells are compared under the metric of most candidates; imported scores in [0, 1] meet every
 -- metric in that range, because sources name metrics in their own ways.
@@ -12,6 +12,7 @@ WITH eligible AS (
     SELECT
         cells.*,
         scored,
+        CASE WHEN effort IS NULL THEN model ELSE concat(model, '[', effort, ']') END AS named_as,
         concat_ws(' ', coalesce(revision, '-'), coalesce(quantization, '-')) AS own_version,
         imported_from IS NULL OR revision IS NOT NULL AS is_known,
         (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'dtype') OR dtype IS NOT NULL)
@@ -65,14 +66,14 @@ versioned AS (
             ELSE ''
         END AS version
     FROM eligible
-    WINDOW of_model AS (PARTITION BY model), of_quantization AS (PARTITION BY model, quantization)
+    WINDOW of_model AS (PARTITION BY named_as), of_quantization AS (PARTITION BY named_as, quantization)
 ),
 
 -- One metric, and one combination of the settings that must be equal, for each task.
 metrics AS (
     SELECT task, comparison AS chosen
     FROM (
-        SELECT task, comparison, count(DISTINCT (model, version)) AS candidates, sum(scored) AS scored
+        SELECT task, comparison, count(DISTINCT (named_as, version)) AS candidates, sum(scored) AS scored
         FROM versioned
         GROUP BY ALL
     )
@@ -91,7 +92,7 @@ compared AS (
 same AS (
     SELECT task, settings
     FROM (
-        SELECT task, settings, has_settings, count(DISTINCT (model, version)) AS candidates, sum(scored) AS scored
+        SELECT task, settings, has_settings, count(DISTINCT (named_as, version)) AS candidates, sum(scored) AS scored
         FROM compared
         GROUP BY ALL
     )
@@ -107,7 +108,7 @@ alike AS (
 ),
 
 shared AS (
-    SELECT task, prompting, count(DISTINCT (model, version)) AS sharing
+    SELECT task, prompting, count(DISTINCT (named_as, version)) AS sharing
     FROM alike
     GROUP BY ALL
 ),
@@ -116,9 +117,9 @@ chosen AS (
     SELECT alike.*, count(*) OVER candidate_cells AS cells
     FROM alike
     INNER JOIN shared USING (task, prompting)
-    WINDOW candidate_cells AS (PARTITION BY task, model, version)
+    WINDOW candidate_cells AS (PARTITION BY task, named_as, version)
     QUALIFY row_number() OVER (
-        PARTITION BY task, model, version
+        PARTITION BY task, named_as, version
         ORDER BY sharing DESC, scored DESC, started_at DESC, run_id DESC, cell_id DESC
     ) = 1
 ),
@@ -128,9 +129,9 @@ named AS (
     SELECT
         *,
         CASE
-            WHEN count(DISTINCT version) OVER of_model = 1 THEN model
-            WHEN version = '' THEN concat(model, '@unknown')
-            ELSE concat(model, '@', concat_ws(
+            WHEN count(DISTINCT version) OVER of_model = 1 THEN named_as
+            WHEN version = '' THEN concat(named_as, '@unknown')
+            ELSE concat(named_as, '@', concat_ws(
                 '-',
                 CASE WHEN count(DISTINCT version_revision) OVER of_model > 1 THEN left(version_revision, 16) END,
                 CASE
@@ -146,14 +147,14 @@ named AS (
             regexp_extract(version, '(?s)^(.*) ([^ ]*)$', 2) AS version_quantization
         FROM chosen
     )
-    WINDOW of_model AS (PARTITION BY model)
+    WINDOW of_model AS (PARTITION BY named_as)
 )
 
 SELECT
-    * EXCLUDE (comparison, settings, has_settings, version_revision, version_quantization, short_name),
+    * EXCLUDE (comparison, settings, has_settings, version_revision, version_quantization, short_name, named_as),
     -- Two versions whose revisions begin alike, or a model that is called like another's version.
     CASE
-        WHEN count(DISTINCT (model, version)) OVER (PARTITION BY short_name) = 1 THEN short_name
-        ELSE concat(short_name, '~', left(md5(concat(model, chr(10), version)), 8))
+        WHEN count(DISTINCT (named_as, version)) OVER (PARTITION BY short_name) = 1 THEN short_name
+        ELSE concat(short_name, '~', left(md5(concat(named_as, chr(10), version)), 8))
     END AS candidate
 FROM named;

@@ -1,5 +1,5 @@
 -- _sized_cells: one row per cell, with the number of parameters of its model: by a row of models/ about its own source at
--- its revision, else about its name at its revision.
+-- its revision, else about its name at its revision. is_hosted: an import, or an endpoint, whose host asks its own prices.
 CREATE VIEW _sized_cells AS
 WITH sizes AS (
     SELECT model, source, revision, max(parameters) AS parameters
@@ -14,7 +14,12 @@ by_name AS (
     GROUP BY model, revision
 )
 
-SELECT cells.cell_id, cells.model, cells.source, coalesce(sizes.parameters, by_name.parameters) AS parameters
+SELECT
+    cells.cell_id,
+    cells.model,
+    cells.source,
+    coalesce(sizes.parameters, by_name.parameters) AS parameters,
+    cells.imported_from IS NOT NULL OR cells.endpoint IS NOT NULL AS is_hosted
 FROM cells
 LEFT JOIN sizes
     ON cells.model = sizes.model

@@ -61,8 +61,14 @@ sums AS (
         sum(prompt_tokens * coalesce(answers, 1)) FILTER (completion_tokens IS NOT NULL)::BIGINT AS charged_prompt,
         sum(completion_tokens) FILTER (prompt_tokens IS NOT NULL)::BIGINT AS charged_completion,
         sum(cached_tokens * coalesce(answers, 1)) FILTER (
-            imported_from IS NOT NULL AND cached_tokens <= prompt_tokens AND completion_tokens IS NOT NULL
+            cached_tokens <= prompt_tokens AND completion_tokens IS NOT NULL
         )::BIGINT AS charged_cached,
+        sum(cache_write_tokens * coalesce(answers, 1)) FILTER (
+            cache_write_tokens + coalesce(cached_tokens, 0) <= prompt_tokens AND completion_tokens IS NOT NULL
+        )::BIGINT AS charged_cache_write,
+        sum(reasoning_tokens) FILTER (
+            reasoning_tokens <= completion_tokens AND prompt_tokens IS NOT NULL
+        )::BIGINT AS charged_reasoning,
         count(stated_usd) AS stated,
         _sum(stated_usd, 1e18) AS stated_usd,
         count(stated_usd) FILTER (prompt_tokens IS NULL OR completion_tokens IS NULL) AS stated_untokened,

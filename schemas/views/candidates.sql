@@ -1,5 +1,5 @@
 -- candidates: one row per task and candidate: the cell that stands for it in the pool. A candidate is what a router may
--- choose: a model at a revision in a quantization. candidate: the model's name, with what tells two of one name apart.
+-- choose: a model at a revision in a quantization, at one effort of thinking. candidate: the model's name, with what tells two of one name apart.
 -- cells: of so many cells it was chosen: the prompting that most candidates share, then most scored items, then the
 -- newest. Its settings (dtype, prompting, few-shot examples, chat template, engine, source of an import) may differ from
 -- those of others; with --same dtype they are equal. left_out: it lacks so many questions that
@@ -11,6 +11,7 @@ SELECT
     model,
     revision,
     quantization,
+    effort,
     cell_id,
     cells,
     scored,

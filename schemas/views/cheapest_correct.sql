@@ -18,11 +18,15 @@ answers AS (
             _serving_usd(
                 prompt_tokens,
                 cached_tokens,
+                cache_write_tokens,
                 completion_tokens,
+                reasoning_tokens,
                 answers,
                 usd_per_million_prompt,
                 usd_per_million_cached,
+                usd_per_million_cache_write,
                 usd_per_million_completion,
+                usd_per_million_reasoning,
                 usd_per_request
             ),
             stated_usd

@@ -1,7 +1,7 @@
 -- costs: one row per row of the matrix: the price of the answer to a router's user, in USD. serving_usd: (prompt_tokens
 -- × its price + completion_tokens × its price) / 1,000,000 + the price per request, by model_prices. Prompt tokens that
--- a provider had cached have a price of their own, if the imported record counts them and the price is known; an
--- engine's own prefix cache saves a router's user nothing. An item that was asked several times (repeats) costs all its
+-- a host had cached, or wrote into its cache, have prices of their own, if the record counts them and the price is known;
+-- an engine's own prefix cache saves a router's user nothing. So have tokens of a thought (reasoning_tokens). An item that was asked several times (repeats) costs all its
 -- answers: the prompt, its cached part and the request for each of them. stated_usd: the cost that the source of an
 -- imported record states. usd: serving_usd, else stated_usd; usd_from names which ('price' or 'stated'). unknown is the
 -- reason for a null in serving_usd. Do not mix three cases: 'unpriced' (tokens, but no price), 'untokened' (no token
@@ -13,11 +13,15 @@ WITH charged AS (
         _serving_usd(
             prompt_tokens,
             cached_tokens,
+            cache_write_tokens,
             completion_tokens,
+            reasoning_tokens,
             answers,
             usd_per_million_prompt,
-            CASE WHEN imported_from IS NOT NULL THEN usd_per_million_cached END,
+            usd_per_million_cached,
+            usd_per_million_cache_write,
             usd_per_million_completion,
+            usd_per_million_reasoning,
             usd_per_request
         ) AS serving_usd,
         basis,
@@ -46,6 +50,7 @@ SELECT
     outcome,
     prompt_tokens,
     completion_tokens,
+    reasoning_tokens,
     latency_s,
     serving_usd,
     stated_usd,

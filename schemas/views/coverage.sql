@@ -18,6 +18,7 @@ SELECT
     cells.prompting,
     cells.dtype,
     cells.quantization,
+    cells.effort,
     cells.imported_from,
     cells.planned_items AS planned,
     coalesce(_totals.attempted, 0) AS attempted,

@@ -131,6 +131,7 @@ of_cells AS (
         cells.revision,
         cells.dtype,
         cells.quantization,
+        cells.effort,
         cells.max_length,
         cells.higher_is_better,
         cells.imported_from,
@@ -194,6 +195,7 @@ of_groups AS (
         CASE WHEN min(of_cells.revision) = max(of_cells.revision) THEN min(of_cells.revision) END AS revision,
         CASE WHEN min(of_cells.dtype) = max(of_cells.dtype) THEN min(of_cells.dtype) END AS dtype,
         CASE WHEN min(of_cells.quantization) = max(of_cells.quantization) THEN min(of_cells.quantization) END AS quantization,
+        CASE WHEN min(of_cells.effort) = max(of_cells.effort) THEN min(of_cells.effort) END AS effort,
         CASE WHEN min(of_cells.max_length) = max(of_cells.max_length) THEN min(of_cells.max_length) END AS max_length,
         bool_and(aggregates.higher_is_better) AS higher_is_better
     FROM aggregates

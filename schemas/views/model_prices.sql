@@ -101,6 +101,8 @@ chosen AS (
             usd_per_million_prompt,
             usd_per_request,
             usd_per_million_cached,
+            usd_per_million_cache_write,
+            usd_per_million_reasoning,
             over_parameters,
             valid_from DESC,
             basis
@@ -116,7 +118,11 @@ SELECT
     provider,
     usd_per_million_prompt,
     usd_per_million_cached,
+    usd_per_million_cache_write,
     usd_per_million_completion,
+    usd_per_million_reasoning,
+    usd_per_million_batch_prompt,
+    usd_per_million_batch_completion,
     usd_per_request,
     valid_from,
     chosen.source

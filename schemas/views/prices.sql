@@ -12,5 +12,9 @@ QUALIFY row_number() OVER (
         usd_per_million_prompt,
         usd_per_million_completion,
         usd_per_million_cached,
+        usd_per_million_cache_write,
+        usd_per_million_reasoning,
+        usd_per_million_batch_prompt,
+        usd_per_million_batch_completion,
         usd_per_request
 ) = 1;
