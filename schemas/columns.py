@@ -21,6 +21,7 @@ from schemas.records import (
     REJECT,
     RUN_CELL,
     RUN_END,
+    SPLIT,
     SUSPICION,
 )
 
@@ -43,6 +44,7 @@ SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
     "prices": (PRICE,),
     "gpu_prices": (GPU_PRICE,),
     "price_names": (PRICE_NAME,),
+    "splits": (SPLIT,),
     "model_prices": (PRICE,),
     "costs": (RECORD,),
     "candidates": (RUN_CELL,),

@@ -14,8 +14,8 @@ import pyarrow as pa
 #: 5: a hub's catalog of models. 6: how runs ended; one copy of a run's config. 7: outcomes of items, with scores for
 #: those of the model; metrics over whole sets (aggregates); more of a cell's settings. 8: retractions.
 #: 9: verdicts apart from answers. 10: thoughts of models that think (tokens, settings), endpoints, and the prices that
-#: hosts ask beside prompt and completion.
-SCHEMA_VERSION = 10
+#: hosts ask beside prompt and completion. 11: splits for routers.
+SCHEMA_VERSION = 11
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -520,6 +520,22 @@ PRICE_NAME = pa.schema(
     ]
 )
 
+#: One question, or one candidate, of a division into training and test: splits/. See collectors.metrics.splits.
+SPLIT = pa.schema(
+    [
+        _field("split", pa.string(), "name of the split: the digest of its rule, seed and rows", null=False),
+        _field("rule", pa.string(), "content, task, time or model: see collectors.metrics.splits", null=False),
+        _field("seed", pa.int64(), "seed of the split", null=False),
+        _field("fraction", pa.float64(), "share meant for training", null=False),
+        _field("probes", pa.int64(), "training questions that an unseen candidate has answered; null: other rules"),
+        _field("task", pa.string(), "task of the question; null: the row is a candidate's"),
+        _field("question", pa.string(), "id of the view questions; null: the row is a candidate's"),
+        _field("near", pa.string(), "what near-duplicates of the question share; null: the row is a candidate's"),
+        _field("candidate", pa.string(), "candidate of the pool; null: the row is a question's"),
+        _field("part", pa.string(), "train, test or left_out; of a candidate seen or unseen", null=False),
+    ]
+)
+
 #: Table -> schema. Tables are the folders of a lake.
 TABLES = {
     "shards": RECORD,
@@ -538,6 +554,7 @@ TABLES = {
     "prices": PRICE,
     "gpu_prices": GPU_PRICE,
     "price_names": PRICE_NAME,
+    "splits": SPLIT,
     "compact/folded": FOLDED_SHARD,
     "compact/records": FOLDED_RECORD,
     "compact/responses": FOLDED_RESPONSE,

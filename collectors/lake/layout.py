@@ -36,6 +36,8 @@ DEPTH = 4
 AGGREGATES = "aggregates"
 #: Cells of a generation that were taken back, listed at that time.
 RETRACTIONS = "retractions"
+#: Divisions of questions into training and test.
+SPLITS = "splits"
 #: Verdicts of stored answers that were judged again.
 VERDICTS = "verdicts"
 #: Judges behind verdicts, with version and settings.
@@ -44,13 +46,11 @@ JUDGES = "judges"
 # Names that are reserved for coming tables.
 #: Named pools of candidates.
 POOLS = "pools"
-#: Named divisions of questions into training and test.
-SPLITS = "splits"
 #: The item lists of sparse shards, each once under its digest.
 ITEM_SETS = "item_sets"
 #: Expected scores of questions that were not asked.
 FORECASTS = "forecasts"
-RESERVED = (POOLS, SPLITS, ITEM_SETS, FORECASTS)
+RESERVED = (POOLS, ITEM_SETS, FORECASTS)
 
 # Notes of runs at work. They are no tables, and no reader of records opens them.
 #: Shards at work; claims expire, and no commit depends on one. Signals to a run lie here, too.
@@ -166,6 +166,10 @@ def end_name(run_id: str) -> str:
 def aggregates_name(run_id: str) -> str:
     """The values over whole cells and groups that a run completed."""
     return f"{AGGREGATES}/{run_id}.parquet"
+
+
+def split_name(split: str) -> str:
+    return f"{SPLITS}/{split}.parquet"
 
 
 def judge_name(judge_id: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import yaml
 
 from collectors.lake.layout import published_files
-from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CELL
+from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CELL, SPLIT
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ TABLES: dict[str, tuple[str, pa.Schema, str]] = {
         AGGREGATE,
         "one row for each metric over all items of a cell or a group of tasks",
     ),
+    "splits": (published_files("splits"), SPLIT, "one row for each question or candidate of a division for routers"),
 }
 
 #: Upper bounds of the hub's size categories.
