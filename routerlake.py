@@ -315,9 +315,10 @@ class Matrix:
     # ---- routers
 
     def take(self, rows: Mask | Sequence[int] | npt.NDArray[np.integer[Any]]) -> Matrix:
-        """Only some questions, by a mask or by positions; they keep their order."""
+        """Only some questions, by a mask or by positions; they keep their order. Raises IndexError for others."""
+        wanted = np.asarray(rows)
         mask = np.zeros(len(self), np.bool_)
-        mask[np.asarray(rows)] = True
+        mask[wanted if wanted.size else wanted.astype(np.int64)] = True
         whole = mask if self._rows is None else np.zeros_like(self._rows)
         if self._rows is not None:
             whole[np.flatnonzero(self._rows)[mask]] = True

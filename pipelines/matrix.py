@@ -31,7 +31,7 @@ from collectors.matrix.pool_files import ChosenPool
 from pipelines import score
 from pipelines.console.lake_shown import show
 from pipelines.console.plain_console import rows_stream, stdout_console
-from pipelines.console.pool_options import add_pool, pool_of
+from pipelines.console.pool_options import add_pool, options_of, pool_of
 from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import Parser, command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
@@ -55,6 +55,8 @@ UNION ALL SELECT 'type', type_name FROM duckdb_types() WHERE NOT internal
 #: Queries that return a row if the lake has records, and if some were imported.
 ANY_RECORDS = "SELECT 1 FROM _shard_files UNION ALL SELECT 1 FROM _folded LIMIT 1"
 IMPORTS = "SELECT 1 FROM imports LIMIT 1"
+#: Returns a row if the pool's condition chose no cell.
+NO_CELLS = "SELECT 1 WHERE len(CAST(getvariable('pool_cells') AS VARCHAR[])) = 0"
 
 DESCRIPTION = """\
 Assemble the matrix (items × models) from a lake.
@@ -146,7 +148,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         text.seek(0)
         shutil.copyfileobj(text, rows_stream())
     if out and args.sql is None:
-        print_next(lake, args.lake, pool.include, out, console)
+        print_next(lake, args.lake, options_of(args), out, console)
 
 
 def asked_of(args: argparse.Namespace) -> set[str]:
@@ -170,6 +172,8 @@ def answer(
         if out:
             write_database(lake, out, pool)
             to.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
+        if pool.choice.where != "true" and con.execute(NO_CELLS).fetchall():
+            print("matrix: no cell meets the pool's condition, so its views have no rows", file=sys.stderr)
         if args.sql is not None:
             print_query(con, args.sql, args.format, to)
             return
@@ -255,11 +259,10 @@ def _exact_times(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 
 
-def print_next(lake: Lake, place: str, include: str, out: Path, console: Console) -> None:
+def print_next(lake: Lake, place: str, asked: list[str], out: Path, console: Console) -> None:
     """Prints the next commands to try, ready to paste."""
     code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
     query = f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"
-    asked = [] if include == "collected" else ["--include", include]
     commands = [command(__file__, "--lake", place, *asked, "--sql", query)]
     if lake.local:  # a remote lake needs a secret, which the file does not hold
         commands.append(python(code))

@@ -163,6 +163,8 @@ def test_score_of_a_part_counts_its_questions_alone(pool: Matrix) -> None:
     [row] = part.score(["a", "b", None, -1])
     assert (row["items"], row["unchosen"], row["left_out"], row["score"]) == (2, 2, 2, pytest.approx((1 + 1 / 3) / 2))
     assert part.take([3, 0]).questions["item"].to_pylist() == [0, 3]
+    assert len(part.take([])) == 0
+    assert part.score(["a", 1, np.int64(1), "b"])[0]["items"] == 4, "names and columns in one list"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,11 @@ def test_score_of_a_part_counts_its_questions_alone(pool: Matrix) -> None:
         ([3] * 12, r"choices\[0\]: 3 is neither a candidate nor one of the columns 0 to 2"),
         ([True] * 12, "neither a candidate"),
         ([None] * 12, "all are empty"),
+        ([["a"], ["a", "b"]] * 6, r"choices\[0\]: \['a'\] is neither a candidate"),
+        ([float("inf")] * 12, r"choices\[0\]: inf is neither a candidate"),
+        ([1.5] * 12, r"choices\[0\]: 1.5 is neither a candidate"),
+        (np.zeros((12, 2)), "not something else"),
+        (7, "not something else"),
     ],
 )
 def test_score_of_wrong_choices_names_the_place(pool: Matrix, choices: list[Any], reason: str) -> None:

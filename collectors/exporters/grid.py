@@ -21,7 +21,7 @@ import pyarrow as pa
 from collectors.lake.holdings import Holdings
 from collectors.lake.store import Lake
 from collectors.matrix import pools
-from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.described import head, with_more_is_better
 from collectors.matrix.pool_arrays import NUMBERS, Pools
 from schemas.failures import ConfigError
 from schemas.identity import digest
@@ -141,21 +141,23 @@ def read_grids(
 
     `con` was made with `choice` and has needed_views. `texts`: with the responses. `unread`: usd, cached_tokens or both
     stay NaN, which saves a reading of the matrix each. `unscored`: also questions and answers without a score that some
-    candidate was asked. Raises ConfigError where the pool is empty, and for a metric where less is better.
+    candidate was asked. Tasks whose metric is better where it is less are left out. Raises ConfigError where the pool
+    is empty, or nothing but such tasks is there.
     """
     numbers = [name for name in NUMBERS if name not in unread]
     loaded = pools.read_pools(con, lake, holdings, tasks, choice, numbers=numbers)
     if lost := sorted(set(tasks or ()) - set(loaded.tasks)):
         raise ConfigError(f"the pool has no candidate with a score in {some(lost)}: see --tasks, --pool and --include")
-    for task in loaded.tasks:
-        check_more_is_better(loaded.of_task(task))
+    kept, less = with_more_is_better(loaded, loaded.tasks)
+    if not kept:
+        raise ConfigError(less[0])
     reading = _Reading(con, loaded)
     asked, failures = reading.failures() if unscored else (None, None)
     responses = reading.responses() if texts else None
     encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
     names = frozenset(name for (name,) in encoded)
     items = reading.items()
-    return [reading.grid(task, items, asked, failures, responses, names) for task in loaded.tasks], head(loaded)
+    return [reading.grid(task, items, asked, failures, responses, names) for task in kept], [*head(loaded), *less]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,17 @@ _ROWS = 512
 def check_more_is_better(pool: Pool) -> None:
     """Raises ConfigError for a pool of a metric where less is better."""
     if not pool.higher_is_better:
-        raise ConfigError(f"{pool.task}: less is better for {pool.metric}, and routers need a metric where more is")
+        raise ConfigError(_less_is_better(pool))
+
+
+def with_more_is_better(pools: Pools, tasks: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of `tasks` whose metric is better where it is more, and a line on each of the others."""
+    less = {task: _less_is_better(pools.of_task(task)) for task in tasks if not pools.is_more_better(task)}
+    return [task for task in tasks if task not in less], [f"left out: {line}" for line in less.values()]
+
+
+def _less_is_better(pool: Pool) -> str:
+    return f"{pool.task}: less is better for {pool.metric}, and routers need a metric where more is"
 
 
 def best_first(pool: Pool, most: int) -> list[tuple[str, float | None, int]]:
@@ -64,7 +74,7 @@ def head(pools: Pools) -> list[str]:
             lines.append(f"left out: {', '.join(names[:_MOST])}{more} ({why})")
     if len(pools.left_out) > _MOST:
         lines.append(f"left out: {len(pools.left_out) - _MOST:,} more candidates: see the view candidates")
-    return lines
+    return [" ".join(line.split()) for line in lines]  # a name may hold a line feed
 
 
 def _settings(cells: Sequence[dict[str, object]]) -> str:

@@ -214,6 +214,10 @@ class Pools:
         asked = sum(self.places[task][0].stop - self.places[task][0].start for task in tasks)
         return replace(pool, left_out=asked - len(pool.questions))
 
+    def is_more_better(self, task: str) -> bool:
+        """Whether more of the task's metric is better."""
+        return all(cell["higher_is_better"] for cell in self.every.cells.to_pylist() if cell["task"] == task)
+
     def of_task_columns(self, task: str) -> Rows:
         """The columns of the task's candidates. Raises ConfigError if the lake has none under the choice."""
         if task not in self.places:

@@ -84,6 +84,8 @@ def choose_pool(
     if include is not None and include not in INCLUDED:
         raise ConfigError(f"include: {include!r} is none of {', '.join(INCLUDED)}")
     if not (text.startswith("@") or text.endswith((".yaml", ".yml"))):
+        if _NAME.fullmatch(text) and text in kept_pools(lake):
+            raise ConfigError(f"--pool {text} is a condition; --pool @{text} is the pool that the version keeps")
         return ChosenPool(PoolChoice(where=text, **given), include or default)
     file = kept_pool(lake, text[1:]) if text.startswith("@") else read_pool_file(text)
     if given or include:
@@ -95,7 +97,13 @@ def choose_pool(
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them stand for gigabytes."""
+    """Refuses aliases, as a few lines of them stand for gigabytes, and a key that stands twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        value = super().construct_mapping(node, deep=deep)
+        if len(value) < len(node.value):
+            raise yaml.YAMLError("a key stands twice")
+        return value
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -10,6 +10,7 @@ import difflib
 import itertools
 import json
 import os
+import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,14 +197,26 @@ def choices_of(pool: Pool, routers: Mapping[str, Any]) -> Choices:
     keys = list(zip(pool.questions["task"].to_pylist(), pool.questions["question"].to_pylist(), strict=True))
     chosen: dict[str, list[Choice]] = {}
     for router, values in routers.items():
-        array = np.asarray(values)
-        if array.shape != (len(keys),):
-            raise ConfigError(f"choices: one for each of the {len(keys):,} questions, not of shape {array.shape}")
-        named = ((row, _candidate(value, pool.candidates, row)) for row, value in enumerate(array.tolist()))
+        given = _flat(values)
+        if given is None or len(given) != len(keys):
+            count = "something else" if given is None else f"{len(given):,}"
+            raise ConfigError(f"choices of {router}: expected one for each of the {len(keys):,} questions, not {count}")
+        named = ((row, _candidate(value, pool.candidates, row)) for row, value in enumerate(given))
         chosen[router] = [Choice(*keys[row], name, row + 1) for row, name in named if name is not None]
         if not chosen[router]:
             raise ConfigError(f"choices of {router}: all are empty")
     return Choices(None, chosen)
+
+
+def _flat(values: Any) -> list[Any] | None:
+    """The values of a list, a tuple or an array of one axis (of numpy, pandas, polars, Arrow); None for another."""
+    if isinstance(values, list | tuple):
+        return list(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        return None
+    return array.tolist() if array.ndim == 1 else None
 
 
 def _candidate(value: Any, candidates: Sequence[str], row: int) -> str | None:
@@ -211,13 +224,16 @@ def _candidate(value: Any, candidates: Sequence[str], row: int) -> str | None:
         return value
     if isinstance(value, float) and value != value:  # pandas' missing
         return None
-    if not isinstance(value, bool) and isinstance(value, int | float) and value == int(value):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
         if value == NO_CHOICE:
             return None
         if 0 <= value < len(candidates):
             return candidates[int(value)]
     raise ConfigError(
-        f"{_place(None, row + 1)}: {value!r} is neither a candidate nor one of the columns 0 to {len(candidates) - 1}"
+        f"{_place(None, row + 1)}: {reprlib.repr(value)} is neither a candidate nor one of the columns 0 to "
+        f"{len(candidates) - 1}"
     )
 
 
@@ -294,6 +310,12 @@ class _Reading:
         for task, question in matches:
             choice = Choice(task, question, model, number, rows[0][7] or None)
             before = choices.setdefault((task, question), choice)
+            if before.model == model and before.probabilities != choice.probabilities:
+                raise self._wrong(
+                    number,
+                    f"{router} states other probabilities for {self.key} {name} of {task} than in "
+                    f"{_line(self.path, before.row)}",
+                )
             if before.model != model:
                 raise self._wrong(
                     number,

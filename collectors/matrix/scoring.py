@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from collectors.lake.holdings import Holdings
 from collectors.lake.store import Lake
-from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.described import head, with_more_is_better
 from collectors.matrix.pool_arrays import Pool, Pools
 from collectors.matrix.pools import read_pools
 from collectors.matrix.routed import Choices, read_choices
@@ -129,6 +129,8 @@ def score_choices(
     wanted = None if only is None else {task for task, _ in only}
     for router in chosen.routers:
         of = [task for task in chosen.tasks_of(router) if wanted is None or task in wanted]
+        of, less = with_more_is_better(pools, of)
+        notes += [f"{router}: {line}" for line in less]
         scored += [_score(router, _part(chosen, _only(pools.of_task(task), only), router), unit) for task in of]
         if len(of) > 1:
             try:
@@ -136,7 +138,7 @@ def score_choices(
             except (ValueError, ConfigError) as error:
                 notes.append(f"{router} has no row over all tasks: {one_line(error)}")
     if not scored:
-        raise ConfigError("the choices name no question of the pool")
+        raise ConfigError(notes[0] if notes else "the choices name no question of the pool")
     return scored, notes
 
 
@@ -149,7 +151,6 @@ def _only(pool: Pool, only: Collection[tuple[str, str]] | None) -> Pool:
 
 
 def _part(chosen: Choices, pool: Pool, router: str) -> Part:
-    check_more_is_better(pool)
     return Part(pool, chosen.columns(pool, router), chosen.probabilities(pool, router))
 
 

@@ -5,7 +5,7 @@ Owns the choice of numbers and their format. Knows nothing of files or stores: i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -18,6 +18,10 @@ from schemas.verdicts import OF_MODEL
 
 MOST_TASKS, MOST_CELLS, MOST_ITEMS, MOST_MODELS = 10, 15, 8, 40
 GROUP = ("task", "items_digest", "prompting", "metric")
+
+
+#: In place of settings that differ.
+ALIKE = "alike"
 
 
 def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
@@ -38,6 +42,7 @@ def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     show_groups(con, console)
     if groups:
         show_oracle(con, console)
+        show_pool(con, console)
         show_tokens(con, console)
     show_failures(con, console)
 
@@ -169,13 +174,48 @@ def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         )
 
 
+def show_pool(con: duckdb.DuckDBPyConnection, console: Console) -> None:
+    """Prints a corner of the pools whose candidates differ in their settings: those stand in several tables above."""
+    pools = fetch(con, "SELECT * FROM oracle WHERE NOT is_all AND candidates > 1 ORDER BY task")
+    for row in [row for row in pools if _settings(row) != ALIKE][:MOST_TASKS]:
+        values = [row["task"]]
+        candidates = fetch(
+            con,
+            "SELECT candidate, dtype, num_fewshot, imported_from FROM candidates INNER JOIN "
+            "(SELECT cell_id, avg(score) AS mean FROM pool WHERE task = ? GROUP BY cell_id) USING (cell_id) "
+            "WHERE task = ? ORDER BY CASE WHEN higher_is_better THEN -mean ELSE mean END, candidate "
+            f"LIMIT {MOST_CELLS}",
+            [*values, *values],
+        )
+        questions = con.execute(
+            "SELECT question FROM questions WHERE task = ? AND is_counted ORDER BY item, items_digest, question "
+            f"LIMIT {MOST_ITEMS}",
+            values,
+        ).fetchall()
+        verdicts = {
+            (candidate, question): score
+            for candidate, question, score in con.execute(
+                "SELECT candidate, question, score FROM pool WHERE task = ? AND list_contains(?, question)",
+                [*values, [question for (question,) in questions]],
+            ).fetchall()
+        }
+        console.print(f"\n{row['task']}: the pool, {row['candidates']} candidates side by side on the same questions")
+        table = headed("<candidate", "<settings", *(f"q{place}" for place in range(1, len(questions) + 1)))
+        for one in candidates:
+            shots = "" if one["num_fewshot"] is None else f"{one['num_fewshot']}-shot"
+            settings = filter(None, ("imported" if one["imported_from"] else "", one["dtype"], shots))
+            marks = (_mark(verdicts, (one["candidate"], question)) for (question,) in questions)
+            table.add_row(one["candidate"], " ".join(settings), *marks)
+        console.print(table)
+
+
 def _settings(row: dict[str, Any]) -> str:
     """What differs between the candidates of a row of the view oracle."""
     parts = [f"{row['imported']} imported"] if 0 < row["imported"] < row["candidates"] else []
     for name, what in (("dtypes", "dtypes"), ("promptings", "promptings")):
         if row[name] > 1:
             parts.append(f"{row[name]} {what}")
-    return ", ".join(parts) or "alike"
+    return ", ".join(parts) or ALIKE
 
 
 def show_tokens(con: duckdb.DuckDBPyConnection, console: Console) -> None:
@@ -325,7 +365,7 @@ def _dtype(row: dict[str, Any]) -> str:
     return "/".join(filter(None, (row["dtype"], row["quantization"])))
 
 
-def _mark(verdicts: dict[tuple[str, int], float | None], key: tuple[str, int]) -> str:
+def _mark(verdicts: Mapping[Any, float | None], key: Any) -> str:
     if key not in verdicts:
         return "·"
     score = verdicts[key]

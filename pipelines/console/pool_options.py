@@ -37,6 +37,12 @@ def add_pool(parser: argparse.ArgumentParser, *, include: str = "collected") -> 
     )
 
 
+def options_of(args: argparse.Namespace) -> list[str]:
+    """The options of add_pool that a person gave, to stand in another command on the same pool."""
+    given = {"pool": args.pool, "same": ",".join(args.same or ()), "questions": args.questions, "include": args.include}
+    return [text for name, value in given.items() if value for text in (f"--{name}", value)]
+
+
 def pool_of(args: argparse.Namespace, lake: Lake, include: str = "collected") -> ChosenPool:
     """The pool of the options that add_pool added. Raises ConfigError for a wrong or missing file."""
     names = ("same", "questions", "prices_on", "price_provider")

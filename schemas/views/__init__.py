@@ -37,7 +37,10 @@ __all__ = [
 ]
 
 #: Small views behind every query over records. Where the files are listed, they are tables.
-KEPT = (*OWNERSHIP, "_cell_rows")
+KEPT = (*OWNERSHIP, "_cell_rows", "_cell_prices")
+#: Sums over all records that several views read. They are a table where a query names its views: as a view each reader
+#: scans the records anew, and filters do not reach the records through the leaderboard's windows.
+SUMS = ("_totals",)
 #: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
@@ -75,7 +78,8 @@ def create_views(
     for view in (view for name, view in view_files().items() if name in wanted):
         if view.name == "_pool_cells":
             choice.set_cells(con)
-        is_table = view.name in POOL or (view.name in KEPT and files.listed is not None)  # a listing does not change
+        kept = KEPT if only is None else (*KEPT, *SUMS)
+        is_table = view.name in POOL or (view.name in kept and files.listed is not None)  # a listing does not change
         con.execute(names.put_into(view.as_table if is_table else view.sql))
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
@@ -138,5 +142,5 @@ def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
 def contents() -> set[tuple[str, str]]:
     """Returns the objects that create_views may leave in a database: pairs of 'view', 'table' or 'macro' and a name."""
     return {(file.kind, name) for name, file in view_files().items()} | {
-        ("table", n) for n in ("_listed", *KEPT, *POOL)
+        ("table", n) for n in ("_listed", *KEPT, *SUMS, *POOL)
     }

@@ -42,7 +42,10 @@ numbered AS (
         item,
         content,
         gold,
-        row_number() OVER (PARTITION BY task, items_digest, content, gold ORDER BY item) AS occurrence
+        -- An item that states its right answer comes before one that joins it.
+        row_number() OVER (
+            PARTITION BY task, items_digest, content, gold ORDER BY own_gold IS NULL, item
+        ) AS occurrence
     FROM golds
 )
 

@@ -56,7 +56,7 @@ named AS (
     LEFT JOIN price_names ON price_key = lower(price_names.name)
 ),
 
-candidates AS (
+offers AS (
     SELECT
         named.model,
         named.model_source,
@@ -89,7 +89,7 @@ candidates AS (
 
 chosen AS (
     SELECT *
-    FROM candidates
+    FROM offers
     WHERE usd_per_million_prompt IS NOT NULL AND usd_per_million_completion IS NOT NULL
     QUALIFY row_number() OVER (
         PARTITION BY model, model_source, parameters

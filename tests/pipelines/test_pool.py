@@ -150,6 +150,26 @@ def test_same_setting_leaves_out_the_candidates_that_differ(uri: str, capsys: py
     assert "no setting colour" in capsys.readouterr().err
 
 
+def test_show_puts_candidates_of_several_settings_side_by_side(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        matrix(["--lake", uri, "--include", "all", "--show", "--pool", "model <> 'nobody'", "--out", "x.duckdb"]) == 0
+    )
+    shown = capsys.readouterr().out
+    lines = shown[shown.index("mine: the pool, 3 candidates side by side") :].splitlines()
+    # The best first; each on the questions in their order.
+    assert [line.split() for line in lines[4:7]] == [
+        ["hosted", "imported", *"00000011"],
+        ["beta", "bfloat16", "0-shot", *"00111100"],
+        ["alpha", "float32", "0-shot", *"11100000"],
+    ]
+    assert "--pool 'model <> '\"'\"'nobody'\"'\"'' --include all --sql" in shown
+
+
+def test_condition_that_no_cell_meets_is_reported(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert matrix(["--lake", uri, "--pool", "model = 'gpt'", "--sql", "FROM oracle"]) == 0
+    assert "no cell meets the pool's condition" in capsys.readouterr().err
+
+
 def test_pool_written_down_and_published_gives_the_same_digits_by_its_name(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,8 +190,9 @@ def test_pool_written_down_and_published_gives_the_same_digits_by_its_name(
     assert rows[0] == rows[1]
     assert (rows[0][0]["models"], rows[0][0]["items"], rows[0][0]["score"]) == (2, 3, pytest.approx(2 / 3))
     assert "`small`" in (tmp_path / "elsewhere/README.md").read_text()
-    assert matrix(["--lake", str(tmp_path / "elsewhere"), "--pool", "@large", "--sql", "FROM oracle"]) == 2
-    assert "keeps small" in capsys.readouterr().err
+    for pool, message in (("@large", "keeps small"), ("small", "--pool @small is the pool that the version keeps")):
+        assert matrix(["--lake", str(tmp_path / "elsewhere"), "--pool", pool, "--sql", "FROM oracle"]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -189,6 +210,7 @@ def test_pool_written_down_and_published_gives_the_same_digits_by_its_name(
         ("name: [a\n", "this is not YAML"),
         ("!!python/object/apply:os.system ['true']\n", "this is not YAML"),
         ("name: a\ninclude: none\n", "include: expected collected"),
+        ("name: a\nquestions: any\nquestions: every\n", "a key stands twice"),
     ],
 )
 def test_pool_file_that_is_wrong_is_refused_with_its_key(

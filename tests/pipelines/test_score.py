@@ -290,6 +290,21 @@ def test_score_over_all_tasks_counts_each_item_once_with_the_models_of_all(
     assert "E_p" in capsys.readouterr().out
 
 
+def test_score_leaves_out_a_task_whose_metric_is_better_where_it_is_less(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.planned(BuiltCell(model="a", task="perplexity", items_digest="i1", higher_is_better=False), [3.0, 4.0])
+    path = tmp_path / "mine.csv"
+    path.write_text("task,item,model\nquiz,0,a\nquiz,1,a\nperplexity,0,a\n")
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri, "--json", "--questions", "any"]) == 0
+    shown = capsys.readouterr()
+    assert [(row["task"], row["items"]) for row in json.loads(shown.out)] == [("quiz", 2)]
+    assert "left out: perplexity: less is better for acc" in shown.err
+    path.write_text("task,item,model\nperplexity,0,a\n")
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
+    assert "perplexity: less is better for acc" in capsys.readouterr().err
+
+
 def test_score_tells_the_entropy_of_choices_and_of_probabilities_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,6 +354,15 @@ def test_score_of_impossible_probabilities_is_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def test_score_of_a_choice_that_stands_twice_with_other_probabilities_is_refused(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    write_lines(path, [{"item": 0, "model": "a", "probabilities": {"a": one, "b": 1 - one}} for one in (0.9, 0.6)])
+    assert main(["score", "--choices", str(path), "--lake", lake.lake.uri]) == 2
+    assert "line 2: mine states other probabilities for item 0 of quiz than in line 1" in capsys.readouterr().err
 
 
 def test_score_with_probabilities_of_some_items_has_no_entropy_of_them(

@@ -25,7 +25,7 @@ from tests.helpers.thorough import often
 
 Floats = npt.NDArray[np.float64]
 
-COMPARED = ("oracle", "oracle_items", "cheapest_correct", "pareto", "complementarity", "pool")
+COMPARED = ("oracle", "oracle_items", "cheapest_correct", "pareto", "complementarity", "pool", "candidates")
 
 #: Halves too: graded scores that are right only from 1 on. Few values, so that models tie.
 SCORES = st.sampled_from([0.0, 0.5, 1.0, math.nan])
