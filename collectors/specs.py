@@ -9,7 +9,16 @@ import re
 import reprlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from schemas.texts import holds_keys
 
@@ -37,7 +46,76 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Prompting(Strict):
+#: Arguments of apply_chat_template that the harness sets itself.
+_RESERVED_ARGS = frozenset(
+    [
+        "conversation",
+        "messages",
+        "chat_template",
+        "tokenize",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tools",
+    ]
+)
+
+
+class ThinkingSpec(Strict):
+    """The markers around a thought. The answer is what follows the end marker, and it alone is judged."""
+
+    start: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "<think>"
+    end: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "</think>"
+    #: Text that is written when a thought has used up thinking_tokens. It ends with the end marker, and white space.
+    #: null: a line feed, the end marker and an empty line.
+    closing: str | None = None
+
+    @model_validator(mode="after")
+    def _closes(self) -> ThinkingSpec:
+        if self.start == self.end:
+            raise ValueError("start and end are the same text")
+        if self.closing is not None and not self.closing.rstrip().endswith(self.end):
+            raise ValueError(f"closing should end with {self.end!r}")
+        return self
+
+
+class Thinking(Strict):
+    """How a model is asked to think. Lists make a cell, and a candidate of the pool, for each value."""
+
+    #: Variables of the chat template, such as {enable_thinking: false}.
+    chat_template_args: Settings | None = None
+    #: Markers of thoughts; true: <think> and </think>. Stops of the task then act on the answer alone.
+    thinking: ThinkingSpec | None = None
+    #: Most tokens of a thought, beside the answer's own limit; 0: none. null: the answer's limit holds for both.
+    thinking_tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(None, min_length=1)
+    #: What an endpoint is asked for, such as [low, high]; null: its default.
+    reasoning_effort: list[Name] | None = Field(None, min_length=1)
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return ThinkingSpec() if value is True else None if value is False else value
+
+    @field_validator("thinking_tokens", "reasoning_effort", mode="before")
+    @classmethod
+    def _single(cls, value: Any) -> Any:
+        return value if value is None or isinstance(value, list) else [value]
+
+    @field_validator("thinking_tokens", "reasoning_effort")
+    @classmethod
+    def _once(cls, values: list[Any] | None) -> list[Any] | None:
+        if values is not None and len(values) > len(set(values)):
+            raise ValueError("has a value twice")
+        return values
+
+    @field_validator("chat_template_args")
+    @classmethod
+    def _free_names(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and (taken := sorted(value.keys() & _RESERVED_ARGS)):
+            raise ValueError(f"{', '.join(taken)} may not be set here")
+        return value
+
+
+class Prompting(Thinking):
     """The form of the questions, and the decoding of answers. Set for the whole run, or per task."""
 
     #: Few-shot examples; null: the task's own number. A task that fixes 0 keeps 0, as in lm-eval.
@@ -90,8 +168,8 @@ class TaskSpec(Prompting):
     limit: int | None = Field(None, ge=1)
 
 
-class ModelOptions(Strict):
-    """Settings of a model. null: the run's own setting."""
+class ModelOptions(Thinking):
+    """Settings of a model. null: the run's own setting, and the task's of thinking."""
 
     dtype: Dtype | None = None
     quantization: str | None = None

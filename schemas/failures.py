@@ -91,12 +91,21 @@ NAN_LOGPROBS = "nan_logprobs"
 #: A token of the item is beyond the model's embeddings: its tokenizer has more tokens than its weights.
 UNKNOWN_TOKEN = "unknown_token"
 NOT_JUDGED = "not_judged"
+#: A model began to think and did not come to an answer, within its tokens or at all.
+UNFINISHED_THOUGHT = "unfinished_thought"
+#: A host's content filter withheld the question or the answer.
+CONTENT_FILTER = "content_filter"
+#: An endpoint refuses this request and takes others.
+REQUEST_REFUSED = "request_refused"
 #: The judge ran out of time, or its process ended, at this item.
 JUDGE_TIMEOUT = "judge_timeout"
 JUDGE_DIED = "judge_died"
 
 ITEM_FAILURES = frozenset(
-    {EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, UNKNOWN_TOKEN, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED}
+    [
+        *(EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, UNKNOWN_TOKEN, UNFINISHED_THOUGHT, CONTENT_FILTER),
+        *(REQUEST_REFUSED, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED),
+    ]
 )
 
 

@@ -61,7 +61,7 @@ def _hashed(text: str, length: int = 16) -> str:
 MODEL_IDENTITY = ("name", "revision", "dtype", "quantization", "max_length", "overrides")
 
 
-def cell_identity(model: Mapping[str, Any], prompting: str, settings: Mapping[str, str] | None = None) -> str:
+def cell_identity(model: Mapping[str, Any], prompting: str, settings: Mapping[str, Any] | None = None) -> str:
     """Returns the cell id: 16 hex digits over the model (the keys of MODEL_IDENTITY) and the prompting hash.
 
     `settings` are those that depend on both, such as the date that the model's chat template writes; most cells have

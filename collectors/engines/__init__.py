@@ -18,7 +18,7 @@ from schemas.failures import ConfigError, EngineError
 from schemas.identity import digest
 
 if TYPE_CHECKING:
-    from collectors.specs import ModelSpec
+    from collectors.specs import ModelSpec, Thinking
 
 #: Kinds of request that an engine may answer, by lm-eval's names. score() and choose() answer the first, score() the
 #: second, generate() the third.
@@ -61,6 +61,8 @@ class ModelRef:
     placements: tuple[Placement, ...] = field(default=(), compare=False)
     #: The source as the config has it, with its $NAME; None: as `source`.
     written: str | None = field(default=None, compare=False)
+    #: How the model is asked to think, where its entry in the config says so.
+    thinking: Thinking | None = field(default=None, compare=False)
 
     @property
     def named_source(self) -> str:
@@ -112,6 +114,10 @@ class GenerateRequest:
     seed: int | None = None
     #: Other sampling settings by vLLM's names (top_p, top_k, …).
     params: dict[str, Any] = field(default_factory=dict, hash=False)
+    #: How to think, for an engine that does so by itself: columns of RUN_CELL. max_tokens holds for the thought, too.
+    thinking: str | None = None
+    thinking_tokens: int | None = None
+    reasoning_effort: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,9 @@ class Usage:
     """Tokens and times of one request, as the engine counted and timed them. None: the engine does not report it."""
 
     #: Tokens sent: context and continuation of a ScoreRequest, the context of a ChoiceRequest.
-    prompt_tokens: int
+    prompt_tokens: int | None
     #: Tokens generated, including those of a stop string.
-    generated_tokens: int
+    generated_tokens: int | None
     #: Prompt tokens read from the prefix cache; they are part of prompt_tokens.
     cached_tokens: int | None = None
     #: "stop" or "length"; None for scores.
@@ -130,6 +136,18 @@ class Usage:
     scheduled: float | None = None
     first_token: float | None = None
     finished: float | None = None
+    #: The part of generated_tokens that is a thought.
+    reasoning_tokens: int | None = None
+    #: Prompt tokens that a host wrote into its cache; they are part of prompt_tokens.
+    cache_write_tokens: int | None = None
+    #: Whether the request goes on with an answer that another began, so that its prompt is that one's and its answer.
+    continues: bool = False
+
+    @property
+    def tokens(self) -> int | None:
+        """All that were read or generated; None: unknown."""
+        counts = self.prompt_tokens, self.generated_tokens
+        return None if counts[0] is None or counts[1] is None else counts[0] + counts[1]
 
 
 @dataclass(frozen=True)
@@ -168,6 +186,8 @@ class Generation:
     #: All generated tokens.
     token_ids: list[int]
     usage: Usage
+    #: Failure kind of an item whose request alone has no whole answer; None: answered.
+    failure: str | None = None
 
 
 class Tokenizer(Protocol):
@@ -198,6 +218,10 @@ class Engine(Protocol):
     answers: ClassVar[frozenset[str]]
     #: Characters of an English text per token of its models, for estimates.
     characters_per_token: ClassVar[float]
+    #: Whether it separates thoughts from answers itself; else the harness asks for them in two steps.
+    thinks_by_itself: bool
+    #: Whether the harness's tokens are the model's own; else counts come from usage alone.
+    counts_tokens: bool
 
     #: The loaded model; None before the first load.
     model: ModelRef | None

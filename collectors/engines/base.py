@@ -49,6 +49,8 @@ class BaseEngine(Generic[O]):
     answers: ClassVar[frozenset[str]] = KINDS
     #: OpenAI's rule of thumb for English text (help.openai.com, "What are tokens and how to count them?").
     characters_per_token: ClassVar[float] = 4.0
+    thinks_by_itself: bool = False
+    counts_tokens: bool = True
 
     def __init__(self, **options: Any) -> None:
         self._given = options

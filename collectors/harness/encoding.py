@@ -63,6 +63,8 @@ class Encoder(TemplateLM):
         self._prefix_text = self._text(self._prefix)
         #: The date that chat templates write, YYYY-MM-DD; None: they must write none.
         self.chat_date: str | None = None
+        #: The chat template's own variables (chat_template_args).
+        self.template_args: dict[str, Any] = {}
         #: Fates of the system messages of the last build that were not sent (collectors.harness.chats).
         self.unsent: set[str] = set()
         self._encoded: list[tuple[list[int], list[int]]] = []
@@ -118,7 +120,8 @@ class Encoder(TemplateLM):
         Adds the fate of a system message that is not sent to `unsent`. Raises TaskError for a template that writes
         today's date, where `chat_date` is None.
         """
-        apply, chat = self.tokenizer.apply_chat_template, Chat(chat_history, add_generation_prompt)
+        apply = functools.partial(self.tokenizer.apply_chat_template, **self.template_args)
+        chat = Chat(chat_history, add_generation_prompt)
         template = str(self.tokenizer.chat_template)
         if self.chat_date:
             variables = dated_names(template, dt.date.fromisoformat(self.chat_date))

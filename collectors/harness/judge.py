@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import lm_eval.api.metrics
@@ -236,7 +236,7 @@ def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
         answer for answers in asked.answers for answer in (answers if repeat == 0 else answers[repeat - 1 : repeat])
     ]
     usages = [usage for answer in everything for usage in answer.usages]
-    cached = [u.cached_tokens for u in usages]
+    cached = [u.cached_tokens for u in usages if not u.continues]
     started = [u.scheduled for u in usages if u.scheduled is not None]
     first = [u.first_token for u in usages if u.first_token is not None]
     finished = [u.finished for u in usages if u.finished is not None]
@@ -244,13 +244,21 @@ def _usage_columns(asked: Asked, repeat: int) -> dict[str, Any]:
     return {
         "prompt_tokens": replies[0].prompt_tokens,
         "cut_tokens": replies[0].cut_tokens or None,
-        "completion_tokens": sum(a.completion_tokens for a in replies) if answered else None,
-        "cached_tokens": sum(c for c in cached if c is not None) if answered and None not in cached else None,
-        "engine_tokens": sum(u.prompt_tokens + u.generated_tokens for u in usages) if answered else None,
+        "completion_tokens": _sum(a.completion_tokens for a in replies) if answered else None,
+        "reasoning_tokens": _sum(a.reasoning_tokens for a in replies) if answered else None,
+        "cached_tokens": _sum(cached) if answered else None,
+        "cache_write_tokens": _sum(u.cache_write_tokens for u in usages if not u.continues) if answered else None,
+        "engine_tokens": _sum(u.tokens for u in usages) if answered else None,
         "finish_reason": next((u.finish_reason for a in replies for u in a.usages if u.finish_reason), None),
         "ttft_s": min(first) - min(started) if started and first else None,
         "latency_s": max(finished) - min(started) if started and finished else None,
     }
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """The sum; None if a count is unknown."""
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)
 
 
 def _chosen(asked: Asked) -> int:
@@ -268,7 +276,8 @@ def _chosen(asked: Asked) -> int:
 def _response_columns(asked: Asked, repeat: int) -> dict[str, Any]:
     picked = slice(None) if repeat == 0 else slice(repeat - 1, repeat)
     first = [answers[picked] for answers in asked.answers]
-    texts = [a.response for answers in first for a in answers if isinstance(a.response, str)]
+    generated = [a.response if a.text is None else a.text for answers in first for a in answers]
+    texts = [text for text in generated if isinstance(text, str)]
     scored = [answers[0] for answers in first if answers and answers[0].loglikelihood is not None]
     return {
         "responses": texts or None,

@@ -57,7 +57,7 @@ class RequestStore:
         Each store builds the requests that pack() cannot keep. Raises TaskError as Encoder.build does.
         """
         template = encoder.template(task)
-        key = _texts_key(task, template, tokenizer, upto, encoder.chat_date)
+        key = _texts_key(task, template, tokenizer, upto, [encoder.chat_date, encoder.template_args])
         if key not in self._texts:
             self._texts[key] = self._load_texts(key, task, encoder, upto)
             if template is not None:
@@ -149,8 +149,8 @@ class RequestStore:
 # ---- names: digests of everything that decides the content
 
 
-def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int, chat_date: str | None) -> str:
-    """Digest of everything that decides the texts of a task's requests.
+def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int, variables: list[Any]) -> str:
+    """Digest of everything that decides the texts of a task's requests. `variables` are those of the chat template.
 
     `prompting` covers the task's config, items and examples, their count and seed, the system prompt and the name of
     the chat template. The template's text and the versions of the rendering code are added here.
@@ -158,7 +158,7 @@ def _texts_key(task: BoundTask, template: str | None, tokenizer: str, upto: int,
     chat: list[Any] = []
     if template is not None:
         # Templates may write a date (Llama 3.1), and the names of the tokenizer's special tokens.
-        chat = [template, chat_date, tokenizer, _versions("transformers")]
+        chat = [template, variables, tokenizer, _versions("transformers")]
     return digest([VERSION, task.settings.prompting, upto, chat, _versions("lm_eval", "jinja2", "datasets")], 32)
 
 

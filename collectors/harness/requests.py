@@ -27,14 +27,19 @@ from collectors.engines import (
     ScoreRequest,
     Usage,
 )
+from collectors.harness.efforts import NO_EFFORT, Effort
 from collectors.harness.encoding import Encoded, Encoder
 from collectors.harness.sampling import own_seed_of, sampled_temperature
 from collectors.harness.tasks import DEFAULT_MAX_GEN_TOKENS
+from collectors.harness.thinking import Thinker, Thought
+from collectors.harness.thoughts import Markers, markers_of, split
 from schemas.failures import (
     EMPTY_ANSWER,
     NAN_LOGPROBS,
     NOT_JUDGED,
     PROMPT_TOO_LONG,
+    REQUEST_REFUSED,
+    UNFINISHED_THOUGHT,
     UNKNOWN_TOKEN,
     EngineError,
     TaskError,
@@ -53,8 +58,8 @@ class Answer:
     #: item (choices of one token) is listed at the first of them, so that a sum counts it once.
     usages: list[Usage]
     #: Tokens of the question and of the answer; tokens that the engine computed in vain are in `usages` only.
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     failure: str | None = None
     loglikelihood: float | None = None
     greedy: bool | None = None
@@ -62,6 +67,10 @@ class Answer:
     cut_tokens: int = 0
     #: Whether the engine's first answer was unusable and it was asked again.
     asked_again: bool = False
+    #: The generated text to store, with its thought; None: `response`.
+    text: str | None = None
+    #: The part of completion_tokens that is a thought; None: not counted.
+    reasoning_tokens: int | None = None
 
 
 @dataclasses.dataclass
@@ -92,6 +101,8 @@ class Requester(Encoder):
         self._added: dict[str, Any] = {}
         #: Tokens of the engine's context that the cell may not use.
         self._unused = 0
+        #: How the cell's model is asked to think.
+        self._effort = NO_EFFORT
 
     # ---- asking
 
@@ -104,6 +115,7 @@ class Requester(Encoder):
         *,
         context: int | None = None,
         cut: bool = False,
+        effort: Effort = NO_EFFORT,
     ) -> list[Asked]:
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
@@ -112,11 +124,13 @@ class Requester(Encoder):
         if it is missing they are encoded here. `generation_config` and `context`, the longest in tokens, are
         the cell's; the engine may have a longer one for other tasks. With `cut` a context that does not fit loses its
         beginning, as in lm-eval's backends. Without, its item fails, and the limit of an answer shrinks to the room
-        that is left. Raises EngineError when the engine breaks or another model answers, and TaskError for
+        that is left. `effort` says how the model is asked to think.
+        Raises EngineError when the engine breaks or another model answers, and TaskError for
         a wrong generation setting or a kind of request that is not supported.
         """
         self._added = json.loads(generation_config or "{}")
         self._unused = max(0, self.engine.max_length - context) if context else 0
+        self._effort = effort
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}
         jobs = [
             _Job(item, instance, repeat, tokens)
@@ -147,7 +161,7 @@ class Requester(Encoder):
             if not 0 < over < len(context):  # without any context no token could be scored
                 return job
         elif kind == "generate_until":
-            most = self._generate_request(job, "").max_tokens
+            most = self._generate_request(job, "").max_tokens + (self._effort.thinking_tokens or 0)
             over = len(context) - (self.engine.max_length - self._unused - most)
             if over <= 0:
                 return job
@@ -235,23 +249,37 @@ class Requester(Encoder):
         requests = [self._generate_request(job, f"{seed}:{job.item}:{job.instance.idx}:{job.repeat}") for job in jobs]
         longest = self.engine.max_length - self._unused
         refusals = [self._refusal(request.prompt, longest - 1) for request in requests]
-        # As lm-eval's maybe_truncate with shrink_gen_toks: an answer may be as long as there is room.
-        asked = [
-            dataclasses.replace(request, max_tokens=min(request.max_tokens, longest - len(request.prompt)))
+        asked = [request for request, refusal in zip(requests, refusals, strict=True) if not refusal]
+        rooms = [longest - len(request.prompt) for request in asked]
+        texts = iter(self._texts(asked, rooms))
+        answers = [
+            _unasked(refusal, len(request.prompt), 0) if refusal else next(texts)
             for request, refusal in zip(requests, refusals, strict=True)
-            if not refusal
         ]
-        texts = iter(self._generate(asked))
-        answers = []
-        for request, refusal in zip(requests, refusals, strict=True):
-            if refusal:
-                answers.append(_unasked(refusal, len(request.prompt), 0))
-                continue
-            got = next(texts)
-            text = postprocess_generated_text(got.text, request.stop, None)
-            failure = None if text.strip() else EMPTY_ANSWER
-            answers.append(Answer(text, [got.usage], len(request.prompt), got.usage.generated_tokens, failure))
         return [_cut_by(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+
+    def _texts(self, requests: list[GenerateRequest], rooms: list[int]) -> list[Answer]:
+        """`rooms` are the tokens that the prompts leave free. As in lm-eval's maybe_truncate with shrink_gen_toks, an
+        answer may be as long as there is room."""
+        effort = self._effort
+        if effort.thinking and not self.engine.thinks_by_itself:
+            thinker = Thinker(effort.thinking, effort.thinking_tokens, self.tokenizer, self._generate)
+            return [_thought(one) for one in thinker.ask(requests, rooms)]
+        asked = [
+            dataclasses.replace(
+                request,
+                max_tokens=min(request.max_tokens + (effort.thinking_tokens or 0), room),
+                thinking=effort.thinking,
+                thinking_tokens=effort.thinking_tokens,
+                reasoning_effort=effort.reasoning_effort,
+            )
+            for request, room in zip(requests, rooms, strict=True)
+        ]
+        markers = markers_of(effort.thinking)
+        return [
+            _generated(request, got, markers, counts=self.engine.counts_tokens)
+            for request, got in zip(asked, self._generate(asked), strict=True)
+        ]
 
     def _generate_request(self, job: _Job, seed: str) -> GenerateRequest:
         instance = job.instance
@@ -349,6 +377,26 @@ def _answer(logprob: float, greedy: bool, usages: list[Usage], encoded: Encoded)
     failure = NAN_LOGPROBS if math.isnan(logprob) else None
     sizes = len(encoded.context), len(encoded.continuation)
     return Answer((logprob, greedy), usages, *sizes, failure, logprob, greedy)
+
+
+def _thought(one: Thought) -> Answer:
+    failure = one.failure or (None if one.answer.strip() else EMPTY_ANSWER)
+    response = None if failure == PROMPT_TOO_LONG else one.answer
+    counts = one.prompt_tokens, one.completion_tokens
+    return Answer(response, one.usages, *counts, failure, text=one.text, reasoning_tokens=one.reasoning_tokens)
+
+
+def _generated(request: GenerateRequest, got: Generation, markers: Markers | None, *, counts: bool) -> Answer:
+    """The answer to a request that the engine answered in one step, thought included."""
+    parts = split(got.text, markers)
+    text = postprocess_generated_text(parts.answer, request.stop, None)
+    failure = UNFINISHED_THOUGHT if parts.is_open else None if text.strip() else EMPTY_ANSWER
+    failure = got.failure or failure
+    response = None if failure in (PROMPT_TOO_LONG, REQUEST_REFUSED) else text
+    usage = got.usage
+    sizes = len(request.prompt) if counts else usage.prompt_tokens, usage.generated_tokens
+    stored = got.text if markers else None
+    return Answer(response, [usage], *sizes, failure, text=stored, reasoning_tokens=usage.reasoning_tokens)
 
 
 def _unasked(failure: str, prompt_tokens: int, completion_tokens: int) -> Answer:

@@ -53,7 +53,7 @@ def split(text: str, markers: Markers | None) -> Split:
         return Split(thought + end, answer.lstrip(), False)
     if markers.start in text:
         return Split(text, "", True)
-    return Split("", text, False)
+    return Split("", text.lstrip(), False)
 
 
 def answer_of(text: str, thinking: str | None) -> str:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from collectors.engines import ModelRef
 from collectors.harness.chats import Chat, Traits, chats_of, traits_of, unsent_error
+from collectors.harness.efforts import NO_EFFORT, Effort
 from collectors.harness.encoding import end_token_error, ending
 from collectors.harness.sampling import added_by_model, left_out
 from collectors.harness.tasks import BoundTask
@@ -69,18 +70,18 @@ class CellSettings:
         #: Remark -> the models that it concerns.
         self._remarks: defaultdict[str, list[str]] = defaultdict(list)
 
-    def of(self, model: ModelRef, task: BoundTask, items: int) -> dict[str, str]:
-        """Returns the settings of cell_identity, by their columns of RUN_CELL; empty for most cells.
+    def of(self, model: ModelRef, task: BoundTask, items: int, effort: Effort = NO_EFFORT) -> dict[str, str]:
+        """Returns the settings of cell_identity beside `effort`, by their columns of RUN_CELL; empty for most cells.
 
         `items` is the number of items to ask. Raises TaskError when the model's chat template does not send the system
         prompt, or cannot render the task, and ModelError when a file of the model cannot be read.
         """
         settings = self._decoding(model, task)
-        self._check_room(model, task)
-        traits = self._traits_of(model, task)
+        self._check_room(model, task, effort)
+        traits = self._traits_of(model, task, effort.chat_template_args)
         if (end := self._ending(model)) and not (traits and traits.text.startswith(end.prefix)):
             raise end_token_error(end.token)
-        if traits and (date := self._date(model, task, traits, items, settings)):
+        if traits and (date := self._date(model, task, traits, items, settings | effort.settings)):
             settings["chat_date"] = date
         return settings
 
@@ -91,11 +92,12 @@ class CellSettings:
             more = f" and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else ""
             yield f"{remark}: {', '.join(models[:MOST_NAMED])}{more}"
 
-    def _check_room(self, model: ModelRef, task: BoundTask) -> None:
-        if task.request_kind != "generate_until" or not model.longest or task.tokens_needed <= model.longest:
+    def _check_room(self, model: ModelRef, task: BoundTask, effort: Effort) -> None:
+        needed = task.tokens_needed + (effort.thinking_tokens or 0)
+        if task.request_kind != "generate_until" or not model.longest or needed <= model.longest:
             return
         what = "answers get the room that prompts leave" if task.spec.overlong == "fail" else "prompts are cut"
-        need = f"{task.name} may need {task.tokens_needed:,} tokens for a prompt and its answer"
+        need = f"{task.name} may need {needed:,} tokens for a prompt and its answer"
         self._remarks[f"{need}, and the context has {model.longest:,}: {what}"].append(model.name)
 
     # ---- decoding
@@ -131,7 +133,7 @@ class CellSettings:
     # ---- chat templates
 
     def _date(
-        self, model: ModelRef, task: BoundTask, traits: Traits, items: int, settings: dict[str, str]
+        self, model: ModelRef, task: BoundTask, traits: Traits, items: int, settings: dict[str, Any]
     ) -> str | None:
         if traits.unsent and task.spec.system_prompt:
             raise unsent_error(task.name, traits.unsent)
@@ -150,12 +152,12 @@ class CellSettings:
         self._remarks[f"the chat template writes a date, which is {date} for {task.name}"].append(model.name)
         return date
 
-    def _is_collected(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, str]) -> bool:
+    def _is_collected(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, Any]) -> bool:
         """Whether a program before schema 7, which did not record the date, collected the whole cell."""
         undated = cell_identity(_identity(model), task.settings.prompting, settings)
         return self._generation is None and not missing_ranges(self._shards.get(undated, []), items)
 
-    def _traits_of(self, model: ModelRef, task: BoundTask) -> Traits | None:
+    def _traits_of(self, model: ModelRef, task: BoundTask, args: str | None) -> Traits | None:
         """Traits of the model's template in this task; None without a chat template, or where it is unknown."""
         chat = task.spec.chat_template
         if not chat or model.trust_remote_code:  # a tokenizer's own code may render in its own way
@@ -164,9 +166,9 @@ class CellSettings:
         if templates is None:
             return None
         template = _chosen(templates, chat, task.name)
-        key = digest([template, tokens], 32), task.settings.prompting
+        key = digest([template, tokens, args], 32), task.settings.prompting
         if key not in self._traits:
-            self._traits[key] = self._worked_out(template, tokens, task)
+            self._traits[key] = self._worked_out(template, {**tokens, **json.loads(args or "{}")}, task)
         traits = self._traits[key]
         if isinstance(traits, TaskError):
             raise traits
@@ -192,11 +194,12 @@ class CellSettings:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(read, jobs))
 
-    def _worked_out(self, template: str, tokens: dict[str, str], task: BoundTask) -> Traits | TaskError:
+    def _worked_out(self, template: str, names: dict[str, Any], task: BoundTask) -> Traits | TaskError:
+        """`names` are special tokens and variables that the template may use."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         def apply(messages: list[dict[str, Any]], *, tokenize: bool, **variables: Any) -> str:
-            texts, _ = render_jinja_template([messages], chat_template=template, **tokens, **variables)
+            texts, _ = render_jinja_template([messages], chat_template=template, **{**names, **variables})
             return str(texts[0])
 
         if task.settings.prompting not in self._chats:

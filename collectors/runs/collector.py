@@ -7,6 +7,7 @@ it inside an actor, tests call it directly.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import platform
@@ -123,6 +124,7 @@ class Collector:
             self._ahead.start(upcoming)
         with begun.stages.of("build"):
             self._requester.chat_date = cell.chat_date
+            self._requester.template_args = json.loads(cell.effort.chat_template_args or "{}")
             prepared = self.requests.get(task, self._requester, self._tokenizer, cell.items)
             instances, encoded = prepared.items(first, last)
         begun.answers = self._engine_thread.submit(copy_context().run, self._ask, begun, instances, encoded)
@@ -181,7 +183,13 @@ class Collector:
                 cell = begun.cell
                 cut = cell.spec.overlong == "truncate"
                 return requester.ask(
-                    instances, cell.cell_id, encoded, cell.generation_config, context=cell.context, cut=cut
+                    instances,
+                    cell.cell_id,
+                    encoded,
+                    cell.generation_config,
+                    context=cell.context,
+                    cut=cut,
+                    effort=cell.effort,
                 )
         finally:
             self._rested = time.monotonic()
@@ -247,7 +255,7 @@ class Collector:
     def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]
         usages = [usage for answer in answers for usage in answer.usages]
-        tokens = sum(u.prompt_tokens + u.generated_tokens for u in usages)
+        tokens = sum(u.tokens or 0 for u in usages)
         cached = [u.cached_tokens for u in usages if u.cached_tokens is not None]
         timed = [(u.scheduled, u.finished) for u in usages if u.scheduled is not None and u.finished is not None]
         engine = stages.seconds.get("engine", 0.0)

@@ -213,6 +213,9 @@ class _Estimator:
         for cell in cells:
             tokens = self._tokens(cell)
             row.items += cell.items_todo
+            if not tokens.measured:
+                thought = cell.cell.effort.thinking_tokens or 0
+                tokens = dataclasses.replace(tokens, generated=tokens.generated + thought)
             row.tokens += cell.items_todo * (tokens.prompt + tokens.generated)
             self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
             self.by[f"pace {pace.by if pace else 'unknown'}"] += 1
@@ -299,7 +302,7 @@ class _Estimator:
             lines.append(
                 f"tokens of {count} cells: assumed, {self.characters:g} characters a token, contexts once per item "
                 f"(choices share them), answers as long as the task allows (its own limit, or lm-eval's "
-                f"{DEFAULT_MAX_GEN_TOKENS})"
+                f"{DEFAULT_MAX_GEN_TOKENS}), thoughts of thinking_tokens"
             )
         if count := by["pace own"]:
             lines.append(f"pace of {count} cells: measured, by shards of the same model")

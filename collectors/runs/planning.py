@@ -18,6 +18,7 @@ from typing import Any
 from collectors.engines import KINDS, ModelRef, engine_class, make_engine
 from collectors.engines.gpus import GpuClass, gpu_classes
 from collectors.harness.chats import chats_of
+from collectors.harness.efforts import Effort, efforts_of
 from collectors.harness.index import check_names
 from collectors.harness.loading import load_tasks
 from collectors.harness.own_code import use_code
@@ -35,7 +36,7 @@ from collectors.runs.config import DEFAULT_MAX_LENGTH, RunConfig
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
 from collectors.runs.work import Cell
-from collectors.specs import TaskSpec
+from collectors.specs import ModelSpec, TaskSpec, Thinking
 from schemas.failures import ConfigError, ModelError, TaskError
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, missing_ranges, new_run_id
 
@@ -72,7 +73,8 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         if (task.name, task.settings.prompting) in seen:
             first = seen[task.name, task.settings.prompting]
             raise ConfigError(
-                f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}"
+                f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}: several "
+                "values of thinking_tokens or reasoning_effort stand in one list"
             )
         seen[task.name, task.settings.prompting] = spec.task
         plan.items[items_name(task.name, task.settings.items_digest)] = task
@@ -81,13 +83,13 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         if task.groups:
             plan.groups[spec.task] = task.groups
         asked = _Asked.of(spec, task)
-        for model in models:
+        for model, effort in _asked(models, task):
             try:
-                settings = of_cell.of(model, task, asked.items)
+                settings = of_cell.of(model, task, asked.items, effort)
             except (TaskError, ModelError) as error:
                 plan.failures.append(failure_row(plan.run_id, error, model=model.name, task=task.name))
                 continue
-            planned = _plan_cell(model, asked, settings, shards, generation)
+            planned = _plan_cell(model, asked, settings, effort, shards, generation)
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
     plan.notes += of_cell.notes()
@@ -102,19 +104,32 @@ def _widened(models: list[ModelRef], loaded: list[tuple[TaskSpec, BoundTask]], c
     """
     if "max_length" in config.model_fields_set:
         return models
-    context = max((_context(task) for _, task in loaded), default=0)
-    return [
+    widened = []
+    for model in models:
+        contexts = (_context(task, effort) for _, task in loaded for effort in _efforts(model, task))
+        context = max(contexts, default=0)
         # A shorter one is the model's own, or set for it.
-        dataclasses.replace(model, context=context) if model.max_length == DEFAULT_MAX_LENGTH < context else model
-        for model in models
-    ]
+        is_wider = model.max_length == DEFAULT_MAX_LENGTH < context
+        widened.append(dataclasses.replace(model, context=context) if is_wider else model)
+    return widened
 
 
-def _context(task: BoundTask) -> int:
+def _asked(models: list[ModelRef], task: BoundTask) -> Iterator[tuple[ModelRef, Effort]]:
+    for model in models:
+        yield from ((model, effort) for effort in _efforts(model, task))
+
+
+def _efforts(model: ModelRef, task: BoundTask) -> Iterator[Effort]:
+    generates = task.request_kind == "generate_until"
+    return efforts_of(model.thinking, task.spec, generates=generates, has_template=bool(task.spec.chat_template))
+
+
+def _context(task: BoundTask, effort: Effort) -> int:
     """The context of a task's cells where no config sets one. Prompts are cut to the default."""
     if task.spec.overlong != "fail":
         return DEFAULT_MAX_LENGTH
-    return max(DEFAULT_MAX_LENGTH, math.ceil(task.tokens_needed / CONTEXT_STEP) * CONTEXT_STEP)
+    needed = task.tokens_needed + (effort.thinking_tokens or 0)
+    return max(DEFAULT_MAX_LENGTH, math.ceil(needed / CONTEXT_STEP) * CONTEXT_STEP)
 
 
 def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
@@ -132,11 +147,18 @@ def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]
             continue
         if overrides:
             model = dataclasses.replace(model, overrides=json.dumps(overrides, sort_keys=True))
-        model = dataclasses.replace(model, group=engine.group(model), memory_gib=spec.memory_gib)
+        model = dataclasses.replace(
+            model, group=engine.group(model), memory_gib=spec.memory_gib, thinking=_own_thinking(spec)
+        )
         identity = tuple(getattr(model, key) for key in MODEL_IDENTITY)
         if models.setdefault(identity, model) is not model:  # such as "auto" and the dtype that it stands for
             raise ConfigError(f"models: {model.name} comes twice in the same dtype, {model.dtype}; remove one")
     return list(models.values())
+
+
+def _own_thinking(spec: ModelSpec) -> Thinking | None:
+    own = {name: getattr(spec, name) for name in Thinking.model_fields if name in spec.model_fields_set}
+    return Thinking.model_construct(**own) if own else None
 
 
 def place_on(plan: Plan, lake: Lake, gpus: list[GpuClass]) -> list[dict[str, Any]]:
@@ -218,11 +240,12 @@ def _plan_cell(
     model: ModelRef,
     asked: _Asked,
     settings: dict[str, str],
+    effort: Effort,
     committed_shards: dict[str, list[ShardName]],
     generation: int | None,
 ) -> PlannedCell:
     identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
-    cell_id = cell_identity(identity, asked.prompting, settings)
+    cell_id = cell_identity(identity, asked.prompting, settings | effort.settings)
     shards = committed_shards.get(cell_id, [])
     newest = max((shard.generation for shard in shards), default=0)
     if generation is not None and generation < newest:
@@ -238,11 +261,13 @@ def _plan_cell(
         prompting=asked.prompting,
         generation=newest if generation is None else generation,
         items=asked.items,
-        context=_context(asked.task) if model.context else None,
+        context=_context(asked.task, effort) if model.context else None,
+        effort=effort,
         **settings,
     )
     name = identity.pop("name")
-    columns = {**asked.columns, **identity, **settings, "cell_id": cell_id, "model": name, "source": model.named_source}
+    columns = {**asked.columns, **identity, **settings, **vars(effort), "effort": effort.words}
+    columns |= {"cell_id": cell_id, "model": name, "source": model.named_source}
     columns["context_length"] = cell.context if cell.context != DEFAULT_MAX_LENGTH else None
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 

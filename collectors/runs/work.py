@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from collectors.harness.efforts import NO_EFFORT, Effort
+
 if TYPE_CHECKING:
     from collectors.engines import ModelRef
     from collectors.runs.stages import Span
@@ -31,12 +33,14 @@ class Cell:
     chat_date: str | None = None
     #: JSON of settings that the model's generation_config.json adds to the task's; None: none.
     generation_config: str | None = None
+    #: How the model is asked to think.
+    effort: Effort = NO_EFFORT
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """The settings of cell_identity, by the names of their columns in RUN_CELL."""
         both = {"chat_date": self.chat_date, "generation_config": self.generation_config}
-        return {name: value for name, value in both.items() if value is not None}
+        return {name: value for name, value in both.items() if value is not None} | self.effort.settings
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ CREATE MACRO _outcome(stored, failure, finish_reason, is_judged) AS (
             WHEN failure = 'empty_answer' THEN 'empty'
             WHEN failure = 'prompt_too_long' THEN 'overlong'
             WHEN failure = 'nan_logprobs' THEN 'nan'
-            WHEN failure = 'unknown_token' THEN 'refused'
+            WHEN failure IN ('unknown_token', 'request_refused') THEN 'refused'
+            WHEN failure = 'unfinished_thought' THEN 'truncated'
+            WHEN failure = 'content_filter' THEN 'filtered'
             WHEN failure IN ('not_judged', 'judge_timeout', 'judge_died') THEN 'judge'
             ELSE 'engine'
         END

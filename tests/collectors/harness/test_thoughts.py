@@ -19,6 +19,7 @@ MARKERS = Markers("<think>", "</think>")
         "Is it 8?</think>7",
         "<think>\n\n</think>\n\n7",
         "7 with no thought",
+        "\n\n7",
         "<think>a</think>b</think>c",
     ],
 )
