@@ -302,8 +302,10 @@ class _Estimator:
             lines.append(
                 f"tokens of {count} cells: assumed, {self.characters:g} characters a token, contexts once per item "
                 f"(choices share them), answers as long as the task allows (its own limit, or lm-eval's "
-                f"{DEFAULT_MAX_GEN_TOKENS}), thoughts of thinking_tokens"
+                f"{DEFAULT_MAX_GEN_TOKENS})"
             )
+            if any(cell.cell.effort.thinking_tokens for cell in self.plan.cells):
+                lines[-1] += ", thoughts of thinking_tokens"
         if count := by["pace own"]:
             lines.append(f"pace of {count} cells: measured, by shards of the same model")
         if count := by["pace class"]:
