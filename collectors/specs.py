@@ -166,6 +166,8 @@ class TaskSpec(Prompting):
     filter: str | None = None
     #: Most items to ask; null: all.
     limit: int | None = Field(None, ge=1)
+    #: sandbox: a task that runs the answers, such as humaneval, runs them in a sandbox. null: such a task is refused.
+    code: Literal["sandbox"] | None = None
 
 
 class ModelOptions(Thinking):

@@ -58,6 +58,9 @@ SINKS = {
 #: Metrics of the library `evaluate` that run the answers.
 RUNNING_METRICS = ("code_eval", "apps_metric", "code_eval_octopack")
 
+#: The module with what runs such an answer in a sandbox: the walk ends there.
+STAND_IN = "collectors.harness.code_eval"
+
 _LM_EVAL = Path(lm_eval.__file__).parent
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -65,6 +68,11 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib"
 def runs_answers(task: Any) -> str | None:
     """Returns the name of a function that would run an answer of this lm-eval task; None without one."""
     return reached(judging_code(task))
+
+
+def runs_in_sandbox(task: Any) -> bool:
+    """Whether this lm-eval task hands answers to the stand-in of code_eval."""
+    return any(_is_stand_in(one) for one in _walk(judging_code(task)))
 
 
 def judging_code(task: Any) -> Iterator[Any]:
@@ -83,6 +91,11 @@ def judging_code(task: Any) -> Iterator[Any]:
 
 def reached(roots: Iterable[Any]) -> str | None:
     """Returns the first of SINKS that any of `roots` reaches, as 'module.function'; None without one."""
+    return next(filter(None, map(_sink, _walk(roots))), None)
+
+
+def _walk(roots: Iterable[Any]) -> Iterator[Any]:
+    """Yields each object that `roots` reach, once."""
     waiting, seen = list(roots), set[int]()
     kept = []  # an id is unique as long as its object lives
     while waiting:
@@ -91,10 +104,13 @@ def reached(roots: Iterable[Any]) -> str | None:
             continue
         seen.add(id(one))
         kept.append(one)
-        if name := _sink(one):
-            return name
-        waiting += _next(one)
-    return None
+        yield one
+        if not _is_stand_in(one):
+            waiting += _next(one)
+
+
+def _is_stand_in(one: Any) -> bool:
+    return getattr(one, "__module__", None) == STAND_IN
 
 
 def _sink(one: Any) -> str | None:

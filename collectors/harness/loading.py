@@ -25,6 +25,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from collectors.atomic import replacing
 from collectors.cache import cache_dir
 from collectors.harness.bounds import check_data
+from collectors.harness.code_eval import in_sandbox, is_allowed
 from collectors.harness.documents import NoContentError
 from collectors.harness.index import manager_of
 from collectors.harness.own_code import is_shipped, loading, refusal
@@ -71,7 +72,8 @@ def load_tasks(spec: TaskSpec, include: list[str]) -> tuple[list[BoundTask], dic
     Raises TaskError when the name itself cannot be loaded or stands for no task, and ConfigError when `spec` names a
     metric or filter that a task lacks.
     """
-    loaded, groups, failed = _load(manager_of(spec.task, include), spec.task)
+    with in_sandbox(spec.code == "sandbox"):
+        loaded, groups, failed = _load(manager_of(spec.task, include), spec.task)
     bound = []
     for name, task in loaded.items():
         try:
@@ -155,7 +157,8 @@ class _Lenient(TaskFactory):
         except (KeyboardInterrupt, MemoryError):
             raise
         except (Exception, SystemExit) as error:  # task files run code of their own
-            self.failed[entry.name] = unsafe_error(entry.name) if _runs_code(entry, overrides) else error
+            is_refused = not is_allowed() and _runs_code(entry, overrides)
+            self.failed[entry.name] = unsafe_error(entry.name) if is_refused else error
             return Group(name=entry.name)  # an empty group in the task's place
 
 

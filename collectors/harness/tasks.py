@@ -20,7 +20,7 @@ from lm_eval.api.group import Group
 
 from collectors.harness.aggregations import aggregation_name, primary_metric
 from collectors.harness.documents import NoContentError, doc_hash, hash_and_size, plain
-from collectors.harness.evaluating import runs_answers
+from collectors.harness.evaluating import runs_answers, runs_in_sandbox
 from collectors.harness.examples import guard, is_fallback
 from collectors.harness.needs import check_needs
 from collectors.harness.own_code import refusal
@@ -117,7 +117,7 @@ class BoundTask:
         #: lm-eval's groups that aggregate metrics, among those that were loaded with the task.
         self.groups: list[Group] = []
         if getattr(task, "UNSAFE_CODE", False):
-            raise unsafe_error(self.name)
+            _check_sandboxed(task, spec)
         if getattr(task, "MULTIMODAL", False):
             raise TaskError(f"task {self.name} asks about images or sound; only text is supported", kind="multimodal")
         check_needs(task)
@@ -187,7 +187,7 @@ class BoundTask:
             fewshot_as_multiturn=bool(chat and shots) and spec.fewshot_as_multiturn,
             system_prompt=spec.system_prompt or None,
             decoding=json.dumps(_whole(spec.decoding) if generates else {}, sort_keys=True),
-            metric=metric,
+            metric=_name_of_value(task, metric),
             filter=chosen,
             higher_is_better=bool(better.get(metric, True)),
             correct_threshold=threshold,
@@ -279,9 +279,32 @@ class BoundTask:
             return None
 
 
+def _check_sandboxed(task: Any, spec: TaskSpec) -> None:
+    """Raises TaskError for a task that runs answers, unless `spec` allows it in the sandbox and it does so there."""
+    if spec.code != "sandbox":
+        raise unsafe_error(task.task_name)
+    if not runs_in_sandbox(task):
+        raise TaskError(
+            f"task {task.task_name} runs answers by code of its own, and only the metric code_eval runs them in the "
+            "sandbox, so it is refused",
+            kind="unsafe_code",
+        )
+
+
 def unsafe_error(task: str) -> TaskError:
     """The error of a task that is refused because an answer of it would be run."""
-    return TaskError(f"task {task} runs code that models write, so it is refused", kind="unsafe_code")
+    return TaskError(
+        f"task {task} runs code that models write, so it is refused; code: sandbox at the task runs it where it "
+        "reaches nothing",
+        kind="unsafe_code",
+    )
+
+
+def _name_of_value(task: Any, metric: str) -> str:
+    """The name under which a metric's value stands in an item's metrics: pass_at_k gives one value for each k."""
+    sizes = getattr(task, "_metric_fn_kwargs", {}).get(metric, {}).get("k")
+    sizes = [sizes] if isinstance(sizes, int) else sizes
+    return f"pass@{sizes[0]}" if metric == "pass_at_k" and sizes else metric
 
 
 def _threshold(metric: str) -> float | None:

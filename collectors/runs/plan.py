@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from collectors.lake.failure_rows import write_failure
 from collectors.lake.layout import run_name
+from collectors.sandbox.bubblewrap import version as sandbox_version
 from schemas.records import RUN_CELL
 from schemas.texts import without_key_values
 
@@ -100,6 +101,7 @@ class Plan:
             "generation": planned.cell.generation,
             "planned_items": planned.cell.items,
             "engine": self.config.engine.name,
+            "sandbox": sandbox_version() if planned.cell.spec.code else None,
             **planned.row,
         }
 
