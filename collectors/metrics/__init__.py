@@ -9,7 +9,9 @@
     routellm         RouteLLM: a strong and a weak model, PGR, APGR, CPT
     routerarena      RouterArena: the score of accuracy and cost
     lessons          Routing lessons (arXiv 2405.00467): accuracy and latency
-    splits           the train and test items of RouterEval and RouterBench, and RouterEval's model pools
+    splits           the train and test items of RouterEval and RouterBench, RouterEval's pools, and our own splits
+    near_duplicates  texts that nearly repeat each other
+    resampling       paired bootstrap over questions, Holm's correction, ties
     agreement        all figures of one router at once
 
 Knows no lake and no files: arrays in, numbers out. A missing score is NaN, never wrong; an unknown cost is NaN, never

@@ -1,14 +1,17 @@
-"""The train and test items of RouterEval and RouterBench, and RouterEval's model pools.
+"""The train and test items of RouterEval and RouterBench, RouterEval's model pools, and splits of our own.
 
-Knows no files: arrays in, positions out. Both benchmarks draw with numpy's legacy generator, whose numbers never
-change. RouterEval seeds it once for a data set: the split of its parts and then the draws of its pools go on from one
-random state, so both need that state. A split or pool that cannot be drawn as published raises a ValueError with the
-reason; the originals divide by zero or return fewer models than requested.
+Knows no files: arrays in, positions out. A split of our own is a function of content and seed alone. Both benchmarks
+draw with numpy's legacy generator, whose numbers never change. RouterEval seeds it once for a data set: the split of
+its parts and then the draws of its pools go on from one random state, so both need that state. A split or pool that
+cannot be drawn as published raises a ValueError with the reason; the originals divide by zero or return fewer models
+than requested.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,3 +178,133 @@ def _best_window(scores: Floats, candidates: Places, size: int) -> Places:
 
 def _oracle(scores: Floats, columns: Places) -> float:
     return float(scores[:, columns].max(axis=1).mean(dtype=np.float64))
+
+
+# ---- our own: of content and seed alone
+
+#: Rules of our own splits.
+CONTENT, TASK, TIME, MODEL = OWN_RULES = ("content", "task", "time", "model")
+TRAIN, TEST, LEFT_OUT = PARTS = ("train", "test", "left_out")
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """Questions for training and for testing, and candidates that a router sees only by probes."""
+
+    rule: str
+    seed: int
+    #: The share that was meant for training.
+    fraction: float
+    #: (questions,): TRAIN, TEST, or LEFT_OUT for questions that would leak or have no time.
+    parts: npt.NDArray[np.str_]
+    #: (questions,): a name that near-duplicates share, the least of their keys.
+    near: list[str]
+    #: (candidates,) of rule MODEL: whether a router has only probes of the candidate.
+    unseen: npt.NDArray[np.bool_] | None = None
+    #: (questions,) of rule MODEL: the training questions that unseen candidates have answered.
+    probes: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def train(self) -> npt.NDArray[np.bool_]:
+        is_train: npt.NDArray[np.bool_] = self.parts == TRAIN
+        return is_train
+
+    @property
+    def test(self) -> npt.NDArray[np.bool_]:
+        is_test: npt.NDArray[np.bool_] = self.parts == TEST
+        return is_test
+
+
+def names_of_groups(keys: Sequence[str], groups: npt.NDArray[np.int64]) -> list[str]:
+    """(questions,): the least key of each question's group, as a name that depends on no order."""
+    least: dict[int, str] = {}
+    for key, group in zip(keys, groups.tolist(), strict=True):
+        least[group] = min(key, least.get(group, key))
+    return [least[group] for group in groups.tolist()]
+
+
+def content_split(near: Sequence[str], fraction: float = 0.7, seed: int = 0) -> OwnSplit:
+    """Each group of near-duplicates by a draw from its name and the seed: adding questions moves no other."""
+    drawn = {name: _drawn(name, seed) for name in set(near)}
+    parts = np.array([TRAIN if drawn[name] < fraction else TEST for name in near], object).astype(np.str_)
+    return _checked(OwnSplit(CONTENT, seed, fraction, parts, list(near)))
+
+
+def task_split(near: Sequence[str], tasks: Sequence[str], fraction: float = 0.7, seed: int = 0) -> OwnSplit:
+    """Whole tasks for testing, out of domain. A training question whose near-duplicate is in a tested task is left out.
+
+    Raises ValueError if there are not two tasks.
+    """
+    names = sorted(set(tasks), key=lambda task: (_drawn(task, seed), task))
+    if len(names) < 2:
+        raise ValueError("a split by task needs two tasks")
+    tested = set(names[: min(len(names) - 1, max(1, round(len(names) * (1 - fraction))))])
+    is_test = np.array([task in tested for task in tasks], np.bool_)
+    leaking = {name for name, one in zip(near, is_test.tolist(), strict=True) if one}
+    parts = [TEST if one else LEFT_OUT if name in leaking else TRAIN for name, one in zip(near, is_test, strict=True)]
+    return _checked(OwnSplit(TASK, seed, fraction, np.array(parts), list(near)))
+
+
+def time_split(near: Sequence[str], times: npt.NDArray[np.float64], fraction: float = 0.7, seed: int = 0) -> OwnSplit:
+    """The earliest share for training, what came later for testing; `times` (questions,) are NaN where unknown.
+
+    A later question whose near-duplicate came earlier is left out, and so is one without a time. The seed changes
+    nothing. Raises ValueError if all questions have one time.
+    """
+    ordered = np.sort(times[~np.isnan(times)])
+    if not len(ordered) or ordered[0] == ordered[-1]:
+        raise ValueError("a split by time needs questions of two times")
+    last = ordered[min(len(ordered) - 1, max(0, int(fraction * len(ordered)) - 1))]
+    last = ordered[ordered < ordered[-1]].max() if last == ordered[-1] else last
+    early = {name for name, time in zip(near, times.tolist(), strict=True) if time <= last}
+    parts = [
+        LEFT_OUT if np.isnan(time) else TRAIN if time <= last else LEFT_OUT if name in early else TEST
+        for name, time in zip(near, times.tolist(), strict=True)
+    ]
+    return _checked(OwnSplit(TIME, seed, fraction, np.array(parts), list(near)))
+
+
+def model_split(
+    near: Sequence[str], candidates: Sequence[str], fraction: float = 0.7, seed: int = 0, probes: int = 100
+) -> OwnSplit:
+    """Questions as by content; and candidates that were not there in training but for `probes` of its questions.
+
+    Raises ValueError if fewer than two candidates are left for training.
+    """
+    split = content_split(near, fraction, seed)
+    order = sorted(candidates, key=lambda name: (_drawn(name, seed), name))
+    new = set(order[: max(1, round(len(order) * (1 - fraction)))])
+    if len(order) - len(new) < 2:
+        raise ValueError("a split by model needs two candidates for training and one more")
+    train = np.flatnonzero(split.train)
+    draws = np.array([_drawn(f"probe {near[row]} {row}", seed) for row in train])
+    probed = np.zeros(len(near), np.bool_)
+    probed[train[np.argsort(draws, kind="stable")[:probes]]] = True
+    unseen = np.array([name in new for name in candidates], np.bool_)
+    return replace(split, rule=MODEL, unseen=unseen, probes=probed)
+
+
+def leaks(split: OwnSplit, keys: Sequence[str], groups: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Pairs of a training and a test question with one key, or that nearly repeat each other.
+
+    `groups` are those of near_duplicates.near_groups. Independent of how the split came about.
+    """
+    found = set()
+    for names in (list(keys), groups.tolist()):
+        first = {name: row for row, name in enumerate(names) if split.parts[row] == TRAIN}
+        found |= {(first[name], row) for row, name in enumerate(names) if split.parts[row] == TEST and name in first}
+    return sorted(found)
+
+
+def _drawn(name: str, seed: int) -> float:
+    """A number in [0, 1) from a name and a seed."""
+    drawn = hashlib.blake2b(f"{seed}:{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(drawn, "big") / 2**64
+
+
+def _checked(split: OwnSplit) -> OwnSplit:
+    if not split.train.any() or not split.test.any():
+        raise ValueError(
+            f"the split by {split.rule} leaves no question to {'test' if split.train.any() else 'train'} on"
+        )
+    return split

@@ -67,7 +67,7 @@ class Drawing:
 
 def draw_scaling(headline: Headline) -> Drawing:
     """The bounds of the pool against its size."""
-    with _axes() as (figure, axes):
+    with new_axes() as (figure, axes):
         curves = headline.scaling
         marker = "o" if len(curves.sizes) <= _MARKED_SIZES else ""
         for p in ORACLES:
@@ -85,21 +85,21 @@ def draw_scaling(headline: Headline) -> Drawing:
         axes.set_ylim(*_margin([*axes.dataLim.intervaly, headline.reference or curves.random]))
         axes.set_xlabel("models in the pool (log scale)")
         axes.set_ylabel(f"mean {headline.metric}")
-        _title(
+        titled(
             figure,
             f"{headline.task}: score by pool size",
             f"{len(headline.models):,} models, {curves.items:,} items; lines: exact means over all pools of a size, "
             f"bands: 5 to 95 % of {len(headline.draws.oracle):,} random pools",
         )
         _legend(figure, axes)
-        return _drawn(figure, axes)
+        return drawn(figure, axes)
 
 
 def draw_cost(headline: Headline) -> Drawing:
     """Cost against quality. Raises ValueError if the headline has no cost."""
     if headline.cost is None:
         raise ValueError(headline.no_cost)
-    with _axes() as (figure, axes):
+    with new_axes() as (figure, axes):
         cost, points = headline.cost, headline.cost.plane.points * (1000, 1)
         marks = np.array([cost.oracle, cost.random]) * (1000, 1)
         every = np.concatenate([points, marks])
@@ -120,10 +120,10 @@ def draw_cost(headline: Headline) -> Drawing:
         axes.set_ylim(*_margin(every[:, 1]))
         axes.set_xlabel(UNITS[cost.kind] + (" (log scale)" if is_log else ""))
         axes.set_ylabel(f"mean {headline.metric}")
-        _title(figure, f"{headline.task}: cost and quality", _summary(cost))
+        titled(figure, f"{headline.task}: cost and quality", _summary(cost))
         _legend(figure, axes)
         _name_points(figure, axes, cost, points, [*marks, *lines, *points[:: 1 + len(points) // 500]])
-        return _drawn(figure, axes)
+        return drawn(figure, axes)
 
 
 def _draw_points(axes: Any, cost: CostFigure, points: Points, right: float, is_log: bool) -> list[Any]:
@@ -230,7 +230,7 @@ def short(name: str) -> str:
 
 
 @contextmanager
-def _axes() -> Iterator[tuple[Any, Any]]:
+def new_axes() -> Iterator[tuple[Any, Any]]:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -241,7 +241,7 @@ def _axes() -> Iterator[tuple[Any, Any]]:
         yield figure, figure.add_axes((0.09, 0.235, 0.88, 0.645))
 
 
-def _drawn(figure: Any, axes: Any) -> Drawing:
+def drawn(figure: Any, axes: Any) -> Drawing:
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -266,7 +266,7 @@ def _two(limits: Any) -> tuple[float, float]:
     return low, high
 
 
-def _title(figure: Any, text: str, under: str) -> None:
+def titled(figure: Any, text: str, under: str) -> None:
     figure.text(0.09, 0.945, text, fontsize=12, fontweight="bold")
     figure.text(0.09, 0.905, under, fontsize=8.5, color="#555555")
 

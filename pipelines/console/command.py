@@ -21,6 +21,7 @@ COMMANDS = {
     "catalog": "list the models of a hub, for configs to choose from",
     "matrix": "query a lake or published version, or show it",
     "score": "judge routers by their choices",
+    "route": "train routers, let them choose, and rank them",
     "plot": "draw cost and quality of the pool, as pictures and one page",
     "prices": "put prices into a lake",
     "tokens": "count all texts with one tokenizer",

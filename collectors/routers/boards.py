@@ -1,0 +1,216 @@
+"""Runs routers on folds, several at once, and keeps what each chose: a killed board goes on where it was.
+
+Owns the folder of a board's trials. A trial that fails costs its own router a row. Knows no figures
+(collectors.routers.standings).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collectors.atomic import write_whole
+from collectors.routers import encoders
+from collectors.routers.contract import Floats
+from collectors.routers.process import Process
+from collectors.routers.questions import NUMBERS, Questions
+from collectors.routers.registry import SHIPPED, RouterSpec
+from collectors.routers.trial import Data, Fold, write_data
+from collectors.scratch import scratch
+from schemas.identity import safe_name
+
+#: Trials done and in all, and a line on the last one.
+Progress = Callable[[int, int, str], None]
+#: Libraries beyond the extra that a shipped router's factory needs.
+_NEEDS = {one.factory: one.needs for one in SHIPPED.values()}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one router did on one fold."""
+
+    router: str
+    fold: int
+    #: Arrays and numbers of collectors.routers.trial; empty if it failed.
+    made: dict[str, Any]
+    #: Why it failed: raised, choice, time, died or process; and a line. None: it did not.
+    failed: str | None = None
+    message: str = ""
+    is_kept: bool = False
+
+
+def run_trials(
+    questions: Questions,
+    routers: Sequence[RouterSpec],
+    folds: Sequence[Fold],
+    folder: Path,
+    *,
+    processes: int = 2,
+    path: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[Trial]:
+    """The trials of all routers on all folds, by router and fold; those that `folder` has are not run again.
+
+    `path` are folders where modules of routers may lie. Raises ConfigError for an encoder that is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vectors = {name: encoders.vectors_of(name, questions.texts) for name in sorted({one.encoder for one in routers})}
+    state = _digest_of(questions, vectors)
+    work: queue.Queue[tuple[RouterSpec, int, Path]] = queue.Queue()
+    found: dict[tuple[str, int], Trial] = {}
+    for number, fold in enumerate(folds):
+        of_fold = _digest([fold.train, fold.test, fold.seed, fold.unseen, fold.probes])
+        for spec in routers:
+            out = folder / f"{safe_name(spec.name)}-{number}-{_digest([spec.digest, state, of_fold])}.npz"
+            kept = _kept(spec.name, number, out)
+            if kept is None:
+                work.put((spec, number, out))
+            else:
+                found[spec.name, number] = kept
+    total = len(routers) * len(folds)
+    if progress and found:
+        progress(len(found), total, f"{len(found)} kept from before")
+    if not work.empty():
+        with scratch("route-") as place:
+            _write(questions, vectors, folds, place)
+            _run(work, found, place, path, min(processes, work.qsize()), total, progress)
+    return [found[spec.name, number] for spec in routers for number in range(len(folds))]
+
+
+def _write(questions: Questions, vectors: dict[str, Floats], folds: Sequence[Fold], place: Path) -> None:
+    pool = questions.pool
+    data = Data(
+        place,
+        questions.ids,
+        questions.tasks,
+        questions.texts,
+        pool.candidates,
+        questions.left_out,
+        {"subject": list(questions.subjects)},
+    )
+    write_data(data, {"scores": pool.scores, **{name: pool.numbers[name] for name in NUMBERS if name in pool.numbers}})
+    for name, values in vectors.items():
+        np.save(_vectors(place, name), values)
+    for number, fold in enumerate(folds):
+        fold.save(place / f"fold-{number}.npz")
+
+
+def _vectors(place: Path, encoder: str) -> Path:
+    return place / f"vectors-{safe_name(encoder)}.npy"
+
+
+def _run(
+    work: queue.Queue[tuple[RouterSpec, int, Path]],
+    found: dict[tuple[str, int], Trial],
+    place: Path,
+    path: Sequence[str],
+    processes: int,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    lock = threading.Lock()
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def serve() -> None:
+        process = Process()
+        try:
+            while not stop.is_set():
+                try:
+                    spec, number, out = work.get_nowait()
+                except queue.Empty:
+                    return
+                trial = _one(process, spec, number, out, place, path)
+                if trial.failed == "process":
+                    process.close()
+                    process = Process()
+                with lock:
+                    found[spec.name, number] = trial
+                    if progress:
+                        progress(len(found), total, f"{spec.name}, fold {number}{_why(trial)}")
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+        finally:
+            process.close()
+
+    threads = [threading.Thread(target=serve, daemon=True) for _ in range(processes)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+    if errors:
+        raise errors[0]
+
+
+def _why(trial: Trial) -> str:
+    return f": {trial.failed}: {trial.message}" if trial.failed else ""
+
+
+def _one(process: Process, spec: RouterSpec, number: int, out: Path, place: Path, path: Sequence[str]) -> Trial:
+    ended = process.run(
+        {
+            "folder": str(place),
+            "router": asdict(spec),
+            "fold": str(place / f"fold-{number}.npz"),
+            "vectors": str(_vectors(place, spec.encoder)),
+            "out": str(out.resolve()),
+            "path": list(path),
+            "preload": _NEEDS.get(spec.factory),
+        }
+    )
+    if ended:
+        write_whole(_failure(out), json.dumps(ended).encode())
+        return Trial(spec.name, number, {}, ended["failed"], ended["message"])
+    return Trial(spec.name, number, _read(out))
+
+
+def _kept(router: str, fold: int, out: Path) -> Trial | None:
+    try:
+        if out.exists():
+            return Trial(router, fold, _read(out), is_kept=True)
+        ended = json.loads(_failure(out).read_text(encoding="utf-8"))
+        return Trial(router, fold, {}, str(ended["failed"]), str(ended["message"]), is_kept=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _failure(out: Path) -> Path:
+    return out.with_suffix(".failed.json")
+
+
+def _read(out: Path) -> dict[str, Any]:
+    with np.load(out, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _digest_of(questions: Questions, vectors: dict[str, Floats]) -> str:
+    import sklearn
+
+    pool = questions.pool
+    numbers = [pool.numbers.get(name) for name in NUMBERS]
+    parts = [sklearn.__version__, np.__version__, pool.candidates, questions.ids, questions.tasks, questions.texts]
+    return _digest([*parts, pool.scores, *numbers, *(vectors[name] for name in sorted(vectors))])
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    made = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            made.update(str((part.dtype, part.shape)).encode())
+            for row in range(0, len(part), 4096):
+                made.update(np.ascontiguousarray(part[row : row + 4096]).tobytes())
+        else:
+            made.update(json.dumps(part).encode())
+    return made.hexdigest()

@@ -1,0 +1,164 @@
+"""What a router gets and gives.
+
+    class Longest:
+        def fit(self, queries, scores, costs, valid):
+            self.best = np.nanmean(scores, axis=0).argmax()
+
+        def route(self, queries, candidates):
+            return [candidates[self.best] if len(text) > 200 else candidates[0] for text in queries.texts]
+
+`fit` gets arrays of training questions × candidates, in the order of `queries.candidates`: scores with NaN where
+`valid` is false, and USD with NaN where unknown. A candidate that is new to the router has a few valid answers, or
+none. `route` returns for each query a name of `candidates`, its column, or None to abstain. A router may also have
+
+    estimate(queries, candidates) -> Estimates       expected scores and USD; the board draws its curve from them
+    probabilities(queries, candidates) -> (n, c)     of its choice, for RouterEval's E_p
+    usd_per_query                                    what one routing costs, such as a call of an encoder
+
+and it may ask for answers before it chooses (`queries.answers`), which are paid for. Its constructor gets the
+parameters of the YAML, and `seed` if it takes one. Knows no lake and no metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Mask = npt.NDArray[np.bool_]
+Columns = npt.NDArray[np.int64]
+
+#: A choice of none.
+ABSTAIN = -1
+#: What an answer shows beside its text, before anybody judges it.
+OBSERVED = ("usd", "latency_s", "completion_tokens")
+
+
+class BadChoice(ValueError):
+    """A router's choices do not fit the queries and candidates."""
+
+
+@dataclass
+class Answers:
+    """The answers that a router may ask for while it routes, and a note of those it asked for."""
+
+    #: Name in OBSERVED -> (queries, candidates), NaN where unknown.
+    observed: dict[str, Floats]
+    #: (queries, candidates), for a router that is a bound and declares PEEKS; None for all others.
+    truth: Floats | None = None
+    asked: Mask = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+
+    def ask(self, rows: npt.NDArray[np.integer[Any]], column: int) -> dict[str, Floats]:
+        """What the answers of one candidate to these queries show; each is paid for once."""
+        self.asked[rows, column] = True
+        return {name: values[rows, column] for name, values in self.observed.items()}
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Questions to route, or to learn from."""
+
+    ids: list[str]
+    tasks: list[str]
+    texts: list[str]
+    #: Names of the columns that `fit` and `answers` have.
+    candidates: list[str]
+    #: (queries, dimensions) float64 by the router's encoder; of shape (queries, 0) without one.
+    vectors: Floats
+    #: Column -> a value for each query, such as its subject.
+    metadata: dict[str, list[Any]] = field(default_factory=dict)
+    #: In training all answers are there.
+    answers: Answers | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: npt.NDArray[Any]) -> Queries:
+        """The queries of a mask or of positions, without answers."""
+        at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return replace(
+            self,
+            ids=[self.ids[row] for row in at],
+            tasks=[self.tasks[row] for row in at],
+            texts=[self.texts[row] for row in at],
+            vectors=self.vectors[at],
+            metadata={name: [values[row] for row in at] for name, values in self.metadata.items()},
+            answers=None,
+        )
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What a router expects of each candidate."""
+
+    #: (queries, candidates)
+    scores: Floats
+    #: (queries, candidates) USD; NaN for a candidate whose cost is unknown. None: it estimates none.
+    usd: Floats | None = None
+
+
+class Router(Protocol):
+    """See the module's docstring."""
+
+    def fit(self, queries: Queries, scores: Floats, costs: Floats, valid: Mask) -> None: ...
+
+    def route(self, queries: Queries, candidates: Sequence[str]) -> Sequence[Any] | npt.NDArray[Any]: ...
+
+
+def columns_of(chosen: Any, candidates: Sequence[str], queries: int, left_out: Sequence[str] = ()) -> Columns:
+    """(queries,):
+
+    the columns of a router's choices, or ABSTAIN. Raises BadChoice, naming the first one that is wrong.
+    """
+    values = chosen.tolist() if isinstance(chosen, np.ndarray) else list(chosen)
+    if len(values) != queries:
+        raise BadChoice(f"it returned {len(values):,} choices for {queries:,} queries")
+    place = {name: column for column, name in enumerate(candidates)}
+    columns = np.full(queries, ABSTAIN, np.int64)
+    for row, value in enumerate(values):
+        if value is None or value is ABSTAIN or (isinstance(value, int) and value == ABSTAIN):
+            continue
+        if isinstance(value, str):
+            if value not in place:
+                why = "is left out of the pool" if value in left_out else "is no candidate"
+                raise BadChoice(f"query {row}: it chose {value!r}, which {why}")
+            columns[row] = place[value]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < len(candidates):
+                raise BadChoice(f"query {row}: it chose column {value} of {len(candidates)}")
+            columns[row] = value
+        else:
+            raise BadChoice(f"query {row}: it chose {value!r}, neither a name nor a column")
+    return columns
+
+
+def checked(estimates: Estimates, shape: tuple[int, int]) -> Estimates:
+    """The estimates as float64. Raises BadChoice for another shape, and for a score that is NaN or infinite."""
+    scores = np.asarray(estimates.scores, np.float64)
+    usd = None if estimates.usd is None else np.asarray(estimates.usd, np.float64)
+    for name, values in (("scores", scores), ("usd", usd)):
+        if values is not None and values.shape != shape:
+            raise BadChoice(f"its estimates of {name} have shape {values.shape} for {shape}")
+    if not np.isfinite(scores).all():
+        row, column = np.argwhere(~np.isfinite(scores))[0].tolist()
+        raise BadChoice(f"query {row}: it expects a score of {scores[row, column]} of column {column}")
+    return Estimates(scores, usd)
+
+
+def means_of(values: Floats, valid: Mask | None = None) -> npt.NDArray[np.float64]:
+    """(columns,): the mean of what is known; NaN for a column without."""
+    valid = ~np.isnan(values) if valid is None else valid
+    counts = valid.sum(axis=0)
+    sums = np.where(valid, values, 0).sum(axis=0, dtype=np.float64)
+    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def best_of(values: Floats) -> int:
+    """The column of the largest value that is known, the first of equals; raises BadChoice without one."""
+    if np.isnan(values).all():
+        raise BadChoice("no candidate has a score in training")
+    return int(np.nanargmax(values))

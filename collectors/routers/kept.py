@@ -1,0 +1,130 @@
+"""A fitted router in a folder, and its choices for questions of a lake.
+
+Owns the folder: router.json says what it is, router.pkl holds the router and its encoder. Loading a pickle runs code of
+whoever wrote it: load your own alone.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collectors.atomic import replacing
+from collectors.metrics.splits import OwnSplit
+from collectors.routers import encoders
+from collectors.routers.contract import ABSTAIN, Answers, BadChoice, Columns, Floats, Queries, columns_of
+from collectors.routers.questions import NUMBERS, Questions
+from collectors.routers.registry import RouterSpec, make
+from schemas.failures import ConfigError, RouterlakeError, one_line
+
+
+def fit_and_keep(
+    questions: Questions,
+    spec: RouterSpec,
+    split: OwnSplit | None,
+    folder: Path,
+    *,
+    seed: int = 0,
+    path: Sequence[str] = (),
+) -> list[str]:
+    """Fits a router on the split's training questions, or all, into a new folder. Returns lines for the user.
+
+    Raises ConfigError if the folder is there, and for whatever the router raises.
+    """
+    if folder.exists():
+        raise ConfigError(f"--out {folder} is there already: name a new folder")
+    _find(spec, path)
+    rows = np.arange(len(questions.ids)) if split is None else np.flatnonzero(split.train)
+    encoder = encoders.fitted(spec.encoder, questions.texts)
+    scores = questions.pool.scores[rows].astype(np.float64)
+    try:
+        router = make(spec, seed)
+        router.fit(
+            _queries(questions, rows, encoder(_of(questions.texts, rows))),
+            scores,
+            questions.pool.number("usd")[rows],
+            ~np.isnan(scores),
+        )
+        data = pickle.dumps((router, encoder))
+    except Exception as error:  # a router may raise anything
+        raise ConfigError(f"{spec.name}: {type(error).__name__}: {one_line(error, 200)}") from error
+    about = {**asdict(spec), "seed": seed, "candidates": questions.pool.candidates, "questions": len(rows)}
+    with replacing(folder) as new:
+        new.mkdir()
+        (new / "router.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        (new / "router.pkl").write_bytes(data)
+    return [
+        f"{spec.name}: fitted on {len(rows):,} questions × {len(questions.pool.candidates):,} candidates",
+        f"→ {folder}",
+    ]
+
+
+def choose_by(
+    folder: Path, questions: Questions, split: OwnSplit | None, *, path: Sequence[str] = ()
+) -> tuple[list[dict[str, str]], list[str]]:
+    """The choices of a kept router for the split's test questions, or all: rows for a file of choices, and lines.
+
+    A question that it abstains on has no row. Raises ConfigError if the pool lacks a candidate that it was fitted on.
+    """
+    try:
+        about = json.loads((folder / "router.json").read_text(encoding="utf-8"))
+        spec = RouterSpec(**{name: about[name] for name in RouterSpec.__dataclass_fields__})
+        _find(spec, path)
+        router, encoder = pickle.loads((folder / "router.pkl").read_bytes())
+    except RouterlakeError:
+        raise
+    except Exception as error:  # a pickle may raise anything
+        raise ConfigError(f"--kept {folder}: {type(error).__name__}: {one_line(error, 200)}") from error
+    place = {name: column for column, name in enumerate(questions.pool.candidates)}
+    if lost := [name for name in about["candidates"] if name not in place]:
+        raise ConfigError(f"--kept {folder}: the pool lacks {lost[0]!r}, which the router was fitted on: see --pool")
+    columns = np.array([place[name] for name in about["candidates"]], np.int64)
+    rows = np.arange(len(questions.ids)) if split is None else np.flatnonzero(split.test)
+    queries = _queries(questions, rows, encoder(_of(questions.texts, rows)), columns)
+    try:
+        chosen = columns_of(router.route(queries, list(queries.candidates)), queries.candidates, len(queries))
+    except BadChoice as error:
+        raise ConfigError(f"{spec.name}: {error}") from error
+    names = queries.candidates
+    made = [
+        {"router": spec.name, "task": queries.tasks[at], "question": queries.ids[at], "model": names[column]}
+        for at, column in enumerate(chosen.tolist())
+        if column != ABSTAIN
+    ]
+    lines = [f"{spec.name}: {len(made):,} choices, {len(queries) - len(made):,} abstained"]
+    if more := len(questions.pool.candidates) - len(columns):
+        lines.append(f"{more:,} candidates of the pool are new to it, and are not chosen")
+    return made, lines
+
+
+def _queries(questions: Questions, rows: Columns, vectors: Floats, columns: Columns | None = None) -> Queries:
+    pool = questions.pool
+    at = np.arange(len(pool.candidates)) if columns is None else columns
+    observed: dict[str, Floats] = {name: pool.number(name)[np.ix_(rows, at)] for name in NUMBERS}
+    return Queries(
+        ids=_of(questions.ids, rows),
+        tasks=_of(questions.tasks, rows),
+        texts=_of(questions.texts, rows),
+        candidates=[pool.candidates[column] for column in at],
+        vectors=vectors,
+        metadata={"subject": _of(questions.subjects, rows)},
+        answers=Answers(observed, asked=np.zeros((len(rows), len(at)), np.bool_)),
+    )
+
+
+def _of(values: Sequence[Any], rows: Columns) -> list[Any]:
+    return [values[row] for row in rows]
+
+
+def _find(spec: RouterSpec, path: Sequence[str]) -> None:
+    """Lets the module of a router be imported from beside its file, and from `path`."""
+    for folder in filter(None, (spec.folder, *path)):
+        if folder not in sys.path:
+            sys.path.append(folder)

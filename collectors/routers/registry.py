@@ -1,0 +1,239 @@
+"""The routers that are shipped, and those of anybody else by `module:factory`.
+
+Owns names, default parameters, and the file that lists routers:
+
+    encoder: tfidf                 # of all routers that name none: tfidf, minilm, a folder, or none
+    routers:
+      - knn                        # one that is shipped
+      - name: near                 # its name on the board
+        router: knn
+        parameters: {k: 10}
+      - name: mine
+        router: my_routers:Longest # a class or function in a module on the path, or beside this file
+        encoder: none
+        usd_per_query: 0.00002     # what one routing costs
+        seconds: 60                # most time for fitting and routing one fold
+
+Knows no lake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.failures import ConfigError, one_line
+
+_ROOM = "collectors.routers"
+#: Seconds that a router may take to fit and route one fold.
+SECONDS = 600.0
+_KEYS = {"name", "router", "parameters", "encoder", "usd_per_query", "seconds"}
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """One router that is part of this project."""
+
+    factory: str
+    parameters: dict[str, Any]
+    #: Whose method it is, and where it stands.
+    source: str
+    #: A library beyond the extra `routers` that it needs. Without it the router is on no board that does not name it.
+    needs: str | None = None
+    #: Whether it reads the queries' vectors.
+    has_vectors: bool = True
+
+
+def _shipped(where: str, source: str, **parameters: Any) -> Shipped:
+    return Shipped(f"{_ROOM}.{where}", parameters, source)
+
+
+def _constant(where: str, source: str, **parameters: Any) -> Shipped:
+    return Shipped(f"{_ROOM}.{where}", parameters, source, has_vectors=False)
+
+
+#: Name -> router. Each says its source; what differs from it stands in the docstring of its class.
+SHIPPED: dict[str, Shipped] = {
+    "random": _constant("constants:Random", "a uniform choice"),
+    "cheapest": _constant("constants:Constant", "least mean USD in training", by="least_usd"),
+    "dearest": _constant("constants:Constant", "most mean USD in training", by="most_usd"),
+    "best-constant": _constant("constants:Constant", "best mean score in training"),
+    "best-per-task": _constant("constants:ConstantPerTask", "best mean score of the task in training"),
+    "mixture": _constant("constants:Mixture", "RouterBench's Zero router, half-way along the training hull", at=0.5),
+    "oracle": _constant("constants:Oracle", "the best answer of each question: a bound, which sees the truth"),
+    "knn": _shipped("estimating:Neighbours", "kNN over embeddings", k=40),
+    "ridge": _shipped("estimating:Ridge", "scikit-learn's method in closed form", penalty=1.0),
+    "logistic": _shipped("estimating:PerCandidate", "scikit-learn's LogisticRegression", model="logistic"),
+    "mlp": _shipped("estimating:PerCandidate", "scikit-learn's MLPRegressor, early stopping", model="mlp"),
+    "svm": _shipped("estimating:PerCandidate", "scikit-learn's LinearSVR", model="svm"),
+    "forest": _shipped("estimating:PerCandidate", "scikit-learn's RandomForestRegressor", model="forest"),
+    "avengers": _shipped("estimating:Clusters", "Avengers: k-means and ranks in clusters", clusters=64, top=1),
+    "avengers-pro": _shipped("estimating:Clusters", "Avengers-Pro: the three nearest clusters", clusters=60, top=3),
+    "matrix-factorisation": _shipped("factors:MatrixFactorisation", "EmbedLLM's TextMF"),
+    "irt": _shipped("factors:ItemResponse", "IRT-Router: two parameters of a question from its text"),
+    "capability": _shipped("capability:Capability", "Model-SAT: a text of shares on core tasks"),
+    "cascade": _shipped("cascades:Cascade", "FrugalGPT's and RouterBench's cascade with a learned stop", steps=3),
+    "cascade-ideal": _constant("routerbench:Cascade", "RouterBench's cascade with an ideal judge: a bound"),
+    "routerbench-knn": _shipped("routerbench:Knn", "RouterBench's KNNRouter", n_neighbors=40),
+    "routerbench-mlp": _shipped("routerbench:Mlp", "RouterBench's MLPRouter", hidden_layer_sizes=100),
+    "routerbench-svm": _shipped("routerbench:Svm", "RouterBench's SVMRouter"),
+    "routereval-knn": _shipped("routereval:Knn", "RouterEval's PRKnn", knearest=5),
+    "routereval-kmeans": _shipped("routereval:KMeans", "RouterEval's C-RoBERTa-cluster", numcluster=3),
+    "routereval-linear": Shipped(
+        f"{_ROOM}.routereval:Network", {"lr": 0.01, "epochs": 10, "batch": 32}, "RouterEval's LinearR", "torch"
+    ),
+    "routereval-mlp": Shipped(
+        f"{_ROOM}.routereval:Network",
+        {"hidden": 256, "lr": 0.0001, "epochs": 100, "batch": 32},
+        "RouterEval's MLPR",
+        "torch",
+    ),
+}
+
+#: Rows that are no routers: they know the answers.
+BOUNDS = ("oracle", "cascade-ideal")
+
+
+@dataclass(frozen=True)
+class RouterSpec:
+    """A router of a board."""
+
+    name: str
+    #: module:factory
+    factory: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    #: See collectors.routers.encoders.
+    encoder: str = "none"
+    usd_per_query: float = 0.0
+    seconds: float = SECONDS
+    #: Where its module may lie beside the path.
+    folder: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of its parameters and of its module's text: another result may come of another digest."""
+        module = self.factory.partition(":")[0]
+        spelled = [self.factory, self.parameters, self.encoder, self.usd_per_query, self.seconds]
+        text = json.dumps(spelled, sort_keys=True, default=str).encode()
+        return hashlib.blake2b(text + _source(module, self.folder), digest_size=8).hexdigest()
+
+
+def _source(module: str, folder: str | None) -> bytes:
+    """The text of a module, and of this room where it is of it; empty where no file has it."""
+    if module.startswith(f"{_ROOM}."):
+        return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    beside = Path(folder or ".") / f"{module.replace('.', '/')}.py"
+    if beside.is_file():
+        return beside.read_bytes()
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return b""
+    return Path(spec.origin).read_bytes() if spec and spec.origin and spec.origin.endswith(".py") else b""
+
+
+def default_routers(encoder: str = "tfidf") -> list[RouterSpec]:
+    there = [name for name, one in SHIPPED.items() if one.needs is None or importlib.util.find_spec(one.needs)]
+    return [shipped_router(name, encoder=encoder) for name in there]
+
+
+def shipped_router(name: str, encoder: str = "tfidf") -> RouterSpec:
+    """Raises ConfigError for another name."""
+    if name not in SHIPPED:
+        raise ConfigError(f"no router {name!r}; there are {', '.join(SHIPPED)}, and any module:factory")
+    one = SHIPPED[name]
+    return RouterSpec(name, one.factory, dict(one.parameters), encoder if one.has_vectors else "none")
+
+
+def router_of(text: str, encoder: str = "tfidf", folder: str | None = None) -> RouterSpec:
+    """A shipped router by name, or one by module:factory. Raises ConfigError."""
+    if _FACTORY.fullmatch(text):
+        return RouterSpec(text.partition(":")[2], text, encoder=encoder, folder=folder)
+    return shipped_router(text, encoder)
+
+
+def read_routers(path: Path) -> list[RouterSpec]:
+    """The routers of a YAML file, see above. Raises ConfigError, naming the entry that is wrong."""
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {one_line(error, 200)}") from error
+    if not isinstance(given, dict) or not isinstance(given.get("routers"), list) or not given["routers"]:
+        raise ConfigError(f"{path}: it needs a list `routers`")
+    if unknown := sorted(set(given) - {"encoder", "routers"}, key=str):
+        raise ConfigError(f"{path}: no key {unknown[0]!r}; there are encoder and routers")
+    encoder = given.get("encoder", "tfidf")
+    if not isinstance(encoder, str):
+        raise ConfigError(f"{path}: encoder: {encoder!r} is no name")
+    routers = [_entry(path, place, one, encoder) for place, one in enumerate(given["routers"], 1)]
+    names = [one.name for one in routers]
+    if doubled := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ConfigError(f"{path}: two routers have the name {doubled[0]!r}: give each a `name`")
+    return routers
+
+
+def _entry(path: Path, place: int, one: Any, encoder: str) -> RouterSpec:
+    at = f"{path}: router {place}"
+    folder = str(path.resolve().parent)
+    if isinstance(one, str):
+        return router_of(one, encoder, folder)
+    if not isinstance(one, dict) or not isinstance(one.get("router"), str):
+        raise ConfigError(f"{at}: it needs `router`, a shipped name or module:factory")
+    if unknown := sorted(set(one) - _KEYS, key=str):
+        raise ConfigError(f"{at}: no key {unknown[0]!r}; there are {', '.join(sorted(_KEYS))}")
+    base = router_of(one["router"], encoder, folder)
+    parameters = one.get("parameters") or {}
+    if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
+        raise ConfigError(f"{at}: parameters are no mapping of names to values")
+    name = one.get("name", base.name)
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= 100:
+        raise ConfigError(f"{at}: name: {name!r} is no text of up to 100 characters")
+    of_encoder = one.get("encoder", base.encoder)
+    if not isinstance(of_encoder, str):
+        raise ConfigError(f"{at}: encoder: {of_encoder!r} is no name")
+    return RouterSpec(
+        name,
+        base.factory,
+        base.parameters | parameters,
+        of_encoder,
+        _number(at, "usd_per_query", one.get("usd_per_query", 0.0), least=0.0),
+        _number(at, "seconds", one.get("seconds", SECONDS), least=0.01),
+        base.folder,
+    )
+
+
+def _number(at: str, name: str, value: Any, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+        raise ConfigError(f"{at}: {name}: {value!r} is no number from {least:g} on")
+    return float(value)
+
+
+def make(spec: RouterSpec, seed: int) -> Any:
+    """An unfitted router. Raises whatever its module or constructor raises: call it in a process that may die."""
+    module, _, name = spec.factory.partition(":")
+    factory = getattr(importlib.import_module(module), name)
+    takes = _takes_seed(factory) and "seed" not in spec.parameters
+    return factory(**spec.parameters, **({"seed": seed} if takes else {}))
+
+
+def _takes_seed(factory: Any) -> bool:
+    try:
+        return "seed" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def names_of(routers: Sequence[RouterSpec]) -> list[str]:
+    return [one.name for one in routers]

@@ -1,0 +1,239 @@
+"""One router on one fold: fitted on the training questions, asked for the test questions, in a process that may be
+killed.
+
+Owns the files between the board and that process. Arrays are mapped, not copied, and read-only: a router cannot change
+what others see. Knows no processes (collectors.routers.process).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.atomic import replacing
+from collectors.routers.contract import (
+    ABSTAIN,
+    OBSERVED,
+    Answers,
+    BadChoice,
+    Columns,
+    Estimates,
+    Floats,
+    Mask,
+    Queries,
+    checked,
+    columns_of,
+    means_of,
+)
+from collectors.routers.registry import RouterSpec, make
+
+#: Shares of the score against the cost that a curve of choices is drawn for.
+ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
+#: Elements of the estimates that are there at once.
+_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Data:
+    """Questions × candidates, in files."""
+
+    folder: Path
+    ids: list[str]
+    tasks: list[str]
+    texts: list[str]
+    candidates: list[str]
+    #: Names that are left out of the pool.
+    left_out: list[str]
+    metadata: dict[str, list[Any]]
+
+    def array(self, name: str) -> Floats:
+        """(questions, candidates), or NaN everywhere where the pool has no such number."""
+        path = self.folder / f"{name}.npy"
+        if path.exists():
+            found: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
+            return found
+        return np.broadcast_to(np.float64(np.nan), (len(self.ids), len(self.candidates)))
+
+
+def write_data(data: Data, arrays: Mapping[str, Floats]) -> None:
+    """Writes `arrays` (scores and those of OBSERVED) and the texts into the folder of `data`."""
+    data.folder.mkdir(parents=True, exist_ok=True)
+    for name, values in arrays.items():
+        np.save(data.folder / f"{name}.npy", values)
+    kept = {name: value for name, value in asdict(data).items() if name != "folder"}
+    (data.folder / "questions.json").write_text(json.dumps(kept), encoding="utf-8")
+
+
+def read_data(folder: Path) -> Data:
+    return Data(folder=folder, **json.loads((folder / "questions.json").read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a router learns from and is asked."""
+
+    #: Rows of the questions.
+    train: Columns
+    test: Columns
+    seed: int
+    #: (candidates,), and rows of `train`: of unseen candidates a router has the answers to probes alone. None: all
+    #: seen.
+    unseen: Mask | None = None
+    probes: Columns | None = None
+
+    def save(self, path: Path) -> None:
+        arrays: dict[str, Any] = {"train": self.train, "test": self.test, "seed": np.array(self.seed)}
+        if self.unseen is not None and self.probes is not None:
+            arrays |= {"unseen": self.unseen, "probes": self.probes}
+        with replacing(path, ending=".npz") as new:
+            np.savez(new, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Fold:
+        with np.load(path, allow_pickle=False) as file:
+            more = {name: file[name] for name in ("unseen", "probes") if name in file.files}
+            return cls(file["train"], file["test"], int(file["seed"]), **more)
+
+
+def training(data: Data, fold: Fold, vectors: Floats) -> tuple[Queries, Floats, Floats, Mask]:
+    """The arguments of `fit`."""
+    scores, usd = data.array("scores")[fold.train], data.array("usd")[fold.train]
+    valid = ~np.isnan(scores)
+    if fold.unseen is not None and fold.probes is not None:
+        valid &= ~fold.unseen | np.isin(fold.train, fold.probes)[:, np.newaxis]
+        scores, usd = np.where(valid, scores, np.nan), np.where(valid, usd, np.nan)
+    observed = {name: data.array(name)[fold.train] for name in OBSERVED}
+    shape = (len(fold.train), len(data.candidates))
+    answers = Answers(observed, asked=np.zeros(shape, np.bool_))
+    return _queries(data, fold.train, vectors, answers), scores, usd, valid
+
+
+def run_trial(data: Data, spec: RouterSpec, fold: Fold, vectors: Floats) -> dict[str, Any]:
+    """Arrays and numbers of one router on one fold, for `np.savez`.
+
+    Raises whatever the router raises, and BadChoice.
+    """
+    router = make(spec, fold.seed)
+    queries, scores, costs, valid = training(data, fold, vectors)
+    began = time.perf_counter()
+    router.fit(queries, scores, costs, valid)
+    fitted = time.perf_counter()
+    scale = np.nanmax(means_of(costs)) if not np.isnan(costs).all() else np.nan
+    means = means_of(scores, valid)
+    del queries, scores, costs, valid
+    asked = _asked(data, fold.test, vectors, is_bound=bool(getattr(router, "PEEKS", False)))
+    ready = time.perf_counter()
+    chosen = columns_of(router.route(asked, list(data.candidates)), data.candidates, len(asked), data.left_out)
+    routed = time.perf_counter()
+    assert asked.answers is not None
+    own = float(getattr(router, "usd_per_query", 0.0)) + spec.usd_per_query
+    if not 0 <= own < np.inf:
+        raise BadChoice(f"usd_per_query is {own}")
+    return {
+        "chosen": chosen,
+        **_thrown_away(asked.answers, chosen, own),
+        **_estimated(router, data, fold, asked, float(scale), means),
+        **_probable(router, data, asked),
+        "fit_s": fitted - began,
+        "route_s": routed - ready,
+    }
+
+
+def _queries(data: Data, rows: Columns, vectors: Floats, answers: Answers) -> Queries:
+    return Queries(
+        ids=[data.ids[row] for row in rows],
+        tasks=[data.tasks[row] for row in rows],
+        texts=[data.texts[row] for row in rows],
+        candidates=list(data.candidates),
+        vectors=np.asarray(vectors[rows], np.float64),
+        metadata={name: [values[row] for row in rows] for name, values in data.metadata.items()},
+        answers=answers,
+    )
+
+
+def _asked(data: Data, rows: Columns, vectors: Floats, *, is_bound: bool) -> Queries:
+    observed = {name: data.array(name)[rows] for name in OBSERVED}
+    for values in observed.values():
+        values.flags.writeable = False  # the board adds up what was asked for from them
+    truth = data.array("scores")[rows] if is_bound else None
+    answers = Answers(observed, truth, np.zeros((len(rows), len(data.candidates)), np.bool_))
+    return _queries(data, rows, vectors, answers)
+
+
+def _thrown_away(answers: Answers, chosen: Columns, own: float) -> dict[str, Floats]:
+    """(queries,): USD and seconds of answers that were asked for and not chosen, with the router's own USD."""
+    rows = np.flatnonzero(chosen != ABSTAIN)
+    asked = answers.asked.copy()
+    asked[rows, chosen[rows]] = False
+    if not asked.any():
+        nothing = np.zeros(len(chosen))
+        return {"more_usd": nothing + own, "more_s": nothing}
+    paid = {name: np.where(asked, answers.observed[name], 0).sum(axis=1) for name in ("usd", "latency_s")}
+    return {"more_usd": paid["usd"] + own, "more_s": paid["latency_s"]}
+
+
+def _estimated(router: Any, data: Data, fold: Fold, asked: Queries, scale: float, means: Floats) -> dict[str, Any]:
+    """The choices along ALPHAS, and squared errors of the estimates; empty for a router without estimates."""
+    if not hasattr(router, "estimate"):
+        return {}
+    curve = np.full((len(ALPHAS), len(asked)), ABSTAIN, np.int32)
+    errors, of_means = np.zeros(len(asked)), np.zeros(len(asked))
+    truth = data.array("scores")
+    base = np.where(np.isnan(means), np.nanmean(means), means)
+    has_usd = True
+    for rows in _blocks(len(asked), len(data.candidates)):
+        part = asked.take(rows)
+        found = checked(router.estimate(part, list(data.candidates)), (len(rows), len(data.candidates)))
+        has_usd &= found.usd is not None and not np.isnan(found.usd).all()
+        if has_usd and found.usd is not None and scale > 0:
+            curve[:, rows] = _along(found, scale)
+        right = truth[fold.test[rows]]
+        with np.errstate(invalid="ignore"):
+            errors[rows] = _mean_of_rows((found.scores - right) ** 2)
+            of_means[rows] = _mean_of_rows((base - right) ** 2)
+    made: dict[str, Any] = {"squared_error": errors, "squared_error_of_means": of_means}
+    if has_usd and scale > 0:
+        made["curve"] = curve
+    return made
+
+
+def _mean_of_rows(values: Floats) -> Floats:
+    is_known = ~np.isnan(values)
+    counts = is_known.sum(axis=1)
+    sums = np.where(is_known, values, 0).sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _along(found: Estimates, scale: float) -> npt.NDArray[np.int32]:
+    assert found.usd is not None
+    chosen = np.empty((len(ALPHAS), len(found.scores)), np.int32)
+    for place, alpha in enumerate(ALPHAS):
+        value = alpha * found.scores - ((1 - alpha) * found.usd / scale if alpha < 1 else 0)
+        chosen[place] = np.where(np.isnan(value), -np.inf, value).argmax(axis=1)
+    return chosen
+
+
+def _probable(router: Any, data: Data, asked: Queries) -> dict[str, Floats]:
+    """(queries,): the entropy of the router's probabilities in bits, for RouterEval's E_p."""
+    if not hasattr(router, "probabilities"):
+        return {}
+    bits = np.zeros(len(asked))
+    for rows in _blocks(len(asked), len(data.candidates)):
+        p = np.asarray(router.probabilities(asked.take(rows), list(data.candidates)), np.float64)
+        if p.shape != (len(rows), len(data.candidates)) or not (np.isfinite(p).all() and (p >= 0).all()):
+            raise BadChoice("its probabilities are of another shape, negative or NaN")
+        p = p / p.sum(axis=1, keepdims=True)
+        bits[rows] = (p * -np.log2(np.where(p > 0, p, 1))).sum(axis=1)
+    return {"bits": bits}
+
+
+def _blocks(rows: int, columns: int) -> Sequence[Columns]:
+    size = max(1, _ELEMENTS // max(1, columns))
+    return [np.arange(first, min(first + size, rows)) for first in range(0, rows, size)]
