@@ -110,6 +110,9 @@ class FleetSpec(Strict):
     #: GiB of fetched models that each node keeps. Models used longest ago go first, never one in use. null: the node's
     #: $ROUTERLAKE_DISK_GIB, else four fifths of its disk's free space with what they take of it.
     disk_gib: float | None = Field(None, ge=0)
+    #: Whether the run folds the lake's shards into few files as it goes, when a thousand or more are open. Readers of a
+    #: long run get faster; a file of views (matrix.duckdb) has to be written anew after a fold.
+    compact: bool = True
     #: Address of a Ray cluster; null: the job's own cluster inside `ray job submit`, else a new one here.
     address: str | None = None
 

@@ -183,6 +183,9 @@ class RunStatus:
     #: Time of the newest shard of the run's cells, up to the run's end; None if there is none or the store has no
     #: times.
     last_commit: float | None
+    #: Shards of all runs on this lake: in the newest compaction, and not yet.
+    shards_folded: int
+    shards_open: int
     #: When the run last wrote its account of spending, which it does every minute; None if it never did.
     last_heard: float | None
     #: Whether it was paused by a signal.
@@ -315,6 +318,8 @@ class RunWatch:
             items_before=self._value(before, [self._started]) if timed else None,
             items_after=self._value(after, [until]) if timed and until else None,
             last_commit=last,
+            shards_folded=len(folded),
+            shards_open=len(listed.keys() - folded),
             last_heard=last_heard(self.lake, self.run_id),
             paused=not is_over and is_paused(self.lake, self.run_id),
             rate=self._value(recent, [end - window, end]) / window if timed else None,

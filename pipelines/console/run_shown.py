@@ -77,6 +77,7 @@ def lines(status: RunStatus) -> list[str]:
         items,
         f"rate: {rate(status)} items/s over its last {duration(status.rate_seconds)}; eta {eta(status)}",
         f"last shard: {last(status)}; {state(status)}",
+        f"shards of the lake: {status.shards_folded:,} folded, {status.shards_open:,} open",
         f"cost so far: {cost(work)}",
         f"tokens through the engines: {tokens(work)}",
     ]

@@ -32,6 +32,7 @@ from pipelines.fleet.budget import Budget, GpuPrices
 from pipelines.fleet.cluster import any_node, node_caused
 from pipelines.fleet.crew import Crew, Kind, Work, in_words
 from pipelines.fleet.faults import Again, Faults, GiveUp
+from pipelines.fleet.folding import Folding
 from pipelines.fleet.head_watch import HeadWatch
 from pipelines.fleet.neighbours import Neighbours
 from pipelines.fleet.outcome import Outcome
@@ -104,6 +105,7 @@ class Fleet:
         self.outcome = Outcome(plan, lake, self.listeners, self._patiently)
         self.sharing = Sharing(lake, plan.run_id, plan.generation, self.queue, self.outcome.done_elsewhere)
         self.turns = Turns(lake, plan.run_id, Neighbours(plan.run_id, plan.config.fleet.priority))
+        self.folding = Folding(lake, on=plan.config.fleet.compact)
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
@@ -126,7 +128,7 @@ class Fleet:
         is lost.
         """
         with self.progress, contextlib.ExitStack() as closing:
-            for part in (self.sharing, self.budget, self.turns):
+            for part in (self.sharing, self.budget, self.turns, self.folding):
                 closing.callback(part.close)
             self._grow()
             logger.info("starting %d engines; the first shards take longest: models are loaded", len(self.crew))
@@ -148,6 +150,7 @@ class Fleet:
                 self._watch()
                 self.sharing.tick()
                 self.budget.tick()
+                self.folding.tick()
                 self.turns.tick(waits=bool(self.crew.requested()))
                 if self.turns.holds_back:
                     self.crew.drop()
@@ -449,6 +452,7 @@ class Fleet:
         job, cell = hand.job, hand.job.planned.cell
         self.sharing.over(job)
         self.faults.recovered(cell.model)
+        self.folding.done()
         self._last_done = time.monotonic()
         if hand.away:
             self._outages[hand.away[0]].over()
