@@ -151,6 +151,8 @@ def print_outcome(outcome: Compacted, seconds: float) -> None:
     manifest = outcome.manifest
     if outcome.folded and manifest:
         print(f"compaction {manifest.number}: {outcome.folded:,} shards folded in {seconds:.0f} s")
+    elif outcome.forgotten and manifest:
+        print(f"compaction {manifest.number}: no new shards, in {seconds:.0f} s")
     else:
         print("nothing to fold: every shard is in the newest compaction already" if manifest else "nothing to fold")
     if manifest:
@@ -162,6 +164,8 @@ def print_outcome(outcome: Compacted, seconds: float) -> None:
         )
     if outcome.unplanned:
         print(f"{outcome.unplanned} shards were not folded: no run in the lake planned their cells")
+    if outcome.forgotten:
+        print(f"{outcome.forgotten:,} shards were left out: they were forgotten")
     if outcome.withheld:
         print(f"{outcome.withheld} shards were not folded: a damaged file holds other rows of their cells")
     for name, reason in outcome.damaged.items():

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from collectors.importers.formats.table_settings import check_settings, describe
 from collectors.importers.ingest import Report, ingest
 from collectors.importers.registry import FORMATS, aliases_of
 from collectors.importers.sources import ImportSource
+from collectors.lake.forgetting import Wish, plan_forgetting, take_back, write_retraction
 from collectors.lake.store import Lake
 from pipelines.console.progress import Counter
 from pipelines.console.script import Parser, command, sibling
@@ -32,7 +33,7 @@ Every row of the source becomes a record, is in the lake already, repeats anothe
 file and line. The command counts all four, and they add up. It guesses nothing: a value that the source lacks is null.
 Items are joined to those of other sources by equal text, models by a table of aliases. Suspicious values are named and
 kept. If it was killed, run it again to continue; a second complete run adds nothing, nor does one of a later release:
-import the files under another --name to have them read anew."""
+--replace NAME has the files read anew, and forgets what they gave before."""
 
 EPILOG = """\
 formats:
@@ -42,6 +43,7 @@ examples:
   python pipelines/ingest.py --format lm_eval results/ --lake /data/lake --dry-run
   python pipelines/ingest.py --format lm_eval 'runs/*/samples_gsm8k_*.jsonl' --model me/my-model --lake /data/lake
   python pipelines/ingest.py --format table scores.csv --columns columns.yaml --name my-scores --lake /data/lake
+  python pipelines/ingest.py --format table scores.csv --columns right.yaml --replace my-scores --lake /data/lake
 
 exit codes: 0 every row is in the lake; 1 some rows were rejected, a file gave no record, or the lake cannot be written;
 2 the input is wrong and nothing was written"""
@@ -74,6 +76,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help="format of the source, see below")
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to write to (default: %(default)s)")
     parser.add_argument("--name", help="name of the source in the lake (default: the format)")
+    parser.add_argument(
+        "--replace",
+        metavar="NAME",
+        help="forget what was imported under NAME before, and import under that name: for files that were read wrongly",
+    )
     parser.add_argument("--licence", help="licence of the source, such as mit")
     parser.add_argument("--model", help="the model that answered, if the files do not name it")
     parser.add_argument("--aliases", type=Path, metavar="YAML", help="maps the source's model names to model ids")
@@ -102,12 +109,14 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.name and not (args.name.isprintable() and "#" not in args.name):
         raise ConfigError(f"--name {args.name!r}: use printable text without '#'")
+    if args.replace and args.name not in (None, args.replace):
+        raise ConfigError("--replace NAME imports under that name: leave out --name")
     own = mapping_of(args.aliases) if args.aliases else {}
     options = mapping_of(args.columns) if args.columns else {}
     if args.columns:
         check_settings(options)
     source = ImportSource(
-        name=without_keys(args.name or args.format),
+        name=without_keys(args.replace or args.name or args.format),
         format=args.format,
         licence=args.licence,
         aliases=aliases_of(args.format, own),
@@ -115,9 +124,37 @@ def run(args: argparse.Namespace) -> int:
         options=options,
     )
     files = find_files(args.paths, form.patterns)
-    report = ingest(form.read, files, source, Lake(args.lake), dry_run=args.dry_run, progress=Counter("cells"))
+    lake = Lake(args.lake)
+
+    def work() -> Report:
+        return ingest(form.read, files, source, lake, dry_run=args.dry_run, progress=Counter("cells"))
+
+    report = replacing(lake, source.name, work, dry_run=args.dry_run) if args.replace else work()
     print_report(report, args.lake, dry_run=args.dry_run, seconds=time.monotonic() - started)
     return 1 if report.rejects or report.skipped_rejects else 0
+
+
+def replacing(lake: Lake, name: str, work: Callable[[], Report], *, dry_run: bool) -> Report:
+    """Forgets an import before `work`, and takes that back where it fails or brings nothing.
+
+    Raises ConfigError if the lake has none of this name.
+    """
+    planned = plan_forgetting(lake.open_for_reading(), Wish(source=name))
+    print(f"replaces {planned.records:,} records of {planned.cells:,} cells that were imported as {name}")
+    if dry_run:
+        return work()
+    retraction_id = write_retraction(lake.open_for_writing(), planned, f"replaced by another import as {name}")
+    try:
+        report = work()
+    except BaseException:
+        take_back(lake, retraction_id, "the import that should replace it failed")
+        raise
+    if report.total.records:
+        print(f"the earlier import is forgotten by retraction {retraction_id} (forget.py --list)")
+    else:
+        take_back(lake, retraction_id, "the import that should replace it brought no record")
+        print("the earlier import stays: nothing came in its place")
+    return report
 
 
 def mapping_of(path: Path) -> Mapping[str, Any]:

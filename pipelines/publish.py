@@ -16,7 +16,7 @@ from collectors.lake.store import Lake
 from collectors.matrix.pool_files import read_pool_file
 from collectors.publish.card import Description
 from collectors.publish.manifests import is_version_name
-from collectors.publish.publishing import differences, publish
+from collectors.publish.publishing import Difference, differences, publish
 from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion, build_version
 from collectors.scratch import scratch
@@ -216,10 +216,24 @@ def show_differences(argv: list[str]) -> int:
     if not changes:
         print("no difference in the records")
         return 0
-    print(f"{'came':>12} {'went':>12} {'changed':>12}  records of task, model")
+    print(in_all(changes))
+    print(f"{'came':>12} {'went':>12} {'retracted':>12} {'changed':>12}  records of task, model")
     for row in changes:
-        print(f"{row.came:>12,} {row.went:>12,} {row.changed:>12,}  {row.task}, {row.model}")
+        print(f"{row.came:>12,} {row.went:>12,} {row.retracted:>12,} {row.changed:>12,}  {row.task}, {row.model}")
     return 1
+
+
+def in_all(changes: Sequence[Difference]) -> str:
+    """One line of totals."""
+    came, went, retracted, changed = (
+        sum(getattr(row, name) for row in changes) for name in ("came", "went", "retracted", "changed")
+    )
+    tasks, models = len({row.task for row in changes}), len({row.model for row in changes})
+    of_them = f", {retracted:,} of them retracted" if retracted else ""
+    return (
+        f"{came:,} records came, {went:,} went{of_them}, {changed:,} changed: "
+        f"{models:,} model{'s' * (models > 1)} on {tasks:,} task{'s' * (tasks > 1)}"
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from schemas.records import (
     PRICE_NAME,
     RECORD,
     REJECT,
+    RETRACTION,
     RUN_CELL,
     RUN_END,
     SPLIT,
@@ -41,6 +42,7 @@ SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
     "imports": (IMPORT,),
     "rejects": (REJECT,),
     "suspicions": (SUSPICION,),
+    "retractions": (RETRACTION,),
     "prices": (PRICE,),
     "gpu_prices": (GPU_PRICE,),
     "price_names": (PRICE_NAME,),
@@ -143,6 +145,7 @@ _OWN: dict[str, dict[str, str]] = {
         "score_high": "most that a score can be, where has_score_range; null: no limit",
     },
     "aggregates": {"stale": "why value and stderr are not shown; null: they are"},
+    "retractions": {"stands": "whether no other retraction takes it back"},
     "models": {
         "listed_at": "when a catalog last listed it at this revision; null: never",
         "same_weights_as": "the first model with the same weights, among those that can be collected; null: itself",

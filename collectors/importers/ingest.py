@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,8 +36,9 @@ from collectors.importers.suspicions import Suspicion, suspicions
 from collectors.importers.trust import trust_rows
 from collectors.importers.writing import RecordWriter
 from collectors.lake import layout
-from collectors.lake.holdings import committed
+from collectors.lake.holdings import ever_committed
 from collectors.lake.reading import ask
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from collectors.scratch import scratch
 from schemas.failures import StorageError, one_line
@@ -131,7 +133,7 @@ def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> li
         for sha256, path, import_id in ask(lake, lambda con, _: con.execute(query, key).fetchall(), only=["imports"]):
             before.setdefault(sha256, []).append(path)
             imports.add(import_id)
-    import_id = import_id_of(report.source, files)
+    import_id = import_id_of(report.source, files, lake)
     if lake and import_id in imports:
         report.skipped = [file.name for file in files]
         query = "SELECT count(*) FROM rejects WHERE import_id = ?"
@@ -148,14 +150,24 @@ def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> li
     return list(files)
 
 
-def import_id_of(source: ImportSource, files: Sequence[SourceFile]) -> str:
-    """The id of an import: a digest of its files and of how they are read."""
+def import_id_of(source: ImportSource, files: Sequence[SourceFile], lake: Lake | None = None) -> str:
+    """The id of an import: a digest of its files and of how they are read.
+
+    Where `lake` has forgotten the import, it is the id of the next one of the same files.
+    """
     named = [[file.name, _sha256(file)] for file in files]
     made_of = {"name": source.name, "format": source.format, "files": sorted(named, key=str)}
     # Rules for all names came later than the first lakes: an import that they change is of other cells.
     aliases = {name: model for name, model in source.aliases.items() if not name.endswith("/*")}
     how = {"model": source.model, "options": dict(source.options), "aliases": aliases}
-    return layout.import_run_id(digest({**made_of, **how}))
+    content: dict[str, Any] = {**made_of, **how}
+    import_id = layout.import_run_id(digest(content))
+    standing = read_retracted(lake).runs if lake else frozenset()
+    for again in itertools.count(1):
+        if import_id not in standing:
+            break
+        import_id = layout.import_run_id(digest({**content, "again": again}))
+    return import_id
 
 
 class _Import:
@@ -163,6 +175,7 @@ class _Import:
         self.staging, self.source, self.lake, self.report = staging, source, lake, report
         self.con = staging.con
         self.lake_if_there = lake if there else None
+        self.retracted = read_retracted(lake) if there else Retracted()
         self.now = dt.datetime.now(dt.UTC)
         report.files, report.counts = staging.files, staging.counts
 
@@ -172,11 +185,11 @@ class _Import:
         if changed := [file.name for file in self.staging.files if file.has_changed()]:
             raise StorageError(f"{changed[0]} changed while it was read: nothing was written; try again")
         hashes = [_sha256(file) for file in self.staging.files]
-        self.import_id = self.report.import_id = import_id_of(self.source, self.staging.files)
+        self.import_id = self.report.import_id = import_id_of(self.source, self.staging.files, self.lake_if_there)
         self.hashes = hashes
         trust_rows(self.staging)
         self.tables = number_items(self.staging, self.lake_if_there, self.source.name)
-        there = committed(self.lake) if self.lake_if_there else {}
+        there = self.retracted.standing(ever_committed(self.lake)) if self.lake_if_there else {}
         runs = LakeRuns(self.lake, there, hashes)
         self.cells = number_cells(self.staging, self.source, self.tables, runs.run_of)
         self.report.cells = len(self.cells)
@@ -185,7 +198,9 @@ class _Import:
         self._report_items()
         if not dry_run:
             self._write_tables()
-        writer = RecordWriter(self.staging, self.lake, self.cells, there, hashes, self.import_id, self.source.name)
+        writer = RecordWriter(
+            self.staging, self.lake, self.cells, there, hashes, self.import_id, self.source.name, self.retracted
+        )
         writer.write(dry_run=dry_run, progress=progress)
         self.staging.flush()
         self._reject_silent_files()
@@ -267,7 +282,8 @@ class _Import:
             # First, as the view _cell_rows looks for it without parsing the rest.
             limits = {"range": [cell.description.low, cell.description.high]}
             config = json.dumps(limits | described)
-            yield {**cell.run_row(), "run_id": self.import_id, "started_at": self.now, "config": config}
+            row = {**cell.run_row(), "generation": self.retracted.next_generation(cell.cell_id, 0)}
+            yield {**row, "run_id": self.import_id, "started_at": self.now, "config": config}
 
     # ---- the report
 

@@ -21,6 +21,7 @@ from collectors.importers.earlier import EarlierRows, ItemRange
 from collectors.importers.raw_tables import RAW_VERDICT
 from collectors.importers.staging import Staging
 from collectors.lake.layout import shard_name
+from collectors.lake.retractions import Retracted
 from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import NOT_JUDGED, StorageError
 from schemas.identity import ShardName
@@ -76,8 +77,10 @@ class RecordWriter:
         hashes: Sequence[str | None],
         import_id: str,
         source: str,
+        retracted: Retracted,
     ) -> None:
         """`there`: the shards of `lake` by cell. `hashes`: SHA-256 of each file. `source`: its name."""
+        self.retracted = retracted
         self.staging, self.lake, self.cells, self.there, self.hashes = staging, lake, cells, there, hashes
         self.import_id, self.source = import_id, source
         self.earlier = EarlierRows(lake)
@@ -191,7 +194,8 @@ class RecordWriter:
         items = len(np.unique(rows["item"].to_numpy()))
         metadata = {"shard": {"run_id": self.import_id, "source_run": cell.run_name, "items": items}}
         new = _NewRecords(rows, self._records(cell, rows), one.range, metadata)
-        name = ShardName(cell.cell_id, 0, one.range.first, one.range.last)
+        generation = self.retracted.next_generation(cell.cell_id, 0)
+        name = ShardName(cell.cell_id, generation, one.range.first, one.range.last)
         if not one.range.overlapping:
             if not dry_run:
                 self._commit(cell, name, new.records, metadata)
@@ -238,7 +242,8 @@ class RecordWriter:
         self._count(new.rows["file"].to_numpy()[is_new], "records")
         if dry_run:
             return
-        generation = max(shard.generation for shard in new.range.shards) + 1
+        newest = max(shard.generation for shard in new.range.shards)
+        generation = self.retracted.next_generation(cell.cell_id, newest + 1)
         # With the lake's rows of the same items: a higher generation replaces whole items.
         kept = records.filter(pa.array(is_new))
         import pyarrow.compute as pc

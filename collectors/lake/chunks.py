@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from collectors.lake.contents import foreign_columns
 from collectors.lake.holdings import Holdings, Part, read_folded
-from collectors.lake.layout import SHARDS
+from collectors.lake.layout import RETRACTIONS, SHARDS
 from collectors.lake.parts import limit_memory
 from collectors.lake.reading import connect
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
-from schemas.identity import digest
+from schemas.identity import ShardName, digest
 from schemas.migrations import first_readable
 from schemas.records import SCHEMA_VERSION
 from schemas.sql import literal_path
@@ -60,6 +61,8 @@ class Chunk:
     task: str
     prompting: str
     sources: tuple[CellSource, ...]
+    #: Retractions that concern its cells.
+    retracted: tuple[str, ...] = ()
 
     @property
     def shards(self) -> list[str]:
@@ -74,6 +77,8 @@ class Chunk:
     def digest(self) -> str:
         cells = sorted(source.cell_id for source in self.sources)
         made_of = {"cells": cells, "shards": self.shards, "parts": [part.records for part in self.parts]}
+        if self.retracted:
+            made_of["retracted"] = list(self.retracted)
         return digest({**made_of, "writer": [SCHEMA_VERSION, duckdb.__version__]})
 
 
@@ -98,6 +103,15 @@ class Choice:
     withheld: int = 0
     #: Damaged parts that are left out, with rows that no shard has.
     given_up: set[str] = field(default_factory=set)
+    #: What was forgotten; the parts with nothing else; the number of the shards that are left out for it.
+    retracted: Retracted = field(default_factory=Retracted)
+    dropped: set[str] = field(default_factory=set)
+    forgotten: int = 0
+
+    @property
+    def changes(self) -> bool:
+        """Whether the lake needs a compaction."""
+        return bool(self.chunks or self.given_up or self.dropped)
 
 
 def choose(lake: Lake, holdings: Holdings, folder: Path, *, give_up: bool = False) -> Choice:
@@ -119,6 +133,9 @@ class _Chooser:
     ) -> None:
         self.lake, self.holdings, self.con, self.give_up = lake, holdings, con, give_up
         self.choice = Choice(folded=read_folded(lake, holdings.manifest) if holdings.manifest else [])
+        self.choice.retracted = read_retracted(lake, holdings.listed[RETRACTIONS])
+        #: Parts that still hold forgotten rows.
+        self.touched = self._leave_out_forgotten()
 
     def choose(self) -> Choice:
         choice = self.choice
@@ -132,6 +149,25 @@ class _Chooser:
             choice.metadata = {names[file]: value for file, value in _values(self.con, b"shard", list(names))}
         choice.cells = self.con.sql("FROM cells").to_arrow_table()
         return choice
+
+    def _leave_out_forgotten(self) -> set[str]:
+        """Takes forgotten shards out of the list of folded ones. Returns the parts that hold forgotten rows."""
+        choice, manifest = self.choice, self.holdings.manifest
+        if not choice.retracted.ranges or not manifest:
+            return set()
+        newer = choice.retracted.only(choice.retracted.ids.difference(manifest.retracted))
+        kept, touched = [], set()
+        for row in choice.folded:
+            shard = ShardName.parse(str(row["file"]))
+            assert shard
+            if not choice.retracted.covers(shard):
+                kept.append(row)
+            if choice.retracted.covers(shard) or newer.touches(shard):
+                touched.add(str(row["part"]))
+        choice.forgotten = len(choice.folded) - len(kept)
+        choice.folded = kept
+        choice.dropped = touched - {str(row["part"]) for row in kept}
+        return touched
 
     def _weigh_shards(self) -> None:
         """Makes the table `fresh` of shards to fold, with their cells."""
@@ -147,7 +183,12 @@ class _Chooser:
             f"""
             CREATE TABLE fresh AS
             SELECT task, prompting, cell_id, model, rows, bytes, file, file[{len(place) + 2}:] AS name
-            FROM _shard_files LEFT JOIN cells USING (cell_id) JOIN weight USING (file)
+            FROM (
+                FROM _shard_files ANTI JOIN _retracted
+                ON _shard_files.cell_id = _retracted.cell_id AND _shard_files.generation <= _retracted.generation
+                    AND _shard_files.first_item >= _retracted.first_item
+                    AND _shard_files.last_item <= _retracted.last_item
+            ) LEFT JOIN cells USING (cell_id) JOIN weight USING (file)
             WHERE NOT is_folded
             """
         )
@@ -231,7 +272,7 @@ class _Chooser:
             source = CellSource(cell_id, model, rows, size, tuple(names), fresh_rows=rows)
             sources.setdefault((task, prompting), []).append(source)
         for part in self.holdings.parts:
-            if _is_old(part):
+            if _is_old(part) or part.records in self.touched - self.choice.dropped:
                 sources.setdefault((part.task, part.prompting), [])
         for (task, prompting), fresh in sources.items():
             cells = {source.cell_id: source for source in fresh}
@@ -242,22 +283,29 @@ class _Chooser:
                             f"{lost[0]} is damaged, and its rows would be lost: put a whole copy in its place, or "
                             "compact.py --give-up leaves it out and collect.py collects its items again"
                         )
-                    old = held[part.records]
+                    old = held.get(part.records, [])
                     if (
                         _is_small(part)
                         or _is_old(part)
+                        or part.records in self.touched
                         or not cells.keys().isdisjoint(source.cell_id for source in old)
                     ):
                         for source in old:
                             if not source.model:
                                 raise StorageError(f"no run in runs/ planned the cell {source.cell_id}: put it back")
                             cells[source.cell_id] = _joined(source, cells.get(source.cell_id))
-            yield from (Chunk(task, prompting, tuple(run)) for run in _runs(list(cells.values())))
+            yield from (self._chunk(task, prompting, run) for run in _runs(list(cells.values())))
+
+    def _chunk(self, task: str, prompting: str, sources: list[CellSource]) -> Chunk:
+        cells = {source.cell_id for source in sources}
+        of_cells = {str(row["retraction_id"]) for row in self.choice.retracted.rows if row["cell_id"] in cells}
+        return Chunk(task, prompting, tuple(sources), tuple(sorted(of_cells)))
 
     def _held(self) -> dict[str, list[CellSource]]:
         """Returns the cells of each part of the newest compaction."""
         held: dict[str, list[CellSource]] = {}
         parts = {part.records: part for part in self.holdings.parts}
+        left = {str(row["cell_id"]) for row in self.choice.folded}
         for name, cell_id, model in self.con.execute(
             """
             SELECT DISTINCT part, cell_id, coalesce(model, '')
@@ -266,6 +314,8 @@ class _Chooser:
         ).fetchall():
             if name not in parts:
                 raise StorageError(f"the newest manifest lacks {name}, which its list of folded shards names")
+            if cell_id not in left:
+                continue
             part = parts[name]
             weight = (part.rows // part.cells, (part.bytes + part.other_bytes) // part.cells)
             held.setdefault(name, []).append(CellSource(cell_id, model, *weight, part=part))

@@ -18,6 +18,7 @@ from typing import Any
 
 from collectors.lake import layout
 from collectors.lake.holdings import folded_shards, newest_manifest
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName
@@ -69,12 +70,14 @@ class Claims:
     _may_remove: bool = True
     _manifest: str = ""
     _folded: dict[str, list[ShardName]] = field(default_factory=dict)
+    _retracted: Retracted = field(default_factory=Retracted)
     _looked_for_compaction: float = 0.0
 
     def __post_init__(self) -> None:
         times = self.lake.listing(layout.RUNS, prefix=self.run_id).values()
         if known := [made for made in times if made is not None]:
             self._offset = max(known) - self.clock()
+        self._retracted = read_retracted(self.lake)
         manifest = newest_manifest(self.lake)
         self._manifest, self._looked_for_compaction = manifest.name if manifest else "", self.clock()
 
@@ -86,7 +89,7 @@ class Claims:
         names = self.lake.listing(folder, prefix=f"{cell_id}-")
         committed = [shard for name in names if (shard := ShardName.parse(name))]
         self._look_for_compaction()
-        return Seen(committed + self._folded.get(cell_id, []), claimed)
+        return Seen(self._retracted.without(committed + self._folded.get(cell_id, [])), claimed)
 
     def take(self, shard: ShardName) -> bool:
         """Claims a shard. Returns False if another run claimed it since the last look."""

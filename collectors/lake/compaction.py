@@ -45,6 +45,12 @@ from schemas.views import lake_place
 logger = logging.getLogger(__name__)
 
 
+_FORGOTTEN = """
+{join} JOIN _retracted ON written.cell_id = _retracted.cell_id AND written.generation <= _retracted.generation
+AND written.item BETWEEN _retracted.first_item AND _retracted.last_item
+"""
+
+
 @dataclass(frozen=True)
 class Compacted:
     """The result of `compact`."""
@@ -61,6 +67,8 @@ class Compacted:
     damaged: dict[str, str]
     #: Number of damaged parts that were left out, with rows that no shard has.
     given_up: int = 0
+    #: Number of shards of the compaction before that are left out, because they were forgotten.
+    forgotten: int = 0
 
 
 def compact(
@@ -115,7 +123,7 @@ class _Compaction:
         choice = self.choice = choose(self.lake, self.holdings, self.folder, give_up=give_up)
         rest = (choice.unplanned, choice.withheld, self.holdings.damaged)
         chunks = choice.chunks
-        if not chunks and not choice.given_up:
+        if not choice.changes:
             return Compacted(self.before, 0, *rest)
         progress(0, len(chunks))
         self._take_stock()
@@ -128,7 +136,8 @@ class _Compaction:
         if not self.lake.create(manifest.name, manifest.to_json()):
             logger.info("another compaction was faster: the next one folds the remaining shards")
             return Compacted(newest_manifest(self.lake), 0, *rest)
-        return Compacted(manifest, sum(len(chunk.shards) for chunk in chunks), *rest, len(choice.given_up))
+        folded = sum(len(chunk.shards) for chunk in chunks)
+        return Compacted(manifest, folded, *rest, len(choice.given_up), choice.forgotten)
 
     # ---- checks of bytes
 
@@ -240,9 +249,14 @@ class _Compaction:
         stored = sum(source.fresh_rows for source in chunk.sources)
         if old := [f"{place}/{name}" for part in chunk.parts for name in (part.records, part.older) if name]:
             rows = "read_parquet(?, hive_partitioning = false)"
-            query = f"SELECT count(*) FROM {rows} SEMI JOIN part_cells USING (cell_id)"
+            query = f"SELECT count(*) FROM {rows} AS written SEMI JOIN part_cells USING (cell_id)"
+            query += _FORGOTTEN.format(join="ANTI") if chunk.retracted else ""
             [(held,)] = con.execute(query, [old]).fetchall()
             stored += held
+        if chunk.retracted:
+            query = f"SELECT count(*) FROM _stored AS written{_FORGOTTEN.format(join='SEMI')}"
+            [(forgotten,)] = con.execute(query).fetchall()
+            stored -= forgotten
         kept = written.part.rows + written.older_rows
         if stored != kept:
             raise StorageError(f"of {stored} rows of {chunk.task} only {kept} fit the names of their files")
@@ -256,7 +270,7 @@ class _Compaction:
     def _manifest(self, written: dict[str, tuple[Part, Chunk, list[str]]]) -> Manifest:
         """Writes the table of folded shards. Returns the manifest of the new parts and those that are kept."""
         rewritten = {part.records for _, chunk, _ in written.values() for part in chunk.parts}
-        rewritten |= self.choice.replaced
+        rewritten |= self.choice.replaced | self.choice.dropped
         kept = [part for part in self.before.parts if part.records not in rewritten] if self.before else []
         kept = [self._with_sha256(part) for part in kept]
         parts = sorted([*kept, *(part for part, _, _ in written.values())], key=lambda part: part.records)
@@ -270,7 +284,15 @@ class _Compaction:
         hashes = checked(self.lake, [name, inventory_name], {})
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         return Manifest(
-            self.number, now, name, len(folded), tuple(parts), inventory_name, hashes[name], hashes[inventory_name]
+            number=self.number,
+            created_at=now,
+            folded=name,
+            shards=len(folded),
+            parts=tuple(parts),
+            inventory=inventory_name,
+            folded_sha256=hashes[name],
+            inventory_sha256=hashes[inventory_name],
+            retracted=tuple(sorted(self.choice.retracted.ids)),
         )
 
     def _folded(self, written: dict[str, tuple[Part, Chunk, list[str]]]) -> pa.Table:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.damage import recorded_damage
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.seals import broken_seal, sealed_json
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError, one_line
@@ -117,6 +118,8 @@ class Manifest:
     #: SHA-256 of these two objects; None where version 6 wrote the manifest.
     folded_sha256: str | None = None
     inventory_sha256: str | None = None
+    #: Ids of the retractions that it follows: its parts have no row that one of them names.
+    retracted: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -140,6 +143,8 @@ class Manifest:
             **dataclasses.asdict(self),
             "parts": [part.to_value() for part in self.parts],
         }
+        if not self.retracted:
+            del value["retracted"]
         return sealed_json(value, self.name)
 
     @classmethod
@@ -154,7 +159,7 @@ class Manifest:
                 raise ValueError(f"it names {name!r}, which is not an object of a compaction")
         if bool(parts) != bool(value["shards"]):
             raise ValueError(f"it holds {value['shards']} shards in {len(parts)} parts")
-        return cls(**{**value, "parts": parts})
+        return cls(**{**value, "parts": parts, "retracted": tuple(map(str, value.get("retracted", ())))})
 
 
 def newest_manifest(lake: Lake) -> Manifest | None:
@@ -318,8 +323,18 @@ def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, 
     return {name: why for name, why in damaged.items() if not layout.is_compacted(name) or name in named}
 
 
-def committed(lake: Lake) -> dict[str, list[ShardName]]:
-    """Returns every committed shard by cell id, in name order, as the views read them. No shard is opened."""
+def committed(lake: Lake, retracted: Retracted | None = None) -> dict[str, list[ShardName]]:
+    """Returns every committed shard by cell id, in name order, as the views read them. No shard is opened.
+
+    Forgotten shards are left out. One with some forgotten items is cut: its pieces are not names of objects.
+    """
+    retracted = read_retracted(lake) if retracted is None else retracted
+    shards = {cell_id: retracted.without(names) for cell_id, names in ever_committed(lake).items()}
+    return {cell_id: names for cell_id, names in shards.items() if names}
+
+
+def ever_committed(lake: Lake) -> dict[str, list[ShardName]]:
+    """Returns every committed shard by cell id, forgotten ones too, in name order."""
     shards = defaultdict(set)
     for name in lake.names(layout.SHARDS):
         if layout.is_of_table(layout.SHARDS, name) and (shard := ShardName.parse(name)):

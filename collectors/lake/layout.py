@@ -336,6 +336,11 @@ def suspicions_name(import_id: str) -> str:
     return f"suspicions/{import_id}.parquet"
 
 
+def is_retraction(name: str) -> bool:
+    """Whether an object is of retractions/, with rows."""
+    return name.startswith(f"{RETRACTIONS}/") and is_of_table(RETRACTIONS, name)
+
+
 def retraction_name(retraction_id: str) -> str:
     return f"{RETRACTIONS}/{retraction_id}.parquet"
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from collectors.lake import layout
 from collectors.lake.damage import advice
 from collectors.lake.holdings import Manifest, folded_shards
+from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.identity import ShardName, missing_ranges
@@ -109,6 +110,8 @@ class _Plans:
             shard = ShardName.parse(name)
             assert shard
             self.shards.setdefault(shard.cell_id, []).append(name)
+        #: Forgotten items are not missing: a prune may have deleted them.
+        self.retracted = read_retracted(lake, sorted(n for n in names if layout.is_retraction(n)))
         self.cells: dict[str, list[_Planned]] = {}
         for name in self.of_table["runs"]:
             for cell_id, cell in self._cells_of(name):
@@ -152,6 +155,7 @@ class _Plans:
                 if cell.run_id not in finished or cell.is_imported or failed & {cell_id, cell.model, cell.task}:
                     continue
                 done = [s for s in names if cell.generation in (None, s.generation)]
+                done += self.retracted.shards_of(cell_id, cell.planned_items, cell.generation)
                 for first, last in missing_ranges(done, cell.planned_items):
                     shard = ShardName(cell_id, cell.generation or 0, first, last)
                     reason = f"no shard holds these items any more; run {cell.run_id} had all of them when it finished"

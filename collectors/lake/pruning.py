@@ -17,15 +17,17 @@ from collectors.lake import layout
 from collectors.lake.damage import examine, record_damage, recorded_damage
 from collectors.lake.holdings import Manifest, Part, folded_shards, read_manifest
 from collectors.lake.inventory import read_inventory
+from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
+from schemas.identity import ShardName
 
 
 @dataclass(frozen=True)
 class Pruned:
     """The result of `prune`."""
 
-    #: Number of deleted shards.
+    #: Number of deleted shards, folded and forgotten ones.
     shards: int
     #: Number of deleted objects of older compactions, of attempts without a commit, and of temporary files.
     others: int
@@ -39,9 +41,10 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     """Deletes folded shards and older compactions, unless a reader that began less than `keep` ago may need them.
 
     A reader uses the newest manifest at its start. So the objects of a manifest, and the shards that it does not name,
-    stay until the next manifest is older than `keep`. Only shards that a compaction holds, objects of compactions and
-    old temporary files are deleted; a damaged object is set aside (`set_aside`). Raises StorageError if an object
-    cannot be deleted, ConfigError if a newer schema version wrote to the lake.
+    stay until the next manifest is older than `keep`. Only shards that a compaction holds, shards that a retraction
+    of that age names, objects of compactions and old temporary files are deleted; a damaged object is set aside
+    (`set_aside`). Raises StorageError if an object cannot be deleted, ConfigError if a newer schema version wrote to
+    the lake.
     """
     leftovers = lake.remove_leftovers()
     # By the store's own times: a compaction of a machine whose clock is a day behind is new to readers all the same.
@@ -53,9 +56,12 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     # A damaged part stays, because its shards may be deleted.
     recorded = recorded_damage(lake, lake.names(layout.FAILURES), _recorded(lake, manifests))
     damaged = sorted(name for name in recorded if not layout.is_compacted(name))
+    forgotten = _forgotten_shards(lake, limit)
     if not settled:
         set_aside(lake, damaged)
-        return Pruned(0, leftovers, len(damaged), _iso(manifests[0], made) if manifests else None)
+        lake.remove(forgotten)
+        later = _iso(manifests[0], made) if manifests else None
+        return Pruned(len(forgotten), leftovers, len(damaged), later)
     oldest = settled[-1]
     named = {name for manifest in manifests if manifest.number >= oldest.number for name in manifest.objects}
     # Objects of a number without a manifest belong to a compactor at work.
@@ -66,9 +72,25 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     for part in {part for manifest in (oldest, manifests[-1]) for part in manifest.parts}:
         _check_part(lake, part, whole=layout.folder_of_task(part.records) in folders)
     set_aside(lake, damaged)
-    lake.remove([*folded, *stale])
+    shards = sorted({*folded, *forgotten})
+    lake.remove([*shards, *stale])
     later = None if oldest is manifests[-1] else _iso(manifests[-1], made)
-    return Pruned(len(folded), len(stale) + leftovers, len(damaged), later)
+    return Pruned(len(shards), len(stale) + leftovers, len(damaged), later)
+
+
+def _forgotten_shards(lake: Lake, limit: float) -> list[str]:
+    """Shards with no item that counts, by retractions from before `limit`, by the store's own times."""
+    made = lake.listing(layout.RETRACTIONS)
+    retracted = read_retracted(lake)
+    old = {
+        str(row["retraction_id"])
+        for row in retracted.rows
+        if (made.get(layout.retraction_name(row["retraction_id"])) or row["retracted_at"].timestamp()) <= limit
+    }
+    if not old:
+        return []
+    retracted = retracted.only(old)
+    return [name for name in lake.names(layout.SHARDS) if (s := ShardName.parse(name)) and retracted.covers(s)]
 
 
 def _time_of(manifest: Manifest, made: Mapping[str, float | None]) -> float:

@@ -23,6 +23,7 @@ import duckdb
 from collectors.lake.holdings import Holdings, Part, read_holdings
 from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING, is_probe
 from collectors.lake.reading import open_store
+from collectors.lake.retractions import read_retracted
 from collectors.lake.retrying import may_mend
 from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
@@ -157,21 +158,29 @@ class Difference:
     model: str
     #: Records of the second version alone.
     came: int
-    #: Records of the first version alone.
+    #: Records of the first version alone, and how many of them the second one retracted.
     went: int
+    retracted: int
     #: Records of both versions that differ in a column of _COMPARED.
     changed: int
 
 
 _COMPARED = ("score", "correct", "failure", "prompt_tokens", "completion_tokens", "finish_reason", "metrics")
 
+_RETRACTED = """EXISTS (
+    FROM retracted
+    WHERE retracted.cell_id = a.cell_id AND a.generation <= retracted.generation
+        AND a.item BETWEEN retracted.first AND retracted.last
+)"""
+
 _DIFFERENCES = """
 SELECT
     coalesce(a.model, b.model),
     count(*) FILTER (a.cell_id IS NULL),
     count(*) FILTER (b.cell_id IS NULL),
+    count(*) FILTER (b.cell_id IS NULL AND a.is_retracted),
     count(*) FILTER (a.cell_id = b.cell_id AND ({changed}))
-FROM read_parquet($first, hive_partitioning = false) AS a
+FROM (SELECT *, {retracted_by} AS is_retracted FROM read_parquet($first, hive_partitioning = false) AS a) AS a
 FULL JOIN read_parquet($second, hive_partitioning = false) AS b
     ON a.cell_id = b.cell_id AND a.item = b.item AND a.filter = b.filter AND a.repeat = b.repeat
 GROUP BY ALL
@@ -192,6 +201,8 @@ def differences(first: str, second: str) -> list[Difference]:
         for store, _, _ in sides:
             with contextlib.suppress(duckdb.CatalogException):  # both versions are in the same store
                 open_store(con, store)
+        retracted = read_retracted(sides[1][0]).as_table()
+        con.register("retracted", retracted)
         for task in sorted({part.task for _, holdings, _ in sides for part in holdings.parts}):
             files = [_files_of(task, *side) for side in sides]
             same = files[0].keys() & files[1].keys()
@@ -202,10 +213,12 @@ def differences(first: str, second: str) -> list[Difference]:
             ]
             if len(paths[0]) + len(paths[1]) == 2:
                 continue
+            retracted_by = _RETRACTED if len(retracted) else "false"
             changed = " OR ".join(f"a.{name} IS DISTINCT FROM b.{name}" for name in _COMPARED)
             try:
                 rows = con.execute(
-                    _DIFFERENCES.format(changed=changed), {"first": paths[0], "second": paths[1]}
+                    _DIFFERENCES.format(changed=changed, retracted_by=retracted_by),
+                    {"first": paths[0], "second": paths[1]},
                 ).fetchall()
             except duckdb.Error as error:
                 raise StorageError(f"cannot compare {first} and {second}: {one_line(error)}") from error

@@ -31,6 +31,7 @@ from collectors.lake.inventory import checked
 from collectors.lake.keyless import without_keys_in
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
 from collectors.lake.reading import connect, record_damaged
+from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.matrix.blocks import load_blocks
 from collectors.matrix.described import head
@@ -42,7 +43,7 @@ from collectors.publish.closed import VIEWS
 from collectors.publish.manifests import KIND
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
-from schemas.records import FOLDED_SHARD, GLOBS, ITEM, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.texts import without_key_values
 from schemas.views import relocatable_views, write_comments
 
@@ -125,6 +126,7 @@ class _Writer:
         #: Cell -> the part that holds it, and its position there.
         self.home: dict[str, tuple[str, int]] = {}
         self.listed: dict[str, list[str]] = {"shards": []}
+        self.retracted = read_retracted(lake, holdings.listed[layout.RETRACTIONS])
         with contextlib.closing(connect(lake, holdings, only=["shards", "runs", "imports", *NEEDED_VIEWS])) as con:
             self.provenance = {name: without_key_values(value) for name, value in _provenance(con).items()}
             self.cells = con.execute(_CELLS).fetchall()
@@ -167,7 +169,7 @@ class _Writer:
             schema = TABLES[table]
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
             files = [_read_table(self.lake.read(name), schema) for name in names]
-            rows = pa.concat_tables([schema.empty_table(), *files])
+            rows = self._left(table, pa.concat_tables([schema.empty_table(), *files]))
             if table == "models":  # without the rest of a hub's catalog
                 import pyarrow.compute as pc  # 75 ms
 
@@ -180,10 +182,22 @@ class _Writer:
             self.listed[table] = [layout.published_name(table)]
             self.write(layout.published_name(table), parquet_bytes(rows))
 
+    def _left(self, table: str, rows: pa.Table) -> pa.Table:
+        """The rows of a table without those about forgotten cells, runs and models."""
+        if table == layout.RETRACTIONS:
+            kept = [row for row in self.retracted.rows if row["cell_id"] is None or self._is_included(row)]
+            kept = [row for row in kept if row["run_id"] is None]
+            return pa.Table.from_pylist(list(map(dict, kept)), RETRACTION)
+        return self.retracted.left_of(table, rows)
+
+    def _is_included(self, row: Mapping[str, Any]) -> bool:
+        return includes(self.holdings.include, str(row["cell_id"]))
+
     def _is_asked_for(self, table: str, name: str) -> bool:
-        """Whether an object goes into the version: failures, models and prices always, others by `include`."""
+        """Whether an object goes into the version: not all of them depend on `include`."""
         include = self.holdings.include
-        if include == "all" or table in ("failures", "models", "prices", "gpu_prices", "price_names"):
+        always = ("failures", "models", "prices", "gpu_prices", "price_names", layout.RETRACTIONS)
+        if include == "all" or table in always:
             return True
         imported = table in ("imports", "rejects", "suspicions") or layout.is_of_import(name)
         return imported == (include == "imported")

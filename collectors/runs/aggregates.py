@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
-from collectors.lake.holdings import committed
+from collectors.lake.holdings import ever_committed
 from collectors.lake.reading import ask
+from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake
 from collectors.runs.plan import Plan, PlannedCell
 from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, EngineError, StorageError, TaskError, one_line
@@ -95,11 +96,14 @@ class Aggregator:
         A cell that cannot be aggregated is named in the log. Raises StorageError if the lake cannot be read or written.
         """
         self._read()
-        shards = committed(self.lake)
+        retracted = read_retracted(self.lake)
+        ever = ever_committed(self.lake)
+        # No value covers items that were forgotten: the view leaves out these shards, too.
+        shards = {cell_id: [one for one in names if not retracted.touches(one)] for cell_id, names in ever.items()}
         whole = {
             planned.cell.cell_id: planned
             for planned in self.plan.cells
-            if not missing_ranges(shards.get(planned.cell.cell_id, []), planned.cell.items)
+            if not missing_ranges(retracted.without(ever.get(planned.cell.cell_id, [])), planned.cell.items)
         }
         covers = {cell_id: covers_of(shards[cell_id]) for cell_id in whole}
         new = []
@@ -159,8 +163,10 @@ class Aggregator:
             return []
 
     def _records(self, cell: Cell, shards: Sequence[ShardName]) -> pa.Table:
-        """The rows of a cell by item, each from the shard that owns it."""
+        """The rows of a cell by item, each from the shard that owns it; or by the views, where items were forgotten."""
         try:
+            if missing_ranges(shards, cell.items):
+                raise FileNotFoundError
             tables, taken = [], set[int]()
             for shard in sorted(shards, key=lambda one: (-one.generation, str(one))):
                 name = layout.shard_name(cell.spec.task, shard)

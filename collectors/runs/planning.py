@@ -26,6 +26,7 @@ from collectors.harness.tasks import BoundTask
 from collectors.lake.failure_rows import failure_row
 from collectors.lake.holdings import committed
 from collectors.lake.layout import FAILURES, items_name
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from collectors.models.catalog_query import all_of
 from collectors.models.pinning import resolve
@@ -64,7 +65,8 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     if config.fleet.gpus:
         plan.gpus = gpu_classes(config.fleet.gpus)
         models = list(_placed(plan, lake, models).values())
-    shards = committed(lake)
+    retracted = read_retracted(lake)
+    shards = committed(lake, retracted)
     banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
     of_cell = CellSettings(lake, plan.run_id, shards, generation)
     of_cell.read_ahead(models, config.task_specs())
@@ -89,7 +91,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
             except (TaskError, ModelError) as error:
                 plan.failures.append(failure_row(plan.run_id, error, model=model.name, task=task.name))
                 continue
-            planned = _plan_cell(model, asked, settings, effort, shards, generation)
+            planned = _plan_cell(model, asked, settings, effort, shards, retracted, generation)
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
     plan.notes += of_cell.notes()
@@ -242,12 +244,13 @@ def _plan_cell(
     settings: dict[str, str],
     effort: Effort,
     committed_shards: dict[str, list[ShardName]],
+    retracted: Retracted,
     generation: int | None,
 ) -> PlannedCell:
     identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
     cell_id = cell_identity(identity, asked.prompting, settings | effort.settings)
     shards = committed_shards.get(cell_id, [])
-    newest = max((shard.generation for shard in shards), default=0)
+    newest = retracted.next_generation(cell_id, max((shard.generation for shard in shards), default=0))
     if generation is not None and generation < newest:
         raise ConfigError(
             f"{model.name} on {asked.task.name} has generation {newest} already: use that or a higher one"

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake.layout import RUNS, end_name, is_import, run_id_of, run_name
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.records import RUN_CELL, RUN_END
@@ -101,8 +102,8 @@ def run_ids(lake: Lake) -> list[str]:
     """The ids of a lake's runs, the oldest first, without imports. Raises ConfigError for a published version."""
     if lake.is_published():
         raise ConfigError(f"{lake.uri} is a published version, which has no runs of its own: name a lake")
-    made = lake.listing(RUNS)
-    ids = [run_id for name in made if (run_id := run_id_of(name)) and not is_import(run_id)]
+    made, forgotten = lake.listing(RUNS), read_retracted(lake).runs
+    ids = [run_id for name in made if (run_id := run_id_of(name)) and not is_import(run_id) and run_id not in forgotten]
     return sorted(ids, key=lambda run_id: _order(run_id, made.get(run_name(run_id))))
 
 
@@ -116,11 +117,22 @@ def chosen_run(lake: Lake, run_id: str | None) -> str:
     if not runs:
         raise ConfigError(f"the lake {lake.uri} holds no run yet: start one with pipelines/collect.py")
     if run_id is None:
-        return runs[-1]
+        return _newest_with_cells(lake, runs)
     if run_id not in runs:
         newest = ", ".join(reversed(runs[-MOST_NAMED:]))
         raise ConfigError(f"no run {run_id!r} in {lake.uri}; the newest are {newest}; --list shows all")
     return run_id
+
+
+def _newest_with_cells(lake: Lake, runs: list[str]) -> str:
+    """The newest run with a cell that was not forgotten, or the newest one."""
+    retracted = read_retracted(lake)
+    if retracted.ranges:
+        for run_id in reversed(runs):
+            with contextlib.suppress(FileNotFoundError):
+                if len(read_run(lake, run_id, retracted)[0]):
+                    return run_id
+    return runs[-1]
 
 
 def _order(run_id: str, stored: float | None) -> tuple[str, str]:
@@ -134,8 +146,8 @@ def _order(run_id: str, stored: float | None) -> tuple[str, str]:
     return min(run_id, latest), run_id
 
 
-def read_run(lake: Lake, run_id: str) -> tuple[pa.Table, dict[str, Any]]:
-    """A row for each planned cell, and the metadata of the run's file (Plan.write).
+def read_run(lake: Lake, run_id: str, retracted: Retracted | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """A row for each planned cell that was not forgotten, and the metadata of the run's file (Plan.write).
 
     Raises StorageError for a damaged file and FileNotFoundError for a missing one.
     """
@@ -157,11 +169,18 @@ def read_run(lake: Lake, run_id: str) -> tuple[pa.Table, dict[str, Any]]:
             raise ValueError("it plans a negative number of items, or its start is not a time")
         if distinct(table["cell_id"]) != len(table):
             raise ValueError("a cell is in it twice")
-        return table, metadata
+        return _not_forgotten(table, read_retracted(lake) if retracted is None else retracted), metadata
     except FileNotFoundError:
         raise
     except _DAMAGED as error:
         raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
+
+
+def _not_forgotten(table: pa.Table, retracted: Retracted) -> pa.Table:
+    if not retracted.ranges:
+        return table
+    keys = zip(table["cell_id"].to_pylist(), table["generation"].to_pylist(), strict=True)
+    return table.filter(pa.array([not retracted.is_cell(cell_id, number or 0) for cell_id, number in keys], pa.bool_()))
 
 
 # ---- columns in plain Python: pyarrow.compute takes 75 ms to import; to_numpy, and as_py of times, load pandas, 0.4 s
@@ -193,9 +212,10 @@ _METADATA = ("generation", "quarantined")
 def list_runs(lake: Lake) -> list[dict[str, Any]]:
     """A row for each run, the newest first: its plan in numbers and its end. Times are UTC, as ISO 8601."""
     rows = []
+    retracted = read_retracted(lake)
     for run_id in reversed(run_ids(lake)):
         try:
-            table, _ = read_run(lake, run_id)
+            table, _ = read_run(lake, run_id, retracted)
         except FileNotFoundError:
             continue
         except StorageError as error:  # one damaged run does not hide the others

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from collectors.lake import layout
 from collectors.lake.holdings import Holdings, Manifest
 from collectors.lake.reading import connect, open_store, read_sound
 from collectors.lake.store import Lake
@@ -152,7 +153,9 @@ class ShardStatistics:
 
     def _connect(self, names: list[str], manifest: Manifest | None) -> duckdb.DuckDBPyConnection:
         listed = {**{table: [] for table in GLOBS}, "shards": names}
-        holdings = Holdings(listed, manifest, include="collected", filled=self.lake.is_older())
+        # The shards are chosen already: retractions are not read again.
+        absent = frozenset({layout.RETRACTIONS})
+        holdings = Holdings(listed, manifest, include="collected", absent=absent, filled=self.lake.is_older())
         return connect(self.lake, holdings, only=["shards"])
 
     def _add(self, rows: pa.Table, counted: set[str]) -> None:

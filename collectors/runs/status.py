@@ -18,13 +18,14 @@ import pyarrow as pa
 from collectors.lake.holdings import newest_manifest
 from collectors.lake.layout import FAILURES, SHARDS, end_name, may_be_failure_of, run_name
 from collectors.lake.reading import open_store, read_sound
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.spend import last_heard
 from collectors.lake.store import Lake
 from collectors.runs.record import RunEnd, chosen_run, distinct, read_end, read_run, started_at
 from collectors.runs.shard_statistics import ShardStatistics, ShardTotals
 from collectors.runs.signals import is_paused
 from schemas.failures import NOTHING_ANSWERED, ConfigError, StorageError, UnreachableError, one_line
-from schemas.identity import SHARD_PATTERN
+from schemas.identity import SHARD_PATTERN, ShardName
 from schemas.views import object_path
 
 #: The rate covers so many seconds, or the run's whole time if that is shorter.
@@ -251,6 +252,8 @@ class RunWatch:
         self._clock = clock
         self.run_id = chosen_run(lake, run_id)
         planned, metadata = read_run(lake, self.run_id)
+        if not len(planned) and lake.has(run_name(self.run_id)) and read_retracted(lake).ranges:
+            raise ConfigError(f"all cells of run {self.run_id} were forgotten: see the view retractions")
         if not len(planned) or planned["imported_from"].null_count < len(planned):
             raise ConfigError(f"{self.run_id} in {lake.uri} is not a run of collect.py")
         self._generation: int | None = metadata.get("generation")
@@ -345,7 +348,7 @@ class RunWatch:
         listed = self.lake.listing(SHARDS)  # before the manifest, which then has every shard that is pruned meanwhile
         manifest = newest_manifest(self.lake)
         folded = self._statistics.read_folded(manifest) if manifest else set()
-        return {**dict.fromkeys(folded), **listed}, folded
+        return _counting({**dict.fromkeys(folded), **listed}, read_retracted(self.lake)), folded
 
     def _candidates(self, folded: set[str]) -> list[str]:
         """Shards that this run may have made, the newest first."""
@@ -390,6 +393,19 @@ class RunWatch:
     def _value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         [(value,)] = self._con.execute(sql, list(parameters)).fetchall()
         return value
+
+
+def _counting(listed: dict[str, float | None], retracted: Retracted) -> dict[str, float | None]:
+    """Leaves out forgotten shards. One with some forgotten items is cut into pieces, which no object has as a name."""
+    counting: dict[str, float | None] = {}
+    for name, modified in listed.items():
+        shard = ShardName.parse(name)
+        if shard is None or not retracted.touches(shard):
+            counting[name] = modified
+            continue
+        folder = name.rpartition("/")[0]
+        counting |= {f"{folder}/{piece}": modified for piece in retracted.without([shard])}
+    return counting
 
 
 _LISTED = pa.schema([("file", pa.string()), ("modified", pa.float64())])

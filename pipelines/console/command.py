@@ -26,6 +26,7 @@ COMMANDS = {
     "prices": "put prices into a lake",
     "tokens": "count all texts with one tokenizer",
     "ingest": "bring others' records into a lake",
+    "forget": "take records back, or bring them back",
     "export": "write the files of other benchmarks",
     "compact": "make a lake few large files, or verify it",
     "publish": "make a version that never changes; verify or compare versions",

@@ -1,6 +1,7 @@
 -- _outdated: one row per range of a cell's items that a compaction holds and that a shard file owns in its place: rows
 -- below this generation are replaced. Those are rows of a lower generation than the file's, and where the file came
--- later but sorts before the folded shard, those of its own: then generation is the next one. Empty in most lakes.
+-- later but sorts before the folded shard, those of its own: then generation is the next one. So it is for rows that a
+-- retraction names. Empty in most lakes.
 CREATE VIEW _outdated AS
 SELECT DISTINCT
     _folded.part,
@@ -28,4 +29,17 @@ INNER JOIN _owned
     AND _folded.generation = _owned.generation
     AND _folded.first_item <= _owned.last_item
     AND _folded.last_item >= _owned.first_item
-WHERE _owned.first_item <= _owned.last_item;
+WHERE _owned.first_item <= _owned.last_item
+UNION
+SELECT
+    _folded.part,
+    _folded.cell_id,
+    _retracted.generation + 1 AS generation,
+    _retracted.first_item,
+    _retracted.last_item
+FROM _folded
+INNER JOIN _retracted
+    ON _folded.cell_id = _retracted.cell_id
+    AND _folded.generation <= _retracted.generation
+    AND _folded.first_item <= _retracted.last_item
+    AND _folded.last_item >= _retracted.first_item;

@@ -14,6 +14,9 @@ by_row AS (
     SELECT cell_id
     FROM _shard_files
     WHERE NOT is_folded
+    UNION
+    SELECT cell_id
+    FROM _outdated
 )
 
 SELECT cell_id, sum(scored)::BIGINT AS scored

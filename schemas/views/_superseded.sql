@@ -1,6 +1,6 @@
 -- _superseded: one row per range of items that a shard file holds but does not own. Empty in most lakes. Within a
 -- generation the shard that sorts first by name owns an overlap (_owned). Between generations the higher one owns all
--- items of its shards.
+-- items of its shards. Items that a retraction names are owned by no shard of their generation.
 CREATE VIEW _superseded AS
 WITH files AS MATERIALIZED (
     SELECT * FROM _shard_files WHERE NOT is_folded
@@ -25,6 +25,14 @@ INNER JOIN _folded
     AND files.generation < _folded.generation
     AND files.first_item <= _folded.last_item
     AND files.last_item >= _folded.first_item
+UNION ALL
+SELECT files.file, _retracted.first_item, _retracted.last_item
+FROM files
+INNER JOIN _retracted
+    ON files.cell_id = _retracted.cell_id
+    AND files.generation <= _retracted.generation
+    AND files.first_item <= _retracted.last_item
+    AND files.last_item >= _retracted.first_item
 UNION ALL
 SELECT file, first_item, last_item
 FROM _shard_files

@@ -5,12 +5,31 @@
 -- covers: MD5 of the names of the cell's shards, sorted and joined by commas; of a group, of its cells and their
 -- digests as cell_id:digest.
 CREATE VIEW aggregates AS
-WITH shard_names AS (
-    SELECT cell_id, parse_filename(file) AS name
+WITH all_shards AS (
+    SELECT cell_id, generation, first_item, last_item
     FROM _shard_files
     UNION
-    SELECT cell_id, format('{}-g{}-{:07d}-{:07d}.parquet', cell_id, generation, first_item, last_item) AS name
+    SELECT cell_id, generation, first_item, last_item
     FROM _folded
+),
+
+-- No value covers items that were forgotten.
+shard_names AS (
+    SELECT
+        all_shards.cell_id,
+        format(
+            '{}-g{}-{:07d}-{:07d}.parquet',
+            all_shards.cell_id,
+            all_shards.generation,
+            all_shards.first_item,
+            all_shards.last_item
+        ) AS name
+    FROM all_shards
+    ANTI JOIN _retracted
+        ON all_shards.cell_id = _retracted.cell_id
+        AND all_shards.generation <= _retracted.generation
+        AND all_shards.first_item <= _retracted.last_item
+        AND all_shards.last_item >= _retracted.first_item
 ),
 
 covered AS (

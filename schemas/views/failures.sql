@@ -15,7 +15,16 @@ SELECT
     failed_at,
     message,
     file
-FROM {failures}
+FROM {failures} AS written
+-- Those from before what was forgotten of the cell, of the run, or of all that the lake had of the model.
+ANTI JOIN (SELECT cell_id, retracted_at FROM _standing WHERE cell_id IS NOT NULL AND first_item IS NULL) AS of_cells
+    ON written.cell_id = of_cells.cell_id
+    AND written.failed_at <= of_cells.retracted_at
+ANTI JOIN (SELECT run_id FROM _standing WHERE run_id IS NOT NULL) AS of_runs
+    ON written.run_id = of_runs.run_id
+ANTI JOIN (SELECT model, retracted_at FROM _standing WHERE cell_id IS NULL AND run_id IS NULL) AS of_models
+    ON written.model = of_models.model
+    AND written.failed_at <= of_models.retracted_at
 UNION ALL
 SELECT
     'item' AS level,

@@ -15,4 +15,6 @@ SELECT
     known,
     folded,
     rejected
-FROM {imports};
+FROM {imports} AS written
+ANTI JOIN (SELECT run_id FROM _standing WHERE run_id IS NOT NULL) AS forgotten
+    ON written.import_id = forgotten.run_id;

@@ -12,7 +12,17 @@ WITH rows_of_models AS (
         coalesce(said_at, '-infinity'::TIMESTAMPTZ) AS time,
         -- a row from the files counts before a refusal, and before a listing
         (problem IS NULL)::INTEGER + (files_hash IS NOT NULL)::INTEGER AS weight
-    FROM {models}
+    FROM {models} AS written
+    -- What a catalog lists of a forgotten model stays: it is of the hub.
+    ANTI JOIN (
+        SELECT model
+        FROM _standing
+        WHERE cell_id IS NULL
+            AND run_id IS NULL
+            AND model NOT IN (SELECT model FROM _run_cells)
+    ) AS forgotten
+        ON written.model = forgotten.model
+        AND written.listed_at IS NULL
 ),
 
 merged AS (

@@ -11,4 +11,6 @@ SELECT
     model,
     task,
     source_key
-FROM {rejects};
+FROM {rejects} AS written
+ANTI JOIN (SELECT run_id FROM _standing WHERE run_id IS NOT NULL) AS forgotten
+    ON written.import_id = forgotten.run_id;

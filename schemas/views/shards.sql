@@ -1,5 +1,6 @@
 -- shards: one row per committed shard, with the metadata that its run wrote into the Parquet footer. A query opens the
--- footer of every shard that no compaction holds yet (in_compaction is false).
+-- footer of every shard that no compaction holds yet (in_compaction is false). Shards with nothing but forgotten items are
+-- left out.
 -- Seconds are by the wall clock of the host; engine_seconds are those in which the engine worked. Null: not recorded.
 CREATE VIEW shards AS
 WITH open_metadata AS (
@@ -37,4 +38,9 @@ SELECT
     facts,
     file,
     in_compaction
-FROM committed;
+FROM committed
+ANTI JOIN _retracted
+    ON committed.cell_id = _retracted.cell_id
+    AND committed.generation <= _retracted.generation
+    AND committed.first_item >= _retracted.first_item
+    AND committed.last_item <= _retracted.last_item;

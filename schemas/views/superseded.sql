@@ -1,5 +1,6 @@
 -- superseded: one row per item, filter and repeat of a cell that was collected again: the rows of an older generation,
--- or of a shard that overlaps another. The views records, responses and matrix leave these rows out.
+-- or of a shard that overlaps another. The views records, responses and matrix leave these rows out. Forgotten rows are
+-- not here either.
 CREATE VIEW superseded AS
 WITH older AS (
     SELECT _stored.* EXCLUDE (filename)
@@ -28,4 +29,8 @@ WITH older AS (
     FROM _older
 )
 SELECT {key}, generation, {judged}, {answers}
-FROM older;
+FROM older
+ANTI JOIN _retracted
+    ON older.cell_id = _retracted.cell_id
+    AND older.generation <= _retracted.generation
+    AND older.item BETWEEN _retracted.first_item AND _retracted.last_item;

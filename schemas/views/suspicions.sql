@@ -10,4 +10,6 @@ SELECT
     model,
     task,
     cell_id
-FROM {suspicions};
+FROM {suspicions} AS written
+ANTI JOIN (SELECT run_id FROM _standing WHERE run_id IS NOT NULL) AS forgotten
+    ON written.import_id = forgotten.run_id;

@@ -16,6 +16,7 @@ import numpy as np
 
 from collectors.lake.holdings import read_holdings
 from collectors.lake.layout import shard_name
+from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.pool_arrays import Pool
 from collectors.publish.card import Description
@@ -137,3 +138,9 @@ def assert_same(first: Pool, second: Pool) -> None:
     for name in ("scores", "prompt_tokens", "completion_tokens"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     assert (first.candidates, first.questions, first.cells) == (second.candidates, second.questions, second.cells)
+
+
+def query(lake: Lake | str, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a query over a lake as it is now, compacted or not."""
+    lake = Lake(lake).open_for_reading() if isinstance(lake, str) else lake
+    return ask(lake, lambda con, _: con.execute(sql).fetchall(), only=named_in(sql))

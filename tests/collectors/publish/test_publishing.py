@@ -245,5 +245,5 @@ def test_diff_says_what_came_went_and_changed_per_model_and_task(tmp_path: Path)
     second.scores(BuiltCell(model="c", task="u"), [1.0])
     made = [published(b.lake, tmp_path / f"s{i}") for i, b in enumerate((first, second))]
     uris = [publish(one, str(tmp_path / "out"))[0] for one in made]
-    assert differences(*uris) == [Difference("t", "b", 0, 1, 1), Difference("u", "c", 1, 0, 0)]
+    assert differences(*uris) == [Difference("t", "b", 0, 1, 0, 1), Difference("u", "c", 1, 0, 0, 0)]
     assert differences(uris[0], uris[0]) == []
