@@ -7,16 +7,22 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
+from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.described import check_more_is_better, head
 from collectors.matrix.pool_arrays import COSTS, Pool, Pools
+from collectors.matrix.pool_files import ChosenPool
 from collectors.matrix.pools import load_pools
+from collectors.matrix.routed import VIEWS as CHOICE_VIEWS
+from collectors.matrix.routed import Choices, elsewhere, read_choices
 from collectors.metrics.gaps import complete_items
 from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
@@ -33,7 +39,8 @@ Draw the two headline figures of a lake or published version, for each task and 
               pool's best single model and RouterEval's reference accuracy if it has one. Lines are exact means over all
               pools of a size, bands show 5 to 95 % of random pools.
   cost        a point for each model: USD per 1,000 items (from the view costs) and mean score, with Pareto frontier,
-              non-decreasing convex hull, AIQ, the oracle and chance. Latency replaces the cost if no cost is known."""
+              non-decreasing convex hull, AIQ, the oracle and chance, and with --choices the routers. Latency replaces
+              the cost if no cost is known."""
 
 EPILOG = """\
 The pool is that of the views candidates and questions: figures use the questions that have a score from every
@@ -46,6 +53,7 @@ needs no network; for each task NAME-pool.png, and NAME-cost.png or NAME-latency
 examples:
   python pipelines/plot.py --lake /data/lake --out pictures
   python pipelines/plot.py --lake /data/published/VERSION --out pictures --task gsm8k arc_challenge --include all
+  python pipelines/plot.py --lake /data/lake --out pictures --choices knn.csv mlp.csv
   python pipelines/plot.py --lake /data/lake --out pictures --pool "num_fewshot = 5" --reference my_task=0.9
 
 exit codes: 0 done; 1 some tasks could not be drawn (they are named); 2 the input is wrong and nothing was drawn"""
@@ -71,6 +79,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--task", nargs="+", metavar="T", help="tasks to draw (default: all)")
     add_pool(parser)
+    parser.add_argument(
+        "--choices",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="draw routers by files of their choices, as matrix.py score takes them; those of one name, such as "
+        "knn@0.1 and knn@1, make a curve",
+    )
     parser.add_argument("--against", choices=AGAINST, help="cost axis (default: usd, else latency)")
     parser.add_argument(
         "--reference",
@@ -106,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
     lake = lake.open_for_reading()
     chosen = pool_of(args, lake)
     kinds = COSTS if args.against is None else [AGAINST[args.against]]
+    routers = [read_routers(lake, path, chosen) for path in args.choices]
     pools = load_pools(lake, args.task, chosen.choice, include=chosen.include, numbers=kinds)
     notes = [*chosen.cited(lake.uri), *head(pools)]
     for note in notes:
@@ -113,29 +131,50 @@ def run(args: argparse.Namespace) -> int:
     drawn, why = [], []
     for task in args.task or pools.tasks:
         try:
-            drawn.append(_of_task(pools, task, args))
+            drawn.append(_of_task(pools, task, args, routers))
         except ConfigError as error:
             why.append(str(error))
     if not drawn:
         raise ConfigError(why[0])
     if len(drawn) > 1:
-        drawn += _of_all(pools, [one.task for one in drawn], args)
+        drawn += _of_all(pools, [one.task for one in drawn], args, routers)
     _write(drawn, lake.uri, [*notes, *(f"Not drawn: {reason}" for reason in why)], args.out)
     for reason in why:
         print(f"plot: not drawn: {reason}", file=sys.stderr)
     return 1 if why else 0
 
 
-def _of_task(pools: Pools, task: str, args: argparse.Namespace) -> Headline:
+def read_routers(lake: Lake, path: Path, chosen: ChosenPool) -> Choices:
+    """The choices in a file, for the pool."""
+    return ask(
+        lake,
+        lambda con, holdings: read_choices(con, path, elsewhere(con, lake, holdings)),
+        only=CHOICE_VIEWS,
+        include=chosen.include,
+        choice=chosen.choice,
+    )
+
+
+def _chosen(routers: Sequence[Choices], pool: Pool, tasks: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """Router -> its choices of a pool, of those that chose in all of the pool's tasks."""
+    return {
+        router: one.columns(pool, router)
+        for one in routers
+        for router in one.routers
+        if set(tasks) <= set(one.tasks_of(router))
+    }
+
+
+def _of_task(pools: Pools, task: str, args: argparse.Namespace, routers: Sequence[Choices]) -> Headline:
     pool = pools.of_task(task)
     check_more_is_better(pool)
     if not complete_items(pool.scores).any():
         candidates = len(pool.candidates)
         raise ConfigError(f"{task}: no question has a score from all {candidates:,} candidates: see --pool")
-    return _headline(pool, args)
+    return _headline(pool, args, _chosen(routers, pool, [task]))
 
 
-def _of_all(pools: Pools, tasks: Sequence[str], args: argparse.Namespace) -> list[Headline]:
+def _of_all(pools: Pools, tasks: Sequence[str], args: argparse.Namespace, routers: Sequence[Choices]) -> list[Headline]:
     """The headline over the drawn tasks; empty if no two candidates have all of them in common."""
     try:
         pool = pools.over(tasks)
@@ -145,10 +184,15 @@ def _of_all(pools: Pools, tasks: Sequence[str], args: argparse.Namespace) -> lis
     if len(pool.candidates) < 2 or not complete_items(pool.scores).any():
         print(f"{ALL}: not drawn, no two candidates have a score for the same questions of all of them")
         return []
-    return [_headline(replace(pool, task=ALL), args)]
+    try:
+        chosen = _chosen(routers, pool, tasks)
+    except ConfigError as error:  # such as a candidate that not all tasks have
+        print(f"{ALL}: drawn without routers: {one_line(error)}")
+        chosen = {}
+    return [_headline(replace(pool, task=ALL), args, chosen)]
 
 
-def _headline(pool: Pool, args: argparse.Namespace) -> Headline:
+def _headline(pool: Pool, args: argparse.Namespace, chosen: Mapping[str, npt.NDArray[np.int64]]) -> Headline:
     kinds = COSTS if args.against is None else [AGAINST[args.against]]
     reference = dict(args.reference).get(pool.task, reference_accuracy(pool.task))
     return headline(
@@ -160,6 +204,7 @@ def _headline(pool: Pool, args: argparse.Namespace) -> Headline:
         reference=reference,
         draws=args.draws,
         seed=args.seed,
+        chosen=chosen,
     )
 
 
@@ -193,6 +238,17 @@ def _report(one: Headline) -> None:
             f"{one.task}: the figure of cost leaves out {one.cost.uncosted:,} models without known costs and "
             f"{one.cost.plane.left_out:,} items"
         )
+    _report_routers(one)
+
+
+def _report_routers(one: Headline) -> None:
+    for curve in one.cost.curves if one.cost else ():
+        for router, (_, score), items in zip(curve.routers, curve.points, curve.items, strict=True):
+            assert one.cost
+            part = "" if items == one.cost.plane.items else f", on {items:,} of {one.cost.plane.items:,} questions"
+            print(f"{one.task}: router {router} {score:.4f}{part}")
+    if one.cost and one.cost.unplaced:
+        print(f"{one.task}: not drawn, a choice has no known cost: {', '.join(one.cost.unplaced)}")
 
 
 def _file_names(tasks: Sequence[str]) -> list[str]:

@@ -24,13 +24,17 @@ from pipelines.console.rows_out import add_format, print_dicts
 from pipelines.console.script import Parser, sibling
 from schemas.failures import RouterlakeError, one_line
 
+#: Columns of the tables where the output is no terminal.
+WIDTH = 100
+
 DESCRIPTION = """\
 Score routers by their choices: for each item one model of a pool.
 
 The pool is that of the views candidates and questions. Every figure uses the questions that have a choice by the router
-and a score from every candidate; the others are counted as left out. A router with choices in several tasks has a row
-`all` over their questions, each of which counts once, with the candidates that all of these tasks have. Costs come from
-the view costs: put prices into the lake with prices.py. With --against latency the cost is seconds of latency."""
+and a score from every candidate; the others are counted as left out. A router with choices in several tasks has two
+rows `all`, with the candidates that all of these tasks have: by question each question counts once, by task each task
+counts the same. Costs come from the view costs: put prices into the lake with prices.py. With --against latency the
+cost is seconds of latency."""
 
 EPILOG = """\
 The file of choices (CSV, Parquet or JSON lines) needs a column model, and one of the columns question (id of the view
@@ -59,7 +63,7 @@ exit codes: 0 done; 2 the input is wrong"""
 
 def main(argv: Sequence[str]) -> int:
     args = parse(argv)
-    console = PlainConsole(width=None if sys.stdout.isatty() else 1000)
+    console = PlainConsole(width=None if sys.stdout.isatty() else WIDTH)
     try:
         lake = Lake(args.lake).open_for_reading()
         pool = pool_of(args, lake)
@@ -99,50 +103,80 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def print_scored(scored: Sequence[Scored], console: Console) -> None:
-    table = Table(box=SIMPLE_HEAD)
+    """Two tables, of the routers and of their pools on the same questions; one line on what was left out."""
+    routers = list(dict.fromkeys(one.router for one in scored))
+    if len(routers) == 1:
+        console.print(f"router {routers[0]}", soft_wrap=True)
+    names = ["<router"] * (len(routers) > 1) + ["<task"]
     unit = "latency s" if scored[0].unit == "latency_s" else "$/1000"
-    heads = ("<router", "<task", "items", "score", "V_B", "closed", "E", "E_p", unit, "hull")
-    for title in (*heads, "<best", "its score", f"its {unit}", "random", "oracle", f"its {unit}", "AIQ"):
-        # On a narrow terminal names wrap to the next line; numbers are never cut.
-        left = title.startswith("<")
-        table.add_column(
-            title.removeprefix("<"),
-            justify="left" if left else "right",
-            no_wrap=not left,
-            overflow="fold",
-            min_width=None if left else 6,
-        )
+    figures, bounds = [], []
     for one in scored:
         judged = one.judged
-        table.add_row(
-            one.router,
-            one.pool.task,
-            f"{judged.items:,}",
-            f"{judged.accuracy:.4f}",
-            _number(judged.v_b),
-            _number(judged.gap_closed),
-            f"{judged.choice_entropy:.3f}",
-            "" if judged.selection_entropy is None else f"{judged.selection_entropy:.3f}",
-            _cost(judged.mean_cost, one.unit),
-            _number(one.hull_score),
-            one.pool.candidates[judged.best_model],
-            f"{judged.best_single:.4f}",
-            _cost(one.best_cost, one.unit),
-            f"{judged.random:.4f}",
-            f"{judged.oracle:.4f}",
-            _cost(one.oracle_cost, one.unit),
-            _number(one.aiq_paper),
+        name = [one.router] * (len(routers) > 1) + [_task(one)]
+        figures.append(
+            [
+                *name,
+                f"{judged.items:,}",
+                f"{judged.accuracy:.4f}",
+                _number(judged.v_b),
+                _number(judged.gap_closed),
+                f"{judged.choice_entropy:.3f}",
+                "" if judged.selection_entropy is None else f"{judged.selection_entropy:.3f}",
+                _cost(judged.mean_cost, one.unit),
+                _number(one.hull_score),
+            ]
         )
-    console.print(table)
-    for one in scored:
-        missing = one.left_out - one.unchosen
-        if one.unchosen or missing > 0 or one.judged.uncosted:
-            what = "latency" if one.unit == "latency_s" else "cost"
-            console.print(
-                f"{one.router} on {one.pool.task}: left out {one.unchosen:,} items without a choice and {missing:,} "
-                f"without a score from some model; {one.judged.uncosted:,} choices have an unknown {what}",
-                soft_wrap=True,
-            )
+        bounds.append(
+            [
+                *name,
+                one.pool.candidates[judged.best_model],
+                f"{judged.best_single:.4f}",
+                _cost(one.best_cost, one.unit),
+                f"{judged.random:.4f}",
+                f"{judged.oracle:.4f}",
+                _cost(one.oracle_cost, one.unit),
+                _number(one.aiq_paper),
+            ]
+        )
+    console.print(_table([*names, "items", "score", "V_B", "closed", "E", "E_p", unit, "hull"], figures))
+    console.print("the pool on these questions:")
+    titles = ["<best", "its score", f"its {unit}", "random", "oracle", f"its {unit}", "AIQ"]
+    console.print(_table([*names, *titles], bounds))
+    if line := left_out(scored):
+        console.print(line, soft_wrap=True)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Titles that begin with '<' are of names, which wrap to the next line; numbers are never cut. No empty column."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    kept = [place for place in range(len(titles)) if any(row[place] for row in rows)]
+    for title in (titles[place] for place in kept):
+        left = title.startswith("<")
+        table.add_column(
+            title.removeprefix("<"), justify="left" if left else "right", no_wrap=not left, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(row[place] for place in kept))
+    return table
+
+
+def _task(one: Scored) -> str:
+    return f"{one.pool.task}, by {one.weighted_by.removesuffix('s')}" if one.weighted_by else one.pool.task
+
+
+def left_out(scored: Sequence[Scored]) -> str:
+    """One line on the items and costs that the figures lack; '' if they lack none."""
+    rows = [one for one in scored if one.weighted_by is None]
+    unchosen, uncosted = sum(one.unchosen for one in rows), sum(one.judged.uncosted for one in rows)
+    unscored = sum(max(one.left_out - one.unchosen, 0) for one in rows)
+    most = max(rows, key=lambda one: (one.left_out, one.judged.uncosted))
+    what = "latency" if rows[0].unit == "latency_s" else "cost"
+    lacking = {"without a choice": unchosen, "without a score from some model": unscored}
+    parts = [f"{items:,} items {why}" for why, items in lacking.items() if items]
+    if parts and len(rows) > 1:
+        parts[-1] += f", most of {most.router} on {most.pool.task} ({most.left_out:,})"
+    lines = [f"left out: {' and '.join(parts)}"] if parts else []
+    return "; ".join(lines + ([f"{uncosted:,} choices have an unknown {what}"] if uncosted else []))
 
 
 def _number(value: float | None) -> str:

@@ -150,11 +150,11 @@ def test_score_of_names_columns_and_a_file_equals_the_command(
     lines = [f"{key['task']},{key['question']},{name}" for key, name in zip(keys, names, strict=True)]
     path.write_text("\n".join(["task,question,model", *lines, ""]))
     shown = by_command(capsys, "score", "--choices", str(path), "--lake", lake.uri, "--json")
-    assert [row["task"] for row in shown] == ["maths", "quiz", "all"]
+    assert [row["task"] for row in shown] == ["maths", "quiz", "all", "all"]
     assert whole.score(path) == shown
     assert whole.score({"mine": names}) == shown
     assert whole.score({"mine": [whole.candidates.index(name) for name in names]}) == shown
-    [_, quiz, _] = whole.score({"mine": np.array(names)}, against="latency")
+    [_, quiz, _, _] = whole.score({"mine": np.array(names)}, against="latency")
     assert (quiz["score"], quiz["latency_s"], quiz["untimed"]) == (shown[1]["score"], None, 6)
 
 

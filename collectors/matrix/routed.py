@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import reprlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +24,12 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.text_tables import text_table
+from collectors.lake.holdings import Holdings
+from collectors.lake.store import Lake
 from collectors.matrix.pool_arrays import Pool
 from collectors.metrics.gaps import NO_CHOICE
 from schemas.failures import ConfigError, one_line
+from schemas.views import object_path
 
 #: Columns that may name an item, the first one in a file counts; and the others of a choice.
 KEYS = ("question", "item", "item_hash", "source_key")
@@ -35,6 +38,26 @@ COLUMNS = ("model", "router", "task", "probabilities")
 
 #: Views that read_choices reads.
 VIEWS = ("_questions_of", "_question_names", "_left_out", "items")
+
+
+#: Returns the kinds of records, collected or imported, that a lake has of a task.
+Elsewhere = Callable[[str], list[str]]
+
+
+def elsewhere(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings) -> Elsewhere:
+    """Looks in the runs and imports of a lake that a connection leaves out."""
+
+    def kinds_of(task: str) -> list[str]:
+        paths = [object_path(lake.uri, name) for name in holdings.listed["runs"]]
+        if not paths:
+            return []
+        query = "SELECT DISTINCT imported_from IS NULL FROM read_parquet(?, union_by_name = true) WHERE task = ?"
+        try:
+            return ["collected" if own else "imported" for (own,) in con.execute(query, [paths, task]).fetchall()]
+        except duckdb.Error:  # a hint is not worth an error
+            return []
+
+    return kinds_of
 
 
 class Choice(NamedTuple):
@@ -127,14 +150,15 @@ def _probabilities(text: str, models: list[str]) -> list[float]:
     return [float(one) for one in numbers]
 
 
-def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
+def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewhere | None = None) -> Choices:
     """Reads a file of choices: CSV, Parquet or JSON lines with a column `model` and one of KEYS.
 
     A column `probabilities` holds for each model of the pool the probability that the router chose it with, as JSON.
     `model` is the name of a candidate, `question` an id of the view questions, `item` the position in the task's table
     of items. A column `task` is needed if items of several tasks have the same name. `con` has VIEWS, with the pool
-    that the choices refer to. Raises ConfigError, with the line, for a
-    missing or unreadable file, an item that no cell has, an item of several tasks, or two choices for one item.
+    that the choices refer to. `elsewhere` returns the kind of records that a task has, for a hint. Raises ConfigError,
+    with the line, for a missing or unreadable file, an item that no cell has, an item of several tasks, or two choices
+    for one item.
     """
     if not os.path.isfile(path):
         raise ConfigError(f"--choices {path}: no such file")
@@ -178,9 +202,9 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path) -> Choices:
         [path.stem] if router == "?" else [],
     ).fetchall()
     tasks = con.execute("SELECT task, count(DISTINCT question) FROM asked_items GROUP BY task ORDER BY task").fetchall()
-    if not tasks:
+    if not tasks and not matches:
         raise ConfigError("the pool has no candidate with a score: see --pool and --include")
-    reading = _Reading(path, key, "task" in columns, dict(tasks), {})
+    reading = _Reading(path, key, "task" in columns, dict(tasks), {}, elsewhere)
     for _, rows in itertools.groupby(matches, key=lambda row: row[0]):
         reading.take(list(rows))
     if not reading.chosen:
@@ -285,6 +309,7 @@ class _Reading:
     tasks: dict[str, int]
     #: Router -> (task, question) -> choice.
     chosen: dict[str, dict[tuple[str, str], Choice]]
+    elsewhere: Elsewhere | None
 
     def take(self, rows: list[tuple[Any, ...]]) -> None:
         """Takes one row of the file. `rows` repeat it for each item of the lake with its name."""
@@ -325,7 +350,12 @@ class _Reading:
 
     def _unknown(self, task: str | None, name: str) -> str:
         if task is not None and task not in self.tasks:
+            kinds = self.elsewhere(task) if self.elsewhere else []
+            if kinds:
+                return f"only {' and '.join(kinds)} records have the task {task!r}: add --include {kinds[0]}, or all"
             return f"no cell has the task {task!r}; {_nearest(task, self.tasks)}"
+        if not self.tasks:
+            return "the pool has no candidate with a score: see --pool and --include"
         of = "" if task is None else f" of task {task}"
         counts = {task: self.tasks[task]} if task in self.tasks else self.tasks
         if self.key == "item" and len(counts) == 1:

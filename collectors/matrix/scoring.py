@@ -6,7 +6,7 @@ Owns which questions and costs each figure uses. The formulas are those of colle
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from collectors.lake.store import Lake
 from collectors.matrix.described import head, with_more_is_better
 from collectors.matrix.pool_arrays import Pool, Pools
 from collectors.matrix.pools import read_pools
-from collectors.matrix.routed import Choices, read_choices
+from collectors.matrix.routed import Choices, elsewhere, read_choices
 from collectors.metrics.agreement import Judgement, judge
 from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.plane import Points, aiq_code, aiq_paper, convex_hull, zero_router
@@ -33,6 +33,10 @@ from schemas.views import PoolChoice
 AGAINST = {"usd": "usd", "latency": "latency_s"}
 #: Array of costs -> name of the count of choices with an unknown cost.
 UNCOSTED = {"usd": "unpriced", "latency_s": "untimed"}
+
+
+#: Values of Scored.weighted_by.
+QUESTIONS, TASKS = "questions", "tasks"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Scored:
     pool: Pool
     #: A value of AGAINST.
     unit: str
+    #: Of a row over several tasks: whether each question counts once, or each task. None for a row of one task.
+    weighted_by: str | None
     judged: Judgement
     #: Mean cost of the best single model.
     best_cost: float | None
@@ -78,6 +84,7 @@ class Scored:
         return {
             "router": self.router,
             "task": self.pool.task,
+            "weighted_by": self.weighted_by,
             "metric": self.pool.metric or None,
             "models": len(self.pool.candidates),
             "items": judged.items,
@@ -110,7 +117,7 @@ def score_file(
     `con` was made with `choice`, and has the views of read_choices and read_pools. Raises ConfigError if the choices do
     not fit the pool, or leave no question to score.
     """
-    chosen = read_choices(con, path)
+    chosen = read_choices(con, path, elsewhere(con, lake, holdings))
     pools = read_pools(con, lake, holdings, chosen.tasks, choice, numbers=[unit])
     scored, notes = score_choices(chosen, pools, unit)
     return scored, [*head(pools), *notes]
@@ -134,7 +141,8 @@ def score_choices(
         scored += [_score(router, _part(chosen, _only(pools.of_task(task), only), router), unit) for task in of]
         if len(of) > 1:
             try:
-                scored.append(_score(router, _part(chosen, _only(pools.over(of), only), router), unit))
+                part = _part(chosen, _only(pools.over(of), only), router)
+                scored += [_score(router, part, unit, QUESTIONS), _score_by_task(router, part, unit)]
             except (ValueError, ConfigError) as error:
                 notes.append(f"{router} has no row over all tasks: {one_line(error)}")
     if not scored:
@@ -154,7 +162,68 @@ def _part(chosen: Choices, pool: Pool, router: str) -> Part:
     return Part(pool, chosen.columns(pool, router), chosen.probabilities(pool, router))
 
 
-def _score(router: str, part: Part, unit: str) -> Scored:
+@dataclass(frozen=True)
+class _Means:
+    """The figures of a part, and means over its questions."""
+
+    judged: Judgement
+    #: (candidates, 2): mean cost and mean score; a cost is NaN if one of all answers is unknown.
+    points: Points
+    #: Mean cost of the best single model, of the oracle; None: unknown.
+    best_cost: float | None
+    oracle_cost: float | None
+    #: (candidates,): share of the questions that each got.
+    shares: npt.NDArray[np.float64]
+
+
+def _score(router: str, part: Part, unit: str, weighted_by: str | None = None) -> Scored:
+    return _scored(router, part, unit, weighted_by, _means(router, part, unit))
+
+
+def _score_by_task(router: str, part: Part, unit: str) -> Scored:
+    """The figures over all tasks where each task counts the same: means of the tasks' means."""
+    tasks = np.array(part.pool.questions["task"].to_pylist())
+    every = np.arange(len(part.pool.candidates))
+    of_tasks = []
+    for task in sorted(set(tasks.tolist())):
+        rows = tasks == task
+        probabilities = None if part.probabilities is None else part.probabilities[rows]
+        one = Part(replace(part.pool.taken(rows, every), task=task), part.chosen[rows], probabilities)
+        of_tasks.append(_means(router, one, unit))
+    width, judged = len(every), [one.judged for one in of_tasks]
+    scores = column_means([np.stack([one.points[:, 1] for one in of_tasks])], width)
+    costs = np.stack([one.points[:, 0] for one in of_tasks])
+    costed = np.full(width, np.nan) if np.isnan(costs).any() else column_means([costs], width, USD)
+    best = int(scores.argmax())
+    items, uncosted = sum(one.items for one in judged), sum(one.uncosted for one in judged)
+    accuracy, at_best = (mean(np.array([getattr(one, name) for one in judged])) for name in ("accuracy", "oracle"))
+    entropies = [one.selection_entropy for one in judged if one.selection_entropy is not None]
+    shares = column_means([np.stack([one.shares for one in of_tasks])], width)
+    mean_cost = _mean_known([one.mean_cost for one in judged])
+    whole = Judgement(
+        items=items,
+        left_out=sum(one.left_out for one in judged),
+        accuracy=accuracy,
+        oracle=at_best,
+        gap=at_best - float(scores[best]),
+        best_single=float(scores[best]),
+        best_model=best,
+        random=mean(np.array([one.random for one in judged])),
+        v_r=None,
+        v_b=accuracy / float(scores[best]) if scores[best] > 0 else None,
+        selection_entropy=mean(np.array(entropies)) if len(entropies) == len(judged) else None,
+        choice_entropy=_entropy(shares),
+        total_cost=None if mean_cost is None else mean_cost * items,
+        uncosted=uncosted,
+    )
+    best_cost = None if np.isnan(costs[:, best]).any() else mean(costs[:, best], USD)
+    means = _Means(
+        whole, np.stack([costed, scores], axis=1), best_cost, _mean_known([one.oracle_cost for one in of_tasks]), shares
+    )
+    return _scored(router, part, unit, TASKS, means)
+
+
+def _means(router: str, part: Part, unit: str) -> _Means:
     pool, chosen = part.pool, part.chosen
     cost = pool.number(unit)
     try:
@@ -164,22 +233,44 @@ def _score(router: str, part: Part, unit: str) -> Scored:
     best = oracle(pool.scores, cost)
     rows = np.flatnonzero((best != NO_CHOICE) & (chosen != NO_CHOICE))
     width = len(pool.candidates)
-    all_costed = not np.isnan(cost[rows]).any()
-    costs = column_means([cost[rows]], width, USD) if all_costed else np.full(width, np.nan)
-    points = np.stack([costs, column_means([pool.scores[rows]], width)], axis=1)
+    costs = np.full(width, np.nan) if np.isnan(cost[rows]).any() else column_means([cost[rows]], width, USD)
+    return _Means(
+        judged,
+        np.stack([costs, column_means([pool.scores[rows]], width)], axis=1),
+        _mean(cost[rows, judged.best_model]),
+        _mean(cost[rows, best[rows]]),
+        np.bincount(chosen[rows], minlength=width) / len(rows),
+    )
+
+
+def _scored(router: str, part: Part, unit: str, weighted_by: str | None, means: _Means) -> Scored:
+    points, judged = means.points, means.judged
+    all_costed = not np.isnan(points).any()
     differ = all_costed and np.ptp(points[:, 0]) > 0
     return Scored(
         router=router,
-        pool=pool,
+        pool=part.pool,
         unit=unit,
+        weighted_by=weighted_by,
         judged=judged,
-        best_cost=_mean(cost[rows, judged.best_model]),
-        oracle_cost=_mean(cost[rows, best[rows]]),
+        best_cost=means.best_cost,
+        oracle_cost=means.oracle_cost,
         hull_score=_hull_score(points, judged.mean_cost) if all_costed else None,
         aiq_paper=aiq_paper(points) if differ else None,
         aiq_code=aiq_code(points) if differ and convex_hull(points)[-1, 0] > 0 else None,
-        unchosen=int((chosen == NO_CHOICE).sum()),
+        unchosen=int((part.chosen == NO_CHOICE).sum()),
     )
+
+
+def _entropy(shares: npt.NDArray[np.float64]) -> float:
+    """In bits, of shares (candidates,) that add up to 1."""
+    some = shares[shares > 0]
+    return float(-(some * np.log2(some)).sum()) + 0.0
+
+
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(np.array(known), USD) if len(known) == len(values) else None
 
 
 def _hull_score(points: Points, cost: float | None) -> float | None:

@@ -19,6 +19,8 @@ from collectors.pictures.headline import ORACLES, CostFigure, Headline
 
 #: Okabe and Ito's colours, which colour-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
+#: Colours of routers, and most of them in the legend.
+_OF_ROUTERS, _MOST_ROUTERS = ("#CC79A7", "#56B4E9", "#000000", "#8B6D00"), 8
 _ROUTERS = {
     1.0: (_BLUE, "oracle, r_o(1)"),
     0.5: (_GREEN, "r_o(0.5): half oracle, half chance"),
@@ -102,7 +104,8 @@ def draw_cost(headline: Headline) -> Drawing:
     with new_axes() as (figure, axes):
         cost, points = headline.cost, headline.cost.plane.points * (1000, 1)
         marks = np.array([cost.oracle, cost.random]) * (1000, 1)
-        every = np.concatenate([points, marks])
+        routed = [curve.points * (1000, 1) for curve in cost.curves]
+        every = np.concatenate([points, marks, *routed])
         is_log = every[:, 0].min() > 0 and every[:, 0].max() > _LOG_SPAN * every[:, 0].min()
         right = every[:, 0].max() * 1.6
         lines = _draw_points(axes, cost, points, right, is_log)
@@ -110,6 +113,7 @@ def draw_cost(headline: Headline) -> Drawing:
             axes.plot(
                 x, y, symbol, color=colour, markersize={"*": 15, "D": 7}[symbol], label=f"{name} {y:.3f}", zorder=5
             )
+        _draw_routers(axes, cost, points, routed)
         if is_log:
             axes.set_xscale("log")
             _plain_log_ticks(axes, every[:, 0].min() / 1.6, right)
@@ -146,6 +150,21 @@ def _draw_points(axes: Any, cost: CostFigure, points: Points, right: float, is_l
     axes.scatter(*front.T, s=34, color=_ORANGE, edgecolors="white", linewidths=0.8, label="models on it", zorder=4)
     flat = np.stack([costs, front[np.searchsorted(front[:, 0], costs, "right") - 1, 1]], axis=1)
     return [*mixed[::4], *flat[::4]]
+
+
+def _draw_routers(axes: Any, cost: CostFigure, points: Points, routed: Sequence[Points]) -> None:
+    """Draws the routers, several of one name as a curve, and a ring around the best single model."""
+    if not routed:
+        return
+    best = points[np.lexsort((points[:, 0], -points[:, 1]))[0]]
+    axes.plot(
+        *best, "o", markersize=11, fillstyle="none", color=_RED, label=f"best single model {best[1]:.3f}", zorder=4
+    )
+    for number, (curve, places) in enumerate(zip(cost.curves, routed, strict=True)):
+        score = f" {places[:, 1].max():.3f}" if len(places) == 1 else f" up to {places[:, 1].max():.3f}"
+        label = short(curve.name) + score if number < _MOST_ROUTERS else None
+        colour, marker = _OF_ROUTERS[number % len(_OF_ROUTERS)], "sv^P"[number // len(_OF_ROUTERS) % 4]
+        axes.plot(*places.T, color=colour, marker=marker, markersize=6, linewidth=1.4, label=label, zorder=5)
 
 
 def _summary(cost: CostFigure) -> str:

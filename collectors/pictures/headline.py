@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collectors.metrics.gaps import NO_CHOICE, Floats, complete_items, picked
+from collectors.metrics.gaps import NO_CHOICE, Choices, Floats, complete_items, picked
 from collectors.metrics.plane import Plane, Points, aiq_code, aiq_paper, convex_hull, model_points, pareto_frontier
 from collectors.metrics.pool import model_means, oracle
 from collectors.metrics.scaling import Draws, Scaling, draw_pools, scaling
@@ -20,6 +20,17 @@ from collectors.metrics.sums import USD, mean
 
 #: The p of the drawn routers r_o(p): the oracle, half oracle, chance.
 ORACLES = (1.0, 0.5, 0.0)
+
+
+@dataclass(frozen=True)
+class RouterCurve:
+    """Routers of one name, such as knn@0.1 and knn@1, as points of mean cost per item and mean score, by cost."""
+
+    name: str
+    routers: list[str]
+    points: Points
+    #: Items of each point: those of the figure that the router chose for.
+    items: list[int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,9 @@ class CostFigure:
     aiq_code: float | None
     #: Models of the pool that are left out because their cost is unknown on too many items.
     uncosted: int
+    #: Of the routers whose choices were given, and the routers without a point: a choice's cost is unknown.
+    curves: tuple[RouterCurve, ...] = ()
+    unplaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,16 +107,19 @@ def headline(
     reference: float | None = None,
     draws: int = 100,
     seed: int = 0,
+    chosen: Mapping[str, Choices] | None = None,
 ) -> Headline:
     """The numbers of the figures for `models` with `scores` (items, models).
 
     `costs` maps "usd" and "latency_s" to costs per item in USD or seconds, in the shape of `scores` with NaN for
     unknown values, or to None. The figure uses the first kind with enough known values. It leaves out models that have
     a cost on less than the share `least` of the complete items. `draws` is the number of random pools for a band.
-    Raises ValueError if no item has a score from every model.
+    `chosen` maps routers to their choices (items,). Raises ValueError if no item has a score from every model.
     """
     curve = scaling(scores)
-    figures = (cost_figure(kind, models, scores, cost, least) for kind, cost in costs.items() if cost is not None)
+    chosen = chosen or {}
+    given = ((kind, cost) for kind, cost in costs.items() if cost is not None)
+    figures = (cost_figure(kind, models, scores, cost, least, chosen) for kind, cost in given)
     figure = next((figure for figure in figures if figure), None)
     return Headline(
         task=task,
@@ -117,7 +134,9 @@ def headline(
     )
 
 
-def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, least: float) -> CostFigure | None:
+def cost_figure(
+    kind: str, models: Sequence[str], scores: Floats, cost: Floats, least: float, chosen: Mapping[str, Choices]
+) -> CostFigure | None:
     """The figure of the models that have a known cost on the share `least` of the complete items.
 
     `scores` and `cost` are (items, models). The figure uses the items with all scores and costs of these models.
@@ -128,6 +147,7 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
     columns = np.flatnonzero((share >= least) & (share > 0))
     if not len(columns):
         return None
+    every_score, every_cost = scores, cost
     if len(columns) < len(models):
         scores, cost = scores[:, columns], cost[:, columns]
     used = complete & complete_items(scores, cost)
@@ -152,7 +172,30 @@ def cost_figure(kind: str, models: Sequence[str], scores: Floats, cost: Floats, 
         aiq_paper=aiq_paper(plane.points) if has_range else None,
         aiq_code=aiq_code(plane.points) if has_range and hull[-1, 0] > 0 else None,
         uncosted=len(models) - len(columns),
+        **_routers(chosen, every_score, every_cost, used),
     )
+
+
+def _routers(
+    chosen: Mapping[str, Choices], scores: Floats, cost: Floats, used: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The fields of CostFigure for routers, over the `used` items that each chose for."""
+    of_name: dict[str, list[tuple[float, float, str, int]]] = {}
+    unplaced = []
+    for router, choices in chosen.items():
+        rows = used & (choices != NO_CHOICE)
+        costs = picked(choices[rows], cost[rows])
+        if not len(costs) or np.isnan(costs).any():
+            unplaced.append(router)
+            continue
+        point = (mean(costs, USD), mean(picked(choices[rows], scores[rows])), router, len(costs))
+        of_name.setdefault(router.rpartition("@")[0] or router, []).append(point)
+    curves = []
+    for name, points in of_name.items():
+        points.sort()
+        places = np.array([point[:2] for point in points])
+        curves.append(RouterCurve(name, [point[2] for point in points], places, [point[3] for point in points]))
+    return {"curves": tuple(curves), "unplaced": tuple(unplaced)}
 
 
 def _why_not(costs: Mapping[str, Floats | None]) -> str:
@@ -177,6 +220,12 @@ def _cost_record(figure: CostFigure) -> dict[str, Any]:
             "pareto": on_frontier.tolist(),
         },
         "hull": {unit: (1000 * figure.hull[:, 0]).tolist(), "score": figure.hull[:, 1].tolist()},
+        "routers": {
+            "router": [router for curve in figure.curves for router in curve.routers],
+            unit: [1000 * float(cost) for curve in figure.curves for cost in curve.points[:, 0]],
+            "score": [float(score) for curve in figure.curves for score in curve.points[:, 1]],
+            "items": [items for curve in figure.curves for items in curve.items],
+        },
         "oracle": {unit: 1000 * figure.oracle[0], "score": figure.oracle[1]},
         "random": {unit: 1000 * figure.random[0], "score": figure.random[1]},
         "aiq_paper": figure.aiq_paper,

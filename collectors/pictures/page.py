@@ -87,9 +87,18 @@ def _tables(headline: Headline, record: dict[str, Any]) -> dict[str, Any]:
         "model_rows": [[_text(values[row]) for values in models.values()] for row in order[:MOST_MODELS]],
         "models": len(order),
         "unit": unit,
-        "points": [(name, *map(_text, cost[name].values())) for name in ("oracle", "random")] if cost else [],
+        "points": _points(cost) if cost else [],
         "hull": [list(map(_text, row)) for row in zip(*cost["hull"].values(), strict=True)] if cost else [],
     }
+
+
+def _points(cost: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of the oracle, of chance and of routers: name, cost, score."""
+    rows = [(name, *map(_text, cost[name].values())) for name in ("oracle", "random")]
+    for router, *values, items in zip(*cost["routers"].values(), strict=True):
+        part = "" if items == cost["items"] else f" ({items:,} items)"
+        rows.append((f"router {router}{part}", *map(_text, values)))
+    return rows
 
 
 def _text(value: Any) -> str:

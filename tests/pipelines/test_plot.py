@@ -149,3 +149,33 @@ def test_plot_refuses_options_that_mean_nothing(tmp_path: Path, capsys: pytest.C
         main(["--out", str(tmp_path), wrong])
     assert stopped.value.code == 2
     assert wrong.partition("=")[0] in capsys.readouterr().err
+
+
+def test_plot_of_choices_draws_routers_and_curves(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.items("quiz", "i0", 10)
+    path = tmp_path / "mine.csv"
+    chosen = {"always a": "aaaaaaaaaa", "knn@1": "ababababab", "knn@2": "bbbbbbbbbb", "few": "aa"}
+    rows = [f"{router},quiz,{item},{model}" for router, models in chosen.items() for item, model in enumerate(models)]
+    path.write_text("\n".join(["router,task,item,model", *rows]) + "\n")
+    cost = drawn(lake, tmp_path / "out", "--choices", str(path), "--pool", "model IN ('a', 'b')")["quiz"]["cost"]
+    routers = cost["routers"]
+    points = dict(
+        zip(
+            routers["router"],
+            zip(routers["usd_per_1000"], routers["score"], routers["items"], strict=True),
+            strict=False,
+        )
+    )
+    of_a, of_b = SCORES["a"], SCORES["b"]
+    assert points["always a"] == (pytest.approx(1.0), pytest.approx(np.mean(of_a)), 10)
+    assert points["knn@2"] == (pytest.approx(2.0), pytest.approx(np.mean(of_b)), 10)
+    mixed = [of_a[item] if item % 2 == 0 else of_b[item] for item in range(10)]
+    assert points["knn@1"] == (pytest.approx(1.5), pytest.approx(np.mean(mixed)), 10)
+    assert points["few"][2] == 2
+    said = capsys.readouterr().out
+    assert "router few 0.5000, on 2 of 10 questions" in said
+    page = (tmp_path / "out/index.html").read_text()
+    assert "knn up to" in page
+    assert "best single model" in page
