@@ -127,5 +127,6 @@ def _mixture_scores(pool: Pool, folds: Sequence[Fold], of: Outcomes) -> Values |
         least, most = float(usd[fold.test, low].mean()), float(usd[fold.test, high].mean())
         if low != high and most > least:
             share = min(1.0, max(0.0, (cost - least) / (most - least)))
-        found[number, fold.test] = (1 - share) * pool.scores[fold.test, low] + share * pool.scores[fold.test, high]
+        worse, better = (pool.scores[fold.test, column].astype(np.float64) for column in (low, high))
+        found[number, fold.test] = (1 - share) * worse + share * better
     return found

@@ -94,7 +94,7 @@ SHIPPED: dict[str, Shipped] = {
     ),
     "routereval-mlp": Shipped(
         f"{_ROOM}.routereval:Network",
-        {"hidden": 256, "lr": 0.0001, "epochs": 100, "batch": 32},
+        {"hidden": 400, "lr": 0.001, "epochs": 100, "batch": 1024},
         "RouterEval's MLPR",
         "torch",
     ),

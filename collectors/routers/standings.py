@@ -36,6 +36,13 @@ from collectors.routers.outcomes import (
 from collectors.routers.registry import BOUNDS, RouterSpec
 from collectors.routers.trial import Fold
 
+#: Names of a row's figures, in order.
+FIGURES = (
+    *("score", "score_answered", "spread_of_folds", "gap_closed", "v_b", "selection_entropy", "choice_entropy"),
+    *("usd", "unpriced", "latency_s", "untimed", "abstained", "unscored", "hull_score", "aiq_paper", "aiq_code"),
+    *("brier", "brier_of_means"),
+)
+
 
 @dataclass
 class Standing:
@@ -66,7 +73,7 @@ class Standing:
             "rank": self.rank,
             "bound": self.is_bound,
             "failed": self.failed,
-            **self.figures,
+            **{name: self.figures.get(name) for name in FIGURES},
             "of_folds": self.of_folds,
             "vs_best_constant": None if self.constant is None else self.constant.row(),
             "vs_mixture": None if self.mixture is None else self.mixture.row(),
@@ -267,7 +274,9 @@ def _curve(pool: Pool, folds: Sequence[Fold], trials: Sequence[Trial]) -> Values
     for fold, trial in zip(folds, trials, strict=True):
         chosen = trial.made["curve"]
         paid = usd[fold.test, chosen] + trial.made["more_usd"]
-        points.append(np.stack([paid.mean(axis=1), pool.scores[fold.test, chosen].mean(axis=1)], axis=1))
+        points.append(
+            np.stack([paid.mean(axis=1), pool.scores[fold.test, chosen].mean(axis=1, dtype=np.float64)], axis=1)
+        )
     curve: Values = np.mean(points, axis=0)
     return None if np.isnan(curve).any() else curve
 

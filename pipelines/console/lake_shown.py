@@ -164,6 +164,11 @@ def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
             *(number(row[name], ".4f") for name in ("best_model_score", "oracle_score", "gap")),
         )
     console.print(table)
+    for row in [row for row in rows if row["sampled_once"]]:
+        console.print(
+            f"{row['task']}: {row['sampled_once']:,} candidates were asked once and sample their answers: part of the "
+            "gap is luck (view oracle_heldout)"
+        )
     left = fetch(
         con, f"SELECT * FROM candidates WHERE left_out ORDER BY gained DESC, task, candidate LIMIT {MOST_TASKS}"
     )

@@ -3,7 +3,8 @@
 -- has a score for (view pool), so a missing or failed answer is never wrong, both sides see the same questions, and gap
 -- is never negative. questions_scored_by_any - questions is the number of those left out. Without a common question the
 -- scores are null. left_out: candidates that lack too many (view candidates). dtypes, promptings, imported: how many
--- settings, and imported cells, the candidates have among them.
+-- settings, and imported cells, the candidates have among them. sampled_once: candidates whose settings sample their
+-- answers, and that were asked once: the best of one draw each is partly luck (view oracle_heldout).
 CREATE VIEW oracle AS
 WITH members AS MATERIALIZED (
     FROM _members
@@ -62,7 +63,15 @@ described AS (
         bool_and(higher_is_better) AS higher_is_better,
         count(DISTINCT dtype) AS dtypes,
         count(DISTINCT (task, prompting)) - count(DISTINCT task) + 1 AS promptings,
-        count(*) FILTER (imported_from IS NOT NULL) AS imported
+        count(*) FILTER (imported_from IS NOT NULL) AS imported,
+        count(DISTINCT candidate) FILTER (
+            (
+                TRY_CAST(decoding ->> '$.temperature' AS DOUBLE) > 0
+                OR TRY_CAST(generation_config ->> '$.temperature' AS DOUBLE) > 0
+                OR (decoding ->> '$.do_sample') = 'true'
+            )
+            AND cell_id NOT IN (SELECT cell_id FROM _repeats)
+        ) AS sampled_once
     FROM members
     GROUP BY pool_number
 ),
@@ -88,7 +97,8 @@ SELECT
     described.promptings,
     described.imported,
     described.higher_is_better,
-    named.cell_id AS best_cell_id
+    named.cell_id AS best_cell_id,
+    described.sampled_once
 FROM described
 LEFT JOIN pools USING (pool_number)
 LEFT JOIN best USING (pool_number)

@@ -1,0 +1,169 @@
+"""route.py: a board, a router that is kept and chooses, and stored splits, on a lake of imported records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import matrix, route
+from tests.helpers.importing import imported, rows, table
+from tests.helpers.routed_worlds import world
+
+pytestmark = pytest.mark.slow  # each board starts a process that imports scikit-learn
+NAMES = ("model", "task", "id", "score", "usd", "prompt")
+OWN = """
+import numpy as np
+
+class Longest:
+    def fit(self, queries, scores, costs, valid):
+        self.best = int(np.nanmean(scores, axis=0).argmax())
+
+    def route(self, queries, candidates):
+        return [candidates[self.best] if "sum" in text else None for text in queries.texts]
+"""
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("routed")
+    given, tasks = world(200, tasks=("first", "second")), ["first"] * 100 + ["second"] * 100
+    verdicts = [
+        (
+            model,
+            tasks[row],
+            f"q{row}",
+            float(given.pool.scores[row, column]),
+            given.pool.numbers["usd"][row, column],
+            text,
+        )
+        for row, text in enumerate(given.texts)
+        for column, model in enumerate(given.pool.candidates)
+    ]
+    options = dict(zip(("model", "task", "key", "score", "usd", "prompt"), NAMES, strict=True))
+    imported("table", table(folder / "rows.parquet", verdicts, NAMES), folder / "lake", options=options)
+    return folder / "lake"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTERLAKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def run(lake: Path, command: str, *argv: str) -> int:
+    return route.main([command, "--lake", str(lake), "--include", "all", *argv])
+
+
+def test_board_ranks_routers_and_one_of_the_users_own(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "routers.yaml").write_text(
+        "routers: [best-constant, ridge, {name: own, router: 'mine:Longest', usd_per_query: 0.5}, "
+        "{name: bad, router: 'mine:Nothing'}]"
+    )
+    argv = ["--routers", "routers.yaml", "--out", "board", "--seeds", "2", "--processes", "1"]
+    assert run(lake, "board", *argv) == 1
+    out, err = capsys.readouterr()
+    assert "8/8" in err
+    assert "without figures: bad (raised: AttributeError" in out
+    board = json.loads((tmp_path / "board" / "board.json").read_text())
+    names = [row["router"] for row in board["rows"]]
+    assert (names[0], names[-1]) == ("ridge", "bad")
+    own = board["rows"][names.index("own")]
+    assert own["abstained"] > 0
+    assert own["usd"] > 0.5
+    assert sorted(own["per_task"]) == ["first", "second"]
+    assert (board["questions"], board["candidates"]) == (200, ["cheap", "maths", "verse"])
+    for name in ("board.png", "curves.png"):
+        assert (tmp_path / "board" / name).read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "board" / "board.json").read_bytes()
+    assert run(lake, "board", *argv, "--format", "json") == 1
+    assert "8 kept from before" in capsys.readouterr().err
+    assert (tmp_path / "board" / "board.json").read_bytes() == before
+
+
+def test_kept_router_chooses_what_score_reads(lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lake, "fit", "--router", "ridge", "--out", "kept") == 0
+    assert run(lake, "choose", "--kept", "kept", "--out", "choices.csv") == 0
+    assert "ridge: 200 choices, 0 abstained" in capsys.readouterr().out
+    argv = ["score", "--choices", "choices.csv", "--lake", str(lake), "--include", "all", "--json"]
+    assert matrix.main(argv) == 0
+    [first, second, every] = json.loads(capsys.readouterr().out)
+    assert (first["items"], second["items"], every["items"]) == (100, 100, 200)
+    assert every["score"] > every["best_score"]
+    assert run(lake, "fit", "--router", "ridge", "--out", "kept") == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_split_is_stored_once_and_a_board_uses_it(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert run(lake, "split", "--split", "task", "--seed", "3") == 0
+    first, second = (line for line in capsys.readouterr().out.splitlines() if "stored" in line or "already" in line)
+    assert (first, second) == ("stored in the lake (view splits)", "the lake had it already")
+    [(name, rule, seed)] = rows(lake, "SELECT DISTINCT split, rule, seed FROM splits")
+    assert (rule, seed) == ("task", 3)
+    counts = dict(rows(lake, "SELECT part, count(DISTINCT task) FROM splits GROUP BY part"))
+    assert counts == {"train": 1, "test": 1}
+    argv = ["--stored", name, "--router", "best-constant", "--out", "board", "--processes", "1"]
+    assert run(lake, "board", *argv) == 0
+    board = json.loads((tmp_path / "board" / "board.json").read_text())
+    assert (board["split"]["rule"], board["test_questions"]) == ("task", [100])
+    assert run(lake, "board", "--stored", "nobody", "--router", "knn", "--out", "board") == 2
+    assert "has no split 'nobody'" in capsys.readouterr().err
+
+
+def test_scaling_draws_routers_beside_the_oracle(lake: Path, tmp_path: Path) -> None:
+    argv = ["--router", "best-constant", "ridge", "--out", "out", "--draws", "1", "--processes", "1"]
+    assert run(lake, "scaling", *argv) == 0
+    points = json.loads((tmp_path / "out" / "scaling.json").read_text())
+    assert sorted(points) == ["best-constant", "oracle", "ridge"]
+    assert points["oracle"]["3"][0] >= points["ridge"]["3"][0]
+    assert (tmp_path / "out" / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--router", "nobody"], "no router 'nobody'; there are random, cheapest"),
+        (["--router", "knn", "knn"], "two routers have the name 'knn'"),
+        (["--router", "knn", "--encoder", "no-such-folder"], "neither tfidf, minilm nor none"),
+        (["--task", "third"], "no cell with a score of task third"),
+        (["--split", "time"], "a split by time needs questions of two times"),
+    ],
+)
+def test_board_wrong_input_is_one_line(
+    lake: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lake, "board", "--out", "board", *argv) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("routers: []", "it needs a list `routers`"),
+        ("routers: [knn, {router: knn}]", "two routers have the name 'knn'"),
+        ("routers: [{router: knn, parameter: {}}]", "router 1: no key 'parameter'"),
+        ("routers: [{router: knn, seconds: -1}]", "router 1: seconds: -1 is no number"),
+        ("routers: [{name: x}]", "router 1: it needs `router`"),
+        ("routers: [{router: knn, parameters: 3}]", "parameters are no mapping"),
+        ("{", "while parsing"),
+    ],
+)
+def test_board_wrong_file_names_the_entry(
+    lake: Path, tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    assert run(lake, "board", "--out", "board", "--routers", "bad.yaml") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_worlds_of_tests_are_what_they_say() -> None:
+    scores = world(2000).pool.scores
+    assert np.abs(scores.mean(axis=0) - [0.4, 0.55, 0.55]).max() < 0.05
