@@ -170,6 +170,73 @@ class TaskSpec(Prompting):
     code: Literal["sandbox"] | None = None
 
 
+_KEY_NAME = re.compile(r"\$(?:\w+|\{\w+\})")
+
+
+class EndpointSpec(Strict):
+    """A server that speaks OpenAI's protocol, such as `vllm serve` or a host's. It answers in place of an engine."""
+
+    #: Up to the version, such as https://api.openai.com/v1; $NAME and ${NAME} come from the environment.
+    url: Name
+    #: completions takes any prompt. chat takes messages, and applies the template itself.
+    api: Literal["completions", "chat"] = "chat"
+    #: The variable of the environment that holds the key, such as $OPENAI_API_KEY; null: no key.
+    key: str | None = None
+    #: Folder or hub repo of the model's tokenizer, for completions: log-likelihoods, chat templates and limits of
+    #: thoughts need the tokens.
+    tokenizer: Name | None = None
+    #: The name that replies give the model, where it is not the one asked for.
+    answers_as: Name | None = None
+    #: Most requests at once; fewer after refusals.
+    max_concurrency: int = Field(16, ge=1, le=4096)
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    #: Seconds to wait for a reply, or for the next piece of one that is streamed.
+    timeout_seconds: float = Field(600, gt=0)
+    #: Tries of a request before the endpoint counts as away.
+    tries: int = Field(8, ge=1, le=1000)
+    #: Whether replies come in pieces, which gives the time of the first token.
+    stream: bool = False
+    #: Field of the answer's limit; null: max_tokens, or max_completion_tokens of a chat.
+    limit_field: Name | None = None
+    #: Field of a chat that takes thinking_tokens, such as thinking_token_budget or thinking.budget_tokens.
+    budget_field: Name | None = None
+    #: Fields that are not sent, such as [temperature], and others that are.
+    omit: list[Name] = []
+    extra_body: Settings = {}
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        place = in_environment(value)
+        if not re.match(r"https?://[^/]", place):
+            raise ValueError("should begin with http:// or https://")
+        if holds_keys(place):
+            raise ValueError("holds a user, query or token: give the key as `key: $NAME`")
+        return value.rstrip("/")
+
+    @field_validator("key")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        if value is not None:
+            if not _KEY_NAME.fullmatch(value):
+                raise ValueError("should name a variable of the environment, such as $OPENAI_API_KEY")
+            in_environment(value)
+        return value
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The settings that may change an answer, beside those that are part of the revision."""
+        names = ("limit_field", "budget_field", "omit", "extra_body")
+        changed: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return {f"endpoint.{name}": value for name, value in changed.items() if value}
+
+    @property
+    def place(self) -> str:
+        """The URL with $NAME from the environment."""
+        return in_environment(self.url)
+
+
 class ModelOptions(Thinking):
     """Settings of a model. null: the run's own setting, and the task's of thinking."""
 
@@ -191,8 +258,10 @@ class ModelSpec(ModelOptions):
     source: Name
     #: Name in the lake; null: the hub repo's id, or the last element of a path or URI.
     name: Name | None = None
-    #: Hub branch, tag or commit; resolved to a commit before anything starts.
+    #: Hub branch, tag or commit; resolved to a commit before anything starts. Of an endpoint: the host's.
     revision: str | None = None
+    #: The server that answers for it; `source` is its name there.
+    endpoint: EndpointSpec | None = None
 
     @field_validator("source", "name")
     @classmethod
@@ -209,6 +278,8 @@ class ModelSpec(ModelOptions):
     @property
     def label(self) -> str:
         place = self.place
+        if self.endpoint:
+            return self.name or place
         is_path = "://" in place or is_folder(place)
         return self.name or (place.rstrip("/").rsplit("/", 1)[-1] if is_path else place)
 

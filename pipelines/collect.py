@@ -183,10 +183,14 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def check_budget(plan: Plan, lake: Lake) -> None:
-    """Raises ConfigError if the plan's GPUs lack a price that the budget needs.
+    """Raises ConfigError if the plan's endpoints or GPUs lack a price that the budget needs.
 
     A plan without placements is checked later, when the cluster is joined and its GPUs are listed.
     """
+    if plan.items_todo:
+        from pipelines.fleet.budget import host_prices_for
+
+        host_prices_for(plan.config.budget, lake, {cell.cell.model for cell in plan.cells if cell.todo})
     if plan.gpus and plan.items_todo:
         from pipelines.fleet.budget import gpu_prices_for
 

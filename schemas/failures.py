@@ -23,7 +23,7 @@ KINDS = (
     *("unknown_memory", "no_gpu_fits", "unknown_task", "empty_task", "no_data", "bad_task", "no_chat_template"),
     *("no_system_prompt", "dated_template", "end_token", "no_examples", "not_answerable", "unsafe_code", "multimodal"),
     *("nothing_answered", "engine", "engine_died", "engine_stalled", "out_of_memory", "wrong_model", "over_cap"),
-    *("no_node", "storage", "hub_down", "disk_full", "config", "error"),
+    *("no_node", "storage", "hub_down", "disk_full", "endpoint_down", "over_budget", "config", "error"),
 )
 
 
@@ -60,7 +60,7 @@ class TaskError(RouterlakeError):
 
 
 class EngineError(RouterlakeError):
-    """kinds: engine, engine_died, engine_stalled, out_of_memory, wrong_model, over_cap, no_node"""
+    """kinds: engine, engine_died, engine_stalled, out_of_memory, wrong_model, over_cap, over_budget, no_node"""
 
     kind = "engine"
 
@@ -70,7 +70,7 @@ class StorageError(RouterlakeError):
 
 
 class UnreachableError(StorageError):
-    """The lake's store, or the source of a model, is away. kinds: storage, hub_down, disk_full"""
+    """The lake's store, a model's source or its endpoint is away. kinds: storage, hub_down, disk_full, endpoint_down"""
 
 
 #: Kind of a TaskError: every item of a cell was asked, and none of the answers could be judged.
@@ -79,6 +79,10 @@ NOTHING_ANSWERED = "nothing_answered"
 OUT_OF_MEMORY = "out_of_memory"
 #: Kind of an EngineError: the model has spent what the budget allows for one model.
 OVER_CAP = "over_cap"
+#: Kind of an UnreachableError: an endpoint does not answer.
+ENDPOINT_DOWN = "endpoint_down"
+#: Kind of an EngineError: an endpoint's next request might cost more than the budget has left.
+OVER_BUDGET = "over_budget"
 #: Kind of an UnreachableError: the disk of the machine that fetches a model is full.
 DISK_FULL = "disk_full"
 #: Kind of an EngineError: no node has the GPUs that the model needs, and none came.
@@ -97,6 +101,8 @@ UNFINISHED_THOUGHT = "unfinished_thought"
 CONTENT_FILTER = "content_filter"
 #: An endpoint refuses this request and takes others.
 REQUEST_REFUSED = "request_refused"
+#: An endpoint replied to this request several times without an answer.
+ENDPOINT_FAILED = "endpoint_failed"
 #: The judge ran out of time, or its process ended, at this item.
 JUDGE_TIMEOUT = "judge_timeout"
 JUDGE_DIED = "judge_died"
@@ -104,7 +110,7 @@ JUDGE_DIED = "judge_died"
 ITEM_FAILURES = frozenset(
     [
         *(EMPTY_ANSWER, PROMPT_TOO_LONG, NAN_LOGPROBS, UNKNOWN_TOKEN, UNFINISHED_THOUGHT, CONTENT_FILTER),
-        *(REQUEST_REFUSED, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED),
+        *(REQUEST_REFUSED, ENDPOINT_FAILED, NOT_JUDGED, JUDGE_TIMEOUT, JUDGE_DIED),
     ]
 )
 

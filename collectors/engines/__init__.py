@@ -11,14 +11,14 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from collectors.engines.gpus import Placement
 from schemas.failures import ConfigError, EngineError
 from schemas.identity import digest
 
 if TYPE_CHECKING:
-    from collectors.specs import ModelSpec, Thinking
+    from collectors.specs import EndpointSpec, ModelSpec, Thinking
 
 #: Kinds of request that an engine may answer, by lm-eval's names. score() and choose() answer the first, score() the
 #: second, generate() the third.
@@ -61,6 +61,10 @@ class ModelRef:
     placements: tuple[Placement, ...] = field(default=(), compare=False)
     #: The source as the config has it, with its $NAME; None: as `source`.
     written: str | None = field(default=None, compare=False)
+    #: Name of its engine; None: the run's.
+    engine: str | None = field(default=None, compare=False)
+    #: The server that answers for it; None: an engine loads it.
+    endpoint: EndpointSpec | None = field(default=None, compare=False)
     #: How the model is asked to think, where its entry in the config says so.
     thinking: Thinking | None = field(default=None, compare=False)
 
@@ -92,6 +96,8 @@ class ScoreRequest:
 
     context: list[int]
     continuation: list[int]
+    #: Cell and generation that ask, for an engine that keeps paid answers.
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class ChoiceRequest:
 
     context: list[int]
     tokens: list[int]
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,10 @@ class GenerateRequest:
     thinking: str | None = None
     thinking_tokens: int | None = None
     reasoning_effort: str | None = None
+    #: Whether the answer's tokens are needed, beside its text.
+    needs_ids: bool = False
+    #: As of ScoreRequest.
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,8 @@ class Score:
     usage: Usage
     #: Usage of a first answer that the engine could not use; None: there was none.
     discarded: Usage | None = None
+    #: Failure kind of an item whose request alone has no answer; None: answered.
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -222,6 +235,8 @@ class Engine(Protocol):
     thinks_by_itself: bool
     #: Whether the harness's tokens are the model's own; else counts come from usage alone.
     counts_tokens: bool
+    #: Folder of the loaded model's tokenizer, where it is not the model's own; None: it is, or it has no files.
+    tokenizer_folder: str | None
 
     #: The loaded model; None before the first load.
     model: ModelRef | None
@@ -244,6 +259,13 @@ class Engine(Protocol):
         """Pins a model to a revision, with the run's dtype and max_length for a spec that has none.
 
         None: its files name the revision (collectors.models.pinning). Loads nothing.
+        """
+
+    @classmethod
+    def refusal(cls, model: ModelRef, kind: str, *, templated: bool, thought: int | None) -> str | None:
+        """Why the model cannot be asked requests of a kind, in a few words after the task's name; None: it can.
+
+        `templated`: with a chat template; `thought`: with a limit of thoughts.
         """
 
     @property
@@ -283,12 +305,24 @@ class Engine(Protocol):
         """Frees the model's memory. The engine can load again afterwards."""
 
 
+@runtime_checkable
+class Serving(Protocol):
+    """What an engine can do besides, if others answer in its place and are paid for it."""
+
+    def may_spend(self, usd: float | None, prices: dict[str, float | None]) -> None:
+        """Sets the dollars that the next requests may cost (None: any), and prices by their columns of PRICE."""
+
+    def take_statistics(self, owner: str) -> dict[str, Any]:
+        """What was done for a cell and generation since the last call."""
+
+
 #: Engine name -> "module:class". An engine is one module and one line here. Its module imports the libraries that run
 #: a model in functions, so that its traits cost nothing.
 ENGINES = {
     "vllm": "collectors.engines.vllm:VllmEngine",
     "hf": "collectors.engines.hf:HfEngine",
     "stub": "collectors.engines.stub:StubEngine",
+    "endpoint": "collectors.engines.endpoint:EndpointEngine",
 }
 
 

@@ -51,6 +51,7 @@ class BaseEngine(Generic[O]):
     characters_per_token: ClassVar[float] = 4.0
     thinks_by_itself: bool = False
     counts_tokens: bool = True
+    tokenizer_folder: str | None = None
 
     def __init__(self, **options: Any) -> None:
         self._given = options
@@ -68,6 +69,12 @@ class BaseEngine(Generic[O]):
     def pin(cls, spec: ModelSpec, dtype: str, max_length: int | None) -> ModelRef | None:
         """None, because the model's files name its revision."""
         return None
+
+    @classmethod
+    def refusal(cls, model: ModelRef, kind: str, *, templated: bool, thought: int | None) -> str | None:
+        if kind in cls.answers:
+            return None
+        return f"asks by {kind}, and engine {cls.NAME} answers only {', '.join(sorted(cls.answers))}"
 
     @property
     def overrides(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
@@ -35,6 +35,7 @@ from collectors.harness.thinking import Thinker, Thought
 from collectors.harness.thoughts import Markers, markers_of, split
 from schemas.failures import (
     EMPTY_ANSWER,
+    ENDPOINT_FAILED,
     NAN_LOGPROBS,
     NOT_JUDGED,
     PROMPT_TOO_LONG,
@@ -45,6 +46,8 @@ from schemas.failures import (
     TaskError,
     one_line,
 )
+
+R = TypeVar("R", ScoreRequest, ChoiceRequest, GenerateRequest)
 
 
 @dataclasses.dataclass
@@ -103,6 +106,8 @@ class Requester(Encoder):
         self._unused = 0
         #: How the cell's model is asked to think.
         self._effort = NO_EFFORT
+        #: Cell and generation, for an engine that keeps paid answers; "": no need.
+        self._owner = ""
 
     # ---- asking
 
@@ -116,6 +121,7 @@ class Requester(Encoder):
         context: int | None = None,
         cut: bool = False,
         effort: Effort = NO_EFFORT,
+        owner: str = "",
     ) -> list[Asked]:
         """Asks the engine every Instance of every item, `repeats` times, and returns items and answers in order.
 
@@ -124,13 +130,14 @@ class Requester(Encoder):
         if it is missing they are encoded here. `generation_config` and `context`, the longest in tokens, are
         the cell's; the engine may have a longer one for other tasks. With `cut` a context that does not fit loses its
         beginning, as in lm-eval's backends. Without, its item fails, and the limit of an answer shrinks to the room
-        that is left. `effort` says how the model is asked to think.
+        that is left. `effort` says how the model is asked to think, and `owner` names
+        cell and generation for an engine that keeps paid answers.
         Raises EngineError when the engine breaks or another model answers, and TaskError for
         a wrong generation setting or a kind of request that is not supported.
         """
         self._added = json.loads(generation_config or "{}")
         self._unused = max(0, self.engine.max_length - context) if context else 0
-        self._effort = effort
+        self._effort, self._owner = effort, owner
         encoded = encoded or {item: self.encode(instances) for item, instances in items.items()}
         jobs = [
             _Job(item, instance, repeat, tokens)
@@ -309,13 +316,16 @@ class Requester(Encoder):
         )
 
     def _score(self, requests: list[ScoreRequest]) -> list[Score]:
-        return self._checked(self.engine.score(self.key, requests)) if requests else []
+        return self._checked(self.engine.score(self.key, self._owned(requests))) if requests else []
 
     def _choose(self, requests: list[ChoiceRequest]) -> list[ChoiceScores]:
-        return self._checked(self.engine.choose(self.key, requests)) if requests else []
+        return self._checked(self.engine.choose(self.key, self._owned(requests))) if requests else []
 
     def _generate(self, requests: list[GenerateRequest]) -> list[Generation]:
-        return self._checked(self.engine.generate(self.key, requests)) if requests else []
+        return self._checked(self.engine.generate(self.key, self._owned(requests))) if requests else []
+
+    def _owned(self, requests: list[R]) -> list[R]:
+        return [dataclasses.replace(one, owner=self._owner) for one in requests] if self._owner else requests
 
     def _checked(self, reply: tuple[str, list[Any]]) -> list[Any]:
         answered, answers = reply
@@ -364,6 +374,8 @@ def _cut_by(job: _Job, answer: Answer) -> Answer:
 
 
 def _scored(score: Score, encoded: Encoded) -> Answer:
+    if score.failure:
+        return Answer(None, [score.usage], len(encoded.context), len(encoded.continuation), score.failure)
     answer = _answer(score.logprob, score.greedy, _usages(score), encoded)
     answer.asked_again = score.discarded is not None
     return answer
@@ -392,7 +404,7 @@ def _generated(request: GenerateRequest, got: Generation, markers: Markers | Non
     text = postprocess_generated_text(parts.answer, request.stop, None)
     failure = UNFINISHED_THOUGHT if parts.is_open else None if text.strip() else EMPTY_ANSWER
     failure = got.failure or failure
-    response = None if failure in (PROMPT_TOO_LONG, REQUEST_REFUSED) else text
+    response = None if failure in (PROMPT_TOO_LONG, REQUEST_REFUSED, ENDPOINT_FAILED) else text
     usage = got.usage
     sizes = len(request.prompt) if counts else usage.prompt_tokens, usage.generated_tokens
     stored = got.text if markers else None

@@ -116,7 +116,7 @@ class Thinker:
         eos = self._tokenizer.eos_token_id
         end = "" if eos is None else self._decode(eos)
         stops = [self.markers.end, *(stop for stop in one.request.stop if stop == end)]
-        return dataclasses.replace(one.request, max_tokens=max(1, min(most, one.room)), stop=stops)
+        return dataclasses.replace(one.request, max_tokens=max(1, min(most, one.room)), stop=stops, needs_ids=True)
 
     def _thought(self, one: _Going, got: Generation) -> None:
         """Takes the answer to the first request, and decides about a second."""
@@ -169,7 +169,7 @@ class Thinker:
     def _second(self, one: _Going) -> GenerateRequest:
         stops = [stop for stop in one.request.stop if stop.strip() or one.blank < MOST_BLANK]
         prompt = one.request.prompt + one.tokens
-        return dataclasses.replace(one.request, prompt=prompt, max_tokens=one.left or 1, stop=stops)
+        return dataclasses.replace(one.request, prompt=prompt, max_tokens=one.left or 1, stop=stops, needs_ids=True)
 
     def _is_blank(self, one: _Going, got: Generation) -> bool:
         """Whether an answer stopped before it began."""
@@ -188,7 +188,9 @@ class Thinker:
         generated = [usage.generated_tokens for usage in one.usages]
         completion = None if None in generated else sum(count or 0 for count in generated) + one.written
         failure = UNFINISHED_THOUGHT if parts.is_open else None if one.usages else PROMPT_TOO_LONG
-        return Thought(text, answer, one.usages, len(one.request.prompt), completion, one.reasoning, failure)
+        stated = one.usages[0].prompt_tokens if one.usages else None
+        prompt = len(one.request.prompt) if stated is None else stated
+        return Thought(text, answer, one.usages, prompt, completion, one.reasoning, failure)
 
     def _decode(self, tokens: Any) -> str:
         return str(self._tokenizer.decode(tokens))

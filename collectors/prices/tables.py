@@ -198,6 +198,35 @@ def usd_per_gpu_hour(lake: Lake, names: Iterable[str]) -> dict[str, float]:
     return {name: rates[name.lower()] for name in wanted if name.lower() in rates}
 
 
+#: By its own name, or by the name that price_names gives it; of several entries the cheapest, as in model_prices.
+_TOKEN_PRICES = """
+SELECT prices.* EXCLUDE (source, added_at)
+FROM prices
+LEFT JOIN price_names ON lower(price_names.price_name) = lower(prices.model)
+    AND coalesce(price_names.provider, prices.provider) = prices.provider
+WHERE (list_contains($names, lower(prices.model)) OR list_contains($names, lower(price_names.name)))
+    AND valid_from <= current_date AND usd_per_million_prompt IS NOT NULL AND usd_per_million_completion IS NOT NULL
+QUALIFY row_number() OVER (PARTITION BY lower(model), prices.provider ORDER BY valid_from DESC) = 1
+ORDER BY usd_per_million_prompt + usd_per_million_completion, prices.provider, model
+LIMIT 1
+"""
+
+
+def token_prices(lake: Lake, names: Iterable[str]) -> dict[str, float | None]:
+    """USD per million tokens, by the columns of PRICE, for a model of any of these names; empty: unpriced."""
+    if not lake.exists():
+        return {}
+    values = {"names": sorted({name.lower() for name in names})}
+    columns = [name for name in TABLES["prices"].names if name.startswith("usd_")]
+
+    def question(con: Any, _: object) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = con.execute(_TOKEN_PRICES, values).to_arrow_table().to_pylist()
+        return rows
+
+    rows = ask(lake, question, only=["prices", "price_names"])
+    return {name: rows[0][name] for name in columns} if rows else {}
+
+
 def how_to_price(lake: Lake, gpus: Collection[str]) -> str:
     """Shell commands that put prices of `gpus` into the lake: from the shipped tables, else from a table to fill in."""
     with shipped_path("gpus") as prices, shipped_path("price_names") as names:

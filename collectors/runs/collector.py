@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from collectors.engines import Engine, ModelRef, make_engine
+from collectors.engines import Engine, ModelRef, Serving, make_engine
 from collectors.engines.gpus import class_of
 from collectors.harness.judge import record_table
 from collectors.harness.loading import load_like
@@ -38,10 +38,10 @@ from collectors.runs.aggregates import cell_rows, covers_of
 from collectors.runs.code import code_version
 from collectors.runs.log_lines import about
 from collectors.runs.stages import Stages, in_prefill
-from collectors.runs.work import Cell, ShardReport
+from collectors.runs.work import NO_LIMIT, Allowance, Cell, ShardReport
 from schemas.failures import EngineError, TaskError
-from schemas.identity import MODEL_IDENTITY, ShardName
-from schemas.records import MODEL
+from schemas.identity import MODEL_IDENTITY, ShardName, digest
+from schemas.records import MODEL, SUSPICION
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,9 @@ class Begun:
     task: BoundTask | None
     stages: Stages
     answers: Future[list[Asked]] | None = None
+    #: What an endpoint did for the shard; None: an engine answered.
+    served: dict[str, Any] | None = None
+    allowance: Allowance = NO_LIMIT
     #: The records and their report, once judged; only the writing is left then.
     judged: tuple[pa.Table, ShardReport] | None = None
 
@@ -91,6 +94,7 @@ class Collector:
         #: Seconds to write the shard before. A report cannot have its own, because it is written with the shard.
         self._written = 0.0
         self._requester: Requester | None = None
+        self._unreported = 0.0
         self._tasks: dict[str, BoundTask] = {}
         self._judges = Judges(include)
         self.requests = RequestStore(self.lake)
@@ -105,14 +109,26 @@ class Collector:
         """
         return self.finish(self.begin(cell, first, last, upcoming))
 
-    def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> Begun:
+    def begin(
+        self,
+        cell: Cell,
+        first: int,
+        last: int,
+        upcoming: ModelRef | None = None,
+        allowance: Allowance = NO_LIMIT,
+    ) -> Begun:
         """Queues a shard at the engine behind the shards begun before. Raises ModelError, TaskError or EngineError."""
         with about(cell):
-            return self._begin(cell, first, last, upcoming)
+            return self._begin(cell, first, last, upcoming, allowance)
 
-    def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> Begun:
+    def unpaid(self) -> float:
+        """Dollars that the engine's endpoint was paid and no report holds; they are handed out once."""
+        usd, self._unreported = self._unreported, 0.0
+        return usd
+
+    def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None, allowance: Allowance) -> Begun:
         shard = ShardName(cell.cell_id, cell.generation, first, last)
-        begun = Begun(cell, shard, None, Stages())
+        begun = Begun(cell, shard, None, Stages(), allowance=allowance)
         if self.lake.has(layout.shard_name(cell.spec.task, shard)):  # another run was faster
             return begun
         with begun.stages.of("tasks"):
@@ -146,7 +162,7 @@ class Collector:
             asked = begun.answers.result()
             with stages.of("judge"):
                 table = record_table(task, asked, cell.cell_id, cell.model.name, self._judges.judge)
-            begun.judged = table, self._report(cell.model, asked, stages, committed=True)
+            begun.judged = table, self._report(cell.model, asked, stages, committed=True, served=begun.served)
         table, report = begun.judged
         statistics = dataclasses.asdict(report)
         del statistics["committed"], statistics["worker"], statistics["spans"], statistics["aggregates"]
@@ -160,7 +176,16 @@ class Collector:
             logger.warning("cell %s: another worker committed shard %s; dropping this copy", cell.cell_id, begun.shard)
         worker = f"{platform.node()} {os.getpid()}"
         rows = self._aggregates(begun, task, table) if created else []
+        if created and begun.served and begun.served["suspicions"]:
+            self._write_suspicions(cell, begun.served["suspicions"])
         return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans, aggregates=rows)
+
+    def _write_suspicions(self, cell: Cell, suspicions: list[dict[str, str]]) -> None:
+        """Names what looked wrong in an endpoint's replies, for the views suspicions and coverage."""
+        whose = {"import_id": self.run_id, "imported_from": cell.model.name, "model": cell.model.name}
+        rows = [{**whose, "task": cell.spec.task, "cell_id": cell.cell_id, **one} for one in suspicions]
+        name = layout.suspicions_name(f"{self.run_id}-{digest(rows)}")
+        self.lake.create_table(name, pa.Table.from_pylist(rows, schema=SUSPICION))
 
     def _aggregates(self, begun: Begun, task: BoundTask, table: pa.Table) -> list[dict[str, Any]]:
         """Returns the values of metrics over the cell, if the shard is the whole of it; else the run's end has them."""
@@ -178,11 +203,14 @@ class Collector:
         requester = self._load(begun.cell.model, begun.stages)
         if self._rested is not None:
             begun.stages.add("idle", self._rested, time.monotonic())
+        answered = False
+        if isinstance(self.engine, Serving):
+            self.engine.may_spend(begun.allowance.usd, begun.allowance.prices)
         try:
             with begun.stages.of("engine"):
                 cell = begun.cell
                 cut = cell.spec.overlong == "truncate"
-                return requester.ask(
+                asked = requester.ask(
                     instances,
                     cell.cell_id,
                     encoded,
@@ -190,9 +218,16 @@ class Collector:
                     context=cell.context,
                     cut=cut,
                     effort=cell.effort,
+                    owner=f"{cell.cell_id}-g{cell.generation}" if cell.model.endpoint else "",
                 )
+            answered = True
+            return asked
         finally:
             self._rested = time.monotonic()
+            if isinstance(self.engine, Serving) and self.engine.model:
+                begun.served = self.engine.take_statistics(f"{begun.cell.cell_id}-g{begun.cell.generation}")
+                if not answered:
+                    self._unreported += begun.served["usd"]
 
     def _task(self, cell: Cell) -> BoundTask:
         if cell.prompting not in self._tasks:
@@ -243,7 +278,7 @@ class Collector:
 
     def _fingerprint(self) -> str:
         """Fingerprint of the loaded model's tokenizer."""
-        path = self.engine.model.path if self.engine.model else None
+        path = self.engine.tokenizer_folder or (self.engine.model.path if self.engine.model else None)
         return tokenizer_fingerprint(Path(path)) if path else code_fingerprint(self.engine.tokenizer)
 
     def _identity(self, cell: Cell, task: BoundTask) -> dict[str, Any]:
@@ -252,7 +287,15 @@ class Collector:
         own = {"settings": cell.settings} if cell.settings else {}
         return {"cell_id": cell.cell_id, "model": model, "prompting": dataclasses.asdict(task.settings), **own}
 
-    def _report(self, model: ModelRef, asked: list[Asked], stages: Stages, *, committed: bool) -> ShardReport:
+    def _report(
+        self,
+        model: ModelRef,
+        asked: list[Asked],
+        stages: Stages,
+        *,
+        committed: bool,
+        served: dict[str, Any] | None = None,
+    ) -> ShardReport:
         answers = [answer for one in asked for answers in one.answers for answer in answers]
         usages = [usage for answer in answers for usage in answer.usages]
         tokens = sum(u.tokens or 0 for u in usages)
@@ -285,6 +328,7 @@ class Collector:
             stages=stages.seconds | ({} if prefill is None else {"prefill": prefill}) | {"write": self._written},
             committed=committed,
             code=code_version(),
+            served=served,
         )
 
 

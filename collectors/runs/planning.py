@@ -64,7 +64,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     models = _widened(models, loaded, config)
     if config.fleet.gpus:
         plan.gpus = gpu_classes(config.fleet.gpus)
-        models = list(_placed(plan, lake, models).values())
+        models = [*_placed(plan, lake, models).values(), *(model for model in models if model.endpoint)]
     retracted = read_retracted(lake)
     shards = committed(lake, retracted)
     banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
@@ -87,6 +87,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         asked = _Asked.of(spec, task)
         for model, effort in _asked(models, task):
             try:
+                _check_endpoint(model, task, effort)
                 settings = of_cell.of(model, task, asked.items, effort)
             except (TaskError, ModelError) as error:
                 plan.failures.append(failure_row(plan.run_id, error, model=model.name, task=task.name))
@@ -116,6 +117,16 @@ def _widened(models: list[ModelRef], loaded: list[tuple[TaskSpec, BoundTask]], c
     return widened
 
 
+def _check_endpoint(model: ModelRef, task: BoundTask, effort: Effort) -> None:
+    """Raises TaskError if the model's endpoint cannot be asked the task."""
+    if model.engine is None:
+        return
+    templated, thought = bool(task.spec.chat_template), effort.thinking_tokens
+    reason = engine_class(model.engine).refusal(model, task.request_kind, templated=templated, thought=thought)
+    if reason:
+        raise TaskError(f"task {task.name} {reason}", "not_answerable")
+
+
 def _asked(models: list[ModelRef], task: BoundTask) -> Iterator[tuple[ModelRef, Effort]]:
     for model in models:
         yield from ((model, effort) for effort in _efforts(model, task))
@@ -137,8 +148,13 @@ def _context(task: BoundTask, effort: Effort) -> int:
 def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
     models: dict[tuple[Any, ...], ModelRef] = {}
     for spec, config_json in all_of(lake, config.models):
-        engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # loads no model
+        if spec.endpoint:
+            engine = make_engine("endpoint", spec.engine)
+        else:
+            engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # loads no model
         overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})
+        if spec.endpoint:
+            overrides |= spec.endpoint.overrides
         try:
             model = engine.pin(spec, config.dtype, config.max_length)
             model = model or resolve(spec, config.dtype, config.max_length, config_json)
@@ -171,16 +187,18 @@ def place_on(plan: Plan, lake: Lake, gpus: list[GpuClass]) -> list[dict[str, Any
     plan.gpus = gpus
     before = len(plan.failures)
     placed = _placed(plan, lake, list(dict.fromkeys(cell.cell.model for cell in plan.cells if cell.todo)))
-    plan.cells = [cell for cell in plan.cells if not cell.todo or cell.cell.model in placed]
+    plan.cells = [cell for cell in plan.cells if not cell.todo or cell.cell.model.endpoint or cell.cell.model in placed]
     for cell in plan.cells:
-        if cell.todo:
+        if cell.todo and cell.cell.model in placed:
             cell.cell = dataclasses.replace(cell.cell, model=placed[cell.cell.model])
     return plan.failures[before:]
 
 
 def _placed(plan: Plan, lake: Lake, models: list[ModelRef]) -> dict[ModelRef, ModelRef]:
-    """Model -> the model with placements on the plan's GPUs. Models that fit nowhere become failures of the plan."""
+    """Model -> the model with placements on the plan's GPUs, without those of endpoints. Models that fit nowhere become
+    failures of the plan."""
     placed = {}
+    models = [model for model in models if not model.endpoint]
     for model, size in sizes_of(lake, models, far=True):
         options = {**plan.config.engine.options, **model.options}
         try:
@@ -271,6 +289,8 @@ def _plan_cell(
     name = identity.pop("name")
     columns = {**asked.columns, **identity, **settings, **vars(effort), "effort": effort.words}
     columns |= {"cell_id": cell_id, "model": name, "source": model.named_source}
+    columns["dtype"] = model.dtype or None
+    columns |= {"endpoint": model.endpoint.url, "engine": model.engine} if model.endpoint else {}
     columns["context_length"] = cell.context if cell.context != DEFAULT_MAX_LENGTH else None
     return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
 

@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """What a model's endpoint may be paid for a shard."""
+
+    #: None: any.
+    usd: float | None = None
+    #: USD per million tokens, by the columns of PRICE; empty: unknown.
+    prices: dict[str, float | None] = field(default_factory=dict)
+
+
+NO_LIMIT = Allowance()
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell, with all that a worker needs to collect any shard of it."""
 
@@ -89,6 +102,9 @@ class ShardReport:
     committed: bool
     #: The code that made the shard (collectors.runs.code).
     code: str = ""
+    #: What an endpoint did for the shard: who answered, counts and first messages of faults, suspicions, dollars by the
+    #: prices of the run's start. None: an engine answered.
+    served: dict[str, Any] | None = None
     #: The process that collected the shard, and its spans of stages, for a trace. The lake does not keep them.
     worker: str = ""
     spans: list[Span] = field(default_factory=list, repr=False)

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from collectors.engines import ModelRef
 from collectors.lake.spend import Accounts, Spent
 from collectors.lake.store import Lake
-from collectors.prices.tables import gpu_rates, how_to_price
+from collectors.prices.tables import gpu_rates, how_to_price, token_prices
 from collectors.runs.config import BudgetSpec
 from schemas.failures import ConfigError, StorageError, one_line
 
@@ -108,6 +109,16 @@ class Budget:
         """The engine's process has ended."""
         if held := self._held.pop(engine, None):
             self._charge(held)
+
+    def paid(self, model: str, usd: float) -> None:
+        """A model's endpoint was paid."""
+        self._own += Spent(usd=usd)
+        self._usd_of[model] += usd
+
+    @property
+    def left(self) -> float | None:
+        """Dollars that may still be spent; None: no limit."""
+        return None if self._spec.usd is None else max(0.0, self._spec.usd - self.total.usd)
 
     def finished(self, cells: int = 1) -> None:
         self._own += Spent(cells=cells)
@@ -207,14 +218,33 @@ class Budget:
         return None
 
 
-def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str]) -> GpuPrices:
+def host_prices_for(spec: BudgetSpec, lake: Lake, models: Collection[ModelRef]) -> dict[str, dict[str, float | None]]:
+    """Model key -> the prices of its endpoint's tokens; empty: unpriced. A limit in dollars needs a price for each.
+
+    Raises ConfigError if one has none.
+    """
+    hosted = [model for model in models if model.endpoint]
+    prices = {model.key: token_prices(lake, (model.name, model.source)) for model in hosted}
+    missing = sorted({model.name for model in hosted if not prices[model.key]})
+    if missing and (spec.usd is not None or spec.model_usd is not None):
+        raise ConfigError(
+            f"budget.usd: the lake has no price for {', '.join(missing)}: add a table with columns model, provider, "
+            "usd_per_million_prompt, usd_per_million_completion, valid_from and source by prices.py"
+        )
+    return prices
+
+
+def gpu_prices_for(spec: BudgetSpec, lake: Lake, gpus: Collection[str], *, hosted: bool = False) -> GpuPrices:
     """The prices of `gpus`, the classes that the run may get. A limit in dollars needs a price for each.
 
-    Raises ConfigError if a class has no price or engines run without GPUs: such a limit would never be reached.
+    Raises ConfigError if a class has no price or engines run without GPUs: such a limit would never be reached, unless
+    endpoints (`hosted`) are paid.
     """
     is_limited = spec.usd is not None or spec.model_usd is not None
     if not is_limited:
         return GpuPrices(gpu_rates(lake) if gpus else {})
+    if not gpus and hosted:
+        return GpuPrices()
     if not gpus:
         raise ConfigError(
             "budget.usd: only GPUs have a price, and Ray reports no GPU class for this run; use budget.hours"

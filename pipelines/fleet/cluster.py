@@ -258,7 +258,8 @@ def _nodes() -> list[dict[str, float]]:
 
 def _fits(node: dict[str, float], resources: dict[str, Any]) -> int:
     """How many workers with these resources an empty node would hold."""
-    by_cpu, gpus = int(node.get("CPU", 0) / resources["num_cpus"]), resources["num_gpus"]
+    cpus, gpus = resources["num_cpus"], resources["num_gpus"]
+    by_cpu = int(node.get("CPU", 0) / cpus) if cpus else 10**6
     if (accelerator := resources.get("accelerator_type")) and ACCELERATOR + accelerator not in node:
         return 0
     return min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu

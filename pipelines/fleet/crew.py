@@ -33,6 +33,10 @@ COMING_SECONDS = 20.0
 Kind = tuple[tuple[str, Any], ...]
 
 
+#: Workers of endpoints: one for each model, beside those that take the cluster's CPUs and GPUs.
+HOSTED: Kind = (("num_cpus", 0), ("num_gpus", 0))
+
+
 @dataclass
 class Work:
     """The work left for the workers of one kind."""
@@ -78,6 +82,8 @@ class Crew:
 
     def kind_for(self, model: ModelRef) -> Kind:
         """The kind of worker that the model's placement needs."""
+        if model.endpoint:
+            return HOSTED
         place = model.placement
         return tuple(sorted((self._resources | (place.resources if place else {})).items()))
 
@@ -148,10 +154,13 @@ class Crew:
         Workers with the most GPUs come first: several free GPUs in one node exist only before smaller workers start.
         """
         counts = self._counts()
-        left = min(self._spec.workers or 10**6, self._spec.slots or 10**6) - len(self)
+        left = min(self._spec.workers or 10**6, self._spec.slots or 10**6) - len(self) + counts[HOSTED]
         for kind in sorted(work, key=lambda kind: -dict(kind).get("num_gpus", 0.0)):
-            wanted = self._wanted(kind, work[kind], counts[kind], left)
-            left -= max(0, wanted)
+            if kind == HOSTED:
+                wanted = min(work[kind].models - counts[kind], work[kind].shards)
+            else:
+                wanted = self._wanted(kind, work[kind], counts[kind], left)
+                left -= max(0, wanted)
             for _ in range(wanted):
                 self.start(kind)
         self.gpus = sum(dict(kind).get("num_gpus", 0.0) * count for kind, count in self._counts().items())

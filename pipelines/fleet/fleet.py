@@ -26,7 +26,7 @@ from collectors.runs.listeners import AtWork, Listener, Workers
 from collectors.runs.log_lines import about
 from collectors.runs.plan import Plan
 from collectors.runs.stages import Trace
-from collectors.runs.work import ShardReport
+from collectors.runs.work import Allowance, ShardReport
 from pipelines.console.progress import Progress
 from pipelines.fleet.budget import Budget, GpuPrices
 from pipelines.fleet.cluster import any_node, node_caused
@@ -43,8 +43,10 @@ from pipelines.fleet.waiting import LONGEST_PAUSE, Away, Outage
 from pipelines.fleet.workqueue import Job, WorkQueue
 from schemas.failures import (
     DISK_FULL,
+    ENDPOINT_DOWN,
     NO_NODE,
     OUT_OF_MEMORY,
+    OVER_BUDGET,
     OVER_CAP,
     EngineError,
     ModelError,
@@ -76,6 +78,8 @@ class InHand:
     #: When the fleet began to wait for `future` (monotonic clock).
     since: float = 0.0
     stalled: bool = False
+    #: Dollars that its endpoint may be paid for it; None: any, or there is none.
+    allowed: float | None = None
     #: Kind of the UnreachableError that the worker waits out, and since when (monotonic clock).
     away: tuple[str, float] | None = None
 
@@ -106,11 +110,14 @@ class Fleet:
         self.sharing = Sharing(lake, plan.run_id, plan.generation, self.queue, self.outcome.done_elsewhere)
         self.turns = Turns(lake, plan.run_id, Neighbours(plan.run_id, plan.config.fleet.priority))
         self.folding = Folding(lake, on=plan.config.fleet.compact)
+        #: Model key -> prices of its endpoint's tokens.
+        self.host_prices: dict[str, dict[str, float | None]] = {}
+        self._has_hosted = any(planned.cell.model.endpoint for planned in open_cells)
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
         #: Kind of UnreachableError -> the outage.
-        self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down", DISK_FULL)}
+        self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down", DISK_FULL, ENDPOINT_DOWN)}
         #: When the fleet last looked at the cluster's nodes (monotonic clock).
         self._looked = time.monotonic()
         #: When an engine last worked, or the last warning that none can (monotonic clock).
@@ -255,7 +262,7 @@ class Fleet:
 
     def _fitting(self, actor: Any) -> Callable[[ModelRef], bool] | None:
         """A test for the models that a worker may take; None if it may take all."""
-        if not self.plan.gpus:
+        if not self.plan.gpus and not self._has_hosted:
             return None
         kind = self.crew.kind_of(actor)
         return lambda model: self._kind_for(model) == kind
@@ -266,8 +273,22 @@ class Fleet:
         busy[planned.key] += not self._hands[actor]
         model, upcoming = self.faults.fitted(planned), self.queue.upcoming(planned, busy, self._fitting(actor))
         cell = dataclasses.replace(job.planned.cell, model=model)
-        actor.begin.remote(cell, job.first, job.last, upcoming and self.faults.fitted(upcoming))
-        self._hands[actor].append(InHand(job, model))
+        ahead = upcoming and self.faults.fitted(upcoming)
+        if model.endpoint:
+            allowance = self._allowance(model)
+            actor.begin.remote(cell, job.first, job.last, ahead, allowance)
+            self._hands[actor].append(InHand(job, model, allowed=allowance.usd))
+        else:
+            actor.begin.remote(cell, job.first, job.last, ahead)
+            self._hands[actor].append(InHand(job, model))
+
+    def _allowance(self, model: ModelRef) -> Allowance:
+        """What an endpoint may be paid for its next shard: half of what no other shard may spend."""
+        prices, left = self.host_prices.get(model.key, {}), self.budget.left
+        if left is None:
+            return Allowance(None, prices)
+        held = sum(hand.allowed or 0.0 for hands in self._hands.values() for hand in hands)
+        return Allowance(max(0.0, left - held) / 2, prices)
 
     def _busy(self) -> Counter[str]:
         """Model key -> number of workers that have a shard of it, those of other runs included."""
@@ -356,6 +377,11 @@ class Fleet:
             if not moot:
                 replaced = self._broke(actor, hand, cause if isinstance(cause, Exception) else error)
         else:
+            if isinstance(report, Away) and report.kind == OVER_BUDGET:
+                self._drop_first(actor)
+                self._overspent(hand, report)
+                self._feed(actor)
+                return
             if isinstance(report, Away) and not moot and self._waits(hand, report):
                 self._await(actor)
                 return
@@ -374,6 +400,14 @@ class Fleet:
             self._replace_worker(actor)
         else:
             self._feed(actor)
+
+    def _overspent(self, hand: InHand, away: Away) -> None:
+        """Tries a shard again while the budget has much left beside those in hand, and else ends the run in order."""
+        self.budget.paid(hand.job.planned.cell.model.key, away.usd)
+        self.queue.retry(dataclasses.replace(hand.job, tries=hand.job.tries - 1))
+        left, limit = self.budget.left, self.plan.config.budget.usd
+        if (left is not None and limit is not None and left < 0.05 * limit) or hand.allowed == 0 or not away.usd:
+            self.outcome.stopped = self.budget.reached() or f"budget.usd: {away.message}"
 
     def _drop_first(self, actor: Any) -> None:
         del self._awaited[self._hands[actor].popleft().future]
@@ -457,6 +491,8 @@ class Fleet:
         if hand.away:
             self._outages[hand.away[0]].over()
         self.queue.learn(job, report)
+        if report.served:
+            self.budget.paid(cell.model.key, report.served["usd"])
         if self.trace:
             about = {"model": cell.model.name, "task": cell.spec.task, "cell": cell.cell_id}
             self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")

@@ -19,7 +19,7 @@ from collectors.runs.plan import Plan
 from collectors.runs.planning import place_on
 from collectors.runs.record import recorded
 from collectors.runs.stages import Trace
-from pipelines.fleet.budget import Budget, gpu_prices_for
+from pipelines.fleet.budget import Budget, gpu_prices_for, host_prices_for
 from pipelines.fleet.cluster import cluster, node_gpus, worker_resources
 from pipelines.fleet.crew import Crew
 from pipelines.fleet.downloads import start as start_gate
@@ -62,7 +62,8 @@ def run_plan(
         places = {model.placement for model in models if model.placement}
         resources = worker_resources(config.fleet, own=joined.own, places=places)
         classes = {place.gpu for place in places} or {gpu.name for gpu in gpus if resources["num_gpus"]}
-        prices = gpu_prices_for(config.budget, lake, classes)
+        hosted = host_prices_for(config.budget, lake, models)
+        prices = gpu_prices_for(config.budget, lake, classes, hosted=bool(hosted))
         accounts = Accounts(lake, config.budget.name, plan.run_id)
         with recorded(plan, lake) as ending:
             budget = Budget(config.budget, prices, accounts)
@@ -71,6 +72,7 @@ def run_plan(
             if config.fleet.downloads:
                 worker = dataclasses.replace(worker, gate=start_gate(config.fleet.downloads))
             fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
+            fleet.host_prices = hosted
             fleet.run()
             if fleet.outcome.stopped:
                 ending.outcome, ending.message = "budget", fleet.outcome.stopped

@@ -40,8 +40,10 @@ class Away:
     """A worker's answer instead of a report: it still has the shard, so call `finish` again."""
 
     message: str
-    #: The kind of the UnreachableError.
+    #: The kind of the UnreachableError; or OVER_BUDGET, and then the worker has the shard no more.
     kind: str
+    #: What the worker's endpoint was paid for it.
+    usd: float = 0.0
 
 
 class Outage:

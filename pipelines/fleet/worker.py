@@ -25,10 +25,10 @@ from collectors.harness.own_code import use_code
 from collectors.models.weights import Weights
 from collectors.runs.collector import Begun, Collector
 from collectors.runs.log_lines import log_as_json, quieten
-from collectors.runs.work import Cell, ShardReport
+from collectors.runs.work import NO_LIMIT, Allowance, Cell, ShardReport
 from pipelines.fleet.downloads import passing
 from pipelines.fleet.waiting import Away, pause
-from schemas.failures import UnreachableError
+from schemas.failures import OVER_BUDGET, EngineError, UnreachableError
 
 M = TypeVar("M", ModelRef, ModelRef | None)
 
@@ -80,12 +80,19 @@ class Worker:
             quieten()
         self.collector: Collector | None = None
         self._hands: deque[_Hand] = deque()
+        self._allowance = NO_LIMIT
 
     def ready(self) -> None:
         """Returns when Ray has started this process."""
 
-    def begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> None:
-        """Begins a shard as Collector.begin does. `finish`, which the driver waits for, raises its errors."""
+    def begin(
+        self, cell: Cell, first: int, last: int, upcoming: ModelRef | None, allowance: Allowance = NO_LIMIT
+    ) -> None:
+        """Begins a shard as Collector.begin does. `finish`, which the driver waits for, raises its errors.
+
+        `allowance` is what its model's endpoint may be paid.
+        """
+        self._allowance = allowance
         cell, upcoming = dataclasses.replace(cell, model=self._localized(cell.model)), self._localized(upcoming)
         self._hands.append(_Hand(cell, first, last, upcoming, self._begin(cell, first, last, upcoming)))
 
@@ -104,10 +111,15 @@ class Worker:
         try:
             if isinstance(hand.begun, Exception):
                 raise hand.begun
-            report = self._collector().finish(hand.begun)
+            report = self._collector(hand.cell.model).finish(hand.begun)
         except UnreachableError as error:
             hand.tries += 1
             return Away(str(error), error.kind)
+        except EngineError as error:
+            self._hands.popleft()
+            if error.kind != OVER_BUDGET:
+                raise
+            return Away(str(error), error.kind, self._collector(hand.cell.model).unpaid())
         except Exception:
             self._hands.popleft()
             raise
@@ -116,19 +128,21 @@ class Worker:
 
     def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None) -> Begun | Exception:
         try:
-            return self._collector().begin(cell, first, last, upcoming)
+            return self._collector(cell.model).begin(cell, first, last, upcoming, self._allowance)
         except Exception as error:
             return error
 
-    def _collector(self) -> Collector:
-        """The collector, made for the first shard: an error in __init__ would only leave a dead actor."""
+    def _collector(self, model: ModelRef) -> Collector:
+        """The collector, made for the first shard: an error in __init__ would only leave a dead actor. A worker has
+        models of one engine."""
         if self.collector is None:
             spec = self.spec
             use_datasets(self._here(spec.datasets) if spec.datasets else None)
             use_code(spec.allow_code)
             include = [self._here(folder) for folder in spec.include]
             weights = Weights(spec.disk_gib, self._passing)
-            self.collector = Collector(spec.run_id, spec.lake, spec.engine, spec.options, include, weights)
+            engine, options = (model.engine, {}) if model.engine else (spec.engine, spec.options)
+            self.collector = Collector(spec.run_id, spec.lake, engine, options, include, weights)
         return self.collector
 
     def _passing(self) -> AbstractContextManager[None]:

@@ -43,7 +43,7 @@ metadata: {{version: 1}}
 
 @pytest.fixture(scope="module")
 def model() -> Path:
-    return thinking_model(Path(__file__).parents[2] / ".cache")
+    return thinking_model(Path(__file__).parents[3] / ".cache")
 
 
 def write(folder: Path, until: str) -> Path:

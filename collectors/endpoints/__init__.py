@@ -1,0 +1,1 @@
+"""Asks servers that speak OpenAI's protocol. See README.md."""

@@ -1,0 +1,329 @@
+"""Sends requests to one endpoint, many at once, until each is answered or the endpoint is given up.
+
+Owns retries, and the words for each fault. The library `openai` sends, without retries of its own. The key stands in no
+message. Knows nothing of models' answers: `read` says whether a reply is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from collectors.endpoints.limits import Gate, Rates, backoff, retry_after
+from collectors.endpoints.replies import BadReplyError
+from schemas.failures import (
+    CONTENT_FILTER,
+    ENDPOINT_DOWN,
+    ENDPOINT_FAILED,
+    OVER_BUDGET,
+    PROMPT_TOO_LONG,
+    REQUEST_REFUSED,
+    EngineError,
+    ModelError,
+    UnreachableError,
+    one_line,
+)
+
+if TYPE_CHECKING:
+    from collectors.specs import EndpointSpec
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Tries of a request that fails by itself, such as one whose replies have no choices.
+OWN_TRIES = 3
+#: Words in a refusal (400) of a request that is too long, or that a filter withholds.
+_TOO_LONG = ("context_length", "maximum context", "context length", "too long", "max_model_len", "maximum input")
+_FILTERED = ("content_filter", "content_policy", "content management policy", "moderation", "responsibleai")
+
+
+@dataclass
+class Request:
+    """One request, and what came of it."""
+
+    path: str
+    body: dict[str, Any]
+    #: What it may cost at most, USD, and about how many tokens it takes.
+    most_usd: float = 0.0
+    tokens: int = 0
+    #: What `read` made of the reply; None: see failure.
+    reply: Any = None
+    #: Failure kind of an item whose request has no answer.
+    failure: str | None = None
+    message: str = ""
+    #: Monotonic clock: sent, for the last time; first piece of the reply, where it is streamed; whole.
+    sent: float | None = None
+    first: float | None = None
+    finished: float | None = None
+
+
+@dataclass
+class Allowance:
+    """Dollars that may be spent. Each request is reserved at its most before it is sent."""
+
+    #: None: no limit.
+    usd: float | None = None
+    spent: float = 0.0
+    reserved: float = 0.0
+
+    def reserve(self, usd: float) -> bool:
+        """Whether there is room."""
+        if self.usd is not None and self.spent + self.reserved + usd > self.usd:
+            return False
+        self.reserved += usd
+        return True
+
+    def settle(self, reserved: float, spent: float) -> None:
+        self.reserved -= reserved
+        self.spent += spent
+
+
+@dataclass
+class Seen:
+    """What happened since the last look."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    #: Messages of faults, the first of each kind.
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def fault(self, kind: str, message: str) -> None:
+        self.counts[kind] += 1
+        self.faults.setdefault(kind, message)
+
+
+class Client:
+    """Use it from any thread; it sends in one of its own."""
+
+    def __init__(self, spec: EndpointSpec, url: str, key: str | None) -> None:
+        import openai
+
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # they log each request
+        self.spec, self._key = spec, key
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        self._thread.start()
+        self._client = openai.AsyncOpenAI(
+            base_url=url, api_key=key or "none", max_retries=0, timeout=spec.timeout_seconds
+        )
+        self.gate = self._run(self._gate())
+        self._rates = Rates(spec.requests_per_minute, spec.tokens_per_minute)
+        self.allowance = Allowance()
+        self.seen = Seen()
+        #: Whether the endpoint has ever answered.
+        self._has_answered = False
+        self._down: Exception | None = None
+
+    async def _gate(self) -> Gate:
+        return Gate(self.spec.max_concurrency)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._run(self._end())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _end(self) -> None:
+        await self._client.close()
+        await self._loop.shutdown_asyncgens()
+        await asyncio.sleep(0.01)  # transports close in the loop's next rounds
+
+    def get(self, path: str) -> Any:
+        """The reply to one GET; None where it fails."""
+        import openai
+
+        async def ask() -> Any:
+            return await self._client.get(path, cast_to=object)
+
+        try:
+            return self._run(ask())
+        except (openai.APIError, ValueError):
+            return None
+
+    def ask(self, requests: Sequence[Request], read: Callable[[Request, Any], tuple[Any, float | None]]) -> None:
+        """Sends all requests. `read` gets each reply, and returns what to keep and its cost in USD (None: unknown).
+
+        Raises ModelError where the endpoint refuses the key, the model or every request, UnreachableError where it does
+        not answer, and EngineError where the allowance is spent. What was answered by then has been read.
+        """
+        self._down = None
+        self._run(self._ask_all(requests, read))
+        if self._down:
+            raise self._down
+        refused = [one for one in requests if one.failure == REQUEST_REFUSED]
+        if refused and len(refused) == len(requests) and not self._has_answered:
+            raise ModelError(f"{self.spec.url} refuses every request: {refused[0].message}")
+
+    async def _ask_all(self, requests: Sequence[Request], read: Any) -> None:
+        waiting = iter(requests)
+
+        async def work() -> None:
+            for request in waiting:
+                if self._down:
+                    return
+                await self._answer(request, read)
+
+        await asyncio.gather(*(work() for _ in range(min(len(requests), self.spec.max_concurrency))))
+
+    async def _answer(self, request: Request, read: Any) -> None:
+        """Sends a request until it has an answer or a failure, or the endpoint is down."""
+        if not self.allowance.reserve(request.most_usd):
+            self._give_up(EngineError("the budget is spent: a request might cost more than is left", OVER_BUDGET))
+            return
+        spent, tries, own_tries = 0.0, 0, 0
+        while not self._down:
+            async with self.gate.passing():
+                if self._down:
+                    break
+                await self._rates.wait(request.tokens)
+                request.sent = time.monotonic()
+                self.seen.counts["sent"] += 1
+                fault, pause = await self._send(request)
+                if fault is None:
+                    request.finished = time.monotonic()
+                    try:
+                        request.reply, usd = read(request, request.reply)
+                        spent += request.most_usd if usd is None else usd
+                        self._has_answered = True
+                        self.seen.counts["answered"] += 1
+                        self.gate.answered()
+                        break
+                    except BadReplyError as error:
+                        spent += request.most_usd  # it may have been paid
+                        fault, request.message = "bad_reply", str(error)
+                        self.seen.fault(fault, request.message)
+                    except EngineError as error:  # another model answered
+                        spent += request.most_usd
+                        self._give_up(error)
+                        break
+                elif fault == "refused":
+                    break
+            if fault == "bad_reply":
+                own_tries += 1
+                if own_tries >= OWN_TRIES:
+                    request.failure = ENDPOINT_FAILED
+                    break
+            tries += 1
+            if tries >= self.spec.tries:
+                self._give_up(UnreachableError(f"{self.spec.url} does not answer: {request.message}", ENDPOINT_DOWN))
+                break
+            await asyncio.sleep(pause if pause is not None else backoff(tries))
+        self.allowance.settle(request.most_usd, spent)
+
+    def _give_up(self, error: Exception) -> None:
+        self._down = self._down or error
+
+    # ---- one try
+
+    async def _send(self, request: Request) -> tuple[str | None, float | None]:
+        """Sends a request once. Returns the kind of the fault, None for a reply, and the pause that was asked for."""
+        import openai
+
+        sent = request.sent or 0.0
+        try:
+            request.reply = await (self._streamed(request) if self.spec.stream else self._whole(request))
+            return None, None
+        except openai.APITimeoutError:
+            return self._fault(request, "timeout", f"no answer within {self.spec.timeout_seconds:g} s", sent), None
+        except openai.APIConnectionError as error:
+            return self._fault(request, "connection", self._without_key(error.__cause__ or error), sent), None
+        except openai.APIStatusError as error:
+            return self._status(request, error, sent)
+        except (openai.APIError, ValueError) as error:  # a body that is cut, or no JSON
+            return self._fault(request, "bad_reply", self._without_key(error), None), None
+        except Exception as error:  # httpx and its like, while the body comes
+            return self._fault(request, "connection", self._without_key(error), sent), None
+
+    async def _whole(self, request: Request) -> Any:
+        return await self._client.post(request.path, cast_to=object, body=request.body)
+
+    async def _streamed(self, request: Request) -> Any:
+        """Joins the pieces of a stream into the reply that would have come without it."""
+        import openai
+
+        body = {**request.body, "stream": True, "stream_options": {"include_usage": True}}
+        stream: Any = await self._client.post(
+            request.path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+        )
+        joined: dict[str, Any] = {}
+        choice: dict[str, Any] = {}
+        async with stream:
+            async for piece in stream:
+                if isinstance(piece, dict):
+                    request.first = request.first or time.monotonic()
+                    _join(joined, choice, piece)
+        if choice:
+            joined["choices"] = [choice]
+        return joined
+
+    def _status(self, request: Request, error: Any, sent: float) -> tuple[str, float | None]:
+        status, text = error.status_code, self._without_key(error)
+        if status in (408, 409, 429) or status >= 500:
+            pause = retry_after(error.response.headers)
+            if status == 429 and "insufficient_quota" in text:
+                self._give_up(ModelError(f"{self.spec.url}: the account's quota is spent: {text}", "gated"))
+            kind = "too_many" if status == 429 else "overloaded" if status == 503 else "server_error"
+            return self._fault(request, kind, f"status {status}: {text}", sent, pause), pause
+        if status in (401, 403):
+            self._give_up(ModelError(f"{self.spec.url} refuses the key: {text}", "gated"))
+        elif status == 404:
+            self._give_up(ModelError(f"{self.spec.url} has no such model or path: {text}", "not_found"))
+        else:
+            lower = text.lower()
+            request.failure = REQUEST_REFUSED
+            if any(word in lower for word in _FILTERED):
+                request.failure = CONTENT_FILTER
+            elif any(word in lower for word in _TOO_LONG) or status == 413:
+                request.failure = PROMPT_TOO_LONG
+            self._has_answered = self._has_answered or request.failure != REQUEST_REFUSED
+        request.message = f"status {status}: {text}"
+        self.seen.fault("refused", request.message)
+        return "refused", None
+
+    def _fault(self, request: Request, kind: str, message: str, sent: float | None, pause: float | None = None) -> str:
+        request.message = message
+        self.seen.fault(kind, message)
+        if sent is not None and kind in ("too_many", "overloaded", "timeout"):
+            self.gate.refused(sent, pause)
+        return kind
+
+    def _without_key(self, error: BaseException) -> str:
+        text = one_line(error, 300)
+        return text.replace(self._key, "…") if self._key else text
+
+
+def _join(joined: dict[str, Any], choice: dict[str, Any], piece: dict[str, Any]) -> None:
+    for name in ("model", "system_fingerprint", "provider", "usage"):
+        if piece.get(name) is not None:
+            joined[name] = piece[name]
+    for part in piece.get("choices") or ():
+        if part.get("finish_reason") is not None:
+            choice["finish_reason"] = part["finish_reason"]
+        if isinstance(part.get("text"), str):
+            choice["text"] = choice.get("text", "") + part["text"]
+        if part.get("token_ids"):
+            choice["token_ids"] = [*choice.get("token_ids", []), *part["token_ids"]]
+        for name, value in (part.get("delta") or {}).items():
+            message = choice.setdefault("message", {})
+            if isinstance(value, str) and name != "role":
+                message[name] = message.get(name, "") + value
+
+
+def body_bytes(body: dict[str, Any]) -> int:
+    """An upper bound of a prompt's tokens: a token is at least a byte of text, or an id."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list):
+        return len(prompt[0]) if prompt and isinstance(prompt[0], list) else len(prompt)
+    return len(json.dumps(body.get("messages") or prompt or "", ensure_ascii=False).encode()) + 64
