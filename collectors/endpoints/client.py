@@ -105,7 +105,7 @@ class Client:
     def __init__(self, spec: EndpointSpec, url: str, key: str | None) -> None:
         import openai
 
-        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai"):
+        for name in ("httpx", "httpx2", "httpcore", "httpcore2", openai.__name__):
             logging.getLogger(name).setLevel(logging.WARNING)  # they log each request
         self.spec, self._key = spec, key
         self._loop = asyncio.new_event_loop()

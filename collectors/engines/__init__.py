@@ -322,8 +322,10 @@ ENGINES = {
     "vllm": "collectors.engines.vllm:VllmEngine",
     "hf": "collectors.engines.hf:HfEngine",
     "stub": "collectors.engines.stub:StubEngine",
-    "endpoint": "collectors.engines.endpoint:EndpointEngine",
+    "openai": "collectors.engines.endpoint:EndpointEngine",
 }
+#: The engine of models with an endpoint, whatever the run's.
+OF_ENDPOINTS = "openai"
 
 
 def engine_class(name: str) -> type[Engine]:

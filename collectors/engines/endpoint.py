@@ -21,6 +21,7 @@ from collectors.endpoints.journal import Journal, key_of
 from collectors.endpoints.replies import FILTERED, Parsed, counts_of, parse, prompt_logprobs
 from collectors.endpoints.witness import Witness
 from collectors.engines import (
+    OF_ENDPOINTS,
     ChoiceRequest,
     ChoiceScores,
     GenerateRequest,
@@ -34,7 +35,6 @@ from collectors.engines import (
 )
 from collectors.engines.base import BaseEngine, EngineOptions
 from collectors.engines.stub import ByteTokenizer
-from collectors.harness.thoughts import Markers, markers_of
 from schemas.failures import CONTENT_FILTER, ModelError, TaskError, one_line
 from schemas.identity import digest
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAME = "endpoint"
 #: Context of a model whose server states none, in the harness's tokens.
 ANY_LENGTH = 2**31 - 1
 #: Most stops that a request may have; the harness cuts an answer at the others.
@@ -70,7 +69,7 @@ class EndpointOptions(EngineOptions):
 class EndpointEngine(BaseEngine[EndpointOptions]):
     """Needs no options."""
 
-    NAME = NAME
+    NAME = OF_ENDPOINTS
     OPTIONS = EndpointOptions
 
     packages: ClassVar[tuple[str, ...]] = ("openai",)
@@ -105,7 +104,7 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
             quantization=spec.quantization,
             max_length=spec.max_length,
             has_files=False,
-            engine=NAME,
+            engine=OF_ENDPOINTS,
             endpoint=endpoint,
         )
 
@@ -334,7 +333,7 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
         parsed = parse(one.reply, chat=chat)
         if parsed.counts.impossible and self._witness:
             self._witness.suspect("impossible_usage", parsed.counts.impossible, request.owner)
-        text = _whole(parsed, markers_of(request.thinking)) if chat else parsed.text
+        text = _whole(parsed, request.thinking) if chat else parsed.text
         ids = parsed.token_ids
         if ids is None and request.needs_ids:
             raise TaskError("the endpoint returns no token ids, which limits of thoughts need", "not_answerable")
@@ -408,13 +407,14 @@ def _usage(parsed: Parsed, one: Request, reason: str | None) -> Usage:
     )
 
 
-def _whole(parsed: Parsed, markers: Markers | None) -> str:
+def _whole(parsed: Parsed, thinking: str | None) -> str:
     """Thought and answer as they are stored: a thought that comes apart gets the cell's markers."""
-    if parsed.thought is None or markers is None:
+    if parsed.thought is None or thinking is None:
         return parsed.text
-    if not parsed.text and parsed.finish == "length":
-        return markers.start + parsed.thought
-    return markers.start + parsed.thought + markers.end + parsed.text
+    markers = json.loads(thinking)
+    thought: str = markers["start"] + parsed.thought
+    is_open = not parsed.text and parsed.finish == "length"
+    return thought if is_open else thought + markers["end"] + parsed.text
 
 
 def _put(body: dict[str, Any], path: str, value: Any) -> None:

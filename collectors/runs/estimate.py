@@ -21,7 +21,7 @@ from collectors.lake.layout import items_name
 from collectors.lake.store import Lake
 from collectors.models.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelSize
 from collectors.models.sizes import sizes_of
-from collectors.prices.tables import how_to_price, usd_per_gpu_hour
+from collectors.prices.tables import how_to_price, token_prices, usd_per_gpu_hour
 from collectors.runs.measured import Measured, measured
 from collectors.runs.plan import Plan, PlannedCell
 
@@ -169,6 +169,9 @@ class _Estimator:
         self.engine = engine_class(plan.config.engine.name)
         self.characters = self.engine.characters_per_token
         self._texts: dict[str, Tokens] = {}
+        #: Models of endpoints: their prices in words, and names of those without one.
+        self.hosted: list[str] = []
+        self.unpriced_hosts: list[str] = []
         #: Number of cells by the source of their tokens and of their pace.
         self.by: defaultdict[str, int] = defaultdict(int)
 
@@ -206,6 +209,8 @@ class _Estimator:
         return set(self.gpus) or {one.gpu for one in self.shards if one.gpu}
 
     def _row(self, model: ModelRef, cells: list[PlannedCell]) -> Row:
+        if model.endpoint:
+            return self._hosted_row(model, cells)
         pace = self._pace(model)
         row = Row(*self._class(model), models=1, cells=len(cells))
         seconds = (pace.load or 0.0) if pace else 0.0
@@ -227,6 +232,33 @@ class _Estimator:
         row.hours = seconds * gpus / 3600 if pace else None
         price = self._price(model)
         row.usd = row.hours * price if row.hours is not None and price is not None else None
+        return row
+
+    def _hosted_row(self, model: ModelRef, cells: list[PlannedCell]) -> Row:
+        """An endpoint's model: its dollars are its tokens' price, and its hours are unknown."""
+        prices = token_prices(self.lake, (model.name, model.source))
+        row = Row("hosted", model.name, models=1, cells=len(cells), hours=None, usd=None)
+        usd = 0.0
+        for cell in cells:
+            tokens = self._tokens(cell)
+            generated = (
+                tokens.generated if tokens.measured else tokens.generated + (cell.cell.effort.thinking_tokens or 0)
+            )
+            row.items += cell.items_todo
+            row.tokens += cell.items_todo * (tokens.prompt + generated)
+            row.measured += tokens.measured
+            self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
+            if prices:
+                each = tokens.prompt * (prices["usd_per_million_prompt"] or 0.0)
+                each += generated * (prices["usd_per_million_completion"] or 0.0)
+                requests = cell.requests_per_item * (prices["usd_per_request"] or 0.0)
+                usd += cell.items_todo * (each / 1e6 + requests)
+        if prices:
+            row.usd = usd
+            rates = f"{prices['usd_per_million_prompt']:g} a million prompt tokens, "
+            self.hosted.append(f"{model.name}: {rates}{prices['usd_per_million_completion']:g} completion tokens")
+        else:
+            self.unpriced_hosts.append(model.name)
         return row
 
     def _price(self, model: ModelRef) -> float | None:
@@ -338,6 +370,14 @@ class _Estimator:
             lines.append(
                 f"memory: weights, key-value cache of {KV_TOKENS:,} tokens or one longest request, activations and "
                 f"{FIXED_GIB:g} GiB, in {UTILIZATION:.0%} of a GPU or of its part"
+            )
+        if self.hosted:
+            lines.append(
+                f"USD of endpoints, no prompt cached and every answer as long as assumed: {'; '.join(self.hosted)}"
+            )
+        if self.unpriced_hosts:
+            lines.append(
+                f"USD: unknown for {', '.join(self.unpriced_hosts)}: no price in the lake (prices.py adds one)"
             )
         if self.usd:
             prices = ", ".join(f"{name} {usd:g}" for name, usd in sorted(self.usd.items()))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collectors.engines import KINDS, ModelRef, engine_class, make_engine
+from collectors.engines import KINDS, OF_ENDPOINTS, ModelRef, engine_class, make_engine
 from collectors.engines.gpus import GpuClass, gpu_classes
 from collectors.harness.chats import chats_of
 from collectors.harness.efforts import Effort, efforts_of
@@ -90,7 +90,10 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
                 _check_endpoint(model, task, effort)
                 settings = of_cell.of(model, task, asked.items, effort)
             except (TaskError, ModelError) as error:
-                plan.failures.append(failure_row(plan.run_id, error, model=model.name, task=task.name))
+                row = failure_row(plan.run_id, error, model=model.name, task=task.name)
+                same = {**row, "failed_at": None}
+                if all({**other, "failed_at": None} != same for other in plan.failures):  # another effort's
+                    plan.failures.append(row)
                 continue
             planned = _plan_cell(model, asked, settings, effort, shards, retracted, generation)
             is_banned = planned.todo and banned and model_digest(model) in banned
@@ -149,7 +152,7 @@ def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]
     models: dict[tuple[Any, ...], ModelRef] = {}
     for spec, config_json in all_of(lake, config.models):
         if spec.endpoint:
-            engine = make_engine("endpoint", spec.engine)
+            engine = make_engine(OF_ENDPOINTS, spec.engine)
         else:
             engine = make_engine(config.engine.name, {**config.engine.options, **spec.engine})  # loads no model
         overrides = engine.overrides | ({"trust_remote_code": True} if spec.trust_remote_code else {})

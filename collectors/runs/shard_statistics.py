@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,18 @@ class ModelPace:
 
 
 @dataclass
+class EndpointPace:
+    """What the endpoint of a model did in a run's shards."""
+
+    #: sent, answered, and faults by their kinds, such as too_many for a 429.
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    #: By the prices at the run's start.
+    usd: float = 0.0
+    suspicions: set[str] = field(default_factory=set)
+
+
+@dataclass
 class ShardTotals:
     """Sums over the shards of a run whose footers were read."""
 
@@ -70,6 +83,8 @@ class ShardTotals:
     #: Stage (collectors.runs.stages.STAGES) -> seconds.
     stages: dict[str, float] = field(default_factory=dict)
     models: dict[str, ModelPace] = field(default_factory=dict)
+    #: Model -> what its endpoint did.
+    endpoints: dict[str, EndpointPace] = field(default_factory=dict)
 
     def slowness(self) -> dict[str, float]:
         """Model -> its engine seconds ÷ the mean engine seconds of all models for as many items of the same tasks."""
@@ -166,6 +181,7 @@ class ShardStatistics:
         con.execute("CREATE OR REPLACE TABLE shards AS FROM rows_of_shards WHERE file NOT IN (FROM counted_shards)")
         self._add_sums(con)
         self._add_costs(con)
+        self._add_endpoints(con)
         for stage, seconds in _all(con, "SELECT stage, sum(seconds) FROM profile GROUP BY stage"):
             self.work.stages[stage] = self.work.stages.get(stage, 0.0) + seconds
 
@@ -207,6 +223,26 @@ class ShardStatistics:
             work.engine_seconds += engine
             work.engine_tokens = _plus(work.engine_tokens, tokens)
             work.cached_tokens = _plus(work.cached_tokens, cached)
+
+    def _add_endpoints(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Reads what runs wrote about endpoints; other values in its place count as nothing."""
+        sql = (
+            "SELECT model, coalesce(engine_seconds, 0), facts->>'$.served' FROM shards "
+            "INNER JOIN cells USING (cell_id) WHERE json_type(facts, '$.served') = 'OBJECT'"
+        )
+        for model, seconds, text in _all(con, sql):
+            served = json.loads(text)
+            pace = self.work.endpoints.setdefault(model, EndpointPace())
+            counts = served.get("counts")
+            for kind, count in counts.items() if isinstance(counts, dict) else ():
+                pace.counts[kind] += count if isinstance(count, int) else 0
+            pace.seconds += seconds
+            pace.usd += served["usd"] if isinstance(served.get("usd"), int | float) else 0.0
+            suspicions = served.get("suspicions")
+            kinds = (
+                [one.get("kind") for one in suspicions if isinstance(one, dict)] if isinstance(suspicions, list) else []
+            )
+            pace.suspicions.update(map(str, kinds))
 
     def _add_costs(self, con: duckdb.DuckDBPyConnection) -> None:
         for gpu, priced, unpriced, usd in _all(

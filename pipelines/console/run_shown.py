@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from collectors.runs.record import RunEnd
-from collectors.runs.shard_statistics import ShardTotals
+from collectors.runs.shard_statistics import EndpointPace, ShardTotals
 from collectors.runs.stages import summary
 from collectors.runs.status import FailureKind, RunStatus
 from pipelines.console.lake_shown import MOST_CELLS, headed, number
@@ -29,6 +29,18 @@ ENDED = {
     "budget": "ended by a budget",
     "stopped": "stopped",
     "error": "ended by an error",
+}
+
+
+#: Kind of an endpoint's fault -> words.
+FAULTS = {
+    "too_many": "times 429",
+    "overloaded": "times 503",
+    "server_error": "server errors",
+    "timeout": "timeouts",
+    "connection": "lost connections",
+    "bad_reply": "replies without an answer",
+    "refused": "refused",
 }
 
 
@@ -81,6 +93,7 @@ def lines(status: RunStatus) -> list[str]:
         f"cost so far: {cost(work)}",
         f"tokens through the engines: {tokens(work)}",
     ]
+    sentences += [endpoint(name, pace) for name, pace in sorted(work.endpoints.items())]
     if work.stages:
         sentences.append(f"workers' time: {summary(work.stages)}")
     if work.unread:
@@ -90,6 +103,20 @@ def lines(status: RunStatus) -> list[str]:
         )
     sentences += [f"skipped: {name}: {reason}" for name, reason in status.damaged.items()]
     return sentences
+
+
+def endpoint(model: str, pace: EndpointPace) -> str:
+    """A sentence about the endpoint of a model: its rate, and what went wrong."""
+    counts = pace.counts
+    per_second = counts["answered"] / pace.seconds if pace.seconds else 0.0
+    faults = {kind: count for kind, count in sorted(counts.items()) if kind not in ("sent", "answered")}
+    wrong = ", ".join(f"{count:,} {FAULTS.get(kind, kind)}" for kind, count in faults.items()) or "no fault"
+    suspicious = f"; suspicious: {', '.join(sorted(pace.suspicions))}" if pace.suspicions else ""
+    paid = f", {pace.usd:.4g} USD" if pace.usd else ""
+    return (
+        f"endpoint of {model}: {counts['answered']:,} of {counts['sent']:,} requests answered, {short(per_second)}/s"
+        f"{paid}; {wrong}{suspicious}"
+    )
 
 
 def state(status: RunStatus) -> str:

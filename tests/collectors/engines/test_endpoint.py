@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from collectors.engines import GenerateRequest, Generation, ModelRef, ScoreRequest, make_engine
+from collectors.engines import OF_ENDPOINTS, GenerateRequest, Generation, ModelRef, ScoreRequest, make_engine
 from collectors.engines.endpoint import EndpointEngine
 from collectors.specs import ModelSpec
 from schemas.failures import (
@@ -40,7 +40,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         def made(fault: str | None = None, fake: Fake | None = None, **endpoint: Any) -> tuple[EndpointEngine, Fake]:
             fake = fake or Fake(fault)
             url = stack.enter_context(Server(fake))
-            engine = make_engine("endpoint")
+            engine = make_engine(OF_ENDPOINTS)
             assert isinstance(engine, EndpointEngine)
             engine.load(ref(url, **endpoint))
             stack.callback(engine.close)
@@ -192,7 +192,7 @@ def test_endpoint_refused_requests_fail_alone_and_all_of_them_the_model(make: Ma
 
 
 def test_endpoint_that_is_away_is_waited_for(make: Make) -> None:
-    engine = make_engine("endpoint")
+    engine = make_engine(OF_ENDPOINTS)
     engine.load(ref("http://127.0.0.1:9/v1", tries=2))
     assert isinstance(engine, EndpointEngine)
     with pytest.raises(UnreachableError, match="does not answer") as error:
@@ -248,7 +248,7 @@ def test_endpoint_answers_that_were_paid_are_not_asked_again(make: Make) -> None
     before = texts(engine)
     engine.close()
     assert before[0].usage.scheduled is not None
-    again = make_engine("endpoint")
+    again = make_engine(OF_ENDPOINTS)
     assert isinstance(again, EndpointEngine)
     again.load(engine_ref(engine, fake))
     assert texts(again) == before
