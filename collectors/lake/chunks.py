@@ -69,6 +69,10 @@ class Chunk:
         return sorted(name for source in self.sources for name in source.shards)
 
     @property
+    def rows(self) -> int:
+        return sum(source.rows for source in self.sources)
+
+    @property
     def parts(self) -> list[Part]:
         """Parts of the newest compaction that hold these cells."""
         return sorted({source.part for source in self.sources if source.part}, key=lambda part: part.records)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,15 @@ from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, 
 from collectors.lake.inventory import checked, inventory, read_inventory
 from collectors.lake.layout import SHARDS, folded_name, part_commit_name, part_name
 from collectors.lake.migrating import migrated_copy
-from collectors.lake.parts import NEEDED_VIEWS, WrittenPart, has_every_row_once, limit_memory, write_part
+from collectors.lake.parts import (
+    NEEDED_VIEWS,
+    WrittenPart,
+    has_every_row_once,
+    limit_memory,
+    read_together,
+    together,
+    write_part,
+)
 from collectors.lake.reading import connect, pass_over_damage
 from collectors.lake.seals import broken_seal, sealed_json
 from collectors.lake.store import Lake
@@ -113,6 +122,8 @@ class _Compaction:
         self.lake, self.holdings, self.folder = lake, holdings, folder
         self.before = holdings.manifest
         self.number = self.before.number + 1 if self.before else 1
+        #: The group that is read now, with its lake and connection.
+        self._open: tuple[list[Chunk], Lake, duckdb.DuckDBPyConnection] | None = None
         try:
             self.inventory = read_inventory(lake, self.before)
         except FileNotFoundError:
@@ -128,10 +139,12 @@ class _Compaction:
         progress(0, len(chunks))
         self._take_stock()
         written = {}
-        for chunk in chunks:
-            part, cells = self._part(chunk)
-            written[part.records] = (part, chunk, cells)
-            progress(len(written), len(chunks))
+        for group in self._groups(chunks):
+            with contextlib.ExitStack() as connections:
+                for chunk in group:
+                    part, cells = self._part(chunk, group, connections)
+                    written[part.records] = (part, chunk, cells)
+                    progress(len(written), len(chunks))
         manifest = self._manifest(written)
         if not self.lake.create(manifest.name, manifest.to_json()):
             logger.info("another compaction was faster: the next one folds the remaining shards")
@@ -186,39 +199,64 @@ class _Compaction:
 
     # ---- one part
 
-    def _part(self, chunk: Chunk) -> tuple[Part, list[str]]:
-        """Returns the part of these cells, and its cells by place. Writes it unless an earlier attempt did."""
+    def _groups(self, chunks: list[Chunk]) -> Iterator[list[Chunk]]:
+        """Chunks that one connection reads. One whose rows have to be migrated, or are many, is alone."""
+        for is_read, some in itertools.groupby(chunks, key=self._is_readable):
+            alike = list(some)
+            yield from together(alike, lambda chunk: chunk.rows) if is_read else ([chunk] for chunk in alike)
+
+    def _part(self, chunk: Chunk, group: list[Chunk], connections: contextlib.ExitStack) -> tuple[Part, list[str]]:
+        """Returns the part of these cells, and its cells by place. Writes it unless an earlier attempt did.
+
+        The first chunk of its `group` that is written opens the connection that reads them all, on `connections`.
+        """
         commit = part_commit_name(self.number, chunk.task, chunk.digest)
         with contextlib.suppress(FileNotFoundError):
             return self._read_part(commit, chunk)
         self._check_bytes(chunk)
-        manifest = dataclasses.replace(self.before, parts=tuple(chunk.parts)) if self.before else None
-        listed = {**self.holdings.listed, "shards": chunk.shards}
-        inputs = dataclasses.replace(self.holdings, listed=listed, manifest=manifest)
-        import pyarrow.compute as pc  # 75 ms
-
-        cells = [source.cell_id for source in chunk.sources]
-        rows_of_cells = self.choice.cells.filter(pc.field("cell_id").isin(cells))
-        lake = self._readable(chunk)
-        with contextlib.closing(connect(lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS)) as con:
-            limit_memory(con, self.folder)
-            # The order of the cells is part of the name: the next attempt may know more tokenizers.
-            written = write_part(
-                con,
-                cells,
-                self.folder,
-                lambda kind, order: part_name(self.number, chunk.task, kind, digest([chunk.digest, order])),
-                bits=True,
-            )
-            self._check_rows(con, lake, chunk, written)
-        if lake is not self.lake:
-            lake.remove([*chunk.shards, *(name for part in chunk.parts for name in part.objects)])
+        lake, con = self._reading(group, connections)
+        # The order of the cells is part of the name: the next attempt may know more tokenizers.
+        written = write_part(
+            con,
+            [source.cell_id for source in chunk.sources],
+            self.folder,
+            lambda kind, order: part_name(self.number, chunk.task, kind, digest([chunk.digest, order])),
+            bits=True,
+        )
+        self._check_rows(con, lake, chunk, written)
         for name, path in written.files.items():
             self.lake.create(name, path.read_bytes())
         value = {"part": written.part.to_value(), "cells": written.cells}
         if not self.lake.create(commit, sealed_json(value, commit)):
             return self._read_part(commit, chunk)  # another compactor was faster
         return written.part, written.cells
+
+    def _reading(self, group: list[Chunk], connections: contextlib.ExitStack) -> tuple[Lake, duckdb.DuckDBPyConnection]:
+        """The lake, or a migrated copy of the group's objects, and a connection with its views: made once a group."""
+        if self._open and self._open[0] is group:
+            return self._open[1:]
+        import pyarrow.compute as pc  # 75 ms
+
+        parts = {part.records: part for chunk in group for part in chunk.parts}
+        manifest = dataclasses.replace(self.before, parts=tuple(parts.values())) if self.before else None
+        shards = sorted(name for chunk in group for name in chunk.shards)
+        inputs = dataclasses.replace(
+            self.holdings, listed={**self.holdings.listed, "shards": shards}, manifest=manifest
+        )
+        cells = [source.cell_id for chunk in group for source in chunk.sources]
+        rows_of_cells = self.choice.cells.filter(pc.field("cell_id").isin(cells))
+        lake = self._readable(group[0])
+        con = connections.enter_context(
+            contextlib.closing(connect(lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS))
+        )
+        limit_memory(con, self.folder)
+        if len(group) > 1:
+            read_together(con)
+        if lake is not self.lake:
+            copied = [*shards, *(name for part in parts.values() for name in part.objects)]
+            connections.callback(lake.remove, copied)
+        self._open = (group, lake, con)
+        return lake, con
 
     def _read_part(self, commit: str, chunk: Chunk) -> tuple[Part, list[str]]:
         """Reads a part that an earlier attempt committed. Raises FileNotFoundError without one."""
@@ -233,12 +271,22 @@ class _Compaction:
         except (ValueError, TypeError, KeyError) as error:
             raise StorageError(f"{commit} in {self.lake.uri} is damaged: remove it and try again") from error
 
+    def _versions(self, chunk: Chunk) -> dict[str, int]:
+        """Object with rows of the chunk -> its schema version."""
+        versions = {name: self.choice.versions[name] or OLDEST_VERSION for name in chunk.shards}
+        return versions | {
+            name: part.schema_version for part in chunk.parts for name in part.objects if name != part.bits
+        }
+
+    def _is_readable(self, chunk: Chunk) -> bool:
+        """Whether the views can read the rows of the chunk as they are."""
+        return min(self._versions(chunk).values()) >= first_readable()
+
     def _readable(self, chunk: Chunk) -> Lake:
         """Returns the lake, or a migrated copy of the chunk's inputs if the views cannot read their version."""
-        versions = {name: self.choice.versions[name] or OLDEST_VERSION for name in chunk.shards}
-        versions |= {name: part.schema_version for part in chunk.parts for name in part.objects if name != part.bits}
-        if min(versions.values()) >= first_readable():
+        if self._is_readable(chunk):
             return self.lake
+        versions = self._versions(chunk)
         whole = [name for table, names in self.holdings.listed.items() if table != "shards" for name in names]
         folded = [self.before.folded] if self.before else []
         return migrated_copy(self.lake, [*whole, *folded], versions, self.folder / "migrated")

@@ -6,8 +6,9 @@ metric (schemas.identity.BLOCK_KEY). Routers read a pool instead (collectors.mat
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import duckdb
 import numpy as np
@@ -15,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.lake.holdings import Holdings
-from collectors.lake.reading import ask
+from collectors.lake.holdings import Holdings, read_holdings
+from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Blocks, empty_arrays
 from collectors.matrix.laying import Placement, lay, views_of
@@ -39,15 +40,29 @@ def load_blocks(
     """
 
     def read(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> Blocks:
-        items, models, placement = _axes(lake, holdings, tasks)
-        if not len(models):
-            which = "" if include == "all" else f"{include} "
-            raise ConfigError(f"the lake at {lake.uri} has no {which}cell of these tasks")
-        blocks = Blocks(**empty_arrays(len(items), len(models), tokens=tokens), items=items, models=models)
-        lay(lake, holdings, con, blocks, placement)
-        return blocks
+        return _blocks(lake, holdings, con, tasks, tokens=tokens)
 
     return ask(lake, read, only=views_of, include=include)
+
+
+def blocks_of_tasks(lake: Lake, tasks: Sequence[str], include: str) -> Iterator[Blocks]:
+    """Yields load_blocks of each task, by one connection: the views cost .2 CPU-seconds. Nothing may be damaged."""
+    holdings = read_holdings(lake, include=include)
+    with contextlib.closing(connect(lake, holdings, only=views_of(holdings))) as con:
+        for task in tasks:
+            yield _blocks(lake, holdings, con, [task], tokens=True)
+
+
+def _blocks(
+    lake: Lake, holdings: Holdings, con: duckdb.DuckDBPyConnection, tasks: list[str] | None, *, tokens: bool
+) -> Blocks:
+    items, models, placement = _axes(lake, holdings, tasks)
+    if not len(models):
+        which = "" if holdings.include == "all" else f"{holdings.include} "
+        raise ConfigError(f"the lake at {lake.uri} has no {which}cell of these tasks")
+    blocks = Blocks(**empty_arrays(len(items), len(models), tokens=tokens), items=items, models=models)
+    lay(lake, holdings, con, blocks, placement)
+    return blocks
 
 
 def _axes(lake: Lake, holdings: Holdings, tasks: list[str] | None) -> tuple[pa.Table, pa.Table, Placement]:

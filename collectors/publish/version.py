@@ -29,11 +29,11 @@ from collectors.lake.chunks import PART_ROWS
 from collectors.lake.holdings import Holdings, Manifest, Part, includes, read_holdings
 from collectors.lake.inventory import checked
 from collectors.lake.keyless import without_keys_in
-from collectors.lake.parts import NEEDED_VIEWS, limit_memory, write_part
+from collectors.lake.parts import NEEDED_VIEWS, limit_memory, read_together, together, write_part
 from collectors.lake.reading import connect, record_damaged
 from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake, parquet_bytes
-from collectors.matrix.blocks import load_blocks
+from collectors.matrix.blocks import blocks_of_tasks
 from collectors.matrix.described import head
 from collectors.matrix.packed import FILES, write_packed
 from collectors.matrix.pool_files import PoolFile
@@ -115,6 +115,15 @@ def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
     )
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Cells of one task under one prompting that make one part, and the number of their rows."""
+
+    task: str
+    cells: list[str]
+    rows: int
+
+
 class _Writer:
     """Writes the files in order: each step uses the results of the steps before."""
 
@@ -126,6 +135,11 @@ class _Writer:
         #: Cell -> the part that holds it, and its position there.
         self.home: dict[str, tuple[str, int]] = {}
         self.listed: dict[str, list[str]] = {"shards": []}
+        #: Cell -> its shards.
+        self.shards_of: dict[str, list[str]] = {}
+        for name in holdings.listed["shards"]:
+            if shard := ShardName.parse(name):
+                self.shards_of.setdefault(shard.cell_id, []).append(name)
         self.retracted = read_retracted(lake, holdings.listed[layout.RETRACTIONS])
         with contextlib.closing(connect(lake, holdings, only=["shards", "runs", "imports", *NEEDED_VIEWS])) as con:
             self.provenance = {name: without_key_values(value) for name, value in _provenance(con).items()}
@@ -209,23 +223,19 @@ class _Writer:
 
         chunks = list(self._chunks())
         progress(0, len(chunks))
-        for number, (task, cells) in enumerate(chunks):
-
-            def name(kind: str, _: list[str], task: str = task, number: int = number) -> str:
-                return layout.part_name(1, task, kind, f"{number:05d}")
-
-            rows_of_cells = self.planned_cells.filter(pc.field("cell_id").isin(cells))
-            inputs = self._inputs(set(cells))
+        number = 0
+        for group in together(chunks, lambda chunk: chunk.rows):
+            of_group = {cell_id for chunk in group for cell_id in chunk.cells}
+            rows_of_cells = self.planned_cells.filter(pc.field("cell_id").isin(sorted(of_group)))
+            inputs = self._inputs(of_group)
             with contextlib.closing(connect(self.lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS)) as con:
                 limit_memory(con, self.folder)
-                written = write_part(con, cells, self.folder, name)
-            for file, path in written.files.items():
-                (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
-                path.rename(self.folder / file)
-                self.sign(file)
-            self.parts.append(written.part)
-            self.home |= {cell_id: (written.part.records, place) for place, cell_id in enumerate(written.cells)}
-            progress(number + 1, len(chunks))
+                if len(group) > 1:
+                    read_together(con)
+                for chunk in group:
+                    self._write_part(con, chunk, number)
+                    number += 1
+                    progress(number, len(chunks))
         for kind in ("records", "responses", "older"):
             (self.folder / f"{kind}.parquet").unlink(missing_ok=True)
         rows = [
@@ -238,22 +248,36 @@ class _Writer:
         self.compaction = Manifest(1, self.provenance["created"], folded, len(rows), tuple(self.parts))
         self.write(self.compaction.name, self.compaction.to_json())
 
-    def _chunks(self) -> Iterator[tuple[str, list[str]]]:
+    def _write_part(self, con: duckdb.DuckDBPyConnection, chunk: _Chunk, number: int) -> None:
+        written = write_part(
+            con,
+            chunk.cells,
+            self.folder,
+            lambda kind, _: layout.part_name(1, chunk.task, kind, f"{number:05d}"),
+        )
+        for file, path in written.files.items():
+            (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(self.folder / file)
+            self.sign(file)
+        self.parts.append(written.part)
+        self.home |= {cell_id: (written.part.records, place) for place, cell_id in enumerate(written.cells)}
+
+    def _chunks(self) -> Iterator[_Chunk]:
         """Yields cells by task, prompting and model, about PART_ROWS rows at a time, however the lake stores them."""
         for (task, _), group in itertools.groupby(self.cells, key=lambda row: row[:2]):
             run: list[str] = []
             size = 0
             for *_, cell_id, rows in group:
                 if run and size + rows > PART_ROWS:
-                    yield task, run
+                    yield _Chunk(task, run, size)
                     run, size = [], 0
                 run.append(cell_id)
                 size += rows
-            yield task, run
+            yield _Chunk(task, run, size)
 
     def _inputs(self, cells: set[str]) -> Holdings:
         """The part of the lake that holds these cells."""
-        shards = [n for n in self.holdings.listed["shards"] if (s := ShardName.parse(n)) and s.cell_id in cells]
+        shards = sorted(name for cell_id in cells for name in self.shards_of.get(cell_id, ()))
         names = {self.old_parts[cell_id] for cell_id in cells if cell_id in self.old_parts}
         manifest = self.holdings.manifest
         if manifest:
@@ -266,8 +290,7 @@ class _Writer:
     def write_packed(self) -> None:
         tasks = sorted(set(self.planned_cells["task"].to_pylist()))
         mine = Lake(str(self.folder))  # not from the lake: it may have grown since
-        include = self.holdings.include
-        write_packed((load_blocks(mine, [task], include) for task in tasks), self.models, self.folder)
+        write_packed(blocks_of_tasks(mine, tasks, self.holdings.include), self.models, self.folder)
         for name in FILES.values():
             self.sign(name)
 

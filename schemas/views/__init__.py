@@ -37,7 +37,9 @@ __all__ = [
 ]
 
 #: Small views behind every query over records. Where the files are listed, they are tables.
-KEPT = (*OWNERSHIP, "_cell_rows", "_cell_prices")
+KEPT = (*OWNERSHIP, "_cell_rows")
+#: Each price of a cell, from seven small views, which every view of costs reads. It is a table in the same case.
+PRICES = ("_cell_prices",)
 #: Sums over all records that several views read. They are a table where a query names its views: as a view each reader
 #: scans the records anew, and filters do not reach the records through the leaderboard's windows.
 SUMS = ("_totals",)
@@ -78,7 +80,7 @@ def create_views(
     for view in (view for name, view in view_files().items() if name in wanted):
         if view.name == "_pool_cells":
             choice.set_cells(con)
-        kept = KEPT if only is None else (*KEPT, *SUMS)
+        kept = (*KEPT, *PRICES) if only is None else (*KEPT, *PRICES, *SUMS)
         is_table = view.name in POOL or (view.name in kept and files.listed is not None)  # a listing does not change
         con.execute(names.put_into(view.as_table if is_table else view.sql))
         if view.name == "_outdated" and files.listed is not None:
@@ -142,5 +144,5 @@ def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
 def contents() -> set[tuple[str, str]]:
     """Returns the objects that create_views may leave in a database: pairs of 'view', 'table' or 'macro' and a name."""
     return {(file.kind, name) for name, file in view_files().items()} | {
-        ("table", n) for n in ("_listed", *KEPT, *SUMS, *POOL)
+        ("table", n) for n in ("_listed", *KEPT, *PRICES, *SUMS, *POOL)
     }
