@@ -15,7 +15,7 @@ FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers sbom verify clean
+.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers bench-endpoints sbom verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,10 +65,10 @@ bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
 bench-lake: env ## the lake's sizes and speeds at 20M synthetic records; SIZE=2M or 200M for others (40 minutes)
 	$(python) -m tests.benchmarks.bench_lake --size $(SIZE)
 
-bench-bench-routers: env ## routers: a whole board, peers' figures, 8,500 models, simulated worlds (20 minutes)
+bench-routers: env ## routers: a whole board, peers' figures, 8,500 models, simulated worlds (20 minutes)
 	$(python) -m tests.benchmarks.bench_routers
 
-verify: env ## reading a whole lake to verify it, against sha256sum and pyarrow; DAMAGES=n tries as many damages
+bench-verify: env ## reading a whole lake to verify it, against sha256sum and pyarrow; DAMAGES=n tries as many damages
 	$(python) -m tests.benchmarks.bench_verify --damages $(or $(DAMAGES),0)
 
 bench-ingest: env ## compare imports of a table of 10M rows and of lm-eval's files with DuckDB alone (5 minutes)
@@ -88,6 +88,9 @@ bench-fleet: env ## a fleet: planning 8,500 models, 1 and 4 raylets, a storm of 
 
 sbom: env ## write sbom.json, every installed package with version and licence, as CycloneDX
 	$(python) infra/sbom.py > sbom.json
+
+bench-endpoints: env ## endpoints: a served model's verdicts, faults, kills, speed, budgets of thinking; ITEMS=n, MODELS=folders (30 minutes)
+	ITEMS=$(or $(ITEMS),10000) $(python) -m tests.benchmarks.bench_endpoints
 
 bench-trust: env ## keys searched everywhere, versions tampered with, queries that act, equality, money on clusters (15 minutes)
 	short=0; $(python) -m tests.benchmarks.bench_trust || short=1; \

@@ -218,10 +218,8 @@ class EndpointSpec(Strict):
     @field_validator("key")
     @classmethod
     def _variable(cls, value: str | None) -> str | None:
-        if value is not None:
-            if not _KEY_NAME.fullmatch(value):
-                raise ValueError("should name a variable of the environment, such as $OPENAI_API_KEY")
-            in_environment(value)
+        if value is not None and not _KEY_NAME.fullmatch(value):
+            raise ValueError("should name a variable of the environment, such as $OPENAI_API_KEY")
         return value
 
     @property

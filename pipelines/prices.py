@@ -34,12 +34,15 @@ command only shows prices."""
 EPILOG = """\
 files: UTF-8 CSV with a header; lines that begin with # are comments; an empty field means unknown, never 0
   prices       model, provider, usd_per_million_prompt, usd_per_million_completion, valid_from, source
-               [usd_per_million_cached, usd_per_request, over_parameters, to_parameters]
+               [usd_per_million_cached, usd_per_million_cache_write, usd_per_million_reasoning,
+               usd_per_million_batch_prompt, usd_per_million_batch_completion, usd_per_request, over_parameters,
+               to_parameters]
   GPU prices   accelerator, provider, usd_per_gpu_hour, valid_from, source
   price names  name, price_name, source [provider]: the price entry of a model or GPU; an empty price_name: unpriced
 A row replaces an earlier row for the same model, provider and day.
 
-tables that come with routerlake: open_models (hosts' prices for open models, and prices by size), price_names, gpus,
+tables that come with routerlake: open_models (hosts' prices for open models, and prices by size), hosted_models (what
+makers of closed models ask for them), price_names, gpus,
 routerbench (the prices behind its published costs)
 
 examples:

@@ -93,6 +93,8 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
         endpoint = spec.endpoint
         if endpoint is None:
             raise ModelError(f"model {spec.label!r} has no endpoint", "not_found")
+        if endpoint.key and os.path.expandvars(endpoint.key) == endpoint.key:
+            raise ModelError(f"its key is missing: the environment variable {endpoint.key} is not set", "gated")
         which = [endpoint.place, endpoint.api, spec.source, spec.revision, endpoint.tokenizer]
         return ModelRef(
             name=spec.label,

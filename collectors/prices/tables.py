@@ -35,7 +35,7 @@ from schemas.identity import digest
 from schemas.records import TABLES
 
 #: Names of the tables that come with the package.
-SHIPPED = ("open_models", "price_names", "gpus", "routerbench")
+SHIPPED = ("open_models", "hosted_models", "price_names", "gpus", "routerbench")
 #: Prices stay below so many dollars, so that sums of costs stay finite.
 _MOST_USD = 1e12
 #: Table -> the columns of its key.

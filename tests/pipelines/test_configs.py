@@ -88,8 +88,8 @@ def missing_examples(settings: dict[str, Any], wanted: int) -> str | None:
     return None if any(splits) else "it has no split to draw from"
 
 
-def test_configs_are_the_demo_and_four_of_published_data_sets() -> None:
-    assert NAMES == ["demo", "model_sat", "routerbench", "routereval", "routing_lessons"]
+def test_configs_are_the_demo_and_five_of_published_data_sets() -> None:
+    assert NAMES == ["demo", "model_sat", "routerbench", "routerbench_hosted", "routereval", "routing_lessons"]
 
 
 def test_index_that_is_kept_on_this_machine_is_lm_evals(manager: TaskManager) -> None:
@@ -108,7 +108,9 @@ def test_config_loads_and_its_tasks_are_lm_evals(manager: TaskManager, name: str
     loaded = config(name)
     assert {spec.task for spec in loaded.tasks} <= manager.task_index.keys()
     assert all(Path(folder).is_dir() for folder in loaded.include_tasks)
-    assert {model.revision for model in loaded.models} == ({None} if name == "demo" else {"main"})
+    assert {model.revision for model in loaded.models} == (
+        {None} if name in ("demo", "routerbench_hosted") else {"main"}
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

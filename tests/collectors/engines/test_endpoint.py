@@ -224,7 +224,6 @@ def test_endpoint_key_is_sent_and_stands_nowhere(
     ("changes", "message"),
     [
         ({"key": "sk-123"}, "should name a variable of the environment"),
-        ({"key": "$NOT_THERE_AT_ALL"}, "NOT_THERE_AT_ALL is not set"),
         ({"url": "http://user:secret@host/v1"}, "give the key as"),
         ({"url": "ftp://host"}, "should begin with http"),
     ],
@@ -232,6 +231,11 @@ def test_endpoint_key_is_sent_and_stands_nowhere(
 def test_endpoint_config_faults_are_named(changes: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelSpec.model_validate({"source": MODEL, "endpoint": {"url": "http://127.0.0.1:1/v1", **changes}})
+
+
+def test_endpoint_without_its_key_fails_alone_when_planned() -> None:
+    with pytest.raises(ModelError, match=r"the environment variable \$NOT_THERE_AT_ALL is not set"):
+        ref("http://127.0.0.1:1/v1", key="$NOT_THERE_AT_ALL")
 
 
 def test_endpoint_identity_is_its_address_and_names() -> None:
