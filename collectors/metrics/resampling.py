@@ -65,8 +65,10 @@ def resample(values: Values, groups: npt.NDArray[np.int64], draws: int = DRAWS, 
     made = np.empty((draws, figures))
     for first in range(0, draws, _AT_ONCE):
         size = min(_AT_ONCE, draws - first)
-        drawn = random.multinomial(number, np.full(number, 1 / number), size=size)[:, groups].astype(np.float64)
-        made[first : first + size] = _means(drawn @ rows, drawn @ counts, figures, folds)
+        # A tenth of the time of numpy's multinomial with so many outcomes.
+        drawn = [np.bincount(random.integers(0, number, number), minlength=number) for _ in range(size)]
+        times = np.stack(drawn)[:, groups].astype(np.float64)
+        made[first : first + size] = _means(times @ rows, times @ counts, figures, folds)
     once = np.ones((1, questions))
     return Resampled(_means(once @ rows, once @ counts, figures, folds)[0], made)
 

@@ -28,6 +28,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from collectors.metrics.gaps import row_blocks
+
 Floats = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 Columns = npt.NDArray[np.int64]
@@ -151,9 +153,12 @@ def checked(estimates: Estimates, shape: tuple[int, int]) -> Estimates:
 
 def means_of(values: Floats, valid: Mask | None = None) -> npt.NDArray[np.float64]:
     """(columns,): the mean of what is known; NaN for a column without."""
-    valid = ~np.isnan(values) if valid is None else valid
-    counts = valid.sum(axis=0)
-    sums = np.where(valid, values, 0).sum(axis=0, dtype=np.float64)
+    counts, sums = np.zeros(values.shape[1], np.int64), np.zeros(values.shape[1])
+    for rows in row_blocks(values.shape):  # the arrays of a large pool are there once
+        block = values[rows]
+        is_known = ~np.isnan(block) if valid is None else valid[rows]
+        counts += is_known.sum(axis=0)
+        sums += np.where(is_known, block, 0).sum(axis=0, dtype=np.float64)
     return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 

@@ -53,13 +53,13 @@ class Data:
     left_out: list[str]
     metadata: dict[str, list[Any]]
 
-    def array(self, name: str) -> Floats:
-        """(questions, candidates), or NaN everywhere where the pool has no such number."""
+    def array(self, name: str, rows: Columns) -> Floats:
+        """(rows, candidates), or NaN everywhere where the pool has no such number, which then takes no memory."""
         path = self.folder / f"{name}.npy"
         if path.exists():
-            found: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
+            found: Floats = np.load(path, mmap_mode="r", allow_pickle=False)[rows]
             return found
-        return np.broadcast_to(np.float64(np.nan), (len(self.ids), len(self.candidates)))
+        return np.broadcast_to(np.float64(np.nan), (len(rows), len(self.candidates)))
 
 
 def write_data(data: Data, arrays: Mapping[str, Floats]) -> None:
@@ -104,12 +104,12 @@ class Fold:
 
 def training(data: Data, fold: Fold, vectors: Floats) -> tuple[Queries, Floats, Floats, Mask]:
     """The arguments of `fit`."""
-    scores, usd = data.array("scores")[fold.train], data.array("usd")[fold.train]
+    scores, usd = data.array("scores", fold.train), data.array("usd", fold.train)
     valid = ~np.isnan(scores)
     if fold.unseen is not None and fold.probes is not None:
         valid &= ~fold.unseen | np.isin(fold.train, fold.probes)[:, np.newaxis]
         scores, usd = np.where(valid, scores, np.nan), np.where(valid, usd, np.nan)
-    observed = {name: data.array(name)[fold.train] for name in OBSERVED}
+    observed = {name: usd if name == "usd" else data.array(name, fold.train) for name in OBSERVED}
     shape = (len(fold.train), len(data.candidates))
     answers = Answers(observed, asked=np.zeros(shape, np.bool_))
     return _queries(data, fold.train, vectors, answers), scores, usd, valid
@@ -159,10 +159,10 @@ def _queries(data: Data, rows: Columns, vectors: Floats, answers: Answers) -> Qu
 
 
 def _asked(data: Data, rows: Columns, vectors: Floats, *, is_bound: bool) -> Queries:
-    observed = {name: data.array(name)[rows] for name in OBSERVED}
+    observed = {name: data.array(name, rows) for name in OBSERVED}
     for values in observed.values():
         values.flags.writeable = False  # the board adds up what was asked for from them
-    truth = data.array("scores")[rows] if is_bound else None
+    truth = data.array("scores", rows) if is_bound else None
     answers = Answers(observed, truth, np.zeros((len(rows), len(data.candidates)), np.bool_))
     return _queries(data, rows, vectors, answers)
 
@@ -185,7 +185,6 @@ def _estimated(router: Any, data: Data, fold: Fold, asked: Queries, scale: float
         return {}
     curve = np.full((len(ALPHAS), len(asked)), ABSTAIN, np.int32)
     errors, of_means = np.zeros(len(asked)), np.zeros(len(asked))
-    truth = data.array("scores")
     base = np.where(np.isnan(means), np.nanmean(means), means)
     has_usd = True
     for rows in _blocks(len(asked), len(data.candidates)):
@@ -194,7 +193,7 @@ def _estimated(router: Any, data: Data, fold: Fold, asked: Queries, scale: float
         has_usd &= found.usd is not None and not np.isnan(found.usd).all()
         if has_usd and found.usd is not None and scale > 0:
             curve[:, rows] = _along(found, scale)
-        right = truth[fold.test[rows]]
+        right = data.array("scores", fold.test[rows])
         with np.errstate(invalid="ignore"):
             errors[rows] = _mean_of_rows((found.scores - right) ** 2)
             of_means[rows] = _mean_of_rows((base - right) ** 2)
