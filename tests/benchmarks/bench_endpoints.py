@@ -181,7 +181,7 @@ def right(i: int, one: Any, fault: str) -> bool:
 _ASKING = """
 import sys
 from tests.benchmarks.bench_endpoints import asked, hosted
-engine, key = hosted(sys.argv[1])
+engine, key = hosted(sys.argv[1], max_concurrency=16)
 engine.generate(key, asked(int(sys.argv[2])))
 """
 
