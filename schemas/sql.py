@@ -25,8 +25,11 @@ _TYPES = {
 
 
 def quoted(text: str) -> str:
-    """Returns `text` as a string literal."""
-    return "'" + text.replace("'", "''") + "'"
+    """Returns `text` as a string literal, or as SQL of the same value where it holds NUL, which ends a literal."""
+    literal = "'" + text.replace("'", "''") + "'"
+    if "\0" not in literal:
+        return literal
+    return "(" + literal.replace("\0", "' || chr(0) || '") + ")"
 
 
 def text_rows(texts: Iterable[str]) -> str:

@@ -274,25 +274,34 @@ _OF_ZIP = (
 def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes | BadFile]]:
     """Names and contents of a zip archive's files, all within MAX_RATIO. Raises BadFile where the archive is damaged.
 
-    A BadFile stands in place of one file that is damaged. Of several files with one name the last counts, as for
-    zipfile.
+    A BadFile stands in place of one file that is damaged, and of several that have one name and differ: zipfile takes
+    the last and says nothing.
     """
     limit, given = file.size * MAX_RATIO + MAX_SMALL, 0
     try:
         data = file.read()
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in {info.filename: info for info in archive.infolist()}.values():
-                if info.is_dir():
+            named: dict[str, list[zipfile.ZipInfo]] = {}
+            for info in archive.infolist():
+                named.setdefault(info.filename, []).append(info)
+            for name, infos in named.items():
+                if infos[0].is_dir():
                     continue
-                try:
-                    content: bytes | BadFile = _member(archive, data, info, limit - given)
-                    given += len(content)  # type: ignore[arg-type]
-                except _OF_ZIP as error:
-                    content = BadFile("damaged", f"{info.filename[:60]} in it is damaged: {one_line(error)}")
-                    given += info.file_size  # no more was read
-                if given > limit:
-                    raise BadFile("bomb", f"holds more than {limit // 2**20} MiB, too much for a file of its size")
-                yield info.filename, content
+                content: bytes | BadFile = b""
+                for place, info in enumerate(infos):
+                    before = content
+                    try:
+                        content = _member(archive, data, info, limit - given)
+                        given += len(content)
+                    except _OF_ZIP as error:
+                        content = BadFile("damaged", f"{name[:60]} in it is damaged: {one_line(error)}")
+                        given += info.file_size  # no more was read
+                    if given > limit:
+                        raise BadFile("bomb", f"holds more than {limit // 2**20} MiB, too much for a file of its size")
+                    if place and content != before:
+                        content = BadFile("doubled_name", f"{name[:60]!r} stands in it twice, with other content")
+                        break
+                yield name, content
     except _OF_ZIP as error:
         raise BadFile("damaged", f"not a whole zip archive: {one_line(error)}") from error
 

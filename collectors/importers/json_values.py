@@ -6,11 +6,10 @@ with one name and say nothing; either may be meant.
 
 from __future__ import annotations
 
-import functools
 import json
 import json.decoder
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NoReturn
 
 import msgspec
@@ -102,9 +101,12 @@ def _is_single(data: bytes, value: Any) -> bool:
     """Whether no name stands twice in one object of `data`, which was decoded to `value`.
 
     A colon stands behind each name and in texts, and each of them is in the value's own JSON: fewer stand there where a
-    value was dropped. False also where a colon is written as an escape, or a number is beyond 64 bits.
+    value was dropped. False also where a colon is written as an escape, which would make up for a dropped one, or a
+    number is beyond 64 bits.
     """
     colons = data.count(b":")
+    if b"\\u003a" in data or b"\\u003A" in data:
+        return False
     try:
         return not colons or msgspec.json.encode(value).count(b":") == colons
     except (OverflowError, RecursionError):
@@ -164,7 +166,7 @@ def members(data: bytes) -> dict[str, msgspec.Raw]:
     except _UNREADABLE:
         decoded(data)
     else:
-        if len(data.strip()) - sum(map(len, values.values())) in lengths_beside(tuple(values)):
+        if is_whole(data, values, values.values()):
             return values
     pairs = _pairs(data)
     if len({name for name, _ in pairs}) < len(pairs):
@@ -172,16 +174,15 @@ def members(data: bytes) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(value.encode()) for name, value in pairs}
 
 
-@functools.lru_cache(64)
-def lengths_beside(names: tuple[str, ...]) -> tuple[int, ...]:
-    """Bytes of an object beside its values, as most writers write it: without spaces, and with those of Python.
+def is_whole(data: bytes, names: Iterable[str], values: Collection[bytes]) -> bool:
+    """Whether the object `data` has no member but these, whose values are as they are written.
 
-    An object of another length may have a name twice. None where names may be written in several ways.
+    A colon stands behind each name: more are there where a value was dropped, whose name stands twice. False also where
+    a name holds a colon, which may be written as an escape.
     """
-    if not all(name.isascii() and name.isprintable() and not {'"', "\\"} & set(name) for name in names):
-        return ()
-    compact = sum(len(json.dumps(name)) for name in names) + 2 * len(names) + 1
-    return compact, compact + 2 * len(names) - 1
+    if any(":" in name for name in names):
+        return False
+    return data.count(b":") == len(values) + b"".join(values).count(b":")
 
 
 def _pairs(data: bytes) -> list[tuple[str, str]]:

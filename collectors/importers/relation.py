@@ -217,6 +217,8 @@ class _Parquet(SourceTable):
         if wide := next((name for name in columns if _has_wide_decimals(self._schema.field(name).type)), None):
             digits = "decimals of more than 38 digits, which DuckDB reads as other numbers"
             raise BadFile("unknown_layout", f"the column {wide[:60]!r} holds {digits}: save it as text")
+        if odd := next((name for name in columns if "\0" in name), None):
+            raise BadFile("unknown_layout", f"the name of the column {odd[:60]!r} holds the character NUL")
         is_named_so = any(name.lower() == "file_row_number" for name in self._names)
         numbered = "" if is_named_so else ", file_row_number = true"
         source = f"read_parquet({quoted_path(self.file.path)}, hive_partitioning = false{numbered})"

@@ -21,8 +21,14 @@ def _values(names: Sequence[str], condition: str) -> str:
     return f"concat_ws(', ', {', '.join([*parts, 'what'])})"
 
 
+#: Names, which objects of the lake and SQL texts spell out. A text of SQL ends at NUL.
+_NAMES = ("model", "task", "filter", "key")
+_HAS_NUL = " OR ".join(f"contains({name}, chr(0))" for name in _NAMES)
+_WITH_NUL = ", ".join(f"CASE WHEN contains({name}, chr(0)) THEN '{name}' END" for name in _NAMES)
+
 #: Kind -> message, as SQL.
 _REASONS = {
+    "encoding": f"'the character NUL stands in the name of: ' || concat_ws(', ', {_WITH_NUL})",
     "no_key": "'no model, task or item, or the repeat is not a whole number from 0 to 32767'",
     "not_finite": f"'a number is NaN, infinite or beyond 1e30: ' || {_values(_NUMBERS, 'abs({}) >= 1e30')}",
     "out_of_range": "'the score ' || score || ' is outside its range'",
@@ -73,6 +79,7 @@ def trust_rows(staging: Staging) -> None:
         f"""
         CREATE VIEW judged AS
         SELECT every.*, CASE
+            WHEN {_HAS_NUL} THEN 'encoding'
             WHEN coalesce(model, '') = '' OR coalesce(task, '') = '' OR coalesce(key, '') = '' OR repeat < 0
                 THEN 'no_key'
             -- NaN is the greatest; the mean of numbers near the largest that there are is infinite.

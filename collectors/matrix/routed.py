@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import difflib
 import itertools
-import json
 import os
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, SourceFile
+from collectors.importers.json_values import decoded
 from collectors.importers.text_tables import text_table
 from collectors.lake.holdings import Holdings
 from collectors.lake.store import Lake
@@ -119,7 +119,7 @@ class Choices:
         for row, choice in stated:
             try:
                 whole[row] = _probabilities(choice.probabilities or "", pool.candidates)
-            except (ValueError, RecursionError) as error:
+            except (BadFile, ValueError) as error:
                 place = _place(self.path, choice.row)
                 raise ConfigError(f"{place}: probabilities: {str(error)[:200]}") from error
         return whole
@@ -136,7 +136,7 @@ class Choices:
 
 def _probabilities(text: str, models: list[str]) -> list[float]:
     """(models,): of JSON of model -> number. Raises ValueError."""
-    value = json.loads(text)
+    value = decoded(text.encode())
     if not isinstance(value, dict):
         raise ValueError("no mapping of models to numbers")
     given = {model: one for model, one in value.items() if one is not None}

@@ -277,7 +277,8 @@ def test_score_tells_the_entropy_of_choices_and_of_probabilities_apart(
         ('{"a": 0}', "line 2: probabilities: none is above 0"),
         ("[1]", "line 2: probabilities: no mapping"),
         ("0.5", "line 2: probabilities: no mapping"),
-        ('{"a"', "line 2: probabilities: Expecting"),
+        ('{"a": 0.5, "a": 0.5}', "line 2: probabilities: 'a' stands twice in one object"),
+        ('{"a"', "line 2: probabilities: not JSON"),
     ],
 )
 def test_score_of_impossible_probabilities_is_one_line(

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from collectors.importers.json_values import decoded, lengths_beside, members
+from collectors.importers.json_values import decoded, is_whole, members
 from collectors.importers.sources import as_json
 from schemas.content import document_choices, document_hash
 
@@ -34,9 +34,8 @@ class Fields:
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
-        #: Names of the fields that are decoded, and lengths of a row beside its values.
+        #: Names of the fields that are decoded.
         self.small: tuple[str, ...] = ()
-        self.lengths: tuple[int, ...] = ()
         self.decoder: msgspec.json.Decoder[Any] | None = None
 
     def of(self, data: bytes) -> dict[str, Any]:
@@ -49,14 +48,13 @@ class Fields:
         if self.decoder is None:
             self.names = tuple(values)
             self.small = tuple(name for name in values if name not in (*_LARGE, *_UNUSED))
-            self.lengths = lengths_beside(self.names)
             self.decoder = msgspec.json.Decoder(_struct_of(self.names))
         return values
 
     def _usual(self, decoder: msgspec.json.Decoder[Any], data: bytes) -> dict[str, Any] | None:
         """The fields of a row that has those of the first row, each once; None for another one."""
         texts = msgspec.structs.astuple(decoder.decode(data))
-        if msgspec.UNSET in texts or len(data.rstrip()) - sum(map(len, texts)) not in self.lengths:
+        if msgspec.UNSET in texts or not is_whole(data, self.names, texts):
             return None
         row = dict(zip(self.names, texts, strict=True))
         values = b"[" + b",".join([row[name] for name in self.small]) + b"]"

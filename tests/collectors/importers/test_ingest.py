@@ -293,3 +293,30 @@ def test_ingest_of_a_large_cell_parts_it_between_items(tmp_path: Path, monkeypat
     imported("table", path, tmp_path / "lake", options={**COLUMNS, "filter": "filter"})
     assert len(Lake(str(tmp_path / "lake")).names("shards/task=quiz")) == 5
     assert rows(tmp_path / "lake", "SELECT count(*), count(DISTINCT item) FROM records") == [(62, 31)]
+
+
+# ---- names that no SQL text can hold
+
+
+def test_import_of_a_name_with_nul_rejects_its_row_and_takes_the_others(tmp_path: Path) -> None:
+    verdicts = [("a\0", "quiz", "1", 1.0), ("a", "a\0b", "1", 1.0), ("a", "quiz", "1\0", 1.0), ("a", "quiz", "2", 1.0)]
+    report = imported("table", table(tmp_path / "t.parquet", verdicts), tmp_path / "lake", options=COLUMNS)
+    where = "the character NUL stands in the name of: "
+    assert [(one["kind"], one["source_row"], one["message"]) for one in report.rejects] == [
+        ("encoding", 1, where + "model"),
+        ("encoding", 2, where + "task"),
+        ("encoding", 3, where + "key"),
+    ]
+    assert rows(tmp_path / "lake", "SELECT model, task, score FROM records") == [("a", "quiz", 1.0)]
+
+
+@pytest.mark.parametrize("form", ["routerbench", "routellm"])
+def test_import_of_a_column_whose_name_holds_nul_rejects_its_model_alone(tmp_path: Path, form: str) -> None:
+    name, header, values = {
+        "routerbench": ("t.csv", "sample_id,prompt,a,a|total_cost,b\0,b\0|total_cost", "quiz.1,x,1,.1,0,.1"),
+        "routellm": ("quiz_responses.csv", "prompt,a,b\0", "x,True,False"),
+    }[form]
+    (tmp_path / name).write_text(f"{header}\n{values}\n")
+    report = imported(form, tmp_path / name, tmp_path / "lake")
+    assert [(one["kind"], one["source_row"], one["model"]) for one in report.rejects] == [("encoding", 1, "b\0")]
+    assert rows(tmp_path / "lake", "SELECT model, score FROM records") == [("a", 1.0)]

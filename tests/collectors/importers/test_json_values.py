@@ -132,3 +132,52 @@ def test_inspect_archive_with_damaged_samples_gives_the_others(tmp_path: Path) -
         ("2", 0.0),
         ("4", 1.0),
     ]
+
+
+#: Format -> name of the file, and a row that has a name twice although it is as long, or has as many colons, as one
+#: that has each name once.
+MADE_UP = {
+    "routerdc": ("t.json", '[{"question":"a\\u003ab","scores":{"m":0.0,"m":1.0}}]'),
+    "table": ("t.jsonl", '{"model":"m","task":"t","id":"8","score":10,"b":1,"c":2,"score":1}\n'),
+    "lm_eval": (
+        "samples_t_2026-01-02T03-04-05.678901.jsonl",
+        '{"doc_id":0,"doc":{"q":"a"},"arguments":[["a",{}]],"metrics":["acc"],"acc":1}\n'
+        '{"doc_id":1,"doc":{"q":"b"},"arguments":[["b",{}]],"metrics":["acc"],"acc":1,"acc":0}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("form", MADE_UP)
+def test_import_of_a_name_twice_that_escapes_or_spaces_make_up_for_rejects_the_row(tmp_path: Path, form: str) -> None:
+    name, text = MADE_UP[form]
+    (tmp_path / name).write_text(text)
+    settings = {"options": COLUMNS} if form == "table" else {"model": "m"} if form == "lm_eval" else {}
+    report = imported(form, tmp_path / name, tmp_path / "lake", **settings)
+    kinds = [(one["kind"], one["source_row"]) for one in report.rejects if one["source_row"]]
+    assert kinds == [("doubled_name", text.rstrip().count("\n") + 1)]
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 9), min_size=1), st.integers(0, 20), st.data())
+def test_members_with_a_dropped_value_of_any_length_are_refused(
+    value: dict[str, int], length: int, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(value)))
+    for separators in ((",", ":"), (", ", ": ")):
+        text = json.dumps(value, separators=separators)
+        assert list(members(text.encode())) == list(value)
+        with pytest.raises(BadFile, match="stands twice"):
+            members(f'{text[:-1]},"{name}":1{"0" * length}}}'.encode())
+
+
+@pytest.mark.parametrize("name", ["header.json", "samples/1_epoch_1.json"])
+def test_inspect_archive_with_two_files_of_one_name_takes_neither(tmp_path: Path, name: str) -> None:
+    files = {"header.json": '{"eval": {"model": "m", "task": "t"}}'}
+    files |= {f"samples/{n}_epoch_1.json": f'{{"id": {n}, "scores": {{"s": {{"value": 1}}}}}}' for n in (1, 2)}
+    for again, kinds in ((files[name], []), (files[name].replace("1", "0").replace('"m"', '"n"'), ["doubled_name"])):
+        with zipfile.ZipFile(tmp_path / "log.eval", "w") as archive:
+            for one, text in files.items():
+                archive.writestr(one, text)
+            with pytest.warns(UserWarning, match="Duplicate name"):
+                archive.writestr(name, again)
+        report = imported("inspect", tmp_path / "log.eval", tmp_path / f"lake{len(kinds)}")
+        assert [one["kind"] for one in report.rejects] == kinds

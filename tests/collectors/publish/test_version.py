@@ -26,11 +26,25 @@ from tests.helpers.filled_lakes import (
     everything,
     filled,
     published,
+    query,
 )
 from tests.helpers.importing import imported, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
 # ---- contents
+
+
+def test_version_of_a_lake_with_nul_in_a_name_holds_what_the_lake_holds(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")  # as an import wrote it that took such names
+    for cell in (BuiltCell(model="m\0", task="a\0b", prompting="p\0"), BuiltCell(model="m")):
+        builder.planned(cell, [1, 0, 1])
+    sql = "SELECT model, task, item, score FROM records ORDER BY ALL"
+    expected = query(builder.lake, sql)
+    compact(builder.lake)
+    assert query(builder.lake, sql) == expected
+    (tmp_path / "version").mkdir()
+    made = build_version(builder.lake, tmp_path / "version", DESCRIPTION)
+    assert query(Lake(str(made.folder)), sql) == expected
 
 
 def built(lake: Lake, folder: Path) -> dict[str, bytes]:
