@@ -118,7 +118,8 @@ ITEM_FAILURES = frozenset(
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Returns the message on one line of at most `limit` characters, after the type of an error that is not ours."""
     # An error of a task may hold half of a character, which no table can.
-    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
+    # What is left of a longer one is cut below.
+    text = " ".join(str(error)[: 40 * limit].encode("utf-8", "backslashreplace").decode().split())
     text = visible(without_keys(text)) or "no message"
     if not isinstance(error, RouterlakeError):
         text = f"{type(error).__name__}: {text}"

@@ -15,21 +15,64 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 #: An address with its scheme, and stores that are chained before it, up to a blank or a quote.
 _ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>`\\]+""")
+#: Any character of a key but '@', and quotes only where they end no text of JSON.
+_OF_KEY = r"""(?:[^@\s"']|["'](?![,:)\]}\s]|$))"""
 #: The user of an address, which may hold a key: all before the last '@' of its host. A revision of the hub has a '/'
 #: before its '@'.
-_USER = re.compile(r"(://)[^/?#]*@")
+_USER = re.compile(rf"(://)(?:(?!/){_OF_KEY})*@")
+#: A user with a password, which may hold '/', blanks and all else.
+_PASSWORD = re.compile(
+    rf"""(?P<scheme>://)(?P<user>[^\s/?#:@"'<>]*):(?![\s:/])(?P<rest>(?:{_OF_KEY}|[ \t]){{1,300}}?)@(?:{_OF_KEY}*@)*"""
+)
+_PORT = re.compile(r"\d{1,5}(?!\d)")
 _QUERY = re.compile(r"(?:\?|#(?=[^#]*=)).*", re.S)
 #: Names of values that are keys. `tokens` and `tokenizer` are not.
-_KEY_NAME = r"token(?!s|iz)|secret|passw(?:or)?d|signature|credential|api[_-]?key|access[_-]?key"
-_KEY_QUERY = re.compile(rf"[?&#;](?:[^=&#]*(?:{_KEY_NAME})[^=&#]*|sig|auth|key)=", re.I)
-#: Keys by their own form: of AWS, the Hugging Face hub, OpenAI and GitHub; of an HTTP header; and behind such a name.
-_TOKENS = re.compile(
-    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{20,}"
+_SECRET = (
+    r"secret|passw(?:or)?d|passphrase|signature|credential|key[_-]?pair[_-]?id|"
+    r"(?:api|access|auth|account|private|session|shared|signing)[_-]?key"
 )
-_HEADER = re.compile(r"(?i)\b(bearer|authorization: *basic) +[A-Za-z0-9._~+/=-]{12,}")
-_NAMED = re.compile(rf"""(?i)([\w-]*(?:{_KEY_NAME})[\w-]*=)["']?[^\s"',;&)]+""")
+_KEY_NAME = rf"token(?!s|iz)|{_SECRET}"
+_KEY_QUERY = re.compile(
+    rf"[?&#;](?:[^=&#]*(?:{_KEY_NAME})[^=&#]*|sig|auth|key|pwd|pass|jwt|code|policy|sas|pat)=", re.I
+)
+#: Such names of values of any type. `eos_token` is a text, and `per_token` a number that is none.
+_TOKEN = "".join(f"(?<!{word}[_-])" for word in ("bos", "eos", "pad", "unk", "sep", "cls", "per", "end")) + "token"
+_NAME_OF_ANY = re.compile(rf"(?i){_SECRET}|{_TOKEN}$|^(?:sig|auth|authorization|pwd|pass|jwt|sas|pat|cookie)$")
+#: Keys by their own form: of AWS, Google, the Hugging Face hub, OpenAI and others that follow it, GitHub, GitLab and
+#: Slack, and signed tokens of the web.
+_TOKENS = re.compile(
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[0-9A-Za-z_-]{30,}|\bya29\.[0-9A-Za-z_-]{20,}|\bhf_[A-Za-z0-9]{20,}|"
+    r"\b(?:sk|gsk|nvapi|xai|pplx|glpat|glptt|pypi)[-_][A-Za-z0-9_-]{20,}|"
+    r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bxox[a-z]-[A-Za-z0-9-]{10,}|"
+    r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*"
+)
+_BARE = r"""[^\s"'\\,;&)}\]]+"""
+_VALUE = (
+    r"""(?P<value>"(?:[^"\\]|\\.){0,4000}"|\\"(?:[^"\\]|\\[^"]){0,4000}\\"|'[^'\n]{0,4000}'|"""
+    rf"""\\?["']?{_BARE})"""
+)
+_HEADER = re.compile(
+    r"""(?i)(\bbearer +)[A-Za-z0-9._~+/=-]{12,}|(\bauthorization\\?["']?\s*[:=]\s*\\?["']?)"""
+    rf"""(?:((?:bearer|basic|token|digest|apikey|negotiate|key|oauth|sharedkey)\s+){_BARE}|[A-Za-z0-9._~+/=-]{{16,}})"""
+)
+#: A key behind its name, or what may be one: joined by '=', in JSON, in a header, or behind an option.
+_NAMED = re.compile(
+    rf"""(?aix) (?P<word>{_KEY_NAME}|pwd|jwt|sig|sas) (?P<rest>[\w-]{{0,60}})
+    (?P<joint>\ {{0,9}}=(?!=)\ {{0,9}} | (?P<quote>\\?["'])\s{{0,9}}:\s{{0,9}} | :\ {{1,9}} | \ {{1,9}}(?!-))
+    {_VALUE}"""
+)
+_WORDS = ("token", "secret", "passw", "passphrase", "signature", "credential", "key", "pwd", "jwt", "sig", "sas")
+#: Names of such keys before a colon, where prose has other words.
+_HEADER_NAME = re.compile(r"(?i)(?:(?:api|access|auth|account|private)[_-]?key|password|[\w-][_-](?:secret|token))$")
+#: What stands there where no key does.
+_NO_KEY = frozenset(("null", "none", "true", "false", '""', "''", '\\"\\"'))
 #: What stands in place of a key.
 CUT = "…"
+#: For RE2: a text without any of these holds no key.
+MAY_HOLD = (
+    r"://|(?i:token|secret|passw|passphrase|signature|credential|key|pwd|jwt|sig=|sas=|bearer|authorization)|"
+    r"hf_|sk[-_]|AKIA|ASIA|AIza|ya29|nvapi|xai|pplx|glp|pypi|gh[pousr]_|xox|eyJ"
+)
 
 
 def visible(text: str) -> str:
@@ -39,6 +82,8 @@ def visible(text: str) -> str:
 
 def holds_keys(address: str) -> bool:
     """Whether the address of a model or lake, or one of a chain of stores, holds a user, a query or a token."""
+    if any(_is_user(match) for match in _PASSWORD.finditer(address)):
+        return True
     for part in address.split("::"):
         if "://" in part and (_USER.search(part) or _QUERY.search(part)):
             return True
@@ -48,11 +93,18 @@ def holds_keys(address: str) -> bool:
 def without_keys(text: str) -> str:
     """Returns `text` with CUT in place of keys: users in addresses, queries that hold a signature, tokens."""
     if "://" in text:
+        text = _PASSWORD.sub(lambda match: f"{match['scheme']}{CUT}@" if _is_user(match) else match[0], text)
+        text = _USER.sub(rf"\1{CUT}@", text)
         text = _ADDRESS.sub(lambda match: _cut_address(match[0]), text)
-    text = _TOKENS.sub(CUT, text)
-    if "=" in text:
-        text = _NAMED.sub(rf"\1{CUT}", text)
-    return _HEADER.sub(rf"\1 {CUT}", text) if " " in text else text
+    text = _HEADER.sub(lambda match: "".join(filter(None, match.groups())) + CUT, _TOKENS.sub(CUT, text))
+    lowered = text.lower()
+    return _without_named(text) if any(word in lowered for word in _WORDS) else text
+
+
+def without_queries(text: str) -> str:
+    """Returns `text` without keys, and without the query of any address: a signed one may have any name."""
+    text = _ADDRESS.sub(lambda match: _QUERY.sub(f"?{CUT}", match[0]), text)
+    return without_keys(text)
 
 
 def without_key_values(value: Any) -> Any:
@@ -68,12 +120,46 @@ def without_key_values(value: Any) -> Any:
 
 
 def _is_key(name: object, value: object) -> bool:
-    return isinstance(value, str) and bool(value) and re.search(_KEY_NAME, str(name), re.I) is not None
+    if not value or isinstance(value, bool):
+        return False
+    if _NAME_OF_ANY.search(str(name)):
+        return True
+    return isinstance(value, str) and re.search(_KEY_NAME, str(name), re.I) is not None
+
+
+def _is_user(match: re.Match[str]) -> bool:
+    """Whether it is a user with a password, and not a host with its port before an '@' of something else."""
+    if not _PORT.match(match["rest"]):
+        return True
+    is_host = "." in match["user"] or match["user"] == "localhost"
+    return not is_host and re.search(r"\s", match["rest"]) is None
+
+
+def _without_named(text: str) -> str:
+    parts, done, place = [], 0, 0
+    while match := _NAMED.search(text, place):
+        place = match.end("word")
+        if _names_a_key(text, match) and match["value"].lower() not in _NO_KEY:
+            place = match.end()
+            value = match["value"]
+            has_end = len(value) > 1 and value[-1] in "\"'"
+            quote = value[: len(value) - len(value.lstrip("\\\"'"))] if has_end else match["quote"] or ""
+            parts += [text[done : match.start("value")], quote, CUT, quote]
+            done = place
+    return "".join([*parts, text[done:]])
+
+
+def _names_a_key(text: str, match: re.Match[str]) -> bool:
+    joint, word = match["joint"].strip(), match["word"].lower()
+    before = text[max(0, match.start() - 60) : match.start()]
+    if joint == "=" and match["joint"] == "=":
+        return word not in ("pwd", "jwt", "sig", "sas") or not re.search(r"\w$", before)
+    name = re.search(r"[\w-]*$", before)[0] + word + match["rest"]  # type: ignore[index]
+    if not _NAME_OF_ANY.search(name):
+        return False
+    return joint == "=" or bool(match["quote"]) or name.startswith("--") or bool(joint and _HEADER_NAME.search(name))
 
 
 def _cut_address(address: str) -> str:
-    parts = []
-    for part in address.split("::"):
-        part = _USER.sub(rf"\1{CUT}@", part)
-        parts.append(_QUERY.sub(f"?{CUT}", part) if _KEY_QUERY.search(part) else part)
+    parts = [_QUERY.sub(f"?{CUT}", part) if _KEY_QUERY.search(part) else part for part in address.split("::")]
     return "::".join(parts)

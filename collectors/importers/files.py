@@ -25,6 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.failures import ConfigError, one_line
+from schemas.texts import without_queries
 
 #: Longest line, and largest document that has to be read as a whole, bytes.
 MAX_LINE = 64 * 2**20
@@ -53,7 +54,8 @@ class BadFile(Exception):
 class SourceFile:
     """One file of a source."""
 
-    #: Where it is, and its name below the path that was given, which reports and provenance show.
+    #: Where it is, and its name below the path that was given, which reports and provenance show: without a query,
+    #: which may hold a key of any name.
     path: str
     name: str
     size: int
@@ -63,8 +65,8 @@ class SourceFile:
         try:
             raw = fsspec.open(self.path, "rb").open() if "://" in self.path else open(self.path, "rb")  # noqa: SIM115
         except Exception as error:  # stores' clients have error types of their own
-            raise BadFile("unreadable", one_line(error)) from error
-        opener = _OPENERS.get(os.path.splitext(self.path)[1].lower())
+            raise BadFile("unreadable", without_queries(one_line(error))) from error
+        opener = _OPENERS.get(os.path.splitext(self.name)[1].lower())
         limit = self.size * MAX_RATIO + MAX_SMALL
         stream = _Bounded([opener(raw), raw], limit) if opener else _Bounded([raw], None)
         return io.BufferedReader(stream, _CHUNK)
@@ -93,7 +95,7 @@ class SourceFile:
             with fsspec.open(self.path, "rb") if "://" in self.path else open(self.path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except Exception as error:
-            raise BadFile("unreadable", one_line(error)) from error
+            raise BadFile("unreadable", without_queries(one_line(error))) from error
 
     def read(self) -> bytes:
         """The whole content. Raises BadFile where it exceeds MAX_DOCUMENT."""
@@ -156,7 +158,7 @@ def find_files(paths: Sequence[str], patterns: Sequence[str]) -> list[SourceFile
         some = _find_remote(path, patterns) if "://" in path else _find_local(path, patterns)
         if not some:
             lacking = f"no file like {', '.join(patterns)} in" if "://" in path or os.path.isdir(path) else "no file at"
-            raise ConfigError(f"{lacking} {path}")
+            raise ConfigError(without_queries(f"{lacking} {path}"))
         files |= {file.path: file for file in some}
     return sorted(files.values(), key=lambda file: (file.name, file.path))
 
@@ -211,10 +213,11 @@ def _find_remote(path: str, patterns: Sequence[str]) -> list[SourceFile]:
         else:
             details = filesystem.find(root, detail=True)
     except Exception as error:  # stores' clients have error types of their own
-        raise ConfigError(f"cannot list {path}: {one_line(error)}") from error
+        raise ConfigError(without_queries(f"cannot list {path}: {one_line(error)}")) from error
     files = []
     for name, detail in details.items():
-        below = name[len(root) :].lstrip("/") or name.rsplit("/", 1)[-1]
+        place = name.partition("?")[0]
+        below = place[len(root) :].lstrip("/") or place.rsplit("/", 1)[-1]
         if detail.get("type") == "file" and (name == root or _fits(below, patterns)):
             files.append(SourceFile(filesystem.unstrip_protocol(name), below, int(detail.get("size") or 0)))
     return files
