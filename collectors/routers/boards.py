@@ -1,4 +1,4 @@
-"""Runs routers on folds, several at once, and keeps what each chose: a killed board goes on where it was.
+"""Runs routers on folds, several at once, and keeps their choices: a killed board goes on where it was.
 
 Owns the folder of a board's trials. A trial that fails costs its own router a row. Knows no figures
 (collectors.routers.standings).
@@ -35,7 +35,7 @@ _NEEDS = {one.factory: one.needs for one in SHIPPED.values()}
 
 @dataclass(frozen=True)
 class Trial:
-    """What one router did on one fold."""
+    """The result of one router on one fold."""
 
     router: str
     fold: int

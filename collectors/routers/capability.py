@@ -1,9 +1,9 @@
 """A router that knows a candidate by a text on its abilities, so that a new one needs few answers.
 
-Owns the text: what share of 20 probe questions of each of 50 core tasks the candidate answers rightly. Source: Model-
-SAT (CIT-LLM-Routing). Differs: core tasks are clusters of the training questions, named by their most telling words,
-where Model-SAT has the subjects of MMLU; and a logistic model weighs the shares by how near a question is to each core
-task, where Model-SAT has a language model read the text.
+Owns the text: the share of 20 probe questions of each of 50 core tasks that the candidate answers rightly. Source:
+Model-SAT (CIT-LLM-Routing). Differs: core tasks are clusters of the training questions, named by their most telling
+words, where Model-SAT has the subjects of MMLU; and a logistic model weighs the shares by how near a question is to
+each core task, where Model-SAT has a language model read the text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collectors.routers.estimating import Estimating, unit
 
 #: How sharply nearness falls off, for each of the features.
 _SHARPNESS = (2.0, 8.0, 32.0)
-#: Answers that count as one of the candidate's mean, so that few probes say little.
+#: Answers that count as one of the candidate's mean, so that few probes move little.
 _PRIOR = 2.0
 #: Most pairs of question and candidate that the weights are fitted on.
 _PAIRS = 60_000

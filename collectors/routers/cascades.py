@@ -23,7 +23,7 @@ _THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 class Cascade:
     """Asks the candidates on the training hull from the cheapest on, and stops at an answer that is probably right.
 
-    The probability is a logistic function of the query's vector and of what the answer shows before anybody judges it:
+    The probability is a logistic function of the query's vector and of the answer's marks before anybody judges it:
     its tokens, cost and seconds. Its threshold is the one with the best score on half of the training questions, which
     the judges did not see; of equal ones the cheapest. Source: RouterBench's and FrugalGPT's cascade. Differs:
     RouterBench's judge knows the score (routerbench.Cascade), FrugalGPT's reads the answer with a language model.
@@ -108,7 +108,7 @@ def _on_hull(means: Floats, usd: Floats, steps: int) -> list[int]:
 
 
 def _seen(vectors: Floats, answers: Answers, rows: Columns, column: int) -> Floats:
-    """(rows, features): the query's vector, and what its answer shows; an unknown number counts as 0 and is marked."""
+    """(rows, features): the query's vector and the marks of its answer; an unknown number counts as 0 and is marked."""
     shown = answers.ask(rows, column)
     numbers = np.stack([np.asarray(shown[name], np.float64) for name in OBSERVED], axis=1)
     is_known = ~np.isnan(numbers)

@@ -108,8 +108,8 @@ def _comparisons(found: Resampled, bounds: Sequence[bool]) -> list[Comparison]:
 def _mixture_scores(pool: Pool, folds: Sequence[Fold], of: Outcomes) -> Values | None:
     """(folds, questions): the expected score of the mixture at the router's own cost; None where a cost is unknown.
 
-    The two candidates are chosen on the training questions, their shares so that the mixture costs what the router does
-    on the test questions. A router that is cheaper than every candidate is compared with the cheapest one.
+    The two candidates are chosen on the training questions, their shares so that mixture and router cost the same on
+    the test questions. A router that is cheaper than every candidate is compared with the cheapest one.
     """
     usd = pool.numbers.get("usd")
     if usd is None or of.unpriced:

@@ -1,6 +1,6 @@
 """Routers that read no text: bounds that every other one is measured against.
 
-Oracle and the ideal choice see the truth (PEEKS): they are what a router could reach, and no router.
+Oracle and the ideal choice see the truth (PEEKS): they bound all routers.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Oracle:
 
 
 def filled(values: Floats) -> Floats:
-    """`values` with what is unknown as the least of what is known, so that it is never preferred."""
+    """`values` with the least one in place of those that are unknown, so that these are never preferred."""
     if np.isnan(values).all():
         raise BadChoice("no candidate has a score in training")
     return np.where(np.isnan(values), np.nanmin(values), values)

@@ -1,4 +1,4 @@
-"""What a router gets and gives.
+"""The contract of a router: `fit` and `route`.
 
     class Longest:
         def fit(self, queries, scores, costs, valid):
@@ -13,7 +13,7 @@ none. `route` returns for each query a name of `candidates`, its column, or None
 
     estimate(queries, candidates) -> Estimates       expected scores and USD; the board draws its curve from them
     probabilities(queries, candidates) -> (n, c)     of its choice, for RouterEval's E_p
-    usd_per_query                                    what one routing costs, such as a call of an encoder
+    usd_per_query                                    USD of one routing, such as a call of an encoder
 
 and it may ask for answers before it chooses (`queries.answers`), which are paid for. Its constructor gets the
 parameters of the YAML, and `seed` if it takes one. Knows no lake and no metrics.
@@ -36,7 +36,7 @@ Columns = npt.NDArray[np.int64]
 
 #: A choice of none.
 ABSTAIN = -1
-#: What an answer shows beside its text, before anybody judges it.
+#: Marks of an answer beside its text, before anybody judges it.
 OBSERVED = ("usd", "latency_s", "completion_tokens")
 
 
@@ -55,7 +55,7 @@ class Answers:
     asked: Mask = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
 
     def ask(self, rows: npt.NDArray[np.integer[Any]], column: int) -> dict[str, Floats]:
-        """What the answers of one candidate to these queries show; each is paid for once."""
+        """The marks of one candidate's answers to these queries; each answer is paid for once."""
         self.asked[rows, column] = True
         return {name: values[rows, column] for name, values in self.observed.items()}
 
@@ -95,7 +95,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What a router expects of each candidate."""
+    """A router's expectation of each candidate."""
 
     #: (queries, candidates)
     scores: Floats
@@ -152,7 +152,7 @@ def checked(estimates: Estimates, shape: tuple[int, int]) -> Estimates:
 
 
 def means_of(values: Floats, valid: Mask | None = None) -> npt.NDArray[np.float64]:
-    """(columns,): the mean of what is known; NaN for a column without."""
+    """(columns,): the mean of the values that are there; NaN for a column without."""
     counts, sums = np.zeros(values.shape[1], np.int64), np.zeros(values.shape[1])
     for rows in row_blocks(values.shape):  # the arrays of a large pool are there once
         block = values[rows]

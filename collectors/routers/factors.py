@@ -31,7 +31,7 @@ class _Factors(Estimating):
         raise NotImplementedError
 
     def logits(self, weights: dict[str, Floats], inputs: Floats) -> tuple[Floats, Any]:
-        """(queries, candidates), and what `gradients` needs of the way there."""
+        """(queries, candidates), and the steps that `gradients` needs."""
         raise NotImplementedError
 
     def gradients(self, weights: dict[str, Floats], inputs: Floats, kept: Any, of: Floats) -> dict[str, Floats]:

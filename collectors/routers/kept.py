@@ -1,6 +1,6 @@
 """A fitted router in a folder, and its choices for questions of a lake.
 
-Owns the folder: router.json says what it is, router.pkl holds the router and its encoder. Loading a pickle runs code of
+Owns the folder: router.json describes the router, router.pkl holds it and its encoder. Loading a pickle runs code of
 whoever wrote it: load your own alone.
 """
 

@@ -1,4 +1,4 @@
-"""What routers got and paid on the test questions of each fold, and what they are measured against there.
+"""Scores and costs of routers on the test questions of each fold, and the bases that they are measured against.
 
 Owns the arrays (folds, questions), NaN where a question is not in a fold's test, and their means. Knows no chance
 (collectors.routers.comparing).
@@ -23,7 +23,7 @@ DIGITS = 10
 
 
 class Outcomes:
-    """What a router got and paid on each fold's test questions: (folds, questions), NaN elsewhere."""
+    """A router's scores and costs on each fold's test questions: (folds, questions), NaN elsewhere."""
 
     def __init__(self, pool: Pool, folds: Sequence[Fold], trials: Sequence[Trial], constants: Sequence[int]) -> None:
         shape = (len(folds), len(pool.scores))
@@ -48,7 +48,7 @@ class Outcomes:
             self.untimed += int(np.isnan(self.seconds[number, rows]).sum())
 
 
-# ---- what every row is measured against
+# ---- bases of all rows
 
 
 def best_constant(pool: Pool, fold: Fold) -> int:

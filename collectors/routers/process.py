@@ -3,7 +3,7 @@ one.
 
 Owns the protocol: a line of JSON for a trial on standard input, a line for its end on standard output. The libraries
 are imported once, before the forks. A child runs one router on one fold (collectors.routers.trial) and writes its file;
-what it prints goes to the log. `Process` is the other side.
+its output goes to the log. `Process` is the other side.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Questions:
     pool: Pool
     #: (questions,): prompt and choices; the key where the lake holds no text.
     texts: list[str]
-    #: (questions,): what tells questions apart by content.
+    #: (questions,): names that differ where the contents differ.
     keys: list[str]
     subjects: list[str | None]
     #: (questions,): seconds of the first run that asked the question; NaN if unknown.

@@ -11,7 +11,7 @@ Owns names, default parameters, and the file that lists routers:
       - name: mine
         router: my_routers:Longest # a class or function in a module on the path, or beside this file
         encoder: none
-        usd_per_query: 0.00002     # what one routing costs
+        usd_per_query: 0.00002     # USD of one routing
         seconds: 60                # most time for fitting and routing one fold
 
 Knows no lake.
@@ -62,7 +62,7 @@ def _constant(where: str, source: str, **parameters: Any) -> Shipped:
     return Shipped(f"{_ROOM}.{where}", parameters, source, has_vectors=False)
 
 
-#: Name -> router. Each says its source; what differs from it stands in the docstring of its class.
+#: Name -> router. Each has its source; differences from it stand in the docstring of its class.
 SHIPPED: dict[str, Shipped] = {
     "random": _constant("constants:Random", "a uniform choice"),
     "cheapest": _constant("constants:Constant", "least mean USD in training", by="least_usd"),
@@ -100,7 +100,7 @@ SHIPPED: dict[str, Shipped] = {
     ),
 }
 
-#: Rows that are no routers: they know the answers.
+#: Rows that know the answers, and so bound the routers.
 BOUNDS = ("oracle", "cascade-ideal")
 
 

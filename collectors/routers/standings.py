@@ -1,4 +1,4 @@
-"""The figures of a board: what each router got and paid, and what of it is more than chance.
+"""The figures of a board: each router's scores and costs, and which differences are more than chance.
 
 Owns the rows and their figures. A question that a router abstains on goes to the best constant of
 the fold, as a user would have it; so abstaining on hard questions gains nothing. Formulas are those of
@@ -91,7 +91,7 @@ class Board:
     """The rows by rank, then score; the bounds and those that failed come last."""
 
     standings: list[Standing]
-    #: What every row is measured against, on the same questions.
+    #: The bases of all rows, on the same questions.
     head: dict[str, Any]
     notes: list[str]
 

@@ -2,7 +2,7 @@
 killed.
 
 Owns the files between the board and that process. Arrays are mapped, not copied, and read-only: a router cannot change
-what others see. Knows no processes (collectors.routers.process).
+the data of others. Knows no processes (collectors.routers.process).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_data(folder: Path) -> Data:
 
 @dataclass(frozen=True)
 class Fold:
-    """What a router learns from and is asked."""
+    """Questions to learn from, and questions to route."""
 
     #: Rows of the questions.
     train: Columns
@@ -161,7 +161,7 @@ def _queries(data: Data, rows: Columns, vectors: Floats, answers: Answers) -> Qu
 def _asked(data: Data, rows: Columns, vectors: Floats, *, is_bound: bool) -> Queries:
     observed = {name: data.array(name, rows) for name in OBSERVED}
     for values in observed.values():
-        values.flags.writeable = False  # the board adds up what was asked for from them
+        values.flags.writeable = False  # the board adds up costs of thrown-away answers from them
     truth = data.array("scores", rows) if is_bound else None
     answers = Answers(observed, truth, np.zeros((len(rows), len(data.candidates)), np.bool_))
     return _queries(data, rows, vectors, answers)
