@@ -15,7 +15,7 @@ FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers bench-endpoints sbom verify clean
+.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers bench-endpoints bench-judge sbom verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-trust: env ## keys searched everywhere, versions tampered with, queries th
 	short=0; $(python) -m tests.benchmarks.bench_trust || short=1; \
 	$(python) -m tests.benchmarks.bench_trust_equal || short=1; \
 	$(python) -m tests.benchmarks.bench_trust_money || short=1; exit $$short
+
+bench-judge: env ## the sandbox, checks of a lake, 1M answers judged again; LAKE=demo-lake checks that lake (10 minutes)
+	$(python) -m tests.benchmarks.bench_judge $(if $(LAKE),--lake $(LAKE))
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))

@@ -20,6 +20,8 @@ from collectors.exporters.registry import FORMATS, check_ending, export
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.matrix import judged
+from collectors.matrix.judged import judge_lines
 from collectors.matrix.pool_arrays import NUMBERS
 from collectors.matrix.routed import VIEWS, chosen_models
 from pipelines.console.pool_options import add_pool, pool_of
@@ -138,12 +140,12 @@ def run(args: argparse.Namespace) -> None:
             unread=form.unread,
             unscored=form.unscored,
         )
-        return grids, lines, chosen_models(con, choices) if choices else None
+        return grids, [*judge_lines(con), *lines], chosen_models(con, choices) if choices else None
 
     grids, lines, routers = ask(
         lake,
         read,
-        only=lambda holdings: (*VIEWS, *needed_views(holdings, numbers)),
+        only=lambda holdings: (*VIEWS, *needed_views(holdings, numbers), *judged.VIEWS),
         include=pool.include,
         choice=pool.choice,
     )

@@ -27,6 +27,8 @@ from collectors.atomic import replacing
 from collectors.lake.holdings import read_holdings
 from collectors.lake.reading import ask, open_store
 from collectors.lake.store import Lake
+from collectors.matrix import judged
+from collectors.matrix.judged import judge_lines
 from collectors.matrix.pool_files import ChosenPool
 from pipelines import score
 from pipelines.console.lake_shown import show
@@ -136,6 +138,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
     only = asked_of(args) if args.sql is None else views_of(args.sql)
+    if only is not None and args.judge:
+        only |= set(judged.VIEWS)
     pool = pool_of(args, lake)
     with tempfile.SpooledTemporaryFile(OUTPUT_IN_MEMORY, "w+", encoding="utf-8", newline="") as text:
         ask(
@@ -174,7 +178,10 @@ def answer(
             to.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
         if pool.choice.where != "true" and con.execute(NO_CELLS).fetchall():
             print("matrix: no cell meets the pool's condition, so its views have no rows", file=sys.stderr)
+        lines = judge_lines(con) if pool.choice.judge or args.show else []
         if args.sql is not None:
+            for line in lines:  # beside the rows, which another program may read
+                print(f"matrix: {line}", file=sys.stderr)
             print_query(con, args.sql, args.format, to)
             return
         if not con.execute(ANY_RECORDS).fetchall():
@@ -183,6 +190,8 @@ def answer(
         if pool.include == "collected" and con.execute(IMPORTS).fetchall():
             to.print("imported records are left out: --include imported shows them, --include all shows both")
         if args.show:
+            for line in lines:
+                to.print(line, soft_wrap=True)
             show(con, to)
 
 

@@ -15,6 +15,8 @@ from rich.table import Table
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.matrix import judged
+from collectors.matrix.judged import judge_lines
 from collectors.matrix.pools import needed_views
 from collectors.matrix.routed import VIEWS
 from collectors.matrix.scoring import AGAINST, Scored, score_file
@@ -67,17 +69,20 @@ def main(argv: Sequence[str]) -> int:
     try:
         lake = Lake(args.lake).open_for_reading()
         pool = pool_of(args, lake)
-        scored, notes = ask(
+        scored, notes, judges = ask(
             lake,
-            lambda con, holdings: score_file(con, lake, holdings, args.choices, pool.choice, AGAINST[args.against]),
-            only=lambda holdings: (*VIEWS, *needed_views(holdings, ["usd"])),
+            lambda con, holdings: (
+                *score_file(con, lake, holdings, args.choices, pool.choice, AGAINST[args.against]),
+                judge_lines(con),
+            ),
+            only=lambda holdings: (*VIEWS, *needed_views(holdings, ["usd"]), *judged.VIEWS),
             include=pool.include,
             choice=pool.choice,
         )
     except (RouterlakeError, duckdb.Error) as error:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
-    notes = [*pool.cited(lake.uri), *notes]
+    notes = [*pool.cited(lake.uri), *judges, *notes]
     for note in notes:
         print(f"matrix: {note}", file=sys.stderr)
     if args.json:

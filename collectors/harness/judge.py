@@ -58,6 +58,8 @@ class Judged(NamedTuple):
 
 
 Judge = Callable[[BoundTask, Responses], Judged]
+#: Number of an answer -> the item that it answers, where several answer one.
+Items = Mapping[int, int]
 
 
 def record_table(task: BoundTask, asked: Sequence[Asked], cell_id: str, model: str, judge: Judge) -> pa.Table:
@@ -108,36 +110,65 @@ def _is_of(modules: tuple[str, ...], code: Any) -> bool:
     return getattr(getattr(code, "func", code), "__module__", "").startswith(modules) and not any(map(callable, given))
 
 
-def judge_here(task: BoundTask, responses: Responses) -> Judged:
+def judge_here(task: BoundTask, responses: Responses, items: Items | None = None) -> Judged:
     """Judges in this process."""
-    return Judged(dict(verdicts(task, responses)), {})
+    return Judged(dict(verdicts(task, responses, items=items)), {})
 
 
 def verdicts(
-    task: BoundTask, responses: Responses, before: Callable[[int], None] = lambda item: None
+    task: BoundTask,
+    responses: Responses,
+    before: Callable[[int], None] = lambda item: None,
+    items: Items | None = None,
 ) -> Iterator[tuple[int, Verdicts]]:
     """Yields each item with its verdicts, judged as lm-eval's evaluator does. `before` is called with each item.
 
-    A filter that needs all repeats at once (maj@k) gives no verdict on a single one.
+    With `items` the responses are by number of an answer. A filter that needs all repeats at once (maj@k) gives no
+    verdict on a single one.
     """
     repeats = max((len(answers) for requests in responses.values() for answers in requests), default=1)
     filtered = {
-        (ensemble.name, repeat): _filtered(task, ensemble, responses, repeat)
+        (ensemble.name, repeat): _filtered(task, ensemble, responses, repeat, items)
         for repeat in range(repeats + 1 if repeats > 1 else 1)
         for ensemble in task.task._filters
     }
-    for item in responses:
-        before(item)
-        yield item, {key: _verdict(task, item, answers[item]) for key, answers in filtered.items() if item in answers}
+    memory: Memory | None = {} if _judges_alike(task) else None
+    for number in responses:
+        before(number)
+        item = items[number] if items else number
+        yield (
+            number,
+            {
+                key: _verdict(task, item, answers[number], memory)
+                for key, answers in filtered.items()
+                if number in answers
+            },
+        )
 
 
-def _filtered(task: BoundTask, ensemble: Any, responses: Responses, repeat: int) -> dict[int, list[Any]]:
+#: (item, JSON of filtered answers) -> the verdict that was given on them. Two filters often read the same answer, and
+#: models often agree: lm-eval's exact_match takes 110 µs, a look-up 1.
+Memory = dict[tuple[int, str], Verdict]
+
+
+def _judges_alike(task: BoundTask) -> bool:
+    """Whether equal filtered answers have equal verdicts: lm-eval's own metrics do, the code of a task may not."""
+    own = (lm_eval.api.metrics.__name__, lm_eval.filters.__name__, ConfigurableTask.__module__)
+    return all(_is_of(own, code) for code in judging_code(task.task))
+
+
+def _filtered(
+    task: BoundTask, ensemble: Any, responses: Responses, repeat: int, items: Items | None
+) -> dict[int, list[Any]]:
     """Applies the filter and maps each item to its filtered answers. Leaves out the items that make the filter raise.
 
     The items go through the filter together, as in lm-eval. If that raises, they go one by one, so that one item's
     answer does not cost the others their verdicts.
     """
-    instances = {item: _instances(task, item, requests, repeat) for item, requests in responses.items()}
+    instances = {
+        number: _instances(task, items[number] if items else number, requests, repeat)
+        for number, requests in responses.items()
+    }
     flat = [instance for group in instances.values() for instance in group]
     try:
         if flat:
@@ -148,7 +179,7 @@ def _filtered(task: BoundTask, ensemble: Any, responses: Responses, repeat: int)
             level = logging.DEBUG if repeat else logging.ERROR
             logger.log(level, "task %s item %d: filter %s failed: %r", task.name, *instances, ensemble.name, error)
             return {}
-    alone = [_filtered(task, ensemble, {item: requests}, repeat) for item, requests in responses.items()]
+    alone = [_filtered(task, ensemble, {item: requests}, repeat, items) for item, requests in responses.items()]
     return {item: answers for one in alone for item, answers in one.items()}
 
 
@@ -162,15 +193,22 @@ def _instances(task: BoundTask, item: int, requests: list[list[Any]], repeat: in
     return instances
 
 
-def _verdict(task: BoundTask, item: int, filtered: list[Any]) -> Verdict | None:
+def _verdict(task: BoundTask, item: int, filtered: list[Any], memory: Memory | None) -> Verdict | None:
     try:
+        answers = to_json(filtered)
+        if memory is not None and (item, answers) in memory:
+            return memory[item, answers]
         metrics = task.task.process_results(task.docs[item], filtered)
         text = to_json(metrics)
-        answers = to_json(filtered)
     except (Exception, SystemExit) as error:  # process_results is task code
         logger.error("task %s item %d cannot be judged: %r", task.name, item, error)
         return None
-    return Verdict(_score(task, metrics), text, answers) if isinstance(metrics, dict) else None
+    if not isinstance(metrics, dict):
+        return None
+    verdict = Verdict(_score(task, metrics), text, answers)
+    if memory is not None:
+        memory[item, answers] = verdict
+    return verdict
 
 
 # ---- columns
@@ -180,12 +218,19 @@ def _verdict_columns(task: BoundTask, asked: Asked, judged: Judged, name: str, r
     failure = asked.failure if repeat == 0 else _repeat_failure(asked, repeat - 1)
     failure = judged.failures.get(asked.item, failure)
     verdict = judged.verdicts.get(asked.item, {}).get((name, repeat))
+    return ruled(task, verdict, failure, _finish_reason(asked, repeat), repeat)
+
+
+def ruled(
+    task: BoundTask, verdict: Verdict | None, failure: str | None, finish_reason: str | None, repeat: int
+) -> dict[str, Any]:
+    """Returns the columns that follow from a verdict by schemas.verdicts. `failure` is of the answer or its judging."""
     settings = task.settings
     # A filter over all repeats (maj@k) has no verdict on a single one.
     is_judged = repeat > 0 or (verdict is not None and (settings.is_set_level or verdict.score is not None))
     if not is_judged and not failure:
         failure = NOT_JUDGED
-    outcome = outcome_of(failure, _finish_reason(asked, repeat), is_judged=is_judged)
+    outcome = outcome_of(failure, finish_reason, is_judged=is_judged)
     score = None
     if not settings.is_set_level and not (repeat and verdict is None):
         value = verdict and verdict.score
@@ -296,7 +341,7 @@ def _is_number(value: Any) -> bool:
 
 def to_json(value: Any) -> str:
     """Returns `value` as JSON, NaN and infinities as null. Raises TypeError or ValueError for values beyond JSON."""
-    text = json.dumps(value, default=_jsonable, ensure_ascii=False)
+    text = _ENCODER.encode(value)
     if "NaN" in text or "Infinity" in text:
         text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
     return text
@@ -306,3 +351,6 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return lm_eval.utils.handle_non_serializable(value)
+
+
+_ENCODER = json.JSONEncoder(default=_jsonable, ensure_ascii=False)

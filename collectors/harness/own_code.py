@@ -39,7 +39,8 @@ def use_code(allowed: bool) -> None:
     os.environ[_ALLOWED] = "1" if allowed else "0"
 
 
-def _is_allowed() -> bool:
+def is_allowed() -> bool:
+    """Whether this process runs the code of task folders that lm-eval does not ship."""
     return os.environ.get(_ALLOWED) == "1"
 
 
@@ -77,7 +78,7 @@ class CodeRefusedError(TaskError):
 
 def _guarded(import_function: Callable[[str, Path], Any]) -> Callable[[str, Path], Any]:
     def checked(qual: str, base_dir: Path) -> Any:
-        if not is_shipped(base_dir) and not _is_allowed():
+        if not is_shipped(base_dir) and not is_allowed():
             raise CodeRefusedError(f"runs code of your own, !function {qual}: {_ADVICE}")
         return import_function(qual, base_dir)
 
@@ -86,7 +87,7 @@ def _guarded(import_function: Callable[[str, Path], Any]) -> Callable[[str, Path
 
 def _known_only(get_metric: Callable[..., Any]) -> Callable[..., Any]:
     def checked(name: str, hf_evaluate_metric: bool = False) -> Any:
-        if _is_own.get() and not _is_allowed() and (hf_evaluate_metric or name not in metric_registry):
+        if _is_own.get() and not is_allowed() and (hf_evaluate_metric or name not in metric_registry):
             raise CodeRefusedError(f"has the metric {name!r}, whose code would be fetched and run: {_ADVICE}")
         return get_metric(name, hf_evaluate_metric)
 

@@ -20,7 +20,7 @@ from typing import Any
 import datasets
 
 from collectors.harness.aggregations import Aggregate, Values, aggregate, has_formula, metrics_of
-from collectors.harness.judge import Judged, Responses, Verdict, is_judged_by_lm_eval_alone, judge_here
+from collectors.harness.judge import Items, Judged, Responses, Verdict, is_judged_by_lm_eval_alone, judge_here
 from collectors.harness.tasks import BoundTask
 from collectors.judging.process import read_frame, write_frame
 from schemas.failures import JUDGE_DIED, EngineError, TaskError
@@ -52,15 +52,24 @@ class Judges:
                 self._send({"task": self._planned[prompting], "responses": {}})
                 self._owed += 1
 
-    def judge(self, task: BoundTask, responses: Responses) -> Judged:
-        """Returns verdicts of the items. `plan` has named the task before.
+    def plan_stored(self, task: BoundTask, docs: str) -> None:
+        """Names a task whose documents are in the file `docs`, a line of JSON each (collectors.harness.stored)."""
+        self._planned[task.settings.prompting] = {
+            "spec": task.spec.model_dump_json(),
+            "include": self.include,
+            "docs": docs,
+        }
+
+    def judge(self, task: BoundTask, responses: Responses, items: Items | None = None) -> Judged:
+        """Returns verdicts of the items, or with `items` of numbered answers. `plan` has named the task before.
 
         Raises TaskError if the task cannot be loaded there or its judging goes out of bounds, EngineError if the
         judging process ends twice.
         """
         if is_judged_by_lm_eval_alone(task) or not responses:
-            return judge_here(task, responses)
-        return _judged(self._replied(task, {"responses": responses}))
+            return judge_here(task, responses, items)
+        question = {"responses": responses} if items is None else {"responses": responses, "items": items}
+        return _judged(self._replied(task, question))
 
     def aggregate(self, task: BoundTask, values: Values, bootstraps: int) -> list[Aggregate]:
         """Returns the value of every metric and filter over all items (collectors.harness.aggregations.aggregate).

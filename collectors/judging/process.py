@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from collectors.harness.aggregations import Values, aggregate, metrics_of
-from collectors.harness.judge import Responses, verdicts
+from collectors.harness.judge import Items, Responses, verdicts
 from collectors.harness.loading import load_like
+from collectors.harness.stored import bind_stored
 from collectors.harness.tasks import BoundTask
 from collectors.judging import guard
 from collectors.specs import TaskSpec
@@ -74,9 +75,9 @@ def read_frame(file: BinaryIO) -> Any:
 Work = Callable[[Callable[[int], None], Callable[[Any], None]], None]
 
 
-def _judging(task: BoundTask, responses: Responses) -> Work:
+def _judging(task: BoundTask, responses: Responses, items: Items | None) -> Work:
     def work(begin: Callable[[int], None], give: Callable[[Any], None]) -> None:
-        for _, found in verdicts(task, responses, begin):
+        for _, found in verdicts(task, responses, begin, items):
             give([[name, repeat, one and list(one)] for (name, repeat), one in found.items()])
 
     return work
@@ -181,7 +182,8 @@ class JudgingProcess:
             responses = {int(item): requests for item, requests in request["responses"].items()}
             if task.request_kind == "loglikelihood":  # JSON has no tuples
                 responses = {i: [list(map(tuple, answers)) for answers in one] for i, one in responses.items()}
-            return self._judged(task, responses)
+            items = request.get("items")
+            return self._judged(task, responses, items and {int(number): item for number, item in items.items()})
         except RouterlakeError as error:
             return {"error": [error.kind, str(error)]}
 
@@ -189,11 +191,16 @@ class JudgingProcess:
         name = json.dumps(key, sort_keys=True)
         if name not in self.tasks:
             spec = TaskSpec.model_validate_json(key["spec"])
-            self.tasks[name] = load_like(spec, key["group"], key["prompting"], key["include"])
+            if "docs" in key:
+                with open(key["docs"], encoding="utf-8") as file:
+                    docs = [json.loads(line) for line in file]
+                self.tasks[name] = bind_stored(spec, key["include"], docs)
+            else:
+                self.tasks[name] = load_like(spec, key["group"], key["prompting"], key["include"])
         return self.tasks[name]
 
-    def _judged(self, task: BoundTask, responses: dict[int, Any]) -> dict[str, Any]:
-        results, failures, log = self._each(task, responses, lambda some: _judging(task, some), self.seconds)
+    def _judged(self, task: BoundTask, responses: dict[int, Any], items: Items | None) -> dict[str, Any]:
+        results, failures, log = self._each(task, responses, lambda some: _judging(task, some, items), self.seconds)
         log += [[__name__, logging.WARNING, f"task {task.name} item {item}: {kind}"] for item, kind in failures.items()]
         return {"verdicts": list(results.items()), "failures": list(failures.items()), "log": log}
 

@@ -202,6 +202,8 @@ class Holdings:
     absent: frozenset[str] = frozenset()
     #: Whether files may lack columns of today's schemas, and null is read in their place.
     filled: bool = False
+    #: The judge whose verdicts are shown (schemas.views.PoolChoice.judge).
+    judge: str | None = None
 
     def objects(self) -> list[str]:
         """Returns the names of all Parquet objects that the views read."""
@@ -225,9 +227,9 @@ class Holdings:
         return any(part.schema_version < RULED_VERSION for part in self.parts)
 
     @property
-    def has_older_rows(self) -> bool:
-        """Whether rows may lack an outcome, because schema 6 has none."""
-        return self._has_older_parts or (self.filled and bool(self.listed["shards"]))
+    def has_other_scores(self) -> bool:
+        """Whether the matrix may show other scores than records store: rows of schema 6, or those of a judge."""
+        return self.judge is not None or self._has_older_parts or (self.filled and bool(self.listed["shards"]))
 
     def view_files(self, *, live: bool = False) -> ViewFiles:
         """Returns the files for schemas.views. `live`: later shards are read, too, unless some must be passed over."""

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from collectors.lake import layout
 from collectors.lake.damage import advice
 from collectors.lake.holdings import Manifest, folded_shards
-from collectors.lake.retractions import read_retracted
+from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.identity import ShardName, missing_ranges
@@ -59,6 +59,7 @@ def missing_objects(
         for name in manifest.objects
         if name not in there
     }
+    retracted = read_retracted(lake, sorted(n for n in there if layout.is_retraction(n) and n not in damaged))
     aside = {layout.set_aside_of(name) for name in lake.names(layout.DAMAGED, 5)}
     missing |= {
         name: Fault(
@@ -66,11 +67,17 @@ def missing_objects(
             _COMPUTED if layout.table_of(name) == layout.AGGREGATES else _COPY,
         )
         for name in inventory
-        if name not in there and name not in aside and not ShardName.parse(name)
+        if name not in there and name not in aside and not ShardName.parse(name) and not _is_forgotten(name, retracted)
     }
     unsound = {*missing, *damaged}
     ends = [name for name in names if layout.is_end(name) and name not in unsound]
     return missing | dict(_Plans(lake, sorted(there - unsound), ends, manifests, unsound).missing())
+
+
+def _is_forgotten(name: str, retracted: Retracted) -> bool:
+    """Whether an object holds verdicts on answers that were forgotten."""
+    verdicts = layout.parse_verdicts(name)
+    return verdicts is not None and retracted.covers(verdicts[1])
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
 
 
 def _forgotten_shards(lake: Lake, limit: float) -> list[str]:
-    """Shards with no item that counts, by retractions from before `limit`, by the store's own times."""
+    """Shards with no item that counts, and verdicts on them, by retractions from before `limit`."""
     made = lake.listing(layout.RETRACTIONS)
     retracted = read_retracted(lake)
     old = {
@@ -90,7 +90,9 @@ def _forgotten_shards(lake: Lake, limit: float) -> list[str]:
     if not old:
         return []
     retracted = retracted.only(old)
-    return [name for name in lake.names(layout.SHARDS) if (s := ShardName.parse(name)) and retracted.covers(s)]
+    shards = [name for name in lake.names(layout.SHARDS) if (s := ShardName.parse(name)) and retracted.covers(s)]
+    verdicts = [n for n in lake.names(layout.VERDICTS) if (v := layout.parse_verdicts(n)) and retracted.covers(v[1])]
+    return [*shards, *verdicts]
 
 
 def _time_of(manifest: Manifest, made: Mapping[str, float | None]) -> float:

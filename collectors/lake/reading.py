@@ -78,6 +78,8 @@ def ask(
     """
 
     def attempt(holdings: Holdings) -> Answer:
+        if choice and choice.judge:
+            holdings = dataclasses.replace(holdings, judge=choice.judge)
         try:
             views = only(holdings) if callable(only) else only
             with contextlib.closing(connect(lake, holdings, only=views, choice=choice)) as con:

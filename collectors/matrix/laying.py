@@ -52,7 +52,7 @@ class Inexact(Exception):
 
 def views_of(holdings: Holdings) -> tuple[str, ...]:
     """The views that `lay` reads."""
-    return (*_VIEWS, "matrix") if holdings.has_older_rows else _VIEWS
+    return (*_VIEWS, "matrix") if holdings.has_other_scores else _VIEWS
 
 
 def lay(
@@ -71,7 +71,7 @@ def lay(
     """
     register(con, placement)
     work = _Laying(lake, con, arrays, placement, exact)
-    if holdings.has_older_rows:  # the view applies today's rules to them
+    if holdings.has_other_scores:  # the view knows them
         clear(arrays)
         work.lay_rows("matrix JOIN places USING (cell_id)")
         return

@@ -218,7 +218,7 @@ def _laid(
     tokens: bool,
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a pool. Its scores are float32 unless one of them needs float64."""
-    is_packed = not holdings.has_older_rows and _is_packed(lake, con)  # version 6 packed other scores
+    is_packed = not holdings.has_other_scores and _is_packed(lake, con)  # version 6 packed others, too
     for kind in (np.float32, np.float64):
         arrays = empty_arrays(*shape, tokens=tokens, scores=kind, valid=False)
         try:

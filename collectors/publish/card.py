@@ -16,7 +16,7 @@ import pyarrow as pa
 import yaml
 
 from collectors.lake.layout import published_files
-from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, MODEL, RUN_CELL, SPLIT
+from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, JUDGE, MODEL, RUN_CELL, SPLIT, VERDICT
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ TABLES: dict[str, tuple[str, pa.Schema, str]] = {
         AGGREGATE,
         "one row for each metric over all items of a cell or a group of tasks",
     ),
+    "verdicts": (published_files("verdicts"), VERDICT, "the verdict of a judge on an answer that was judged again"),
+    "judges": (published_files("judges"), JUDGE, "a judge of the answers to one task, with its version and code"),
     "splits": (published_files("splits"), SPLIT, "one row for each question or candidate of a division for routers"),
 }
 
@@ -104,6 +106,8 @@ def readme(description: Description, contents: Contents) -> bytes:
     kept = (
         f"\n\n## Pools\n\nFor `--pool @NAME`; cite a pool with its digest and this version:\n\n{pools}" if pools else ""
     )
+    judges = "\n".join(_judges(contents))
+    judged = f"\n\n## Judged again\n\n{_JUDGED}\n\n{judges}" if judges else ""
     text = f"""\
 # {description.title}
 
@@ -142,7 +146,7 @@ duckdb -readonly snapshot.duckdb "FROM leaderboard"
 
 Its views (also in `views.sql`) are matrix, records, responses, items, models, cells, coverage, leaderboard, oracle and
 more, each with comments. The folder is also a routerlake lake: give it to `matrix.py --lake` or, in Python,
-`routerlake.open`, which reads the whole matrix from `packed/` at once.{kept}
+`routerlake.open`, which reads the whole matrix from `packed/` at once.{kept}{judged}
 
 ## Licences
 
@@ -152,6 +156,19 @@ from their sources, under their licences:
 {sources or "- not stated by the publisher"}{imported}
 """
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{text}".encode()
+
+
+_JUDGED = "The matrix shows the verdicts as collected, in the records. `--judge NAME` shows those of another judge:"
+
+
+def _judges(contents: Contents) -> list[str]:
+    return [
+        f"- `{row['judge']}` ({row['judge_id']}) of {row['task']}: {row['kind']}, version {row['version']}, metric "
+        f"{row['metric']}, filter {row['filter']}"
+        + (f", model {row['model']}" if row["model"] else "")
+        + (f", answers run in {row['sandbox']}" if row["sandbox"] else "")
+        for row in contents.provenance.get("judges", ())
+    ]
 
 
 def croissant(description: Description, contents: Contents) -> bytes:

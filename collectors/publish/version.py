@@ -141,7 +141,9 @@ class _Writer:
             if shard := ShardName.parse(name):
                 self.shards_of.setdefault(shard.cell_id, []).append(name)
         self.retracted = read_retracted(lake, holdings.listed[layout.RETRACTIONS])
-        with contextlib.closing(connect(lake, holdings, only=["shards", "runs", "imports", *NEEDED_VIEWS])) as con:
+        with contextlib.closing(
+            connect(lake, holdings, only=["shards", "runs", "imports", "judges", "verdicts", *NEEDED_VIEWS])
+        ) as con:
             self.provenance = {name: without_key_values(value) for name, value in _provenance(con).items()}
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
@@ -149,6 +151,12 @@ class _Writer:
             self.unplanned = sum(includes(holdings.include, cell_id) for (cell_id,) in unplanned.fetchall())
             self.old_parts = dict(con.execute("SELECT DISTINCT cell_id, part FROM _folded").fetchall())
             self.planned_cells = con.sql("FROM cells").to_arrow_table()
+            #: Verdicts of published answers, and their judges.
+            self.judged = {
+                # DuckDB gives times in another name of the zone.
+                table: con.sql(query).to_arrow_table().select(TABLES[table].names).cast(TABLES[table])
+                for table, query in _JUDGED.items()
+            }
             self.models = con.sql(
                 f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM cells ORDER BY {', '.join(COLUMN_KEY)}"
             ).to_arrow_table()
@@ -182,8 +190,11 @@ class _Writer:
         for table in (name for name in GLOBS if name not in ("shards", "items")):
             schema = TABLES[table]
             names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
-            files = [_read_table(self.lake.read(name), schema) for name in names]
-            rows = self._left(table, pa.concat_tables([schema.empty_table(), *files]))
+            if table in self.judged:
+                rows = self.judged[table]
+            else:
+                files = [_read_table(self.lake.read(name), schema) for name in names]
+                rows = self._left(table, pa.concat_tables([schema.empty_table(), *files]))
             if table == "models":  # without the rest of a hub's catalog
                 import pyarrow.compute as pc  # 75 ms
 
@@ -378,6 +389,13 @@ FROM (
 ORDER BY task, prompting, model, cell_id
 """
 
+#: Table -> its rows: the view verdicts has those of answers that count alone.
+_JUDGED = {
+    layout.VERDICTS: "SELECT verdicts.* FROM verdicts SEMI JOIN cells USING (cell_id)",
+    layout.JUDGES: "SELECT judges.* EXCLUDE (is_newest) FROM judges "
+    "SEMI JOIN (SELECT judge_id FROM verdicts SEMI JOIN cells USING (cell_id)) USING (judge_id)",
+}
+
 _SHARDS = """
 SELECT task, facts::VARCHAR, cell_id, shards.generation, first_item, last_item
 FROM shards JOIN cells USING (cell_id)
@@ -408,7 +426,12 @@ def _provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         return table
 
     [created] = rows("SELECT strftime(max(started_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S+00:00') AS at FROM runs")
+    judges = rows(
+        "SELECT judge, judge_id, kind, task, version, digest, sandbox, metric, filter, model, revision FROM judges "
+        "SEMI JOIN verdicts USING (judge_id) ORDER BY ALL"
+    )
     return {
+        **({"judges": judges} if judges else {}),
         "created": created["at"],
         "runs": [row["run_id"] for row in rows("SELECT run_id FROM runs ORDER BY run_id")],
         "versions": [

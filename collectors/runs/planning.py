@@ -59,7 +59,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     use_code(config.allow_code)
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [], generation=generation)
-    models = _resolve_models(config, lake, plan)
+    models = resolved_models(config, lake, plan)
     loaded = list(_load_tasks(config, include, plan))
     models = _widened(models, loaded, config)
     if config.fleet.gpus:
@@ -148,7 +148,8 @@ def _context(task: BoundTask, effort: Effort) -> int:
     return max(DEFAULT_MAX_LENGTH, math.ceil(needed / CONTEXT_STEP) * CONTEXT_STEP)
 
 
-def _resolve_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
+def resolved_models(config: RunConfig, lake: Lake, plan: Plan) -> list[ModelRef]:
+    """The models of the config, pinned. Those that cannot be are among the failures of `plan`."""
     models: dict[tuple[Any, ...], ModelRef] = {}
     for spec, config_json in all_of(lake, config.models):
         if spec.endpoint:

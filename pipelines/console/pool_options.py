@@ -6,6 +6,7 @@ Owns the words of --pool. Knows nothing of how a pool is loaded.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from collectors.lake.store import Lake
 from collectors.matrix.pool_files import ChosenPool, choose_pool
@@ -19,7 +20,7 @@ HELP = (
 
 
 def add_pool(parser: argparse.ArgumentParser, *, include: str = "collected") -> None:
-    """Adds --pool, --same, --questions and --include."""
+    """Adds --pool, --same, --questions, --judge and --include."""
     parser.add_argument("--pool", metavar="SQL", help=HELP)
     parser.add_argument(
         "--same",
@@ -33,13 +34,24 @@ def add_pool(parser: argparse.ArgumentParser, *, include: str = "collected") -> 
         help="which count: those that every candidate has a score for, or any (default: every)",
     )
     parser.add_argument(
+        "--judge",
+        metavar="NAME",
+        help="the judge whose verdicts count, by name or judge_id: see judge.py (default: the verdicts as collected)",
+    )
+    parser.add_argument(
         "--include", choices=INCLUDED, help=f"which records: collected, imported or all (default: {include})"
     )
 
 
 def options_of(args: argparse.Namespace) -> list[str]:
     """The options of add_pool that a person gave, to stand in another command on the same pool."""
-    given = {"pool": args.pool, "same": ",".join(args.same or ()), "questions": args.questions, "include": args.include}
+    given = {
+        "pool": args.pool,
+        "same": ",".join(args.same or ()),
+        "questions": args.questions,
+        "include": args.include,
+        "judge": args.judge,
+    }
     return [text for name, value in given.items() if value for text in (f"--{name}", value)]
 
 
@@ -47,4 +59,5 @@ def pool_of(args: argparse.Namespace, lake: Lake, include: str = "collected") ->
     """The pool of the options that add_pool added. Raises ConfigError for a wrong or missing file."""
     names = ("same", "questions", "prices_on", "price_provider")
     options = {name: getattr(args, name, None) for name in names}
-    return choose_pool(lake, args.pool, args.include, options, include)
+    pool = choose_pool(lake, args.pool, args.include, options, include)
+    return dataclasses.replace(pool, choice=dataclasses.replace(pool.choice, judge=args.judge)) if args.judge else pool

@@ -66,10 +66,10 @@ def create_views(
     views to create; the views that they read are created too, unless a table has the name. Raises StorageError at a
     path that DuckDB cannot glob, ConfigError for a wrong condition in `choice`, duckdb.Error without a lake.
     """
-    files = files or ViewFiles()
+    choice = choice or PoolChoice()
+    files = replace(files or ViewFiles(), judge=choice.judge)
     wanted = _wanted(con, only, cells, set() if files.has_older_rows else {RULED_ROWS})
     names = Placeholders(lake_place(lake_uri), files)
-    choice = choice or PoolChoice()
     choice.set_variables(con)
     if files.listed is not None and "_shard_files" in wanted:
         paths = text_rows(f"{names.place}/{name}" for name in files.listed["shards"])
@@ -85,6 +85,8 @@ def create_views(
         con.execute(names.put_into(view.as_table if is_table else view.sql))
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
+        if view.name == "_shown_judges" and choice.judge:
+            choice.check_judge(con)
     if comments:
         write_comments(con)
 

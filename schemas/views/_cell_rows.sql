@@ -18,6 +18,7 @@ SELECT
     thinking,
     thinking_tokens,
     reasoning_effort,
+    sandbox,
     endpoint,
     task,
     task_version,
@@ -52,5 +53,5 @@ SELECT
     started_at,
     engine,
     versions
-FROM _run_cells
+FROM {run_cells}
 QUALIFY row_number() OVER (PARTITION BY cell_id ORDER BY started_at DESC, run_id DESC, model) = 1;

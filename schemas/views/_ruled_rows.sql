@@ -1,6 +1,6 @@
 -- _ruled_rows: the rows of _rows with outcomes and scores by the rules of schemas.verdicts, which rows of schema 6 lack.
 CREATE VIEW _ruled_rows AS
-WITH verdicts AS (
+WITH valued AS (
     SELECT
         _rows.*,
         metric,
@@ -24,7 +24,7 @@ scores AS (
     SELECT
         *,
         _score(outcome, score, ruled_outcome, verdict, is_set_level, higher_is_better) AS ruled_score
-    FROM verdicts
+    FROM valued
 )
 
 SELECT

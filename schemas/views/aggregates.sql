@@ -57,7 +57,7 @@ chosen AS (
     LEFT JOIN present
         ON written.cell_id IS NOT DISTINCT FROM present.cell_id
         AND written.members IS NOT DISTINCT FROM present.members
-    WHERE coalesce(written.cell_id, written.members[1]) IN (SELECT cell_id FROM cells)
+    WHERE written.judge_id {of_shown_judge} AND coalesce(written.cell_id, written.members[1]) IN (SELECT cell_id FROM cells)
     QUALIFY row_number() OVER (
         PARTITION BY is_group, task, model, written.cell_id, written.members, metric, filter
         ORDER BY coalesce(covers = digest, false) DESC, computed_at DESC, covers

@@ -42,6 +42,8 @@ class PoolChoice:
     #: Day of the prices, YYYY-MM-DD, and their provider; None: the newest, and any.
     prices_on: str | None = None
     price_provider: str | None = None
+    #: Name or id of the judge whose verdicts count; None: the tasks' own, in records.
+    judge: str | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.same) - set(SETTINGS)):
@@ -54,6 +56,13 @@ class PoolChoice:
         values = {"pool_same": list(self.same), "pool_questions": self.questions, "pool_cells": None}
         for name, value in {**values, "prices_on": self.prices_on, "price_provider": self.price_provider}.items():
             con.execute(f"SET VARIABLE {name} = ?", [value])
+
+    def check_judge(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Raises ConfigError where no answer was judged by the chosen judge."""
+        if not con.execute("SELECT 1 FROM _shown_judges LIMIT 1").fetchall():
+            names = [name for (name,) in con.execute("SELECT DISTINCT judge FROM judges ORDER BY judge").fetchall()]
+            there = f"there are {', '.join(names)}" if names else "judge.py makes one"
+            raise ConfigError(f"--judge {self.judge}: no answer was judged by it; {there}")
 
     def set_cells(self, con: duckdb.DuckDBPyConnection) -> None:
         """Sets the cells that meet the condition. Raises ConfigError for a wrong one."""

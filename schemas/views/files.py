@@ -45,6 +45,36 @@ _OF_OLDER_ROWS = {
 }
 
 
+#: The rows of the matrix by the verdicts of the chosen judge. What was answered, and what it cost, stays.
+_SHOWN = """(
+    SELECT
+        ruled.* REPLACE (
+            coalesce(_shown_judges.metric, ruled.metric) AS metric,
+            shown.score AS score,
+            shown.correct AS correct,
+            coalesce(shown.outcome, 'judge') AS outcome,
+            'judged' AS stored_outcome,
+            CASE WHEN shown.outcome IS NULL THEN 'not_judged' ELSE shown.failure END AS failure
+        )
+    FROM ruled
+    LEFT JOIN _shown_judges USING (task)
+    LEFT JOIN _shown_verdicts AS shown USING (cell_id, generation, item)
+)"""
+#: The cells with the metric of the chosen judge in place of their own.
+_JUDGED_CELLS = """(
+    SELECT
+        cells.* REPLACE (
+            coalesce(shown.metric, cells.metric) AS metric,
+            coalesce(shown.aggregation, cells.aggregation) AS aggregation,
+            coalesce(shown.higher_is_better, cells.higher_is_better) AS higher_is_better,
+            CASE WHEN shown.metric IS NULL THEN cells.correct_threshold ELSE shown.correct_threshold END
+                AS correct_threshold
+        )
+    FROM _run_cells AS cells
+    LEFT JOIN _shown_judges AS shown USING (task)
+)"""
+
+
 @dataclass(frozen=True)
 class ViewFiles:
     """The objects of a lake that the views read, by name."""
@@ -70,6 +100,8 @@ class ViewFiles:
     has_older_parts: bool = False
     #: Object of records whose items all have a score -> items of each of its cells.
     whole: Mapping[str, int] = field(default_factory=dict)
+    #: Name or id of the judge whose verdicts the matrix shows; None: the tasks' own, in records.
+    judge: str | None = None
 
     @property
     def has_older_rows(self) -> bool:
@@ -112,7 +144,11 @@ class Placeholders:
             "older": self._parts("compact/older"),
             "folded": self._parts("compact/folded"),
             "included": INCLUDED[self.files.include][0],
-            "whole_parts": _whole_parts(self.files.whole),
+            "whole_parts": _whole_parts({} if self.files.judge else self.files.whole),
+            "judge": quoted(self.files.judge) if self.files.judge else "NULL::VARCHAR",
+            "shown": _SHOWN if self.files.judge else "ruled",
+            "run_cells": _JUDGED_CELLS if self.files.judge else "_run_cells",
+            "of_shown_judge": "IN (SELECT judge_id FROM _shown_judges)" if self.files.judge else "IS NULL",
         }
         # Metrics are read, and cells are joined, only where rows may have no outcome: they are large and slow.
         older = self.files.has_older_parts

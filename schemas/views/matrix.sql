@@ -5,6 +5,8 @@
 -- alone (view aggregates). Rows of schema 6 get the same rules here (schemas.verdicts). One column of a wide matrix is
 -- one cell_id: cells that differ in prompting, dtype, quantization or items_digest must not be mixed under one model
 -- name.
+-- With a chosen judge score, correct, failure, outcome and metric are by its verdicts (views judges, verdicts): an answer
+-- without one is not judged.
 CREATE VIEW matrix AS
 WITH stored AS (
     SELECT
@@ -78,7 +80,7 @@ WITH stored AS (
     FROM _folded_verdicts{folded_cells}
 ),
 
-verdicts AS (
+valued AS (
     SELECT
         * EXCLUDE (outcome),
         outcome AS stored_outcome,
@@ -95,7 +97,7 @@ ruled AS (
     SELECT
         * EXCLUDE (score),
         _score(stored_outcome, score, outcome, verdict, is_set_level, higher_is_better) AS score
-    FROM verdicts
+    FROM valued
 )
 
 SELECT
@@ -130,4 +132,4 @@ SELECT
     latency_s,
     stated_usd,
     generation
-FROM ruled;
+FROM {shown};

@@ -62,6 +62,12 @@ def _reads(name: str, text: str, names: Collection[str]) -> list[str]:
     words = set(re.findall(r"\b(?:FROM|JOIN)\s+(\w+)", code)) | set(re.findall(r"\b(\w+)\(", code))
     if _CHOSEN_BY_OWNERSHIP.search(code):
         words |= set(OWNERSHIP)
+    if "{shown}" in code:
+        words |= {"_shown_judges", "_shown_verdicts"}
+    if "{run_cells}" in code:
+        words |= {"_run_cells", "_shown_judges"}
+    if "{of_shown_judge}" in code:
+        words.add("_shown_judges")
     if "{rows}" in code:
         words |= {"_rows", "_ruled_rows"}
     return sorted(word for word in words & set(names) if word != name)

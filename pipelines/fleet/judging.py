@@ -1,0 +1,29 @@
+"""Judges stored answers on a Ray cluster: one Ray task for each part, as many at once as the cluster has cores.
+
+Knows nothing of what a part is (collectors.verdicts.spreading).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ray
+
+from collectors.verdicts.judging import Report
+from collectors.verdicts.spreading import Part, judge_part
+from pipelines.fleet.cluster import cluster
+
+#: A node that dies costs its parts a second try: what they had written stays.
+_TRIES = 3
+
+
+def on_cluster(parts: Sequence[Part], address: str, *, allow_code: bool) -> Report:
+    """Judges all parts. Raises ConfigError if there is no cluster, and what a part raised."""
+    report = Report()
+    with cluster(None if address == "auto" else address):
+        judge = ray.remote(judge_part).options(num_cpus=1, max_retries=_TRIES)
+        waiting = [judge.remote(part, allow_code=allow_code) for part in parts]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            report.add(ray.get(done[0]))
+    return report

@@ -1,0 +1,169 @@
+"""Stored answers judged again: equal verdicts in tables of their own, by shard; a check names what was changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from collectors.lake import layout
+from collectors.lake.compaction import compact
+from collectors.lake.pruning import prune
+from collectors.lake.store import Lake
+from collectors.verdicts.answers import Source
+from collectors.verdicts.checking import check
+from collectors.verdicts.judging import Choice, Report, Tasks, judge_batches
+from tests.helpers.filled_lakes import NOW
+from tests.helpers.judged_lakes import ITEMS, collected_lake, rewrite, shards_of
+from tests.helpers.mini_tasks import own_caches
+from tests.helpers.runs import CHOICE, TEXT
+
+__all__ = ["own_caches"]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(collected_lake(tmp_path_factory.mktemp("made") / "lake").root)
+
+
+@pytest.fixture
+def lake(made: Path, tmp_path: Path) -> Lake:
+    shutil.copytree(made, tmp_path / "lake")
+    return Lake(str(tmp_path / "lake"))
+
+
+def verdicts(lake: Lake) -> list[dict[str, object]]:
+    names = [name for name in lake.names(layout.VERDICTS) if layout.parse_verdicts(name)]
+    rows = pa.concat_tables([pq.read_table(Path(lake.root, name)) for name in names]).to_pylist()
+    return sorted(rows, key=lambda row: json.dumps(row, default=str))
+
+
+@pytest.fixture(scope="module")
+def tasks() -> Iterator[Tasks]:
+    with Tasks() as tasks:
+        yield tasks
+
+
+def judge(lake: Lake, tasks: Tasks, **keys: str) -> Report:
+    source = Source(lake)
+    return judge_batches(lake, source, source.batches([TEXT] if keys else None), Choice("again", **keys), tasks)
+
+
+def test_answers_judged_again_have_their_verdicts_and_change_no_stored_byte(lake: Lake, tasks: Tasks) -> None:
+    before = {name: lake.read(name) for name in lake.every_name()}
+    report = judge(lake, tasks)
+    assert (report.judged, report.failed, report.unjudged) == (4 * ITEMS, {}, 0)
+    stored = {}
+    for name in (*shards_of(lake, CHOICE), *shards_of(lake, TEXT)):
+        for row in pq.read_table(Path(lake.root, name)).to_pylist():
+            stored[row["cell_id"], row["item"], row["filter"], row["repeat"]] = row
+    rows = verdicts(lake)
+    assert len(rows) == len(stored) == 2 * ITEMS * (1 + 2)
+    for row in rows:
+        of = stored[row["cell_id"], row["item"], row["filter"], row["repeat"]]  # type: ignore[index]
+        names = ("score", "correct", "metrics", "filtered", "failure", "outcome", "item_hash")
+        assert {name: row[name] for name in names} == {name: of[name] for name in names}
+    assert before.items() <= {name: lake.read(name) for name in lake.every_name()}.items()
+
+
+def test_judging_goes_on_where_it_was_stopped_and_a_second_time_does_nothing(lake: Lake, tasks: Tasks) -> None:
+    judge(lake, tasks)
+    whole, names = verdicts(lake), [n for n in lake.names(layout.VERDICTS) if layout.parse_verdicts(n)]
+    assert len(names) == 8  # two shards of each of four cells
+    lake.remove(names[1:4])
+    again = judge(lake, tasks)
+    assert (again.shards, again.known) == (3, 4 * ITEMS - 3 * ITEMS // 2)
+    assert verdicts(lake) == whole
+    assert judge(lake, tasks).shards == 0
+
+
+def test_other_filter_and_metric_are_other_judges_of_the_same_answers(lake: Lake, tasks: Tasks) -> None:
+    first, second = judge(lake, tasks, filter="strict-match"), judge(lake, tasks, filter="flexible-extract")
+    ids = [*first.judges, *second.judges]
+    assert len(set(ids)) == 2
+    rows = pq.read_table(Path(lake.root, layout.judge_name(ids[1]))).to_pylist()
+    assert [(row["judge"], row["kind"], row["task"], row["filter"]) for row in rows] == [
+        ("again", "task", TEXT, "flexible-extract")
+    ]
+    assert judge(lake, tasks, metric="no_such").failed.keys() == {TEXT}
+
+
+def test_folded_and_pruned_answers_are_judged_alike(lake: Lake, tasks: Tasks, tmp_path: Path) -> None:
+    judge(lake, tasks)
+    shutil.copytree(lake.root, tmp_path / "folded", ignore=shutil.ignore_patterns("verdicts", "judges"))
+    other = Lake(str(tmp_path / "folded")).open_for_writing()
+    compact(other)
+    prune(other, NOW)
+    assert not shards_of(other, TEXT)
+    judge(other, tasks)
+    assert verdicts(other) == verdicts(lake)
+    source = Source(other)
+    assert check(source, source.batches(), tasks).is_equal
+
+
+def test_check_of_a_lake_finds_all_equal(lake: Lake, tasks: Tasks) -> None:
+    source = Source(lake)
+    checked = check(source, source.batches(), tasks)
+    assert (checked.is_equal, checked.items, checked.rows) == (True, 4 * ITEMS, 2 * ITEMS * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns"),
+    [
+        ({"responses": ["The answer is 7.\n#### 7"]}, {"filtered", "score", "metrics", "correct"}),
+        ({"score": 1.0}, {"score"}),
+        ({"metrics": '{"exact_match": 1.0}'}, {"metrics"}),
+        ({"filtered": '["7"]'}, {"filtered"}),
+    ],
+)
+def test_check_names_a_tampered_record(lake: Lake, tasks: Tasks, changes: dict[str, object], columns: set[str]) -> None:
+    name = shards_of(lake, TEXT)[0]
+    rewrite(lake, name, **changes)
+    source = Source(lake)
+    checked = check(source, source.batches(), tasks)
+    assert checked.differing > 0
+    assert {found.task for found in checked.named} == {TEXT}
+    assert {found.item for found in checked.named} == {pq.read_table(Path(lake.root, name))["item"][0].as_py()}
+    assert set().union(*(found.columns for found in checked.named)) <= columns
+
+
+def test_check_names_a_task_whose_document_was_changed(lake: Lake, tasks: Tasks) -> None:
+    [name] = [name for name in lake.names("items") if f"task={TEXT}/" in name]
+    doc = json.loads(pq.read_table(Path(lake.root, name))["doc"][0].as_py())
+    rewrite(lake, name, doc=json.dumps({**doc, "answer": "#### 8"}))
+    source = Source(lake)
+    checked = check(source, source.batches(), tasks)
+    assert "is not the one that was asked" in checked.failed[TEXT]
+
+
+def test_check_of_a_judge_names_a_tampered_verdict_and_an_answer_that_it_did_not_see(lake: Lake, tasks: Tasks) -> None:
+    judge(lake, tasks)
+    source = Source(lake)
+    assert check(source, source.batches(), tasks, Choice("again")).is_equal
+    name = next(n for n in lake.names(layout.VERDICTS) if layout.parse_verdicts(n))
+    rewrite(lake, name, score=0.25)
+    assert check(source, source.batches(), tasks, Choice("again")).differing == 1
+    rewrite(lake, shards_of(lake, CHOICE)[0], loglikelihoods=[-1.0, -2.0, -3.0, -4.0])
+    checked = check(source, source.batches(), tasks, Choice("again"))
+    assert any("answer" in found.columns for found in checked.named)
+
+
+def test_command_checks_judges_and_says_what_it_did(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.judge import main
+
+    assert main(["--lake", lake.root, "--check"]) == 0
+    assert f"{6 * ITEMS} verdicts on {4 * ITEMS} answers derived again: 0 differ" in capsys.readouterr().out
+    assert main(["--lake", lake.root, "--judge", "flexible", "--tasks", TEXT, "--filter", "flexible-extract"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{2 * ITEMS} answers judged in 4 shards" in shown
+    assert "metric exact_match, filter flexible-extract" in shown
+    rewrite(lake, shards_of(lake, TEXT)[0], score=0.5)
+    assert main(["--lake", lake.root, "--check"]) == 1
+    assert "score 0.5, derived" in capsys.readouterr().out
+    assert main(["--lake", lake.root, "--judge", "x", "--tasks", "no_such"]) == 2
