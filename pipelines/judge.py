@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         lake = Lake(args.lake).open_for_reading()
-        from pipelines.console.judging import run_check, run_judge  # lm-eval takes 5 s
+        from pipelines.fleet.judge_run import run_check, run_judge  # lm-eval takes 5 s
 
         return run_check(lake, args) if args.check else run_judge(lake, args, sibling(__file__, "matrix.py"))
     except ConfigError as error:
