@@ -294,6 +294,7 @@ def idle_time_of_an_endpoint(report: Report, folder: Path) -> None:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a server does not outlive it
     report = Report()
     CACHE.mkdir(exist_ok=True)
     chosen = os.environ.get("ROWS", "").split()
