@@ -26,8 +26,9 @@ COMPACTIONS = "compact"
 DAMAGED = "damaged"
 #: Copies of prepared requests, for all nodes.
 REQUESTS = "cache/requests"
-#: The packed matrix of a published version.
+#: The packed matrix of a published version, and the matrix by task.
 PACKED = "packed"
+MATRIX = "matrix"
 
 #: Levels of folders and names below a lake's root, without objects that were set aside.
 DEPTH = 4
@@ -516,6 +517,16 @@ def published_files(table: str) -> str:
     if table.startswith(f"{COMPACTIONS}/"):
         return f"{COMPACTIONS}/*/task=*/{table.split('/')[1]}-*.parquet"
     return GLOBS[table].replace("/*/", "/task=*/") if "/*/" in GLOBS[table] else published_name(table)
+
+
+def matrix_name(task: str) -> str:
+    """The file with the matrix of one task of a published version."""
+    return f"{MATRIX}/task={safe_name(task)}/matrix.parquet"
+
+
+def is_matrix(name: str) -> bool:
+    """Whether `name` may be a file with the matrix of a task."""
+    return re.fullmatch(rf"{MATRIX}/task=[A-Za-z0-9._-]+/matrix\.parquet", name) is not None
 
 
 def packed_name(table: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from collectors.lake.layout import published_files
+from collectors.lake.layout import MATRIX, pool_name, published_files
+from collectors.publish.matrix_table import matrix_schema
 from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, JUDGE, MODEL, RUN_CELL, SPLIT, VERDICT
 
 
@@ -55,10 +56,16 @@ class Contents:
 
 #: Table -> its files, its schema and the meaning of a row. load_dataset loads the first one by default.
 TABLES: dict[str, tuple[str, pa.Schema, str]] = {
+    "matrix": (
+        f"{MATRIX}/task=*/*.parquet",
+        matrix_schema(),
+        "one row for each question and candidate (a model that a router can choose): what routers are trained on",
+    ),
     "records": (
         published_files("compact/records"),
         FOLDED_RECORD,
-        "one row for each item, filter and repeat of a cell",
+        "one row for each item, filter and repeat of a cell; `is_primary` marks the row of the task's own filter over "
+        "all repeats, the only one that counts in the matrix: keep these alone before you average",
     ),
     "responses": (published_files("compact/responses"), FOLDED_RESPONSE, "the model's answer, for each record"),
     "items": (published_files("items"), ITEM, "one row for each document of a task"),
@@ -89,7 +96,7 @@ def readme(description: Description, contents: Contents) -> bytes:
         "tags": ["llm-routing", "evaluation", "routerlake"],
         "size_categories": [next(name for bound, name in _SIZES if contents.counts["records"] < bound)],
         "configs": [
-            {"config_name": name, "data_files": files, **({"default": True} if name == "records" else {})}
+            {"config_name": name, "data_files": files, **({"default": True} if name == "matrix" else {})}
             for name, (files, *_) in _present(contents).items()
         ],
     }
@@ -102,7 +109,9 @@ def readme(description: Description, contents: Contents) -> bytes:
     imported = f"\n\nSome of the records, or all, were made by others and imported:\n\n{imports}" if imports else ""
     counted_by = " for imported records by their source," if imports else ""
     created = contents.provenance["created"]
-    pools = "\n".join(f"- `{pool.name}` ({pool.digest}): {'; '.join(pool.lines)}" for pool in contents.pools)
+    pools = "\n".join(
+        f"- [`{pool.name}`]({pool_name(pool.name)}) ({pool.digest}): {'; '.join(pool.lines)}" for pool in contents.pools
+    )
     kept = (
         f"\n\n## Pools\n\nFor `--pool @NAME`; cite a pool with its digest and this version:\n\n{pools}" if pools else ""
     )
@@ -135,18 +144,20 @@ and are null if nobody counted them.
 ```python
 from datasets import load_dataset
 
-records = load_dataset("path/or/repo")  # the table records; name="items" and so on load the others
+matrix = load_dataset("path/or/repo")  # a row a question and candidate; name="items" and so on load the others
 ```
 
-In DuckDB, from this folder, or from anywhere after `SET VARIABLE snapshot = 's3://bucket/version';`:
+In DuckDB, from any folder, because the database holds the rows itself:
 
 ```
-duckdb -readonly snapshot.duckdb "FROM leaderboard"
+duckdb -readonly path/to/snapshot.duckdb "FROM leaderboard"
 ```
 
-Its views (also in `views.sql`) are matrix, records, responses, items, models, cells, coverage, leaderboard, oracle and
-more, each with comments. The folder is also a routerlake lake: give it to `matrix.py --lake` or, in Python,
-`routerlake.open`, which reads the whole matrix from `packed/` at once.{kept}{judged}
+Its views are matrix, pool, records, items, models, cells, coverage, leaderboard, oracle and more, each with comments.
+Answers (`responses`) and replaced rows alone stay in the Parquet files: read them from this folder, or after
+`SET VARIABLE snapshot = 'path/or/s3://bucket/version';`. `views.sql` makes the same views over the files. The folder
+is also a routerlake lake: give it to `matrix.py --lake` or, in Python, `routerlake.open`, which reads the whole matrix
+from `packed/` at once.{kept}{judged}
 
 ## Licences
 

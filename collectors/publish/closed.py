@@ -20,13 +20,14 @@ import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.contents import foreign_columns, foreign_rows
-from collectors.lake.holdings import Manifest, Part, read_folded, read_manifest
+from collectors.lake.holdings import Manifest, Part, read_folded, read_holdings, read_manifest
 from collectors.lake.store import Lake
 from collectors.matrix.packed import FILES
 from schemas.failures import StorageError, one_line
 from schemas.records import GLOBS, SCHEMA_FILES, TABLES
 from schemas.sql import quoted
 from schemas.versions import check_readable, stated_version
+from schemas.views import KEPT_TABLES, kept_table, rows_of_version
 
 VIEWS = "views.sql"
 _COMPACTION = layout.manifest_name(1)
@@ -83,7 +84,7 @@ class _Check:
 
     def _has_place(self, name: str, named: set[str]) -> bool:
         names = {*_BESIDE, *FILES.values(), *SCHEMA_FILES.values(), *_WHOLE, *named}
-        return name in names or layout.is_items(name) or bool(layout.pools_of([name]))
+        return name in names or layout.is_items(name) or layout.is_matrix(name) or bool(layout.pools_of([name]))
 
     def _of_parquet(self, name: str) -> Iterator[str]:
         """Reads a file's footer, and all of a table outside the compaction."""
@@ -93,7 +94,7 @@ class _Check:
             if version is not None:
                 check_readable(f"{name} in {self.store.uri}", version)
             self.rows[name] = file.metadata.num_rows
-            if name in FILES.values():
+            if name in FILES.values() or layout.is_matrix(name):
                 return
             table = layout.table_of(name)
             if fault := foreign_columns(file.schema_arrow, table) if table in TABLES else None:
@@ -161,13 +162,23 @@ class _Check:
             "responses": of_parts("responses"),
             "superseded": of_parts("older"),
             "cells": sum(part.cells for part in compaction.parts),
-            "models": self.rows.get(FILES["models"], 0),
+            "models": self._models(compaction),
             "items": rows(layout.is_items),
             "failures": rows(lambda name: name == layout.published_name("failures")),
         }
         for name, count in counted.items():
-            if self.manifest["counts"].get(name) != count:
+            stated = self.manifest["counts"].get(name)
+            # Earlier releases counted the columns of the packed matrix as models.
+            if stated != count and not (name == "models" and stated == self.rows.get(FILES["models"], 0)):
                 yield f"{layout.PUBLISHED_MANIFEST}: it counts other {name} than the {count:,} in the files"
+
+    def _models(self, compaction: Manifest) -> int:
+        """Names of models with records."""
+        cells = {row["cell_id"] for row in read_folded(self.store, compaction, columns=["cell_id"])}
+        data = io.BytesIO(self.store.read(layout.published_name(layout.RUNS)))
+        rows = pq.read_table(data, columns=["cell_id", "model"])
+        pairs = zip(rows["cell_id"].to_pylist(), rows["model"].to_pylist(), strict=True)
+        return len({model for cell_id, model in pairs if cell_id in cells})
 
     # ---- views
 
@@ -188,9 +199,26 @@ def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:
         return []
     try:
         faults = [*_faults_of_sql(_statements(store), manifest["files"])]
+        faults += [] if faults else _other_rows(store)
     except duckdb.Error as error:
         faults = [f"it cannot be opened: {one_line(error, 160)}"]
     return [f"{layout.DATABASE}: {fault}" for fault in faults]
+
+
+def _other_rows(store: Lake) -> Iterator[str]:
+    """A line for each table of the database that holds other rows than the files that it was made of."""
+    with contextlib.closing(duckdb.connect()) as con:
+        con.execute(f"ATTACH {quoted(store.local_path(layout.DATABASE))} AS version (READ_ONLY)")
+        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'version'"
+        there = {name for (name,) in con.execute(query).fetchall()}
+        holdings = read_holdings(store)
+        for table in KEPT_TABLES:
+            if kept_table(table) not in there:  # a release before made views alone
+                continue
+            both = (f"version.{kept_table(table)}", rows_of_version(holdings.view_files(), table, store.uri))
+            counts = [con.execute(f"SELECT count(*), bit_xor(hash(t)) FROM {one} AS t").fetchall() for one in both]
+            if counts[0] != counts[1]:
+                yield f"it holds other rows of {table} than the files"
 
 
 def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:

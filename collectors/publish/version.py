@@ -38,14 +38,17 @@ from collectors.matrix.described import head
 from collectors.matrix.packed import FILES, write_packed
 from collectors.matrix.pool_files import PoolFile
 from collectors.matrix.pools import load_pools
+from collectors.publish.anonymous import Anonymous, hosts_of
 from collectors.publish.card import Contents, Description, KeptPool, croissant, readme
 from collectors.publish.closed import VIEWS
 from collectors.publish.manifests import KIND
+from collectors.publish.matrix_table import write_matrix
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.sql import quoted
 from schemas.texts import without_key_values
-from schemas.views import relocatable_views, write_comments
+from schemas.views import keep_tables, relocatable_views
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,9 @@ class _Writer:
             self.models = con.sql(
                 f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM cells ORDER BY {', '.join(COLUMN_KEY)}"
             ).to_arrow_table()
+        hosts = hosts_of([facts for _, facts, *_ in self.shards])
+        self.anonymous = Anonymous(hosts, self.planned_cells["source"].to_pylist())
+        self.provenance = self.anonymous.value(self.provenance)
         if not self.cells:
             raise ConfigError(f"the lake at {lake.uri} holds no records of planned cells: there is nothing to publish")
 
@@ -203,7 +209,11 @@ class _Writer:
                 self.listed[table] = []
                 continue
             order = [(f.name, "ascending") for f in schema if not pa.types.is_list(f.type)]
-            rows = without_keys_in(rows).sort_by(order).replace_schema_metadata(schema.metadata)
+            rows = (
+                self.anonymous.table(table, without_keys_in(rows))
+                .sort_by(order)
+                .replace_schema_metadata(schema.metadata)
+            )
             self.listed[table] = [layout.published_name(table)]
             self.write(layout.published_name(table), parquet_bytes(rows))
 
@@ -250,8 +260,8 @@ class _Writer:
         for kind in ("records", "responses", "older"):
             (self.folder / f"{kind}.parquet").unlink(missing_ok=True)
         rows = [
-            dict(zip(FOLDED_SHARD.names, (*key, *self.home[key[0]], metadata, _shard_name(task, key)), strict=True))
-            for task, metadata, *key in self.shards
+            dict(zip(FOLDED_SHARD.names, (*key, *self.home[key[0]], facts, _shard_name(task, key)), strict=True))
+            for task, facts, *key in ((task, self.anonymous.facts(facts), *key) for task, facts, *key in self.shards)
             if key[0] in self.home
         ]
         folded = layout.folded_name(1)
@@ -306,7 +316,7 @@ class _Writer:
             self.sign(name)
 
     def write_views(self) -> None:
-        """Writes the views as SQL and as a DuckDB file that reads the version in place."""
+        """Writes the views as SQL, a DuckDB file with the tables behind them, and the matrix of each task."""
         compaction = Holdings(self.listed, self.compaction)
         statements = relocatable_views(compaction.view_files())
         head = (
@@ -314,12 +324,16 @@ class _Writer:
             "-- SET VARIABLE snapshot = 's3://bucket/version';\n\n"
         )
         self.write(VIEWS, (head + "\n".join(statements)).encode())
-        path = self.folder / layout.DATABASE
-        with contextlib.closing(duckdb.connect(path, config={"threads": 1})) as con:  # the same bytes each time
+        path = quoted(str(self.folder / layout.DATABASE))
+        with contextlib.closing(duckdb.connect(config={"threads": 1})) as con:  # the same bytes each time
+            # Bitpacked segments end in bytes that DuckDB leaves unset. Small blocks: 50 tables take 2 MB and not 5.
+            con.execute("SET disabled_compression_methods = 'bitpacking'")
+            con.execute(f"ATTACH {path} AS version (BLOCK_SIZE 16384); USE version")
             con.execute("SET VARIABLE snapshot = ?", [str(self.folder)])
-            for statement in statements:
-                con.execute(statement)
-            write_comments(con)
+            keep_tables(con, compaction.view_files())
+            for name in write_matrix(con, self.folder):
+                self.sign(name)
+            con.execute("USE memory; DETACH version")
         self.sign(layout.DATABASE)
 
     def write_pools(self, pools: Sequence[PoolFile]) -> None:
@@ -361,6 +375,10 @@ class _Writer:
         (self.folder / layout.PUBLISHED_MANIFEST).write_bytes(json.dumps(manifest, indent=1, sort_keys=True).encode())
         return PublishedVersion(self.folder, manifest)
 
+    def _models_of_cells(self) -> Iterator[tuple[str, str]]:
+        columns = (self.planned_cells[name].to_pylist() for name in ("cell_id", "model"))
+        return zip(*columns, strict=True)
+
     def _counts(self) -> dict[str, int]:
         def rows(*names: str | None) -> int:
             return sum(pq.read_metadata(self.folder / name).num_rows for name in names if name)
@@ -370,7 +388,7 @@ class _Writer:
             "responses": rows(*(part.responses for part in self.parts)),
             "superseded": rows(*(part.older for part in self.parts)),
             "cells": len(self.home),
-            "models": len(self.models),
+            "models": len({model for cell_id, model in self._models_of_cells() if cell_id in self.home}),
             "tasks": len({task for task, *_ in self.cells}),
             "items": rows(*self.listed["items"]),
             "runs": len(self.provenance["runs"]),

@@ -13,24 +13,37 @@ import duckdb
 import pyarrow as pa
 
 from schemas.columns import column_docs
+from schemas.records import GLOBS
 from schemas.sql import quoted, text_rows
 from schemas.views.choice import PoolChoice
-from schemas.views.files import INCLUDED, RULED_ROWS, Placeholders, ViewFiles, lake_place, object_path
+from schemas.views.files import (
+    INCLUDED,
+    RULED_ROWS,
+    Placeholders,
+    ViewFiles,
+    kept_table,
+    lake_place,
+    object_path,
+)
 from schemas.views.order import OWNERSHIP, named_in, view_files, views_of, with_dependencies
 
 __all__ = [
     "INCLUDED",
     "KEPT",
+    "KEPT_TABLES",
     "OWNERSHIP",
     "POOL",
     "PoolChoice",
     "ViewFiles",
     "contents",
     "create_views",
+    "keep_tables",
+    "kept_table",
     "lake_place",
     "named_in",
     "object_path",
     "relocatable_views",
+    "rows_of_version",
     "view_files",
     "views_of",
     "write_comments",
@@ -47,6 +60,10 @@ SUMS = ("_totals",)
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
 POOL = ("_pool_questions", "_scored", "_pool_cells", "_questions_of", "_left_out", "_members")
+
+
+#: Tables of a published version that its database holds, all but answers and replaced rows.
+KEPT_TABLES = (*(table for table in GLOBS if table != "shards"), "compact/folded", "compact/records")
 
 
 def create_views(
@@ -121,6 +138,28 @@ def relocatable_views(files: ViewFiles) -> list[str]:
     """
     names = Placeholders("", files, place_sql="coalesce(getvariable('snapshot'), '.')", open_shards=[], outdated=[])
     return [names.put_into(view.as_table if name in POOL else view.sql) for name, view in view_files().items()]
+
+
+def keep_tables(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
+    """Makes tables of the rows of a published version, and the views over them, in the open database.
+
+    Queries then need no file: the database answers wherever it lies. Answers and replaced rows alone are read from the
+    version's files, from the working directory or the variable `snapshot`, which is set now.
+    """
+    place = "coalesce(getvariable('snapshot'), '.')"
+    files = replace(files, absent=files.absent | {"shards"})
+    names = Placeholders("", files, place_sql=place, open_shards=[], outdated=[])
+    for table in KEPT_TABLES:
+        con.execute(f"CREATE TABLE {kept_table(table)} AS FROM {names.rows_of(table)}")
+    names = replace(names, kept=frozenset(KEPT_TABLES))
+    for name, view in view_files().items():
+        con.execute(names.put_into(view.as_table if name in POOL else view.sql))
+    write_comments(con)
+
+
+def rows_of_version(files: ViewFiles, table: str, uri: str) -> str:
+    """The relation of the rows of a table in the files of a published version."""
+    return Placeholders(lake_place(uri), files, open_shards=[], outdated=[]).rows_of(table)
 
 
 def _comments(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:

@@ -121,9 +121,15 @@ class Placeholders:
     open_shards: list[str] | None = None
     #: Parts of the compaction with outdated rows; None: any part may have some.
     outdated: list[str] | None = None
+    #: Tables whose rows the database itself holds (kept_table).
+    kept: frozenset[str] = frozenset()
 
     def put_into(self, text: str) -> str:
         return re.sub(r"\{([a-z_]+)\}", lambda match: self._values[match[1]], text)
+
+    def rows_of(self, table: str) -> str:
+        """The relation of all rows of a table."""
+        return self._parts(table) if table.startswith("compact/") else self._read(table, self._files(table))
 
     @cached_property
     def _values(self) -> dict[str, str]:
@@ -134,7 +140,7 @@ class Placeholders:
         values = {
             "lake": self.place_sql or quoted(self.place),
             "shard_names": self._shard_names(),
-            "shard_files": self._files("shards"),
+            "shard_metadata": self._shard_metadata(),
             "shards": self._read("shards", self._files("shards"), "filename = true"),
             "lost": ", ".join(quoted(name) for name in self.files.lost) or "''",
             "primary_records": self._parts("compact/records", [p for p in clean if p in primary]),
@@ -150,6 +156,13 @@ class Placeholders:
             "run_cells": _JUDGED_CELLS if self.files.judge else "_run_cells",
             "of_shown_judge": "IN (SELECT judge_id FROM _shown_judges)" if self.files.judge else "IS NULL",
         }
+        if "compact/records" in self.kept:
+            none = no_rows(TABLES["compact/records"])
+            values |= {
+                "primary_records": none,
+                "outdated_records": none,
+                "mixed_records": kept_table("compact/records"),
+            }
         # Metrics are read, and cells are joined, only where rows may have no outcome: they are large and slow.
         older = self.files.has_older_parts
         values["rows"] = RULED_ROWS if self.files.has_older_rows else "_rows"
@@ -169,6 +182,8 @@ class Placeholders:
         view _stored checks shards itself, and a compaction checks its output.
         """
         schema = TABLES[table]
+        if table in self.kept:
+            return kept_table(table)
         if table in self.files.absent and (files == "[]" or not self._has_files(table)):
             return no_rows(schema if not options else schema.append(pa.field("filename", pa.string())))
         if self.files.filled:
@@ -196,6 +211,11 @@ class Placeholders:
             return self._list(table, listed[table])
         # The views of OWNERSHIP choose the open shards. They are made before this is known, and read none.
         return self._list(table, [path[len(self.place) + 1 :] for path in self.open_shards or ()])
+
+    def _shard_metadata(self) -> str:
+        files = self._files("shards")
+        none = "(SELECT NULL::VARCHAR AS file_name, NULL::BLOB AS key, NULL::BLOB AS value WHERE false)"
+        return none if files == "[]" else f"parquet_kv_metadata({files})"
 
     def _shard_names(self) -> str:
         if self.files.listed is None:
@@ -226,6 +246,11 @@ class Placeholders:
     def _globbed(self, table: str, pattern: str) -> str:
         place = literal_path(self.place)
         return f"[{quoted(f'{place}/{SCHEMA_FILES[table]}')}, {quoted(f'{place}/{pattern}')}]"
+
+
+def kept_table(table: str) -> str:
+    """The table of a database file with the rows of a lake's table."""
+    return f"_file_{table.replace('/', '_')}"
 
 
 def _whole_parts(whole: Mapping[str, int]) -> str:

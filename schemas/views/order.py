@@ -15,7 +15,7 @@ from importlib import resources
 #: The views that decide by names which file owns which rows. They choose the files of the placeholders of records.
 OWNERSHIP = ("_folded", "_retracted", "_shard_files", "_superseded", "_outdated")
 
-_CHOSEN_BY_OWNERSHIP = re.compile(r"\{(shards|shard_files|\w+_records)\}")
+_CHOSEN_BY_OWNERSHIP = re.compile(r"\{(shards|shard_metadata|\w+_records)\}")
 _COMMENT = re.compile(r"--[^\n]*")
 
 

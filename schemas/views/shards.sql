@@ -5,7 +5,7 @@
 CREATE VIEW shards AS
 WITH open_metadata AS (
     SELECT file_name AS file, decode(value)::JSON AS facts
-    FROM parquet_kv_metadata({shard_files})
+    FROM {shard_metadata}
     WHERE decode(key) = 'shard'
 ),
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -106,9 +109,13 @@ def test_version_database_opens_from_its_folder_and_from_elsewhere(
         [(comment,)] = rows(con, "SELECT comment FROM duckdb_views() WHERE view_name = 'matrix'")
         assert "one row per collected item" in comment
     monkeypatch.chdir(tmp_path)
+    shutil.copy(made.folder / "snapshot.duckdb", tmp_path / "alone.duckdb")
+    with duckdb.connect("alone.duckdb", read_only=True) as con:
+        for view in ("matrix", "records", "pool", "leaderboard", "items", "cells", "models", "coverage", "oracle"):
+            assert len(rows(con, f"FROM {view}")) == query(lake, f"SELECT count(*) FROM {view}")[0][0], view
     with duckdb.connect("s/snapshot.duckdb", read_only=True) as con:
         con.execute("SET VARIABLE snapshot = 's'")
-        assert len(rows(con, "FROM matrix")) == len(expected["matrix"])
+        assert len(rows(con, "FROM responses")) == len(expected["responses"])
     with duckdb.connect() as con:
         con.execute("SET VARIABLE snapshot = 's'")
         con.execute((made.folder / "views.sql").read_text())
@@ -130,7 +137,10 @@ def test_version_every_reader_counts_the_same(tmp_path: Path) -> None:
     for config, table in (("records", "records"), ("responses", "responses"), ("items", "items")):
         found = datasets.load_dataset(str(made.folder), config, cache_dir=str(tmp_path / "cache"), split="train")
         assert found.num_rows == made.manifest["counts"][table], config
-    assert datasets.load_dataset(str(made.folder), cache_dir=str(tmp_path / "cache"))["train"].num_rows == count
+    matrix = datasets.load_dataset(str(made.folder), cache_dir=str(tmp_path / "cache"))["train"].to_pandas()
+    [(pool_rows,)] = query(lake, "SELECT count(*) FROM _pool_rows")
+    assert len(matrix) == pool_rows
+    assert not matrix.duplicated(["task", "question", "candidate"]).any()
 
 
 @pytest.mark.slow
@@ -215,3 +225,41 @@ def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
         assert int(load_matrix(str(tmp_path / include), include=include).valid.sum()) > 0
     assert counts["imported"] == (2, 2)
     assert counts["all"] == tuple(a + b for a, b in zip(counts["collected"], counts["imported"], strict=True))
+
+
+def test_version_names_no_path_user_or_host_of_the_machines_that_collected_it(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    cell = BuiltCell(model="my-finetune")
+    folder = "/home/alice/My models/my-finetune"
+    config = {"models": [folder], "include_tasks": ["/srv/shared/alice/tasks"], "lake": "file:///home/alice/lake"}
+    run = builder.run(cell, source=folder, config=json.dumps(config))
+    facts = {"run_id": run, "host": "alice-laptop.local", "engine_seconds": 2.5, "gpu": None}
+    builder.shard(cell, [cell.record(item, score=1.0) for item in range(10)], metadata=facts)
+    builder.items("quiz", "i0", 10, prompt=[f"What is in /usr/local/bin? {i}" for i in range(10)])
+    builder.model("my-finetune", "r0", config="{}")
+    message = f"{folder}/config.json on alice-laptop.local cannot be read: /home/alice/.cache/hub/x"
+    builder.failure(run, "no_weights", message, model="other")
+    made = published(builder.lake, tmp_path / "s")
+    for file in made.folder.rglob("*"):
+        if file.is_file():
+            assert not re.search(rb"alice|My models|/srv/shared", file.read_bytes()), file
+    second = str(made.folder)
+    assert query(second, "SELECT source, config FROM runs JOIN cells USING (run_id)") == [
+        ("my-finetune", '{"models": ["my-finetune"], "include_tasks": ["tasks"], "lake": "lake"}')
+    ]
+    assert query(second, "SELECT host, engine_seconds FROM shards") == [("host-1", 2.5)]
+    assert query(second, "SELECT message FROM failures WHERE kind = 'no_weights'") == [
+        ("my-finetune/config.json on host-1 cannot be read: x",)
+    ]
+    assert query(second, "SELECT prompt FROM items LIMIT 1") == [("What is in /usr/local/bin? 0",)]
+
+
+def test_version_counts_models_once_and_those_with_records_alone(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    twice = [BuiltCell(model="a", dtype=dtype) for dtype in ("float32", "bfloat16")]
+    builder.run(*twice, BuiltCell(model="dead"))
+    for cell in twice:
+        builder.scores(cell, [1.0] * 10)
+    made = published(builder.lake, tmp_path / "s")
+    assert made.manifest["counts"]["models"] == 1
+    assert "| models | 1 |" in (made.folder / "README.md").read_text()
