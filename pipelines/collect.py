@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+try:  # an old Python, or one without the environment, fails at the imports below
+    import duckdb as _duckdb  # noqa: F401
+
+    import collectors as _collectors  # noqa: F401
+except ImportError:
+    raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
+
 import argparse
 import logging
 import os
@@ -142,6 +149,8 @@ def collect(args: argparse.Namespace) -> int:
         check_writable(Path(args.profile))
     if lake.exists():
         lake.open_for_reading()  # refuses another schema version before any planning
+    if reason := unwritable(lake):
+        raise ConfigError(f"the lake at {lake.uri} cannot be written: {reason}; nothing was started")
 
     from collectors.harness.loading import use_datasets
     from collectors.runs.planning import make_plan
@@ -180,6 +189,16 @@ def collect(args: argparse.Namespace) -> int:
     if (outcome and outcome.failed) or plan.failures or plan.quarantined or unanswered:
         return 1
     return STOPPED if outcome and outcome.stopped else 0
+
+
+def unwritable(lake: Lake) -> str | None:
+    """Why nothing could be written to a lake in a folder, without a trial; None where it could, or in a store."""
+    if not lake.local:
+        return None
+    place = next(path for path in (Path(lake.root), *Path(lake.root).parents) if os.path.lexists(path))
+    if not place.is_dir():
+        return f"{place} is not a folder"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"you may not write to {place}"
 
 
 def check_budget(plan: Plan, lake: Lake) -> None:

@@ -7,6 +7,13 @@ define the views.
 
 from __future__ import annotations
 
+try:  # an old Python, or one without the environment, fails at the imports below
+    import duckdb as _duckdb  # noqa: F401
+
+    import collectors as _collectors  # noqa: F401
+except ImportError:
+    raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
+
 import argparse
 import contextlib
 import datetime as dt
@@ -106,7 +113,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--out",
         metavar="FILE",
         type=Path,
-        help="the DuckDB file to write (default: matrix.duckdb; none with --sql). "
+        help="the DuckDB file to write (default: matrix.duckdb; none with --sql or --show). "
         "It replaces an existing file only if this command wrote that file and you added no tables",
     )
     parser.add_argument(
@@ -134,7 +141,7 @@ def day(text: str) -> str:
 
 def run(args: argparse.Namespace, console: Console) -> None:
     lake = Lake(args.lake).open_for_reading()
-    out = args.out or (Path("matrix.duckdb") if args.sql is None else None)
+    out = args.out or (Path("matrix.duckdb") if args.sql is None and not args.show else None)
     if out and (out.absolute().is_relative_to(lake.root) or out.resolve().is_relative_to(Path(lake.root).resolve())):
         raise ConfigError(f"--out {out} is inside the lake, where only collect.py writes; name another place")
     only = asked_of(args) if args.sql is None else views_of(args.sql)
@@ -151,7 +158,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         )
         text.seek(0)
         shutil.copyfileobj(text, rows_stream())
-    if out and args.sql is None:
+    if args.sql is None:
         print_next(lake, args.lake, options_of(args), out, console)
 
 
@@ -268,14 +275,14 @@ def _exact_times(rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 CORNER = "task, item, model, score, prompt_tokens, completion_tokens"
 
 
-def print_next(lake: Lake, place: str, asked: list[str], out: Path, console: Console) -> None:
+def print_next(lake: Lake, place: str, asked: list[str], out: Path | None, console: Console) -> None:
     """Prints the next commands to try, ready to paste."""
-    code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
     query = f"SELECT {CORNER} FROM matrix ORDER BY ALL LIMIT 20"
     commands = [command(__file__, "--lake", place, *asked, "--sql", query)]
-    if lake.local:  # a remote lake needs a secret, which the file does not hold
+    if out and lake.local:  # a remote lake needs a secret, which the file does not hold
+        code = f'import duckdb; print(duckdb.connect({str(out)!r}, read_only=True).sql("FROM leaderboard"))'
         commands.append(python(code))
-    if lake.local and shutil.which("duckdb"):
+    if out and lake.local and shutil.which("duckdb"):
         commands.append(shlex.join(["duckdb", "-readonly", str(out), "FROM leaderboard"]))
     for one in commands:
         console.print(f"next: {one}", soft_wrap=True)

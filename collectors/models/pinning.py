@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -129,6 +130,10 @@ def _fetch(model: ModelRef) -> ModelRef:
 # ---- folders
 
 
+#: A file of 5 GiB takes about ten seconds.
+PROGRESS_SECONDS = 5.0
+
+
 def fingerprint(folder: Path) -> str:
     """Digest of the names and SHA-256 of a folder's config, tokenizer, weight and code files.
 
@@ -145,7 +150,12 @@ def fingerprint(folder: Path) -> str:
     if not any(f.suffix in WEIGHTS for f in files):
         raise ModelError(f"{folder} holds no weights (*.safetensors or *.bin)", "no_weights")
     hashes = []
+    said, done, size = time.monotonic(), 0, sum(file.stat().st_size for file in files)
     for file in files:
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            logger.info("fingerprint of %s: %.1f of %.1f GiB", folder.name, done / 2**30, size / 2**30)
+        done += file.stat().st_size
         try:
             with open(file, "rb") as stream:
                 hashes.append((str(file.relative_to(folder)), hashlib.file_digest(stream, "sha256").hexdigest()))

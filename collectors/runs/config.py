@@ -6,6 +6,7 @@ Owns the config's keys, defaults and error messages, except those of one model, 
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import (
     AfterValidator,
+    BaseModel,
     Discriminator,
     Field,
     Tag,
@@ -23,6 +25,7 @@ from pydantic import (
 )
 
 from collectors.engines import ENGINES
+from collectors.runs.task_files import is_task_file, read_task_file
 from collectors.specs import (
     CatalogSpec,
     Dtype,
@@ -32,6 +35,7 @@ from collectors.specs import (
     Settings,
     Strict,
     TaskSpec,
+    ThinkingSpec,
     in_environment,
 )
 from schemas.failures import ConfigError, one_line
@@ -169,13 +173,31 @@ class RunConfig(Prompting):
     limit: int | None = Field(None, ge=1)
     #: Folder of a prepared HF datasets cache, to read items from instead of the hub.
     datasets: str | None = None
-    #: Folders with lm-eval task files of your own.
+    #: Folders with lm-eval task files of your own, or one folder; `include_path`, lm-eval's word, is the same. The path
+    #: of a task's own YAML file may stand in `tasks`, too.
     include_tasks: list[str] = Field(default_factory=list)
     #: Whether code of these folders runs: `!function`, and metrics that lm-eval lacks. It runs while planning, too.
     allow_code: bool = False
     engine: EngineSpec = EngineSpec()
     fleet: FleetSpec = FleetSpec()
     budget: BudgetSpec = BudgetSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_tasks(cls, value: Any) -> Any:
+        """Takes include_path, one folder as a text, and the paths of task files."""
+        if not isinstance(value, dict):
+            return value
+        value = dict(value)
+        given = [value.pop(key) for key in ("include_tasks", "include_path") if key in value]
+        if not all(isinstance(one, str | list) for one in given):
+            return {**value, "include_tasks": given[0]}
+        folders = [folder for one in given for folder in ([one] if isinstance(one, str) else one)]
+        tasks = value.get("tasks")
+        entries = [tasks] if isinstance(tasks, str) else tasks
+        if isinstance(entries, list):
+            value["tasks"] = [_own_task(entry, folders) for entry in entries]
+        return {**value, "include_tasks": folders} if folders or given else value
 
     @field_validator("models", mode="before")
     @classmethod
@@ -231,6 +253,17 @@ class RunConfig(Prompting):
             task.model_copy(update={k: v for k, v in shared.items() if k not in task.model_fields_set})
             for task in self.tasks
         ]
+
+
+def _own_task(entry: Any, folders: list[Any]) -> Any:
+    """An entry of `tasks`; of a task file its name, and the file's folder is added to `folders`."""
+    name = entry.get("task") if isinstance(entry, dict) else entry
+    if not is_task_file(name):
+        return entry
+    task, folder = read_task_file(str(name))
+    if folder not in folders:
+        folders.append(folder)
+    return {**entry, "task": task} if isinstance(entry, dict) else task
 
 
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -315,13 +348,36 @@ def _explain(error: Any) -> str:
     """Describes pydantic's error in one line: the key and its fault."""
     place = ".".join(_shown(part) for part in error["loc"] if str(part)[:1] != "<")
     if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key"
+        return f"{place}: unknown key; {_advice(error['loc'])}"
     if error["type"] == "missing":
         return f"{place}: this key is missing"
     if error["type"] == "value_error":
         return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
     given = _SHORT.repr(error["input"])
     return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {given})"
+
+
+#: Where a key stands, without numbers -> the class with the keys of that place.
+_LEVELS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): RunConfig,
+    ("tasks",): TaskSpec,
+    ("models", "<model>"): ModelSpec,
+    ("models", "<catalog>"): CatalogSpec,
+    ("engine",): EngineSpec,
+    ("fleet",): FleetSpec,
+    ("fleet", "gpus"): GpuSpec,
+    ("budget",): BudgetSpec,
+    ("thinking",): ThinkingSpec,
+}
+
+
+def _advice(loc: tuple[Any, ...]) -> str:
+    """What an unknown key may mean, or the keys that its place has."""
+    *place, key = (str(part) for part in loc if not isinstance(part, int))
+    level = _LEVELS.get(tuple(place)) or _LEVELS.get(tuple(place[-1:])) or RunConfig
+    keys = sorted(level.model_fields)
+    near = difflib.get_close_matches(key, keys, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(keys)}"
 
 
 class _Short(reprlib.Repr):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from collectors.lake.store import Lake
+from collectors.models.placement import ModelSize
+from collectors.models.sizes import sizes_of
 from collectors.runs.estimate import Row, estimate
 from collectors.runs.plan import Plan
 
@@ -26,6 +30,23 @@ def print_estimate(plan: Plan, lake: Lake) -> None:
     print()
     for assumption in estimated.assumptions:
         print(f"  {assumption}")
+    for line in too_large(plan, lake):
+        print(f"  {line}")
+
+
+def too_large(plan: Plan, lake: Lake, memory: int | None = None) -> list[str]:
+    """A line for each model whose weights do not fit into this machine's memory, where the plan uses no GPU."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if memory is None else memory
+    if plan.gpus or plan.config.fleet.address:
+        return []
+    models = dict.fromkeys(cell.cell.model for cell in plan.cells if cell.todo)
+    sizes = ((model, size) for model, size in sizes_of(lake, models, far=False) if isinstance(size, ModelSize))
+    return [
+        f"{model.name}: its weights take {size.weight_bytes / 2**30:,.0f} GiB, and this machine has "
+        f"{memory / 2**30:,.0f} GiB of memory: it does not fit here"
+        for model, size in sizes
+        if size.weight_bytes and size.weight_bytes > memory
+    ]
 
 
 def _cells(row: Row) -> list[str]:

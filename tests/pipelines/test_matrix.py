@@ -243,7 +243,7 @@ def test_matrix_damaged_shard_is_passed_over_and_named(
     fill(lake)
     shard = next((tmp_path / "lake" / "shards").glob("task=*/*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-100] if data is None else data)
-    assert main(["--show"]) == 0
+    assert main(["--show", "--out", "matrix.duckdb"]) == 0
     shown = capsys.readouterr().out
     assert "damaged_file" in shown
     assert shown.count("leaderboard") == 1, "what was printed before the damage turned up is printed once"
@@ -290,9 +290,13 @@ def test_matrix_sql_prints_every_column_and_writes_no_file(
     assert not (tmp_path / "matrix.duckdb").exists()
 
 
-def test_matrix_show_prints_the_numbers_of_the_views(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_matrix_show_prints_the_numbers_of_the_views_and_leaves_no_file(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fill(lake)
+    before = sorted(tmp_path.iterdir())
     assert main(["--show"]) == 0
+    assert sorted(tmp_path.iterdir()) == before
     out = capsys.readouterr().out
     assert "cells: 2, of them 1 complete and 0 without any item; 8 of 14 planned items collected" in out
     # (no rank, because items are missing,) model, dtype, score, ok, not ok, failed, missing
@@ -332,7 +336,7 @@ def test_matrix_show_tells_setups_refusals_and_reasons_apart(
 
 def test_matrix_script_piped_is_not_wrapped_and_its_next_commands_run(lake: LakeBuilder, tmp_path: Path) -> None:
     fill(lake)
-    result = run_script(str(SCRIPT), "--lake", "lake", "--show", cwd=tmp_path)
+    result = run_script(str(SCRIPT), "--lake", "lake", "--show", "--out", "m.duckdb", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
     commands = [line.removeprefix("next: ") for line in result.stdout.splitlines() if line.startswith("next: ")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,35 @@ def test_config_any_valid_keys_come_back_as_they_are(keys: dict[str, Any]) -> No
     config = RunConfig.model_validate({**LEAST, **keys})
     assert {name: getattr(config, name) for name in keys} == keys
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_config_own_tasks_by_either_word_one_folder_or_the_path_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    file = tmp_path / "deep" / "mine.yaml"
+    file.write_text("task: my_quiz\ndoc_to_text: !function code.text\n")
+    config = tmp_path / "c.yaml"
+    for keys in ("include_path: a", "include_tasks: a", "include_path: [a]", "include_tasks: [a]"):
+        config.write_text(f"models: [x/y]\ntasks: [t]\n{keys}\n")
+        assert load_config(str(config)).include_tasks == ["a"]
+    config.write_text(
+        f"models: [x/y]\ntasks: [{file}, {{task: {file}, limit: 3}}]\ninclude_path: b\ninclude_tasks: a\n"
+    )
+    read = load_config(str(config))
+    assert read.include_tasks == ["a", "b", str(tmp_path / "deep")]
+    assert [(task.task, task.limit) for task in read.tasks] == [("my_quiz", None), ("my_quiz", 3)]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("num_fewshots: 1", "num_fewshots: unknown key; did you mean num_fewshot"),
+        ("zzz: 1", "zzz: unknown key; there are allow_code, "),
+        ("fleet: {worker: 2}", "fleet.worker: unknown key; did you mean workers?"),
+        ("tasks: [none.yaml]", "cannot read the task file none.yaml: No such file or directory"),
+    ],
+)
+def test_config_mistakes_say_what_may_be_meant(tmp_path: Path, line: str, fault: str) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("models: [x/y]\n" + ("" if line.startswith("tasks") else "tasks: [t]\n") + line + "\n")
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        load_config(str(config))

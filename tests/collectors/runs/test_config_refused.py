@@ -44,7 +44,8 @@ def key_faults(path: Path, **keys: Any) -> list[str]:
     ],
 )
 def test_config_unknown_key_at_any_level_is_named(path: Path, keys: dict[str, Any], place: str) -> None:
-    assert key_faults(path, **keys) == [f"{place}: unknown key"]
+    [fault] = key_faults(path, **keys)
+    assert fault.startswith(f"{place}: unknown key; ")
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -91,7 +92,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lake": None}, "lake"),
     ({"lake": " "}, "lake"),
     ({"datasets": 5}, "datasets"),
-    ({"include_tasks": "folder"}, "include_tasks"),
+    ({"include_tasks": {"a": 1}}, "include_tasks"),
     ({"include_tasks": [1]}, "include_tasks.0"),
     ({"dtype": "float64"}, "dtype"),
     ({"engine": "stubb"}, "engine.name"),
