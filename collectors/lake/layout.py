@@ -519,6 +519,10 @@ def published_files(table: str) -> str:
     return GLOBS[table].replace("/*/", "/task=*/") if "/*/" in GLOBS[table] else published_name(table)
 
 
+#: The pattern of these files.
+MATRIX_FILES = f"{MATRIX}/task=*/*.parquet"
+
+
 def matrix_name(task: str) -> str:
     """The file with the matrix of one task of a published version."""
     return f"{MATRIX}/task={safe_name(task)}/matrix.parquet"

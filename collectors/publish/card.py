@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from collectors.lake.layout import MATRIX, pool_name, published_files
+from collectors.lake.layout import MATRIX_FILES, pool_name, published_files
 from collectors.publish.matrix_table import matrix_schema
 from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, JUDGE, MODEL, RUN_CELL, SPLIT, VERDICT
 
@@ -57,7 +57,7 @@ class Contents:
 #: Table -> its files, its schema and the meaning of a row. load_dataset loads the first one by default.
 TABLES: dict[str, tuple[str, pa.Schema, str]] = {
     "matrix": (
-        f"{MATRIX}/task=*/*.parquet",
+        MATRIX_FILES,
         matrix_schema(),
         "one row for each question and candidate (a model that a router can choose): what routers are trained on",
     ),

@@ -173,12 +173,18 @@ class _Check:
                 yield f"{layout.PUBLISHED_MANIFEST}: it counts other {name} than the {count:,} in the files"
 
     def _models(self, compaction: Manifest) -> int:
-        """Names of models with records."""
+        """Names of models with records; -1 where they cannot be read, which another line says."""
+        if not {"cell_id", "model"} <= set(self._runs_columns()):
+            return -1
         cells = {row["cell_id"] for row in read_folded(self.store, compaction, columns=["cell_id"])}
         data = io.BytesIO(self.store.read(layout.published_name(layout.RUNS)))
         rows = pq.read_table(data, columns=["cell_id", "model"])
         pairs = zip(rows["cell_id"].to_pylist(), rows["model"].to_pylist(), strict=True)
         return len({model for cell_id, model in pairs if cell_id in cells})
+
+    def _runs_columns(self) -> list[str]:
+        name = layout.published_name(layout.RUNS)
+        return list(pq.read_schema(io.BytesIO(self.store.read(name))).names) if name in self.sound else []
 
     # ---- views
 
