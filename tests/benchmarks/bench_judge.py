@@ -37,6 +37,7 @@ from schemas.records import RECORD
 from tests.helpers.hostile_answers import ESCAPES, SPENDERS
 from tests.helpers.judged_lakes import collected_lake, rewrite, shards_of
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.runs import DATA as DEMO
 from tests.helpers.runs import TEXT
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +191,7 @@ _TAMPERING: dict[str, Callable[[Lake], None]] = {"answer": _answer, "score": _sc
 
 def own_process(table: Table) -> None:
     """gsm8k's answers in the judging process against the same in this process."""
+    use_datasets(str(DEMO))
     (task,), _ = load_tasks(TaskSpec(task=TEXT), [])
     answers = {item: [[f"{doc['answer']} {item}"]] for item, doc in enumerate(task.docs)}
     numbered = {number: answers[number % len(answers)] for number in range(5000)}
