@@ -193,9 +193,10 @@ def own_process(table: Table) -> None:
     """gsm8k's answers in the judging process against the same in this process."""
     use_datasets(str(DEMO))
     (task,), _ = load_tasks(TaskSpec(task=TEXT), [])
-    answers = {item: [[f"{doc['answer']} {item}"]] for item, doc in enumerate(task.docs)}
-    numbered = {number: answers[number % len(answers)] for number in range(5000)}
-    items = {number: number % len(answers) for number in numbered}
+    docs = task.docs
+    # No two answers are alike, so that none is judged by memory.
+    numbered = {number: [[f"So {number}.\n#### {number}"]] for number in range(5000)}
+    items = {number: number % len(docs) for number in numbered}
     judges = Judges([])
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps(plain(doc)) + "\n" for doc in task.docs)
