@@ -26,6 +26,8 @@ from schemas.failures import one_line
 from schemas.sql import quoted, quoted_path
 
 TABLES = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json", "*.pkl", "*.pickle")
+#: Names of the columns that pandas makes of a frame's index.
+INDEX = ("index", "level_0", "Unnamed: 0", "__index_level_0__", "")
 #: Columns of one relation: DuckDB's memory for a table grows with them, and 900 of 2,000 rows took more than 1 GB.
 MOST_COLUMNS = 400
 #: Columns of a relation without a table of its own: a format asks a wide one again for each model, and DuckDB would

@@ -6,7 +6,8 @@ are a fixed multiple of the words), `free` (every call cost nothing), `no_usage`
 others that have some), `fewer_rows` (a model lacks items that others of the source have), `several_questions` (one key
 of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
 task are rejected), `constant_answer` (a model gives one answer to different questions: all of them, or a sentence to
-many, as hosts' refusals and errors are), `same_file`, `odd_count` (a source states another number of answers than was
+many, as hosts' refusals and errors are), `no_first_answer` (an item has repeats from 1 on and no answer 0, which alone
+the matrix shows), `same_file`, `odd_count` (a source states another number of answers than was
 imported); by the readers of formats `odd_total` (counts of tokens do not add up to the total beside them) and
 `aggregate` (a table has one row a model and task, and nothing that names an item); and by both `odd_accuracy` (no rule
 gives the accuracy that a source states, or the imported scores have another mean).
@@ -113,6 +114,21 @@ ORDER BY ALL
 """
 
 
+#: Cells with items that have repeats alone.
+_ONLY_REPEATS = """
+WITH repeats AS (
+    SELECT cell, key, repeat FROM trusted JOIN cell_numbers USING (run, model, task)
+    WHERE trusted.filter = cell_numbers.filter
+)
+SELECT cell, count(*)
+FROM (
+    SELECT cell, key FROM repeats
+    WHERE cell IN (SELECT cell FROM repeats WHERE repeat > 0)
+    GROUP BY ALL HAVING min(repeat) > 0
+)
+GROUP BY cell ORDER BY cell
+"""
+
 #: Figures of a source beside those of its trusted rows.
 _STATED = """
 WITH stated AS (
@@ -185,6 +201,12 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
     ).fetchall():
         of(cell, "no_usage", f"{unused:,} right answers without a token")
+    for cell, items in con.execute(_ONLY_REPEATS).fetchall():
+        of(
+            cell,
+            "no_first_answer",
+            f"{items:,} items have repeats from 1 on and none of number 0: the matrix lacks them",
+        )
     for cell, kind, rows in con.execute(
         "SELECT cell, kind, count(*) FROM raw_suspects JOIN cell_numbers USING (run, model, task) "
         "GROUP BY ALL ORDER BY ALL"

@@ -73,9 +73,16 @@ intervals AS (
 estimates AS (
     SELECT
         *,
-        -- greatest and least leave a null out, also the interval's.
-        CASE WHEN ci_method IS NOT NULL THEN greatest(from_score, low) END AS ci_low,
-        CASE WHEN ci_method IS NOT NULL THEN least(to_score, high) END AS ci_high
+        -- greatest and least leave a null out, also the interval's. Where all are right, rounding puts Wilson's end a bit
+        -- below the score itself.
+        CASE
+            WHEN ci_method = 'hall' THEN greatest(from_score, low)
+            WHEN ci_method IS NOT NULL THEN least(greatest(from_score, low), score)
+        END AS ci_low,
+        CASE
+            WHEN ci_method = 'hall' THEN least(to_score, high)
+            WHEN ci_method IS NOT NULL THEN greatest(least(to_score, high), score)
+        END AS ci_high
     FROM intervals
 ),
 

@@ -20,10 +20,18 @@ WITH valid AS (
     ) = 1
 ),
 
--- Names without an organisation -> the only full name that ends in it, on any day and from any provider.
+-- Names that have a price on that day, from any provider.
+price_keys AS (
+    SELECT lower(name) AS price_key FROM price_names
+    UNION
+    SELECT lower(model) FROM prices
+    WHERE valid_from <= coalesce(CAST(getvariable('prices_on') AS DATE), current_date)
+),
+
+-- Names without an organisation -> the only full name that ends in it.
 full_names AS (
     SELECT split_part(full_name, '/', 2) AS short_name, min(full_name) AS full_name
-    FROM (SELECT lower(name) AS full_name FROM price_names UNION SELECT lower(model) FROM prices)
+    FROM (SELECT price_key AS full_name FROM price_keys)
     WHERE regexp_full_match(full_name, '[^/]+/[^/]+')
     GROUP BY ALL
     HAVING count(*) = 1
@@ -47,7 +55,7 @@ keyed AS (
     LEFT JOIN full_names
         ON short_name = lower(asked.model)
         AND (NOT has_organisation OR lower(model_source) = full_name)
-        AND short_name NOT IN (SELECT lower(name) FROM price_names UNION SELECT lower(model) FROM prices)
+        AND short_name NOT IN (SELECT price_key FROM price_keys)
 ),
 
 named AS (

@@ -136,6 +136,20 @@ def test_model_prices_of_a_name_without_organisation_are_those_of_the_only_one_t
     assert rows(con, query) == [(None,)]
 
 
+def test_model_prices_of_a_short_name_count_only_names_with_a_price_on_the_day(lake: LakeBuilder) -> None:
+    lake.run(BuiltCell(model="alpha"), BuiltCell(model="beta"), source="/models/somewhere")
+    price(lake, per_million("org/alpha", 1, 1, valid_from="2024-01-01"))
+    price(lake, per_million("zzz/alpha", 9, 9, valid_from="2099-01-01"))
+    price(lake, per_million("org/beta", 2, 2, valid_from="2024-01-01"))
+    price(lake, per_million("beta", 9, 9, valid_from="2099-01-01"))
+    charge = ("short", "org/alpha", "host")
+    assert charged(lake) == {"alpha": charge, "beta": ("short", "org/beta", "host")}
+    con = lake.views()
+    con.execute("SET VARIABLE prices_on = '2099-01-02'")
+    found = rows(con, "SELECT model, basis, price_model FROM model_prices ORDER BY model")
+    assert found == [("alpha", None, None), ("beta", "equal", "beta")]
+
+
 @pytest.mark.parametrize(
     ("model", "price_model"),
     [

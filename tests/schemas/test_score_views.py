@@ -313,3 +313,15 @@ def test_oracle_no_common_item_no_best_model(lake: LakeBuilder) -> None:
     assert [found[name] for name in ("best_model", "best_cell_id", "best_model_score", "oracle_score", "gap")] == (
         [None] * 5
     )
+
+
+@pytest.mark.parametrize("items", [7, 10, 28, 49, 101])
+def test_interval_of_all_right_and_of_all_wrong_ends_at_the_range(tmp_path: Path, items: int) -> None:
+    lake = LakeBuilder(tmp_path)
+    for model, score in (("right", 1), ("wrong", 0)):
+        lake.planned(BuiltCell(model=model, items=items), [score] * items)
+    rest = 1.959963984540054**2 / (items + 1.959963984540054**2)  # Wilson's z² / (n + z²)
+    found = lake.rows("SELECT model, ci_low, ci_high FROM leaderboard ORDER BY model")
+    assert [row[0] for row in found] == ["right", "wrong"]
+    assert (found[0][2], found[1][1]) == (1.0, 0.0)
+    assert (found[0][1], found[1][2]) == pytest.approx((1 - rest, rest))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from collectors.importers.files import BadFile, names_of
 from collectors.importers.relation import (
+    INDEX,
     MOST_COLUMNS,
     Constant,
     Kind,
@@ -32,11 +33,20 @@ def read(staging: Staging, source: ImportSource) -> None:
             models = _models(table)
             if "prompt" not in table or not models:
                 raise BadFile("unknown_layout", "no column prompt, or none of booleans")
+            for name in table.names:
+                if name not in models and not _is_read(name, models):
+                    what = "it is neither prompt, nor answers of a model, nor true and false alone"
+                    staging.reject(number, None, "unknown_layout", f"the column {name[:60]!r} is not read: {what}")
             task = re.sub(rf"{_ANSWER}s$", "", names_of(staging.files)[number])
             for some in parted(models, MOST_COLUMNS // 2):
                 _read_models(staging, number, table, task, some)
             rows = table.relation({"prompt": ("prompt", Kind.TEXT), "task": (Constant(task), Kind.TEXT)})
             select_items(staging, f"(SELECT *, row::VARCHAR AS key FROM {rows})", ["prompt"])
+
+
+def _is_read(name: str, models: Sequence[str]) -> bool:
+    """Whether a column that is no model's is read with one, or is a frame's index."""
+    return name in ("prompt", *INDEX) or (name.endswith(_ANSWER) and name.removesuffix(_ANSWER) in models)
 
 
 def _models(table: SourceTable) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from collectors.importers.files import BadFile
 from collectors.importers.relation import (
+    INDEX,
     MOST_COLUMNS,
     Constant,
     Kind,
@@ -23,8 +24,8 @@ _COST, _ANSWER = "|total_cost", "|model_response"
 #: Columns of its wide files that are of no model, and those of a frame's index.
 _OTHERS = frozenset(
     [
-        *("sample_id", "prompt", "eval_name", "oracle_model_to_route_to", "source", "embedding", "index", "level_0"),
-        *("Unnamed: 0", "__index_level_0__", ""),
+        *("sample_id", "prompt", "eval_name", "oracle_model_to_route_to", "source", "embedding"),
+        *INDEX,
     ]
 )
 

@@ -320,3 +320,18 @@ def test_import_of_a_column_whose_name_holds_nul_rejects_its_model_alone(tmp_pat
     report = imported(form, tmp_path / name, tmp_path / "lake")
     assert [(one["kind"], one["source_row"], one["model"]) for one in report.rejects] == [("encoding", 1, "b\0")]
     assert rows(tmp_path / "lake", "SELECT model, score FROM records") == [("a", 1.0)]
+
+
+def test_routellm_column_that_no_rule_reads_is_named(tmp_path: Path) -> None:
+    header = "Unnamed: 0,prompt,a,b,b_response,w,note,c_response"
+    (tmp_path / "quiz_responses.csv").write_text(f"{header}\n0,x,True,False,n,1,hm,y\n1,y,False,True,n,0,hm,y\n")
+    report = imported("routellm", tmp_path / "quiz_responses.csv", tmp_path / "lake")
+    assert [(one["kind"], one["message"].split(" is not read")[0]) for one in report.rejects] == [
+        ("unknown_layout", "the column 'c_response'"),
+        ("unknown_layout", "the column 'note'"),
+        ("unknown_layout", "the column 'w'"),
+    ]
+    assert rows(tmp_path / "lake", "SELECT model, sum(score) FROM records GROUP BY model ORDER BY 1") == [
+        ("a", 1.0),
+        ("b", 1.0),
+    ]

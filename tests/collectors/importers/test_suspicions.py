@@ -119,3 +119,14 @@ def test_suspicion_of_another_mean_is_not_raised_by_rounding_and_percent(tmp_pat
 
 
 ANOTHER_MEAN = "the source states a mean score of 0.75, and the imported scores have 0.666667"
+
+
+def test_answers_that_have_repeats_alone_are_named(tmp_path: Path) -> None:
+    names = ("model", "task", "id", "score", "trial")
+    verdicts = [(model, "quiz", str(item), 1.0, trial) for model in "ab" for item in range(3) for trial in (1, 2)]
+    verdicts += [("b", "quiz", str(item), 1.0, 0) for item in range(2)]
+    path = table(tmp_path / "t.parquet", verdicts, names)
+    report = imported("table", path, tmp_path / "lake", options={**COLUMNS, "repeat": "trial"})
+    named = [(one.model, one.message.split(" items")[0]) for one in report.suspicions if one.kind == "no_first_answer"]
+    assert named == [("a", "3"), ("b", "1")]
+    assert rows(tmp_path / "lake", "SELECT count(*) FROM matrix WHERE model = 'b' AND score IS NOT NULL") == [(2,)]
