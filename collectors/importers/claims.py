@@ -46,7 +46,7 @@ def _take_over(lake: Lake, name: str, source: str) -> str:
         other = json.loads(data)
     except FileNotFoundError:
         raise ConfigError(f"another import of {source} ended in this moment: try again") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         other = None
     other = other if isinstance(other, dict) else {"host": "an unnamed host"}
     if other.get("host") != socket.gethostname() or not is_gone(other.get("process")):

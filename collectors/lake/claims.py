@@ -154,7 +154,7 @@ class Claims:
         if name not in self._claimants:
             try:
                 value = json.loads(self.lake.read(name))
-            except (FileNotFoundError, ValueError):
+            except (FileNotFoundError, ValueError, RecursionError):
                 return True
             self._claimants[name] = value if isinstance(value, dict) else {}
         claimant = self._claimants[name]

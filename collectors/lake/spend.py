@@ -85,7 +85,7 @@ class Accounts:
                 self._read[name] = spent
             except FileNotFoundError:  # replaced meanwhile
                 return None
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 logger.warning("%s in %s is damaged: %s", name, self.lake.uri, one_line(error))
                 self._read[name] = None
         return self._read[name]
