@@ -257,5 +257,5 @@ def test_views_that_a_query_names_say_without_the_others_what_they_say_among_all
             query = f"FROM {view} ORDER BY ALL"
             with connect(builder.lake, only=named_in(query)) as con:
                 assert repr(rows(con, query)) == repr(rows(everything, query)), view  # NaN is not equal to itself
-    assert named_in("FROM models") == {"models"}
+    assert named_in("FROM models").isdisjoint({"cells", "matrix", "records"})
     assert named_in("SELECT 1") == set()
