@@ -163,6 +163,8 @@ class _Check:
             "superseded": of_parts("older"),
             "cells": sum(part.cells for part in compaction.parts),
             "models": self._models(compaction),
+            "tasks": len({part.task for part in compaction.parts}),
+            "runs": len(self.manifest["provenance"].get("runs") or ()),
             "items": rows(layout.is_items),
             "failures": rows(lambda name: name == layout.published_name("failures")),
         }

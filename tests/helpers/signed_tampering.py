@@ -112,6 +112,16 @@ def compaction_twice(copy: Copy) -> None:
     copy.sign(name, sealed_json({**copy.compaction, "number": manifest.number + 1}, name))
 
 
+@kind
+def counts_without_tasks(copy: Copy) -> None:
+    copy.state(counts={name: count for name, count in copy.manifest["counts"].items() if name != "tasks"})
+
+
+@kind
+def counts_of_other_runs(copy: Copy) -> None:
+    copy.state(counts={**copy.manifest["counts"], "runs": 9})
+
+
 # ---- tables, signed
 
 _signed("extra_program", "run.sh", b"#!/bin/sh")
