@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import lm_eval
@@ -58,6 +58,35 @@ def check_names(specs: list[TaskSpec], include: list[str]) -> None:
         faults.append(f"unknown task {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def hidden_files(names: Iterable[str], include: list[str]) -> Iterator[str]:
+    """Yields a line for each task that several files define: the one that is taken, and the others."""
+    own = _own(tuple(include))
+    wanted = [name for name in dict.fromkeys(names) if name in own]
+    files: dict[str, list[str]] = {name: [] for name in wanted}
+    for folder in include:
+        for path in sorted(Path(folder).rglob("*.yaml")):
+            with contextlib.suppress(Exception):  # lm-eval's index passes over it, too
+                name = load_yaml(path, resolve_func=False).get("task")
+                if name in files:
+                    files[name].append(str(path))
+    for name in wanted:
+        entry = manager(tuple(include), False).task_index[name]
+        taken = str(entry.yaml_path)
+        others = [_short(path) for path in dict.fromkeys(files[name]) if path != taken]
+        others += ["lm-eval's own"] if _is_shipped(name) else []
+        if others:
+            yield f"task {name} stands in several files: {_short(taken)} is taken, not {', '.join(others)}"
+
+
+def _is_shipped(name: str) -> bool:
+    """Whether lm-eval ships a task of this name. Reading what it ships for it alone takes half a second."""
+    return name in (_folders_of(_kept()) if _kept().exists() else _single_tasks(frozenset({name})))
+
+
+def _short(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
 
 
 @functools.lru_cache(8)

@@ -89,7 +89,7 @@ class Plan:
             config = without_key_values(self.config.model_dump(mode="json"))
             rows[0]["config"] = json.dumps(config, ensure_ascii=False)  # in one row: with 10,000 models it is 1 MB
             table = pa.Table.from_pylist(rows, schema=RUN_CELL)
-            metadata = {"generation": self.generation, "quarantined": len(self.quarantined)}
+            metadata = {"generation": self.generation, "quarantined": len(self.quarantined), "notes": self.notes}
             lake.create_table(run_name(self.run_id), table, {"run": metadata})
         for row in self.failures:
             write_failure(lake, row)

@@ -19,7 +19,7 @@ from collectors.engines import KINDS, OF_ENDPOINTS, ModelRef, engine_class, make
 from collectors.engines.gpus import GpuClass, gpu_classes
 from collectors.harness.chats import chats_of
 from collectors.harness.efforts import Effort, efforts_of
-from collectors.harness.index import check_names
+from collectors.harness.index import check_names, hidden_files
 from collectors.harness.loading import load_tasks
 from collectors.harness.own_code import use_code
 from collectors.harness.tasks import BoundTask
@@ -34,6 +34,7 @@ from collectors.models.placement import ModelSize, need_of, place
 from collectors.models.sizes import sizes_of, without_config
 from collectors.runs.cell_settings import CellSettings
 from collectors.runs.config import DEFAULT_MAX_LENGTH, RunConfig
+from collectors.runs.definitions import other_definitions
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
 from collectors.runs.work import Cell
@@ -59,6 +60,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     use_code(config.allow_code)
     check_names(config.task_specs(), include)
     plan = Plan(new_run_id(), config, [], generation=generation)
+    plan.notes += hidden_files([spec.task for spec in config.task_specs()], include)
     models = resolved_models(config, lake, plan)
     loaded = list(_load_tasks(config, include, plan))
     models = _widened(models, loaded, config)
@@ -99,6 +101,8 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
     plan.notes += of_cell.notes()
+    if shards:
+        plan.notes += other_definitions(plan, lake)
     return plan
 
 

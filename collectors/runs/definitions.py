@@ -1,0 +1,88 @@
+"""Names tasks that the lake holds under another definition, before a run asks all of their items anew.
+
+Owns the comparison of a task's items and settings with those in the lake. A number of examples, a template or a limit
+is a choice of the config, and is no other definition.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from collectors.lake.holdings import Holdings
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from collectors.harness.tasks import BoundTask
+    from collectors.runs.plan import Plan
+
+#: Settings of a task's definition, columns of the view cells.
+SETTINGS = ("task_version", "output_type", "metric", "filter", "higher_is_better")
+
+
+def other_definitions(plan: Plan, lake: Lake) -> list[str]:
+    """A line for each task of which the lake has cells under another definition alone, with what differs.
+
+    Raises StorageError if the lake cannot be read.
+    """
+    todo = {planned.cell.prompting for planned in plan.cells if planned.todo}
+    tasks = {task.name: task for prompting, task in plan.tasks.items() if prompting in todo}
+    if not tasks:
+        return []
+
+    def lines(con: duckdb.DuckDBPyConnection, _: Holdings) -> list[str]:
+        return [line for task in tasks.values() for line in _compared(con, task)]
+
+    return ask(lake, lines, only=["cells", "items"], include="collected")
+
+
+def _compared(con: duckdb.DuckDBPyConnection, task: BoundTask) -> Iterator[str]:
+    rows = con.execute(
+        f"SELECT items_digest, task_digest, {', '.join(SETTINGS)}, count(*), max(epoch(started_at)) FROM cells "
+        "WHERE task = ? GROUP BY ALL ORDER BY max(epoch(started_at)), items_digest, task_digest",
+        [task.name],
+    ).fetchall()
+    mine = task.settings
+    if not rows or any(row[:2] == (mine.items_digest, mine.task_digest) for row in rows):
+        return
+    items_digest, _, *settings, cells, started = rows[-1]
+    items = [] if items_digest == mine.items_digest else _items(con, task, items_digest)
+    changed = [name for name, value in zip(SETTINGS, settings, strict=True) if value != getattr(mine, name)]
+    differs = [*items, *changed] or ["settings of its file"]
+    again = "; judge.py judges their answers again" if not items and set(changed) <= {"metric", "filter"} else ""
+    when = dt.datetime.fromtimestamp(started, dt.UTC)
+    yield (
+        f"task {task.name}: the lake has {cells:,} cells under another definition, of {when:%Y-%m-%d %H:%M} UTC. "
+        f"Different: {', '.join(differs)}. All items are asked anew{again}"
+    )
+
+
+def _items(con: duckdb.DuckDBPyConnection, task: BoundTask, items_digest: str) -> list[str]:
+    """Phrases on the items that differ. Equal documents are one; the first of each counts."""
+    old = _by_content(
+        con.execute(
+            "SELECT content_hash, target, prompt FROM items WHERE task = ? AND items_digest = ? ORDER BY item",
+            [task.name, items_digest],
+        ).fetchall()
+    )
+    table = task.item_table().select(["content_hash", "target", "prompt"]).to_pylist()
+    new = _by_content([tuple(row.values()) for row in table])
+    both = [(old[content], new[content]) for content in new if content in old]
+    counts = {
+        "right answers": sum(before[0] != after[0] for before, after in both),
+        "texts (doc_to_text)": sum(before[1] != after[1] for before, after in both),
+    }
+    phrases = [f"{count:,} of {len(new):,} {what}" for what, count in counts.items() if count]
+    if added := len(new.keys() - old.keys()):
+        phrases.append(f"{added:,} new items")
+    if gone := len(old.keys() - new.keys()):
+        phrases.append(f"{gone:,} items that are gone")
+    return phrases or ["the order of its items"]
+
+
+def _by_content(rows: list[Any]) -> dict[str, tuple[Any, ...]]:
+    return {content: tuple(rest) for content, *rest in reversed(rows)}

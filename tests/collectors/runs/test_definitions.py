@@ -1,0 +1,82 @@
+"""A task under another definition, or in several files, is announced by the plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collectors.lake.store import Lake
+from collectors.runs.collector import Collector
+from collectors.runs.plan import Plan
+from tests.helpers.mini_tasks import own_caches
+from tests.helpers.planned_cells import configured, planned
+
+__all__ = ["own_caches"]
+
+ITEMS = [{"question": f"What is {n} + {n}?", "choices": ["no", str(2 * n)], "gold": 1} for n in range(12)]
+
+
+def written(folder: Path, items: list[dict[str, Any]], text: str = "{{question}}", metric: str = "acc") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (folder / "mine.yaml").write_text(
+        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/items.jsonl}}}}\n"
+        f"test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{text}'\n"
+        f"doc_to_choice: '{{{{choices}}}}'\ndoc_to_target: gold\nmetric_list: [{{metric: {metric}}}]\n"
+    )
+    return folder
+
+
+def plan_of(folder: Path, lake: Path) -> Plan:
+    return planned(configured(folder, "stub/a", tasks=["mine"], engine={"name": "stub"}), lake)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    store = Lake(str(tmp_path / "lake")).open_for_writing()
+    plan = plan_of(written(tmp_path / "before", ITEMS), tmp_path / "lake")
+    plan.write(store)
+    worker = Collector(plan.run_id, store.uri, "stub", {}, plan.config.include_tasks)
+    [cell] = plan.cells
+    worker.collect(cell.cell, 0, 11)
+    worker.engine.close()
+    return tmp_path / "lake"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"items": [{**ITEMS[0], "gold": 0}, *ITEMS[1:]]}, "Different: 1 of 12 right answers."),
+        ({"items": [*ITEMS[2:], {**ITEMS[0], "question": "What is 1?"}]}, "1 new items, 2 items that are gone."),
+        ({"text": "Q: {{question}}"}, "settings of its file"),
+        ({"metric": "acc_norm"}, "Different: metric. All items are asked anew; judge.py judges their answers again"),
+    ],
+)
+def test_plan_names_another_definition_of_a_task(
+    tmp_path: Path, lake: Path, change: dict[str, Any], differs: str
+) -> None:
+    plan = plan_of(written(tmp_path / "after", **{"items": ITEMS, **change}), lake)
+    [note] = plan.notes
+    assert note.startswith("task mine: the lake has 1 cells under another definition, of ")
+    assert differs in note
+
+
+@pytest.mark.slow
+def test_plan_of_the_same_definition_names_nothing(tmp_path: Path, lake: Path) -> None:
+    assert plan_of(tmp_path / "before", lake).notes == []
+
+
+@pytest.mark.slow
+def test_plan_names_the_file_that_is_taken_of_several(tmp_path: Path) -> None:
+    folder = written(tmp_path / "own", ITEMS)
+    (folder / "again.yaml").write_text((folder / "mine.yaml").read_text())
+    [note] = plan_of(folder, tmp_path / "none").notes
+    assert note.startswith("task mine stands in several files: own/")
+    folder = written(tmp_path / "hiding", ITEMS)  # another one: an index of a folder is kept
+    (folder / "mine.yaml").write_text((folder / "mine.yaml").read_text().replace("task: mine", "task: gsm8k"))
+    plan = planned(configured(folder, "stub/a", tasks=["gsm8k"], engine={"name": "stub"}), tmp_path / "none")
+    assert plan.notes == ["task gsm8k stands in several files: hiding/mine.yaml is taken, not lm-eval's own"]
