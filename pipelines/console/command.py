@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "show where a run stands",
     "catalog": "list the models of a hub, for configs to choose from",
     "matrix": "query a lake or published version, or show it",
+    "judge": "judge stored answers again, or check the verdicts",
     "score": "judge routers by their choices",
     "route": "train routers, let them choose, and rank them",
     "plot": "draw cost and quality of the pool, as pictures and one page",

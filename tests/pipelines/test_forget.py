@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from collectors.lake.compaction import compact
@@ -133,4 +134,8 @@ def test_publish_command_a_model_that_was_forgotten_is_retracted_in_the_next_ver
     assert query(second, "SELECT DISTINCT model FROM cells ORDER BY ALL") == [("a",)]
     assert query(second, "SELECT DISTINCT reason FROM retractions") == [("its licence forbids it",)]
     held = [path for path in Path(second).rglob("*") if path.is_file() and b"secret-model" in path.read_bytes()]
-    assert {path.parent.name for path in held} <= {"retractions"}
+    assert {path.name if path.parent.name != "retractions" else "" for path in held} <= {"", "snapshot.duckdb"}
+    with duckdb.connect(f"{second}/snapshot.duckdb", read_only=True) as con:
+        tables = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        naming = [name for name in tables if "secret-model" in repr(con.execute(f"FROM {name}").fetchall())]
+    assert set(naming) <= {"_file_retractions"}, "the retraction alone names it"

@@ -92,7 +92,8 @@ def test_kept_router_chooses_what_score_reads(lake: Path, tmp_path: Path, capsys
     assert "ridge: 200 choices, 0 abstained" in capsys.readouterr().out
     argv = ["score", "--choices", "choices.csv", "--lake", str(lake), "--include", "all", "--json"]
     assert matrix.main(argv) == 0
-    [first, second, every] = json.loads(capsys.readouterr().out)
+    [first, second, every, by_task] = json.loads(capsys.readouterr().out)
+    assert by_task["score"] == pytest.approx(every["score"]), "as many questions of each task"
     assert (first["items"], second["items"], every["items"]) == (100, 100, 200)
     assert every["score"] > every["best_score"]
     assert run(lake, "fit", "--router", "ridge", "--out", "kept") == 2

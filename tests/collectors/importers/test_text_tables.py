@@ -58,6 +58,8 @@ def test_csv_of_any_text_is_what_pythons_csv_module_reads(
     header, *right = [row for row in csv.reader(io.StringIO(text.getvalue(), newline="")) if row] or [[""]]
     if not any(header) or len(set(filter(None, header))) < len([name for name in header if name]):
         return  # a carriage return, which the writer does not quote, cut it
+    if header.count("") > 1:
+        return  # columns without a name, which nobody can ask for
     stored, rejects = read(path)
     numbered = list(enumerate(right, 1))
     whole = [(number, *(value or None for value in row)) for number, row in numbered if len(row) == len(header)]
@@ -66,7 +68,9 @@ def test_csv_of_any_text_is_what_pythons_csv_module_reads(
 
 
 @settings(max_examples=often(60, 3))
-@given(st.lists(VALUES.filter(lambda text: bool(text.strip())), min_size=1, max_size=6, unique=True))
+@given(
+    st.lists(VALUES.filter(lambda text: bool(text.strip()) and "\0" not in text), min_size=1, max_size=6, unique=True)
+)
 def test_csv_of_any_text_is_the_same_text_in_the_lake(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:

@@ -48,16 +48,16 @@ def test_cost_figure_leaves_out_models_and_items_without_a_cost() -> None:
     usd = USD.copy()
     usd[:, 1] = np.nan
     usd[0, 2] = np.nan
-    found = cost_figure("usd", MODELS, SCORES, usd, 0.7)
+    found = cost_figure("usd", MODELS, SCORES, usd, 0.7, {})
     assert found is not None
     assert (found.models, found.uncosted) == (["small", "large"], 1)
     # Without middle, no score of these two is missing but that of the last item, and large has no cost of the first.
     assert (found.plane.items, found.plane.left_out) == (3, 2)
     np.testing.assert_allclose(found.plane.points, [[0.001, 0], [0.008, 2 / 3]])
-    only_small = cost_figure("usd", MODELS, SCORES, usd, 0.9)
+    only_small = cost_figure("usd", MODELS, SCORES, usd, 0.9, {})
     assert only_small is not None
     assert (only_small.models, only_small.aiq_paper) == (["small"], None)
-    assert cost_figure("usd", MODELS, SCORES, np.full_like(USD, np.nan), 0.0) is None
+    assert cost_figure("usd", MODELS, SCORES, np.full_like(USD, np.nan), 0.0, {}) is None
 
 
 def test_headline_takes_latency_where_no_cost_is_known_and_else_says_so() -> None:
