@@ -305,6 +305,8 @@ def _drawn(name: str, seed: int) -> float:
 def _checked(split: OwnSplit) -> OwnSplit:
     if not split.train.any() or not split.test.any():
         raise ValueError(
-            f"the split by {split.rule} leaves no question to {'test' if split.train.any() else 'train'} on"
+            f"the split by {split.rule} leaves no question to {'test' if split.train.any() else 'train'} on: its "
+            f"{len(split.near):,} questions are {len(set(split.near)):,} groups of near-duplicates, and all of a group "
+            "stay on one side; collect more questions, or choose another --split or --fraction"
         )
     return split
