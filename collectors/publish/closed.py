@@ -7,6 +7,7 @@ the parts that the compaction names, the shards in its list, the paths in the vi
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -27,7 +28,7 @@ from schemas.failures import StorageError, one_line
 from schemas.records import GLOBS, SCHEMA_FILES, TABLES
 from schemas.sql import quoted
 from schemas.versions import check_readable, stated_version
-from schemas.views import KEPT_TABLES, kept_table, rows_of_version
+from schemas.views import KEPT_TABLES, kept_table, rows_of_version, view_files
 
 VIEWS = "views.sql"
 _COMPACTION = layout.manifest_name(1)
@@ -43,7 +44,10 @@ _TOKEN = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
 _SHARD_FORMAT = "{}-g{}-{:07d}-{:07d}.parquet"
 #: Text and names in quotes, which may hold what looks like a comment, or a comment.
 _QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*""")
-_READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?\s*\(""", re.I)
+_READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?(?:/\*.*?\*/|\s)*\(""", re.I)
+_MADE = re.compile(r"CREATE (?:VIEW|TABLE|MACRO) (\w+)\b")
+_DOLLARS = re.compile(r"\$\w*\$")
+_FROM_TEXT = re.compile(r"(?<!DISTINCT )\b(?:FROM|JOIN)\s*''", re.I)
 
 
 def set_faults(store: Lake, manifest: dict[str, Any], sound: set[str]) -> list[str]:
@@ -193,9 +197,8 @@ class _Check:
     def _of_views(self) -> Iterator[str]:
         if VIEWS in self.sound:
             text = self.store.read(VIEWS).decode(errors="replace")
-            yield from (
-                f"{VIEWS}: {fault}" for fault in _faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), self.files)
-            )
+            faults = [*_faults_of_statements(text), *_faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), self.files)]
+            yield from (f"{VIEWS}: {fault}" for fault in faults)
 
 
 def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:
@@ -229,7 +232,35 @@ def _other_rows(store: Lake) -> Iterator[str]:
                 yield f"it holds other rows of {table} than the files"
 
 
+def _faults_of_statements(text: str) -> Iterator[str]:
+    """A line for each statement that is not the making of a view, a table or a macro of its own name."""
+    try:
+        statements = [_QUOTED_OR_COMMENT.sub(r"\1", one.query).strip() for one in duckdb.extract_statements(text)]
+    except duckdb.Error as error:
+        yield f"it is not SQL: {one_line(error, 160)}"
+        return
+    made = [match[1] if (match := _MADE.match(statement)) else None for statement in statements]
+    for statement, name in zip(statements, made, strict=True):
+        if name is None:
+            yield f"a statement makes no view, table or macro: {json.dumps(statement[:60])}"
+    for name, times in Counter(filter(None, made)).items():
+        if times > 1:
+            yield f"it makes {name} {times} times"
+    if lost := sorted({"leaderboard", "matrix", "records"} - set(made)):
+        yield f"it does not make {', '.join(lost)}"
+
+
+@functools.cache
+def _own_literals() -> frozenset[str]:
+    """The texts in quotes of this release's views."""
+    return frozenset(literal for file in view_files().values() for literal, _ in _TOKEN.findall(file.sql))
+
+
 def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
+    if _DOLLARS.search(_QUOTED_OR_COMMENT.sub("", text)):
+        yield "a view holds a text in dollars"
+    if _FROM_TEXT.search(_TOKEN.sub(lambda match: "named" if match[0][0] == '"' else "''", text)):
+        yield "a view reads a file by its name"
     for reader in sorted({match[1].lower() for match in _READER.finditer(text)} - {"read_parquet"}):
         yield f"a view calls {reader}, which may read other files"
     for literal, identifier in _TOKEN.findall(text):
@@ -238,7 +269,9 @@ def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
         path = literal.replace("''", "'").replace("[*]", "*").replace("[?]", "?").replace("[[]", "[")
         if path == _SHARD_FORMAT:
             continue
-        if "://" in path or (path.endswith(".parquet") and path.removeprefix("/") not in files):
+        # A path may be put together of several texts, and have any ending.
+        is_path = path.endswith(".parquet") or ("/" in path and literal not in _own_literals())
+        if "://" in path or (is_path and path.removeprefix("/") not in files and path != "/"):
             yield f"a view reads {json.dumps(path)}, which is not in the manifest"
 
 

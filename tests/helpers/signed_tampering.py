@@ -214,3 +214,27 @@ def database_that_reads_elsewhere(copy: Copy) -> None:
 
 
 _signed("database_that_is_none", DATABASE, b"nothing")
+
+
+# ---- statements beside those that make the views, signed
+
+
+def _added(name: str, statement: str) -> None:
+    KINDS[name] = lambda copy: copy.sign("views.sql", copy.read("views.sql") + statement.encode())
+
+
+_added("views_of_a_file_with_another_ending", "CREATE VIEW x AS FROM read_parquet('/tmp/other.bin');")
+_added("views_of_a_file_in_dollars", "CREATE VIEW x AS FROM read_parquet($$/tmp/other.parquet$$);")
+_added("views_of_a_file_of_two_texts", "CREATE VIEW x AS FROM read_parquet('/tmp/other' || '.par' || 'quet');")
+_added("views_of_a_file_by_its_name", "CREATE VIEW x AS FROM 'other.csv';")
+_added("views_of_a_reader_behind_a_comment", "CREATE VIEW x AS FROM read_csv/**/('other.csv');")
+_added("views_that_write", "COPY (SELECT 1) TO 'written.csv';")
+_added("views_that_attach", "ATTACH 'other.db' AS other;")
+_added("views_that_load_code", "LOAD 'evil.duckdb_extension';")
+_added("views_made_again", "CREATE OR REPLACE VIEW leaderboard AS SELECT 999 AS score;")
+_added("views_of_one_name", "CREATE VIEW leaderboard AS SELECT 999 AS score;")
+
+
+@kind
+def views_emptied(copy: Copy) -> None:
+    copy.sign("views.sql", b"-- none\n")
