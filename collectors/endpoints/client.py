@@ -300,8 +300,9 @@ class Client:
         return kind
 
     def _without_key(self, error: BaseException) -> str:
-        text = one_line(error, 300)
-        return text.replace(self._key, "…") if self._key else text
+        # The whole text, before it is cut: half of a key would not be seen.
+        kept = type(error).__name__ + ": " + (str(error).replace(self._key, "…") if self._key else str(error))
+        return one_line(EngineError(kept), 300)
 
 
 def _join(joined: dict[str, Any], choice: dict[str, Any], piece: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.holdings import (
@@ -305,12 +306,39 @@ def _restore(lake: Lake, taken: Retracted) -> int:
     names = layout.manifest_names(lake.names(layout.COMPACTIONS))
     manifests = [read_manifest(lake, name) for name in names]
     before = [one for one in manifests if not taken.ids & set(one.retracted)]
-    if not before:
-        return 0
-    return sum(
-        _write_again(lake, before[-1], name, shard, facts)
-        for name, shard, facts in _left_out(lake, before[-1], taken, ever)
-    )
+    restored, held = 0, set[str]()
+    if before:
+        held = {str(row["file"]) for row in read_folded(lake, before[-1], columns=["file"])}
+        restored = sum(
+            _write_again(lake, before[-1], name, shard, facts)
+            for name, shard, facts in _left_out(lake, before[-1], taken, ever)
+        )
+    return restored + _restore_from_shards(lake, newest, taken, ever, held)
+
+
+def _restore_from_shards(
+    lake: Lake, newest: Manifest, taken: Retracted, ever: Mapping[str, Sequence[ShardName]], held: set[str]
+) -> int:
+    """Writes items again of shards that were first folded without them, while the shards are there."""
+    there, restored = set(lake.names(layout.SHARDS)), 0
+    for row in read_folded(lake, newest):
+        name = str(row["file"])
+        shard = ShardName.parse(name)
+        if shard is None or name in held or name not in there or taken.covers(shard):
+            continue
+        for one in taken.over(shard):
+            first, last = max(one.first, shard.first), min(one.last, shard.last)
+            above = max(other.generation for other in ever[shard.cell_id]) + 1
+            rows = pq.ParquetFile(lake.open_object(name)).read()
+            for lost in set(RECORD.names) - set(rows.column_names):  # of an older schema version
+                rows = rows.append_column(RECORD.field(lost), pa.nulls(len(rows), RECORD.field(lost).type))
+            item = rows["item"].to_numpy()
+            rows = rows.select(RECORD.names).cast(RECORD).filter(pa.array((item >= first) & (item <= last)))
+            metadata = {"shard": json.loads(str(row["facts"]))} if row["facts"] else None
+            new = f"{name.rpartition('/')[0]}/{ShardName(shard.cell_id, above, first, last)}"
+            rows = rows.replace_schema_metadata(RECORD.metadata)
+            restored += bool(len(rows)) and lake.create_table(new, rows, metadata)
+    return restored
 
 
 def _left_out(

@@ -203,7 +203,9 @@ def _isolation(limits: Limits) -> Iterator[str]:
     yield from ["--die-with-parent", "--new-session", "--hostname", "sandbox"]
     yield from ["--clearenv", "--setenv", "PYTHONHASHSEED", "0"]
     python = Path(sys.base_prefix).resolve()
-    for folder in ("/dev", *map(str, reversed(python.parents[:-1]))):  # bubblewrap's own are for root alone
+    for folder in dict.fromkeys(
+        ("/dev", "/etc", "/usr", *map(str, reversed(python.parents[:-1])))
+    ):  # bubblewrap's own are for root alone
         yield from ("--perms", "0755", "--dir", folder)
     for place in dict.fromkeys((str(python), *_LIBRARIES)):
         path = Path(place)
@@ -268,6 +270,7 @@ def _text(data: bytes) -> str:
 #: What a sandbox must not let its program do; it fails at the first that it can.
 _LOOK_AROUND = """
 import os, socket
+import ctypes, zlib  # libraries outside Python's own folder
 assert os.getuid() != 0 and os.geteuid() != 0, "it is root"
 assert set(os.environ) <= {"PWD", "PYTHONHASHSEED", "LC_CTYPE"}, f"it sees variables {sorted(os.environ)[:5]}"
 for folder in ("/proc", "/home", "/var", "/mnt", "/sys", "/opt"):
