@@ -201,9 +201,12 @@ class Client:
                         self.gate.answered()
                         break
                     except BadReplyError as error:
-                        spent += request.most_usd  # it may have been paid
                         fault, request.message = "bad_reply", str(error)
                         self.seen.fault(fault, request.message)
+                        self.allowance.settle(request.most_usd, request.most_usd)  # it may have been paid
+                        if not self.allowance.reserve(request.most_usd):
+                            self._give_up(EngineError("the budget is spent: a request was paid in vain", OVER_BUDGET))
+                            return
                     except EngineError as error:  # another model answered
                         spent += request.most_usd
                         self._give_up(error)

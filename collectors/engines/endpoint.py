@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from collectors.endpoints import canary
 from collectors.endpoints.client import Client, Request, body_bytes
 from collectors.endpoints.journal import Journal, key_of
-from collectors.endpoints.replies import FILTERED, Parsed, counts_of, parse, prompt_logprobs
+from collectors.endpoints.replies import FILTERED, Counts, Parsed, counts_of, parse, prompt_logprobs
 from collectors.endpoints.witness import Witness
 from collectors.engines import (
     OF_ENDPOINTS,
@@ -191,12 +191,20 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
         written = max(prompt, price.get("usd_per_million_cache_write") or 0.0)
         return (body_bytes(body) * written + limit * dearest) / 1e6 + (price.get("usd_per_request") or 0.0)
 
-    def _cost(self, prompt: int | None, completion: int | None) -> float | None:
-        if prompt is None or completion is None:
+    def _cost(self, counts: Counts) -> float | None:
+        """Reasoning tokens are a part of the completion's, and written ones of the prompt's, at their own prices."""
+        if counts.prompt is None or counts.completion is None:
             return None
         price = self._usd
-        rates = price.get("usd_per_million_prompt") or 0.0, price.get("usd_per_million_completion") or 0.0
-        return (prompt * rates[0] + completion * rates[1]) / 1e6 + (price.get("usd_per_request") or 0.0)
+        prompt, completion = price.get("usd_per_million_prompt") or 0.0, price.get("usd_per_million_completion") or 0.0
+        usd = counts.prompt * prompt + counts.completion * completion
+        for tokens, name, usual in (
+            (counts.reasoning, "usd_per_million_reasoning", completion),
+            (counts.cache_write, "usd_per_million_cache_write", prompt),
+        ):
+            if (own := price.get(name)) is not None:
+                usd += (tokens or 0) * (own - usual)
+        return usd / 1e6 + (price.get("usd_per_request") or 0.0)
 
     # ---- asking
 
@@ -261,7 +269,7 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
             times = [request.sent, request.first, request.finished]
             journal.keep(owner, key, {"reply": reply, "times": times})
             counts = counts_of(reply.get("usage"), has_text=True)
-            usd = self._cost(counts.prompt, counts.completion)
+            usd = self._cost(counts)
             self._usd_spent += request.most_usd if usd is None and self._usd else usd or 0.0
             return reply, usd
 

@@ -37,8 +37,8 @@ def markers_of(thinking: str | None) -> Markers | None:
 
 
 def opens_thought(prompt: str, markers: Markers) -> bool:
-    """Whether a prompt ends inside a thought: some chat templates write the start marker themselves."""
-    return prompt.rfind(markers.start) > prompt.rfind(markers.end)
+    """Whether a prompt ends with the start marker, as some chat templates write it. A question may name it, too."""
+    return prompt.rstrip().endswith(markers.start.strip())
 
 
 def split(text: str, markers: Markers | None) -> Split:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from collectors.endpoints.replies import Counts
 from collectors.engines import OF_ENDPOINTS, GenerateRequest, Generation, ModelRef, ScoreRequest, make_engine
 from collectors.engines.endpoint import EndpointEngine
 from collectors.specs import ModelSpec
@@ -287,6 +288,23 @@ def test_endpoint_budget_is_checked_before_sending(make: Make) -> None:
     spent = engine.take_statistics("c-g0")["usd"]
     assert 0 < spent <= 5 * each
     assert 5 <= fake.requests < COUNT
+
+
+def test_endpoint_budget_counts_each_reply_that_was_no_answer(make: Make) -> None:
+    engine, fake = make("empty_choices", max_concurrency=1)
+    most = (50 * 1000 + 300) / 1e6
+    engine.may_spend(1.5 * most, {"usd_per_million_completion": 1000.0, "usd_per_million_prompt": 1.0})
+    with pytest.raises(EngineError, match="the budget is spent: a request was paid in vain"):
+        texts(engine)
+    assert engine._opened.allowance.spent <= 1.5 * most
+    assert fake.requests < COUNT
+
+
+def test_endpoint_costs_take_reasoning_at_its_own_price(make: Make) -> None:
+    engine, _ = make()
+    prices = {"usd_per_million_prompt": 0.0, "usd_per_million_completion": 2000.0, "usd_per_million_reasoning": 20000.0}
+    engine.may_spend(None, prices)
+    assert engine._cost(Counts(10, 50, None, None, 49)) == pytest.approx((1 * 2000 + 49 * 20000) / 1e6)
 
 
 # ---- log-likelihoods

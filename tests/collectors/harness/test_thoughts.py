@@ -37,6 +37,7 @@ def test_opens_thought_asks_for_the_last_marker() -> None:
     assert opens_thought("user: 1+1=\nassistant: <think>\n", MARKERS)
     assert not opens_thought("1+1=<think>2</think>2\n3+4=", MARKERS)
     assert not opens_thought("3+4=", MARKERS)
+    assert not opens_thought("user: what does the tag <think> mean?\nassistant:", MARKERS)
 
 
 def test_answer_of_reads_the_markers_of_the_cell() -> None:
