@@ -73,7 +73,9 @@ class Anonymous:
     def _column(self, column: str, text: str) -> str:
         if column in ("config", "versions"):
             try:
-                return json.dumps(self.value(json.loads(text)), ensure_ascii=False)
+                stated = json.loads(text)
+                kept = self.value(stated)
+                return text if kept == stated else json.dumps(kept, ensure_ascii=False)
             except ValueError:
                 return self.text(text)
         return self.text(text)
