@@ -40,7 +40,8 @@ examples:
   python pipelines/forget.py --list --lake /data/lake
   python pipelines/forget.py --take-back 20261130T101500-1a2b3c4d --reason "it was right" --lake /data/lake
 
-exit codes: 0 done; 1 not confirmed, or the lake cannot be written; 2 the input is wrong, or nothing meets it"""
+exit codes: 0 done; 1 not confirmed, the lake cannot be written, or not all could be brought back; 2 the input is wrong,
+or nothing meets it"""
 
 #: Names of models, tasks and sources that are printed.
 MOST = 5
@@ -132,12 +133,15 @@ def bring_back(lake: Lake, args: argparse.Namespace) -> int:
     if args.dry_run:
         raise ConfigError("--take-back has no --dry-run")
     taken = take_back(lake.open_for_writing(), args.take_back, args.reason)
-    print(f"taken back by {taken.retraction_id}: the records of {args.take_back} count again")
+    is_whole = not (taken.lost or taken.lost_items)
+    what = "the records" if is_whole else "what is left of the records"
+    print(f"taken back by {taken.retraction_id}: {what} of {args.take_back} count again")
     if taken.restored:
         print(f"{taken.restored:,} shards were written again, which a compaction had left out")
-    if taken.lost:
-        print(f"{taken.lost:,} cells were deleted meanwhile: collect or import them again")
-    return 0
+    for count, name in ((taken.lost, "cells"), (taken.lost_items, "items of other cells")):
+        if count:
+            print(f"{count:,} {name} were deleted meanwhile: collect or import them again", file=sys.stderr)
+    return 0 if is_whole else 1
 
 
 def print_planned(planned: Forgetting) -> None:

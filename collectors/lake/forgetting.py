@@ -6,36 +6,25 @@ is written (schemas/views/_retracted.sql, collectors.lake.retractions). Nothing 
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import datetime as dt
 import difflib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from collectors.lake import layout
-from collectors.lake.holdings import (
-    Holdings,
-    Manifest,
-    ever_committed,
-    newest_manifest,
-    read_folded,
-    read_holdings,
-    read_manifest,
-)
-from collectors.lake.reading import ask, connect
+from collectors.lake.holdings import ever_committed
+from collectors.lake.reading import ask
+from collectors.lake.restoring import restore
 from collectors.lake.retractions import Retracted, read_retracted, retraction_rows
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, one_line
 from schemas.identity import ShardName, new_run_id
 from schemas.reading_only import check_condition
-from schemas.records import ANSWERS, KEY, RECORD, RETRACTION
+from schemas.records import RETRACTION
 from schemas.sql import quoted
 
 _VIEWS = ["_run_cells", "_cell_rows", "cells", "records", "imports", "failures", "models"]
@@ -274,122 +263,50 @@ class TakenBack:
     """The result of `take_back`."""
 
     retraction_id: str
-    #: Shards that were written again, from the compaction before the one that left them out.
+    #: Shards that were written again.
     restored: int
     #: Cells of which no object holds anything any more.
     lost: int
+    #: Items of other cells that no object holds any more. They stay forgotten, so that they are collected again.
+    lost_items: int
 
 
 def take_back(lake: Lake, retraction_id: str, reason: str) -> TakenBack:
     """Writes that a retraction does not hold any more.
 
-    Rows that a compaction left out meanwhile are written again, as far as an older compaction still holds them. Raises
-    ConfigError unless it stands.
+    Rows that a compaction left out meanwhile are written again (collectors.lake.restoring). Raises ConfigError unless
+    the retraction stands.
     """
     retracted = read_retracted(lake)
     if retraction_id not in retracted.ids:
         written = [row["retraction_id"] for row in retraction_rows(lake)]
-        why = "was taken back already" if retraction_id in written else "is not in the lake: --list shows all"
+        name = layout.retraction_name(retraction_id)
+        why = "is not in the lake: --list shows all"
+        if retraction_id in written:
+            why = "was taken back already"
+        elif name in lake.names(layout.RETRACTIONS):
+            why = f"is damaged, and hides nothing: {name} cannot be read"
         raise ConfigError(f"the retraction {retraction_id} {why}")
     taken = retracted.only([retraction_id])
-    restored = _restore(lake, taken)
+    restored = restore(lake, taken, retracted.only(retracted.ids - {retraction_id}))
+    if restored.lost:
+        why = "they were deleted before their retraction was taken back"
+        _write(lake, _lines(taken, restored.lost), f"items of {retraction_id}", why)
     new = _write(lake, [{"takes_back": retraction_id}], f"take back {retraction_id}", reason)
-    return TakenBack(new, restored, len(taken.ranges.keys() - ever_committed(lake).keys()))
+    lost_items = sum(one.last - one.first + 1 for one in restored.lost)
+    return TakenBack(new, restored.shards, len(taken.ranges.keys() - ever_committed(lake).keys()), lost_items)
 
 
-def _restore(lake: Lake, taken: Retracted) -> int:
-    """Writes the shards anew that the newest compaction left out. Returns their number."""
-    newest = newest_manifest(lake)
-    if newest is None or not taken.ids & set(newest.retracted):
-        return 0
-    ever = ever_committed(lake)
-    names = layout.manifest_names(lake.names(layout.COMPACTIONS))
-    manifests = [read_manifest(lake, name) for name in names]
-    before = [one for one in manifests if not taken.ids & set(one.retracted)]
-    restored, held = 0, set[str]()
-    if before:
-        held = {str(row["file"]) for row in read_folded(lake, before[-1], columns=["file"])}
-        restored = sum(
-            _write_again(lake, before[-1], name, shard, facts)
-            for name, shard, facts in _left_out(lake, before[-1], taken, ever)
-        )
-    return restored + _restore_from_shards(lake, newest, taken, ever, held)
-
-
-def _restore_from_shards(
-    lake: Lake, newest: Manifest, taken: Retracted, ever: Mapping[str, Sequence[ShardName]], held: set[str]
-) -> int:
-    """Writes items again of shards that were first folded without them, while the shards are there."""
-    there, restored = set(lake.names(layout.SHARDS)), 0
-    for row in read_folded(lake, newest):
-        name = str(row["file"])
-        shard = ShardName.parse(name)
-        if shard is None or name in held or name not in there or taken.covers(shard):
-            continue
-        for one in taken.over(shard):
-            first, last = max(one.first, shard.first), min(one.last, shard.last)
-            above = max(other.generation for other in ever[shard.cell_id]) + 1
-            rows = pq.ParquetFile(lake.open_object(name)).read()
-            for lost in set(RECORD.names) - set(rows.column_names):  # of an older schema version
-                rows = rows.append_column(RECORD.field(lost), pa.nulls(len(rows), RECORD.field(lost).type))
-            item = rows["item"].to_numpy()
-            rows = rows.select(RECORD.names).cast(RECORD).filter(pa.array((item >= first) & (item <= last)))
-            metadata = {"shard": json.loads(str(row["facts"]))} if row["facts"] else None
-            new = f"{name.rpartition('/')[0]}/{ShardName(shard.cell_id, above, first, last)}"
-            rows = rows.replace_schema_metadata(RECORD.metadata)
-            restored += bool(len(rows)) and lake.create_table(new, rows, metadata)
-    return restored
-
-
-def _left_out(
-    lake: Lake, manifest: Manifest, taken: Retracted, ever: Mapping[str, Sequence[ShardName]]
-) -> Iterator[tuple[str, ShardName, str | None]]:
-    """Yields the name to write a shard by, its rows as a shard, and its metadata."""
-    for row in read_folded(lake, manifest):
-        name, facts = str(row["file"]), row["facts"]
-        shard = ShardName.parse(name)
-        assert shard
-        held = ever.get(shard.cell_id, ())
-        metadata = None if facts is None else str(facts)
-        if taken.covers(shard):
-            if shard not in held:
-                yield name, shard, metadata
-            continue
-        # The compaction holds the other items under this name.
-        for one in taken.over(shard):
-            first, last = max(one.first, shard.first), min(one.last, shard.last)
-            above = max(s.generation for s in held) + 1 if held else shard.generation
-            new = ShardName(shard.cell_id, above, first, last)
-            yield f"{name.rpartition('/')[0]}/{new}", dataclasses.replace(shard, first=first, last=last), metadata
-
-
-def _write_again(lake: Lake, manifest: Manifest, name: str, shard: ShardName, facts: str | None) -> bool:
-    holdings = _before(lake, manifest, shard)
-    columns = ", ".join(f"old.{column}" for column in RECORD.names if column not in ANSWERS)
-    answers = ", ".join(f"responses.{column}" for column in ANSWERS)
-    key = [column for column in KEY if column in ("cell_id", "item", "filter", "repeat")]
-    where = "cell_id = ? AND generation = ? AND item BETWEEN ? AND ?"
-    of_shard = [shard.cell_id, shard.generation, shard.first, shard.last]
-    with contextlib.closing(connect(lake, holdings, only=["records", "responses", "superseded"])) as con:
-        newest = con.execute(
-            f"""
-            SELECT {columns}, {answers}
-            FROM (FROM records WHERE {where}) AS old LEFT JOIN responses USING ({", ".join(key)})
-            """,
-            of_shard,
-        ).to_arrow_table()
-        older = con.execute(f"SELECT * EXCLUDE (generation) FROM superseded WHERE {where}", of_shard).to_arrow_table()
-    rows = pa.concat_tables([t.select(RECORD.names).cast(RECORD) for t in (newest, older)]).combine_chunks()
-    rows = rows.sort_by([("item", "ascending"), ("filter", "ascending"), ("repeat", "ascending")])
-    metadata = {"shard": json.loads(facts)} if facts else None
-    return bool(len(rows)) and lake.create_table(name, rows.replace_schema_metadata(RECORD.metadata), metadata)
-
-
-def _before(lake: Lake, manifest: Manifest, shard: ShardName) -> Holdings:
-    """What a reader of an older compaction saw of one cell, before anything was forgotten."""
-    holdings = read_holdings(lake)
-    listed = {**holdings.listed, layout.SHARDS: [], layout.RETRACTIONS: []}
-    rows = read_folded(lake, manifest, columns=["cell_id", "part"])
-    parts = {str(row["part"]) for row in rows if row["cell_id"] == shard.cell_id}
-    one = dataclasses.replace(manifest, parts=tuple(part for part in manifest.parts if part.records in parts))
-    return dataclasses.replace(holdings, listed=listed, manifest=one)
+def _lines(taken: Retracted, lost: Sequence[ShardName]) -> list[dict[str, Any]]:
+    """Lines of a retraction of these items, with the names that `taken` gives their cells."""
+    names = {row["cell_id"]: {key: row[key] for key in ("model", "task", "imported_from")} for row in taken.rows}
+    return [
+        {
+            **names[one.cell_id],
+            "cell_id": one.cell_id,
+            "generation": max(old.generation for old in taken.ranges[one.cell_id]),
+            "first_item": one.first,
+            "last_item": one.last,
+        }
+        for one in lost
+    ]

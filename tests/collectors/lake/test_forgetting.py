@@ -195,25 +195,3 @@ def test_take_back_twice_or_of_an_unknown_retraction_is_refused(tmp_path: Path) 
         take_back(lake, retraction, "right")
     with pytest.raises(ConfigError, match="is not in the lake"):
         take_back(lake, "20260101T000000-00000000", "right")
-
-
-@pytest.mark.parametrize("older", [False, True])
-def test_take_back_items_of_a_shard_that_was_first_folded_without_them(tmp_path: Path, older: bool) -> None:
-    builder = LakeBuilder(tmp_path / "lake")
-    lake, cell = builder.lake, BuiltCell(model="model-a", items=4)
-    if older:  # a compaction that does not have the shard
-        builder.scores(BuiltCell(model="model-z", items=4), [1.0] * 4)
-        builder.run(BuiltCell(model="model-z", items=4))
-        compact(lake)
-    builder.run(cell)
-    builder.shard(cell, [cell.record(item, score=1.0, responses=[f"answer {item}"]) for item in range(4)])
-    asked = "SELECT item, score FROM records WHERE model = 'model-a' ORDER BY item"
-    whole = query(lake.uri, asked)
-    retraction = forget(lake, models=("model-a",), items=((0, 1),))
-    compact(lake)
-    assert query(lake.uri, asked) == whole[2:]
-    assert take_back(lake, retraction, "a test").lost == 0
-    assert query(lake.uri, asked) == whole
-    compact(lake)
-    prune(lake, NOW + dt.timedelta(days=365))
-    assert query(lake.uri, asked) == whole
