@@ -112,11 +112,9 @@ class Router(Protocol):
 
 
 def columns_of(chosen: Any, candidates: Sequence[str], queries: int, left_out: Sequence[str] = ()) -> Columns:
-    """(queries,):
-
-    the columns of a router's choices, or ABSTAIN. Raises BadChoice, naming the first one that is wrong.
-    """
+    """(queries,): the columns of a router's choices, or ABSTAIN. Raises BadChoice, naming the first wrong one."""
     values = chosen.tolist() if isinstance(chosen, np.ndarray) else list(chosen)
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if len(values) != queries:
         raise BadChoice(f"it returned {len(values):,} choices for {queries:,} queries")
     place = {name: column for column, name in enumerate(candidates)}

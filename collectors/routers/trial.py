@@ -228,7 +228,10 @@ def _probable(router: Any, data: Data, asked: Queries) -> dict[str, Floats]:
         p = np.asarray(router.probabilities(asked.take(rows), list(data.candidates)), np.float64)
         if p.shape != (len(rows), len(data.candidates)) or not (np.isfinite(p).all() and (p >= 0).all()):
             raise BadChoice("its probabilities are of another shape, negative or NaN")
-        p = p / p.sum(axis=1, keepdims=True)
+        sums = p.sum(axis=1, keepdims=True)
+        if not (np.isfinite(sums).all() and (sums > 0).all()):
+            raise BadChoice("its probabilities of a query are all 0, or their sum is infinite")
+        p = p / sums
         bits[rows] = (p * -np.log2(np.where(p > 0, p, 1))).sum(axis=1)
     return {"bits": bits}
 

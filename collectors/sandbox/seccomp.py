@@ -41,6 +41,10 @@ _CALLS = {
     "open_tree": (428, 428),
     "mount_setattr": (442, 442),
     "fspick": (433, 433),
+    # Memory that a process's limit does not count.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
 }
 #: Machine -> its audit number, its column in _CALLS, and the number of clone.
 _MACHINES = {"x86_64": (0xC000003E, 0, 56), "aarch64": (0xC00000B7, 1, 220)}

@@ -76,6 +76,9 @@ SPENDERS = {
     "starts threads without end": "import threading, time\n[threading.Thread(target=time.sleep, args=(99,)).start() "
     "for _ in range(200)]",
     "takes memory": "kept = [bytearray(2**26) for _ in range(100)]",
+    "takes memory in files without a name": "import os\nkept = [os.memfd_create(str(n)) for n in range(40)]\n"
+    "for one in kept: os.write(one, bytes(2**24))",
+    "takes memory that processes share": f"{_CALL}\ncall(29, 0, 2**28, 0o1600)",
     "takes memory in children": "import os\nfor _ in range(7): os.fork()\nkept = [bytearray(2**26) for _ in range(64)]",
     "fills the disk": "with open('/tmp/big', 'wb') as file:\n    while True:\n        file.write(bytes(2**20))",
     "fills the disk with many files": "n = 0\nwhile True:\n    n += 1\n    open(f'/tmp/{n}', 'wb').write(bytes(2**16))",
