@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from collectors.endpoints.limits import Gate, Rates, backoff, retry_after
-from collectors.endpoints.replies import BadReplyError
+from collectors.endpoints.replies import BadReplyError, Bounds
 from schemas.failures import (
     CONTENT_FILTER,
     ENDPOINT_DOWN,
@@ -40,6 +40,10 @@ T = TypeVar("T")
 
 #: Tries of a request that fails by itself, such as one whose replies have no choices.
 OWN_TRIES = 3
+#: Faults after which a host may bill: it had the request.
+_MAYBE_PAID = ("timeout", "cut", "bad_reply")
+#: Time for all pieces of a streamed reply, times that for one.
+_STREAMED = 10
 #: Words in a refusal (400) of a request that is too long, or that a filter withholds.
 _TOO_LONG = ("context_length", "maximum context", "context length", "too long", "max_model_len", "maximum input")
 _FILTERED = ("content_filter", "content_policy", "content management policy", "moderation", "responsibleai")
@@ -54,6 +58,8 @@ class Request:
     #: What it may cost at most, USD, and about how many tokens it takes.
     most_usd: float = 0.0
     tokens: int = 0
+    #: The most tokens that a usage may state for it; None: any.
+    bounds: Bounds | None = None
     #: What `read` made of the reply; None: see failure.
     reply: Any = None
     #: Failure kind of an item whose request has no answer.
@@ -112,7 +118,11 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
         self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=key or "none", max_retries=0, timeout=spec.timeout_seconds
+            base_url=url,
+            api_key=key or "none",
+            max_retries=0,
+            timeout=spec.timeout_seconds,
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
         self.gate = self._run(self._gate())
         self._rates = Rates(spec.requests_per_minute, spec.tokens_per_minute)
@@ -178,52 +188,52 @@ class Client:
         await asyncio.gather(*(work() for _ in range(min(len(requests), self.spec.max_concurrency))))
 
     async def _answer(self, request: Request, read: Any) -> None:
-        """Sends a request until it has an answer or a failure, or the endpoint is down."""
-        if not self.allowance.reserve(request.most_usd):
-            self._give_up(EngineError("the budget is spent: a request might cost more than is left", OVER_BUDGET))
-            return
-        spent, tries, own_tries = 0.0, 0, 0
+        """Sends a request until it has an answer or a failure, or the endpoint is down. Each try is paid for itself."""
+        tries = own_tries = 0
         while not self._down:
-            async with self.gate.passing():
-                if self._down:
-                    break
-                await self._rates.wait(request.tokens)
-                request.sent = time.monotonic()
-                self.seen.counts["sent"] += 1
-                fault, pause = await self._send(request)
-                if fault is None:
-                    request.finished = time.monotonic()
-                    try:
-                        request.reply, usd = read(request, request.reply)
-                        spent += request.most_usd if usd is None else usd
-                        self._has_answered = True
-                        self.seen.counts["answered"] += 1
-                        self.gate.answered()
-                        break
-                    except BadReplyError as error:
-                        fault, request.message = "bad_reply", str(error)
-                        self.seen.fault(fault, request.message)
-                        self.allowance.settle(request.most_usd, request.most_usd)  # it may have been paid
-                        if not self.allowance.reserve(request.most_usd):
-                            self._give_up(EngineError("the budget is spent: a request was paid in vain", OVER_BUDGET))
-                            return
-                    except EngineError as error:  # another model answered
-                        spent += request.most_usd
-                        self._give_up(error)
-                        break
-                elif fault == "refused":
-                    break
+            if not self.allowance.reserve(request.most_usd):
+                self._give_up(EngineError("the budget is spent: a request might cost more than is left", OVER_BUDGET))
+                return
+            spent, fault, pause = await self._try(request, read)
+            self.allowance.settle(request.most_usd, spent)
+            if fault is None or fault == "refused":
+                return
             if fault == "bad_reply":
                 own_tries += 1
                 if own_tries >= OWN_TRIES:
                     request.failure = ENDPOINT_FAILED
-                    break
+                    return
             tries += 1
             if tries >= self.spec.tries:
                 self._give_up(UnreachableError(f"{self.spec.url} does not answer: {request.message}", ENDPOINT_DOWN))
-                break
+                return
             await asyncio.sleep(pause if pause is not None else backoff(tries))
-        self.allowance.settle(request.most_usd, spent)
+
+    async def _try(self, request: Request, read: Any) -> tuple[float, str | None, float | None]:
+        """Sends a request once. Returns what it may have cost, the kind of the fault, and the pause to take."""
+        async with self.gate.passing():
+            if self._down:
+                return 0.0, None, None
+            await self._rates.wait(request.tokens)
+            request.sent = time.monotonic()
+            self.seen.counts["sent"] += 1
+            fault, pause = await self._send(request)
+            if fault is not None:
+                return request.most_usd if fault in _MAYBE_PAID else 0.0, fault, pause
+            request.finished = time.monotonic()
+            try:
+                request.reply, usd = read(request, request.reply)
+            except BadReplyError as error:
+                request.message = str(error)
+                self.seen.fault("bad_reply", request.message)
+                return request.most_usd, "bad_reply", None
+            except EngineError as error:  # another model answered
+                self._give_up(error)
+                return request.most_usd, None, None
+            self._has_answered = True
+            self.seen.counts["answered"] += 1
+            self.gate.answered()
+            return request.most_usd if usd is None else usd, None, None
 
     def _give_up(self, error: Exception) -> None:
         self._down = self._down or error
@@ -236,18 +246,24 @@ class Client:
 
         sent = request.sent or 0.0
         try:
-            request.reply = await (self._streamed(request) if self.spec.stream else self._whole(request))
+            work = self._streamed(request) if self.spec.stream else self._whole(request)
+            # A server that sends a byte now and then meets no timeout of a single read.
+            seconds = self.spec.timeout_seconds * (_STREAMED if self.spec.stream else 1)
+            request.reply = await asyncio.wait_for(work, seconds)
             return None, None
-        except openai.APITimeoutError:
-            return self._fault(request, "timeout", f"no answer within {self.spec.timeout_seconds:g} s", sent), None
+        except (openai.APITimeoutError, TimeoutError) as error:
+            kind = "connection" if "Connect" in type(error.__cause__).__name__ else "timeout"
+            return self._fault(request, kind, f"no answer within {self.spec.timeout_seconds:g} s", sent), None
         except openai.APIConnectionError as error:
-            return self._fault(request, "connection", self._without_key(error.__cause__ or error), sent), None
+            cause = error.__cause__ or error
+            kind = "connection" if "Connect" in type(cause).__name__ else "cut"
+            return self._fault(request, kind, self._without_key(cause), sent), None
         except openai.APIStatusError as error:
             return self._status(request, error, sent)
         except (openai.APIError, ValueError) as error:  # a body that is cut, or no JSON
             return self._fault(request, "bad_reply", self._without_key(error), None), None
         except Exception as error:  # httpx and its like, while the body comes
-            return self._fault(request, "connection", self._without_key(error), sent), None
+            return self._fault(request, "cut", self._without_key(error), sent), None
 
     async def _whole(self, request: Request) -> Any:
         return await self._client.post(request.path, cast_to=object, body=request.body)
@@ -279,7 +295,9 @@ class Client:
                 self._give_up(ModelError(f"{self.spec.url}: the account's quota is spent: {text}", "gated"))
             kind = "too_many" if status == 429 else "overloaded" if status == 503 else "server_error"
             return self._fault(request, kind, f"status {status}: {text}", sent, pause), pause
-        if status in (401, 403):
+        if 300 <= status < 400:  # a redirect: another server would get the prompts, and its answers would count
+            self._give_up(ModelError(f"{self.spec.url} sends to another address (status {status}): state that one"))
+        elif status in (401, 403):
             self._give_up(ModelError(f"{self.spec.url} refuses the key: {text}", "gated"))
         elif status == 404:
             self._give_up(ModelError(f"{self.spec.url} has no such model or path: {text}", "not_found"))
@@ -309,10 +327,15 @@ class Client:
 
 
 def _join(joined: dict[str, Any], choice: dict[str, Any], piece: dict[str, Any]) -> None:
+    """Raises ValueError where the pieces are of two models."""
+    if piece.get("model") and joined.get("model", piece["model"]) != piece["model"]:
+        raise ValueError(f"pieces of one reply are of {joined['model']!r} and {piece['model']!r}"[:200])
     for name in ("model", "system_fingerprint", "provider", "usage"):
         if piece.get(name) is not None:
             joined[name] = piece[name]
     for part in piece.get("choices") or ():
+        if part.get("index", 0) != 0:  # nobody asked for a second answer
+            continue
         if part.get("finish_reason") is not None:
             choice["finish_reason"] = part["finish_reason"]
         if isinstance(part.get("text"), str):

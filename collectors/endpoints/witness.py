@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from collectors.endpoints.replies import serves
+from collectors.endpoints.replies import answered_by, serves
 from schemas.failures import EngineError
 
 logger = logging.getLogger(__name__)
 
 #: Counts that so many different prompts share are suspicious.
 CONSTANT = 10
-_NAMES = ("model", "system_fingerprint", "provider")
 
 
 class Witness:
@@ -34,7 +33,7 @@ class Witness:
 
     def saw(self, reply: dict[str, Any], cell: str) -> None:
         """Raises EngineError where another model answered than the one asked for, or two in one cell."""
-        who = {name: str(reply[name])[:200] for name in _NAMES if isinstance(reply.get(name), str) and reply[name]}
+        who = answered_by(reply)
         if not serves(self._asked, who.get("model")):
             raise EngineError(f"asked {self._url} for {self._asked}, {who['model']} answered", "wrong_model")
         text = json.dumps(who, sort_keys=True)

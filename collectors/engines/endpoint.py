@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from collectors.endpoints import canary
 from collectors.endpoints.client import Client, Request, body_bytes
 from collectors.endpoints.journal import Journal, key_of
-from collectors.endpoints.replies import FILTERED, Counts, Parsed, counts_of, parse, prompt_logprobs
+from collectors.endpoints.replies import FILTERED, Bounds, Counts, Parsed, counts_of, parse, prompt_logprobs
 from collectors.endpoints.witness import Witness
 from collectors.engines import (
     OF_ENDPOINTS,
@@ -83,7 +83,8 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
         self._spec: EndpointSpec | None = None
         self._usd: dict[str, float | None] = {}
         self._witness: Witness | None = None
-        self._usd_spent = 0.0
+        #: Of the statistics so far, of the allowance's dollars.
+        self._usd_reported = 0.0
         #: Whether the canary of log-likelihoods has passed.
         self._is_proven = False
 
@@ -141,6 +142,7 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
         assert spec is not None
         self._spec, self._is_proven = spec, False
         self._client = Client(spec, spec.place, os.path.expandvars(spec.key) if spec.key else None)
+        self._usd_reported = 0.0  # of the new client's allowance
         self._journal = Journal()
         self._witness = Witness(spec.url, spec.answers_as or model.source)
         self.thinks_by_itself = spec.api == "chat"
@@ -251,7 +253,8 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
             plain = key_of(body, 0)
             numbers[plain] += 1
             key = key_of(body, numbers[plain])
-            request = Request(path, body, self._most_usd(body, limit), body_bytes(body) // 4 + limit)
+            size = body_bytes(body)
+            request = Request(path, body, self._most_usd(body, limit), size // 4 + limit, Bounds.of(size, limit))
             if (kept := journal.of(owner, key)) is not None:
                 if self._witness:
                     self._witness.saw(kept["reply"], owner)
@@ -268,10 +271,7 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
                 self._witness.saw(reply, owner)
             times = [request.sent, request.first, request.finished]
             journal.keep(owner, key, {"reply": reply, "times": times})
-            counts = counts_of(reply.get("usage"), has_text=True)
-            usd = self._cost(counts)
-            self._usd_spent += request.most_usd if usd is None and self._usd else usd or 0.0
-            return reply, usd
+            return reply, self._cost(counts_of(reply.get("usage"), request.bounds, has_text=True))
 
         if new:
             self._opened.ask([request for request, _, _ in new], read)
@@ -340,7 +340,7 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
     def _generation(self, request: GenerateRequest, one: Request, chat: bool) -> Generation:
         if one.failure:
             return Generation("", [], Usage(None, None), one.failure)
-        parsed = parse(one.reply, chat=chat)
+        parsed = parse(one.reply, one.bounds, chat=chat)
         if parsed.counts.impossible and self._witness:
             self._witness.suspect("impossible_usage", parsed.counts.impossible, request.owner)
         text = _whole(parsed, request.thinking) if chat else parsed.text
@@ -358,12 +358,12 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
             **(witness.take(owner) if witness else {}),
             "counts": dict(seen.counts),
             "faults": dict(seen.faults),
-            "usd": self._usd_spent,
+            "usd": self._opened.allowance.spent - self._usd_reported,
             "concurrency_limit": int(self._opened.gate.limit),
         }
         seen.counts.clear()
         seen.faults.clear()
-        self._usd_spent = 0.0
+        self._usd_reported = self._opened.allowance.spent
         return statistics
 
     def _prove(self) -> None:
@@ -390,7 +390,7 @@ def _score(request: ScoreRequest, one: Request) -> Score:
         return Score(math.nan, False, Usage(None, None), failure=one.failure)
     tokens = len(request.context) + len(request.continuation)
     values = prompt_logprobs(one.reply, tokens)[len(request.context) :]
-    counts = counts_of(one.reply.get("usage"), has_text=True)
+    counts = counts_of(one.reply.get("usage"), one.bounds, has_text=True)
     usage = Usage(
         counts.prompt,
         counts.completion,

@@ -44,14 +44,15 @@ def opens_thought(prompt: str, markers: Markers) -> bool:
 def split(text: str, markers: Markers | None) -> Split:
     """The answer is what follows the last end marker, without the white space at its beginning, as in lm-eval.
 
-    A thought without its end has no answer. lm-eval judges such a thought as if it were the answer.
+    A thought begins at the beginning of the text or of a line: elsewhere an answer names the marker. One without its
+    end has no answer. lm-eval judges such a thought as if it were the answer.
     """
     if markers is None:
         return Split("", text, False)
     thought, end, answer = text.rpartition(markers.end)
     if end:
         return Split(thought + end, answer.lstrip(), False)
-    if markers.start in text:
+    if any(line.lstrip().startswith(markers.start.strip()) for line in text.splitlines()):
         return Split(text, "", True)
     return Split("", text.lstrip(), False)
 

@@ -33,7 +33,7 @@ def test_split_open_thought_is_no_answer() -> None:
     assert split("<think>\nIs it 8?", None).answer == "<think>\nIs it 8?"
 
 
-def test_opens_thought_asks_for_the_last_marker() -> None:
+def test_opens_thought_looks_at_the_end_of_the_prompt() -> None:
     assert opens_thought("user: 1+1=\nassistant: <think>\n", MARKERS)
     assert not opens_thought("1+1=<think>2</think>2\n3+4=", MARKERS)
     assert not opens_thought("3+4=", MARKERS)
