@@ -12,8 +12,6 @@ except ImportError:
 
 import argparse
 import datetime as dt
-import logging
-import sys
 import time
 from collections.abc import Sequence
 
@@ -25,9 +23,8 @@ from collectors.lake.store import Lake
 from collectors.lake.verifying import Verified, record_faults, verify
 from collectors.publish import verifying
 from pipelines.console.progress import Counter
-from pipelines.console.script import Parser
+from pipelines.console.script import Parser, in_order
 from pipelines.fleet.waiting import Outage, add_patience
-from schemas.failures import ConfigError, RouterlakeError
 
 HELP = """\
 Fold a lake's shards into a few large Parquet files that are sorted for reading.
@@ -53,16 +50,7 @@ named here and in the view failures), or --verify named an object; 2 the input i
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        lake = Lake(args.lake).open_for_reading()
-        return run(lake, args)
-    except ConfigError as error:
-        print(f"compact: {error}", file=sys.stderr)
-        return 2
-    except RouterlakeError as error:
-        print(f"compact: {error}\nThe lake is unharmed; run the same command to continue.", file=sys.stderr)
-        return 1
+    return in_order(__file__, lambda: run(Lake(args.lake).open_for_reading(), args), unharmed=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

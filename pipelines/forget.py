@@ -11,7 +11,6 @@ except ImportError:
     raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from typing import Any
 from collectors.lake.forgetting import Forgetting, Wish, plan_forgetting, take_back, write_retraction
 from collectors.lake.retractions import retraction_rows
 from collectors.lake.store import Lake
-from pipelines.console.script import Parser, command, sibling
-from schemas.failures import ConfigError, RouterlakeError
+from pipelines.console.script import Parser, command, in_order, sibling
+from schemas.failures import ConfigError
 
 HELP = """\
 Forget records of a lake: a wrong import, a dead revision, an old definition of a task, a model without a licence.
@@ -49,15 +48,7 @@ MOST = 5
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        return run(args)
-    except ConfigError as error:
-        print(f"forget: {error}", file=sys.stderr)
-        return 2
-    except RouterlakeError as error:
-        print(f"forget: {error}", file=sys.stderr)
-        return 1
+    return in_order(__file__, lambda: run(args))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

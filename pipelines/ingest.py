@@ -11,8 +11,6 @@ except ImportError:
     raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
 
 import argparse
-import logging
-import sys
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +27,8 @@ from collectors.importers.sources import ImportSource
 from collectors.lake.forgetting import Wish, plan_forgetting, take_back, write_retraction
 from collectors.lake.store import Lake
 from pipelines.console.progress import Counter
-from pipelines.console.script import Parser, command, sibling
-from schemas.failures import ConfigError, RouterlakeError
+from pipelines.console.script import Parser, command, in_order, sibling
+from schemas.failures import ConfigError
 from schemas.texts import without_keys
 
 HELP = """\
@@ -65,15 +63,7 @@ MOST = 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        return run(args)
-    except ConfigError as error:
-        print(f"ingest: {error}", file=sys.stderr)
-        return 2
-    except RouterlakeError as error:
-        print(f"ingest: {error}\nThe lake is unharmed; run the same command to continue.", file=sys.stderr)
-        return 1
+    return in_order(__file__, lambda: run(args), unharmed=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -11,16 +11,13 @@ except ImportError:
     raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
 
 import argparse
-import logging
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from collectors.lake.store import Lake
-from pipelines.console.script import Parser, sibling
+from pipelines.console.script import Parser, in_order, sibling
 from pipelines.fleet.waiting import add_patience
-from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.views import INCLUDED
 
 DESCRIPTION = """\
@@ -50,18 +47,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        lake = Lake(args.lake).open_for_reading()
-        from pipelines.fleet.judge_run import run_check, run_judge  # lm-eval takes 5 s
+    return in_order(__file__, lambda: run(args))
 
-        return run_check(lake, args) if args.check else run_judge(lake, args, sibling(__file__, "matrix.py"))
-    except ConfigError as error:
-        print(f"judge: {one_line(error)}", file=sys.stderr)
-        return 2
-    except RouterlakeError as error:
-        print(f"judge: {one_line(error)}", file=sys.stderr)
-        return 1
+
+def run(args: argparse.Namespace) -> int:
+    lake = Lake(args.lake).open_for_reading()
+    from pipelines.fleet.judge_run import run_check, run_judge  # lm-eval takes 5 s
+
+    return run_check(lake, args) if args.check else run_judge(lake, args, sibling(__file__, "matrix.py"))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

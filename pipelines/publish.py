@@ -11,7 +11,6 @@ except ImportError:
     raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
@@ -28,9 +27,9 @@ from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion, build_version
 from collectors.scratch import scratch
 from pipelines.console.progress import Counter
-from pipelines.console.script import Parser, command
+from pipelines.console.script import Parser, command, in_order
 from pipelines.fleet.waiting import Outage, add_patience
-from schemas.failures import ConfigError, RouterlakeError
+from schemas.failures import ConfigError
 from schemas.texts import visible, without_key_values
 from schemas.views import INCLUDED
 
@@ -64,19 +63,12 @@ MANIFEST_SAYS = "SHA-256 of manifest.json:"
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in ("verify", "diff"):
         print(f"publish: unknown command {arguments[0]!r}: use verify, diff, or the options in --help", file=sys.stderr)
         return 2
     name = arguments.pop(0) if arguments[:1] in (["verify"], ["diff"]) else "publish"
-    try:
-        return {"verify": verify_copy, "diff": show_differences, "publish": publish_lake}[name](arguments)
-    except ConfigError as error:
-        print(f"publish: {error}", file=sys.stderr)
-        return 2
-    except RouterlakeError as error:
-        print(f"publish: {error}", file=sys.stderr)
-        return 1
+    work = {"verify": verify_copy, "diff": show_differences, "publish": publish_lake}[name]
+    return in_order(__file__, lambda: work(arguments))
 
 
 # ---- publish

@@ -43,6 +43,7 @@ from collectors.publish.card import Contents, Description, KeptPool, croissant, 
 from collectors.publish.closed import VIEWS
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
+from collectors.publish.provenance import provenance_of
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES
@@ -147,7 +148,7 @@ class _Writer:
         with contextlib.closing(
             connect(lake, holdings, only=["shards", "runs", "imports", "judges", "verdicts", *NEEDED_VIEWS])
         ) as con:
-            self.provenance = {name: without_key_values(value) for name, value in _provenance(con).items()}
+            self.provenance = {name: without_key_values(value) for name, value in provenance_of(con).items()}
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
             unplanned = con.execute("SELECT cell_id FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)")
@@ -434,37 +435,3 @@ def _read_table(data: bytes, schema: pa.Schema) -> pa.Table:
 
 def _shard_name(task: str, key: Sequence[Any]) -> str:
     return layout.shard_name(task, ShardName(*key))
-
-
-def _provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The provenance of the numbers: runs, library versions, revisions of models, digests of tasks."""
-
-    def rows(sql: str) -> list[dict[str, Any]]:
-        table: list[dict[str, Any]] = con.sql(sql).to_arrow_table().to_pylist()
-        return table
-
-    [created] = rows("SELECT strftime(max(started_at) AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S+00:00') AS at FROM runs")
-    judges = rows(
-        "SELECT judge, judge_id, kind, task, version, digest, sandbox, metric, filter, model, revision FROM judges "
-        "SEMI JOIN verdicts USING (judge_id) ORDER BY ALL"
-    )
-    return {
-        **({"judges": judges} if judges else {}),
-        "created": created["at"],
-        "runs": [row["run_id"] for row in rows("SELECT run_id FROM runs ORDER BY run_id")],
-        "versions": [
-            json.loads(row["versions"]) for row in rows("SELECT DISTINCT versions FROM cells ORDER BY versions")
-        ],
-        "imports": rows(
-            "SELECT DISTINCT imported_from, format, licence FROM imports WHERE imported_from IN "
-            "(SELECT regexp_replace(imported_from, '#[0-9]+$', '') FROM cells WHERE imported_from IS NOT NULL) "
-            "ORDER BY ALL NULLS FIRST"
-        ),
-        "models": rows(
-            "SELECT DISTINCT imported_from, model, source, revision, dtype, quantization FROM cells "
-            "ORDER BY ALL NULLS FIRST"
-        ),
-        "tasks": rows(
-            "SELECT DISTINCT task, task_version, task_digest, items_digest, prompting FROM cells ORDER BY ALL"
-        ),
-    }

@@ -22,7 +22,7 @@ from typing import NoReturn
 from collectors.atomic import write_whole
 from collectors.extras import advice
 from pipelines.console.plain_console import VisibleStream
-from schemas.failures import ConfigError
+from schemas.failures import ConfigError, RouterlakeError
 
 #: The command that runs all scripts (console/command.py). It puts its name and the script's into sys.argv[0].
 COMMAND = "routerlake"
@@ -64,6 +64,21 @@ def as_called(text: str) -> str:
 
 def _is_command() -> bool:
     return sys.argv[0].startswith(f"{COMMAND} ")
+
+
+def in_order(script: str, work: Callable[[], int], *, unharmed: bool = False) -> int:
+    """The exit code of a script's work: its own, 2 for wrong input, 1 for what else went wrong, each in one line.
+
+    `unharmed` adds that the lake is so, for work that another try continues.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return work()
+    except RouterlakeError as error:
+        is_wrong = isinstance(error, ConfigError)
+        hint = "\nThe lake is unharmed; run the same command to continue." if unharmed and not is_wrong else ""
+        print(f"{Path(script).stem}: {error}{hint}", file=sys.stderr)
+        return 2 if is_wrong else 1
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
