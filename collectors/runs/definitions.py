@@ -50,10 +50,11 @@ def _compared(con: duckdb.DuckDBPyConnection, task: BoundTask) -> Iterator[str]:
     if not rows or any(row[:2] == (mine.items_digest, mine.task_digest) for row in rows):
         return
     items_digest, _, *settings, cells, started = rows[-1]
-    items = [] if items_digest == mine.items_digest else _items(con, task, items_digest)
+    items = _items(con, task, items_digest)
     changed = [name for name, value in zip(SETTINGS, settings, strict=True) if value != getattr(mine, name)]
     differs = [*items, *changed] or ["settings of its file"]
-    again = "; judge.py judges their answers again" if not items and set(changed) <= {"metric", "filter"} else ""
+    is_verdict = not items and changed and set(changed) <= {"metric", "filter"}
+    again = "; judge.py judges their answers again" if is_verdict else ""
     when = dt.datetime.fromtimestamp(started, dt.UTC)
     yield (
         f"task {task.name}: the lake has {cells:,} cells under another definition, of {when:%Y-%m-%d %H:%M} UTC. "
@@ -81,7 +82,7 @@ def _items(con: duckdb.DuckDBPyConnection, task: BoundTask, items_digest: str) -
         phrases.append(f"{added:,} new items")
     if gone := len(old.keys() - new.keys()):
         phrases.append(f"{gone:,} items that are gone")
-    return phrases or ["the order of its items"]
+    return phrases or ([] if items_digest == task.settings.items_digest else ["the order of its items"])
 
 
 def _by_content(rows: list[Any]) -> dict[str, tuple[Any, ...]]:

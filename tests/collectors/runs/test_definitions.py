@@ -52,7 +52,8 @@ def lake(tmp_path: Path) -> Path:
     [
         ({"items": [{**ITEMS[0], "gold": 0}, *ITEMS[1:]]}, "Different: 1 of 12 right answers."),
         ({"items": [*ITEMS[2:], {**ITEMS[0], "question": "What is 1?"}]}, "1 new items, 2 items that are gone."),
-        ({"text": "Q: {{question}}"}, "settings of its file"),
+        ({"text": "Q: {{question}}"}, "Different: 12 of 12 texts (doc_to_text). All items are asked anew"),
+        ({"items": [*reversed(ITEMS)]}, "Different: the order of its items."),
         ({"metric": "acc_norm"}, "Different: metric. All items are asked anew; judge.py judges their answers again"),
     ],
 )
@@ -63,6 +64,7 @@ def test_plan_names_another_definition_of_a_task(
     [note] = plan.notes
     assert note.startswith("task mine: the lake has 1 cells under another definition, of ")
     assert differs in note
+    assert ("judge.py" in note) == ("metric" in change), "another question has other answers"
 
 
 @pytest.mark.slow
