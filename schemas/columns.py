@@ -11,6 +11,8 @@ from schemas.records import (
     AGGREGATE,
     FAILURE,
     FOLDED_RECORD,
+    FORECAST,
+    FORECAST_FIT,
     GPU_PRICE,
     IMPORT,
     ITEM,
@@ -51,6 +53,10 @@ SCHEMAS: dict[str, tuple[pa.Schema, ...]] = {
     "gpu_prices": (GPU_PRICE,),
     "price_names": (PRICE_NAME,),
     "splits": (SPLIT,),
+    "forecasts": (FORECAST,),
+    "forecast_fits": (FORECAST_FIT,),
+    "forecast_leaderboard": (FORECAST_FIT, FORECAST),
+    "forecast_matrix": (FORECAST,),
     "model_prices": (PRICE,),
     "costs": (RECORD,),
     "candidates": (RUN_CELL,),
@@ -134,6 +140,8 @@ _LEADERBOARD = {
     "usd_items": "items whose cost is known",
     "price_basis": _BASIS.replace("unpriced", "unpriced, or the source alone states costs"),
 }
+
+_STALE = "why the forecast is of another lake than this one; null: it is of this one"
 
 #: View -> column -> its description, for columns that are in no schema of SCHEMAS.
 _OWN: dict[str, dict[str, str]] = {
@@ -328,6 +336,24 @@ _OWN: dict[str, dict[str, str]] = {
         "only_b": "questions that candidate_b alone solves",
         "neither": "questions that neither solves",
         "union_score": "share of the questions that at least one solves, from 0 to 1",
+    },
+    "forecast_fits": {
+        "stale": _STALE,
+        "is_shown": "whether the views of forecasts show it: the newest of the task, not stale if there is such a one",
+    },
+    "forecast_leaderboard": {
+        "rank": "place, from 1; models whose bands overlap, or are linked by others that do, share one",
+        "rank_best": "1 + the models whose whole band is better",
+        "rank_worst": "models whose band is not wholly worse",
+        "is_measured": "whether all items were answered and scored: the band is then the score",
+        "asked": "items that the model answered",
+        "stale": _STALE,
+    },
+    "forecast_matrix": {
+        "item": "position of the item in the task's item table, from 0",
+        "probability": "the measured score, or the expected one",
+        "is_measured": "whether it is a measured score",
+        "stale": _STALE,
     },
     "profile": {
         "stage": "tasks, fetch, load, build, engine, prefill (within engine), judge, write or idle",

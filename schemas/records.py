@@ -15,7 +15,8 @@ import pyarrow as pa
 #: those of the model; metrics over whole sets (aggregates); more of a cell's settings. 8: retractions.
 #: 9: verdicts apart from answers. 10: thoughts of models that think (tokens, settings), endpoints, and the prices that
 #: hosts ask beside prompt and completion. 11: splits for routers.
-SCHEMA_VERSION = 11
+#: 12: forecasts of what was not asked, and the fits behind them.
+SCHEMA_VERSION = 12
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -536,6 +537,58 @@ SPLIT = pa.schema(
     ]
 )
 
+_FORETOLD = (
+    _field(
+        "forecast", pa.string(), "id of the forecast: a digest of what it learned from and of its settings", null=False
+    ),
+    _field("task", pa.string(), "task; 'all' for the mean over all tasks of the forecast", null=False),
+    _field("items_digest", pa.string(), "the task's item table; '' for all tasks", null=False),
+    _field("prompting", pa.string(), "digest of the prompting; '' for all tasks", null=False),
+    _field("metric", pa.string(), "the primary metric; '' for all tasks", null=False),
+)
+#: An expected score, with the band that it lies in: forecasts/. It is no record, and no view of records shows it.
+FORECAST = pa.schema(
+    [
+        *_FORETOLD,
+        _field("model", pa.string(), "model name in the run's config", null=False),
+        _field("cell_id", pa.string(), "the model's cell of the task; null: it has none"),
+        _field("item", pa.int32(), "position of an item that the cell did not answer; null: the mean of the task"),
+        _field("value", pa.float64(), "expected score; of a task with the measured answers counted as they are"),
+        _field("low", pa.float64(), "lower end of the band; null: of an item, whose value is a probability itself"),
+        _field("high", pa.float64(), "upper end of the band; null: as low"),
+        _field("level", pa.float64(), "share of models whose score shall lie in such a band; null: as low"),
+        _field("method", pa.string(), "answers, or metadata: no answer of the model is there", null=False),
+        _field("asked", pa.int32(), "items of the task that the model answered", null=False),
+        _field("items", pa.int32(), "items of the task", null=False),
+    ]
+)
+#: What a forecast learned of one task, and how it did on models that were held out: forecast_fits/.
+FORECAST_FIT = pa.schema(
+    [
+        *_FORETOLD,
+        _field("number", pa.int64(), "forecasts of the lake are counted from 1", null=False),
+        _field("method", pa.string(), "how it foretells", null=False),
+        _field("version", pa.string(), "routerlake's version", null=False),
+        _field(
+            "basis", pa.string(), "digest of the task's cells and their scores, when it was made; null for all tasks"
+        ),
+        _field("trained_on", _TEXTS, "cells that it learned from; null in the row of all tasks"),
+        _field("verdict", pa.string(), "kept, widened (bands had to grow) or refused (there is none)", null=False),
+        _field("reason", pa.string(), "why it widened or refused, in one line; null: kept"),
+        _field("split", pa.string(), "what was held out of the check: random models or whole families", null=False),
+        _field("asked", pa.int32(), "items of all tasks that the checked models were asked", null=False),
+        _field("models", pa.int64(), "complete models that were held out, each once", null=False),
+        _field("level", pa.float64(), "share of models that the bands shall hold", null=False),
+        _field("coverage", pa.float64(), "share of the held-out models that they held; null: none was checked"),
+        _field("error", pa.float64(), "mean absolute error of the held-out models' means"),
+        _field("width", pa.float64(), "mean width of their bands"),
+        _field("brier", pa.float64(), "mean squared error of items that were not asked; null for all tasks"),
+        _field("brier_of_mean", pa.float64(), "the same, had each item's mean over models been the forecast"),
+        _field("pairs", pa.int64(), "pairs of held-out models whose bands do not overlap; null: not counted"),
+        _field("pairs_right", pa.float64(), "share of these pairs that are in the foretold order"),
+    ]
+)
+
 #: Table -> schema. Tables are the folders of a lake.
 TABLES = {
     "shards": RECORD,
@@ -555,6 +608,8 @@ TABLES = {
     "gpu_prices": GPU_PRICE,
     "price_names": PRICE_NAME,
     "splits": SPLIT,
+    "forecasts": FORECAST,
+    "forecast_fits": FORECAST_FIT,
     "compact/folded": FOLDED_SHARD,
     "compact/records": FOLDED_RECORD,
     "compact/responses": FOLDED_RESPONSE,

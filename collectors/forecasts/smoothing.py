@@ -23,7 +23,7 @@ from collectors.forecasts.families import families
 Reals = npt.NDArray[np.float64]
 
 #: The kernel's inverse length over √(asked items).
-INVERSE_LENGTH = 2.0
+INVERSE_LENGTH = 3.0
 #: Variance of what the kernel cannot explain, as a share of its own.
 RIDGE = 0.02
 #: A model that lacks answers counts by its share of them to this power: what it lacks was filled in by expectation.

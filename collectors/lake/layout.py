@@ -39,6 +39,9 @@ AGGREGATES = "aggregates"
 RETRACTIONS = "retractions"
 #: Divisions of questions into training and test.
 SPLITS = "splits"
+#: Expected scores of questions that were not asked, and the fits behind them, which commit them.
+FORECASTS = "forecasts"
+FORECAST_FITS = "forecast_fits"
 #: Verdicts of stored answers that were judged again.
 VERDICTS = "verdicts"
 #: Judges behind verdicts, with version and settings.
@@ -49,9 +52,7 @@ JUDGES = "judges"
 POOLS = "pools"
 #: The item lists of sparse shards, each once under its digest.
 ITEM_SETS = "item_sets"
-#: Expected scores of questions that were not asked.
-FORECASTS = "forecasts"
-RESERVED = (POOLS, ITEM_SETS, FORECASTS)
+RESERVED = (POOLS, ITEM_SETS)
 
 # Notes of runs at work. They are no tables, and no reader of records opens them.
 #: Shards at work; claims expire, and no commit depends on one. Signals to a run lie here, too.
@@ -171,6 +172,16 @@ def aggregates_name(run_id: str) -> str:
 
 def split_name(split: str) -> str:
     return f"{SPLITS}/{split}.parquet"
+
+
+def forecasts_name(forecast: str, number: int) -> str:
+    """The `number`th part of a forecast."""
+    return f"{FORECASTS}/{forecast}-{number:05d}.parquet"
+
+
+def forecast_fit_name(forecast: str) -> str:
+    """The object that commits a forecast: its parts count once it is there."""
+    return f"{FORECAST_FITS}/{forecast}.parquet"
 
 
 def judge_name(judge_id: str) -> str:

@@ -30,7 +30,7 @@ def test_smoother_equals_scikit_learns_kernel_ridge(answered: World) -> None:
 
 
 def test_kernel_equals_scikit_learns_matern(answered: World) -> None:
-    matern = pytest.importorskip("sklearn.gaussian_process.kernels").Matern(length_scale=np.sqrt(3 * 20) / 2, nu=1.5)
+    matern = pytest.importorskip("sklearn.gaussian_process.kernels").Matern(length_scale=np.sqrt(3 * 20) / 3, nu=1.5)
     some = answered.answers[:30, :20].astype(float)
     assert np.allclose(kernel(some, some), matern(some), atol=1e-9)
 

@@ -1,0 +1,35 @@
+-- forecast_fits: one row per forecast, task and kind of check: what it learned from, and how it did on complete models
+-- that were held out, at random or by whole families. stale: why its numbers are of another lake; null: they are of this
+-- one. is_shown: whether forecast_leaderboard and forecast_matrix show it: the newest of the task that is not stale, or
+-- the newest where all are.
+CREATE VIEW forecast_fits AS
+WITH compared AS (
+    SELECT
+        fits.*,
+        CASE
+            WHEN fits.basis IS NULL OR fits.basis = now.basis THEN NULL
+            WHEN now.basis IS NULL THEN 'its cells are gone'
+            ELSE 'cells or their scores changed since it was made'
+        END AS changed
+    FROM {forecast_fits} AS fits
+    LEFT JOIN _forecast_basis AS now
+        ON fits.task = now.task
+        AND fits.items_digest = now.items_digest
+        AND fits.prompting = now.prompting
+        AND fits.metric = now.metric
+),
+
+judged AS (
+    SELECT
+        * EXCLUDE (changed),
+        CASE WHEN task = 'all' THEN max(changed) OVER (PARTITION BY forecast) ELSE changed END AS stale
+    FROM compared
+)
+
+SELECT
+    *,
+    dense_rank() OVER (
+        PARTITION BY task, items_digest, prompting, metric
+        ORDER BY stale IS NOT NULL, number DESC, forecast
+    ) = 1 AS is_shown
+FROM judged;
