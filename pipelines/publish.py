@@ -12,6 +12,7 @@ except ImportError:
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from collectors.lake.store import Lake
 from collectors.matrix.pool_files import read_pool_file
 from collectors.publish.card import Description
+from collectors.publish.earlier import earlier_versions, named_version
 from collectors.publish.manifests import is_version_name
 from collectors.publish.publishing import Difference, differences, publish
 from collectors.publish.verifying import verify
@@ -41,9 +43,9 @@ Publish a lake as an immutable version that anyone can cite, check and query in 
   publish.py diff URI URI          count added, removed and changed records between versions, by task and model
 
 A version holds all records, items, models and runs as Parquet, the whole matrix packed, a DuckDB file and its SQL, a
-dataset card, croissant.json, and manifest.json with the SHA-256 of each file and the provenance of the numbers. The
-same lake gives the same bytes, and the same name unless you choose one. Once its manifest is written, a version never
-changes."""
+dataset card, a data sheet, croissant.json, CITATION.cff, .zenodo.json, and manifest.json with the SHA-256 of each file
+and the provenance of the numbers. The same lake gives the same bytes, and the same name unless you choose one, where it
+replaces the same version. Once its manifest is written, a version never changes."""
 
 EPILOG = """\
 examples:
@@ -79,16 +81,18 @@ def publish_lake(argv: list[str]) -> int:
     lake = Lake(args.lake).open_for_reading()
     check_place(args.to, lake)
     started = time.monotonic()
-    stated = (args.title, args.text, args.licence, dict(args.source))
-    description = Description(*(without_key_values(value) for value in stated))
+    stated = (args.title, args.text, args.licence, dict(args.source), args.creator, args.url)
+    title, text, licence, sources, creators, url = (without_key_values(value) for value in stated)
+    description = Description(title, text, licence, sources, tuple(creators), url)
     outage = Outage(args.patience, "--patience")
     pools = [read_pool_file(path) for path in args.pools]
     with scratch("publish-") as folder:
+        earlier = outage.result(lambda: [named_version(args.previous)] if args.previous else earlier_versions(args.to))
 
         def build() -> PublishedVersion:
             place = Path(tempfile.mkdtemp(dir=folder))  # a build that failed half-way left files
             progress = Counter("files of records written")
-            return build_version(lake, place, description, args.version, progress, args.include, pools)
+            return build_version(lake, place, description, args.version, progress, args.include, pools, earlier)
 
         built = outage.result(build)
         uri, is_new = outage.result(lambda: publish(built, args.to, Counter("files published")))
@@ -97,6 +101,8 @@ def publish_lake(argv: list[str]) -> int:
         print(f"{uri}: {len(built.files)} files, {size / 2**20:,.1f} MiB, {what}")
         counts = built.manifest["counts"].items()
         print(", ".join(f"{count:,} {name}" for name, count in counts if count or "left out" not in name))
+        if previous := built.manifest.get("previous"):
+            print(f"it replaces version {previous['version']}")
         for pool in pools:
             print(f"pool {pool.name} ({pool.digest}): --pool @{pool.name}")
         print(f"{MANIFEST_SAYS} {built.manifest_sha256}")
@@ -161,8 +167,34 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=[],
         help="a source of prompts or answers and its licence, for the card; repeat for each source",
     )
+    parser.add_argument(
+        "--creator",
+        metavar="NAME",
+        type=line,
+        action="append",
+        default=[],
+        help="who made the data set, as 'Family, Given' or an organisation's name, for citations; repeat for each",
+    )
+    parser.add_argument(
+        "--url",
+        type=web_address,
+        help="web address at which the folder of --to is served: croissant.json then names each file by its own, which "
+        "mlcroissant reads from there",
+    )
+    parser.add_argument(
+        "--previous",
+        metavar="URI",
+        help="the version that this one replaces (default: the newest one at --to whose runs began before)",
+    )
     add_patience(parser)
     return parser.parse_args(argv)
+
+
+def web_address(text: str) -> str:
+    """The argument of --url."""
+    if not re.fullmatch(r"https?://[^\s/?#@<>\\]+(/[^\s?#<>\\]*)?", line(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not http://… or https://… without user, query and fragment")
+    return text.rstrip("/")
 
 
 def version(text: str) -> str:

@@ -1,21 +1,21 @@
-"""The two descriptions of a published version: a dataset card for people and the hub, and Croissant for machines.
+"""The dataset card of a published version, and what all its descriptions are made of.
 
-Owns both texts. The card's front matter follows the Hugging Face hub's metadata for data sets, so that
-`datasets.load_dataset` finds each table; croissant.json follows the MLCommons Croissant format 1.0.
+Owns the card's text. Its front matter follows the Hugging Face hub's metadata for data sets, so that
+`datasets.load_dataset` finds each table, and the matrix of each task.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
-from collectors.lake.layout import MATRIX_FILES, pool_name, published_files
+from collectors.lake.layout import MATRIX_FILES, folder_of_task, pool_name, published_files
 from collectors.publish.matrix_table import matrix_schema
 from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, JUDGE, MODEL, RUN_CELL, SPLIT, VERDICT
 
@@ -30,6 +30,29 @@ class Description:
     licence: str | None = None
     #: Source of prompts or answers -> its licence.
     sources: Mapping[str, str] | None = None
+    #: Who made the data set, each as "Family, Given" or the name of an organisation.
+    creators: tuple[str, ...] = ()
+    #: Web address of the folder above the version; None if it has none.
+    url: str | None = None
+
+    def stated(self) -> dict[str, Any]:
+        """The values for the manifest. What releases before did not ask for is left out unless it is given."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value or name not in ("creators", "url")}
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The version that a version replaces."""
+
+    version: str
+    manifest_sha256: str
+    #: Start of its newest run, in ISO 8601; empty where the publisher names the version.
+    created: str
+
+    def stated(self) -> dict[str, str]:
+        """The values for the manifest."""
+        return {"version": self.version, "manifest_sha256": self.manifest_sha256}
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,11 @@ class Contents:
     #: Name of a file -> its sha256 and bytes.
     files: Mapping[str, Mapping[str, Any]]
     pools: tuple[KeptPool, ...] = ()
+    previous: Predecessor | None = None
+
+    def names(self, pattern: str) -> list[str]:
+        """The version's files with rows that match a pattern of TABLES."""
+        return sorted(name for name in self.files if fnmatch.fnmatchcase(name, pattern) and "/schema" not in name)
 
 
 #: Table -> its files, its schema and the meaning of a row. load_dataset loads the first one by default.
@@ -86,7 +114,7 @@ _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "
 _SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**12, "1B<n<10B")]
 
 
-_TEXT = "Answers of language models, item by item, with token counts, for training and evaluating LLM routers."
+TEXT = "Answers of language models, item by item, with token counts, for training and evaluating LLM routers."
 
 
 def readme(description: Description, contents: Contents) -> bytes:
@@ -95,19 +123,16 @@ def readme(description: Description, contents: Contents) -> bytes:
         "pretty_name": description.title,
         "tags": ["llm-routing", "evaluation", "routerlake"],
         "size_categories": [next(name for bound, name in _SIZES if contents.counts["records"] < bound)],
-        "configs": [
-            {"config_name": name, "data_files": files, **({"default": True} if name == "matrix" else {})}
-            for name, (files, *_) in _present(contents).items()
-        ],
+        "configs": list(_configs(contents)),
     }
     if description.licence:
         front["license"] = description.licence
     counts = "\n".join(f"| {name} | {count:,} |" for name, count in contents.counts.items())
-    tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in _present(contents).items())
+    tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in present(contents).items())
     sources = "\n".join(f"- {name}: {licence}" for name, licence in (description.sources or {}).items())
-    imports = "\n".join(_imports(contents))
-    imported = f"\n\nSome of the records, or all, were made by others and imported:\n\n{imports}" if imports else ""
-    counted_by = " for imported records by their source," if imports else ""
+    others = "\n".join(imports(contents))
+    imported = f"\n\nSome of the records, or all, were made by others and imported:\n\n{others}" if others else ""
+    counted_by = " for imported records by their source," if others else ""
     created = contents.provenance["created"]
     pools = "\n".join(
         f"- [`{pool.name}`]({pool_name(pool.name)}) ({pool.digest}): {'; '.join(pool.lines)}" for pool in contents.pools
@@ -120,10 +145,12 @@ def readme(description: Description, contents: Contents) -> bytes:
     text = f"""\
 # {description.title}
 
-{description.text or _TEXT}
+{description.text or TEXT}
 
 Version `{contents.version}`, from runs up to {created}. A version never changes; `manifest.json` names
 every file with its SHA-256, and the runs, library versions, model revisions and task digests behind the numbers.
+{replaces(contents)} `DATASHEET.md` describes how the data came about and what it is not fit for, and
+`CITATION.cff` how to cite it.
 
 | what | how many |
 |---|---|
@@ -144,7 +171,8 @@ and are null if nobody counted them.
 ```python
 from datasets import load_dataset
 
-matrix = load_dataset("path/or/repo")  # a row a question and candidate; name="items" and so on load the others
+matrix = load_dataset("path/or/repo")  # a row a question and candidate
+items = load_dataset("path/or/repo", "items")  # so are the other tables, and "matrix-TASK" is the matrix of one task
 ```
 
 In DuckDB, from any folder, because the database holds the rows itself:
@@ -169,6 +197,16 @@ from their sources, under their licences:
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n{text}".encode()
 
 
+def replaces(contents: Contents) -> str:
+    """A sentence about the version before."""
+    if contents.previous is None:
+        return "No earlier version is named."
+    return (
+        f"It replaces version `{contents.previous.version}` (SHA-256 of its manifest: "
+        f"{contents.previous.manifest_sha256}); `publish.py diff` counts what changed."
+    )
+
+
 _JUDGED = "The matrix shows the verdicts as collected, in the records. `--judge NAME` shows those of another judge:"
 
 
@@ -182,35 +220,15 @@ def _judges(contents: Contents) -> list[str]:
     ]
 
 
-def croissant(description: Description, contents: Contents) -> bytes:
-    """The Croissant description: the tables of TABLES with their columns."""
-    tables = _present(contents)
-    value = {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": "".join(c if c.isascii() and c.isalnum() else "-" for c in description.title.lower()),
-        "description": " ".join([description.text or _TEXT, *(f"Imported {line[2:]}." for line in _imports(contents))]),
-        "version": contents.version,
-        "datePublished": contents.provenance["created"],
-        "url": ".",
-        "license": description.licence or "not stated",
-        "distribution": [
-            {
-                "@type": "cr:FileSet",
-                "@id": f"{table}-files",
-                "name": f"{table}-files",
-                "includes": files,
-                "encodingFormat": "application/x-parquet",
-            }
-            for table, (files, *_) in tables.items()
-        ],
-        "recordSet": [_record_set(table, schema, doc) for table, (_, schema, doc) in tables.items()],
-    }
-    return json.dumps(value, indent=1).encode()
+def _configs(contents: Contents) -> Iterator[dict[str, Any]]:
+    """The configurations of load_dataset: one for each table, then the matrix of each task."""
+    for table, (files, *_) in present(contents).items():
+        yield {"config_name": table, "data_files": files, **({"default": True} if table == "matrix" else {})}
+    for name in contents.names(MATRIX_FILES):
+        yield {"config_name": f"matrix-{folder_of_task(name).removeprefix('task=')}", "data_files": name}
 
 
-def _imports(contents: Contents) -> list[str]:
+def imports(contents: Contents) -> list[str]:
     """A line for each source of imported records, with its licence if the import stated one."""
     return [
         f"- {one['imported_from']} ({one['format']}): {one['licence'] or 'licence not stated'}"
@@ -218,79 +236,6 @@ def _imports(contents: Contents) -> list[str]:
     ]
 
 
-def _record_set(table: str, schema: pa.Schema, doc: str) -> dict[str, Any]:
-    fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"{table}/{column.name}",
-            "name": column.name,
-            "description": (column.metadata or {}).get(b"doc", b"").decode(),
-            "dataType": _data_type(column.type),
-            "source": {"fileSet": {"@id": f"{table}-files"}, "extract": {"column": column.name}},
-            **({"repeated": True} if pa.types.is_list(column.type) else {}),
-        }
-        for column in schema
-    ]
-    return {"@type": "cr:RecordSet", "@id": table, "name": table, "description": doc, "field": fields}
-
-
-def _data_type(dtype: pa.DataType) -> str:
-    if pa.types.is_list(dtype):
-        dtype = dtype.value_type
-    for is_of, name in (
-        (pa.types.is_boolean, "sc:Boolean"),
-        (pa.types.is_integer, "sc:Integer"),
-        (pa.types.is_floating, "sc:Float"),
-        (pa.types.is_timestamp, "sc:DateTime"),
-    ):
-        if is_of(dtype):
-            return name
-    return "sc:Text"
-
-
-def _present(contents: Contents) -> dict[str, tuple[str, pa.Schema, str]]:
+def present(contents: Contents) -> dict[str, tuple[str, pa.Schema, str]]:
     """The tables of TABLES that have files in the version."""
-    return {
-        table: row
-        for table, row in TABLES.items()
-        if any(fnmatch.fnmatchcase(name, row[0]) and "/schema" not in name for name in contents.files)
-    }
-
-
-#: The JSON-LD context that Croissant 1.0 prescribes.
-_CONTEXT = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "dct": "http://purl.org/dc/terms/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
+    return {table: row for table, row in TABLES.items() if contents.names(row[0])}

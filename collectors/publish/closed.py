@@ -18,12 +18,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from collectors.lake import layout
 from collectors.lake.contents import foreign_columns, foreign_rows
 from collectors.lake.holdings import Manifest, Part, read_folded, read_holdings, read_manifest
 from collectors.lake.store import Lake
 from collectors.matrix.packed import FILES
+from collectors.publish.citation import CITATION, ZENODO
+from collectors.publish.datasheet import DATASHEET
 from schemas.failures import StorageError, one_line
 from schemas.records import GLOBS, SCHEMA_FILES, TABLES
 from schemas.sql import quoted
@@ -33,6 +36,8 @@ from schemas.views import KEPT_TABLES, kept_table, rows_of_version, view_files
 VIEWS = "views.sql"
 _COMPACTION = layout.manifest_name(1)
 _BESIDE = {VIEWS, layout.DATABASE, "croissant.json", "README.md"}
+#: Descriptions that releases before 0.3 did not write.
+_DESCRIBED = {DATASHEET, CITATION, ZENODO}
 #: Tables without which no release wrote a version.
 _NEEDED = ("shards", "runs", "items", "compact/folded", "compact/records")
 _REQUIRED = {*_BESIDE, *FILES.values(), _COMPACTION, *(SCHEMA_FILES[table] for table in _NEEDED)}
@@ -67,7 +72,9 @@ class _Check:
         self.rows: dict[str, int] = {}
 
     def faults(self) -> Iterator[str]:
-        yield from (f"{name}: missing from the manifest" for name in sorted(_REQUIRED - self.files.keys()))
+        described = _DESCRIBED if _DESCRIBED & self.files.keys() else set()
+        required = (_REQUIRED | described) - self.files.keys()
+        yield from (f"{name}: missing from the manifest" for name in sorted(required))
         for name in sorted(self.sound):
             if name.endswith(".parquet"):
                 yield from self._of_parquet(name)
@@ -85,9 +92,10 @@ class _Check:
             yield from self._of_compaction(compaction)
             yield from self._of_counts(compaction)
         yield from self._of_views()
+        yield from self._of_descriptions()
 
     def _has_place(self, name: str, named: set[str]) -> bool:
-        names = {*_BESIDE, *FILES.values(), *SCHEMA_FILES.values(), *_WHOLE, *named}
+        names = {*_BESIDE, *_DESCRIBED, *FILES.values(), *SCHEMA_FILES.values(), *_WHOLE, *named}
         return name in names or layout.is_items(name) or layout.is_matrix(name) or bool(layout.pools_of([name]))
 
     def _of_parquet(self, name: str) -> Iterator[str]:
@@ -192,6 +200,28 @@ class _Check:
         name = layout.published_name(layout.RUNS)
         return list(pq.read_schema(io.BytesIO(self.store.read(name))).names) if name in self.sound else []
 
+    def _of_descriptions(self) -> Iterator[str]:
+        """A line for each description of another version or of other files."""
+        version, digests = self.manifest["version"], {entry["sha256"] for entry in self.files.values()}
+        for name, stated in self._stated().items():
+            if not isinstance(stated, dict):
+                yield f"{name}: it is no description of a version"
+            elif stated.get("version") != version:
+                yield f"{name}: it describes version {json.dumps(stated.get('version'), default=str)[:80]}"
+            elif any(one.get("sha256") not in (None, *digests) for one in _objects(stated.get("distribution"))):
+                yield f"{name}: it gives the SHA-256 of files that are not in the manifest"
+
+    def _stated(self) -> dict[str, Any]:
+        readers: dict[str, Callable[[bytes], Any]] = {"croissant.json": json.loads, ZENODO: json.loads}
+        stated = {}
+        for name, read in {**readers, CITATION: yaml.safe_load}.items():
+            if name in self.sound:
+                try:
+                    stated[name] = read(self.store.read(name))
+                except (ValueError, RecursionError, yaml.YAMLError):
+                    stated[name] = None
+        return stated
+
     # ---- views
 
     def _of_views(self) -> Iterator[str]:
@@ -199,6 +229,10 @@ class _Check:
             text = self.store.read(VIEWS).decode(errors="replace")
             faults = [*_faults_of_statements(text), *_faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), self.files)]
             yield from (f"{VIEWS}: {fault}" for fault in faults)
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:

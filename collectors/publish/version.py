@@ -39,8 +39,11 @@ from collectors.matrix.packed import FILES, write_packed
 from collectors.matrix.pool_files import PoolFile
 from collectors.matrix.pools import load_pools
 from collectors.publish.anonymous import Anonymous, hosts_of
-from collectors.publish.card import Contents, Description, KeptPool, croissant, readme
+from collectors.publish.card import Contents, Description, KeptPool, Predecessor, readme
+from collectors.publish.citation import CITATION, ZENODO, citation, zenodo
 from collectors.publish.closed import VIEWS
+from collectors.publish.croissant import croissant
+from collectors.publish.datasheet import DATASHEET, datasheet
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import provenance_of
@@ -85,11 +88,13 @@ def build_version(
     progress: Callable[[int, int], None] = lambda written, parts: None,
     include: str = "collected",
     pools: Sequence[PoolFile] = (),
+    earlier: Sequence[Predecessor] = (),
 ) -> PublishedVersion:
     """Writes the lake as a version into the empty `folder`.
 
     `progress` gets the numbers of written and of all parts. `include` is a key of schemas.views.INCLUDED: other cells,
-    and the objects that only they need, are left out. `pools` are kept under their names. The default name is the
+    and the objects that only they need, are left out. `pools` are kept under their names. The newest version of
+    `earlier` that began before the lake's newest run is the one that this version replaces. The default name is the
     newest run's day and a digest of the content. Every checksum is compared. Raises ConfigError for a lake without
     records or with damaged objects: prune these first, because a version never changes and would lack them for good.
     """
@@ -104,11 +109,17 @@ def build_version(
         writer.write_packed()
         writer.write_views()
         writer.write_pools(pools)
-        return writer.finish(description, version)
+        return writer.finish(description, version, earlier)
     except (duckdb.Error, pa.ArrowException, StorageError, FileNotFoundError) as error:
         if damaged := record_damaged(lake, error, holdings):
             raise _is_damaged(lake, damaged) from error
         raise StorageError(f"cannot publish the lake at {lake.uri}: {one_line(error)}") from error
+
+
+def newest_before(earlier: Sequence[Predecessor], created: str) -> Predecessor | None:
+    """The newest version that began before `created`, so that a version that is published again is not its own."""
+    before = [one for one in earlier if one.created < created]
+    return max(before, key=lambda one: (one.created, one.version), default=None)
 
 
 def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
@@ -356,19 +367,29 @@ class _Writer:
             self.pools.append(KeptPool(pool.name, pool.digest, tuple(lines)))
             self.write(layout.pool_name(pool.name), pool.data)
 
-    def finish(self, description: Description, version: str | None) -> PublishedVersion:
+    def finish(self, description: Description, version: str | None, earlier: Sequence[Predecessor]) -> PublishedVersion:
         counts = self._counts()
-        content = digest({"files": self.files, "description": dataclasses.asdict(description)}, 8)
+        previous = newest_before(earlier, self.provenance["created"])
+        replaces = {"previous": previous.stated()} if previous else {}
+        content = digest({"files": self.files, "description": description.stated(), **replaces}, 8)
         day = [int(number) for number in self.provenance["created"][:10].split("-")]
         version = version or f"{day[0]}.{day[1]}.{day[2]}-r{content}"  # a valid semantic version
-        contents = Contents(version, counts, self.provenance, self.files, tuple(self.pools))
-        self.write("croissant.json", croissant(description, contents))
-        self.write("README.md", readme(description, contents))
+        contents = Contents(version, counts, self.provenance, self.files, tuple(self.pools), previous)
+        described = {
+            "croissant.json": croissant(description, contents),
+            "README.md": readme(description, contents),
+            DATASHEET: datasheet(description, contents),
+            CITATION: citation(description, contents),
+            ZENODO: zenodo(description, contents),
+        }
+        for name, data in described.items():
+            self.write(name, data)
         manifest = {
             "kind": KIND,
             "schema_version": SCHEMA_VERSION,
             "version": version,
-            "description": dataclasses.asdict(description),
+            "description": description.stated(),
+            **replaces,
             "counts": counts,
             "provenance": self.provenance,
             "files": dict(sorted(self.files.items())),

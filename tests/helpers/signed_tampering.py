@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shutil
 from typing import Any
 
@@ -139,6 +140,31 @@ def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
+
+
+@kind
+def data_sheet_left_out(copy: Copy) -> None:
+    files = copy.manifest["files"]
+    del files["DATASHEET.md"]
+    (copy.folder / "DATASHEET.md").unlink()
+    copy.state(files=files)
+
+
+@kind
+def citation_of_another_version(copy: Copy) -> None:
+    copy.sign("CITATION.cff", copy.read("CITATION.cff").replace(b"version: ", b"version: 9"))
+
+
+@kind
+def croissant_of_other_files(copy: Copy) -> None:
+    value = json.loads(copy.read("croissant.json"))
+    value["distribution"].append({"@type": "cr:FileObject", "@id": "x", "sha256": "0" * 64})
+    copy.sign("croissant.json", json.dumps(value).encode())
+
+
+@kind
+def zenodo_that_is_none(copy: Copy) -> None:
+    copy.sign(".zenodo.json", DEEP)
 
 
 @kind
