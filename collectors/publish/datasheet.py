@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from collectors.lake.layout import SPLITS, published_files
 from collectors.publish.card import TEXT, Contents, Description, imports, replaces
 
 DATASHEET = "DATASHEET.md"
@@ -162,8 +163,8 @@ def _failures(counts: Any) -> str:
 
 
 def _splits(contents: Contents) -> str:
-    names = sorted(name for name in contents.files if name.startswith("splits/") and "/schema" not in name)
-    return "The table `splits` has those that the publisher keeps." if names else "The version holds none."
+    kept = contents.names(published_files(SPLITS))
+    return "The table `splits` has those that the publisher keeps." if kept else "The version holds none."
 
 
 def _tools(contents: Contents) -> list[str]:
