@@ -1,0 +1,101 @@
+"""What to ask next of which model, given all that was answered so far.
+
+Owns the rule: an answer is worth what it takes off the expected error of its model's means, per cost. Knows no lake, no
+plan and no budget; a caller asks in rounds until the errors or its money end.
+
+A fixed probe set is best for a model of which nothing is known. With some answers, items whose outcome is all but
+certain for this model are worth nothing any more, and models whose error is small enough need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.forecasts.choice import goals_of, greedy
+from collectors.forecasts.expecting import MEAN_OF_NORMAL
+from collectors.forecasts.factors import Answers, Factors, Floats, Places, latent
+from collectors.forecasts.smoothing import Learned, Reals
+
+#: Bounds of an item's deviation for a model, as a share of its deviation over all models.
+LEAST_SCALE, MOST_SCALE = 0.3, 1.5
+
+
+def next_items(
+    learned: Learned,
+    answers: Answers,
+    count: int,
+    *,
+    costs: npt.NDArray[np.floating] | None = None,
+    until: float | None = None,
+    matters: Sequence[float] | npt.NDArray[np.floating] | None = None,
+) -> list[tuple[int, int]]:
+    """At most `count` pairs (row of `answers`, item) to ask next, the most useful first.
+
+    `answers` is models × items of learn, NaN where not asked. `costs` (models, items) or (items,) are what an answer
+    costs. A model whose expected_errors are at most `until` gets none. `matters` (models,) weighs models, such as those
+    whose rank is open; 0 leaves one out.
+    """
+    errors = expected_errors(learned, answers) if until is not None else None
+    weights = np.ones(len(answers)) if matters is None else np.asarray(matters, np.float64)
+    goals = goals_of(learned.tasks)
+    offers: list[tuple[float, int, int]] = []
+    for model in np.flatnonzero(weights > 0).tolist():
+        if errors is not None and until is not None and errors[model] <= until:
+            continue
+        asked = np.flatnonzero(~np.isnan(answers[model]))
+        # No model gets more than twice its share of a round, because every answer changes what is best next.
+        most = min(answers.shape[1] - len(asked), max(1, -(-2 * count // max(int((weights > 0).sum()), 1))))
+        price = None if costs is None else np.asarray(costs)[model] if np.ndim(costs) == 2 else np.asarray(costs)
+        local = local_factors(learned.factors, answers[model], asked)
+        order = greedy(local, goals, most, costs=price, asked=asked)
+        gains = _gains(local, goals, asked, order)
+        worth = weights[model] * gains / (1 if price is None else np.maximum(price[order], 1e-9))
+        offers += zip((-worth).tolist(), [model] * len(order), order.tolist(), strict=True)
+    # Of one model the order stays: the gain of a later item counts on the answers before it.
+    return [(model, item) for _, model, item in sorted(offers, key=lambda offer: offer[0])[:count]]
+
+
+def expected_errors(learned: Learned, answers: Answers) -> Reals:
+    """(models,): the expected absolute error of the mean over tasks, from each model's answers so far."""
+    shares = learned.shares.mean(axis=0, keepdims=True).astype(np.float32)
+    errors = np.empty(len(answers))
+    for model, row in enumerate(answers):
+        asked = np.flatnonzero(~np.isnan(row))
+        local = local_factors(learned.factors, row, asked)
+        errors[model] = MEAN_OF_NORMAL * np.sqrt(_variances(local, shares, asked)[-1])
+    return errors
+
+
+def local_factors(factors: Factors, row: npt.NDArray[Any], asked: Places) -> Factors:
+    """The factors for a model with these answers: an item that it surely solves, or surely fails, varies little."""
+    expected = factors.mean + latent(factors, row[asked][None].astype(np.float32), asked)[0] @ factors.loadings.T
+    own = np.clip(expected, 0.02, 0.98)
+    of_all = np.clip(factors.mean, 0.02, 0.98)
+    scale: Floats = np.sqrt(own * (1 - own) / (of_all * (1 - of_all))).clip(LEAST_SCALE, MOST_SCALE).astype(np.float32)
+    return Factors(factors.mean, factors.loadings * scale[:, None], factors.noise * np.square(scale))
+
+
+def _gains(factors: Factors, goals: Floats, asked: Places, order: Places) -> Reals:
+    """How much each item of the order takes off the goals' summed variance, after those before it."""
+    left = _variances(factors, goals, np.concatenate([asked, order]))
+    return -np.diff(left[len(asked) :])
+
+
+def _variances(factors: Factors, goals: Floats, asked: Places) -> Reals:
+    """(asked + 1,): the summed variance of what is open of the goals, after each answer in turn."""
+    loadings, own = factors.loadings.astype(np.float64), factors.noise.astype(np.float64)
+    posterior, left = np.eye(loadings.shape[1]), goals.astype(np.float64)
+    reach, rest = left @ loadings, np.square(left) @ own
+    variances = [np.einsum("gr,rs,gs->", reach, posterior, reach) + rest.sum()]
+    for item in asked.tolist():
+        direction = posterior @ loadings[item]
+        posterior -= np.outer(direction, direction) / (loadings[item] @ direction + own[item])
+        reach -= np.outer(left[:, item], loadings[item])
+        rest -= np.square(left[:, item]) * own[item]
+        left[:, item] = 0
+        variances.append(np.einsum("gr,rs,gs->", reach, posterior, reach) + rest.sum())
+    return np.maximum(np.array(variances), 0)  # rounding goes below 0 where all is asked
