@@ -98,4 +98,4 @@ def _variances(factors: Factors, goals: Floats, asked: Places) -> Reals:
         rest -= np.square(left[:, item]) * own[item]
         left[:, item] = 0
         variances.append(np.einsum("gr,rs,gs->", reach, posterior, reach) + rest.sum())
-    return np.maximum(np.array(variances), 0)  # rounding goes below 0 where all is asked
+    return np.asarray(np.maximum(variances, 0), np.float64)  # rounding goes below 0 where all is asked
