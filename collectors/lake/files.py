@@ -94,6 +94,12 @@ def every_file(root: str) -> list[str]:
     return sorted(names)
 
 
+def empty_folders(root: str) -> list[str]:
+    """Returns the names of folders below `root` that hold nothing."""
+    walked = os.walk(root, onerror=_raise)
+    return sorted(folder[len(root) :].lstrip("/") for folder, folders, files in walked if not (folders or files))
+
+
 def is_plain_file(root: str, name: str) -> bool:
     """Whether `name` below `root` is a file, without a link on the way."""
     parts = name.split("/")

@@ -50,7 +50,10 @@ class Accounts:
     _read: dict[str, Spent | None] = field(default_factory=dict)
 
     def others(self) -> dict[str, Spent]:
-        """Returns the run and the newest sound account of each other run of this name."""
+        """Returns each other run of this name and its newest account.
+
+        Raises StorageError if that is damaged: what the run spent is not known then, and nothing is less than that.
+        """
         numbered = []
         for name in self.lake.names(layout.budget_folder(self.budget), depth=1):
             parsed = layout.parse_spend(name)
@@ -58,8 +61,15 @@ class Accounts:
                 numbered.append((*parsed, name))
         newest: dict[str, Spent] = {}
         for run_id, _, name in sorted(numbered, reverse=True):
-            if run_id not in newest and (spent := self._content(name)):
+            if run_id in newest:
+                continue
+            if spent := self._content(name):
                 newest[run_id] = spent
+            elif name in self._read:
+                raise StorageError(
+                    f"{name} in {self.lake.uri} is damaged, so nobody knows what run {run_id} spent of the budget "
+                    f"{self.budget!r}: choose another budget.name with what is left, or remove the object to count 0"
+                )
         return newest
 
     def write(self, spent: Spent) -> None:

@@ -33,6 +33,7 @@ from collectors.lake.files import (
     LEFTOVER,
     LEFTOVER_AGE,
     create_file,
+    empty_folders,
     entries_below,
     every_file,
     files_below,
@@ -301,6 +302,11 @@ class Lake:
             if self.local:
                 return every_file(self.root)
             return sorted(path[len(self.root) + 1 :] for path in self.filesystem.find(self.root))
+
+    def empty_folders(self) -> list[str]:
+        """Returns the folders of a lake in a folder that hold nothing. Object stores have none."""
+        with self._doing("list"):
+            return empty_folders(self.root) if self.local else []
 
     def is_plain_file(self, name: str) -> bool:
         """Whether `name` is a file of this lake itself, without a link on the way. Stores have nothing else."""

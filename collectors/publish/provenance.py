@@ -1,11 +1,27 @@
-"""Where the numbers of a published version come from, for its manifest."""
+"""Where the numbers of a published version come from, for its manifest, and whether a manifest says what its files say.
+
+Knows nothing of digests.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+
+from collectors.lake import layout
+from collectors.lake.holdings import read_holdings
+from collectors.lake.parts import NEEDED_VIEWS
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
+from schemas.failures import StorageError, one_line
+from schemas.texts import without_key_values
+
+#: What `provenance_of` needs.
+PROVENANCE_VIEWS = ("shards", "runs", "imports", "judges", "verdicts", *NEEDED_VIEWS)
 
 
 def provenance_of(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -40,3 +56,25 @@ def provenance_of(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             "SELECT DISTINCT task, task_version, task_digest, items_digest, prompting FROM cells ORDER BY ALL"
         ),
     }
+
+
+def provenance_faults(store: Lake, manifest: dict[str, Any]) -> Iterator[str]:
+    """A line for each part of the manifest's provenance that differs from the version's own tables.
+
+    All else must be whole. A part that this release does not write is another program's, and is named.
+    """
+    try:
+        with contextlib.closing(connect(store, read_holdings(store), only=PROVENANCE_VIEWS)) as con:
+            counted = {name: without_key_values(value) for name, value in provenance_of(con).items()}
+    except (duckdb.Error, StorageError) as error:
+        yield f"{layout.PUBLISHED_MANIFEST}: its provenance cannot be compared: {one_line(error, 160)}"
+        return
+    stated = manifest["provenance"]
+    for name in sorted(counted.keys() | stated.keys()):
+        if _in_any_order(counted.get(name)) != _in_any_order(stated.get(name)):
+            yield f"{layout.PUBLISHED_MANIFEST}: its provenance states other {name} than the tables"
+
+
+def _in_any_order(value: Any) -> Any:
+    """A list that was sorted before paths were shortened may have another order than one that was sorted after."""
+    return sorted(json.dumps(one, sort_keys=True) for one in value) if isinstance(value, list) else value

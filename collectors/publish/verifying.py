@@ -18,6 +18,7 @@ from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING
 from collectors.lake.store import Lake
 from collectors.publish.closed import database_faults, set_faults
 from collectors.publish.manifests import open_published
+from collectors.publish.provenance import provenance_faults
 
 #: The tag at the end of a version's URI on the hub.
 _TAG = re.compile(r"hf://datasets/[^/@]+/[^/@]+@([^/]+)/?")
@@ -55,7 +56,7 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
     faults += _misnamed(store, uri, manifest["version"])
     faults += set_faults(store, manifest, sound)
     if not faults:
-        faults += database_faults(store, manifest)
+        faults += [*provenance_faults(store, manifest), *database_faults(store, manifest)]
     return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256)
 
 
@@ -88,6 +89,7 @@ def _strays(store: Lake, files: dict[str, Any], sha256: str) -> Iterator[str]:
         if name == PUBLISHING and store.is_plain_file(name) and store.read(name) == claim(sha256):
             continue
         yield f"{name}: not part of the version"
+    yield from (f"{name}/: an empty folder is not part of the version" for name in store.empty_folders())
 
 
 def _misnamed(store: Lake, uri: str, version: str) -> Iterator[str]:

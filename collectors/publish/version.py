@@ -46,7 +46,7 @@ from collectors.publish.croissant import croissant
 from collectors.publish.datasheet import DATASHEET, datasheet
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
-from collectors.publish.provenance import provenance_of
+from collectors.publish.provenance import PROVENANCE_VIEWS, provenance_of
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES
@@ -157,7 +157,7 @@ class _Writer:
                 self.shards_of.setdefault(shard.cell_id, []).append(name)
         self.retracted = read_retracted(lake, holdings.listed[layout.RETRACTIONS])
         with contextlib.closing(
-            connect(lake, holdings, only=["shards", "runs", "imports", "judges", "verdicts", *NEEDED_VIEWS])
+            connect(lake, holdings, only=PROVENANCE_VIEWS)
         ) as con:
             self.provenance = {name: without_key_values(value) for name, value in provenance_of(con).items()}
             self.cells = con.execute(_CELLS).fetchall()

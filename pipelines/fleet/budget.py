@@ -77,12 +77,12 @@ class Budget:
         accounts: Accounts | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises StorageError if the accounts of earlier runs cannot be read."""
+        """Raises StorageError if there is a limit and the accounts of earlier runs cannot be read."""
         self._spec, self._prices, self._accounts, self._clock = spec, prices, accounts, clock
         self._started = clock()
         self._next_account = self._started + ACCOUNT_SECONDS
         self._own = Spent()
-        self._others = self._sum_of_others()
+        self._others = self._others_at_start()
         self._held: dict[Hashable, _Held] = {}
         #: Model key -> dollars and hours of engines.
         self._usd_of: defaultdict[str, float] = defaultdict(float)
@@ -180,6 +180,15 @@ class Budget:
         for engine in list(self._held):
             self.free(engine)
         self.account()
+
+    def _others_at_start(self) -> Spent:
+        try:
+            return self._sum_of_others()
+        except StorageError as error:
+            if {self._spec.usd, self._spec.hours, self._spec.cells} != {None}:
+                raise
+            logger.warning("what earlier runs spent is left out: %s", one_line(error))
+            return Spent()
 
     def _sum_of_others(self) -> Spent:
         return sum(self._accounts.others().values(), Spent()) if self._accounts else Spent()

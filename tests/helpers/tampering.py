@@ -232,6 +232,28 @@ def counts_are_others(copy: Copy) -> None:
 
 
 @kind
+def empty_folder(copy: Copy) -> None:
+    (copy.folder / "items" / "more").mkdir()
+
+
+def _stated(name: str, part: str, change: Callable[[Any], Any]) -> None:
+    def tamper(copy: Copy) -> None:
+        provenance = copy.manifest["provenance"]
+        copy.state(provenance={**provenance, part: change(provenance.get(part))})
+
+    KINDS[name] = tamper
+
+
+_stated("provenance_of_another_revision", "models", lambda rows: [{**rows[0], "revision": "f" * 40}, *rows[1:]])
+_stated("provenance_without_a_model", "models", lambda rows: rows[1:])
+_stated("provenance_of_another_day", "created", lambda day: "2020" + day[4:])
+_stated("provenance_of_another_library", "versions", lambda rows: [{**rows[0], "lm_eval": "9.9"}, *rows[1:]])
+_stated("provenance_of_an_import", "imports", lambda rows: [*rows, {"format": "table", "licence": "MIT"}])
+_stated("provenance_of_a_run_twice", "runs", lambda rows: [*rows, rows[-1]])
+_stated("provenance_of_a_strange_part", "approved_by", lambda rows: ["a university"])
+
+
+@kind
 def manifest_cut(copy: Copy) -> None:
     copy.put(PUBLISHED_MANIFEST, copy.read(PUBLISHED_MANIFEST)[:-9])
 

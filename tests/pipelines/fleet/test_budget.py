@@ -16,7 +16,7 @@ from collectors.lake.store import Lake
 from collectors.runs.config import BudgetSpec
 from collectors.runs.work import ShardReport
 from pipelines.fleet.budget import ACCOUNT_SECONDS, Budget, GpuPrices, gpu_prices_for
-from schemas.failures import ConfigError, UnreachableError
+from schemas.failures import ConfigError, StorageError, UnreachableError
 from tests.helpers.gpu_prices import name_gpu, sell_gpu
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 
@@ -140,15 +140,25 @@ def test_budget_counts_runs_at_once_within_a_minute(lake: Lake, clock: Clock) ->
     assert second.reached() == "budget.cells: 3 of 3 cells are finished by all runs under the name 'lake'"
 
 
-def test_budget_keeps_one_account_of_a_run_and_reads_around_a_damaged_one(lake: Lake, clock: Clock) -> None:
+def test_budget_keeps_one_account_of_a_run(lake: Lake, clock: Clock) -> None:
     budget = spent_on(lake, 0, BudgetSpec(), clock)
     budget.finished(7)
     for _ in range(3):
         budget.account()
     [name] = lake.names(SPEND)
     assert name == spend_name("lake", RUNS[0], 2)
-    lake.create(spend_name("lake", RUNS[0], 3), b'{"usd": -1}')
     assert Accounts(lake, "lake", RUNS[1]).others()[RUNS[0]].cells == 7
+
+
+@pytest.mark.parametrize("content", [b"", b'{"usd": -1}', b"[" * 100_000])
+def test_budget_with_a_damaged_account_does_not_count_it_as_nothing(lake: Lake, clock: Clock, content: bytes) -> None:
+    spent_on(lake, 0, BudgetSpec(cells=9), clock).account()
+    running = spent_on(lake, 1, BudgetSpec(cells=9), clock)
+    lake.create(spend_name("lake", RUNS[0], 9), content)
+    with pytest.raises(StorageError, match=r"nobody knows what run \S+ spent of the budget 'lake'"):
+        spent_on(lake, 2, BudgetSpec(cells=9), clock)
+    running.account()  # goes on with the amounts that it has read
+    assert spent_on(lake, 2, BudgetSpec(), clock).total.cells == 0, "a run without a limit needs no account"
 
 
 def test_budget_of_others_without_a_price_counts_as_the_dearest(lake: Lake, clock: Clock) -> None:
