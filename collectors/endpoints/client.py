@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from collectors.endpoints.bodies import bound
 from collectors.endpoints.limits import Gate, Rates, backoff, retry_after
 from collectors.endpoints.replies import BadReplyError, Bounds
 from schemas.failures import (
@@ -122,7 +123,12 @@ class Client:
             api_key=key or "none",
             max_retries=0,
             timeout=spec.timeout_seconds,
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False,
+                # A few packed bytes may be gigabytes of text.
+                headers={"Accept-Encoding": "identity"},
+                event_hooks={"response": [bound]},
+            ),
         )
         self.gate = self._run(self._gate())
         self._rates = Rates(spec.requests_per_minute, spec.tokens_per_minute)
@@ -256,6 +262,8 @@ class Client:
             return self._fault(request, kind, f"no answer within {self.spec.timeout_seconds:g} s", sent), None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, BadReplyError):
+                return self._fault(request, "bad_reply", self._without_key(cause), None), None
             kind = "connection" if "Connect" in type(cause).__name__ else "cut"
             return self._fault(request, kind, self._without_key(cause), sent), None
         except openai.APIStatusError as error:

@@ -110,7 +110,7 @@ class Choices:
         """(questions, candidates): the router's probabilities, 0 for one that it does not name; NaN without any.
 
         None if the file states none for this pool. Raises ConfigError, with the line, for a value that is no mapping of
-        the pool's candidates to numbers from 0 on, one of them above it.
+        the pool's candidates to numbers from 0 on, the chosen one's above it.
         """
         stated = [(row, choice) for row, choice in self._of(pool, router) if choice.probabilities is not None]
         if not stated:
@@ -118,7 +118,7 @@ class Choices:
         whole = np.full((len(pool.questions), len(pool.candidates)), np.nan)
         for row, choice in stated:
             try:
-                whole[row] = _probabilities(choice.probabilities or "", pool.candidates)
+                whole[row] = _probabilities(choice.probabilities or "", pool.candidates, choice.model)
             except (BadFile, ValueError) as error:
                 place = _place(self.path, choice.row)
                 raise ConfigError(f"{place}: probabilities: {str(error)[:200]}") from error
@@ -134,7 +134,7 @@ class Choices:
                 yield row, choice
 
 
-def _probabilities(text: str, models: list[str]) -> list[float]:
+def _probabilities(text: str, models: list[str], chosen: str) -> list[float]:
     """(models,): of JSON of model -> number. Raises ValueError."""
     value = decoded(text.encode())
     if not isinstance(value, dict):
@@ -147,6 +147,8 @@ def _probabilities(text: str, models: list[str]) -> list[float]:
         raise ValueError("a value is no number from 0 on")
     if not sum(numbers) > 0:
         raise ValueError("none is above 0")
+    if not given.get(chosen):
+        raise ValueError(f"{chosen!r} was chosen and has none")
     return [float(one) for one in numbers]
 
 

@@ -275,6 +275,7 @@ def test_score_tells_the_entropy_of_choices_and_of_probabilities_apart(
         ('{"a": 0.5, "nobody": 0.5}', "line 2: probabilities: 'nobody' is not in the pool"),
         ('{"a": -1}', "line 2: probabilities: a value is no number from 0 on"),
         ('{"a": 0}', "line 2: probabilities: none is above 0"),
+        ('{"b": 1}', "line 2: probabilities: 'a' was chosen and has none"),
         ("[1]", "line 2: probabilities: no mapping"),
         ("0.5", "line 2: probabilities: no mapping"),
         ('{"a": 0.5, "a": 0.5}', "line 2: probabilities: 'a' stands twice in one object"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -169,3 +170,24 @@ def test_fault_after_which_a_host_may_bill_is_paid_for(fault: str, spent: float)
             client.ask([Request("/chat/completions", {}, 1.0)], lambda request, reply: (reply, 0.0))
         client.close()
     assert client.allowance.spent == spent
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_without_end_is_refused_before_it_fills_the_memory(
+    is_packed: bool, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collectors.endpoints.bodies.MOST_BYTES", 2**20)
+    bomb = gzip.compress(b"data: " + b" " * 2**24)
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Encoding": "gzip"} if is_packed else {})
+        await response.prepare(request)
+        for _ in range(64):
+            await response.write(bomb if is_packed else b"data: " + b" " * 2**17)
+        return response
+
+    with served(endless) as url:
+        _, request = ask(url, stream=stream, timeout_seconds=5)
+    assert request.failure == ENDPOINT_FAILED
+    assert ("packed by 'gzip'" if is_packed else "more than 1,048,576 bytes") in request.message
