@@ -63,7 +63,9 @@ _RESERVED_ARGS = frozenset(
 class ThinkingSpec(Strict):
     """The markers around a thought. The answer is what follows the end marker, and it alone is judged."""
 
+    #: Text before a thought.
     start: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "<think>"
+    #: Text behind it.
     end: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "</think>"
     #: Text that is written when a thought has used up thinking_tokens. It ends with the end marker, and white space.
     #: null: a line feed, the end marker and an empty line.
@@ -120,11 +122,13 @@ class Prompting(Thinking):
 
     #: Few-shot examples; null: the task's own number. A task that fixes 0 keeps 0, as in lm-eval.
     num_fewshot: int | None = Field(None, ge=0, le=1000)
+    #: Seed of the choice of few-shot examples, lm-eval's own by default.
     fewshot_seed: int = Field(1234, ge=0, lt=2**31)
     #: true: the model's chat template; a name: the model's template of that name.
     chat_template: bool | str = False
     #: Few-shot examples as chat turns; only with a chat template. lm-eval's default.
     fewshot_as_multiturn: bool = True
+    #: System prompt; null: none.
     system_prompt: str | None = None
     #: Date that chat templates write where they write today's, such as 2026-01-31. null: the date of the newest run in
     #: the lake that asked the same cell, else the day on which the run is planned.
@@ -160,9 +164,11 @@ class Prompting(Thinking):
 class TaskSpec(Prompting):
     """One lm-eval task or group. Unset prompting keys come from the run."""
 
+    #: Name of a task or group of lm-eval or of include_tasks, or the path of a task's YAML file.
     task: Name
-    #: Primary metric and filter; null: the task's first ones.
+    #: Primary metric; null: the task's first.
     metric: str | None = None
+    #: Filter of the primary metric; null: the task's first.
     filter: str | None = None
     #: Most items to ask; null: all.
     limit: int | None = Field(None, ge=1)
@@ -189,7 +195,9 @@ class EndpointSpec(Strict):
     answers_as: Name | None = None
     #: Most requests at once; fewer after refusals.
     max_concurrency: int = Field(16, ge=1, le=4096)
+    #: Most requests in a minute; null: no limit.
     requests_per_minute: float | None = Field(None, gt=0)
+    #: Most tokens in a minute, of prompts and answers together; null: no limit.
     tokens_per_minute: float | None = Field(None, gt=0)
     #: Seconds to wait for a reply, or for the next piece of one that is streamed.
     timeout_seconds: float = Field(600, gt=0)
@@ -201,8 +209,9 @@ class EndpointSpec(Strict):
     limit_field: Name | None = None
     #: Field of a chat that takes thinking_tokens, such as thinking_token_budget or thinking.budget_tokens.
     budget_field: Name | None = None
-    #: Fields that are not sent, such as [temperature], and others that are.
+    #: Fields that are not sent, such as [temperature].
     omit: list[Name] = []
+    #: Other fields that are sent.
     extra_body: Settings = {}
 
     @field_validator("url")
@@ -238,10 +247,13 @@ class EndpointSpec(Strict):
 class ModelOptions(Thinking):
     """Settings of a model. null: the run's own setting, and the task's of thinking."""
 
+    #: Type of the weights while they are used; null: the run's.
     dtype: Dtype | None = None
+    #: Name of the engine's quantization; null: what the model's config states.
     quantization: str | None = None
     #: Longest context in tokens, question and answer together; null: the run's.
     max_length: int | None = Field(None, ge=1, lt=2**31)
+    #: Whether the model's own Python code may run, on the machines that load it.
     trust_remote_code: bool = False
     #: GPU memory that one engine of it needs in all, GiB; null: computed from the model's files.
     memory_gib: float | None = Field(None, gt=0, le=1e9)
@@ -252,7 +264,8 @@ class ModelOptions(Thinking):
 class ModelSpec(ModelOptions):
     """One model: a hub repo (org/name) at a revision, a local folder, or a folder at any fsspec URI."""
 
-    #: $NAME and ${NAME} come from the environment where the model is read, and stay as they are where it is named.
+    #: Hub repo, folder or URI. $NAME and ${NAME} come from the environment where the model is read, and stay as they
+    #: are where it is named.
     source: Name
     #: Name in the lake; null: the hub repo's id, or the last element of a path or URI.
     name: Name | None = None

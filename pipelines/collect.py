@@ -25,6 +25,7 @@ from collectors.lake.store import Lake
 from collectors.runs.log_lines import log_as_json, quieten
 from collectors.runs.record import recorded
 from collectors.runs.stages import Trace, summary
+from pipelines.console.config_keys import ShowKeys
 from pipelines.console.script import Parser, command, run_script, sibling, write_file
 from schemas.failures import NOTHING_ANSWERED, ConfigError, RouterlakeError, StorageError, TaskError, one_line
 from schemas.identity import MAX_GENERATION
@@ -55,6 +56,7 @@ is written whole or not at all. Run the same command again to collect what is mi
 EPILOG = """\
 examples:
   python pipelines/collect.py --config pipelines/configs/demo.yaml --dry-run
+  python pipelines/collect.py --keys
   python pipelines/collect.py --config my.yaml --lake /data/lake --limit 100
   ray job submit --working-dir . -- python pipelines/collect.py --config my.yaml --lake /shared/lake
 
@@ -68,6 +70,7 @@ run could not go on
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__file__, description=HELP, epilog=EPILOG)
     parser.add_argument("--config", required=True, metavar="YAML", help="names models, tasks and prompting")
+    parser.add_argument("--keys", action=ShowKeys, nargs=0, help="list all keys of the config with their defaults")
     parser.add_argument("--lake", metavar="URI", help="the lake to write to; overrides the config's")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="collect the first N items of each task that sets no limit of its own"

@@ -156,9 +156,7 @@ class _Writer:
             if shard := ShardName.parse(name):
                 self.shards_of.setdefault(shard.cell_id, []).append(name)
         self.retracted = read_retracted(lake, holdings.listed[layout.RETRACTIONS])
-        with contextlib.closing(
-            connect(lake, holdings, only=PROVENANCE_VIEWS)
-        ) as con:
+        with contextlib.closing(connect(lake, holdings, only=PROVENANCE_VIEWS)) as con:
             self.provenance = {name: without_key_values(value) for name, value in provenance_of(con).items()}
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()

@@ -92,6 +92,7 @@ class FleetSpec(Strict):
     priority: int = Field(0, ge=-1000, le=1000)
     #: Most models that are fetched at once, over all nodes. null: no limit.
     downloads: int | None = Field(None, ge=1)
+    #: CPU cores that one engine takes of its node.
     cpus_per_worker: Share = Field(1, gt=0)
     #: null: 1 when the cluster has GPUs, else 0. Fractions share a GPU.
     gpus_per_worker: Share | None = Field(None, ge=0)
@@ -161,9 +162,13 @@ DEFAULT_MAX_LENGTH = 8192
 class RunConfig(Prompting):
     """The whole config file."""
 
+    #: What answers: sources (a folder, a URI or a hub repo), mappings, and catalogs.
     models: list[ModelEntry] = Field(min_length=1)
+    #: What is asked: names of lm-eval's tasks and groups, and mappings.
     tasks: list[TaskSpec] = Field(min_length=1)
+    #: Folder or URI that gets the records; $NAME and ${NAME} come from the environment.
     lake: str = "lake"
+    #: Type of the weights while they are used: auto (the model's own), bfloat16, float16 or float32.
     dtype: Dtype = "auto"
     #: Longest context in tokens, question and answer together; null, or more than a model has: the model's own. Its
     #: key-value cache may not fit: 131,072 tokens of an 8B model take 16 GiB. Unset it is 8192, or more where a task
