@@ -83,6 +83,11 @@ def folder_of_task(name: str) -> str:
     return name.split("/")[-2]
 
 
+def task_name_of(name: str) -> str:
+    """The task of an object in the folder of one, as it is spelled in names."""
+    return folder_of_task(name).removeprefix("task=")
+
+
 def items_folder(task: str) -> str:
     return f"items/task={safe_name(task)}"
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from collectors.lake.layout import MATRIX_FILES, folder_of_task, pool_name, published_files
+from collectors.lake.layout import MATRIX_FILES, pool_name, published_files, task_name_of
 from collectors.publish.matrix_table import matrix_schema
 from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, JUDGE, MODEL, RUN_CELL, SPLIT, VERDICT
 
@@ -225,7 +225,7 @@ def _configs(contents: Contents) -> Iterator[dict[str, Any]]:
     for table, (files, *_) in present(contents).items():
         yield {"config_name": table, "data_files": files, **({"default": True} if table == "matrix" else {})}
     for name in contents.names(MATRIX_FILES):
-        yield {"config_name": f"matrix-{folder_of_task(name).removeprefix('task=')}", "data_files": name}
+        yield {"config_name": f"matrix-{task_name_of(name)}", "data_files": name}
 
 
 def imports(contents: Contents) -> list[str]:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from collectors.lake.layout import task_name_of
 from collectors.publish.card import TEXT, Contents, Description, imports, present
 from collectors.publish.citation import address, bibtex
 from collectors.publish.datasheet import responsible
@@ -95,9 +96,8 @@ def _served(contents: Contents, base: str) -> tuple[Iterator[dict[str, Any]], It
 
 def _part(table: str, name: str) -> str:
     """The record set of one of a table's files: its table, its task, and what else tells it from others."""
-    task, file = name.removesuffix(".parquet").split("/")[-2:]
-    rest = file.removeprefix(f"{table}-")
-    return "/".join([table, task.removeprefix("task="), *([] if rest == table else [rest])])
+    rest = name.rpartition("/")[2].removesuffix(".parquet").removeprefix(f"{table}-")
+    return "/".join([table, task_name_of(name), *([] if rest == table else [rest])])
 
 
 def _record_set(name: str, schema: pa.Schema, doc: str, source: dict[str, Any]) -> dict[str, Any]:
