@@ -11,10 +11,11 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
 #: Columns of the list.
 _WIDTH = 100
@@ -59,21 +60,20 @@ def _section(title: str, part: type[BaseModel], above: tuple[type[BaseModel], ..
         if key in elsewhere:
             continue
         kind, comment = written[key]
-        yield f"  {key}: {kind}, {_default(field.get_default(call_default_factory=True, validated_data={}))}"
+        yield f"  {key}: {kind}, {_default(field)}"
         yield from textwrap.wrap(comment, _WIDTH - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
-def _default(value: Any) -> str:
-    if value is PydanticUndefined:
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
         return "required"
-    if isinstance(value, BaseModel):
-        return "see below"
-    return f"default {json.dumps(value)}"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return "see below" if hasattr(value, "model_dump") else f"default {json.dumps(value)}"
 
 
 def _written(part: type) -> dict[str, tuple[str, str]]:
     """Key -> its type and its comment, as they are written in the class."""
-    if not (issubclass(part, BaseModel) and part is not BaseModel):
+    if part.__module__.split(".")[0] != "collectors":
         return {}
     text = textwrap.dedent(inspect.getsource(part))
     lines = text.splitlines()
