@@ -41,6 +41,7 @@ Publish a lake as an immutable version that anyone can cite, check and query in 
   publish.py --lake L --to URI     write a version below a folder, s3://bucket/prefix or hf://datasets/owner/name
   publish.py verify URI            check that a copy of a version is whole
   publish.py diff URI URI          count added, removed and changed records between versions, by task and model
+  publish.py site URI OUT          write a version or lake as static pages that a person browses without a server
 
 A version holds all records, items, models and runs as Parquet, the whole matrix packed, a DuckDB file and its SQL, a
 dataset card, a data sheet, croissant.json, CITATION.cff, .zenodo.json, and manifest.json with the SHA-256 of each file
@@ -54,6 +55,7 @@ examples:
   python pipelines/publish.py --lake /data/lake --to /data/published --pools small.yaml
   python pipelines/publish.py verify /data/published/1.0.0
   python pipelines/publish.py diff s3://bucket/published/1.0.0 s3://bucket/published/1.1.0
+  python pipelines/publish.py site /data/published/1.0.0 /data/site
 
 exit codes: 0 published, whole, or no difference; 1 the target cannot be written, files differ from the manifest, or the
 versions differ; 2 the input is wrong, or the version exists with other content: nothing was written"""
@@ -65,11 +67,11 @@ MANIFEST_SAYS = "SHA-256 of manifest.json:"
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in ("verify", "diff"):
-        print(f"publish: unknown command {arguments[0]!r}: use verify, diff, or the options in --help", file=sys.stderr)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        names = ", ".join(COMMANDS)
+        print(f"publish: unknown command {arguments[0]!r}: use {names}, or the options in --help", file=sys.stderr)
         return 2
-    name = arguments.pop(0) if arguments[:1] in (["verify"], ["diff"]) else "publish"
-    work = {"verify": verify_copy, "diff": show_differences, "publish": publish_lake}[name]
+    work = COMMANDS[arguments.pop(0)] if arguments and arguments[0] in COMMANDS else publish_lake
     return in_order(__file__, lambda: work(arguments))
 
 
@@ -265,6 +267,15 @@ def in_all(changes: Sequence[Difference]) -> str:
         f"{came:,} records came, {went:,} went{of_them}, {changed:,} changed: "
         f"{models:,} model{'s' * (models > 1)} on {tasks:,} task{'s' * (tasks > 1)}"
     )
+
+
+def write_site(argv: list[str]) -> int:
+    from pipelines.console.site_command import site
+
+    return site(__file__, argv)
+
+
+COMMANDS = {"verify": verify_copy, "diff": show_differences, "site": write_site}
 
 
 if __name__ == "__main__":

@@ -78,3 +78,18 @@ def test_publish_command_what_goes_into_a_line_of_the_card_is_one(
     with pytest.raises(SystemExit):
         main(["--to", "x", option, "a=b\nlicense: mit"])
     assert "must be one line of printable text" in capsys.readouterr().err
+
+
+def test_publish_command_writes_a_site_and_replaces_no_other_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, out = plain_lake(str(tmp_path / "lake")).lake.uri, tmp_path / "site"
+    assert main(["site", lake, str(out)]) == 0
+    assert (out / "index.html").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == f"open {out / 'index.html'}"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    for place in (tmp_path / "mine", Path(lake) / "site", tmp_path / "no" / "where"):
+        assert main(["site", lake, str(place)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert (tmp_path / "mine" / "notes.txt").is_file()

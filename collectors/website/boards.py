@@ -1,0 +1,221 @@
+"""The pages that compare models: leaderboard, heat map, pairs.
+
+Owns their columns and the queries behind them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from collectors.website.reading import Tables
+from collectors.website.rendering import Page
+from collectors.website.tables import Column, Table, known, model_page, task_page
+from schemas.texts import visible
+
+#: Records of a cell, behind its numbers.
+OF_CELL = "FROM matrix WHERE cell_id = {cell_id} ORDER BY item"
+_COSTS = "USD for a thousand items"
+
+
+def with_pages(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the addresses of the pages of their model and task."""
+    for row in rows:
+        if row.get("task") is not None:
+            row["task_page"] = task_page(row["task"])
+        if row.get("model") is not None:
+            row["model_page"] = model_page(row["model"])
+    return rows
+
+
+_TASKS = """
+SELECT
+    shown.task, questions.items, shown.models, oracle.best_model AS best, oracle.best_model_score AS best_score,
+    oracle.oracle_score, oracle.gap, oracle.questions AS common, oracle.best_cell_id AS cell_id, shown.metric
+FROM (SELECT task, count(DISTINCT model) AS models, min(metric) AS metric FROM cells GROUP BY task) AS shown
+LEFT JOIN (SELECT task, count(*) AS items FROM questions GROUP BY task) AS questions USING (task)
+LEFT JOIN oracle ON shown.task = oracle.task AND NOT oracle.is_all
+ORDER BY shown.task
+"""
+
+
+def tasks_table(tables: Tables) -> Table:
+    columns = [
+        Column("task", "task", "name", link="task_page"),
+        Column("models", "models", "count"),
+        Column("items", "questions", "count"),
+        Column("metric", "metric"),
+        Column("best", "best single model"),
+        Column("best_score", "its score", "score", sql=OF_CELL),
+        Column("oracle_score", "oracle", "score", note="the best model for each question"),
+        Column("gap", "gap", "score", note="oracle - best single model: what routing can gain"),
+        Column("common", "shared questions", "count", note="those that every candidate has a score for"),
+    ]
+    return Table(
+        "tasks",
+        "Tasks: what the best model reaches, and what a router could",
+        columns,
+        with_pages(tables.rows(_TASKS)),
+        _TASKS,
+    )
+
+
+# ---- leaderboard
+
+_OVERALL = """
+SELECT overall.*, models.parameters, models.licence
+FROM overall LEFT JOIN models USING (model)
+ORDER BY rank NULLS LAST, tasks DESC, candidate
+"""
+
+
+def overall_table(tables: Tables, first: int = 100, name: str = "overall") -> Table:
+    columns = [
+        Column("rank", "rank", "count", note="among the models that have all tasks"),
+        Column("candidate", "model", "name", link="model_page"),
+        Column("score", "mean score", "score", note="mean of the tasks' scores; only with all tasks"),
+        Column("tasks", "tasks", "count"),
+        Column("attempted", "records", "count", sql="FROM leaderboard WHERE model = {model}"),
+        Column("usd_per_1000", "$ per 1,000", "usd", note=_COSTS),
+        Column("mean_prompt_tokens", "prompt tokens", "number", note="mean of an item"),
+        Column("mean_completion_tokens", "completion tokens", "number", note="mean of an item"),
+        Column("mean_latency_s", "latency", "seconds", note="mean of an item"),
+        Column("truncated", "truncated", "count", note="answers that were cut off"),
+        Column("parameters", "size", "billions", note="parameters"),
+        Column("licence", "licence", note="that the model's card states"),
+    ]
+    rows = with_pages(tables.rows(_OVERALL))
+    if name == "best":
+        rows = rows[:first]
+    filters = ("candidate", "licence", "parameters", "usd_per_1000") if name == "overall" else ()
+    caption = "Models over all tasks" if name == "overall" else "The first models over all tasks"
+    return Table(name, caption, known(columns, rows), rows, _OVERALL, filters, first=first)
+
+
+BOARD = """
+SELECT leaderboard.*, models.parameters, models.licence
+FROM leaderboard LEFT JOIN models USING (model)
+WHERE task = {task}
+ORDER BY is_group, items_digest, prompting, metric, filter, rank NULLS LAST, score DESC NULLS LAST, model, cell_id
+"""
+
+
+def board_columns(rows: list[dict[str, Any]]) -> list[Column]:
+    """The columns of a task's leaderboard: settings show where they differ."""
+    settings = [
+        Column("num_fewshot", "few-shot", "count"),
+        Column("chat_template", "chat template"),
+        Column("dtype", "dtype"),
+        Column("quantization", "quantization"),
+        Column("effort", "effort"),
+        Column("metric", "metric"),
+        Column("imported_from", "imported from"),
+    ]
+    differing = [column for column in settings if len({row[column.key] for row in rows}) > 1]
+    columns = [
+        Column("rank", "rank", "count"),
+        Column("model", "model", "name", link="model_page"),
+        *differing,
+        Column("score", "score", "score", sql=OF_CELL),
+        Column("ci_low", "95 % interval", "interval", high="ci_high", middle="score"),
+        Column("attempted", "items", "count"),
+        Column("usd_per_1000", "$ per 1,000", "usd", note=_COSTS),
+        Column("mean_prompt_tokens", "prompt tokens", "number", note="mean of an item"),
+        Column("mean_completion_tokens", "completion tokens", "number", note="mean of an item"),
+        Column("mean_latency_s", "latency", "seconds", note="mean of an item"),
+        Column("truncated", "truncated", "count", note="answers that were cut off"),
+        Column("empty", "empty", "count", note="empty answers"),
+        Column("failed", "failed", "count", note="by our own fault: they have no score"),
+        Column("parameters", "size", "billions", note="parameters"),
+        Column("licence", "licence"),
+    ]
+    return known(columns, rows)
+
+
+def leaderboard(tables: Tables) -> Page:
+    tasks = tables.rows("SELECT DISTINCT task FROM cells ORDER BY task")
+    return Page(
+        "leaderboard.html",
+        "Leaderboard",
+        ["All tasks together. A task's own page has its scores with intervals: choose one."],
+        [overall_table(tables)],
+        links=[(task_page(row["task"]), row["task"]) for row in tasks],
+    )
+
+
+# ---- heat map
+
+_SCORES = """
+SELECT candidates.candidate, candidates.model, candidates.task, candidates.cell_id, leaderboard.score,
+    candidates.correct_threshold IS NOT NULL AS in_range
+FROM candidates INNER JOIN leaderboard USING (cell_id)
+ORDER BY candidates.candidate, candidates.task
+"""
+
+
+def heat_map(tables: Tables) -> Page:
+    """A row a candidate, a column a task; candidates with the highest mean first."""
+    rows: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, str] = {}
+    scores: dict[str, list[float]] = {}
+    for one in tables.rows(_SCORES):
+        key = tasks.setdefault(one["task"], f"t{len(tasks)}")
+        row = rows.setdefault(one["candidate"], {"candidate": one["candidate"], "model_page": model_page(one["model"])})
+        row |= {key: one["score"], f"{key}_cell": one["cell_id"]}
+        if one["score"] is not None:
+            scores.setdefault(one["candidate"], []).append(one["score"])
+    columns = [Column("candidate", "model", "name", link="model_page")]
+    for task, key in sorted(tasks.items()):
+        sql = f"FROM matrix WHERE cell_id = {{{key}_cell}} ORDER BY item"
+        columns.append(Column(key, visible(task), "heat", sql=sql))
+    nothing = {name: None for column in columns for name in column.keys}
+    means = {name: sum(sorted(values)) / len(values) for name, values in scores.items()}
+    ordered = sorted(rows.values(), key=lambda row: (-means.get(row["candidate"], -1.0), row["candidate"]))
+    table = Table(
+        "heat", "Score of each model on each task", columns, [nothing | row for row in ordered], _SCORES, ("candidate",)
+    )
+    lead = "Pale is low, dark green is high, on a scale from 0 to 1. An empty field was not collected."
+    return Page("heat.html", "Models × tasks", [lead], [table])
+
+
+# ---- pairs
+
+_PAIRS = """
+SELECT task, candidate_a, candidate_b, questions, "both", only_a, only_b, neither, union_score
+FROM pairs
+QUALIFY row_number() OVER (PARTITION BY task ORDER BY union_score DESC, candidate_a, candidate_b) <= 50
+ORDER BY task, union_score DESC, candidate_a, candidate_b
+"""
+_ALONE = """SELECT item, a.model, b.model AS other, a.correct, b.correct AS other_correct
+FROM matrix AS a INNER JOIN matrix AS b USING (task, items_digest, item)
+WHERE a.cell_id = (SELECT cell_id FROM candidates WHERE task = {task} AND candidate = {candidate_a})
+    AND b.cell_id = (SELECT cell_id FROM candidates WHERE task = {task} AND candidate = {candidate_b})
+    AND a.correct <> b.correct ORDER BY item"""
+
+
+def pair_columns() -> list[Column]:
+    return [
+        Column("candidate_a", "model a", "name"),
+        Column("candidate_b", "model b"),
+        Column("union_score", "one of them solves", "score", note="share of the questions that one of the two solves"),
+        Column("both", "both solve", "count"),
+        Column("only_a", "a alone", "count", sql=_ALONE),
+        Column("only_b", "b alone", "count", sql=_ALONE),
+        Column("neither", "neither", "count"),
+        Column("questions", "questions", "count"),
+    ]
+
+
+def pairs(tables: Tables) -> Page:
+    rows = with_pages(tables.rows(_PAIRS))
+    columns = [Column("task", "task", link="task_page"), *pair_columns()]
+    table = Table(
+        "pairs",
+        "Pairs of models: what each solves alone",
+        columns,
+        rows,
+        _PAIRS,
+        ("task", "candidate_a", "candidate_b"),
+        "No two models have verdicts on the same questions.",
+    )
+    lead = "The best pairs of each task. Two models complement each other where each solves what the other does not."
+    return Page("pairs.html", "Pairs", [lead], [table])

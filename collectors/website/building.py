@@ -1,0 +1,145 @@
+"""Writes a site into a folder: pages, data, scripts and `site.json`, which names each file with its SHA-256.
+
+Owns the files of a site. The same version gives the same bytes: nothing in them depends on time, place or machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collectors.lake.layout import PUBLISHED_MANIFEST
+from collectors.lake.store import Lake
+from collectors.publish.manifests import open_published
+from collectors.website.database import DATABASE, MOST_ANSWERS, write_database
+from collectors.website.many_pages import item_pages, model_pages, task_pages
+from collectors.website.pages import single_pages
+from collectors.website.reading import Tables
+from collectors.website.rendering import Page, Site, render
+from schemas.failures import ConfigError
+from schemas.texts import visible
+
+#: The list of a site's files.
+SITE_MANIFEST = "site.json"
+KIND = "routerlake site"
+#: Where pages look for the version's own files: a link beside them, which is no part of the site.
+VERSION = "version"
+_STATIC = ("site.css", "site.js")
+_NAV = [
+    ("index.html", "Start"),
+    ("leaderboard.html", "Leaderboard"),
+    ("heat.html", "Models × tasks"),
+    ("pairs.html", "Pairs"),
+    ("coverage.html", "Coverage"),
+    ("query.html", "Query"),
+    ("downloads.html", "Downloads"),
+]
+
+
+@dataclass(frozen=True)
+class BuiltSite:
+    """A site in a folder of this machine."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    #: Lines for the reader: what was left out, and why.
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        return dict(self.manifest["files"])
+
+
+def build_site(
+    uri: str, folder: Path, *, include: str = "all", progress: Callable[[int], None] = lambda pages: None
+) -> BuiltSite:
+    """Writes the site of the lake or version at `uri` into the empty `folder`.
+
+    `include` is a key of schemas.views.INCLUDED; `progress` gets the number of written pages. Raises ConfigError for a
+    lake without records.
+    """
+    lake = Lake(uri).open_for_reading()
+    writer = _Writer(folder)
+    manifest = digest = None
+    if lake.is_published():
+        _, manifest = open_published(lake.uri)
+        digest = hashlib.sha256(lake.read(PUBLISHED_MANIFEST)).hexdigest()
+    write_database(uri, folder / DATABASE, include)
+    writer.sign(DATABASE)
+    tables = Tables(folder / DATABASE)
+    try:
+        has_items = tables.row("SELECT count(*) AS n FROM matrix")["n"] <= MOST_ANSWERS
+        site = _site(lake, manifest, digest, has_sql=False)
+        for number, page in enumerate(_pages(tables, manifest, writer.entry(DATABASE), has_items, site.has_sql), 1):
+            writer.write_page(site, page)
+            progress(number)
+    finally:
+        tables.close()
+    for name in _STATIC:
+        static = importlib.resources.files("collectors.website").joinpath("static").joinpath(name)
+        writer.write(f"static/{name}", static.read_bytes())
+    notes = [] if has_items else [f"question pages are left out: the lake has more than {MOST_ANSWERS:,} answers"]
+    value = {
+        "kind": KIND,
+        "version": site.version,
+        "manifest_sha256": digest,
+        "files": dict(sorted(writer.files.items())),
+    }
+    (folder / SITE_MANIFEST).write_bytes(json.dumps(value, indent=1, sort_keys=True).encode())
+    return BuiltSite(folder, value, tuple(notes))
+
+
+def _site(lake: Lake, manifest: Mapping[str, Any] | None, digest: str | None, *, has_sql: bool) -> Site:
+    description = (manifest or {}).get("description", {})
+    version = f"version {manifest['version']}" if manifest else "a lake"
+    title = description.get("title") or "Router benchmark matrix"
+    licence = description.get("licence")
+    return Site(visible(title), visible(version), licence and visible(licence), digest, _NAV, has_sql)
+
+
+def _pages(
+    tables: Tables, manifest: Mapping[str, Any] | None, database: tuple[int, str], has_items: bool, has_sql: bool
+) -> Iterator[Page]:
+    yield from single_pages(tables, manifest, database, has_sql)
+    yield from task_pages(tables, has_items, [])
+    yield from model_pages(tables)
+    if has_items:
+        yield from item_pages(tables)
+
+
+class _Writer:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty: give a folder of its own for the site")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.files: dict[str, dict[str, Any]] = {}
+        self._made: set[Path] = set()
+
+    def write_page(self, site: Site, page: Page) -> None:
+        self.write(page.address, render(site, page))
+        for table in page.tables:
+            if table.has_more:
+                self.write(f"data/{table.name}.js", table.script().encode())
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        if path.parent not in self._made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(path.parent)
+        path.write_bytes(data)
+        self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    def sign(self, name: str) -> None:
+        with open(self.folder / name, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.files[name] = {"sha256": sha256, "bytes": os.stat(self.folder / name).st_size}
+
+    def entry(self, name: str) -> tuple[int, str]:
+        return self.files[name]["bytes"], self.files[name]["sha256"]

@@ -1,0 +1,262 @@
+"""The database of a site: what its pages show and its query page asks, in one DuckDB file.
+
+Owns the tables of `site.duckdb` and their order. The numbers are those of the views; the pages are made from this file
+alone, so a query that a page shows gives the number beside it. It is in the storage of DuckDB 1.0, which DuckDB-WASM
+reads by ranges. The same lake gives the same bytes: one thread writes them, in a process of its own whose allocator
+clears memory, because DuckDB leaves the ends of its segments unset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import duckdb
+
+from collectors.lake.holdings import Holdings, read_holdings
+from collectors.lake.parts import limit_memory
+from collectors.lake.reading import connect, pass_over_damage
+from collectors.lake.store import Lake
+from schemas.columns import column_docs
+from schemas.failures import ConfigError
+from schemas.sql import quoted
+from schemas.views import view_files
+
+DATABASE = "site.duckdb"
+#: Answers are copied into the site up to this number. Beyond it they stay in the version's own Parquet.
+MOST_ANSWERS = 300_000
+#: Pairs are made of this many candidates of a pool, the best ones: 8,500 would make 36 million.
+PAIRED = 60
+#: The widest prompt of a table of questions, in characters.
+_HEAD = 160
+
+#: Table -> what a row is, and its query. A view's own comment stands for a row of a view that is taken whole.
+_WHOLE = {
+    "leaderboard": "task, is_group, items_digest, prompting, metric, filter, rank NULLS LAST, score DESC, ALL",
+    "coverage": "task, model, cell_id",
+    "tasks": "task, items_digest, prompting",
+    "candidates": "task, candidate",
+    "oracle": "is_all, task",
+    "pareto": "is_all, task, usd_per_1000, candidate",
+    "suspicions": "ALL",
+    "imports": "ALL",
+}
+_CELLS = """
+SELECT cell_id, task, model, source, revision, items_digest, prompting, metric, filter, higher_is_better,
+    correct_threshold, planned_items, num_fewshot, chat_template, system_prompt, decoding, dtype, quantization, effort,
+    max_length, engine, endpoint, imported_from, run_id, epoch_us(started_at) // 1000000 AS started
+FROM cells ORDER BY task, model, cell_id
+"""
+_MODELS = """
+SELECT
+    cells.model, any_value(cells.source) AS source, max(models.parameters) AS parameters,
+    min(models.licence) AS licence,
+    min(models.architecture) AS architecture, max(models.max_length) AS max_length,
+    min(models.quantization) AS quantization, min(models.base_model) AS base_model,
+    string_agg(DISTINCT cells.revision, ', ' ORDER BY cells.revision) AS revisions
+FROM (SELECT DISTINCT model, source, revision FROM cells) AS cells
+LEFT JOIN models ON cells.model = models.model AND cells.revision = models.revision
+GROUP BY cells.model ORDER BY cells.model
+"""
+_OVERALL = """
+WITH counted AS (
+    SELECT DISTINCT task FROM candidates WHERE higher_is_better AND correct_threshold IS NOT NULL
+),
+
+sums AS (
+    SELECT
+        candidate,
+        candidates.model,
+        count(counted.task) AS tasks,
+        count(shown.score) FILTER (counted.task IS NOT NULL) AS scored_tasks,
+        _mean(CASE WHEN counted.task IS NOT NULL THEN shown.score END, 1e12) AS mean_score,
+        sum(shown.attempted)::BIGINT AS attempted,
+        sum(shown.truncated)::BIGINT AS truncated,
+        sum(shown.failed)::BIGINT AS failed,
+        _sum(shown.usd_per_1000 * shown.usd_items, 1e12) / sum(shown.usd_items) AS usd_per_1000,
+        sum(shown.prompt_tokens) / sum(shown.attempted) FILTER (shown.prompt_tokens IS NOT NULL) AS mean_prompt_tokens,
+        sum(shown.completion_tokens) / sum(shown.attempted) FILTER (shown.completion_tokens IS NOT NULL)
+            AS mean_completion_tokens,
+        _sum(shown.mean_latency_s * shown.timed_items, 1e12) / sum(shown.timed_items) AS mean_latency_s
+    FROM candidates
+    INNER JOIN leaderboard AS shown USING (cell_id)
+    LEFT JOIN counted ON candidates.task = counted.task
+    GROUP BY candidate, candidates.model
+),
+
+of_all AS (
+    SELECT *, CASE WHEN scored_tasks = (SELECT count(*) FROM counted) THEN mean_score END AS score FROM sums
+)
+
+SELECT
+    CASE WHEN score IS NOT NULL THEN rank() OVER (ORDER BY score DESC NULLS LAST) END AS rank,
+    candidate, model, score, tasks, * EXCLUDE (candidate, model, score, tasks, scored_tasks, mean_score)
+FROM of_all
+ORDER BY rank NULLS LAST, tasks DESC, candidate
+"""
+_ITEMS = """
+SELECT task, items_digest, item, subject, prompt, choices, target AS gold, content_hash
+FROM items SEMI JOIN cells USING (task, items_digest)
+ORDER BY task, items_digest, item
+"""
+_MATRIX = """
+SELECT
+    task::{task_name} AS task, items_digest, item, model::{model_name} AS model, cell_id::{cell_name} AS cell_id,
+    score, correct, outcome, failure, prompt_tokens, completion_tokens, reasoning_tokens, latency_s, usd
+FROM costs
+ORDER BY task, items_digest, item, model, cell_id
+"""
+_RESPONSES = """
+SELECT task, cells.items_digest, item, responses.model, cell_id, responses, filtered, loglikelihoods
+FROM responses INNER JOIN cells USING (cell_id, task)
+WHERE responses.filter = cells.filter AND repeat = 0
+ORDER BY task, cells.items_digest, item, responses.model, cell_id
+"""
+_QUESTIONS = f"""
+SELECT
+    task, items_digest, item, any_value(subject) AS subject, any_value(left(prompt, {_HEAD})) AS prompt,
+    count(score) AS scored, count(*) FILTER (correct) AS solved, count(correct) AS judged
+FROM (SELECT task::VARCHAR AS task, * EXCLUDE (task) FROM site.matrix)
+LEFT JOIN (SELECT task, items_digest, item, subject, prompt FROM site.items) USING (task, items_digest, item)
+GROUP BY task, items_digest, item
+ORDER BY task, items_digest, item
+"""
+_FAILURES = """
+SELECT kind, task, model, count(*) AS failures, min(message) AS message
+FROM failures GROUP BY kind, task, model ORDER BY failures DESC, kind, task, model
+"""
+_PAIRED = f"""
+SELECT pool AS task, candidate
+FROM _members LEFT JOIN leaderboard USING (cell_id)
+WHERE NOT is_all
+QUALIFY row_number() OVER (PARTITION BY pool ORDER BY leaderboard.score DESC NULLS LAST, candidate) <= {PAIRED}
+"""
+_PAIRS = """
+SELECT complementarity.* EXCLUDE (is_all)
+FROM complementarity
+SEMI JOIN paired AS a ON complementarity.task = a.task AND candidate_a = a.candidate
+SEMI JOIN paired AS b ON complementarity.task = b.task AND candidate_b = b.candidate
+WHERE NOT is_all
+ORDER BY complementarity.task, union_score DESC, candidate_a, candidate_b
+"""
+_DERIVED = {
+    "cells": ("one model on one task in one setup", _CELLS),
+    "models": ("one model", _MODELS),
+    "overall": (
+        "one candidate over all tasks; score is the mean of its tasks' scores, if it has all of them",
+        _OVERALL,
+    ),
+    "items": ("one question with its right answer", _ITEMS),
+    "matrix": ("one question answered by one model: verdict, tokens, seconds and USD", _MATRIX),
+    "responses": ("the text of an answer, or the log-likelihood of each choice", _RESPONSES),
+    "questions": ("one question, and how many solved it", _QUESTIONS),
+    "failures": ("one kind of failure of one model on one task", _FAILURES),
+    "pairs": ("two candidates on one task, and the questions that one of them solves alone", _PAIRS),
+}
+_TYPES = {"task_name": "task", "model_name": "model", "cell_name": "cell_id"}
+_VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "complementarity", "_members", "responses")
+
+
+#: Read when DuckDB is loaded: jemalloc then clears what it hands out.
+_CLEARED = ("DUCKDB_JE_MALLOC_CONF", "zero:true")
+
+
+def write_database(uri: str, path: Path, include: str = "all") -> None:
+    """Writes the database of the lake or version at `uri` to `path`, where no file is yet.
+
+    `include` is a key of schemas.views.INCLUDED. Raises ConfigError for a lake without records, StorageError if it
+    cannot be read.
+    """
+    name, value = _CLEARED
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(_write, uri, path, include).result()
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _write(uri: str, path: Path, include: str) -> None:
+    lake = Lake(uri).open_for_reading()
+
+    def attempt(holdings: Holdings) -> None:
+        path.unlink(missing_ok=True)  # what a damaged object left half-way
+        with contextlib.closing(connect(lake, holdings, only=_VIEWS)) as con:
+            limit_memory(con, path.parent)
+            con.execute("SET threads = 1")
+            # FSST draws its sample at random, and bitpacking copies unset bytes of the stack.
+            con.execute("SET disabled_compression_methods = 'bitpacking,fsst'")
+            con.execute(f"ATTACH {quoted(str(path))} AS site (STORAGE_VERSION 'v1.0.0')")
+            _Tables(con).write()
+            con.execute("DETACH site")
+
+    pass_over_damage(lake, lambda damaged: read_holdings(lake, damaged, include), attempt)
+
+
+class _Tables:
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self.con = con
+
+    def write(self) -> None:
+        if not self._number("SELECT count(*) FROM cells"):
+            raise ConfigError("the lake holds no cells: there is nothing to show; see --include")
+        types = {name: self._type(name, column) for name, column in _TYPES.items()}
+        for view, order in _WHOLE.items():
+            self._make(view, f"SELECT * FROM {view} ORDER BY {_ordered(order)}")
+        self.con.execute(f"CREATE TEMP TABLE paired AS {_PAIRED}")
+        for name, (_, query) in _DERIVED.items():
+            query = query.format_map(types)
+            self._make(name, query if self._is_kept(name) else f"SELECT * FROM ({query}) LIMIT 0")
+        self._explain()
+
+    def _type(self, name: str, column: str) -> str:
+        """The type of a column of names: a number for each, or text where a name holds NUL, which ends DuckDB's SQL."""
+        if self._number(f"SELECT count(*) FROM cells WHERE contains({column}, chr(0))"):
+            return "VARCHAR"
+        self.con.execute(f"CREATE TYPE site.{name} AS ENUM (SELECT DISTINCT {column} FROM cells ORDER BY 1)")
+        return f"site.{name}"
+
+    def _make(self, name: str, query: str) -> None:
+        self.con.execute(f"CREATE TABLE site.{name} AS {query}")
+
+    def _is_kept(self, name: str) -> bool:
+        return name != "responses" or self._number("SELECT count(*) FROM site.matrix") <= MOST_ANSWERS
+
+    def _explain(self) -> None:
+        """Comments, which the query page lists."""
+        views = view_files()
+        for name in (*_WHOLE, *_DERIVED):
+            row = f"one row per {_DERIVED[name][0]}" if name in _DERIVED else views[name].comment
+            self.con.execute(f"COMMENT ON TABLE site.{name} IS {quoted(row)}")
+            docs = {
+                **(column_docs("costs") if name == "matrix" else {}),
+                **(column_docs(name) if name in views else {}),
+            }
+            query = "SELECT column_name FROM duckdb_columns() WHERE database_name = 'site' AND table_name = ?"
+            for (column,) in self.con.execute(query, [name]).fetchall():
+                if column in docs:
+                    self.con.execute(f"COMMENT ON COLUMN site.{name}.{column} IS {quoted(docs[column])}")
+
+    def _number(self, query: str) -> int:
+        [(number,)] = self.con.execute(query).fetchall()
+        return int(number)
+
+
+def _ordered(order: str) -> str:
+    """`order` for ORDER BY: a trailing ALL, which DuckDB takes alone only, breaks ties by the whole row."""
+    return (
+        "ALL" if order == "ALL" else order.removesuffix(", ALL") + (", cell_id, model" if order.endswith("ALL") else "")
+    )
+
+
+def open_database(path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that reads the database of a site."""
+    con = duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
+    con.execute(f"ATTACH {quoted(str(path))} AS site (READ_ONLY); USE site")
+    return con

@@ -1,0 +1,171 @@
+"""A site without a browser: bytes, links, text that stays text, and numbers that are the views' own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from collectors.website.building import SITE_MANIFEST, BuiltSite
+from collectors.website.database import _write
+from collectors.website.reading import Tables
+from collectors.website.rendering import Page, Site, render
+from collectors.website.tables import Column, Table, item_page, model_page, shown, significant, task_page
+from schemas.failures import ConfigError
+from tests.helpers.filled_lakes import contents
+from tests.helpers.lake_builder import LakeBuilder
+from tests.helpers.sites import HOSTILE, Links, asked_lake, broken_links, built, hostile_lake
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
+    folder = tmp_path_factory.mktemp("hostile")
+    return built(hostile_lake(str(folder / "lake")), folder / "site")
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
+    folder = tmp_path_factory.mktemp("asked")
+    return built(asked_lake(str(folder / "lake")), folder / "site")
+
+
+def pages(site: BuiltSite) -> dict[str, Links]:
+    return {name: Links((site.folder / name).read_text()) for name in site.files if name.endswith(".html")}
+
+
+# ---- bytes
+
+
+def test_site_same_lake_gives_the_same_bytes(asked: BuiltSite, tmp_path: Path) -> None:
+    again = built(asked_lake(str(tmp_path / "lake")), tmp_path / "site")
+    assert contents(again.folder) == contents(asked.folder)
+
+
+def test_site_manifest_names_every_file(asked: BuiltSite) -> None:
+    value = json.loads((asked.folder / SITE_MANIFEST).read_bytes())
+    assert {*value["files"], SITE_MANIFEST} == set(contents(asked.folder))
+
+
+def test_database_of_a_lake_without_cells_is_refused(tmp_path: Path) -> None:
+    builder = LakeBuilder(str(tmp_path / "lake"))
+    with pytest.raises(ConfigError, match="holds no cells"):
+        _write(builder.lake.uri, tmp_path / "site.duckdb", "all")
+
+
+# ---- links and content
+
+
+@pytest.mark.parametrize("kind", ["asked", "hostile"])
+def test_site_links_lead_to_files_of_the_site(kind: str, request: pytest.FixtureRequest) -> None:
+    site: BuiltSite = request.getfixturevalue(kind)
+    assert broken_links(site.folder) == []
+
+
+def test_site_pages_have_landmarks_one_heading_and_captions(asked: BuiltSite) -> None:
+    for name, page in pages(asked).items():
+        tags = [tag for tag, _ in page.tags]
+        assert [tags.count(tag) for tag in ("main", "header", "nav", "footer", "h1")] == [1] * 5, name
+        assert tags.count("table") == tags.count("caption"), name
+        assert ("html", {"lang": "en"}) in page.tags, name
+
+
+def test_site_question_page_shows_question_gold_and_every_answer(asked: BuiltSite) -> None:
+    texts = pages(asked)[item_page("t", "i0", 2)].texts
+    for text in ("question 2 of t?", "gold 2", "m0000 says 2", "m0001 says 2", "m0002 says 2"):
+        assert text in texts
+    # of cells 0, 2 and 4, (2 + cell) % 3 == 0 is true of the last alone
+    assert "1 of 3 right." in texts
+
+
+def test_site_numbers_lead_to_queries_that_give_their_records(asked: BuiltSite) -> None:
+    tables = Tables(asked.folder / "site.duckdb")
+    queries = {query for page in pages(asked).values() for query in queries_of(page)}
+    try:
+        assert len(queries) > 30
+        for query in queries:
+            tables.rows(query)
+        [score] = {row["score"] for row in tables.rows("FROM leaderboard WHERE model = 'm0000' AND task = 't'")}
+        [cell] = [row["cell_id"] for row in tables.rows("FROM candidates WHERE candidate = 'm0000' AND task = 't'")]
+        rows = tables.rows(f"FROM matrix WHERE cell_id = '{cell}' ORDER BY item")
+        assert sum(row["score"] for row in rows) / len(rows) == score == 0.5
+    finally:
+        tables.close()
+
+
+def queries_of(page: Links) -> list[str]:
+    return [unquote(address.partition("#sql=")[2]) for address in page.addresses if "#sql=" in address]
+
+
+def test_table_larger_than_a_page_has_all_rows_in_a_script() -> None:
+    rows = [{"name": f"</script>{i}", "score": None if i == 1 else i / 2} for i in range(110)]
+    table = Table("many", "Many", [Column("name", "model", "name"), Column("score", "score", "score")], rows)
+    text = table.script()
+    values = json.loads(text[text.index("=", text.index("]")) + 1 : text.rindex(";")])
+    assert (values["name"][109], values["score"][:3]) == ("</script>109", [0.0, None, 1.0])
+    assert "</script" not in text
+    site = Site("A title", "version 1", None, None, [])
+    html = render(site, Page("x/y.html", "Many", tables=[table])).decode()
+    assert html.count("<tr>") == 101
+    assert '<script defer src="../data/many.js"></script>' in html
+
+
+# ---- hostile texts
+
+
+def test_site_hostile_texts_make_no_markup(hostile: BuiltSite) -> None:
+    for name, page in pages(hostile).items():
+        for tag, values in page.tags:
+            assert not any(key.startswith("on") for key in values), (name, tag, values)
+            assert tag != "img" or (values.get("src") or "").startswith("../pictures/"), name
+            assert tag != "script" or re.fullmatch(r"(\.\./)*(static|data)/[\w.-]+\.js", values["src"] or ""), name
+            assert not (values.get("href") or "").startswith("javascript:"), name
+        assert "49" not in {text.strip() for text in page.texts}, "a template ran a name"
+
+
+def test_site_hostile_names_are_shown_as_text(hostile: BuiltSite) -> None:
+    texts = {text.strip() for page in pages(hostile).values() for text in page.texts}
+    for name in HOSTILE:
+        expected = name.replace("\u202e", "\\u202e").replace("\0", "\\x00")
+        assert expected in texts, name
+
+
+def test_site_hostile_names_are_no_names_of_files(hostile: BuiltSite) -> None:
+    assert model_page(HOSTILE[2]) in hostile.files
+    assert task_page(f"{HOSTILE[5]} t") in hostile.files
+    assert all(re.fullmatch(r"[a-z]+/[0-9a-f]{16}(/[0-9]+|-questions)?\.html|[a-z]+\.html|site\.duckdb|"
+                            r"static/[\w.]+|data/[\w-]+\.js", name) for name in hostile.files)  # fmt: skip
+
+
+def test_site_characters_that_turn_text_around_reach_no_page(hostile: BuiltSite) -> None:
+    for name in hostile.files:
+        if not name.endswith(".duckdb"):
+            assert not re.search("[\x00\u202e]", (hostile.folder / name).read_text()), name
+
+
+# ---- values
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (None, "score", "–"),
+        (float("nan"), "score", "–"),
+        (0, "usd", "$0"),
+        (0.000123456, "usd", "$0.000123"),
+        (12345.6, "usd", "$12,346"),
+        (1.5, "seconds", "1.50 s"),
+        (7e9, "billions", "7.00 B"),
+        (1234567, "count", "1,234,567"),
+        (2 / 3, "score", "0.667"),
+        ("\x1b[0m", "text", "\\x1b[0m"),
+    ],
+)
+def test_shown_value_has_digits_that_count_and_missing_is_no_zero(value: object, kind: str, text: str) -> None:
+    assert shown(value, kind) == text
+
+
+def test_significant_small_numbers_have_no_exponent() -> None:
+    assert [significant(x) for x in (1e-5, 123.456, -0.5)] == ["0.0000100", "123", "-0.500"]
