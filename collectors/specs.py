@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
 import re
 import reprlib
@@ -161,6 +162,26 @@ class Prompting(Thinking):
         raise ValueError(f"should be true, false or the name of a template (got {reprlib.repr(value)})")
 
 
+class SampleSpec(Strict):
+    """How many items of each task to ask, in place of all: the task's probe set, the same items for every model."""
+
+    #: Share of a task's items, such as 0.1.
+    share: float | None = Field(None, gt=0, le=1)
+    #: Number of items.
+    items: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> SampleSpec:
+        if (self.share is None) == (self.items is None):
+            raise ValueError("should have share or items, one of them")
+        return self
+
+    def size(self, items: int) -> int:
+        """The number of items of a task with so many."""
+        wanted = self.items if self.share is None else math.ceil(round(self.share * items, 6))
+        return max(1, min(items, wanted or 1))
+
+
 class TaskSpec(Prompting):
     """One lm-eval task or group. Unset prompting keys come from the run."""
 
@@ -172,6 +193,8 @@ class TaskSpec(Prompting):
     filter: str | None = None
     #: Most items to ask; null: all.
     limit: int | None = Field(None, ge=1)
+    #: The part of them to ask, such as {share: 0.1} or {items: 20}; null: all.
+    sample: SampleSpec | None = None
     #: sandbox: a task that runs the answers, such as humaneval, runs them in a sandbox. null: such a task is refused.
     code: Literal["sandbox"] | None = None
 

@@ -324,7 +324,7 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
     """
     cells = plan.cells
     models = {cell.cell.model.name: cell.cell.model for cell in cells}
-    done = sum(cell.cell.items for cell in cells) - plan.items_todo
+    done = sum(cell.wanted for cell in cells) - plan.items_todo
     print(f"run {plan.run_id}: {len(cells)} cells = {len(models)} models × {len(plan.items)} tasks → {lake.uri}")
     for model in models.values():
         context = f"  context {model.context:,}, which a task needs" if model.context else ""
@@ -336,7 +336,7 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
         requests = round(sum(c.items_todo * c.requests_per_item for c in same))
         shots = f"{cell.row['num_fewshot']}-shot"
         print(
-            f"  task {cell.cell.spec.task} ({shots}, {cell.row['output_type']}, {cell.cell.items} of "
+            f"  task {cell.cell.spec.task} ({shots}, {cell.row['output_type']}, {cell.wanted} of "
             f"{cell.row['items']} items): {todo} items to collect, {requests} requests"
         )
     print(

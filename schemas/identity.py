@@ -33,9 +33,11 @@ MAX_GENERATION = 999_999
 #: First letter of the ids of imported cells and promptings, in place of a hex digit: the name alone identifies them.
 IMPORTED = "i"
 
-#: The name of a shard, for Python's regular expressions and DuckDB's: cell, generation, first and last item.
+#: The name of a shard, for Python's regular expressions and DuckDB's: cell, generation, first and last item, and of a
+#: sparse shard the digest of its list of items.
 SHARD_PATTERN = (
-    r"(?P<cell>[0-9a-fi][0-9a-f]{15})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})\.parquet"
+    r"(?P<cell>[0-9a-fi][0-9a-f]{15})-g(?P<generation>[0-9]{1,6})-(?P<first>[0-9]{7})-(?P<last>[0-9]{7})"
+    r"(?:-s(?P<item_set>[0-9a-f]{16}))?\.parquet"
 )
 _SHARD = re.compile(rf"(?:.*/)?{SHARD_PATTERN}", re.DOTALL)
 
@@ -119,27 +121,53 @@ def safe_name(name: str) -> str:
     return name if safe == name and len(name) <= 100 else f"{safe[:83]}-{digest(name)}"
 
 
-@dataclass(frozen=True, order=True)
+@functools.total_ordering
+@dataclass(frozen=True)
 class ShardName:
-    """A contiguous run of a cell's items, first to last inclusive: the unit of work, commit and resume."""
+    """A run of a cell's items, first to last inclusive: the unit of work, commit and resume.
+
+    It has all items from first to last, or as a sparse shard those of its list that are between them.
+    """
 
     cell_id: str
     generation: int
     first: int
     last: int
+    #: Digest of the list of items (item_set_of); '' for all.
+    item_set: str = ""
 
     def __str__(self) -> str:
-        return f"{self.cell_id}-g{self.generation}-{self.first:07d}-{self.last:07d}.parquet"
+        sparse = f"-s{self.item_set}" if self.item_set else ""
+        return f"{self.cell_id}-g{self.generation}-{self.first:07d}-{self.last:07d}{sparse}.parquet"
+
+    def __lt__(self, other: ShardName) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[Any, ...]:
+        """As the names sort within a generation: '-' comes before '.', so the sparse one of two first."""
+        return self.cell_id, self.generation, self.first, self.last, not self.item_set, self.item_set
 
     @classmethod
     def parse(cls, path: str) -> ShardName | None:
         """Returns the shard that `path` names; None for other names (schema files, temporary files)."""
         match = _SHARD.fullmatch(path)
-        return cls(match["cell"], int(match["generation"]), int(match["first"]), int(match["last"])) if match else None
+        if not match:
+            return None
+        generation, first, last = int(match["generation"]), int(match["first"]), int(match["last"])
+        return cls(match["cell"], generation, first, last, match["item_set"] or "")
+
+
+def item_set_of(items: Sequence[int]) -> str:
+    """The digest of a list of items, in ascending order, each once."""
+    return digest(list(items))
 
 
 def missing_ranges(done: Iterable[ShardName], items: int) -> list[tuple[int, int]]:
-    """Returns the item ranges (first, last, inclusive) of 0..items-1 that no shard of `done` covers."""
+    """Returns the item ranges (first, last, inclusive) of 0..items-1 that no shard of `done` covers.
+
+    No shard may be sparse: collectors.lake.item_sets reads their lists.
+    """
     gaps, position = [], 0
     for shard in sorted(done, key=lambda s: (s.first, s.last)):
         if shard.first > position:

@@ -16,7 +16,8 @@ import pyarrow as pa
 #: 9: verdicts apart from answers. 10: thoughts of models that think (tokens, settings), endpoints, and the prices that
 #: hosts ask beside prompt and completion. 11: splits for routers.
 #: 12: forecasts of what was not asked, and the fits behind them.
-SCHEMA_VERSION = 12
+#: 13: lists of items of sparse shards, probe sets, and the items that a run meant to ask of a cell.
+SCHEMA_VERSION = 13
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, null: bool = True) -> pa.Field:
@@ -232,6 +233,8 @@ RUN_CELL = pa.schema(
         _field("correct_threshold", pa.float64(), "lowest score of a correct answer; null: there is none"),
         _field("items", pa.int32(), "items of the task", null=False),
         _field("planned_items", pa.int32(), "items that the run planned (limit)", null=False),
+        _field("sampled_items", pa.int32(), "those that it meant to ask, of planned_items; null: all"),
+        _field("item_set", pa.string(), "digest of the list of these (item_sets); null: all"),
         _field("generation", pa.int32(), "0, or the number of the repeated collection", null=False),
         _field("engine", pa.string(), "engine name; null: imported"),
         _field("sandbox", pa.string(), "program and limits that run the answers; null: none is run"),
@@ -589,6 +592,29 @@ FORECAST_FIT = pa.schema(
     ]
 )
 
+#: The items of a list, in ascending order: item_sets/. A list is an object of its own, named by its digest.
+ITEM_SET = pa.schema(
+    [
+        _field("item_set", pa.string(), "digest of the list", null=False),
+        _field("item", pa.int32(), "position of the item in the task's item table, from 0", null=False),
+    ]
+)
+
+#: The list of items that runs ask first of a task: probe_sets/.
+PROBE_SET = pa.schema(
+    [
+        _field("task", pa.string(), "task for which the list was chosen", null=False),
+        _field("items_digest", pa.string(), "digest of the task's items", null=False),
+        _field("planned_items", pa.int32(), "items to choose from: the first ones of the table", null=False),
+        _field("items", pa.int32(), "items of the list", null=False),
+        _field("version", pa.int32(), "number of the choice; runs go on with the first", null=False),
+        _field("item_set", pa.string(), "digest of the list (item_sets)", null=False),
+        _field("rule", pa.string(), "how the items were chosen, such as stratified", null=False),
+        _field("models", pa.int32(), "models of the lake with all answers that the choice learned from", null=False),
+        _field("chosen_at", pa.timestamp("us", tz="UTC"), "when the list was chosen", null=False),
+    ]
+)
+
 #: Table -> schema. Tables are the folders of a lake.
 TABLES = {
     "shards": RECORD,
@@ -610,6 +636,8 @@ TABLES = {
     "splits": SPLIT,
     "forecasts": FORECAST,
     "forecast_fits": FORECAST_FIT,
+    "item_sets": ITEM_SET,
+    "probe_sets": PROBE_SET,
     "compact/folded": FOLDED_SHARD,
     "compact/records": FOLDED_RECORD,
     "compact/responses": FOLDED_RESPONSE,

@@ -24,8 +24,8 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 class Prepared(Protocol):
     """A task's requests with one tokenizer's ids."""
 
-    def items(self, first: int, last: int) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
-        """Returns, by item, the Instances of items first..last (both included) and the token ids of each Instance."""
+    def items(self, items: Sequence[int]) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
+        """Returns, by item, the Instances of `items`, in ascending order, and the token ids of each Instance."""
 
 
 def pack(task: BoundTask, items: list[list[Instance]]) -> Arrays | None:
@@ -92,20 +92,23 @@ class Texts:
         self.arrays = arrays
         self.starts = arrays["starts"].tolist()
 
-    def instances(self, first: int, last: int) -> dict[int, list[Instance]]:
-        config, docs, starts = self.task.task.config, self.task.docs, self.starts
-        begin, end = starts[first], starts[last + 1]
-        columns = [self.arrays[name][begin:end].tolist() for name in ("kind", "idx", "first", "second")]
-        rows = list(zip(*columns, strict=True))
-        texts = self._read({number for row in rows for number in row[2:]})
+    def instances(self, items: Sequence[int]) -> dict[int, list[Instance]]:
+        config, docs = self.task.task.config, self.task.docs
+        rows = {item: self._rows(item) for item in items}
+        texts = self._read({number for of_item in rows.values() for row in of_item for number in row[2:]})
         made: dict[int, list[Instance]] = {}
-        for item in range(first, last + 1):
+        for item, of_item in rows.items():
             metadata = (config.task, item, config.repeats)
             made[item] = [
                 Instance(_KINDS[kind], docs[item], _arguments(kind, texts[one], texts[two]), idx, metadata)
-                for kind, idx, one, two in rows[starts[item] - begin : starts[item + 1] - begin]
+                for kind, idx, one, two in of_item
             ]
         return made
+
+    def _rows(self, item: int) -> list[tuple[int, int, int, int]]:
+        begin, end = self.starts[item], self.starts[item + 1]
+        columns = [self.arrays[name][begin:end].tolist() for name in ("kind", "idx", "first", "second")]
+        return list(zip(*columns, strict=True))
 
     def _read(self, numbers: set[int]) -> dict[int, str]:
         ends, blob = self.arrays["text_ends"], self.arrays["text"]
@@ -144,12 +147,15 @@ class Kept:
         self._texts = Texts(task, texts)
         self._tokens = tokens
 
-    def items(self, first: int, last: int) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
-        instances = self._texts.instances(first, last)
-        begin, end = self._texts.starts[first], self._texts.starts[last + 1]
-        numbers = self._tokens["context"][begin:end].tolist()
+    def items(self, items: Sequence[int]) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
+        instances = self._texts.instances(items)
+        starts = self._texts.starts
+        at = [number for item in items for number in range(starts[item], starts[item + 1])]
+        numbers = self._tokens["context"][np.asarray(at, np.int64)].tolist()
         contexts = {number: self._ids("contexts", number) for number in set(numbers)}
-        encoded = [Encoded(contexts[number], self._ids("continuations", i)) for i, number in enumerate(numbers, begin)]
+        encoded = [
+            Encoded(contexts[number], self._ids("continuations", i)) for i, number in zip(at, numbers, strict=True)
+        ]
         parts = iter(encoded)
         return instances, {item: [next(parts) for _ in group] for item, group in instances.items()}
 
@@ -166,7 +172,7 @@ class Built:
         self._instances = instances
         self._encoder = encoder
 
-    def items(self, first: int, last: int) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
-        chosen = {item: self._instances[item] for item in range(first, last + 1)}
+    def items(self, items: Sequence[int]) -> tuple[dict[int, list[Instance]], dict[int, list[Encoded]]]:
+        chosen = {item: self._instances[item] for item in items}
         encoded = iter(self._encoder.encode([i for group in chosen.values() for i in group]))
         return chosen, {item: [next(encoded) for _ in group] for item, group in chosen.items()}

@@ -96,7 +96,7 @@ class RequestStore:
 
         def tokenise() -> Arrays:
             self.tokenised += 1
-            instances = Texts(task, texts).instances(0, len(texts["starts"]) - 2)
+            instances = Texts(task, texts).instances(range(len(texts["starts"]) - 1))
             return pack_tokens(encoder.encode([i for group in instances.values() for i in group]))
 
         if name not in self._tokens:

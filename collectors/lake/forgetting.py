@@ -102,7 +102,7 @@ class Forgetting:
 def plan_forgetting(lake: Lake, wish: Wish) -> Forgetting:
     """Works out what `wish` means in `lake` now. Raises ConfigError for a wrong condition, or if nothing meets it."""
     generations = {cell_id: max(s.generation for s in shards) for cell_id, shards in ever_committed(lake).items()}
-    views = [*_VIEWS, "shards"] if wish.run_id else _VIEWS
+    views = [*_VIEWS, "shards", "_item_sets"] if wish.run_id else _VIEWS
     planned = ask(lake, lambda con, _: _worked_out(con, wish, generations), only=views)
     if not planned.lines:
         raise ConfigError(f"nothing to forget: no cell of {lake.uri} meets {wish.words!r}")
@@ -192,8 +192,15 @@ def _ranges_of_run(con: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, lis
     planned = {cell for (cell,) in con.execute("SELECT cell_id FROM _run_cells WHERE run_id = ?", [run_id]).fetchall()}
     ranges: dict[str, list[tuple[int, int]]] = {cell_id: [] for cell_id in planned}
     others: set[str] = set()
+    # Of a sparse shard each item: others of the cell hold those between.
     for cell_id, of_run, first, last in con.execute(
-        "SELECT cell_id, run_id, first_item, last_item FROM shards ORDER BY ALL"
+        """
+        SELECT shards.cell_id, run_id, coalesce(item, first_item), coalesce(item, last_item)
+        FROM shards
+        LEFT JOIN _item_sets AS listed
+            ON shards.item_set = listed.item_set AND listed.item BETWEEN first_item AND last_item
+        ORDER BY ALL
+        """
     ).fetchall():
         if of_run == run_id:
             ranges.setdefault(cell_id, []).append((first, last))

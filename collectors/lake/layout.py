@@ -47,12 +47,15 @@ VERDICTS = "verdicts"
 #: Judges behind verdicts, with version and settings.
 JUDGES = "judges"
 
+#: The item lists of sparse shards, each once under its digest.
+ITEM_SETS = "item_sets"
+#: The item lists that runs ask first of a task.
+PROBE_SETS = "probe_sets"
+
 # Names that are reserved for coming tables.
 #: Named pools of candidates.
 POOLS = "pools"
-#: The item lists of sparse shards, each once under its digest.
-ITEM_SETS = "item_sets"
-RESERVED = (POOLS, ITEM_SETS)
+RESERVED = (POOLS,)
 
 # Notes of runs at work. They are no tables, and no reader of records opens them.
 #: Shards at work; claims expire, and no commit depends on one. Signals to a run lie here, too.
@@ -187,6 +190,16 @@ def forecasts_name(forecast: str, number: int) -> str:
 def forecast_fit_name(forecast: str) -> str:
     """The object that commits a forecast: its parts count once it is there."""
     return f"{FORECAST_FITS}/{forecast}.parquet"
+
+
+def item_set_name(item_set: str) -> str:
+    """The object with the items of a list."""
+    return f"{ITEM_SETS}/{item_set}.parquet"
+
+
+def probe_set_name(items_digest: str, upto: int, size: int, version: int) -> str:
+    """The object with the choice of `size` items among the first `upto` of an item table."""
+    return f"{PROBE_SETS}/{items_digest}-{upto:07d}-{size:07d}-{version:03d}.parquet"
 
 
 def judge_name(judge_id: str) -> str:

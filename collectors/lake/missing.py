@@ -19,12 +19,15 @@ import pyarrow.parquet as pq
 from collectors.lake import layout
 from collectors.lake.damage import advice
 from collectors.lake.holdings import Manifest, folded_shards
+from collectors.lake.item_sets import ItemSets, places
 from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
-from schemas.identity import ShardName, missing_ranges
+from schemas.identity import ShardName
 
 _COLUMNS = ["cell_id", "model", "task", "items_digest", "planned_items", "imported_from"]
+#: A column that runs of an older schema version lack.
+_SAMPLED = "item_set"
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class _Planned:
     is_imported: bool
     #: None: an item of any generation counts.
     generation: int | None
+    #: The list of the items that the run meant to ask; None: all.
+    item_set: str | None = None
 
 
 class _Plans:
@@ -100,10 +105,10 @@ class _Plans:
     def __init__(
         self, lake: Lake, names: Sequence[str], ends: Sequence[str], manifests: Sequence[Manifest], unsound: set[str]
     ) -> None:
-        self.lake, self.ends, self.unsound = lake, ends, unsound
+        self.lake, self.ends, self.unsound, self.sets = lake, ends, unsound, ItemSets(lake)
         self.of_table = {
             table: [name for name in names if layout.table_of(name) == table and layout.is_of_table(table, name)]
-            for table in ("shards", "items", "runs", "failures")
+            for table in ("shards", "items", "runs", "failures", layout.ITEM_SETS)
         }
         shards = set(self.of_table["shards"])
         #: Whether the folded shards are known; without them each of their cells would seem to be gone.
@@ -127,6 +132,7 @@ class _Plans:
     def missing(self) -> Iterator[tuple[str, Fault]]:
         yield from self._runs()
         yield from self._items()
+        yield from self._item_sets()
         yield from self._shards()
 
     def _runs(self) -> Iterator[tuple[str, Fault]]:
@@ -150,6 +156,24 @@ class _Plans:
                 if (layout.folder_of_task(name), cell.items_digest) not in tables and name not in self.unsound:
                     yield name, Fault(f"it is missing: the cell {cell_id} was asked its items", f"{_COPY}, or {_AGAIN}")
 
+    def _item_sets(self) -> Iterator[tuple[str, Fault]]:
+        """Lists that shards or runs name. Of a sparse shard nobody knows the items without its list."""
+        for item_set, name in self._named_lists():
+            if layout.item_set_name(item_set) not in {*self.of_table[layout.ITEM_SETS], *self.unsound}:
+                yield layout.item_set_name(item_set), Fault(f"it is missing: {name} names it", _COPY)
+
+    def _named_lists(self) -> list[tuple[str, str]]:
+        """Each list, with an object that names it."""
+        named = {
+            shard.item_set: name
+            for names in self.shards.values()
+            for name in names
+            if (shard := ShardName.parse(name)) and shard.item_set
+        }
+        for planned in self.cells.values():
+            named |= {cell.item_set: layout.run_name(cell.run_id) for cell in planned if cell.item_set}
+        return sorted(named.items())
+
     def _shards(self) -> Iterator[tuple[str, Fault]]:
         """Items that a finished run collected and no shard holds. A failure of the model or task excuses its cells."""
         if not self.has_lists:
@@ -163,38 +187,53 @@ class _Plans:
                     continue
                 done = [s for s in names if cell.generation in (None, s.generation)]
                 done += self.retracted.shards_of(cell_id, cell.planned_items, cell.generation)
-                for first, last in missing_ranges(done, cell.planned_items):
+                for first, last in self._open(cell, done):
                     shard = ShardName(cell_id, cell.generation or 0, first, last)
                     reason = f"no shard holds these items any more; run {cell.run_id} had all of them when it finished"
                     name = layout.shard_name(cell.task, shard)
                     yield name, Fault(reason, f"{_COPY}, or collect.py collects them again")
 
+    def _open(self, cell: _Planned, done: list[ShardName]) -> list[tuple[int, int]]:
+        """The items that the run meant to ask and no shard of `done` holds; none where a list is missing."""
+        try:
+            left = self.sets.missing(done, cell.planned_items)
+            if cell.item_set:
+                listed = self.sets.of(cell.item_set)
+                left = [(listed[first], listed[last]) for first, last in places(listed, left)]
+        except StorageError:
+            return []
+        return left
+
     # ---- small tables
 
     def _cells_of(self, name: str) -> Iterator[tuple[str, _Planned]]:
-        file = self._open(name)
+        file = self._read(name)
         if file is None:
             return
         run_id = layout.run_id_of(name) or ""
         generation = json.loads((file.metadata.metadata or {}).get(b"run", b"{}")).get("generation")
-        for cell_id, model, task, items_digest, planned_items, imported_from in self._rows(file, _COLUMNS):
+        of_cells = self._rows(file, _COLUMNS)
+        is_older = _SAMPLED not in file.schema_arrow.names
+        lists = [(None,)] * len(of_cells) if is_older else self._rows(file, [_SAMPLED])
+        for row, (item_set,) in zip(of_cells, lists, strict=True):
+            cell_id, model, task, items_digest, planned_items, imported_from = row
             is_imported = imported_from is not None
-            yield cell_id, _Planned(run_id, model, task, items_digest, planned_items, is_imported, generation)
+            yield cell_id, _Planned(run_id, model, task, items_digest, planned_items, is_imported, generation, item_set)
 
     def _is_finished(self, name: str) -> bool:
-        file = self._open(name)
+        file = self._read(name)
         return file is not None and ("finished",) in self._rows(file, ["outcome"])
 
     def _failed(self) -> set[str]:
         """Cells, models and tasks with a failure. One of a model alone concerns all of its cells."""
         failed: set[str] = set()
         for name in self.of_table["failures"]:
-            if file := self._open(name):
+            if file := self._read(name):
                 for cell_id, model, task in self._rows(file, ["cell_id", "model", "task"]):
                     failed |= {value for value in (cell_id or model or task,) if value}
         return failed
 
-    def _open(self, name: str) -> pq.ParquetFile | None:
+    def _read(self, name: str) -> pq.ParquetFile | None:
         try:
             return pq.ParquetFile(io.BytesIO(self.lake.read(name)))
         except (FileNotFoundError, StorageError, OSError, ValueError, pa.ArrowException):

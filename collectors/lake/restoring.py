@@ -5,6 +5,7 @@ Owns which items come back, from where, and under which names. Knows nothing of 
 
 A shard that a compaction left out whole comes back under its own name. Of a shard that was cut the compaction holds the
 other items under that name, so its items come back in shards of higher generations, the older ones below the newer.
+Those of a sparse shard come back together, by a list of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,6 +32,7 @@ from collectors.lake.holdings import (
     read_holdings,
     read_manifest,
 )
+from collectors.lake.item_sets import ItemSets, ranges
 from collectors.lake.reading import connect
 from collectors.lake.retractions import Retracted
 from collectors.lake.store import Lake
@@ -71,24 +74,27 @@ def restore(lake: Lake, taken: Retracted, others: Retracted) -> Restored:
     newest = newest_manifest(lake)
     if newest is None or not taken.ids & set(newest.retracted):
         return Restored(0, [])
-    ever, there = ever_committed(lake), set(lake.names(layout.SHARDS))
+    ever, there, sets = ever_committed(lake), set(lake.names(layout.SHARDS)), ItemSets(lake)
     folded = _folded(lake, newest)
     before = _before(lake, taken)
     of_before = _folded(lake, before) if before else {}
     count = 0
     for name, (shard, facts) in of_before.items():
         if before and name not in folded and shard not in ever.get(shard.cell_id, ()) and taken.touches(shard):
-            count += _write_from_part(lake, before, name, shard, facts)
-    lost = []
-    for cut, new in _pieces(folded, taken, others, ever):
+            count += _write_from_part(lake, before, name, shard, facts, sets)
+    lost: list[ShardName] = []
+    for cut, new in _pieces(folded, taken, others, ever, sets):
         name = f"{cut.name.rpartition('/')[0]}/{new}"
-        piece = dataclasses.replace(cut.shard, first=new.first, last=new.last)
-        if before and cut.name in of_before:
-            count += _write_from_part(lake, before, name, piece, cut.facts)
-        elif cut.name in there:
-            count += _write_from_shard(lake, name, piece, cut)
+        piece = dataclasses.replace(new, generation=cut.shard.generation)
+        if (before and cut.name in of_before) or cut.name in there:
+            if new.item_set:
+                sets.write(new.item_set)
+            if before and cut.name in of_before:
+                count += _write_from_part(lake, before, name, piece, cut.facts, sets)
+            else:
+                count += _write_from_shard(lake, name, piece, cut, sets)
         else:
-            lost.append(piece)
+            lost += [ShardName(piece.cell_id, piece.generation, *one) for one in sets.ranges_of(piece)]
     return Restored(count, lost)
 
 
@@ -112,15 +118,16 @@ def _pieces(
     taken: Retracted,
     others: Retracted,
     ever: Mapping[str, Sequence[ShardName]],
+    sets: ItemSets,
 ) -> Iterator[tuple[_Cut, ShardName]]:
     """Yields each piece of a cut shard with its new name, the older generations first."""
     cuts: dict[str, list[_Cut]] = defaultdict(list)
     for name, (shard, facts) in sorted(folded.items()):
-        ranges = [*_overlaps(shard, taken)]
+        left = _overlaps(shard, taken)
         for other in others.over(shard):
-            ranges = _minus(ranges, (other.first, other.last))
-        if ranges:
-            cuts[shard.cell_id].append(_Cut(name, shard, facts, ranges))
+            left = _minus(left, (other.first, other.last))
+        if left and (not shard.item_set or _listed(shard, left, sets)):
+            cuts[shard.cell_id].append(_Cut(name, shard, facts, left))
     for cell_id, of_cell in cuts.items():
         again = [one for one in ever[cell_id] if all(one.generation > old.generation for old in taken.ranges[cell_id])]
         above = max(one.generation for one in ever[cell_id])
@@ -128,13 +135,22 @@ def _pieces(
         written: dict[int, Ranges] = defaultdict(list)
         for cut in sorted(of_cell, key=lambda cut: (cut.shard.generation, cut.name)):
             generation = above + 1 + generations.index(cut.shard.generation)
-            ranges = cut.ranges
+            left = ranges(_listed(cut.shard, cut.ranges, sets)) if cut.shard.item_set else cut.ranges
             # Of two shards of one generation the first by name owns an item.
-            for first, last in [*((one.first, one.last) for one in again), *written[generation]]:
-                ranges = _minus(ranges, (first, last))
-            written[generation] += ranges
-            for first, last in ranges:
+            for held in [*(held for one in again for held in sets.ranges_of(one)), *written[generation]]:
+                left = _minus(left, held)
+            written[generation] += left
+            if cut.shard.item_set and left:
+                items = [item for first, last in left for item in range(first, last + 1)]
+                yield cut, ShardName(cell_id, generation, items[0], items[-1], sets.add(items))
+                continue
+            for first, last in left:
                 yield cut, ShardName(cell_id, generation, first, last)
+
+
+def _listed(shard: ShardName, within: Ranges, sets: ItemSets) -> list[int]:
+    """The items of a sparse shard in some ranges."""
+    return [item for item in sets.items_of(shard) if any(first <= item <= last for first, last in within)]
 
 
 def _overlaps(shard: ShardName, taken: Retracted) -> Ranges:
@@ -165,16 +181,21 @@ def _write(lake: Lake, name: str, rows: pa.Table, facts: str | None) -> bool:
     return bool(len(rows)) and lake.create_table(name, rows.replace_schema_metadata(RECORD.metadata), metadata)
 
 
-def _write_from_shard(lake: Lake, name: str, piece: ShardName, cut: _Cut) -> bool:
+def _write_from_shard(lake: Lake, name: str, piece: ShardName, cut: _Cut, sets: ItemSets) -> bool:
     rows = pq.ParquetFile(lake.open_object(cut.name)).read()
     for column in set(RECORD.names) - set(rows.column_names):  # of an older schema version
         rows = rows.append_column(RECORD.field(column), pa.nulls(len(rows), RECORD.field(column).type))
-    item = rows["item"].to_numpy()
-    rows = rows.select(RECORD.names).cast(RECORD).filter(pa.array((item >= piece.first) & (item <= piece.last)))
-    return _write(lake, name, rows, cut.facts)
+    return _write(lake, name, _rows_of(piece, rows.select(RECORD.names).cast(RECORD), sets), cut.facts)
 
 
-def _write_from_part(lake: Lake, manifest: Manifest, name: str, shard: ShardName, facts: str | None) -> bool:
+def _rows_of(shard: ShardName, rows: pa.Table, sets: ItemSets) -> pa.Table:
+    items = rows["item"].to_numpy()
+    return rows.filter(pa.array(np.isin(items, np.asarray(sets.items_of(shard)))))
+
+
+def _write_from_part(
+    lake: Lake, manifest: Manifest, name: str, shard: ShardName, facts: str | None, sets: ItemSets
+) -> bool:
     columns = ", ".join(f"old.{column}" for column in RECORD.names if column not in ANSWERS)
     answers = ", ".join(f"responses.{column}" for column in ANSWERS)
     key = [column for column in KEY if column in ("cell_id", "item", "filter", "repeat")]
@@ -191,7 +212,7 @@ def _write_from_part(lake: Lake, manifest: Manifest, name: str, shard: ShardName
         ).to_arrow_table()
         older = con.execute(f"SELECT * EXCLUDE (generation) FROM superseded WHERE {where}", of_shard).to_arrow_table()
     rows = pa.concat_tables([t.select(RECORD.names).cast(RECORD) for t in (newest, older)]).combine_chunks()
-    return _write(lake, name, rows, facts)
+    return _write(lake, name, _rows_of(shard, rows, sets), facts)
 
 
 def _as_before(lake: Lake, manifest: Manifest, shard: ShardName) -> Holdings:

@@ -12,13 +12,14 @@ import io
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.store import Lake
 from schemas.failures import one_line
 from schemas.identity import ShardName
@@ -59,9 +60,11 @@ class Retracted:
     runs: frozenset[str] = frozenset()
     #: The lines of these retractions.
     rows: Sequence[Mapping[str, Any]] = ()
+    #: The lists of sparse shards; None: a shard counts as holding all items in its bounds.
+    item_sets: ItemSets | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Retracted:
+    def of(cls, rows: Iterable[Mapping[str, Any]], item_sets: ItemSets | None = None) -> Retracted:
         """`rows` of schemas.records.RETRACTION, in any order."""
         rows = list(rows)
         back = {row["takes_back"] for row in rows}
@@ -74,7 +77,7 @@ class Retracted:
                     _Range(row["generation"], 0 if first is None else first, _ALL if last is None else last)
                 )
         runs = frozenset(row["run_id"] for row in standing if row["run_id"] is not None)
-        return cls(dict(ranges), runs, standing)
+        return cls(dict(ranges), runs, standing, item_sets)
 
     @property
     def ids(self) -> frozenset[str]:
@@ -112,7 +115,8 @@ class Retracted:
 
     def only(self, ids: Iterable[str]) -> Retracted:
         """What these retractions name."""
-        return Retracted.of(row for row in self.rows if row["retraction_id"] in set(ids))
+        wanted = set(ids)
+        return Retracted.of([row for row in self.rows if row["retraction_id"] in wanted], self.item_sets)
 
     def is_cell(self, cell_id: str, generation: int) -> bool:
         """Whether all items of a cell up to this generation are forgotten by one line."""
@@ -167,13 +171,18 @@ class Retracted:
                 yield one
 
     def _left(self, shard: ShardName) -> list[ShardName]:
+        over = sorted(self.over(shard), key=lambda one: (one.first, one.last))
+        if not over:
+            return [shard]
         left, position = [], shard.first
-        for one in sorted(self.over(shard), key=lambda one: (one.first, one.last)):
+        for one in over:
             if one.first > position:
-                left.append(ShardName(shard.cell_id, shard.generation, position, one.first - 1))
+                left.append(replace(shard, first=position, last=one.first - 1))
             position = max(position, one.last + 1)
         if position <= shard.last:
-            left.append(ShardName(shard.cell_id, shard.generation, position, shard.last))
+            left.append(replace(shard, first=position))
+        if shard.item_set and self.item_sets:
+            left = [piece for piece in left if self.item_sets.items_of(piece)]
         return left
 
 
@@ -182,7 +191,7 @@ def read_retracted(lake: Lake, names: Iterable[str] | None = None) -> Retracted:
 
     A damaged one is named in the log and does not count, as in the views.
     """
-    return Retracted.of(retraction_rows(lake, names))
+    return Retracted.of(retraction_rows(lake, names), ItemSets(lake))
 
 
 def retraction_rows(lake: Lake, names: Iterable[str] | None = None) -> list[dict[str, Any]]:

@@ -270,9 +270,10 @@ class _Writer:
         for kind in ("records", "responses", "older"):
             (self.folder / f"{kind}.parquet").unlink(missing_ok=True)
         rows = [
-            dict(zip(FOLDED_SHARD.names, (*key, *self.home[key[0]], facts, _shard_name(task, key)), strict=True))
-            for task, facts, *key in ((task, self.anonymous.facts(facts), *key) for task, facts, *key in self.shards)
+            dict(zip(FOLDED_SHARD.names, (*key, *self.home[key[0]], self.anonymous.facts(facts), name), strict=True))
+            for task, facts, item_set, *key in self.shards
             if key[0] in self.home
+            for name in [layout.shard_name(task, ShardName(*(*key, item_set)))]
         ]
         folded = layout.folded_name(1)
         self.write(folded, parquet_bytes(without_keys_in(pa.Table.from_pylist(rows, schema=FOLDED_SHARD))))
@@ -435,9 +436,9 @@ _JUDGED = {
 }
 
 _SHARDS = """
-SELECT task, facts::VARCHAR, cell_id, shards.generation, first_item, last_item
+SELECT task, facts::VARCHAR, coalesce(shards.item_set, ''), cell_id, shards.generation, first_item, last_item
 FROM shards JOIN cells USING (cell_id)
-ORDER BY task, cell_id, shards.generation, first_item, last_item
+ORDER BY task, cell_id, shards.generation, first_item, last_item, shards.item_set
 """
 
 
@@ -450,7 +451,3 @@ def _as_today(data: bytes, schema: pa.Schema) -> bytes:
 
 def _read_table(data: bytes, schema: pa.Schema) -> pa.Table:
     return pq.read_table(io.BytesIO(data), schema=schema, page_checksum_verification=True)
-
-
-def _shard_name(task: str, key: Sequence[Any]) -> str:
-    return layout.shard_name(task, ShardName(*key))

@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.holdings import ever_committed
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import ask
 from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake
 from collectors.runs.plan import Plan, PlannedCell
 from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, EngineError, StorageError, TaskError, one_line
-from schemas.identity import ShardName, digest, missing_ranges
+from schemas.identity import ShardName, digest
 from schemas.records import AGGREGATE
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Aggregator:
 
     def __init__(self, plan: Plan, lake: Lake, judges: Judges) -> None:
         self.plan, self.lake, self.judges = plan, lake, judges
+        self.item_sets = ItemSets(lake)
         #: (cell id, covers) -> its rows, of this run and of earlier ones.
         self._rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         #: The whole cells in which no item has a verdict.
@@ -103,7 +105,7 @@ class Aggregator:
         whole = {
             planned.cell.cell_id: planned
             for planned in self.plan.cells
-            if not missing_ranges(retracted.without(ever.get(planned.cell.cell_id, [])), planned.cell.items)
+            if not self.item_sets.missing(retracted.without(ever.get(planned.cell.cell_id, [])), planned.cell.items)
         }
         covers = {cell_id: covers_of(shards[cell_id]) for cell_id in whole}
         new = []
@@ -165,7 +167,7 @@ class Aggregator:
     def _records(self, cell: Cell, shards: Sequence[ShardName]) -> pa.Table:
         """The rows of a cell by item, each from the shard that owns it; or by the views, where items were forgotten."""
         try:
-            if missing_ranges(shards, cell.items):
+            if self.item_sets.missing(shards, cell.items):
                 raise FileNotFoundError
             tables, taken = [], set[int]()
             for shard in sorted(shards, key=lambda one: (-one.generation, str(one))):

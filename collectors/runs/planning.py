@@ -25,6 +25,7 @@ from collectors.harness.own_code import use_code
 from collectors.harness.tasks import BoundTask
 from collectors.lake.failure_rows import failure_row
 from collectors.lake.holdings import committed
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.layout import FAILURES, items_name
 from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
@@ -37,10 +38,11 @@ from collectors.runs.config import DEFAULT_MAX_LENGTH, RunConfig
 from collectors.runs.definitions import other_definitions
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
+from collectors.runs.sampling import Samples, chosen
 from collectors.runs.work import Cell
 from collectors.specs import ModelSpec, TaskSpec, Thinking
 from schemas.failures import ConfigError, ModelError, TaskError
-from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, missing_ranges, new_run_id
+from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, new_run_id
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,9 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         models = [*_placed(plan, lake, models).values(), *(model for model in models if model.endpoint)]
     retracted = read_retracted(lake)
     shards = committed(lake, retracted)
-    banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards)
+    plan.item_sets = ItemSets(lake)
+    banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards, plan.item_sets.holds)
+    samples = Samples(lake, plan.item_sets)
     of_cell = CellSettings(lake, plan.run_id, shards, generation)
     of_cell.read_ahead(models, config.task_specs())
     seen: dict[tuple[str, str], str] = {}
@@ -86,7 +90,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         plan.tasks[task.settings.prompting] = task
         if task.groups:
             plan.groups[spec.task] = task.groups
-        asked = _Asked.of(spec, task)
+        asked = _Asked.of(spec, task, samples)
         for model, effort in _asked(models, task):
             try:
                 _check_endpoint(model, task, effort)
@@ -97,10 +101,12 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
                 if all({**other, "failed_at": None} != same for other in plan.failures):  # another effort's
                     plan.failures.append(row)
                 continue
-            planned = _plan_cell(model, asked, settings, effort, shards, retracted, generation)
+            planned = _plan_cell(model, asked, settings, effort, _Lake(shards, retracted, plan.item_sets, generation))
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
     plan.notes += of_cell.notes()
+    plan.probe_sets = samples.new
+    plan.notes += samples.notes
     if shards:
         plan.notes += other_definitions(plan, lake)
     return plan
@@ -254,34 +260,41 @@ class _Asked:
     columns: dict[str, Any]
     items: int
     requests_per_item: float
+    #: The list of the items to ask; None: all.
+    sample: str | None = None
 
     @classmethod
-    def of(cls, spec: TaskSpec, task: BoundTask) -> _Asked:
+    def of(cls, spec: TaskSpec, task: BoundTask, samples: Samples) -> _Asked:
         columns = dataclasses.asdict(task.settings)
         for name in ("fewshot_digest", "stated", "sampling", "examples"):
             del columns[name]
         prompting, items = task.settings.prompting, min(spec.limit or task.settings.items, task.settings.items)
-        return cls(spec, task, prompting, {**columns, "prompting": prompting}, items, _requests_per_item(task))
+        sample = samples.of(task, items, spec.sample) if spec.sample else None
+        columns["prompting"] = prompting
+        return cls(spec, task, prompting, columns, items, _requests_per_item(task), sample)
 
 
-def _plan_cell(
-    model: ModelRef,
-    asked: _Asked,
-    settings: dict[str, str],
-    effort: Effort,
-    committed_shards: dict[str, list[ShardName]],
-    retracted: Retracted,
-    generation: int | None,
-) -> PlannedCell:
+@dataclass(frozen=True)
+class _Lake:
+    """What the lake holds of all cells, and the generation that is to be collected."""
+
+    shards: dict[str, list[ShardName]]
+    retracted: Retracted
+    item_sets: ItemSets
+    generation: int | None
+
+
+def _plan_cell(model: ModelRef, asked: _Asked, settings: dict[str, str], effort: Effort, lake: _Lake) -> PlannedCell:
     identity = {key: getattr(model, key) for key in MODEL_IDENTITY}
     cell_id = cell_identity(identity, asked.prompting, settings | effort.settings)
-    shards = committed_shards.get(cell_id, [])
-    newest = retracted.next_generation(cell_id, max((shard.generation for shard in shards), default=0))
+    shards, generation = lake.shards.get(cell_id, []), lake.generation
+    newest = lake.retracted.next_generation(cell_id, max((shard.generation for shard in shards), default=0))
     if generation is not None and generation < newest:
         raise ConfigError(
             f"{model.name} on {asked.task.name} has generation {newest} already: use that or a higher one"
         )
     relevant = [shard for shard in shards if generation is None or shard.generation == generation]
+    open_items = chosen(lake.item_sets, relevant, asked.items, asked.sample)
     cell = Cell(
         cell_id=cell_id,
         model=model,
@@ -290,6 +303,7 @@ def _plan_cell(
         prompting=asked.prompting,
         generation=newest if generation is None else generation,
         items=asked.items,
+        item_set=open_items.item_set,
         context=_context(asked.task, effort) if model.context else None,
         effort=effort,
         **settings,
@@ -300,7 +314,15 @@ def _plan_cell(
     columns["dtype"] = model.dtype or None
     columns |= {"endpoint": model.endpoint.url, "engine": model.engine} if model.endpoint else {}
     columns["context_length"] = cell.context if cell.context != DEFAULT_MAX_LENGTH else None
-    return PlannedCell(cell, columns, missing_ranges(relevant, asked.items), asked.requests_per_item)
+    return PlannedCell(
+        cell,
+        columns,
+        open_items.todo,
+        asked.requests_per_item,
+        listed=lake.item_sets.of(open_items.item_set) if open_items.item_set else None,
+        sample=asked.sample or "",
+        sampled_items=len(lake.item_sets.of(asked.sample)) if asked.sample else None,
+    )
 
 
 def _requests_per_item(task: BoundTask) -> float:

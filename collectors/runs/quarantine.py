@@ -7,7 +7,7 @@ once its items are in the lake, the model is free again. Knows nothing of engine
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from collectors.engines import ModelRef
@@ -32,16 +32,19 @@ def model_digest(model: ModelRef) -> str:
     return digest({key: getattr(model, key) for key in MODEL_IDENTITY})
 
 
-def quarantined(failures: Iterable[str], committed: Mapping[str, Sequence[ShardName]]) -> set[str]:
+def quarantined(
+    failures: Iterable[str], committed: Mapping[str, Sequence[ShardName]], holds: Callable[[ShardName, int], bool]
+) -> set[str]:
     """Digests of the models in quarantine.
 
-    `failures` are the names below failures/, `committed` maps cell ids to their committed shards.
+    `failures` are the names below failures/, `committed` maps cell ids to their committed shards. `holds` knows whether
+    a shard holds an item.
     """
     digests = set()
     for name in failures:
         if parsed := parse_quarantine(name):
             model, shard = parsed
             held = committed.get(shard.cell_id, ())
-            if not any(s.generation >= shard.generation and s.first <= shard.first <= s.last for s in held):
+            if not any(s.generation >= shard.generation and holds(s, shard.first) for s in held):
                 digests.add(model)
     return digests

@@ -8,7 +8,7 @@ inside the shards. Knows nothing of terminals or pages.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ import duckdb
 import pyarrow as pa
 
 from collectors.lake.holdings import newest_manifest
-from collectors.lake.layout import FAILURES, SHARDS, end_name, may_be_failure_of, run_name
+from collectors.lake.item_sets import ItemSets
+from collectors.lake.layout import FAILURES, SHARDS, end_name, item_set_name, may_be_failure_of, run_name
 from collectors.lake.reading import open_store, read_sound
 from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.spend import last_heard
@@ -39,7 +40,8 @@ BARS = 60
 #: Largest difference between a store's clock and a driver's, in seconds.
 CLOCKS = 60.0
 
-#: One row for each committed range of the run's cells, with the number of its items that no range before it holds.
+#: One row for each committed shard of the run's cells, with the number of its items that the run means to ask and no
+#: shard before it holds. Where shards or the run have lists of items, each item is counted.
 _OWNED = f"""
 CREATE OR REPLACE TEMP TABLE owned AS
 WITH named AS (
@@ -49,7 +51,7 @@ WITH named AS (
         regexp_extract(
             file,
             '/{SHARD_PATTERN}$',
-            ['cell_id', 'generation', 'first_item', 'last_item']
+            ['cell_id', 'generation', 'first_item', 'last_item', 'item_set']
         ) AS name
     FROM listed
 ),
@@ -59,14 +61,21 @@ ranges AS (
         named.modified,
         planned.cell_id,
         planned.planned_items,
+        planned.sample,
         TRY_CAST(name.first_item AS INTEGER) AS first_item,
-        TRY_CAST(name.last_item AS INTEGER) AS last_item
+        TRY_CAST(name.last_item AS INTEGER) AS last_item,
+        name.item_set AS item_set
     FROM named
     INNER JOIN planned ON planned.cell_id = name.cell_id
     -- A run without --generation goes on with the newest generation that a cell had, and knows none of a later one.
     WHERE
         TRY_CAST(name.generation AS INTEGER) = $generation
         OR ($generation IS NULL AND TRY_CAST(name.generation AS INTEGER) <= planned.generation)
+),
+with_lists AS (
+    SELECT DISTINCT cell_id
+    FROM ranges
+    WHERE item_set <> '' OR sample IS NOT NULL
 ),
 ordered AS (
     SELECT
@@ -76,6 +85,33 @@ ordered AS (
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS owned_before
     FROM ranges
+    ANTI JOIN with_lists USING (cell_id)
+),
+held AS (
+    SELECT *, unnest(range(first_item, last_item + 1))::INTEGER AS item
+    FROM ranges
+    SEMI JOIN with_lists USING (cell_id)
+    WHERE item_set = ''
+    UNION ALL
+    SELECT ranges.*, lists.item
+    FROM ranges
+    INNER JOIN lists
+        ON ranges.item_set = lists.item_set
+        AND lists.item BETWEEN ranges.first_item AND ranges.last_item
+),
+wanted AS (
+    FROM held
+    WHERE sample IS NULL AND item < planned_items
+    UNION ALL
+    SELECT held.*
+    FROM held
+    INNER JOIN lists ON held.sample = lists.item_set AND held.item = lists.item
+),
+each AS (
+    SELECT
+        *,
+        row_number() OVER (PARTITION BY cell_id, item ORDER BY first_item, last_item, modified, file) AS place
+    FROM wanted
 )
 SELECT
     file,
@@ -85,6 +121,10 @@ SELECT
         0, least(last_item, planned_items - 1) - greatest(first_item, coalesce(owned_before + 1, 0)) + 1
     )::BIGINT AS items
 FROM ordered
+UNION ALL
+SELECT file, modified, cell_id, count(*) FILTER (place = 1) AS items
+FROM each
+GROUP BY ALL
 """
 
 #: One row for each planned cell.
@@ -266,7 +306,12 @@ class RunWatch:
         self._con = duckdb.connect(config={"python_enable_replacements": "false"})
         open_store(self._con, lake)
         self._con.register("run", planned)
-        self._con.execute("CREATE TABLE planned AS SELECT cell_id, planned_items, generation FROM run")
+        self._con.execute(
+            "CREATE TABLE planned AS SELECT cell_id, coalesce(sampled_items, planned_items) AS planned_items, "
+            "generation, item_set AS sample FROM run"
+        )
+        self._con.execute("CREATE TABLE lists (item_set TEXT, item INTEGER)")
+        self._item_sets, self._lists = ItemSets(lake), set[str]()
         self._con.execute(
             "CREATE TABLE failures "
             "(kind TEXT, model TEXT, task TEXT, cell_id TEXT, failed_at TIMESTAMPTZ, message TEXT)"
@@ -292,6 +337,7 @@ class RunWatch:
         self._read_failures()
         self._con.register("names", pa.table({"file": list(listed), "modified": list(listed.values())}, _LISTED))
         self._con.execute("CREATE OR REPLACE TEMP TABLE listed AS FROM names")
+        self._read_lists(listed)
         self._con.execute(_OWNED, {"generation": self._generation})
         self._con.execute(_CELLS, {"unanswered": NOTHING_ANSWERED})
         [counts] = self._rows(_COUNTS)
@@ -349,6 +395,23 @@ class RunWatch:
         manifest = newest_manifest(self.lake)
         folded = self._statistics.read_folded(manifest) if manifest else set()
         return _counting({**dict.fromkeys(folded), **listed}, read_retracted(self.lake)), folded
+
+    def _read_lists(self, listed: Iterable[str]) -> None:
+        """Reads the lists of sparse shards and of the run's cells that are new."""
+        named = {shard.item_set for name in listed if (shard := ShardName.parse(name))} - {""}
+        if not self._lists:
+            named |= {name for (name,) in self._con.execute("SELECT DISTINCT sample FROM planned").fetchall() if name}
+        for item_set in sorted(named - self._lists):
+            self._lists.add(item_set)
+            try:
+                items = pa.array(self._item_sets.of(item_set), pa.int32())
+            except UnreachableError:
+                raise
+            except StorageError as error:  # its shards count for nothing
+                self._damaged[item_set_name(item_set)] = one_line(error)
+                continue
+            self._con.register("more", pa.table({"item": items}))
+            self._con.execute("INSERT INTO lists SELECT ?, item FROM more", [item_set])
 
     def _candidates(self, folded: set[str]) -> list[str]:
         """Shards that this run may have made, the newest first."""

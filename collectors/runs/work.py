@@ -38,8 +38,10 @@ class Cell:
     #: Hash of the prompting (schemas.identity). The task that a worker loads must have the same.
     prompting: str
     generation: int
-    #: Number of items to collect: the positions 0 to items - 1.
+    #: Number of items of the whole cell: the positions 0 to items - 1.
     items: int
+    #: The list of the items to collect (collectors.lake.item_sets); '': all. Shards are then cut by places in it.
+    item_set: str = ""
     #: Longest context that it may use, tokens; None: its engine's. An engine may have a longer one for other tasks.
     context: int | None = None
     #: The date that the model's chat template writes, YYYY-MM-DD; None: it writes none.

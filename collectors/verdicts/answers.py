@@ -18,6 +18,7 @@ import duckdb
 from collectors.harness.documents import doc_hash
 from collectors.harness.stored import StoredItem
 from collectors.lake.holdings import Holdings, committed, read_folded, read_holdings
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, TaskError
@@ -82,6 +83,7 @@ class Source:
         self.holdings = read_holdings(lake, include=include)
         #: Cell -> its committed shards, in name order.
         self.shards = committed(lake)
+        self.item_sets = ItemSets(lake)
         manifest = self.holdings.manifest
         rows = read_folded(lake, manifest, columns=["cell_id", "part"]) if manifest else []
         self._parts = {str(row["cell_id"]): str(row["part"]) for row in rows}
@@ -169,7 +171,7 @@ class Source:
 
     def _shard_of(self, cell_id: str, generation: int, item: int) -> ShardName | None:
         of = self.shards.get(cell_id, ())
-        return next((s for s in of if s.generation == generation and s.first <= item <= s.last), None)
+        return next((s for s in of if s.generation == generation and self.item_sets.holds(s, item)), None)
 
 
 def _cut(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -181,7 +181,7 @@ def _judge_batch(
     report = Report(judges={judge_id: row})
     of_batch = [shard for cell_id in batch.cells for shard in source.shards.get(cell_id, ())]
     todo = {shard for shard in of_batch if layout.verdicts_name(judge_id, shard) not in done}
-    report.known = sum(shard.last - shard.first + 1 for shard in of_batch if shard not in todo)
+    report.known = sum(len(source.item_sets.items_of(shard)) for shard in of_batch if shard not in todo)
     if not todo:
         return report
     write_judge(lake, row)

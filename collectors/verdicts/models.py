@@ -150,7 +150,7 @@ def _judge_batch(
     cells = [name for name, cell in batch.cells.items() if cell["model"] != judge.opponent]
     of_batch = [shard for name in cells for shard in source.shards.get(name, ())]
     todo = {shard for shard in of_batch if layout.verdicts_name(judge_id, shard) not in done}
-    report.known = sum(shard.last - shard.first + 1 for shard in of_batch if shard not in todo)
+    report.known = sum(len(source.item_sets.items_of(shard)) for shard in of_batch if shard not in todo)
     if not todo:
         return report
     questions = source.questions(batch.task, batch.items_digest)

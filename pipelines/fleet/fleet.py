@@ -495,7 +495,7 @@ class Fleet:
             self.budget.paid(cell.model.key, report.served["usd"])
         if self.trace:
             about = {"model": cell.model.name, "task": cell.spec.task, "cell": cell.cell_id}
-            self.trace.add(report.worker, report.spans, **about, items=f"{job.first}-{job.last}")
+            self.trace.add(report.worker, report.spans, **about, items=f"{job.shard.first}-{job.shard.last}")
         if self.outcome.done(job, report):
             self.budget.finished()
         if message := self.budget.over_cap(cell.model.key):

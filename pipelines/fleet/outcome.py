@@ -21,7 +21,6 @@ from collectors.runs.quarantine import LASTING, mark
 from collectors.runs.work import Cell, ShardReport
 from pipelines.fleet.workqueue import Job
 from schemas.failures import RouterlakeError, one_line
-from schemas.identity import ShardName
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Outcome:
         is_whole = not self._left[cell.cell_id]
         for listener in self._listeners:
             listener.on_done(cell, report, items, last=is_whole)
-        logger.debug("cell %s %s: items %d-%d %s", cell.cell_id, cell.spec.task, job.first, job.last, report)
+        logger.debug("cell %s %s: shard %s %s", cell.cell_id, cell.spec.task, job.shard, report)
         return is_whole
 
     def done_elsewhere(self, cell: Cell, items: int) -> None:
@@ -89,7 +88,7 @@ class Outcome:
         """
         cell = planned.cell
         self.failed[cell.cell_id] = one_line(error)
-        place = {"first_item": job.first, "last_item": job.last} if job else {}
+        place = {"first_item": job.shard.first, "last_item": job.shard.last} if job else {}
         row = failure_row(
             self._plan.run_id, error, model=cell.model.name, task=cell.spec.task, cell_id=cell.cell_id, **place
         )
@@ -97,7 +96,7 @@ class Outcome:
             listener.on_failed(cell, row["kind"], row["message"], self._left[cell.cell_id])
         name = None
         if job and row["kind"] in LASTING:
-            name = mark(cell.model, ShardName(cell.cell_id, cell.generation, job.first, job.last), row)
+            name = mark(cell.model, job.shard, row)
         self._write(lambda: write_failure(self._lake, row, name))
         log = logger.error if isinstance(error, RouterlakeError) else logger.exception
         with about(cell):  # not always the caller's cell: all cells of a model may fail at once

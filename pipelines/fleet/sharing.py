@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from collectors.lake.claims import CLAIM_SECONDS, Claims
 from collectors.lake.holdings import committed
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.store import Lake
 from collectors.runs.plan import PlannedCell
 from collectors.runs.work import Cell
@@ -53,6 +54,7 @@ class Sharing:
     _tidied: float = 0.0
 
     def __post_init__(self) -> None:
+        self._item_sets = ItemSets(self.lake)
         self._tidied = self.clock()
         self._next_listing = self._tidied + FRESH_SECONDS  # the plan has just listed it
 
@@ -92,7 +94,7 @@ class Sharing:
             self._ask(planned)
         for planned in self.queue.open:
             if planned.cell.cell_id in shards:
-                self._settle(planned, self._ranges(shards[planned.cell.cell_id]), [])
+                self._settle(planned, self._ranges(planned, shards[planned.cell.cell_id]), [])
 
     def _is_fresh(self, planned: PlannedCell) -> bool:
         """Whether the cell needs no question now."""
@@ -113,9 +115,9 @@ class Sharing:
             self._silent(error)
             return
         self._asked[cell_id] = self.clock()
-        held = self._ranges(seen.claimed)
+        held = self._ranges(planned, seen.claimed)
         self._others[cell_id] = planned.cell.model.key, len(held), now
-        self._settle(planned, self._ranges(seen.committed), held)
+        self._settle(planned, self._ranges(planned, seen.committed), held)
 
     def _settle(self, planned: PlannedCell, done: list[Range], held: list[Range]) -> None:
         if items := self.queue.settle(planned, done, held):
@@ -127,7 +129,7 @@ class Sharing:
         if claims is None:
             return True
         try:
-            return claims.take(_shard(job))
+            return claims.take(job.shard)
         except StorageError as error:
             self._silent(error)
             return True
@@ -135,7 +137,7 @@ class Sharing:
     def over(self, job: Job) -> None:
         """Gives up the claim on a job that is done or given up."""
         if self._claims:
-            self._claims.drop(_shard(job))
+            self._claims.drop(job.shard)
 
     def tick(self) -> None:
         """Renews claims that are old and removes those that are not needed. Call it at least every minute."""
@@ -167,11 +169,7 @@ class Sharing:
         self._quiet_until = self.clock() + QUIET_SECONDS
         logger.warning("shards may be asked twice, because other runs cannot be seen: %s", one_line(error))
 
-    def _ranges(self, shards: list[ShardName]) -> list[Range]:
-        """The items of shards whose generation counts."""
-        return [(s.first, s.last) for s in shards if self.generation in (None, s.generation)]
-
-
-def _shard(job: Job) -> ShardName:
-    cell = job.planned.cell
-    return ShardName(cell.cell_id, cell.generation, job.first, job.last)
+    def _ranges(self, planned: PlannedCell, shards: list[ShardName]) -> list[Range]:
+        """What shards hold of a cell whose generation counts."""
+        counting = [shard for shard in shards if self.generation in (None, shard.generation)]
+        return planned.ranges_of(one for shard in counting for one in self._item_sets.ranges_of(shard))

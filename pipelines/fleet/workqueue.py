@@ -15,12 +15,12 @@ from collectors.engines import ModelRef
 from collectors.runs.config import FleetSpec
 from collectors.runs.plan import PlannedCell
 from collectors.runs.work import ShardReport
-from schemas.identity import MAX_SHARD_ITEMS
+from schemas.identity import MAX_SHARD_ITEMS, ShardName
 
 
 @dataclass
 class Job:
-    """A shard to collect: the items `first` to `last` of a cell, both included."""
+    """A shard to collect: the items `first` to `last` of a cell, both included, or their places in its list."""
 
     planned: PlannedCell
     first: int
@@ -29,8 +29,12 @@ class Job:
     #: Whether it was handed out before.
     is_retry: bool = False
 
+    @property
+    def shard(self) -> ShardName:
+        return self.planned.shard(self.first, self.last)
 
-#: The items from the first to the last, both included.
+
+#: The items, or places in a cell's list, from the first to the last, both included.
 Range = tuple[int, int]
 
 

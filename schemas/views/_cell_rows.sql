@@ -48,6 +48,14 @@ SELECT
     CASE WHEN has_score_range THEN TRY_CAST(regexp_extract(config, '\[([^,\]]*), ([^,\]]*)\]', 2) AS DOUBLE) END AS score_high,
     items,
     max(planned_items) OVER (PARTITION BY cell_id) AS planned_items,
+    -- The most that any run meant to ask; null where one meant all of planned_items.
+    nullif(
+        greatest(
+            max(planned_items) FILTER (WHERE sampled_items IS NULL) OVER (PARTITION BY cell_id),
+            max(sampled_items) OVER (PARTITION BY cell_id)
+        ),
+        max(planned_items) OVER (PARTITION BY cell_id)
+    ) AS sampled_items,
     max(generation) OVER (PARTITION BY cell_id) AS generation,
     run_id,
     started_at,

@@ -1,36 +1,24 @@
--- _owned: one row per shard file that no compaction holds, with the items that it owns within its generation: those
--- beyond the last item of all shards that sort before it by name. These are all shards that were ever committed, so that
--- a compaction changes nothing: it holds the names of its shards. Empty (first_item > last_item) where it owns none.
+-- _owned: one row per shard file that no compaction holds, with the items that it owns within its generation, as far as
+-- shards that are not sparse decide it: those beyond the last item of all such shards that sort before it by name. These
+-- are all shards that were ever committed, so that a compaction changes nothing: it holds the names of its shards. Empty
+-- (first_item > last_item) where it owns none. Items that sparse shards own in its place are in _taken.
 CREATE VIEW _owned AS
-WITH open_files AS (
-    SELECT file, cell_id, generation, first_item, last_item
-    FROM _shard_files
-    WHERE NOT is_folded
-),
-
-ever AS (
-    FROM open_files
-    UNION ALL
-    SELECT NULL AS file, cell_id, generation, first_item, last_item
-    FROM _folded
-    SEMI JOIN open_files USING (cell_id)
-),
-
-ordered AS (
+WITH ordered AS (
     SELECT
         *,
-        max(last_item) OVER (
+        max(CASE WHEN item_set = '' THEN last_item END) OVER (
             PARTITION BY cell_id, generation
-            ORDER BY first_item, last_item
+            ORDER BY first_item, last_item, item_set = '', item_set
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS owned_before
-    FROM ever
+    FROM _ever
 )
 
 SELECT
     file,
     cell_id,
     generation,
+    item_set,
     first_item AS file_first_item,
     greatest(first_item, owned_before + 1) AS first_item,
     last_item

@@ -6,10 +6,10 @@
 -- digests as cell_id:digest.
 CREATE VIEW aggregates AS
 WITH all_shards AS (
-    SELECT cell_id, generation, first_item, last_item
+    SELECT cell_id, generation, first_item, last_item, item_set
     FROM _shard_files
     UNION
-    SELECT cell_id, generation, first_item, last_item
+    SELECT cell_id, generation, first_item, last_item, item_set
     FROM _folded
 ),
 
@@ -18,11 +18,12 @@ shard_names AS (
     SELECT
         all_shards.cell_id,
         format(
-            '{}-g{}-{:07d}-{:07d}.parquet',
+            '{}-g{}-{:07d}-{:07d}{}.parquet',
             all_shards.cell_id,
             all_shards.generation,
             all_shards.first_item,
-            all_shards.last_item
+            all_shards.last_item,
+            CASE WHEN all_shards.item_set = '' THEN '' ELSE '-s' || all_shards.item_set END
         ) AS name
     FROM all_shards
     ANTI JOIN _retracted

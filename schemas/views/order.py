@@ -13,7 +13,17 @@ from graphlib import TopologicalSorter
 from importlib import resources
 
 #: The views that decide by names which file owns which rows. They choose the files of the placeholders of records.
-OWNERSHIP = ("_folded", "_retracted", "_shard_files", "_superseded", "_outdated")
+OWNERSHIP = (
+    "_folded",
+    "_retracted",
+    "_shard_files",
+    "_item_sets",
+    "_shared_items",
+    "_taken",
+    "_owned",
+    "_superseded",
+    "_outdated",
+)
 
 _CHOSEN_BY_OWNERSHIP = re.compile(r"\{(shards|shard_metadata|\w+_records)\}")
 _COMMENT = re.compile(r"--[^\n]*")

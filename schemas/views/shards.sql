@@ -10,12 +10,20 @@ WITH open_metadata AS (
 ),
 
 committed AS (
-    SELECT cell_id, generation, first_item, last_item, facts, file, false AS in_compaction
+    SELECT cell_id, generation, first_item, last_item, item_set, facts, file, false AS in_compaction
     FROM _shard_files
     LEFT JOIN open_metadata USING (file)
     WHERE NOT is_folded
     UNION ALL
-    SELECT cell_id, generation, first_item, last_item, facts::JSON, {lake} || '/' || file, true
+    SELECT
+        cell_id,
+        generation,
+        first_item,
+        last_item,
+        regexp_extract(file, '-s([0-9a-f]{16})\.parquet$', 1) AS item_set,
+        facts::JSON,
+        {lake} || '/' || file,
+        true
     FROM {folded}
     WHERE part NOT IN ({lost})
 )
@@ -24,6 +32,7 @@ SELECT
     generation,
     first_item,
     last_item,
+    nullif(item_set, '') AS item_set,
     json_extract_string(facts, '$.run_id') AS run_id,
     json_extract_string(facts, '$.host') AS host,
     json_extract_string(facts, '$.gpu') AS gpu,

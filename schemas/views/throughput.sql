@@ -11,7 +11,9 @@ WITH worked AS (
         string_agg(DISTINCT engine, ', ' ORDER BY engine) AS engine,
         string_agg(DISTINCT gpu, ', ' ORDER BY gpu) AS gpu,
         count(*) AS shards,
-        sum(last_item - first_item + 1)::BIGINT AS items,
+        sum(
+            CASE WHEN item_set IS NULL THEN last_item - first_item + 1 ELSE TRY_CAST(facts ->> '$.items' AS BIGINT) END
+        )::BIGINT AS items,
         sum(requests)::BIGINT AS requests,
         sum(engine_tokens)::BIGINT AS engine_tokens,
         _sum(engine_seconds, 1e12) AS engine_seconds,

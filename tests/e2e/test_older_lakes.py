@@ -240,6 +240,8 @@ def test_a_config_of_a_lake_of_version_6_plans_nothing_that_is_there(
     assert new <= {"runs", "run_ends", "aggregates", "verdicts", "judges", "splits", "retractions", "shards/schema"} | {
         "forecasts",
         "forecast_fits",
+        "item_sets",
+        "probe_sets",
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from collectors.lake.item_sets import ItemSets
 from collectors.lake.layout import shard_name
 from collectors.lake.store import Lake, parquet_bytes
 from schemas.identity import ShardName, digest
@@ -121,13 +122,22 @@ class LakeBuilder:
         *,
         generation: int = 0,
         metadata: Mapping[str, Any] | None = None,
+        listed: Sequence[int] | None = None,
     ) -> ShardName:
-        """Commits the rows as one shard, named by their first and last item."""
+        """Commits the rows as one shard, named by their first and last item, and as a sparse one with `listed`."""
         rows = list(rows)
         items = [row["item"] for row in rows]
-        name = ShardName(cell.cell_id, generation, min(items), max(items))
+        item_set = "" if listed is None else self.item_set(listed)
+        name = ShardName(cell.cell_id, generation, min(items), max(items), item_set)
         self._create(shard_name(cell.task, name), rows, RECORD, {"shard": dict(metadata)} if metadata else None)
         return name
+
+    def item_set(self, items: Sequence[int]) -> str:
+        """Stores a list of items, in ascending order. Returns its digest."""
+        sets = ItemSets(self.lake)
+        item_set = sets.add(items)
+        sets.write(item_set)
+        return item_set
 
     def scores(self, cell: BuiltCell, scores: Sequence[float | None], *, first: int = 0, generation: int = 0) -> None:
         """Commits one shard with a row per score from item `first` on; None: the item was never collected."""

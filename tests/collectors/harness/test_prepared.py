@@ -75,7 +75,7 @@ def test_kept_requests_equal_the_built_ones(tasks: Path, name: str, prompting: d
     first, second = RequestStore(), RequestStore()
     for store in (first, second):  # the second reads the first one's cache
         for begin, end in ((0, ITEMS - 1), (3, 7), (11, 11)):
-            instances, encoded = store.get(task, encoder, FINGERPRINT, ITEMS).items(begin, end)
+            instances, encoded = store.get(task, encoder, FINGERPRINT, ITEMS).items(range(begin, end + 1))
             assert told(instances) == told({i: built[i] for i in range(begin, end + 1)})
             assert encoded == {i: encoder.encode(built[i]) for i in range(begin, end + 1)}
     assert (first.built, first.tokenised, second.built, second.tokenised) == (1, 1, 0, 0)
@@ -138,7 +138,7 @@ def test_template_that_writes_the_date_is_kept_for_its_date(tasks: Path) -> None
     for date, built in (("2026-01-31", 1), ("2026-01-31", 1), ("2026-02-01", 2)):
         encoder = Encoder(Dated())
         encoder.chat_date = date
-        instances, _ = store.get(task, encoder, FINGERPRINT, ITEMS).items(0, 0)
+        instances, _ = store.get(task, encoder, FINGERPRINT, ITEMS).items([0])
         assert instances[0][0].args[0][:11] == ("31 Jan 2026" if built == 1 else "01 Feb 2026")
         assert store.built == built
     with pytest.raises(TaskError, match="writes today's date") as caught:
@@ -149,7 +149,7 @@ def test_template_that_writes_the_date_is_kept_for_its_date(tasks: Path) -> None
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "text"])
 def test_damaged_file_is_made_anew(tasks: Path, tmp_path: Path, damage: str) -> None:
     task, encoder = bind(tasks, "mini_choice", num_fewshot=2), Encoder(ByteTokenizer())
-    sound = RequestStore().get(task, encoder, FINGERPRINT, ITEMS).items(0, ITEMS - 1)
+    sound = RequestStore().get(task, encoder, FINGERPRINT, ITEMS).items(range(ITEMS))
     draw = random.Random(0)
     for _ in range(10 if damage == "flipped" else 1):
         for path in (tmp_path / "cache" / "requests").glob("*.npz"):
@@ -158,7 +158,7 @@ def test_damaged_file_is_made_anew(tasks: Path, tmp_path: Path, damage: str) -> 
             spoiled = {"cut": data[: len(data) // 2], "empty": b"", "flipped": data, "text": b"no archive at all"}
             path.write_bytes(spoiled[damage])
         store = RequestStore()
-        instances, encoded = store.get(task, encoder, FINGERPRINT, ITEMS).items(0, ITEMS - 1)
+        instances, encoded = store.get(task, encoder, FINGERPRINT, ITEMS).items(range(ITEMS))
         assert (told(instances), encoded) == (told(sound[0]), sound[1])
         assert damage == "flipped" or (store.built, store.tokenised) == (1, 1)
     again = RequestStore()
@@ -204,7 +204,7 @@ def test_requests_that_are_more_than_texts_are_built_by_each(tasks: Path, tmp_pa
 def test_lake_shares_requests_between_nodes_and_loses_damaged_ones(tasks: Path, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake")).open_for_writing()
     task, encoder = bind(tasks, "mini_choice"), Encoder(ByteTokenizer())
-    sound = RequestStore(lake).get(task, encoder, FINGERPRINT, ITEMS).items(0, ITEMS - 1)
+    sound = RequestStore(lake).get(task, encoder, FINGERPRINT, ITEMS).items(range(ITEMS))
     names = lake.names(REQUESTS)
     assert len(names) == 2
     for damaged in (False, True):
@@ -213,7 +213,7 @@ def test_lake_shares_requests_between_nodes_and_loses_damaged_ones(tasks: Path, 
             for name in names:
                 (tmp_path / "lake" / name).write_bytes(b"damaged")
         store = RequestStore(lake)
-        assert store.get(task, encoder, FINGERPRINT, ITEMS).items(0, ITEMS - 1)[1] == sound[1]
+        assert store.get(task, encoder, FINGERPRINT, ITEMS).items(range(ITEMS))[1] == sound[1]
         assert (store.built, store.tokenised) == (damaged, damaged)
     shutil.rmtree(tmp_path / "cache" / "requests")
     store = RequestStore(lake)

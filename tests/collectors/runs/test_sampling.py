@@ -1,0 +1,245 @@
+"""Sampled cells: a probe set is asked first, the rest later, each item once, under the identity of the whole cell."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from collectors.lake import layout
+from collectors.lake.item_sets import ItemSets
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
+from collectors.runs.collector import Collector
+from collectors.runs.plan import Plan
+from collectors.runs.planning import make_plan
+from collectors.runs.sampling import chosen, stratified
+from collectors.runs.status import RunWatch
+from collectors.specs import SampleSpec
+from pipelines.fleet.sharing import Sharing
+from pipelines.fleet.workqueue import WorkQueue
+from schemas.failures import StorageError
+from schemas.identity import ShardName
+from tests.helpers.mini_tasks import own_caches, write_tasks
+from tests.helpers.planned_cells import configured
+from tests.helpers.runs import SAME
+
+__all__ = ["own_caches"]  # fixtures
+
+ITEMS = 40
+MODELS = ["stub/a", "stub/b"]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks"), items=ITEMS)
+
+
+class Runs:
+    """Runs of the stub on one lake, in this process."""
+
+    def __init__(self, folder: Path, tasks: Path) -> None:
+        self.lake, self.tasks = Lake(str(folder)).open_for_writing(), tasks
+
+    def plan(self, **changes: Any) -> Plan:
+        config = configured(self.tasks, "", **{"models": MODELS, "tasks": ["mini_choice"], "engine": {"name": "stub"}, **changes})
+        return make_plan(config, self.lake)
+
+    def collect(self, plan: Plan, shards: int | None = None, size: int = 5) -> int:
+        """Collects the plan, or so many of its shards of `size` items. Returns how many items were asked."""
+        plan.write(self.lake)
+        worker = Collector(plan.run_id, self.lake.uri, "stub", {}, list(plan.config.include_tasks))
+        cuts = [
+            (planned.cell, first, min(last, first + size - 1))
+            for planned in plan.cells
+            for begin, last in planned.todo
+            for first in range(begin, last + 1, size)
+        ]
+        asked = sum(worker.collect(*cut).items for cut in cuts[:shards])
+        worker._judges.close()
+        return asked
+
+    def records(self) -> pa.Table:
+        with connect(self.lake, only=["records", "responses"]) as con:
+            rows = con.execute(
+                "SELECT records.*, answers.responses, answers.loglikelihoods FROM records "
+                "LEFT JOIN responses AS answers USING (cell_id, item, filter, repeat)"
+            ).to_arrow_table()
+        order = [(name, "ascending") for name in ("cell_id", "item", "filter", "repeat")]
+        return rows.select([name for name in SAME if name in rows.column_names]).sort_by(order)
+
+    def stored_items(self) -> Counter[tuple[str, int]]:
+        """How often each item of a cell lies in shard files."""
+        sets = ItemSets(self.lake)
+        names = [shard for name in self.lake.names(layout.SHARDS) if (shard := ShardName.parse(name))]
+        return Counter((shard.cell_id, item) for shard in names for item in sets.items_of(shard))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tasks: Path) -> Runs:
+    return Runs(tmp_path / "lake", tasks)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_tenth_then_all_asks_each_item_once_and_has_the_records_of_a_full_run(
+    runs: Runs, tmp_path: Path, folded: bool
+) -> None:
+    from collectors.lake.compaction import compact
+
+    full = Runs(tmp_path / "full", runs.tasks)
+    assert full.collect(full.plan()) == len(MODELS) * ITEMS
+    tenth = runs.plan(sample={"share": 0.1})
+    assert [planned.cell.cell_id for planned in tenth.cells] == [p.cell.cell_id for p in full.plan().cells]
+    assert runs.collect(tenth) == len(MODELS) * 4
+    assert runs.plan(sample={"share": 0.1}).items_todo == 0
+    if folded:
+        compact(runs.lake)
+    assert runs.collect(runs.plan()) == len(MODELS) * 36
+    if not folded:
+        assert set(runs.stored_items().values()) == {1}
+    assert runs.records().equals(full.records())
+    assert runs.plan().items_todo == 0
+    assert len([n for n in runs.lake.names(layout.ITEM_SETS) if "schema" not in n]) == 2, "one list of each run"
+
+
+def test_sampled_run_that_was_killed_goes_on_with_what_is_left_by_the_same_list(runs: Runs) -> None:
+    first = runs.plan(sample={"items": 12})
+    runs.collect(first, shards=3)
+    again = runs.plan(sample={"items": 12})
+    assert again.items_todo == len(MODELS) * 12 - sum(runs.stored_items().values())
+    assert {planned.cell.item_set for planned in again.cells} == {planned.sample for planned in first.cells}
+    runs.collect(again)
+    whole = runs.plan()
+    runs.collect(whole, shards=3)  # killed again, in the rest
+    rest = runs.plan()
+    assert {planned.cell.item_set for planned in rest.cells if planned.todo} <= {p.cell.item_set for p in whole.cells}
+    runs.collect(rest)
+    assert runs.stored_items() == Counter({(p.cell.cell_id, i): 1 for p in whole.cells for i in range(ITEMS)})
+
+
+def test_every_model_and_later_run_is_asked_the_same_probe_set(runs: Runs) -> None:
+    plan = runs.plan(sample={"items": 7})
+    assert len({planned.sample for planned in plan.cells}) == 1
+    plan.write(runs.lake)
+    later = runs.plan(sample={"items": 7}, models=["stub/later"])
+    assert later.cells[0].sample == plan.cells[0].sample
+    assert not later.probe_sets
+    with connect(runs.lake, only=["probe_sets"]) as con:
+        assert con.execute("SELECT items, planned_items, rule, models FROM probe_sets").fetchall() == [
+            (7, ITEMS, "stratified", 0)
+        ]
+    [name] = [name for name in runs.lake.names(layout.PROBE_SETS) if "schema" not in name]
+    Path(runs.lake.root, name).write_bytes(b"PAR1 no more")
+    with pytest.raises(StorageError, match=name):
+        runs.plan(sample={"items": 7})
+
+
+def test_task_may_have_a_sample_of_its_own_and_a_share_of_one_asks_all(runs: Runs) -> None:
+    entries = [
+        {"task": "mini_choice", "sample": {"items": 3}},
+        "mini_generate",
+        {"task": "mini_likelihood", "sample": None},
+    ]
+    plan = runs.plan(models=["stub/a"], tasks=entries, sample={"share": 1.0})
+    assert {planned.cell.spec.task: (planned.wanted, planned.sample != "") for planned in plan.cells} == {
+        "mini_choice": (3, True),
+        "mini_generate": (ITEMS, False),
+        "mini_likelihood": (ITEMS, False),
+    }
+    assert all(planned.cell.item_set == "" for planned in plan.cells if not planned.sample)
+
+
+def test_sample_of_limited_items_and_a_later_full_run_ask_only_the_rest(runs: Runs) -> None:
+    assert runs.collect(runs.plan(limit=10)) == 2 * 10
+    sampled = runs.plan(sample={"share": 0.5})
+    inside = sum(1 for item in sampled.item_sets.of(sampled.cells[0].sample) if item < 10)  # type: ignore[union-attr]
+    assert runs.collect(sampled) == 2 * (20 - inside)
+    with connect(runs.lake, only=["coverage"]) as con:
+        assert con.execute(
+            "SELECT DISTINCT planned, attempted, missing, asked + left_out FROM coverage"
+        ).fetchall() == [(ITEMS, 30 - inside, 0, ITEMS)]
+    assert runs.collect(runs.plan()) == 2 * (10 + inside)
+    assert set(runs.stored_items().values()) == {1}
+
+
+def test_status_of_a_sampled_run_counts_the_items_that_it_means_to_ask(runs: Runs) -> None:
+    runs.collect(runs.plan(limit=10))
+    plan = runs.plan(sample={"items": 12})
+    open_items = plan.items_todo
+    asked = runs.collect(plan, shards=2)
+    watch = RunWatch(runs.lake, plan.run_id)
+    status = watch.look(10)
+    watch.close()
+    assert (status.items, status.items_open) == (24, open_items - asked)
+    runs.collect(runs.plan(sample={"items": 12}))
+    watch = RunWatch(runs.lake, plan.run_id)
+    status = watch.look(10)
+    watch.close()
+    assert (status.items_open, status.cells_done) == (0, 2)
+
+
+def test_two_runs_at_once_with_other_lists_leave_each_other_what_is_done(runs: Runs) -> None:
+    whole, sampled = runs.plan(models=["stub/a"]), runs.plan(models=["stub/a"], sample={"items": 12})
+    for plan in (whole, sampled):
+        plan.write(runs.lake)
+    worker = Collector(sampled.run_id, runs.lake.uri, "stub", {}, list(sampled.config.include_tasks))
+    worker.collect(sampled.cells[0].cell, 0, 11)
+    worker._judges.close()
+    elsewhere: list[int] = []
+    queue = WorkQueue(whole.cells, whole.config.fleet)
+    sharing = Sharing(runs.lake, whole.run_id, None, queue, lambda _, items: elsewhere.append(items))
+    jobs = []
+    while job := sharing.next(lambda: queue.take(None, Counter())):
+        jobs.append((job.first, job.last))
+    sharing.close()
+    left = sorted(item for first, last in jobs for item in range(first, last + 1))
+    listed = sampled.item_sets.of(sampled.cells[0].sample)  # type: ignore[union-attr]
+    assert (left, sum(elsewhere)) == (sorted(set(range(ITEMS)) - set(listed)), 12)
+
+
+# ---- choices
+
+
+def test_stratified_sample_takes_each_stratum_by_its_share() -> None:
+    strata = [list(range(0, 60)), list(range(60, 90)), list(range(90, 100))]
+    for seed in map(str, range(20)):
+        listed = stratified(strata, 10, seed)
+        assert listed == sorted(set(listed))
+        assert len(listed) == 10
+        assert [sum(item in stratum for item in listed) for stratum in strata] == [6, 3, 1]
+    assert stratified(strata, 10, "a") == stratified(strata, 10, "a") != stratified(strata, 10, "b")
+
+
+@pytest.mark.parametrize(("spec", "items", "size"), [
+    ({"share": 0.1}, 1000, 100), ({"share": 0.1}, 7, 1), ({"share": 0.3}, 10, 3), ({"items": 20}, 5, 5),
+    ({"share": 0.101}, 1000, 101),
+])  # fmt: skip
+def test_sample_size_is_rounded_up_and_never_more_than_all(spec: dict[str, Any], items: int, size: int) -> None:
+    assert SampleSpec.model_validate(spec).size(items) == size
+
+
+def open_items(lake: Lake, done: Sequence[ShardName], sample: list[int] | None, sets: ItemSets) -> list[int]:
+    found = chosen(sets, done, 30, None if sample is None else sets.add(sample))
+    listed = sets.of(found.item_set) if found.item_set else range(30)
+    return [listed[place] for first, last in found.todo for place in range(first, last + 1)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_open_items_are_those_of_the_sample_that_no_shard_holds(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    sets = ItemSets(Lake(str(tmp_path)))
+    done, held = [], set[int]()
+    for _ in range(dice.randrange(4)):
+        listed = sorted(dice.sample(range(30), dice.randint(1, 12)))
+        first = dice.choice(listed)
+        items = [item for item in listed if first <= item <= first + 9]
+        sparse = dice.random() < 0.6
+        held |= set(items) if sparse else set(range(items[0], items[-1] + 1))
+        done.append(ShardName("0" * 16, 0, items[0], items[-1], sets.add(listed) if sparse else ""))
+    sample = sorted(dice.sample(range(30), dice.randint(1, 20))) if dice.random() < 0.6 else None
+    assert open_items(Lake(str(tmp_path)), done, sample, sets) == sorted(set(sample or range(30)) - held)
