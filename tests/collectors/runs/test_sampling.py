@@ -47,7 +47,9 @@ class Runs:
         self.lake, self.tasks = Lake(str(folder)).open_for_writing(), tasks
 
     def plan(self, **changes: Any) -> Plan:
-        config = configured(self.tasks, "", **{"models": MODELS, "tasks": ["mini_choice"], "engine": {"name": "stub"}, **changes})
+        config = configured(
+            self.tasks, "", **{"models": MODELS, "tasks": ["mini_choice"], "engine": {"name": "stub"}, **changes}
+        )
         return make_plan(config, self.lake)
 
     def collect(self, plan: Plan, shards: int | None = None, size: int = 5) -> int:
