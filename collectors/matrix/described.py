@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collectors.matrix.pool_arrays import Pool, Pools
+from collectors.matrix.pool_arrays import OTHER, SAMPLED, UNSCORED, Pool, Pools
 from collectors.metrics.gaps import row_blocks
 from schemas.failures import ConfigError
 
@@ -61,6 +61,12 @@ def head(pools: Pools) -> list[str]:
             f"{several:,} of {len(cells):,} candidates were chosen among several cells: the prompting that most share, "
             "then the most complete, then the newest (view candidates; --pool chooses)"
         )
+    if sampled := [cell for cell in cells if cell["is_sparse"]]:
+        counts = [sum(cell[name] for cell in sampled) for name in ("sampled_items", "planned_items")]
+        lines.append(
+            f"{len(sampled):,} of {len(cells):,} cells were sampled: runs meant to ask {counts[0]:,} of their "
+            f"{counts[1]:,} items"
+        )
     if lost := _lost(pools):
         lines.append(lost)
     for row in pools.left_out.to_pylist()[:_MOST]:
@@ -68,8 +74,8 @@ def head(pools: Pools) -> list[str]:
             f"left out: {row['candidate']} in {row['task']}, which lacks scores: without it {row['gained']:,} more "
             "questions count (--questions any keeps it)"
         )
-    for has_scores, why in ((False, "no score yet"), (True, "another metric, or not the settings that all share")):
-        if names := [f"{model} in {task}" for task, model, scored in pools.dropped if scored == has_scores]:
+    for why in (UNSCORED, SAMPLED, OTHER):
+        if names := [f"{model} in {task}" for task, model, reason in pools.dropped if reason == why]:
             more = f", … {len(names) - _MOST:,} more" if len(names) > _MOST else ""
             lines.append(f"left out: {', '.join(names[:_MOST])}{more} ({why})")
     if len(pools.left_out) > _MOST:

@@ -25,6 +25,11 @@ NUMBERS = ("usd", "latency_s", "prompt_tokens", "completion_tokens", "cached_tok
 #: Numbers that a router's choice costs.
 COSTS = ("usd", "latency_s")
 
+#: Why a model is no candidate of a task.
+UNSCORED = "no score yet"
+SAMPLED = "asked only a sample, and others all items: --sparse mixed lets it in"
+OTHER = "another metric, or not the settings that all share"
+
 Floats = npt.NDArray[np.floating[Any]]
 Rows = npt.NDArray[np.int64]
 
@@ -140,9 +145,8 @@ class Pools:
     tables: dict[tuple[str, str], Rows]
     #: Rows of the view candidates that are left out.
     left_out: pa.Table
-    #: Task and model of cells to choose among that are no candidate, and whether one has a score: if it has, it is of
-    #: another metric, or its settings are not those that all share.
-    dropped: list[tuple[str, str, bool]] = field(default_factory=list)
+    #: Task and model of cells to choose among that are no candidate, and why: UNSCORED, SAMPLED or OTHER.
+    dropped: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def tasks(self) -> list[str]:

@@ -31,6 +31,7 @@ KEYS = {
     "metric": "the metric of all cells; without it the one that most candidates have",
     "same": "a list of settings that all candidates share",
     "questions": "every or any",
+    "sparse": "apart or mixed",
     "include": "collected, imported or all",
     "prices": "on: a day, provider: a name",
 }
@@ -182,7 +183,8 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
     if include not in INCLUDED:
         raise wrong("include")
     same = tuple(sorted(set(texts("same") or [])))
-    choice = PoolChoice(where, same, text("questions", "every"), **_prices(value, wrong))
+    sparse = text("sparse", "apart")
+    choice = PoolChoice(where, same, text("questions", "every"), **_prices(value, wrong), sparse=sparse)
     return PoolFile(name, choice, include, data)
 
 

@@ -20,7 +20,7 @@ from collectors.lake.store import Lake
 from collectors.matrix.arrays import Arrays, empty_arrays
 from collectors.matrix.laying import BATCH_ROWS, Inexact, Placement, lay, register, views_of
 from collectors.matrix.packed import FILES, lay_packed
-from collectors.matrix.pool_arrays import Pool, Pools, Rows, common
+from collectors.matrix.pool_arrays import OTHER, SAMPLED, UNSCORED, Pool, Pools, Rows, common
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import BLOCK_KEY, COLUMN_KEY
 from schemas.sql import quoted
@@ -131,12 +131,19 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
     return rows.filter(pc.invert(is_left_out)), rows.filter(is_left_out)
 
 
-def _dropped(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> list[tuple[str, str, bool]]:
+def _dropped(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> list[tuple[str, str, str]]:
     """As Pools.dropped."""
     of_tasks = "true" if tasks is None else f"task IN ({', '.join(map(quoted, tasks)) or 'NULL'})"
     return con.execute(
         f"""
-        SELECT task, model, bool_or(scored IS NOT NULL)
+        SELECT task, model, CASE
+            WHEN NOT bool_or(scored IS NOT NULL) THEN '{UNSCORED}'
+            WHEN bool_and(sampled_items IS NOT NULL AND scored < planned_items) FILTER (scored IS NOT NULL)
+                AND coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'apart'
+                AND task IN (SELECT task FROM _pool_cells WHERE NOT is_sparse)
+                THEN '{SAMPLED}'
+            ELSE '{OTHER}'
+        END
         FROM cells LEFT JOIN _scored USING (cell_id) ANTI JOIN _pool_cells USING (task, model)
         WHERE {of_tasks} AND (
             CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL

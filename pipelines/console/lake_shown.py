@@ -52,13 +52,19 @@ def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         con,
         "SELECT count(*) AS cells, count(DISTINCT model) AS models, count(DISTINCT task) AS tasks, "
         "count(*) FILTER (missing <= 0) AS complete, count(*) FILTER (attempted = 0) AS untouched, "
-        "coalesce(sum(planned), 0) AS planned, coalesce(sum(attempted), 0) AS attempted FROM coverage",
+        "coalesce(sum(planned), 0) AS planned, coalesce(sum(attempted), 0) AS attempted, "
+        "coalesce(sum(left_out), 0) AS left_out, count(*) FILTER (left_out > 0) AS sampled FROM coverage",
     )
     console.print(
         f"models: {total['models']}; tasks: {total['tasks']}; cells: {total['cells']}, of them {total['complete']} "
         f"complete and {total['untouched']} without any item; {total['attempted']:,} of {total['planned']:,} planned "
         "items collected"
     )
+    if total["sampled"]:
+        console.print(
+            f"{total['sampled']} cells were sampled: {total['left_out']:,} of these items were left out on purpose; "
+            "such cells have no rank, and are no candidates of a task that has whole ones (--sparse mixed)"
+        )
     [(refused,)] = con.execute(
         "SELECT count(DISTINCT (model, task)) FROM failures WHERE level = 'cell' AND cell_id IS NULL"
     ).fetchall()
@@ -74,7 +80,8 @@ def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
 def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
     rows = fetch(
         con,
-        "SELECT shown.*, cells.planned_items - attempted AS missing FROM shown JOIN cells USING (cell_id) "
+        "SELECT shown.*, greatest(0, coalesce(sampled_items, planned_items) - attempted) AS missing "
+        "FROM shown JOIN cells USING (cell_id) "
         f"WHERE {_where('shown')} ORDER BY rank NULLS LAST, shown.model, cell_id LIMIT {MOST_CELLS}",
         [group[name] for name in GROUP],
     )

@@ -11,7 +11,7 @@ import dataclasses
 from collectors.lake.store import Lake
 from collectors.matrix.pool_files import ChosenPool, choose_pool
 from schemas.views import INCLUDED
-from schemas.views.choice import QUESTIONS, SETTINGS
+from schemas.views.choice import QUESTIONS, SETTINGS, SPARSE
 
 HELP = (
     "the cells to choose among: SQL on columns of the view cells, @NAME for a pool that the published version keeps, "
@@ -20,7 +20,7 @@ HELP = (
 
 
 def add_pool(parser: argparse.ArgumentParser, *, include: str = "collected") -> None:
-    """Adds --pool, --same, --questions, --judge and --include."""
+    """Adds --pool, --same, --questions, --sparse, --judge and --include."""
     parser.add_argument("--pool", metavar="SQL", help=HELP)
     parser.add_argument(
         "--same",
@@ -32,6 +32,12 @@ def add_pool(parser: argparse.ArgumentParser, *, include: str = "collected") -> 
         "--questions",
         choices=QUESTIONS,
         help="which count: those that every candidate has a score for, or any (default: every)",
+    )
+    parser.add_argument(
+        "--sparse",
+        choices=SPARSE,
+        help="cells of which runs asked a sample: no candidates of a task with whole cells, or beside them (default: "
+        "apart)",
     )
     parser.add_argument(
         "--judge",
@@ -49,6 +55,7 @@ def options_of(args: argparse.Namespace) -> list[str]:
         "pool": args.pool,
         "same": ",".join(args.same or ()),
         "questions": args.questions,
+        "sparse": args.sparse,
         "include": args.include,
         "judge": args.judge,
     }
@@ -57,7 +64,7 @@ def options_of(args: argparse.Namespace) -> list[str]:
 
 def pool_of(args: argparse.Namespace, lake: Lake, include: str = "collected") -> ChosenPool:
     """The pool of the options that add_pool added. Raises ConfigError for a wrong or missing file."""
-    names = ("same", "questions", "prices_on", "price_provider")
+    names = ("same", "questions", "sparse", "prices_on", "price_provider")
     options = {name: getattr(args, name, None) for name in names}
     pool = choose_pool(lake, args.pool, args.include, options, include)
     return dataclasses.replace(pool, choice=dataclasses.replace(pool.choice, judge=args.judge)) if args.judge else pool

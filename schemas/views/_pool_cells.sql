@@ -5,8 +5,10 @@
 -- Of several cells of a candidate the one counts whose prompting most candidates share, then the one with most scored
 -- items, then the newest. Cells are compared under the metric of most candidates; imported scores in [0, 1] meet every
 -- metric in that range, because sources name metrics in their own ways.
+-- Where a task has cells that were meant to be asked whole, those that runs sampled are no candidates beside them: few
+-- questions would be common to both.
 -- schemas.views.PoolChoice sets the variables: pool_cells, the cells to choose among (null: all); pool_same, names of
--- settings that all must share.
+-- settings that all must share; pool_sparse: 'mixed' lets sampled cells in beside whole ones.
 CREATE VIEW _pool_cells AS
 WITH eligible AS (
     SELECT
@@ -15,6 +17,7 @@ WITH eligible AS (
         CASE WHEN effort IS NULL THEN model ELSE concat(model, '[', effort, ']') END AS named_as,
         concat_ws(' ', coalesce(revision, '-'), coalesce(quantization, '-')) AS own_version,
         imported_from IS NULL OR revision IS NOT NULL AS is_known,
+        sampled_items IS NOT NULL AND scored < planned_items AS is_sparse,
         (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'dtype') OR dtype IS NOT NULL)
         AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'engine') OR engine IS NOT NULL)
         AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'num_fewshot') OR num_fewshot IS NOT NULL)
@@ -45,6 +48,10 @@ WITH eligible AS (
     INNER JOIN _scored USING (cell_id)
     WHERE CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL
         OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
+    QUALIFY
+        NOT is_sparse
+        OR coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'mixed'
+        OR bool_and(is_sparse) OVER (PARTITION BY task)
 ),
 
 versioned AS (

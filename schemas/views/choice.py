@@ -27,6 +27,8 @@ SETTINGS = (
 )
 #: Which questions count: those that every candidate has a score for, or those that any has.
 QUESTIONS = ("every", "any")
+#: Cells that runs sampled: left out of a task that has whole cells, too, or candidates beside these.
+SPARSE = ("apart", "mixed")
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,21 @@ class PoolChoice:
     price_provider: str | None = None
     #: Name or id of the judge whose verdicts count; None: the tasks' own, in records.
     judge: str | None = None
+    #: One of SPARSE.
+    sparse: str = "apart"
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.same) - set(SETTINGS)):
             raise ConfigError(f"same: no setting {', '.join(unknown)}; there are {', '.join(SETTINGS)}")
         if self.questions not in QUESTIONS:
             raise ConfigError(f"questions: {self.questions!r} is neither {' nor '.join(QUESTIONS)}")
+        if self.sparse not in SPARSE:
+            raise ConfigError(f"sparse: {self.sparse!r} is neither {' nor '.join(SPARSE)}")
 
     def set_variables(self, con: duckdb.DuckDBPyConnection) -> None:
         """Sets all variables but the cells, which need a view."""
         values = {"pool_same": list(self.same), "pool_questions": self.questions, "pool_cells": None}
+        values["pool_sparse"] = self.sparse
         for name, value in {**values, "prices_on": self.prices_on, "price_provider": self.price_provider}.items():
             con.execute(f"SET VARIABLE {name} = ?", [value])
 

@@ -17,9 +17,12 @@ from collectors.lake.forgetting import Wish, plan_forgetting, take_back, write_r
 from collectors.lake.item_sets import ItemSets, ranges
 from collectors.lake.pruning import prune
 from collectors.lake.reading import connect
+from collectors.lake.store import Lake
 from collectors.lake.verifying import verify
+from collectors.publish.publishing import differences
 from schemas.identity import ShardName, item_set_of
 from schemas.records import RETRACTION
+from tests.helpers.filled_lakes import published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.thorough import often
 
@@ -226,3 +229,23 @@ def test_verification_of_sparse_shards_names_a_lost_list_and_lost_items(tmp_path
     assert {ShardName.parse(one).first for one in missing} == {2, 7, 11}, "ranges of the items that are gone"
     lake.remove([layout.item_set_name(item_set_of(rest))])
     assert layout.item_set_name(item_set_of(rest)) in verify(lake).missing
+
+
+def test_published_version_of_a_sampled_cell_names_its_shards_and_its_lists(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    listed = [2, 3, 7, 11, 12]
+    builder.items("quiz", "i0", ITEMS)
+    builder.run(CELL, planned=ITEMS, sampled_items=len(listed), item_set=builder.item_set(listed))
+    name = builder.shard(CELL, [CELL.record(i, score=1.0) for i in listed], listed=listed, metadata={"items": 5})
+    before, after = (str(tmp_path / name) for name in ("before", "after"))
+    published(builder.lake, Path(before))
+    rest = [item for item in range(ITEMS) if item not in listed]
+    builder.run(CELL, planned=ITEMS)
+    builder.shard(CELL, [CELL.record(i, score=0.0) for i in rest], listed=rest, metadata={"items": 19})
+    published(builder.lake, Path(after))
+    with contextlib.closing(connect(Lake(before), only=["shards", "coverage", "item_sets"])) as con:
+        assert rows(con, "SELECT item_set FROM shards") == [(name.item_set,)]
+        assert rows(con, "SELECT asked, left_out, missing FROM coverage") == [(5, ITEMS - 5, 0)]
+        assert rows(con, "SELECT item FROM item_sets ORDER BY item") == [(item,) for item in listed]
+    [change] = differences(before, after)
+    assert (change.came, change.went, change.changed) == (len(rest), 0, 0)
