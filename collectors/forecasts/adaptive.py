@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from collectors.forecasts.choice import goals_of, greedy
 from collectors.forecasts.expecting import MEAN_OF_NORMAL
-from collectors.forecasts.factors import Answers, Factors, Floats, Places, latent
+from collectors.forecasts.factors import Answers, Factors, Floats, Places, latent, patterns
 from collectors.forecasts.smoothing import Learned, Reals
 
 #: Bounds of an item's deviation for a model, as a share of its deviation over all models.
@@ -61,22 +61,43 @@ def next_items(
 
 def expected_errors(learned: Learned, answers: Answers) -> Reals:
     """(models,): the expected absolute error of the mean over tasks, from each model's answers so far."""
-    shares = learned.shares.mean(axis=0, keepdims=True).astype(np.float32)
     errors = np.empty(len(answers))
-    for model, row in enumerate(answers):
-        asked = np.flatnonzero(~np.isnan(row))
-        local = local_factors(learned.factors, row, asked)
-        errors[model] = MEAN_OF_NORMAL * np.sqrt(_variances(local, shares, asked)[-1])
+    for rows, asked in patterns(answers):
+        left = learned.shares.mean(axis=0, keepdims=True)
+        errors[rows] = MEAN_OF_NORMAL * np.sqrt(
+            open_variances(learned.factors, answers[rows][:, asked], asked, left)[:, 0]
+        )
     return errors
+
+
+def open_variances(factors: Factors, seen: Answers, asked: Places, goals: Reals) -> Reals:
+    """(models, goals): the variance that is left in each goal for models with the answers `seen` to `asked`."""
+    loadings, own = factors.loadings, factors.noise
+    scaled = loadings[asked].T / own[asked]
+    # An item's scale multiplies loadings and noise alike: what its answer says of a model's vector has no scale.
+    posterior = np.linalg.inv(np.eye(loadings.shape[1]) + scaled @ loadings[asked])
+    left = np.array(goals, np.float64)
+    left[:, asked] = 0
+    scales = _scales(factors, np.asarray(seen, np.float32), asked).astype(np.float64)
+    variances = np.empty((len(seen), len(left)))
+    for goal, weights in enumerate(left):
+        reach = (scales * weights) @ loadings
+        variances[:, goal] = ((reach @ posterior) * reach).sum(axis=1) + np.square(scales * weights) @ own
+    return np.maximum(variances, 0)
 
 
 def local_factors(factors: Factors, row: npt.NDArray[Any], asked: Places) -> Factors:
     """The factors for a model with these answers: an item that it surely solves, or surely fails, varies little."""
-    expected = factors.mean + latent(factors, row[asked][None].astype(np.float32), asked)[0] @ factors.loadings.T
-    own = np.clip(expected, 0.02, 0.98)
-    of_all = np.clip(factors.mean, 0.02, 0.98)
-    scale: Floats = np.sqrt(own * (1 - own) / (of_all * (1 - of_all))).clip(LEAST_SCALE, MOST_SCALE).astype(np.float32)
+    scale = _scales(factors, row[asked][None].astype(np.float32), asked)[0]
     return Factors(factors.mean, factors.loadings * scale[:, None], factors.noise * np.square(scale))
+
+
+def _scales(factors: Factors, seen: Floats, asked: Places) -> Floats:
+    """(models, items): an item's deviation for a model, as a share of its deviation over all models."""
+    expected = np.clip(factors.mean + latent(factors, seen, asked) @ factors.loadings.T, 0.02, 0.98)
+    of_all = np.clip(factors.mean, 0.02, 0.98)
+    scales = np.sqrt(expected * (1 - expected) / (of_all * (1 - of_all)))
+    return np.asarray(np.clip(scales, LEAST_SCALE, MOST_SCALE), np.float32)
 
 
 def _gains(factors: Factors, goals: Floats, asked: Places, order: Places) -> Reals:

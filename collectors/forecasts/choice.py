@@ -127,7 +127,7 @@ def _by_information(answers: Answers, size: int) -> Places:
     The discrimination is that of normal-ogive theory, r / √(1 − r²), of the item's correlation with the mean of all
     others (Lord, Applications of Item Response Theory, 1980, section 3.4).
     """
-    whole = np.asarray(answers[complete_models(answers)], np.float64)
+    whole = np.nan_to_num(np.asarray(answers[complete_models(answers)], np.float64), nan=0.5)
     totals = whole.sum(axis=1, keepdims=True)
     rest = (totals - whole) / max(whole.shape[1] - 1, 1)
     spread = whole.std(axis=0) * rest.std(axis=0)
@@ -144,7 +144,7 @@ def _by_clusters(answers: Answers, size: int, seed: int) -> Places:
 
     Source: Maia Polo et al., "tinyBenchmarks", 2024, section 3. Larger clusters come first.
     """
-    whole = np.asarray(answers[complete_models(answers)], np.float64).T
+    whole = np.nan_to_num(np.asarray(answers[complete_models(answers)], np.float64), nan=0.5).T
     random = np.random.default_rng(seed)
     centres = whole[random.choice(len(whole), size, replace=False)]
     for _ in range(20):

@@ -20,6 +20,8 @@ Answers = npt.NDArray[np.floating]
 RANK, RANK_OF_MANY, MANY = 300, 128, 4_000
 #: Added to each item's own variance. Of 1,001 models × 1,075 items .02 to .1 forecast equally well.
 NOISE = 0.05
+#: A model that lacks fewer answers than this leaves counts as complete: some requests fail in every lake.
+WHOLE = 0.98
 #: A model with fewer of the answers than this teaches nothing about the others.
 FEWEST_ANSWERS = 0.3
 
@@ -88,9 +90,12 @@ def patterns(answers: Answers) -> Iterator[tuple[Places, Places]]:
 
 
 def complete_models(answers: Answers) -> npt.NDArray[np.bool_]:
-    """(models,): whether a model has an answer to every item that anybody has answered."""
+    """(models,): whether a model has answers to WHOLE of the items that anybody has answered."""
     seen = ~np.isnan(answers)
-    return np.asarray(seen[:, seen.any(axis=0)].all(axis=1) & seen.any(axis=1), np.bool_)
+    open_items = seen.any(axis=0)
+    if not open_items.any():
+        return np.zeros(len(answers), np.bool_)
+    return np.asarray(seen[:, open_items].mean(axis=1) >= WHOLE, np.bool_)
 
 
 def _factors(answers: Floats, seed: int) -> Factors:

@@ -11,7 +11,7 @@ regression: relatives answer alike, which a linear rule cannot use.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,15 @@ Reals = npt.NDArray[np.float64]
 
 #: The kernel's inverse length over √(asked items).
 INVERSE_LENGTH = 3.0
-#: Variance of what the kernel cannot explain, as a share of its own.
-RIDGE = 0.02
+#: Variance of what the kernel cannot explain, as a share of its own: the least of RIDGES serves worlds of many models.
+RIDGES = (0.02, 0.1, 0.5, 2.0)
+RIDGE = RIDGES[0]
 #: A model that lacks answers counts by its share of them to this power: what it lacks was filled in by expectation.
 LACKING = 3
 #: Models that a smoother learns from at most: its cost grows with their cube, 8,500 of them take a minute on two cores.
 MOST_MODELS = 8_500
+#: Up to so many models it is worth to choose among RIDGES; of more the least has always been best.
+FEW_MODELS = 600
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,21 @@ class Learned:
         member = self.tasks == np.arange(len(self.task_names))[:, None]
         shares: Reals = member / member.sum(axis=1, keepdims=True)
         return shares
+
+    @property
+    def goals(self) -> Reals:
+        """(tasks + 1, items): the shares, and those of the mean over tasks."""
+        return np.vstack([self.shares, self.shares.mean(axis=0)])
+
+    def of_models(self, models: Places) -> Learned:
+        """The same with these models alone."""
+        return replace(
+            self,
+            answers=self.answers[models],
+            weights=self.weights[models],
+            whole=self.whole[models],
+            families=self.families[models],
+        )
 
 
 def learn(
@@ -95,10 +113,10 @@ def learn(
 class Smoother:
     """Forecasts for models that were asked the same items."""
 
-    def __init__(self, learned: Learned, asked: Places) -> None:
+    def __init__(self, learned: Learned, asked: Places, ridge: float = RIDGE) -> None:
         self.learned, self.asked = learned, asked
         self._seen = learned.answers[:, asked].astype(np.float64)
-        self._ridge = RIDGE / learned.weights.astype(np.float64)
+        self._ridge = ridge / learned.weights.astype(np.float64)
         system = kernel(self._seen, self._seen)
         system[np.diag_indices_from(system)] += self._ridge
         self._inverse = np.linalg.inv(system)
@@ -130,6 +148,15 @@ class Smoother:
             residuals[rows] = block @ pulled[rows]
             variances[rows] = np.maximum(np.diag(block) - self._ridge[rows], 0)
         return residuals, variances
+
+
+def chosen_ridge(learned: Learned, asked: Places) -> float:
+    """The one of RIDGES with the least squared error of means of tasks, had each model's family not been learned."""
+    if len(learned.weights) > FEW_MODELS or not learned.whole.any():
+        return RIDGE
+    targets = learned.answers @ learned.shares.T
+    missed = [Smoother(learned, asked, ridge).left_out(targets, learned.families)[0] for ridge in RIDGES]
+    return RIDGES[int(np.argmin([np.square(one[learned.whole]).mean() for one in missed]))]
 
 
 def kernel(a: Reals, b: Reals) -> Reals:

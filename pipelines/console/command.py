@@ -23,6 +23,7 @@ COMMANDS = {
     "judge": "judge stored answers again, or check the verdicts",
     "score": "judge routers by their choices",
     "route": "train routers, let them choose, and rank them",
+    "forecast": "foretell what was not asked, with bands",
     "plot": "draw cost and quality of the pool, as pictures and one page",
     "prices": "put prices into a lake",
     "tokens": "count all texts with one tokenizer",

@@ -5,7 +5,13 @@
 -- rank, whatever their values. rank_best, rank_worst: 1 + the models whose whole band is better, and the place at the end
 -- if all that overlap were better. Without a forecast of the task there is no row: the view leaderboard has what is measured.
 CREATE VIEW forecast_leaderboard AS
-WITH measured AS (
+WITH lengths AS (
+    SELECT task, items_digest, prompting, metric, max(planned_items) AS items
+    FROM cells
+    GROUP BY task, items_digest, prompting, metric
+),
+
+measured AS (
     SELECT
         shown.forecast,
         leaderboard.task,
@@ -23,7 +29,8 @@ WITH measured AS (
         NULL::VARCHAR AS method
     FROM leaderboard
     INNER JOIN _shown_forecasts AS shown USING (task, items_digest, prompting, metric)
-    WHERE NOT leaderboard.is_group AND leaderboard.rank IS NOT NULL AND leaderboard.score IS NOT NULL
+    INNER JOIN lengths USING (task, items_digest, prompting, metric)
+    WHERE NOT leaderboard.is_group AND leaderboard.scored = lengths.items
 ),
 
 foretold AS (

@@ -1,0 +1,105 @@
+"""Bands that hold what they promise: split-conformal, calibrated on models that were held out.
+
+Owns the scale of an error and its quantile. Knows no kernel and no lake. A band is value ± quantile × scale, where the
+scale grows with the variance that the answers leave open, and the quantile is that of held-out models' errors over
+their scales: whatever the scale is worth, the share of models within the bands is right for models like these (Lei et
+al., Distribution-Free Predictive Inference for Regression, JASA 113 (2018) 1094, section 5.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from collectors.forecasts.smoothing import Reals
+
+#: A band's level, and that of two bands that tell two models apart.
+LEVEL = 0.9
+#: Held-out models below which no quantile of LEVEL is worth a band.
+FEWEST_HELD_OUT = 20
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How far a forecast of one quantity may be off."""
+
+    #: Squared error ≈ coefficients · (1, variance left open, variance of the kernel).
+    coefficients: Reals
+    #: Of |error| / scale.
+    quantile: float
+
+    def half(self, open_variance: Reals, kernel_variance: Reals) -> Reals:
+        """(models,): half the width of the bands."""
+        return self.quantile * scale_of(self.coefficients, open_variance, kernel_variance)
+
+
+def fit_bands(errors: Reals, open_variance: Reals, kernel_variance: Reals, level: float = LEVEL) -> Bands:
+    """Bands from (held-out models,) errors. Raises ValueError with fewer than FEWEST_HELD_OUT of them."""
+    if len(errors) < FEWEST_HELD_OUT:
+        raise ValueError(f"{len(errors)} held-out models are too few for bands, {FEWEST_HELD_OUT} are needed")
+    features = np.stack([np.ones_like(errors), open_variance, kernel_variance], axis=1)
+    coefficients = _nonnegative(features, np.square(errors))
+    scales = scale_of(coefficients, open_variance, kernel_variance)
+    return Bands(coefficients, conformal_quantile(np.abs(errors) / scales, level))
+
+
+def conformal_quantile(scores: Reals, level: float) -> float:
+    """The ⌈(n + 1) · level⌉-th least score, above it a new one has chance 1 - level; infinite if n is too small."""
+    place = int(np.ceil((len(scores) + 1) * level))
+    return float(np.sort(scores)[place - 1]) if place <= len(scores) else float("inf")
+
+
+def scale_of(coefficients: Reals, open_variance: Reals, kernel_variance: Reals) -> Reals:
+    squared = coefficients[0] + coefficients[1] * open_variance + coefficients[2] * kernel_variance
+    scale: Reals = np.sqrt(np.maximum(squared, 1e-12))
+    return scale
+
+
+def _nonnegative(features: Reals, target: Reals) -> Reals:
+    """Least squares without negative coefficients, by leaving out the worst one until there is none."""
+    kept = list(range(features.shape[1]))
+    while kept:
+        solved = np.linalg.lstsq(features[:, kept], target, rcond=None)[0]
+        if (solved >= 0).all():
+            coefficients = np.zeros(features.shape[1])
+            coefficients[kept] = solved
+            return coefficients
+        kept.pop(int(solved.argmin()))
+    return np.array([target.mean(), 0.0, 0.0])
+
+
+@dataclass(frozen=True)
+class Check:
+    """How bands did on models that took no part in them."""
+
+    models: int
+    coverage: float
+    error: float
+    width: float
+    #: Pairs of models whose bands do not overlap, and the share of them in the foretold order; None without a pair.
+    pairs: int
+    pairs_right: float | None
+
+
+def check(values: Reals, halves: Reals, truths: Reals) -> Check:
+    """Compares (models,) forecasts ± half widths with what was true."""
+    low, high = values - halves, values + halves
+    is_above = low[:, None] > high[None, :]
+    pairs = int(is_above.sum())
+    right = float((truths[:, None] > truths[None, :])[is_above].mean()) if pairs else None
+    # Ends that touch are within: of an answered task error and width are both 0, give or take rounding.
+    held = np.abs(values - truths) <= halves + 1e-9
+    error, width = float(np.abs(values - truths).mean()), float(2 * halves.mean())
+    return Check(len(values), float(held.mean()), error, width, pairs, right)
+
+
+def mean_of(checks: Sequence[Check]) -> Check:
+    """The mean over checks of the same models, each asked another set of items."""
+    pairs = sum(one.pairs for one in checks)
+    right = sum(one.pairs * one.pairs_right for one in checks if one.pairs_right is not None)
+    coverage, error, width = (
+        float(np.mean([getattr(one, name) for one in checks])) for name in ("coverage", "error", "width")
+    )
+    return Check(checks[0].models, coverage, error, width, pairs, right / pairs if pairs else None)

@@ -1,0 +1,207 @@
+"""forecast.py: bands beside measured scores, apart from all views of records; kills, copies, a lake that changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collectors.forecasts import fitting
+from pipelines import forecast
+from schemas.views.order import view_files, with_dependencies
+from tests.helpers.foretold_worlds import World, world
+from tests.helpers.importing import imported, rows, table
+
+#: Models from here on were asked every fifth item only, the last one the first task alone.
+SPARSE = 100
+ANSWERED = world(models=120, items=(50, 40), seed=11)
+
+
+def verdicts(answered: World, *, without: int | None = None) -> list[tuple[str, str, str, float]]:
+    return [
+        (answered.names[model], str(answered.tasks[item]), f"q{item}", float(answered.answers[model, item]))
+        for model in range(len(answered.names))
+        if model != without
+        for item in range(len(answered.tasks))
+        if model < SPARSE or item % 5 == 0
+        if model < 119 or answered.tasks[item] == "task0"
+    ]
+
+
+def built(folder: Path, **changes: int) -> Path:
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    imported("table", table(folder / "rows.parquet", verdicts(ANSWERED, **changes)), folder / "lake", options=options)
+    return folder / "lake"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("foretold"))
+
+
+@pytest.fixture(scope="module")
+def foretold(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lake = tmp_path_factory.mktemp("with") / "lake"
+    shutil.copytree(original, lake)
+    assert run(lake) == 0
+    return lake
+
+
+@pytest.fixture
+def lake(foretold: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(foretold, tmp_path / "lake"))
+
+
+def run(lake: Path, *argv: str) -> int:
+    return forecast.main(["--lake", str(lake), "--include", "all", *argv])
+
+
+def objects(lake: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(lake)): path.read_bytes() for path in sorted(lake.rglob("*.parquet"))}
+
+
+def test_forecast_leaderboard_has_each_model_measured_or_within_a_band(foretold: Path) -> None:
+    board = rows(
+        foretold,
+        "SELECT task, model, value, low, high, is_measured, asked, items, stale FROM forecast_leaderboard ORDER BY ALL",
+    )
+    assert len([row for row in board if row[0] != "all"]) == 2 * 120
+    truths = {
+        (f"task{task}", name): ANSWERED.answers[model, ANSWERED.tasks == f"task{task}"].mean()
+        for task in (0, 1)
+        for model, name in enumerate(ANSWERED.names)
+    }
+    held = []
+    for task, model, value, low, high, is_measured, asked, items, stale in board:
+        assert stale is None
+        if task == "all":
+            continue
+        truth = truths[task, model]
+        if is_measured:
+            assert (value, low, high, asked) == (pytest.approx(truth), value, value, items)
+        else:
+            assert 0 <= low <= value <= high <= 1
+            assert asked < items
+            held.append(low <= truth <= high)
+    assert len(held) == 2 * 20
+    assert np.mean(held) >= 0.75  # 90 % of 40, which come in families of four
+
+
+def test_forecast_leaderboard_overlapping_bands_share_a_rank(foretold: Path) -> None:
+    board = rows(foretold, "SELECT task, rank, rank_best, rank_worst, low, high FROM forecast_leaderboard")
+    for task in ("task0", "task1", "all"):
+        own = [row[1:] for row in board if row[0] == task]
+        for rank, best, worst, low, high in own:
+            assert best == 1 + sum(1 for other in own if other[3] > high)
+            assert worst == sum(1 for other in own if other[4] >= low)
+            assert rank <= best
+            assert {other[0] for other in own if other[3] <= high and other[4] >= low} == {rank}
+
+
+def test_forecast_matrix_has_every_item_once_and_no_other_view_changes(original: Path, foretold: Path) -> None:
+    counts = "SELECT is_measured, count(*), count(DISTINCT (cell_id, item)) FROM forecast_matrix GROUP BY 1 ORDER BY 1"
+    (_, open_items, distinct), (_, measured, _) = rows(foretold, counts)
+    # The last model has no cell of the second task: no item of it is foretold.
+    assert (open_items, distinct, measured) == (19 * 72 + 40, 19 * 72 + 40, 100 * 90 + 19 * 18 + 10)
+    [(low, high)] = rows(foretold, "SELECT min(probability), max(probability) FROM forecast_matrix")
+    assert 0 <= low < high <= 1
+    query = "SELECT * FROM matrix ORDER BY ALL"
+    assert rows(foretold, query) == rows(original, query)
+
+
+def test_views_of_records_read_no_forecast() -> None:
+    """By the text of all views: what an export, a pool or an oracle reads has no forecast in it."""
+    of_forecasts = {name for name, file in view_files().items() if "{forecasts}" in file.sql}
+    readers = {name for name in view_files() if of_forecasts & with_dependencies([name])}
+    assert {name for name in readers if not name.startswith("_")} == {
+        "forecasts",
+        "forecast_leaderboard",
+        "forecast_matrix",
+    }
+
+
+def test_forecast_fits_state_what_was_learned_and_how_it_did(foretold: Path) -> None:
+    fits = rows(
+        foretold,
+        "SELECT task, split, verdict, models, coverage, len(trained_on), brier < brier_of_mean, is_shown, stale "
+        "FROM forecast_fits ORDER BY ALL",
+    )
+    assert [row[:2] for row in fits] == [(t, s) for t in ("all", "task0", "task1") for s in ("family", "random")]
+    for task, _, verdict, models, coverage, trained, is_better, is_shown, stale in fits:
+        assert (verdict in ("kept", "widened"), models, is_shown, stale) == (True, 100, True, None)
+        assert 0.8 <= coverage <= 1
+        assert (trained, is_better) == ((None, None) if task == "all" else (100, True))
+
+
+def test_forecast_twice_and_after_a_kill_is_the_same(
+    original: Path, foretold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = Path(shutil.copytree(original, tmp_path / "again"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.Fitted, "fit_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(again)
+    assert any("forecasts/" in name and "schema" not in name for name in objects(again))
+    assert rows(again, "SELECT count(*) FROM forecasts") == [(0,)]
+    assert rows(again, "SELECT count(*) FROM forecast_leaderboard") == [(0,)]
+    assert run(again) == 0
+    before = objects(again)
+    assert before == objects(foretold)
+    assert run(again) == 0
+    assert objects(again) == before
+    assert "the lake had it already" in capsys.readouterr().out
+
+
+def test_forecast_of_a_lake_that_changed_is_stale_until_it_is_made_again(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lake, "--check") == 0
+    new = [("lab99/new", "task0", f"q{item}", 1.0) for item in range(50)]
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    imported("table", table(tmp_path / "more.parquet", new), lake, options=options)
+    assert rows(lake, "SELECT DISTINCT task, stale FROM forecast_leaderboard ORDER BY 1") == [
+        ("all", "cells or their scores changed since it was made"),
+        ("task0", "cells or their scores changed since it was made"),
+        ("task1", None),
+    ]
+    capsys.readouterr()
+    assert run(lake, "--check") == 1
+    assert "task0: stale: cells or their scores changed since it was made; run forecast.py again" in (
+        capsys.readouterr().out
+    )
+    assert run(lake) == 0
+    assert rows(lake, "SELECT count(*) FROM forecast_leaderboard WHERE stale IS NOT NULL") == [(0,)]
+    assert rows(lake, "SELECT count(DISTINCT number) FROM forecast_fits") == [(2,)]
+
+
+def test_forecast_of_a_lake_without_whole_models_is_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = [(f"m{model}", "quiz", f"q{(model + item) % 30}", 1.0) for model in range(9) for item in range(12)]
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    imported("table", table(tmp_path / "rows.parquet", some), tmp_path / "lake", options=options)
+    assert run(tmp_path / "lake") == 2
+    error = capsys.readouterr().err
+    assert "has no model with all answers to these tasks: collect some models whole first" in error
+    assert not [name for name in objects(tmp_path / "lake") if "forecasts/" in name and "schema" not in name]
+
+
+def test_forecast_of_few_whole_models_is_refused_and_has_no_band(tmp_path: Path) -> None:
+    few = [row for row in verdicts(ANSWERED) if row[0] in (*ANSWERED.names[:6], *ANSWERED.names[100:103])]
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    imported("table", table(tmp_path / "rows.parquet", few), tmp_path / "lake", options=options)
+    assert run(tmp_path / "lake") == 1
+    fits = rows(tmp_path / "lake", "SELECT DISTINCT verdict, reason FROM forecast_fits")
+    assert fits == [("refused", "6 complete models can be held out, and bands need 20")]
+    assert rows(tmp_path / "lake", "SELECT count(*) FROM forecasts") == [(0,)]
+
+
+def test_forecast_check_without_a_forecast_says_what_to_run(original: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(original, "--check") == 2
+    assert "has no forecast: run" in capsys.readouterr().err
