@@ -42,6 +42,8 @@ Publish a lake as an immutable version that anyone can cite, check and query in 
   publish.py verify URI            check that a copy of a version is whole
   publish.py diff URI URI          count added, removed and changed records between versions, by task and model
   publish.py site URI OUT          write a version or lake as static pages that a person browses without a server
+  publish.py check FILE            check a submission, a router's choices, against a version
+  publish.py board FOLDER          build a board of a version from a folder of submissions
 
 A version holds all records, items, models and runs as Parquet, the whole matrix packed, a DuckDB file and its SQL, a
 dataset card, a data sheet, croissant.json, CITATION.cff, .zenodo.json, and manifest.json with the SHA-256 of each file
@@ -275,7 +277,25 @@ def write_site(argv: list[str]) -> int:
     return site(__file__, argv)
 
 
-COMMANDS = {"verify": verify_copy, "diff": show_differences, "site": write_site}
+def check_submission(argv: list[str]) -> int:
+    from pipelines.console.submissions_shown import check
+
+    return check(__file__, argv)
+
+
+def build_board(argv: list[str]) -> int:
+    from pipelines.console.submissions_shown import board
+
+    return board(__file__, argv)
+
+
+COMMANDS = {
+    "verify": verify_copy,
+    "diff": show_differences,
+    "site": write_site,
+    "check": check_submission,
+    "board": build_board,
+}
 
 
 if __name__ == "__main__":

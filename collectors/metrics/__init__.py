@@ -12,6 +12,7 @@
     splits           the train and test items of RouterEval and RouterBench, RouterEval's pools, and our own splits
     near_duplicates  texts that nearly repeat each other
     resampling       paired bootstrap over questions, Holm's correction, ties
+    leakage          whether choices know the answers
     agreement        all figures of one router at once
 
 Knows no lake and no files: arrays in, numbers out. A missing score is NaN, never wrong; an unknown cost is NaN, never

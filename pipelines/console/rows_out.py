@@ -57,6 +57,12 @@ def print_dicts(form: str, rows: Sequence[Mapping[str, Any]]) -> None:
     print_rows(form, columns, ([row[name] for name in columns] for row in rows))
 
 
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as a Markdown table without a line break at its end."""
+    columns = list(rows[0]) if rows else []
+    return "".join(_markdown(columns, ([row[name] for name in columns] for row in rows))).rstrip("\n")
+
+
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterable[str]:
     yield ",".join(_csv_text(guarded(name)) for name in columns) + "\n"
     named = [bool(_NAMES.search(name)) for name in columns]

@@ -1,0 +1,183 @@
+"""A board to which others add: made anew from a folder of submissions, the same bytes for the same folder.
+
+Owns which submissions are on it, and its two files. Submissions of one pool and split are compared with each other;
+one that is faulty is named with its reason, and no other is touched by it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collectors.routers.boards import Trial
+from collectors.routers.checking import Basis, Examined, PublishedBasis
+from collectors.routers.contract import ABSTAIN
+from collectors.routers.registry import RouterSpec
+from collectors.routers.standings import Board, stand
+from collectors.routers.submissions import Submission, read_submission
+from schemas.failures import ConfigError, one_line
+
+#: Most submissions of a folder.
+_MOST = 1000
+#: Rows that every board has beside the submissions.
+BASES = ("oracle", "best-constant", "cheapest")
+
+
+@dataclass(frozen=True)
+class OpenBoard:
+    """Boards by pool and split, and the submissions that are on none."""
+
+    boards: list[tuple[Basis, Board, dict[str, Examined]]]
+    #: File of a submission -> why it is on no board.
+    refused: dict[str, list[str]]
+
+
+def build(folder: Path, version: PublishedBasis) -> OpenBoard:
+    """Raises ConfigError for a folder that is missing or holds too many files."""
+    refused: dict[str, list[str]] = {}
+    by_basis: dict[int, tuple[Basis, dict[str, Examined]]] = {}
+    names, digests = set[str](), dict[str, str]()
+    for path in _statements(folder):
+        try:
+            submission = _read(path, names)
+        except ConfigError as error:
+            refused[path.name] = [_without(folder, one_line(error, 400))]
+            continue
+        if submission.sha256 in digests:
+            refused[path.name] = [f"its choices are those of {digests[submission.sha256]}, byte for byte"]
+            continue
+        found = version.examine(submission)
+        if found.faults or found.basis is None:
+            refused[path.name] = [_without(folder, fault) for fault in found.faults]
+            continue
+        names.add(submission.name.casefold())
+        digests[submission.sha256] = submission.name
+        by_basis.setdefault(id(found.basis), (found.basis, {}))[1][submission.name] = found
+    boards = [(basis, _stand(basis, found), found) for basis, found in by_basis.values()]
+    boards.sort(key=lambda one: (one[0].pool or "", one[0].split or ""))
+    return OpenBoard(boards, refused)
+
+
+def _without(folder: Path, line: str) -> str:
+    """The line without the place of the folder, which is another for everybody."""
+    return line.replace(f"{folder}/", "")
+
+
+def _statements(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder of submissions")
+    paths = sorted(folder.glob("*.json"))
+    if len(paths) > _MOST:
+        raise ConfigError(f"{folder} holds {len(paths):,} submissions: at most {_MOST:,}")
+    return paths
+
+
+def _read(path: Path, names: set[str]) -> Submission:
+    submission = read_submission(path)
+    if submission.name.casefold() in {*names, *BASES}:
+        raise ConfigError(f"submission {path.name}: the name {submission.name!r} is taken")
+    return submission
+
+
+def _stand(basis: Basis, found: dict[str, Examined]) -> Board:
+    specs = [RouterSpec(name, "", usd_per_query=one.submission.usd_per_query) for name, one in found.items()]
+    trials = [_trial(name, one.chosen, one.submission.usd_per_query) for name, one in found.items()]
+    for name, chosen in _bases(basis):
+        specs.append(RouterSpec(name, ""))
+        trials.append(_trial(name, chosen, 0.0))
+    pool, questions = basis.questions.pool, basis.questions
+    return stand(pool, questions.tasks, questions.groups, specs, [basis.fold], trials)
+
+
+def _trial(name: str, chosen: Any, usd: float) -> Trial:
+    paid = np.where(chosen == ABSTAIN, 0.0, usd)
+    made = {"chosen": chosen, "more_usd": paid, "more_s": np.zeros(len(chosen)), "fit_s": 0.0, "route_s": 0.0}
+    return Trial(name, 0, made)
+
+
+def _bases(basis: Basis) -> Iterator[tuple[str, Any]]:
+    """Choices of the rows of BASES on the test questions."""
+    pool, test = basis.questions.pool, basis.fold.test
+    scores = pool.scores[test]
+    yield "oracle", np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
+    means = np.nanmean(pool.scores[basis.fold.train].astype(np.float64), axis=0)
+    yield "best-constant", np.full(len(test), int(np.nanargmax(means)))
+    usd = pool.numbers.get("usd")
+    if usd is not None and not np.isnan(usd).all():
+        prices = np.where(np.isnan(usd).any(axis=0), np.inf, np.nan_to_num(usd).mean(axis=0))
+        yield "cheapest", np.full(len(test), int(prices.argmin()))
+
+
+# ---- files
+
+
+def as_json(made: OpenBoard, version: PublishedBasis) -> bytes:
+    """board.json."""
+    value = {
+        "version": version.version,
+        "prices": version.prices[0],
+        "boards": [
+            {
+                "pool": basis.pool,
+                "split": basis.split,
+                "candidates": basis.questions.pool.candidates,
+                "questions": len(basis.questions.ids),
+                **board.head,
+                "rows": [_row(one.row(), found.get(one.router.name)) for one in board.standings],
+                "notes": board.notes,
+            }
+            for basis, board, found in made.boards
+        ],
+        "refused": [{"file": name, "why": why} for name, why in sorted(made.refused.items())],
+    }
+    return json.dumps(value, indent=1, allow_nan=False).encode()
+
+
+#: Keys of a board's row that are of routers trained here.
+_TRAINED = ("factory", "parameters", "encoder", "curve", "aiq_paper", "aiq_code", "brier", "brier_of_means")
+
+
+def _row(row: dict[str, Any], found: Examined | None) -> dict[str, Any]:
+    kept = {key: value for key, value in row.items() if key not in _TRAINED}
+    if found is None:
+        return kept
+    submission, leak = found.submission, found.leakage
+    return {
+        **kept,
+        "by": submission.by,
+        "url": submission.url,
+        "sha256": submission.sha256,
+        "missing": found.missing,
+        "odds_ratio": leak.odds_ratio if leak else None,
+    }
+
+
+#: Columns of the table for people: heading, key of a row, and digits.
+COLUMNS = (
+    ("score", "score", 4),
+    ("gap closed", "gap_closed", 3),
+    ("USD a question", "usd", 6),
+    ("missing", "missing", 0),
+)
+
+
+def rows_for_people(board: Board, found: dict[str, Examined]) -> Sequence[dict[str, Any]]:
+    """The rows of one board, with what a person compares."""
+    rows = []
+    for one in board.standings:
+        row = _row(one.row(), found.get(one.router.name))
+        against = row["vs_best_constant"] or {}
+        shown = {heading: _short(row.get(key), digits) for heading, key, digits in COLUMNS}
+        rows.append(
+            {"rank": row["rank"], "router": row["router"], **shown, "against the best constant": against.get("verdict")}
+        )
+    return rows
+
+
+def _short(value: Any, digits: int) -> Any:
+    return None if value is None else round(value, digits) if digits else int(value)

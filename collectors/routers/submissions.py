@@ -1,0 +1,163 @@
+"""Submissions to a board: a router's choices in a file, and a JSON file beside it that states what they are.
+
+    {"name": "my-router", "by": "Jane Doe", "file": "choices.csv", "sha256": "9f86…", "version": "1.0.0",
+     "pool": "small", "split": "content-0-1a2b3c4d5e6f", "usd_per_query": 0.00002, "url": "https://example.org"}
+
+Owns the keys of that file and the bounds of both. Anybody may send one: names are short plain text, the file lies
+beside the statement, and nothing in it is run or read as a condition. Knows nothing of the version that it is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import reprlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collectors.importers.files import BadFile
+from collectors.importers.json_values import decoded
+from schemas.failures import ConfigError, one_line
+from schemas.views import INCLUDED
+
+#: Key -> what stands there. The first three have to be there.
+KEYS = {
+    "name": "letters, digits, spaces, '.', '_', '+' and '-', at most 80, the first a letter or digit",
+    "file": "the name of a CSV, JSON lines or Parquet file beside it",
+    "sha256": "64 hexadecimal digits",
+    "version": "the name of the published version",
+    "by": "one line of at most 200 characters",
+    "pool": "the name of a pool that the version keeps; without it all candidates",
+    "include": "collected, imported or all",
+    "split": "the name of a split that the version holds; without it all questions",
+    "prices": "the digest of the price table, as check shows it",
+    "usd_per_query": "USD of one routing, from 0 on",
+    "url": "http://… or https://…",
+}
+_NEEDED = ("name", "file", "sha256")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,79}")
+_SHORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FORM = {
+    "name": _NAME,
+    "file": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.(csv|tsv|jsonl|parquet)"),
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "version": _SHORT,
+    "by": re.compile(r"[^\x00-\x1f\x7f]{1,200}"),
+    "pool": _SHORT,
+    "split": _SHORT,
+    "prices": re.compile(r"[0-9a-f]{16}"),
+    "url": re.compile(r"https?://[^\s<>\"'`\\]{1,300}"),
+}
+#: Bytes of the statement and of the choices, and bytes and rows that a Parquet file stands for.
+_MOST_STATED, _MOST_BYTES, _MOST_ROWS = 1 << 16, 1 << 28, 50_000_000
+_MOST_USD = 1e6
+#: Characters of one line of text.
+_MOST_LINE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Choices of one router, as somebody sent them."""
+
+    name: str
+    #: The choices, and their SHA-256.
+    path: Path
+    sha256: str
+    version: str | None = None
+    by: str | None = None
+    pool: str | None = None
+    include: str = "collected"
+    split: str | None = None
+    prices: str | None = None
+    usd_per_query: float = 0.0
+    url: str | None = None
+
+
+def read_submission(path: Path) -> Submission:
+    """A submission from its statement, or from a file of choices alone, which then has the name of the file.
+
+    Raises ConfigError for a file that is missing, too large, or not as KEYS has it.
+    """
+    if path.suffix != ".json":
+        name = re.sub(r"[^A-Za-z0-9 ._+-]", "-", path.stem)[:80]
+        return Submission(name if _NAME.fullmatch(name) else "choices", path, _sha256(path))
+    value = _stated(path)
+    stated = {key: _value(path, key, one) for key, one in value.items()}
+    if lost := [key for key in _NEEDED if key not in stated]:
+        raise _wrong(path, f"{lost[0]}: expected {KEYS[lost[0]]}")
+    file = path.with_name(stated.pop("file"))
+    if file.is_symlink() or path.is_symlink():
+        raise _wrong(path, f"{file.name}: it is a link")
+    if (sha256 := _sha256(file)) != stated["sha256"]:
+        raise _wrong(path, f"{file.name}: its SHA-256 is {sha256}, not the one that is stated")
+    return Submission(path=file, **stated)
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    _check_size(path, _MOST_STATED)
+    try:
+        value = decoded(path.read_bytes())
+    except (BadFile, ValueError, RecursionError, OSError) as error:
+        raise _wrong(path, f"this is not JSON: {one_line(error, 160)}") from error
+    if not isinstance(value, dict):
+        raise _wrong(path, f"expected the keys {', '.join(KEYS)}")
+    if unknown := sorted(str(key) for key in value.keys() - KEYS.keys()):
+        raise _wrong(path, f"no key {reprlib.repr(unknown[0])}; there are {', '.join(KEYS)}")
+    return value
+
+
+def _value(path: Path, key: str, value: Any) -> Any:
+    if key == "usd_per_query":
+        is_right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_USD
+        value = float(value) if is_right else value
+    elif key == "include":
+        is_right = isinstance(value, str) and value in INCLUDED
+    else:
+        is_right = isinstance(value, str) and _FORM[key].fullmatch(value) is not None
+    if not is_right:
+        raise _wrong(path, f"{key}: expected {KEYS[key]}, not {reprlib.repr(value)}")
+    return value
+
+
+def _sha256(path: Path) -> str:
+    """Of a file of choices. Raises ConfigError for one that is missing or stands for more than the bounds."""
+    _check_size(path, _MOST_BYTES)
+    try:
+        if path.suffix.lower() == ".parquet":
+            footer = pq.read_metadata(path)
+            whole = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
+            if footer.num_rows > _MOST_ROWS or whole > _MOST_BYTES * 8:
+                raise _wrong(path, f"its {footer.num_rows:,} rows of {whole:,} bytes are too many")
+        else:
+            _check_lines(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _wrong(path, one_line(error, 160)) from error
+
+
+def _check_lines(path: Path) -> None:
+    with path.open("rb") as file:
+        while line := file.readline(_MOST_LINE + 1):
+            if len(line) > _MOST_LINE:
+                raise _wrong(path, f"a line of it is longer than {_MOST_LINE:,} bytes")
+
+
+def _check_size(path: Path, most: int) -> None:
+    try:
+        size = os.stat(path).st_size
+    except OSError as error:
+        raise _wrong(path, str(error.strerror)) from error
+    if not path.is_file():
+        raise _wrong(path, "it is not a file")
+    if size > most:
+        raise _wrong(path, f"its {size:,} bytes are more than {most:,}")
+
+
+def _wrong(path: Path, what: str) -> ConfigError:
+    return ConfigError(f"submission {path.name}: {what}")

@@ -1,0 +1,95 @@
+"""Submissions of others: the commands `publish.py check` and `publish.py board`. See their --help and the README."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.console.rows_out import markdown_table
+from pipelines.console.script import Parser, write_file
+from schemas.texts import visible
+
+if TYPE_CHECKING:
+    from collectors.routers.open_board import OpenBoard
+
+CHECK = """\
+Check a submission against a published version: its pool, split and prices, choices that are missing, doubled or of
+unknown questions, and whether they know the answers.
+
+FILE is a file of choices as matrix.py score reads it, or a JSON file that states what they are:
+
+  {"name": "my-router", "by": "Jane Doe", "file": "choices.csv", "sha256": "…", "version": "1.0.0",
+   "pool": "small", "split": "content-0-1a2b3c4d5e6f", "usd_per_query": 0.00002, "url": "https://example.org"}
+
+The first three after "by" are needed; pool and split are names that the version keeps. sha256sum prints the digest."""
+
+BOARD = """\
+Build a board from a folder of submissions (*.json and the files that they name): board.json and board.md. The same
+folder and version give the same bytes. A submission that does not fit is named with its reason and is on no board."""
+
+CODES = "exit codes: 0 it fits, or all do; 1 it does not, or some do not: each is named; 2 the input is wrong"
+
+
+def check(script: str, argv: Sequence[str]) -> int:
+    parser = Parser(script, "check", description=CHECK, epilog=CODES)
+    parser.add_argument("file", metavar="FILE", type=Path, help="a submission")
+    parser.add_argument("--version", metavar="URI", required=True, help="the published version that it is for")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    from collectors.routers.checking import PublishedBasis, lines_of
+    from collectors.routers.submissions import read_submission
+
+    version = PublishedBasis(args.version)
+    found = version.examine(read_submission(args.file))
+    lines = lines_of(found, version)
+    if args.json:
+        print(json.dumps({"fits": not found.faults, "lines": lines, "faults": found.faults}, indent=1))
+    else:
+        for line in (*lines, *found.faults):
+            print(visible(line))
+    if found.faults:
+        print(f"{args.file}: it does not fit: {len(found.faults)} faults", file=sys.stderr)
+        return 1
+    print(f"{args.file}: it fits the board of version {version.version}", file=sys.stderr)
+    return 0
+
+
+def board(script: str, argv: Sequence[str]) -> int:
+    parser = Parser(script, "board", description=BOARD, epilog=CODES)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the submissions")
+    parser.add_argument("--version", metavar="URI", required=True, help="the published version that they are for")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for board.json and board.md")
+    args = parser.parse_args(argv)
+    from collectors.routers.checking import PublishedBasis
+    from collectors.routers.open_board import as_json, build
+
+    version = PublishedBasis(args.version)
+    made = build(args.folder, version)
+    args.out.mkdir(parents=True, exist_ok=True)
+    text = _markdown(made, version.version)
+    write_file(args.out / "board.json", as_json(made, version))
+    write_file(args.out / "board.md", text.encode())
+    print(text, end="")
+    for name, why in sorted(made.refused.items()):
+        print(f"publish: {visible(name)}: {visible('; '.join(why))}", file=sys.stderr)
+    print(f"→ {args.out / 'board.json'}, {args.out / 'board.md'}", file=sys.stderr)
+    return 1 if made.refused else 0
+
+
+def _markdown(made: OpenBoard, version: str) -> str:
+    from collectors.routers.open_board import rows_for_people
+
+    parts = [f"# Board of version {version}"]
+    for basis, standings, found in made.boards:
+        parts.append(
+            f"## Pool {basis.pool or 'of all candidates'}, split {basis.split or 'none: all questions'}\n\n"
+            f"{len(basis.questions.pool.candidates):,} candidates, {len(basis.fold.test):,} test questions\n\n"
+            + markdown_table(rows_for_people(standings, found))
+        )
+    if made.refused:
+        rows = [{"file": name, "why": "; ".join(why)} for name, why in sorted(made.refused.items())]
+        parts.append("## On no board\n\n" + markdown_table(rows))
+    return "\n\n".join(parts) + "\n"

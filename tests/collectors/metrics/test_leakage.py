@@ -1,0 +1,69 @@
+"""Choices that know the answers are told from those that read the questions well."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from collectors.metrics.leakage import LEAST, LIMIT, leakage
+from collectors.routers.questions import Questions
+from tests.helpers.routed_worlds import world
+
+
+def kinds(questions: Questions) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Vectors that show the kind of each question, and the choices of the best rule that reads it."""
+    is_sum = np.array([text.startswith("sum") for text in questions.texts])
+    noise = np.random.default_rng(1).normal(0, 0.1, (len(is_sum), 4))
+    return np.concatenate([np.where(is_sum[:, np.newaxis], [[1, 0]], [[0, 1]]), noise], axis=1), np.where(is_sum, 1, 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leakage_of_the_best_rule_without_answers_is_none(seed: int) -> None:
+    questions = world(1000, seed=seed)
+    vectors, best = kinds(questions)
+    found = leakage(questions.pool.scores, np.array(questions.tasks), best, vectors)
+    assert not found.knows_answers
+    assert found.odds_ratio is not None
+    assert found.odds_ratio < 1.5
+
+
+@pytest.mark.parametrize(("share", "knows"), [(1.0, True), (0.5, True), (0.0, False)])
+def test_leakage_grows_with_the_share_of_answers_that_are_used(share: float, knows: bool) -> None:
+    questions = world(1000)
+    vectors, best = kinds(questions)
+    is_told = np.random.default_rng(0).random(len(best)) < share
+    chosen = np.where(is_told, questions.pool.scores.argmax(axis=1), best)
+    assert leakage(questions.pool.scores, np.array(questions.tasks), chosen, vectors).knows_answers == knows
+
+
+def test_leakage_of_random_choices_is_what_was_expected() -> None:
+    questions = world(1000)
+    chosen = np.random.default_rng(2).integers(0, 3, 1000)
+    found = leakage(questions.pool.scores, np.array(questions.tasks), chosen, np.zeros((1000, 0)))
+    assert found.odds_ratio == 1
+    assert found.expected == pytest.approx(found.right, rel=0.1)
+
+
+def test_leakage_of_few_questions_or_equal_answers_is_unknown() -> None:
+    scores = np.array([[1.0, 0.0]] * (LEAST - 1) + [[1.0, 1.0]] * 50)
+    chosen = np.zeros(len(scores), np.int64)
+    found = leakage(scores, np.array(["t"] * len(scores)), chosen, np.zeros((len(scores), 0)))
+    assert (found.questions, found.odds_ratio, found.knows_answers) == (LEAST - 1, None, False)
+
+
+def test_leakage_counts_no_unknown_answer_and_no_missing_choice() -> None:
+    scores = np.tile([[1.0, 0.0, np.nan]], (60, 1))
+    chosen = np.array([0] * 30 + [-1] * 20 + [2] * 10)
+    assert leakage(scores, np.array(["t"] * 60), chosen, np.zeros((60, 0))).questions == 30
+
+
+def test_leakage_finds_the_odds_that_were_put_in() -> None:
+    random = np.random.default_rng(3)
+    scores = np.zeros((4000, 2))
+    scores[:, 0] = random.random(4000) < 0.5
+    scores[:, 1] = 1 - scores[:, 0]
+    chosen = np.where(random.random(4000) < 0.8, scores.argmax(axis=1), scores.argmin(axis=1))
+    found = leakage(scores, np.array(["t"] * 4000), chosen, np.zeros((4000, 0)))
+    assert found.odds_ratio is not None
+    assert LIMIT < 3 < found.odds_ratio < 4, "80 % of right choices among chances of 50 % are odds of 4"

@@ -1,0 +1,218 @@
+"""Submissions of anybody: what fits a version is on its board, and what does not is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from collectors.publish.publishing import publish
+from collectors.routers.checking import PublishedBasis
+from collectors.routers.open_board import as_json, build
+from collectors.routers.submissions import read_submission
+from pipelines.publish import main
+from schemas.failures import ConfigError
+from tests.helpers.filled_lakes import published
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+
+ITEMS = 80
+
+
+def answers() -> dict[str, list[float]]:
+    """Two models that are each right on about half of the items, and one on fewer."""
+    draw = random.Random(1)
+    return {
+        model: [float(draw.random() < chance) for _ in range(ITEMS)]
+        for model, chance in (("a", 0.5), ("b", 0.5), ("c", 0.3))
+    }
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = tmp_path_factory.mktemp("board")
+    builder = LakeBuilder(place / "lake")
+    for model, scores in answers().items():
+        builder.planned(BuiltCell(model=model), scores)
+    builder.items("quiz", "i0", ITEMS)
+    return publish(published(builder.lake, place / "s", "1.0.0"), str(place / "out"))[0]
+
+
+def choices(chosen: list[str]) -> bytes:
+    return ("item,model\n" + "".join(f"{item},{model}\n" for item, model in enumerate(chosen))).encode()
+
+
+FAIR = choices(["a" if item % 3 else "b" for item in range(ITEMS)])
+
+
+def send(folder: Path, data: bytes = FAIR, name: str = "mine", file: str = "mine.csv", **stated: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / Path(file).name).write_bytes(data)
+    value = {"name": name, "file": file, "sha256": hashlib.sha256(data).hexdigest(), **stated}
+    path = folder / f"{Path(file).stem}.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_check_names_version_pool_split_prices_choices_and_leakage(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = choices(["a"] * 60)
+    assert main(["check", str(send(tmp_path / "in", data)), "--version", version]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"submission mine, SHA-256 {hashlib.sha256(data).hexdigest()}"
+    beginnings = [line.split(" ")[0].rstrip(":") for line in shown]
+    assert beginnings == ["submission", "version", "pool", "split", "prices", "choices", "leakage"]
+    assert f"60 of {ITEMS}; 20 are missing" in shown[5]
+    assert "none is seen" in shown[6]
+
+
+def test_check_of_the_oracles_choices_says_that_they_know_the_answers(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = answers()
+    best = [max(scores, key=lambda model: scores[model][item]) for item in range(ITEMS)]
+    assert main(["check", str(send(tmp_path / "in", choices(best))), "--version", version, "--json"]) == 1
+    value = json.loads(capsys.readouterr().out)
+    assert not value["fits"]
+    assert value["faults"][0].startswith("leakage:")
+
+
+FAULTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
+    "unknown item": (b"item,model\n0,a\n900,a\n", {}, "line 3: item '900' is not among"),
+    "unknown model": (b"item,model\n0,gpt-x\n", {}, "'gpt-x'"),
+    "doubled": (b"item,model\n0,a\n0,b\n", {}, "line 3: mine chose b for item 0"),
+    "no model": (b"item,model\n0,\n", {}, "line 2: model is empty"),
+    "nan": (b"item,model\nnan,NaN\n", {}, "item 'nan'"),
+    "two routers": (b"item,model,router\n0,a,x\n0,b,y\n", {}, "2 routers"),
+    "another version": (FAIR, {"version": "9.9"}, "it is for version 9.9"),
+    "other prices": (FAIR, {"prices": "0" * 16}, "other prices"),
+    "no such pool": (FAIR, {"pool": "best"}, "--pool @best"),
+    "no such split": (FAIR, {"split": "nothing"}, "no split 'nothing'"),
+    "no rows": (b"item,model\n", {}, "no rows"),
+    "no table": (b"\x00\xff\x00", {}, "mine.csv"),
+    "markup": (b"item,model\n0,<script>alert(1)</script>\n", {}, "script"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_faulty_choices_are_on_no_board_and_named(kind: str, version: str, tmp_path: Path) -> None:
+    data, stated, reason = FAULTS[kind]
+    send(tmp_path / "in", data, **stated)
+    made = build(tmp_path / "in", PublishedBasis(version))
+    assert not made.boards
+    [why] = made.refused["mine.json"]
+    assert reason in why
+    assert str(tmp_path) not in why
+
+
+STATED: dict[str, tuple[dict[str, Any], str]] = {
+    "a name that is a formula": ({"name": "=1+1"}, "name: expected"),
+    "a name that is a path": ({"name": "../../etc"}, "name: expected"),
+    "markup as a name": ({"name": "<b>x</b>"}, "name: expected"),
+    "a long name": ({"name": "x" * 81}, "name: expected"),
+    "a file elsewhere": ({"file": "../mine.csv"}, "file: expected"),
+    "a file by its path": ({"file": "/etc/passwd.csv"}, "file: expected"),
+    "a file that is not there": ({"file": "other.csv"}, "No such file"),
+    "another digest": ({"sha256": "0" * 64}, "its SHA-256 is"),
+    "a condition as a pool": ({"pool": "true) OR (true"}, "pool: expected"),
+    "a cost of NaN": ({"usd_per_query": float("nan")}, "usd_per_query: expected"),
+    "a cost below 0": ({"usd_per_query": -1}, "usd_per_query: expected"),
+    "a huge cost": ({"usd_per_query": 10**400}, "usd_per_query: expected"),
+    "an unknown key": ({"score": 1.0}, "no key 'score'"),
+    "an address that is none": ({"url": "javascript:alert(1)"}, "url: expected"),
+    "lines in a text": ({"by": "a\nb"}, "by: expected"),
+}
+
+
+@pytest.mark.parametrize("kind", STATED)
+def test_statement_with_what_it_may_not_hold_is_refused(kind: str, tmp_path: Path) -> None:
+    stated, reason = STATED[kind]
+    path = send(tmp_path / "in")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **stated}))
+    with pytest.raises(ConfigError, match=f"submission .*{reason}"):
+        read_submission(path)
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"{", b"[]", b"\xff", b'{"name": 1, "name": 2}', b"x" * 70_000])
+def test_statement_that_is_none_is_refused_in_a_line(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        read_submission(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_choices_that_stand_for_too_much_are_refused(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.parquet"
+    values = pa.chunked_array([pa.array(["a"] * 1_000_000)] * 51)
+    pq.write_table(pa.table({"model": values}), bomb, compression="zstd")
+    assert bomb.stat().st_size < 1 << 20
+    with pytest.raises(ConfigError, match="too many"):
+        read_submission(bomb)
+    line = tmp_path / "line.csv"
+    line.write_bytes(b"item,model\n" + b"a" * (1 << 21))
+    with pytest.raises(ConfigError, match="longer than"):
+        read_submission(line)
+    sparse = tmp_path / "sparse.csv"
+    with sparse.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match="bytes are more"):
+        read_submission(sparse)
+
+
+def test_submission_by_a_link_is_refused(tmp_path: Path) -> None:
+    path = send(tmp_path / "in")
+    secret = tmp_path / "secret.csv"
+    (tmp_path / "in/mine.csv").rename(secret)
+    (tmp_path / "in/mine.csv").symlink_to(secret)
+    with pytest.raises(ConfigError, match="it is a link"):
+        read_submission(path)
+
+
+def test_board_of_a_folder_is_the_same_bytes_wherever_it_lies(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+    for place in ("x", "y"):
+        folder = tmp_path / place
+        send(folder, FAIR, "fair", "fair.csv", by="Jane | Doe", usd_per_query=0.001)
+        send(folder, choices(["a"] * ITEMS), "always a", "a.csv")
+        send(folder, b"item,model\n0,z\n", "bad", "bad.csv")
+        send(folder, FAIR, "a copy", "z.csv")
+        assert main(["board", str(folder), "--version", version, "--out", str(tmp_path / f"out-{place}")]) == 1
+        made.append([(tmp_path / f"out-{place}" / name).read_bytes() for name in ("board.json", "board.md")])
+    assert made[0] == made[1]
+    value = json.loads(made[0][0])
+    [board] = value["boards"]
+    assert {row["router"] for row in board["rows"]} == {"fair", "always a", "oracle", "best-constant"}
+    assert {one["file"] for one in value["refused"]} == {"bad.json", "z.json"}
+    assert "those of fair, byte for byte" in made[0][1].decode()
+    assert "Traceback" not in capsys.readouterr().err
+    scores = answers()
+    [fair] = [row for row in board["rows"] if row["router"] == "fair"]
+    expected = sum(scores["a" if item % 3 else "b"][item] for item in range(ITEMS)) / ITEMS
+    assert fair["score"] == pytest.approx(expected)
+
+
+def test_board_with_two_of_one_name_has_the_first_alone(version: str, tmp_path: Path) -> None:
+    send(tmp_path / "in", FAIR, "Mine", "a.csv")
+    send(tmp_path / "in", choices(["b"] * ITEMS), "mine", "b.csv")
+    send(tmp_path / "in", choices(["c"] * ITEMS), "oracle", "c.csv")
+    made = build(tmp_path / "in", PublishedBasis(version))
+    assert [list(found) for _, _, found in made.boards] == [["Mine"]]
+    assert set(made.refused) == {"b.json", "c.json"}
+    assert b"NaN" not in as_json(made, PublishedBasis(version))
+
+
+def test_board_of_what_is_no_folder_or_no_version_is_refused(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["board", str(tmp_path / "none"), "--version", version, "--out", str(tmp_path / "o")]) == 2
+    assert main(["check", str(send(tmp_path / "in")), "--version", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
