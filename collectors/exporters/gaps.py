@@ -17,9 +17,9 @@ from schemas.failures import ConfigError
 
 MISSING = ("error", "drop-items", "drop-models")
 
-_SCORE, _COST, _TOKENS = ("score",), ("usd",), ("prompt_tokens", "completion_tokens")
-_UNKNOWN = {_SCORE: "no score", _COST: "no known cost", _TOKENS: "no token counts"}
-_WORDS = {_SCORE: "score", _COST: "cost", _TOKENS: "token count"}
+_SCORE, _COST, _TOKENS, _TIME = ("score",), ("usd",), ("prompt_tokens", "completion_tokens"), ("latency_s",)
+_UNKNOWN = {_SCORE: "no score", _COST: "no known cost", _TOKENS: "no token counts", _TIME: "no latency"}
+_WORDS = {_SCORE: "score", _COST: "cost", _TOKENS: "token count", _TIME: "latency"}
 
 
 def complete(
@@ -76,11 +76,12 @@ def _refusal(
 
 
 def _other_ways(grids: Sequence[Grid], options: Sequence[str]) -> str:
-    priced, counted = not _count(grids, _COST), not _count(grids, _TOKENS)
+    priced, counted, timed = (not _count(grids, names) for names in (_COST, _TOKENS, _TIME))
     ways = [
         "" if priced else "; prices.py puts prices into the lake",
         "" if counted or "tokens" not in options else "; --tokens takes the counts of tokens.py",
         "" if (priced and counted) or "accuracy_only" not in options else "; --accuracy-only needs neither",
+        "" if timed or "accuracy_only" not in options else "; --accuracy-only needs no time",
     ]
     return "".join(ways)
 

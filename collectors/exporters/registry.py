@@ -19,6 +19,7 @@ from collectors.exporters.formats import (
     routerbench,
     routerdc,
     routereval,
+    semantic_router,
 )
 from collectors.exporters.gaps import complete
 from collectors.exporters.grid import Grid, Options, source_names
@@ -139,6 +140,15 @@ FORMATS = {
         every_eval_ever.write,
         texts=True,
         takes=("usd", "cached_tokens"),
+    ),
+    "semantic_router": ExportFormat(
+        "vLLM semantic-router: benchmark data of its model selection; .jsonl",
+        "costs, tokens, revisions, item hashes, categories but its own 14, answers without a score or a time",
+        semantic_router.write,
+        endings=(".jsonl",),
+        needs=("score", "latency_s"),
+        texts=True,
+        options=("accuracy_only",),
     ),
     "modelsat": ExportFormat(
         "Model-SAT: capability texts of models on 50 tasks, right and wrong items, training groups",

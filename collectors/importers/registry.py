@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from collectors.importers.formats import (
+    dars,
     embedllm,
     every_eval_ever,
     helm,
@@ -20,11 +21,13 @@ from collectors.importers.formats import (
     llmrouterbench,
     lm_eval_samples,
     opencompass,
+    r2bench,
     routellm,
     routerarena,
     routerbench,
     routerdc,
     routereval,
+    sprout,
     table,
 )
 from collectors.importers.ingest import Importer
@@ -80,6 +83,12 @@ FORMATS = {
     "routerarena": ImportFormat(
         "RouterArena: cached_results/*.jsonl and predictions/*.json", JSON, by_run(routerarena.read, joins=True)
     ),
+    "xroutebench": ImportFormat(
+        "xRouteBench: Parquet of LLMRouter's routing data, a folder a configuration", TABLES, llmrouter.read
+    ),
+    "sprout": ImportFormat("SPROUT: Parquet, a column a model", TABLES, sprout.read),
+    "r2bench": ImportFormat("R2-Bench: <organisation>/<model>/<budget>_judge.csv", r2bench.PATTERNS, r2bench.read),
+    "dars": ImportFormat("DARS: *_scored_generations.jsonl", dars.PATTERNS, by_file(dars.read)),
     "table": ImportFormat(
         "CSV, Parquet or JSON lines of your own; --columns names the columns", table.PATTERNS, _table
     ),

@@ -1,4 +1,4 @@
-"""LLMRouter's routing data (ulab-uiuc/LLMRouter, data/api_calling_evaluation.py): a row a verdict.
+"""LLMRouter's routing data (ulab-uiuc/LLMRouter, data/api_calling_evaluation.py): a row a verdict; also xRouteBench.
 
 `token_num` is the provider's total. A call that failed is a row with an error in place of the answer, without a token,
 and judged like an answer.
@@ -50,7 +50,9 @@ def read(staging: Staging, source: ImportSource) -> None:
     """routing_data: a row a verdict, with tokens and seconds. An item without an id is its question."""
     staging.default = CellDescription(metric="performance", low=-1.0)  # BERT scores may be below 0
     for number, file in enumerate(staging.files):
-        if file.path.split("/")[-2:-1] in (["llm_candidates"], ["query_data"]):  # models, and questions without answers
+        folder = "".join(file.path.split("/")[-2:-1])
+        if folder in ("llm_candidates", "query_data") or folder.endswith("_queries"):
+            # models, and questions without answers
             staging.describing.add(number)
             continue
         with staging.one_file(number):
