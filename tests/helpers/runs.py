@@ -36,7 +36,7 @@ CHOICE, TEXT = "mmlu_world_religions_continuation", "gsm8k"
 ITEMS, ROWS = 50, {CHOICE: 1, TEXT: 2}
 
 #: A busy machine with two cores is ten times slower than a quiet one; past this something hangs.
-PATIENCE = 240.0
+PATIENCE = 480.0
 _ORDER = [(name, "ascending") for name in ("cell_id", "item", "filter", "repeat")]
 #: Columns of a record that are the same on every run: all but the two that are measured times.
 _ANSWERS = ("responses", "loglikelihoods", "is_greedy", "filtered")
