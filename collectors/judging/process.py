@@ -12,6 +12,7 @@ import contextlib
 import gc
 import json
 import logging
+import mmap
 import os
 import select
 import shutil
@@ -45,6 +46,10 @@ AGGREGATE_SECONDS = 600
 #: The fields of an Aggregate after metric and filter, where it has no value.
 _NO_VALUE = ("", True, None, None, 0, None)
 
+#: Results that a child keeps before it writes them, and for how long. Those of a child that dies are judged again.
+_KEPT, _KEPT_SECONDS = 64, 0.2
+#: In place of the item in hand, before the first.
+_NO_ITEM = -1
 _REFUSED = 77
 _LOST = "the process that judges ended"
 
@@ -92,17 +97,36 @@ def _aggregating(task: BoundTask, values: Values, pairs: Mapping[int, tuple[str,
     return work
 
 
-def _run_child(work: Work, seconds: int, out: int) -> None:
-    """Works and writes lines to the descriptor `out`; all others but the log are closed. Never returns."""
+def _run_child(work: Work, seconds: int, out: int, hand: mmap.mmap) -> None:
+    """Works and writes lines to the descriptor `out`; all others but the log are closed. Never returns.
+
+    `hand` holds the item in hand, so that results need not be written one by one: a line for each took 150 µs.
+    """
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.closerange(3, out)
     os.closerange(out + 1, 4096)
     folder = tempfile.mkdtemp(prefix="routerlake-judge-")
     pipe = os.fdopen(out, "w", encoding="utf-8")
 
+    kept: list[str] = []
+    written = time.monotonic()
+
     def write(**line: Any) -> None:
-        pipe.write(json.dumps(line) + "\n")
+        kept.append(json.dumps(line) + "\n")
+        flush()
+
+    def flush() -> None:
+        nonlocal written
+        pipe.write("".join(kept))
         pipe.flush()
+        kept.clear()
+        written = time.monotonic()
+
+    def give(result: Any) -> None:
+        item = int.from_bytes(hand[:8], "big", signed=True)
+        kept.append(json.dumps({"item": item, "result": result}) + "\n")
+        if len(kept) >= _KEPT or time.monotonic() - written > _KEPT_SECONDS:
+            flush()
 
     def refuse(step: str) -> None:
         write(refused=step)
@@ -110,7 +134,7 @@ def _run_child(work: Work, seconds: int, out: int) -> None:
 
     def begin(item: int) -> None:
         guard.allow_seconds(seconds)
-        write(item=item)
+        hand[:8] = item.to_bytes(8, "big", signed=True)
 
     try:
         gc.freeze()  # a collection would copy every page of the parent, in the item's CPU time
@@ -119,7 +143,7 @@ def _run_child(work: Work, seconds: int, out: int) -> None:
         guard.allow_seconds(seconds)
         write(folder=folder)
         guard.confine(folder, refuse)
-        work(begin, lambda result: write(result=result))
+        work(begin, give)
         write(done=True)
     except Exception as error:  # the item in hand is then judge_died; without this nobody would see why
         write(log=[__name__, logging.ERROR, f"the judging child ended: {one_line(error)}"])
@@ -156,10 +180,8 @@ class _Outcome:
     log: list[Any] = field(default_factory=list)
 
     def take(self, line: Mapping[str, Any]) -> None:
-        if "item" in line:
-            self.item = line["item"]
-        elif "result" in line and self.item is not None:
-            self.results[self.item] = line["result"]
+        if "result" in line:
+            self.results[line["item"]] = line["result"]
         elif "log" in line:
             self.log.append(line["log"])
         self.is_done |= bool(line.get("done"))
@@ -197,6 +219,9 @@ class JudgingProcess:
                 self.tasks[name] = bind_stored(spec, key["include"], docs)
             else:
                 self.tasks[name] = load_like(spec, key["group"], key["prompting"], key["include"])
+            # Libraries and tasks stay: a collection that walks all of them took 0.3 s of each 5,000 answers.
+            gc.collect()
+            gc.freeze()
         return self.tasks[name]
 
     def _judged(self, task: BoundTask, responses: dict[int, Any], items: Items | None) -> dict[str, Any]:
@@ -234,7 +259,8 @@ class JudgingProcess:
         log: list[Any] = []
         tried = set[int]()
         together = True
-        while left := {item: one for item, one in todo.items() if item not in results.keys() | failures}:
+        left = dict(todo)
+        while left := {item: one for item, one in left.items() if item not in results and item not in failures}:
             some = left if together else dict([next(iter(left.items()))])
             outcome = self._child(work(some), seconds)
             results |= outcome.results
@@ -261,10 +287,12 @@ class JudgingProcess:
 
     def _child(self, work: Work, seconds: int) -> _Outcome:
         reading, writing = os.pipe()
+        hand = mmap.mmap(-1, 8)
+        hand[:8] = _NO_ITEM.to_bytes(8, "big", signed=True)
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _run_child(work, seconds, writing)
+            _run_child(work, seconds, writing, hand)
         os.close(writing)
         outcome, folder = _Outcome(), None
         try:
@@ -278,6 +306,8 @@ class JudgingProcess:
             _, status = os.waitpid(pid, 0)
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
+        item = int.from_bytes(hand[:8], "big", signed=True)
+        outcome.item = None if item == _NO_ITEM else item
         outcome.is_out_of_cpu = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
         outcome.is_timeout |= outcome.is_out_of_cpu
         return outcome
