@@ -15,7 +15,7 @@ FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers bench-endpoints bench-judge sbom verify clean
+.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers bench-endpoints bench-judge bench-forecast sbom verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-lake: env ## the lake's sizes and speeds at 20M synthetic records; SIZE=2M
 
 bench-routers: env ## routers: a whole board, peers' figures, 8,500 models, simulated worlds (20 minutes)
 	$(python) -m tests.benchmarks.bench_routers
+
+bench-forecast: env ## forecasts: errors and bands of models held out; DATA=folder of records, else simulated worlds (15 minutes)
+	$(python) -m tests.benchmarks.bench_forecast $(if $(DATA),--data $(DATA))
 
 bench-verify: env ## reading a whole lake to verify it, against sha256sum and pyarrow; DAMAGES=n tries as many damages
 	$(python) -m tests.benchmarks.bench_verify --damages $(or $(DAMAGES),0)

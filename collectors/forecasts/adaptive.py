@@ -22,6 +22,8 @@ from collectors.forecasts.smoothing import Learned, Reals
 
 #: Bounds of an item's deviation for a model, as a share of its deviation over all models.
 LEAST_SCALE, MOST_SCALE = 0.3, 1.5
+#: Models whose scales are there at once: 512 × 23,529 take 48 MB.
+MODELS_AT_ONCE = 512
 
 
 def next_items(
@@ -76,13 +78,17 @@ def open_variances(factors: Factors, seen: Answers, asked: Places, goals: Reals)
     scaled = loadings[asked].T / own[asked]
     # An item's scale multiplies loadings and noise alike: what its answer says of a model's vector has no scale.
     posterior = np.linalg.inv(np.eye(loadings.shape[1]) + scaled @ loadings[asked])
-    left = np.array(goals, np.float64)
+    left = np.array(goals, np.float32)
     left[:, asked] = 0
-    scales = _scales(factors, np.asarray(seen, np.float32), asked).astype(np.float64)
     variances = np.empty((len(seen), len(left)))
-    for goal, weights in enumerate(left):
-        reach = (scales * weights) @ loadings
-        variances[:, goal] = ((reach @ posterior) * reach).sum(axis=1) + np.square(scales * weights) @ own
+    for start in range(0, len(seen), MODELS_AT_ONCE):
+        rows = slice(start, start + MODELS_AT_ONCE)
+        scales = _scales(factors, np.asarray(seen[rows], np.float32), asked)
+        for goal, weights in enumerate(left):
+            items = np.flatnonzero(weights)
+            weighted = scales[:, items] * weights[items]
+            reach = (weighted @ loadings[items]).astype(np.float64)
+            variances[rows, goal] = ((reach @ posterior) * reach).sum(axis=1) + np.square(weighted) @ own[items]
     return np.maximum(variances, 0)
 
 

@@ -36,9 +36,9 @@ class Bands:
 
 
 def fit_bands(errors: Reals, open_variance: Reals, kernel_variance: Reals, level: float = LEVEL) -> Bands:
-    """Bands from (held-out models,) errors. Raises ValueError with fewer than FEWEST_HELD_OUT of them."""
-    if len(errors) < FEWEST_HELD_OUT:
-        raise ValueError(f"{len(errors)} held-out models are too few for bands, {FEWEST_HELD_OUT} are needed")
+    """Bands from (held-out models,) errors. Raises ValueError with fewer than half of FEWEST_HELD_OUT."""
+    if len(errors) < FEWEST_HELD_OUT // 2:  # half of the models make the bands of a check
+        raise ValueError(f"{len(errors)} held-out models are too few for bands")
     features = np.stack([np.ones_like(errors), open_variance, kernel_variance], axis=1)
     coefficients = _nonnegative(features, np.square(errors))
     scales = scale_of(coefficients, open_variance, kernel_variance)
@@ -95,11 +95,7 @@ def check(values: Reals, halves: Reals, truths: Reals) -> Check:
     return Check(len(values), float(held.mean()), error, width, pairs, right)
 
 
-def mean_of(checks: Sequence[Check]) -> Check:
-    """The mean over checks of the same models, each asked another set of items."""
-    pairs = sum(one.pairs for one in checks)
-    right = sum(one.pairs * one.pairs_right for one in checks if one.pairs_right is not None)
-    coverage, error, width = (
-        float(np.mean([getattr(one, name) for one in checks])) for name in ("coverage", "error", "width")
-    )
-    return Check(checks[0].models, coverage, error, width, pairs, right / pairs if pairs else None)
+def wider(bands: Sequence[Bands], open_variance: Reals, kernel_variance: Reals) -> Reals:
+    """(models,): half the width of the widest of several bands; 0 without any."""
+    halves = [one.half(open_variance, kernel_variance) for one in bands]
+    return np.asarray(np.max([np.zeros(len(kernel_variance)), *halves], axis=0), np.float64)

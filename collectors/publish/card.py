@@ -17,7 +17,19 @@ import yaml
 
 from collectors.lake.layout import MATRIX_FILES, pool_name, published_files, task_name_of
 from collectors.publish.matrix_table import matrix_schema
-from schemas.records import AGGREGATE, FOLDED_RECORD, FOLDED_RESPONSE, ITEM, JUDGE, MODEL, RUN_CELL, SPLIT, VERDICT
+from schemas.records import (
+    AGGREGATE,
+    FOLDED_RECORD,
+    FOLDED_RESPONSE,
+    FORECAST,
+    FORECAST_FIT,
+    ITEM,
+    JUDGE,
+    MODEL,
+    RUN_CELL,
+    SPLIT,
+    VERDICT,
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,16 @@ TABLES: dict[str, tuple[str, pa.Schema, str]] = {
     "verdicts": (published_files("verdicts"), VERDICT, "the verdict of a judge on an answer that was judged again"),
     "judges": (published_files("judges"), JUDGE, "a judge of the answers to one task, with its version and code"),
     "splits": (published_files("splits"), SPLIT, "one row for each question or candidate of a division for routers"),
+    "forecasts": (
+        published_files("forecasts"),
+        FORECAST,
+        "the expected score of a model on a task, or on an item that it was not asked: no measurement",
+    ),
+    "forecast_fits": (
+        published_files("forecast_fits"),
+        FORECAST_FIT,
+        "what a forecast learned of a task, and how its bands did on models that were held out",
+    ),
 }
 
 #: Upper bounds of the hub's size categories.
@@ -140,6 +162,7 @@ def readme(description: Description, contents: Contents) -> bytes:
     kept = (
         f"\n\n## Pools\n\nFor `--pool @NAME`; cite a pool with its digest and this version:\n\n{pools}" if pools else ""
     )
+    foretold = _FORETOLD.format(**contents.counts) if contents.counts.get("forecasts") else ""
     judges = "\n".join(_judges(contents))
     judged = f"\n\n## Judged again\n\n{_JUDGED}\n\n{judges}" if judges else ""
     text = f"""\
@@ -185,7 +208,7 @@ Its views are matrix, pool, records, items, models, cells, coverage, leaderboard
 Answers (`responses`) and replaced rows alone stay in the Parquet files: read them from this folder, or after
 `SET VARIABLE snapshot = 'path/or/s3://bucket/version';`. `views.sql` makes the same views over the files. The folder
 is also a routerlake lake: give it to `matrix.py --lake` or, in Python, `routerlake.open`, which reads the whole matrix
-from `packed/` at once.{kept}{judged}
+from `packed/` at once.{kept}{judged}{foretold}
 
 ## Licences
 
@@ -206,6 +229,14 @@ def replaces(contents: Contents) -> str:
         f"{contents.previous.manifest_sha256}); `publish.py diff` counts what changed."
     )
 
+
+_FORETOLD = """
+
+## Measured and foretold
+
+{records:,} records are measured. {forecasts:,} values are foretold: they stand in `forecasts` alone, means of tasks
+with a band, and are in no record, matrix, pool or leaderboard. `forecast_leaderboard` and `forecast_matrix` show both,
+with `is_measured` in each row. `forecast_fits` has for each task how the bands did on models that were held out."""
 
 _JUDGED = "The matrix shows the verdicts as collected, in the records. `--judge NAME` shows those of another judge:"
 

@@ -156,7 +156,9 @@ class _Writer:
             if shard := ShardName.parse(name):
                 self.shards_of.setdefault(shard.cell_id, []).append(name)
         self.retracted = read_retracted(lake, holdings.listed[layout.RETRACTIONS])
-        with contextlib.closing(connect(lake, holdings, only=PROVENANCE_VIEWS)) as con:
+        # The view of forecasts reads every record, so it is made only where there are some.
+        of_forecasts = [layout.FORECAST_FITS] if holdings.listed[layout.FORECAST_FITS] else []
+        with contextlib.closing(connect(lake, holdings, only=[*PROVENANCE_VIEWS, *of_forecasts])) as con:
             self.provenance = {name: without_key_values(value) for name, value in provenance_of(con).items()}
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
@@ -170,6 +172,8 @@ class _Writer:
                 table: con.sql(query).to_arrow_table().select(TABLES[table].names).cast(TABLES[table])
                 for table, query in _JUDGED.items()
             }
+            #: Forecasts of the lake as it is; of another one they would be no use.
+            self.forecasts = [one for (one,) in con.execute(_FORECASTS).fetchall()] if of_forecasts else []
             self.models = con.sql(
                 f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM cells ORDER BY {', '.join(COLUMN_KEY)}"
             ).to_arrow_table()
@@ -228,7 +232,11 @@ class _Writer:
             self.write(layout.published_name(table), parquet_bytes(rows))
 
     def _left(self, table: str, rows: pa.Table) -> pa.Table:
-        """The rows of a table without those about forgotten cells, runs and models."""
+        """The rows of a table without those about forgotten cells, runs and models, and without old forecasts."""
+        if table in (layout.FORECASTS, layout.FORECAST_FITS):
+            import pyarrow.compute as pc  # 75 ms
+
+            return rows.filter(pc.is_in(rows["forecast"], pa.array(self.forecasts, pa.string())))
         if table == layout.RETRACTIONS:
             kept = [row for row in self.retracted.rows if row["cell_id"] is None or self._is_included(row)]
             kept = [row for row in kept if row["run_id"] is None]
@@ -242,7 +250,8 @@ class _Writer:
         """Whether an object goes into the version: not all of them depend on `include`."""
         include = self.holdings.include
         always = ("failures", "models", "prices", "gpu_prices", "price_names", layout.RETRACTIONS)
-        if include == "all" or table in always:
+        of_forecasts = (layout.FORECASTS, layout.FORECAST_FITS)  # _left keeps those of these cells
+        if table in of_forecasts or include == "all" or table in always:
             return True
         imported = table in ("imports", "rejects", "suspicions") or layout.is_of_import(name)
         return imported == (include == "imported")
@@ -415,8 +424,11 @@ class _Writer:
             "runs": len(self.provenance["runs"]),
             "failures": rows(*self.listed["failures"]),
             "shards left out, because no run planned their cells": self.unplanned,
+            **({"forecasts": rows(*self.listed[layout.FORECASTS])} if self.listed[layout.FORECAST_FITS] else {}),
         }
 
+
+_FORECASTS = "SELECT DISTINCT forecast FROM forecast_fits WHERE is_shown AND stale IS NULL ORDER BY forecast"
 
 #: Cells with records and their numbers of records, replaced ones too: so parts do not depend on the lake's form.
 _CELLS = """

@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 
 from collectors.forecasts import fitting
+from collectors.lake.store import Lake
+from collectors.publish.card import Description
+from collectors.publish.publishing import publish
+from collectors.publish.verifying import verify
+from collectors.publish.version import build_version
 from pipelines import forecast
 from schemas.views.order import view_files, with_dependencies
 from tests.helpers.foretold_worlds import World, world
@@ -205,3 +210,28 @@ def test_forecast_of_few_whole_models_is_refused_and_has_no_band(tmp_path: Path)
 def test_forecast_check_without_a_forecast_says_what_to_run(original: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(original, "--check") == 2
     assert "has no forecast: run" in capsys.readouterr().err
+
+
+def test_published_version_carries_measured_and_foretold_apart(original: Path, foretold: Path, tmp_path: Path) -> None:
+    """The card counts both; the matrix of the version is that of the lake without a forecast."""
+    made = []
+    for lake, name in ((original, "without"), (foretold, "with")):
+        (tmp_path / name).mkdir()
+        made.append(build_version(Lake(str(lake)), tmp_path / name, Description(), include="all"))
+    [(count,)] = rows(foretold, "SELECT count(*) FROM forecasts")
+    assert [one.manifest["counts"].get("forecasts") for one in made] == [None, count]
+    card = (tmp_path / "with" / "README.md").read_text()
+    assert f"9,352 records are measured. {count:,} values are foretold" in card
+    assert "foretold" not in (tmp_path / "without" / "README.md").read_text()
+    matrices = [
+        {
+            name: file["sha256"]
+            for name, file in one.files.items()
+            if name.startswith(("matrix/", "packed/", "compact/"))
+        }
+        for one in made
+    ]
+    assert matrices[0] == matrices[1]
+    query = "SELECT task, model, value, low, high, is_measured FROM forecast_leaderboard ORDER BY ALL"
+    assert rows(tmp_path / "with", query) == rows(foretold, query)
+    assert verify(publish(made[1], str(tmp_path / "to"))[0]).faults == []
