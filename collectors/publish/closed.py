@@ -46,7 +46,7 @@ _WHOLE = {layout.published_name(table) for table in GLOBS if table not in ("shar
 #: The form in which views name a file; any other call of a reader, and any other text with a path, is foreign.
 _TOKEN = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
 #: The views print the name of a shard by it.
-_SHARD_FORMAT = "{}-g{}-{:07d}-{:07d}.parquet"
+_SHARD_FORMATS = ("{}-g{}-{:07d}-{:07d}.parquet", "{}-g{}-{:07d}-{:07d}{}.parquet")
 #: Text and names in quotes, which may hold what looks like a comment, or a comment.
 _QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*""")
 _READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?(?:/\*.*?\*/|\s)*\(""", re.I)
@@ -301,7 +301,7 @@ def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
         if "/" in identifier or "." in identifier:
             yield f"a view reads {json.dumps(identifier)} by its name"
         path = literal.replace("''", "'").replace("[*]", "*").replace("[?]", "?").replace("[[]", "[")
-        if path == _SHARD_FORMAT:
+        if path in _SHARD_FORMATS:
             continue
         # A path may be put together of several texts, and have any ending.
         is_path = path.endswith(".parquet") or ("/" in path and literal not in _own_literals())
