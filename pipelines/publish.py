@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.store import Lake
 from collectors.matrix.pool_files import read_pool_file
 from collectors.publish.card import Description
@@ -28,6 +29,8 @@ from collectors.publish.publishing import Difference, differences, publish
 from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion, build_version
 from collectors.scratch import scratch
+from collectors.website.building import SITE_MANIFEST
+from collectors.website.verifying import is_site, verify_site
 from pipelines.console.progress import Counter
 from pipelines.console.script import Parser, command, in_order
 from pipelines.fleet.waiting import Outage, add_patience
@@ -39,7 +42,7 @@ HELP = """\
 Publish a lake as an immutable version that anyone can cite, check and query in place.
 
   publish.py --lake L --to URI     write a version below a folder, s3://bucket/prefix or hf://datasets/owner/name
-  publish.py verify URI            check that a copy of a version is whole
+  publish.py verify URI            check that a copy of a version, or of a site, is whole
   publish.py diff URI URI          count added, removed and changed records between versions, by task and model
   publish.py site URI OUT          write a version or lake as static pages that a person browses without a server
   publish.py check FILE            check a submission, a router's choices, against a version
@@ -227,18 +230,27 @@ def source(text: str) -> tuple[str, str]:
 
 
 def verify_copy(argv: list[str]) -> int:
-    parser = Parser(__file__, "verify", description="Check that a copy of a version is whole.")
-    parser.add_argument("uri", metavar="URI", help="a version: a folder, s3://… or hf://datasets/owner/name@version")
+    parser = Parser(__file__, "verify", description="Check that a copy of a version, or of a site, is whole.")
+    parser.add_argument(
+        "uri", metavar="URI", help="a version: a folder, s3://… or hf://datasets/owner/name@version; or a site"
+    )
     add_patience(parser)
     args = parser.parse_args(argv)
-    proof = Outage(args.patience, "--patience").result(lambda: verify(args.uri, Counter("files read")))
+    is_of_pages = is_site(args.uri)
+    check = (
+        (lambda: verify_site(Path(args.uri), Counter("files read")))
+        if is_of_pages
+        else (lambda: verify(args.uri, Counter("files read")))
+    )
+    proof = Outage(args.patience, "--patience").result(check)
     for fault in proof.faults:
         print(visible(fault))
     if proof.faults:
         print(f"{args.uri}: not whole: {len(proof.faults)} faults in {proof.files} files", file=sys.stderr)
         return 1
     print(f"{args.uri}: whole: {proof.files} files, {proof.bytes:,} bytes, each as in the manifest")
-    print(f"{MANIFEST_SAYS} {proof.manifest_sha256}: compare it with the publisher's, and cite it")
+    says = MANIFEST_SAYS.replace(PUBLISHED_MANIFEST, SITE_MANIFEST) if is_of_pages else MANIFEST_SAYS
+    print(f"{says} {proof.manifest_sha256}: compare it with the publisher's, and cite it")
     return 0
 
 

@@ -9,11 +9,13 @@ import hashlib
 import importlib.resources
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collectors.extras import advice
 from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
@@ -22,6 +24,7 @@ from collectors.website.many_pages import item_pages, model_pages, task_pages
 from collectors.website.pages import single_pages
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page, Site, render
+from collectors.website.scripts import NoScriptsError, scripts
 from schemas.failures import ConfigError
 from schemas.texts import visible
 
@@ -35,6 +38,7 @@ _NAV = [
     ("index.html", "Start"),
     ("leaderboard.html", "Leaderboard"),
     ("heat.html", "Models × tasks"),
+    ("pictures.html", "Pictures"),
     ("pairs.html", "Pairs"),
     ("coverage.html", "Coverage"),
     ("query.html", "Query"),
@@ -57,11 +61,17 @@ class BuiltSite:
 
 
 def build_site(
-    uri: str, folder: Path, *, include: str = "all", progress: Callable[[int], None] = lambda pages: None
+    uri: str,
+    folder: Path,
+    *,
+    include: str = "all",
+    sql: bool = False,
+    progress: Callable[[int], None] = lambda pages: None,
 ) -> BuiltSite:
     """Writes the site of the lake or version at `uri` into the empty `folder`.
 
-    `include` is a key of schemas.views.INCLUDED; `progress` gets the number of written pages. Raises ConfigError for a
+    `include` is a key of schemas.views.INCLUDED; `sql` brings the query page's engine by npm; `progress` gets the
+    number of written pages. What this machine lacks the programs for is left out and named. Raises ConfigError for a
     lake without records.
     """
     lake = Lake(uri).open_for_reading()
@@ -72,11 +82,16 @@ def build_site(
         digest = hashlib.sha256(lake.read(PUBLISHED_MANIFEST)).hexdigest()
     write_database(uri, folder / DATABASE, include)
     writer.sign(DATABASE)
+    notes = list(writer.add_scripts() if sql else ())
     tables = Tables(folder / DATABASE)
     try:
         has_items = tables.row("SELECT count(*) AS n FROM matrix")["n"] <= MOST_ANSWERS
-        site = _site(lake, manifest, digest, has_sql=False)
-        for number, page in enumerate(_pages(tables, manifest, writer.entry(DATABASE), has_items, site.has_sql), 1):
+        if not has_items:
+            notes.append(f"question pages are left out: the lake has more than {MOST_ANSWERS:,} answers")
+        drawn, why = _draw(lake, include, tables, writer)
+        site = _site(lake, manifest, digest, has_sql="static/query.js" in writer.files)
+        pages = _pages(tables, manifest, writer.entry(DATABASE), has_items, site.has_sql, drawn)
+        for number, page in enumerate(pages, 1):
             writer.write_page(site, page)
             progress(number)
     finally:
@@ -84,15 +99,22 @@ def build_site(
     for name in _STATIC:
         static = importlib.resources.files("collectors.website").joinpath("static").joinpath(name)
         writer.write(f"static/{name}", static.read_bytes())
-    notes = [] if has_items else [f"question pages are left out: the lake has more than {MOST_ANSWERS:,} answers"]
-    value = {
-        "kind": KIND,
-        "version": site.version,
-        "manifest_sha256": digest,
-        "files": dict(sorted(writer.files.items())),
-    }
+    files = dict(sorted(writer.files.items()))
+    value = {"kind": KIND, "version": site.version, "manifest_sha256": digest, "files": files}
     (folder / SITE_MANIFEST).write_bytes(json.dumps(value, indent=1, sort_keys=True).encode())
-    return BuiltSite(folder, value, tuple(notes))
+    return BuiltSite(folder, value, (*notes, *why))
+
+
+def _draw(lake: Lake, include: str, tables: Tables, writer: _Writer) -> tuple[list[dict[str, str]], list[str]]:
+    """The pictures, and why there are none."""
+    tasks = [row["task"] for row in tables.rows("SELECT DISTINCT task FROM cells ORDER BY task")]
+    size = tables.row("SELECT (SELECT count(*) FROM questions) * (SELECT count(*) FROM overall) AS elements")
+    try:
+        from collectors.website.drawings import draw_all  # 0.4 s, matplotlib
+
+        return draw_all(lake, include, tasks, size["elements"], writer.write), []
+    except ModuleNotFoundError as error:
+        return [], [f"pictures are left out: {advice(error) or error}"]
 
 
 def _site(lake: Lake, manifest: Mapping[str, Any] | None, digest: str | None, *, has_sql: bool) -> Site:
@@ -104,10 +126,15 @@ def _site(lake: Lake, manifest: Mapping[str, Any] | None, digest: str | None, *,
 
 
 def _pages(
-    tables: Tables, manifest: Mapping[str, Any] | None, database: tuple[int, str], has_items: bool, has_sql: bool
+    tables: Tables,
+    manifest: Mapping[str, Any] | None,
+    database: tuple[int, str],
+    has_items: bool,
+    has_sql: bool,
+    drawn: Sequence[dict[str, str]],
 ) -> Iterator[Page]:
-    yield from single_pages(tables, manifest, database, has_sql)
-    yield from task_pages(tables, has_items, [])
+    yield from single_pages(tables, manifest, database, has_sql, drawn)
+    yield from task_pages(tables, has_items, drawn)
     yield from model_pages(tables)
     if has_items:
         yield from item_pages(tables)
@@ -128,13 +155,27 @@ class _Writer:
             if table.has_more:
                 self.write(f"data/{table.name}.js", table.script().encode())
 
-    def write(self, name: str, data: bytes) -> None:
+    def _place(self, name: str) -> Path:
         path = self.folder / name
         if path.parent not in self._made:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._made.add(path.parent)
-        path.write_bytes(data)
+        return path
+
+    def write(self, name: str, data: bytes) -> None:
+        self._place(name).write_bytes(data)
         self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    def add_scripts(self) -> Iterator[str]:
+        """Adds the query page's engine; yields why there is none."""
+        try:
+            found = scripts()
+        except NoScriptsError as error:
+            yield f"the query page cannot ask: {error}"
+            return
+        for name, path in found.items():
+            shutil.copyfile(path, self._place(f"static/{name}"))
+            self.sign(f"static/{name}")
 
     def sign(self, name: str) -> None:
         with open(self.folder / name, "rb") as file:

@@ -5,7 +5,7 @@ Owns which numbers they show and the queries behind them. The database has the n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +18,7 @@ from schemas.texts import visible
 # ---- start
 
 
-def start(tables: Tables, manifest: Mapping[str, Any] | None) -> Page:
+def start(tables: Tables, manifest: Mapping[str, Any] | None, drawn: Sequence[Mapping[str, str]]) -> Page:
     counts = tables.row(_COUNTS)
     numbers = [
         _figure("models", counts["models"], "FROM models"),
@@ -39,7 +39,19 @@ def start(tables: Tables, manifest: Mapping[str, Any] | None) -> Page:
         [visible(line) for line in lead],
         [tasks_table(tables), overall_table(tables, first=10, name="best")],
         numbers=numbers,
+        drawn=drawn,
     )
+
+
+def pictures(drawn: Sequence[Mapping[str, str]]) -> Page:
+    """All pictures, those of a task together."""
+    lead = (
+        "What each model costs and reaches, and what more models bring: the oracle takes the best model "
+        "for each question."
+        if drawn
+        else "No task has two models with scores on the same questions, or the site was built without matplotlib."
+    )
+    return Page("pictures.html", "Pictures", [lead], drawn=drawn)
 
 
 def _figure(label: str, value: Any, sql: str, under: str = "") -> dict[str, str]:
@@ -221,10 +233,15 @@ def query(tables: Tables, has_sql: bool) -> Page:
 
 
 def single_pages(
-    tables: Tables, manifest: Mapping[str, Any] | None, database: tuple[int, str], has_sql: bool
+    tables: Tables,
+    manifest: Mapping[str, Any] | None,
+    database: tuple[int, str],
+    has_sql: bool,
+    drawn: Sequence[Mapping[str, str]],
 ) -> Iterator[Page]:
     """All pages of this module."""
-    yield start(tables, manifest)
+    yield start(tables, manifest, [picture for picture in drawn if picture["task"] == drawn[0]["task"]])
+    yield pictures(drawn)
     for page in (leaderboard, heat_map, pairs, coverage):
         yield page(tables)
     yield downloads(manifest, database)

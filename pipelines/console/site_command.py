@@ -14,7 +14,8 @@ from pathlib import Path
 from collectors.atomic import replacing
 from collectors.lake.store import Lake
 from collectors.website.building import SITE_MANIFEST, VERSION, BuiltSite, build_site
-from pipelines.console.script import Parser
+from collectors.website.serving import HOST, server
+from pipelines.console.script import Parser, command
 from schemas.failures import ConfigError
 from schemas.views import INCLUDED
 
@@ -28,29 +29,63 @@ same version gives the same bytes. OUT is a new folder, or a site that is writte
 def site(script: str, argv: list[str]) -> int:
     """Runs the command; `script` is the file of the script that has it."""
     args = _parse(script, argv)
+    if args.out is None:
+        return _serve_site(args)
     lake = Lake(args.uri).open_for_reading()
     check_out(args.out, lake)
     started = time.monotonic()
     with replacing(args.out) as folder:
-        built = build_site(args.uri, folder, include=args.include)
+        built = build_site(args.uri, folder, include=args.include, sql=args.sql)
         link_version(lake, folder, args.out)
         if args.out.is_dir():
             shutil.rmtree(args.out)
-    _report(args.out, built, time.monotonic() - started)
-    return 0
+    _report(script, args.out, built, time.monotonic() - started)
+    return serve(args.out, args.port) if args.serve else 0
 
 
 def _parse(script: str, argv: list[str]) -> argparse.Namespace:
     parser = Parser(script, "site", description=HELP)
-    parser.add_argument("uri", metavar="VERSION_OR_LAKE", help="a version or lake: a folder, s3://… or hf://…")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
+    parser.add_argument(
+        "uri", metavar="VERSION_OR_LAKE", help="a version or lake: a folder, s3://… or hf://…; or a written site"
+    )
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, nargs="?", help="the folder to write; without it --serve serves"
+    )
     parser.add_argument(
         "--include",
         choices=INCLUDED,
         default="all",
         help="which records: the collected ones, imported ones, or all (default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-sql",
+        dest="sql",
+        action="store_false",
+        help="leave out the query page's engine (35 MB), which npm brings at the first site",
+    )
+    parser.add_argument("--serve", action="store_true", help=f"serve the site on {HOST} until Ctrl-C")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="port of --serve (default: %(default)s)")
     return parser.parse_args(argv)
+
+
+def _serve_site(args: argparse.Namespace) -> int:
+    """`site SITE --serve`: a site that was written before."""
+    folder = Path(args.uri)
+    if not (args.serve and (folder / SITE_MANIFEST).is_file()):
+        raise ConfigError("give OUT, the folder to write; or a folder with a site, and --serve")
+    return serve(folder, args.port)
+
+
+def serve(folder: Path, port: int) -> int:
+    """Serves the site until it is stopped."""
+    try:
+        serving = server(folder, port)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot serve on port {port}: {error}; see --port") from error
+    with serving:
+        print(f"http://{HOST}:{serving.server_port}/ until Ctrl-C", flush=True)
+        serving.serve_forever()
+    return 0
 
 
 def check_out(out: Path, lake: Lake) -> None:
@@ -72,9 +107,9 @@ def link_version(lake: Lake, folder: Path, out: Path) -> None:
         (folder / VERSION).symlink_to(target)
 
 
-def _report(out: Path, built: BuiltSite, seconds: float) -> None:
+def _report(script: str, out: Path, built: BuiltSite, seconds: float) -> None:
     size = sum(entry["bytes"] for entry in built.files.values())
     print(f"{out}: {len(built.files):,} files, {size / 2**20:,.1f} MiB, in {seconds:.0f} s")
     for note in built.notes:
         print(note)
-    print(f"open {out / 'index.html'}")
+    print(f"open {out / 'index.html'}; for SQL: {command(script, 'site', str(out), '--serve')}")

@@ -141,3 +141,17 @@
 
   document.querySelectorAll("table[data-name]").forEach(enliven);
 }
+
+// The query page: a query in its address, and what a page from a file cannot do.
+{
+  const sql = document.getElementById("sql");
+  const take = () => { if (location.hash.startsWith("#sql=")) sql.value = decodeURIComponent(location.hash.slice(5)); };
+  if (sql) {
+    take();
+    addEventListener("hashchange", take);
+    if (location.protocol === "file:") {
+      document.getElementById("server").hidden = false;
+      document.querySelector("#ask button").disabled = true;
+    }
+  }
+}

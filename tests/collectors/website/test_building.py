@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,6 +15,7 @@ from collectors.website.database import _write
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page, Site, render
 from collectors.website.tables import Column, Table, item_page, model_page, shown, significant, task_page
+from collectors.website.verifying import verify_site
 from schemas.failures import ConfigError
 from tests.helpers.filled_lakes import contents
 from tests.helpers.lake_builder import LakeBuilder
@@ -119,7 +121,7 @@ def test_site_hostile_texts_make_no_markup(hostile: BuiltSite) -> None:
     for name, page in pages(hostile).items():
         for tag, values in page.tags:
             assert not any(key.startswith("on") for key in values), (name, tag, values)
-            assert tag != "img" or (values.get("src") or "").startswith("../pictures/"), name
+            assert tag != "img" or re.fullmatch(r"(\.\./)*pictures/[\w-]+\.svg", values["src"] or ""), name
             assert tag != "script" or re.fullmatch(r"(\.\./)*(static|data)/[\w.-]+\.js", values["src"] or ""), name
             assert not (values.get("href") or "").startswith("javascript:"), name
         assert "49" not in {text.strip() for text in page.texts}, "a template ran a name"
@@ -135,8 +137,11 @@ def test_site_hostile_names_are_shown_as_text(hostile: BuiltSite) -> None:
 def test_site_hostile_names_are_no_names_of_files(hostile: BuiltSite) -> None:
     assert model_page(HOSTILE[2]) in hostile.files
     assert task_page(f"{HOSTILE[5]} t") in hostile.files
-    assert all(re.fullmatch(r"[a-z]+/[0-9a-f]{16}(/[0-9]+|-questions)?\.html|[a-z]+\.html|site\.duckdb|"
-                            r"static/[\w.]+|data/[\w-]+\.js", name) for name in hostile.files)  # fmt: skip
+    plain = re.compile(
+        r"(model|task|question|pictures)/[0-9a-f]{16}(/[0-9]+|-questions|-cost|-pool)?\.(html|svg)"
+        r"|[a-z]+\.html|site\.duckdb|static/[\w.]+|data/[\w-]+\.js"
+    )
+    assert [name for name in hostile.files if not plain.fullmatch(name)] == []
 
 
 def test_site_characters_that_turn_text_around_reach_no_page(hostile: BuiltSite) -> None:
@@ -169,3 +174,29 @@ def test_shown_value_has_digits_that_count_and_missing_is_no_zero(value: object,
 
 def test_significant_small_numbers_have_no_exponent() -> None:
     assert [significant(x) for x in (1e-5, 123.456, -0.5)] == ["0.0000100", "123", "-0.500"]
+
+
+# ---- verifying
+
+
+def test_verify_site_names_each_file_that_is_not_as_it_was_written(asked: BuiltSite, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(asked.folder, copy)
+    assert verify_site(copy).faults == []
+    (copy / "index.html").write_text("x")
+    (copy / "heat.html").unlink()
+    (copy / "pairs.html").unlink()
+    (copy / "pairs.html").symlink_to(asked.folder / "pairs.html")
+    (copy / "more.html").write_text("x")
+    (copy / "version").mkdir()
+    faults = {fault.partition(":")[0]: fault for fault in verify_site(copy).faults}
+    assert sorted(faults) == ["heat.html", "index.html", "more.html", "pairs.html", "version"]
+    assert faults["heat.html"].endswith("missing")
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a//b"])
+def test_verify_site_follows_no_name_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    value = {"kind": "routerlake site", "manifest_sha256": None, "files": {name: {"bytes": 1, "sha256": "0"}}}
+    (tmp_path / SITE_MANIFEST).write_text(json.dumps(value))
+    with pytest.raises(ConfigError, match="plain name"):
+        verify_site(tmp_path)

@@ -1,0 +1,130 @@
+"""Serves a site on this machine, with ranges: a browser reads parts of large files, and Python's own server has none.
+
+Owns the protocol. Only files below the folder are served, and only to this machine.
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from collectors.website.building import VERSION
+
+HOST = "127.0.0.1"
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+}
+#: Not to be read by pages of other origins, nor as another type. A worker's own policy comes by header alone.
+_HEADERS = {
+    "Accept-Ranges": "bytes",
+    "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+}
+_BLOCK = 1 << 20
+
+
+def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
+    """A server of the site in `folder`, not yet serving. Port 0 takes a free one. Raises OSError if it is taken."""
+
+    class Handler(_Handler):
+        root = Path(os.path.realpath(folder))
+
+    return http.server.ThreadingHTTPServer((HOST, port), Handler)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    root: Path
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a page's requests are of no interest."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        if (self.headers.get("Host") or "").partition(":")[0] not in (HOST, "localhost"):
+            self.send_error(HTTPStatus.FORBIDDEN)  # another name that leads here would make this site another's
+            return
+        path = self._path()
+        if path is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with open(path, "rb") as file:
+            self._send(path, file, with_body=with_body)
+
+    def _path(self) -> Path | None:
+        """The file of the request: below the folder, or below the version that it links to."""
+        name = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
+        if "\0" in name:
+            return None
+        path = Path(os.path.realpath(self.root / name))
+        places = (self.root, Path(os.path.realpath(self.root / VERSION)))
+        is_inside = any(path.is_relative_to(place) for place in places)
+        return path if is_inside and path.is_file() else None
+
+    def _send(self, path: Path, file: BinaryIO, *, with_body: bool) -> None:
+        size = os.fstat(file.fileno()).st_size
+        part = _part(self.headers.get("Range"), size)
+        if part is None:
+            self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        first, last, is_part = part
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK)
+        if is_part:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.send_header("Content-Type", _TYPES.get(path.suffix, "application/octet-stream"))
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            for block in _blocks(file, first, last):
+                self.wfile.write(block)
+
+
+def _part(header: str | None, size: int) -> tuple[int, int, bool] | None:
+    """First and last byte, and whether they are a part; None for a range outside the file.
+
+    Several ranges, and what is none, are answered with the whole file, as RFC 9110 allows.
+    """
+    match = _RANGE.fullmatch((header or "").strip())
+    if not match or match.groups() == ("", ""):
+        return 0, size - 1, False
+    first, last = match.groups()
+    if not first:
+        return (max(0, size - int(last)), size - 1, True) if int(last) and size else None
+    end = min(int(last), size - 1) if last else size - 1
+    return (int(first), end, True) if int(first) <= end else None
+
+
+def _blocks(file: BinaryIO, first: int, last: int) -> Iterator[bytes]:
+    file.seek(first)
+    left = last - first + 1
+    while left > 0 and (block := file.read(min(left, _BLOCK))):
+        left -= len(block)
+        yield block
