@@ -17,6 +17,7 @@ from schemas.records import RECORD, SCHEMA_FILES
 from tests.helpers import runs
 from tests.helpers.collect_calls import NO_RAY, Collect, collect, own_tasks, plan
 from tests.helpers.runs import CHOICE, TEXT, Run, config
+from tests.helpers.thorough import long_only
 
 __all__ = ["collect", "plan"]  # fixtures
 
@@ -143,6 +144,7 @@ def long_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_when_the_lake_is_complete_needs_no_right_to_write(tmp_path: Path, collect: Collect) -> None:
     path, lake = config(tmp_path, models=["stub/alpha"], tasks=[TEXT], limit=2), tmp_path / "lake"

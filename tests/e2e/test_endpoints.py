@@ -11,6 +11,7 @@ import pytest
 from tests.helpers import runs
 from tests.helpers.fake_endpoint import MODEL, Fake, Server
 from tests.helpers.runs import ITEMS, TEXT
+from tests.helpers.thorough import long_only
 
 pytestmark = pytest.mark.slow
 KEY = "very-secret-value"
@@ -34,6 +35,7 @@ def query(lake: Path, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in runs.query(lake, sql)]
 
 
+@long_only
 def test_endpoints_beside_engines_go_on_after_a_kill_and_pay_once(tmp_path: Path) -> None:
     fake = Fake(latency_s=0.05, thought="hm hm hm", key=KEY)
     env = {"FAKE_KEY": KEY, "ROUTERLAKE_CACHE": str(tmp_path / "cache")}

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.thorough import long_only
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "pipelines" / "notebooks" / "first_week.ipynb"
 
@@ -23,6 +25,7 @@ def test_notebook_has_ten_cells_and_no_outputs() -> None:
     assert not any(cell.get("outputs") for cell in cells)
 
 
+@long_only
 @pytest.mark.slow
 def test_notebook_runs_from_import_to_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -14,8 +14,10 @@ from collectors.lake.store import Lake
 from pipelines.fleet import folding
 from tests.e2e.conftest import Cluster
 from tests.helpers.runs import ITEMS, TEXT, collect_here, config
+from tests.helpers.thorough import long_only
 
 
+@long_only
 @pytest.mark.slow
 def test_run_folds_shards_while_it_collects_and_its_rows_are_the_same(
     tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ from tests.helpers.runs import (
     start_collect,
     stored_records,
 )
+from tests.helpers.thorough import long_only
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +83,7 @@ def collected(
     return finish(start_collect(path, env={"RAY_ADDRESS": cluster.address})), folder / "lake"
 
 
+@long_only
 def test_real_run_with_broken_models_collects_the_others_and_names_each(collected: tuple[Run, Path]) -> None:
     run, lake = collected
     assert run.code == 1, run.err[-3000:]

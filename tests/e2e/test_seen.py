@@ -85,6 +85,7 @@ def only(line: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: line[key] for key in keys}
 
 
+@long_only
 @pytest.mark.slow
 def test_log_lines_are_json_with_their_cells_and_hold_no_secret(
     cluster: Cluster, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -30,6 +30,7 @@ from tests.helpers.iam import Statement, allows, deciding, listed, read_policy
 from tests.helpers.object_store import BUCKET, ObjectStore
 from tests.helpers.runs import CHOICE, ROOT, config
 from tests.helpers.s3_requests import Asked, recorded
+from tests.helpers.thorough import long_only
 
 LAKE, PUBLISHED = f"s3://{BUCKET}/lake", f"s3://{BUCKET}/published"
 
@@ -107,6 +108,7 @@ def asked(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -
     return found
 
 
+@long_only
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ["collector", "maintainer"])
 def test_bucket_policy_allows_all_that_the_role_asks(role: str, asked: dict[str, list[Asked]]) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.mini_tasks import ITEMS, write_tasks
+from tests.helpers.thorough import long_only
 
 ROOT = Path(__file__).parents[3]
 REGISTRY = "ENGINES = {\n"
@@ -111,6 +112,7 @@ def python(code: str, *arguments: str, folder: Path = ROOT) -> Any:
     return json.loads(done.stdout)
 
 
+@long_only
 def test_engine_added_by_one_file_and_one_line_collects_a_task(packages: Path) -> None:
     tasks = write_tasks(packages / "tasks")
     sums = [json.loads(line) for line in (tasks / "test.jsonl").read_text(encoding="utf-8").splitlines()]

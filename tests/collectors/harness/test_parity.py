@@ -161,6 +161,7 @@ def test_chat_template_against_lm_eval_is_equal(
     check(ours, theirs)
 
 
+@long_only
 def test_prompts_are_cut_as_lm_eval_cuts_them(tasks: Path, tiny_models: dict[str, Path], tmp_path: Path) -> None:
     names = ["mini_letters", "mini_generate"]
     settings = {"max_length": 40, "overlong": "truncate"}

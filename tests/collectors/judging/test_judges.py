@@ -22,6 +22,7 @@ from tests.helpers.asked import bind
 from tests.helpers.judged_tasks import ITEMS, bound, write_task
 from tests.helpers.mini_tasks import TASKS as MINI
 from tests.helpers.odd_tasks import write_odd_tasks
+from tests.helpers.thorough import long_only
 
 ANSWERS = {item: [[f"answer {item}"]] for item in range(ITEMS)}
 RIGHT = "    return {'exact_match': 1.0}\n"
@@ -73,6 +74,7 @@ def test_judge_that_waits_for_ever_costs_one_item(tmp_path: Path) -> None:
     assert scores(reply) == {0: 1.0, 1: 1.0, 3: 1.0}
 
 
+@long_only
 def test_filter_that_hangs_costs_the_item_that_it_hangs_at(tmp_path: Path) -> None:
     code = """
 def slow(resps, docs):

@@ -26,7 +26,7 @@ from schemas.identity import ShardName
 from tests.helpers.filled_lakes import NOW, SUMMARIES, VIEWS, add, everything, plain_lake, planned
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.object_store import BUCKET
-from tests.helpers.thorough import often
+from tests.helpers.thorough import long_only, often
 
 #: A shard: model, task, generation, first item, number of items.
 shards = st.tuples(
@@ -183,6 +183,7 @@ def test_prune_keeps_what_a_reader_who_began_lately_uses(tmp_path: Path) -> None
     assert set(manifest.objects) <= set(lake.names("compact"))
 
 
+@long_only
 @pytest.mark.slow
 def test_compact_in_a_store_says_the_same_as_in_a_folder(tmp_path: Path, s3_environment: Any) -> None:
     stored = plain_lake(f"s3://{BUCKET}/{secrets.token_hex(4)}/it's a lake").lake

@@ -25,6 +25,7 @@ from collectors.lake.pruning import prune
 from schemas.failures import ConfigError, StorageError
 from schemas.records import SCHEMA_VERSION
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import long_only
 
 ROOT = Path(__file__).resolve().parents[3]
 NEXT = SCHEMA_VERSION + 1
@@ -210,6 +211,7 @@ def test_next_version_reads_todays_lake_and_changes_nothing(
         assert con.execute("FROM notes").fetchall() == []
 
 
+@long_only
 def test_next_version_compacts_prunes_and_publishes_todays_lake_without_losing_a_row(
     lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
@@ -272,6 +274,7 @@ def test_column_added_without_a_new_version_reads_as_null_and_nothing_is_pruned(
     assert not (place / "damaged").exists()
 
 
+@long_only
 def test_migration_is_asked_for_then_run_into_a_new_compaction(
     lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from schemas.failures import ConfigError, StorageError
 from schemas.records import RECORD, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from tests.helpers.object_store import BUCKET, ObjectStore
 from tests.helpers.opened_lakes import CELL, lake, read, shard, uri
+from tests.helpers.thorough import long_only
 
 __all__ = ["lake", "uri"]  # fixtures
 
@@ -101,6 +102,7 @@ def test_names_another_process_created_are_seen_at_once(lake: Lake, uri: str) ->
     assert lake.has(shard_name("t", shard(0, 4)))
 
 
+@long_only
 @pytest.mark.slow
 def test_names_more_than_a_page_of_listing_are_all_there(s3_environment: ObjectStore) -> None:
     lake = Lake(f"s3://{BUCKET}/pages-{secrets.token_hex(4)}")

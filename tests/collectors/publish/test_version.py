@@ -33,6 +33,7 @@ from tests.helpers.filled_lakes import (
 )
 from tests.helpers.importing import imported, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
+from tests.helpers.thorough import long_only
 
 # ---- contents
 
@@ -93,6 +94,7 @@ def test_version_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(tm
     assert found == [("a",)]  # the only model of its cells with a row in the lake
 
 
+@long_only
 def test_version_database_opens_from_its_folder_and_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from tests.helpers.mini_tasks import TASKS, own_caches, write_tasks
 from tests.helpers.planned_cells import TASK, base, configured, ids, model, planned, tasks, write_model
+from tests.helpers.thorough import long_only
 
 __all__ = ["base", "model", "own_caches", "tasks"]  # fixtures
 ROOT = Path(__file__).parents[3]
@@ -172,6 +173,7 @@ print(json.dumps([plan.failures, [[c.row, c.todo] for c in plan.cells]], sort_ke
 """
 
 
+@long_only
 @pytest.mark.slow
 def test_plans_of_processes_with_other_hash_seeds_and_folders_are_identical(tmp_path: Path) -> None:
     """Benchmarks with functions and sets in their configs, and copies of them at two places."""
