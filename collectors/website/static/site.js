@@ -99,13 +99,14 @@
       const down = head.hasAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : !isText && key !== "rank";
       heads.forEach(one => one.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const sign = down ? -1 : 1;
-      let rank = column;
+      let places = null;
       if (isText) { // compare each text once
-        const distinct = [...new Set(column.filter(value => value !== null))].sort(collator.compare), places = new Map(distinct.map((text, i) => [text, i]));
-        rank = column.map(value => value === null ? null : places.get(value));
+        const distinct = [...new Set(column.filter(value => value !== null))].sort(collator.compare);
+        places = new Map(distinct.map((text, i) => [text, i]));
       }
-      order = order.slice().sort((a, b) => rank[a] === null ? (rank[b] === null ? a - b : 1) : rank[b] === null ? -1 : sign * (rank[a] - rank[b]) || a - b);
+      const sign = down ? -1 : 1; // what is missing comes last both ways
+      const keys = Float64Array.from(column, value => value === null ? Infinity : sign * (places ? places.get(value) : value));
+      order = order.slice().sort((a, b) => keys[a] - keys[b] || a - b);
       filter();
     }
 

@@ -1,0 +1,162 @@
+"""The site: pages of 8,500 models × 12 tasks in Chromium, and the time, memory and size of a database by records."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from collectors.lake.store import Lake
+from collectors.website import building
+from collectors.website.building import build_site
+from collectors.website.database import write_database
+from collectors.website.reading import Tables
+from schemas.sql import quoted
+from tests.benchmarks.bench_lake import MODELS, Report
+from tests.benchmarks.synthetic import TASKS, Synthetic
+from tests.helpers.browser import Browser, browser
+from tests.helpers.sites import asked_lake
+
+#: As many models and tasks as RouterEval has.
+WIDE, WIDE_TASKS = 8500, len(TASKS)
+#: The largest version that the issue names, and what it may take.
+LARGEST, MINUTES, GIB = 200e6, 10, 6
+
+
+def widened(path: Path) -> None:
+    """Makes the tables behind the pages as wide as RouterEval's, from the rows of one cell."""
+    names = f"(SELECT 'maker-' || i % 400 || '/model-' || i AS new_model, i FROM range({WIDE}) AS r(i))"
+    tasks = f"(SELECT 'task-' || t AS new_task, t FROM range({WIDE_TASKS}) AS r(t))"
+    score = "(hash(i, t) % 1000) / 1000"
+    number = "* EXCLUDE (new_model, new_task, i, t)"
+    of_cell = "task: new_task, model: new_model, cell_id: md5(i || '-' || t)[:16]"
+    replaced = {
+        "leaderboard": f"{of_cell}, score: {score}, ci_low: greatest(0, score - 0.05), ci_high: least(1, score + 0.05), "
+        "rank: row_number() OVER (PARTITION BY t ORDER BY score DESC), usd_per_1000: hash(i) % 900 / 100, "
+        "mean_latency_s: hash(t, i) % 90 / 10",
+        "candidates": f"{of_cell}, candidate: new_model",
+        "cells": of_cell,
+        "coverage": of_cell,
+    }
+    with contextlib.closing(duckdb.connect(config={"threads": 2})) as con:
+        con.execute(f"ATTACH {quoted(str(path))} AS site; USE site")
+        for table, columns in replaced.items():
+            changes = ", ".join(f"({value}) AS {name}" for name, value in _pairs(columns).items())
+            rows = f"SELECT * REPLACE ({changes}) FROM (FROM {table} LIMIT 1), {names}, {tasks}"
+            con.execute(f"CREATE TABLE wide AS {rows}")
+            con.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT {number} FROM wide ORDER BY task, model")
+            con.execute("DROP TABLE wide")
+        one = f"(SELECT new_model, i FROM {names})"
+        con.execute(
+            "CREATE OR REPLACE TABLE models AS SELECT * EXCLUDE (new_model, i) REPLACE (new_model AS model, "
+            "(1 + i % 70) * 1000000000 AS parameters, ['mit', 'apache-2.0', 'llama'][1 + i % 3] AS licence) "
+            f"FROM (FROM models LIMIT 1), {one} ORDER BY model"
+        )
+        con.execute(
+            "CREATE OR REPLACE TABLE overall AS SELECT * EXCLUDE (new_model, i) REPLACE (new_model AS candidate, "
+            "new_model AS model, 12 AS tasks, hash(i) % 100000 / 100000 AS score, i + 1 AS rank) "
+            f"FROM (FROM overall LIMIT 1), {one} ORDER BY rank"
+        )
+
+
+def _pairs(columns: str) -> dict[str, str]:
+    """`a: x, b: f(y, z)` as a dict: a comma inside brackets separates nothing."""
+    pairs, depth, start = {}, 0, 0
+    for place, letter in enumerate([*columns, ","]):
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and not depth:
+            name, _, value = columns[start:place].strip().partition(": ")
+            pairs[name] = value
+            start = place + 1
+    return pairs
+
+
+def bench_pages(report: Report, work: Path) -> None:
+    lake = asked_lake(str(work / "lake"), models=2, items=2).lake.uri
+    written = building.write_database
+
+    def wide(uri: str, path: Path, include: str = "all") -> None:
+        written(uri, path, include)
+        widened(path)
+
+    building.write_database = wide
+    building._draw = lambda *arguments: ([], [])  # type: ignore[assignment]
+    started = time.monotonic()
+    site = build_site(lake, work / "site")
+    building.write_database = written
+    report.row("pages of 8,500 models × 12 tasks, s", time.monotonic() - started, MINUTES * 60)
+    report.row("files of it, MiB", sum(entry["bytes"] for entry in site.files.values()) / 2**20, None)
+    with browser(work / "profile") as chromium:
+        _opened(report, chromium, site.folder, "start", "index.html", 2)
+        _opened(report, chromium, site.folder, "leaderboard", "leaderboard.html", 2)
+        _sorted(report, chromium, "leaderboard, 8,500 models", "score")
+        _sorted(report, chromium, "leaderboard, 8,500 models, by name", "candidate")
+        _opened(report, chromium, site.folder, "heat map", "heat.html", 4)
+        _sorted(report, chromium, "heat map, 8,500 × 12", "t3")
+
+
+def _opened(report: Report, chromium: Browser, folder: Path, what: str, page: str, mib: float) -> None:
+    started = time.perf_counter()
+    chromium.open((folder / page).as_uri())
+    seconds = time.perf_counter() - started
+    report.row(f"{what} page loads, s", seconds, 2)
+    names = {address.rpartition(f"{folder}/")[2] for address in chromium.asked if address.startswith("file:")}
+    report.row(
+        f"{what} page and what it loads, MiB", sum((folder / name).stat().st_size for name in names) / 2**20, mib
+    )
+    assert chromium.faults == [], chromium.faults
+
+
+def _sorted(report: Report, chromium: Browser, what: str, key: str) -> None:
+    """Until the sorted rows are drawn: a frame later."""
+    times = chromium.value(
+        f"(async button => {{ const times = []; for (let i = 0; i < 5; i++) {{ const from = performance.now(); "
+        "button.click(); document.body.offsetHeight; times.push(performance.now() - from); } return times; })"
+        f"(document.querySelector('th[data-key={json.dumps(key)}] button'))"
+    )
+    report.row(f"sort: {what}, ms", max(times), 200)
+
+
+def bench_database(report: Report, work: Path, sizes: list[str]) -> None:
+    """The slope over `sizes`, and what it says of 200M records."""
+    for size in sizes:
+        lake = work / f"lake-{size}"
+        synthetic = Synthetic(MODELS[size])
+        synthetic.write(Lake(str(lake)), 2)
+        path = work / f"{size}.duckdb"
+        started = time.monotonic()
+        write_database(str(lake), path)
+        seconds = time.monotonic() - started
+        share = LARGEST / synthetic.records
+        tables = Tables(path)
+        assert tables.row("SELECT count(*) AS n FROM matrix")["n"] == synthetic.records
+        tables.close()
+        report.row(f"database of {size} records, s", seconds, None)
+        report.row(f"database of {size} records, bytes a record", path.stat().st_size / synthetic.records, None)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        report.row(f"database of {size} records, most memory, GiB", peak, GIB)
+        report.row(f"{size}: in proportion at 200M records, min", seconds * share / 60, MINUTES)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="*", default=["2M"], choices=MODELS, help="records of the lakes")
+    parser.add_argument("--no-pages", action="store_true", help="the databases alone")
+    args = parser.parse_args()
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="routerlake-bench-site-") as folder:
+        if not args.no_pages:
+            bench_pages(report, Path(folder))
+        bench_database(report, Path(folder), args.sizes)
+    return 0 if report.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
