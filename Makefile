@@ -15,7 +15,7 @@ FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers bench-endpoints bench-judge bench-forecast sbom verify clean
+.PHONY: help env s3 models demo test test-fast test-long lint format bench bench-parity bench-lake bench-verify bench-ingest bench-router bench-collection bench-fleet bench-trust bench-routers bench-endpoints bench-judge bench-forecast bench-site sbom verify clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ bench-trust: env ## keys searched everywhere, versions tampered with, queries th
 
 bench-judge: env ## the sandbox, checks of a lake, 1M answers judged again; LAKE=demo-lake checks that lake (10 minutes)
 	$(python) -m tests.benchmarks.bench_judge $(if $(LAKE),--lake $(LAKE))
+
+bench-site: env ## the site: 8,500 models × 12 tasks in Chromium, its database by records; SIZES="2M 20M" (5 minutes)
+	$(python) -m tests.benchmarks.bench_site --sizes $(or $(SIZES),2M)
 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))

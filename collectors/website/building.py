@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
 from collectors.website.database import DATABASE, MOST_ANSWERS, write_database
+from collectors.website.extra_pages import BOARD, CHANGES, board, changes
 from collectors.website.many_pages import item_pages, model_pages, task_pages
 from collectors.website.pages import single_pages
 from collectors.website.reading import Tables
@@ -66,32 +68,37 @@ def build_site(
     *,
     include: str = "all",
     sql: bool = False,
+    before: str | None = None,
+    board_file: Path | None = None,
     progress: Callable[[int], None] = lambda pages: None,
 ) -> BuiltSite:
     """Writes the site of the lake or version at `uri` into the empty `folder`.
 
-    `include` is a key of schemas.views.INCLUDED; `sql` brings the query page's engine by npm; `progress` gets the
-    number of written pages. What this machine lacks the programs for is left out and named. Raises ConfigError for a
-    lake without records.
+    `include` is a key of schemas.views.INCLUDED; `sql` brings the query page's engine by npm; `before` is the URI of
+    the version before (collectors.website.extra_pages), `board_file` a board.json; `progress` gets the number of
+    written pages. What this machine lacks the programs for is left out and named. Raises ConfigError for a lake without
+    records.
     """
     lake = Lake(uri).open_for_reading()
-    writer = _Writer(folder)
     manifest = digest = None
     if lake.is_published():
         _, manifest = open_published(lake.uri)
         digest = hashlib.sha256(lake.read(PUBLISHED_MANIFEST)).hexdigest()
+    changed, no_changes = changes(lake, manifest, before)
+    extra = [page for page in (changed, board(board_file) if board_file else None) if page]
+    writer = _Writer(folder)
     write_database(uri, folder / DATABASE, include)
     writer.sign(DATABASE)
-    notes = list(writer.add_scripts() if sql else ())
+    notes = [*no_changes, *(writer.add_scripts() if sql else ())]
     tables = Tables(folder / DATABASE)
     try:
         has_items = tables.row("SELECT count(*) AS n FROM matrix")["n"] <= MOST_ANSWERS
         if not has_items:
             notes.append(f"question pages are left out: the lake has more than {MOST_ANSWERS:,} answers")
         drawn, why = _draw(lake, include, tables, writer)
-        site = _site(lake, manifest, digest, has_sql="static/query.js" in writer.files)
+        site = _site(manifest, digest, [page.address for page in extra], has_sql="static/query.js" in writer.files)
         pages = _pages(tables, manifest, writer.entry(DATABASE), has_items, site.has_sql, drawn)
-        for number, page in enumerate(pages, 1):
+        for number, page in enumerate(itertools.chain(extra, pages), 1):
             writer.write_page(site, page)
             progress(number)
     finally:
@@ -117,12 +124,13 @@ def _draw(lake: Lake, include: str, tables: Tables, writer: _Writer) -> tuple[li
         return [], [f"pictures are left out: {advice(error) or error}"]
 
 
-def _site(lake: Lake, manifest: Mapping[str, Any] | None, digest: str | None, *, has_sql: bool) -> Site:
+def _site(manifest: Mapping[str, Any] | None, digest: str | None, extra: Sequence[str], *, has_sql: bool) -> Site:
     description = (manifest or {}).get("description", {})
     version = f"version {manifest['version']}" if manifest else "a lake"
     title = description.get("title") or "Router benchmark matrix"
     licence = description.get("licence")
-    return Site(visible(title), visible(version), licence and visible(licence), digest, _NAV, has_sql)
+    nav = [*_NAV[:-2], *(one for one in (BOARD, CHANGES) if one[0] in extra), *_NAV[-2:]]
+    return Site(visible(title), visible(version), licence and visible(licence), digest, nav, has_sql)
 
 
 def _pages(

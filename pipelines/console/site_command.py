@@ -35,7 +35,9 @@ def site(script: str, argv: list[str]) -> int:
     check_out(args.out, lake)
     started = time.monotonic()
     with replacing(args.out) as folder:
-        built = build_site(args.uri, folder, include=args.include, sql=args.sql)
+        built = build_site(
+            args.uri, folder, include=args.include, sql=args.sql, before=args.before, board_file=args.board
+        )
         link_version(lake, folder, args.out)
         if args.out.is_dir():
             shutil.rmtree(args.out)
@@ -62,6 +64,17 @@ def _parse(script: str, argv: list[str]) -> argparse.Namespace:
         dest="sql",
         action="store_false",
         help="leave out the query page's engine (35 MB), which npm brings at the first site",
+    )
+    parser.add_argument(
+        "--before",
+        metavar="URI",
+        help="the version before, for the page of changes (default: what the version names, beside it)",
+    )
+    parser.add_argument(
+        "--board",
+        metavar="JSON",
+        type=Path,
+        help="board.json of route.py board or publish.py board, for a page of routers",
     )
     parser.add_argument("--serve", action="store_true", help=f"serve the site on {HOST} until Ctrl-C")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="port of --serve (default: %(default)s)")

@@ -38,7 +38,8 @@ def widened(path: Path) -> None:
     number = "* EXCLUDE (new_model, new_task, i, t)"
     of_cell = "task: new_task, model: new_model, cell_id: md5(i || '-' || t)[:16]"
     replaced = {
-        "leaderboard": f"{of_cell}, score: {score}, ci_low: greatest(0, score - 0.05), ci_high: least(1, score + 0.05), "
+        "leaderboard": f"{of_cell}, score: {score}, "
+        "ci_low: greatest(0, score - 0.05), ci_high: least(1, score + 0.05), "
         "rank: row_number() OVER (PARTITION BY t ORDER BY score DESC), usd_per_1000: hash(i) % 900 / 100, "
         "mean_latency_s: hash(t, i) % 90 / 10",
         "candidates": f"{of_cell}, candidate: new_model",

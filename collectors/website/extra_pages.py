@@ -1,0 +1,109 @@
+"""The pages that not every site has: what changed since the version before, and a board of routers.
+
+Owns how the version before is found, and what is believed of a board's file, which anybody may have written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collectors.lake.store import Lake
+from collectors.publish.earlier import named_version
+from collectors.publish.publishing import differences
+from collectors.website.rendering import Page
+from collectors.website.tables import Column, Table, plain
+from schemas.failures import ConfigError, StorageError, one_line
+
+CHANGES, BOARD = ("changes.html", "Changes"), ("board.html", "Routers")
+#: Most bytes of a board's file, and most rows of a board.
+_MOST_BYTES, _MOST_ROWS = 50_000_000, 10_000
+
+# ---- changes
+
+
+def changes(lake: Lake, manifest: Mapping[str, Any] | None, before: str | None) -> tuple[Page | None, list[str]]:
+    """The page of changes since the version before, or why there is none.
+
+    `before` is the URI of that version; by default it lies beside this one under the name that the manifest gives.
+    Raises ConfigError if a given `before` is no version.
+    """
+    stated: Mapping[str, str] = (manifest or {}).get("previous") or {}
+    if manifest is None or not (before or stated):
+        return None, []
+    uri = before or f"{lake.uri.rstrip('/').rpartition('/')[0]}/{stated['version']}"
+    try:
+        found = named_version(uri)
+        if not before and found.manifest_sha256 != stated["manifest_sha256"]:
+            raise ConfigError(f"{uri} is not the version that the manifest names")
+        rows = differences(uri, lake.uri)
+    except (ConfigError, StorageError) as error:
+        if before:
+            raise
+        return None, [f"changes since {plain(stated['version'])} are left out: {one_line(error, 200)}; see --before"]
+    kinds = {"came": "came", "went": "went", "retracted": "of them retracted", "changed": "changed"}
+    values = [{"task": row.task, "model": row.model, **{kind: getattr(row, kind) for kind in kinds}} for row in rows]
+    columns = [
+        Column("model", "model", "name"),
+        Column("task", "task"),
+        *(Column(kind, label, "count") for kind, label in kinds.items()),
+    ]
+    totals = [{"label": label, "value": f"{sum(row[kind] for row in values):,}", "href": "", "under": "records"}
+              for kind, label in kinds.items()]  # fmt: skip
+    table = Table("changes", "Records that came, went or changed", columns, values, filters=("model", "task"),
+                  empty="No record differs.")  # fmt: skip
+    lead = f"From version {found.version} (SHA-256 of its manifest {found.manifest_sha256}) to this one."
+    return Page(CHANGES[0], "Changes since the version before", [lead], [table], numbers=totals), []
+
+
+# ---- routers
+
+
+def board(path: Path) -> Page:
+    """The page of a board's file, board.json of `route.py board` or `publish.py board`. Raises ConfigError."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
+        value = json.loads(path.read_bytes())
+        boards = value.get("boards", [value])
+        tables = [_board_table(number, one) for number, one in enumerate(boards)]
+        notes = [note for one in boards for note in one.get("notes", ()) if isinstance(note, str)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not a board's board.json: {one_line(error, 200)}") from error
+    lead = "Routers choose a model for each question. Score and cost are those of their choices on the test questions."
+    return Page(BOARD[0], "Routers", [lead, *dict.fromkeys(notes)], tables)
+
+
+def _board_table(number: int, one: Mapping[str, Any]) -> Table:
+    columns = [
+        Column("rank", "rank", "count"),
+        Column("router", "router", "name"),
+        Column("score", "score", "score"),
+        Column("gap_closed", "gap closed", "share", note="of the way from the best single model to the oracle"),
+        Column("usd", "$ a question", "usd"),
+        Column("verdict", "against the best constant"),
+        Column("missing", "missing", "count", note="questions that it chose nothing for"),
+        Column("by", "by"),
+        Column("sha256", "SHA-256 of its choices"),
+    ]
+    rows = [_board_row(row, columns) for row in one["rows"][:_MOST_ROWS]]
+    shown = [column for column in columns if any(row[column.key] is not None for row in rows)]
+    named = [plain(one[key]) for key in ("pool", "split") if isinstance(one.get(key), str)]
+    caption = "Routers, ranked" + (f": {', '.join(named)}" if named else "")
+    return Table(f"routers-{number}", caption, shown, rows, filters=("router",))
+
+
+def _board_row(row: Mapping[str, Any], columns: list[Column]) -> dict[str, Any]:
+    against = row.get("vs_best_constant")
+    given = {**row, "verdict": against.get("verdict") if isinstance(against, Mapping) else None}
+    return {column.key: _believed(given.get(column.key), column) for column in columns}
+
+
+def _believed(value: Any, column: Column) -> Any:
+    """A number where the column has numbers, a text where it has texts; else it is unknown."""
+    if column.is_number:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+        return (round(value) if column.kind == "count" else value) if is_number and value == value else None
+    return value if isinstance(value, str) else None
