@@ -38,7 +38,7 @@ def families(answers: Answers, names: Sequence[str] | None = None, bases: Sequen
     alone, and those that are made from the same `bases` (or are one). Relatives of relatives are relatives.
     """
     roots = np.arange(len(answers))
-    for first, second in _near_copies(answers):
+    for first, second in near_copies(answers):
         _join(roots, first, second)
     keys: dict[str, int] = {}
     for model, name in enumerate(names or ()):
@@ -74,7 +74,7 @@ def folds(groups: Places, parts: int, seed: int = 0) -> Places:
     return part
 
 
-def _near_copies(answers: Answers) -> npt.NDArray[np.int64]:
+def near_copies(answers: Answers) -> npt.NDArray[np.int64]:
     """(pairs, 2) of models that nearly repeat each other."""
     if answers.shape[1] > MOST_COMPARED:
         answers = answers[:, np.linspace(0, answers.shape[1] - 1, MOST_COMPARED).astype(int)]

@@ -36,7 +36,7 @@ AS_ASKED, CHOSEN_ANEW = KINDS = ("as asked", "chosen anew")
 #: Sets of asked items that bands are calibrated on: each costs the cube of the learned models.
 MOST_PATTERNS = 6
 #: Models are held out in so many folds where items are chosen anew for each; of more models, so many are drawn.
-FOLDS, MOST_MODELS = 5, 1_500
+FOLDS, MOST_MODELS = 5, 3_000
 #: A set of asked items that fewer models share is foretold from the LOCAL learned models that answered most alike.
 SHARED, LOCAL = 8, 1_000
 #: Items of the check of their probabilities, drawn from those that were not asked.

@@ -23,7 +23,7 @@ from collectors.forecasts.bands import check
 from collectors.forecasts.choice import METHODS, choose_items, goals_of, greedy
 from collectors.forecasts.expecting import foretold_means
 from collectors.forecasts.factors import complete_models
-from collectors.forecasts.families import families, folds
+from collectors.forecasts.families import families, near_copies, stem
 from collectors.forecasts.foretelling import FAMILY, RANDOM, Forecaster
 from collectors.forecasts.smoothing import Learned, Reals, learn
 from collectors.routers.contract import Queries
@@ -37,10 +37,10 @@ SHARES = (0.025, 0.05, 0.1)
 #: What the error of the mean of the tasks shall be at these shares, in points.
 MOST_OF_MEAN = dict(zip(SHARES, (2.0, 1.3, 1.0), strict=True))
 #: Models whose answers are asked one by one, and answers between two choices.
-ADAPTIVE, ROUND = 60, 8
+ADAPTIVE, ROUND = 100, 8
 #: Share that is asked of every model before the first choice of its own.
 BEGINNING = 0.01
-PARTS = ("errors", "choices", "router", "size")
+PARTS = ("bands", "errors", "choices", "router", "size")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def main() -> int:
     for split in args.splits:
         for seed in range(args.seeds):
             tested, rest = halves(data, split, seed)
+            if "bands" in args.only:
+                bench_bands(report, data, f"{split} {seed}", tested, rest)
             if "errors" in args.only:
                 bench_errors(report, data, f"{split} {seed}", tested, rest)
             if "choices" in args.only and not seed:
@@ -92,69 +94,70 @@ def read(folder: Path) -> Data:
     answers = answers[(~np.isnan(answers)).any(axis=1)]
     texts = {f"{item['task']}/{item['item_id']}": item["prompt"] for item in items}
     tasks = np.array([column.split("/")[0] for column in columns])
-    return Data(answers, tasks, names, [texts[column] for column in columns], families(answers, names))
+    return Data(answers, tasks, names, [texts[column] for column in columns], families_of(answers, names))
 
 
 def simulated() -> Data:
     made = world(models=640, items=(240, 480, 100, 130, 100), seed=1)
-    return Data(made.answers, made.tasks, made.names, None, families(made.answers, made.names))
+    return Data(made.answers, made.tasks, made.names, None, families_of(made.answers, made.names))
 
 
 def halves(data: Data, split: str, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A quarter of the complete models to test, and all models to learn from."""
+    """A quarter of the complete models to test, and all models to learn from.
+
+    Of a split by families whole ones are drawn. No model is learned that nearly repeats a tested one, or that has its
+    name but for size, version and form.
+    """
     whole = np.flatnonzero(complete_models(data.answers))
-    groups = whole if split == RANDOM else data.families[whole]
-    tested = whole[folds(groups, 4, seed) == 0]
+    random = np.random.default_rng(seed)
     if split == RANDOM:
+        tested = np.sort(random.permutation(whole)[: len(whole) // 4])
         return tested, np.setdiff1d(np.arange(len(data.names)), tested)
-    return tested, np.flatnonzero(~np.isin(data.families, data.families[tested]))
+    tested = np.zeros(0, np.int64)
+    for family in random.permutation(np.unique(data.families[whole])):
+        if len(tested) < len(whole) // 4:
+            tested = np.concatenate([tested, whole[data.families[whole] == family]])
+    is_tested = np.isin(np.arange(len(data.names)), tested)
+    related = is_tested | np.isin(data.families, data.families[tested])
+    pairs = near_copies(data.answers)
+    related[pairs[is_tested[pairs[:, 0]], 1]] = True
+    related[pairs[is_tested[pairs[:, 1]], 0]] = True
+    stems = {stem(data.names[model]) for model in tested}
+    return np.sort(tested), np.flatnonzero(~related & [stem(name) not in stems for name in data.names])
+
+
+def families_of(answers: npt.NDArray[np.float32], names: list[str]) -> npt.NDArray[np.int64]:
+    """Families of the complete models; each other model is one of its own, lest chains of them join all."""
+    whole = np.flatnonzero(complete_models(answers))
+    of = np.arange(len(names))
+    of[whole] = whole[families(answers[whole], [names[model] for model in whole])]
+    return of
 
 
 # ---- errors and bands
 
 
-def bench_errors(
-    report: Report, data: Data, split: str, tested: npt.NDArray[np.int64], rest: npt.NDArray[np.int64]
-) -> None:
-    learned = learn(data.answers[rest], data.tasks, related=data.families[rest])
-    truth = data.answers[tested].astype(np.float64)
-    true_means = truth @ learned.goals.T
-    whole = int(learned.whole.sum())
-    print(f"\n{split}: {len(rest):,} models learned, {whole:,} of them complete; {len(tested):,} tested")
-    order = greedy(learned.factors, goals_of(learned.tasks), round(0.3 * len(data.tasks)))
-    forecaster, fixed = bench_fixed(report, split, learned, truth, true_means, order)
-    rows = np.random.default_rng(0).permutation(len(tested))[:ADAPTIVE]
-    asked = ask_adaptively(learned, truth[rows], order)
-    errors = {}
-    for share, answers in asked.items():
-        name = f"{split}: {share:.1%} of the items, chosen one by one"
-        off = 100 * np.abs(forecaster.values(answers)[0] - true_means[rows])
-        errors[share] = off[:, -1].mean()
-        report.row(f"{name}: mean of the tasks, points", errors[share], MOST_OF_MEAN[share])
-        if share == max(SHARES):
-            per_task = off[:, :-1].mean(axis=0)
-            report.row(f"{name}: worst task, points", per_task.max(), 2.5)
-            report.row(f"{name}: mean over tasks, points", per_task.mean(), 2.0)
-            values, bands = forecaster.means(answers)
-            held = 100 * (np.abs(values - true_means[rows]) <= bands + 1e-9)[:, :-1].mean()
-            report.row(f"{name}: bands of 90 % hold, mean over tasks", held, 88, more=True)
-            report.row(f"{name}: the same, not too wide", held, 93)
-    bench_saving(report, split, learned, truth[rows], true_means[rows], order, errors[max(SHARES)])
-    print(f"  fixed probe sets on the same models, for comparison: {fixed}")
+Rows = npt.NDArray[np.int64]
 
 
-def bench_fixed(
-    report: Report, split: str, learned: Learned, truth: Reals, true_means: Reals, order: npt.NDArray[np.int64]
-) -> tuple[Forecaster, str]:
-    """The fixed probe set at 10 %: bands, pairs and items. Returns what foretold, and its errors in words."""
-    asked = np.sort(order[: round(0.1 * len(order) / 0.3)])
+def bench_bands(report: Report, data: Data, split: str, tested: Rows, rest: Rows) -> None:
+    """One probe set of 10 %: bands, pairs and items."""
+    learned, truth, true_means, order = _learned(data, split, tested, rest)
+    asked = np.sort(order[: round(0.1 * truth.shape[1])])
     answers = np.full(truth.shape, np.nan, np.float32)
     answers[:, asked] = truth[:, asked]
     forecaster = Forecaster(learned, [asked])
     values, bands = forecaster.means(answers)
     held = 100 * (np.abs(values - true_means) <= bands).mean(axis=0)
+    off = 100 * np.abs(values - true_means).mean(axis=0)
     name = f"{split}: 10 % of the items, one probe set"
-    report.row(f"{name}: bands of 90 % hold, worst task", held[:-1].min(), 88, more=True)
+    errors = (
+        f"errors: worst {off[:-1].max():.2f}, mean {off[:-1].mean():.2f}, of the mean of tasks {off[-1]:.2f} points"
+    )
+    print(f"  {errors}; bands hold " + ", ".join(f"{one:.1f}" for one in held) + " %, the last of the mean of tasks")
+    report.row(
+        f"{name}: bands of 90 % hold, least held task", held[:-1].min(), 88, f"mean {held[:-1].mean():.1f}", more=True
+    )
     report.row(f"{name}: bands of 90 % hold, most held task", held[:-1].max(), 93)
     done = [check(values[:, goal], bands[:, goal], true_means[:, goal]) for goal in range(len(held))]
     right = min(one.pairs_right for one in done if one.pairs_right is not None)
@@ -164,11 +167,37 @@ def bench_fixed(
     is_open = np.setdiff1d(np.arange(truth.shape[1]), asked)
     brier = np.square(probable - truth)[:, is_open].mean() / np.square(mean - truth)[:, is_open].mean()
     report.row(f"{name}: Brier of unasked items ÷ the items' means", brier, 0.8)
-    off = 100 * np.abs(values - true_means).mean(axis=0)
-    words = (
-        f"worst task {off[:-1].max():.2f}, mean over tasks {off[:-1].mean():.2f}, mean of tasks {off[-1]:.2f} points"
-    )
-    return forecaster, words
+
+
+def bench_errors(report: Report, data: Data, split: str, tested: Rows, rest: Rows) -> None:
+    """Items chosen one by one for each model, against one probe set for all."""
+    learned, truth, true_means, order = _learned(data, split, tested, rest)
+    rows = np.random.default_rng(0).permutation(len(tested))[:ADAPTIVE]
+    truth, true_means = truth[rows], true_means[rows]
+    asked = ask_adaptively(learned, truth, order)
+    forecaster = Forecaster(learned, [np.sort(order[: round(max(SHARES) * truth.shape[1])])])
+    for share, answers in asked.items():
+        name = f"{split}: {share:.1%} of the items, chosen one by one"
+        off = 100 * np.abs(forecaster.values(answers)[0] - true_means)
+        report.row(f"{name}: mean of the tasks, points", off[:, -1].mean(), MOST_OF_MEAN[share])
+    per_task = off[:, :-1].mean(axis=0)
+    report.row(f"{name}: worst task, points", per_task.max(), 2.5)
+    report.row(f"{name}: mean over tasks, points", per_task.mean(), 2.0, " ".join(f"{one:.2f}" for one in per_task))
+    bench_saving(report, split, learned, truth, true_means, order, off[:, -1].mean())
+    values, bands = forecaster.means(answers)
+    held = 100 * (np.abs(values - true_means) <= bands + 1e-9)[:, :-1].mean()
+    report.row(f"{name}: bands of 90 % hold, mean over tasks", held, 88, more=True)
+    report.row(f"{name}: the same, not too wide", held, 93)
+
+
+def _learned(data: Data, split: str, tested: Rows, rest: Rows) -> tuple[Learned, Reals, Reals, Rows]:
+    """What was learned, (tested, items) true answers, (tested, goals) true means, and items in the order of use."""
+    learned = learn(data.answers[rest], data.tasks, related=data.families[rest])
+    truth = data.answers[tested].astype(np.float64)
+    whole = int(learned.whole.sum())
+    print(f"\n{split}: {len(learned.weights):,} models learned, {whole:,} of them complete; {len(tested):,} tested")
+    order = greedy(learned.factors, goals_of(learned.tasks), round(0.3 * len(data.tasks)))
+    return learned, truth, truth @ learned.goals.T, order
 
 
 def ask_adaptively(
@@ -202,7 +231,7 @@ def bench_saving(
     error: float,
 ) -> None:
     """Items of a fixed probe set with the error that adaptive choice has at 10 %."""
-    sizes = np.array([round(share * len(order) / 0.3) for share in (0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3)])
+    sizes = np.array([round(share * len(order) / 0.3) for share in (0.1, 0.15, 0.2, 0.3)])
     off = []
     for size in sizes:
         foretold = foretold_means(learned, order[:size], truth[:, order[:size]])
