@@ -30,6 +30,9 @@ DATABASE = "site.duckdb"
 MOST_ANSWERS = 300_000
 #: Pairs are made of this many candidates of a pool, the best ones: 8,500 would make 36 million.
 PAIRED = 60
+#: Records that are sorted at once.
+AT_ONCE = 20_000_000
+_MEMORY = "3GB"
 #: The widest prompt of a table of questions, in characters.
 _HEAD = 160
 
@@ -106,7 +109,7 @@ _MATRIX = """
 SELECT
     task::{task_name} AS task, items_digest, item, model::{model_name} AS model, cell_id::{cell_name} AS cell_id,
     score, correct, outcome, failure, prompt_tokens, completion_tokens, reasoning_tokens, latency_s, usd
-FROM costs
+FROM costs{of_task}
 ORDER BY task, items_digest, item, model, cell_id
 """
 _RESPONSES = """
@@ -134,13 +137,33 @@ FROM _members LEFT JOIN leaderboard USING (cell_id)
 WHERE NOT is_all
 QUALIFY row_number() OVER (PARTITION BY pool ORDER BY leaderboard.score DESC NULLS LAST, candidate) <= {PAIRED}
 """
+#: As the view complementarity, of fewer candidates: it would pair all of them first.
 _PAIRS = """
-SELECT complementarity.* EXCLUDE (is_all)
-FROM complementarity
-SEMI JOIN paired AS a ON complementarity.task = a.task AND candidate_a = a.candidate
-SEMI JOIN paired AS b ON complementarity.task = b.task AND candidate_b = b.candidate
-WHERE NOT is_all
-ORDER BY complementarity.task, union_score DESC, candidate_a, candidate_b
+WITH verdicts AS MATERIALIZED (
+    SELECT members.pool AS task, members.candidate, question_number, correct
+    FROM _pool_rows
+    INNER JOIN (
+        FROM _members SEMI JOIN paired ON _members.pool = paired.task AND _members.candidate = paired.candidate
+        WHERE NOT is_all
+    ) AS members USING (cell_id)
+    WHERE correct IS NOT NULL
+)
+
+SELECT
+    a.task,
+    a.candidate AS candidate_a,
+    b.candidate AS candidate_b,
+    count(*) AS questions,
+    count(*) FILTER (a.correct AND b.correct) AS both,
+    count(*) FILTER (a.correct AND NOT b.correct) AS only_a,
+    count(*) FILTER (b.correct AND NOT a.correct) AS only_b,
+    count(*) FILTER (NOT a.correct AND NOT b.correct) AS neither,
+    count(*) FILTER (a.correct OR b.correct) / count(*) AS union_score
+FROM verdicts AS a
+INNER JOIN verdicts AS b
+    ON a.task = b.task AND a.question_number = b.question_number AND a.candidate < b.candidate
+GROUP BY ALL
+ORDER BY task, union_score DESC, candidate_a, candidate_b
 """
 _DERIVED = {
     "cells": ("one model on one task in one setup", _CELLS),
@@ -157,7 +180,7 @@ _DERIVED = {
     "pairs": ("two candidates on one task, and the questions that one of them solves alone", _PAIRS),
 }
 _TYPES = {"task_name": "task", "model_name": "model", "cell_name": "cell_id"}
-_VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "complementarity", "_members", "responses")
+_VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "_members", "_pool_rows", "responses")
 
 
 #: Read when DuckDB is loaded: jemalloc then clears what it hands out.
@@ -189,7 +212,7 @@ def _write(uri: str, path: Path, include: str) -> None:
         path.unlink(missing_ok=True)  # what a damaged object left half-way
         with contextlib.closing(connect(lake, holdings, only=_VIEWS)) as con:
             limit_memory(con, path.parent)
-            con.execute("SET threads = 1")
+            con.execute(f"SET memory_limit = '{_MEMORY}'")
             # FSST draws its sample at random, and bitpacking copies unset bytes of the stack.
             con.execute("SET disabled_compression_methods = 'bitpacking,fsst'")
             con.execute(f"ATTACH {quoted(str(path))} AS site (STORAGE_VERSION 'v1.0.0')")
@@ -211,8 +234,10 @@ class _Tables:
             self._make(view, f"SELECT * FROM {view} ORDER BY {_ordered(order)}")
         self.con.execute(f"CREATE TEMP TABLE paired AS {_PAIRED}")
         for name, (_, query) in _DERIVED.items():
-            query = query.format_map(types)
-            self._make(name, query if self._is_kept(name) else f"SELECT * FROM ({query}) LIMIT 0")
+            if name == "matrix":
+                self._make_matrix(query.format_map({**types, "of_task": "{of_task}"}))
+            else:
+                self._make(name, query if self._is_kept(name) else f"SELECT * FROM ({query}) LIMIT 0")
         self._explain()
 
     def _type(self, name: str, column: str) -> str:
@@ -223,7 +248,25 @@ class _Tables:
         return f"site.{name}"
 
     def _make(self, name: str, query: str) -> None:
+        """A table of moderate size: computed by all threads, whose sums are exact, and written by one."""
+        self.con.execute("RESET threads")
+        self.con.execute(f"CREATE TEMP TABLE made AS {query}")
+        self._written(name, "FROM made")
+        self.con.execute("DROP TABLE made")
+
+    def _written(self, name: str, query: str) -> None:
+        self.con.execute("SET threads = 1")
         self.con.execute(f"CREATE TABLE site.{name} AS {query}")
+
+    def _make_matrix(self, query: str) -> None:
+        """All records, sorted; of many a task at a time, which bounds what the sort keeps."""
+        many = self._number("SELECT sum(attempted) FROM site.coverage") > AT_ONCE
+        tasks = self.con.execute("SELECT DISTINCT task FROM cells ORDER BY 1").fetchall() if many else []
+        whole = " WHERE false" if many else ""
+        self._written("matrix", query.replace("{of_task}", whole))
+        for (task,) in tasks:
+            of_task = f" WHERE task = {quoted(task)}"
+            self.con.execute("INSERT INTO site.matrix " + query.replace("{of_task}", of_task))
 
     def _is_kept(self, name: str) -> bool:
         return name != "responses" or self._number("SELECT count(*) FROM site.matrix") <= MOST_ANSWERS
@@ -245,7 +288,7 @@ class _Tables:
 
     def _number(self, query: str) -> int:
         [(number,)] = self.con.execute(query).fetchall()
-        return int(number)
+        return int(number or 0)
 
 
 def _ordered(order: str) -> str:

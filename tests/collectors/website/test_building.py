@@ -10,14 +10,14 @@ from urllib.parse import unquote
 
 import pytest
 
+from collectors.website import database
 from collectors.website.building import SITE_MANIFEST, BuiltSite
-from collectors.website.database import _write
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page, Site, render
 from collectors.website.tables import Column, Table, item_page, model_page, shown, significant, task_page
 from collectors.website.verifying import verify_site
 from schemas.failures import ConfigError
-from tests.helpers.filled_lakes import contents
+from tests.helpers.filled_lakes import contents, query
 from tests.helpers.lake_builder import LakeBuilder
 from tests.helpers.sites import HOSTILE, Links, asked_lake, broken_links, built, hostile_lake
 
@@ -54,7 +54,7 @@ def test_site_manifest_names_every_file(asked: BuiltSite) -> None:
 def test_database_of_a_lake_without_cells_is_refused(tmp_path: Path) -> None:
     builder = LakeBuilder(str(tmp_path / "lake"))
     with pytest.raises(ConfigError, match="holds no cells"):
-        _write(builder.lake.uri, tmp_path / "site.duckdb", "all")
+        database._write(builder.lake.uri, tmp_path / "site.duckdb", "all")
 
 
 # ---- links and content
@@ -84,11 +84,11 @@ def test_site_question_page_shows_question_gold_and_every_answer(asked: BuiltSit
 
 def test_site_numbers_lead_to_queries_that_give_their_records(asked: BuiltSite) -> None:
     tables = Tables(asked.folder / "site.duckdb")
-    queries = {query for page in pages(asked).values() for query in queries_of(page)}
+    queries = {sql for page in pages(asked).values() for sql in queries_of(page)}
     try:
         assert len(queries) > 30
-        for query in queries:
-            tables.rows(query)
+        for sql in queries:
+            tables.rows(sql)
         [score] = {row["score"] for row in tables.rows("FROM leaderboard WHERE model = 'm0000' AND task = 't'")}
         [cell] = [row["cell_id"] for row in tables.rows("FROM candidates WHERE candidate = 'm0000' AND task = 't'")]
         rows = tables.rows(f"FROM matrix WHERE cell_id = '{cell}' ORDER BY item")
@@ -112,6 +112,24 @@ def test_table_larger_than_a_page_has_all_rows_in_a_script() -> None:
     html = render(site, Page("x/y.html", "Many", tables=[table])).decode()
     assert html.count("<tr>") == 101
     assert '<script defer src="../data/many.js"></script>' in html
+
+
+def test_database_pairs_are_those_of_the_view_and_large_lakes_have_the_same_matrix(
+    asked: BuiltSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "AT_ONCE", 1)
+    builder = asked_lake(str(tmp_path / "lake"))
+    database._write(builder.lake.uri, tmp_path / "site.duckdb", "all")
+    by_task, at_once = Tables(tmp_path / "site.duckdb"), Tables(asked.folder / "site.duckdb")
+    try:
+        assert by_task.rows("FROM matrix") == at_once.rows("FROM matrix")
+        pairs = at_once.rows("FROM pairs ORDER BY ALL")
+    finally:
+        by_task.close()
+        at_once.close()
+    columns = ", ".join(f'"{name}"' for name in pairs[0])
+    expected = query(builder.lake, f"SELECT {columns} FROM complementarity WHERE NOT is_all ORDER BY ALL")
+    assert [tuple(row.values()) for row in pairs] == expected
 
 
 # ---- hostile texts
