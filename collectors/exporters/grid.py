@@ -30,6 +30,9 @@ from schemas.views import PoolChoice
 Floats = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
 
+#: A number that few formats take.
+THOUGHTS = "reasoning_tokens"
+
 _ITEM_COLUMNS = ("item_hash", "prompt", "target", "choices", "subject", "source_key")
 
 
@@ -68,7 +71,8 @@ class Grid:
     #: Each question's id, and the columns item_hash, prompt, target, choices, subject and source_key of the view items.
     #: `item` is its position in the item table, or in the grid where that has questions of several tables.
     items: list[dict[str, Any]]
-    #: Each (items, models) float64: score, usd, latency_s, prompt_tokens, completion_tokens, cached_tokens.
+    #: Each (items, models) float64: score, usd, latency_s, prompt_tokens, completion_tokens, cached_tokens, and
+    #: reasoning_tokens where the format takes them.
     numbers: dict[str, Floats]
     #: (items, models): failure kind; None where scored.
     failures: Objects
@@ -139,10 +143,10 @@ def read_grids(
 ) -> tuple[list[Grid], list[str]]:
     """One grid for each task of the pool, in order of name, and lines about the pool for the user.
 
-    `con` was made with `choice` and has needed_views. `texts`: with the responses. `unread`: usd, cached_tokens or both
-    stay NaN, which saves a reading of the matrix each. `unscored`: also questions and answers without a score that some
-    candidate was asked. Tasks whose metric is better where it is less are left out. Raises ConfigError where the pool
-    is empty, or nothing but such tasks is there.
+    `con` was made with `choice` and has needed_views. `texts`: with the responses. `unread`: usd and cached_tokens that
+    stay NaN, and reasoning_tokens that are left out, which saves a reading of the matrix each. `unscored`: also
+    questions and answers without a score that some candidate was asked. Tasks whose metric is better where it is less
+    are left out. Raises ConfigError where the pool is empty, or nothing but such tasks is there.
     """
     numbers = [name for name in NUMBERS if name not in unread]
     loaded = pools.read_pools(con, lake, holdings, tasks, choice, numbers=numbers)
@@ -154,10 +158,14 @@ def read_grids(
     reading = _Reading(con, loaded)
     asked, failures = reading.failures() if unscored else (None, None)
     responses = reading.responses() if texts else None
+    thoughts = None if THOUGHTS in unread else reading.thoughts()
     encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
     names = frozenset(name for (name,) in encoded)
     items = reading.items()
-    return [reading.grid(task, items, asked, failures, responses, names) for task in kept], [*head(loaded), *less]
+    made = [reading.grid(task, items, asked, failures, responses, names) for task in kept]
+    if thoughts is not None:
+        made = [reading.with_thoughts(grid, thoughts, asked) for grid in made]
+    return made, [*head(loaded), *less]
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,21 @@ class _Reading:
         nothing: Any = None  # as an argument of filled() it stands for '?'
         failures[at] = np.where(kinds.mask, nothing, kinds.data) if isinstance(kinds, np.ma.MaskedArray) else kinds
         return asked, failures
+
+    def thoughts(self) -> Floats:
+        """(rows, columns) of `every`: tokens of a thought; NaN where nobody counted them apart."""
+        found = np.full(self.shape, np.nan)
+        read = self.con.execute(
+            "SELECT row_number, model_column, reasoning_tokens::DOUBLE AS tokens FROM matrix "
+            "JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item) WHERE reasoning_tokens IS NOT NULL"
+        ).fetchnumpy()
+        found[read["row_number"], read["model_column"]] = read["tokens"]
+        return found
+
+    def with_thoughts(self, grid: Grid, thoughts: Floats, asked: npt.NDArray[np.bool_] | None) -> Grid:
+        rows = self.loaded.places[grid.task][0]
+        counted = np.asarray(self.loaded.counted[rows] if asked is None else asked[rows].any(axis=1))
+        return replace(grid, numbers={**grid.numbers, THOUGHTS: thoughts[rows][counted]})
 
     def responses(self) -> Objects:
         """(rows, columns) of `every`: the answer's texts. They stand on the rows of a task's first filter."""

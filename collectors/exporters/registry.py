@@ -22,7 +22,7 @@ from collectors.exporters.formats import (
     semantic_router,
 )
 from collectors.exporters.gaps import complete
-from collectors.exporters.grid import Grid, Options, source_names
+from collectors.exporters.grid import THOUGHTS, Grid, Options, source_names
 from collectors.exporters.out import new_path
 from schemas.failures import ConfigError
 
@@ -52,7 +52,7 @@ class ExportFormat:
     @property
     def unread(self) -> list[str]:
         """Numbers of a grid that it has no use for and that cost time to read."""
-        return [name for name in ("usd", "cached_tokens") if name not in (*self.needs, *self.takes)]
+        return [name for name in ("usd", "cached_tokens", THOUGHTS) if name not in (*self.needs, *self.takes)]
 
 
 _TOKENS = ("prompt_tokens", "completion_tokens")
@@ -139,7 +139,7 @@ FORMATS = {
         "costs but as texts, choices' log-likelihoods, other metrics, answers without a score",
         every_eval_ever.write,
         texts=True,
-        takes=("usd", "cached_tokens"),
+        takes=("usd", "cached_tokens", THOUGHTS),
     ),
     "semantic_router": ExportFormat(
         "vLLM semantic-router: benchmark data of its model selection; .jsonl",

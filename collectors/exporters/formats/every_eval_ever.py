@@ -156,6 +156,8 @@ def _usage(numbers: dict[str, float]) -> dict[str, Any]:
     usage = {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
     if "cached_tokens" in counts:
         usage["input_tokens_cache_read"] = counts["cached_tokens"]
+    if "reasoning_tokens" in counts:  # a part of the output
+        usage["reasoning_tokens"] = counts["reasoning_tokens"]
     return {"token_usage": usage}
 
 

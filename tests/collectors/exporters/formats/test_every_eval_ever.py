@@ -120,6 +120,23 @@ def test_every_eval_ever_says_nothing_of_what_is_unknown(tmp_path: Path) -> None
     assert (sample["output"], sample["metadata"], sample["input"]["reference"]) == ({"raw": []}, {}, [])
 
 
+def test_every_eval_ever_tokens_of_a_thought_are_a_part_of_the_output(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    cell = BuiltCell(model="org/a")
+    lake.run(cell)
+    lake.items("quiz", "i0", 2, prompt=["p", "q"])
+    counts = {"prompt_tokens": 10, "completion_tokens": 30}
+    lake.shard(cell, [cell.record(0, score=1.0, reasoning_tokens=25, **counts), cell.record(1, score=1.0, **counts)])
+    exported(lake, "every_eval_ever", tmp_path / "out")
+    [(_, samples)] = read(tmp_path / "out")
+    usages = [sample["token_usage"] for sample in samples]
+    assert [usage.get("reasoning_tokens") for usage in usages] == [25, None]
+    assert [usage["total_tokens"] for usage in usages] == [40, 40]
+    assert imported("every_eval_ever", tmp_path / "out", tmp_path / "second").rejects == []
+    again = rows(tmp_path / "second", "SELECT prompt_tokens, completion_tokens FROM matrix")
+    assert again == [(10, 30), (10, 30)]
+
+
 def test_every_eval_ever_what_it_cannot_hold_is_refused(tmp_path: Path) -> None:
     lake = build(tmp_path / "lake", {"a": [1, None], "b": [1, 0]})
     with pytest.raises(ConfigError, match="1 of 4 answers have no score"):
