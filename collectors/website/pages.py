@@ -190,7 +190,7 @@ def downloads(manifest: Mapping[str, Any] | None, database: tuple[int, str]) -> 
         Column("sha256", "SHA-256"),
     ]
     lead = [
-        "A version never changes. `publish.py verify` compares a copy with these digests; the files of the version lie "
+        "A version never changes. publish.py verify compares a copy with these digests; the files of the version lie "
         "in the folder version/ beside these pages, which may be a link."
         if manifest
         else "This site shows a lake, which grows. Publish a version (publish.py) to have files that never change."
