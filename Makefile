@@ -8,6 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 python := .venv/bin/python
 demo_lake := demo-lake
+demo_site := demo-site
 SIZE ?= 20M
 JOBS ?= 3
 # Each process imports for 15 CPU-seconds before its first test.
@@ -31,9 +32,14 @@ s3: env ## run an S3 server on 127.0.0.1 for development, its data in .cache/s3,
 models: env ## fetch and convert the demo's two small real models into .cache/models (0.9 GB)
 	@$(python) infra/demo_models.py
 
-demo: env models ## collect four real tasks for the two models into demo-lake and show the matrix, offline after `models`
+demo: env models ## collect four real tasks for the two models, show the matrix, make its site; offline after `models`
 	$(python) pipelines/collect.py --config pipelines/configs/demo.yaml
+	@ls $(demo_lake)/prices/*.parquet 2>&1 | grep -qv -e schema -e 'No such' || \
+	  $(python) pipelines/prices.py --lake $(demo_lake) --shipped open_models price_names gpus > /dev/null
 	$(python) pipelines/matrix.py --lake $(demo_lake) --show
+	@if [ -n "$$(find $(demo_lake)/shards $(demo_lake)/prices -newer $(demo_site)/index.html -print -quit 2>&1)" ]; then \
+	  $(python) pipelines/publish.py site $(demo_lake) $(demo_site); \
+	else echo "open $(demo_site)/index.html"; fi
 
 test: env ## run the tests but the longest, in three processes of up to 5 GB each; JOBS=n for others
 	$(python) -m pytest $(parallel)
@@ -109,6 +115,6 @@ bench-site: env ## the site: 8,500 models × 12 tasks in Chromium, its database 
 verify: env ## recompute published numbers from other people's records, where DATA names their folder
 	$(python) -m tests.verify $(if $(DATA),--data $(DATA))
 
-clean: ## remove .venv, caches and demo-lake; .cache/models stays (rm -r .cache removes it)
-	rm -rf .venv $(demo_lake) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+clean: ## remove .venv, caches, demo-lake and demo-site; .cache/models stays (rm -r .cache removes it)
+	rm -rf .venv $(demo_lake) $(demo_site) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
