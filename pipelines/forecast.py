@@ -145,7 +145,7 @@ def level(text: str) -> float:
     except ValueError:
         value = 0
     if not 0.5 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0.5 to 1, such as 0.9")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a share from 0.5 to 1, such as 0.9")
     return value
 
 

@@ -3,7 +3,7 @@
 Owns the rule: an answer is worth what it takes off the expected error of its model's means, per cost. Knows no lake, no
 plan and no budget; a caller asks in rounds until the errors or its money end.
 
-A fixed probe set is best for a model of which nothing is known. With some answers, items whose outcome is all but
+A fixed probe set suits a model without any answer. With some answers, items whose outcome is all but
 certain for this model are worth nothing any more, and models whose error is small enough need none.
 """
 
@@ -76,7 +76,7 @@ def open_variances(factors: Factors, seen: Answers, asked: Places, goals: Reals)
     """(models, goals): the variance that is left in each goal for models with the answers `seen` to `asked`."""
     loadings, own = factors.loadings, factors.noise
     scaled = loadings[asked].T / own[asked]
-    # An item's scale multiplies loadings and noise alike: what its answer says of a model's vector has no scale.
+    # An item's scale multiplies loadings and noise alike: so an answer tells as much of a model's vector at any scale.
     posterior = np.linalg.inv(np.eye(loadings.shape[1]) + scaled @ loadings[asked])
     left = np.array(goals, np.float32)
     left[:, asked] = 0
@@ -113,7 +113,7 @@ def _gains(factors: Factors, goals: Floats, asked: Places, order: Places) -> Rea
 
 
 def _variances(factors: Factors, goals: Floats, asked: Places) -> Reals:
-    """(asked + 1,): the summed variance of what is open of the goals, after each answer in turn."""
+    """(asked + 1,): the summed variance that is left in the goals, after each answer in turn."""
     loadings, own = factors.loadings.astype(np.float64), factors.noise.astype(np.float64)
     posterior, left = np.eye(loadings.shape[1]), goals.astype(np.float64)
     reach, rest = left @ loadings, np.square(left) @ own

@@ -1,6 +1,6 @@
 """Which items to ask: probe sets that teach most about all items, and what to ask next.
 
-Owns the choice as arithmetic on arrays: models × items of scores between 0 and 1, NaN where there is no answer. Knows
+Owns the choice as arithmetic on arrays: models × items of scores between 0 and 1, NaN marks a missing answer. Knows
 no lake, no cost in money and no plan.
 
 An order is nested: the first 5 % of an order for 10 % are the order for 5 %.
@@ -101,7 +101,7 @@ def greedy(
         reach = loadings @ direction
         total = explained[item] + own[item]
         shared -= np.outer(reach, (shared[item] + own[item] * left[item]) / total)
-        left[item] = 0  # what was asked is no part of what is to be foretold; its covariance is 0 by now
+        left[item] = 0  # an asked item needs no forecast; its covariance is 0 by now
         explained = np.maximum(explained - np.square(reach) / total, 0)
         posterior -= np.outer(direction, direction) / total
     return np.array(order, np.int64)

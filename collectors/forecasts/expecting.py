@@ -84,7 +84,7 @@ def _errors(
     """For each size (held-out complete models, tasks): forecast minus true mean."""
     learned = learn(answers[~held], labels, related=np.arange(int((~held).sum())), seed=seed)
     order = greedy(learned.factors, goals_of(learned.tasks), max(sizes))
-    # An item that nobody answered is foretold as ½, and is no error.
+    # An item that nobody answered is foretold as ½, without an error.
     tested = np.nan_to_num(answers[held & complete_models(answers)].astype(np.float64), nan=0.5)
     return [
         foretold_means(learned, order[:size], tested[:, order[:size]]) - tested @ learned.shares.T for size in sizes

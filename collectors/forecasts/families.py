@@ -19,7 +19,7 @@ LIKENESS = 0.9
 #: They also disagree on at most this share of what chance would make of their numbers of right answers: two models that
 #: are right on 97 % each agree on 94 % without being related.
 OF_CHANCE = 0.4
-#: Answers that two models must share before their agreement says anything.
+#: Answers that two models must share before their agreement counts.
 FEWEST_SHARED = 50
 #: Items that are compared at most, evenly over all: 2,000 tell copies from others as well as 23,529.
 MOST_COMPARED = 2_000

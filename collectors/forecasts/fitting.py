@@ -181,7 +181,7 @@ class Fitted:
         return pa.concat_tables(tables)
 
     def _of_metadata(self) -> list[dict[str, Any]]:
-        """Models without an answer; none where too few complete models could say how far that may be off."""
+        """Models without an answer; none where too few complete models are there for a band."""
         given, whole = self.source, np.flatnonzero(self.is_whole)
         nothing = np.flatnonzero(np.isnan(given.answers).all(axis=1))
         others = sorted(given.others) if self.settings.catalog else []

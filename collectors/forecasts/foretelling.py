@@ -1,4 +1,4 @@
-"""Forecasts with bands, for models of which some answers are there, and how such forecasts did on models held out.
+"""Forecasts with bands for models that have some answers, and how such forecasts did on models held out.
 
 Owns the way from answers to values, bands and their checks. Knows no lake and no table.
 """
@@ -25,7 +25,7 @@ from collectors.forecasts.bands import (
     wider,
 )
 from collectors.forecasts.choice import goals_of, greedy
-from collectors.forecasts.factors import Answers, Floats, Places, fit_factors, patterns
+from collectors.forecasts.factors import MANY, Answers, Floats, Places, fit_factors, patterns
 from collectors.forecasts.families import folds
 from collectors.forecasts.smoothing import Learned, Reals, Smoother, chosen_ridge, kernel, means_of
 
@@ -282,9 +282,11 @@ def _chosen_anew(learned: Learned, groups: Places, size: int, ridge: float, seed
         some = np.sort(order[np.argsort(~learned.whole[order], kind="stable")][:MOST_MODELS])
     else:
         some = np.arange(len(learned.weights))
-    part, goals = folds(groups[some], FOLDS, seed), learned.goals
+    # A choice among 23,529 items takes half a minute.
+    count = FOLDS if len(learned.tasks) <= MANY else 2
+    part, goals = folds(groups[some], count, seed), learned.goals
     models, columns = [], []
-    for held in range(FOLDS):
+    for held in range(count):
         tested = some[(part == held) & learned.whole[some]]
         rest = learned.of_models(some[part != held])
         if not len(tested) or not len(rest.weights):

@@ -1,4 +1,4 @@
-"""Forecasts for models without a single answer, from what is known of them: relatives and size.
+"""Forecasts for models without a single answer, from their relatives and size.
 
 Owns the rule and the errors that its bands are made of. Knows no kernel. Such a forecast is rough, as its bands say.
 """

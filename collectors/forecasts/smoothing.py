@@ -38,7 +38,7 @@ FEW_MODELS = 600
 
 @dataclass(frozen=True)
 class Learned:
-    """The models of which enough is there to learn from."""
+    """The models with enough answers to learn from."""
 
     #: (models, items): answers, and expected values where there is none.
     answers: Floats
@@ -85,7 +85,7 @@ def learn(
     related: Places | None = None,
     seed: int = 0,
 ) -> Learned:
-    """Learns from models × items, NaN where there is no answer; models with less than a third of them are left out.
+    """Learns from models × items, NaN where an answer is missing; models with less than a third of them are left out.
 
     `tasks` (items,) are labels. `names` and `bases` of the models help to see families; `related` (models,) are the
     families of a caller who has them. Raises ValueError without a model to learn from.

@@ -36,8 +36,8 @@ from tests.helpers.foretold_worlds import world
 SHARES = (0.025, 0.05, 0.1)
 #: What the error of the mean of the tasks shall be at these shares, in points.
 MOST_OF_MEAN = dict(zip(SHARES, (2.0, 1.3, 1.0), strict=True))
-#: Models whose answers are asked one by one, and answers between two choices.
-ADAPTIVE, ROUND = 100, 8
+#: Answers between two choices for a model.
+ROUND = 8
 #: Share that is asked of every model before the first choice of its own.
 BEGINNING = 0.01
 PARTS = ("bands", "errors", "choices", "router", "size")
@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--splits", nargs="+", choices=(RANDOM, FAMILY), default=(RANDOM, FAMILY))
     parser.add_argument("--seeds", type=int, default=1, help="splits of each kind (default %(default)s)")
+    parser.add_argument("--asked", type=int, default=100, help="models that are asked one by one (default %(default)s)")
     parser.add_argument("--models", type=int, default=4_250, help="models of the part size (default %(default)s)")
     parser.add_argument("--items", type=int, default=11_764, help="items of the part size (default %(default)s)")
     args = parser.parse_args()
@@ -72,11 +73,12 @@ def main() -> int:
             if "bands" in args.only:
                 bench_bands(report, data, f"{split} {seed}", tested, rest)
             if "errors" in args.only:
-                bench_errors(report, data, f"{split} {seed}", tested, rest)
+                bench_errors(report, data, f"{split} {seed}", tested, rest, args.asked)
             if "choices" in args.only and not seed:
                 bench_choices(report, data, split, tested, rest)
     if "router" in args.only:
-        bench_router(report, data)
+        for split in args.splits:
+            bench_router(report, data, split)
     if "size" in args.only:
         bench_size(report, args.models, args.items)
     return 0 if report.good else 1
@@ -169,10 +171,10 @@ def bench_bands(report: Report, data: Data, split: str, tested: Rows, rest: Rows
     report.row(f"{name}: Brier of unasked items ÷ the items' means", brier, 0.8)
 
 
-def bench_errors(report: Report, data: Data, split: str, tested: Rows, rest: Rows) -> None:
+def bench_errors(report: Report, data: Data, split: str, tested: Rows, rest: Rows, models: int) -> None:
     """Items chosen one by one for each model, against one probe set for all."""
     learned, truth, true_means, order = _learned(data, split, tested, rest)
-    rows = np.random.default_rng(0).permutation(len(tested))[:ADAPTIVE]
+    rows = np.random.default_rng(0).permutation(len(tested))[:models]
     truth, true_means = truth[rows], true_means[rows]
     asked = ask_adaptively(learned, truth, order)
     forecaster = Forecaster(learned, [np.sort(order[: round(max(SHARES) * truth.shape[1])])])
@@ -270,17 +272,17 @@ def bench_choices(
 # ---- routers
 
 
-def bench_router(report: Report, data: Data) -> None:
+def bench_router(report: Report, data: Data, split: str) -> None:
     """A router that learns from a tenth of the answers and forecasts, against one that learns from all of them."""
-    tested, rest = halves(data, FAMILY, 0)
+    tested, rest = halves(data, split, 0)
     learned = learn(data.answers[rest], data.tasks, related=data.families[rest])
     truth = data.answers[tested].astype(np.float64)
     means = truth @ learned.goals.T
     pool = list(dict.fromkeys([int(means[:, task].argmax()) for task in range(means.shape[1])]))
     scores = truth[pool].T
-    asked = np.sort(greedy(learned.factors, goals_of(learned.tasks), round(0.1 * len(scores))))
-    sparse = np.full((len(pool), len(scores)), np.nan, np.float32)
-    sparse[:, asked] = truth[pool][:, asked]
+    order = greedy(learned.factors, goals_of(learned.tasks), round(0.3 * len(scores)))
+    asked = np.sort(order[: round(0.1 * len(scores))])
+    sparse = ask_adaptively(learned, truth[pool], order)[max(SHARES)]
     foretold = Forecaster(learned, [asked]).items(sparse).T.astype(np.float64)
     names = [f"m{one}" for one in pool]
     queries = _queries(data, names)
@@ -302,7 +304,7 @@ def bench_router(report: Report, data: Data) -> None:
             best[name].append(max(made) - single)
     gains = {name: float(np.mean(gain)) for name, gain in best.items()}
     words = ", ".join(f"{name} {100 * gain:+.2f}" for name, gain in gains.items())
-    name = f"router on 10 % + forecast ÷ on all, above the best single of {len(pool)}"
+    name = f"{split}: router on 10 % + forecast ÷ on all, above the best single of {len(pool)}"
     if gains["all"] <= 0:
         print(f"{name}: a router on all gains nothing here ({words} points)")
         return
