@@ -33,7 +33,7 @@ from schemas.texts import visible
 #: The list of a site's files.
 SITE_MANIFEST = "site.json"
 KIND = "routerlake site"
-#: Where pages look for the version's own files: a link beside them, which is no part of the site.
+#: Where pages look for the version's own files: a link beside them, which the site does not list.
 VERSION = "version"
 _STATIC = ("site.css", "site.js")
 _NAV = [

@@ -28,7 +28,7 @@ def changes(lake: Lake, manifest: Mapping[str, Any] | None, before: str | None) 
     """The page of changes since the version before, or why there is none.
 
     `before` is the URI of that version; by default it lies beside this one under the name that the manifest gives.
-    Raises ConfigError if a given `before` is no version.
+    Raises ConfigError where a given `before` names none.
     """
     stated: Mapping[str, str] = (manifest or {}).get("previous") or {}
     if manifest is None or not (before or stated):

@@ -19,7 +19,7 @@ from schemas.texts import visible
 
 #: Rows of a table within its page. A larger table has all of them in a script beside it, which pages them.
 FIRST = 100
-#: A missing value. It is no zero.
+#: A missing value, which never reads as zero.
 UNKNOWN = "–"
 _FIELD = re.compile(r"\{(\w+)\}")
 
