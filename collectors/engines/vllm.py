@@ -255,7 +255,8 @@ class VllmEngine(LiveEngine[VllmOptions]):
         except Exception as error:
             name = self.model.name if self.model else ""
             self.close()
-            raise engine_error(f"vLLM broke while model {name!r} answered", error) from error
+            advice = "if it lacks a kernel for this model, set engine: hf"
+            raise engine_error(f"vLLM broke while model {name!r} answered ({advice})", error) from error
         outputs = dict(zip(order, answers, strict=True))
         return [outputs[i] for i in range(len(prompts))]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from collectors.engines import Engine, ModelRef
 from pipelines.fleet.workqueue import Job
-from schemas.failures import OUT_OF_MEMORY, EngineError, ModelError, TaskError
+from schemas.failures import OUT_OF_MEMORY, EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class Faults:
         #: Model key -> when the death that was counted last was noticed (monotonic clock).
         self._last_death: dict[str, float] = {}
         self._starved: dict[str, _Starved] = {}
+        #: Model key -> messages that a cell was given up with, since its last commit.
+        self._met: dict[str, set[str]] = {}
 
     def fitted(self, model: ModelRef) -> ModelRef:
         """`model` with its reduced batch and placement. A smaller batch changes the key: engines reload the model."""
@@ -71,8 +73,9 @@ class Faults:
         return starved.model if starved else model
 
     def recovered(self, model: ModelRef) -> None:
-        """Resets the counts of deaths, because a shard of `model` was committed."""
+        """Resets the counts of deaths and errors, because a shard of `model` was committed."""
         self._deaths[model.key] = self._node_deaths[model.key] = 0
+        self._met.pop(model.key, None)
 
     def died(self, job: Job, error: EngineError, begun: float, now: float) -> Again | GiveUp:
         """Decides after the engine's process died at `now` with a shard that it began at `begun` (monotonic clock).
@@ -103,14 +106,24 @@ class Faults:
         return GiveUp(EngineError(message, error.kind), whole_model=True)
 
     def broke(self, job: Job, error: BaseException, asked: ModelRef) -> Again | GiveUp:
-        """Decides after the engine or the judging raised an error; `asked` is the model with the shard's batch."""
+        """Decides after the engine or the judging raised an error; `asked` is the model with the shard's batch.
+
+        An error of the engine that a second cell of a model meets, with no commit in between, awaits its other cells,
+        too: each would cost two loads.
+        """
         if isinstance(error, EngineError) and error.kind == OUT_OF_MEMORY:
             return self.out_of_memory(job, error, asked)
         if isinstance(error, ModelError):
             return GiveUp(error, whole_model=True)
-        if isinstance(error, TaskError) or job.tries >= 1:
+        if isinstance(error, TaskError):
             return GiveUp(error, whole_model=False)
-        return Again(job)
+        met, text = self._met.setdefault(job.planned.cell.model.key, set()), one_line(error)
+        if isinstance(error, EngineError) and text in met:
+            return GiveUp(error, whole_model=True)
+        if job.tries < 1:
+            return Again(job)
+        met.add(text)
+        return GiveUp(error, whole_model=False)
 
     def out_of_memory(self, job: Job, error: BaseException, asked: ModelRef) -> Again | GiveUp:
         """Tries a smaller batch, then another placement, then gives up.

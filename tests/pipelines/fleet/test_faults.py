@@ -66,6 +66,23 @@ def test_broken_shard_is_tried_once_more_unless_its_task_or_model_is_to_blame(
     assert (verdict.whole_model if isinstance(verdict, GiveUp) else None) is expected
 
 
+def test_error_of_two_cells_without_a_commit_between_gives_their_model_up(faults: Faults) -> None:
+    first, second = job(tries=1), Job(planned("a", "u", (0, 9)), 0, 9)
+    model, error = first.planned.cell.model, EngineError("no kernel for this head size")
+
+    def whole(one: Job, error: Exception) -> bool | None:
+        verdict = faults.broke(one, error, model)
+        return verdict.whole_model if isinstance(verdict, GiveUp) else None
+
+    assert whole(first, error) is False
+    assert whole(second, EngineError("another")) is None
+    assert whole(second, RuntimeError("no kernel for this head size")) is None, "maybe of the task's judge"
+    assert whole(job("b"), error) is None, "another model's cell"
+    assert whole(second, error) is True
+    faults.recovered(model)
+    assert whole(second, error) is None
+
+
 def starve(faults: Faults, times: int) -> list[Again | GiveUp]:
     model = job().planned.cell.model
     return [faults.broke(job(tries=1), STARVED, faults.fitted(model)) for _ in range(times)]
