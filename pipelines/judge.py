@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collectors.lake.store import Lake
+from pipelines.console.progress import beating
 from pipelines.console.script import Parser, in_order, sibling
 from pipelines.fleet.waiting import add_patience
 from schemas.views import INCLUDED
@@ -52,9 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     lake = Lake(args.lake).open_for_reading()
-    from pipelines.fleet.judge_run import run_check, run_judge  # lm-eval takes 5 s
+    with beating("lm-eval loads, then the answers and their tasks", "records done") as progress:
+        from pipelines.fleet.judge_run import run_check, run_judge  # lm-eval takes 5 s
 
-    return run_check(lake, args) if args.check else run_judge(lake, args, sibling(__file__, "matrix.py"))
+        if args.check:
+            return run_check(lake, args, progress)
+        return run_judge(lake, args, sibling(__file__, "matrix.py"), progress)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -86,6 +90,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.check and not args.judge:
         parser.error("give the judge a --judge NAME, or --check the verdicts that are there")
+    if args.address and (args.check or args.prompt):
+        parser.error("--address is for judging by tasks: --check and --prompt work in this process")
     return args
 
 

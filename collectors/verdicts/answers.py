@@ -66,6 +66,11 @@ class Batch:
     #: cell_id -> its row of the view cells.
     cells: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def rows(self) -> int:
+        """Number of their records."""
+        return sum(int(row["rows"]) for row in self.cells.values())
+
 
 @dataclass(frozen=True)
 class Asked:

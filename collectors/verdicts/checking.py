@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,22 +73,26 @@ def check(
     batches: Sequence[Batch],
     tasks: Tasks,
     choice: Choice | None = None,
+    progress: Callable[[int, int], None] = lambda done, records: None,
     *,
     in_sandbox: bool = False,
 ) -> Checked:
     """Checks the records of `batches`; with `choice` the verdicts of that judge, where today's task is still it.
 
     Records are judged by today's version of lm-eval with each cell's own metric and filter. `in_sandbox` lets tasks
-    that run answers do so there.
+    that run answers do so there. `progress` gets the numbers of records in the batches that are done, and in all.
     """
     checked = Checked()
     own = Choice("", in_sandbox=in_sandbox)
+    done, total = 0, sum(batch.rows for batch in batches)
     for batch in batches:
+        progress(done, total)
         for one in [batch] if choice else _by_metric(batch):
             try:
                 _check(source, one, tasks, choice or own, checked)
             except RouterlakeError as error:
                 checked.failed[one.task] = one_line(error)
+        done += batch.rows
     return checked
 
 

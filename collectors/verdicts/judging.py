@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,18 +110,57 @@ class Tasks:
         return self._tasks[key]
 
 
-def judge_batches(lake: Lake, source: Source, batches: Sequence[Batch], choice: Choice, tasks: Tasks) -> Report:
-    """Judges the answers of `batches` that have no verdict of this judge yet. A task that fails costs itself alone."""
+def judge_batches(
+    lake: Lake,
+    source: Source,
+    batches: Sequence[Batch],
+    choice: Choice,
+    tasks: Tasks,
+    progress: Callable[[int], None] = lambda records: None,
+) -> Report:
+    """Judges the answers of `batches` that have no verdict of this judge yet. A task that fails costs itself alone.
+
+    `progress` gets the number of records that were done since its last call, judged or not.
+    """
     done = set(lake.names(layout.VERDICTS))
     report = Report()
     for batch in batches:
+        left = Counted(batch.rows, progress)
         try:
             task = tasks.task(source, batch, choice)
-            report.add(_judge_batch(lake, source, batch, task, tasks.judges, choice, done))
+            report.add(_judge_batch(lake, source, batch, task, tasks.judges, choice, done, left))
         except RouterlakeError as error:
             logger.warning("task %s: not judged: %s", batch.task, one_line(error))
             report.failed[batch.task] = one_line(error)
+        left.end()
     return report
+
+
+class Sum:
+    """Turns numbers of records since the last call into those of all that are done, beside their total."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        self.done, self.total, self._progress = 0, total, progress
+
+    def __call__(self, records: int) -> None:
+        self.done += records
+        self._progress(self.done, self.total)
+
+
+class Counted:
+    """Reports the records of a batch as they are done. What nobody reports, such as shards of before, comes last."""
+
+    def __init__(self, rows: int, progress: Callable[[int], None]) -> None:
+        self._left, self._progress = rows, progress
+
+    def add(self, asked: Sequence[Asked]) -> None:
+        rows = min(sum(len(item.rows) for one in asked for item in one.items), self._left)
+        self._left -= rows
+        self._progress(rows)
+
+    def end(self) -> None:
+        self._progress(self._left)
+        self._left = 0
 
 
 def judge_row(task: BoundTask, name: str) -> dict[str, Any]:
@@ -174,7 +213,14 @@ def write_judge(lake: Lake, row: dict[str, Any]) -> None:
 
 
 def _judge_batch(
-    lake: Lake, source: Source, batch: Batch, task: BoundTask, judges: Judges, choice: Choice, done: set[str]
+    lake: Lake,
+    source: Source,
+    batch: Batch,
+    task: BoundTask,
+    judges: Judges,
+    choice: Choice,
+    done: set[str],
+    left: Counted,
 ) -> Report:
     row = judge_row(task, choice.name)
     judge_id = row["judge_id"]
@@ -197,6 +243,7 @@ def _judge_batch(
             report.shards += 1
             report.judged += len(mine)
             report.unjudged += sum(any(row["outcome"] == "judge" for row in of) for of in mine)
+        left.add(some)
     return report
 
 

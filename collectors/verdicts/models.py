@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from collectors.harness.thoughts import answer_of
 from collectors.lake import layout
 from collectors.lake.store import Lake
 from collectors.verdicts.answers import Asked, Batch, Source
-from collectors.verdicts.judging import Report, with_id, write_judge
+from collectors.verdicts.judging import Counted, Report, with_id, write_judge
 from collectors.verdicts.prompts import PromptFile
 from schemas.failures import NOT_JUDGED, RouterlakeError, one_line
 from schemas.identity import ShardName
@@ -100,15 +100,26 @@ class ModelJudge:
         return tokenizer.encode(str(rendered), add_special_tokens=False)
 
 
-def judge_by_model(lake: Lake, source: Source, batches: Sequence[Batch], judge: ModelJudge) -> Report:
-    """Judges the answers of `batches` that the judge has not judged. A task that fails costs itself alone."""
+def judge_by_model(
+    lake: Lake,
+    source: Source,
+    batches: Sequence[Batch],
+    judge: ModelJudge,
+    progress: Callable[[int], None] = lambda records: None,
+) -> Report:
+    """Judges the answers of `batches` that the judge has not judged. A task that fails costs itself alone.
+
+    `progress` gets the number of records that were done since its last call, judged or not.
+    """
     done, report = set(lake.names(layout.VERDICTS)), Report()
     opponents = _opponents(batches, judge)
     for batch in batches:
+        left = Counted(batch.rows, progress)
         try:
-            report.add(_judge_batch(lake, source, batch, judge, done, opponents))
+            report.add(_judge_batch(lake, source, batch, judge, done, opponents, left))
         except RouterlakeError as error:
             report.failed[batch.task] = one_line(error)
+        left.end()
     return report
 
 
@@ -142,7 +153,13 @@ def _opponents(batches: Sequence[Batch], judge: ModelJudge) -> _Opponents:
 
 
 def _judge_batch(
-    lake: Lake, source: Source, batch: Batch, judge: ModelJudge, done: set[str], opponents: _Opponents
+    lake: Lake,
+    source: Source,
+    batch: Batch,
+    judge: ModelJudge,
+    done: set[str],
+    opponents: _Opponents,
+    left: Counted,
 ) -> Report:
     row = judge.row(batch.task)
     judge_id = row["judge_id"]
@@ -162,6 +179,7 @@ def _judge_batch(
             _write(lake, judge_id, batch.task, asked.shard, rows)
             report.shards, report.judged = report.shards + 1, report.judged + len(rows)
             report.unjudged += sum(row["score"] is None for row in rows)
+            left.add([asked])
     return report
 
 

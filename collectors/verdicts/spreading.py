@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 
 from collectors.harness.own_code import is_allowed, use_code
 from collectors.lake.store import Lake
 from collectors.verdicts.answers import Batch, Source
-from collectors.verdicts.judging import Choice, Report, Tasks, judge_batches
+from collectors.verdicts.judging import Choice, Report, Sum, Tasks, judge_batches
 
 #: Below so many records a second process takes longer to start than to work: its libraries take 5 s of CPU.
 ALONE = 20_000
@@ -28,16 +29,11 @@ class Part:
     include: str
     choice: Choice
     batch: Batch
-    rows: int
 
 
 def parts_of(lake: Lake, include: str, tasks: Sequence[str] | None, choice: Choice) -> list[Part]:
     """The work: all cells of these tasks, by default of all. Raises ConfigError without any."""
-    batches = Source(lake, include).batches(tasks)
-    return [
-        Part(lake.uri, include, choice, batch, sum(int(row["rows"]) for row in batch.cells.values()))
-        for batch in batches
-    ]
+    return [Part(lake.uri, include, choice, batch) for batch in Source(lake, include).batches(tasks)]
 
 
 def judge_part(part: Part, *, allow_code: bool = False) -> Report:
@@ -52,25 +48,48 @@ def _tasks(include: tuple[str, ...]) -> Tasks:
     return Tasks(include)
 
 
-def _judged(parts: Sequence[Part], tasks: Tasks) -> Report:
+def _judged(parts: Sequence[Part], tasks: Tasks, progress: Callable[[int], None] = lambda records: None) -> Report:
     lake = Lake(parts[0].lake, is_open=True)
     source = Source(lake, parts[0].include)
-    return judge_batches(lake, source, [part.batch for part in parts], parts[0].choice, tasks)
+    return judge_batches(lake, source, [part.batch for part in parts], parts[0].choice, tasks, progress)
 
 
-def in_processes(parts: Sequence[Part], jobs: int) -> Report:
-    """Judges all parts, in this process and in others where that is faster."""
-    if jobs < 2 or len(parts) < 2 or sum(part.rows for part in parts) < ALONE:
+def in_processes(
+    parts: Sequence[Part], jobs: int, progress: Callable[[int, int], None] = lambda done, records: None
+) -> Report:
+    """Judges all parts, in this process and in others where that is faster.
+
+    `progress` gets the numbers of records that are done and of all.
+    """
+    total = sum(part.batch.rows for part in parts)
+    if jobs < 2 or len(parts) < 2 or total < ALONE:
         with Tasks(parts[0].choice.include) as tasks:
-            return _judged(parts, tasks)
-    report = Report()
+            return _judged(parts, tasks, Sum(total, progress))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(parts)), mp_context=context) as pool:
-        for done in pool.map(_judge_part, [(part, is_allowed()) for part in parts]):
-            report.add(done)
+    report, done = Report(), context.Value("q", 0)
+    with ProcessPoolExecutor(min(jobs, len(parts)), context, _begin, (done, is_allowed())) as pool:
+        left = {pool.submit(_judge_part, part) for part in parts}
+        while left:
+            ended, left = wait(left, timeout=1.0)
+            for one in ended:
+                report.add(one.result())
+            progress(done.value, total)
     return report
 
 
-def _judge_part(given: tuple[Part, bool]) -> Report:
-    part, allow_code = given
-    return judge_part(part, allow_code=allow_code)
+#: The counter that the processes of in_processes share, in each of them.
+_shared: list[Synchronized[int]] = []
+
+
+def _begin(done: Synchronized[int], allow_code: bool) -> None:
+    _shared[:] = [done]
+    use_code(allow_code)
+
+
+def _judge_part(part: Part) -> Report:
+    return _judged([part], _tasks(part.choice.include), _add)
+
+
+def _add(records: int) -> None:
+    with _shared[0].get_lock():
+        _shared[0].value += records

@@ -8,9 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Group
@@ -151,7 +153,41 @@ class Counter:
     def __call__(self, done: int, of: int) -> None:
         if time.monotonic() - self.last >= self.seconds:
             self.last = time.monotonic()
-            print(f"{dt.datetime.now():%H:%M:%S} {done:,} of {of:,} {self.what}", file=sys.stderr, flush=True)
+            _note(f"{done:,} of {of:,} {self.what}")
+
+
+@contextmanager
+def beating(first: str, what: str, seconds: float = 5.0) -> Iterator[Callable[[int, int], None]]:
+    """Prints `first` to standard error at once, then a line every `seconds`, by a thread: for work that reports rarely.
+
+    Yields the progress callback. Until its first call the line is `first`, with the seconds that have passed.
+    """
+    started, ended = time.monotonic(), threading.Event()
+    counted: list[tuple[int, int]] = []
+    counter = Counter(what, seconds=0.0)
+
+    def beat() -> None:
+        while not ended.wait(seconds):
+            if counted:
+                counter(*counted[-1])
+            else:
+                _note(f"{first}: {duration(time.monotonic() - started)}")
+
+    def progress(done: int, of: int) -> None:
+        counted[:] = [(done, of)]
+
+    _note(first)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield progress
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _note(line: str) -> None:
+    print(f"{dt.datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
 class LiveLine:

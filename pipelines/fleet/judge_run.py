@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from collectors.harness.own_code import use_code
@@ -15,7 +16,7 @@ from collectors.lake.store import Lake
 from collectors.runs.judge_model import judging_model, load_judge_config
 from collectors.verdicts.answers import Source
 from collectors.verdicts.checking import Checked, check
-from collectors.verdicts.judging import Choice, Report, Tasks
+from collectors.verdicts.judging import Choice, Report, Sum, Tasks
 from collectors.verdicts.models import ModelJudge, judge_by_model
 from collectors.verdicts.prompts import read_prompt
 from collectors.verdicts.spreading import in_processes, parts_of
@@ -23,6 +24,9 @@ from pipelines.console.script import command
 from pipelines.fleet.waiting import Outage
 from schemas.failures import ConfigError
 from schemas.texts import visible
+
+#: Gets the numbers of records that are done and of all.
+Progress = Callable[[int, int], None]
 
 
 def choice_of(args: argparse.Namespace) -> Choice:
@@ -33,7 +37,7 @@ def choice_of(args: argparse.Namespace) -> Choice:
 # ---- judging
 
 
-def run_judge(lake: Lake, args: argparse.Namespace, matrix: str) -> int:
+def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Progress) -> int:
     """Judges, and prints what was done. `matrix` is the script that shows it."""
     started = time.monotonic()
     use_code(args.allow_code)
@@ -41,23 +45,23 @@ def run_judge(lake: Lake, args: argparse.Namespace, matrix: str) -> int:
     outage = Outage(args.patience, "--patience")
     choice = choice_of(args)
     if args.prompt:
-        report = run_model_judge(lake, args)
+        report = run_model_judge(lake, args, progress)
         print_report(report, choice, time.monotonic() - started)
         return 1 if report.failed else 0
     parts = outage.result(lambda: parts_of(lake, args.include, args.tasks, choice))
     if args.address:
         from pipelines.fleet.judging import on_cluster  # Ray takes a second
 
-        report = outage.result(lambda: on_cluster(parts, args.address, allow_code=args.allow_code))
+        report = outage.result(lambda: on_cluster(parts, args.address, progress, allow_code=args.allow_code))
     else:
-        report = outage.result(lambda: in_processes(parts, args.jobs or os.cpu_count() or 1))
+        report = outage.result(lambda: in_processes(parts, args.jobs or os.cpu_count() or 1, progress))
     print_report(report, choice, time.monotonic() - started)
     if report.judges:
         print(f"next: {command(matrix, '--lake', args.lake, '--judge', choice.name, '--show')}")
     return 1 if report.failed else 0
 
 
-def run_model_judge(lake: Lake, args: argparse.Namespace) -> Report:
+def run_model_judge(lake: Lake, args: argparse.Namespace, progress: Progress) -> Report:
     """Lets the model of --config judge with --prompt, in this process."""
     file = read_prompt(args.prompt)
     if file.prompt.is_pair != bool(args.against):
@@ -72,7 +76,7 @@ def run_model_judge(lake: Lake, args: argparse.Namespace) -> Report:
         raise ConfigError(f"--against {args.against}: the lake has no answers of this model")
     with judging_model(config, lake) as (engine, model):
         judge = ModelJudge(args.judge, engine, model, file, opponent=args.against)
-        return judge_by_model(lake, source, batches, judge)
+        return judge_by_model(lake, source, batches, judge, Sum(sum(batch.rows for batch in batches), progress))
 
 
 def print_report(report: Report, choice: Choice, seconds: float) -> None:
@@ -94,7 +98,7 @@ def print_report(report: Report, choice: Choice, seconds: float) -> None:
 # ---- checking
 
 
-def run_check(lake: Lake, args: argparse.Namespace) -> int:
+def run_check(lake: Lake, args: argparse.Namespace, progress: Progress) -> int:
     """Checks, and prints what differs."""
     use_code(args.allow_code)
     source = Source(lake, args.include)
@@ -103,7 +107,8 @@ def run_check(lake: Lake, args: argparse.Namespace) -> int:
     if (args.metric or args.filter) and not choice.name:
         raise ConfigError("--check takes --metric and --filter of a --judge; without it each cell has its own")
     with Tasks(choice.include) as tasks:
-        checked = check(source, batches, tasks, choice if choice.name else None, in_sandbox=choice.in_sandbox)
+        own = choice if choice.name else None
+        checked = check(source, batches, tasks, own, progress, in_sandbox=choice.in_sandbox)
     print_checked(checked)
     return 0 if checked.is_equal else 1
 

@@ -5,7 +5,7 @@ Knows nothing of what a part is (collectors.verdicts.spreading).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ray
 
@@ -17,13 +17,24 @@ from pipelines.fleet.cluster import cluster
 _TRIES = 3
 
 
-def on_cluster(parts: Sequence[Part], address: str, *, allow_code: bool) -> Report:
-    """Judges all parts. Raises ConfigError if there is no cluster, and what a part raised."""
-    report = Report()
+def on_cluster(
+    parts: Sequence[Part],
+    address: str,
+    progress: Callable[[int, int], None] = lambda done, records: None,
+    *,
+    allow_code: bool,
+) -> Report:
+    """Judges all parts. Raises ConfigError if there is no cluster, and what a part raised.
+
+    `progress` gets the numbers of records of the parts that are done and of all.
+    """
+    report, done, total = Report(), 0, sum(part.batch.rows for part in parts)
     with cluster(None if address == "auto" else address):
         judge = ray.remote(judge_part).options(num_cpus=1, max_retries=_TRIES)
-        waiting = [judge.remote(part, allow_code=allow_code) for part in parts]
+        waiting = {judge.remote(part, allow_code=allow_code): part for part in parts}
         while waiting:
-            done, waiting = ray.wait(waiting)
-            report.add(ray.get(done[0]))
+            progress(done, total)
+            [ended], _ = ray.wait(list(waiting))
+            report.add(ray.get(ended))
+            done += waiting.pop(ended).batch.rows
     return report

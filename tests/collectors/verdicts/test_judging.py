@@ -17,7 +17,7 @@ from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.verdicts.answers import Source
 from collectors.verdicts.checking import check
-from collectors.verdicts.judging import Choice, Report, Tasks, judge_batches
+from collectors.verdicts.judging import Choice, Report, Sum, Tasks, judge_batches
 from tests.helpers.filled_lakes import NOW
 from tests.helpers.judged_lakes import ITEMS, collected_lake, rewrite, shards_of
 from tests.helpers.mini_tasks import own_caches
@@ -70,6 +70,18 @@ def test_answers_judged_again_have_their_verdicts_and_change_no_stored_byte(lake
         names = ("score", "correct", "metrics", "filtered", "failure", "outcome", "item_hash")
         assert {name: row[name] for name in names} == {name: of[name] for name in names}
     assert before.items() <= {name: lake.read(name) for name in lake.every_name()}.items()
+
+
+def test_judging_reports_all_records_of_a_lake_whether_they_were_judged_before(lake: Lake, tasks: Tasks) -> None:
+    seen: list[tuple[int, int]] = []
+    source, records = Source(lake), 2 * ITEMS * (1 + 2)
+    for _ in range(2):
+        seen.clear()
+        batches = source.batches()
+        counted = Sum(sum(batch.rows for batch in batches), lambda done, of: seen.append((done, of)))
+        judge_batches(lake, source, batches, Choice("again"), tasks, counted)
+        assert seen == sorted(seen)
+        assert seen[-1] == (records, records)
 
 
 def test_judging_goes_on_where_it_was_stopped_and_a_second_time_does_nothing(lake: Lake, tasks: Tasks) -> None:

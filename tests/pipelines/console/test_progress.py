@@ -15,7 +15,8 @@ from collectors.runs.listeners import AtWork, Listener, Workers
 from collectors.runs.work import Cell, ShardReport
 from collectors.specs import TaskSpec
 from pipelines.console import progress as module
-from pipelines.console.progress import MOST_WORKERS, Progress
+from pipelines.console.progress import MOST_WORKERS, Progress, beating
+from tests.helpers.runs import wait_until
 
 
 class Terminal(io.StringIO):
@@ -32,6 +33,21 @@ def report(tokens: int = 100, cached: int | None = 25, committed: bool = True) -
     facts: dict[str, Any] = dict.fromkeys(ShardReport.__dataclass_fields__, 0)
     told = {"engine_tokens": tokens, "cached_tokens": cached, "committed": committed, "host": "h", "stages": {}}
     return ShardReport(**{**facts, **told})
+
+
+def test_beating_prints_at_once_and_goes_on_while_the_work_reports_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    printed: list[str] = []
+
+    def has(text: str) -> bool:
+        printed.append(capsys.readouterr().err)
+        return text in "".join(printed)
+
+    with beating("the tasks load", "records done", seconds=0.01) as progress:
+        assert has("the tasks load\n")
+        wait_until("a second line", lambda: has("the tasks load: 0s\n"))
+        progress(1500, 40_000)
+        wait_until("the counts", lambda: has("1,500 of 40,000 records done\n"))
+    assert capsys.readouterr().out == ""
 
 
 def test_progress_counts_what_it_is_told() -> None:
