@@ -182,6 +182,13 @@ class SampleSpec(Strict):
         return max(1, min(items, wanted or 1))
 
 
+class UntilSpec(Strict):
+    """When a run has asked enough: it asks a probe set first, and then what lowers the expected error most."""
+
+    #: Expected absolute error of each model's mean over the tasks, on the scale of the scores (0 to 1).
+    error: float = Field(gt=0, lt=1)
+
+
 class TaskSpec(Prompting):
     """One lm-eval task or group. Unset prompting keys come from the run."""
 

@@ -78,7 +78,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, print the plan with notes on what models will be sent, start nothing",
+        help="check everything, print the plan with notes on what models will be sent, and what a part of the items would "
+        "cost, start nothing",
     )
     parser.add_argument(
         "--generation",
@@ -184,6 +185,13 @@ def collect(args: argparse.Namespace) -> int:
     if args.log_json:
         log_as_json(plan.run_id)
     outcome = work(plan, lake, args)
+    while (later := later_round(plan, lake, args, outcome)) and later.items_todo:
+        plan, failed = later, outcome.failed if outcome else {}
+        if args.log_json:
+            log_as_json(plan.run_id)
+        outcome = work(plan, lake, args)
+        if outcome:
+            outcome.failed = failed | outcome.failed
     unanswered = complete_aggregates(plan, lake, outcome)
     now = time.monotonic()
     print_end(plan, lake, outcome, planning=planned - started, seconds=now - started)
@@ -192,6 +200,26 @@ def collect(args: argparse.Namespace) -> int:
     if (outcome and outcome.failed) or plan.failures or plan.quarantined or unanswered:
         return 1
     return STOPPED if outcome and outcome.stopped else 0
+
+
+def later_round(plan: Plan, lake: Lake, args: argparse.Namespace, outcome: Outcome | None) -> Plan | None:
+    """The plan of the next round of a run with `until`; None where enough was asked, or the run cannot go on."""
+    until = plan.config.until
+    if until is None or not plan.cells or (outcome and outcome.stopped):
+        return None
+    from collectors.runs.adapting import next_round
+    from collectors.runs.planning import make_plan
+
+    wanted = next_round(plan, lake, until.error)
+    if wanted is None:
+        return None
+    print(f"next round: {wanted.words}")
+    later = make_plan(plan.config, lake, generation=args.generation, retry_failed=args.retry_failed, wanted=wanted)
+    for planned in later.cells:
+        if outcome and planned.cell.cell_id in outcome.failed:
+            planned.todo = []
+    print_plan(later, lake, most_failures=0)
+    return later
 
 
 def unwritable(lake: Lake) -> str | None:
@@ -378,7 +406,7 @@ def print_damage(lake: Lake) -> None:
 def print_end(plan: Plan, lake: Lake, outcome: Outcome | None, *, planning: float, seconds: float) -> None:
     if outcome:
         left = outcome.left
-        done = sum(1 for cell in plan.cells if cell.todo) - len(outcome.failed) - len(left)
+        done = sum(1 for c in plan.cells if c.todo and c.cell.cell_id not in outcome.failed) - len(left)
         others = f"; other runs on this lake collected {outcome.elsewhere} of its items" if outcome.elsewhere else ""
         print(f"collected {done} cells in {seconds:.0f} s, {planning:.0f} s of them for planning{others}")
         planned = {cell.cell.cell_id: cell for cell in plan.cells}

@@ -37,6 +37,7 @@ from collectors.specs import (
     Strict,
     TaskSpec,
     ThinkingSpec,
+    UntilSpec,
     in_environment,
 )
 from schemas.failures import ConfigError, one_line
@@ -180,6 +181,8 @@ class RunConfig(Prompting):
     #: The part of them to ask, such as {share: 0.1} or {items: 20}: a later run without it asks only the rest. null:
     #: all.
     sample: SampleSpec | None = None
+    #: When enough was asked, such as {error: 0.02}; `sample` is then asked first. null: when all of it was asked.
+    until: UntilSpec | None = None
     #: Folder of a prepared HF datasets cache, to read items from instead of the hub.
     datasets: str | None = None
     #: Folders with lm-eval task files of your own, or one folder; `include_path`, lm-eval's word, is the same. The path
@@ -377,6 +380,7 @@ _LEVELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("fleet", "gpus"): GpuSpec,
     ("budget",): BudgetSpec,
     ("sample",): SampleSpec,
+    ("until",): UntilSpec,
     ("thinking",): ThinkingSpec,
 }
 

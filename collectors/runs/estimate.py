@@ -10,7 +10,7 @@ import dataclasses
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from collectors.models.sizes import sizes_of
 from collectors.prices.tables import how_to_price, token_prices, usd_per_gpu_hour
 from collectors.runs.measured import Measured, measured
 from collectors.runs.plan import Plan, PlannedCell
+from collectors.specs import SampleSpec
 
 #: Operations per parameter and token of a forward pass (Kaplan et al. 2020, "Scaling Laws", table 1).
 OPERATIONS = 2
@@ -127,6 +128,22 @@ def _sum(values: Iterable[float | None]) -> float | None:
 def estimate(plan: Plan, lake: Lake) -> Estimate:
     """Estimates the work left in `plan` from the lake's measurements. Asks no hub and starts nothing."""
     return _Estimator(plan, lake).run()
+
+
+def estimate_shares(plan: Plan, lake: Lake, shares: Sequence[float]) -> list[Row]:
+    """The sums of estimates, had runs to ask these shares of each cell's items, without what the lake holds."""
+    estimator = _Estimator(plan, lake)
+    totals = []
+    for share in shares:
+        estimator.plan = dataclasses.replace(plan, cells=[_with_share(cell, share) for cell in plan.cells])
+        totals.append(estimator.run().total)
+    return totals
+
+
+def _with_share(planned: PlannedCell, share: float) -> PlannedCell:
+    items = planned.cell.items
+    left = min(planned.open_items, SampleSpec(share=share).size(items) - (items - planned.open_items))
+    return dataclasses.replace(planned, todo=[(0, left - 1)] if left > 0 else [])
 
 
 @dataclass

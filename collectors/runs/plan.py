@@ -50,6 +50,8 @@ class PlannedCell:
     #: The list of the items that the run means to ask, and their number; '': all of the cell.
     sample: str = ""
     sampled_items: int | None = None
+    #: Items of the whole cell that no shard holds.
+    open_items: int = 0
 
     @property
     def items_todo(self) -> int:

@@ -33,14 +33,16 @@ from collectors.models.catalog_query import all_of
 from collectors.models.pinning import resolve
 from collectors.models.placement import ModelSize, need_of, place
 from collectors.models.sizes import sizes_of, without_config
+from collectors.runs.adapting import ROUND_SHARE, Wanted, first_share
 from collectors.runs.cell_settings import CellSettings
 from collectors.runs.config import DEFAULT_MAX_LENGTH, RunConfig
 from collectors.runs.definitions import other_definitions
+from collectors.runs.learned import Table
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
 from collectors.runs.sampling import Samples, chosen
 from collectors.runs.work import Cell
-from collectors.specs import ModelSpec, TaskSpec, Thinking
+from collectors.specs import ModelSpec, SampleSpec, TaskSpec, Thinking
 from schemas.failures import ConfigError, ModelError, TaskError
 from schemas.identity import MODEL_IDENTITY, ShardName, cell_identity, new_run_id
 
@@ -50,13 +52,21 @@ logger = logging.getLogger(__name__)
 CONTEXT_STEP = 1024
 
 
-def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, retry_failed: bool = False) -> Plan:
+def make_plan(
+    config: RunConfig,
+    lake: Lake,
+    *,
+    generation: int | None = None,
+    retry_failed: bool = False,
+    wanted: Wanted | None = None,
+) -> Plan:
     """Loads the tasks, pins the models, lists the lake and plans the missing items.
 
     With a `generation` it plans all items that this generation lacks, whatever older ones hold. Without, it plans the
     items that no generation holds, and adds them to the newest generation of the cell. Models that broke engines before
-    (collectors.runs.quarantine) are left out unless `retry_failed`. Raises ConfigError for a mistake in the config. A
-    model or task that cannot be loaded becomes a failure of the plan, and the others are planned.
+    (collectors.runs.quarantine) are left out unless `retry_failed`. `wanted` are the items of a later round. Raises
+    ConfigError for a mistake in the config. A model or task that cannot be loaded becomes a failure of the plan, and
+    the others are planned.
     """
     include = [str(Path(os.path.expanduser(folder)).absolute()) for folder in config.include_tasks]
     use_code(config.allow_code)
@@ -71,11 +81,13 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         models = [*_placed(plan, lake, models).values(), *(model for model in models if model.endpoint)]
     retracted = read_retracted(lake)
     shards = committed(lake, retracted)
-    plan.item_sets = ItemSets(lake)
+    wanted = wanted or Wanted(ItemSets(lake))
+    plan.item_sets = wanted.sets
     banned = set() if retry_failed else quarantined(lake.names(FAILURES), shards, plan.item_sets.holds)
     samples = Samples(lake, plan.item_sets)
     of_cell = CellSettings(lake, plan.run_id, shards, generation)
     of_cell.read_ahead(models, config.task_specs())
+    share = SampleSpec(share=ROUND_SHARE) if wanted.lists else _first_share(config, lake, loaded)
     seen: dict[tuple[str, str], str] = {}
     for spec, task in loaded:
         if (task.name, task.settings.prompting) in seen:
@@ -90,7 +102,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
         plan.tasks[task.settings.prompting] = task
         if task.groups:
             plan.groups[spec.task] = task.groups
-        asked = _Asked.of(spec, task, samples)
+        asked = _Asked.of(spec, task, samples, spec.sample or share)
         for model, effort in _asked(models, task):
             try:
                 _check_endpoint(model, task, effort)
@@ -101,7 +113,7 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
                 if all({**other, "failed_at": None} != same for other in plan.failures):  # another effort's
                     plan.failures.append(row)
                 continue
-            planned = _plan_cell(model, asked, settings, effort, _Lake(shards, retracted, plan.item_sets, generation))
+            planned = _plan_cell(model, asked, settings, effort, _Lake(shards, retracted, wanted, generation))
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
     plan.notes += of_cell.notes()
@@ -110,6 +122,18 @@ def make_plan(config: RunConfig, lake: Lake, *, generation: int | None = None, r
     if shards:
         plan.notes += other_definitions(plan, lake)
     return plan
+
+
+def _items(spec: TaskSpec, task: BoundTask) -> int:
+    return min(spec.limit or task.settings.items, task.settings.items)
+
+
+def _first_share(config: RunConfig, lake: Lake, loaded: list[tuple[TaskSpec, BoundTask]]) -> SampleSpec | None:
+    """The share of each task that a run with `until` asks first; None: the run asks what `sample` says."""
+    if config.until is None or not loaded:
+        return None
+    tables = [Table.of(task, _items(spec, task)) for spec, task in loaded]
+    return SampleSpec(share=first_share(lake, tables, config.until.error))
 
 
 def _widened(models: list[ModelRef], loaded: list[tuple[TaskSpec, BoundTask]], config: RunConfig) -> list[ModelRef]:
@@ -264,12 +288,12 @@ class _Asked:
     sample: str | None = None
 
     @classmethod
-    def of(cls, spec: TaskSpec, task: BoundTask, samples: Samples) -> _Asked:
+    def of(cls, spec: TaskSpec, task: BoundTask, samples: Samples, sampled: SampleSpec | None) -> _Asked:
         columns = dataclasses.asdict(task.settings)
         for name in ("fewshot_digest", "stated", "sampling", "examples"):
             del columns[name]
-        prompting, items = task.settings.prompting, min(spec.limit or task.settings.items, task.settings.items)
-        sample = samples.of(task, items, spec.sample) if spec.sample else None
+        prompting, items = task.settings.prompting, _items(spec, task)
+        sample = samples.of(task, items, sampled) if sampled else None
         columns["prompting"] = prompting
         return cls(spec, task, prompting, columns, items, _requests_per_item(task), sample)
 
@@ -280,7 +304,7 @@ class _Lake:
 
     shards: dict[str, list[ShardName]]
     retracted: Retracted
-    item_sets: ItemSets
+    wanted: Wanted
     generation: int | None
 
 
@@ -294,7 +318,8 @@ def _plan_cell(model: ModelRef, asked: _Asked, settings: dict[str, str], effort:
             f"{model.name} on {asked.task.name} has generation {newest} already: use that or a higher one"
         )
     relevant = [shard for shard in shards if generation is None or shard.generation == generation]
-    open_items = chosen(lake.item_sets, relevant, asked.items, asked.sample)
+    sets, sample = lake.wanted.sets, lake.wanted.lists.get(cell_id, asked.sample)
+    open_items = chosen(sets, relevant, asked.items, sample)
     cell = Cell(
         cell_id=cell_id,
         model=model,
@@ -319,9 +344,10 @@ def _plan_cell(model: ModelRef, asked: _Asked, settings: dict[str, str], effort:
         columns,
         open_items.todo,
         asked.requests_per_item,
-        listed=lake.item_sets.of(open_items.item_set) if open_items.item_set else None,
-        sample=asked.sample or "",
-        sampled_items=len(lake.item_sets.of(asked.sample)) if asked.sample else None,
+        listed=sets.of(open_items.item_set) if open_items.item_set else None,
+        sample=sample or "",
+        sampled_items=len(sets.of(sample)) if sample else None,
+        open_items=open_items.open,
     )
 
 

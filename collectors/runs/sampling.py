@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from collectors.lake import layout
 from collectors.lake.item_sets import ItemSets, Range, places, ranges
 from collectors.lake.store import Lake
+from collectors.runs.learned import Table, answered
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName
 
@@ -42,6 +43,8 @@ class OpenItems:
     item_set: str
     #: Ranges of items, or of places in the list.
     todo: list[Range]
+    #: Items of the whole cell that no shard holds.
+    open: int = 0
 
 
 def chosen(sets: ItemSets, done: Sequence[ShardName], items: int, sample: str | None) -> OpenItems:
@@ -50,8 +53,9 @@ def chosen(sets: ItemSets, done: Sequence[ShardName], items: int, sample: str | 
     An open cell takes a list that the lake has, as far as one fits: lists of its own would be an object for each cell.
     """
     open_ranges = sets.missing(done, items)
+    still_open = sum(last - first + 1 for first, last in open_ranges)
     if sample is None and len(open_ranges) <= (1 if any(shard.item_set for shard in done) else len(open_ranges)):
-        return OpenItems("", open_ranges)
+        return OpenItems("", open_ranges, still_open)
     wanted = range(items) if sample is None else sets.of(sample)
     left = [wanted[place] for first, last in places(wanted, open_ranges) for place in range(first, last + 1)]
     lists = dict.fromkeys([*([sample] if sample else []), *(shard.item_set for shard in done if shard.item_set)])
@@ -59,8 +63,8 @@ def chosen(sets: ItemSets, done: Sequence[ShardName], items: int, sample: str | 
         todo = places(sets.of(item_set), ranges(left))
         todo = [*_merged(todo)]
         if sum(last - first + 1 for first, last in todo) == len(left) and len(todo) <= MOST_RANGES:
-            return OpenItems(item_set, todo)
-    return OpenItems(sets.add(left), [(0, len(left) - 1)])
+            return OpenItems(item_set, todo, still_open)
+    return OpenItems(sets.add(left), [(0, len(left) - 1)], still_open)
 
 
 def _merged(found: Sequence[Range]) -> Iterator[Range]:
@@ -108,17 +112,24 @@ class Samples:
             raise StorageError(f"{name} in {self._lake.uri} is damaged ({one_line(error)})") from error
 
     def _choose(self, task: BoundTask, items: int, size: int) -> dict[str, Any]:
-        chosen = stratified(strata_of(task, items), size, task.settings.items_digest)
-        self.notes.append(f"{task.name}: {size} of {items} items are asked, chosen by subject and length")
+        strata = strata_of(task, items)
+        read = answered(self._lake, [Table.of(task, items)], any_prompting=True)
+        if read.can_teach:
+            rule, listed = "greedy", read.probe(size, strata)
+            why = f"chosen by the answers of {read.complete} complete models"
+        else:
+            rule, listed = "stratified", stratified(strata, size, task.settings.items_digest)
+            why = "chosen by subject and length"
+        self.notes.append(f"{task.name}: {size} of {items} items are asked, {why}")
         return {
             "task": task.name,
             "items_digest": task.settings.items_digest,
             "planned_items": items,
             "items": size,
             "version": 1,
-            "item_set": self._sets.add(chosen),
-            "rule": "stratified",
-            "models": 0,
+            "item_set": self._sets.add(listed),
+            "rule": rule,
+            "models": read.complete if read.can_teach else 0,
             "chosen_at": dt.datetime.now(dt.UTC),
         }
 

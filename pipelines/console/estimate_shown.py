@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 
+from collectors.forecasts.choice import FEWEST_MODELS
+from collectors.forecasts.expecting import SAMPLING, SHARES
 from collectors.lake.store import Lake
 from collectors.models.placement import ModelSize
 from collectors.models.sizes import sizes_of
-from collectors.runs.estimate import Row, estimate
+from collectors.runs.adapting import tables_of
+from collectors.runs.estimate import Row, estimate, estimate_shares
+from collectors.runs.learned import answered
 from collectors.runs.plan import Plan
 
 
@@ -32,6 +36,31 @@ def print_estimate(plan: Plan, lake: Lake) -> None:
         print(f"  {assumption}")
     for line in too_large(plan, lake):
         print(f"  {line}")
+    for line in shares_shown(plan, lake):
+        print(line)
+
+
+def shares_shown(plan: Plan, lake: Lake) -> list[str]:
+    """A table of what a part of the items would cost, with the error to expect of the models' means."""
+    read = answered(lake, tables_of(plan))
+    rows = [["of the items", "items", "GPU-hours" if plan.gpus else "hours", "USD", "error to expect", "90 % within"]]
+    errors = read.expected(SHARES)
+    for row, error in zip(estimate_shares(plan, lake, SHARES), errors, strict=True):
+        points = [f"{100 * value:.1f} points" for value in (error.of_mean, error.band)]
+        rows.append([f"{error.share:.0%}", f"{row.items:,}", _number(row.hours), _number(row.usd), *points])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+    how = f"forecasts by {read.complete} complete models, held out by families"
+    if errors[0].method == SAMPLING:
+        how = f"no forecast: {read.complete} complete models, and {FEWEST_MODELS} of several families are needed; the "
+        how += "error is that of a random sample"
+    return [
+        "",
+        "a part of the items (sample: {share: …}); errors are of each model's mean over the tasks:",
+        "",
+        *lines,
+        f"  {how}",
+    ]
 
 
 def too_large(plan: Plan, lake: Lake, memory: int | None = None) -> list[str]:

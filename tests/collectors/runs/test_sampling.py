@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from collectors.forecasts.adaptive import expected_errors
+from collectors.forecasts.choice import choose_items
+from collectors.forecasts.smoothing import learn
 from collectors.lake import layout
 from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
+from collectors.runs.adapting import Wanted, next_round, tables_of
 from collectors.runs.collector import Collector
+from collectors.runs.learned import answered
 from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
 from collectors.runs.sampling import chosen, stratified
 from collectors.runs.status import RunWatch
 from collectors.specs import SampleSpec
+from pipelines.console.estimate_shown import shares_shown
 from pipelines.fleet.sharing import Sharing
 from pipelines.fleet.workqueue import WorkQueue
 from schemas.failures import StorageError
@@ -33,6 +41,11 @@ __all__ = ["own_caches"]  # fixtures
 
 ITEMS = 40
 MODELS = ["stub/a", "stub/b"]
+#: As many models as a forecast needs and two more, whose names are of no family.
+NAMES = [
+    *("ash", "birch", "cedar", "date", "elm", "fir", "gorse", "hazel", "iris", "juniper", "kapok"),
+    *("larch", "maple", "nutmeg", "oak", "pine", "quince", "rowan", "spruce", "teak", "ulmo", "vine"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +59,11 @@ class Runs:
     def __init__(self, folder: Path, tasks: Path) -> None:
         self.lake, self.tasks = Lake(str(folder)).open_for_writing(), tasks
 
-    def plan(self, **changes: Any) -> Plan:
+    def plan(self, wanted: Wanted | None = None, **changes: Any) -> Plan:
         config = configured(
             self.tasks, "", **{"models": MODELS, "tasks": ["mini_choice"], "engine": {"name": "stub"}, **changes}
         )
-        return make_plan(config, self.lake)
+        return make_plan(config, self.lake, wanted=wanted)
 
     def collect(self, plan: Plan, shards: int | None = None, size: int = 5) -> int:
         """Collects the plan, or so many of its shards of `size` items. Returns how many items were asked."""
@@ -202,6 +215,73 @@ def test_two_runs_at_once_with_other_lists_leave_each_other_what_is_done(runs: R
     left = sorted(item for first, last in jobs for item in range(first, last + 1))
     listed = sampled.item_sets.of(sampled.cells[0].sample)  # type: ignore[union-attr]
     assert (left, sum(elsewhere)) == (sorted(set(range(ITEMS)) - set(listed)), 12)
+
+
+# ---- what complete models teach
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Runs:
+    """A lake with all answers of as many models as a forecast needs."""
+    runs = Runs(tmp_path_factory.mktemp("taught") / "lake", tasks)
+    runs.collect(runs.plan(models=[f"org-{number}/{name}" for number, name in enumerate(NAMES)]), size=ITEMS)
+    return runs
+
+
+def test_probe_set_of_a_task_with_complete_models_is_chosen_by_their_answers(taught: Runs) -> None:
+    plan = taught.plan(models=["stub/new"], sample={"items": 6})
+    [row] = plan.probe_sets.values()
+    assert (row["rule"], row["models"], row["items"]) == ("greedy", len(NAMES), 6)
+    read = answered(taught.lake, tables_of(plan))
+    assert (read.complete, read.answers.shape[1]) == (len(NAMES), ITEMS)
+    assert list(plan.item_sets.of(row["item_set"])) == sorted(  # type: ignore[union-attr]
+        choose_items(read.answers, 6, seed=0).tolist()
+    )
+
+
+def test_rounds_until_an_error_ask_each_item_once_and_end_where_it_is_reached(taught: Runs) -> None:
+    models = ["stub/new-a", "stub/new-b"]
+    plan = taught.plan(models=models, until={"error": 0.02})
+    assert {planned.wanted for planned in plan.cells} == {1}, "a fortieth of 40 items"
+    asked = taught.collect(plan)
+    rounds = 0
+    while wanted := next_round(plan, taught.lake, 0.02):
+        plan = taught.plan(models=models, until={"error": 0.02}, wanted=wanted)
+        assert plan.items_todo
+        asked += taught.collect(plan)
+        rounds += 1
+    mine = {planned.cell.cell_id for planned in plan.cells}
+    assert rounds > 1
+    assert Counter({key: count for key, count in taught.stored_items().items() if key[0] in mine}).total() == asked
+    read = answered(taught.lake, tables_of(plan))
+    whole = np.flatnonzero(read.is_complete)
+    learned = learn(read.answers[whole], read.labels, names=[read.names[row] for row in whole])
+    rows = [row for key, row in read.rows.items() if key[0] in models]
+    assert all(expected_errors(learned, read.answers[rows]) <= 0.02)
+    assert 0 < asked < 2 * ITEMS
+    with connect(taught.lake, only=["coverage"]) as con:
+        assert con.execute("SELECT sum(missing) FROM coverage").fetchall() == [(0,)]
+
+
+def test_until_without_complete_models_asks_the_share_whose_sample_is_good_enough_for_any(runs: Runs) -> None:
+    plan = runs.plan(until={"error": 0.1})
+    size = plan.cells[0].wanted
+    # E|error| of a sample of n of N items that half get right, without replacement: sqrt(2/pi) * 0.5 * sqrt((1-n/N)/n).
+    worst = [math.sqrt(2 / math.pi) * 0.5 * math.sqrt((ITEMS - n) / (ITEMS - 1) / n) for n in (size, size - 1)]
+    assert worst[0] <= 0.1 < worst[1]
+    runs.collect(plan)
+    assert next_round(plan, runs.lake, 0.1) is None
+
+
+def test_dry_run_says_what_shares_cost_and_how_wrong_they_may_be(runs: Runs, taught: Runs) -> None:
+    runs.collect(runs.plan(models=["stub/a"], sample={"items": 4}))
+    lines = shares_shown(runs.plan(models=["stub/a", "stub/b"]), runs.lake)
+    shares = [line.split()[:2] for line in lines if "points" in line]
+    assert shares == [["5%", "2"], ["10%", "4"], ["25%", "16"], ["100%", "76"]], "four items of one are there"
+    assert "no forecast: 0 complete models" in lines[-1]
+    lines = shares_shown(taught.plan(models=["stub/b"]), taught.lake)
+    assert f"by {len(NAMES)} complete models" in lines[-1]
+    assert [line.split()[4] for line in lines if "points" in line][-1] == "0.0"
 
 
 # ---- choices
