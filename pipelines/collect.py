@@ -78,8 +78,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, print the plan with notes on what models will be sent, and what a part of the items would "
-        "cost, start nothing",
+        help="check everything, print the plan with notes on what models will be sent and what a part of the items "
+        "would cost, start nothing",
     )
     parser.add_argument(
         "--generation",
