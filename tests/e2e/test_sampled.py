@@ -9,13 +9,10 @@ import pytest
 
 from collectors.lake.item_sets import ItemSets
 from collectors.lake.store import Lake
-from pipelines.collect import main
 from tests.e2e.conftest import Cluster
 from tests.e2e.test_kill import kill_driver
-from tests.helpers import runs
-from tests.helpers.runs import CHOICE, ITEMS, collect_here
+from tests.helpers.runs import ITEMS, collect_here
 from tests.helpers.slow_runs import MODELS, assert_undisturbed, shards, slow_config
-from tests.helpers.thorough import long_only
 
 
 def asked(lake: Path) -> list[tuple[str, int]]:
@@ -38,26 +35,3 @@ def test_sampled_run_killed_and_gone_on_with_then_completed_asks_each_item_once(
     run = collect_here(capsys, slow_config(tmp_path, cluster))
     assert (run.code, f"already in the lake: {len(MODELS) * ITEMS}" in run.out) == (0, True), run.out
     assert_undisturbed(lake, undisturbed)
-
-
-@long_only
-@pytest.mark.slow
-def test_until_an_error_asks_in_rounds_and_a_dry_run_says_what_to_expect(
-    tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = [
-        f"org-{number}/{name}"
-        for number, name in enumerate(["ash", "birch", "cedar", "date", "elm", "fir", "gorse", "hazel"] * 3)
-    ]
-    fleet = {"address": cluster.address, "workers": 2}
-    path = runs.config(tmp_path, models=names, tasks=[CHOICE], fleet=fleet)
-    assert main(["--config", str(path)]) == 0
-    path = runs.config(tmp_path, models=["new/iris"], tasks=[CHOICE], fleet=fleet, until={"error": 0.02})
-    run = collect_here(capsys, path, "--dry-run")
-    assert "error to expect" in run.out
-    before = len(asked(tmp_path / "lake"))
-    run = collect_here(capsys, path)
-    assert (run.code, "next round: 1 of 1 models are above an error of 0.02" in run.out) == (0, True), run.err
-    assert 1 < len(asked(tmp_path / "lake")) - before < ITEMS
-    again = collect_here(capsys, path)
-    assert (again.code, "nothing to collect" in again.out) == (0, True), again.out
