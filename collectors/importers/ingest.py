@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from collectors.importers.cells import LakeRuns, number_cells
 from collectors.importers.claims import claimed
+from collectors.importers.contradictions import contradictions
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.items import item_rows, number_items
 from collectors.importers.raw_tables import REJECTED
@@ -206,6 +207,8 @@ class _Import:
         self._reject_silent_files()
         self._report_rejects()
         self.report.suspicions += suspicions(self.staging, self.cells)
+        if self.lake_if_there:
+            self.report.suspicions += contradictions(self.staging, self.cells, self.lake_if_there)
         if not dry_run:
             self._write_report()
         return self.report

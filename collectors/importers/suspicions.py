@@ -7,7 +7,8 @@ others that have some), `fewer_rows` (a model lacks items that others of the sou
 of an item stands for several texts, so that it joins no other source's), `mostly_rejected` (most of a model's rows on a
 task are rejected), `constant_answer` (a model gives one answer to different questions: all of them, or a sentence to
 many, as hosts' refusals and errors are), `no_first_answer` (an item has repeats from 1 on and no answer 0, which alone
-the matrix shows), `same_file`, `odd_count` (a source states another number of answers than was
+the matrix shows), `same_file`, `contradicts` (another import scores the same
+answers otherwise, contradictions.py), `odd_count` (a source states another number of answers than was
 imported); by the readers of formats `odd_total` (counts of tokens do not add up to the total beside them) and
 `aggregate` (a table has one row a model and task, and nothing that names an item); and by both `odd_accuracy` (no rule
 gives the accuracy that a source states, or the imported scores have another mean).

@@ -103,10 +103,45 @@ def plan_forgetting(lake: Lake, wish: Wish) -> Forgetting:
     """Works out what `wish` means in `lake` now. Raises ConfigError for a wrong condition, or if nothing meets it."""
     generations = {cell_id: max(s.generation for s in shards) for cell_id, shards in ever_committed(lake).items()}
     views = [*_VIEWS, "shards", "_item_sets"] if wish.run_id else _VIEWS
-    planned = ask(lake, lambda con, _: _worked_out(con, wish, generations), only=views)
-    if not planned.lines:
-        raise ConfigError(f"nothing to forget: no cell of {lake.uri} meets {wish.words!r}")
+    try:
+        planned = ask(lake, lambda con, _: _worked_out(con, wish, generations), only=views)
+        if not planned.lines:
+            raise _NothingMeant(f"nothing to forget: no cell of {lake.uri} meets {wish.words!r}", wish)
+    except _NothingMeant as error:
+        if row := _forgotten_by(read_retracted(lake).rows, error.wish):
+            by, at = row["retraction_id"], f"{row['retracted_at']:%Y-%m-%d %H:%M} UTC"
+            raise ConfigError(
+                f"forgotten already: {error.wish.words} by retraction {by} of {at} ({row['reason']}); "
+                f"--take-back {by} brings it back"
+            ) from None
+        raise
     return planned
+
+
+class _NothingMeant(ConfigError):
+    """Nothing that counts meets this part of a wish."""
+
+    def __init__(self, message: str, wish: Wish) -> None:
+        super().__init__(message)
+        self.wish = wish
+
+
+def _forgotten_by(rows: Sequence[Mapping[str, Any]], wish: Wish) -> Mapping[str, Any] | None:
+    """The newest line of a standing retraction that was written by the same wish, or names all that this one names."""
+    names = wish.models or wish.tasks or wish.source
+
+    def is_meant(row: Mapping[str, Any]) -> bool:
+        source = str(row["imported_from"] or "").split("#", 1)[0]
+        return row["condition"] == wish.words or bool(
+            names
+            and wish == Wish(models=wish.models, tasks=wish.tasks, source=wish.source)
+            and (not wish.models or row["model"] in wish.models)
+            and (not wish.tasks or row["task"] in wish.tasks)
+            and (not wish.source or wish.source in (row["imported_from"], source))
+        )
+
+    meant = [row for row in rows if is_meant(row)]
+    return max(meant, key=lambda row: row["retracted_at"], default=None)
 
 
 def write_retraction(lake: Lake, planned: Forgetting, reason: str) -> str:
@@ -176,7 +211,13 @@ def _check_names(con: duckdb.DuckDBPyConnection, wish: Wish) -> None:
             if name not in there:
                 near = difflib.get_close_matches(name, sorted(there), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(there)[:5]) or 'none'}"
-                raise ConfigError(f"nothing to forget: the lake has no {what} {name}; {hint}")
+                raise _NothingMeant(f"nothing to forget: the lake has no {what} {name}; {hint}", _naming(what, name))
+
+
+def _naming(what: str, name: str) -> Wish:
+    if what == "import":
+        return Wish(source=name)
+    return Wish(models=(name,)) if what == "model" else Wish(tasks=(name,))
 
 
 def _cut(ranges: Sequence[tuple[int, int]] | None, items: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

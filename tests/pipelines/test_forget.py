@@ -139,3 +139,20 @@ def test_publish_command_a_model_that_was_forgotten_is_retracted_in_the_next_ver
         tables = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         naming = [name for name in tables if "secret-model" in repr(con.execute(f"FROM {name}").fetchall())]
     assert set(naming) <= {"_file_retractions"}, "the retraction alone names it"
+
+
+def test_forget_twice_names_the_retraction_that_did_it(imports: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert imported("wrong", "--name", "mine") == 0
+    text = run(capsys, "--import", "mine", "--reason", "wrong column", "--yes", "--lake", "lake")
+    retraction = re.findall(r"retraction (\S+);", text)[0]
+    for words, named in (
+        (["--import", "mine"], "import mine"),
+        (["--import", "mine", "--model", "m2"], "model m2"),
+        (["imported_from = 'mine'", "--task", "quiz"], "task quiz"),
+    ):
+        again = run(capsys, *words, "--reason", "again", "--yes", "--lake", "lake", code=2)
+        assert f"forgotten already: {named} by retraction {retraction} of 20" in again
+        assert "(wrong column)" in again
+    assert "has no import ours" in run(capsys, "--import", "ours", "--reason", "x", "--yes", "--lake", "lake", code=2)
+    run(capsys, "--take-back", retraction, "--reason", "it was right", "--lake", "lake")
+    assert "24 records" in run(capsys, "--import", "mine", "--dry-run", "--lake", "lake")

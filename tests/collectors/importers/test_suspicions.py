@@ -130,3 +130,36 @@ def test_answers_that_have_repeats_alone_are_named(tmp_path: Path) -> None:
     named = [(one.model, one.message.split(" items")[0]) for one in report.suspicions if one.kind == "no_first_answer"]
     assert named == [("a", "3"), ("b", "1")]
     assert rows(tmp_path / "lake", "SELECT count(*) FROM matrix WHERE model = 'b' AND score IS NOT NULL") == [(2,)]
+
+
+def test_suspicions_name_another_import_that_scores_the_same_answers_otherwise(tmp_path: Path) -> None:
+    names = ("model", "task", "id", "score", "prompt", "response")
+    settings = {**COLUMNS, "prompt": "prompt", "response": "response"}
+
+    def given(wrong: int, answer: str = "4") -> list[tuple[Any, ...]]:
+        return [
+            (m, "quiz", f"q{n}", float(n >= wrong or m == "b"), f"What is {n}?", f"{answer} {n}")
+            for m in "ab"
+            for n in range(12)
+        ]
+
+    def suspects(name: str, rows_of: list[tuple[Any, ...]], names: tuple[str, ...]) -> list[tuple[str, ...]]:
+        own = {key: value for key, value in settings.items() if value in names}
+        report = imported("table", table(tmp_path / f"{name}.parquet", rows_of, names), lake, name=name, options=own)
+        return [(one.kind, one.model or "", one.message) for one in report.suspicions]
+
+    lake = tmp_path / "lake"
+    assert suspects("first", given(0), names) == []
+    [(kind, model, message)] = suspects("second", given(3), names)
+    assert (kind, model) == ("contradicts", "a")
+    assert message.startswith("3 of 12 questions have other scores than in the import first (cell ")
+    assert suspects("sampled-again", given(5, "5"), names) == [], "other answers may have other scores"
+    bare = [row[:5] for row in given(3)]
+    assert [(m, text[:44]) for _, m, text in suspects("bare", bare, names[:5])] == [
+        ("a", "3 of 12 questions have other scores than in "),
+        ("a", "2 of 12 questions have other scores than in "),
+    ]
+    assert rows(lake, "SELECT model, suspicions FROM coverage WHERE suspicions IS NOT NULL ORDER BY ALL") == [
+        ("a", "contradicts"),
+        ("a", "contradicts"),
+    ]
