@@ -47,6 +47,13 @@ _WHOLE = {layout.published_name(table) for table in GLOBS if table not in ("shar
 _TOKEN = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
 #: The views print the name of a shard by it.
 _SHARD_FORMATS = ("{}-g{}-{:07d}-{:07d}.parquet", "{}-g{}-{:07d}-{:07d}{}.parquet")
+#: How views up to schema version 12 read the name of a shard.
+_EARLIER_LITERALS = frozenset(
+    [
+        r"(?:^|/)[0-9a-fi][0-9a-f]{15}-g[0-9]{1,6}-[0-9]{7}-[0-9]{7}\.parquet$",
+        r"(?:^|/)([0-9a-fi][0-9a-f]{15})-g([0-9]{1,6})-([0-9]{7})-([0-9]{7})\.parquet$",
+    ]
+)
 #: Text and names in quotes, which may hold what looks like a comment, or a comment.
 _QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*""")
 _READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?(?:/\*.*?\*/|\s)*\(""", re.I)
@@ -286,8 +293,9 @@ def _faults_of_statements(text: str) -> Iterator[str]:
 
 @functools.cache
 def _own_literals() -> frozenset[str]:
-    """The texts in quotes of this release's views."""
-    return frozenset(literal for file in view_files().values() for literal, _ in _TOKEN.findall(file.sql))
+    """The texts in quotes of this release's views, and those of earlier ones that look like paths."""
+    own = {literal for file in view_files().values() for literal, _ in _TOKEN.findall(file.sql)}
+    return _EARLIER_LITERALS | own
 
 
 def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
