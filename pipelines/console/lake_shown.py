@@ -17,6 +17,7 @@ from schemas.failures import NOTHING_ANSWERED
 from schemas.verdicts import OF_MODEL
 
 MOST_TASKS, MOST_CELLS, MOST_ITEMS, MOST_MODELS = 10, 15, 8, 40
+MOST_SOURCES = 3
 GROUP = ("task", "items_digest", "prompting", "metric")
 
 
@@ -93,7 +94,7 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
     for row in rows:
         table.add_row(
             number(row["rank"]),
-            row["model"],
+            row["model"] + (" *" if row["imported_from"] else ""),
             _dtype(row),
             number(row["value" if is_set_level else "score"], ".4f"),
             number(row["value_stderr"], ".4f") if is_set_level else _interval(row),
@@ -102,6 +103,12 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
             *(number(row[name], ",d") for name in ("failed", "missing")),
         )
     console.print(table)
+    if sources := sorted({row["imported_from"] for row in rows} - {None}):
+        more = f" and {len(sources) - MOST_SOURCES} more" if len(sources) > MOST_SOURCES else ""
+        console.print(
+            f"* imported from {', '.join(sources[:MOST_SOURCES])}{more}; a rank counts among cells of one prompting, "
+            "so imported and collected cells each have their own"
+        )
     if len({row["attempted"] for row in rows if row["rank"]}) > 1:
         console.print("a rank counts among the models that were asked as many items")
     if is_set_level:

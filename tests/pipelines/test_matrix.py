@@ -316,6 +316,20 @@ def test_matrix_show_prints_the_numbers_of_the_views_and_leaves_no_file(
 SAME = ["1.0000", "1.0000", "0.0000"]
 
 
+def test_matrix_show_marks_imported_cells_whose_rank_is_their_own(
+    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = BuiltCell(model="model-a"), BuiltCell(model="model-a", prompting="their-own", filter="f")
+    lake.planned(ours, [1.0, 0.0])
+    lake.run(theirs, planned=2, imported_from="them", revision=None)
+    lake.scores(theirs, [1.0, 1.0])
+    assert main(["--show", "--include", "all"]) == 0
+    out = capsys.readouterr().out
+    assert line_of(out, "model-a", "0.5000").split()[:2] == ["1", "model-a"]
+    assert line_of(out, "model-a *", "1.0000").split()[0] == "1"
+    assert "* imported from them; a rank counts among cells of one prompting" in out
+
+
 def test_matrix_show_tells_setups_refusals_and_reasons_apart(
     lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
 ) -> None:
