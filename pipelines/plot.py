@@ -25,6 +25,7 @@ import numpy.typing as npt
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.judged import shown_judges
 from collectors.matrix.pool_arrays import COSTS, Pool, Pools
 from collectors.matrix.pool_files import ChosenPool
 from collectors.matrix.pools import load_pools
@@ -132,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     kinds = COSTS if args.against is None else [AGAINST[args.against]]
     routers = [read_routers(lake, path, chosen) for path in args.choices]
     pools = load_pools(lake, args.task, chosen.choice, include=chosen.include, numbers=kinds)
-    notes = [*chosen.cited(lake.uri), *head(pools)]
+    judges = shown_judges(lake, chosen.choice, chosen.include)
+    notes = [*chosen.cited(lake.uri), *judges, *head(pools)]
     for note in notes:
         print(note)
     drawn, why = [], []

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import duckdb
 
+from collectors.lake.reading import ask
+from collectors.lake.store import Lake
+from schemas.views import PoolChoice
+
 #: What judge_lines reads.
 VIEWS = ("judges", "_shown_judges")
+
+
+def shown_judges(lake: Lake, choice: PoolChoice, include: str) -> list[str]:
+    """The lines of judge_lines for a pool of `lake`."""
+    return ask(lake, lambda con, _: judge_lines(con), only=VIEWS, include=include, choice=choice)
 
 
 def judge_lines(con: duckdb.DuckDBPyConnection) -> list[str]:

@@ -20,6 +20,7 @@ from collectors.lake.layout import split_name
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.described import check_more_is_better, head
+from collectors.matrix.judged import shown_judges
 from collectors.matrix.pool_arrays import Pool, Pools
 from collectors.matrix.pool_files import ChosenPool
 from collectors.matrix.pools import load_pools
@@ -104,7 +105,7 @@ def load_questions(lake: Lake, chosen: ChosenPool, tasks: Sequence[str] | None =
     texts, keys, subjects = _texts(lake, chosen, pool)
     missing = sorted(set(pools.every.candidates) - set(pool.candidates))
     left_out = sorted({*missing, *pools.left_out["candidate"].to_pylist()})
-    notes = [*chosen.cited(lake.uri), *head(pools)]
+    notes = [*chosen.cited(lake.uri), *shown_judges(lake, chosen.choice, chosen.include), *head(pools)]
     if missing:
         notes.append(f"{len(missing)} candidates are not in all of the {len(names)} tasks: {', '.join(missing[:5])}")
     if unread := sum(text == key for text, key in zip(texts, keys, strict=True)):

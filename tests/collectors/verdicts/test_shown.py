@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ from collectors.lake import layout
 from collectors.lake.compaction import compact
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.matrix.pool_files import choose_pool
 from collectors.matrix.pools import load_pools
+from collectors.routers.questions import load_questions
 from collectors.verdicts.answers import Source
 from collectors.verdicts.judging import Choice, Tasks, judge_batches
-from pipelines import export, matrix, publish
+from pipelines import export, matrix, plot, publish
 from schemas.failures import ConfigError
 from schemas.views import PoolChoice, named_in
 from tests.helpers.judged_lakes import ITEMS, collected_lake
@@ -92,6 +95,14 @@ def test_commands_name_the_judge_that_they_show(lake: Lake, tmp_path: Path, caps
     ]
     assert export.main([*args, "--tasks", TEXT]) == 0
     assert re.search(line, capsys.readouterr().out)
+    plotted = ["--lake", lake.root, "--out", str(tmp_path), "--task", TEXT, "--judge", "flexible"]
+    assert plot.main(plotted) == 0
+    assert re.search(line, capsys.readouterr().out)
+    chosen = choose_pool(lake, None, None, {})
+    again = dataclasses.replace(chosen, choice=PoolChoice(judge="flexible"))
+    assert re.search(line, load_questions(lake, again, [TEXT]).notes[0])
+    as_collected = load_questions(lake, chosen, [TEXT]).notes[0]
+    assert as_collected == "verdicts as collected; judged again by flexible, strict: --judge shows theirs"
     assert matrix.main(["--lake", lake.root, "--judge", "lost", "--sql", sql]) == 2
     assert "--judge lost: no answer was judged by it" in capsys.readouterr().err
 
