@@ -38,7 +38,7 @@ from collectors.matrix import judged
 from collectors.matrix.judged import judge_lines
 from collectors.matrix.pool_files import ChosenPool
 from pipelines import score
-from pipelines.console.lake_shown import show
+from pipelines.console.lake_shown import SHOWN, show
 from pipelines.console.plain_console import rows_stream, stdout_console
 from pipelines.console.pool_options import add_pool, options_of, pool_of
 from pipelines.console.rows_out import add_format, print_rows
@@ -164,7 +164,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def asked_of(args: argparse.Namespace) -> set[str]:
     """The views that `answer` itself queries without --sql. The file always gets all views."""
-    return {name for kind, name in contents() if kind == "view"} if args.show else named_in(f"{ANY_RECORDS} {IMPORTS}")
+    asked = f"{ANY_RECORDS} {IMPORTS}"
+    return named_in(" ".join((asked, *SHOWN, *judged.VIEWS)) if args.show else asked)
 
 
 def answer(

@@ -28,7 +28,7 @@ from schemas.views import OWNERSHIP, lake_place
 logger = logging.getLogger(__name__)
 
 #: Views that `lay` reads.
-_VIEWS = (*OWNERSHIP, "_stored", "_open_rows")
+_VIEWS = (*OWNERSHIP, "_stored", "_open_rows", "_open_verdicts")
 #: Records in one batch. It bounds the memory beside the arrays.
 BATCH_ROWS = 1_000_000
 
@@ -88,7 +88,7 @@ def lay(
             if part not in grids:
                 work.lay_part(f"{lake_place(lake.uri)}/{part.records}")
         # Those that no compaction holds.
-        work.lay_rows("_open_rows JOIN places USING (cell_id, filter)", "repeat = 0")
+        work.lay_rows("_open_verdicts JOIN places USING (cell_id, filter)", "repeat = 0")
         for job in jobs:
             job.result()
 

@@ -21,6 +21,22 @@ MOST_SOURCES = 3
 GROUP = ("task", "items_digest", "prompting", "metric")
 
 
+#: The views and macros that are printed: other views over 100,000 open shards take seconds each to make.
+SHOWN = (
+    "_shard_files",
+    "_sum",
+    "candidates",
+    "cells",
+    "coverage",
+    "failures",
+    "leaderboard",
+    "matrix",
+    "model_prices",
+    "oracle",
+    "pool",
+    "prices",
+    "questions",
+)
 #: In place of settings that differ.
 ALIKE = "alike"
 

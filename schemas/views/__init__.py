@@ -60,6 +60,10 @@ SUMS = ("_totals",)
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
 POOL = ("_pool_questions", "_scored", "_pool_cells", "_questions_of", "_left_out", "_members")
+#: The rows of open shards become a table from so many shards on, up to so many rows: a row takes 350 bytes of memory.
+MANY_SHARDS, MOST_ROWS = 1000, 4_000_000
+#: Shards that are read by one statement: DuckDB keeps up to 450 KB for each of its files until its end.
+SHARDS_AT_ONCE = 250
 
 
 #: Tables of a published version that its database holds, all but answers and replaced rows.
@@ -99,7 +103,10 @@ def create_views(
             choice.set_cells(con)
         kept = (*KEPT, *PRICES) if only is None else (*KEPT, *PRICES, *SUMS)
         is_table = view.name in POOL or (view.name in kept and files.listed is not None)  # a listing does not change
-        con.execute(names.put_into(view.as_table if is_table else view.sql))
+        if view.name == "_open_verdicts" and only is not None and _are_many_small(con, names):
+            _read_open_shards(con, names)
+        else:
+            con.execute(names.put_into(view.as_table if is_table else view.sql))
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
         if view.name == "_shown_judges" and choice.judge:
@@ -128,6 +135,28 @@ def _choose(con: duckdb.DuckDBPyConnection, names: Placeholders) -> Placeholders
     open_shards = con.execute("SELECT file FROM _shard_files WHERE NOT is_folded").fetchall()
     outdated = con.execute("SELECT DISTINCT part FROM _outdated").fetchall()
     return replace(names, open_shards=[file for (file,) in open_shards], outdated=[part for (part,) in outdated])
+
+
+def _are_many_small(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool:
+    """Whether the open shards are many, and hold few enough rows by their names."""
+    if names.open_shards is None or len(names.open_shards) < MANY_SHARDS:
+        return False
+    query = "SELECT sum(last_item - first_item + 1)::BIGINT FROM _shard_files WHERE NOT is_folded"
+    [(rows,)] = con.execute(query).fetchall()
+    return bool(rows <= MOST_ROWS)
+
+
+def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> None:
+    """Makes the table _open_verdicts: each open shard is read once, in batches that bound the memory."""
+    stored = view_files()["_stored"].sql.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    paths = names.open_shards or []
+    select = names.put_into(view_files()["_open_verdicts"].sql.partition(" AS\n")[2])
+    con.execute("SET enable_external_file_cache = false")  # it keeps 200 KB for each file: 2 GB for 10,000 shards
+    for start in range(0, len(paths), SHARDS_AT_ONCE):
+        con.execute(replace(names, open_shards=paths[start : start + SHARDS_AT_ONCE]).put_into(stored))
+        con.execute(f"{'INSERT INTO' if start else 'CREATE TABLE'} _open_verdicts {'' if start else 'AS '}{select}")
+    con.execute(names.put_into(stored))
+    con.execute("RESET enable_external_file_cache")
 
 
 def relocatable_views(files: ViewFiles) -> list[str]:

@@ -3,7 +3,7 @@
 CREATE VIEW _repeats AS
 SELECT cell_id, item, max(repeat)::BIGINT AS answers
 FROM (
-    SELECT cell_id, item, repeat FROM _open_rows WHERE repeat > 0
+    SELECT cell_id, item, repeat FROM _open_verdicts WHERE repeat > 0
     UNION ALL
     SELECT cell_id, item, repeat FROM _folded_others WHERE repeat > 0
 )

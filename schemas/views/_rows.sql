@@ -1,7 +1,7 @@
 -- _rows: one row per item, filter and repeat of a cell, as it is stored. Does not read the columns with answers.
 CREATE VIEW _rows AS
-SELECT * EXCLUDE ({answers})
-FROM _open_rows
+SELECT *
+FROM _open_verdicts
 UNION ALL BY NAME
 SELECT * EXCLUDE ({of_cell}, is_primary, place)
 FROM _folded_records;

@@ -10,17 +10,17 @@
 CREATE VIEW matrix AS
 WITH stored AS (
     SELECT
-        _open_rows.task,
+        _open_verdicts.task,
         cells.items_digest,
         item,
         item_hash,
-        _open_rows.model,
+        _open_verdicts.model,
         cells.prompting,
         cells.dtype,
         cells.quantization,
         cells.metric,
         cells.imported_from,
-        _open_rows.cell_id,
+        _open_verdicts.cell_id,
         score,
         correct,
         failure,
@@ -34,16 +34,16 @@ WITH stored AS (
         engine_tokens,
         latency_s,
         stated_usd,
-        _open_rows.generation,
+        _open_verdicts.generation,
         {open_metrics} AS metrics,
         cells.is_set_level,
         cells.older_set_level,
         cells.higher_is_better,
         cells.correct_threshold
-    FROM _open_rows
+    FROM _open_verdicts
     INNER JOIN cells
-        ON _open_rows.cell_id = cells.cell_id
-        AND _open_rows.filter = cells.filter
+        ON _open_verdicts.cell_id = cells.cell_id
+        AND _open_verdicts.filter = cells.filter
     WHERE repeat = 0
     UNION ALL
     SELECT

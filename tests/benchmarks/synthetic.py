@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import datetime as dt
 import multiprocessing
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -66,10 +67,12 @@ class Synthetic:
     seed: int = 0
     #: Also what only an engine knows: seconds, cached tokens, all its tokens. Records from elsewhere lack it.
     engine: bool = False
+    #: Task -> its items.
+    tasks: Mapping[str, int] = field(default_factory=lambda: TASKS)
 
     @property
     def records(self) -> int:
-        return self.models * ITEMS
+        return self.models * sum(self.tasks.values())
 
     @cached_property
     def families(self) -> npt.NDArray[np.int64]:
@@ -80,7 +83,7 @@ class Synthetic:
         return f"maker-{maker:03d}/{FAMILIES[self.families[model]]}-{model:05d}-instruct"
 
     def prompting(self, task: str) -> str:
-        return digest({"task": task, "items": TASKS[task]})
+        return digest({"task": task, "items": self.tasks[task]})
 
     def cell_id(self, model: int, task: str) -> str:
         identity = dict.fromkeys(MODEL_IDENTITY) | self._identity(model)
@@ -90,12 +93,12 @@ class Synthetic:
         return {"name": self.name(model), "revision": digest({"model": model}, 40), "dtype": "bfloat16"}
 
     def item_hashes(self, task: str) -> list[str]:
-        return [digest({"task": task, "item": item}, 64) for item in range(TASKS[task])]
+        return [digest({"task": task, "item": item}, 64) for item in range(self.tasks[task])]
 
     def table(self, model: int, task: str, hashes: pa.Array) -> pa.Table:
         """The records of one cell, in the schema of a shard."""
-        number = sorted(TASKS).index(task)
-        count = TASKS[task]
+        number = sorted(self.tasks).index(task)
+        count = self.tasks[task]
         of_items = np.random.default_rng([self.seed, 2, number])
         difficulty, discrimination = of_items.normal(0.3, 1.2, count), of_items.lognormal(0, 0.4, count)
         base = of_items.lognormal(np.log(120 + 60 * number), 0.5, count)
@@ -157,7 +160,7 @@ class Synthetic:
             name, revision, dtype = identity["name"], identity["revision"], identity["dtype"]
             tokenizer = digest({"tokenizer": FAMILIES[self.families[model]]})
             models.append({"model": name, "source": name, "revision": revision, "tokenizer_hash": tokenizer})
-            for task, count in TASKS.items():
+            for task, count in self.tasks.items():
                 run.append(
                     {
                         "run_id": "20260101T000000-00000000",
@@ -195,9 +198,9 @@ class Synthetic:
 
 def _write_models(synthetic: Synthetic, uri: str, models: range, generation: int) -> None:
     lake = Lake(uri)
-    hashes = {task: pa.array(synthetic.item_hashes(task)) for task in TASKS}
+    hashes = {task: pa.array(synthetic.item_hashes(task)) for task in synthetic.tasks}
     for model in models:
-        for task, count in TASKS.items():
+        for task, count in synthetic.tasks.items():
             shard = ShardName(synthetic.cell_id(model, task), generation, 0, count - 1)
             facts = {"shard": {"run_id": "20260101T000000-00000000", "items": count, "engine": "synthetic"}}
             lake.create_table(shard_name(task, shard), synthetic.table(model, task, hashes[task]), facts)

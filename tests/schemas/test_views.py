@@ -21,7 +21,7 @@ from schemas.identity import ShardName
 from schemas.records import RECORD, RUN_CELL
 from schemas.views import POOL, contents, create_views, named_in, view_files
 from schemas.views.files import RULED_ROWS
-from tests.helpers.filled_lakes import add, filled
+from tests.helpers.filled_lakes import add, everything, filled
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.thorough import LONG, often
 
@@ -252,10 +252,28 @@ def test_views_that_a_query_names_say_without_the_others_what_they_say_among_all
         for kind, name in contents()
         if kind == "view" and name != RULED_ROWS and (LONG or not name.startswith("_"))
     )
-    with connect(builder.lake) as everything:
+    with connect(builder.lake) as whole:
         for view in views:
             query = f"FROM {view} ORDER BY ALL"
             with connect(builder.lake, only=named_in(query)) as con:
-                assert repr(rows(con, query)) == repr(rows(everything, query)), view  # NaN is not equal to itself
+                assert repr(rows(con, query)) == repr(rows(whole, query)), view  # NaN is not equal to itself
     assert named_in("FROM models").isdisjoint({"cells", "matrix", "records"})
     assert named_in("SELECT 1") == set()
+
+
+def test_views_open_shards_as_a_table_say_what_they_say_as_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = filled(tmp_path / "lake")
+    compact(builder.lake)
+    for model, task, generation, first, count in (("a", "u", 0, 0, 3), ("a", "t", 2, 1, 3), ("b", "t", 0, 3, 4)):
+        add(builder, model, task, generation, first, count)
+    before = everything(builder.lake)
+    monkeypatch.setattr("schemas.views.MANY_SHARDS", 1)
+    monkeypatch.setattr("schemas.views.SHARDS_AT_ONCE", 2)
+    with connect(builder.lake, only=["matrix"]) as con:
+        assert ("_open_verdicts",) in rows(con, "SELECT table_name FROM duckdb_tables()")
+    assert repr(everything(builder.lake)) == repr(before)  # NaN is not equal to itself
+    monkeypatch.setattr("schemas.views.MOST_ROWS", 2)  # too many rows: they stay a view
+    with connect(builder.lake, only=["matrix"]) as con:
+        assert ("_open_verdicts",) not in rows(con, "SELECT table_name FROM duckdb_tables()")
