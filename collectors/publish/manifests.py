@@ -18,7 +18,7 @@ from schemas.versions import check_readable
 #: The manifests of all published versions have this word: it stays.
 KIND = "routerlake snapshot"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -56,7 +56,7 @@ def parsed(data: bytes, place: str) -> dict[str, Any]:
 
     The version of the schema comes first: a newer one may have another form.
     """
-    manifest = json.loads(data, object_pairs_hook=_without_doubles)
+    manifest = json.loads(data, object_pairs_hook=without_doubles)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise ValueError("its kind is another")
     version = manifest["schema_version"]
@@ -84,13 +84,14 @@ def _check_entry(name: str, entry: object) -> None:
         raise ValueError(f"its file {name!r} is not a plain relative name")
     if not isinstance(entry, dict) or not {"sha256", "bytes"} <= entry.keys():
         raise ValueError(f"its file {name} lacks sha256 or bytes")
-    if not isinstance(entry["sha256"], str) or not _SHA256.fullmatch(entry["sha256"]):
+    if not isinstance(entry["sha256"], str) or not SHA256.fullmatch(entry["sha256"]):
         raise ValueError(f"the sha256 of its file {name} is {entry['sha256']!r}")
     if not is_count(entry["bytes"]):
         raise ValueError(f"the bytes of its file {name} are {entry['bytes']!r}")
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+def without_doubles(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+    """For json.loads: raises ValueError for an object that holds a name twice, whose readers could differ."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]

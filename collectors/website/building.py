@@ -35,6 +35,8 @@ SITE_MANIFEST = "site.json"
 KIND = "routerlake site"
 #: Where pages look for the version's own files: a link beside them, which the site does not list.
 VERSION = "version"
+#: What stands in place of a version's name in the site of a lake.
+OF_LAKE = "a lake"
 _STATIC = ("site.css", "site.js")
 _NAV = [
     ("index.html", "Start"),
@@ -126,7 +128,7 @@ def _draw(lake: Lake, include: str, tables: Tables, writer: _Writer) -> tuple[li
 
 def _site(manifest: Mapping[str, Any] | None, digest: str | None, extra: Sequence[str], *, has_sql: bool) -> Site:
     description = (manifest or {}).get("description", {})
-    version = f"version {manifest['version']}" if manifest else "a lake"
+    version = f"version {manifest['version']}" if manifest else OF_LAKE
     title = description.get("title") or "Router benchmark matrix"
     licence = description.get("licence")
     nav = [*_NAV[:-2], *(one for one in (BOARD, CHANGES) if one[0] in extra), *_NAV[-2:]]

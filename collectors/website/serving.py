@@ -1,6 +1,7 @@
 """Serves a site on this machine, with ranges: a browser reads parts of large files, and Python's own server has none.
 
-Owns the protocol. Only files below the folder are served, and only to this machine.
+Owns the protocol. Only files below the folder are served, and those of the version that its pages show, and only to
+this machine.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from collectors.website.building import VERSION
+from collectors.website.verifying import shown_version
 
 HOST = "127.0.0.1"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -42,15 +44,19 @@ _BLOCK = 1 << 20
 
 def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
     """A server of the site in `folder`, not yet serving. Port 0 takes a free one. Raises OSError if it is taken."""
+    shown = shown_version(folder)
 
     class Handler(_Handler):
         root = Path(os.path.realpath(folder))
+        of_version = frozenset(shown[0] / name for name in shown[1]) if shown else frozenset()
 
     return http.server.ThreadingHTTPServer((HOST, port), Handler)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     root: Path
+    #: The files beyond `root` that are served, too.
+    of_version: frozenset[Path]
     protocol_version = "HTTP/1.1"
     timeout = 60
 
@@ -64,25 +70,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Nothing: a page's requests are of no interest."""
 
     def _answer(self, *, with_body: bool) -> None:
-        if (self.headers.get("Host") or "").partition(":")[0] not in (HOST, "localhost"):
+        if (self.headers.get("Host") or "").partition(":")[0].lower() not in (HOST, "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)  # another name that leads here would make this site another's
             return
         path = self._path()
-        if path is None:
+        try:
+            file = open(path, "rb") if path else None  # noqa: SIM115
+        except OSError:
+            file = None
+        if path is None or file is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        with open(path, "rb") as file:
+        with file:
             self._send(path, file, with_body=with_body)
 
     def _path(self) -> Path | None:
-        """The file of the request: below the folder, or below the version that it links to."""
+        """The file of the request: below the folder, or one that the manifest of its version names."""
         name = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
         if "\0" in name:
             return None
         path = Path(os.path.realpath(self.root / name))
-        places = (self.root, Path(os.path.realpath(self.root / VERSION)))
-        is_inside = any(path.is_relative_to(place) for place in places)
-        return path if is_inside and path.is_file() else None
+        is_served = path in self.of_version if name.startswith(f"{VERSION}/") else path.is_relative_to(self.root)
+        return path if is_served and os.path.isfile(path) else None  # Path.is_file raises for a name that is too long
 
     def _send(self, path: Path, file: BinaryIO, *, with_body: bool) -> None:
         size = os.fstat(file.fileno()).st_size

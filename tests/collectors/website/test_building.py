@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -210,6 +212,51 @@ def test_verify_site_names_each_file_that_is_not_as_it_was_written(asked: BuiltS
     faults = {fault.partition(":")[0]: fault for fault in verify_site(copy).faults}
     assert sorted(faults) == ["heat.html", "index.html", "more.html", "pairs.html", "version"]
     assert faults["heat.html"].endswith("missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda value: value["files"]["index.html"].update(bytes=10**15), "index.html: its "),
+        (lambda value: value.update(version="version 9"), "site.json: its version"),
+        (lambda value: value.update(manifest_sha256="0" * 64), "site.json: its version"),
+        (lambda value: value["files"].pop("index.html"), "index.html: not part"),
+    ],
+)
+def test_verify_site_list_that_differs_from_the_pages_is_a_fault(
+    change: Callable[[dict[str, Any]], None], fault: str, asked: BuiltSite, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(asked.folder, copy)
+    value = json.loads((copy / SITE_MANIFEST).read_bytes())
+    change(value)
+    (copy / SITE_MANIFEST).write_text(json.dumps(value))
+    assert verify_site(copy).faults[0].startswith(fault)
+
+
+def test_verify_site_empty_folder_and_linked_list_are_faults(asked: BuiltSite, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(asked.folder, copy)
+    (copy / "static" / "empty").mkdir()
+    (copy / SITE_MANIFEST).unlink()
+    (copy / SITE_MANIFEST).symlink_to(asked.folder / SITE_MANIFEST)
+    faults = verify_site(copy).faults
+    assert [fault.partition(":")[0] for fault in faults] == [SITE_MANIFEST, "static/empty"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"kind": "routerlake site", "version": "a lake", "manifest_sha256": 5, "files": {}}',
+        '{"kind": "routerlake site", "version": 1, "manifest_sha256": null, "files": {}}',
+        '{"kind": "routerlake site", "version": "a lake", "manifest_sha256": null, "files": {}, "files": {}}',
+        '{"kind": "routerlake site", "manifest_sha256": null, "files": {"a": {"bytes": 1, "sha256": "0"}}}',
+    ],
+)
+def test_verify_site_damaged_list_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / SITE_MANIFEST).write_text(text)
+    with pytest.raises(ConfigError, match="is not a site's"):
+        verify_site(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a//b"])

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from collectors.publish import manifests
+from collectors.website.building import KIND, SITE_MANIFEST
 from collectors.website.serving import server
+from schemas.records import SCHEMA_VERSION
 
 DATA = bytes(range(256)) * 8
+MANIFEST = json.dumps(
+    {
+        "kind": manifests.KIND,
+        "schema_version": SCHEMA_VERSION,
+        "version": "1.0.0",
+        "counts": {},
+        "provenance": {},
+        "description": {},
+        "files": {"named": {"bytes": 5, "sha256": "0" * 64}},
+    }
+).encode()
 
 
 @pytest.fixture
@@ -23,8 +39,20 @@ def port(tmp_path: Path) -> Iterator[int]:
     (tmp_path / "secret").write_bytes(b"secret")
     (folder / "link").symlink_to(tmp_path / "secret")
     (tmp_path / "published").mkdir()
-    (tmp_path / "published" / "manifest.json").write_bytes(b"{}")
+    (tmp_path / "published" / "manifest.json").write_bytes(MANIFEST)
+    (tmp_path / "published" / "named").write_bytes(b"named")
+    (tmp_path / "published" / "unnamed").write_bytes(b"unnamed")
     (folder / "version").symlink_to(tmp_path / "published")
+    write_site_json(folder, hashlib.sha256(MANIFEST).hexdigest())
+    yield from served(folder)
+
+
+def write_site_json(folder: Path, manifest_sha256: str | None) -> None:
+    value = {"kind": KIND, "version": "version 1.0.0", "manifest_sha256": manifest_sha256, "files": {}}
+    (folder / SITE_MANIFEST).write_text(json.dumps(value))
+
+
+def served(folder: Path) -> Iterator[int]:
     with server(folder, 0) as serving:
         thread = threading.Thread(target=serving.serve_forever, args=(0.01,))
         thread.start()
@@ -69,7 +97,19 @@ def test_server_other_ranges_give_the_whole_file(port: int, asked: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/../secret", "/%2e%2e/secret", "/link", "/no", "/%00", "/version/../../secret", "//etc/passwd"]
+    "path",
+    [
+        "/../secret",
+        "/%2e%2e/secret",
+        "/link",
+        "/no",
+        "/%00",
+        "/version/../../secret",
+        "//etc/passwd",
+        "/version/unnamed",
+        f"/{'a' * 300}",
+        f"/{'a' * 5000}/x",
+    ],
 )
 def test_server_gives_nothing_beyond_the_site_and_its_version(port: int, path: str) -> None:
     assert ask(port, path)[0] == 404
@@ -79,5 +119,20 @@ def test_server_gives_pages_and_the_version_to_this_machine_alone(port: int) -> 
     status, headers, data = ask(port, "/")
     assert (status, data) == (200, b"<p>start</p>")
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert ask(port, "/version/manifest.json")[2] == b"{}"
+    assert ask(port, "/version/manifest.json")[2] == MANIFEST
+    assert ask(port, "/version/named")[2] == b"named"
     assert ask(port, "/", Host="evil.example")[0] == 403
+    assert ask(port, "/", Host=f"LocalHost:{port}")[0] == 200
+
+
+@pytest.mark.parametrize("manifest_sha256", [None, "0" * 64, hashlib.sha256(b"{}").hexdigest()])
+def test_server_follows_no_link_to_another_folder_than_the_version_of_its_pages(
+    manifest_sha256: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "manifest.json").write_bytes(b"{}")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "version").symlink_to(tmp_path / "elsewhere")
+    write_site_json(tmp_path / "site", manifest_sha256)
+    [status] = [ask(port, "/version/manifest.json")[0] for port in served(tmp_path / "site")]
+    assert status == 404
