@@ -137,6 +137,7 @@ class Aggregator:
             try:
                 table = pq.read_table(io.BytesIO(self.lake.read(name)), page_checksum_verification=True)
                 table = table.select(AGGREGATE.names)
+                table = table.filter(pc.is_null(table["judge_id"]))  # others are of verdicts of judge.py
                 of_plan = pc.is_in(table["cell_id"], value_set=planned)
                 rows = table.filter(pc.or_(of_plan, table["is_group"])).to_pylist()
             except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # it is computed again

@@ -32,7 +32,9 @@ BATCH_ROWS = 100_000
 _CELLS = """
 SELECT cells.*, rows
 FROM (
-    SELECT cell_id, task, items_digest, decoding, model, thinking, sandbox, imported_from, metric, filter FROM cells
+    SELECT cell_id, task, items_digest, decoding, model, prompting, planned_items, thinking, sandbox, imported_from,
+        metric, filter
+    FROM cells
 ) AS cells
 INNER JOIN (SELECT cell_id, count(*) AS rows FROM records GROUP BY cell_id) USING (cell_id)
 WHERE $tasks IS NULL OR list_contains($tasks::VARCHAR[], task)

@@ -26,6 +26,7 @@ from collectors.lake import layout
 from collectors.lake.store import Lake
 from collectors.sandbox import bubblewrap
 from collectors.specs import TaskSpec
+from collectors.verdicts.aggregating import write_aggregates
 from collectors.verdicts.answers import Asked, Batch, Source
 from schemas.failures import RouterlakeError, one_line
 from schemas.identity import digest
@@ -124,15 +125,19 @@ def judge_batches(
     """
     done = set(lake.names(layout.VERDICTS))
     report = Report()
+    judged: list[tuple[Batch, BoundTask, str]] = []
     for batch in batches:
         left = Counted(batch.rows, progress)
         try:
             task = tasks.task(source, batch, choice)
-            report.add(_judge_batch(lake, source, batch, task, tasks.judges, choice, done, left))
+            done_here = _judge_batch(lake, source, batch, task, tasks.judges, choice, done, left)
+            report.add(done_here)
+            judged += [(batch, task, judge_id) for judge_id in done_here.judges]
         except RouterlakeError as error:
             logger.warning("task %s: not judged: %s", batch.task, one_line(error))
             report.failed[batch.task] = one_line(error)
         left.end()
+    write_aggregates(lake, source.holdings.include, judged, tasks.judges)
     return report
 
 

@@ -14,10 +14,12 @@ import pytest
 from collectors.lake import layout
 from collectors.lake.compaction import compact
 from collectors.lake.pruning import prune
+from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.verdicts.answers import Source
 from collectors.verdicts.checking import check
 from collectors.verdicts.judging import Choice, Report, Sum, Tasks, judge_batches
+from schemas.views import PoolChoice, named_in
 from tests.helpers.filled_lakes import NOW
 from tests.helpers.judged_lakes import ITEMS, collected_lake, rewrite, shards_of
 from tests.helpers.mini_tasks import own_caches
@@ -82,6 +84,28 @@ def test_judging_reports_all_records_of_a_lake_whether_they_were_judged_before(l
         judge_batches(lake, source, batches, Choice("again"), tasks, counted)
         assert seen == sorted(seen)
         assert seen[-1] == (records, records)
+
+
+def test_judge_writes_the_value_of_each_whole_cell_once_and_the_board_shows_it(lake: Lake, tasks: Tasks) -> None:
+    judge(lake, tasks)
+    written = set(lake.names(layout.AGGREGATES))
+    judge(lake, tasks)
+    assert set(lake.names(layout.AGGREGATES)) == written
+    query = "SELECT task, model, metric, filter, value FROM aggregates WHERE problem IS NULL AND stale IS NULL"
+
+    def read(sql: str, judge: str | None) -> list[tuple[object, ...]]:
+        choice = PoolChoice(judge=judge)
+        return ask(lake, lambda con, _: con.execute(sql).fetchall(), only=named_in(sql), choice=choice)
+
+    assert read(query, None) == [], "nobody aggregated the records' own verdicts"
+    rows = read(query, "again")
+    assert len(rows) == len({row[:4] for row in rows}) == 2 * 2 + 2 * 2  # acc and acc_norm; two filters
+    scores = "SELECT task, model, metric, avg(score) FROM matrix GROUP BY ALL ORDER BY ALL"
+    values = {row[:3]: row[4] for row in rows if row[3] in ("none", "strict-match")}
+    for *key, score in read(scores, None):
+        assert values[tuple(key)] == pytest.approx(score, abs=1e-9)
+    board = read("SELECT DISTINCT task, value IS NOT NULL FROM leaderboard ORDER BY ALL", "again")
+    assert board == sorted([(CHOICE, True), (TEXT, True)])
 
 
 def test_judging_goes_on_where_it_was_stopped_and_a_second_time_does_nothing(lake: Lake, tasks: Tasks) -> None:
