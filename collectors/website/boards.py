@@ -15,6 +15,10 @@ from schemas.texts import visible
 #: Records of a cell, behind its numbers.
 OF_CELL = "FROM matrix WHERE cell_id = {cell_id} ORDER BY item"
 _COSTS = "USD for a thousand items"
+_MEAN = (
+    "Each task counts the same in the mean score. A model that lacks items has no rank: its mean is over those that it "
+    "has, so it does not compare with the others. Intervals stand on the pages of the tasks."
+)
 
 
 def with_pages(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -64,17 +68,20 @@ def tasks_table(tables: Tables) -> Table:
 _OVERALL = """
 SELECT overall.*, models.parameters, models.licence
 FROM overall LEFT JOIN models USING (model)
-ORDER BY rank NULLS LAST, tasks DESC, candidate
+ORDER BY rank NULLS LAST, tasks DESC, scored_items DESC, candidate
 """
 
 
 def overall_table(tables: Tables, first: int = 100, name: str = "overall") -> Table:
     columns = [
-        Column("rank", "rank", "count", note="among the models that have all tasks"),
+        Column("rank", "rank", "count", note="among the models that have a score for every item of all tasks"),
         Column("candidate", "model", "name", link="model_page"),
         Column("score", "mean score", "score", note="mean of the tasks' scores; only with all tasks"),
         Column("tasks", "tasks", "count"),
-        Column("attempted", "records", "count", sql="FROM leaderboard WHERE model = {model}"),
+        Column(
+            "scored_items", "scored", "count", note="items with a score", sql="FROM leaderboard WHERE model = {model}"
+        ),
+        Column("items", "of items", "count", note="planned in all tasks"),
         Column("usd_per_1000", "$ per 1,000", "usd", note=_COSTS),
         Column("mean_prompt_tokens", "prompt tokens", "number", note="mean of an item"),
         Column("mean_completion_tokens", "completion tokens", "number", note="mean of an item"),
@@ -88,7 +95,7 @@ def overall_table(tables: Tables, first: int = 100, name: str = "overall") -> Ta
         rows = rows[:first]
     filters = ("candidate", "licence", "parameters", "usd_per_1000") if name == "overall" else ()
     caption = "Models over all tasks" if name == "overall" else "The first models over all tasks"
-    return Table(name, caption, known(columns, rows), rows, _OVERALL, filters, first=first)
+    return Table(name, caption, known(columns, rows), rows, _OVERALL, filters, first=first, notes=[_MEAN])
 
 
 BOARD = """

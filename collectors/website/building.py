@@ -22,6 +22,7 @@ from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
 from collectors.website.database import DATABASE, MOST_ANSWERS, write_database
 from collectors.website.extra_pages import BOARD, CHANGES, board, changes
+from collectors.website.foretold import FORETOLD, foretold
 from collectors.website.many_pages import item_pages, model_pages, task_pages
 from collectors.website.pages import single_pages
 from collectors.website.reading import Tables
@@ -98,6 +99,7 @@ def build_site(
         if not has_items:
             notes.append(f"question pages are left out: the lake has more than {MOST_ANSWERS:,} answers")
         drawn, why = _draw(lake, include, tables, writer)
+        extra += [page for page in [foretold(tables)] if page]
         site = _site(manifest, digest, [page.address for page in extra], has_sql="static/query.js" in writer.files)
         pages = _pages(tables, manifest, writer.entry(DATABASE), has_items, site.has_sql, drawn)
         for number, page in enumerate(itertools.chain(extra, pages), 1):
@@ -131,7 +133,7 @@ def _site(manifest: Mapping[str, Any] | None, digest: str | None, extra: Sequenc
     version = f"version {manifest['version']}" if manifest else OF_LAKE
     title = description.get("title") or "Router benchmark matrix"
     licence = description.get("licence")
-    nav = [*_NAV[:-2], *(one for one in (BOARD, CHANGES) if one[0] in extra), *_NAV[-2:]]
+    nav = [*_NAV[:-2], *(one for one in (FORETOLD, BOARD, CHANGES) if one[0] in extra), *_NAV[-2:]]
     return Site(visible(title), visible(version), licence and visible(licence), digest, nav, has_sql)
 
 

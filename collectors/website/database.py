@@ -46,6 +46,7 @@ _WHOLE = {
     "pareto": "is_all, task, usd_per_1000, candidate",
     "suspicions": "ALL",
     "imports": "ALL",
+    "forecast_leaderboard": "task, forecast, items_digest, prompting, metric, model, ALL",
 }
 _CELLS = """
 SELECT cell_id, task, model, source, revision, items_digest, prompting, metric, filter, higher_is_better,
@@ -69,6 +70,14 @@ WITH counted AS (
     SELECT DISTINCT task FROM candidates WHERE higher_is_better AND correct_threshold IS NOT NULL
 ),
 
+lengths AS (
+    SELECT task, max(planned) AS items
+    FROM candidates
+    SEMI JOIN counted USING (task)
+    INNER JOIN coverage USING (cell_id, task)
+    GROUP BY task
+),
+
 sums AS (
     SELECT
         candidate,
@@ -77,6 +86,9 @@ sums AS (
         count(shown.score) FILTER (counted.task IS NOT NULL) AS scored_tasks,
         _mean(CASE WHEN counted.task IS NOT NULL THEN shown.score END, 1e12) AS mean_score,
         sum(shown.attempted)::BIGINT AS attempted,
+        coalesce(sum(shown.scored) FILTER (counted.task IS NOT NULL), 0)::BIGINT AS scored_items,
+        (SELECT sum(items) FROM lengths)::BIGINT AS items,
+        count(*) FILTER (shown.scored = lengths.items) AS whole_tasks,
         sum(shown.truncated)::BIGINT AS truncated,
         sum(shown.failed)::BIGINT AS failed,
         _sum(shown.usd_per_1000 * shown.usd_items, 1e12) / sum(shown.usd_items) AS usd_per_1000,
@@ -87,18 +99,25 @@ sums AS (
     FROM candidates
     INNER JOIN leaderboard AS shown USING (cell_id)
     LEFT JOIN counted ON candidates.task = counted.task
+    LEFT JOIN lengths ON candidates.task = lengths.task
     GROUP BY candidate, candidates.model
 ),
 
 of_all AS (
-    SELECT *, CASE WHEN scored_tasks = (SELECT count(*) FROM counted) THEN mean_score END AS score FROM sums
+    SELECT
+        *,
+        CASE WHEN scored_tasks = (SELECT count(*) FROM counted) THEN mean_score END AS score,
+        whole_tasks = (SELECT count(*) FROM counted) AS is_whole
+    FROM sums
 )
 
 SELECT
-    CASE WHEN score IS NOT NULL THEN rank() OVER (ORDER BY score DESC NULLS LAST) END AS rank,
-    candidate, model, score, tasks, * EXCLUDE (candidate, model, score, tasks, scored_tasks, mean_score)
+    CASE WHEN score IS NOT NULL AND is_whole THEN rank() OVER (PARTITION BY is_whole ORDER BY score DESC NULLS LAST) END
+        AS rank,
+    candidate, model, score, tasks,
+    * EXCLUDE (candidate, model, score, tasks, scored_tasks, whole_tasks, is_whole, mean_score)
 FROM of_all
-ORDER BY rank NULLS LAST, tasks DESC, candidate
+ORDER BY rank NULLS LAST, tasks DESC, scored_items DESC, candidate
 """
 _ITEMS = """
 SELECT task, items_digest, item, subject, prompt, choices, target AS gold, content_hash
@@ -169,7 +188,8 @@ _DERIVED = {
     "cells": ("one model on one task in one setup", _CELLS),
     "models": ("one model", _MODELS),
     "overall": (
-        "one candidate over all tasks; score is the mean of its tasks' scores, if it has all of them",
+        "one candidate over all tasks; score is the mean of its tasks' scores, if it has all of them; it has a rank if "
+        "scored_items are all items of the tasks",
         _OVERALL,
     ),
     "items": ("one question with its right answer", _ITEMS),

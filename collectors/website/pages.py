@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from collectors.website.boards import OF_CELL, heat_map, leaderboard, overall_table, pairs, tasks_table, with_pages
+from collectors.website.foretold import FORETOLD, has_forecasts
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
 from collectors.website.tables import Column, Table, query_page
@@ -39,6 +40,7 @@ def start(tables: Tables, manifest: Mapping[str, Any] | None, drawn: Sequence[Ma
         [visible(line) for line in lead],
         [tasks_table(tables), overall_table(tables, first=10, name="best")],
         numbers=numbers,
+        links=[FORETOLD] if has_forecasts(tables) else [],
         drawn=drawn,
     )
 

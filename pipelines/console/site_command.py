@@ -125,4 +125,5 @@ def _report(script: str, out: Path, built: BuiltSite, seconds: float) -> None:
     print(f"{out}: {len(built.files):,} files, {size / 2**20:,.1f} MiB, in {seconds:.0f} s")
     for note in built.notes:
         print(note)
-    print(f"open {out / 'index.html'}; for SQL: {command(script, 'site', str(out), '--serve')}")
+    sql = f"; for SQL: {command(script, 'site', str(out), '--serve')}" if "static/query.js" in built.files else ""
+    print(f"open {out / 'index.html'}{sql}")

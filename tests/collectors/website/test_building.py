@@ -265,3 +265,8 @@ def test_verify_site_follows_no_name_out_of_the_folder(name: str, tmp_path: Path
     (tmp_path / SITE_MANIFEST).write_text(json.dumps(value))
     with pytest.raises(ConfigError, match="plain name"):
         verify_site(tmp_path)
+
+
+def test_site_of_a_lake_without_forecasts_has_no_page_of_them(asked: BuiltSite) -> None:
+    assert "foretold.html" not in asked.files
+    assert "foretold.html" not in (asked.folder / "index.html").read_text()
