@@ -14,7 +14,7 @@ from collectors.importers.staging import Staging
 from schemas.sql import quoted
 
 PATTERNS = ("*_judge.csv",)
-_PLACE = re.compile(r"(?:^|/)(?P<model>[^/]+/[^/]+)/(?P<budget>[0-9]+|[a-z]+)_judge\.csv$")
+_PLACE = re.compile(r"(?:^|/)(?P<model>[^/]+/[^/]+)/(?P<budget>0|[1-9][0-9]*|[a-z]+)_judge\.csv$")
 TASK = "r2-bench"
 
 
@@ -25,7 +25,8 @@ def read(staging: Staging, source: ImportSource) -> None:
         with staging.one_file(number):
             place = _PLACE.search(file.path)
             if place is None:
-                raise BadFile("unknown_layout", "its place is not <organisation>/<model>/<budget>_judge.csv")
+                place_of = "<organisation>/<model>/<budget>_judge.csv"
+                raise BadFile("unknown_layout", f"its place is not {place_of}, a number without zeros before it")
             budget = place["budget"]
             model = place["model"] + (f":{budget}" if budget.isdecimal() else "")
             table = table_of(staging, number)

@@ -29,24 +29,52 @@ def read(staging: Staging, source: ImportSource) -> None:
                 labels = {f"m{place}": model for place, model in enumerate(some)}
                 rows = table.relation({**item, **{label: (model, Kind.TEXT) for label, model in labels.items()}})
                 for label, model in labels.items():
+                    _reject_doubled(staging, number, rows, label, model)
                     staging.select(_verdicts(number, rows, label, model))
             select_items(staging, table.relation(item), item)
 
 
+#: Whether a name stands twice in the object {0}, as SQL.
+_IS_DOUBLED = "coalesce(len(json_keys({0})) > len(list_distinct(json_keys({0}))), false)"
+
+
+def _cells(rows: str, label: str) -> str:
+    """The rows with the JSON object of one model as `cell`, as SQL: null where it is none."""
+    return f"(SELECT *, CASE WHEN json_valid({label}) THEN {label}::JSON END AS cell FROM {rows})"
+
+
+def _reject_doubled(staging: Staging, number: int, rows: str, label: str, model: str) -> None:
+    sql = f"SELECT row, task, key FROM {_cells(rows, label)} WHERE {_IS_DOUBLED.format('cell')} ORDER BY row"
+    for row, task, key in staging.con.execute(sql).fetchall():
+        place = {"model": model, "task": task, "source_key": key}
+        staging.reject(number, row, "doubled_name", "a name stands twice in one object", **place)
+
+
 def _verdicts(number: int, rows: str, label: str, model: str) -> str:
-    """A value that is no JSON object, or whose score is no number, has the score NaN, and is rejected."""
-    path = {name: f"json_extract_string(cell, '$.{name}')" for name in ("score", "response")}
-    count = "CASE WHEN {0} IS NOT NULL THEN coalesce(TRY_CAST({0} AS INTEGER), -1) END"
+    """A value that is not a JSON object, or whose score is not a number, has the score NaN, and is rejected."""
     tokens = {
-        mine: count.format(f"json_extract_string(cell, '$.{theirs}')")
+        mine: _count(f"'$.{theirs}'")
         for mine, theirs in (("prompt_tokens", "num_input_tokens"), ("completion_tokens", "num_output_tokens"))
     }
-    score = f"coalesce(TRY_CAST({path['score']} AS DOUBLE), 'nan'::DOUBLE)"
+    response = "json_extract_string(cell, '$.response')"
     return f"""
         SELECT {number} AS file, row, {quoted(model)} AS model, task, key,
-            CASE WHEN cell IS NULL OR {path["score"]} IS NOT NULL THEN {score} ELSE 'nan'::DOUBLE END AS score,
+            coalesce({_number("'$.score'")}, 'nan'::DOUBLE) AS score,
             {tokens["prompt_tokens"]} AS prompt_tokens, {tokens["completion_tokens"]} AS completion_tokens,
-            CASE WHEN {path["response"]} IS NOT NULL THEN [{path["response"]}] END AS responses
-        FROM (SELECT *, CASE WHEN json_valid({label}) THEN {label}::JSON END AS cell FROM {rows})
-        WHERE {label} IS NOT NULL
+            CASE WHEN {response} IS NOT NULL THEN [{response}] END AS responses
+        FROM {_cells(rows, label)}
+        WHERE {label} IS NOT NULL AND NOT {_IS_DOUBLED.format("cell")}
     """
+
+
+def _number(path: str) -> str:
+    """A number of the cell; null for anything else, a text of digits too."""
+    number = f"TRY_CAST(json_extract_string(cell, {path}) AS DOUBLE)"
+    return f"CASE WHEN json_type(cell, {path}) <> 'VARCHAR' THEN {number} END"
+
+
+def _count(path: str) -> str:
+    """A whole number of the cell; null where there is none, and -1, which is rejected, for anything else."""
+    number = _number(path)
+    return f"""CASE WHEN json_extract_string(cell, {path}) IS NULL THEN NULL
+        WHEN {number} = floor({number}) THEN coalesce(TRY_CAST({number} AS INTEGER), -1) ELSE -1 END"""

@@ -90,6 +90,63 @@ def test_dars_counts_that_do_not_add_up_are_unknown_and_rows_without_a_verdict_r
     assert found(tmp_path / "lake", "SELECT kind FROM suspicions WHERE kind = 'odd_total'") == [("odd_total",)]
 
 
+NEGATIVE = {"prompt_tokens": -3, "completion_tokens": 2, "total_tokens": -1, "cost": 0.1}
+BEYOND = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 1e30}
+
+
+#: Draws of one question -> its own verdict, and the kinds of rejects.
+MEANS: list[tuple[list[tuple[Any, Any, dict[str, Any]]], float | None, list[str]]] = [
+    ([(0, 2.0, {}), (1, 0.0, {})], 0.0, ["out_of_range"]),
+    ([(0, 1e29, {}), (1, 0.0, {})], 0.0, ["out_of_range"]),
+    ([(0, 1e308, {}), (1, 0.0, {})], 0.0, ["not_finite"]),
+    ([(0, float("nan"), {}), (1, 0.0, {})], 0.0, ["not_finite"]),
+    ([(0, -1.0, {}), (1, 1.0, {}), (2, 1.0, {})], 1.0, ["out_of_range"]),
+    ([(0, 1.0, {})] * 3 + [(1, 0.0, {})], 0.5, []),
+    ([(0, 1.0, {}), (0, 0.0, {}), (1, 0.0, {})], 0.5, ["conflict"]),
+    ([(0, 1.0, {"usage": NEGATIVE})], None, ["negative_tokens"]),
+    ([(0, 1.0, {"usage": BEYOND}), (1, 0.0, {})], 0.0, ["not_finite"]),
+    ([(0, None, {}), (1, 1.0, {})], 1.0, []),
+    ([(None, 1.0, {}), (None, 0.0, {})], 0.5, []),
+    ([(0, 1.0, {"model": ""})], None, ["no_key"]),
+]
+
+
+def test_dars_mean_is_over_the_answers_that_are_taken(tmp_path: Path) -> None:
+    lines = [
+        generation(**{"model": "org/a", "decode": draw, "score": score, "query_id": f"q{place:02}", **more})
+        for place, (draws, _, _) in enumerate(MEANS)
+        for draw, score, more in draws
+    ]
+    report = imported("dars", dars(tmp_path / "in", lines), tmp_path / "lake")
+    kinds: dict[str, list[str]] = {}
+    for reject in report.rejects:
+        kinds.setdefault(str(reject["source_key"])[:3], []).append(reject["kind"])
+    assert kinds == {f"q{place:02}": named for place, (_, _, named) in enumerate(MEANS) if named}
+    sql = "SELECT source_key[:3], score FROM matrix JOIN items USING (task, items_digest, item) ORDER BY 1"
+    expected = [(f"q{place:02}", own) for place, (_, own, _) in enumerate(MEANS) if own is not None]
+    assert found(tmp_path / "lake", sql) == expected
+
+
+def test_dars_row_that_names_no_single_answer_is_rejected(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [
+        {"decode_id": -1},
+        {"decode_id": "x"},
+        {"decode_id": 40_000},
+        {"prompt_variant_id": None},
+        {"prompt_variant_id": "x"},
+        {"query_id": True},
+        {"query_id": 1.5},
+        {"query_id": {"a": 1}},
+        {"query_id": ""},
+        {"dataset": {"a": 1}},
+    ]
+    lines = [generation("org/a", 0, 1.0), *(generation("org/a", 1, 0.0, **change) for change in changes)]
+    report = imported("dars", dars(tmp_path / "in", lines), tmp_path / "lake")
+    rejects = sorted((reject["source_row"], reject["kind"]) for reject in report.rejects)
+    assert rejects == [(row, "no_key") for row in range(2, len(changes) + 2)]
+    assert found(tmp_path / "lake", "SELECT repeat, score FROM records ORDER BY 1") == [(0, 1.0), (1, 1.0)]
+
+
 # ---- SPROUT
 
 CELL = pa.struct(
@@ -142,6 +199,25 @@ def test_sprout_scores_outside_0_and_1_and_missing_ones_are_rejected(tmp_path: P
     assert found(tmp_path / "lake", "SELECT count(*) FROM records") == [(0,)]
 
 
+def test_sprout_texts_doubled_names_and_parts_of_tokens_are_rejected(tmp_path: Path) -> None:
+    cells = {
+        '{"score": 1, "score": 0}': "doubled_name",
+        '{"score": "0.5"}': "not_finite",
+        '{"score": true}': "not_finite",
+        '{"score": 1, "num_input_tokens": 2.6}': "negative_tokens",
+        '{"score": 1, "num_output_tokens": "3"}': "negative_tokens",
+        '{"score": 0.25, "num_input_tokens": 2.0, "num_output_tokens": null}': None,
+    }
+    columns = {name: [f"{name}{n}" for n in range(len(cells))] for name in ("key", "prompt", "golden_answer")}
+    path = tmp_path / "in/train.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.table({**columns, "dataset": ["math"] * len(cells), "m": list(cells)}), path)
+    report = imported("sprout", path, tmp_path / "lake")
+    kinds = {reject["source_row"]: reject["kind"] for reject in report.rejects}
+    assert [kinds.get(row) for row in range(1, len(cells) + 1)] == list(cells.values())
+    assert found(tmp_path / "lake", "SELECT score, prompt_tokens, completion_tokens FROM matrix") == [(0.25, 2, None)]
+
+
 # ---- R2-Bench
 
 
@@ -180,6 +256,14 @@ def test_r2bench_a_score_that_is_none_is_rejected_with_its_row(tmp_path: Path) -
     r2bench(tmp_path / "in", "data/o/m/10_judge.csv", ["good", 1.0])
     report = imported("r2bench", tmp_path / "in", tmp_path / "lake")
     assert [reject["source_row"] for reject in report.rejects] == [1]
+
+
+def test_r2bench_a_budget_with_zeros_before_it_is_rejected(tmp_path: Path) -> None:
+    r2bench(tmp_path / "in", "data/o/m/100_judge.csv", [1.0])
+    r2bench(tmp_path / "in", "data/o/m/00100_judge.csv", [0.0])
+    report = imported("r2bench", tmp_path / "in", tmp_path / "lake")
+    assert [reject["kind"] for reject in report.rejects] == ["unknown_layout"]
+    assert found(tmp_path / "lake", "SELECT model, score FROM matrix") == [("o/m:100", 1.0)]
 
 
 # ---- xRouteBench
