@@ -109,7 +109,10 @@ def _nothing(lake: Lake, holdings: Holdings, tasks: Sequence[str] | None, choice
     which = "" if holdings.include == "all" else f"{holdings.include} "
     of = f" of task {', '.join(tasks)}" if tasks else ""
     meets = "" if choice.where.strip().lower() == "true" else " that meets the pool's condition"
-    return ConfigError(f"the lake at {lake.uri} has no {which}cell with a score{of}{meets}: see --pool and --include")
+    place = "version" if lake.is_published() else "lake"
+    return ConfigError(
+        f"the {place} at {lake.uri} has no {which}cell with a score{of}{meets}: see --pool and --include"
+    )
 
 
 def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tuple[pa.Table, pa.Table]:

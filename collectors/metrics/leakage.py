@@ -4,11 +4,14 @@ For each question that some candidates answer better than others, the chance tha
 estimated without that answer: from the candidate's answers to the most similar questions and to the rest of the task. A
 rule that knows no answer may be somewhat better than that, because it reads the questions better. How much better these
 choices are is one number, the odds ratio: the smallest factor on the odds of all chances at which as many right choices
-are no surprise (a sensitivity analysis as Rosenbaum's, Observational Studies, 2002, chapter 4). Knows no routers.
+are no surprise (a sensitivity analysis as Rosenbaum's, Observational Studies, 2002, chapter 4). The same is asked of
+each task, with Holm's correction for their number: the answers of one task of many are lost among all.
+Knows no routers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +29,12 @@ _DEVIATIONS = 3.09
 #: Odds ratio above which choices count as made with the answers. RouterBench's own kNN, MLP and SVM get 1.0 on 945 of
 #: its questions, choices with half of the answers 2.4 and the oracle 45; the best reader of a made world gets 1.2.
 LIMIT = 2.0
+#: Odds ratio above which choices are suspicious. Half of the answers to 71 questions get 1.5 to 1.9.
+SUSPICIOUS = 1.5
+#: A fair router exceeds a limit in one task with less than this chance, all tasks together.
+_ALARMS = 0.001
+#: Exponents at which Chernoff's bound is taken: the least of them counts.
+_EXPONENTS = np.linspace(0, 10, 201)[1:]
 #: Fewest questions that tell anything.
 LEAST = 20
 _LARGEST = 1e6
@@ -41,10 +50,19 @@ class Leakage:
     expected: float
     #: Smallest odds ratio that explains `right`; None where there are fewer than LEAST questions.
     odds_ratio: float | None
+    #: Tasks of several in which odds of LIMIT, and of SUSPICIOUS, do not explain the right choices.
+    refused_tasks: tuple[str, ...] = ()
+    suspicious_tasks: tuple[str, ...] = ()
 
     @property
     def knows_answers(self) -> bool:
-        return self.odds_ratio is not None and self.odds_ratio > LIMIT
+        return bool(self.refused_tasks) or (self.odds_ratio is not None and self.odds_ratio > LIMIT)
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether the choices are better than a rule without the answers often gets, which proves nothing."""
+        better = self.odds_ratio is not None and self.odds_ratio > SUSPICIOUS
+        return not self.knows_answers and (better or bool(self.suspicious_tasks))
 
 
 def leakage(scores: Values, tasks: npt.NDArray[Any], chosen: npt.NDArray[np.int64], vectors: Values) -> Leakage:
@@ -56,7 +74,36 @@ def leakage(scores: Values, tasks: npt.NDArray[Any], chosen: npt.NDArray[np.int6
     if len(rows) < LEAST:
         return Leakage(len(rows), float(got.sum()), float("nan"), None)
     chance = _chances(scores, tasks, np.flatnonzero(matters), rows, chosen[rows], vectors)
-    return Leakage(len(rows), float(got.sum()), float(chance.sum()), round(_odds_ratio(float(got.sum()), chance), 3))
+    of_tasks = [_surprising(got, chance, tasks[rows], limit) for limit in (LIMIT, SUSPICIOUS)]
+    right = float(got.sum())
+    return Leakage(len(rows), right, float(chance.sum()), round(_odds_ratio(right, chance), 3), *of_tasks)
+
+
+def _surprising(got: Values, chance: Values, tasks: npt.NDArray[Any], factor: float) -> tuple[str, ...]:
+    """The tasks in which odds of `factor` do not explain the right choices, by Holm's procedure."""
+    names = [name for name in np.unique(tasks) if (tasks == name).sum() >= LEAST]
+    if len(np.unique(tasks)) == 1:
+        return ()  # its answers are all answers, which are tested as such
+    surprises = [_surprise(float(got[tasks == name].sum()), _raised(chance[tasks == name], factor)) for name in names]
+    return tuple(sorted(str(names[place]) for place in _holm(surprises)))
+
+
+def _holm(surprises: Sequence[float]) -> list[int]:
+    """Places of the cases that are no chance."""
+    taken: list[int] = []
+    for place in np.argsort(surprises, kind="stable").tolist():
+        if surprises[place] > _ALARMS / (len(surprises) - len(taken)):
+            break
+        taken.append(place)
+    return taken
+
+
+def _surprise(right: float, chance: Values) -> float:
+    """Chernoff's bound of the chance of `right` or more: it holds for few questions, and for scores between 0 and 1."""
+    if right <= chance.sum():
+        return 1.0
+    logs = np.log1p(chance[np.newaxis] * np.expm1(_EXPONENTS[:, np.newaxis])).sum(axis=1) - _EXPONENTS * right
+    return float(np.exp(min(0.0, logs.min())))
 
 
 def _chances(
@@ -97,7 +144,7 @@ def _odds_ratio(right: float, chance: npt.NDArray[np.float64]) -> float:
     """The smallest factor on the odds at which `right` lies within _DEVIATIONS; 1 where the chances explain it."""
 
     def most(factor: float) -> float:
-        raised = factor * chance / (1 - chance + factor * chance)
+        raised = _raised(chance, factor)
         return float(raised.sum() + _DEVIATIONS * np.sqrt((raised * (1 - raised)).sum()))
 
     low, high = 1.0, _LARGEST
@@ -107,3 +154,8 @@ def _odds_ratio(right: float, chance: npt.NDArray[np.float64]) -> float:
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if most(middle) < right else (low, middle)
     return high
+
+
+def _raised(chance: npt.NDArray[np.float64], factor: float) -> npt.NDArray[np.float64]:
+    """The chances with odds of `factor` times theirs."""
+    return factor * chance / (1 - chance + factor * chance)

@@ -6,6 +6,7 @@ are those of collectors.routers.standings.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from collectors.lake.reading import ask
 from collectors.matrix.pool_files import ChosenPool, choose_pool
 from collectors.matrix.routed import VIEWS, read_choices
 from collectors.metrics.gaps import NO_CHOICE
-from collectors.metrics.leakage import LIMIT, Leakage, leakage
+from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, Leakage, leakage
 from collectors.publish.manifests import open_published
 from collectors.routers.encoders import vectors_of
 from collectors.routers.questions import Questions, load_questions, stored_split
@@ -29,12 +30,17 @@ from collectors.routers.trial import Fold
 from schemas.failures import ConfigError, one_line
 from schemas.identity import digest
 
+#: Most tasks that a line names.
+_MOST_TASKS = 5
+
 
 @dataclass(frozen=True)
 class Basis:
     """The questions that submissions of one pool and split are compared on."""
 
     pool: str | None
+    #: Which records its candidates have, a key of schemas.views.INCLUDED.
+    include: str
     split: str | None
     questions: Questions
     fold: Fold
@@ -53,7 +59,9 @@ class Examined:
     #: (test questions,): columns, or NO_CHOICE.
     chosen: npt.NDArray[np.int64] | None = None
     missing: int = 0
+    #: None where the choices were not checked for leakage, and `unchecked` has why.
     leakage: Leakage | None = None
+    unchecked: str | None = None
     #: A line for each reason to keep it off the board.
     faults: list[str] = field(default_factory=list)
 
@@ -65,7 +73,19 @@ class PublishedBasis:
         """Raises ConfigError if there is no version at `uri`."""
         self.lake, self.manifest = open_published(uri)
         self.version = str(self.manifest["version"])
-        self._bases: dict[tuple[str | None, str, str | None], Basis] = {}
+        self._bases: dict[tuple[str | None, str | None, str | None], Basis] = {}
+        #: As above, but by what a basis holds: two kinds of records may make one pool.
+        self._contents: dict[tuple[str | None, str | None, str], Basis] = {}
+
+    @cached_property
+    def include(self) -> str:
+        """The kind of records that the version holds, a key of schemas.views.INCLUDED."""
+
+        def kinds(con: duckdb.DuckDBPyConnection, _: Holdings) -> list[tuple[bool]]:
+            return con.execute("SELECT DISTINCT imported_from IS NOT NULL FROM cells").fetchall()
+
+        there = ask(self.lake, kinds, only=["cells"], include="all")
+        return "all" if len(there) == 2 else "imported" if there == [(True,)] else "collected"
 
     @cached_property
     def prices(self) -> tuple[str, int, str | None]:
@@ -84,13 +104,17 @@ class PublishedBasis:
         """Raises ConfigError for a pool or split that the version does not have."""
         key = (submission.pool, submission.include, submission.split)
         if key not in self._bases:
-            questions = load_questions(self.lake, self._pool(submission))
-            self._bases[key] = Basis(submission.pool, submission.split, questions, self._fold(submission, questions))
+            chosen = self._pool(submission)
+            questions = load_questions(self.lake, chosen)
+            fold = self._fold(submission, questions)
+            basis = Basis(submission.pool, chosen.include, submission.split, questions, fold)
+            content = (submission.pool, submission.split, _content(questions))
+            self._bases[key] = self._contents.setdefault(content, basis)
         return self._bases[key]
 
     def _pool(self, submission: Submission) -> ChosenPool:
         if submission.pool is None:
-            return choose_pool(self.lake, None, submission.include, {})
+            return choose_pool(self.lake, None, submission.include, {}, self.include)
         return choose_pool(self.lake, f"@{submission.pool}", None, {})
 
     def _fold(self, submission: Submission, questions: Questions) -> Fold:
@@ -117,13 +141,16 @@ class PublishedBasis:
             found.faults.append(f"it was made with other prices ({submission.prices}) than these ({self.prices[0]})")
         basis = found.basis = self.basis(submission)
         chosen = self._pool(submission)
-        choices = ask(
-            self.lake,
-            lambda con, _: read_choices(con, submission.path),
-            only=VIEWS,
-            include=chosen.include,
-            choice=chosen.choice,
-        )
+        try:
+            choices = ask(
+                self.lake,
+                lambda con, _: read_choices(con, submission.path),
+                only=VIEWS,
+                include=chosen.include,
+                choice=chosen.choice,
+            )
+        except ConfigError as error:  # it names the option of another command
+            raise ConfigError(str(error).replace(f"--choices {submission.path}", submission.path.name)) from error
         if len(choices.routers) != 1:
             found.faults.append(f"it has choices of {len(choices.routers)} routers: send one submission for each")
             return
@@ -135,27 +162,63 @@ class PublishedBasis:
         if found.missing == len(test):
             found.faults.append(f"it has no choice for any of the {len(test):,} test questions")
             return
-        found.leakage = self._leakage(basis, columns)
+        found.unchecked = _unchecked(basis)
+        found.leakage = None if found.unchecked else self._leakage(basis, columns)
         if found.leakage and found.leakage.knows_answers:
             found.faults.append(leak_line(found.leakage))
 
-    def _leakage(self, basis: Basis, columns: npt.NDArray[np.int64]) -> Leakage | None:
-        """None where the metric has no bounds of 0 and 1."""
+    def _leakage(self, basis: Basis, columns: npt.NDArray[np.int64]) -> Leakage:
         scores = basis.questions.pool.scores
-        if np.nanmin(scores) < 0 or np.nanmax(scores) > 1:
-            return None
         asked = np.full(len(columns), NO_CHOICE, np.int64)
         asked[basis.fold.test] = columns[basis.fold.test]
         return leakage(scores, np.array(basis.questions.tasks), asked, basis.vectors)
 
 
+def _content(questions: Questions) -> str:
+    """A digest of the candidates, the questions and their numbers."""
+    pool = questions.pool
+    names = digest([pool.candidates, questions.tasks, questions.ids])
+    arrays = (pool.scores, *(pool.numbers[name] for name in sorted(pool.numbers)))
+    return hashlib.sha256(b"".join([names.encode(), *(values.tobytes() for values in arrays)])).hexdigest()
+
+
+def _unchecked(basis: Basis) -> str | None:
+    """Why the choices of a pool cannot be checked for leakage."""
+    scores = basis.questions.pool.scores
+    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
+    if low >= 0 and high <= 1:
+        return None
+    return f"the scores run from {low:g} to {high:g}, and the check needs scores from 0 to 1"
+
+
 def leak_line(found: Leakage) -> str:
     """Why choices count as made with the answers."""
+    needed = _needed(found, found.refused_tasks, LIMIT)
+    return f"leakage: {_counted(found)}; {needed} choices count as made with the answers"
+
+
+def _counted(found: Leakage) -> str:
     return (
-        f"leakage: the chosen models are right on {found.right:,.0f} of {found.questions:,} questions where the choice "
-        f"matters, and {found.expected:,.0f} were expected of these models without the answers; that needs odds "
-        f"{found.odds_ratio:g} times as good, and above {LIMIT:g} choices count as made with the answers"
+        f"the chosen models are right on {found.right:,.0f} of {found.questions:,} questions where the choice matters, "
+        f"and {found.expected:,.0f} were expected of these models without the answers"
     )
+
+
+def _needed(found: Leakage, tasks: Sequence[str], limit: float) -> str:
+    """The odds that all choices need, or those of single tasks."""
+    if found.odds_ratio is not None and found.odds_ratio > limit:
+        return f"that needs odds {found.odds_ratio:g} times as good, and above {limit:g}"
+    named = ", ".join(tasks[:_MOST_TASKS]) + (f" and {len(tasks) - _MOST_TASKS:,} more" * (len(tasks) > _MOST_TASKS))
+    return f"of {named} alone they need odds over {limit:g} times as good, and above that"
+
+
+def verdict_on(found: Examined) -> str:
+    """What a board has on leakage, in a word or two."""
+    if found.leakage is None or found.leakage.odds_ratio is None:
+        return "not checked"
+    if found.leakage.knows_answers:
+        return "refused"
+    return "suspicious" if found.leakage.is_suspicious else "none is seen"
 
 
 def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
@@ -169,19 +232,21 @@ def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
     if basis:
         pool, test = basis.questions.pool, basis.fold.test
         lines += [
-            f"pool {submission.pool or '(all candidates)'}: {len(pool.candidates):,} candidates, "
-            f"{len(basis.questions.ids):,} questions, {len(set(basis.questions.tasks)):,} tasks",
+            f"pool {submission.pool or '(all candidates)'}, {basis.include} records: {len(pool.candidates):,} "
+            f"candidates, {len(basis.questions.ids):,} questions, {len(set(basis.questions.tasks)):,} tasks",
             f"split {submission.split}: {len(test):,} test questions, and {len(basis.fold.train):,} to learn from"
             if submission.split
             else "split: none; figures are on all questions, and nobody can tell which of them the router learned from",
-            f"prices {name}: {rows:,} rows{f', the newest of {day}' if day else ''}; {_priced(basis):,} of "
-            f"{len(pool.candidates):,} candidates have a price",
+            f"prices {name}: {rows:,} rows of a price table{f', the newest of {day}' if day else ''}; "
+            f"{_priced(basis):,} of {len(pool.candidates):,} candidates have a cost, by it or stated by their source",
         ]
         if found.chosen is not None:
             lines.append(
                 f"choices: {len(test) - found.missing:,} of {len(test):,}; {found.missing:,} are missing, and go to "
                 "the best constant"
             )
+    if found.unchecked:
+        lines.append(f"leakage: not checked: {found.unchecked}")
     if found.leakage and not found.leakage.knows_answers:
         lines.append(_plausible(found.leakage))
     return lines
@@ -194,9 +259,12 @@ def _priced(basis: Basis) -> int:
 
 def _plausible(found: Leakage) -> str:
     if found.odds_ratio is None:
-        return f"leakage: the choice matters on {found.questions} questions, too few to tell"
+        return f"leakage: not checked: the choice matters on {found.questions} questions, and {LEAST} are needed"
+    if found.is_suspicious:
+        needed = _needed(found, found.suspicious_tasks, SUSPICIOUS)
+        return f"leakage: suspicious: {_counted(found)}; {needed} compare with the router's choices on new questions"
     return (
         f"leakage: none is seen: right on {found.right:,.0f} of {found.questions:,} questions where the choice "
-        f"matters, and {found.expected:,.0f} were expected; odds {found.odds_ratio:g} times as good explain it (up to "
-        f"{LIMIT:g})"
+        f"matters, and {found.expected:,.0f} were expected; odds {found.odds_ratio:g} times as good explain it "
+        f"(suspicious above {SUSPICIOUS:g}, refused above {LIMIT:g})"
     )

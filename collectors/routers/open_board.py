@@ -7,7 +7,7 @@ one that is faulty is named with its reason, and no other is touched by it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from collectors.routers.boards import Trial
-from collectors.routers.checking import Basis, Examined, PublishedBasis
+from collectors.routers.checking import Basis, Examined, PublishedBasis, verdict_on
 from collectors.routers.contract import ABSTAIN
 from collectors.routers.registry import RouterSpec
 from collectors.routers.standings import Board, stand
@@ -41,25 +41,25 @@ def build(folder: Path, version: PublishedBasis) -> OpenBoard:
     """Raises ConfigError for a folder that is missing or holds too many files."""
     refused: dict[str, list[str]] = {}
     by_basis: dict[int, tuple[Basis, dict[str, Examined]]] = {}
-    names, digests = set[str](), dict[str, str]()
+    names, digests = set[str](), dict[tuple[int, str], str]()
     for path in _statements(folder):
         try:
             submission = _read(path, names)
         except ConfigError as error:
             refused[path.name] = [_without(folder, one_line(error, 400))]
             continue
-        if submission.sha256 in digests:
-            refused[path.name] = [f"its choices are those of {digests[submission.sha256]}, byte for byte"]
-            continue
         found = version.examine(submission)
         if found.faults or found.basis is None:
             refused[path.name] = [_without(folder, fault) for fault in found.faults]
             continue
-        names.add(submission.name.casefold())
-        digests[submission.sha256] = submission.name
+        if (content := (id(found.basis), submission.sha256)) in digests:
+            refused[path.name] = [f"its choices are those of {digests[content]}, byte for byte"]
+            continue
+        names.add(_alike(submission.name))
+        digests[content] = submission.name
         by_basis.setdefault(id(found.basis), (found.basis, {}))[1][submission.name] = found
     boards = [(basis, _stand(basis, found), found) for basis, found in by_basis.values()]
-    boards.sort(key=lambda one: (one[0].pool or "", one[0].split or ""))
+    boards.sort(key=lambda one: (one[0].pool or "", one[0].split or "", one[0].include))
     return OpenBoard(boards, refused)
 
 
@@ -79,9 +79,14 @@ def _statements(folder: Path) -> list[Path]:
 
 def _read(path: Path, names: set[str]) -> Submission:
     submission = read_submission(path)
-    if submission.name.casefold() in {*names, *BASES}:
+    if _alike(submission.name) in {*names, *BASES}:
         raise ConfigError(f"submission {path.name}: the name {submission.name!r} is taken")
     return submission
+
+
+def _alike(name: str) -> str:
+    """A name without what a reader does not see."""
+    return " ".join(name.casefold().split())
 
 
 def _stand(basis: Basis, found: dict[str, Examined]) -> Board:
@@ -124,6 +129,7 @@ def as_json(made: OpenBoard, version: PublishedBasis) -> bytes:
         "boards": [
             {
                 "pool": basis.pool,
+                "include": basis.include,
                 "split": basis.split,
                 "candidates": basis.questions.pool.candidates,
                 "questions": len(basis.questions.ids),
@@ -153,6 +159,7 @@ def _row(row: dict[str, Any], found: Examined | None) -> dict[str, Any]:
         "url": submission.url,
         "sha256": submission.sha256,
         "missing": found.missing,
+        "leakage": verdict_on(found),
         "odds_ratio": leak.odds_ratio if leak else None,
     }
 
@@ -172,12 +179,31 @@ def rows_for_people(board: Board, found: dict[str, Examined]) -> Sequence[dict[s
     for one in board.standings:
         row = _row(one.row(), found.get(one.router.name))
         against = row["vs_best_constant"] or {}
+        examined = found.get(one.router.name)
         shown = {heading: _short(row.get(key), digits) for heading, key, digits in COLUMNS}
         rows.append(
-            {"rank": row["rank"], "router": row["router"], **shown, "against the best constant": against.get("verdict")}
+            {
+                "rank": row["rank"],
+                "router": row["router"],
+                **shown,
+                AGAINST: _against(against),
+                "leakage": verdict_on(examined) if examined else None,
+            }
         )
     return rows
 
 
-def _short(value: Any, digits: int) -> Any:
-    return None if value is None else round(value, digits) if digits else int(value)
+#: Heading of the comparison with the best constant.
+AGAINST = "against the best constant"
+
+
+def _against(comparison: Mapping[str, Any]) -> str | None:
+    """The verdict with its interval."""
+    if not comparison:
+        return None
+    return f"{comparison['verdict']} ({comparison['low']:.4f} to {comparison['high']:.4f})"
+
+
+def _short(value: Any, digits: int) -> str | None:
+    """With all its digits, and no exponent."""
+    return None if value is None else f"{value:,.{digits}f}"

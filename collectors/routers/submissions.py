@@ -33,7 +33,7 @@ KEYS = {
     "version": "the name of the published version",
     "by": "one line of at most 200 characters",
     "pool": "the name of a pool that the version keeps; without it all candidates",
-    "include": "collected, imported or all",
+    "include": "collected, imported or all; without it what the version holds",
     "split": "the name of a split that the version holds; without it all questions",
     "prices": "the digest of the price table, as check shows it",
     "usd_per_query": "USD of one routing, from 0 on",
@@ -56,6 +56,8 @@ _FORM = {
 #: Bytes of the statement and of the choices, and bytes and rows that a Parquet file stands for.
 _MOST_STATED, _MOST_BYTES, _MOST_ROWS = 1 << 16, 1 << 28, 50_000_000
 _MOST_USD = 1e6
+#: Kind of a BadFile -> what a person reads of it.
+_UNREAD = {"damaged": "it is not JSON", "encoding": "it is not UTF-8"}
 #: Characters of one line of text.
 _MOST_LINE = 1 << 20
 
@@ -71,7 +73,7 @@ class Submission:
     version: str | None = None
     by: str | None = None
     pool: str | None = None
-    include: str = "collected"
+    include: str | None = None
     split: str | None = None
     prices: str | None = None
     usd_per_query: float = 0.0
@@ -86,24 +88,32 @@ def read_submission(path: Path) -> Submission:
     if path.suffix != ".json":
         name = re.sub(r"[^A-Za-z0-9 ._+-]", "-", path.stem)[:80]
         return Submission(name if _NAME.fullmatch(name) else "choices", path, _sha256(path))
+    _refuse_link(path, path)
     value = _stated(path)
     stated = {key: _value(path, key, one) for key, one in value.items()}
     if lost := [key for key in _NEEDED if key not in stated]:
         raise _wrong(path, f"{lost[0]}: expected {KEYS[lost[0]]}")
     file = path.with_name(stated.pop("file"))
-    if file.is_symlink() or path.is_symlink():
-        raise _wrong(path, f"{file.name}: it is a link")
+    _refuse_link(path, file)
     if (sha256 := _sha256(file)) != stated["sha256"]:
         raise _wrong(path, f"{file.name}: its SHA-256 is {sha256}, not the one that is stated")
     return Submission(path=file, **stated)
+
+
+def _refuse_link(path: Path, file: Path) -> None:
+    """Before it is read: a link may lead anywhere."""
+    if file.is_symlink():
+        raise _wrong(path, f"{file.name}: it is a link")
 
 
 def _stated(path: Path) -> dict[str, Any]:
     _check_size(path, _MOST_STATED)
     try:
         value = decoded(path.read_bytes())
-    except (BadFile, ValueError, RecursionError, OSError) as error:
-        raise _wrong(path, f"this is not JSON: {one_line(error, 160)}") from error
+    except BadFile as error:
+        raise _wrong(path, f"it cannot be read: {_UNREAD.get(error.kind, one_line(error, 160))}") from error
+    except OSError as error:
+        raise _wrong(path, str(error.strerror)) from error
     if not isinstance(value, dict):
         raise _wrong(path, f"expected the keys {', '.join(KEYS)}")
     if unknown := sorted(str(key) for key in value.keys() - KEYS.keys()):

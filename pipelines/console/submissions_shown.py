@@ -30,6 +30,12 @@ BOARD = """\
 Build a board from a folder of submissions (*.json and the files that they name): board.json and board.md. The same
 folder and version give the same bytes. A submission that does not fit is named with its reason and is on no board."""
 
+_LEGEND = (
+    "In a tie the difference from the best constant may be chance (paired bootstrap, Holm's correction, {0:g}); its "
+    "{1:.0%} interval stands in brackets. Suspicious choices are nearer to the oracle than a router often gets: "
+    "compare them with the router's choices on new questions."
+)
+
 CODES = "exit codes: 0 it fits, or all do; 1 it does not, or some do not: each is named; 2 the input is wrong"
 
 
@@ -51,7 +57,8 @@ def check(script: str, argv: Sequence[str]) -> int:
         for line in (*lines, *found.faults):
             print(visible(line))
     if found.faults:
-        print(f"{args.file}: it does not fit: {len(found.faults)} faults", file=sys.stderr)
+        many = len(found.faults)
+        print(f"{args.file}: it does not fit: {many} fault{'s' * (many > 1)}", file=sys.stderr)
         return 1
     print(f"{args.file}: it fits the board of version {version.version}", file=sys.stderr)
     return 0
@@ -80,14 +87,17 @@ def board(script: str, argv: Sequence[str]) -> int:
 
 
 def _markdown(made: OpenBoard, version: str) -> str:
+    from collectors.metrics.resampling import LEVEL
     from collectors.routers.open_board import rows_for_people
 
+    legend = _LEGEND.format(LEVEL, 1 - LEVEL)
     parts = [f"# Board of version {version}"]
     for basis, standings, found in made.boards:
         parts.append(
-            f"## Pool {basis.pool or 'of all candidates'}, split {basis.split or 'none: all questions'}\n\n"
-            f"{len(basis.questions.pool.candidates):,} candidates, {len(basis.fold.test):,} test questions\n\n"
-            + markdown_table(rows_for_people(standings, found))
+            f"## Pool {basis.pool or 'of all candidates'}, {basis.include} records, "
+            f"split {basis.split or 'none: all questions'}\n\n"
+            f"{len(basis.questions.pool.candidates):,} candidates, {len(basis.fold.test):,} test questions. "
+            f"{legend}\n\n" + markdown_table(rows_for_people(standings, found))
         )
     if made.refused:
         rows = [{"file": name, "why": "; ".join(why)} for name, why in sorted(made.refused.items())]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from collectors.metrics.leakage import LEAST, LIMIT, leakage
+from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, leakage
 from collectors.routers.questions import Questions
 from tests.helpers.routed_worlds import world
 
@@ -67,3 +67,43 @@ def test_leakage_finds_the_odds_that_were_put_in() -> None:
     found = leakage(scores, np.array(["t"] * 4000), chosen, np.zeros((4000, 0)))
     assert found.odds_ratio is not None
     assert LIMIT < 3 < found.odds_ratio < 4, "80 % of right choices among chances of 50 % are odds of 4"
+
+
+def constant_but(share_of_task: float, seed: int) -> tuple[Questions, npt.NDArray[np.int64]]:
+    """Choices of one constant, but of the answers in a share of the first task's questions."""
+    questions = world(1000, seed=seed, tasks=("a", "b", "c", "d", "e"))
+    chosen = np.full(1000, 1)
+    known = (np.array(questions.tasks) == "a") & (np.random.default_rng(seed).random(1000) < share_of_task)
+    return questions, np.where(known, questions.pool.scores.argmax(axis=1), chosen)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leakage_of_one_whole_task_of_five_is_seen(seed: int) -> None:
+    questions, chosen = constant_but(1.0, seed)
+    vectors, _ = kinds(questions)
+    found = leakage(questions.pool.scores, np.array(questions.tasks), chosen, vectors)
+    assert found.knows_answers
+    assert found.refused_tasks == ("a",)
+    assert found.odds_ratio is not None
+    assert found.odds_ratio < LIMIT, "among all questions it is lost"
+
+
+def test_leakage_of_fair_rules_on_many_tasks_is_seen_in_none() -> None:
+    for seed in range(5):
+        questions = world(1000, seed=seed, tasks=tuple("abcdefghij"))
+        vectors, best = kinds(questions)
+        for chosen in (best, np.full(1000, 1), np.random.default_rng(seed).integers(0, 3, 1000)):
+            found = leakage(questions.pool.scores, np.array(questions.tasks), chosen, vectors)
+            assert (found.knows_answers, found.is_suspicious) == (False, False)
+
+
+def test_leakage_between_the_limits_is_suspicious_and_not_refused() -> None:
+    random = np.random.default_rng(3)
+    scores = np.zeros((300, 2))
+    scores[:, 0] = random.random(300) < 0.5
+    scores[:, 1] = 1 - scores[:, 0]
+    chosen = np.where(random.random(300) < 0.7, scores.argmax(axis=1), scores.argmin(axis=1))
+    found = leakage(scores, np.array(["t"] * 300), chosen, np.zeros((300, 0)))
+    assert found.odds_ratio is not None
+    assert SUSPICIOUS < found.odds_ratio < LIMIT
+    assert (found.knows_answers, found.is_suspicious) == (False, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -12,13 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from collectors.lake.store import Lake
+from collectors.publish.card import Description
 from collectors.publish.publishing import publish
+from collectors.publish.version import build_version
 from collectors.routers.checking import PublishedBasis
 from collectors.routers.open_board import as_json, build
 from collectors.routers.submissions import read_submission
 from pipelines.publish import main
 from schemas.failures import ConfigError
 from tests.helpers.filled_lakes import published
+from tests.helpers.importing import COLUMNS, imported, table
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 ITEMS = 80
@@ -139,6 +144,13 @@ def test_statement_with_what_it_may_not_hold_is_refused(kind: str, tmp_path: Pat
         read_submission(path)
 
 
+def test_statement_that_is_not_json_is_named_in_plain_words(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(b"{")
+    with pytest.raises(ConfigError, match="it cannot be read: it is not JSON"):
+        read_submission(path)
+
+
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"{", b"[]", b"\xff", b'{"name": 1, "name": 2}', b"x" * 70_000])
 def test_statement_that_is_none_is_refused_in_a_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
@@ -171,6 +183,15 @@ def test_submission_by_a_link_is_refused(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     (tmp_path / "in/mine.csv").rename(secret)
     (tmp_path / "in/mine.csv").symlink_to(secret)
+    with pytest.raises(ConfigError, match="it is a link"):
+        read_submission(path)
+
+
+def test_statement_by_a_link_is_refused_unread(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("root:x:0:0")
+    path = tmp_path / "link.json"
+    path.symlink_to(secret)
     with pytest.raises(ConfigError, match="it is a link"):
         read_submission(path)
 
@@ -208,6 +229,60 @@ def test_board_with_two_of_one_name_has_the_first_alone(version: str, tmp_path: 
     assert [list(found) for _, _, found in made.boards] == [["Mine"]]
     assert set(made.refused) == {"b.json", "c.json"}
     assert b"NaN" not in as_json(made, PublishedBasis(version))
+
+
+def test_board_of_one_pool_by_two_kinds_of_records_is_one(version: str, tmp_path: Path) -> None:
+    send(tmp_path / "in", FAIR, "first", "a.csv", include="all")
+    send(tmp_path / "in", choices(["b"] * ITEMS), "second", "b.csv", include="collected")
+    send(tmp_path / "in", choices(["a"] * ITEMS), "third ", "c.csv")
+    send(tmp_path / "in", choices(["c"] * ITEMS), "third", "d.csv")
+    made = build(tmp_path / "in", PublishedBasis(version))
+    assert [list(found) for _, _, found in made.boards] == [["first", "second", "third "]]
+    assert "is taken" in made.refused["d.json"][0]
+    [board] = json.loads(as_json(made, PublishedBasis(version)))["boards"]
+    assert board["include"] == "all"
+    assert {row.get("leakage") for row in board["rows"]} == {"none is seen", None}
+
+
+def test_choices_for_two_splits_may_be_the_same_bytes(version: str, tmp_path: Path) -> None:
+    basis = PublishedBasis(version)
+    one = basis.basis(read_submission(send(tmp_path / "x")))
+    basis._bases[None, None, "other"] = dataclasses.replace(one, split="other")
+    send(tmp_path / "in", FAIR, "all", "a.csv")
+    send(tmp_path / "in", FAIR, "of a split", "b.csv", split="other")
+    made = build(tmp_path / "in", basis)
+    assert (len(made.boards), made.refused) == (2, {})
+
+
+def of_imports(place: Path) -> str:
+    """A version that holds imported records alone."""
+    verdicts = [
+        (model, "quiz", f"q{item}", score) for model, scores in answers().items() for item, score in enumerate(scores)
+    ]
+    rows = table(place / "rows.parquet", verdicts)
+    imported("table", rows, place / "lake", options=COLUMNS)
+    lake = Lake(str(place / "lake"))
+    (place / "s").mkdir()
+    return publish(build_version(lake, place / "s", Description(), "1.0.0", include="imported"), str(place / "out"))[0]
+
+
+def test_check_of_plain_choices_takes_the_records_that_the_version_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = of_imports(tmp_path)
+    path = tmp_path / "mine.csv"
+    path.write_text("source_key,model\n" + "".join(f"q{item},a\n" for item in range(ITEMS)))
+    assert main(["check", str(path), "--version", uri]) == 0
+    assert "imported records: 3 candidates, 80 questions" in capsys.readouterr().out
+    path.write_text("source_key,model\nq0,a\nq0,b\n")
+    assert main(["check", str(path), "--version", uri]) == 1
+    shown = capsys.readouterr()
+    assert "mine.csv, line 3: mine chose b" in shown.out
+    assert "--choices" not in shown.out
+    assert shown.err.endswith("it does not fit: 1 fault\n")
+    stated = send(tmp_path / "in", path.read_bytes(), include="collected")
+    assert main(["check", str(stated), "--version", uri]) == 1
+    assert "the version at " in capsys.readouterr().out
 
 
 def test_board_of_what_is_no_folder_or_no_version_is_refused(
