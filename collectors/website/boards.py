@@ -9,8 +9,7 @@ from typing import Any
 
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
-from collectors.website.tables import Column, Table, known, model_page, task_page
-from schemas.texts import visible
+from collectors.website.tables import Column, Table, known, model_page, shown, task_page
 
 #: Records of a cell, behind its numbers.
 OF_CELL = "FROM matrix WHERE cell_id = {cell_id} ORDER BY item"
@@ -173,7 +172,7 @@ def heat_map(tables: Tables) -> Page:
     columns = [Column("candidate", "model", "name", link="model_page")]
     for task, key in sorted(tasks.items()):
         sql = f"FROM matrix WHERE cell_id = {{{key}_cell}} ORDER BY item"
-        columns.append(Column(key, visible(task), "heat", sql=sql))
+        columns.append(Column(key, shown(task), "heat", sql=sql))
     nothing = {name: None for column in columns for name in column.keys}
     means = {name: sum(sorted(values)) / len(values) for name, values in scores.items()}
     ordered = sorted(rows.values(), key=lambda row: (-means.get(row["candidate"], -1.0), row["candidate"]))

@@ -137,9 +137,14 @@ FROM responses INNER JOIN cells USING (cell_id, task)
 WHERE responses.filter = cells.filter AND repeat = 0
 ORDER BY task, cells.items_digest, item, responses.model, cell_id
 """
+#: Cut between words, where one begins near the end.
+_HEAD_OF_PROMPT = (
+    f"CASE WHEN length(prompt) <= {_HEAD} THEN prompt "
+    f"ELSE regexp_replace(left(prompt, {_HEAD}), '\\s+\\S{{0,30}}$', '') || '…' END"
+)
 _QUESTIONS = f"""
 SELECT
-    task, items_digest, item, any_value(subject) AS subject, any_value(left(prompt, {_HEAD})) AS prompt,
+    task, items_digest, item, any_value(subject) AS subject, any_value({_HEAD_OF_PROMPT}) AS prompt,
     count(score) AS scored, count(*) FILTER (correct) AS solved, count(correct) AS judged
 FROM (SELECT task::VARCHAR AS task, * EXCLUDE (task) FROM site.matrix)
 LEFT JOIN (SELECT task, items_digest, item, subject, prompt FROM site.items) USING (task, items_digest, item)

@@ -15,7 +15,7 @@ from collectors.metrics.gaps import complete_items
 from collectors.metrics.routereval import reference_accuracy
 from collectors.pictures.draw import Drawing, draw_cost, draw_scaling
 from collectors.pictures.headline import headline
-from collectors.website.tables import plain, shown
+from collectors.website.tables import shown
 from schemas.failures import ConfigError
 from schemas.identity import digest
 
@@ -53,7 +53,7 @@ def _drawn(pool: Pool, write: Callable[[str, bytes], None]) -> list[dict[str, st
     one = headline(
         pool.task,
         pool.metric,
-        [plain(name) for name in pool.candidates],
+        [shown(name) for name in pool.candidates],
         pool.scores,
         {kind: pool.numbers.get(kind) for kind in COSTS},
         reference=reference_accuracy(pool.task),
@@ -73,5 +73,5 @@ def _drawn(pool: Pool, write: Callable[[str, bytes], None]) -> list[dict[str, st
     for kind, drawing, alt in drawings:
         address = f"pictures/{digest(pool.task)}-{kind}.svg"
         write(address, drawing.svg.encode())
-        made.append({"task": pool.task, "address": address, "alt": f"{plain(pool.task)}. {alt}"})
+        made.append({"task": pool.task, "address": address, "alt": f"{shown(pool.task)}. {alt}"})
     return made

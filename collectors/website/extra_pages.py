@@ -14,7 +14,7 @@ from collectors.lake.store import Lake
 from collectors.publish.earlier import named_version
 from collectors.publish.publishing import differences
 from collectors.website.rendering import Page
-from collectors.website.tables import Column, Table, plain
+from collectors.website.tables import Column, Table, plain, shown
 from schemas.failures import ConfigError, StorageError, one_line
 
 CHANGES, BOARD = ("changes.html", "Changes"), ("board.html", "Routers")
@@ -86,13 +86,13 @@ def _board_table(number: int, one: Mapping[str, Any]) -> Table:
         Column("verdict", "against the best constant"),
         Column("missing", "missing", "count", note="questions that it chose nothing for"),
         Column("by", "by"),
-        Column("sha256", "SHA-256 of its choices"),
+        Column("sha256", "SHA-256", "digest", note="of its choices"),
     ]
     rows = [_board_row(row, columns) for row in one["rows"][:_MOST_ROWS]]
-    shown = [column for column in columns if any(row[column.key] is not None for row in rows)]
-    named = [plain(one[key]) for key in ("pool", "split") if isinstance(one.get(key), str)]
+    filled = [column for column in columns if any(row[column.key] is not None for row in rows)]
+    named = [shown(one[key]) for key in ("pool", "split") if isinstance(one.get(key), str)]
     caption = "Routers, ranked" + (f": {', '.join(named)}" if named else "")
-    return Table(f"routers-{number}", caption, shown, rows, filters=("router",))
+    return Table(f"routers-{number}", caption, filled, rows, filters=("router",))
 
 
 def _board_row(row: Mapping[str, Any], columns: list[Column]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from collectors.website.boards import BOARD, board_columns, pair_columns, with_pages
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
-from collectors.website.tables import Column, Table, filled, item_page, known, model_page, query_page, task_page
+from collectors.website.tables import Column, Table, filled, item_page, known, model_page, query_page, shown, task_page
 from schemas.identity import digest
 
 #: Characters of a text, and of all answers of a page, beyond which they are cut.
@@ -271,11 +271,25 @@ def _answer(row: dict[str, Any], longest: int, told_apart: Sequence[str]) -> dic
         "verdict": verdict,
         "words": words if outcome in (None, "ok") else f"{words}, {outcome}",
         "setting": setting,
+        "measured": _measured(row),
         "page": model_page(row["model"]),
         "query": query_page(filled("FROM matrix WHERE cell_id = {cell_id} AND item = {item}", row)),
         "texts": texts,
         "choices": [] if texts else _likelihoods(row["loglikelihoods"]),
     }
+
+
+def _measured(row: dict[str, Any]) -> list[str]:
+    """Score, tokens, seconds and cost of an answer, as far as they are there."""
+    score, latency, usd = (
+        None if row[key] is None else shown(row[key], kind)
+        for key, kind in (("score", "score"), ("latency_s", "seconds"), ("usd", "usd"))
+    )
+    tokens = [
+        f"{row[f'{kind}_tokens']:,} {kind}" for kind in ("prompt", "completion") if row[f"{kind}_tokens"] is not None
+    ]
+    parts = [score and f"score {score}", tokens and f"{' and '.join(tokens)} tokens", latency, usd]
+    return [part for part in parts if part]
 
 
 def _likelihoods(values: Sequence[float | None] | None) -> list[dict[str, Any]]:

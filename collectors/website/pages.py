@@ -117,14 +117,14 @@ def coverage(tables: Tables) -> Page:
         Column("task", "task"),
         Column("model", "model"),
         Column("imported_from", "source"),
-        Column("message", "what looks wrong"),
+        Column("message", "what looks wrong", "prose"),
     ]
     failure = [
         Column("kind", "kind", "name"),
         Column("task", "task"),
         Column("model", "model"),
         Column("failures", "times", "count"),
-        Column("message", "one of the reasons"),
+        Column("message", "one of the reasons", "prose"),
     ]
     source = [
         Column("imported_from", "source", "name"),

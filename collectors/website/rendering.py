@@ -86,4 +86,4 @@ def _seen(value: Any) -> Any:
     return tables.plain(value) if type(value) is str else value
 
 
-_FUNCTIONS = ("shown", "plain", "heat", "query_page", "filled")
+_FUNCTIONS = ("shown", "plain", "heat", "query_page", "filled", "fits", "LONGEST_QUERY")

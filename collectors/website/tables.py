@@ -21,6 +21,10 @@ from schemas.texts import visible
 FIRST = 100
 #: A missing value, which never reads as zero.
 UNKNOWN = "–"
+#: Characters of a name on a page: a longer one ends with its digest. One name of 1 MB stands on thousands of pages.
+LONGEST_NAME = 200
+#: Characters of a message on a page, and of a query that a page shows.
+LONGEST_PROSE, LONGEST_QUERY = 2_000, 5_000
 _FIELD = re.compile(r"\{(\w+)\}")
 
 Row = Mapping[str, Any]
@@ -32,7 +36,8 @@ class Column:
 
     key: str
     label: str
-    #: text, name (heads its row), or a kind of number: score, count, number, usd, seconds, billions, interval, heat.
+    #: text, prose (a message), digest, name (heads its row), or a kind of number: score, count, number, usd, seconds,
+    #: billions, interval, heat.
     kind: str = "text"
     #: Key of a page's address.
     link: str = ""
@@ -52,7 +57,7 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        return self.kind not in ("text", "name", "page")
+        return self.kind not in ("text", "name", "page", "prose", "digest")
 
 
 @dataclass(frozen=True)
@@ -96,21 +101,22 @@ class Table:
     def _choices(self, column: Column) -> list[str]:
         if column.kind != "text":
             return []
-        values = {plain(row[column.key]) for row in self.rows if row[column.key] is not None}
+        values = {shown(row[column.key]) for row in self.rows if row[column.key] is not None}
         return sorted(values) if len(values) <= 60 else []
 
     def script(self) -> str:
         """The rows as a script, column by column: a page from file:// can load it, and cannot fetch."""
-        values = {key: [_value(row[key]) for row in self.rows] for key in self.keys}
+        kinds = {column.key: column.kind for column in self.columns}
+        values = {key: [_value(row[key], kinds.get(key, "text")) for row in self.rows] for key in self.keys}
         return f"(window.siteRows??={{}})[{json.dumps(self.name)}]={script_json(values)};\n"
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, kind: str) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
         return value
-    return plain(value)
+    return plain(value) if kind == "digest" else shown(value, kind)
 
 
 def script_json(value: Any) -> str:
@@ -147,7 +153,12 @@ def shown(value: Any, kind: str = "text") -> str:
         return significant(value * (100 if kind == "share" else 1)) + unit
     if kind == "billions":
         return f"{significant(value / 1e9)} B"
-    return plain(value)
+    text = plain(value)
+    if kind == "digest":
+        return text[:12]
+    if kind == "prose":
+        return text if len(text) <= LONGEST_PROSE else text[:LONGEST_PROSE] + "…"
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}… ({digest(text)})"
 
 
 def significant(value: float) -> str:
@@ -183,6 +194,11 @@ def item_page(task: str, items_digest: str, item: int) -> str:
 def query_page(sql: str) -> str:
     """The query page with a query in it."""
     return f"query.html#sql={quote(sql, safe='')}"
+
+
+def fits(sql: str, row: Row) -> bool:
+    """Whether the names in a column's query for a row are short enough for an address."""
+    return all(len(str(row[key])) <= LONGEST_NAME for key in _FIELD.findall(sql))
 
 
 def filled(sql: str, row: Row) -> str:

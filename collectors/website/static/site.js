@@ -15,7 +15,10 @@
     score: value => value.toFixed(3), heat: value => value.toFixed(3), count: value => fixed(value, 0), usd: value => "$" + significant(value),
     number: significant, seconds: value => significant(value) + " s", share: value => significant(100 * value) + " %", billions: value => significant(value / 1e9) + " B",
   };
-  const shown = (value, kind) => value === null ? UNKNOWN : kind in FORMS && typeof value === "number" ? FORMS[kind](value) : String(value);
+  const TEXTS = ["text", "name", "page", "prose", "digest"];
+  const LONGEST = 200; // LONGEST_NAME of tables.py: a longer name is cut, and no query holds it
+  const fits = (sql, row) => Array.from(sql.matchAll(/\{(\w+)\}/g)).every(([, key]) => String(row(key)).length <= LONGEST);
+  const shown = (value, kind) => value === null ? UNKNOWN : kind === "digest" ? value.slice(0, 12) : kind in FORMS && typeof value === "number" ? FORMS[kind](value) : String(value);
   const quoted = text => ("'" + text.replaceAll("'", "''") + "'");
   const filled = (sql, row) => sql.replace(/\{(\w+)\}/g, (_, key) => row(key) === null ? "NULL" : typeof row(key) === "number" ? row(key) : quoted(row(key)));
 
@@ -42,14 +45,15 @@
   }
 
   function cellOf(column, row) {
-    const {key, kind, link, sql, high, middle} = column, value = row(key), isText = kind === "text" || kind === "name" || kind === "page";
+    const {key, kind, link, sql, high, middle} = column, value = row(key), isText = TEXTS.includes(kind);
     const cell = element(kind === "name" ? "th" : "td", kind === "name" ? "" : kind === "heat" ? "heat " + (value === null ? "none" : "h" + Math.min(9, Math.max(0, Math.floor(value * 10)))) : isText ? "t" : "n");
     if (kind === "name") cell.scope = "row";
     const text = shown(value, kind);
     if (value === null || (kind === "interval" && row(high) === null)) cell.append(element("span", "none", UNKNOWN));
     else if (kind === "interval") cell.append(interval(value, row(high), row(middle)));
     else if (link && row(link) !== null) { const a = element("a"); a.href = root + row(link); a.append(element("bdi", "", text)); cell.append(a); }
-    else if (sql) { const a = element("a", "records", text); a.href = `${root}query.html#sql=${encodeURIComponent(filled(sql, row))}`; cell.append(a); }
+    else if (kind === "digest") { const part = element("bdi", "", text); part.title = value; cell.append(part); }
+    else if (sql && fits(sql, row)) { const a = element("a", "records", text); a.href = `${root}query.html#sql=${encodeURIComponent(filled(sql, row))}`; cell.append(a); }
     else if (isText) cell.append(element("bdi", "", text));
     else cell.textContent = text;
     return cell;
@@ -62,7 +66,7 @@
       values[column.key] = Array.from(table.tBodies[0].rows, row => {
         const text = row.cells[place].textContent.trim();
         if (text === UNKNOWN) return null;
-        if (["text", "name", "page"].includes(column.kind)) return text;
+        if (TEXTS.includes(column.kind)) return text;
         const number = parseFloat(text.replace(/[$,]/g, ""));
         return Number.isNaN(number) ? null : column.kind === "billions" ? number * 1e9 : number;
       });
@@ -95,7 +99,7 @@
     }
 
     function sort(place) {
-      const head = heads[place], {key, kind} = columns[place], column = values[key], isText = ["text", "name", "page"].includes(kind);
+      const head = heads[place], {key, kind} = columns[place], column = values[key], isText = TEXTS.includes(kind);
       const down = head.hasAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : !isText && key !== "rank";
       heads.forEach(one => one.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
