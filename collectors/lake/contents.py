@@ -6,14 +6,15 @@ nothing of stores and of checksums (collectors.lake.seals).
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
 from collectors.lake import layout
-from schemas.identity import ShardName, digest
-from schemas.records import RECORD, TABLES
+from schemas.identity import ShardName, digest, item_set_of
+from schemas.records import RECORD, SCHEMA_FILES, TABLES
 from schemas.versions import VERSION_KEY
 
 
@@ -36,7 +37,19 @@ def foreign_rows(table: pa.Table, name: str) -> str | None:
     if name == layout.published_name(kind):  # all rows of a published version: its name claims nothing of them
         return None
     check = _CHECKS.get(kind)
-    return check(table, name) if check and len(table) else None
+    # Every table has an empty schema file. Else only a list of items is damaged where it is empty.
+    is_empty = not len(table) and (kind != layout.ITEM_SETS or name == SCHEMA_FILES[kind])
+    return check(table, name) if check and not is_empty else None
+
+
+def list_fault(items: Sequence[int | None], item_set: str) -> str | None:
+    """Returns the reason why `items` are not the list with the digest `item_set`; None if they are."""
+    if not items or item_set_of([item for item in items if item is not None]) != item_set or None in items:
+        return "its items do not have the digest in its name"
+    present = [item for item in items if item is not None]
+    if present[0] < 0 or any(one >= other for one, other in itertools.pairwise(present)):
+        return "its items are not in ascending order from 0 on, each once"
+    return None
 
 
 def _foreign_records(table: pa.Table, name: str) -> str | None:
@@ -89,6 +102,13 @@ def _foreign_models(table: pa.Table, name: str) -> str | None:
     return None
 
 
+def _foreign_list(table: pa.Table, name: str) -> str | None:
+    item_set = name.rpartition("/")[2].removesuffix(".parquet")
+    if set(table["item_set"].to_pylist()) - {item_set}:
+        return "it is foreign: its rows are of another list than its name"
+    return list_fault(table["item"].to_pylist(), item_set)
+
+
 def _of_another_run(name_of: Callable[[str], str], column: str) -> Callable[[pa.Table, str], str | None]:
     def check(table: pa.Table, name: str) -> str | None:
         if {name_of(value) for value in set(table[column].to_pylist())} != {name}:
@@ -102,6 +122,7 @@ _CHECKS: dict[str, Callable[[pa.Table, str], str | None]] = {
     "shards": _foreign_records,
     "items": _foreign_items,
     "models": _foreign_models,
+    layout.ITEM_SETS: _foreign_list,
     "runs": _of_another_run(layout.run_name, "run_id"),
     "run_ends": _of_another_run(layout.end_name, "run_id"),
 }

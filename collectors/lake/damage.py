@@ -124,6 +124,8 @@ def advice(name: str) -> str:
         return "compact.py --prune sets it aside, and the same judge judges its answers again"
     if layout.table_of(name) == layout.AGGREGATES:
         return "compact.py --prune sets it aside, and collect.py computes its values again from records"
+    if layout.table_of(name) == layout.ITEM_SETS:
+        return "put a whole copy in its place: shards that name it cannot be read without it"
     return "compact.py --prune sets it aside; its rows are lost, unless a whole copy is put in its place"
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -286,8 +286,32 @@ def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, includ
     bad |= _parts_to_read_from_shards(lake, manifest, bad, set(names["shards"]) - bad.keys())
     absent |= {table for table in TABLES if SCHEMA_FILES[table] in bad}
     listed = {table: [name for name in names[table] if name not in bad] for table in GLOBS}
+    _check_lists(lake, listed["shards"], listed[layout.ITEM_SETS], bad)
     listed["shards"] = [name for name in listed["shards"] if includes(include, name.rsplit("/", 1)[-1])]
     return Holdings(listed, manifest, bad, include, bool(lake.foreign), absent, bool(absent) or lake.is_older())
+
+
+def _check_lists(lake: Lake, shards: Iterable[str], lists: Collection[str], damaged: Mapping[str, str]) -> None:
+    """Raises StorageError if a shard that was not forgotten names a list that is not among `lists`, the sound ones.
+
+    Without it nobody knows which items the shard shares with others, and their rows would count twice.
+    """
+    sound = set(lists)
+    lost = {
+        list_name: shard
+        for name in shards
+        if (shard := ShardName.parse(name))
+        and shard.item_set
+        and (list_name := layout.item_set_name(shard.item_set)) not in sound
+    }
+    retracted = read_retracted(lake) if lost else None
+    for name, shard in sorted(lost.items()):
+        if retracted and not retracted.covers(shard):
+            reason = f"is damaged ({damaged[name]})" if name in damaged else "is missing"
+            raise StorageError(
+                f"{name} in {lake.uri} {reason}: without this list nobody knows the items of {shard}; "
+                "put a whole copy in its place"
+            )
 
 
 def _parts_to_read_from_shards(

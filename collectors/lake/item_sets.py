@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake import layout
+from collectors.lake.contents import list_fault
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName, item_set_of, missing_ranges
@@ -92,8 +93,8 @@ class ItemSets:
             raise StorageError(f"{name} is missing from {self.lake.uri}: put a whole copy in its place") from error
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise StorageError(f"{name} in {self.lake.uri} is damaged ({one_line(error)})") from error
-        if not items or item_set_of(items) != item_set:
-            raise StorageError(f"{name} in {self.lake.uri} is damaged: its items do not have the digest in its name")
+        if reason := list_fault(items, item_set):
+            raise StorageError(f"{name} in {self.lake.uri} is damaged: {reason}")
         return items
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from collectors.lake import layout
 from collectors.lake.damage import examine, record_damage, recorded_damage
-from collectors.lake.holdings import Manifest, Part, folded_shards, read_manifest
+from collectors.lake.holdings import Manifest, Part, committed, folded_shards, read_manifest
 from collectors.lake.inventory import read_inventory
 from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake
@@ -55,7 +55,9 @@ def prune(lake: Lake, keep: dt.timedelta) -> Pruned:
     settled = [m for m in manifests if _time_of(m, made) <= limit]
     # A damaged part stays, because its shards may be deleted.
     recorded = recorded_damage(lake, lake.names(layout.FAILURES), _recorded(lake, manifests))
-    damaged = sorted(name for name in recorded if not layout.is_compacted(name))
+    # So does a list that a shard names: without it readers stop.
+    lists = {layout.item_set_name(s.item_set) for of_cell in committed(lake).values() for s in of_cell if s.item_set}
+    damaged = sorted(name for name in recorded if not layout.is_compacted(name) and name not in lists)
     forgotten = _forgotten_shards(lake, limit)
     if not settled:
         set_aside(lake, damaged)

@@ -23,6 +23,7 @@ from collectors.lake.holdings import Holdings, Manifest
 from collectors.lake.reading import connect, open_store, read_sound
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
+from schemas.identity import ShardName
 from schemas.records import GLOBS, SCHEMA_FILES
 from schemas.views import ViewFiles, create_views, lake_place
 
@@ -31,6 +32,12 @@ _AT_ONCE = 5000
 _ASKED = frozenset({"gpu_prices", "price_names", "_gpu_rates", "collection_costs", "profile"})
 #: The view shards, with one more value from its metadata.
 _SHARD = "SELECT *, TRY_CAST(json_extract_string(facts, '$.cached_tokens') AS BIGINT) AS cached_tokens FROM shards"
+
+#: The items of a shard, as the view throughput counts them: a sparse shard states them, its bounds do not.
+_ITEMS = (
+    "CASE WHEN item_set IS NULL THEN last_item - first_item + 1 "
+    "ELSE coalesce(TRY_CAST(json_extract_string(facts, '$.items') AS BIGINT), 0) END"
+)
 
 
 @dataclass
@@ -167,7 +174,10 @@ class ShardStatistics:
             self._read.update(sound)
 
     def _connect(self, names: list[str], manifest: Manifest | None) -> duckdb.DuckDBPyConnection:
-        listed = {**{table: [] for table in GLOBS}, "shards": names}
+        lists = {
+            layout.item_set_name(shard.item_set) for n in names if (shard := ShardName.parse(n)) and shard.item_set
+        }
+        listed = {**{table: [] for table in GLOBS}, "shards": names, layout.ITEM_SETS: sorted(lists)}
         # The shards are chosen already: retractions are not read again.
         absent = frozenset({layout.RETRACTIONS})
         holdings = Holdings(listed, manifest, include="collected", absent=absent, filled=self.lake.is_older())
@@ -206,7 +216,7 @@ class ShardStatistics:
         work = self.work
         for row in _all(
             con,
-            "SELECT model, task, count(*), sum(last_item - first_item + 1)::BIGINT, coalesce(sum(engine_seconds), 0), "
+            f"SELECT model, task, count(*), sum({_ITEMS})::BIGINT, coalesce(sum(engine_seconds), 0), "
             "coalesce(sum(load_seconds), 0), CASE WHEN count(engine_tokens) = count(*) THEN sum(engine_tokens)::BIGINT "
             "END, CASE WHEN count(cached_tokens) = count(*) THEN sum(cached_tokens)::BIGINT END "
             "FROM shards INNER JOIN cells USING (cell_id) GROUP BY model, task",

@@ -43,6 +43,8 @@ def config_keys() -> str:
         ("how questions are asked: keys of the run, each also of a task", specs.Prompting, (specs.Thinking,)),
         ("how models think: keys of the run, each also of a model or task", specs.Thinking, ()),
         ("thinking", specs.ThinkingSpec, ()),
+        ("sample: of each task, share or items", specs.SampleSpec, ()),
+        ("until", specs.UntilSpec, ()),
         ("engine", config.EngineSpec, ()),
         ("fleet", config.FleetSpec, ()),
         ("fleet: an entry of gpus, or its name alone", specs.GpuSpec, ()),

@@ -1,7 +1,29 @@
 -- _shared_items: one row per item that two shards of one cell and generation hold, at least one of them sparse: the
 -- shard that sorts first by name, and the later one. Empty where runs ask each item once.
 CREATE VIEW _shared_items AS
-WITH pairs AS (
+-- A list is whole if its items have the digest in its name (schemas.identity.item_set_of). Without it nobody knows what
+-- its shards share with others, and their rows would come twice: that is an error.
+WITH whole AS (
+    SELECT item_set
+    FROM _item_sets
+    GROUP BY item_set
+    HAVING
+        count(item) = count(*)
+        AND left(sha256('[' || string_agg(item::VARCHAR, ',' ORDER BY item) || ']'), 16) = item_set
+),
+
+sparse_shards AS (
+    SELECT *
+    FROM _ever
+    WHERE
+        CASE
+            WHEN item_set = '' THEN false
+            WHEN item_set IN (SELECT item_set FROM whole) THEN true
+            ELSE error('item_sets/' || item_set || '.parquet is missing or damaged: put a whole copy in its place')
+        END
+),
+
+pairs AS (
     SELECT
         sparse.cell_id,
         sparse.generation,
@@ -14,7 +36,7 @@ WITH pairs AS (
         CASE WHEN sparse_first THEN other.item_set ELSE sparse.item_set END AS later_set,
         greatest(sparse.first_item, other.first_item) AS first_item,
         least(sparse.last_item, other.last_item) AS last_item
-    FROM (FROM _ever WHERE item_set <> '') AS sparse
+    FROM sparse_shards AS sparse
     INNER JOIN _ever AS other
         ON sparse.cell_id = other.cell_id
         AND sparse.generation = other.generation

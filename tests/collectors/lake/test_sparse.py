@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake import layout
@@ -16,12 +17,13 @@ from collectors.lake.compaction import compact
 from collectors.lake.forgetting import Wish, plan_forgetting, take_back, write_retraction
 from collectors.lake.item_sets import ItemSets, ranges
 from collectors.lake.pruning import prune
-from collectors.lake.reading import connect
+from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
 from collectors.lake.verifying import verify
 from collectors.publish.publishing import differences
+from schemas.failures import StorageError
 from schemas.identity import ShardName, item_set_of
-from schemas.records import RETRACTION
+from schemas.records import ITEM_SET, RETRACTION
 from tests.helpers.filled_lakes import published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.thorough import often
@@ -249,3 +251,70 @@ def test_published_version_of_a_sampled_cell_names_its_shards_and_its_lists(tmp_
         assert rows(con, "SELECT item FROM item_sets ORDER BY item") == [(item,) for item in listed]
     [change] = differences(before, after)
     assert (change.came, change.went, change.changed) == (len(rest), 0, 0)
+
+
+def with_lists(folder: Path) -> tuple[LakeBuilder, str]:
+    """A cell of two lists that share the items 2 and 4, and the name of the second list."""
+    builder, lists = LakeBuilder(folder), ([0, 2, 4, 6], [1, 2, 4, 9])
+    builder.run(CELL, planned=ITEMS)
+    builder.items("quiz", "i0", ITEMS)
+    for score, listed in enumerate(lists):
+        builder.shard(CELL, [CELL.record(i, score=float(score)) for i in listed], listed=listed)
+    return builder, layout.item_set_name(item_set_of(lists[1]))
+
+
+def write_list(builder: LakeBuilder, name: str, items: Sequence[int | None]) -> None:
+    digest = name.rpartition("/")[2].removesuffix(".parquet")
+    columns = {"item_set": pa.array([digest] * len(items)), "item": pa.array(items, pa.int32())}
+    pq.write_table(pa.table(columns), Path(builder.lake.root) / name)
+
+
+def count_records(lake: Lake) -> int:
+    return ask(lake, lambda con, _: con.execute("SELECT count(*) FROM records").fetchall()[0][0], only=["records"])
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "null items", "a row twice", "other items"])
+def test_a_list_that_is_lost_or_damaged_stops_readers_and_publish_and_stays(tmp_path: Path, damage: str) -> None:
+    builder, name = with_lists(tmp_path / "lake")
+    lake, file = builder.lake, tmp_path / "lake" / name
+    assert count_records(lake) == 6
+    rows_of = {"null items": [1, None, 4, 9], "a row twice": [1, 2, 2, 4, 9], "other items": [1, 3, 4, 9]}
+    whole = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(whole[:60])
+    else:
+        write_list(builder, name, rows_of[damage])
+    for act in (count_records, compact, lambda lake: published(lake, tmp_path / "out")):
+        with pytest.raises(StorageError, match=name) as error:
+            act(lake)
+        assert "\n" not in str(error.value)
+    prune(lake, dt.timedelta())
+    assert file.exists() == (damage != "gone"), "a list that a shard names is not set aside"
+    file.write_bytes(whole)
+    assert count_records(lake) == 6
+
+
+def test_a_lost_list_of_a_folded_shard_stops_readers_once_another_shard_may_share_its_items(tmp_path: Path) -> None:
+    builder, name = with_lists(tmp_path / "lake")
+    compact(builder.lake)
+    prune(builder.lake, dt.timedelta())
+    (tmp_path / "lake" / name).unlink()
+    assert count_records(builder.lake) == 6, "the compaction has decided"
+    builder.shard(CELL, [CELL.record(i, score=1.0) for i in range(1, 10)])
+    with pytest.raises(Exception, match=name):
+        count_records(builder.lake)
+
+
+@pytest.mark.parametrize("items", [[5, 3, 1], [1, 1, 2], [-1, 3]])
+def test_a_list_with_a_right_digest_that_is_not_ascending_from_zero_is_damaged(
+    tmp_path: Path, items: list[int]
+) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    digest = item_set_of(items)
+    name = layout.item_set_name(digest)
+    builder.lake.create_table(name, pa.table({"item_set": [digest] * len(items), "item": items}, schema=ITEM_SET))
+    with pytest.raises(StorageError, match="ascending order"):
+        ItemSets(builder.lake).of(digest)
+    assert list(verify(builder.lake).damaged) == [name]

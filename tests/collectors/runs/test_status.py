@@ -220,6 +220,13 @@ def test_run_status_slowness_is_against_other_models_on_the_same_tasks(lake: Lak
     assert slowness["model-a"] > 1 > slowness["model-b"]
 
 
+def test_run_status_of_a_sampled_run_counts_items_and_not_the_bounds_of_its_lists(lake: LakeBuilder) -> None:
+    listed = [0, 4, 9]
+    run = lake.run(A, sampled_items=3, item_set=lake.item_set(listed))
+    lake.shard(A, [A.record(i, score=1.0) for i in listed], listed=listed, metadata=facts(run, 2.0, items=3))
+    assert look(lake).work.models["model-a"].items == 3
+
+
 def test_run_status_opens_each_footer_once_and_so_many_a_look(lake: LakeBuilder) -> None:
     half_done(lake)
     with closing(RunWatch(lake.lake, clock=lambda: STARTED + 2000)) as watched:
