@@ -350,8 +350,8 @@ _OWN: dict[str, dict[str, str]] = {
         "is_shown": "whether the views of forecasts show it: the newest of the task, not stale if there is such a one",
     },
     "forecast_leaderboard": {
-        "rank": "place, from 1; models whose bands overlap, or are linked by others that do, share one",
-        "rank_best": "1 + the models whose whole band is better",
+        "rank": "1 + the models whose whole band is better: only what can be told apart counts",
+        "rank_best": "the best place that the model may have, its rank",
         "rank_worst": "models whose band is not wholly worse",
         "is_measured": "whether all items were answered and scored: the band is then the score",
         "asked": "items that the model answered",

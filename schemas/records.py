@@ -579,7 +579,7 @@ FORECAST_FIT = pa.schema(
         _field("verdict", pa.string(), "kept, widened (bands had to grow) or refused (there is none)", null=False),
         _field("reason", pa.string(), "why it widened or refused, in one line; null: kept"),
         _field("split", pa.string(), "what was held out of the check: random models or whole families", null=False),
-        _field("asked", pa.int32(), "items of all tasks that the checked models were asked", null=False),
+        _field("asked", pa.int32(), "items of the task that the checked models were asked", null=False),
         _field("models", pa.int64(), "complete models that were held out, each once", null=False),
         _field("level", pa.float64(), "share of models that the bands shall hold", null=False),
         _field("coverage", pa.float64(), "share of the held-out models that they held; null: none was checked"),

@@ -8,6 +8,7 @@ al., Distribution-Free Predictive Inference for Regression, JASA 113 (2018) 1094
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ from collectors.forecasts.smoothing import Reals
 LEVEL = 0.9
 #: Held-out models below which no quantile of LEVEL is worth a band.
 FEWEST_HELD_OUT = 20
+
+
+def fewest_held_out(level: float) -> int:
+    """Models that bands of `level` need: each half of them must have a quantile (conformal_quantile)."""
+    return max(FEWEST_HELD_OUT, 2 * math.ceil(round(level / (1 - level), 6)))
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def expected_error(
     """The error to expect when `shares` of the items are asked of new models that are of no family in `answers`.
 
     `answers` is models × items, between 0 and 1, NaN where there is none. Items are chosen by choose_items of the
-    models that are not held out. With fewer than FEWEST_MODELS complete models the errors are those of sampling.
+    models that are not held out. With fewer than FEWEST_MODELS complete models, or models of one family alone, the
+    errors are those of sampling.
     """
     items = answers.shape[1]
     labels = np.zeros(items, np.int64) if tasks is None else np.asarray(tasks)
@@ -68,10 +69,12 @@ def expected_error(
     some = answers[_drawn(answers, seed)]
     related = families(some, None if names is None else [names[model] for model in _drawn(answers, seed)])
     part = folds(related, PARTS, seed)
-    whole = complete_models(some)
-    errors = [
-        _errors(some, labels, part == held, sizes, seed) for held in range(PARTS) if (whole & (part == held)).any()
-    ]
+    whole, learnable = complete_models(some), (~np.isnan(some)).mean(axis=1) >= 1 / 3
+    tried = [held for held in range(PARTS) if (whole & (part == held)).any() and (learnable & (part != held)).any()]
+    if not tried:  # one family alone
+        asked = choose_items(answers, max(sizes), tasks=labels, strata=strata, seed=seed)
+        return [_by_sampling(share, asked[:size], labels) for share, size in zip(shares, sizes, strict=True)]
+    errors = [_errors(some, labels, part == held, sizes, seed) for held in tried]
     return [
         _expected(share, size, np.unique(labels).tolist(), np.concatenate([one[number] for one in errors]))
         for number, (share, size) in enumerate(zip(shares, sizes, strict=True))

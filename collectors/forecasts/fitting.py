@@ -1,29 +1,37 @@
 """Makes the forecast of a lake and writes it: the tables forecasts and forecast_fits.
 
 Owns a forecast's identity, its rows and the order of its objects: parts first, then the fit that commits them. The same
-lake and settings give the same forecast, so a run that was killed goes on, and a second one writes nothing.
+lake and settings give the same forecast, so a run that was killed goes on, and a second one writes nothing but parts
+that were lost or damaged.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from collectors.forecasts.bands import FEWEST_HELD_OUT, LEVEL, Check, conformal_quantile
+from collectors.forecasts.bands import FEWEST_HELD_OUT, LEVEL, Check, conformal_quantile, fewest_held_out
 from collectors.forecasts.choice import goals_of, greedy
 from collectors.forecasts.factors import Answers, Places, complete_models, patterns
 from collectors.forecasts.foretelling import REFUSED, SPLITS, Forecaster
 from collectors.forecasts.lake_answers import LakeAnswers
 from collectors.forecasts.placing import place_by_metadata
 from collectors.forecasts.smoothing import Learned, Reals, learn
+from collectors.lake.damage import examine
+from collectors.lake.keyless import keyless
 from collectors.lake.layout import FORECAST_FITS, forecast_fit_name, forecasts_name, is_of_table
-from collectors.lake.store import Lake
+from collectors.lake.store import Lake, parquet_bytes
 from schemas.failures import ConfigError
 from schemas.identity import digest
 from schemas.records import FORECAST, FORECAST_FIT
@@ -35,6 +43,10 @@ ALL = ("all", "", "", "")
 PROBE = 0.1
 #: Models of a part: of 23,529 items a part then has 3 million rows at most.
 PART_MODELS = 128
+#: Key in the footer of a fit: object of a part -> its SHA-256.
+PARTS = "parts"
+#: What `store` did.
+STORED, HELD, MENDED = ("stored", "the lake had it already", "its lost or damaged objects were made anew")
 
 
 @dataclass(frozen=True)
@@ -59,13 +71,27 @@ class Fitted:
         """Its id."""
         content = {
             "blocks": [(*block.key, block.basis) for block in self.source.blocks],
-            "models": sorted(self.source.names),
+            "models": sorted(
+                [name, base or "", _size(size)]
+                for name, base, size in zip(
+                    self.source.names, self.source.bases, self.source.parameters.tolist(), strict=True
+                )
+            ),
             "settings": vars(self.settings),
-            "others": sorted(self.source.others) if self.settings.catalog else [],
+            "others": sorted([name, base or "", _size(size)] for name, (base, size) in self._others.items()),
             "method": METHOD,
             "version": version(),
         }
         return digest(content, 16)
+
+    @property
+    def _others(self) -> dict[str, tuple[str | None, float]]:
+        return self.source.others if self.settings.catalog else {}
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether nothing is left to foretell."""
+        return not np.isnan(self.source.answers).any() and not self._others
 
     @cached_property
     def is_whole(self) -> Any:
@@ -184,8 +210,8 @@ class Fitted:
         """Models without an answer; none where too few complete models are there for a band."""
         given, whole = self.source, np.flatnonzero(self.is_whole)
         nothing = np.flatnonzero(np.isnan(given.answers).all(axis=1))
-        others = sorted(given.others) if self.settings.catalog else []
-        if len(whole) < FEWEST_HELD_OUT or not len(nothing) + len(others):
+        others = sorted(self._others)
+        if len(whole) < fewest_held_out(self.settings.level) or not len(nothing) + len(others):
             return []
         means = np.nan_to_num(given.answers[whole], nan=0.5).astype(np.float64) @ self.learned.goals.T
         new = [(given.names[row], given.bases[row], float(given.parameters[row])) for row in nothing.tolist()]
@@ -208,7 +234,7 @@ class Fitted:
     def fit_rows(self, number: int) -> pa.Table:
         """The rows of the table forecast_fits: for each task and split how the bands did."""
         checks = self.forecaster.item_checks
-        asked = len(self.forecaster.calibrated_asked)
+        asked = self.forecaster.calibrated_asked
         rows = []
         keys = [block.key for block in self.source.blocks]
         for place, goal in enumerate(self.forecaster.goals):
@@ -232,7 +258,7 @@ class Fitted:
                         "verdict": goal.verdict,
                         "reason": goal.reason,
                         "split": split,
-                        "asked": asked,
+                        "asked": len(asked) if block is None else int((self.source.block_of[asked] == place).sum()),
                         "level": self.settings.level,
                         "brier": None if item_check is None else round(item_check.brier, 6),
                         "brier_of_mean": None if item_check is None else round(item_check.brier_of_mean, 6),
@@ -256,20 +282,63 @@ def fits_of(source: LakeAnswers, settings: Settings) -> list[Fitted]:
     return [Fitted(source.of_block(number), settings) for number in range(len(source.blocks))]
 
 
-def store(lake: Lake, fitted: Fitted, progress: Callable[[int], None] = lambda part: None) -> tuple[str, bool]:
-    """Writes the forecast into the lake. Returns its id, and whether it is new there."""
-    if lake.has(forecast_fit_name(fitted.forecast)):
-        return fitted.forecast, False
+def store(lake: Lake, fitted: Fitted) -> tuple[str, str]:
+    """Writes the forecast into the lake. Returns its id, and STORED, HELD or MENDED."""
+    name = forecast_fit_name(fitted.forecast)
+    is_there = lake.has(name)
+    if is_there and not faults_of(lake, fitted.forecast):
+        return fitted.forecast, HELD
     if not fitted.is_whole.any():
         raise ConfigError(
             f"the lake at {lake.uri} has no model with all answers to these tasks: collect some models whole first, or "
             "name tasks (--tasks) that some models answered whole"
         )
-    for number, part in enumerate(fitted.parts()):
-        lake.create_table(forecasts_name(fitted.forecast, number), part)
-        progress(number)
-    others = [name for name in lake.names(FORECAST_FITS) if is_of_table(FORECAST_FITS, name)]
-    return fitted.forecast, lake.create_table(forecast_fit_name(fitted.forecast), fitted.fit_rows(len(others) + 1))
+    parts = {}
+    for place, part in enumerate(fitted.parts()):
+        of_part = forecasts_name(fitted.forecast, place)
+        parts[of_part] = _put(lake, of_part, parquet_bytes(keyless(of_part, part), name=of_part))
+    fit = keyless(name, fitted.fit_rows(_number(lake, name)))
+    _put(lake, name, parquet_bytes(fit, {PARTS: parts}, name))
+    return fitted.forecast, MENDED if is_there else STORED
+
+
+def faults_of(lake: Lake, forecast: str) -> list[str]:
+    """A line for each object of a stored forecast that is lost, damaged or another than its fit names."""
+    name = forecast_fit_name(forecast)
+    if reason := examine(lake, name):
+        return [f"{name}: {reason}"]
+    footer = pq.read_schema(io.BytesIO(lake.read(name))).metadata or {}
+    faults = []
+    for part, sha256 in sorted(json.loads(footer.get(PARTS.encode(), b"{}")).items()):
+        if not lake.has(part):
+            faults.append(f"{part}: it is missing")
+        elif _sha256(lake.read(part)) != sha256:
+            faults.append(f"{part}: {examine(lake, part) or 'it is another object than was written'}")
+    return faults
+
+
+def _put(lake: Lake, name: str, data: bytes) -> str:
+    """Creates the object, in place of a damaged or foreign one. Returns its SHA-256."""
+    if not lake.create(name, data) and lake.read(name) != data:
+        lake.remove([name])
+        lake.create(name, data)
+    return _sha256(data)
+
+
+def _number(lake: Lake, name: str) -> int:
+    """The number of the fit `name`: the one that it has, or the next one."""
+    if lake.has(name) and not examine(lake, name):
+        return int(pq.read_table(io.BytesIO(lake.read(name)), columns=["number"])["number"][0].as_py())
+    return 1 + sum(1 for one in lake.names(FORECAST_FITS) if is_of_table(FORECAST_FITS, one) and one != name)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _size(parameters: float) -> float:
+    """Parameters for an identity; -1: unknown."""
+    return -1.0 if math.isnan(parameters) else parameters
 
 
 def version() -> str:

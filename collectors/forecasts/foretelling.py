@@ -20,6 +20,7 @@ from collectors.forecasts.bands import (
     Check,
     check,
     conformal_quantile,
+    fewest_held_out,
     fit_bands,
     scale_of,
     wider,
@@ -124,20 +125,33 @@ class Forecaster:
     @cached_property
     def goals(self) -> list[Goal]:
         """A Goal for each task, and for the mean over tasks."""
-        whole = int(self.learned.whole.sum())
-        if whole < FEWEST_HELD_OUT:
-            reason = f"{whole} complete models can be held out, and bands need {FEWEST_HELD_OUT}"
+        if reason := self._lack():
             return [Goal(REFUSED, reason, (), {})] * (len(self.learned.task_names) + 1)
         return [self._goal(number) for number in range(len(self.learned.task_names) + 1)]
 
+    def _lack(self) -> str | None:
+        """Why nothing can be foretold with a band."""
+        whole, fewest = int(self.learned.whole.sum()), fewest_held_out(self.level)
+        if whole < fewest:
+            bands = "bands" if fewest == FEWEST_HELD_OUT else f"bands of {percent(self.level)}"
+            return f"{whole:,} complete models can be held out, and {bands} need {fewest:,}"
+        if len(np.unique(self.learned.families[self.learned.whole])) < 2:
+            return f"all {whole:,} complete models are of one family, and bands need models of another family"
+        return None
+
     def _goal(self, goal: int) -> Goal:
         checks = {split: self._check(goal, split, SPLITS) for split in SPLITS}
+        if not all(np.isfinite(one.width) for one in checks.values()):
+            reason = f"one family has most models, and the others are too few for bands of {percent(self.level)}"
+            return Goal(REFUSED, reason, (), {})
         if not self._falls_short(checks[FAMILY]):
             return Goal(KEPT, None, self._fit(goal, None, SPLITS), checks)
-        held = f"bands of {self.level:.0%} held {checks[FAMILY].coverage:.0%} of models of other families"
+        held = f"bands of {percent(self.level)} held {checks[FAMILY].coverage:.0%} of models of other families"
         checks = {split: self._check(goal, split, (FAMILY,)) for split in SPLITS}
         if checks[FAMILY].coverage < self.level - MOST_SLACK:
             return Goal(REFUSED, held, (), checks)
+        if not all(np.isfinite(one.width) for one in checks.values()):
+            return Goal(REFUSED, held, (), {})
         reason = f"{held}, so that they are calibrated on other families alone"
         return Goal(WIDENED, reason, self._fit(goal, None, (FAMILY,)), checks)
 
@@ -252,6 +266,11 @@ class Forecaster:
             likeness = kernel(seen, learned.answers[:, asked].astype(np.float64)).max(axis=0)
             learned = learned.of_models(np.sort(np.argsort(-likeness, kind="stable")[:LOCAL]))
         return (*Smoother(learned, asked, self._ridge).weights_of(seen), learned)
+
+
+def percent(share: float) -> str:
+    """Such as 90% or 99.9%."""
+    return f"{100 * share:g}%"
 
 
 def _expected(weights: Reals, learned: Learned, targets: Answers) -> Reals:

@@ -126,6 +126,8 @@ def advice(name: str) -> str:
         return "compact.py --prune sets it aside, and collect.py computes its values again from records"
     if layout.table_of(name) == layout.ITEM_SETS:
         return "put a whole copy in its place: shards that name it cannot be read without it"
+    if layout.table_of(name) in (layout.FORECASTS, layout.FORECAST_FITS):
+        return "forecast.py makes it anew"
     return "compact.py --prune sets it aside; its rows are lost, unless a whole copy is put in its place"
 
 

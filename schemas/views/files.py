@@ -150,6 +150,7 @@ class Placeholders:
             "older": self._parts("compact/older"),
             "folded": self._parts("compact/folded"),
             "included": INCLUDED[self.files.include][0],
+            "include": quoted(self.files.include),
             "whole_parts": _whole_parts({} if self.files.judge else self.files.whole),
             "judge": quoted(self.files.judge) if self.files.judge else "NULL::VARCHAR",
             "shown": _SHOWN if self.files.judge else "ruled",

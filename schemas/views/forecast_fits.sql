@@ -1,6 +1,7 @@
 -- forecast_fits: one row per forecast, task and kind of check: what it learned from, and how it did on complete models
 -- that were held out, at random or by whole families. stale: why its numbers are of another lake; null: they are of this
--- one. is_shown: whether forecast_leaderboard and forecast_matrix show it: the newest of the task that is not stale, or
+-- one. Imported and collected records are seen with the --include that shows them; without it `stale` says which one is
+-- needed. is_shown: whether forecast_leaderboard and forecast_matrix show it: the newest of the task that is not stale, or
 -- the newest where all are.
 CREATE VIEW forecast_fits AS
 WITH compared AS (
@@ -8,6 +9,10 @@ WITH compared AS (
         fits.*,
         CASE
             WHEN fits.basis IS NULL OR fits.basis = now.basis THEN NULL
+            WHEN now.basis IS NULL AND {include} = 'collected' AND starts_with(fits.prompting, 'i')
+                THEN 'its records are imported and not shown here: add --include imported'
+            WHEN now.basis IS NULL AND {include} = 'imported' AND NOT starts_with(fits.prompting, 'i')
+                THEN 'its records are collected and not shown here: add --include collected'
             WHEN now.basis IS NULL THEN 'its cells are gone'
             ELSE 'cells or their scores changed since it was made'
         END AS changed

@@ -1,9 +1,10 @@
 -- forecast_leaderboard: one row per model and task of the shown forecasts (forecast_fits), and per model for the mean over
 -- all tasks of a forecast (task 'all'). A whole cell is measured: its band is its score. Any other is foretold: value is
 -- the expected score over all items of the task, within low and high for `level` of the models.
--- rank: 1 + the models above every band that this model's band is linked to by overlaps: models whose bands overlap share a
--- rank, whatever their values. rank_best, rank_worst: 1 + the models whose whole band is better, and the place at the end
--- if all that overlap were better. Without a forecast of the task there is no row: the view leaderboard has what is measured.
+-- rank: 1 + the models whose whole band is better, so a model stands below another only where the two can be told apart.
+-- One wide band links no others: models that overlap it may still be told apart from each other. rank_best, rank_worst: the
+-- places that a model may have: the rank, and the place at the end if all that overlap were better. ORDER BY task, rank,
+-- value DESC. Without a forecast of the task there is no row: the view leaderboard has what is measured.
 CREATE VIEW forecast_leaderboard AS
 WITH lengths AS (
     SELECT task, items_digest, prompting, metric, max(planned_items) AS items
@@ -11,26 +12,69 @@ WITH lengths AS (
     GROUP BY task, items_digest, prompting, metric
 ),
 
+-- Cells with a score for each item.
+whole AS (
+    SELECT
+        cells.*,
+        _totals.score,
+        _totals.attempted::INTEGER AS attempted
+    FROM cells
+    INNER JOIN _totals USING (cell_id)
+    INNER JOIN lengths USING (task, items_digest, prompting, metric)
+    WHERE _totals.scored = lengths.items
+),
+
+-- The tasks of the forecast that is shown for the mean over all.
+tasks_of_all AS (
+    SELECT DISTINCT
+        fits.forecast,
+        fits.task,
+        fits.items_digest,
+        fits.prompting,
+        fits.metric
+    FROM forecast_fits AS fits
+    INNER JOIN _shown_forecasts AS shown USING (forecast)
+    WHERE shown.task = 'all' AND shown.items_digest = '' AND fits.task != 'all'
+),
+
 measured AS (
     SELECT
         shown.forecast,
-        leaderboard.task,
-        leaderboard.items_digest,
-        leaderboard.prompting,
-        leaderboard.metric,
-        leaderboard.model,
-        leaderboard.cell_id,
-        leaderboard.score AS value,
-        leaderboard.score AS low,
-        leaderboard.score AS high,
-        true AS is_measured,
-        leaderboard.attempted::INTEGER AS asked,
-        leaderboard.attempted::INTEGER AS items,
-        NULL::VARCHAR AS method
-    FROM leaderboard
+        whole.task,
+        whole.items_digest,
+        whole.prompting,
+        whole.metric,
+        whole.model,
+        whole.cell_id,
+        whole.score AS value,
+        whole.attempted AS asked
+    FROM whole
     INNER JOIN _shown_forecasts AS shown USING (task, items_digest, prompting, metric)
-    INNER JOIN lengths USING (task, items_digest, prompting, metric)
-    WHERE NOT leaderboard.is_group AND leaderboard.scored = lengths.items
+    UNION ALL
+    -- Models with all tasks whole.
+    SELECT
+        tasks_of_all.forecast,
+        'all' AS task,
+        '' AS items_digest,
+        '' AS prompting,
+        '' AS metric,
+        whole.model,
+        NULL AS cell_id,
+        _mean(whole.score, 1e12) AS value,
+        sum(whole.attempted)::INTEGER AS asked
+    FROM whole
+    INNER JOIN tasks_of_all USING (task, items_digest, prompting, metric)
+    GROUP BY
+        tasks_of_all.forecast,
+        whole.model,
+        whole.revision,
+        whole.dtype,
+        whole.quantization,
+        whole.max_length,
+        whole.overrides,
+        whole.imported_from,
+        whole.effort
+    HAVING count(*) = (SELECT count(*) FROM tasks_of_all)
 ),
 
 foretold AS (
@@ -45,14 +89,19 @@ foretold AS (
         forecasts.value,
         forecasts.low,
         forecasts.high,
-        -- The mean over all tasks of a model with all of them whole.
-        forecasts.asked = forecasts.items AS is_measured,
+        false AS is_measured,
         forecasts.asked,
         forecasts.items,
         forecasts.method
     FROM forecasts
     INNER JOIN _shown_forecasts AS shown USING (forecast, task, items_digest, prompting, metric)
-    ANTI JOIN measured ON forecasts.task = measured.task AND forecasts.cell_id = measured.cell_id
+    -- What a stale forecast foretells may be measured by now.
+    ANTI JOIN measured
+        ON forecasts.task = measured.task
+        AND (
+            forecasts.cell_id = measured.cell_id
+            OR (shown.stale IS NOT NULL AND forecasts.task = 'all' AND forecasts.model = measured.model)
+        )
     WHERE forecasts.item IS NULL
 ),
 
@@ -62,7 +111,19 @@ every AS (
         coalesce(directions.higher_is_better, true) AS higher_is_better,
         CASE WHEN coalesce(directions.higher_is_better, true) THEN low ELSE -high END AS worst,
         CASE WHEN coalesce(directions.higher_is_better, true) THEN high ELSE -low END AS best
-    FROM (FROM measured UNION ALL FROM foretold) AS both_kinds
+    FROM (
+        SELECT
+            * EXCLUDE (asked),
+            value AS low,
+            value AS high,
+            true AS is_measured,
+            asked,
+            asked AS items,
+            NULL::VARCHAR AS method
+        FROM measured
+        UNION ALL
+        FROM foretold
+    ) AS both_kinds
     LEFT JOIN (
         SELECT task, metric, bool_and(higher_is_better) AS higher_is_better
         FROM cells
@@ -70,70 +131,56 @@ every AS (
     ) AS directions USING (task, metric)
 ),
 
--- From the best end downwards: a model whose best end is below the worst ends of all before it begins a new rank.
-linked AS (
+placed AS (
     SELECT
         *,
-        coalesce(
-            best < min(worst) OVER (
-                PARTITION BY forecast, task, items_digest, prompting, metric
-                ORDER BY best DESC, worst DESC, model, cell_id
-                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ),
-            true
-        ) AS begins,
-        row_number() OVER (
-            PARTITION BY forecast, task, items_digest, prompting, metric
-            ORDER BY best DESC, worst DESC, model, cell_id
-        ) AS place
+        (
+            SELECT 1 + count(*)
+            FROM every AS other
+            WHERE
+                other.forecast = every.forecast
+                AND other.task = every.task
+                AND other.items_digest = every.items_digest
+                AND other.prompting = every.prompting
+                AND other.metric = every.metric
+                AND other.worst > every.best
+        ) AS rank,
+        (
+            SELECT count(*)
+            FROM every AS other
+            WHERE
+                other.forecast = every.forecast
+                AND other.task = every.task
+                AND other.items_digest = every.items_digest
+                AND other.prompting = every.prompting
+                AND other.metric = every.metric
+                AND other.best >= every.worst
+        ) AS rank_worst
     FROM every
 )
 
 SELECT
-    linked.task,
-    max(CASE WHEN begins THEN place END) OVER (
-        PARTITION BY linked.forecast, linked.task, linked.items_digest, linked.prompting, linked.metric
-        ORDER BY place
-    ) AS rank,
-    (
-        SELECT 1 + count(*)
-        FROM every
-        WHERE
-            every.forecast = linked.forecast
-            AND every.task = linked.task
-            AND every.items_digest = linked.items_digest
-            AND every.prompting = linked.prompting
-            AND every.metric = linked.metric
-            AND every.worst > linked.best
-    ) AS rank_best,
-    (
-        SELECT count(*)
-        FROM every
-        WHERE
-            every.forecast = linked.forecast
-            AND every.task = linked.task
-            AND every.items_digest = linked.items_digest
-            AND every.prompting = linked.prompting
-            AND every.metric = linked.metric
-            AND every.best >= linked.worst
-    ) AS rank_worst,
-    linked.model,
-    linked.metric,
-    linked.value,
-    linked.low,
-    linked.high,
+    placed.task,
+    placed.rank,
+    placed.rank AS rank_best,
+    placed.rank_worst,
+    placed.model,
+    placed.metric,
+    placed.value,
+    placed.low,
+    placed.high,
     shown.level,
-    linked.is_measured,
-    linked.asked,
-    linked.items,
-    linked.method,
+    placed.is_measured,
+    placed.asked,
+    placed.items,
+    placed.method,
     shown.verdict,
     shown.coverage,
     shown.stale,
-    linked.higher_is_better,
-    linked.prompting,
-    linked.items_digest,
-    linked.cell_id,
-    linked.forecast
-FROM linked
+    placed.higher_is_better,
+    placed.prompting,
+    placed.items_digest,
+    placed.cell_id,
+    placed.forecast
+FROM placed
 INNER JOIN _shown_forecasts AS shown USING (forecast, task, items_digest, prompting, metric);

@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from collectors.forecasts import fitting
+from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.publish.card import Description
 from collectors.publish.publishing import publish
@@ -94,15 +97,91 @@ def test_forecast_leaderboard_has_each_model_measured_or_within_a_band(foretold:
     assert np.mean(held) >= 0.75  # 90 % of 40, which come in families of four
 
 
-def test_forecast_leaderboard_overlapping_bands_share_a_rank(foretold: Path) -> None:
+def test_forecast_leaderboard_ranks_by_what_can_be_told_apart(foretold: Path) -> None:
     board = rows(foretold, "SELECT task, rank, rank_best, rank_worst, low, high FROM forecast_leaderboard")
     for task in ("task0", "task1", "all"):
         own = [row[1:] for row in board if row[0] == task]
         for rank, best, worst, low, high in own:
-            assert best == 1 + sum(1 for other in own if other[3] > high)
+            assert rank == best == 1 + sum(1 for other in own if other[3] > high)
             assert worst == sum(1 for other in own if other[4] >= low)
-            assert rank <= best
-            assert {other[0] for other in own if other[3] <= high and other[4] >= low} == {rank}
+
+
+def test_forecast_leaderboard_with_an_unasked_model_ranks_the_measured_ones(original: Path, tmp_path: Path) -> None:
+    """A model without an answer has a band over nearly all others, and chains none of them."""
+    lake = Path(shutil.copytree(original, tmp_path / "lake"))
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    other = [("lab0/kin0-99b", "task0", f"q{item}", None if item else 1.0) for item in range(50)]
+    imported("table", table(tmp_path / "more.parquet", other), lake, options=options)
+    assert run(lake, "--tasks", "task0", "--no-items") == 0
+    board = rows(
+        lake,
+        "SELECT rank, value FROM forecast_leaderboard WHERE is_measured AND task = 'task0' ORDER BY rank, value DESC",
+    )
+    scores = sorted(
+        (ANSWERED.answers[model, ANSWERED.tasks == "task0"].mean() for model in range(SPARSE)), reverse=True
+    )
+    assert [value for _, value in board] == pytest.approx(scores)
+    assert board[0][0] == 1
+    assert board[-1][0] > 50
+
+
+def test_forecast_leaderboard_of_all_tasks_has_the_measured_models(foretold: Path) -> None:
+    board = rows(
+        foretold,
+        "SELECT model, value, low, high, asked, items FROM forecast_leaderboard WHERE task = 'all' AND is_measured",
+    )
+    means = {
+        name: np.mean([ANSWERED.answers[model, ANSWERED.tasks == task].mean() for task in ("task0", "task1")])
+        for model, name in enumerate(ANSWERED.names[:SPARSE])
+    }
+    assert {row[0]: row[1] for row in board} == pytest.approx(means)
+    assert all(value == low == high and asked == items == 90 for _, value, low, high, asked, items in board)
+    assert rows(foretold, "SELECT count(*) FROM forecast_leaderboard WHERE task = 'all'") == [(120,)]
+
+
+def test_forecast_leaderboard_without_the_imports_names_the_include(foretold: Path) -> None:
+    query = "SELECT DISTINCT stale FROM forecast_leaderboard"
+    collected = ask(Lake(str(foretold)), lambda con, _: con.execute(query).fetchall(), include="collected")
+    assert collected == [("its records are imported and not shown here: add --include imported",)]
+    imports = ask(Lake(str(foretold)), lambda con, _: con.execute(query).fetchall(), include="imported")
+    assert imports == [(None,)]
+
+
+@pytest.mark.parametrize("damage", ["lost", "foreign"])
+def test_forecast_part_that_is_not_whole_is_named_and_made_anew(
+    lake: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = objects(lake)
+    [part] = [path for path in (lake / "forecasts").glob("*.parquet") if "schema" not in path.name]
+    if damage == "lost":
+        part.unlink()
+    else:
+        stored = pq.read_table(part)
+        place = stored.schema.get_field_index("value")
+        pq.write_table(
+            stored.set_column(place, stored.schema.field(place), pa.array([float("nan")] * len(stored))), part
+        )
+        assert rows(lake, "SELECT count(*) FROM forecast_leaderboard WHERE NOT is_measured") == [(0,)]
+    assert run(lake, "--check") == 1
+    assert f"forecasts/{part.name}: it is " in capsys.readouterr().out
+    assert run(lake) == 0
+    assert "its lost or damaged objects were made anew" in capsys.readouterr().out
+    assert whole.items() <= objects(lake).items()  # beside failures that name the damage
+    assert run(lake, "--check") == 0
+
+
+def test_forecast_basis_of_other_answers_with_the_same_means_differs(tmp_path: Path) -> None:
+    """The same models, scores and means, other items right."""
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    basis, means = [], []
+    for name, right in (("first", "q0 q1 q5"), ("again", "q5 q1 q0"), ("other", "q1 q2 q3")):
+        answered = [("lab/one", "quiz", f"q{item}", float(f"q{item}" in right)) for item in range(8)]
+        lake = tmp_path / name
+        imported("table", table(tmp_path / f"{name}.parquet", answered), lake, options=options)
+        means += rows(lake, "SELECT score FROM leaderboard")
+        basis += rows(lake, "SELECT basis FROM _forecast_basis")
+    assert means == [(0.375,)] * 3
+    assert basis[0] == basis[1] != basis[2]
 
 
 def test_forecast_matrix_has_every_item_once_and_no_other_view_changes(original: Path, foretold: Path) -> None:
@@ -177,7 +256,7 @@ def test_forecast_of_a_lake_that_changed_is_stale_until_it_is_made_again(
     ]
     capsys.readouterr()
     assert run(lake, "--check") == 1
-    assert "task0: stale: cells or their scores changed since it was made; run forecast.py again" in (
+    assert "task0, all: stale: cells or their scores changed since it was made; run forecast.py again" in (
         capsys.readouterr().out
     )
     assert run(lake) == 0
@@ -205,6 +284,27 @@ def test_forecast_of_few_whole_models_is_refused_and_has_no_band(tmp_path: Path)
     fits = rows(tmp_path / "lake", "SELECT DISTINCT verdict, reason FROM forecast_fits")
     assert fits == [("refused", "6 complete models can be held out, and bands need 20")]
     assert rows(tmp_path / "lake", "SELECT count(*) FROM forecasts") == [(0,)]
+
+
+def test_forecast_of_a_lake_without_an_open_answer_stores_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = [(f"m{model}", "quiz", f"q{item}", float(item % 2)) for model in range(3) for item in range(4)]
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    imported("table", table(tmp_path / "rows.parquet", whole), tmp_path / "lake", options=options)
+    assert run(tmp_path / "lake") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1 forecast not made: every model has all answers, and the view leaderboard has the scores"
+    ]
+    assert forecast.main(["--lake", str(tmp_path / "lake")]) == 2
+    assert "it has imported records: --include imported reads them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["-1", "1e3", str(10**30)])
+def test_forecast_seed_that_is_no_whole_number_is_wrong_input(given: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        forecast.parse(["--seed", given])
+    assert exit_.value.code == 2
 
 
 def test_forecast_check_without_a_forecast_says_what_to_run(original: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from collectors.forecasts.expecting import SAMPLING, expected_error
 from collectors.forecasts.fitting import ALL, ANSWERS, METADATA, Fitted, Settings, fits_of
 from collectors.forecasts.lake_answers import Block, LakeAnswers
 from schemas.records import FORECAST, FORECAST_FIT
@@ -104,6 +105,27 @@ def test_forecast_id_is_of_what_it_learned_and_of_its_settings(source: LakeAnswe
         Fitted(source, Settings(items=False)),
     ]
     assert len({one.forecast for one in (same, *others)}) == 5
+    # A model's base and size place it.
+    sized = replace(source, parameters=np.where(np.arange(MODELS) == 0, 7e9, np.nan))
+    based = replace(source, bases=["lab/base", *source.bases[1:]])
+    assert len({Fitted(one).forecast for one in (source, sized, based)}) == 3
+
+
+def test_fit_of_one_family_alone_is_refused(source: LakeAnswers) -> None:
+    kin = replace(source, names=[f"lab/kin-{model}b" for model in range(MODELS)])
+    reasons = {row["reason"] for row in Fitted(kin).fit_rows(1).to_pylist()}
+    assert reasons == {"all 60 complete models are of one family, and bands need models of another family"}
+    assert sum(part.num_rows for part in Fitted(kin).parts()) == 0
+    answers = np.where(np.isnan(source.answers[:WHOLE]), 0, source.answers[:WHOLE])
+    assert [one.method for one in expected_error(answers, (0.1,), names=kin.names[:WHOLE])] == [SAMPLING]
+
+
+def test_fit_of_a_level_that_the_models_cannot_show_is_refused(source: LakeAnswers) -> None:
+    """A half of the models needs 999 for the 99.9th percentile of a thousand."""
+    fits = Fitted(source, Settings(level=0.999)).fit_rows(1).to_pylist()
+    assert {(row["verdict"], row["reason"]) for row in fits} == {
+        ("refused", "60 complete models can be held out, and bands of 99.9% need 1,998")
+    }
 
 
 def test_fits_of_tasks_that_few_models_share_are_apart(source: LakeAnswers) -> None:
