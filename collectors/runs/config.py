@@ -366,6 +366,9 @@ def _explain(error: Any) -> str:
     if error["type"] == "value_error":
         return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
     given = _SHORT.repr(error["input"])
+    if error["type"] == "model_type":
+        keys = sorted(_level(error["loc"]).model_fields)
+        return f"{place}: should be a mapping of {', '.join(keys)} (got {given})"
     return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]} (got {given})"
 
 
@@ -387,11 +390,16 @@ _LEVELS: dict[tuple[str, ...], type[BaseModel]] = {
 
 def _advice(loc: tuple[Any, ...]) -> str:
     """What an unknown key may mean, or the keys that its place has."""
-    *place, key = (str(part) for part in loc if not isinstance(part, int))
-    level = _LEVELS.get(tuple(place)) or _LEVELS.get(tuple(place[-1:])) or RunConfig
-    keys = sorted(level.model_fields)
+    key = str(loc[-1])
+    keys = sorted(_level(loc[:-1]).model_fields)
     near = difflib.get_close_matches(key, keys, n=2, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(keys)}"
+
+
+def _level(loc: tuple[Any, ...]) -> type[BaseModel]:
+    """The class with the keys of a place."""
+    place = tuple(str(part) for part in loc if not isinstance(part, int))
+    return _LEVELS.get(place) or _LEVELS.get(place[-1:]) or RunConfig
 
 
 class _Short(reprlib.Repr):

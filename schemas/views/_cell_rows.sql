@@ -1,5 +1,11 @@
 -- _cell_rows: one row per cell, as in the view cells.
 CREATE VIEW _cell_rows AS
+WITH sampled AS (  -- the items of all lists that runs meant to ask of a cell
+    SELECT cell_id, count(DISTINCT item) AS listed_items
+    FROM (SELECT DISTINCT cell_id, item_set FROM {run_cells} WHERE item_set IS NOT NULL)
+    INNER JOIN _item_sets USING (item_set)
+    GROUP BY cell_id
+)
 SELECT
     cell_id,
     imported_from,
@@ -48,11 +54,12 @@ SELECT
     CASE WHEN has_score_range THEN TRY_CAST(regexp_extract(config, '\[([^,\]]*), ([^,\]]*)\]', 2) AS DOUBLE) END AS score_high,
     items,
     max(planned_items) OVER (PARTITION BY cell_id) AS planned_items,
-    -- The most that any run meant to ask; null where one meant all of planned_items.
+    -- What runs meant to ask together; null where one meant all of planned_items.
     nullif(
         greatest(
             max(planned_items) FILTER (WHERE sampled_items IS NULL) OVER (PARTITION BY cell_id),
-            max(sampled_items) OVER (PARTITION BY cell_id)
+            max(sampled_items) OVER (PARTITION BY cell_id),
+            listed_items
         ),
         max(planned_items) OVER (PARTITION BY cell_id)
     ) AS sampled_items,
@@ -62,4 +69,5 @@ SELECT
     engine,
     versions
 FROM {run_cells}
+LEFT JOIN sampled USING (cell_id)
 QUALIFY row_number() OVER (PARTITION BY cell_id ORDER BY started_at DESC, run_id DESC, model) = 1;

@@ -172,6 +172,16 @@ def test_coverage_of_a_sampled_cell_left_out_items_are_not_missing(tmp_path: Pat
     assert builder.rows(counts) == [(ITEMS, ITEMS, 0, 2, ITEMS - 2)]
 
 
+def test_coverage_of_runs_with_other_lists_asked_the_items_of_all(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    killed, finished = [0, 1, 2, 3], [3, 5, 6]
+    for listed, done in ((killed, [0]), (finished, finished)):
+        builder.run(CELL, planned=ITEMS, sampled_items=len(listed), item_set=builder.item_set(listed))
+        builder.shard(CELL, [CELL.record(i, score=1.0) for i in done], listed=listed)
+    counts = "SELECT planned, asked, left_out, attempted, missing FROM coverage"
+    assert builder.rows(counts) == [(ITEMS, 6, ITEMS - 6, 4, 2)]
+
+
 @pytest.mark.parametrize("folded", [False, True])
 def test_forgetting_a_run_of_a_sampled_cell_leaves_the_items_of_the_other(tmp_path: Path, folded: bool) -> None:
     builder = LakeBuilder(tmp_path / "lake")
