@@ -18,8 +18,8 @@ from collectors.forecasts.bands import LEVEL
 from collectors.forecasts.fitting import Fitted, Settings, faults_of, fits_of, store
 from collectors.forecasts.foretelling import KEPT, REFUSED, percent
 from collectors.forecasts.lake_answers import LakeAnswers, read_answers
-from collectors.lake.layout import FORECAST_FITS, IMPORTS, is_of_table
-from collectors.lake.reading import ask
+from collectors.lake.layout import FORECAST_FITS, is_of_table
+from collectors.lake.reading import ask, imports_left_out
 from collectors.lake.store import Lake
 from pipelines.console.script import Parser, command, in_order, sibling
 from schemas.failures import ConfigError
@@ -106,9 +106,7 @@ def _read(lake: Lake, args: argparse.Namespace) -> LakeAnswers:
     try:
         return read_answers(lake, args.tasks, args.include)
     except ConfigError as error:
-        if args.include != "collected" or not any(is_of_table(IMPORTS, name) for name in lake.names(IMPORTS)):
-            raise
-        raise ConfigError(f"{error}; it has imported records: --include imported reads them") from error
+        raise ConfigError(f"{error}{imports_left_out(lake, args.include)}") from error
 
 
 def _count(number: int, what: str) -> str:

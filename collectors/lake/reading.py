@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
+from collectors.lake import layout
 from collectors.lake.damage import advice, find_damaged, record_damage
 from collectors.lake.holdings import Holdings, newest_manifest, read_holdings
 from collectors.lake.locking import lock
@@ -33,6 +34,13 @@ logger = logging.getLogger(__name__)
 _LACKS = re.compile("schema mismatch|Binder Error")
 
 Answer = TypeVar("Answer")
+
+
+def imports_left_out(lake: Lake, include: str) -> str:
+    """The end of a message about records that are not there: the option that reads the imported ones, if there are."""
+    if include != "collected" or not any(layout.is_of_table(layout.IMPORTS, one) for one in lake.names(layout.IMPORTS)):
+        return ""
+    return "; it has imported records: --include imported reads them"
 
 
 def connect(

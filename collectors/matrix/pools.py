@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from collectors.lake.holdings import Holdings
-from collectors.lake.reading import ask
+from collectors.lake.reading import ask, imports_left_out
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Arrays, empty_arrays
 from collectors.matrix.laying import BATCH_ROWS, Inexact, Placement, lay, register, views_of
@@ -110,9 +110,8 @@ def _nothing(lake: Lake, holdings: Holdings, tasks: Sequence[str] | None, choice
     of = f" of task {', '.join(tasks)}" if tasks else ""
     meets = "" if choice.where.strip().lower() == "true" else " that meets the pool's condition"
     place = "version" if lake.is_published() else "lake"
-    return ConfigError(
-        f"the {place} at {lake.uri} has no {which}cell with a score{of}{meets}: see --pool and --include"
-    )
+    hint = imports_left_out(lake, holdings.include) or ": see --pool and --include"
+    return ConfigError(f"the {place} at {lake.uri} has no {which}cell with a score{of}{meets}{hint}")
 
 
 def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tuple[pa.Table, pa.Table]:

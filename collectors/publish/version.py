@@ -30,7 +30,7 @@ from collectors.lake.holdings import Holdings, Manifest, Part, includes, read_ho
 from collectors.lake.inventory import checked
 from collectors.lake.keyless import without_keys_in
 from collectors.lake.parts import NEEDED_VIEWS, limit_memory, read_together, together, write_part
-from collectors.lake.reading import connect, record_damaged
+from collectors.lake.reading import connect, imports_left_out, record_damaged
 from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.matrix.blocks import blocks_of_tasks
@@ -181,7 +181,10 @@ class _Writer:
         self.anonymous = Anonymous(hosts, self.planned_cells["source"].to_pylist())
         self.provenance = self.anonymous.value(self.provenance)
         if not self.cells:
-            raise ConfigError(f"the lake at {lake.uri} holds no records of planned cells: there is nothing to publish")
+            hint = imports_left_out(lake, holdings.include)
+            raise ConfigError(
+                f"the lake at {lake.uri} holds no records of planned cells: there is nothing to publish{hint}"
+            )
 
     def write(self, name: str, data: bytes) -> None:
         path = self.folder / name
