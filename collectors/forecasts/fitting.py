@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.forecasts.bands import FEWEST_HELD_OUT, LEVEL, Check, conformal_quantile, fewest_held_out
+from collectors.forecasts.bands import FEWEST_HELD_OUT, LEVEL, Check, conformal_quantile
 from collectors.forecasts.choice import goals_of, greedy
 from collectors.forecasts.factors import Answers, Places, complete_models, patterns
 from collectors.forecasts.foretelling import REFUSED, SPLITS, Forecaster
@@ -207,11 +207,11 @@ class Fitted:
         return pa.concat_tables(tables)
 
     def _of_metadata(self) -> list[dict[str, Any]]:
-        """Models without an answer; none where too few complete models are there for a band."""
+        """Models without an answer; none where the complete models allow no band."""
         given, whole = self.source, np.flatnonzero(self.is_whole)
         nothing = np.flatnonzero(np.isnan(given.answers).all(axis=1))
         others = sorted(self._others)
-        if len(whole) < fewest_held_out(self.settings.level) or not len(nothing) + len(others):
+        if self.forecaster.lack() or not len(nothing) + len(others):
             return []
         means = np.nan_to_num(given.answers[whole], nan=0.5).astype(np.float64) @ self.learned.goals.T
         new = [(given.names[row], given.bases[row], float(given.parameters[row])) for row in nothing.tolist()]

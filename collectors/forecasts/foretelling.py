@@ -125,11 +125,11 @@ class Forecaster:
     @cached_property
     def goals(self) -> list[Goal]:
         """A Goal for each task, and for the mean over tasks."""
-        if reason := self._lack():
+        if reason := self.lack():
             return [Goal(REFUSED, reason, (), {})] * (len(self.learned.task_names) + 1)
         return [self._goal(number) for number in range(len(self.learned.task_names) + 1)]
 
-    def _lack(self) -> str | None:
+    def lack(self) -> str | None:
         """Why nothing can be foretold with a band."""
         whole, fewest = int(self.learned.whole.sum()), fewest_held_out(self.level)
         if whole < fewest:
