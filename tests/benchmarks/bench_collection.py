@@ -62,7 +62,7 @@ if sys.argv[3] == "first":
     first = time.process_time() - began
 store = RequestStore()
 began = time.process_time()
-instances, encoded = store.get(task, encoder, tokenizer, items).items(0, items - 1)
+instances, encoded = store.get(task, encoder, tokenizer, items).items(range(items))
 seconds = time.process_time() - began
 hashes = [hashlib.sha256(repr(i.args).encode()).hexdigest() for group in instances.values() for i in group]
 print(json.dumps({"seconds": first or seconds, "hashes": hashes, "built": store.built}))

@@ -171,7 +171,7 @@ def test_workers_at_once_build_once_and_agree(tasks: Path) -> None:
 
     def get(task: BoundTask) -> tuple[int, Any]:
         store = RequestStore()
-        return store.built, store.get(task, Encoder(ByteTokenizer()), FINGERPRINT, ITEMS).items(0, 3)[1], store.built
+        return store.built, store.get(task, Encoder(ByteTokenizer()), FINGERPRINT, ITEMS).items(range(4))[1], store.built
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(get, bound))
@@ -191,7 +191,7 @@ def test_requests_that_are_more_than_texts_are_built_by_each(tasks: Path, tmp_pa
             task.task.__class__ = type("Own", (type(task.task),), {})
         for _ in range(2):
             store = RequestStore()
-            instances, encoded = store.get(task, encoder, FINGERPRINT, ITEMS).items(2, 5)
+            instances, encoded = store.get(task, encoder, FINGERPRINT, ITEMS).items(range(2, 6))
             built = encoder.build(task, ITEMS)
             assert [i.args for group in instances.values() for i in group] == [
                 i.args for group in built[2:6] for i in group
@@ -229,7 +229,7 @@ def test_cache_that_cannot_be_written_costs_no_run(tasks: Path, tmp_path: Path) 
     (tmp_path / "nowhere").write_text("a file")
     store.lake = lake
     found = store.get(bind(tasks, "mini_choice"), Encoder(ByteTokenizer()), FINGERPRINT, ITEMS)
-    assert len(found.items(0, 3)[0]) == 4
+    assert len(found.items(range(4))[0]) == 4
 
 
 def test_tokenizer_fingerprint_tells_tokenizers_apart_and_not_weights(
