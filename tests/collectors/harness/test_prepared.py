@@ -171,7 +171,11 @@ def test_workers_at_once_build_once_and_agree(tasks: Path) -> None:
 
     def get(task: BoundTask) -> tuple[int, Any]:
         store = RequestStore()
-        return store.built, store.get(task, Encoder(ByteTokenizer()), FINGERPRINT, ITEMS).items(range(4))[1], store.built
+        return (
+            store.built,
+            store.get(task, Encoder(ByteTokenizer()), FINGERPRINT, ITEMS).items(range(4))[1],
+            store.built,
+        )
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(get, bound))

@@ -11,7 +11,6 @@ import pytest
 
 from collectors.lake import layout
 from collectors.lake.claims import CLAIM_SECONDS, Claims
-from collectors.lake.spend import Accounts
 from collectors.lake.store import Lake
 from schemas.identity import ShardName
 from tests.helpers.opened_lakes import uri
@@ -126,11 +125,3 @@ def test_claims_where_objects_cannot_be_removed_stay_and_expire(
     assert claims.take(NEXT)
     claims.tidy(everything=True)  # it does not try again
     assert len(stored(lake)) == 2
-
-
-def test_account_of_too_many_brackets_is_damaged_and_stops_no_run(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path / "lake")).open_for_writing()
-    account = tmp_path / "lake" / layout.spend_name("all", "20261130T000000-aaaaaaaa", 1)
-    account.parent.mkdir(parents=True)
-    account.write_text("[" * 100_000)
-    Accounts(lake, "all", "20261130T000000-bbbbbbbb").others()
