@@ -128,7 +128,9 @@ def _plans(lake: Lake, runs: list[str]) -> pa.Table:
     for run in runs:
         try:
             source = lake.open_object(run)
-            file = pq.ParquetFile(source, read_dictionary=texts, page_checksum_verification=True)
+            there = set(pq.ParquetFile(source).schema_arrow.names)  # pyarrow knows no dictionary of a column not there
+            named = [name for name in texts if name in there]
+            file = pq.ParquetFile(source, read_dictionary=named, page_checksum_verification=True)
             table = file.read(columns)
             for name in set(columns) - set(table.column_names):  # an older run lacks the later columns of the key
                 table = table.append_column(RUN_CELL.field(name), pa.nulls(len(table), RUN_CELL.field(name).type))

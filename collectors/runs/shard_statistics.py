@@ -178,8 +178,8 @@ class ShardStatistics:
             layout.item_set_name(shard.item_set) for n in names if (shard := ShardName.parse(n)) and shard.item_set
         }
         listed = {**{table: [] for table in GLOBS}, "shards": names, layout.ITEM_SETS: sorted(lists)}
-        # The shards are chosen already: retractions are not read again.
-        absent = frozenset({layout.RETRACTIONS})
+        # The shards are chosen already: retractions are not read again. An older lake has no lists.
+        absent = frozenset({layout.RETRACTIONS} if lists else {layout.RETRACTIONS, layout.ITEM_SETS})
         holdings = Holdings(listed, manifest, include="collected", absent=absent, filled=self.lake.is_older())
         return connect(self.lake, holdings, only=["shards"])
 
