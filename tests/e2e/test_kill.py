@@ -85,7 +85,7 @@ def test_kill_of_a_worker_in_mid_shard_is_survived_by_the_run(
     assert run.code == 0, run.err
     assert_undisturbed(lake, undisturbed)
 
-    reports = re.findall(r"items (\d+)-(\d+) ShardReport\(.*committed=(True|False)", run.err)
+    reports = re.findall(r"shard \w+-g\d+-(\d+)-(\d+)\.parquet ShardReport\(.*committed=(True|False)", run.err)
     assert run.err.count("its engine was lost") == 1
     assert len(reports) == len(shards(lake))  # the shard in hand was reported once: by who did it again
     assert sum(committed == "False" for _, _, committed in reports) <= 1
