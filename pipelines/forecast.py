@@ -75,10 +75,8 @@ def _fit(lake: Lake, args: argparse.Namespace) -> bool:
     for line in source.left_out:
         print(f"left out: {line}")
     settings = Settings(args.level, args.seed, not args.no_items, args.catalog)
-    fits, has_some = (
-        fits_of(source, settings),
-        any(is_of_table(FORECAST_FITS, name) for name in lake.names(FORECAST_FITS)),
-    )
+    fits = fits_of(source, settings)
+    has_some = any(is_of_table(FORECAST_FITS, name) for name in lake.names(FORECAST_FITS))
     if len(fits) > 1:
         print(f"too few models have all {len(fits)} tasks whole: each task is foretold from its own answers alone")
     lacking = []
@@ -90,6 +88,8 @@ def _fit(lake: Lake, args: argparse.Namespace) -> bool:
             lacking.append(str(error))
             continue
         print(f"forecast {forecast}: {_described(fitted)}; {done}")
+        if fitted.no_mean:
+            print(fitted.no_mean)
     if len(open_fits) < len(fits):
         print(
             f"{_count(len(fits) - len(open_fits), 'forecast')} not made: every model has all answers, and the view "

@@ -70,7 +70,7 @@ class Fitted:
     def forecast(self) -> str:
         """Its id."""
         content = {
-            "blocks": [(*block.key, block.basis) for block in self.source.blocks],
+            "blocks": [(*block.key, block.basis, block.higher_is_better) for block in self.source.blocks],
             "models": sorted(
                 [name, base or "", _size(size)]
                 for name, base, size in zip(
@@ -92,6 +92,21 @@ class Fitted:
     def is_measured(self) -> bool:
         """Whether nothing is left to foretell."""
         return not np.isnan(self.source.answers).any() and not self._others
+
+    @property
+    def no_mean(self) -> str | None:
+        """Why there is no mean over all tasks; None: there is one, or only one task."""
+        blocks = self.source.blocks
+        lower = [f"a lower {block.metric} of {block.task} is better" for block in blocks if not block.higher_is_better]
+        beyond = [f"scores of {block.task} go beyond 0 and 1" for block in blocks if (block.low, block.high) != (0, 1)]
+        if len(blocks) < 2 or not lower + beyond:
+            return None
+        [reason, *_] = lower + beyond
+        return f"no mean over all tasks is foretold: {reason}; name tasks of one scale (--tasks) for one"
+
+    @property
+    def _has_mean(self) -> bool:
+        return len(self.source.blocks) > 1 and not self.no_mean
 
     @cached_property
     def is_whole(self) -> Any:
@@ -136,26 +151,29 @@ class Fitted:
     def _of_answers(self, rows: Places) -> pa.Table:
         answers = self.source.answers[rows]
         values, halves = self.forecaster.means(answers)
-        tables = [pa.Table.from_pylist(list(self._means(rows, values, halves, ANSWERS)), FORECAST)]
+        given = self.source
+        models = [(given.names[row], given.cells[row], ~np.isnan(given.answers[row])) for row in rows.tolist()]
+        tables = [pa.Table.from_pylist(list(self._means(models, values, halves, ANSWERS)), FORECAST)]
         if self.settings.items:
             expected = self.forecaster.items(answers)
             tables += [self._items(row, expected[place]) for place, row in enumerate(rows.tolist())]
         return pa.concat_tables(tables)
 
-    def _means(self, rows: Places, values: Reals, halves: Reals, method: str) -> Iterator[dict[str, Any]]:
+    def _means(
+        self, models: Sequence[tuple[str, Any, Any]], values: Reals, halves: Reals, method: str
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of `models`, each its name, its cell of each block and (items,) whether it has the answer."""
         blocks = self.source.blocks
-        for place, row in enumerate(rows.tolist()):
-            seen = ~np.isnan(self.source.answers[row])
+        for (name, cells, seen), expected, half in zip(models, values, halves, strict=True):
             for number, block in enumerate(blocks):
                 own = self.source.block_of == number
-                if np.isnan(halves[place, number]) or seen[own].all():
+                if np.isnan(half[number]) or seen[own].all():
                     continue
-                scale = (block.low, block.high)
-                head = (self.source.names[row], self.source.cells[row, number], int(seen[own].sum()), int(own.sum()))
-                yield self._row(block.key, head, values[place, number], halves[place, number], scale, method)
-            if len(blocks) > 1 and not np.isnan(halves[place, -1]) and _is_unit(blocks):
-                head = (self.source.names[row], None, int(seen.sum()), len(seen))
-                yield self._row(ALL, head, values[place, -1], halves[place, -1], (0.0, 1.0), method)
+                head = (name, cells[number], int(seen[own].sum()), int(own.sum()))
+                yield self._row(block.key, head, expected[number], half[number], (block.low, block.high), method)
+            if self._has_mean and not np.isnan(half[-1]):
+                head = (name, None, int(seen.sum()), len(seen))
+                yield self._row(ALL, head, expected[-1], half[-1], (0.0, 1.0), method)
 
     def _row(
         self,
@@ -207,29 +225,28 @@ class Fitted:
         return pa.concat_tables(tables)
 
     def _of_metadata(self) -> list[dict[str, Any]]:
-        """Models without an answer; none where the complete models allow no band."""
+        """Models without an answer. A refused goal has no row of theirs either."""
         given, whole = self.source, np.flatnonzero(self.is_whole)
         nothing = np.flatnonzero(np.isnan(given.answers).all(axis=1))
         others = sorted(self._others)
-        if self.forecaster.lack() or not len(nothing) + len(others):
+        if not len(nothing) + len(others):
             return []
         means = np.nan_to_num(given.answers[whole], nan=0.5).astype(np.float64) @ self.learned.goals.T
-        new = [(given.names[row], given.bases[row], float(given.parameters[row])) for row in nothing.tolist()]
-        new += [(name, *given.others[name]) for name in others]
+        described = [(given.names[row], given.bases[row], float(given.parameters[row])) for row in nothing.tolist()]
+        described += [(name, *given.others[name]) for name in others]
         values, errors = place_by_metadata(
             means,
             [given.names[row] for row in whole],
             [given.bases[row] for row in whole],
             given.parameters[whole],
-            new,
+            described,
         )
-        half = [conformal_quantile(np.abs(column), self.settings.level) for column in errors.T]
-        rows = list(self._means(nothing, values[: len(nothing)], np.tile(half, (len(nothing), 1)), METADATA))
-        for name, value in zip(others, values[len(nothing) :], strict=True):
-            for number, block in enumerate(given.blocks):
-                head = (name, None, 0, int((given.block_of == number).sum()))
-                rows.append(self._row(block.key, head, value[number], half[number], (block.low, block.high), METADATA))
-        return rows
+        half = np.array([conformal_quantile(np.abs(column), self.settings.level) for column in errors.T])
+        half[[goal.verdict == REFUSED for goal in self.forecaster.goals]] = np.nan
+        cells = [*given.cells[nothing], *([None] * len(given.blocks) for _ in others)]
+        seen = np.zeros(len(given.block_of), np.bool_)
+        models = [(one[0], of_model, seen) for one, of_model in zip(described, cells, strict=True)]
+        return list(self._means(models, values, np.tile(half, (len(models), 1)), METADATA))
 
     def fit_rows(self, number: int) -> pa.Table:
         """The rows of the table forecast_fits: for each task and split how the bands did."""
@@ -238,7 +255,7 @@ class Fitted:
         rows = []
         keys = [block.key for block in self.source.blocks]
         for place, goal in enumerate(self.forecaster.goals):
-            if place == len(keys) and (len(keys) < 2 or not _is_unit(self.source.blocks)):
+            if place == len(keys) and not self._has_mean:
                 continue
             item_check = checks[place] if place < len(keys) else None
             block = self.source.blocks[place] if place < len(keys) else None
@@ -343,11 +360,6 @@ def _size(parameters: float) -> float:
 
 def version() -> str:
     return importlib.metadata.version("routerlake")
-
-
-def _is_unit(blocks: Sequence[Any]) -> bool:
-    """Whether all scores lie between 0 and 1, so that a mean over tasks means something."""
-    return all((block.low, block.high) == (0.0, 1.0) for block in blocks)
 
 
 def _checked(done: Check | None, scale: float) -> dict[str, Any]:

@@ -13,13 +13,16 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from collectors.forecasts.factors import Floats, Places
+from collectors.forecasts.factors import WHOLE, Floats, Places
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.blocks import load_blocks
 from schemas.failures import ConfigError
 from schemas.identity import BLOCK_KEY, COLUMN_KEY
+
+#: Tasks that an error names.
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Block:
     high: float
     #: Digest of its cells and what they scored (view _forecast_basis).
     basis: str
+    higher_is_better: bool = True
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -81,7 +85,8 @@ class LakeAnswers:
 def read_answers(lake: Lake, tasks: list[str] | None = None, include: str = "collected") -> LakeAnswers:
     """All answers to `tasks`, by default to all. `include` is a key of schemas.views.INCLUDED.
 
-    Raises ConfigError if the lake has no scored answer to them.
+    A task of which more than 1 - WHOLE of the items have no score of any model is left out: models that were all asked
+    the same part would pass for complete ones. Raises ConfigError if no task is left.
     """
     blocks = load_blocks(lake, tasks, include, tokens=False)
     cells, basis, described = ask(lake, _look, only=["cells", "_forecast_basis", "models"], include=include)
@@ -96,13 +101,21 @@ def read_answers(lake: Lake, tasks: list[str] | None = None, include: str = "col
         if np.isnan(own).all():
             left_out.append(f"{key[0]}: no answer has a score")
             continue
+        blank = int(np.isnan(own).all(axis=0).sum())
+        if blank > (1 - WHOLE) * len(items):
+            left_out.append(f"{key[0]}: {blank:,} of {len(items):,} items have no score of any model")
+            continue
         low, high = min(0.0, float(np.nanmin(own))), max(1.0, float(np.nanmax(own)))
         answers[:, items] = (own - low) / (high - low)
         of_item[items] = len(kept)
-        task, items_digest, prompting, metric, _ = key
-        kept.append(Block(task, items_digest, prompting, metric, low, high, basis.get(key[:4], "")))
+        task, items_digest, prompting, metric, is_better = key
+        kept.append(Block(task, items_digest, prompting, metric, low, high, basis.get(key[:4], ""), is_better))
     if not kept:
-        raise ConfigError(f"the lake at {lake.uri} has no scored answer to these tasks")
+        more = f"; and {len(left_out) - MOST_NAMED:,} more" if len(left_out) > MOST_NAMED else ""
+        raise ConfigError(
+            f"the lake at {lake.uri} has no task to foretell: {'; '.join(left_out[:MOST_NAMED])}{more}; collect some "
+            "models whole first"
+        )
     place = {block.key: number for number, block in enumerate(kept)}
     row = {column: number for number, column in enumerate(columns)}
     cell_of = np.full((len(columns), len(kept)), None, object)

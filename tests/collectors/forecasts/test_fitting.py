@@ -9,6 +9,7 @@ import pytest
 
 from collectors.forecasts.expecting import SAMPLING, expected_error
 from collectors.forecasts.fitting import ALL, ANSWERS, METADATA, Fitted, Settings, fits_of
+from collectors.forecasts.foretelling import REFUSED, Goal
 from collectors.forecasts.lake_answers import Block, LakeAnswers
 from schemas.records import FORECAST, FORECAST_FIT
 from tests.helpers.foretold_worlds import world
@@ -109,6 +110,38 @@ def test_forecast_id_is_of_what_it_learned_and_of_its_settings(source: LakeAnswe
     sized = replace(source, parameters=np.where(np.arange(MODELS) == 0, 7e9, np.nan))
     based = replace(source, bases=["lab/base", *source.bases[1:]])
     assert len({Fitted(one).forecast for one in (source, sized, based)}) == 3
+
+
+def test_rows_of_a_refused_task_are_none_for_models_without_answers_too(
+    source: LakeAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The goals are those of a and b, and of their mean."""
+    both = replace(source, blocks=[source.blocks[0], replace(source.blocks[1], low=0, high=1)])
+    fitted = Fitted(both, Settings(catalog=True, items=False))
+    refused, kept = Goal(REFUSED, "why", (), {}), fitted.forecaster.goals
+    monkeypatch.setattr(fitted.forecaster, "goals", [refused, *kept[1:]])
+    rows = rows_of(fitted)
+    assert {(row["method"], row["task"]) for row in rows} == {(m, t) for m in (ANSWERS, METADATA) for t in ("b", "all")}
+    monkeypatch.setattr(fitted.forecaster, "goals", [*kept[:-1], refused])
+    assert {row["task"] for row in rows_of(fitted)} == {"a", "b"}
+
+
+def test_rows_of_the_mean_over_tasks_are_there_for_models_that_the_lake_only_describes(source: LakeAnswers) -> None:
+    both = replace(source, blocks=[source.blocks[0], replace(source.blocks[1], low=0, high=1)])
+    rows = rows_of(Fitted(both, Settings(catalog=True, items=False)))
+    placed = {(row["model"], row["task"]): row["value"] for row in rows if row["method"] == METADATA}
+    for name in (source.names[-1], "lab0/kin0-70b", "nobody/new"):
+        assert placed[name, "all"] == pytest.approx((placed[name, "a"] + placed[name, "b"]) / 2, abs=1e-5)
+
+
+def test_rows_of_a_task_that_is_better_the_lower_have_no_mean_over_all(source: LakeAnswers) -> None:
+    blocks = [source.blocks[0], replace(source.blocks[1], metric="wer", low=0, high=1, higher_is_better=False)]
+    fitted = Fitted(replace(source, blocks=blocks), Settings(catalog=True, items=False))
+    assert {row["task"] for row in (*rows_of(fitted), *fitted.fit_rows(1).to_pylist())} == {"a", "b"}
+    assert fitted.no_mean is not None
+    assert "a lower wer of b is better" in fitted.no_mean
+    assert Fitted(source).no_mean is not None
+    assert Fitted(source.of_block(1)).no_mean is None
 
 
 def test_fit_of_one_family_alone_is_refused(source: LakeAnswers) -> None:
