@@ -105,9 +105,10 @@ foretold AS (
     WHERE forecasts.item IS NULL
 ),
 
-every AS (
+every AS MATERIALIZED (
     SELECT
         both_kinds.*,
+        row_number() OVER () AS number,
         coalesce(directions.higher_is_better, true) AS higher_is_better,
         CASE WHEN coalesce(directions.higher_is_better, true) THEN low ELSE -high END AS worst,
         CASE WHEN coalesce(directions.higher_is_better, true) THEN high ELSE -low END AS best
@@ -131,32 +132,34 @@ every AS (
     ) AS directions USING (task, metric)
 ),
 
+-- Both ends of each band in order, the better first: two comparisons of each model with all others took 60 s at 8,500
+-- models and 13 tasks, this 3 s.
+ends AS (
+    SELECT
+        number,
+        is_worst,
+        count(*) FILTER (is_worst) OVER before AS wholly_better,
+        count(*) FILTER (NOT is_worst) OVER before AS not_wholly_worse
+    FROM (
+        SELECT number, forecast, task, items_digest, prompting, metric, best AS place, false AS is_worst FROM every
+        UNION ALL
+        SELECT number, forecast, task, items_digest, prompting, metric, worst AS place, true AS is_worst FROM every
+    )
+    WINDOW before AS (
+        PARTITION BY forecast, task, items_digest, prompting, metric
+        ORDER BY place DESC, is_worst
+        ROWS UNBOUNDED PRECEDING
+    )
+),
+
 placed AS (
     SELECT
-        *,
-        (
-            SELECT 1 + count(*)
-            FROM every AS other
-            WHERE
-                other.forecast = every.forecast
-                AND other.task = every.task
-                AND other.items_digest = every.items_digest
-                AND other.prompting = every.prompting
-                AND other.metric = every.metric
-                AND other.worst > every.best
-        ) AS rank,
-        (
-            SELECT count(*)
-            FROM every AS other
-            WHERE
-                other.forecast = every.forecast
-                AND other.task = every.task
-                AND other.items_digest = every.items_digest
-                AND other.prompting = every.prompting
-                AND other.metric = every.metric
-                AND other.best >= every.worst
-        ) AS rank_worst
+        every.*,
+        1 + at_best.wholly_better AS rank,
+        at_worst.not_wholly_worse AS rank_worst
     FROM every
+    INNER JOIN (FROM ends WHERE NOT is_worst) AS at_best USING (number)
+    INNER JOIN (FROM ends WHERE is_worst) AS at_worst USING (number)
 )
 
 SELECT
