@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -P
 """Shows the state of a run, read from its lake alone, and pauses it. See --help.
 
-Owns the interval between two looks and the form of the output. collectors/runs/status.py reads the state of a run, and
+Owns the interval between two looks and the form of the output. collectors/runs/watching.py reads the state of a run, and
 console/run_shown.py formats it.
 """
 
@@ -31,7 +31,8 @@ from rich.live import Live
 from collectors.lake.store import Lake
 from collectors.runs.record import chosen_run, list_runs, read_end
 from collectors.runs.signals import PAUSE, RESUME, send
-from collectors.runs.status import RunStatus, RunWatch
+from collectors.runs.status import RunStatus
+from collectors.runs.watching import RunWatch
 from pipelines.console.lake_shown import headed
 from pipelines.console.plain_console import stdout_console
 from pipelines.console.rows_out import add_format, print_dicts

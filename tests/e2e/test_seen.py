@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.store import Lake
-from collectors.runs.status import QUIET_SECONDS, RunWatch
+from collectors.runs.status import QUIET_SECONDS
+from collectors.runs.watching import RunWatch
 from pipelines import status
 from pipelines.fleet.prometheus import METRICS
 from tests.e2e.conftest import Cluster

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from collectors.runs.status import RunStatus, RunWatch
+from collectors.runs.status import RunStatus
+from collectors.runs.watching import RunWatch
 from pipelines import status as module
 from pipelines.status import main
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder

@@ -17,7 +17,7 @@ from collectors.lake.holdings import committed, read_holdings
 from collectors.lake.layout import shard_name
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from collectors.runs.status import RunWatch
+from collectors.runs.watching import RunWatch
 from schemas.failures import ConfigError, StorageError, UnreachableError
 from schemas.identity import safe_name
 from schemas.records import SCHEMA_FILES

@@ -26,7 +26,7 @@ from collectors.runs.learned import answered
 from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
 from collectors.runs.sampling import chosen, stratified
-from collectors.runs.status import RunWatch
+from collectors.runs.watching import RunWatch
 from collectors.specs import SampleSpec
 from pipelines.console.estimate_shown import shares_shown
 from pipelines.fleet.sharing import Sharing

@@ -20,7 +20,8 @@ from collectors.lake.pruning import prune
 from collectors.lake.spend import Accounts, Spent
 from collectors.runs.record import RunEnd
 from collectors.runs.signals import PAUSE, send
-from collectors.runs.status import QUIET_SECONDS, SILENT_SECONDS, RunStatus, RunWatch
+from collectors.runs.status import QUIET_SECONDS, SILENT_SECONDS, RunStatus
+from collectors.runs.watching import RunWatch
 from pipelines.console.run_shown import state
 from schemas.failures import ConfigError, StorageError
 from schemas.identity import ShardName
