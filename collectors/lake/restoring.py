@@ -41,6 +41,10 @@ from schemas.records import ANSWERS, KEY, RECORD
 
 Ranges = list[tuple[int, int]]
 
+#: What a shard's metadata say of a piece of it, too. The compaction keeps the cut shard with its seconds, tokens and
+#: requests: they count once.
+_ORIGIN = ("run_id", "host", "gpu", "gpu_class", "gpus", "engine", "prefix_caching", "swapped", "code", "served")
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -74,7 +78,7 @@ def restore(lake: Lake, taken: Retracted, others: Retracted) -> Restored:
     newest = newest_manifest(lake)
     if newest is None or not taken.ids & set(newest.retracted):
         return Restored(0, [])
-    ever, there, sets = ever_committed(lake), set(lake.names(layout.SHARDS)), ItemSets(lake)
+    ever, sets = ever_committed(lake), ItemSets(lake)
     folded = _folded(lake, newest)
     before = _before(lake, taken)
     of_before = _folded(lake, before) if before else {}
@@ -82,17 +86,19 @@ def restore(lake: Lake, taken: Retracted, others: Retracted) -> Restored:
     for name, (shard, facts) in of_before.items():
         if before and name not in folded and shard not in ever.get(shard.cell_id, ()) and taken.touches(shard):
             count += _write_from_part(lake, before, name, shard, facts, sets)
+    there = set(lake.names(layout.SHARDS))
     lost: list[ShardName] = []
-    for cut, new in _pieces(folded, taken, others, ever, sets):
+    for cut, new in _pieces(folded, there - folded.keys(), taken, others, ever, sets):
         name = f"{cut.name.rpartition('/')[0]}/{new}"
         piece = dataclasses.replace(new, generation=cut.shard.generation)
+        facts = _of_piece(cut.facts, len(sets.items_of(piece)))
         if (before and cut.name in of_before) or cut.name in there:
             if new.item_set:
                 sets.write(new.item_set)
             if before and cut.name in of_before:
-                count += _write_from_part(lake, before, name, piece, cut.facts, sets)
+                count += _write_from_part(lake, before, name, piece, facts, sets)
             else:
-                count += _write_from_shard(lake, name, piece, cut, sets)
+                count += _write_from_shard(lake, name, piece, cut.name, facts, sets)
         else:
             lost += [ShardName(piece.cell_id, piece.generation, *one) for one in sets.ranges_of(piece)]
     return Restored(count, lost)
@@ -115,12 +121,18 @@ def _folded(lake: Lake, manifest: Manifest) -> dict[str, tuple[ShardName, str | 
 
 def _pieces(
     folded: Mapping[str, tuple[ShardName, str | None]],
+    open_shards: Iterable[str],
     taken: Retracted,
     others: Retracted,
     ever: Mapping[str, Sequence[ShardName]],
     sets: ItemSets,
 ) -> Iterator[tuple[_Cut, ShardName]]:
-    """Yields each piece of a cut shard with its new name, the older generations first."""
+    """Yields each piece of a cut shard with its new name.
+
+    What an open shard holds that came back whole, under its own name, stays its own if it goes before the cut one.
+    The newest generation comes first: after a kill the next call takes what was written for collected again, which then
+    costs no more than older answers to the same items.
+    """
     cuts: dict[str, list[_Cut]] = defaultdict(list)
     for name, (shard, facts) in sorted(folded.items()):
         left = _overlaps(shard, taken)
@@ -128,16 +140,20 @@ def _pieces(
             left = _minus(left, (other.first, other.last))
         if left and (not shard.item_set or _listed(shard, left, sets)):
             cuts[shard.cell_id].append(_Cut(name, shard, facts, left))
+    whole: dict[str, list[ShardName]] = defaultdict(list)
+    for shard in filter(None, map(ShardName.parse, open_shards)):
+        whole[shard.cell_id].append(shard)
     for cell_id, of_cell in cuts.items():
         again = [one for one in ever[cell_id] if all(one.generation > old.generation for old in taken.ranges[cell_id])]
         above = max(one.generation for one in ever[cell_id])
         generations = sorted({cut.shard.generation for cut in of_cell})
         written: dict[int, Ranges] = defaultdict(list)
-        for cut in sorted(of_cell, key=lambda cut: (cut.shard.generation, cut.name)):
+        for cut in sorted(of_cell, key=lambda cut: (-cut.shard.generation, cut.name)):
             generation = above + 1 + generations.index(cut.shard.generation)
             left = ranges(_listed(cut.shard, cut.ranges, sets)) if cut.shard.item_set else cut.ranges
             # Of two shards of one generation the first by name owns an item.
-            for held in [*(held for one in again for held in sets.ranges_of(one)), *written[generation]]:
+            before = [one for one in whole[cell_id] if _goes_before(one, cut.shard)]
+            for held in [*(held for one in (*again, *before) for held in sets.ranges_of(one)), *written[generation]]:
                 left = _minus(left, held)
             written[generation] += left
             if cut.shard.item_set and left:
@@ -146,6 +162,11 @@ def _pieces(
                 continue
             for first, last in left:
                 yield cut, ShardName(cell_id, generation, first, last)
+
+
+def _goes_before(one: ShardName, other: ShardName) -> bool:
+    """Whether the first of two shards of a cell owns the items that both hold."""
+    return one.generation > other.generation or (one.generation == other.generation and one < other)
 
 
 def _listed(shard: ShardName, within: Ranges, sets: ItemSets) -> list[int]:
@@ -181,11 +202,18 @@ def _write(lake: Lake, name: str, rows: pa.Table, facts: str | None) -> bool:
     return bool(len(rows)) and lake.create_table(name, rows.replace_schema_metadata(RECORD.metadata), metadata)
 
 
-def _write_from_shard(lake: Lake, name: str, piece: ShardName, cut: _Cut, sets: ItemSets) -> bool:
-    rows = pq.ParquetFile(lake.open_object(cut.name)).read()
+def _of_piece(facts: str | None, items: int) -> str | None:
+    """The metadata of a piece of a shard, as JSON."""
+    stated = json.loads(facts) if facts else {}
+    kept = {name: stated[name] for name in _ORIGIN if name in stated}
+    return json.dumps({**kept, "items": items}) if kept else None
+
+
+def _write_from_shard(lake: Lake, name: str, piece: ShardName, source: str, facts: str | None, sets: ItemSets) -> bool:
+    rows = pq.ParquetFile(lake.open_object(source)).read()
     for column in set(RECORD.names) - set(rows.column_names):  # of an older schema version
         rows = rows.append_column(RECORD.field(column), pa.nulls(len(rows), RECORD.field(column).type))
-    return _write(lake, name, _rows_of(piece, rows.select(RECORD.names).cast(RECORD), sets), cut.facts)
+    return _write(lake, name, _rows_of(piece, rows.select(RECORD.names).cast(RECORD), sets), facts)
 
 
 def _rows_of(shard: ShardName, rows: pa.Table, sets: ItemSets) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,63 @@ def test_take_back_items_of_two_generations_shows_the_newer(builder: LakeBuilder
     assert set(shown(lake)) == {0, 3, 4, 5}
     assert take_back(lake, retraction, "right").lost_items == 0
     assert shown(lake) == whole
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_take_back_of_a_newer_shard_that_comes_back_whole_shows_it_over_the_older(
+    builder: LakeBuilder, compacted: bool
+) -> None:
+    add(builder, 0, 5, 0.0)
+    add(builder, 1, 4, 1.0, generation=1)
+    lake = builder.lake
+    whole = shown(lake)
+    if compacted:
+        compact(lake)
+    retraction = forget(lake, (1, 5))
+    compact(lake)
+    assert take_back(lake, retraction, "right").lost_items == 0
+    assert shown(lake) == whole
+    compact(lake)
+    assert shown(lake) == whole
+
+
+def test_take_back_killed_between_two_generations_goes_on_and_loses_nothing(
+    builder: LakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(builder, 0, 5, 0.0)
+    add(builder, 0, 3, 1.0, generation=1)
+    lake = builder.lake
+    whole = shown(lake)
+    retraction = forget(lake, (1, 5))
+    compact(lake)
+    create, written = Lake.create_table, []
+
+    def killed(self: Lake, name: str, *arguments: Any, **options: Any) -> bool:
+        if name.startswith("shards/"):
+            written.append(name)
+            if len(written) > 1:
+                raise KeyboardInterrupt
+        return create(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Lake, "create_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        take_back(lake, retraction, "right")
+    monkeypatch.setattr(Lake, "create_table", create)
+    assert take_back(lake, retraction, "right").lost_items == 0
+    assert shown(lake) == whole
+
+
+def test_take_back_of_pieces_counts_the_seconds_of_their_shard_once(builder: LakeBuilder) -> None:
+    facts = {"run_id": "r", "host": "h", "engine_seconds": 60.0, "requests": 6}
+    builder.shard(CELL, [CELL.record(i, score=1.0) for i in range(6)], metadata=facts)
+    lake = builder.lake
+    sums = "SELECT sum(engine_seconds), sum(requests), count(DISTINCT run_id) FROM shards"
+    before = query(lake, sums)
+    retraction = forget(lake, (1, 2), (4, 4))
+    compact(lake)
+    assert take_back(lake, retraction, "right").lost_items == 0
+    assert set(shown(lake)) == set(range(6))
+    assert query(lake, sums) == before == [(60.0, 6, 1)]
 
 
 def test_take_back_leaves_what_was_collected_again(builder: LakeBuilder) -> None:
