@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -55,6 +55,20 @@ class Anonymous:
         if isinstance(value, list | tuple):
             return [self.value(one) for one in value]
         return value
+
+    def provenance(self, stated: Mapping[str, Any]) -> dict[str, Any]:
+        """The provenance of a version, in which what stands in tables reads as it does there."""
+        columns = {column for of_table in _COLUMNS.values() for column in of_table}
+
+        def row(value: Any) -> Any:
+            if not isinstance(value, dict):
+                return value
+            return {name: self.value(one) if name in columns else one for name, one in value.items()}
+
+        rows = {
+            name: [row(one) for one in value] if isinstance(value, list) else value for name, value in stated.items()
+        }
+        return {**rows, "versions": self.value(stated["versions"])}
 
     def facts(self, facts: str | None) -> str | None:
         """The metadata of a shard."""

@@ -179,7 +179,7 @@ class _Writer:
             ).to_arrow_table()
         hosts = hosts_of([facts for _, facts, *_ in self.shards])
         self.anonymous = Anonymous(hosts, self.planned_cells["source"].to_pylist())
-        self.provenance = self.anonymous.value(self.provenance)
+        self.provenance = self.anonymous.provenance(self.provenance)
         if not self.cells:
             hint = imports_left_out(lake, holdings.include)
             raise ConfigError(

@@ -10,6 +10,7 @@ from collectors.publish.publishing import publish
 from collectors.publish.verifying import claim, verify
 from pipelines.publish import main
 from tests.helpers.filled_lakes import filled, published
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.signed_tampering import KINDS
 from tests.helpers.tampering import DEEP, Copy
 
@@ -58,3 +59,13 @@ def test_a_version_with_a_part_outside_it_is_refused_by_readers_too(version: Pat
     copy.put("compact/000001/manifest.json", DEEP)
     with pytest.raises(StorageError, match="damaged"):
         read_holdings(Lake(str(copy.folder)))
+
+
+def test_verify_of_models_and_imports_that_are_named_like_paths_is_whole(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    cell = BuiltCell(model="/models/Llama/8B", items=4)
+    builder.run(cell)
+    builder.shard(cell, [cell.record(item, score=1.0) for item in range(4)], metadata={"host": "gpu1"})
+    builder.items(cell.task, cell.items_digest, 4)
+    uri, _ = publish(published(builder.lake, tmp_path / "a"), str(tmp_path / "out"))
+    assert not verify(uri).faults
