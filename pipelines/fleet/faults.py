@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from collectors.engines import Engine, ModelRef
 from pipelines.fleet.workqueue import Job
-from schemas.failures import OUT_OF_MEMORY, EngineError, ModelError, TaskError, one_line
+from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, OUT_OF_MEMORY, EngineError, ModelError, TaskError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class Faults:
         #: Model key -> when the death that was counted last was noticed (monotonic clock).
         self._last_death: dict[str, float] = {}
         self._starved: dict[str, _Starved] = {}
-        #: Model key -> messages that a cell was given up with, since its last commit.
-        self._met: dict[str, set[str]] = {}
+        #: Model key -> messages that a cell was given up with, since its last commit, and the cell.
+        self._met: dict[str, dict[str, str]] = {}
 
     def fitted(self, model: ModelRef) -> ModelRef:
         """`model` with its reduced batch and placement. A smaller batch changes the key: engines reload the model."""
@@ -117,12 +117,14 @@ class Faults:
             return GiveUp(error, whole_model=True)
         if isinstance(error, TaskError):
             return GiveUp(error, whole_model=False)
-        met, text = self._met.setdefault(job.planned.cell.model.key, set()), one_line(error)
-        if isinstance(error, EngineError) and text in met:
+        cell, text = job.planned.cell, one_line(error)
+        met = self._met.setdefault(cell.model.key, {})
+        is_of_engine = isinstance(error, EngineError) and error.kind not in (JUDGE_DIED, JUDGE_TIMEOUT)
+        if is_of_engine and met.get(text, cell.cell_id) != cell.cell_id:
             return GiveUp(error, whole_model=True)
         if job.tries < 1:
             return Again(job)
-        met.add(text)
+        met.setdefault(text, cell.cell_id)
         return GiveUp(error, whole_model=False)
 
     def out_of_memory(self, job: Job, error: BaseException, asked: ModelRef) -> Again | GiveUp:

@@ -11,7 +11,7 @@ from collectors.engines.gpus import Placement
 from collectors.models.placement import next_placement
 from pipelines.fleet.faults import MAX_NODE_DEATHS, Again, Faults, GiveUp
 from pipelines.fleet.workqueue import Job
-from schemas.failures import EngineError, ModelError, TaskError
+from schemas.failures import JUDGE_DIED, EngineError, ModelError, TaskError
 from tests.helpers.planned_work import planned
 
 DIED = EngineError("gone", "engine_died")
@@ -78,6 +78,9 @@ def test_error_of_two_cells_without_a_commit_between_gives_their_model_up(faults
     assert whole(second, EngineError("another")) is None
     assert whole(second, RuntimeError("no kernel for this head size")) is None, "maybe of the task's judge"
     assert whole(job("b"), error) is None, "another model's cell"
+    assert whole(job(tries=1), error) is False, "another shard of the same cell"
+    died = EngineError("task t: the judging process ended twice", JUDGE_DIED)
+    assert [whole(one, died) for one in (first, second)] == [False, None], "no fault of the engine"
     assert whole(second, error) is True
     faults.recovered(model)
     assert whole(second, error) is None
