@@ -103,9 +103,8 @@ def create_views(
             choice.set_cells(con)
         kept = (*KEPT, *PRICES) if only is None else (*KEPT, *PRICES, *SUMS)
         is_table = view.name in POOL or (view.name in kept and files.listed is not None)  # a listing does not change
-        if view.name == "_open_verdicts" and only is not None and _are_many_small(con, names):
-            _read_open_shards(con, names)
-        else:
+        is_read = view.name == "_open_verdicts" and only is not None and _read_open_shards(con, names)
+        if not is_read:
             con.execute(names.put_into(view.as_table if is_table else view.sql))
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
@@ -146,8 +145,13 @@ def _are_many_small(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool
     return bool(rows <= MOST_ROWS)
 
 
-def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> None:
-    """Makes the table _open_verdicts: each open shard is read once, in batches that bound the memory."""
+def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool:
+    """Makes the table _open_verdicts: each open shard is read once, in batches that bound the memory.
+
+    False where shards are few, or hold more than MOST_ROWS: then nothing is made.
+    """
+    if not _are_many_small(con, names):
+        return False
     stored = view_files()["_stored"].sql.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
     paths = names.open_shards or []
     select = names.put_into(view_files()["_open_verdicts"].sql.partition(" AS\n")[2])
@@ -155,8 +159,13 @@ def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> No
     for start in range(0, len(paths), SHARDS_AT_ONCE):
         con.execute(replace(names, open_shards=paths[start : start + SHARDS_AT_ONCE]).put_into(stored))
         con.execute(f"{'INSERT INTO' if start else 'CREATE TABLE'} _open_verdicts {'' if start else 'AS '}{select}")
+        [(rows,)] = con.execute("SELECT count(*) FROM _open_verdicts").fetchall()
+        if rows > MOST_ROWS:  # an item may have many: a row for each filter and repeat
+            con.execute("DROP TABLE _open_verdicts")
+            break
     con.execute(names.put_into(stored))
     con.execute("RESET enable_external_file_cache")
+    return bool(rows <= MOST_ROWS)
 
 
 def relocatable_views(files: ViewFiles) -> list[str]:

@@ -1,10 +1,19 @@
 -- _cell_rows: one row per cell, as in the view cells.
 CREATE VIEW _cell_rows AS
-WITH sampled AS (  -- the items of all lists that runs meant to ask of a cell
-    SELECT cell_id, count(DISTINCT item) AS listed_items
-    FROM (SELECT DISTINCT cell_id, item_set FROM {run_cells} WHERE item_set IS NOT NULL)
-    INNER JOIN _item_sets USING (item_set)
+WITH meant AS (  -- what runs meant to ask of a cell: its first items, and lists
+    SELECT
+        cell_id,
+        coalesce(max(planned_items) FILTER (WHERE sampled_items IS NULL), 0) AS upto,
+        list(DISTINCT item_set ORDER BY item_set) FILTER (WHERE item_set IS NOT NULL) AS lists
+    FROM {run_cells}
     GROUP BY cell_id
+),
+
+together AS (  -- counted once for all cells that were meant to be asked the same
+    SELECT upto, lists, upto + count(DISTINCT item) FILTER (WHERE item >= upto) AS meant_items
+    FROM (SELECT DISTINCT upto, lists, unnest(lists) AS item_set FROM meant WHERE lists IS NOT NULL)
+    INNER JOIN _item_sets USING (item_set)
+    GROUP BY upto, lists
 )
 SELECT
     cell_id,
@@ -59,7 +68,7 @@ SELECT
         greatest(
             max(planned_items) FILTER (WHERE sampled_items IS NULL) OVER (PARTITION BY cell_id),
             max(sampled_items) OVER (PARTITION BY cell_id),
-            listed_items
+            meant_items
         ),
         max(planned_items) OVER (PARTITION BY cell_id)
     ) AS sampled_items,
@@ -69,5 +78,5 @@ SELECT
     engine,
     versions
 FROM {run_cells}
-LEFT JOIN sampled USING (cell_id)
+LEFT JOIN (SELECT cell_id, meant_items FROM meant INNER JOIN together USING (upto, lists)) USING (cell_id)
 QUALIFY row_number() OVER (PARTITION BY cell_id ORDER BY started_at DESC, run_id DESC, model) = 1;

@@ -182,6 +182,15 @@ def test_coverage_of_runs_with_other_lists_asked_the_items_of_all(tmp_path: Path
     assert builder.rows(counts) == [(ITEMS, 6, ITEMS - 6, 4, 2)]
 
 
+def test_coverage_of_a_limit_and_a_list_asked_both(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    listed = [1, 4, 7]
+    builder.run(CELL, planned=5)
+    builder.run(CELL, planned=ITEMS, sampled_items=3, item_set=builder.item_set(listed))
+    builder.shard(CELL, [CELL.record(i, score=1.0) for i in range(5)])
+    assert builder.rows("SELECT asked, left_out, missing FROM coverage") == [(6, ITEMS - 6, 1)]
+
+
 @pytest.mark.parametrize("folded", [False, True])
 def test_forgetting_a_run_of_a_sampled_cell_leaves_the_items_of_the_other(tmp_path: Path, folded: bool) -> None:
     builder = LakeBuilder(tmp_path / "lake")
