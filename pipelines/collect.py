@@ -213,7 +213,9 @@ def later_round(plan: Plan, lake: Lake, args: argparse.Namespace, outcome: Outco
     wanted = next_round(plan, lake, until.error)
     if wanted is None:
         return None
-    print(f"next round: {wanted.words}")
+    print(f"{'next round' if wanted.lists else 'the rounds end'}: {wanted.words}")
+    if not wanted.lists:
+        return None
     later = make_plan(plan.config, lake, generation=args.generation, retry_failed=args.retry_failed, wanted=wanted)
     for planned in later.cells:
         if outcome and planned.cell.cell_id in outcome.failed:

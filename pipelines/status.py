@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -P
 """Shows the state of a run, read from its lake alone, and pauses it. See --help.
 
-Owns the interval between two looks and the form of the output. collectors/runs/watching.py reads the state of a run, and
-console/run_shown.py formats it.
+Owns the interval between two looks and the form of the output. collectors/runs/watching.py reads the state of a
+run, and console/run_shown.py formats it.
 """
 
 from __future__ import annotations

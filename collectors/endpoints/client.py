@@ -251,15 +251,16 @@ class Client:
         import openai
 
         sent = request.sent or 0.0
+        seconds = self.spec.timeout_seconds * (_STREAMED if self.spec.stream else 1)
         try:
             work = self._streamed(request) if self.spec.stream else self._whole(request)
             # A server that sends a byte now and then meets no timeout of a single read.
-            seconds = self.spec.timeout_seconds * (_STREAMED if self.spec.stream else 1)
             request.reply = await asyncio.wait_for(work, seconds)
             return None, None
         except (openai.APITimeoutError, TimeoutError) as error:
             kind = "connection" if "Connect" in type(error.__cause__).__name__ else "timeout"
-            return self._fault(request, kind, f"no answer within {self.spec.timeout_seconds:g} s", sent), None
+            waited = seconds if isinstance(error, TimeoutError) else self.spec.timeout_seconds
+            return self._fault(request, kind, f"no whole answer within {waited:g} s", sent), None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             if isinstance(cause, BadReplyError):

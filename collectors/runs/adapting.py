@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from collectors.forecasts.adaptive import expected_errors, next_items
 from collectors.forecasts.smoothing import learn
@@ -30,7 +31,7 @@ class Wanted:
     """The items to ask in a round, by cell."""
 
     sets: ItemSets
-    #: Cell id -> its list.
+    #: Cell id -> its list; empty: nothing is left to ask.
     lists: Mapping[str, str] = field(default_factory=dict)
     #: One line for a person.
     words: str = ""
@@ -52,7 +53,10 @@ def tables_of(plan: Plan) -> list[Table]:
 
 
 def next_round(plan: Plan, lake: Lake, error: float) -> Wanted | None:
-    """What to ask after the rounds so far; None: every model's expected error is small enough, or nobody can tell."""
+    """What to ask after the rounds so far; None: every model's expected error is small enough, or nobody can tell.
+
+    Without lists there is nothing left to ask, though some model's error is too large.
+    """
     tables = tables_of(plan)
     read = answered(lake, tables)
     if not read.can_teach:
@@ -74,28 +78,63 @@ def next_round(plan: Plan, lake: Lake, error: float) -> Wanted | None:
     if not open_models:
         return None
     count = open_models * max(1, round(ROUND_SHARE * answers.shape[1]))
-    pairs = next_items(learned, answers, count, until=error)
-    lists = _lists(lake, read, [by_row[row] for row in rows], pairs)
+    sets, cells = ItemSets(lake), [by_row[row] for row in rows]
+    held = _held(lake, read, cells, sets)
+    # An item that is held without a score, by our own fault, is not asked again: it counts as asked.
+    known = answers.copy()
+    starts = _starts(read)
+    for model, of_model in enumerate(held):
+        places = [starts[number] + item for number, items in of_model.items() for item in items]
+        known[model, places] = np.where(np.isnan(known[model, places]), 0.5, known[model, places])
+    pairs = next_items(learned, known, count, matters=errors > error)
     words = f"{open_models} of {len(rows)} models are above an error of {error:g}, the worst at {errors.max():.3g}"
-    return Wanted(lists[0], lists[1], words) if lists[1] else None
+    lists = _lists(read, cells, held, pairs, sets)
+    return Wanted(sets, lists, words) if lists else Wanted(sets, {}, f"{words}, and they have nothing left to ask")
+
+
+def _starts(read: Answered) -> npt.NDArray[np.int64]:
+    """(tables,): the place of each table's first item."""
+    return np.cumsum([0, *(table.items for table in read.tables)])[:-1]
+
+
+def _held(
+    lake: Lake, read: Answered, cells: Sequence[Mapping[int, PlannedCell]], sets: ItemSets
+) -> list[dict[int, set[int]]]:
+    """The items that the lake holds of each model: number of a table -> items."""
+    shards = committed(lake)
+    return [
+        {
+            number: {
+                item
+                for shard in shards.get(planned.cell.cell_id, ())
+                for item in sets.items_of(shard)
+                if item < read.tables[number].items
+            }
+            for number, planned in of_model.items()
+        }
+        for of_model in cells
+    ]
 
 
 def _lists(
-    lake: Lake, read: Answered, cells: Sequence[Mapping[int, PlannedCell]], pairs: Sequence[tuple[int, int]]
-) -> tuple[ItemSets, dict[str, str]]:
+    read: Answered,
+    cells: Sequence[Mapping[int, PlannedCell]],
+    held: Sequence[Mapping[int, set[int]]],
+    pairs: Sequence[tuple[int, int]],
+    sets: ItemSets,
+) -> dict[str, str]:
     """Cell -> the list of what it was asked and what comes next."""
-    sets, shards = ItemSets(lake), committed(lake)
-    starts = np.cumsum([0, *(table.items for table in read.tables)])
-    more: dict[str, set[int]] = defaultdict(set)
+    starts = _starts(read)
+    more: dict[tuple[int, int], set[int]] = defaultdict(set)
     for model, place in pairs:
         number = int(read.labels[place])
-        if number in cells[model]:
-            more[cells[model][number].cell.cell_id].add(int(place - starts[number]))
+        if number in cells[model]:  # it has no cell of a task that could not be planned
+            more[model, number].add(int(place - starts[number]))
+    if not more:
+        return {}
     lists = {}
-    for of_model in cells:
+    for model, of_model in enumerate(cells):
         for number, planned in of_model.items():
-            cell_id, upto = planned.cell.cell_id, read.tables[number].items
-            held = {item for shard in shards.get(cell_id, ()) for item in sets.items_of(shard) if item < upto}
-            if items := sorted(held | more[cell_id]):
-                lists[cell_id] = sets.add(items)
-    return sets, lists
+            if items := sorted(held[model][number] | more[model, number]):
+                lists[planned.cell.cell_id] = sets.add(items)
+    return lists

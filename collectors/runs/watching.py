@@ -287,16 +287,17 @@ class RunWatch:
         if not self._lists:
             named |= {name for (name,) in self._con.execute("SELECT DISTINCT sample FROM planned").fetchall() if name}
         for item_set in sorted(named - self._lists):
-            self._lists.add(item_set)
             try:
                 items = pa.array(self._item_sets.of(item_set), pa.int32())
             except UnreachableError:
                 raise
             except StorageError as error:  # its shards count for nothing
                 self._damaged[item_set_name(item_set)] = one_line(error)
+                self._lists.add(item_set)
                 continue
             self._con.register("more", pa.table({"item": items}))
             self._con.execute("INSERT INTO lists SELECT ?, item FROM more", [item_set])
+            self._lists.add(item_set)
 
     def _candidates(self, folded: set[str]) -> list[str]:
         """Shards that this run may have made, the newest first."""

@@ -22,7 +22,7 @@ from typing import NoReturn
 from collectors.atomic import write_whole
 from collectors.extras import advice
 from pipelines.console.plain_console import VisibleStream
-from schemas.failures import ConfigError, RouterlakeError
+from schemas.failures import ConfigError, RouterlakeError, one_line
 
 #: The command that runs all scripts (console/command.py). It puts its name and the script's into sys.argv[0].
 COMMAND = "routerlake"
@@ -77,7 +77,8 @@ def in_order(script: str, work: Callable[[], int], *, unharmed: bool = False) ->
     except RouterlakeError as error:
         is_wrong = isinstance(error, ConfigError)
         hint = "\nThe lake is unharmed; run the same command to continue." if unharmed and not is_wrong else ""
-        print(f"{Path(script).stem}: {error}{hint}", file=sys.stderr)
+        # Of a wrong config each fault has a line.
+        print(f"{Path(script).stem}: {error if is_wrong else one_line(error)}{hint}", file=sys.stderr)
         return 2 if is_wrong else 1
 
 

@@ -34,13 +34,17 @@ def site(script: str, argv: list[str]) -> int:
     lake = Lake(args.uri).open_for_reading()
     check_out(args.out, lake)
     started = time.monotonic()
+    # The old site stands aside until the new one has its name: a kill leaves one or the other.
+    aside = args.out.with_name(f".{args.out.name}.old")
     with replacing(args.out) as folder:
         built = build_site(
             args.uri, folder, include=args.include, sql=args.sql, before=args.before, board_file=args.board
         )
         link_version(lake, folder, args.out)
         if args.out.is_dir():
-            shutil.rmtree(args.out)
+            shutil.rmtree(aside, ignore_errors=True)
+            args.out.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
     _report(script, args.out, built, time.monotonic() - started)
     return serve(args.out, args.port) if args.serve else 0
 
