@@ -86,7 +86,7 @@ def next_round(plan: Plan, lake: Lake, error: float) -> Wanted | None:
     for model, of_model in enumerate(held):
         places = [starts[number] + item for number, items in of_model.items() for item in items]
         known[model, places] = np.where(np.isnan(known[model, places]), 0.5, known[model, places])
-    pairs = next_items(learned, known, count, matters=errors > error)
+    pairs = next_items(learned, known, count, matters=(errors > error).astype(np.float64))
     words = f"{open_models} of {len(rows)} models are above an error of {error:g}, the worst at {errors.max():.3g}"
     lists = _lists(read, cells, held, pairs, sets)
     return Wanted(sets, lists, words) if lists else Wanted(sets, {}, f"{words}, and they have nothing left to ask")
