@@ -149,17 +149,31 @@ class Smoother:
         """(learned, targets): true minus expected for each learned model, had its group not been learned; variances.
 
         Exact, without fitting again: the residuals of a group are the inverse of its block of the inverse, times its
-        rows of the inverse times the targets (Rasmussen, Williams, section 5.4.2, for more than one left out).
+        rows of the inverse times the targets (Rasmussen, Williams, section 5.4.2, for more than one left out), each
+        taken from the centre of the other groups.
         """
         centre = np.average(targets, axis=0, weights=self.learned.weights)
-        pulled = self._inverse @ (targets - centre)
+        pulled, of_one = self._inverse @ (targets - centre), self._inverse.sum(axis=1)
+        shifts = self.centres_without(targets, groups) - centre
         residuals, variances = np.empty_like(pulled), np.empty(len(pulled))
         for group in np.unique(groups):
             rows = np.flatnonzero(groups == group)
             block = np.linalg.inv(self._inverse[np.ix_(rows, rows)])
-            residuals[rows] = block @ pulled[rows]
+            residuals[rows] = block @ (pulled[rows] - of_one[rows, None] * shifts[rows])
             variances[rows] = np.maximum(np.diag(block) - self._ridge[rows], 0)
         return residuals, variances
+
+    def centres_without(self, targets: Answers, groups: Places) -> Reals:
+        """(learned, targets): the mean over the models of other groups; over all, where there is no other group."""
+        weights = self.learned.weights.astype(np.float64)
+        of = np.unique(groups, return_inverse=True)[1]
+        if of.max() == 0:
+            return np.tile(np.average(targets, axis=0, weights=weights), (len(targets), 1))
+        order, sizes = np.argsort(of, kind="stable"), np.bincount(of)
+        sums = np.add.reduceat((weights[:, None] * targets)[order], np.cumsum(sizes) - sizes)
+        others = weights.sum() - np.bincount(of, weights)
+        centres: Reals = ((sums.sum(axis=0) - sums) / others[:, None])[of]
+        return centres
 
 
 def means_of(answers: Floats, goals: Reals) -> Reals:

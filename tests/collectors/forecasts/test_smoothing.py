@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,14 +39,16 @@ def test_kernel_equals_scikit_learns_matern(answered: World) -> None:
 
 def test_smoother_left_out_equals_fitting_without_the_family(answered: World) -> None:
     learned = learn(answered.answers, answered.tasks, related=answered.families)
+    learned = replace(learned, weights=np.linspace(0.2, 1, len(learned.weights)).astype(np.float32))
     asked, targets = np.arange(0, 130, 9), learned.answers.astype(float)[:, :5]
     residuals, variances = Smoother(learned, asked).left_out(targets, learned.families)
     rows = np.flatnonzero(learned.families == 7)
     others = np.setdiff1d(np.arange(len(targets)), rows)
     seen = learned.answers.astype(float)[:, asked]
-    system = kernel(seen[others], seen[others]) + RIDGE * np.eye(len(others))
+    weights = learned.weights.astype(float)[others]
+    system = kernel(seen[others], seen[others]) + np.diag(RIDGE / weights)
     near = kernel(seen[rows], seen[others])
-    centre = targets.mean(axis=0)
+    centre = np.average(targets[others], axis=0, weights=weights)
     expected = centre + near @ np.linalg.solve(system, targets[others] - centre)
     assert np.allclose(residuals[rows], targets[rows] - expected, atol=1e-8)
     assert np.allclose(variances[rows], 1 - (near @ np.linalg.inv(system) * near).sum(axis=1), atol=1e-8)
