@@ -5,6 +5,7 @@ Owns the way from answers to values, bands and their checks. Knows no lake and n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,12 +82,15 @@ class Goal:
 
 @dataclass(frozen=True)
 class ItemCheck:
-    """Squared errors of the probabilities of items that held-out families were not asked, 0 at best."""
+    """Squared errors of the probabilities of items that held-out families were not asked, 0 at best.
+
+    Those of one half of the families are of the trust that suits the other half.
+    """
 
     brier: float
     #: Had each item's mean over the learned models been the forecast.
     brier_of_mean: float
-    #: Multiple, from 0 to 1, of the distance from an item's mean.
+    #: Multiple, from 0 to 1, of the distance from an item's mean, by all families.
     trust: float
 
 
@@ -160,14 +164,15 @@ class Forecaster:
         return bool(of_families.coverage < self.level - SLACK - 2 * deviation)
 
     def _fit(self, goal: int, part: int | None, splits: Sequence[str]) -> tuple[Bands, ...]:
-        """Bands of each kind, of one half of the families or of all."""
+        """Bands of each kind, of one half of the families or of all; endless ones of too few models."""
         bands = []
         for kind in KINDS:
             every = [one for split in splits for one in self.residuals[kind, split] if one.is_open[goal]]
-            rows = [
-                self._half(one) == part if part is not None else np.ones(len(one.models), np.bool_) for one in every
-            ]
-            if not every or rows[0].sum() < FEWEST_HELD_OUT // 2:
+            rows = [np.full(len(one.models), True) if part is None else self._half(one) == part for one in every]
+            if not every:
+                continue
+            if min(own.sum() for own in rows) < FEWEST_HELD_OUT // 2:
+                bands.append(Bands(np.zeros(3), math.inf))
                 continue
             of = [one.of(own, goal) for one, own in zip(every, rows, strict=True)]
             errors, open_variance, kernel_variance = (np.concatenate(column) for column in zip(*of, strict=True))
@@ -179,8 +184,15 @@ class Forecaster:
             bands.append(replace(made, quantile=float(np.mean(quantiles))))
         return tuple(bands)
 
+    @cached_property
+    def _halves(self) -> Places:
+        """(learned,): the half of the families that a complete model is in, whichever of them are drawn; else -1."""
+        whole, half = np.flatnonzero(self.learned.whole), np.full(len(self.learned.weights), -1)
+        half[whole] = folds(self.learned.families[whole], 2, self.seed)
+        return half
+
     def _half(self, residuals: Residuals) -> Places:
-        return folds(self.learned.families[residuals.models], 2, self.seed)
+        return self._halves[residuals.models]
 
     def _check(self, goal: int, split: str, splits: Sequence[str]) -> Check:
         """Bands of one half of the families, tried on the other half, both ways."""
@@ -199,17 +211,19 @@ class Forecaster:
     def _items_of(self, task: int) -> ItemCheck | None:
         smoother, learned = self._calibrated[0], self.learned
         items = np.setdiff1d(np.flatnonzero(learned.tasks == task), smoother.asked)
-        if not len(items) or not learned.whole.any():
+        if not len(items) or len(np.unique(learned.families[learned.whole])) < 2:
             return None
         drawn = np.random.default_rng(self.seed).permutation(len(items))[:CHECKED_ITEMS]
         true = learned.answers[:, items[np.sort(drawn)]].astype(np.float64)
         missed, _ = smoother.left_out(true, learned.families)
-        mean = np.average(true, axis=0, weights=learned.weights)
-        deviation, missing = (true - missed - mean)[learned.whole], (true - mean)[learned.whole]
-        # The best multiple of what the smoother makes of an item: a single item is noisier than a mean.
-        trust = float(np.clip((deviation * missing).sum() / max(np.square(deviation).sum(), 1e-12), 0, 1))
-        foretold, true = np.clip(mean + trust * deviation, 0, 1), true[learned.whole]
-        return ItemCheck(float(np.square(foretold - true).mean()), float(np.square(mean - true).mean()), trust)
+        mean = smoother.centres_without(true, learned.families)[learned.whole]
+        deviation, true = (true - missed)[learned.whole] - mean, true[learned.whole]
+        half, foretold = self._halves[learned.whole], np.empty_like(true)
+        for part in (0, 1):
+            trust = _trust(deviation[half != part], (true - mean)[half != part])
+            foretold[half == part] = np.clip(mean + trust * deviation, 0, 1)[half == part]
+        brier, of_mean = float(np.square(foretold - true).mean()), float(np.square(mean - true).mean())
+        return ItemCheck(brier, of_mean, _trust(deviation, true - mean))
 
     # ---- forecasts
 
@@ -271,6 +285,11 @@ class Forecaster:
 def percent(share: float) -> str:
     """Such as 90% or 99.9%."""
     return f"{100 * share:g}%"
+
+
+def _trust(deviation: Reals, missing: Reals) -> float:
+    """The best multiple of what the smoother makes of an item: a single item is noisier than a mean."""
+    return float(np.clip((deviation * missing).sum() / max(np.square(deviation).sum(), 1e-12), 0, 1))
 
 
 def _expected(weights: Reals, learned: Learned, targets: Answers) -> Reals:

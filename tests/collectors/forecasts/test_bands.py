@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from collectors.forecasts import foretelling
 from collectors.forecasts.bands import FEWEST_HELD_OUT, check, conformal_quantile, fit_bands
 from collectors.forecasts.choice import choose_items
 from collectors.forecasts.foretelling import FAMILY, KEPT, RANDOM, REFUSED, Forecaster
@@ -101,6 +102,40 @@ def test_forecaster_of_copies_or_constants_gives_no_false_width(answers: np.ndar
     kept = ~np.isnan(halves)
     assert np.allclose(values, answers[0].mean(), atol=0.01)
     assert (halves[kept] < 0.01).all()
+
+
+def test_forecaster_of_one_large_family_has_endless_bands_where_a_half_has_too_few_models() -> None:
+    """25 models are of one family: the four of the other half are too few for bands, and a width of 0 is false."""
+    made = world(models=29, items=(40,), seed=6)
+    related = np.where(np.arange(29) < 25, 0, np.arange(29))
+    forecaster = Forecaster(learn(made.answers, made.tasks, related=related), [np.arange(0, 40, 4)])
+    assert {(goal.verdict, goal.reason) for goal in forecaster.goals} == {
+        (REFUSED, "one family has most models, and the others are too few for bands of 90%")
+    }
+
+
+def test_forecaster_halves_are_the_same_where_only_some_models_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands are tried on the half of the families that did not calibrate them, for both kinds of errors."""
+    monkeypatch.setattr(foretelling, "MOST_MODELS", 60)
+    made = world(models=120, items=(30,), seed=7)
+    learned = learn(made.answers, made.tasks, related=made.families)
+    forecaster = Forecaster(learned, [np.arange(0, 30, 3)])
+    half = dict[int, int]()
+    for residuals in (one for of_kind in forecaster.residuals.values() for one in of_kind):
+        for model, part in zip(residuals.models.tolist(), forecaster._half(residuals).tolist(), strict=True):
+            assert half.setdefault(model, part) == part
+    assert len(half) == 120
+
+
+def test_item_check_of_items_that_go_together_by_chance_can_fail() -> None:
+    """Trust by the models that it is tried on would never be worse than the items' means."""
+    checks = []
+    for seed in range(8):
+        answers = (np.random.default_rng(seed).random((60, 40)) < 0.5).astype(float)
+        [check_] = Forecaster(learn(answers), [np.arange(0, 40, 4)]).item_checks
+        assert check_ is not None
+        checks.append(check_.brier / check_.brier_of_mean)
+    assert max(checks) > 1
 
 
 def test_place_by_metadata_uses_relatives_then_size() -> None:
