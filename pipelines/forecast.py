@@ -44,7 +44,15 @@ exit codes: 0 done; 1 a task was refused, or --check names a stale, refused or d
 _CHECKS = """
 SELECT task, split, verdict, asked, models, level, coverage, error, width, brier / nullif(brier_of_mean, 0), stale,
     reason, forecast
-FROM forecast_fits WHERE is_shown ORDER BY task = 'all', task, items_digest, prompting, metric, split
+FROM forecast_fits WHERE is_shown ORDER BY items_digest = '', task, items_digest, prompting, metric, split
+"""
+
+_LATER = """
+SELECT DISTINCT made.forecast, shown.forecast, shown.level
+FROM forecast_fits AS made
+INNER JOIN forecast_fits AS shown USING (task, items_digest, prompting, metric)
+WHERE list_contains(?, made.forecast) AND NOT made.is_shown AND shown.is_shown
+ORDER BY ALL
 """
 
 _LEGEND = """\
@@ -62,15 +70,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     lake = Lake(args.lake).open_for_reading()
+    made: list[str] = []
     if not args.check:
         lake.open_for_writing()
-        if not _fit(lake, args):
+        made = _fit(lake, args)
+        if not made:
             return 0
-    return _show(lake, args)
+    return _show(lake, args, made)
 
 
-def _fit(lake: Lake, args: argparse.Namespace) -> bool:
-    """Makes and stores the forecasts. Returns whether there is one to show."""
+def _fit(lake: Lake, args: argparse.Namespace) -> list[str]:
+    """Makes and stores the forecasts. Returns their ids."""
     source = _read(lake, args)
     for line in source.left_out:
         print(f"left out: {line}")
@@ -79,7 +89,7 @@ def _fit(lake: Lake, args: argparse.Namespace) -> bool:
     has_some = any(is_of_table(FORECAST_FITS, name) for name in lake.names(FORECAST_FITS))
     if len(fits) > 1:
         print(f"too few models have all {len(fits)} tasks whole: each task is foretold from its own answers alone")
-    lacking = []
+    made, lacking = [], []
     open_fits = [one for one in fits if has_some or not one.is_measured]
     for fitted in open_fits:
         try:
@@ -87,6 +97,7 @@ def _fit(lake: Lake, args: argparse.Namespace) -> bool:
         except ConfigError as error:
             lacking.append(str(error))
             continue
+        made.append(forecast)
         print(f"forecast {forecast}: {_described(fitted)}; {done}")
         if fitted.no_mean:
             print(fitted.no_mean)
@@ -99,7 +110,7 @@ def _fit(lake: Lake, args: argparse.Namespace) -> bool:
         raise ConfigError(lacking[0])
     for line in lacking:
         print(f"left out: {line}")
-    return bool(open_fits)
+    return made
 
 
 def _read(lake: Lake, args: argparse.Namespace) -> LakeAnswers:
@@ -119,8 +130,12 @@ def _described(fitted: Fitted) -> str:
     return f"{which}, {int(fitted.is_whole.sum()):,} complete models, {len(fitted.sparse):,} with a part of the answers"
 
 
-def _show(lake: Lake, args: argparse.Namespace) -> int:
-    checks = ask(lake, lambda con, _: con.execute(_CHECKS).fetchall(), only=["forecast_fits"])
+def _show(lake: Lake, args: argparse.Namespace, made: list[str]) -> int:
+    checks, later = ask(
+        lake,
+        lambda con, _: (con.execute(_CHECKS).fetchall(), con.execute(_LATER, [made]).fetchall()),
+        only=["forecast_fits"],
+    )
     if not checks:
         script = sibling(__file__, "forecast.py")
         raise ConfigError(f"the lake at {lake.uri} has no forecast: run {script} --lake {args.lake}")
@@ -129,6 +144,11 @@ def _show(lake: Lake, args: argparse.Namespace) -> int:
         for line in _table([_HEAD, *(_cells(row) for row in done)]):
             print(line)
         print(_LEGEND)
+    for forecast, shown, of_level in later:
+        print(
+            f"forecast {forecast} is not shown: {shown}, with bands of {percent(of_level)}, was made later; another "
+            "--seed makes a newer one"
+        )
     for line in _remarks(checks):
         print(line)
     # A version has its forecasts in one object, which publish.py verifies.

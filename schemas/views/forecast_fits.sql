@@ -1,5 +1,5 @@
 -- forecast_fits: one row per forecast, task and kind of check: what it learned from, and how it did on complete models
--- that were held out, at random or by whole families. stale: why its numbers are of another lake; null: they are of this
+-- that were held out, at random or by whole families. The mean over all tasks has items_digest ''. stale: why its numbers are of another lake; null: they are of this
 -- one. Imported and collected records are seen with the --include that shows them; without it `stale` says which one is
 -- needed. is_shown: whether forecast_leaderboard and forecast_matrix show it: the newest of the task that is not stale, or
 -- the newest where all are.
@@ -27,7 +27,7 @@ WITH compared AS (
 judged AS (
     SELECT
         * EXCLUDE (changed),
-        CASE WHEN task = 'all' THEN max(changed) OVER (PARTITION BY forecast) ELSE changed END AS stale
+        CASE WHEN items_digest = '' THEN max(changed) OVER (PARTITION BY forecast) ELSE changed END AS stale
     FROM compared
 )
 

@@ -1,5 +1,5 @@
 -- forecast_leaderboard: one row per model and task of the shown forecasts (forecast_fits), and per model for the mean over
--- all tasks of a forecast (task 'all'). A whole cell is measured: its band is its score. Any other is foretold: value is
+-- all tasks of a forecast (task 'all', items_digest ''). A whole cell is measured: its band is its score. Any other is foretold: value is
 -- the expected score over all items of the task, within low and high for `level` of the models.
 -- rank: 1 + the models whose whole band is better, so a model stands below another only where the two can be told apart.
 -- One wide band links no others: models that overlap it may still be told apart from each other. rank_best, rank_worst: the
@@ -34,7 +34,7 @@ tasks_of_all AS (
         fits.metric
     FROM forecast_fits AS fits
     INNER JOIN _shown_forecasts AS shown USING (forecast)
-    WHERE shown.task = 'all' AND shown.items_digest = '' AND fits.task != 'all'
+    WHERE shown.items_digest = '' AND fits.items_digest != ''
 ),
 
 measured AS (
@@ -98,9 +98,13 @@ foretold AS (
     -- What a stale forecast foretells may be measured by now.
     ANTI JOIN measured
         ON forecasts.task = measured.task
+        AND forecasts.items_digest = measured.items_digest
+        AND forecasts.prompting = measured.prompting
+        AND forecasts.metric = measured.metric
         AND (
             forecasts.cell_id = measured.cell_id
-            OR (shown.stale IS NOT NULL AND forecasts.task = 'all' AND forecasts.model = measured.model)
+            -- A model that had no cell then, or a mean over all tasks.
+            OR (shown.stale IS NOT NULL AND forecasts.cell_id IS NULL AND forecasts.model = measured.model)
         )
     WHERE forecasts.item IS NULL
 ),

@@ -264,6 +264,59 @@ def test_forecast_of_a_lake_that_changed_is_stale_until_it_is_made_again(
     assert rows(lake, "SELECT count(DISTINCT number) FROM forecast_fits") == [(2,)]
 
 
+def test_forecast_leaderboard_of_a_stale_forecast_has_a_model_that_was_measured_since_once(
+    lake: Path, tmp_path: Path
+) -> None:
+    """The last model had no cell of the second task."""
+    model, own = ANSWERED.names[119], ANSWERED.tasks == "task1"
+    query = f"SELECT is_measured, value FROM forecast_leaderboard WHERE task = 'task1' AND model = '{model}'"
+    [(before, _)] = rows(lake, query)
+    items = np.flatnonzero(own).tolist()
+    verdicts = [(model, "task1", f"q{item}", float(ANSWERED.answers[119, item])) for item in items]
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    imported("table", table(tmp_path / "more.parquet", verdicts), lake, options=options)
+    assert not before
+    assert rows(lake, query) == [(True, pytest.approx(ANSWERED.answers[119, own].mean()))]
+    assert rows(lake, "SELECT max(rank_worst), count(*) FROM forecast_leaderboard WHERE task = 'task1'") == [(120, 120)]
+
+
+def test_forecast_of_a_task_with_the_name_all_is_apart_from_the_mean_over_tasks(tmp_path: Path) -> None:
+    lake, made = tmp_path / "lake", world(models=28, items=(30, 30), seed=3, members=1)
+    named = np.where(made.tasks == "task0", "all", "quiz")
+    answered = [
+        (name, str(named[item]), f"q{item}", float(made.answers[model, item]))
+        for model, name in enumerate(made.names)
+        for item in range(60)
+        if model < 25 or item % 5 == 0
+    ]
+    options = {"model": "model", "task": "task", "key": "id", "score": "score"}
+    imported("table", table(tmp_path / "rows.parquet", answered), lake, options=options)
+    run(lake, "--no-items")
+    query = "SELECT items_digest = '', model, value FROM forecast_leaderboard WHERE task = 'all' AND is_measured"
+    values = {row[:2]: row[2] for row in rows(lake, query)}
+    assert values == pytest.approx(
+        {
+            (is_mean, name): made.answers[model, np.full(60, True) if is_mean else named == "all"].mean()
+            for is_mean in (True, False)
+            for model, name in enumerate(made.names[:25])
+        }
+    )
+    more = [("lab99/new", "quiz", f"q{item}", 1.0) for item in range(30, 60)]
+    imported("table", table(tmp_path / "more.parquet", more), lake, options=options)
+    stale = "SELECT DISTINCT task, items_digest = '', stale IS NOT NULL FROM forecast_fits ORDER BY ALL"
+    assert rows(lake, stale) == [("all", False, False), ("all", True, True), ("quiz", False, True)]
+
+
+def test_forecast_that_a_later_one_hides_is_named(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [(first,)] = rows(lake, "SELECT DISTINCT forecast FROM forecasts")
+    assert run(lake, "--level", "0.8", "--no-items") == 0
+    [(shown,)] = rows(lake, "SELECT DISTINCT forecast FROM forecast_leaderboard")
+    assert "is not shown" not in capsys.readouterr().out
+    assert run(lake) == 0
+    line = f"forecast {first} is not shown: {shown}, with bands of 80%, was made later"
+    assert line in capsys.readouterr().out
+
+
 def test_forecast_of_a_lake_without_whole_models_is_refused_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
