@@ -41,7 +41,7 @@ def foretold(tables: Tables) -> Page | None:
         "A measured score is of a model that answered every question of the task. A foretold one is expected from "
         "the answers that are there, within a band; it counts on no other page."
     )
-    tasks = tables.rows(_TASKS.replace("ORDER BY items_digest IS NOT NULL, ALL", "ORDER BY ALL"))
+    tasks = tables.rows(_TASKS)
     tasks.sort(key=lambda row: bool(row["items_digest"]))  # the mean over all tasks first
     named = {row["model"] for row in tables.rows("SELECT model FROM models")}
     return Page(FORETOLD[0], FORETOLD[1], [lead], [_table(tables, task, named) for task in tasks])
