@@ -92,7 +92,7 @@ of_cells AS (
         false AS is_group,
         cells.model,
         cells.metric,
-        cells.filter,
+        coalesce(shown.filter, cells.filter) AS filter,
         estimates.score,
         estimates.stderr,
         estimates.ci_low,
@@ -146,10 +146,12 @@ of_cells AS (
     FROM estimates
     INNER JOIN cells USING (cell_id)
     INNER JOIN _cell_costs USING (cell_id)
+    -- The metric in cells is the chosen judge's. The filter there is the stored one, by which the matrix reads its rows.
+    LEFT JOIN _shown_judges AS shown ON cells.task = shown.task
     LEFT JOIN aggregates
         ON cells.cell_id = aggregates.cell_id
         AND cells.metric = aggregates.metric
-        AND cells.filter = aggregates.filter
+        AND coalesce(shown.filter, cells.filter) = aggregates.filter
 ),
 
 members AS (

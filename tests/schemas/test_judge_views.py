@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from collectors.lake import layout
+from collectors.lake.reading import ask
+from collectors.runs.aggregates import covers_of
 from schemas.identity import ShardName
-from schemas.records import JUDGE, VERDICT
+from schemas.records import AGGREGATE, JUDGE, VERDICT
+from schemas.views import PoolChoice
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 #: K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), section A: two observers, ten units, alpha 0.095.
@@ -28,18 +31,25 @@ def judged_by_two(folder: Path, first: Sequence[float | None], second: Sequence[
     builder.shard(cell, [cell.record(item, score=None, failure="not_judged") for item in range(len(first))])
     shard = ShardName(cell.cell_id, 0, 0, len(first) - 1)
     for name, scores in (("a" * 16, first), ("b" * 16, second)):
-        judge = {"judge_id": name, "judge": name[0], "kind": "task", "task": cell.task, "digest": "d", "metric": "m"}
-        judge |= {"filter": "none", "aggregation": "mean", "higher_is_better": True, "settings": "{}", "versions": "{}"}
-        judge["made_at"] = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-        builder.lake.create_table(layout.judge_name(name), pa.Table.from_pylist([judge], schema=JUDGE))
-        shared = {"judge_id": name, "cell_id": cell.cell_id, "generation": 0, "task": cell.task, "filter": "none"}
-        rows = [
-            {**shared, "item": item, "item_hash": "h", "repeat": 0, "score": score, "outcome": "ok"}
-            for item, score in enumerate(scores)
-        ]
-        table = pa.Table.from_pylist(rows, schema=VERDICT)
-        builder.lake.create_table(layout.verdicts_name(name, shard), table)
+        judged(builder, name, cell, shard, {"none": scores})
     return builder
+
+
+def judged(
+    builder: LakeBuilder, name: str, cell: BuiltCell, shard: ShardName, scores: Mapping[str, Sequence[float | None]]
+) -> None:
+    """A judge whose filter is the first of `scores`, with its verdicts by each filter on a shard."""
+    judge = {"judge_id": name, "judge": name[0], "kind": "task", "task": cell.task, "digest": "d", "metric": "m"}
+    judge |= {"aggregation": "mean", "higher_is_better": True, "settings": "{}", "versions": "{}"}
+    judge |= {"filter": next(iter(scores)), "made_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}
+    builder.lake.create_table(layout.judge_name(name), pa.Table.from_pylist([judge], schema=JUDGE))
+    shared = {"judge_id": name, "cell_id": cell.cell_id, "generation": 0, "task": cell.task}
+    rows = [
+        {**shared, "filter": one, "item": item, "item_hash": "h", "repeat": 0, "score": score, "outcome": "ok"}
+        for one, of in scores.items()
+        for item, score in enumerate(of)
+    ]
+    builder.lake.create_table(layout.verdicts_name(name, shard), pa.Table.from_pylist(rows, schema=VERDICT))
 
 
 def alpha(builder: LakeBuilder) -> tuple[int, float | None]:
@@ -68,6 +78,26 @@ def test_alpha_of_judges_that_agree_is_one_and_of_equal_values_undefined(tmp_pat
     assert alpha(judged_by_two(tmp_path / "1", [0, 1, 1], [0, 1, 1])) == (3, 1.0)
     assert alpha(judged_by_two(tmp_path / "2", [1, 1, 1], [1, 1, 1])) == (3, None)
     assert alpha(judged_by_two(tmp_path / "3", [1], [0])) == (1, None)
+
+
+def test_board_shows_score_and_value_by_the_filter_of_the_judge(tmp_path: Path) -> None:
+    """Collected under a strict filter, judged by a flexible one: the judge has verdicts and values by both."""
+    builder = LakeBuilder(tmp_path)
+    cell = BuiltCell(filter="strict", items=4)
+    builder.run(cell)
+    shard = builder.shard(cell, [cell.record(item, score=0.0, filter="strict") for item in range(4)])
+    scores = {"flexible": [1.0, 1.0, 1.0, 0.0], "strict": [1.0, 0.0, 0.0, 0.0]}
+    judged(builder, "a" * 16, cell, shard, scores)
+    shared = {"task": cell.task, "is_group": False, "model": cell.model, "cell_id": cell.cell_id, "prompting": "p0"}
+    shared |= {"metric": "m", "aggregation": "mean", "higher_is_better": True, "items": 4, "judge_id": "a" * 16}
+    shared |= {"covers": covers_of([shard]), "computed_at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}
+    rows = [{**shared, "filter": name, "value": sum(of) / 4} for name, of in scores.items()]
+    builder.lake.create_table(layout.aggregates_name("again"), pa.Table.from_pylist(rows, schema=AGGREGATE))
+    board = "SELECT metric, filter, score, value, rank FROM leaderboard"
+    choice = PoolChoice(judge="a")
+    shown = ask(builder.lake, lambda con, _: con.execute(board).fetchall(), only=["leaderboard"], choice=choice)
+    assert shown == [("m", "flexible", 0.75, 0.75, 1)]
+    assert builder.rows(board) == [("acc", "strict", 0.0, None, 1)]
 
 
 def test_hidden_counts_what_the_verdicts_do_not_show(tmp_path: Path) -> None:
