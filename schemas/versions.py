@@ -42,6 +42,19 @@ def check_readable(place: str, version: int | None) -> None:
         )
 
 
+def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Returns the columns of `schema`, null where an older file lacks them.
+
+    Raises ValueError if the file lacks a column that is never null: a foreign one does.
+    """
+    for column in schema:
+        if column.name not in table.column_names:
+            if not column.nullable:
+                raise ValueError(f"it is foreign: it lacks column {column.name}")
+            table = table.append_column(column, pa.nulls(len(table), column.type))
+    return table.select(schema.names)
+
+
 def tables_digest(tables: Mapping[str, pa.Schema]) -> str:
     """Returns a digest of names, types and nullability of all columns: equal digests mean equal tables."""
     columns = {

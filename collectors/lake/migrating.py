@@ -16,6 +16,7 @@ from collectors.lake.layout import table_of
 from collectors.lake.store import Lake
 from schemas.migrations import migrated
 from schemas.records import TABLES
+from schemas.versions import with_columns
 
 
 def migrated_copy(lake: Lake, whole: Iterable[str], versions: Mapping[str, int], folder: Path) -> Lake:
@@ -37,7 +38,4 @@ def migrated_copy(lake: Lake, whole: Iterable[str], versions: Mapping[str, int],
 
 def _as_today(table: str, rows: pa.Table, version: int) -> pa.Table:
     rows, schema = migrated(table, rows, version), TABLES[table]
-    for column in schema:
-        if column.name not in rows.schema.names:
-            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
-    return rows.select(schema.names).cast(schema)
+    return with_columns(rows, schema).cast(schema)

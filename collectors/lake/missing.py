@@ -24,10 +24,11 @@ from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import StorageError
 from schemas.identity import ShardName
+from schemas.records import RUN_CELL
+from schemas.versions import with_columns
 
-_COLUMNS = ["cell_id", "model", "task", "items_digest", "planned_items", "imported_from"]
-#: A column that runs of an older schema version lack.
-_SAMPLED = "item_set"
+#: Of a run's cells. Runs of an older schema version lack the last.
+_OF_CELL = ("cell_id", "model", "task", "items_digest", "planned_items", "imported_from", "item_set")
 
 
 @dataclass(frozen=True)
@@ -212,13 +213,11 @@ class _Plans:
             return
         run_id = layout.run_id_of(name) or ""
         generation = json.loads((file.metadata.metadata or {}).get(b"run", b"{}")).get("generation")
-        of_cells = self._rows(file, _COLUMNS)
-        is_older = _SAMPLED not in file.schema_arrow.names
-        lists = [(None,)] * len(of_cells) if is_older else self._rows(file, [_SAMPLED])
-        for row, (item_set,) in zip(of_cells, lists, strict=True):
-            cell_id, model, task, items_digest, planned_items, imported_from = row
-            is_imported = imported_from is not None
-            yield cell_id, _Planned(run_id, model, task, items_digest, planned_items, is_imported, generation, item_set)
+        schema = pa.schema([RUN_CELL.field(name) for name in _OF_CELL])
+        for row in with_columns(file.read(schema.names), schema).to_pylist():
+            is_imported = row.pop("imported_from") is not None
+            cell_id = row.pop("cell_id")
+            yield cell_id, _Planned(run_id, **row, is_imported=is_imported, generation=generation)
 
     def _is_finished(self, name: str) -> bool:
         file = self._read(name)

@@ -38,6 +38,7 @@ from collectors.lake.retractions import Retracted
 from collectors.lake.store import Lake
 from schemas.identity import ShardName
 from schemas.records import ANSWERS, KEY, RECORD
+from schemas.versions import with_columns
 
 Ranges = list[tuple[int, int]]
 
@@ -211,9 +212,7 @@ def _of_piece(facts: str | None, items: int) -> str | None:
 
 def _write_from_shard(lake: Lake, name: str, piece: ShardName, source: str, facts: str | None, sets: ItemSets) -> bool:
     rows = pq.ParquetFile(lake.open_object(source)).read()
-    for column in set(RECORD.names) - set(rows.column_names):  # of an older schema version
-        rows = rows.append_column(RECORD.field(column), pa.nulls(len(rows), RECORD.field(column).type))
-    return _write(lake, name, _rows_of(piece, rows.select(RECORD.names).cast(RECORD), sets), facts)
+    return _write(lake, name, _rows_of(piece, with_columns(rows, RECORD).cast(RECORD), sets), facts)
 
 
 def _rows_of(shard: ShardName, rows: pa.Table, sets: ItemSets) -> pa.Table:

@@ -24,6 +24,7 @@ from collectors.matrix.laying import Placement, lay, views_of
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import BLOCK_KEY, COLUMN_KEY
 from schemas.records import RUN_CELL
+from schemas.versions import with_columns
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,7 @@ def _plans(lake: Lake, runs: list[str]) -> pa.Table:
             there = set(pq.ParquetFile(source).schema_arrow.names)  # pyarrow knows no dictionary of a column not there
             named = [name for name in texts if name in there]
             file = pq.ParquetFile(source, read_dictionary=named, page_checksum_verification=True)
-            table = file.read(columns)
-            for name in set(columns) - set(table.column_names):  # an older run lacks the later columns of the key
-                table = table.append_column(RUN_CELL.field(name), pa.nulls(len(table), RUN_CELL.field(name).type))
-            tables.append(_dictionaries(table.select(columns), texts))
+            tables.append(_dictionaries(with_columns(file.read(columns), empty.schema), texts))
         except FileNotFoundError as error:
             raise StorageError(f"{run} in {lake.uri} is gone") from error
         except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds

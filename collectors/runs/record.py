@@ -24,6 +24,7 @@ from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.records import RUN_CELL, RUN_END
+from schemas.versions import with_columns
 
 if TYPE_CHECKING:  # only for its type
     from collectors.runs.plan import Plan
@@ -38,8 +39,8 @@ _DAMAGED = (OSError, ValueError, OverflowError, RecursionError)
 
 #: The columns to read of a run's file. The others repeat values of the config for every cell.
 _COLUMNS = ["cell_id", "model", "task", "planned_items", "generation", "started_at", "engine", "imported_from"]
-#: Columns that runs of an older schema version lack.
-_SAMPLED = ("sampled_items", "item_set")
+#: These, and two that runs of an older schema version lack.
+_READ = pa.schema([RUN_CELL.field(name) for name in (*_COLUMNS, "sampled_items", "item_set")])
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def read_run(lake: Lake, run_id: str, retracted: Retracted | None = None) -> tup
         metadata = json.loads((file.metadata.metadata or {}).get(b"run", b"{}"))
         if not isinstance(metadata, dict) or not all(isinstance(metadata.get(key), int | None) for key in _METADATA):
             raise ValueError("its metadata is damaged")
-        table = _with_samples(file.read([*_COLUMNS, *(name for name in _SAMPLED if name in types)]))
+        table = with_columns(file.read(_READ.names), _READ)
         if any(table[name].null_count for name in ("cell_id", "planned_items", "started_at")):
             raise ValueError("a column has nulls that must have none")
         if len(table) and (
@@ -176,13 +177,6 @@ def read_run(lake: Lake, run_id: str, retracted: Retracted | None = None) -> tup
         raise
     except _DAMAGED as error:
         raise StorageError(f"{name} in {lake.uri} is damaged: {one_line(error)}") from error
-
-
-def _with_samples(table: pa.Table) -> pa.Table:
-    for name in _SAMPLED:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(len(table), RUN_CELL.field(name).type))
-    return table
 
 
 def _not_forgotten(table: pa.Table, retracted: Retracted) -> pa.Table:

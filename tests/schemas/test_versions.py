@@ -9,7 +9,7 @@ from schemas.failures import ConfigError
 from schemas.migrations import MIGRATIONS
 from schemas.records import RECORD, SCHEMA_VERSION, TABLES
 from schemas.sql import type_name
-from schemas.versions import OLDEST_VERSION, check_readable, stated_version, tables_digest
+from schemas.versions import OLDEST_VERSION, check_readable, stated_version, tables_digest, with_columns
 
 #: Schema version -> digest of all tables. A new version adds a line; a line that is here never changes.
 DIGESTS = {
@@ -68,3 +68,13 @@ def test_stated_version_reads_metadata_and_refuses_what_is_not_a_number() -> Non
     assert stated_version({b"routerlake_schema_version": b"6"}) == 6
     with pytest.raises(ValueError, match="x"):
         stated_version({b"routerlake_schema_version": b"x"})
+
+
+def test_columns_that_an_older_file_lacks_are_null_and_a_foreign_file_is_refused() -> None:
+    schema = pa.schema([pa.field("cell", pa.string(), nullable=False), pa.field("count", pa.int32())])
+    older = pa.table({"more": [1.5], "cell": ["a"]})
+    filled = with_columns(older, schema)
+    assert filled.to_pylist() == [{"cell": "a", "count": None}]
+    assert filled.schema.types == schema.types
+    with pytest.raises(ValueError, match="it lacks column cell"):
+        with_columns(older.select(["more"]), schema)
