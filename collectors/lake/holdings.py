@@ -349,13 +349,16 @@ def _in_use(damaged: Mapping[str, str], manifest: Manifest | None) -> dict[str, 
     return {name: why for name, why in damaged.items() if not layout.is_compacted(name) or name in named}
 
 
-def committed(lake: Lake, retracted: Retracted | None = None) -> dict[str, list[ShardName]]:
+def committed(
+    lake: Lake, retracted: Retracted | None = None, ever: Mapping[str, list[ShardName]] | None = None
+) -> dict[str, list[ShardName]]:
     """Returns every committed shard by cell id, in name order, as the views read them. No shard is opened.
 
-    Forgotten shards are left out. One with some forgotten items is cut: its pieces are not names of objects.
+    Forgotten shards are left out. One with some forgotten items is cut: its pieces are not names of objects. `ever` are
+    those of ever_committed, for a caller who has them.
     """
     retracted = read_retracted(lake) if retracted is None else retracted
-    shards = {cell_id: retracted.without(names) for cell_id, names in ever_committed(lake).items()}
+    shards = {cell_id: retracted.without(names) for cell_id, names in (ever or ever_committed(lake)).items()}
     return {cell_id: names for cell_id, names in shards.items() if names}
 
 

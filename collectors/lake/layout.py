@@ -178,6 +178,16 @@ def aggregates_name(run_id: str) -> str:
     return f"{AGGREGATES}/{run_id}.parquet"
 
 
+def judged_aggregates_name(judge_id: str, part: str) -> str:
+    """Values over whole cells by the verdicts of a judge."""
+    return aggregates_name(f"{judge_id}-{part}")
+
+
+def is_of_judge(name: str, judge_id: str) -> bool:
+    """Whether an object of aggregates/ has values by the verdicts of a judge."""
+    return name.startswith(f"{AGGREGATES}/{judge_id}-")
+
+
 def split_name(split: str) -> str:
     return f"{SPLITS}/{split}.parquet"
 

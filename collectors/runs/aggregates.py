@@ -27,6 +27,7 @@ from collectors.runs.plan import Plan, PlannedCell
 from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, EngineError, StorageError, TaskError, one_line
 from schemas.identity import ShardName, digest
 from schemas.records import AGGREGATE
+from schemas.versions import with_columns
 
 if TYPE_CHECKING:
     from collectors.harness.tasks import BoundTask
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 BOOTSTRAPS = 1000
 
 #: Problems of a machine, not of a task: such a value is computed again.
-_PASSING = (JUDGE_TIMEOUT, JUDGE_DIED)
+PASSING = (JUDGE_TIMEOUT, JUDGE_DIED)
 #: Cells between two lines of the log.
 PROGRESS_CELLS = 500
 
@@ -57,26 +58,40 @@ def _md5(text: str) -> str:
 
 
 def cell_rows(
-    cell: Cell, task: BoundTask, judges: Judges, records: pa.Table, covers: str, bootstraps: int = BOOTSTRAPS
+    names: Mapping[str, str], task: BoundTask, judges: Judges, rows: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Returns a row of AGGREGATE for each metric and filter of a whole cell.
 
-    `records` are its rows, by item. Raises TaskError or EngineError if the task's own aggregation cannot be run.
+    `names` are its columns model, cell_id, prompting and covers, and judge_id of a judge's verdicts. `rows` are its
+    records or verdicts, by item. Raises TaskError or EngineError if the task's own aggregation cannot be run.
     """
     values: dict[str, list[str]] = defaultdict(list)
-    for row in records.select(_READ).to_pylist():
+    for row in rows:
         if row["repeat"] == 0 and row["metrics"] is not None:
             values[row["filter"]].append(row["metrics"])
-    shared = {
-        "task": task.name,
-        "is_group": False,
-        "model": cell.model.name,
-        "cell_id": cell.cell_id,
-        "prompting": cell.prompting,
-        "covers": covers,
-        "computed_at": dt.datetime.now(dt.UTC),
-    }
-    return [{**shared, **one._asdict()} for one in judges.aggregate(task, values, bootstraps)]
+    shared = {**names, "task": task.name, "is_group": False, "computed_at": dt.datetime.now(dt.UTC)}
+    return [{**shared, **one._asdict()} for one in judges.aggregate(task, values, BOOTSTRAPS)]
+
+
+def rows_of_records(
+    cell: Cell, task: BoundTask, judges: Judges, records: pa.Table, covers: str
+) -> list[dict[str, Any]]:
+    """The same of a collected cell's records, by item."""
+    names = {"model": cell.model.name, "cell_id": cell.cell_id, "prompting": cell.prompting, "covers": covers}
+    return cell_rows(names, task, judges, records.select(_READ).to_pylist())
+
+
+def read_aggregates(lake: Lake, name: str) -> pa.Table:
+    """Reads an object of aggregates/, with null for the columns that an older one lacks.
+
+    A damaged one is named in the log and has no rows: its values are computed again.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(lake.read(name)), page_checksum_verification=True)
+        return with_columns(table, AGGREGATE).cast(AGGREGATE)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        logger.warning("%s cannot be read: %s", name, one_line(error))
+        return AGGREGATE.empty_table()
 
 
 class Aggregator:
@@ -134,19 +149,13 @@ class Aggregator:
         for name in self.lake.names(layout.AGGREGATES):
             if not layout.is_of_table(layout.AGGREGATES, name):
                 continue
-            try:
-                table = pq.read_table(io.BytesIO(self.lake.read(name)), page_checksum_verification=True)
-                table = table.select(AGGREGATE.names)
-                table = table.filter(pc.is_null(table["judge_id"]))  # others are of verdicts of judge.py
-                of_plan = pc.is_in(table["cell_id"], value_set=planned)
-                rows = table.filter(pc.or_(of_plan, table["is_group"])).to_pylist()
-            except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # it is computed again
-                logger.warning("%s cannot be read: %s", name, one_line(error))
-                continue
-            for row in rows:
+            table = read_aggregates(self.lake, name)
+            table = table.filter(pc.is_null(table["judge_id"]))  # others are of verdicts of judge.py
+            of_plan = pc.is_in(table["cell_id"], value_set=planned)
+            for row in table.filter(pc.or_(of_plan, table["is_group"])).to_pylist():
                 if row["is_group"]:
                     self._groups.add(_group_key(row))
-                elif row["problem"] not in _PASSING:
+                elif row["problem"] not in PASSING:
                     self._rows[row["cell_id"], row["covers"]].append(row)
 
     # ---- cells
@@ -160,7 +169,7 @@ class Aggregator:
             return []
         try:
             self.judges.plan(task, cell.group, start=False)
-            return cell_rows(cell, task, self.judges, records, covers)
+            return rows_of_records(cell, task, self.judges, records, covers)
         except (TaskError, EngineError) as error:
             logger.warning("cell %s (%s, %s): no aggregates: %s", cell.cell_id, cell.model.name, task.name, error)
             return []

@@ -35,7 +35,7 @@ from collectors.models.ahead import Ahead
 from collectors.models.model_files import model_row
 from collectors.models.pinning import tokenizer_fingerprint
 from collectors.models.weights import Held, Weights
-from collectors.runs.aggregates import cell_rows, covers_of
+from collectors.runs.aggregates import covers_of, rows_of_records
 from collectors.runs.code import code_version
 from collectors.runs.log_lines import about
 from collectors.runs.stages import Stages, in_prefill
@@ -198,7 +198,7 @@ class Collector:
         if (shard.generation, shard.first, shard.last, shard.item_set) != (0, 0, cell.items - 1, ""):
             return []
         try:
-            return cell_rows(cell, task, self._judges, table, covers_of([shard]))
+            return rows_of_records(cell, task, self._judges, table, covers_of([shard]))
         except (TaskError, EngineError) as error:
             logger.warning("cell %s: no aggregates: %s", cell.cell_id, error)
             return []

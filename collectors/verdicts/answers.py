@@ -17,9 +17,10 @@ import duckdb
 
 from collectors.harness.documents import doc_hash
 from collectors.harness.stored import StoredItem
-from collectors.lake.holdings import Holdings, committed, read_folded, read_holdings
+from collectors.lake.holdings import Holdings, committed, ever_committed, read_folded, read_holdings
 from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import connect
+from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake
 from schemas.failures import ConfigError, TaskError
 from schemas.identity import ShardName
@@ -88,8 +89,11 @@ class Source:
     def __init__(self, lake: Lake, include: str = "all") -> None:
         self.lake = lake
         self.holdings = read_holdings(lake, include=include)
+        self.retracted = read_retracted(lake)
+        #: Cell -> all shards that were ever committed, forgotten ones too.
+        self.ever = ever_committed(lake)
         #: Cell -> its committed shards, in name order.
-        self.shards = committed(lake)
+        self.shards = committed(lake, self.retracted, self.ever)
         self.item_sets = ItemSets(lake)
         manifest = self.holdings.manifest
         rows = read_folded(lake, manifest, columns=["cell_id", "part"]) if manifest else []

@@ -137,7 +137,10 @@ def judge_batches(
             logger.warning("task %s: not judged: %s", batch.task, one_line(error))
             report.failed[batch.task] = one_line(error)
         left.end()
-    write_aggregates(lake, source.holdings.include, judged, tasks.judges)
+    if judged:
+        # With the verdicts that were written since. A listing takes long, and without any the first one is whole.
+        newest = Source(lake, source.holdings.include) if report.shards else source
+        write_aggregates(lake, newest, judged, tasks.judges)
     return report
 
 

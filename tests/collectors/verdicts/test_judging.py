@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from collectors.lake import layout
 from collectors.lake.compaction import compact
+from collectors.lake.damage import record_damage
 from collectors.lake.pruning import prune
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
@@ -22,6 +24,7 @@ from collectors.verdicts.judging import Choice, Report, Sum, Tasks, judge_batche
 from schemas.views import PoolChoice, named_in
 from tests.helpers.filled_lakes import NOW
 from tests.helpers.judged_lakes import ITEMS, collected_lake, rewrite, shards_of
+from tests.helpers.judged_tasks import write_task
 from tests.helpers.mini_tasks import own_caches
 from tests.helpers.runs import CHOICE, TEXT
 
@@ -106,6 +109,62 @@ def test_judge_writes_the_value_of_each_whole_cell_once_and_the_board_shows_it(l
         assert values[tuple(key)] == pytest.approx(score, abs=1e-9)
     board = read("SELECT DISTINCT task, value IS NOT NULL FROM leaderboard ORDER BY ALL", "again")
     assert board == sorted([(CHOICE, True), (TEXT, True)])
+
+
+def values(lake: Lake) -> list[tuple[object, ...]]:
+    """Cell, filter, items and value of each stored row, none left out."""
+    names = [name for name in lake.names(layout.AGGREGATES) if "schema" not in name]
+    rows = [row for name in names for row in pq.read_table(Path(lake.root, name)).to_pylist()]
+    return sorted((row["cell_id"], row["filter"], row["items"], row["value"]) for row in rows)
+
+
+def test_cell_without_a_verdict_on_each_item_has_no_value_until_it_has_them(lake: Lake, tasks: Tasks) -> None:
+    judge(lake, tasks, filter="strict-match")
+    whole = values(lake)
+    lake.remove([name for name in lake.names(layout.AGGREGATES) if "schema" not in name])
+    name = next(name for name in lake.names(layout.VERDICTS) if layout.parse_verdicts(name))
+    path, cell_id = Path(lake.root, name), layout.parse_verdicts(name)[1].cell_id  # type: ignore[index]
+    path.write_bytes(path.read_bytes()[:-40])
+    record_damage(lake, name, "it is cut")
+    judge(lake, tasks, filter="strict-match")
+    assert values(lake) == [row for row in whole if row[0] != cell_id]
+    lake.remove([name])  # compact.py --prune sets it aside
+    judge(lake, tasks, filter="strict-match")
+    assert values(lake) == whole
+
+
+def test_values_of_a_new_cell_are_computed_without_the_others(lake: Lake, tasks: Tasks) -> None:
+    source = Source(lake)
+    [batch] = source.batches([TEXT])
+    first = dataclasses.replace(batch, cells=dict([next(iter(batch.cells.items()))]))
+    judge_batches(lake, source, [first], Choice("again"), tasks)
+    assert len(values(lake)) == 2
+    judge_batches(lake, source, [batch], Choice("again"), tasks)
+    assert len(values(lake)) == len({row[:2] for row in values(lake)}) == 4
+
+
+def test_value_that_fails_in_passing_is_computed_again(tmp_path: Path) -> None:
+    """Only the item's own values are 0.5: planning tries the aggregation on others."""
+    flag = tmp_path / "flag"
+    code = f"""
+def process_results(doc, results):
+    return {{"points": 0.5}}
+def least(values):
+    if set(values) == {{0.5}} and os.path.exists({str(flag)!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return min(values)
+"""
+    metric = {"metric": "points", "aggregation": "!function judged_code.least", "higher_is_better": True}
+    folder = write_task(tmp_path / "tasks", code, metric_list=[metric])
+    keys = {"tasks": ["judged"], "include_tasks": [str(folder)], "allow_code": True, "limit": 4}
+    lake = collected_lake(tmp_path / "lake", **keys)
+    flag.touch()
+    with Tasks([str(folder)]) as tasks:
+        for is_failing in (True, False):
+            source = Source(lake)
+            judge_batches(lake, source, source.batches(), Choice("again", include=(str(folder),)), tasks)
+            assert [row[3] for row in values(lake)] == ([] if is_failing else [0.5, 0.5])
+            flag.unlink(missing_ok=True)
 
 
 def test_judging_goes_on_where_it_was_stopped_and_a_second_time_does_nothing(lake: Lake, tasks: Tasks) -> None:
