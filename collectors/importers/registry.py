@@ -88,7 +88,7 @@ FORMATS = {
     ),
     "sprout": ImportFormat("SPROUT: Parquet, a column a model", TABLES, sprout.read),
     "r2bench": ImportFormat("R2-Bench: <organisation>/<model>/<budget>_judge.csv", r2bench.PATTERNS, r2bench.read),
-    "dars": ImportFormat("DARS: *_scored_generations.jsonl", dars.PATTERNS, by_file(dars.read)),
+    "dars": ImportFormat("DARS: *_scored_generations.jsonl", dars.PATTERNS, dars.read),
     "table": ImportFormat(
         "CSV, Parquet or JSON lines of your own; --columns names the columns", table.PATTERNS, _table
     ),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from collectors.importers.sources import CellDescription, ImportSource, Sink, as_json
+from collectors.importers.staging import Staging
 from collectors.importers.suspicions import ODD_TOTAL
 from collectors.importers.values import content_of, number_of, objects, text_of, texts, verdict, whole
 
@@ -22,26 +23,35 @@ _METRICS = {
 }
 #: Run, task, key and model of the answers that are averaged.
 _Group = tuple[str, str, str, str]
-#: Draw -> the row and score of the answer that is taken of it.
-_Taken = dict[int, tuple[int, float | None]]
+#: Draw -> file, row and score of the answer that is taken of it.
+_Taken = dict[int, tuple[tuple[int, int], float | None]]
 #: Most draws of one question: repeat 0 is their mean.
 _MOST_DRAWS = 32767
 
 
-def read(staging: Sink, number: int, source: ImportSource) -> None:
-    """A row an answer; the mean over the answers of one temperature to one question is the item's own verdict."""
+def read(staging: Staging, source: ImportSource) -> None:
+    """A row an answer; the mean over the answers of one temperature to one question is the item's own verdict.
+
+    The answers to a question may stand in several files, so one process reads all of them.
+    """
     means: dict[_Group, _Taken] = {}
+    for number in range(len(staging.files)):
+        with staging.one_file(number):
+            _read_file(staging, number, means)
+    for (run, task, key, model), draws in means.items():
+        scores = [score for _, score in draws.values() if score is not None]
+        if scores:
+            first = min(place for place, _ in draws.values())
+            verdict(staging, *first, task, key, model, sum(scores) / len(scores), run=run, repeat=0)
+
+
+def _read_file(staging: Sink, number: int, means: dict[_Group, _Taken]) -> None:
     for row, value in objects(staging, number):
         with staging.one_row(number, row):
             if lacking := _lacking(value):
                 staging.reject(number, row, *lacking)
                 continue
             _take(staging, number, row, value, means)
-    for (run, task, key, model), draws in means.items():
-        scores = [score for _, score in draws.values() if score is not None]
-        if scores:
-            first = min(row for row, _ in draws.values())
-            verdict(staging, number, first, task, key, model, sum(scores) / len(scores), run=run, repeat=0)
 
 
 def _lacking(value: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -120,4 +130,4 @@ def _take(staging: Sink, number: int, row: int, value: Mapping[str, Any], means:
     verdict(staging, number, row, task, key, model, value["score"], run=run, repeat=draw + 1, **columns)
     score = number_of(value["score"], keep_odd=True)
     if (value["score"] is None or score is not None) and _is_trusted((model, task, key), score, columns):
-        draws.setdefault(draw, (row, score))  # of several answers of one draw the import takes the first
+        draws.setdefault(draw, ((number, row), score))  # of several answers of one draw the import takes the first

@@ -65,6 +65,16 @@ def test_dars_answers_are_repeats_and_a_rewrite_is_an_item_of_its_own(tmp_path: 
     assert found(tmp_path / "lake", repeats) == [(n, s, 20, 0.001) for n, s in ((1, 1.0), (2, 0.0), (3, 1.0))]
 
 
+def test_dars_answers_to_one_question_in_two_files_have_one_mean(tmp_path: Path) -> None:
+    parts = [[generation("org/a", decode, score, dataset="gpqa")] for decode, score in enumerate((1, 0))]
+    for number, lines in enumerate(parts):
+        dars(tmp_path / "in", lines, f"part-{number}/train_scored_generations.jsonl")
+    report = imported("dars", tmp_path / "in", tmp_path / "lake")
+    assert report.rejects == []
+    repeats = "SELECT repeat, score FROM records ORDER BY 1"
+    assert found(tmp_path / "lake", repeats) == [(0, 0.5), (1, 1.0), (2, 0.0)]
+
+
 def test_dars_answers_at_several_temperatures_are_runs_and_not_averaged(tmp_path: Path) -> None:
     lines = [
         generation(
