@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from collectors.importers.contradictions import ITEMS_AT_ONCE
 from tests.helpers.importing import COLUMNS, imported, rows, table, write_json, write_lines
 
 
@@ -132,7 +133,11 @@ def test_answers_that_have_repeats_alone_are_named(tmp_path: Path) -> None:
     assert rows(tmp_path / "lake", "SELECT count(*) FROM matrix WHERE model = 'b' AND score IS NOT NULL") == [(2,)]
 
 
-def test_suspicions_name_another_import_that_scores_the_same_answers_otherwise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [ITEMS_AT_ONCE, 1])
+def test_suspicions_name_another_import_that_scores_the_same_answers_otherwise(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collectors.importers.contradictions.ITEMS_AT_ONCE", at_once)
     names = ("model", "task", "id", "score", "prompt", "response")
     settings = {**COLUMNS, "prompt": "prompt", "response": "response"}
 
