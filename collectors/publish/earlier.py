@@ -26,6 +26,13 @@ def named_version(uri: str) -> Predecessor:
     return _predecessor(uri, dated=False)
 
 
+def beside(uri: str, version: str) -> str:
+    """Where another version lies that was published to the place of `uri`: in the next folder, on the hub at a tag."""
+    if uri.startswith("hf://"):
+        return f"{uri.partition('@')[0].rstrip('/')}@{version}"
+    return f"{uri.rstrip('/').rpartition('/')[0]}/{version}"
+
+
 def _version(uri: str) -> Predecessor | None:
     try:
         return _predecessor(uri)

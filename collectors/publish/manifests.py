@@ -1,6 +1,7 @@
 """Reads the manifest of a published version, which names every other file with its SHA-256 and size.
 
-Owns the form of `manifest.json` and of the names in it. Knows nothing of the files themselves.
+Owns the form of `manifest.json`, of the names in it, and of an entry of its list of files; sites have such a list, too.
+Knows nothing of the files themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from schemas.versions import check_readable
 #: The manifests of all published versions have this word: it stays.
 KIND = "routerlake snapshot"
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -71,20 +72,41 @@ def parsed(data: bytes, place: str) -> dict[str, Any]:
     if not all(is_count(count) for count in manifest["counts"].values()):
         raise ValueError("its counts are not all numbers")
     for file, entry in manifest["files"].items():
-        _check_entry(file, entry)
+        check_entry(file, entry)
+        if file == PUBLISHED_MANIFEST:
+            raise ValueError(f"it names {file!r}, itself, as a file")
+    _check_previous(manifest.get("previous"))
     return manifest
+
+
+def _check_previous(previous: object) -> None:
+    """Readers make a path of the name of the version before, so it is a name alone."""
+    if previous is None:
+        return
+    if not isinstance(previous, dict):
+        raise ValueError(f"its previous version is {one_line(repr(previous), 80)}")
+    name = previous.get("version")
+    if not isinstance(name, str) or not is_version_name(name):
+        raise ValueError(f"its previous version {one_line(repr(name), 80)} cannot name one")
+    if not is_sha256(previous.get("manifest_sha256")):
+        raise ValueError("its previous version has no SHA-256")
 
 
 def is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _check_entry(name: str, entry: object) -> None:
-    if not is_plain(name) or name == PUBLISHED_MANIFEST:
+def is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def check_entry(name: str, entry: object) -> None:
+    """Raises ValueError for a file of a list that has no plain name, size and SHA-256."""
+    if not is_plain(name):
         raise ValueError(f"its file {name!r} is not a plain relative name")
     if not isinstance(entry, dict) or not {"sha256", "bytes"} <= entry.keys():
         raise ValueError(f"its file {name} lacks sha256 or bytes")
-    if not isinstance(entry["sha256"], str) or not SHA256.fullmatch(entry["sha256"]):
+    if not is_sha256(entry["sha256"]):
         raise ValueError(f"the sha256 of its file {name} is {entry['sha256']!r}")
     if not is_count(entry["bytes"]):
         raise ValueError(f"the bytes of its file {name} are {entry['bytes']!r}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.lake.store import Lake
-from collectors.publish.earlier import named_version
+from collectors.publish.earlier import beside, named_version
 from collectors.publish.publishing import differences
 from collectors.website.rendering import Page
 from collectors.website.tables import Column, Table, plain, shown
@@ -33,7 +33,7 @@ def changes(lake: Lake, manifest: Mapping[str, Any] | None, before: str | None) 
     stated: Mapping[str, str] = (manifest or {}).get("previous") or {}
     if manifest is None or not (before or stated):
         return None, []
-    uri = before or f"{lake.uri.rstrip('/').rpartition('/')[0]}/{stated['version']}"
+    uri = before or beside(lake.uri, stated["version"])
     try:
         found = named_version(uri)
         if not before and found.manifest_sha256 != stated["manifest_sha256"]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.lake.layout import PUBLISHED_MANIFEST
-from collectors.publish.manifests import SHA256, is_count, is_plain, open_published, without_doubles
+from collectors.publish.manifests import check_entry, is_sha256, open_published, without_doubles
 from collectors.publish.verifying import Proof
 from collectors.website.building import KIND, OF_LAKE, SITE_MANIFEST, VERSION
 from schemas.failures import ConfigError, one_line
@@ -47,21 +47,15 @@ def _parsed(data: bytes, folder: Path) -> dict[str, Any]:
         value = json.loads(data, object_pairs_hook=without_doubles)
         if value["kind"] != KIND:
             raise ValueError("its kind is another")
-        if not all(is_plain(name) and is_count(entry["bytes"]) for name, entry in value["files"].items()):
-            raise ValueError("a file has no plain name or no size")
-        if not all(_is_sha256(entry["sha256"]) for entry in value["files"].values()):
-            raise ValueError("a file has no SHA-256")
-        if value["manifest_sha256"] is not None and not _is_sha256(value["manifest_sha256"]):
+        for name, entry in value["files"].items():
+            check_entry(name, entry)
+        if value["manifest_sha256"] is not None and not is_sha256(value["manifest_sha256"]):
             raise ValueError("its manifest_sha256 is no SHA-256")
         if not isinstance(value["version"], str):
             raise ValueError("its version is not a text")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{SITE_MANIFEST} in {folder} is not a site's: {one_line(error, 200)}") from error
     return dict(value)
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and SHA256.fullmatch(value) is not None
 
 
 def _of_pages(folder: Path, value: dict[str, Any]) -> Iterator[str]:

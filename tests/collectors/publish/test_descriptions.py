@@ -14,7 +14,7 @@ import yaml
 
 from collectors.publish.card import Description, Predecessor
 from collectors.publish.datasheet import code
-from collectors.publish.earlier import earlier_versions, named_version
+from collectors.publish.earlier import beside, earlier_versions, named_version
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion, build_version
@@ -215,3 +215,16 @@ def _empty(folder: Path) -> Path:
 def test_publish_with_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["--lake", str(tmp_path), "--to", str(tmp_path / "out"), "--url", url])
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/data/published/1.1.0", "/data/published/1.0.0"),
+        ("s3://bucket/published/1.1.0/", "s3://bucket/published/1.0.0"),
+        ("hf://datasets/o/n@1.1.0", "hf://datasets/o/n@1.0.0"),
+        ("hf://datasets/o/n", "hf://datasets/o/n@1.0.0"),
+    ],
+)
+def test_version_before_lies_beside_a_version_and_at_another_tag_of_the_hub(uri: str, expected: str) -> None:
+    assert beside(uri, "1.0.0") == expected
