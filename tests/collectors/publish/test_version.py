@@ -8,15 +8,20 @@ import shutil
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.compaction import compact
+from collectors.lake.layout import forecast_fit_name, forecasts_name
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.matrix.blocks import load_blocks
 from collectors.matrix.pools import load_matrix
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError
+from schemas.identity import digest
+from schemas.records import FORECAST, FORECAST_FIT
 from schemas.views import PoolChoice
 from tests.helpers.filled_lakes import (
     DESCRIPTION,
@@ -31,6 +36,7 @@ from tests.helpers.filled_lakes import (
     published,
     query,
 )
+from tests.helpers.foretold_rows import foretold_row
 from tests.helpers.importing import imported, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
 from tests.helpers.thorough import long_only
@@ -227,6 +233,35 @@ def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
         assert int(load_matrix(str(tmp_path / include), include=include).valid.sum()) > 0
     assert counts["imported"] == (2, 2)
     assert counts["all"] == tuple(a + b for a, b in zip(counts["collected"], counts["imported"], strict=True))
+
+
+def test_version_holds_forecasts_of_its_own_cells_alone(tmp_path: Path) -> None:
+    lake = filled(tmp_path / "lake").lake
+    question = {"question": "what is asked by others?", "scores": {"m": 1.0, "n": 0.0}}
+    imported("routerdc", write_json(tmp_path / "quiz.json", [question]), tmp_path / "lake")
+    bases = query(lake, "SELECT task, items_digest, prompting, metric, basis FROM _forecast_basis ORDER BY ALL")
+    name = digest("forecast")
+    given = [dict(zip(("task", "items_digest", "prompting", "metric", "basis"), one, strict=True)) for one in bases]
+    given.append({"task": "all", "items_digest": "", "prompting": "", "metric": "", "basis": None})
+    fits = [foretold_row(FORECAST_FIT, forecast=name, level=0.9, **one) for one in given]
+    values = [
+        foretold_row(FORECAST, forecast=name, model="a", value=0.5, low=0.4, high=0.6, level=0.9, **one)
+        for one in given
+    ]
+    lake.create_table(forecasts_name(name, 0), pa.concat_tables(values))
+    lake.create_table(forecast_fit_name(name), pa.concat_tables(fits))
+    tasks = {}
+    for include in ("collected", "imported", "all"):
+        (tmp_path / include).mkdir()
+        made = build_version(lake, tmp_path / include, DESCRIPTION, "1.0.0", include=include)
+        tasks[include] = [pq.read_table(made.folder / table / "all.parquet")["task"].to_pylist()
+                          for table in ("forecasts", "forecast_fits")]  # fmt: skip
+        assert made.manifest["counts"]["forecasts"] == len(tasks[include][0])
+    assert tasks == {
+        "collected": [["t", "u"]] * 2,
+        "imported": [["quiz"]] * 2,
+        "all": [["all", "quiz", "t", "u"]] * 2,
+    }
 
 
 def test_version_names_no_path_user_or_host_of_the_machines_that_collected_it(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyarrow as pa
 import pytest
 
 from collectors.lake.layout import forecast_fit_name, forecasts_name
@@ -12,17 +9,11 @@ from collectors.website.building import BuiltSite, build_site
 from collectors.website.reading import Tables
 from schemas.identity import digest
 from schemas.records import FORECAST, FORECAST_FIT
+from tests.helpers.foretold_rows import foretold_row
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.sites import Links
 
 RIGHT = {"whole": [1.0, 0.0, 1.0, 0.0], "better": [1.0, 1.0, 1.0, 0.0], "parts": [1.0, 1.0, 1.0, None]}
-
-
-def row(schema: pa.Schema, **values: Any) -> pa.Table:
-    given = {field.name: [] if pa.types.is_list(field.type) else None for field in schema}
-    counts = {"number": 1, "asked": 4, "items": 8, "models": 2}
-    texts = {"method": "answers", "version": "1", "verdict": "kept", "split": "random"}
-    return pa.Table.from_pylist([given | {k: v for k, v in (counts | texts | values).items() if k in given}], schema)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +27,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
             builder.scores(cell, scores)
     name = digest("forecast")
     place = {"forecast": name, "task": "all", "items_digest": "", "prompting": "", "metric": "", "level": 0.9}
-    foretold = row(FORECAST, **place, model="parts", value=0.87, low=0.61, high=0.93)
+    foretold = foretold_row(FORECAST, **place, model="parts", value=0.87, low=0.61, high=0.93)
     builder.lake.create_table(forecasts_name(name, 0), foretold)
-    builder.lake.create_table(forecast_fit_name(name), row(FORECAST_FIT, **place, coverage=0.91))
+    builder.lake.create_table(forecast_fit_name(name), foretold_row(FORECAST_FIT, **place, coverage=0.91))
     return build_site(builder.lake.uri, folder / "site")
 
 
