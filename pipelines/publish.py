@@ -191,7 +191,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--previous",
         metavar="URI",
-        help="the version that this one replaces (default: the newest one at --to whose runs began before)",
+        help="the version that this one replaces (default: the newest one at --to whose runs are not newer)",
     )
     add_patience(parser)
     return parser.parse_args(argv)

@@ -60,7 +60,11 @@ class Predecessor:
     version: str
     manifest_sha256: str
     #: Start of its newest run, in ISO 8601; empty where the publisher names the version.
-    created: str
+    created: str = ""
+    #: Digest of its files without their descriptions; empty where the publisher names the version.
+    content: str = ""
+    #: The version that it replaced.
+    previous: Predecessor | None = None
 
     def stated(self) -> dict[str, str]:
         """The values for the manifest."""

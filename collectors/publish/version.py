@@ -44,6 +44,7 @@ from collectors.publish.citation import CITATION, ZENODO, citation, zenodo
 from collectors.publish.closed import VIEWS
 from collectors.publish.croissant import croissant
 from collectors.publish.datasheet import DATASHEET, datasheet
+from collectors.publish.earlier import replaced_by
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import PROVENANCE_VIEWS, provenance_of
@@ -93,8 +94,8 @@ def build_version(
     """Writes the lake as a version into the empty `folder`.
 
     `progress` gets the numbers of written and of all parts. `include` is a key of schemas.views.INCLUDED: other cells,
-    and the objects that only they need, are left out. `pools` are kept under their names. The newest version of
-    `earlier` that began before the lake's newest run is the one that this version replaces. The default name is the
+    and the objects that only they need, are left out. `pools` are kept under their names. `earlier` are
+    versions that this one may replace (collectors.publish.earlier). The default name is the
     newest run's day and a digest of the content. Every checksum is compared. Raises ConfigError for a lake without
     records or with damaged objects: prune these first, because a version never changes and would lack them for good.
     """
@@ -114,12 +115,6 @@ def build_version(
         if damaged := record_damaged(lake, error, holdings):
             raise _is_damaged(lake, damaged) from error
         raise StorageError(f"cannot publish the lake at {lake.uri}: {one_line(error)}") from error
-
-
-def newest_before(earlier: Sequence[Predecessor], created: str) -> Predecessor | None:
-    """The newest version that began before `created`, so that a version that is published again is not its own."""
-    before = [one for one in earlier if one.created < created]
-    return max(before, key=lambda one: (one.created, one.version), default=None)
 
 
 def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
@@ -380,7 +375,9 @@ class _Writer:
 
     def finish(self, description: Description, version: str | None, earlier: Sequence[Predecessor]) -> PublishedVersion:
         counts = self._counts()
-        previous = newest_before(earlier, self.provenance["created"])
+        # Without its newest run, which was forgotten, a lake would look older than the version before.
+        forgotten = [row["retracted_at"].isoformat(timespec="seconds") for row in self.retracted.rows]
+        previous = replaced_by(self.files, max([self.provenance["created"], *forgotten]), earlier)
         replaces = {"previous": previous.stated()} if previous else {}
         content = digest({"files": self.files, "description": description.stated(), **replaces}, 8)
         day = [int(number) for number in self.provenance["created"][:10].split("-")]

@@ -14,7 +14,7 @@ import yaml
 
 from collectors.publish.card import Description, Predecessor
 from collectors.publish.datasheet import code
-from collectors.publish.earlier import beside, earlier_versions, named_version
+from collectors.publish.earlier import beside, content_of, earlier_versions, named_version, replaced_by
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import verify
 from collectors.publish.version import PublishedVersion, build_version
@@ -186,6 +186,30 @@ def test_predecessor_that_the_publisher_names_counts_whenever_it_began(tmp_path:
     assert "previous" not in again.manifest, "a version of the same runs replaces none by itself"
     with pytest.raises(ConfigError, match="no published version"):
         named_version(str(tmp_path / "nowhere"))
+
+
+def _stated(number: int, created: str, previous: Predecessor | None = None) -> tuple[dict[str, Any], Predecessor]:
+    """Files of a version, and the version at its place."""
+    files = {"README.md": {"sha256": f"{number}9" * 32}, "runs/all.parquet": {"sha256": f"{number}0" * 32}}
+    return files, Predecessor(f"{9 - number}.0.0", f"{number}1" * 32, created, content_of(files), previous)
+
+
+def test_version_of_the_same_runs_replaces_the_last_one_and_published_again_the_same() -> None:
+    first_files, first = _stated(1, "2026-01-02")
+    second_files, second = _stated(2, "2026-01-02", first)
+    third_files, third = _stated(3, "2026-01-02", second)
+    assert replaced_by(first_files, "2026-01-02", []) is None
+    assert replaced_by(second_files, "2026-01-02", [first]) == first
+    assert replaced_by(third_files, "2026-01-02", [second, first]) == second, "not the greatest name"
+    every = [first, second, third]
+    assert [replaced_by(one, "2026-01-02", every) for one in (first_files, second_files, third_files)] == [
+        None,
+        first,
+        second,
+    ]
+    described = {**second_files, "README.md": {"sha256": "0" * 64}}
+    assert replaced_by(described, "2026-01-02", every) == first, "another description of the same content"
+    assert replaced_by({}, "2026-01-01", every) is None, "all of them are of newer runs"
 
 
 def test_folders_that_hold_no_version_are_passed_over(tmp_path: Path) -> None:
