@@ -17,6 +17,7 @@ import numpy as np
 from collectors.routers.boards import Trial
 from collectors.routers.checking import Basis, Examined, PublishedBasis, verdict_on
 from collectors.routers.contract import ABSTAIN
+from collectors.routers.outcomes import best_constant, cheapest_constant
 from collectors.routers.registry import RouterSpec
 from collectors.routers.standings import Board, stand
 from collectors.routers.submissions import Submission, read_submission
@@ -110,12 +111,9 @@ def _bases(basis: Basis) -> Iterator[tuple[str, Any]]:
     pool, test = basis.questions.pool, basis.fold.test
     scores = pool.scores[test]
     yield "oracle", np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
-    means = np.nanmean(pool.scores[basis.fold.train].astype(np.float64), axis=0)
-    yield "best-constant", np.full(len(test), int(np.nanargmax(means)))
-    usd = pool.numbers.get("usd")
-    if usd is not None and not np.isnan(usd).all():
-        prices = np.where(np.isnan(usd).any(axis=0), np.inf, np.nan_to_num(usd).mean(axis=0))
-        yield "cheapest", np.full(len(test), int(prices.argmin()))
+    yield "best-constant", np.full(len(test), best_constant(pool, basis.fold))
+    if (column := cheapest_constant(pool, basis.fold)) is not None:
+        yield "cheapest", np.full(len(test), column)
 
 
 # ---- files

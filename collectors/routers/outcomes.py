@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from collectors.matrix.pool_arrays import Pool
 from collectors.routers.boards import Trial
-from collectors.routers.contract import ABSTAIN, means_of
+from collectors.routers.contract import ABSTAIN, best_of, means_of
 from collectors.routers.trial import Fold
 
 Values = npt.NDArray[np.float64]
@@ -57,6 +57,13 @@ def best_constant(pool: Pool, fold: Fold) -> int:
     if fold.unseen is not None:
         means = np.where(fold.unseen, np.nan, means)
     return int(np.nanargmax(means))
+
+
+def cheapest_constant(pool: Pool, fold: Fold) -> int | None:
+    """The column with the least mean of its known costs in training, as Constant("least_usd") chooses; None without."""
+    usd = pool.numbers.get("usd")
+    means = means_of(usd[fold.train]) if usd is not None else np.full(len(pool.candidates), np.nan)
+    return None if np.isnan(means).all() else best_of(-means)
 
 
 def constant_scores(pool: Pool, folds: Sequence[Fold], constants: Sequence[int]) -> Values:

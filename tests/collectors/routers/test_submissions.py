@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,14 +18,16 @@ from collectors.lake.store import Lake
 from collectors.publish.card import Description
 from collectors.publish.publishing import publish
 from collectors.publish.version import build_version
-from collectors.routers.checking import PublishedBasis
-from collectors.routers.open_board import as_json, build
+from collectors.routers.checking import Basis, PublishedBasis
+from collectors.routers.open_board import _bases, as_json, build
 from collectors.routers.submissions import read_submission
+from collectors.routers.trial import Fold
 from pipelines.publish import main
 from schemas.failures import ConfigError
 from tests.helpers.filled_lakes import published
 from tests.helpers.importing import COLUMNS, imported, table
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.routed_worlds import world
 
 ITEMS = 80
 
@@ -219,6 +222,18 @@ def test_board_of_a_folder_is_the_same_bytes_wherever_it_lies(
     [fair] = [row for row in board["rows"] if row["router"] == "fair"]
     expected = sum(scores["a" if item % 3 else "b"][item] for item in range(ITEMS)) / ITEMS
     assert fair["score"] == pytest.approx(expected)
+
+
+def test_board_cheapest_is_the_least_mean_of_known_costs_in_training() -> None:
+    questions = world(8)  # its first candidate is the cheapest
+    usd = questions.pool.numbers["usd"]
+    usd[np.arange(3), np.arange(3)] = np.nan  # each has one unknown cost
+    usd[4:, 0] = 9.0  # dear on the test questions, which nobody knows in training
+    fold = Fold(np.arange(4), np.arange(4, 8), 0)
+    rows = dict(_bases(Basis(None, "all", None, questions, fold)))
+    assert rows["cheapest"].tolist() == [0] * 4
+    usd[:] = np.nan
+    assert "cheapest" not in dict(_bases(Basis(None, "all", None, questions, fold)))
 
 
 def test_board_with_two_of_one_name_has_the_first_alone(version: str, tmp_path: Path) -> None:
