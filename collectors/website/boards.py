@@ -5,6 +5,7 @@ Owns their columns and the queries behind them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from collectors.website.reading import Tables
@@ -152,35 +153,41 @@ def leaderboard(tables: Tables) -> Page:
 
 _SCORES = """
 SELECT candidates.candidate, candidates.model, candidates.task, candidates.cell_id, leaderboard.score,
-    candidates.correct_threshold IS NOT NULL AS in_range
+    candidates.correct_threshold IS NOT NULL AND candidates.higher_is_better AS in_range
 FROM candidates INNER JOIN leaderboard USING (cell_id)
 ORDER BY candidates.candidate, candidates.task
 """
 
 
 def heat_map(tables: Tables) -> Page:
-    """A row a candidate, a column a task; candidates with the highest mean first."""
+    """A row a candidate, a column a task; candidates with the most tasks first, of these the highest mean.
+
+    Tasks on another scale than 0 to 1, or of which less is better, have no colour and do not order the rows.
+    """
+    found = tables.rows(_SCORES)
+    plain_tasks = {one["task"] for one in found if not one["in_range"]}
     rows: dict[str, dict[str, Any]] = {}
     tasks: dict[str, str] = {}
     scores: dict[str, list[float]] = {}
-    for one in tables.rows(_SCORES):
+    for one in found:
         key = tasks.setdefault(one["task"], f"t{len(tasks)}")
         row = rows.setdefault(one["candidate"], {"candidate": one["candidate"], "model_page": model_page(one["model"])})
         row |= {key: one["score"], f"{key}_cell": one["cell_id"]}
-        if one["score"] is not None:
+        if one["score"] is not None and one["task"] not in plain_tasks:
             scores.setdefault(one["candidate"], []).append(one["score"])
     columns = [Column("candidate", "model", "name", link="model_page")]
     for task, key in sorted(tasks.items()):
         sql = f"FROM matrix WHERE cell_id = {{{key}_cell}} ORDER BY item"
-        columns.append(Column(key, shown(task), "heat", sql=sql))
+        columns.append(Column(key, shown(task), "score" if task in plain_tasks else "heat", sql=sql))
     nothing = {name: None for column in columns for name in column.keys}
-    means = {name: sum(sorted(values)) / len(values) for name, values in scores.items()}
-    ordered = sorted(rows.values(), key=lambda row: (-means.get(row["candidate"], -1.0), row["candidate"]))
+    order = {name: (-len(values), -math.fsum(values) / len(values)) for name, values in scores.items()}
+    ordered = sorted(rows.values(), key=lambda row: (order.get(row["candidate"], (0, 0.0)), row["candidate"]))
     table = Table(
         "heat", "Score of each model on each task", columns, [nothing | row for row in ordered], _SCORES, ("candidate",)
     )
     lead = "Pale is low, dark green is high, on a scale from 0 to 1. An empty field was not collected."
-    return Page("heat.html", "Models × tasks", [lead], [table])
+    other = "A task without colours has another scale, or less is better there: it does not order the rows."
+    return Page("heat.html", "Models × tasks", [lead, *([other] if plain_tasks else [])], [table])
 
 
 # ---- pairs

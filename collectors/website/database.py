@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -56,7 +57,7 @@ FROM cells ORDER BY task, model, cell_id
 """
 _MODELS = """
 SELECT
-    cells.model, any_value(cells.source) AS source, max(models.parameters) AS parameters,
+    cells.model, min(cells.source) AS source, max(models.parameters) AS parameters,
     min(models.licence) AS licence,
     min(models.architecture) AS architecture, max(models.max_length) AS max_length,
     min(models.quantization) AS quantization, min(models.base_model) AS base_model,
@@ -159,7 +160,9 @@ _PAIRED = f"""
 SELECT pool AS task, candidate
 FROM _members LEFT JOIN leaderboard USING (cell_id)
 WHERE NOT is_all
-QUALIFY row_number() OVER (PARTITION BY pool ORDER BY leaderboard.score DESC NULLS LAST, candidate) <= {PAIRED}
+QUALIFY row_number() OVER (
+    PARTITION BY pool ORDER BY merit_sign * leaderboard.score DESC NULLS LAST, candidate
+) <= {PAIRED}
 """
 #: As the view complementarity, of fewer candidates: it would pair all of them first.
 _PAIRS = """
@@ -318,13 +321,4 @@ class _Tables:
 
 def _ordered(order: str) -> str:
     """`order` for ORDER BY: a trailing ALL, which DuckDB takes alone only, breaks ties by the whole row."""
-    return (
-        "ALL" if order == "ALL" else order.removesuffix(", ALL") + (", cell_id, model" if order.endswith("ALL") else "")
-    )
-
-
-def open_database(path: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that reads the database of a site."""
-    con = duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
-    con.execute(f"ATTACH {quoted(str(path))} AS site (READ_ONLY); USE site")
-    return con
+    return order if order == "ALL" else re.sub(r"\bALL$", "COLUMNS(*)", order)

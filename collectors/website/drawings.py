@@ -27,9 +27,9 @@ ALL = "all tasks"
 def draw_all(
     lake: Lake, include: str, tasks: Sequence[str], elements: int, write: Callable[[str, bytes], None]
 ) -> list[dict[str, str]]:
-    """Draws what can be drawn: task, address and a text in place of each picture. `elements` are of all pools.
+    """Draws what can be drawn: address, a text in place of each picture, and the task, where it is of one.
 
-    Raises ModuleNotFoundError without matplotlib.
+    `elements` are of all pools. Raises ModuleNotFoundError without matplotlib.
     """
     made: list[dict[str, str]] = []
     try:
@@ -37,7 +37,7 @@ def draw_all(
     except ConfigError:  # no cell has a score
         return []
     if every and len(tasks) > 1 and (pool := every.over_all()):
-        made += _drawn(replace(pool, task=ALL), write)
+        made += _drawn(replace(pool, task=ALL), write, is_all=True)
     for task in every.tasks if every else tasks:
         try:
             pools = every or load_pools(lake, [task], include=include, numbers=COSTS)
@@ -47,7 +47,7 @@ def draw_all(
     return made
 
 
-def _drawn(pool: Pool, write: Callable[[str, bytes], None]) -> list[dict[str, str]]:
+def _drawn(pool: Pool, write: Callable[[str, bytes], None], *, is_all: bool = False) -> list[dict[str, str]]:
     if len(pool.candidates) < 2 or not pool.higher_is_better or not complete_items(pool.scores).any():
         return []
     one = headline(
@@ -71,7 +71,9 @@ def _drawn(pool: Pool, write: Callable[[str, bytes], None]) -> list[dict[str, st
     drawings.append(("pool", draw_scaling(one), by_size))
     made = []
     for kind, drawing, alt in drawings:
-        address = f"pictures/{digest(pool.task)}-{kind}.svg"
+        address = f"pictures/{digest([pool.task, is_all])}-{kind}.svg"  # a task may have the name of all
         write(address, drawing.svg.encode())
-        made.append({"task": pool.task, "address": address, "alt": f"{shown(pool.task)}. {alt}"})
+        made.append(
+            {**({} if is_all else {"task": pool.task}), "address": address, "alt": f"{shown(pool.task)}. {alt}"}
+        )
     return made

@@ -48,7 +48,7 @@ SELECT *, solved / nullif(judged, 0) AS share FROM questions WHERE task = {task}
 def task_pages(tables: Tables, has_items: bool, drawn: Sequence[dict[str, str]]) -> Iterator[Page]:
     """Two pages a task: what models reached, and its questions. `drawn` are the pictures, by task."""
     for row in tables.rows("SELECT DISTINCT task FROM cells ORDER BY task"):
-        pictures = [picture for picture in drawn if picture["task"] == row["task"]]
+        pictures = [picture for picture in drawn if picture.get("task") == row["task"]]
         yield _task_page(tables, row, pictures)
         yield _questions_page(tables, row, has_items)
 

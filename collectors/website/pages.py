@@ -242,7 +242,7 @@ def single_pages(
     drawn: Sequence[Mapping[str, str]],
 ) -> Iterator[Page]:
     """All pages of this module."""
-    yield start(tables, manifest, [picture for picture in drawn if picture["task"] == drawn[0]["task"]])
+    yield start(tables, manifest, [picture for picture in drawn if picture.get("task") == drawn[0].get("task")])
     yield pictures(drawn)
     for page in (leaderboard, heat_map, pairs, coverage):
         yield page(tables)
