@@ -1,6 +1,7 @@
 """The dataset card of a published version, and what all its descriptions are made of.
 
-Owns the card's text. Its front matter follows the Hugging Face hub's metadata for data sets, so that
+Owns the card's text. Title, introduction and licence are the publisher's own words and may be Markdown; names and
+licences of others are shown as code. Its front matter follows the Hugging Face hub's metadata for data sets, so that
 `datasets.load_dataset` finds each table, and the matrix of each task.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,13 +157,14 @@ def readme(description: Description, contents: Contents) -> bytes:
         front["license"] = description.licence
     counts = "\n".join(f"| {name} | {count:,} |" for name, count in contents.counts.items())
     tables = "\n".join(f"| `{name}` | `{files}` | {row} |" for name, (files, _, row) in present(contents).items())
-    sources = "\n".join(f"- {name}: {licence}" for name, licence in (description.sources or {}).items())
-    others = "\n".join(imports(contents))
+    sources = "\n".join(f"- {code(name)}: {code(licence)}" for name, licence in (description.sources or {}).items())
+    others = "\n".join(f"- {line}" for line in imports(contents, code))
     imported = f"\n\nSome of the records, or all, were made by others and imported:\n\n{others}" if others else ""
     counted_by = " for imported records by their source," if others else ""
     created = contents.provenance["created"]
     pools = "\n".join(
-        f"- [`{pool.name}`]({pool_name(pool.name)}) ({pool.digest}): {'; '.join(pool.lines)}" for pool in contents.pools
+        f"- [`{pool.name}`]({pool_name(pool.name)}) ({pool.digest}): {'; '.join(map(code, pool.lines))}"
+        for pool in contents.pools
     )
     kept = (
         f"\n\n## Pools\n\nFor `--pool @NAME`; cite a pool with its digest and this version:\n\n{pools}" if pools else ""
@@ -242,14 +245,15 @@ _FORETOLD = """
 with a band, and are in no record, matrix, pool or leaderboard. `forecast_leaderboard` and `forecast_matrix` show both,
 with `is_measured` in each row. `forecast_fits` has for each task how the bands did on models that were held out."""
 
+_NO_LICENCE = "licence not stated"
 _JUDGED = "The matrix shows the verdicts as collected, in the records. `--judge NAME` shows those of another judge:"
 
 
 def _judges(contents: Contents) -> list[str]:
     return [
-        f"- `{row['judge']}` ({row['judge_id']}) of {row['task']}: {row['kind']}, version {row['version']}, metric "
-        f"{row['metric']}, filter {row['filter']}"
-        + (f", model {row['model']}" if row["model"] else "")
+        f"- {code(row['judge'])} ({row['judge_id']}) of {code(row['task'])}: {row['kind']}, version {row['version']}, "
+        f"metric {code(row['metric'])}, filter {code(row['filter'])}"
+        + (f", model {code(row['model'])}" if row["model"] else "")
         + (f", answers run in {row['sandbox']}" if row["sandbox"] else "")
         for row in contents.provenance.get("judges", ())
     ]
@@ -263,12 +267,22 @@ def _configs(contents: Contents) -> Iterator[dict[str, Any]]:
         yield {"config_name": f"matrix-{task_name_of(name)}", "data_files": name}
 
 
-def imports(contents: Contents) -> list[str]:
-    """A line for each source of imported records, with its licence if the import stated one."""
+def imports(contents: Contents, form: Callable[[str], str] = str) -> list[str]:
+    """A text for each source of imported records, with its licence if the import stated one.
+
+    `form` is how the words of others are shown.
+    """
     return [
-        f"- {one['imported_from']} ({one['format']}): {one['licence'] or 'licence not stated'}"
+        f"{form(one['imported_from'])} ({one['format']}): {form(one['licence']) if one['licence'] else _NO_LICENCE}"
         for one in contents.provenance["imports"]
     ]
+
+
+def code(text: str) -> str:
+    """A text of others, shown as it is: nothing in it is markup."""
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    edge = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{edge}{' '.join(text.split())}{edge}{fence}"
 
 
 def present(contents: Contents) -> dict[str, tuple[str, pa.Schema, str]]:

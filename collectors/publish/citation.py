@@ -31,7 +31,7 @@ def bibtex(description: Description, contents: Contents) -> str:
     """An entry for the version."""
     created = contents.provenance["created"]
     fields = {
-        "author": " and ".join(f"{{{_plain(name)}}}" for name in description.creators),
+        "author": " and ".join(map(_named, description.creators)),
         "title": f"{{{_plain(description.title)}}}",
         "year": created[:4],
         "version": _plain(contents.version),
@@ -41,6 +41,12 @@ def bibtex(description: Description, contents: Contents) -> str:
     key = re.sub(r"[^a-z0-9]+", "-", f"{description.title}-{contents.version}".lower()).strip("-")
     lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items() if value)
     return f"@misc{{{key},\n{lines}}}"
+
+
+def _named(name: str) -> str:
+    """An author: braces keep an organisation, and a name with an " and " in it, from being taken apart."""
+    is_person = "given-names" in author(name) and name.count(",") <= 2 and not re.search(r"\sand\s", name, re.I)
+    return _plain(name) if is_person else f"{{{_plain(name)}}}"
 
 
 def _plain(text: str) -> str:
@@ -56,7 +62,7 @@ def citation(description: Description, contents: Contents) -> bytes:
         "type": "dataset",
         "title": description.title,
         "abstract": description.text or TEXT,
-        "authors": [_author(name) for name in description.creators] or [{"name": "not stated"}],
+        "authors": [author(name) for name in description.creators] or [{"name": "not stated"}],
         "version": contents.version,
         "date-released": contents.provenance["created"][:10],
         "keywords": _KEYWORDS,
@@ -68,7 +74,7 @@ def citation(description: Description, contents: Contents) -> bytes:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode()
 
 
-def _author(name: str) -> dict[str, str]:
+def author(name: str) -> dict[str, str]:
     """A person where the name has a comma, else an organisation."""
     family, comma, given = (part.strip() for part in name.partition(","))
     return {"family-names": family, "given-names": given} if comma and given else {"name": name}

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from collectors.lake.layout import task_name_of
 from collectors.publish.card import TEXT, Contents, Description, imports, present
-from collectors.publish.citation import address, bibtex
+from collectors.publish.citation import address, author, bibtex
 from collectors.publish.datasheet import responsible
 
 _PARQUET = "application/x-parquet"
@@ -33,14 +33,17 @@ def croissant(description: Description, contents: Contents) -> bytes:
         "@type": "sc:Dataset",
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": "".join(c if c.isascii() and c.isalnum() else "-" for c in description.title.lower()),
-        "description": " ".join([description.text or TEXT, *(f"Imported {line[2:]}." for line in imports(contents))]),
+        "description": " ".join([description.text or TEXT, *(f"Imported {line}." for line in imports(contents))]),
         "version": contents.version,
         "datePublished": contents.provenance["created"],
         "url": base or ".",
         "license": description.licence or "not stated",
         "citeAs": bibtex(description, contents),
         "keywords": ["LLM routing", "evaluation", "language models"],
-        "creator": [{"@type": "sc:Organization", "name": name} for name in description.creators],
+        "creator": [
+            {"@type": "sc:Person" if "given-names" in author(name) else "sc:Organization", "name": name}
+            for name in description.creators
+        ],
         **({"isBasedOn": f"version {contents.previous.version}"} if contents.previous else {}),
         **responsible(contents),
         "distribution": list(files),

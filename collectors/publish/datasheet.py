@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from collectors.lake.layout import SPLITS, published_files
-from collectors.publish.card import TEXT, Contents, Description, imports, replaces
+from collectors.publish.card import TEXT, Contents, Description, code, imports, replaces
 
 DATASHEET = "DATASHEET.md"
 
@@ -66,7 +66,7 @@ def datasheet(description: Description, contents: Contents) -> bytes:
 def _sections(description: Description, contents: Contents) -> dict[str, dict[str, str | None]]:
     counts, provenance = contents.counts, contents.provenance
     sources = "; ".join(f"{code(name)}: {code(licence)}" for name, licence in (description.sources or {}).items())
-    others = " ".join(f"Imported {line[2:]}." for line in imports(contents))
+    others = " ".join(f"Imported {line}." for line in imports(contents, code))
     return {
         "Motivation": {
             "For what purpose was the data set created?": description.text or TEXT,
@@ -136,13 +136,6 @@ def responsible(contents: Contents) -> dict[str, Any]:
     # The specification spells it Timeframe, and mlcroissant 1.1.1 reads TimeFrame.
     terms |= dict.fromkeys(("rai:dataCollectionTimeframe", "rai:dataCollectionTimeFrame"), _timeframe(contents))
     return {term: answer for term, answer in terms.items() if answer}
-
-
-def code(text: str) -> str:
-    """A text of others, shown as it is: nothing in it is markup."""
-    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
-    edge = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{edge}{' '.join(text.split())}{edge}{fence}"
 
 
 #: Most names in a list: the manifest has them all.

@@ -131,8 +131,8 @@ def test_published_card_names_whose_records_were_imported_under_which_licence(tm
     (tmp_path / "version").mkdir()
     build_version(Lake(str(lake)), tmp_path / "version", Description(licence="cc0-1.0"), include="imported")
     card = (tmp_path / "version/README.md").read_text()
-    assert "- others (table): licence not stated" in card
-    assert "- theirs (table): mit" in card
+    assert "- `others` (table): licence not stated" in card
+    assert "- `theirs` (table): `mit`" in card
     assert (
         "Imported theirs (table): mit." in json.loads((tmp_path / "version/croissant.json").read_text())["description"]
     )

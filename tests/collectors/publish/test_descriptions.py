@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from collectors.publish.card import Description, Predecessor
-from collectors.publish.datasheet import code
+from collectors.publish.card import Contents, Description, Predecessor, code, readme
+from collectors.publish.citation import bibtex
+from collectors.publish.croissant import croissant
+from collectors.publish.datasheet import datasheet
 from collectors.publish.earlier import beside, content_of, earlier_versions, named_version, replaced_by
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import verify
@@ -110,6 +112,43 @@ def test_descriptions_of_a_hostile_title_stay_text(tmp_path: Path, lake: LakeBui
 )
 def test_a_name_in_the_data_sheet_is_code_whatever_it_holds(text: str, shown: str) -> None:
     assert code(text) == shown
+
+
+def _contents(**provenance: Any) -> Contents:
+    given = {
+        "created": "2026-01-02T00:00:00+00:00",
+        "imports": [],
+        "tasks": [],
+        "models": [],
+        "versions": [],
+        "runs": [],
+    }
+    return Contents("1.0.0", {"records": 1}, given | provenance, {})
+
+
+def test_texts_of_imports_and_sources_are_code_in_card_and_data_sheet() -> None:
+    """Whoever is imported from has written them. A title is the publisher's own and may be Markdown."""
+    hostile = "[x](https://evil.example) ![y](z)"
+    contents = _contents(imports=[{"imported_from": hostile, "format": "table", "licence": f"# {hostile}"}])
+    made = Description("*A*", "**Of** tests.", None, {hostile: f"<b>{hostile}"})
+    for text in (readme(made, contents).decode(), datasheet(made, contents).decode()):
+        rest = text.replace(f"`{hostile}`", "").replace(f"`# {hostile}`", "").replace(f"`<b>{hostile}`", "")
+        assert "evil.example" not in rest
+        assert rest != text
+        assert "*A*" in text
+    assert f"Imported {hostile} (table): # {hostile}." in json.loads(croissant(made, contents))["description"]
+
+
+def test_creators_are_persons_where_they_have_a_comma() -> None:
+    made = Description(creators=("Doe, Jane", "Org & Sons", "A, B, C, D", "Black and White, Ltd"))
+    assert "author = {Doe, Jane and {Org \\& Sons} and {A, B, C, D} and {Black and White, Ltd}}" in bibtex(
+        made, _contents()
+    )
+    creators = json.loads(croissant(made, _contents()))["creator"]
+    assert creators[:2] == [
+        {"@type": "sc:Person", "name": "Doe, Jane"},
+        {"@type": "sc:Organization", "name": "Org & Sons"},
+    ]
 
 
 def test_descriptions_invent_no_author_and_no_licence(tmp_path: Path, lake: LakeBuilder) -> None:

@@ -118,7 +118,7 @@ def test_published_version_carries_judges_and_verdicts(
     manifest = json.loads(version.read(layout.PUBLISHED_MANIFEST))
     judges = {one["judge"]: one for one in manifest["provenance"]["judges"]}
     assert judges.keys() == {"flexible", "strict"}
-    assert f"`flexible` ({judges['flexible']['judge_id']}) of gsm8k" in version.read("README.md").decode()
+    assert f"`flexible` ({judges['flexible']['judge_id']}) of `gsm8k`" in version.read("README.md").decode()
     sql = f"SELECT avg(score) FROM matrix WHERE task = '{TEXT}'"
     assert (asked(version, sql), asked(version, sql, "flexible")) == ([(0.0,)], [(0.5,)])
     pool = load_pools(version, [TEXT], PoolChoice(judge="flexible")).of_task(TEXT)
