@@ -84,10 +84,10 @@ def _check_previous(previous: object) -> None:
     if previous is None:
         return
     if not isinstance(previous, dict):
-        raise ValueError(f"its previous version is {one_line(repr(previous), 80)}")
+        raise ValueError(f"its previous version is {previous!r:.80}")
     name = previous.get("version")
     if not isinstance(name, str) or not is_version_name(name):
-        raise ValueError(f"its previous version {one_line(repr(name), 80)} cannot name one")
+        raise ValueError(f"its previous version {name!r:.80} cannot name one")
     if not is_sha256(previous.get("manifest_sha256")):
         raise ValueError("its previous version has no SHA-256")
 
