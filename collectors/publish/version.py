@@ -24,6 +24,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from collectors.file_digests import sha256_of
 from collectors.lake import layout
 from collectors.lake.chunks import PART_ROWS
 from collectors.lake.holdings import Holdings, Manifest, Part, includes, read_holdings
@@ -99,6 +100,7 @@ def build_version(
     newest run's day and a digest of the content. Every checksum is compared. Raises ConfigError for a lake without
     records or with damaged objects: prune these first, because a version never changes and would lack them for good.
     """
+    _check_pools(pools, include)
     holdings = read_holdings(lake, include=include)
     if holdings.damaged:
         raise _is_damaged(lake, holdings.damaged)
@@ -115,6 +117,18 @@ def build_version(
         if damaged := record_damaged(lake, error, holdings):
             raise _is_damaged(lake, damaged) from error
         raise StorageError(f"cannot publish the lake at {lake.uri}: {one_line(error)}") from error
+
+
+def _check_pools(pools: Sequence[PoolFile], include: str) -> None:
+    """Raises ConfigError for pools that no version of these records can keep, before minutes of work are spent."""
+    names = [pool.name for pool in pools]
+    if len({name.casefold() for name in names}) < len(names):  # one file where case is ignored
+        raise ConfigError(f"two of the pools {', '.join(sorted(names))} have one name")
+    for pool in pools:
+        if include not in ("all", pool.include):
+            raise ConfigError(
+                f"pool {pool.name} includes {pool.include} records, and the version has {include} ones: see --include"
+            )
 
 
 def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
@@ -189,8 +203,7 @@ class _Writer:
 
     def sign(self, name: str) -> None:
         """Adds the file to the manifest."""
-        with open(self.folder / name, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(self.folder / name)
         self.files[name] = {"sha256": sha256, "bytes": (self.folder / name).stat().st_size}
 
     # ---- tables
@@ -357,15 +370,7 @@ class _Writer:
     def write_pools(self, pools: Sequence[PoolFile]) -> None:
         """Keeps each pool. Raises ConfigError for one that this version has no candidate of."""
         mine = Lake(str(self.folder))
-        names = [pool.name for pool in pools]
-        if len({name.casefold() for name in names}) < len(names):  # one file where case is ignored
-            raise ConfigError(f"two of the pools {', '.join(sorted(names))} have one name")
         for pool in pools:
-            if self.holdings.include not in ("all", pool.include):
-                raise ConfigError(
-                    f"pool {pool.name} includes {pool.include} records, and the version has {self.holdings.include} "
-                    "ones: see --include"
-                )
             try:
                 lines = head(load_pools(mine, choice=pool.choice, include=pool.include))
             except ConfigError as error:

@@ -17,6 +17,7 @@ from collectors.lake.layout import forecast_fit_name, forecasts_name
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.matrix.blocks import load_blocks
+from collectors.matrix.pool_files import PoolFile
 from collectors.matrix.pools import load_matrix
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError
@@ -233,6 +234,15 @@ def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
         assert int(load_matrix(str(tmp_path / include), include=include).valid.sum()) > 0
     assert counts["imported"] == (2, 2)
     assert counts["all"] == tuple(a + b for a, b in zip(counts["collected"], counts["imported"], strict=True))
+
+
+def test_version_refuses_pools_of_other_records_before_it_reads_the_lake(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path / "lake").lake
+    pools = [PoolFile("wide", PoolChoice(), "all", b"")]
+    with pytest.raises(ConfigError, match="pool wide includes all records, and the version has imported ones"):
+        build_version(lake, tmp_path, DESCRIPTION, include="imported", pools=pools)
+    with pytest.raises(ConfigError, match="have one name"):
+        build_version(lake, tmp_path, DESCRIPTION, include="all", pools=pools * 2)
 
 
 def test_version_holds_forecasts_of_its_own_cells_alone(tmp_path: Path) -> None:
