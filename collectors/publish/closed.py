@@ -36,7 +36,7 @@ from schemas.views import KEPT_TABLES, kept_table, rows_of_version, view_files
 VIEWS = "views.sql"
 _COMPACTION = layout.manifest_name(1)
 _BESIDE = {VIEWS, layout.DATABASE, "croissant.json", "README.md"}
-#: Descriptions that releases before 0.3 did not write.
+#: Descriptions that the first versions of all lack.
 _DESCRIBED = {DATASHEET, CITATION, ZENODO}
 #: Tables without which no release wrote a version.
 _NEEDED = ("shards", "runs", "items", "compact/folded", "compact/records")
@@ -92,18 +92,15 @@ class _Check:
             except StorageError as error:
                 yield f"{_COMPACTION}: damaged: {one_line(error.__cause__ or error, 200)}"
         named = set(compaction.objects) if compaction else set()
+        places = {*_BESIDE, *_DESCRIBED, *FILES.values(), *SCHEMA_FILES.values(), *_WHOLE, *named}
         for name in self.files:
-            if not self._has_place(name, named) and (compaction or not layout.is_compacted(name)):
+            if not _has_place(name, places) and (compaction or not layout.is_compacted(name)):
                 yield f"{name}: no table of a version holds it"
         if compaction:
             yield from self._of_compaction(compaction)
             yield from self._of_counts(compaction)
         yield from self._of_views()
         yield from self._of_descriptions()
-
-    def _has_place(self, name: str, named: set[str]) -> bool:
-        names = {*_BESIDE, *_DESCRIBED, *FILES.values(), *SCHEMA_FILES.values(), *_WHOLE, *named}
-        return name in names or layout.is_items(name) or layout.is_matrix(name) or bool(layout.pools_of([name]))
 
     def _of_parquet(self, name: str) -> Iterator[str]:
         """Reads a file's footer, and all of a table outside the compaction."""
@@ -187,6 +184,8 @@ class _Check:
             "items": rows(layout.is_items),
             "failures": rows(lambda name: name == layout.published_name("failures")),
         }
+        if "forecasts" in self.manifest["counts"]:  # stated where there are some
+            counted["forecasts"] = rows(lambda name: name == layout.published_name(layout.FORECASTS))
         for name, count in counted.items():
             stated = self.manifest["counts"].get(name)
             # Earlier releases counted the columns of the packed matrix as models.
@@ -210,12 +209,16 @@ class _Check:
     def _of_descriptions(self) -> Iterator[str]:
         """A line for each description of another version or of other files."""
         version, digests = self.manifest["version"], {entry["sha256"] for entry in self.files.values()}
+
+        def is_foreign(sha256: object) -> bool:
+            return sha256 is not None and not (isinstance(sha256, str) and sha256 in digests)
+
         for name, stated in self._stated().items():
             if not isinstance(stated, dict):
                 yield f"{name}: it is no description of a version"
             elif stated.get("version") != version:
                 yield f"{name}: it describes version {json.dumps(stated.get('version'), default=str)[:80]}"
-            elif any(one.get("sha256") not in (None, *digests) for one in _objects(stated.get("distribution"))):
+            elif any(is_foreign(one.get("sha256")) for one in _objects(stated.get("distribution"))):
                 yield f"{name}: it gives the SHA-256 of files that are not in the manifest"
 
     def _stated(self) -> dict[str, Any]:
@@ -236,6 +239,10 @@ class _Check:
             text = self.store.read(VIEWS).decode(errors="replace")
             faults = [*_faults_of_statements(text), *_faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), self.files)]
             yield from (f"{VIEWS}: {fault}" for fault in faults)
+
+
+def _has_place(name: str, places: Collection[str]) -> bool:
+    return name in places or layout.is_items(name) or layout.is_matrix(name) or bool(layout.pools_of([name]))
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

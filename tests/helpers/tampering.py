@@ -189,6 +189,7 @@ _state("previous_is_a_text", previous="1.0.0")
 _state("previous_without_a_digest", previous={"version": "1.0.0", "manifest_sha256": 5})
 _state("files_is_a_list", files=[])
 _state("files_is_empty", files={})
+_state("counts_of_forecasts", counts={"forecasts": 5})
 _state("counts_are_texts", counts={"records": "many"})
 
 
