@@ -9,7 +9,6 @@ a file of their own, and so have the rows that a higher generation replaced.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from collectors.file_digests import sha256_of
 from collectors.lake.holdings import Part
 from schemas.identity import COLUMN_KEY
 from schemas.records import FOLDED_RECORD, FOLDED_RESPONSE, OF_CELL, OLDER_RECORD, SCHEMA_VERSION
@@ -174,7 +174,7 @@ def write_part(
         bytes=sizes["records"],
         other_bytes=sum(sizes.values()) - sizes["records"],
         schema_version=SCHEMA_VERSION,
-        sha256=tuple(_sha256(paths[kind]) for kind in KINDS if kind in names),
+        sha256=tuple(sha256_of(paths[kind]) for kind in KINDS if kind in names),
     )
     files = {names[kind]: paths[kind] for kind in names}
     return WrittenPart(part, order, rows["older"], files)
@@ -206,11 +206,6 @@ def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
 def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
     [(rows,)] = con.execute(f"COPY ({query}) TO {quoted(str(path))} {_PARQUET}").fetchall()
     return int(rows)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _has_older(con: duckdb.DuckDBPyConnection) -> bool:

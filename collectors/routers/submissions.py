@@ -9,7 +9,6 @@ beside the statement, and nothing in it is run or read as a condition. Knows not
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import reprlib
@@ -20,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from collectors.file_digests import sha256_of
 from collectors.importers.files import BadFile
 from collectors.importers.json_values import decoded
 from schemas.failures import ConfigError, one_line
@@ -87,7 +87,7 @@ def read_submission(path: Path) -> Submission:
     """
     if path.suffix != ".json":
         name = re.sub(r"[^A-Za-z0-9 ._+-]", "-", path.stem)[:80]
-        return Submission(name if _NAME.fullmatch(name) else "choices", path, _sha256(path))
+        return Submission(name if _NAME.fullmatch(name) else "choices", path, _checked_sha256(path))
     _refuse_link(path, path)
     value = _stated(path)
     stated = {key: _value(path, key, one) for key, one in value.items()}
@@ -95,7 +95,7 @@ def read_submission(path: Path) -> Submission:
         raise _wrong(path, f"{lost[0]}: expected {KEYS[lost[0]]}")
     file = path.with_name(stated.pop("file"))
     _refuse_link(path, file)
-    if (sha256 := _sha256(file)) != stated["sha256"]:
+    if (sha256 := _checked_sha256(file)) != stated["sha256"]:
         raise _wrong(path, f"{file.name}: its SHA-256 is {sha256}, not the one that is stated")
     return Submission(path=file, **stated)
 
@@ -134,7 +134,7 @@ def _value(path: Path, key: str, value: Any) -> Any:
     return value
 
 
-def _sha256(path: Path) -> str:
+def _checked_sha256(path: Path) -> str:
     """Of a file of choices. Raises ConfigError for one that is missing or stands for more than the bounds."""
     _check_size(path, _MOST_BYTES)
     try:
@@ -145,8 +145,7 @@ def _sha256(path: Path) -> str:
                 raise _wrong(path, f"its {footer.num_rows:,} rows of {whole:,} bytes are too many")
         else:
             _check_lines(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _wrong(path, one_line(error, 160)) from error
 

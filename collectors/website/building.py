@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.extras import advice
+from collectors.file_digests import sha256_of
 from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
@@ -74,13 +75,14 @@ def build_site(
     before: str | None = None,
     board_file: Path | None = None,
     progress: Callable[[int], None] = lambda pages: None,
+    draw: bool = True,
 ) -> BuiltSite:
     """Writes the site of the lake or version at `uri` into the empty `folder`.
 
     `include` is a key of schemas.views.INCLUDED; `sql` brings the query page's engine by npm; `before` is the URI of
     the version before (collectors.website.extra_pages), `board_file` a board.json; `progress` gets the number of
-    written pages. What this machine lacks the programs for is left out and named. Raises ConfigError for a lake without
-    records.
+    written pages; `draw` is whether to make pictures. What this machine lacks the programs for is left out and named.
+    Raises ConfigError for a lake without records.
     """
     lake = Lake(uri).open_for_reading()
     manifest = digest = None
@@ -98,7 +100,7 @@ def build_site(
         has_items = tables.row("SELECT count(*) AS n FROM matrix")["n"] <= MOST_ANSWERS
         if not has_items:
             notes.append(f"question pages are left out: the lake has more than {MOST_ANSWERS:,} answers")
-        drawn, why = _draw(lake, include, tables, writer)
+        drawn, why = _draw(lake, include, tables, writer) if draw else ([], [])
         extra += [page for page in [foretold(tables)] if page]
         site = _site(manifest, digest, [page.address for page in extra], has_sql="static/query.js" in writer.files)
         pages = _pages(tables, manifest, writer.entry(DATABASE), has_items, site.has_sql, drawn)
@@ -190,8 +192,7 @@ class _Writer:
             self.sign(f"static/{name}")
 
     def sign(self, name: str) -> None:
-        with open(self.folder / name, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(self.folder / name)
         self.files[name] = {"sha256": sha256, "bytes": os.stat(self.folder / name).st_size}
 
     def entry(self, name: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""The scripts of others that a site carries: DuckDB-WASM and what reads Parquet, from npm, at their locked versions.
+"""The scripts of others that a site carries: DuckDB-WASM and the bundle that asks it, from npm, at locked versions.
 
 Owns how they are fetched and bundled. npm checks each package against the digest in npm/package-lock.json and runs none
 of their install scripts. A machine without npm builds sites without them.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from collectors.file_digests import sha256_of
 from collectors.lake.layout import PUBLISHED_MANIFEST
 from collectors.publish.manifests import check_entry, is_sha256, open_published, without_doubles
 from collectors.publish.verifying import Proof
@@ -77,7 +78,7 @@ def _of_pages(folder: Path, value: dict[str, Any]) -> Iterator[str]:
 def _fault_of(path: Path, entry: dict[str, Any]) -> str | None:
     if path.is_symlink() or not path.is_file():
         return "it is a link or not a file" if os.path.lexists(path) else "missing"
-    if _sha256(path) != entry["sha256"] or path.stat().st_size != entry["bytes"]:
+    if sha256_of(path) != entry["sha256"] or path.stat().st_size != entry["bytes"]:
         return f"its {path.stat().st_size:,} bytes differ from those in {SITE_MANIFEST} ({entry['bytes']:,} bytes)"
     return None
 
@@ -104,7 +105,7 @@ def _of_version(place: Path, manifest_sha256: str | None) -> Iterator[str]:
         return
     if not (place / PUBLISHED_MANIFEST).is_file():
         yield f"{VERSION}: no version is there"
-    elif _sha256(place / PUBLISHED_MANIFEST) != manifest_sha256:
+    elif sha256_of(place / PUBLISHED_MANIFEST) != manifest_sha256:
         yield f"{VERSION}: another version than the site's"
 
 
@@ -122,8 +123,3 @@ def shown_version(folder: Path) -> tuple[Path, list[str]] | None:
     except (OSError, ConfigError):
         return None
     return place, [PUBLISHED_MANIFEST, *manifest["files"]]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
