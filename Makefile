@@ -34,7 +34,7 @@ models: env ## fetch and convert the demo's two small real models into .cache/mo
 
 demo: env models ## collect four real tasks for the two models, show the matrix, make its site; offline after `models`
 	$(python) pipelines/collect.py --config pipelines/configs/demo.yaml
-	@ls $(demo_lake)/prices/*.parquet 2>&1 | grep -qv -e schema -e 'No such' || \
+	@[ -n "$$(find $(demo_lake)/prices -name '*.parquet' ! -name 'schema.parquet' -print -quit 2>/dev/null)" ] || \
 	  $(python) pipelines/prices.py --lake $(demo_lake) --shipped open_models price_names gpus > /dev/null
 	$(python) pipelines/matrix.py --lake $(demo_lake) --show
 	@if [ -n "$$(find $(demo_lake)/shards $(demo_lake)/prices -newer $(demo_site)/index.html -print -quit 2>&1)" ]; then \
