@@ -160,7 +160,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--title", type=line, default=Description.title, help="title of the data set (default: %(default)s)"
     )
-    parser.add_argument("--text", default="", help="introduction of the dataset card")
+    parser.add_argument("--text", default="", help="introduction of the dataset card, in Markdown")
     parser.add_argument(
         "--licence",
         type=line,
