@@ -1,8 +1,8 @@
 -- forecast_fits: one row per forecast, task and kind of check: what it learned from, and how it did on complete models
--- that were held out, at random or by whole families. The mean over all tasks has items_digest ''. stale: why its numbers are of another lake; null: they are of this
--- one. Imported and collected records are seen with the --include that shows them; without it `stale` says which one is
--- needed. is_shown: whether forecast_leaderboard and forecast_matrix show it: the newest of the task that is not stale, or
--- the newest where all are.
+-- that were held out, at random or by whole families. The mean over all tasks has items_digest ''.
+-- stale: why its numbers are of another lake; null: they are of this one. Imported and collected records are seen with the
+-- --include that shows them; without it `stale` says which one is needed. is_shown: whether forecast_leaderboard and
+-- forecast_matrix show it: the newest of the task that is not stale, or the newest where all are.
 CREATE VIEW forecast_fits AS
 WITH compared AS (
     SELECT

@@ -1,6 +1,6 @@
 -- forecast_leaderboard: one row per model and task of the shown forecasts (forecast_fits), and per model for the mean over
--- all tasks of a forecast (task 'all', items_digest ''). A whole cell is measured: its band is its score. Any other is foretold: value is
--- the expected score over all items of the task, within low and high for `level` of the models.
+-- all tasks of a forecast (task 'all', items_digest ''). A whole cell is measured: its band is its score. Any other is
+-- foretold: value is the expected score over all items of the task, within low and high for `level` of the models.
 -- rank: 1 + the models whose whole band is better, so a model stands below another only where the two can be told apart.
 -- One wide band links no others: models that overlap it may still be told apart from each other. rank_best, rank_worst: the
 -- places that a model may have: the rank, and the place at the end if all that overlap were better. ORDER BY task, rank,
