@@ -44,7 +44,7 @@ def test_endpoints_beside_engines_go_on_after_a_kill_and_pay_once(tmp_path: Path
         killed = runs.start_collect(path, env=env)
         runs.wait_until("half", lambda: len(fake.paid) > 1.5 * ITEMS or killed.poll() is not None)
         runs.kill_tree(killed.pid)
-        killed.communicate()
+        runs.finish(killed)
         run = runs.finish(runs.start_collect(path, env=env))
     assert run.code == 1, run.err  # the chat cannot be asked texts without a template, and completions take none
     assert run.out.count("cannot be planned: chatty") == 1

@@ -40,15 +40,14 @@ def kill_driver(path: Path, lake: Path, moment: int) -> None:
     """
     driver = runs.start_collect(path)
     runs.wait_until("work", lambda: committed(lake) >= moment or driver.poll() is not None)
-    assert driver.poll() is None, driver.communicate()
+    assert driver.poll() is None, runs.finish(driver)
     started, workers = runs.tree(driver.pid), worker_processes(driver.pid)
     driver.kill()
     assert workers
     runs.wait_until("the workers end with their driver", lambda: not any(map(runs.alive, workers)), 60)
     for process in started:
         runs.kill(process)
-    driver.communicate()
-    assert driver.returncode == -signal.SIGKILL
+    assert runs.finish(driver).code == -signal.SIGKILL
 
 
 @pytest.mark.slow

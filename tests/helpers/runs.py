@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,26 +77,41 @@ def collect_here(capsys: Any, path: Path, *flags: str) -> Run:
     return Run(code, *capsys.readouterr())
 
 
-def start(command: list[str], *, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts a process whose output can be read; `env` is laid over this process's own."""
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, **pipes)
+class Started(subprocess.Popen[bytes]):
+    """A process that writes into files: a pipe that nobody reads holds 64 KB, then its writer stands still."""
+
+    def __init__(self, command: list[str], cwd: Path, env: dict[str, str]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="started-"))
+        with (self._folder / "out").open("wb") as out, (self._folder / "err").open("wb") as err:
+            super().__init__(command, cwd=cwd, env=env, stdout=out, stderr=err)
+
+    def texts(self) -> tuple[str, str]:
+        """What it wrote; the files go."""
+        texts = (self._folder / "out").read_text(encoding="utf-8"), (self._folder / "err").read_text(encoding="utf-8")
+        shutil.rmtree(self._folder)
+        return texts
 
 
-def start_collect(path: Path, *flags: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start(command: list[str], *, cwd: Path = ROOT, env: dict[str, str] | None = None) -> Started:
+    """Starts a process whose output can be read at its end; `env` is laid over this process's own."""
+    return Started(command, cwd, {**os.environ, **(env or {})})
+
+
+def start_collect(path: Path, *flags: str, env: dict[str, str] | None = None) -> Started:
     """collect.py as a person starts it."""
     return start([*COLLECT, "--config", str(path), *flags], env=env)
 
 
-def finish(process: subprocess.Popen[str]) -> Run:
+def finish(process: Started) -> Run:
     """Waits for the end; a run that outlasts PATIENCE is killed with its whole tree and fails the test."""
     try:
-        out, err = process.communicate(timeout=PATIENCE)
+        code = process.wait(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         kill_tree(process.pid)
-        out, err = process.communicate()
+        process.wait()
+        out, err = process.texts()
         raise AssertionError(f"{process.args!r} still ran after {PATIENCE} s\n{out[-2000:]}\n{err[-4000:]}") from None
-    return Run(process.returncode, out, err)
+    return Run(code, *process.texts())
 
 
 def kill_tree(pid: int) -> None:

@@ -88,7 +88,7 @@ def test_reply_that_drips_is_given_up() -> None:
             await asyncio.sleep(0.1)
         return response
 
-    with served(drip) as url, pytest.raises(UnreachableError, match=r"no answer within 0\.3 s"):
+    with served(drip) as url, pytest.raises(UnreachableError, match=r"no whole answer within 0\.3 s"):
         ask(url, timeout_seconds=0.3, tries=1)
 
 

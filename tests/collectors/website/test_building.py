@@ -263,7 +263,7 @@ def test_verify_site_damaged_list_is_refused(text: str, tmp_path: Path) -> None:
 def test_verify_site_follows_no_name_out_of_the_folder(name: str, tmp_path: Path) -> None:
     value = {"kind": "routerlake site", "manifest_sha256": None, "files": {name: {"bytes": 1, "sha256": "0"}}}
     (tmp_path / SITE_MANIFEST).write_text(json.dumps(value))
-    with pytest.raises(ConfigError, match="plain name"):
+    with pytest.raises(ConfigError, match="plain relative name"):
         verify_site(tmp_path)
 
 
