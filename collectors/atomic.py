@@ -1,6 +1,6 @@
 """Files and folders that appear whole or not at all.
 
-Owns the temporary name beside the final one, and that nothing is left of it. Knows nothing of what is written. A lake
+Owns the temporary name beside the final one, and that nothing is left of it. Knows nothing of the content. A lake
 has its own way, which no other writer can overtake (collectors.lake.store).
 """
 
@@ -20,8 +20,8 @@ def replacing(path: Path, *, ending: str = ".tmp", locked: bool = False) -> Iter
 
     Of several writers the last one wins, and readers see one or the other. A folder replaces none but an empty one.
     `ending`: of that name; by its own no pattern such as *.parquet finds half a file, but some writers go by it.
-    `locked`: no other process writes `path` meanwhile; the name is then always the same, so that what a killed process
-    left there goes. Raises OSError, and what the block raises.
+    `locked`: no other process writes `path` meanwhile; the name is then always the same, so that it replaces a killed
+    process's file. Raises OSError, and whatever the block raises.
     """
     token = "" if locked else f".{secrets.token_hex(4)}"
     temporary = path.with_name(f".{path.name[-100:]}{token}{ending}")

@@ -30,7 +30,7 @@ from pipelines.console.script import Parser, command, run_script, sibling, write
 from schemas.failures import NOTHING_ANSWERED, ConfigError, RouterlakeError, StorageError, TaskError, one_line
 from schemas.identity import MAX_GENERATION
 
-# Functions import what is slow: pydantic (the config) takes 0.2 s, lm-eval (planning, estimates) 5 s, Ray (fleet) 1 s.
+# Functions import slow modules: pydantic (the config) takes 0.2 s, lm-eval (planning, estimates) 5 s, Ray (fleet) 1 s.
 # configure_logging has to run before the last two are imported.
 if TYPE_CHECKING:
     from collectors.runs.plan import Plan, PlannedCell

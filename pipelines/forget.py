@@ -136,7 +136,7 @@ def bring_back(lake: Lake, args: argparse.Namespace) -> int:
 
 
 def print_planned(planned: Forgetting) -> None:
-    """Says what a retraction would hide."""
+    """Prints counts of all that a retraction would hide."""
     counts = {
         "record": planned.records,
         "cell": planned.cells,

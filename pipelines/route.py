@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -P
 """Trains routers, lets them choose, and ranks them on a lake or published version. See --help and the README.
 
-Owns the options and what is printed. collectors/routers/ has the routers and the board.
+Owns the options and the output. collectors/routers/ has the routers and the board.
 """
 
 from __future__ import annotations

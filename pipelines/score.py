@@ -26,7 +26,7 @@ from pipelines.console.rows_out import add_format, print_dicts
 from pipelines.console.script import Parser, sibling
 from schemas.failures import RouterlakeError, one_line
 
-#: Columns of the tables where the output is no terminal.
+#: Columns of the tables where the output is not a terminal.
 WIDTH = 100
 
 DESCRIPTION = """\
@@ -108,7 +108,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def print_scored(scored: Sequence[Scored], console: Console) -> None:
-    """Two tables, of the routers and of their pools on the same questions; one line on what was left out."""
+    """Two tables, of the routers and of their pools on the same questions; one line on omissions."""
     routers = list(dict.fromkeys(one.router for one in scored))
     if len(routers) == 1:
         console.print(f"router {routers[0]}", soft_wrap=True)

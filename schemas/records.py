@@ -15,7 +15,7 @@ import pyarrow as pa
 #: those of the model; metrics over whole sets (aggregates); more of a cell's settings. 8: retractions.
 #: 9: verdicts apart from answers. 10: thoughts of models that think (tokens, settings), endpoints, and the prices that
 #: hosts ask beside prompt and completion. 11: splits for routers.
-#: 12: forecasts of what was not asked, and the fits behind them.
+#: 12: forecasts of items that were not asked, and the fits behind them.
 #: 13: lists of items of sparse shards, probe sets, and the items that a run meant to ask of a cell.
 SCHEMA_VERSION = 13
 

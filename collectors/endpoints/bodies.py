@@ -1,4 +1,4 @@
-"""Bounds what a server may send for one request, before anything of it is parsed or kept."""
+"""Bounds the bytes that a server may send for one request, before anything of them is parsed or kept."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _FILTERED = ("content_filter", "content_policy", "content management policy", "m
 
 @dataclass
 class Request:
-    """One request, and what came of it."""
+    """One request and its outcome."""
 
     path: str
     body: dict[str, Any]
@@ -216,7 +216,7 @@ class Client:
             await asyncio.sleep(pause if pause is not None else backoff(tries))
 
     async def _try(self, request: Request, read: Any) -> tuple[float, str | None, float | None]:
-        """Sends a request once. Returns what it may have cost, the kind of the fault, and the pause to take."""
+        """Sends a request once. Returns its possible cost, the kind of the fault, and the pause to take."""
         async with self.gate.passing():
             if self._down:
                 return 0.0, None, None

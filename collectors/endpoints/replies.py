@@ -181,7 +181,7 @@ def prompt_logprobs(reply: Any, tokens: int) -> list[tuple[float | None, bool]]:
 
 
 def _logprob(value: Any) -> float:
-    """Raises BadReplyError for what is no logarithm of a probability. NaN passes: the item says that it has one."""
+    """Raises BadReplyError unless it can be the logarithm of a probability. NaN passes: it is an item's outcome."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value > 1e-3:
         raise BadReplyError("a log-probability of the prompt is missing or above 0")
     return -math.inf if value < -1e300 else float(value)

@@ -179,7 +179,7 @@ class EndpointEngine(BaseEngine[EndpointOptions]):
             self._journal.close()
         self._client = self._journal = None
 
-    # ---- what is paid
+    # ---- payment
 
     def may_spend(self, usd: float | None, prices: dict[str, float | None]) -> None:
         """Sets the dollars that the next requests may cost, and the prices per million tokens by their columns."""

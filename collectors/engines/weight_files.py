@@ -1,6 +1,6 @@
 """Which files of a model's folder or repo are its weights.
 
-Owns the rules by which transformers and vLLM choose them. Knows nothing of what is in the files but an index.
+Owns the rules by which transformers and vLLM choose them. Reads no file but an index.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rows that an export writes: for each task the items × models of a pool, the same models in all of them.
 
-Owns what a format sees of a pool (collectors.matrix.pools). Knows no format. Everything is in memory: about 60 bytes an
-answer, and the answers' texts if a format asks for them.
+Owns the part of a pool (collectors.matrix.pools) that a format sees. Knows no format. Everything is in memory: about
+60 bytes an answer, and the answers' texts if a format asks for them.
 """
 
 from __future__ import annotations

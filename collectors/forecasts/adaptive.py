@@ -1,6 +1,6 @@
 """What to ask next of which model, given all that was answered so far.
 
-Owns the rule: an answer is worth what it takes off the expected error of its model's means, per cost. Knows no lake, no
+Owns the rule: an answer is worth the expected error that it takes off its model's means, per cost. Knows no lake, no
 plan and no budget; a caller asks in rounds until the errors or its money end.
 
 A fixed probe set suits a model without any answer. With some answers, items whose outcome is all but
@@ -49,7 +49,7 @@ def next_items(
         if errors is not None and until is not None and errors[model] <= until:
             continue
         asked = np.flatnonzero(~np.isnan(answers[model]))
-        # No model gets more than twice its share of a round, because every answer changes what is best next.
+        # No model gets more than twice its share of a round, because every answer changes the best next choice.
         most = min(answers.shape[1] - len(asked), max(1, -(-2 * count // max(int((weights > 0).sum()), 1))))
         price = None if costs is None else np.asarray(costs)[model] if np.ndim(costs) == 2 else np.asarray(costs)
         local = local_factors(learned.factors, answers[model], asked)
@@ -76,7 +76,7 @@ def open_variances(factors: Factors, seen: Answers, asked: Places, goals: Reals)
     """(models, goals): the variance that is left in each goal for models with the answers `seen` to `asked`."""
     loadings, own = factors.loadings, factors.noise
     scaled = loadings[asked].T / own[asked]
-    # An item's scale multiplies loadings and noise alike: so an answer tells as much of a model's vector at any scale.
+    # An item's scale multiplies loadings and noise alike: an answer informs as much about a model at any scale.
     posterior = np.linalg.inv(np.eye(loadings.shape[1]) + scaled @ loadings[asked])
     left = np.array(goals, np.float32)
     left[:, asked] = 0

@@ -1,4 +1,4 @@
-"""Bands that hold what they promise: split-conformal, calibrated on models that were held out.
+"""Bands that hold their promise: split-conformal, calibrated on models that were held out.
 
 Owns the scale of an error and its quantile. Knows no kernel and no lake. A band is value ± quantile × scale, where the
 scale grows with the variance that the answers leave open, and the quantile is that of held-out models' errors over
@@ -16,7 +16,7 @@ import numpy as np
 
 from collectors.forecasts.smoothing import Reals
 
-#: A band's level, and that of two bands that tell two models apart.
+#: A band's level, and that of two bands by which two models differ.
 LEVEL = 0.9
 #: Held-out models below which no quantile of LEVEL is worth a band.
 FEWEST_HELD_OUT = 20
@@ -90,7 +90,7 @@ class Check:
 
 
 def check(values: Reals, halves: Reals, truths: Reals) -> Check:
-    """Compares (models,) forecasts ± half widths with what was true."""
+    """Compares (models,) forecasts ± half widths with the truth."""
     low, high = values - halves, values + halves
     is_above = low[:, None] > high[None, :]
     pairs = int(is_above.sum())

@@ -21,7 +21,7 @@ LIKENESS = 0.9
 OF_CHANCE = 0.4
 #: Answers that two models must share before their agreement counts.
 FEWEST_SHARED = 50
-#: Items that are compared at most, evenly over all: 2,000 tell copies from others as well as 23,529.
+#: Items that are compared at most, evenly over all: 2,000 separate copies from others as well as 23,529.
 MOST_COMPARED = 2_000
 #: Models compared at a time: 1,024 × 8,500 agreements are 35 MB.
 BLOCK = 1024
@@ -53,7 +53,7 @@ def families(answers: Answers, names: Sequence[str] | None = None, bases: Sequen
 
 
 def stem(name: str) -> str:
-    """A model's name without the parts that tell sizes, versions and forms of one series apart."""
+    """A model's name without the parts by which sizes, versions and forms of one series differ."""
     owner, _, model = name.lower().rpartition("/")
     words = [word for word in re.split(r"[-_\s]+", model) if word]
     kept = [word for word in words if not _SIZE_OR_FORM.match(word)]

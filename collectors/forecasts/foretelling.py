@@ -288,7 +288,7 @@ def percent(share: float) -> str:
 
 
 def _trust(deviation: Reals, missing: Reals) -> float:
-    """The best multiple of what the smoother makes of an item: a single item is noisier than a mean."""
+    """The best multiple of the smoother's forecast of an item: a single item is noisier than a mean."""
     return float(np.clip((deviation * missing).sum() / max(np.square(deviation).sum(), 1e-12), 0, 1))
 
 

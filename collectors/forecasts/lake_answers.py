@@ -27,7 +27,7 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Block:
-    """One task under one prompting: what a forecast calls a task."""
+    """One task under one prompting, which a forecast calls a task."""
 
     task: str
     items_digest: str
@@ -36,7 +36,7 @@ class Block:
     #: The ends of its scores: 0 and 1, unless some lie beyond.
     low: float
     high: float
-    #: Digest of its cells and what they scored (view _forecast_basis).
+    #: Digest of its cells and their scores (view _forecast_basis).
     basis: str
     higher_is_better: bool = True
 

@@ -22,7 +22,7 @@ from collectors.harness.evaluating import RUNNING_METRICS
 from collectors.sandbox.bubblewrap import Sandboxes, refusal
 from schemas.failures import TaskError
 
-#: Whether the task that is being loaded says that its answers may run, in a sandbox alone.
+#: Whether the task that is being loaded allows its answers to run, in a sandbox alone.
 _in_sandbox: contextvars.ContextVar[bool] = contextvars.ContextVar("in_sandbox", default=False)
 
 

@@ -39,7 +39,7 @@ class Effort:
 
     @property
     def words(self) -> str | None:
-        """What tells a candidate from others of its model; None: nothing is set."""
+        """The settings by which a candidate differs from others of its model; None: nothing is set."""
         parts = [f"{name}={_word(value)}" for name, value in json.loads(self.chat_template_args or "{}").items()]
         if self.thinking_tokens is not None:
             parts.append(f"thinking_tokens={self.thinking_tokens}")

@@ -127,7 +127,7 @@ def _sink(one: Any) -> str | None:
 
 
 def _next(one: Any) -> Iterator[Any]:
-    """Yields what a function, method, class or callable object may call."""
+    """Yields all that a function, method, class or callable object may call."""
     if isinstance(one, functools.partial):
         yield one.func
         yield from (value for value in (*one.args, *one.keywords.values()) if callable(value))
@@ -190,7 +190,7 @@ def _read_names(code: types.CodeType) -> tuple[set[str], set[str]]:
 
 
 def _attributes(module: types.ModuleType, names: Iterable[str]) -> Iterator[Any]:
-    """Yields what the names stand for in the module and in its modules: the names of an expression have no order."""
+    """Yields the values of the names in the module and in its modules: the names of an expression have no order."""
     for name in names:
         value = vars(module).get(name)
         if isinstance(value, types.ModuleType) and value is not module:
@@ -199,7 +199,7 @@ def _attributes(module: types.ModuleType, names: Iterable[str]) -> Iterator[Any]
 
 
 def _imports(code: types.CodeType, attributes: set[str]) -> Iterator[Any]:
-    """Yields what a function imports inside its body. A module that is not loaded yet is named, not imported."""
+    """Yields the imports inside a function's body. A module that is not loaded yet is named, not imported."""
     module = ""
     for step in dis.get_instructions(code):
         if step.opname == "IMPORT_NAME":

@@ -81,7 +81,7 @@ def hidden_files(names: Iterable[str], include: list[str]) -> Iterator[str]:
 
 
 def _is_shipped(name: str) -> bool:
-    """Whether lm-eval ships a task of this name. Reading what it ships for it alone takes half a second."""
+    """Whether lm-eval ships a task of this name. Reading all its tasks for one alone takes half a second."""
     return name in (_folders_of(_kept()) if _kept().exists() else _single_tasks(frozenset({name})))
 
 
@@ -123,7 +123,7 @@ def _folders_of(kept: Path) -> dict[str, str | None]:
 
 
 def _kept() -> Path:
-    """The file with lm-eval's index of what it ships, by its release and place."""
+    """The file with lm-eval's index of its tasks, by its release and place."""
     key = digest([lm_eval.__file__, importlib.metadata.version("lm_eval")])
     return cache_dir() / f"lm-eval-index-{key}.json"
 

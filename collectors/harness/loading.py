@@ -1,6 +1,6 @@
 """Loads lm-eval's tasks by name, alone or as a group's, and turns what goes wrong into TaskErrors.
 
-Owns the loading: lm-eval's factory, the data sets' folder, and the errors. tasks.py owns what a loaded task is.
+Owns the loading: lm-eval's factory, the data sets' folder, and the errors. tasks.py owns loaded tasks.
 """
 
 from __future__ import annotations

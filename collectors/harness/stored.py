@@ -160,7 +160,7 @@ def _rows(task: BoundTask, one: StoredItem, names: list[str], judged: Judged, nu
 
 
 def _row(rows: Mapping[tuple[str, int], Row], name: str, repeat: int) -> Row:
-    """The stored row of a filter, or of any: what is read of it is the same for all."""
+    """The stored row of a filter, or of any: the columns read here are the same for all."""
     return rows.get((name, repeat)) or next(row for (_, other), row in rows.items() if other == repeat)
 
 

@@ -1,4 +1,4 @@
-"""Splits what a model generated into its thought and its answer.
+"""Splits a generated text into its thought and its answer.
 
 Owns the rule, which collecting and judging again share. A stored response of a cell with markers begins with the start
 marker if the model began a thought, even where the chat template had written that marker into the prompt.

@@ -37,7 +37,7 @@ class ImportedCell:
     imported_from: str
     #: Which of the source's runs, as its rows have it; '' where it has only one, and where it is the source's own.
     run: str
-    #: The run's name in the lake: it tells the source's own run from an earlier import's.
+    #: The run's name in the lake: by it the source's own run differs from an earlier import's.
     run_name: str
     model: str
     source_model: str

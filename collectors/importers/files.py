@@ -278,7 +278,7 @@ def zip_members(file: SourceFile) -> Iterator[tuple[str, bytes | BadFile]]:
     """Names and contents of a zip archive's files, all within MAX_RATIO. Raises BadFile where the archive is damaged.
 
     A BadFile stands in place of one file that is damaged, and of several that have one name and differ: zipfile takes
-    the last and says nothing.
+    the last in silence.
     """
     limit, given = file.size * MAX_RATIO + MAX_SMALL, 0
     try:

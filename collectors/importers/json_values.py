@@ -1,7 +1,7 @@
 """JSON that others wrote: rows, documents and objects. A name that stands twice in one object is refused.
 
 Owns how JSON is cut into rows and decoded. Knows nothing of formats. Most readers of JSON take the last of two values
-with one name and say nothing; either may be meant.
+with one name in silence; either may be meant.
 """
 
 from __future__ import annotations

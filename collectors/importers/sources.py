@@ -219,7 +219,7 @@ class Sink(ABC):
         self._suspects.append(columns)
 
     def state(self, *, answers: Any, mean: Any, **place: Any) -> None:
-        """Takes note of figures that the source states of a cell, to be compared with what is imported.
+        """Takes note of figures that the source states of a cell, to be compared with the imported ones.
 
         A figure that is not a number is left out. `place`: file, run, model and task.
         """

@@ -1,8 +1,8 @@
 """Keeps the code of a judge from running an answer, and from reaching out, in a process that does nothing else.
 
 Tasks whose code would run an answer are refused when they are planned (collectors.harness.evaluating). This is the
-second net, for what that search cannot see: Python tells an audit hook what it is about to do, and code cannot remove a
-hook (PEP 578). Owns the list of what no judge needs. Knows nothing of tasks.
+second net, beyond that search's sight: Python calls an audit hook before it acts, and code cannot remove a
+hook (PEP 578). Owns the list of acts that no judge needs. Knows nothing of tasks.
 """
 
 from __future__ import annotations

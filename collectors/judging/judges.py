@@ -118,7 +118,7 @@ class Judges:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    """Starts the process in an environment without secrets. `datasets` reads what it reads here."""
+    """Starts the process in an environment without secrets. `datasets` reads there as it does here."""
     environment = {name: value for name, value in os.environ.items() if not _KEPT_BACK.match(name)}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     environment["HF_DATASETS_CACHE"] = str(datasets.config.HF_DATASETS_CACHE)

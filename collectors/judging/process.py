@@ -318,7 +318,7 @@ class JudgingProcess:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         if self.hangs_up is not None:
-            poll.register(self.hangs_up, 0)  # an end is told in any case
+            poll.register(self.hangs_up, 0)  # an end is reported in any case
         while (left := deadline - time.monotonic()) > 0:
             ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
             if self.hangs_up in ready:

@@ -1,6 +1,6 @@
 """Files of a lake in a folder: exclusive creation, and listings that leave nothing out in silence.
 
-Owns the temporary names beside final ones. Knows nothing of what is written.
+Owns the temporary names beside final ones. Knows nothing of their content.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def _begins(columns: Sequence[str], text: str) -> str:
 
 @dataclass
 class Forgetting:
-    """The lines of a retraction that is not written yet, and what it hides."""
+    """The lines of a retraction that is not written yet, and counts of all that it hides."""
 
     wish: Wish
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -158,7 +158,7 @@ def _write(lake: Lake, lines: Sequence[Mapping[str, Any]], condition: str, reaso
     return retraction_id
 
 
-# ---- what is meant
+# ---- which records are meant
 
 
 def _worked_out(con: duckdb.DuckDBPyConnection, wish: Wish, generations: Mapping[str, int]) -> Forgetting:

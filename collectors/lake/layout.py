@@ -286,7 +286,7 @@ def budget_folder(budget: str) -> str:
 
 
 def spend_name(budget: str, run_id: str, number: int) -> str:
-    """The `number`th account of what a run spent; each replaces those before it."""
+    """The `number`th account of a run's spending; each replaces those before it."""
     return f"{budget_folder(budget)}/{run_id}-{number:06d}.json"
 
 

@@ -98,7 +98,7 @@ def _forgotten_shards(lake: Lake, limit: float) -> list[str]:
 
 
 def _time_of(manifest: Manifest, made: Mapping[str, float | None]) -> float:
-    """When the store got the manifest; where it has no times, when its compaction says it was."""
+    """The time by the store when it got the manifest; where it has no times, by its compaction's clock."""
     stored = made.get(manifest.name)
     return dt.datetime.fromisoformat(manifest.created_at).timestamp() if stored is None else stored
 

@@ -42,7 +42,7 @@ from schemas.versions import with_columns
 
 Ranges = list[tuple[int, int]]
 
-#: What a shard's metadata say of a piece of it, too. The compaction keeps the cut shard with its seconds, tokens and
+#: Metadata that a shard shares with each piece of it. The compaction keeps the cut shard with its seconds, tokens and
 #: requests: they count once.
 _ORIGIN = ("run_id", "host", "gpu", "gpu_class", "gpus", "engine", "prefix_caching", "swapped", "code", "served")
 
@@ -131,8 +131,8 @@ def _pieces(
     """Yields each piece of a cut shard with its new name.
 
     What an open shard holds that came back whole, under its own name, stays its own if it goes before the cut one.
-    The newest generation comes first: after a kill the next call takes what was written for collected again, which then
-    costs no more than older answers to the same items.
+    The newest generation comes first: after a kill the next call takes the written pieces for collected again, which
+    then costs no more than older answers to the same items.
     """
     cuts: dict[str, list[_Cut]] = defaultdict(list)
     for name, (shard, facts) in sorted(folded.items()):

@@ -93,7 +93,7 @@ class Retracted:
         return not self._left(shard) if shard.cell_id in self.ranges else False
 
     def without(self, shards: Iterable[ShardName]) -> list[ShardName]:
-        """The items of `shards` that count: a shard with others is cut, and its pieces are no names of objects."""
+        """The items of `shards` that count: a shard with others is cut, and no object has the name of a piece."""
         return [piece for shard in shards for piece in self._left(shard)]
 
     def standing(self, shards: Mapping[str, Iterable[ShardName]]) -> dict[str, list[ShardName]]:
@@ -133,7 +133,7 @@ class Retracted:
         return pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
 
     def left_of(self, table: str, rows: pa.Table) -> pa.Table:
-        """The rows of one of the small tables without those about what is forgotten, as the views leave them out."""
+        """The rows of one of the small tables without those about forgotten cells, as the views leave them out."""
         if not self.rows or table not in _ABOUT:
             return rows
         keep = [not self._is_about(table, row) for row in rows.select(_ABOUT[table]).to_pylist()]

@@ -52,7 +52,7 @@ class Accounts:
     def others(self) -> dict[str, Spent]:
         """Returns each other run of this name and its newest account.
 
-        Raises StorageError if that is damaged: what the run spent is not known then, and nothing is less than that.
+        Raises StorageError if that is damaged: the run's spending is not known then, and nothing is less than that.
         """
         numbered = []
         for name in self.lake.names(layout.budget_folder(self.budget), depth=1):

@@ -296,7 +296,7 @@ class Lake:
     def every_name(self) -> list[str]:
         """Returns the names of all files below the root at any depth, in byte order.
 
-        Also of links and special files, and of what no reader takes for an object.
+        Also of links and special files, and of anything that no reader takes for an object.
         """
         with self._doing("list"):
             if self.local:

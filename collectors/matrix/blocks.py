@@ -1,7 +1,7 @@
 """All cells of a lake as arrays, block after block: the source of the packed form of published versions.
 
-Owns the axes, items × models. A block is what was asked in one way: a task's item table under one prompting, for one
-metric (schemas.identity.BLOCK_KEY). Routers read a pool instead (collectors.matrix.pools).
+Owns the axes, items × models. A block holds the answers to one way of asking: a task's item table under one
+prompting, for one metric (schemas.identity.BLOCK_KEY). Routers read a pool instead (collectors.matrix.pools).
 """
 
 from __future__ import annotations

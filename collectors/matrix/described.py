@@ -1,4 +1,4 @@
-"""Lines about a pool for its reader: which settings differ, what was chosen among, and what was left out.
+"""Lines about a pool for its reader: which settings differ, which cells one was chosen from, and which were left out.
 
 Owns the words. Knows no metrics.
 """

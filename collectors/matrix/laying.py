@@ -1,6 +1,6 @@
 """Lays records into arrays: from files of a compaction, from their bits, and from single shards.
 
-Owns the way of a record to its place. Knows nothing of what the rows and columns of the arrays stand for.
+Owns the way of a record to its place. Knows no meaning of the arrays' rows and columns.
 """
 
 from __future__ import annotations

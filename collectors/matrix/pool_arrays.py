@@ -25,7 +25,7 @@ NUMBERS = ("usd", "latency_s", "prompt_tokens", "completion_tokens", "cached_tok
 #: Numbers that a router's choice costs.
 COSTS = ("usd", "latency_s")
 
-#: Why a model is no candidate of a task.
+#: Why a model is not a candidate of a task.
 UNSCORED = "no score yet"
 SAMPLED = "asked only a sample, and others all items: --sparse mixed lets it in"
 OTHER = "another metric, or not the settings that all share"
@@ -145,7 +145,7 @@ class Pools:
     tables: dict[tuple[str, str], Rows]
     #: Rows of the view candidates that are left out.
     left_out: pa.Table
-    #: Task and model of cells to choose among that are no candidate, and why: UNSCORED, SAMPLED or OTHER.
+    #: Task and model of cells to choose among that are not a candidate, and why: UNSCORED, SAMPLED or OTHER.
     dropped: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property

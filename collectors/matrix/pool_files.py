@@ -36,7 +36,7 @@ KEYS = {
     "prices": "on: a day, provider: a name",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: Bytes of a file. More is no pool.
+#: Most bytes of a pool's file.
 _MOST = 1 << 20
 
 

@@ -284,7 +284,7 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
             place = "" if message.startswith("line ") else f", {_line(path, row)}"
             raise ConfigError(f"--choices {path}{place}: {message}")
 
-        for batch in table.batches(wanted, refuse):  # also without a column: the first bad row says why there is none
+        for batch in table.batches(wanted, refuse):  # also without a column: the first bad row names the reason
             con.register("given", batch)
             con.execute("INSERT INTO choices FROM given")
             con.unregister("given")

@@ -35,7 +35,7 @@ SUSPICIOUS = 1.5
 _ALARMS = 0.001
 #: Exponents at which Chernoff's bound is taken: the least of them counts.
 _EXPONENTS = np.linspace(0, 10, 201)[1:]
-#: Fewest questions that tell anything.
+#: Fewest questions that show anything.
 LEAST = 20
 _LARGEST = 1e6
 
@@ -89,7 +89,7 @@ def _surprising(got: Values, chance: Values, tasks: npt.NDArray[Any], factor: fl
 
 
 def _holm(surprises: Sequence[float]) -> list[int]:
-    """Places of the cases that are no chance."""
+    """Places of the cases beyond chance."""
     taken: list[int] = []
     for place in np.argsort(surprises, kind="stable").tolist():
         if surprises[place] > _ALARMS / (len(surprises) - len(taken)):

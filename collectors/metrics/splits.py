@@ -246,7 +246,7 @@ def task_split(near: Sequence[str], tasks: Sequence[str], fraction: float = 0.7,
 
 
 def time_split(near: Sequence[str], times: npt.NDArray[np.float64], fraction: float = 0.7, seed: int = 0) -> OwnSplit:
-    """The earliest share for training, what came later for testing; `times` (questions,) are NaN where unknown.
+    """The earliest share for training, the later one for testing; `times` (questions,) are NaN where unknown.
 
     A later question whose near-duplicate came earlier is left out, and so is one without a time. The seed changes
     nothing. Raises ValueError if all questions have one time.

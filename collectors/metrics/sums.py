@@ -1,7 +1,7 @@
 """Sums and means that depend on nothing but the numbers: equal in any order of rows, and to the views' last bit.
 
 A number becomes a whole number of 1/scale, and whole numbers add up exactly. The macros _units and _remainder of
-schemas/views do the same. Knows nothing of what the numbers mean.
+schemas/views do the same. Knows no meaning of the numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ UNITS, USD = 1e12, 1e18
 
 Floats = npt.NDArray[np.floating[Any]]
 Means = npt.NDArray[np.float64]
-#: Numbers in these bounds, in units, count in units alone: a smaller one would lose digits, a larger one is no int64.
+#: Numbers in these bounds, in units, count in units alone: a smaller one would lose digits, a larger one does not fit
+#: an int64.
 _LEAST, _MOST = 1e9, 9e18
 _LOW = np.int64(0xFFFFFFFF)
 #: Numbers in one step: they stay in a core's cache.
@@ -66,7 +67,7 @@ class ColumnSums:
         self._low += (units & _LOW).sum(axis=0)
 
     def _keep(self, values: Means, units: npt.NDArray[np.int64]) -> None:
-        """Keeps what the units lack of numbers beyond the bounds."""
+        """Keeps the remainder of numbers beyond the bounds, which the units lack."""
         size = np.abs(values)
         rest = (values != 0) & ~((size >= _LEAST / self.scale) & (size <= _MOST / self.scale))
         columns = np.broadcast_to(np.arange(values.shape[1]), values.shape)[rest]

@@ -58,7 +58,7 @@ class Weights:
     """Hands out models, and deletes those used longest ago when fetched files take more than `quota_gib`.
 
     The quota is enforced after each download, so a download may exceed it for a while. None: $ROUTERLAKE_DISK_GIB, else
-    DISK_SHARE of what the disk has for them. `passing` surrounds each download. Raises ConfigError if the variable is
+    DISK_SHARE of the disk's room for them. `passing` surrounds each download. Raises ConfigError if the variable is
     not a number.
     """
 

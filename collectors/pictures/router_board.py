@@ -15,7 +15,7 @@ from collectors.pictures.draw import drawn, new_axes, short, titled
 _COLOURS = {"better": "#009E73", "tie": "#777777", "worse": "#D55E00"}
 _BOUND = "#0072B2"
 _CYCLE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#777777")
-#: Rows that fit a picture, and curves that an eye can tell apart.
+#: Rows that fit a picture, and curves that an eye can separate.
 _MOST_ROWS, _MOST_CURVES = 40, 8
 
 

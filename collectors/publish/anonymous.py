@@ -1,4 +1,4 @@
-"""Takes out of a version what tells of the machines that collected it: paths of folders, names of users and hosts.
+"""Takes every trace of the machines that collected it out of a version: paths of folders, names of users and hosts.
 
 Owns the columns that may hold them. A model's folder keeps its own name, and its fingerprint is its revision; hosts get
 numbers. Prompts, answers and other content of items stay as they are.

@@ -106,7 +106,7 @@ def _licences(description: Description) -> str:
     return f"Licence of the records: {description.licence or 'not stated'}. Sources: {sources or 'not stated'}."
 
 
-#: A licence as the hub names it -> its SPDX identifier. Another text is no identifier, and stands in the notes alone.
+#: A licence as the hub names it -> its SPDX identifier. Any other text stands in the notes alone.
 _SPDX = {
     name.lower(): name
     for name in (

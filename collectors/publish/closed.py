@@ -63,9 +63,9 @@ _FROM_TEXT = re.compile(r"(?<!DISTINCT )\b(?:FROM|JOIN)\s*''", re.I)
 
 
 def set_faults(store: Lake, manifest: dict[str, Any], sound: set[str]) -> list[str]:
-    """Returns a line for each file that does not fit the others. `sound` are the files that are as the manifest says.
+    """Returns a line for each file that does not fit the others.
 
-    Raises ConfigError for a file of a newer schema version.
+    `sound` are the files that equal their lines in the manifest. Raises ConfigError for a newer schema version.
     """
     check = _Check(store, manifest, sound)
     return list(dict.fromkeys(check.faults()))
@@ -193,7 +193,7 @@ class _Check:
                 yield f"{layout.PUBLISHED_MANIFEST}: it counts other {name} than the {count:,} in the files"
 
     def _models(self, compaction: Manifest) -> int:
-        """Names of models with records; -1 where they cannot be read, which another line says."""
+        """Names of models with records; -1 where they cannot be read, which another line reports."""
         if not {"cell_id", "model"} <= set(self._runs_columns()):
             return -1
         cells = {row["cell_id"] for row in read_folded(self.store, compaction, columns=["cell_id"])}

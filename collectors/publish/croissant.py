@@ -98,7 +98,7 @@ def _served(contents: Contents, base: str) -> tuple[Iterator[dict[str, Any]], It
 
 
 def _part(table: str, name: str) -> str:
-    """The record set of one of a table's files: its table, its task, and what else tells it from others."""
+    """The record set of one of a table's files: its table, its task, and any other part of its name."""
     rest = name.rpartition("/")[2].removesuffix(".parquet").removeprefix(f"{table}-")
     return "/".join([table, task_name_of(name), *([] if rest == table else [rest])])
 

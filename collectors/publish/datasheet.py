@@ -1,7 +1,7 @@
 """The data sheet of a published version, and the same answers in the responsible-AI terms of Croissant.
 
 Owns `DATASHEET.md`, with the sections of Gebru et al., Datasheets for Datasets (CACM 64:12, 2021). Every answer comes
-from the version's files or the publisher's words, or states what the program does; a question without one is "not
+from the version's files or the publisher's words, or describes the program; a question without one is "not
 stated", never answered by a guess.
 """
 

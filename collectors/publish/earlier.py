@@ -1,7 +1,7 @@
 """The versions at a place of publication that a new one may replace.
 
 Owns how they are found: one level below a folder or store, and the newest one on the hub; and which one of them a new
-version replaces. A folder that holds no sound manifest is no version, and is passed over.
+version replaces. A folder without a sound manifest is passed over.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def open_published(uri: str) -> tuple[Lake, dict[str, Any]]:
 
 
 def parsed(data: bytes, place: str) -> dict[str, Any]:
-    """Returns the manifest of `place`. Raises ConfigError for a newer schema version, else an error that says why not.
+    """Returns the manifest of `place`. Raises ConfigError for a newer schema version, else an error with the reason.
 
     The version of the schema comes first: a newer one may have another form.
     """

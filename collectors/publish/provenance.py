@@ -1,4 +1,4 @@
-"""Where the numbers of a published version come from, for its manifest, and whether a manifest says what its files say.
+"""Where the numbers of a published version come from, for its manifest, and whether a manifest agrees with its files.
 
 Knows nothing of digests.
 """

@@ -74,7 +74,7 @@ class PublishedBasis:
         self.lake, self.manifest = open_published(uri)
         self.version = str(self.manifest["version"])
         self._bases: dict[tuple[str | None, str | None, str | None], Basis] = {}
-        #: As above, but by what a basis holds: two kinds of records may make one pool.
+        #: As above, but by a basis's content: two kinds of records may make one pool.
         self._contents: dict[tuple[str | None, str | None, str], Basis] = {}
 
     @cached_property

@@ -86,7 +86,7 @@ def _read(path: Path, names: set[str]) -> Submission:
 
 
 def _alike(name: str) -> str:
-    """A name without what a reader does not see."""
+    """A name without characters that a reader does not see."""
     return " ".join(name.casefold().split())
 
 
@@ -172,7 +172,7 @@ COLUMNS = (
 
 
 def rows_for_people(board: Board, found: dict[str, Examined]) -> Sequence[dict[str, Any]]:
-    """The rows of one board, with what a person compares."""
+    """The rows of one board, with the columns that a person compares."""
     rows = []
     for one in board.standings:
         row = _row(one.row(), found.get(one.router.name))

@@ -1,4 +1,4 @@
-"""Submissions to a board: a router's choices in a file, and a JSON file beside it that states what they are.
+"""Submissions to a board: a router's choices in a file, and a JSON file beside it that describes them.
 
     {"name": "my-router", "by": "Jane Doe", "file": "choices.csv", "sha256": "9f86…", "version": "1.0.0",
      "pool": "small", "split": "content-0-1a2b3c4d5e6f", "usd_per_query": 0.00002, "url": "https://example.org"}
@@ -56,7 +56,7 @@ _FORM = {
 #: Bytes of the statement and of the choices, and bytes and rows that a Parquet file stands for.
 _MOST_STATED, _MOST_BYTES, _MOST_ROWS = 1 << 16, 1 << 28, 50_000_000
 _MOST_USD = 1e6
-#: Kind of a BadFile -> what a person reads of it.
+#: Kind of a BadFile -> the words for a person.
 _UNREAD = {"damaged": "it is not JSON", "encoding": "it is not UTF-8"}
 #: Characters of one line of text.
 _MOST_LINE = 1 << 20

@@ -1,4 +1,4 @@
-"""Rounds of a run with `until`: after each, what the answers leave open decides which items of which model come next.
+"""Rounds of a run with `until`: after each, the errors that remain decide which items of which model come next.
 
 Owns the end of the rounds. Without enough complete models in the lake there is one round: the share of all items whose
 sample is good enough for any model. Knows nothing of engines.
@@ -53,7 +53,7 @@ def tables_of(plan: Plan) -> list[Table]:
 
 
 def next_round(plan: Plan, lake: Lake, error: float) -> Wanted | None:
-    """What to ask after the rounds so far; None: every model's expected error is small enough, or nobody can tell.
+    """What to ask after the rounds so far; None: every model's expected error is small enough, or unknown.
 
     Without lists there is nothing left to ask, though some model's error is too large.
     """
@@ -123,7 +123,7 @@ def _lists(
     pairs: Sequence[tuple[int, int]],
     sets: ItemSets,
 ) -> dict[str, str]:
-    """Cell -> the list of what it was asked and what comes next."""
+    """Cell -> the list of its asked and its next items."""
     starts = _starts(read)
     more: dict[tuple[int, int], set[int]] = defaultdict(set)
     for model, place in pairs:

@@ -115,7 +115,7 @@ class FleetSpec(Strict):
     #: group of such nodes. Then the models that need it fail, or the run if no engine is at work.
     node_seconds: float = Field(900, ge=0)
     #: GiB of fetched models that each node keeps. Models used longest ago go first, never one in use. null: the node's
-    #: $ROUTERLAKE_DISK_GIB, else four fifths of its disk's free space with what they take of it.
+    #: $ROUTERLAKE_DISK_GIB, else four fifths of its disk's free space, theirs included.
     disk_gib: float | None = Field(None, ge=0)
     #: Whether the run folds the lake's shards into few files as it goes, when a thousand or more are open. Readers of a
     #: long run get faster; a file of views (matrix.duckdb) has to be written anew after a fold.

@@ -129,7 +129,7 @@ def _items(spec: TaskSpec, task: BoundTask) -> int:
 
 
 def _first_share(config: RunConfig, lake: Lake, loaded: list[tuple[TaskSpec, BoundTask]]) -> SampleSpec | None:
-    """The share of each task that a run with `until` asks first; None: the run asks what `sample` says."""
+    """The share of each task that a run with `until` asks first; None: the run asks by `sample`."""
     if config.until is None or not loaded:
         return None
     tables = [Table.of(task, _items(spec, task)) for spec, task in loaded]

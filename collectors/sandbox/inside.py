@@ -1,6 +1,6 @@
 """The program that waits in a sandbox for the code to run: started from its text, with nothing but Python's library.
 
-It gives up what it may do, reads the code, runs it, and sends back how that ended. Knows nothing of this project.
+It gives up its rights, reads the code, runs it, and sends back how that ended. Knows nothing of this project.
 """
 
 import os

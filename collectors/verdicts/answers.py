@@ -137,13 +137,13 @@ class Source:
         return docs
 
     def questions(self, task: str, items_digest: str) -> dict[int, tuple[str, str]]:
-        """Item -> its question as the task asks it, and its reference answer; '' for what the lake lacks."""
+        """Item -> its question as the task asks it, and its reference answer; '' where the lake lacks it."""
         query = "SELECT item, prompt, _answer(target) FROM items WHERE task = ? AND items_digest = ?"
         rows = self._asked(lambda con: con.execute(query, [task, items_digest]).fetchall(), ["items", "_answer"])
         return {item: (prompt or "", target or "") for item, prompt, target in rows}
 
     def read(self, batch: Batch, *, verdicts: bool = False) -> list[Asked]:
-        """The records and answers of a batch, by the shards that hold them; with `verdicts` also what a check needs."""
+        """The records and answers of a batch, by the shards that hold them; `verdicts` adds a check's columns."""
         query = _ANSWERS.format(verdicts=_VERDICTS if verdicts else "")
         with contextlib.closing(connect(self.lake, self._of(batch), only=["records", "responses"])) as con:
             rows = con.execute(query, [list(batch.cells)]).to_arrow_table().to_pylist()

@@ -255,7 +255,7 @@ def _judge_batch(
     return report
 
 
-#: Answers that one request to the judging process holds. The process keeps what it judged before in a request.
+#: Answers that one request to the judging process holds. The process keeps earlier verdicts within a request.
 _TOGETHER = 10_000
 
 

@@ -1,7 +1,7 @@
-"""Lets a model judge stored answers, alone or in pairs: its requests, what its texts say, and what that costs.
+"""Lets a model judge stored answers, alone or in pairs: its requests, its texts' verdicts, and their cost.
 
 A pair is judged in both orders, so that a judge that prefers a place gains nothing: the score is the mean of both, and
-`agrees` in the metrics says whether the two name one winner. The judging model comes from a config, as models to
+`agrees` in the metrics is whether the two name one winner. The judging model comes from a config, as models to
 collect do: any engine serves. Knows nothing of how a lake is read.
 """
 

@@ -58,7 +58,7 @@ class BuiltSite:
 
     folder: Path
     manifest: dict[str, Any]
-    #: Lines for the reader: what was left out, and why.
+    #: Lines for the reader: omissions, each with its reason.
     notes: tuple[str, ...]
 
     @property

@@ -37,7 +37,7 @@ _MEMORY = "3GB"
 #: The widest prompt of a table of questions, in characters.
 _HEAD = 160
 
-#: Table -> what a row is, and its query. A view's own comment stands for a row of a view that is taken whole.
+#: Table -> the meaning of a row, and its query. A view's own comment stands for a row of a view that is taken whole.
 _WHOLE = {
     "leaderboard": "task, is_group, items_digest, prompting, metric, filter, rank NULLS LAST, score DESC, ALL",
     "coverage": "task, model, cell_id",
@@ -211,7 +211,7 @@ _TYPES = {"task_name": "task", "model_name": "model", "cell_name": "cell_id"}
 _VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "_members", "_pool_rows", "responses")
 
 
-#: Read when DuckDB is loaded: jemalloc then clears what it hands out.
+#: Read when DuckDB is loaded: jemalloc then clears the memory that it hands out.
 _CLEARED = ("DUCKDB_JE_MALLOC_CONF", "zero:true")
 
 
@@ -237,7 +237,7 @@ def _write(uri: str, path: Path, include: str) -> None:
     lake = Lake(uri).open_for_reading()
 
     def attempt(holdings: Holdings) -> None:
-        path.unlink(missing_ok=True)  # what a damaged object left half-way
+        path.unlink(missing_ok=True)  # left half-way by a damaged object
         with contextlib.closing(connect(lake, holdings, only=_VIEWS)) as con:
             limit_memory(con, path.parent)
             con.execute(f"SET memory_limit = '{_MEMORY}'")
@@ -287,7 +287,7 @@ class _Tables:
         self.con.execute(f"CREATE TABLE site.{name} AS {query}")
 
     def _make_matrix(self, query: str) -> None:
-        """All records, sorted; of many a task at a time, which bounds what the sort keeps."""
+        """All records, sorted; of many a task at a time, which bounds the sort's memory."""
         many = self._number("SELECT sum(attempted) FROM site.coverage") > AT_ONCE
         tasks = self.con.execute("SELECT DISTINCT task FROM cells ORDER BY 1").fetchall() if many else []
         whole = " WHERE false" if many else ""

@@ -1,6 +1,6 @@
-"""The pages that not every site has: what changed since the version before, and a board of routers.
+"""The pages that not every site has: the changes since the version before, and a board of routers.
 
-Owns how the version before is found, and what is believed of a board's file, which anybody may have written.
+Owns how the version before is found, and the check of a board's file, which anybody may have written.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Page:
-    """A page and its tables; what is empty does not show."""
+    """A page and its tables; empty ones do not show."""
 
     address: str
     title: str

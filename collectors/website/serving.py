@@ -119,7 +119,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def _part(header: str | None, size: int) -> tuple[int, int, bool] | None:
     """First and last byte, and whether they are a part; None for a range outside the file.
 
-    Several ranges, and what is none, are answered with the whole file, as RFC 9110 allows.
+    Several ranges, and malformed ones, are answered with the whole file, as RFC 9110 allows.
     """
     match = _RANGE.fullmatch((header or "").strip())
     if not match or match.groups() == ("", ""):

@@ -41,7 +41,7 @@ def print_estimate(plan: Plan, lake: Lake) -> None:
 
 
 def shares_shown(plan: Plan, lake: Lake) -> list[str]:
-    """A table of what a part of the items would cost, with the error to expect of the models' means."""
+    """A table of the cost of a part of the items, with the error to expect of the models' means."""
     read = answered(lake, tables_of(plan))
     rows = [["of the items", "items", "GPU-hours" if plan.gpus else "hours", "USD", "error to expect", "90 % within"]]
     errors = read.expected(SHARES)

@@ -1,6 +1,6 @@
 """`publish.py site`: a lake or version as static pages.
 
-Owns the options and what is printed. collectors/website/ has the pages.
+Owns the options and the output. collectors/website/ has the pages.
 """
 
 from __future__ import annotations

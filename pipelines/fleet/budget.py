@@ -59,7 +59,7 @@ class _Held:
 
 @dataclass(frozen=True)
 class _Limit:
-    """One limit, what is spent of it, and both in words."""
+    """One limit, the spent part of it, and both in words."""
 
     key: str
     spent: float
@@ -101,7 +101,7 @@ class Budget:
         self._held[engine].model = model
 
     def named(self, engine: Hashable, *names: str | None) -> None:
-        """The engine's GPU has these names; the first with a price counts, for what is not charged yet, too."""
+        """The engine's GPU has these names; the first with a price counts, for time not charged yet, too."""
         if any(name and name.lower() in self._prices.rates for name in names):
             self._held[engine].rate = self._prices.of(*names)
 

@@ -283,7 +283,7 @@ class Fleet:
             self._hands[actor].append(InHand(job, model))
 
     def _allowance(self, model: ModelRef) -> Allowance:
-        """What an endpoint may be paid for its next shard: half of what no other shard may spend."""
+        """Most dollars for an endpoint's next shard: half of those that no other shard may spend."""
         prices, left = self.host_prices.get(model.key, {}), self.budget.left
         if left is None:
             return Allowance(None, prices)

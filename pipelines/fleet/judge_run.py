@@ -1,4 +1,4 @@
-"""The work of judge.py, and what it prints. Owns the lines; the script owns the options.
+"""The work of judge.py, and its output. Owns the lines; the script owns the options.
 
 Knows nothing of how a verdict is made.
 """
@@ -38,7 +38,7 @@ def choice_of(args: argparse.Namespace) -> Choice:
 
 
 def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Progress) -> int:
-    """Judges, and prints what was done. `matrix` is the script that shows it."""
+    """Judges, and prints a summary. `matrix` is the script that shows it."""
     started = time.monotonic()
     use_code(args.allow_code)
     lake.open_for_writing()

@@ -1,6 +1,6 @@
 """Judges stored answers on a Ray cluster: one Ray task for each part, as many at once as the cluster has cores.
 
-Knows nothing of what a part is (collectors.verdicts.spreading).
+Knows nothing of a part's content (collectors.verdicts.spreading).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collectors.verdicts.judging import Report
 from collectors.verdicts.spreading import Part, judge_part
 from pipelines.fleet.cluster import cluster
 
-#: A node that dies costs its parts a second try: what they had written stays.
+#: A node that dies costs its parts a second try: their written verdicts stay.
 _TRIES = 3
 
 
@@ -24,7 +24,7 @@ def on_cluster(
     *,
     allow_code: bool,
 ) -> Report:
-    """Judges all parts. Raises ConfigError if there is no cluster, and what a part raised.
+    """Judges all parts. Raises ConfigError without a cluster, and any error of a part.
 
     `progress` gets the numbers of records of the parts that are done and of all.
     """

@@ -79,7 +79,7 @@ class Sharing:
         return None
 
     def hear(self) -> None:
-        """While no engine works: looks for what other runs commit, and for shards that they gave up."""
+        """While no engine works: looks for shards that other runs commit, and for those that they gave up."""
         if self.clock() < max(self._next_listing, self._quiet_until):
             return
         started = self.clock()

@@ -56,7 +56,7 @@ class WorkQueue:
         self._models: dict[str, ModelRef] = {}
         self._gaps: dict[str, deque[Range]] = {}
         self._planned: dict[str, PlannedCell] = {}
-        #: Cell id -> open ranges that other runs have in hand. They are no part of `_gaps` and `_items`.
+        #: Cell id -> open ranges that other runs have in hand. Neither `_gaps` nor `_items` holds them.
         self._held: dict[str, list[Range]] = {}
         self._retries: dict[str, deque[Job]] = {}
         self._seconds_per_item: dict[str, float] = {}

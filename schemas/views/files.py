@@ -45,7 +45,7 @@ _OF_OLDER_ROWS = {
 }
 
 
-#: The rows of the matrix by the verdicts of the chosen judge. What was answered, and what it cost, stays.
+#: The rows of the matrix by the verdicts of the chosen judge. Answers and their costs stay.
 _SHOWN = """(
     SELECT
         ruled.* REPLACE (

@@ -26,7 +26,7 @@ from tests.helpers.sites import asked_lake
 
 #: As many models and tasks as RouterEval has.
 WIDE, WIDE_TASKS = 8500, len(TASKS)
-#: The largest version that the issue names, and what it may take.
+#: The largest version of the goal, with its most minutes and memory.
 LARGEST, MINUTES, GIB = 200e6, 10, 6
 
 

@@ -31,7 +31,7 @@ WRONG, GROUPS = 31, 10_000
 def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """1_model_reprs.json: a list of {model_repr_id, capability}; core_items.json: task -> the items asked;
     2_interactions.json: of each task and model the ids of right and wrong items; data/<task>.json: the items by id;
-    capit.json: what it trains on, {model_repr, data_repr: {pos, neg}}.
+    capit.json: its training data, {model_repr, data_repr: {pos, neg}}.
 
     Raises ConfigError unless there are keywords for TASKS tasks of the pool with ITEMS items each.
     """

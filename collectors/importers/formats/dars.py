@@ -72,7 +72,7 @@ def _lacking(value: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _whole(value: Any) -> int:
-    """-1 for what is not a whole number."""
+    """-1 for anything but a whole number."""
     number = whole(value)
     return -1 if number is None else number
 

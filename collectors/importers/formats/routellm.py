@@ -45,7 +45,7 @@ def read(staging: Staging, source: ImportSource) -> None:
 
 
 def _is_read(name: str, models: Sequence[str]) -> bool:
-    """Whether a column that is no model's is read with one, or is a frame's index."""
+    """Whether a column belongs to no model but is read with one, or is a frame's index."""
     return name in ("prompt", *INDEX) or (name.endswith(_ANSWER) and name.removesuffix(_ANSWER) in models)
 
 

@@ -18,7 +18,7 @@ from schemas.sql import quoted
 
 PATTERNS = ("*.csv", "*.tsv", "*.parquet", "*.jsonl", "*.ndjson", "*.json")
 
-#: Setting -> column of RAW_VERDICT, what the table's column is, and its SQL; {} stands for the value.
+#: Setting -> column of RAW_VERDICT, the meaning of the table's column, and its SQL; {} stands for the value.
 _VERDICT = {
     "model": ("model", Kind.TEXT, "{}"),
     "task": ("task", Kind.TEXT, "{}"),
@@ -38,7 +38,7 @@ _VERDICT = {
     "response": ("responses", Kind.TEXT, "CASE WHEN {0} IS NOT NULL THEN [{0}] END"),
 }
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
-#: Other settings -> what the table's column is.
+#: Other settings -> the meaning of the table's column.
 _REST = {
     "score": Kind.SCORE,
     "total_tokens": Kind.COUNT,
