@@ -36,28 +36,42 @@ class Fields:
         self.names: tuple[str, ...] = ()
         #: Names of the fields that are decoded.
         self.small: tuple[str, ...] = ()
+        #: Their places in a row.
+        self.places: tuple[int, ...] = ()
         self.decoder: msgspec.json.Decoder[Any] | None = None
+        #: A row as json.dumps writes it: what stands around its values, and room for each.
+        self.pieces: list[bytes] = []
 
     def of(self, data: bytes) -> dict[str, Any]:
         """The fields of a row; those of _LARGE may be msgspec.Raw. Raises BadFile."""
-        if self.decoder and data.isascii():
-            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        if self.decoder:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 if values := self._usual(self.decoder, data):
                     return values
         values = fields_of(data)
         if self.decoder is None:
             self.names = tuple(values)
             self.small = tuple(name for name in values if name not in (*_LARGE, *_UNUSED))
+            self.places = tuple(self.names.index(name) for name in self.small)
             self.decoder = msgspec.json.Decoder(_struct_of(self.names))
+            for name in self.names:
+                self.pieces += [b", " + msgspec.json.encode(name) + b": ", b""]
+            self.pieces = [b"{" + self.pieces[0][2:], *self.pieces[1:], b"}\n"]
         return values
 
     def _usual(self, decoder: msgspec.json.Decoder[Any], data: bytes) -> dict[str, Any] | None:
         """The fields of a row that has those of the first row, each once; None for another one."""
+        if not data.isascii():
+            data.decode()  # values that are passed over, too
         texts = msgspec.structs.astuple(decoder.decode(data))
-        if msgspec.UNSET in texts or not is_whole(data, self.names, texts):
+        if msgspec.UNSET in texts:
+            return None
+        self.pieces[1::2] = texts
+        # A row written in the usual way is made of nothing else; it takes a tenth of the time of `is_whole` to see that.
+        if b"".join(self.pieces) != data and not is_whole(data, self.names, texts):
             return None
         row = dict(zip(self.names, texts, strict=True))
-        values = b"[" + b",".join([row[name] for name in self.small]) + b"]"
+        values = b"[" + b",".join([texts[place] for place in self.places]) + b"]"
         small = decoded(values) if b"{" in values else _VALUE.decode(values)
         row.update(zip(self.small, small, strict=True))
         return row
@@ -146,6 +160,8 @@ def seconds_of(values: dict[str, Any]) -> float | None:
 def answers_of(values: dict[str, Any], output_type: str | None) -> tuple[Any, ...]:
     """RECORD's columns of ANSWERS: texts, or log-likelihoods and whether each was the greedy continuation."""
     requests = values.get("resps")
+    if output_type != "generate_until" and (usual := _usual_choices(requests)):
+        return usual
     answers: list[list[Any]] = [one for one in requests if isinstance(one, list)] if isinstance(requests, list) else []
     if output_type == "generate_until" or (
         answers and all(isinstance(x, str) and number_in(x) is None for a in answers for x in a)
@@ -160,6 +176,18 @@ def answers_of(values: dict[str, Any], output_type: str | None) -> tuple[Any, ..
     return None, None, known, greedy if greedy and None not in greedy else None
 
 
+def _usual_choices(requests: Any) -> tuple[Any, ...] | None:
+    """`answers_of` for one pair of texts a choice, as lm-eval writes them; None for all else. A third of its time."""
+    try:
+        pairs = [pair for [pair] in requests]
+        scores = [float(score) for score, _ in pairs]
+        greedy = [_FLAGS[flag] for _, flag in pairs]
+    except (TypeError, ValueError, KeyError):
+        return None
+    is_usual = pairs and all(type(pair) is list for pair in pairs) and all(map(math.isfinite, scores))
+    return (None, None, scores, greedy) if is_usual else None
+
+
 def number_in(value: Any) -> float | None:
     try:
         number = float(value)
@@ -168,4 +196,5 @@ def number_in(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+#: How lm-eval writes whether a continuation was the greedy one.
 _FLAGS = {"True": True, "False": False}

@@ -217,8 +217,10 @@ class _Samples:
             self.description = self.about.description_of(self.task, self.metric, self.chosen)
             self.staging.descriptions[self.about.run, str(self.about.model), self.task] = self.description
         self._item(values, position)
-        usage = Usage.of(values.get("token_usage"), _USAGE) if "token_usage" in values else _NO_USAGE
-        usage.suspect(self.staging, self.number, self.about.run, str(self.about.model), self.task)
+        usage = _NO_USAGE
+        if "token_usage" in values:
+            usage = Usage.of(values["token_usage"], _USAGE)
+            usage.suspect(self.staging, self.number, self.about.run, str(self.about.model), self.task)
         counts = usage.prompt_tokens, usage.completion_tokens, seconds_of(values)
         score = _score(self.metric, metrics.get(str(self.metric)))
         answers = answers_of(values, self.description.output_type) if name == self.chosen else NO_ANSWERS
