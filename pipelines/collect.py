@@ -148,13 +148,13 @@ def collect(args: argparse.Namespace) -> int:
     overrides = {key: getattr(args, key) for key in ("lake", "limit") if getattr(args, key) is not None}
     config = load_config(args.config, overrides)
     lake = Lake(config.lake_uri)
+    if reason := unwritable(lake):
+        raise ConfigError(f"the lake at {lake.uri} cannot be written: {reason}; nothing was started")
     refuse_lost_lake(lake)
     if args.profile:
         check_writable(Path(args.profile))
     if lake.exists():
         lake.open_for_reading()  # refuses another schema version before any planning
-    if reason := unwritable(lake):
-        raise ConfigError(f"the lake at {lake.uri} cannot be written: {reason}; nothing was started")
 
     from collectors.harness.loading import use_datasets
     from collectors.runs.planning import make_plan

@@ -56,7 +56,7 @@ formats:
 
 examples:
   python pipelines/export.py --format routerbench --lake /data/lake --out mine.csv
-  python pipelines/export.py --format routereval --out mine/ --tasks arc_challenge --missing drop-items
+  python pipelines/export.py --format routereval --out mine/ --task arc_challenge --missing drop-items
   python pipelines/export.py --format huggingface --lake /data/lake --out mine.parquet --include all
 
 exit codes: 0 written; 2 the input is wrong or the output cannot be written, and nothing was written"""
@@ -80,7 +80,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lake", metavar="URI", default="./lake", help="a lake or version (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="the new file or folder to write")
     parser.add_argument(
-        "--tasks", nargs="+", default=[], metavar="TASK", help="tasks to write (default: all of the pool)"
+        "--task", nargs="+", default=[], metavar="TASK", help="tasks to write (default: all of the pool)"
     )
     add_pool(parser)
     parser.add_argument(
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> None:
             con,
             lake,
             holdings,
-            args.tasks or None,
+            args.task or None,
             pool.choice,
             texts=form.texts,
             unread=form.unread,

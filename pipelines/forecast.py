@@ -115,7 +115,7 @@ def _fit(lake: Lake, args: argparse.Namespace) -> list[str]:
 
 def _read(lake: Lake, args: argparse.Namespace) -> LakeAnswers:
     try:
-        return read_answers(lake, args.tasks, args.include)
+        return read_answers(lake, args.task, args.include)
     except ConfigError as error:
         raise ConfigError(f"{error}{imports_left_out(lake, args.include)}") from error
 
@@ -200,7 +200,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__file__, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="show how the stored forecasts did; fit and write nothing")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks to foretell (default: all)")
+    parser.add_argument("--task", nargs="+", metavar="TASK", help="tasks to foretell (default: all)")
     parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")
     parser.add_argument(
         "--level", type=level, default=LEVEL, help="share of models within the bands (default: %(default)s)"

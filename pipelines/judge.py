@@ -36,9 +36,9 @@ EPILOG = """\
 examples:
   python pipelines/judge.py --lake /data/lake --check
   python pipelines/judge.py --lake /data/published/1.0.0 --check          # of a published version
-  python pipelines/judge.py --lake /data/lake --judge flexible --tasks gsm8k --filter flexible-extract
+  python pipelines/judge.py --lake /data/lake --judge flexible --task gsm8k --filter flexible-extract
   python pipelines/judge.py --lake /data/lake --judge today               # every task, at today's version
-  python pipelines/judge.py --lake /data/lake --judge helpful --prompt helpful.yaml --config judge.yaml --tasks mt_bench
+  python pipelines/judge.py --lake /data/lake --judge helpful --prompt helpful.yaml --config judge.yaml --task mt_bench
   python pipelines/matrix.py --lake /data/lake --judge flexible --show
 
 exit codes: 0 done, or all equal; 1 a task could not be judged, or --check named a difference; 2 the input is wrong"""
@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lake", metavar="URI", default="./lake", help="the lake to judge (default: %(default)s)")
     parser.add_argument("--judge", metavar="NAME", type=name, help="name of the judge; --check: check its verdicts")
     parser.add_argument("--check", action="store_true", help="derive the verdicts again and name those that differ")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks to judge (default: all with answers)")
+    parser.add_argument("--task", nargs="+", metavar="TASK", help="tasks to judge (default: all with answers)")
     parser.add_argument("--metric", help="the metric behind the score (default: the task's first)")
     parser.add_argument("--filter", help="the filter behind the score (default: the task's first)")
     parser.add_argument("--include", choices=INCLUDED, default="collected", help="which records (default: %(default)s)")

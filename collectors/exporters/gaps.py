@@ -71,7 +71,7 @@ def _refusal(
         ways.append(f"drop-items leaves out {total - kept:,} of {total:,} items")
     if columns.any() and not no_prompt:
         ways.append(f"drop-models {int((~columns).sum()):,} of {len(columns):,} models")
-    way = f": --missing {', '.join(ways)}" if ways else ": choose other models by --pool, or other --tasks"
+    way = f": --missing {', '.join(ways)}" if ways else ": choose other models by --pool, or other tasks by --task"
     return f"{'; '.join(parts)}{way}"
 
 

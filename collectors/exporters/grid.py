@@ -151,7 +151,7 @@ def read_grids(
     numbers = [name for name in NUMBERS if name not in unread]
     loaded = pools.read_pools(con, lake, holdings, tasks, choice, numbers=numbers)
     if lost := sorted(set(tasks or ()) - set(loaded.tasks)):
-        raise ConfigError(f"the pool has no candidate with a score in {some(lost)}: see --tasks, --pool and --include")
+        raise ConfigError(f"the pool has no candidate with a score in {some(lost)}: see --task, --pool and --include")
     kept, less = with_more_is_better(loaded, loaded.tasks)
     if not kept:
         raise ConfigError(less[0])

@@ -27,7 +27,7 @@ def check_names(kind: str, names: Iterable[str], wrong: Callable[[str], str | No
     if reasons:
         more = f", and {len(reasons) - 10} more" if len(reasons) > 10 else ""
         plural = f"{kind}s" if len(reasons) > 1 else kind
-        way = "--pool" if kind == "model" else "--tasks"
+        way = "--pool" if kind == "model" else "--task"
         raise ConfigError(
             f"the format cannot hold {len(reasons)} {plural}: {'; '.join(reasons[:10])}{more}: leave out by {way}"
         )

@@ -102,7 +102,7 @@ class Fitted:
         if len(blocks) < 2 or not lower + beyond:
             return None
         [reason, *_] = lower + beyond
-        return f"no mean over all tasks is foretold: {reason}; name tasks of one scale (--tasks) for one"
+        return f"no mean over all tasks is foretold: {reason}; name tasks of one scale (--task) for one"
 
     @property
     def _has_mean(self) -> bool:
@@ -308,7 +308,7 @@ def store(lake: Lake, fitted: Fitted) -> tuple[str, str]:
     if not fitted.is_whole.any():
         raise ConfigError(
             f"the lake at {lake.uri} has no model with all answers to these tasks: collect some models whole first, or "
-            "name tasks (--tasks) that some models answered whole"
+            "name tasks (--task) that some models answered whole"
         )
     parts = {}
     for place, part in enumerate(fitted.parts()):

@@ -29,11 +29,10 @@ from collectors.runs.stages import Trace
 from collectors.runs.work import Allowance, ShardReport
 from pipelines.console.progress import Progress
 from pipelines.fleet.budget import Budget, GpuPrices
-from pipelines.fleet.cluster import any_node, node_caused
+from pipelines.fleet.cluster import Joined, any_node, node_caused
 from pipelines.fleet.crew import Crew, Kind, Work, in_words
 from pipelines.fleet.faults import Again, Faults, GiveUp
 from pipelines.fleet.folding import Folding
-from pipelines.fleet.head_watch import HeadWatch
 from pipelines.fleet.neighbours import Neighbours
 from pipelines.fleet.outcome import Outcome
 from pipelines.fleet.prometheus import Metrics
@@ -92,7 +91,7 @@ class Fleet:
         plan: Plan,
         lake: Lake,
         crew: Crew,
-        head: HeadWatch,
+        joined: Joined,
         trace: Trace | None = None,
         budget: Budget | None = None,
     ) -> None:
@@ -100,7 +99,7 @@ class Fleet:
         self.budget = budget or Budget(plan.config.budget, GpuPrices())
         self.trace = trace
         self.crew = crew
-        self.head = head
+        self.head, self._own = joined.head, joined.own
         open_cells = [p for p in plan.cells if p.todo]
         sizes = {model.key: size.parameters for model, size in plan.sizes.items() if size.parameters}
         self.queue = WorkQueue(open_cells, plan.config.fleet, sizes)
@@ -334,7 +333,8 @@ class Fleet:
         """Raises EngineError if the cluster has lost its last node."""
         if not any_node():
             raise EngineError("the Ray cluster has no node left: its processes were killed, maybe for lack of memory")
-        if requested := self.crew.requested():
+        requested = self.crew.requested()
+        if requested and not self._own:  # a cluster of its own has room for all that a run requests
             logger.warning("the cluster has no room yet for an engine with %s; waiting", requested)
         elif self.queue.held:
             logger.info("the last items are in hand of other runs on this lake; waiting for them")

@@ -48,7 +48,7 @@ def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Progr
         report = run_model_judge(lake, args, progress)
         print_report(report, choice, time.monotonic() - started)
         return 1 if report.failed else 0
-    parts = outage.result(lambda: parts_of(lake, args.include, args.tasks, choice))
+    parts = outage.result(lambda: parts_of(lake, args.include, args.task, choice))
     if args.address:
         from pipelines.fleet.judging import on_cluster  # Ray takes a second
 
@@ -70,7 +70,7 @@ def run_model_judge(lake: Lake, args: argparse.Namespace, progress: Progress) ->
         raise ConfigError("--prompt needs --config: a config with the model that judges")
     config = load_judge_config(args.config)
     source = Source(lake, args.include)
-    batches = source.batches(args.tasks)
+    batches = source.batches(args.task)
     models = {row["model"] for batch in batches for row in batch.cells.values()}
     if args.against and args.against not in models:
         raise ConfigError(f"--against {args.against}: the lake has no answers of this model")
@@ -103,7 +103,7 @@ def run_check(lake: Lake, args: argparse.Namespace, progress: Progress) -> int:
     use_code(args.allow_code)
     source = Source(lake, args.include)
     choice = choice_of(args)
-    batches = source.batches(args.tasks)
+    batches = source.batches(args.task)
     if (args.metric or args.filter) and not choice.name:
         raise ConfigError("--check takes --metric and --filter of a --judge; without it each cell has its own")
     with Tasks(choice.include) as tasks:

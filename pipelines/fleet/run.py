@@ -71,7 +71,7 @@ def run_plan(
                 logger.error("cannot be planned: %s: %s", row["model"], row["message"])
             if config.fleet.downloads:
                 worker = dataclasses.replace(worker, gate=start_gate(config.fleet.downloads))
-            fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined.head, trace, budget)
+            fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined, trace, budget)
             fleet.host_prices = hosted
             fleet.run()
             if fleet.outcome.stopped:

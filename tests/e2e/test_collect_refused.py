@@ -107,6 +107,20 @@ def test_collect_with_a_wrong_config_says_one_line_and_writes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("flag", [(), ("--dry-run",)], ids=["collect", "dry run"])
+def test_collect_into_a_lake_that_cannot_be_written_says_so_before_any_planning(
+    tmp_path: Path, plan: Collect, flag: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, file = config(tmp_path, tasks=["no_such_task"]), tmp_path / "file"
+    file.write_text("no folder")
+    refused(
+        plan(path, "--lake", f"{file}/lake", *flag), f"cannot be written: {file} is not a folder; nothing was started"
+    )
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    refused(plan(path, *flag), f"cannot be written: you may not write to {tmp_path}; nothing was started")
+
+
+@pytest.mark.slow
 def test_collect_with_a_limit_of_zero_says_one_line(tmp_path: Path, plan: Collect) -> None:
     refused(plan(config(tmp_path), "--limit", "0"), "limit: ")
 

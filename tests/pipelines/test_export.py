@@ -21,7 +21,7 @@ def test_export_command_says_what_it_wrote_and_what_it_could_not(
     lake = price(build(tmp_path / "lake", SCORES, tasks=("arc", "quiz")))
     out = tmp_path / "out.csv"
     words = ["--format", "routerbench", "--lake", lake.lake.uri, "--out", str(out)]
-    assert main([*words, "--tasks", "quiz", "--pool", "model = 'b'"]) == 0
+    assert main([*words, "--task", "quiz", "--pool", "model = 'b'"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 1 tasks, 3 items × 1 models as routerbench",
         "  pool: 1 candidates × 3 questions of quiz",
@@ -51,7 +51,7 @@ def test_export_command_mixes_imported_records_in_only_when_asked(
     [
         (["--format", "routerbench", "--out", "x.txt"], "whose name ends with .csv or .pkl"),
         (
-            ["--format", "routerbench", "--out", "x.csv", "--tasks", "none"],
+            ["--format", "routerbench", "--out", "x.csv", "--task", "none"],
             "no collected cell with a score of task none",
         ),
         (["--format", "routerbench", "--out", "no/x.csv"], "there is no folder"),

@@ -112,7 +112,7 @@ def test_forecast_leaderboard_with_an_unasked_model_ranks_the_measured_ones(orig
     options = {"model": "model", "task": "task", "key": "id", "score": "score"}
     other = [("lab0/kin0-99b", "task0", f"q{item}", None if item else 1.0) for item in range(50)]
     imported("table", table(tmp_path / "more.parquet", other), lake, options=options)
-    assert run(lake, "--tasks", "task0", "--no-items") == 0
+    assert run(lake, "--task", "task0", "--no-items") == 0
     board = rows(
         lake,
         "SELECT rank, value FROM forecast_leaderboard WHERE is_measured AND task = 'task0' ORDER BY rank, value DESC",

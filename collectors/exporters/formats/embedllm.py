@@ -32,7 +32,7 @@ def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     if wrong:
         raise ConfigError(
             f"pandas would not read the text of {len(wrong):,} items as it is, such as {wrong[0]}: leave the task out "
-            "by --tasks"
+            "by --task"
         )
     path.mkdir()
     prompts = [grid.items[place]["prompt"] for grid, place in items]

@@ -28,7 +28,7 @@ def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     folders = {model: model.replace("/", "_") for model in grids[0].models}
     check_names("model", folders, lambda model: wrong_path_part(folders[model]))
     if len(set(folders.values())) < len(folders) or len({of[:2] for of in places}) < len(places):
-        raise ConfigError("two models or tasks have one folder in it, where / is _: leave one out by --pool or --tasks")
+        raise ConfigError("two models or tasks have one folder in it, where / is _: leave one out by --pool or --task")
     for dataset, split, grid in places:
         for column, model in enumerate(grid.models):
             value = _llmrouterbench(grid, column, dataset, split)

@@ -41,7 +41,7 @@ def write_files(grids: Sequence[Grid], path: Path, encode: Encode | None) -> lis
     named = {grid.task: name_of(grid.task) for grid in grids}
     check_names("task", [name.sub for name in named.values()], wrong_path_part)
     if len({name.sub for name in named.values()}) < len(named):
-        raise ConfigError("two tasks have one name in RouterEval: export them apart, by --tasks")
+        raise ConfigError("two tasks have one name in RouterEval: export them apart, by --task")
     by_set: dict[tuple[str, str], dict[str, Grid]] = {}
     for grid in sorted(grids, key=lambda grid: (named[grid.task].place, grid.task)):
         name = named[grid.task]

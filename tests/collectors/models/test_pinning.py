@@ -24,6 +24,23 @@ def test_fingerprint_any_byte_of_what_decides_an_answer_changes_it(tmp_path: Pat
     assert fingerprint(folder) == before
 
 
+def test_fingerprint_that_takes_long_says_how_far_it_is_within_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(tmp_path / "m")
+    before = fingerprint(folder)
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.truncate(100 * 2**20)  # 25 blocks
+    with caplog.at_level("INFO", logger="collectors.models.pinning"):
+        quick = fingerprint(folder)
+        assert caplog.messages == []
+        monkeypatch.setattr("collectors.models.pinning.PROGRESS_SECONDS", -1.0)
+        assert fingerprint(folder) == quick != before
+    assert caplog.messages[0] == "fingerprint of m: 0.0 of 0.1 GiB"
+    assert caplog.messages[-1] == "fingerprint of m: 0.1 of 0.1 GiB"
+    assert len(caplog.messages) == 25 + 2, "two small files beside"
+
+
 def test_fingerprint_readme_place_times_and_subfolders_are_left_out(tmp_path: Path) -> None:
     before = fingerprint(write(tmp_path / "m"))
     moved = (tmp_path / "m").rename(tmp_path / "other name")

@@ -254,11 +254,11 @@ def test_command_checks_judges_and_says_what_it_did(lake: Lake, capsys: pytest.C
 
     assert main(["--lake", lake.root, "--check"]) == 0
     assert f"{6 * ITEMS} verdicts on {4 * ITEMS} answers derived again: 0 differ" in capsys.readouterr().out
-    assert main(["--lake", lake.root, "--judge", "flexible", "--tasks", TEXT, "--filter", "flexible-extract"]) == 0
+    assert main(["--lake", lake.root, "--judge", "flexible", "--task", TEXT, "--filter", "flexible-extract"]) == 0
     shown = capsys.readouterr().out
     assert f"{2 * ITEMS} answers judged in 4 shards" in shown
     assert "metric exact_match, filter flexible-extract" in shown
     rewrite(lake, shards_of(lake, TEXT)[0], score=0.5)
     assert main(["--lake", lake.root, "--check"]) == 1
     assert "score 0.5, derived" in capsys.readouterr().out
-    assert main(["--lake", lake.root, "--judge", "x", "--tasks", "no_such"]) == 2
+    assert main(["--lake", lake.root, "--judge", "x", "--task", "no_such"]) == 2

@@ -93,7 +93,7 @@ def test_commands_name_the_judge_that_they_show(lake: Lake, tmp_path: Path, caps
         "--judge",
         "flexible",
     ]
-    assert export.main([*args, "--tasks", TEXT]) == 0
+    assert export.main([*args, "--task", TEXT]) == 0
     assert re.search(line, capsys.readouterr().out)
     plotted = ["--lake", lake.root, "--out", str(tmp_path), "--task", TEXT, "--judge", "flexible"]
     assert plot.main(plotted) == 0

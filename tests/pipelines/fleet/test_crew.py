@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collectors.runs.config import FleetSpec
+from collectors.lake.store import Lake
+from collectors.runs.config import FleetSpec, RunConfig
+from collectors.runs.plan import Plan
 from pipelines.fleet import crew as module
+from pipelines.fleet.cluster import Joined
 from pipelines.fleet.crew import Crew, Kind, Work, _Coming
+from pipelines.fleet.fleet import Fleet
+from pipelines.fleet.head_watch import HeadWatch
 
 SMALL: Kind = (("accelerator_type", "L4"), ("num_cpus", 1.0), ("num_gpus", 1.0))
 LARGE: Kind = (("accelerator_type", "H100"), ("num_cpus", 1.0), ("num_gpus", 8.0))
@@ -58,3 +64,21 @@ def test_crew_names_kinds_that_no_node_and_no_group_can_hold_once_it_is_time(
     assert crew.requested() == ""  # not yet time to speak of it
     monkeypatch.setattr(module, "COMING_SECONDS", 0.0)
     assert crew.requested() == "1 CPUs and 1 × L4 or 1 CPUs and 8 × H100"
+
+
+@pytest.mark.parametrize(("own", "said"), [(True, 0), (False, 1)])
+def test_fleet_speaks_of_lacking_room_on_the_clusters_of_others_alone(
+    requested: list[Kind],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    own: bool,
+    said: int,
+) -> None:
+    monkeypatch.setattr(module, "COMING_SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.fleet.fleet.any_node", lambda: True)
+    empty = Plan("run", RunConfig(models=["stub/a"], tasks=["t"], engine={"name": "stub"}), [])
+    fleet = Fleet(empty, Lake(str(tmp_path)), crew_of(), Joined(own, HeadWatch("127.0.0.1:1")))
+    fleet.crew.start(SMALL)
+    fleet._warn_of_waiting()
+    assert sum("has no room yet for an engine with 1 CPUs and 1 × L4" in line for line in caplog.messages) == said
