@@ -51,6 +51,8 @@ CPU_ENVIRONMENT = {
 }
 #: Key-value cache on CPUs unless an option sets it; more if one longest sequence needs more.
 CPU_KV_CACHE_BYTES = 512 * 2**20
+#: vLLM's CPU attention says so at the first request, not when a model is loaded.
+_LACKS_KERNEL = "Unsupported CPU attention configuration"
 #: Most tokens whose log-probabilities one request may ask for (vLLM's MAX_LOGPROB_TOKEN_IDS).
 MOST_TOKENS = 128
 
@@ -255,6 +257,9 @@ class VllmEngine(LiveEngine[VllmOptions]):
         except Exception as error:
             name = self.model.name if self.model else ""
             self.close()
+            if _LACKS_KERNEL in str(error):
+                message = f"vLLM has no kernel for the attention of model {name!r} here: set engine: hf for it"
+                raise ModelError(f"{message}: {one_line(error)}", "unknown_architecture") from error
             advice = "if it lacks a kernel for this model, set engine: hf"
             raise engine_error(f"vLLM broke while model {name!r} answered ({advice})", error) from error
         outputs = dict(zip(order, answers, strict=True))

@@ -256,7 +256,7 @@ def lines(file: SourceFile) -> Iterator[tuple[int, bytes | BadFile]]:
                 continue
             if number == 1:
                 line = without_mark(line)
-            if line.strip():
+            if line and not line.isspace():
                 yield number, line
 
 

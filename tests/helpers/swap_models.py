@@ -40,14 +40,16 @@ TYPES: dict[str, dict[str, Any]] = {
 VARIANTS = [f"{name}-{tied}" for name in TYPES for tied in ("tied", "untied") if (name, tied) != ("gemma2", "untied")]
 
 
-def build(variant: str, seed: int, tokenizer: Path, folder: Path) -> Path:
-    """Writes one model into `folder`, float32, with the tokenizer of a tiny model's folder."""
+def build(variant: str, seed: int, tokenizer: Path, folder: Path, **shape: Any) -> Path:
+    """Writes one model into `folder`, float32, with the tokenizer of a tiny model's folder. `shape`: other settings."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     model_type, _, tied = variant.rpartition("-")
     special = {"vocab_size": 1024, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    config = AutoConfig.for_model(model_type, **TYPES[model_type], **special, tie_word_embeddings=tied == "tied")
+    config = AutoConfig.for_model(
+        model_type, **{**TYPES[model_type], **shape}, **special, tie_word_embeddings=tied == "tied"
+    )
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

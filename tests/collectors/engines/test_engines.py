@@ -13,7 +13,9 @@ import pytest
 
 from collectors.engines import ENGINES, Engine, GenerateRequest, ModelRef, ScoreRequest, engine_class, make_engine
 from schemas.failures import ConfigError, EngineError, ModelError, TaskError
+from tests.helpers.swap_models import build
 
+TENSOR = "model.layers.1.mlp.down_proj.weight"
 SUMS = "Q: 2+3=\nA: 5\n\nQ: 7+1=\nA: 8\n\nQ: 4+9=\nA:"
 
 VLLM_REFUSES: list[tuple[dict[str, Any], str]] = [
@@ -272,7 +274,7 @@ def drop_tensor(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
-    del tensors["model.layers.1.mlp.down_proj.weight"]
+    del tensors[TENSOR]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -320,14 +322,10 @@ BROKEN = {
         "bad_model",
         "has the shape",
     ),
-    "missing tensor of a .bin": (
-        lambda folder: as_bin(folder, "model.layers.1.mlp.down_proj.weight"),
-        "bad_model",
-        "lack model.layers.1.mlp.down_proj.weight",
-    ),
+    "missing tensor of a .bin": (lambda folder: as_bin(folder, TENSOR), "bad_model", f"lack {TENSOR}"),
     "missing .bin": (one_of_two_bins, "bad_model", "1 of the files that belong to"),
     "cut .bin": (lambda folder: (as_bin(folder), cut(folder / "pytorch_model.bin")), "bad_model", "damaged"),
-    "missing tensor": (drop_tensor, "bad_model", "lack model.layers.1.mlp.down_proj.weight"),
+    "missing tensor": (drop_tensor, "bad_model", f"lack {TENSOR}"),
     "no folder": (shutil.rmtree, "not_found", "does not exist"),
 }
 
@@ -372,6 +370,17 @@ def test_load_after_a_broken_model_answers_again(
         engine.load(tiny_ref("random", revision="broken", path=str(folder)))
     key = engine.load(tiny_ref("good"))
     assert engine.generate(key, [GenerateRequest(engine.tokenizer.encode(SUMS), 3, [])])[1][0].token_ids
+
+
+@pytest.mark.slow
+def test_attention_that_vllm_has_no_kernel_for_names_the_way_out(
+    vllm_engine: Engine, hf_engine: Engine, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = str(build("llama-untied", 0, tiny_models["good"], tmp_path / "odd", head_dim=24))
+    model, request = ModelRef("odd", folder, "odd", folder, "float32"), GenerateRequest([5, 6, 7], 2, [])
+    with pytest.raises(ModelError, match=r"set engine: hf for it: .*head_dim=24"):  # so no other cell is tried
+        vllm_engine.generate(vllm_engine.load(model), [request])
+    assert hf_engine.generate(hf_engine.load(model), [request])[1][0].token_ids
 
 
 @pytest.mark.parametrize("name", [name for name in ENGINES if engine_class(name).OPTIONS.model_fields])
