@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from lm_eval.api.instance import Instance
@@ -108,6 +108,8 @@ class Requester(Encoder):
         self._effort = NO_EFFORT
         #: Cell and generation, for an engine that keeps paid answers; "": no need.
         self._owner = ""
+        #: The beginning of the answer (gen_prefix) that a document's prompt ends with.
+        self.prefix_of: Callable[[Any], str | None] = lambda doc: None
 
     # ---- asking
 
@@ -258,20 +260,21 @@ class Requester(Encoder):
         refusals = [self._refusal(request.prompt, longest - 1) for request in requests]
         asked = [request for request, refusal in zip(requests, refusals, strict=True) if not refusal]
         rooms = [longest - len(request.prompt) for request in asked]
-        texts = iter(self._texts(asked, rooms))
+        begun = [self.prefix_of(job.instance.doc) or "" for job, no in zip(jobs, refusals, strict=True) if not no]
+        texts = iter(self._texts(asked, rooms, begun))
         answers = [
             _unasked(refusal, len(request.prompt), 0) if refusal else next(texts)
             for request, refusal in zip(requests, refusals, strict=True)
         ]
         return [_cut_by(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
-    def _texts(self, requests: list[GenerateRequest], rooms: list[int]) -> list[Answer]:
+    def _texts(self, requests: list[GenerateRequest], rooms: list[int], begun: list[str]) -> list[Answer]:
         """`rooms` are the tokens that the prompts leave free. As in lm-eval's maybe_truncate with shrink_gen_toks, an
         answer may be as long as there is room."""
         effort = self._effort
         if effort.thinking and not self.engine.thinks_by_itself:
             thinker = Thinker(effort.thinking, effort.thinking_tokens, self.tokenizer, self._generate)
-            return [_thought(one) for one in thinker.ask(requests, rooms)]
+            return [_thought(one) for one in thinker.ask(requests, rooms, begun)]
         asked = [
             dataclasses.replace(
                 request,

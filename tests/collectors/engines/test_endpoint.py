@@ -296,7 +296,8 @@ def test_endpoint_budget_counts_each_reply_that_was_no_answer(make: Make) -> Non
     engine.may_spend(1.5 * most, {"usd_per_million_completion": 1000.0, "usd_per_million_prompt": 1.0})
     with pytest.raises(EngineError, match="the budget is spent"):
         texts(engine)
-    assert engine._opened.allowance.spent <= 1.5 * most
+    assert 0 < engine._opened.allowance.spent <= 1.5 * most
+    assert engine.take_statistics("c-g0")["usd"] == engine._opened.allowance.spent, "the cell's statistics have them"
     assert fake.requests < COUNT
 
 

@@ -48,10 +48,12 @@ class Scripted:
         return Generation(text, ids, Usage(len(request.prompt), len(ids), 0, reason))
 
 
-def ask(model: Scripted, tokens: int | None = None, limit: int = 60, stop: tuple[str, ...] = ("\n\n",)) -> Thought:
+def ask(
+    model: Scripted, tokens: int | None = None, limit: int = 60, stop: tuple[str, ...] = ("\n\n",), begun: str = ""
+) -> Thought:
     thinker = Thinker(MARKERS, tokens, model.tokenizer, model.generate)
     request = GenerateRequest(list(model.prompt.encode()), limit, list(stop))
-    return thinker.ask([request], [1000])[0]
+    return thinker.ask([request], [1000], [begun])[0]
 
 
 def test_thinking_stops_of_the_task_act_on_the_answer_alone() -> None:
@@ -126,6 +128,23 @@ def test_thinking_answer_without_a_thought_is_cut_at_its_stops() -> None:
     longer = ask(Scripted("It is seven\n\nNext"), 4)
     assert (longer.answer, longer.reasoning_tokens) == ("It is seven", 0)
     assert ask(Scripted("It is seven"), limit=5).usages[-1].finish_reason == AT_LIMIT
+
+
+def test_thinking_answer_that_names_a_marker_is_no_thought() -> None:
+    said = "The tag <think> opens it.\n\nNext"
+    got = ask(Scripted(said))
+    assert (got.answer, got.failure, got.reasoning_tokens) == ("The tag <think> opens it.", None, 0)
+    assert ask(Scripted(said), 22).answer == "The tag <think> opens it.", "no end was written behind the limit"
+
+
+def test_thinking_goes_on_with_what_the_task_began() -> None:
+    open_one = ask(Scripted(" Is it 8?</think>7", "3+4=<think>\nHm."), begun="Hm.")
+    assert (open_one.answer, open_one.reasoning_tokens, open_one.failure) == ("7", 17, None)
+    assert ask(Scripted(" Is it 8?", "3+4=<think>\nHm."), begun="Hm.").failure == UNFINISHED_THOUGHT
+    for prompt in ("3+4=The sum is", "3+4=<think>\n\n</think>\n\nThe sum is"):
+        model = Scripted(" 7", prompt)
+        assert (ask(model, 0, begun="The sum is").answer, len(model.asked)) == ("7", 1)
+        assert ByteTokenizer().decode(model.asked[0].prompt) == prompt, "nothing is written behind the beginning"
 
 
 # ---- which settings count
