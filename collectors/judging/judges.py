@@ -13,14 +13,14 @@ import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from collectors.harness.aggregations import Aggregate, Values, aggregate, has_formula, metrics_of
-from collectors.harness.judge import Items, Judged, Responses, Verdict, is_judged_by_lm_eval_alone, judge_here
+from collectors.harness.judge import Items, Judged, Responses, Verdict, Verdicts, is_judged_by_lm_eval_alone, judge_here
 from collectors.harness.tasks import BoundTask
 from collectors.judging.process import read_frame, write_frame
 from schemas.failures import JUDGE_DIED, EngineError, TaskError
@@ -69,7 +69,14 @@ class Judges:
         if is_judged_by_lm_eval_alone(task) or not responses:
             return judge_here(task, responses, items)
         question = {"responses": responses} if items is None else {"responses": responses, "items": items}
-        return _judged(self._replied(task, question))
+        verdicts: dict[int, Verdicts] = {}
+
+        def take(rows: Sequence[Any]) -> None:
+            for item, found in rows:
+                verdicts[item] = {(name, repeat): Verdict(*one) if one else None for name, repeat, one in found}
+
+        reply = _checked(self._replied(task, question, take))
+        return Judged(verdicts, dict(map(tuple, reply["failures"])))
 
     def aggregate(self, task: BoundTask, values: Values, bootstraps: int) -> list[Aggregate]:
         """Returns the value of every metric and filter over all items (collectors.harness.aggregations.aggregate).
@@ -82,11 +89,14 @@ class Judges:
         reply = self._replied(task, {"values": values, "bootstraps": bootstraps})
         return [Aggregate(*row) for row in _checked(reply)["aggregates"]]
 
-    def _replied(self, task: BoundTask, question: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _replied(
+        self, task: BoundTask, question: Mapping[str, Any], take: Callable[[Sequence[Any]], None] = lambda rows: None
+    ) -> Mapping[str, Any]:
+        """Returns the end of the reply. `take` gets verdicts as they come, twice where the process ended once."""
         request = {"task": self._planned[task.settings.prompting], **question}
         for is_last in (False, True):
             try:
-                return self._ask(request)
+                return self._ask(request, take)
             except (OSError, EOFError, json.JSONDecodeError) as error:
                 self.close()
                 logger.warning("task %s: the judging process ended: %r", task.name, error)
@@ -100,13 +110,16 @@ class Judges:
         if process:
             _end(process)
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], take: Callable[[Sequence[Any]], None]) -> dict[str, Any]:
         output = self._send(request)
         while self._owed:
             read_frame(output)  # a task that cannot be loaded is named in the reply to its answers
             self._owed -= 1
-        reply: dict[str, Any] = read_frame(output)
-        return reply
+        while True:
+            reply: dict[str, Any] = read_frame(output)
+            if "verdicts" not in reply:
+                return reply
+            take(reply["verdicts"])
 
     def _send(self, request: Mapping[str, Any]) -> Any:
         """Sends a request to the process, which it starts if there is none. Returns the file of replies."""
@@ -146,12 +159,3 @@ def _checked(reply: Mapping[str, Any]) -> Mapping[str, Any]:
         kind, message = reply["error"]
         raise TaskError(message, kind)
     return reply
-
-
-def _judged(reply: Mapping[str, Any]) -> Judged:
-    reply = _checked(reply)
-    verdicts = {
-        item: {(name, repeat): Verdict(*one) if one else None for name, repeat, one in rows}
-        for item, rows in reply["verdicts"]
-    }
-    return Judged(verdicts, dict(map(tuple, reply["failures"])))

@@ -1,14 +1,16 @@
 """The judging process: `python -m collectors.judging.process`. It loads tasks, and judges in forked children.
 
-Owns the two protocols and the lives of children. A request and its reply are each a length of four bytes and JSON, on
-standard input and output. A child inherits the loaded tasks and nothing of a run, judges items one by one, and writes a
-line of JSON for each. If it runs out of CPU time at an item, that item alone is lost and another child goes on; an item
-at which it waits too long or dies is tried once more.
+Owns the two protocols and the lives of children. A request and the frames of its reply are each a length of four bytes
+and JSON, on standard input and output: verdicts as they come, then a frame without. A child inherits the loaded tasks
+and nothing of a run, judges items one by one, and writes a line for each: its number and JSON, which only the process
+that asked reads. If it runs out of CPU time at an item, that item alone is lost and another child goes on; an item at
+which it waits too long or dies is tried once more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -18,18 +20,18 @@ import select
 import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from collectors.harness.aggregations import Values, aggregate, metrics_of
-from collectors.harness.judge import Items, Responses, verdicts
+from collectors.harness.aggregations import Values, metrics_of
+from collectors.harness.judge import Items
 from collectors.harness.loading import load_like
 from collectors.harness.stored import bind_stored
 from collectors.harness.tasks import BoundTask
 from collectors.judging import guard
+from collectors.judging.child import NO_ITEM, Work, aggregating, judging, run_child
 from collectors.specs import TaskSpec
 from schemas.failures import JUDGE_DIED, JUDGE_TIMEOUT, RouterlakeError, TaskError, one_line
 
@@ -46,11 +48,8 @@ AGGREGATE_SECONDS = 600
 #: The fields of an Aggregate after metric and filter, where it has no value.
 _NO_VALUE = ("", True, None, None, 0, None)
 
-#: Results that a child keeps before it writes them, and for how long. Those of a child that dies are judged again.
-_KEPT, _KEPT_SECONDS = 64, 0.2
-#: In place of the item in hand, before the first.
-_NO_ITEM = -1
-_REFUSED = 77
+#: Gets results as they come: items, and JSON that nobody has read yet.
+Forward = Callable[[Mapping[int, bytes]], None]
 _LOST = "the process that judges ended"
 
 
@@ -58,7 +57,10 @@ _LOST = "the process that judges ended"
 
 
 def write_frame(file: BinaryIO, value: Any) -> None:
-    data = json.dumps(value).encode()
+    _write(file, json.dumps(value).encode())
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
     file.write(len(data).to_bytes(4, "big") + data)
     file.flush()
 
@@ -73,95 +75,6 @@ def read_frame(file: BinaryIO) -> Any:
     return json.loads(data)
 
 
-# ---- a child
-
-
-#: Work of a child. It begins each item with the first function, which allows CPU seconds, and gives its result.
-Work = Callable[[Callable[[int], None], Callable[[Any], None]], None]
-
-
-def _judging(task: BoundTask, responses: Responses, items: Items | None) -> Work:
-    def work(begin: Callable[[int], None], give: Callable[[Any], None]) -> None:
-        for _, found in verdicts(task, responses, begin, items):
-            give([[name, repeat, one and list(one)] for (name, repeat), one in found.items()])
-
-    return work
-
-
-def _aggregating(task: BoundTask, values: Values, pairs: Mapping[int, tuple[str, str]], bootstraps: int) -> Work:
-    def work(begin: Callable[[int], None], give: Callable[[Any], None]) -> None:
-        for number, (metric, name) in pairs.items():
-            begin(number)
-            give(list(aggregate(task.task, values, metric, name, bootstraps)))
-
-    return work
-
-
-def _run_child(work: Work, seconds: int, out: int, hand: mmap.mmap) -> None:
-    """Works and writes lines to the descriptor `out`; all others but the log are closed. Never returns.
-
-    `hand` holds the item in hand, so that results need not be written one by one: a line for each took 150 µs.
-    """
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.closerange(3, out)
-    os.closerange(out + 1, 4096)
-    folder = tempfile.mkdtemp(prefix="routerlake-judge-")
-    pipe = os.fdopen(out, "w", encoding="utf-8")
-
-    kept: list[str] = []
-    written = time.monotonic()
-
-    def write(**line: Any) -> None:
-        kept.append(json.dumps(line) + "\n")
-        flush()
-
-    def flush() -> None:
-        nonlocal written
-        pipe.write("".join(kept))
-        pipe.flush()
-        kept.clear()
-        written = time.monotonic()
-
-    def give(result: Any) -> None:
-        item = int.from_bytes(hand[:8], "big", signed=True)
-        kept.append(json.dumps({"item": item, "result": result}) + "\n")
-        if len(kept) >= _KEPT or time.monotonic() - written > _KEPT_SECONDS:
-            flush()
-
-    def refuse(step: str) -> None:
-        write(refused=step)
-        os._exit(_REFUSED)
-
-    def begin(item: int) -> None:
-        guard.allow_seconds(seconds)
-        hand[:8] = item.to_bytes(8, "big", signed=True)
-
-    try:
-        gc.freeze()  # a collection would copy every page of the parent, in the item's CPU time
-        logging.getLogger().handlers = [_Lines(write)]
-        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-        guard.allow_seconds(seconds)
-        write(folder=folder)
-        guard.confine(folder, refuse)
-        work(begin, give)
-        write(done=True)
-    except Exception as error:  # the item in hand is then judge_died; without this nobody would see why
-        write(log=[__name__, logging.ERROR, f"the judging child ended: {one_line(error)}"])
-    finally:
-        os._exit(0)
-
-
-class _Lines(logging.Handler):
-    """Hands log records to the process that asked, whose log has their place."""
-
-    def __init__(self, write: Any) -> None:
-        super().__init__(logging.WARNING)
-        self.write = write
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.write(log=[record.name, record.levelno, record.getMessage()[:2000]])
-
-
 # ---- the process
 
 
@@ -169,7 +82,8 @@ class _Lines(logging.Handler):
 class _Outcome:
     """What one child wrote, and how it ended."""
 
-    results: dict[int, list[Any]] = field(default_factory=dict)
+    #: Item -> its result, in JSON.
+    results: dict[int, bytes] = field(default_factory=dict)
     #: The item in hand; None before the first.
     item: int | None = None
     is_done: bool = False
@@ -177,15 +91,25 @@ class _Outcome:
     is_timeout: bool = False
     #: Whether it spent its CPU time: it would again.
     is_out_of_cpu: bool = False
+    folder: str | None = None
     log: list[Any] = field(default_factory=list)
 
-    def take(self, line: Mapping[str, Any]) -> None:
-        if "result" in line:
-            self.results[line["item"]] = line["result"]
-        elif "log" in line:
-            self.log.append(line["log"])
-        self.is_done |= bool(line.get("done"))
-        self.refused = self.refused or line.get("refused")
+    def take(self, lines: Sequence[bytes]) -> dict[int, bytes]:
+        """Takes lines in, and returns the results among them."""
+        results = {}
+        for text in lines:
+            if not text.startswith(b"{"):
+                item, _, result = text.partition(b" ")
+                results[int(item)] = result
+                continue
+            line = json.loads(text)
+            if "log" in line:
+                self.log.append(line["log"])
+            self.folder = self.folder or line.get("folder")
+            self.is_done |= bool(line.get("done"))
+            self.refused = self.refused or line.get("refused")
+        self.results |= results
+        return results
 
 
 class JudgingProcess:
@@ -195,8 +119,11 @@ class JudgingProcess:
         self.seconds, self.wall, self.hangs_up = seconds, wall, hangs_up
         self.tasks: dict[str, BoundTask] = {}
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the reply to a request; {"error": …} for a task that cannot be loaded here, or is refused."""
+    def answer(self, request: Mapping[str, Any], forward: Forward = lambda results: None) -> dict[str, Any]:
+        """Returns the end of the reply to a request; {"error": …} for a task that cannot be loaded here, or is refused.
+
+        The verdicts go to `forward`. Those before an error count for nothing.
+        """
         try:
             task = self._task(request["task"])
             if "values" in request:
@@ -205,7 +132,8 @@ class JudgingProcess:
             if task.request_kind == "loglikelihood":  # JSON has no tuples
                 responses = {i: [list(map(tuple, answers)) for answers in one] for i, one in responses.items()}
             items = request.get("items")
-            return self._judged(task, responses, items and {int(number): item for number, item in items.items()})
+            items = items and {int(number): item for number, item in items.items()}
+            return self._judged(task, responses, items, forward)
         except RouterlakeError as error:
             return {"error": [error.kind, str(error)]}
 
@@ -224,21 +152,27 @@ class JudgingProcess:
             gc.freeze()
         return self.tasks[name]
 
-    def _judged(self, task: BoundTask, responses: dict[int, Any], items: Items | None) -> dict[str, Any]:
-        results, failures, log = self._each(task, responses, lambda some: _judging(task, some, items), self.seconds)
+    def _judged(
+        self, task: BoundTask, responses: dict[int, Any], items: Items | None, forward: Forward
+    ) -> dict[str, Any]:
+        work = functools.partial(judging, task, items=items)
+        _, failures, log = self._each(task, responses, work, self.seconds, forward)
         log += [[__name__, logging.WARNING, f"task {task.name} item {item}: {kind}"] for item, kind in failures.items()]
-        return {"verdicts": list(results.items()), "failures": list(failures.items()), "log": log}
+        return {"failures": list(failures.items()), "log": log}
 
     def _aggregated(self, task: BoundTask, values: Values, bootstraps: int) -> dict[str, Any]:
         pairs = dict(enumerate(metrics_of(values)))
         results, failures, log = self._each(
             task,
             pairs,
-            lambda some: _aggregating(task, values, some, bootstraps),
+            lambda some: aggregating(task, values, some, bootstraps),
             AGGREGATE_SECONDS,
             is_task_refused=False,
         )
-        rows = [results.get(number) or [*pair, *_NO_VALUE, failures[number]] for number, pair in pairs.items()]
+        rows = [
+            json.loads(results[number]) if number in results else [*pair, *_NO_VALUE, failures[number]]
+            for number, pair in pairs.items()
+        ]
         return {"aggregates": rows, "log": log}
 
     def _each(
@@ -247,14 +181,15 @@ class JudgingProcess:
         todo: Mapping[int, Any],
         work: Callable[[Any], Work],
         seconds: int,
+        forward: Forward = lambda results: None,
         *,
         is_task_refused: bool = True,
-    ) -> tuple[dict[int, Any], dict[int, str], list[Any]]:
+    ) -> tuple[dict[int, bytes], dict[int, str], list[Any]]:
         """Returns item -> result, item -> failure kind, and log records. `work` makes the work on some of `todo`.
 
         Work that goes out of bounds ends with a TaskError, or fails alone without `is_task_refused`.
         """
-        results: dict[int, list[Any]] = {}
+        results: dict[int, bytes] = {}
         failures: dict[int, str] = {}
         log: list[Any] = []
         tried = set[int]()
@@ -262,7 +197,7 @@ class JudgingProcess:
         left = dict(todo)
         while left := {item: one for item, one in left.items() if item not in results and item not in failures}:
             some = left if together else dict([next(iter(left.items()))])
-            outcome = self._child(work(some), seconds)
+            outcome = self._child(work(some), seconds, forward)
             results |= outcome.results
             log += outcome.log
             if outcome.refused and (is_task_refused or outcome.item is None):
@@ -285,35 +220,35 @@ class JudgingProcess:
             failures[culprit] = JUDGE_TIMEOUT if outcome.is_timeout else JUDGE_DIED
         return results, failures, log
 
-    def _child(self, work: Work, seconds: int) -> _Outcome:
+    def _child(self, work: Work, seconds: int, forward: Forward) -> _Outcome:
         reading, writing = os.pipe()
         hand = mmap.mmap(-1, 8)
-        hand[:8] = _NO_ITEM.to_bytes(8, "big", signed=True)
+        hand[:8] = NO_ITEM.to_bytes(8, "big", signed=True)
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _run_child(work, seconds, writing, hand)
+            run_child(work, seconds, writing, hand)
         os.close(writing)
-        outcome, folder = _Outcome(), None
+        outcome = _Outcome()
         try:
             with os.fdopen(reading, "rb") as pipe:
-                for line in self._lines(pipe, pid, outcome):
-                    folder = folder or line.get("folder")
-                    outcome.take(line)
+                for lines in self._lines(pipe, pid, outcome):
+                    if results := outcome.take(lines):
+                        forward(results)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
+            if outcome.folder:
+                shutil.rmtree(outcome.folder, ignore_errors=True)
         item = int.from_bytes(hand[:8], "big", signed=True)
-        outcome.item = None if item == _NO_ITEM else item
+        outcome.item = None if item == NO_ITEM else item
         outcome.is_out_of_cpu = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
         outcome.is_timeout |= outcome.is_out_of_cpu
         return outcome
 
-    def _lines(self, pipe: BinaryIO, pid: int, outcome: _Outcome) -> Any:
-        """Yields the child's lines until it ends, waits too long or nobody waits for it."""
+    def _lines(self, pipe: BinaryIO, pid: int, outcome: _Outcome) -> Iterator[list[bytes]]:
+        """Yields the child's lines, some at a time, until it ends, waits too long or nobody waits for it."""
         rest, deadline = b"", time.monotonic() + self.wall
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
@@ -332,7 +267,7 @@ class JudgingProcess:
             *lines, rest = (rest + data).split(b"\n")
             if lines:
                 deadline = time.monotonic() + self.wall
-            yield from map(json.loads, lines)
+            yield lines
         outcome.is_timeout = True
 
 
@@ -345,11 +280,15 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     guard.limit_by_cpu_time_alone()
     process = JudgingProcess(hangs_up=0)
+
+    def forward(results: Mapping[int, bytes]) -> None:
+        _write(out, b'{"verdicts": [' + b", ".join(b"[%d, %s]" % one for one in results.items()) + b"]}")
+
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             request = read_frame(sys.stdin.buffer)
             try:
-                reply = process.answer(request)
+                reply = process.answer(request, forward)
             except EOFError:
                 raise
             except Exception as error:  # task code, while it is loaded

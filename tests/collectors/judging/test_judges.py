@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -33,7 +34,14 @@ def judged(task: BoundTask, folder: Path, seconds: int = 2, wall: float = 60.0) 
     judges = Judges([str(folder)])
     judges.plan(task, task.name)
     request = {"task": judges._planned[task.settings.prompting], "responses": ANSWERS}
-    return JudgingProcess(seconds, wall).answer(request)
+    return answered(JudgingProcess(seconds, wall), request)
+
+
+def answered(process: JudgingProcess, request: dict[str, object]) -> dict[str, object]:
+    """Verdicts and end of the reply together."""
+    found: dict[int, bytes] = {}
+    reply = process.answer(request, found.update)
+    return {"verdicts": [(item, json.loads(rows)) for item, rows in found.items()], **reply}
 
 
 def scores(reply: dict[str, object]) -> dict[int, float | None]:
@@ -230,7 +238,7 @@ def test_verdicts_of_the_process_are_those_of_this_one(tmp_path: Path) -> None:
         requests = {"multiple_choice": 4}.get(task.settings.output_type, 1)
         responses = {item: [[answer]] * requests for item in range(ITEMS)}
         answering.tasks = {"{}": task}
-        reply = answering.answer({"task": {}, "responses": as_sent(responses)})
+        reply: dict[str, Any] = answered(answering, {"task": {}, "responses": as_sent(responses)})
         here = judge_here(task, as_sent(responses))
         assert reply["failures"] == []
         found = {item: {(f, r): one for f, r, one in rows} for item, rows in reply["verdicts"]}
