@@ -138,13 +138,38 @@ def board_columns(rows: list[dict[str, Any]]) -> list[Column]:
     return known(columns, rows)
 
 
+_HIDDEN = "FROM hidden ORDER BY task"
+
+
+def hidden_table(tables: Tables) -> Table:
+    columns = [
+        Column("task", "task", "name", link="task_page"),
+        Column("answers", "answers", "count"),
+        Column("truncated", "truncated", "count", note="cut off by a limit"),
+        Column("refused", "refused", "count", note="by the host"),
+        Column("filtered", "withheld", "count", note="by the host's filter of contents"),
+        Column("empty", "empty", "count"),
+        Column("unparsed", "unparsed", "count", note="the task's filters found nothing in them"),
+        Column("contested", "contested", "count", note="two filters read them, and judge differently"),
+        Column(
+            "doubted",
+            "doubtful gold",
+            "count",
+            note="most of the strongest models agree on another answer",
+        ),
+    ]
+    empty = "Only a site with its answers counts these; the view hidden of the lake has them."
+    caption = "What the verdicts hide"
+    return Table("hidden", caption, columns, with_pages(tables.rows(_HIDDEN)), _HIDDEN, empty=empty)
+
+
 def leaderboard(tables: Tables) -> Page:
     tasks = tables.rows("SELECT DISTINCT task FROM cells ORDER BY task")
     return Page(
         "leaderboard.html",
         "Leaderboard",
         ["All tasks together. A task's own page has its scores with intervals: choose one."],
-        [overall_table(tables)],
+        [overall_table(tables), hidden_table(tables)],
         links=[(task_page(row["task"]), row["task"]) for row in tasks],
     )
 

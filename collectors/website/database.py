@@ -205,10 +205,16 @@ _DERIVED = {
     "responses": ("the text of an answer, or the log-likelihood of each choice", _RESPONSES),
     "questions": ("one question, and how many solved it", _QUESTIONS),
     "failures": ("one kind of failure of one model on one task", _FAILURES),
+    "hidden": (
+        "task: what its verdicts hide; no row where the site has no answers",
+        "SELECT * FROM hidden ORDER BY task",
+    ),
     "pairs": ("two candidates on one task, and the questions that one of them solves alone", _PAIRS),
 }
+#: Tables that read the texts of answers.
+_OF_ANSWERS = ("responses", "hidden")
 _TYPES = {"task_name": "task", "model_name": "model", "cell_name": "cell_id"}
-_VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "_members", "_pool_rows", "responses")
+_VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "_members", "_pool_rows", "responses", "hidden")
 
 
 #: Read when DuckDB is loaded: jemalloc then clears the memory that it hands out.
@@ -297,7 +303,7 @@ class _Tables:
             self.con.execute("INSERT INTO site.matrix " + query.replace("{of_task}", of_task))
 
     def _is_kept(self, name: str) -> bool:
-        return name != "responses" or self._number("SELECT count(*) FROM site.matrix") <= MOST_ANSWERS
+        return name not in _OF_ANSWERS or self._number("SELECT count(*) FROM site.matrix") <= MOST_ANSWERS
 
     def _explain(self) -> None:
         """Comments, which the query page lists."""
