@@ -135,3 +135,25 @@ def _restored(value: Any) -> Any:
 def _finite(value: Any) -> float | None:
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def of_group(
+    members: Sequence[tuple[float, float | None]], sizes: Sequence[int], *, is_weighted: bool
+) -> tuple[float, float | None]:
+    """The value and standard error of a group, by lm-eval's functions, of those of its tasks and their items.
+
+    With `is_weighted` each item counts the same, else each task. The error is None where lm-eval has none.
+    """
+    value = lm_eval_metrics.aggregate_subtask_metrics([value for value, _ in members], sizes, is_weighted)
+    errors = [error for _, error in members if error is not None]
+    if len(errors) < len(members):
+        return float(value), None
+    try:
+        of_all = lm_eval_metrics.pooled_sample_stderr if is_weighted else _unweighted
+        return float(value), float(of_all(errors, sizes))
+    except ZeroDivisionError:  # tasks of one item have no error to pool
+        return float(value), None
+
+
+def _unweighted(errors: Sequence[float], sizes: Sequence[int]) -> float:
+    return float(lm_eval_metrics.unweighted_mean_stderr(errors))

@@ -1,7 +1,7 @@
 """Values of metrics over whole cells by a judge's verdicts: rows of aggregates/ with its judge_id.
 
 As for the records' own verdicts, lm-eval's own aggregation makes them, over the cells that are whole. Knows nothing of
-groups of tasks, and nothing of judges that are models: their scores have a mean alone.
+groups of tasks (groups.py), and nothing of judges that are models: their scores have a mean alone.
 """
 
 from __future__ import annotations

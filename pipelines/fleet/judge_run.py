@@ -16,6 +16,7 @@ from collectors.lake.store import Lake
 from collectors.runs.judge_model import judging_model, load_judge_config
 from collectors.verdicts.answers import Source
 from collectors.verdicts.checking import Checked, check
+from collectors.verdicts.groups import write_groups
 from collectors.verdicts.judging import Choice, Report, Sum, Tasks
 from collectors.verdicts.models import ModelJudge, judge_by_model
 from collectors.verdicts.prompts import read_prompt
@@ -55,6 +56,7 @@ def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Progr
         report = outage.result(lambda: on_cluster(parts, args.address, progress, allow_code=args.allow_code))
     else:
         report = outage.result(lambda: in_processes(parts, args.jobs or os.cpu_count() or 1, progress))
+    outage.result(lambda: write_groups(lake, choice.name))
     print_report(report, choice, time.monotonic() - started)
     if report.judges:
         print(f"next: {command(matrix, '--lake', args.lake, '--judge', choice.name, '--show')}")

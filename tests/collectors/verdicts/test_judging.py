@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.verdicts.answers import Source
 from collectors.verdicts.checking import check
+from collectors.verdicts.groups import write_groups
 from collectors.verdicts.judging import Choice, Report, Sum, Tasks, judge_batches
+from schemas.records import AGGREGATE
 from schemas.views import PoolChoice, named_in
 from tests.helpers.filled_lakes import NOW
 from tests.helpers.judged_lakes import ITEMS, collected_lake, rewrite, shards_of
@@ -109,6 +112,30 @@ def test_judge_writes_the_value_of_each_whole_cell_once_and_the_board_shows_it(l
         assert values[tuple(key)] == pytest.approx(score, abs=1e-9)
     board = read("SELECT DISTINCT task, value IS NOT NULL FROM leaderboard ORDER BY ALL", "again")
     assert board == sorted([(CHOICE, True), (TEXT, True)])
+
+
+def test_groups_of_the_lake_have_values_by_the_judge_once(lake: Lake, tasks: Tasks) -> None:
+    judge(lake, tasks)
+    names = [name for name in lake.names(layout.AGGREGATES) if "schema" not in name]
+    rows = [row for name in names for row in pq.read_table(Path(lake.root, name)).to_pylist()]
+    members = sorted((row for row in rows if row["metric"] == "acc"), key=lambda row: row["cell_id"])
+    assert len(members) == 2
+    covers = ",".join(f"{row['cell_id']}:{row['covers']}" for row in members)
+    group = {**members[0], "task": "both", "is_group": True, "cell_id": None, "judge_id": None, "value": 0.125}
+    group |= {"members": [row["cell_id"] for row in members], "aggregation": "mean of items"}
+    group |= {"covers": hashlib.md5(covers.encode()).hexdigest()}
+    assert write_groups(lake, "again") == 0
+    lake.create_table(layout.aggregates_name("a-run"), pa.Table.from_pylist([group], schema=AGGREGATE))
+    assert [write_groups(lake, "again"), write_groups(lake, "again")] == [1, 0]
+    query = "SELECT value, items FROM aggregates WHERE is_group AND stale IS NULL"
+
+    def shown(name: str | None) -> list[tuple[float, int]]:
+        return ask(
+            lake, lambda con, _: con.execute(query).fetchall(), only=["aggregates"], choice=PoolChoice(judge=name)
+        )
+
+    assert shown(None) == [(0.125, ITEMS)]
+    assert shown("again") == [(pytest.approx(sum(row["value"] for row in members) / 2), 2 * ITEMS)]
 
 
 def values(lake: Lake) -> list[tuple[object, ...]]:
