@@ -33,7 +33,7 @@ def write_groups(lake: Lake, judge: str) -> int:
     for row in judged:
         if not row["is_group"]:
             cells.setdefault(row["cell_id"], []).append(row)
-    new = [row for group in own if (row := _of_group(group, cells)) and _key(row) not in known]
+    new = [made for group in own if (made := _of_group(group, cells)) and _key(made) not in known]
     if new:
         name = layout.judged_aggregates_name(new[0]["judge_id"], digest(sorted(map(_key, new))))
         lake.create_table(name, pa.Table.from_pylist(new, schema=AGGREGATE))
