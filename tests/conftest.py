@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.object_store import object_store, s3_environment
-from tests.helpers.thorough import load_hypothesis_profile
+from tests.helpers.thorough import LONG, load_hypothesis_profile
 from tests.helpers.tiny_models import tiny_models as build_tiny_models
 
 __all__ = ["object_store", "s3_environment"]  # fixtures
@@ -124,7 +125,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, file in files.items():
         if file in _SLOW:
             item.add_marker("slow")
+    if not LONG:
+        _leave_cases_out(items)
     items.sort(key=lambda item: _group(files[item]) not in _SHARING.values())
+
+
+def _leave_cases_out(items: list[pytest.Item]) -> None:
+    """Skips all but a few cases of each test that is marked so. The choice depends on nothing but their order."""
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("few"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for same in cases.values():
+        [count] = same[0].get_closest_marker("few").args  # type: ignore[union-attr]
+        kept = {place * len(same) // count for place in range(count)}
+        for place, item in enumerate(same):
+            if place not in kept:
+                item.add_marker(pytest.mark.skip(reason="make test-long"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,6 +26,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_dry_run_names_members_of_a_group_that_cannot_be_read(tmp_path: Path, plan: Collect) -> None:
     """Ten by default, and all on request: after a dry run no view shows the others."""
@@ -206,6 +207,7 @@ def test_collect_into_a_lake_of_another_schema_version_is_refused(
     assert files(tmp_path) == before
 
 
+@long_only
 @pytest.mark.slow
 def test_collect_in_a_process_of_its_own_with_a_wrong_config_shows_no_traceback(tmp_path: Path) -> None:
     path = config(tmp_path, engine={"name": "stub", "options": {"latency": 1}})

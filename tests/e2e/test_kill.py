@@ -70,6 +70,7 @@ def moments(count: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(1, TOTAL * 3 // 4), count))
 
 
+@long_only
 @pytest.mark.slow
 def test_kill_of_a_worker_in_mid_shard_is_survived_by_the_run(
     tmp_path: Path, cluster: Cluster, undisturbed: pa.Table

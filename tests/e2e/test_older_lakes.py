@@ -216,6 +216,7 @@ def asked(lake: Path, folder: Path, sql: str) -> list[str]:
 # ---- collecting
 
 
+@pytest.mark.few(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLANS)
 def test_a_config_of_a_lake_of_version_6_plans_nothing_that_is_there(
@@ -299,6 +300,7 @@ def choices(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.few(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_reads_a_lake_of_version_6(name: str, lake: Path, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_bucket_policy_allows_all_that_the_role_asks(role: str, asked: dict[str,
     assert refused == set()
 
 
+@long_only
 @pytest.mark.slow
 def test_reader_policy_allows_all_that_readers_ask(asked: dict[str, list[Asked]]) -> None:
     assert {one for one in asked["reader"] if not allows(reader_policy(), None, one)} == set()

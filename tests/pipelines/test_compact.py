@@ -15,6 +15,7 @@ from collectors.publish.version import build_version
 from pipelines.compact import main
 from tests.helpers.filled_lakes import everything, plain_lake
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import long_only
 
 
 def test_compact_command_folds_then_has_nothing_to_do_then_prunes(
@@ -107,6 +108,7 @@ def test_compact_command_verify_names_a_damaged_object_with_advice_until_it_is_s
     assert main(["--lake", str(tmp_path), "--verify"]) == 0
 
 
+@long_only
 def test_compact_command_verifies_a_published_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to = tmp_path / "to"
     to.mkdir()

@@ -92,6 +92,7 @@ def test_configs_are_the_demo_and_five_of_published_data_sets() -> None:
     assert NAMES == ["demo", "model_sat", "routerbench", "routerbench_hosted", "routereval", "routing_lessons"]
 
 
+@long_only
 def test_index_that_is_kept_on_this_machine_is_lm_evals(manager: TaskManager) -> None:
     ours = index.manager((), True).task_index
     theirs = {name: one for name, one in manager.task_index.items() if name in ours}

@@ -46,6 +46,7 @@ def test_export_command_mixes_imported_records_in_only_when_asked(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("words", "said"),
     [

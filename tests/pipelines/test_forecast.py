@@ -21,6 +21,7 @@ from pipelines import forecast
 from schemas.views.order import view_files, with_dependencies
 from tests.helpers.foretold_worlds import World, world
 from tests.helpers.importing import imported, rows, table
+from tests.helpers.thorough import long_only
 
 #: Models from here on were asked every fifth item only, the last one the first task alone.
 SPARSE = 100
@@ -106,6 +107,7 @@ def test_forecast_leaderboard_ranks_by_what_can_be_told_apart(foretold: Path) ->
             assert worst == sum(1 for other in own if other[4] >= low)
 
 
+@long_only
 def test_forecast_leaderboard_with_an_unasked_model_ranks_the_measured_ones(original: Path, tmp_path: Path) -> None:
     """A model without an answer has a band over nearly all others, and chains none of them."""
     lake = Path(shutil.copytree(original, tmp_path / "lake"))
@@ -125,6 +127,7 @@ def test_forecast_leaderboard_with_an_unasked_model_ranks_the_measured_ones(orig
     assert board[-1][0] > 50
 
 
+@long_only
 def test_forecast_leaderboard_of_all_tasks_has_the_measured_models(foretold: Path) -> None:
     board = rows(
         foretold,
@@ -139,6 +142,7 @@ def test_forecast_leaderboard_of_all_tasks_has_the_measured_models(foretold: Pat
     assert rows(foretold, "SELECT count(*) FROM forecast_leaderboard WHERE task = 'all'") == [(120,)]
 
 
+@long_only
 def test_forecast_leaderboard_without_the_imports_names_the_include(foretold: Path) -> None:
     query = "SELECT DISTINCT stale FROM forecast_leaderboard"
     collected = ask(Lake(str(foretold)), lambda con, _: con.execute(query).fetchall(), include="collected")
@@ -147,6 +151,7 @@ def test_forecast_leaderboard_without_the_imports_names_the_include(foretold: Pa
     assert imports == [(None,)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("damage", ["lost", "foreign"])
 def test_forecast_part_that_is_not_whole_is_named_and_made_anew(
     lake: Path, damage: str, capsys: pytest.CaptureFixture[str]
@@ -170,6 +175,7 @@ def test_forecast_part_that_is_not_whole_is_named_and_made_anew(
     assert run(lake, "--check") == 0
 
 
+@long_only
 def test_forecast_basis_of_other_answers_with_the_same_means_differs(tmp_path: Path) -> None:
     """The same models, scores and means, other items right."""
     options = {"model": "model", "task": "task", "key": "id", "score": "score"}
@@ -264,6 +270,7 @@ def test_forecast_of_a_lake_that_changed_is_stale_until_it_is_made_again(
     assert rows(lake, "SELECT count(DISTINCT number) FROM forecast_fits") == [(2,)]
 
 
+@long_only
 def test_forecast_leaderboard_of_a_stale_forecast_has_a_model_that_was_measured_since_once(
     lake: Path, tmp_path: Path
 ) -> None:
@@ -280,6 +287,7 @@ def test_forecast_leaderboard_of_a_stale_forecast_has_a_model_that_was_measured_
     assert rows(lake, "SELECT max(rank_worst), count(*) FROM forecast_leaderboard WHERE task = 'task1'") == [(120, 120)]
 
 
+@long_only
 def test_forecast_of_a_task_with_the_name_all_is_apart_from_the_mean_over_tasks(tmp_path: Path) -> None:
     lake, made = tmp_path / "lake", world(models=28, items=(30, 30), seed=3, members=1)
     named = np.where(made.tasks == "task0", "all", "quiz")
@@ -307,6 +315,7 @@ def test_forecast_of_a_task_with_the_name_all_is_apart_from_the_mean_over_tasks(
     assert rows(lake, stale) == [("all", False, False), ("all", True, True), ("quiz", False, True)]
 
 
+@long_only
 def test_forecast_that_a_later_one_hides_is_named(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [(first,)] = rows(lake, "SELECT DISTINCT forecast FROM forecasts")
     assert run(lake, "--level", "0.8", "--no-items") == 0

@@ -16,6 +16,7 @@ from pipelines import ingest, publish
 from pipelines.forget import main
 from tests.helpers.filled_lakes import NOW, query
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import long_only
 
 CSV = "who,question,asked,right\n" + "".join(f"m{m},What is {q}?,Say {q},{q % 2}\n" for m in (1, 2) for q in range(12))
 
@@ -106,6 +107,7 @@ def test_ingest_command_replace_that_fails_keeps_the_earlier_import(
     assert ("mine", 24, 12) in matrix_rows()
 
 
+@long_only
 def test_publish_command_a_model_that_was_forgotten_is_retracted_in_the_next_version(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def test_matrix_file_with_a_table_of_the_users_is_kept(lake: LakeBuilder, capsys
         assert rows(con, "FROM mine") == [(1,)]
 
 
+@long_only
 def test_matrix_file_with_a_view_of_the_users_is_kept(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     for mine in ("VIEW mine AS FROM leaderboard", "MACRO mine(x) AS x + 1", "SEQUENCE mine"):
@@ -102,6 +103,7 @@ def test_matrix_file_with_a_view_of_the_users_is_kept(lake: LakeBuilder, capsys:
     assert main([]) == 0
 
 
+@long_only
 def test_matrix_file_of_an_earlier_release_is_replaced(lake: LakeBuilder) -> None:
     assert main([]) == 0
     with duckdb.connect("matrix.duckdb") as con:
@@ -125,6 +127,7 @@ def test_matrix_foreign_file_is_kept(lake: LakeBuilder, tmp_path: Path, content:
     assert out.read_bytes() == content
 
 
+@long_only
 def test_matrix_file_open_for_writing_elsewhere_is_kept(lake: LakeBuilder, tmp_path: Path) -> None:
     assert main([]) == 0
     with duckdb.connect("matrix.duckdb") as con:

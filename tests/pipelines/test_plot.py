@@ -14,6 +14,7 @@ from collectors.metrics.scaling import scaling
 from pipelines.plot import main
 from pipelines.publish import main as publish
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import long_only
 
 SCORES: dict[str, list[float | None]] = {
     "a": [1, 0, 1, 1, 0, 1, 1, 0, 1, 1],
@@ -88,6 +89,7 @@ def test_plot_of_tasks_with_other_axes_and_references(lake: LakeBuilder, tmp_pat
     assert {path.name for path in (tmp_path / "none").iterdir()} == {"index.html", "gsm8k-pool.png"}
 
 
+@long_only
 def test_plot_of_a_published_version_is_that_of_its_lake(lake: LakeBuilder, tmp_path: Path) -> None:
     before = drawn(lake, tmp_path / "before", "--task", "quiz", "--draws", "3")
     assert publish(["--lake", lake.lake.uri, "--to", str(tmp_path / "published"), "--version", "v1"]) == 0
@@ -95,6 +97,7 @@ def test_plot_of_a_published_version_is_that_of_its_lake(lake: LakeBuilder, tmp_
     assert drawn(lake, tmp_path / "after", "--task", "quiz", "--draws", "3", "--lake", version) == before
 
 
+@long_only
 def test_plot_of_one_seed_is_the_same_again(lake: LakeBuilder, tmp_path: Path) -> None:
     pages = []
     for name, seed in (("x", "1"), ("y", "1"), ("z", "2")):
@@ -115,6 +118,7 @@ def test_plot_draws_what_can_be_drawn_and_names_the_rest(
     assert "all tasks: not drawn: no candidate is in all of its tasks" in capsys.readouterr().out
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("more", "said"),
     [

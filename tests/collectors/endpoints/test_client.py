@@ -161,7 +161,8 @@ def test_fault_after_which_a_host_may_bill_is_paid_for(fault: str, spent: float)
         request.transport.close()
         return response
 
-    settings = {"url": "http://127.0.0.1:9/v1", "timeout_seconds": 0.3, "tries": 1}
+    seconds = 0.3 if fault == "slow" else 60
+    settings = {"url": "http://127.0.0.1:9/v1", "timeout_seconds": seconds, "tries": 1}
     with served(handler) as url:
         place = "http://127.0.0.1:9/v1" if fault == "refused" else url
         client = Client(EndpointSpec.model_validate(settings), place, None)

@@ -330,6 +330,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.few(12)
 @pytest.mark.slow
 @pytest.mark.parametrize("what", BROKEN)
 def test_load_broken_folder_gives_one_line_of_its_kind(

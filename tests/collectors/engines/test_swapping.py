@@ -223,6 +223,7 @@ def test_allow_list_every_architecture_has_tiny_models() -> None:
     assert set(CHOSEN) < set(VARIANTS)
 
 
+@pytest.mark.few(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [pytest.param(CHOSEN[0], marks=long_only), *CHOSEN[1:]])  # the second is tied, too
 def test_swap_there_and_back_answers_as_new_engines(
@@ -287,6 +288,7 @@ def spoil(folder: Path) -> None:
     edit_tensors(folder, lambda held: held["model.layers.0.self_attn.q_proj.weight"].__setitem__((3, 3), np.nan))
 
 
+@pytest.mark.few(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "harm"),

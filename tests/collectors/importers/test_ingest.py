@@ -128,6 +128,7 @@ def test_ingest_of_the_same_file_under_another_name_adds_no_record_and_says_so(t
     assert rows(later, "SELECT count(*) FROM records") == [(6,)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("folded", [False, True])
 def test_ingest_of_more_of_a_cell_takes_what_is_new_and_rejects_what_contradicts(tmp_path: Path, folded: bool) -> None:
     lake = tmp_path / "lake"
@@ -143,6 +144,7 @@ def test_ingest_of_more_of_a_cell_takes_what_is_new_and_rejects_what_contradicts
     assert rows(lake, "SELECT score FROM records WHERE model = 'a' ORDER BY item") == [(row[3],) for row in whole]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("folded", [False, True])
 def test_ingest_of_a_table_that_grew_makes_the_same_cells_longer(tmp_path: Path, folded: bool) -> None:
     path, lake = tmp_path / "t.parquet", tmp_path / "lake"
@@ -187,6 +189,7 @@ def test_ingest_with_other_settings_reads_the_same_files_again(tmp_path: Path) -
     assert imported("lm_eval", folder, tmp_path / "named", model="me/model").total.records == 7
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("after", range(0, 9, 2))
 def test_ingest_killed_half_way_and_again_ends_in_the_same_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int

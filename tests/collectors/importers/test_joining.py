@@ -22,6 +22,7 @@ from tests.helpers.filled_lakes import NOW
 from tests.helpers.importing import COLUMNS, imported, rows, table, verdicts, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.lm_eval_releases import Answers, letters, write_release
+from tests.helpers.thorough import long_only
 
 
 def test_ingest_says_of_each_record_whence_it_is(tmp_path: Path) -> None:
@@ -124,6 +125,7 @@ def test_imported_runs_of_equal_items_share_a_table_whatever_was_limited(tmp_pat
     assert pool.valid.tolist() == [[True, True], [True, True], [False, True]]
 
 
+@long_only
 def test_published_card_names_whose_records_were_imported_under_which_licence(tmp_path: Path) -> None:
     path, lake = table(tmp_path / "t.parquet", verdicts()), tmp_path / "lake"
     imported("table", path, lake, options=COLUMNS, name="theirs", licence="mit")

@@ -133,6 +133,7 @@ def test_answers_that_have_repeats_alone_are_named(tmp_path: Path) -> None:
     assert rows(tmp_path / "lake", "SELECT count(*) FROM matrix WHERE model = 'b' AND score IS NOT NULL") == [(2,)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("at_once", [ITEMS_AT_ONCE, 1])
 def test_suspicions_name_another_import_that_scores_the_same_answers_otherwise(
     tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,7 @@ def judges(tmp_path: Path) -> Iterator[Judges]:
     made.close()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("item_two", "kind"),
     [
@@ -99,6 +100,7 @@ def slow(resps, docs):
     assert set(scores(reply)) == {0, 1, 3}
 
 
+@long_only
 def test_verdict_does_not_depend_on_how_busy_the_machine_is(tmp_path: Path) -> None:
     """lm-eval's judges of maths set an alarm of the wall clock, and take an answer for wrong when it rings."""
     code = """
@@ -196,6 +198,7 @@ def process_results(doc, results):
     assert not Path(found.verdicts[0]["none", 0].metrics.partition('"folder": "')[2].rstrip('"}')).exists()  # type: ignore[union-attr]
 
 
+@long_only
 def test_judging_process_is_started_again_and_ends_with_its_worker(tmp_path: Path, judges: Judges) -> None:
     task = bound(write_task(tmp_path, code_of("pass")))
     judges.plan(task, task.name)
@@ -214,6 +217,7 @@ def test_judging_process_is_started_again_and_ends_with_its_worker(tmp_path: Pat
         time.sleep(0.02)
 
 
+@long_only
 def test_task_that_the_process_cannot_load_is_the_tasks_failure(tmp_path: Path, judges: Judges) -> None:
     folder = write_task(tmp_path, code_of("pass"))
     task = bound(folder)

@@ -58,6 +58,7 @@ print(*(i for i in range(count) if lake.create(f"shards/{i}", f"{me}:{i}".encode
 """
 
 
+@pytest.mark.few(1)
 def test_create_processes_race_exactly_one_wins_each_name(lake: Lake, uri: str) -> None:
     count = 300 if lake.local else 40
     racers = [python(RACER, uri, number, count) for number in range(4)]
@@ -81,6 +82,7 @@ for number in range(10**6):
 """
 
 
+@pytest.mark.few(1)
 def test_create_writer_killed_at_random_moments_only_whole_objects_are_listed(lake: Lake, uri: str) -> None:
     seed = random.SystemRandom().randrange(10**9)
     print("seed", seed)

@@ -51,6 +51,7 @@ def before(folder: Path, *steps: str) -> LakeBuilder:
     return builder
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("steps", [(), ("compact",), ("compact", "prune")], ids="-".join)
 def test_forget_a_model_every_view_is_as_if_it_had_never_been_there(tmp_path: Path, steps: tuple[str, ...]) -> None:
     lake = before(tmp_path / "lake", *steps).lake
@@ -67,6 +68,7 @@ def test_forget_a_model_every_view_is_as_if_it_had_never_been_there(tmp_path: Pa
     assert everything(lake) == whole
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("steps", [(), ("compact",), ("compact", "prune")], ids="-".join)
 def test_forget_compacted_away_and_taken_back_before_the_grace_time_all_rows_return(
     tmp_path: Path, steps: tuple[str, ...]
@@ -84,6 +86,7 @@ def test_forget_compacted_away_and_taken_back_before_the_grace_time_all_rows_ret
     assert not verify(lake).faults
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("steps", [(), ("compact",), ("compact", "prune")], ids="-".join)
 def test_forget_pruned_after_the_grace_time_no_object_holds_it(tmp_path: Path, steps: tuple[str, ...]) -> None:
     lake = before(tmp_path / "lake", *steps).lake

@@ -318,6 +318,7 @@ def test_prune_sets_damaged_objects_aside_and_keeps_their_bytes(lake: LakeBuilde
     assert prune(lake.lake, dt.timedelta(days=1)).damaged == 0
 
 
+@long_only
 def test_shard_of_an_older_version_copied_into_a_newer_lake_is_read(
     lake: LakeBuilder, program: Callable[..., Program], today: Program, tmp_path: Path
 ) -> None:
@@ -358,6 +359,7 @@ def test_object_of_the_next_version_in_any_table_stops_a_compaction(
     assert_refused_whole(lake, tmp_path / "lake", path)
 
 
+@long_only
 def test_mark_of_the_next_version_counts_without_the_schema_file(lake: LakeBuilder, tmp_path: Path) -> None:
     folder = tmp_path / "lake" / "shards" / "schema"
     (folder / "schema.parquet").rename(folder / f"schema-{NEXT:06d}.parquet")

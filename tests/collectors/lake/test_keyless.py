@@ -21,6 +21,7 @@ from tests.helpers.mini_tasks import own_caches
 _ = own_caches
 
 
+@pytest.mark.few(16)
 @pytest.mark.parametrize("place", PLACES)
 def test_key_in_a_place_of_a_user_is_nowhere(place: str, tmp_path: Path, own_caches: None) -> None:
     shown = shown_by(PLACES[place], tmp_path)

@@ -61,6 +61,7 @@ def test_lake_in_a_store_reads_as_the_same_lake_in_a_folder(
     assert used == (["httpfs"] if way == "httpfs" else [])
 
 
+@long_only
 def test_matrix_of_a_lake_in_a_store_shows_it_and_keeps_no_secret(
     remote: Lake, s3_environment: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def shown(lake: Lake) -> dict[int, float]:
     return dict(found)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("compacted", [False, True])
 def test_take_back_one_of_two_overlapping_retractions_shows_nothing_of_the_other(
     builder: LakeBuilder, compacted: bool
@@ -66,6 +67,7 @@ def test_take_back_one_of_two_overlapping_retractions_shows_nothing_of_the_other
     assert shown(lake) == dict.fromkeys(range(6), 1.0)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("compacted", [False, True])
 def test_take_back_items_of_two_generations_shows_the_newer(builder: LakeBuilder, compacted: bool) -> None:
     add(builder, 0, 5, 0.0)
@@ -81,6 +83,7 @@ def test_take_back_items_of_two_generations_shows_the_newer(builder: LakeBuilder
     assert shown(lake) == whole
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("compacted", [False, True])
 def test_take_back_of_a_newer_shard_that_comes_back_whole_shows_it_over_the_older(
     builder: LakeBuilder, compacted: bool

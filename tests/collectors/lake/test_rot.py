@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.rot import Storm, damages, rotting_lake
-from tests.helpers.thorough import often
+from tests.helpers.thorough import long_only, often
 
 
+@long_only
 @pytest.mark.slow
 def test_storm_of_damages_changes_nothing_unnamed_and_is_not_folded(tmp_path: Path) -> None:
     storm = Storm(rotting_lake(tmp_path / "lake"))

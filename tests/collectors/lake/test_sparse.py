@@ -26,7 +26,7 @@ from schemas.identity import ShardName, item_set_of
 from schemas.records import ITEM_SET, RETRACTION
 from tests.helpers.filled_lakes import published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
-from tests.helpers.thorough import often
+from tests.helpers.thorough import long_only, often
 
 ITEMS = 24
 CELL = BuiltCell()
@@ -252,6 +252,7 @@ def test_verification_of_sparse_shards_names_a_lost_list_and_lost_items(tmp_path
     assert layout.item_set_name(item_set_of(rest)) in verify(lake).missing
 
 
+@long_only
 def test_published_version_of_a_sampled_cell_names_its_shards_and_its_lists(tmp_path: Path) -> None:
     builder = LakeBuilder(tmp_path / "lake")
     listed = [2, 3, 7, 11, 12]

@@ -25,6 +25,7 @@ from schemas.failures import ConfigError
 from tests.helpers.filled_lakes import DESCRIPTION, add, filled, published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.local_server import serving_folder
+from tests.helpers.thorough import long_only
 
 HOSTILE = "A <script>alert(1)</script> & {x} `y` %_z\\"
 
@@ -49,6 +50,7 @@ def described(made: PublishedVersion) -> dict[str, Any]:
     return value
 
 
+@long_only
 def test_croissant_with_an_address_has_the_url_and_sha256_of_each_file(served: tuple[str, PublishedVersion]) -> None:
     url, made = served
     value = described(made)
@@ -214,6 +216,7 @@ def test_version_names_the_newest_earlier_one_and_publishing_again_changes_nothi
     assert "previous" not in json.loads((tmp_path / "out/1.0.0/manifest.json").read_text())
 
 
+@long_only
 def test_predecessor_that_the_publisher_names_counts_whenever_it_began(tmp_path: Path, lake: LakeBuilder) -> None:
     uri, _ = publish(published(lake.lake, tmp_path / "a", "1.0.0"), str(tmp_path / "out"))
     (tmp_path / "b").mkdir()
@@ -259,6 +262,7 @@ def test_folders_that_hold_no_version_are_passed_over(tmp_path: Path) -> None:
     assert earlier_versions(str(tmp_path)) == earlier_versions(str(tmp_path / "none")) == []
 
 
+@long_only
 def test_predecessor_gives_a_link_between_addresses(tmp_path: Path, lake: LakeBuilder) -> None:
     before = Predecessor("1.0.0", "0" * 64, "")
     description = dataclasses.replace(DESCRIPTION, url="https://example.org/data")

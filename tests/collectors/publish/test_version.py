@@ -45,6 +45,7 @@ from tests.helpers.thorough import long_only
 # ---- contents
 
 
+@long_only
 def test_version_of_a_lake_with_nul_in_a_name_holds_what_the_lake_holds(tmp_path: Path) -> None:
     builder = LakeBuilder(tmp_path / "lake")  # as an import wrote it that took such names
     for cell in (BuiltCell(model="m\0", task="a\0b", prompting="p\0"), BuiltCell(model="m")):
@@ -90,6 +91,7 @@ def test_version_is_a_lake_that_says_what_its_lake_says(tmp_path: Path) -> None:
         load_matrix(str(made.folder), choice=PoolChoice("model = 'nobody'"))
 
 
+@long_only
 def test_version_leaves_out_what_a_catalog_says_of_models_that_were_not_asked(tmp_path: Path) -> None:
     builder = filled(tmp_path / "lake")
     builder.model("org/listed", "r" * 40)
@@ -207,6 +209,7 @@ def test_version_of_a_lake_with_damage_that_nobody_met_is_refused(tmp_path: Path
         published(lake, tmp_path / "s")
 
 
+@long_only
 def test_version_of_tasks_and_models_without_records_has_the_lakes_axes(tmp_path: Path) -> None:
     builder = LakeBuilder(tmp_path / "lake")
     builder.run(BuiltCell(model="a", task="t"), planned=3)
@@ -218,6 +221,7 @@ def test_version_of_tasks_and_models_without_records_has_the_lakes_axes(tmp_path
     assert load_blocks(Lake(str(made.folder))).scores.shape == load_blocks(builder.lake).scores.shape == (20, 2)
 
 
+@long_only
 def test_version_holds_imported_records_only_when_asked(tmp_path: Path) -> None:
     lake = filled(tmp_path / "lake").lake
     question = {"question": "what is asked by others?", "scores": {"m": 1.0, "n": 0.0}}
@@ -245,6 +249,7 @@ def test_version_refuses_pools_of_other_records_before_it_reads_the_lake(tmp_pat
         build_version(lake, tmp_path, DESCRIPTION, include="all", pools=pools * 2)
 
 
+@long_only
 def test_version_holds_forecasts_of_its_own_cells_alone(tmp_path: Path) -> None:
     lake = filled(tmp_path / "lake").lake
     question = {"question": "what is asked by others?", "scores": {"m": 1.0, "n": 0.0}}

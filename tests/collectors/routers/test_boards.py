@@ -152,6 +152,7 @@ def test_board_missing_scores_are_never_wrong_and_choices_of_them_are_counted(tm
     assert rows["knn"].figures["score"] > 0.8
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("rule", ["content", *(pytest.param(rule, marks=long_only) for rule in ("model", "time"))])
 def test_board_of_every_shipped_router_has_a_row_for_each(tmp_path: Path, rule: str) -> None:
     board, _ = board_of(world(), default_routers(), tmp_path, seeds=1, rule=rule)

@@ -28,6 +28,7 @@ from tests.helpers.filled_lakes import published
 from tests.helpers.importing import COLUMNS, imported, table
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.routed_worlds import world
+from tests.helpers.thorough import long_only
 
 ITEMS = 80
 
@@ -108,6 +109,7 @@ FAULTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", FAULTS)
 def test_faulty_choices_are_on_no_board_and_named(kind: str, version: str, tmp_path: Path) -> None:
     data, stated, reason = FAULTS[kind]
@@ -246,6 +248,7 @@ def test_board_with_two_of_one_name_has_the_first_alone(version: str, tmp_path: 
     assert b"NaN" not in as_json(made, PublishedBasis(version))
 
 
+@long_only
 def test_board_of_one_pool_by_two_kinds_of_records_is_one(version: str, tmp_path: Path) -> None:
     send(tmp_path / "in", FAIR, "first", "a.csv", include="all")
     send(tmp_path / "in", choices(["b"] * ITEMS), "second", "b.csv", include="collected")
@@ -281,6 +284,7 @@ def of_imports(place: Path) -> str:
     return publish(build_version(lake, place / "s", Description(), "1.0.0", include="imported"), str(place / "out"))[0]
 
 
+@long_only
 def test_check_of_plain_choices_takes_the_records_that_the_version_holds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
 from schemas.views import named_in
 from tests.helpers.mini_tasks import own_caches, write_tasks
+from tests.helpers.thorough import long_only
 
 __all__ = ["own_caches"]
 
@@ -135,6 +136,7 @@ def test_nothing_is_computed_twice_and_a_cell_that_grew_is_again(runs: Runs) -> 
     ]
 
 
+@long_only
 def test_values_stand_after_a_compaction_and_prune_and_are_made_from_it(runs: Runs) -> None:
     plan = runs.plan()
     reported = runs.collect(plan)
@@ -169,6 +171,7 @@ def test_set_level_metric_ranks_by_its_value_and_never_in_the_matrix(runs: Runs)
     assert runs.rows("FROM failures") == []
 
 
+@long_only
 def test_damaged_aggregates_are_computed_again(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     plan = runs.plan(limit=6)
     runs.complete(plan, runs.collect(plan))
@@ -179,6 +182,7 @@ def test_damaged_aggregates_are_computed_again(runs: Runs, caplog: pytest.LogCap
     assert "cannot be read" in caplog.text
 
 
+@long_only
 def test_groups_of_one_model_under_two_names_are_two(runs: Runs) -> None:
     """Names of the same weights have one key of a loaded model."""
     plan = runs.plan(limit=4)

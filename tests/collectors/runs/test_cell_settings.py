@@ -22,6 +22,7 @@ from schemas.failures import TaskError
 from tests.helpers.asked import bind
 from tests.helpers.mini_tasks import own_caches, write_tasks
 from tests.helpers.planned_cells import configured, ids, model, planned, tasks, write_model
+from tests.helpers.thorough import long_only
 
 __all__ = ["model", "own_caches", "tasks"]  # fixtures
 
@@ -167,6 +168,7 @@ def _tokenizer(template: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", chat_template=TEMPLATES[template])
 
 
+@long_only
 @pytest.mark.slow
 def test_collected_cell_holds_its_date_and_is_whole_on_the_next_day(
     tasks: Path, tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -30,6 +30,7 @@ from tests.helpers.judged_lakes import ITEMS, collected_lake, rewrite, shards_of
 from tests.helpers.judged_tasks import write_task
 from tests.helpers.mini_tasks import own_caches
 from tests.helpers.runs import CHOICE, TEXT
+from tests.helpers.thorough import long_only
 
 __all__ = ["own_caches"]
 pytestmark = pytest.mark.slow
@@ -170,6 +171,7 @@ def test_values_of_a_new_cell_are_computed_without_the_others(lake: Lake, tasks:
     assert len(values(lake)) == len({row[:2] for row in values(lake)}) == 4
 
 
+@long_only
 def test_value_that_fails_in_passing_is_computed_again(tmp_path: Path) -> None:
     """Only the item's own values are 0.5: planning tries the aggregation on others."""
     flag = tmp_path / "flag"
@@ -276,6 +278,7 @@ def test_check_of_a_judge_names_a_tampered_verdict_and_an_answer_that_it_did_not
     assert any("answer" in found.columns for found in checked.named)
 
 
+@long_only
 def test_command_checks_judges_and_says_what_it_did(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     from pipelines.judge import main
 

@@ -17,6 +17,7 @@ from schemas.failures import ConfigError
 from tests.helpers.filled_lakes import DESCRIPTION, plain_lake
 from tests.helpers.lake_builder import BuiltCell
 from tests.helpers.sites import HOSTILE, Links
+from tests.helpers.thorough import long_only
 
 SITE = Site("A title", "version 1", None, None, [])
 
@@ -45,6 +46,7 @@ def of(version: Path, before: str | None = None) -> tuple[Page | None, list[str]
     return changes(Lake(str(version)), open_published(str(version))[1], before)
 
 
+@long_only
 def test_changes_are_those_since_the_version_that_the_manifest_names(versions: tuple[Path, Path]) -> None:
     page, notes = of(versions[1])
     assert notes == []

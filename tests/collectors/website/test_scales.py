@@ -11,6 +11,7 @@ from collectors.website.database import _PAIRED, PAIRED, _ordered, write_databas
 from collectors.website.drawings import ALL, draw_all
 from collectors.website.reading import Tables
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import long_only
 
 #: Model -> its scores of a task of accuracy; `single` has one task of the two alone, and is better there.
 RIGHT = {"low": [0.0, 0.0, 1.0], "high": [1.0, 0.0, 1.0], "single": [1.0, 1.0, 1.0]}
@@ -30,6 +31,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> LakeBuilder:
     return builder
 
 
+@long_only
 def test_heat_map_scores_on_another_scale_have_no_colour_and_order_no_rows(lake: LakeBuilder, tmp_path: Path) -> None:
     write_database(lake.lake.uri, tmp_path / "site.duckdb")
     tables = Tables(tmp_path / "site.duckdb")
@@ -52,6 +54,7 @@ def test_order_of_a_table_ends_in_the_whole_row() -> None:
     assert _ordered("task, candidate") == "task, candidate"
 
 
+@long_only
 def test_pictures_of_a_task_named_all_tasks_are_its_own(tmp_path: Path) -> None:
     builder = LakeBuilder(tmp_path / "lake")
     for model in ("low", "high"):

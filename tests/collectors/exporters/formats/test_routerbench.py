@@ -105,6 +105,7 @@ def test_routerbench_long_read_back_is_the_lake(tmp_path: Path) -> None:
     assert all(isinstance(value, str) for value in frame.performance)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["out.csv", "out.pkl"])
 @pytest.mark.parametrize("form", ["routerbench", "routerbench_long"])
 def test_routerbench_through_the_importer_and_out_again_is_the_same(tmp_path: Path, form: str, name: str) -> None:
@@ -149,6 +150,7 @@ def test_routerbench_prompts_of_its_own_files_are_lists_once(
     assert pd.read_csv(tmp_path / "out.csv").prompt.tolist() == written
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("model", "message"),
     [
