@@ -24,7 +24,7 @@ marks AS (
         coalesce(sum(weight) FILTER (score IS NULL), 0) AS of_open,
         coalesce(sum(weight) FILTER (score = 1), 0) AS of_ones,
         coalesce(
-            sum(CAST(score * 1e12 AS BIGINT)::HUGEINT * weight) FILTER (
+            sum(TRY_CAST(score * 1e12 AS BIGINT)::HUGEINT * weight) FILTER (
                 score NOT IN (0, 1) AND score BETWEEN -1000 AND 1000
             ),
             0

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from collectors.lake.compaction import compact
+from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
-from schemas.views import view_files
+from schemas.views import create_views, view_files
 from tests.benchmarks.bench_lake import Report
 from tests.helpers.equal_lakes import RandomLake, answers, put_prices
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
@@ -134,51 +135,27 @@ def coverage(scores: Floats, mean: float, *, is_unit: bool) -> float:
     """The share of samples (samples, n) whose interval in the view leaderboard holds the mean."""
     samples, size = scores.shape
     cells = [f"{number:016x}" for number in range(samples)]
-    with duckdb.connect() as con:
-        for name in ("_as_double", "_units", "_remainder", "_sum", "_mean", "_t_quantile", "_unskewed"):
-            con.execute(view_files()[name].sql)
-        con.register("matrix_rows", pa.table({"cell_id": np.repeat(cells, size), "score": scores.ravel()}))
-        con.register("given", pa.table({"cell_id": cells}))
-        con.execute(_MATRIX)
-        con.execute("CREATE VIEW _repeats AS SELECT '' AS cell_id, 0 AS item, 1 AS answers WHERE false")
-        con.execute(_CELLS.format(threshold=0.5 if is_unit else "NULL::DOUBLE", samples=size))
-        con.execute(view_files()["_totals"].sql)
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
+        builder = LakeBuilder(Path(folder))
+        builder.planned(BuiltCell(items=1), [0.0])
+        with connect(builder.lake, only=["matrix", "cells"]) as views:
+            for name in ("matrix", "cells"):
+                con.register(f"one_{name}", views.execute(f"FROM {name}").to_arrow_table())
+        con.register("given", pa.table({"cell_id": np.repeat(cells, size), "score": scores.ravel()}))
         con.execute(
-            "CREATE VIEW _cell_costs AS SELECT cell_id, NULL::DOUBLE AS usd, 0 AS usd_items, NULL AS basis FROM cells"
+            "CREATE TABLE matrix AS SELECT * REPLACE (given.cell_id AS cell_id, given.score AS score) "
+            "FROM one_matrix, given"
         )
-        con.execute(_AGGREGATES)
-        con.execute(view_files()["leaderboard"].sql)
+        con.execute(
+            "CREATE TABLE cells AS SELECT * REPLACE (given.cell_id AS cell_id, ? AS planned_items, "
+            "CAST(? AS DOUBLE) AS correct_threshold) FROM one_cells, (SELECT DISTINCT cell_id FROM given) AS given",
+            [size, 0.5 if is_unit else None],
+        )
+        create_views(con, builder.lake.uri, only=["leaderboard"], comments=False)
         [(held,)] = con.execute(
             "SELECT count(*) FILTER (? BETWEEN ci_low AND ci_high) FROM leaderboard", [mean]
         ).fetchall()
     return float(held) / samples
-
-
-#: Only what the views of scores read.
-_MATRIX = """
-CREATE VIEW matrix AS
-SELECT cell_id, 0 AS item, score, 'ok' AS outcome, NULL AS imported_from, 1 AS prompt_tokens, 1 AS completion_tokens,
-    1 AS engine_tokens, 1 AS cached_tokens, 1.0::DOUBLE AS latency_s, NULL::DOUBLE AS stated_usd
-FROM matrix_rows
-"""
-_CELLS = """
-CREATE VIEW cells AS
-SELECT cell_id, 'quiz' AS task, cell_id AS model, 'acc' AS metric, 'none' AS filter, {samples} AS planned_items,
-    {threshold} AS correct_threshold, false AS has_score_range, NULL::DOUBLE AS score_low, NULL::DOUBLE AS score_high,
-    0 AS num_fewshot, NULL AS chat_template, 'p' AS prompting, 'i' AS items_digest, 'r' AS revision, 'd' AS dtype,
-    NULL AS quantization, 1 AS max_length, true AS higher_is_better, NULL AS imported_from
-FROM given
-"""
-_COSTS = """
-CREATE VIEW _cell_costs AS
-SELECT cell_id, NULL::DOUBLE AS usd, 0 AS usd_items, NULL AS basis FROM cells
-"""
-_AGGREGATES = """
-CREATE VIEW aggregates AS
-SELECT * FROM (SELECT cell_id, task, model, metric, filter, prompting, NULL::VARCHAR[] AS members, false AS is_group,
-    1.0::DOUBLE AS value, 0.0::DOUBLE AS stderr, 1 AS items, 'mean' AS aggregation, true AS higher_is_better FROM cells)
-WHERE false
-"""
 
 
 def bench_sums(report: Report, numbers: int) -> None:
