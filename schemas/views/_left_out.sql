@@ -1,113 +1,208 @@
 -- _left_out: one row per candidate that is left out of a task's pool, because too many questions would be lost for it.
--- The base is the questions that at least half of the candidates have a score for. While leaving out one candidate makes
--- more than a tenth of the base complete, the one is left out that makes most (of equal ones the one with fewer scores,
--- then by cell_id). gained: those questions. With the variable pool_questions = 'any' nobody is left out.
+-- The base is the questions that at least half of the candidates have a score for; where sparse is 'mixed', half of the
+-- sampled ones, if the task has any. Only a candidate that lacks more than a tenth of the base can be left out.
+-- Candidates go together, round after round, while a round makes more than a tenth of the base complete:
+-- 1. Those that lack the same questions: more than a tenth of the base is lacked by just these candidates, be it one or
+--    many. Of several such sets the one of most questions goes, then the smaller one, then the first by place.
+-- 2. If there is no such set: the scarcest, those with fewest scores in the base, then by place. The smallest number
+--    of them goes that makes enough complete.
+-- place: by fewest scores, then cell_id. Several go only where the share of the base that they make complete exceeds their
+-- share of the candidates; one candidate goes without that. Somebody always stays. round: 1, 2, …, with those that went
+-- together; gained: the questions that all others of the pool now have, and had not before this round.
+-- With the variable pool_questions = 'any' nobody is left out.
 CREATE VIEW _left_out AS
-WITH RECURSIVE members AS MATERIALIZED (
+WITH RECURSIVE sizes AS (
+    SELECT task, count(DISTINCT question_number) AS questions
+    FROM _questions_of
+    GROUP BY task
+),
+
+members AS MATERIALIZED (
     SELECT
         task,
         cell_id,
-        count(*) OVER of_task AS candidates,
-        min(scored) OVER of_task AS fewest,
-        row_number() OVER (PARTITION BY task ORDER BY scored, cell_id) AS place
+        scored,
+        questions,
+        is_sparse AND coalesce(CAST(getvariable('pool_sparse') AS VARCHAR) = 'mixed', false) AS is_sampled,
+        row_number() OVER (ORDER BY task, scored, cell_id)::INTEGER AS place
     FROM _pool_cells
+    INNER JOIN sizes USING (task)
     WHERE (SELECT counts FROM _pool_questions) <> 'any'
-    WINDOW of_task AS (PARTITION BY task)
 ),
 
--- Tasks in which some candidate lacks a score. The records of the others are not read.
+-- Tasks in which some candidate lacks a score, and its candidates. The records of whole ones are not read.
 ragged AS MATERIALIZED (
-    SELECT members.*
+    SELECT
+        task,
+        any_value(questions) AS questions,
+        count(*) AS candidates,
+        count(*) FILTER (scored = questions) AS whole,
+        count(*) FILTER (is_sampled) AS sampled
     FROM members
-    INNER JOIN (
-        SELECT task, count(DISTINCT question_number) AS questions FROM _questions_of GROUP BY task
-    ) USING (task)
-    WHERE fewest < questions
+    GROUP BY task
+    HAVING min(scored) < any_value(questions)
 ),
 
 scores AS MATERIALIZED (
-    SELECT ragged.task, ragged.place, question_number
+    SELECT place, is_sampled, question_number
     FROM _pool_rows
-    INNER JOIN ragged USING (cell_id)
-    WHERE score IS NOT NULL
+    INNER JOIN members USING (cell_id)
+    WHERE members.scored < questions AND score IS NOT NULL
 ),
 
 base AS MATERIALIZED (
-    SELECT task, question_number, count(*) OVER (PARTITION BY task) AS size
-    FROM scores
-    INNER JOIN (SELECT task, any_value(candidates) AS candidates FROM ragged GROUP BY task) USING (task)
-    GROUP BY task, question_number
-    HAVING 2 * count(*) >= any_value(candidates)
+    SELECT task, question_number, whole + coalesce(of_question.scored, 0) AS scored
+    FROM (SELECT DISTINCT task, question_number FROM _questions_of)
+    INNER JOIN ragged USING (task)
+    LEFT JOIN (
+        SELECT question_number, count(*) AS scored, count(*) FILTER (is_sampled) AS scored_by_sampled
+        FROM scores
+        GROUP BY question_number
+    ) AS of_question USING (question_number)
+    WHERE CASE
+        WHEN sampled > 0 THEN 2 * scored_by_sampled >= sampled
+        ELSE 2 * (whole + coalesce(of_question.scored, 0)) >= candidates
+    END
 ),
 
-in_base AS MATERIALIZED (
-    SELECT task, place, count(*) AS scored
-    FROM scores
-    SEMI JOIN base USING (task, question_number)
-    GROUP BY task, place
-),
-
--- Only these can be left out: each lacks more than a tenth of the base.
 sparse AS MATERIALIZED (
-    SELECT ragged.task, ragged.place, ragged.cell_id, candidates, size
-    FROM ragged
-    INNER JOIN (SELECT task, any_value(size) AS size FROM base GROUP BY task) USING (task)
-    LEFT JOIN in_base USING (task, place)
-    WHERE size - coalesce(in_base.scored, 0) > 0.1 * size
+    SELECT
+        task,
+        place,
+        cell_id,
+        candidates,
+        size,
+        row_number() OVER (PARTITION BY task ORDER BY coalesce(in_base.scored, 0), place) AS rarity
+    FROM members
+    INNER JOIN ragged USING (task)
+    INNER JOIN (SELECT task, count(*) AS size FROM base GROUP BY task) USING (task)
+    LEFT JOIN (
+        SELECT place, count(*) AS scored
+        FROM scores
+        SEMI JOIN base USING (question_number)
+        GROUP BY place
+    ) AS in_base USING (place)
+    WHERE members.scored < members.questions AND size - coalesce(in_base.scored, 0) > 0.1 * size
+),
+
+of_sparse AS MATERIALIZED (
+    SELECT place, question_number
+    FROM scores
+    SEMI JOIN sparse USING (place)
 ),
 
 -- Questions of the base that every other candidate has a score for, with the sparse ones that lack it.
 lacking AS MATERIALIZED (
-    SELECT base.task, base.question_number, sparse.place
+    SELECT sparse.task, question_number, sparse.place, rarity
     FROM base
-    INNER JOIN sparse USING (task)
     INNER JOIN (
-        SELECT task, any_value(ragged.candidates) - count(sparse.place) AS others
-        FROM ragged
-        LEFT JOIN sparse USING (task, place)
-        GROUP BY task
-    ) USING (task)
+        SELECT task, any_value(candidates) AS candidates, count(*) AS sparse FROM sparse GROUP BY task
+    ) AS counts USING (task)
     LEFT JOIN (
-        SELECT task, question_number, count(*) AS scored
-        FROM scores
-        ANTI JOIN sparse USING (task, place)
-        GROUP BY task, question_number
-    ) AS by_others USING (task, question_number)
-    ANTI JOIN scores
-        ON sparse.task = scores.task
-        AND sparse.place = scores.place
-        AND base.question_number = scores.question_number
-    WHERE coalesce(by_others.scored, 0) = others
+        SELECT question_number, count(*) AS scored FROM of_sparse GROUP BY question_number
+    ) AS by_sparse USING (question_number)
+    INNER JOIN sparse USING (task)
+    ANTI JOIN of_sparse USING (question_number, place)
+    WHERE base.scored - coalesce(by_sparse.scored, 0) = counts.candidates - counts.sparse
 ),
 
 rounds AS (
-    SELECT DISTINCT task, 0 AS round, []::BIGINT[] AS left_out, 0::BIGINT AS gained
+    SELECT DISTINCT task, 0 AS round, []::INTEGER[] AS gone, []::INTEGER[] AS going, 0::BIGINT AS gained
     FROM sparse
     UNION ALL
-    SELECT task, round + 1, list_append(left_out, place), gained
-    FROM (
-        SELECT task, any_value(round) AS round, any_value(left_out) AS left_out, place, count(*) AS gained
-        FROM (
-            SELECT
-                rounds.task,
-                lacking.question_number,
-                any_value(rounds.round) AS round,
-                any_value(rounds.left_out) AS left_out,
-                any_value(lacking.place) AS place
+    (
+        WITH state AS MATERIALIZED (
+            SELECT task, round, list_concat(gone, going) AS gone, candidates, size
             FROM rounds
-            INNER JOIN lacking USING (task)
-            WHERE NOT list_contains(rounds.left_out, lacking.place)
-            GROUP BY rounds.task, lacking.question_number
-            HAVING count(*) = 1
+            INNER JOIN (SELECT DISTINCT task, candidates, size FROM sparse) USING (task)
+        ),
+
+        remaining AS MATERIALIZED (
+            SELECT lacking.*
+            FROM lacking
+            SEMI JOIN state USING (task)
+            ANTI JOIN (SELECT unnest(gone) AS place FROM state) USING (place)
+        ),
+
+        -- mark: equal for two questions that the same candidates lack.
+        of_question AS MATERIALIZED (
+            SELECT
+                task,
+                question_number,
+                count(*) AS lackers,
+                (sum(hash(place)), bit_xor(hash(place)), min(place)) AS mark,
+                max(rarity) AS rarest
+            FROM remaining
+            GROUP BY task, question_number
+        ),
+
+        equals AS (
+            SELECT task, min(question_number) AS question_number, count(*) AS questions, any_value(lackers) AS number
+            FROM of_question
+            INNER JOIN state USING (task)
+            GROUP BY task, mark, lackers
+            HAVING
+                count(*) > 0.1 * any_value(size)
+                AND (number = 1 OR count(*) * any_value(candidates) > number * any_value(size))
+                AND len(any_value(gone)) + number < any_value(candidates)
+        ),
+
+        scarcest AS (
+            SELECT task, rarity, questions
+            FROM (
+                SELECT task, rarest AS rarity, sum(count(*)) OVER (PARTITION BY task ORDER BY rarest) AS questions
+                FROM of_question
+                GROUP BY task, rarest
+            )
+            INNER JOIN (
+                SELECT task, rarity, row_number() OVER (PARTITION BY task ORDER BY rarity) AS number
+                FROM sparse
+                ANTI JOIN (SELECT unnest(gone) AS place FROM state) USING (place)
+            ) USING (task, rarity)
+            INNER JOIN state USING (task)
+            WHERE questions > 0.1 * size
+                AND questions * candidates > number * size
+                AND len(gone) + number < candidates
+        ),
+
+        sets AS (
+            SELECT task, true AS is_equal, questions, list(place ORDER BY place) AS going
+            FROM equals
+            INNER JOIN remaining USING (task, question_number)
+            GROUP BY task, question_number, questions
+            UNION ALL
+            SELECT sparse.task, false, min(questions), list(place ORDER BY place)
+            FROM sparse
+            INNER JOIN (SELECT task, min(rarity) AS upto, min(questions) AS questions FROM scarcest GROUP BY task)
+                AS first ON sparse.task = first.task AND rarity <= upto
+            WHERE place NOT IN (SELECT unnest(gone) FROM state)
+            GROUP BY sparse.task
+        ),
+
+        chosen AS MATERIALIZED (
+            SELECT task, going
+            FROM sets
+            QUALIFY row_number() OVER (
+                PARTITION BY task ORDER BY is_equal DESC, questions DESC, len(going), going
+            ) = 1
+        ),
+
+        still_lacking AS (
+            SELECT task, count(DISTINCT question_number) AS questions
+            FROM remaining
+            SEMI JOIN chosen USING (task)
+            ANTI JOIN (SELECT unnest(going) AS place FROM chosen) USING (place)
+            GROUP BY task
         )
-        GROUP BY task, place
+
+        SELECT task, round + 1, gone, going, before.questions - coalesce(still_lacking.questions, 0)
+        FROM chosen
+        INNER JOIN state USING (task)
+        INNER JOIN (SELECT task, count(*) AS questions FROM of_question GROUP BY task) AS before USING (task)
+        LEFT JOIN still_lacking USING (task)
     )
-    INNER JOIN sparse USING (task, place)
-    WHERE gained > 0.1 * size AND round + 1 < candidates
-    QUALIFY row_number() OVER (PARTITION BY task ORDER BY gained DESC, place) = 1
 )
 
-SELECT rounds.task, sparse.cell_id, rounds.gained
-FROM rounds
-INNER JOIN sparse ON rounds.task = sparse.task AND list_last(rounds.left_out) = sparse.place
-WHERE round > 0;
+SELECT task, sparse.cell_id, round, gained
+FROM (SELECT task, round, unnest(going) AS place, gained FROM rounds)
+INNER JOIN sparse USING (task, place);

@@ -5,12 +5,14 @@
 -- Of several cells of a candidate the one counts whose prompting most candidates share, then the one with most scored
 -- items, then the newest. Cells are compared under the metric of most candidates; imported scores in [0, 1] meet every
 -- metric in that range, because sources name metrics in their own ways.
--- Where a task has cells that were meant to be asked whole, those that runs sampled are no candidates beside them: few
--- questions would be common to both.
+-- Where a task has cells that were meant to be asked whole, those that runs sampled are no candidates beside them, unless
+-- too many candidates would be lost for too few questions: all candidates × the questions of a sampled one must be
+-- at least the whole ones × theirs (view _left_out has the same exchange). Their questions: as many as half of these
+-- cells have a score for.
 -- schemas.views.PoolChoice sets the variables: pool_cells, the cells to choose among (null: all); pool_same, names of
 -- settings that all must share; pool_sparse: 'mixed' lets sampled cells in beside whole ones.
 CREATE VIEW _pool_cells AS
-WITH eligible AS (
+WITH scored AS (
     SELECT
         cells.*,
         scored,
@@ -48,10 +50,22 @@ WITH eligible AS (
     INNER JOIN _scored USING (cell_id)
     WHERE CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL
         OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
-    QUALIFY
-        NOT is_sparse
-        OR coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'mixed'
-        OR bool_and(is_sparse) OVER (PARTITION BY task)
+),
+
+-- Tasks whose sampled cells are no candidates.
+apart AS (
+    SELECT task
+    FROM scored
+    WHERE coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'apart'
+    GROUP BY task
+    HAVING count(DISTINCT named_as) FILTER (NOT is_sparse) * -quantile_disc(-scored, 0.5) FILTER (NOT is_sparse)
+        > count(DISTINCT named_as) * -quantile_disc(-scored, 0.5) FILTER (is_sparse)
+),
+
+eligible AS (
+    SELECT *
+    FROM scored
+    WHERE NOT is_sparse OR task NOT IN (FROM apart)
 ),
 
 versioned AS (
