@@ -69,17 +69,11 @@ def head(pools: Pools) -> list[str]:
         )
     if lost := _lost(pools):
         lines.append(lost)
-    for row in pools.left_out.to_pylist()[:_MOST]:
-        lines.append(
-            f"left out: {row['candidate']} in {row['task']}, which lacks scores: without it {row['gained']:,} more "
-            "questions count (--questions any keeps it)"
-        )
+    lines += _scarce(pools)
     for why in (UNSCORED, SAMPLED, OTHER):
         if names := [f"{model} in {task}" for task, model, reason in pools.dropped if reason == why]:
             more = f", … {len(names) - _MOST:,} more" if len(names) > _MOST else ""
             lines.append(f"left out: {', '.join(names[:_MOST])}{more} ({why})")
-    if len(pools.left_out) > _MOST:
-        lines.append(f"left out: {len(pools.left_out) - _MOST:,} more candidates: see the view candidates")
     return [" ".join(line.split()) for line in lines]  # a name may hold a line feed
 
 
@@ -98,6 +92,29 @@ def _settings(cells: Sequence[dict[str, object]]) -> str:
     if promptings and not any(part.startswith(("num_fewshot", "chat_template")) for part in parts):
         parts.append("promptings differ")
     return f"; {'; '.join(parts)}" if parts else ""
+
+
+def _scarce(pools: Pools) -> list[str]:
+    """A line on those that were left out together, or alone, because they lack scores."""
+    rounds: dict[tuple[str, int], list[dict[str, object]]] = {}
+    for row in pools.left_out.to_pylist():
+        rounds.setdefault((row["task"], row["round"]), []).append(row)
+    lines = []
+    for (task, _), rows in list(rounds.items())[:_MOST]:
+        names = [str(row["candidate"]) for row in rows]
+        keeps = "keeps it" if len(names) == 1 else "keeps them"
+        lines.append(f"{scarce(task, names, len(names), rows[0]['gained'])} (--questions any {keeps})")
+    if others := sum(map(len, list(rounds.values())[_MOST:])):
+        lines.append(f"left out: {others:,} more candidates: see the view candidates")
+    return lines
+
+
+def scarce(task: str, names: Sequence[str], number: int, gained: object) -> str:
+    """A phrase on `number` candidates that were left out together. `names` are some of theirs."""
+    shown = ", ".join(names[:_MOST])
+    more = f", … {number - _MOST:,} more" if number > _MOST else ""
+    lack, them = ("which lacks", "it") if number == 1 else ("which lack", "them")
+    return f"left out: {shown}{more} in {task}, {lack} scores: without {them} {gained:,} more questions count"
 
 
 def _lost(pools: Pools) -> str:

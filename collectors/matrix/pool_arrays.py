@@ -143,7 +143,7 @@ class Pools:
     places: dict[str, tuple[slice, Rows]]
     #: Task and items_digest -> (items,): the row in `every` of each item of this table.
     tables: dict[tuple[str, str], Rows]
-    #: Rows of the view candidates that are left out.
+    #: Rows of the view candidates that are left out, with the round in which they were.
     left_out: pa.Table
     #: Task and model of cells to choose among that are not a candidate, and why: UNSCORED, SAMPLED or OTHER.
     dropped: list[tuple[str, str, str]] = field(default_factory=list)

@@ -121,7 +121,7 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
     rows = con.execute(
         f"""
         SELECT _pool_cells.* REPLACE (epoch_us(started_at) AS started_at), _left_out.cell_id IS NOT NULL AS is_left_out,
-            gained
+            round, gained
         FROM _pool_cells LEFT JOIN _left_out USING (task, cell_id)
         WHERE {of_tasks} ORDER BY task, candidate
         """
@@ -130,7 +130,7 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
 
     is_left_out = rows["is_left_out"]
     rows = rows.drop_columns(["is_left_out"])
-    return rows.filter(pc.invert(is_left_out)), rows.filter(is_left_out)
+    return rows.filter(pc.invert(is_left_out)).drop_columns(["round"]), rows.filter(is_left_out)
 
 
 def _dropped(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> list[tuple[str, str, str]]:
@@ -142,7 +142,7 @@ def _dropped(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> lis
             WHEN NOT bool_or(scored IS NOT NULL) THEN '{UNSCORED}'
             WHEN bool_and(sampled_items IS NOT NULL AND scored < planned_items) FILTER (scored IS NOT NULL)
                 AND coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'apart'
-                AND task IN (SELECT task FROM _pool_cells WHERE NOT is_sparse)
+                AND task NOT IN (SELECT task FROM _pool_cells WHERE is_sparse)
                 THEN '{SAMPLED}'
             ELSE '{OTHER}'
         END

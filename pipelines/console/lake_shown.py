@@ -200,13 +200,13 @@ def show_oracle(con: duckdb.DuckDBPyConnection, console: Console) -> None:
             "gap is luck (view oracle_heldout)"
         )
     left = fetch(
-        con, f"SELECT * FROM candidates WHERE left_out ORDER BY gained DESC, task, candidate LIMIT {MOST_TASKS}"
+        con,
+        "SELECT task, list(candidate ORDER BY candidate)[:6] AS names, count(*) AS number, candidates.gained "
+        "FROM candidates INNER JOIN _left_out USING (task, cell_id) "
+        f"GROUP BY task, round, candidates.gained ORDER BY gained DESC, task, names LIMIT {MOST_TASKS}",
     )
     for row in left:
-        console.print(
-            f"left out: {row['candidate']} in {row['task']}, which lacks scores: without it {row['gained']:,} more "
-            "questions count"
-        )
+        console.print(scarce(row["task"], row["names"], row["number"], row["gained"]))
 
 
 def show_pool(con: duckdb.DuckDBPyConnection, console: Console) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from collectors.matrix.described import head
+from collectors.matrix.pools import load_pools
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.thorough import often
 
@@ -21,8 +23,8 @@ def left_out_by_rule(scored: Scored, sampled: Set[str] = frozenset()) -> list[tu
     """Those left out of one task, round by round, with the questions that each round gains.
 
     The base is the questions that at least half of the candidates have a score for, or half of the `sampled` ones. Only
-    one that lacks more than a tenth of it can be left out. A round takes those that exactly lack most questions alike, or
-    if there are none the fewest of the scarcest: what they gain must be more than a tenth of the base, and for several
+    one that lacks more than a tenth of it can be left out. A round takes those that lack most questions alike, or if
+    there are none the fewest of the scarcest: what they gain must be more than a tenth of the base, and for several
     candidates a larger share of it than theirs of the candidates.
     """
     members, asked = list(scored), set().union(*scored.values())
@@ -58,7 +60,7 @@ def left_out_by_rule(scored: Scored, sampled: Set[str] = frozenset()) -> list[tu
 
 
 def by_old_rule(scored: Scored) -> set[str]:
-    """As left_out_by_rule, one candidate at a time: the one that gains most, of equal ones the one with fewer scores."""
+    """Those left out one at a time: the one that gains most, of equal ones the one with fewer scores."""
     asked = set().union(*scored.values())
     base = {q for q in asked if 2 * sum(q in has for has in scored.values()) >= len(scored)}
     members = dict(scored)
@@ -116,3 +118,18 @@ def test_candidates_left_out_are_those_of_the_rule(tmp_path: Path, seed: int) ->
     assert {(row[0], row[1]) for row in lake.rows("SELECT task, cell_id FROM candidates WHERE left_out")} == {
         row[:2] for row in expected
     }
+
+
+def test_candidates_that_lack_the_same_questions_are_left_out_together(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path)
+    cells = [BuiltCell(model=f"m{number:02d}", items=20) for number in range(15)]
+    lake.run(*cells)
+    for number, cell in enumerate(cells):
+        lake.scores(cell, [1.0] * (3 if number in (4, 9) else 20))
+    assert lake.rows("SELECT cell_id, round, gained FROM _left_out ORDER BY 1") == sorted(
+        (cells[number].cell_id, 1, 17) for number in (4, 9)
+    )
+    pools = load_pools(lake.lake)
+    assert pools.of_task("quiz").scores.shape == (20, 13)
+    [line] = [line for line in head(pools) if "which lack" in line]
+    assert line.startswith("left out: m04, m09 in quiz, which lack scores: without them 17 more questions count")

@@ -58,6 +58,25 @@ def test_sampled_cells_are_candidates_beside_whole_ones_only_if_asked_for(
     assert any("cells were sampled: runs meant to ask" in line for line in lines)
 
 
+def test_one_item_of_one_whole_cell_does_not_remove_all_sampled_candidates(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    for model in "abc":
+        sampled(builder, BuiltCell(model, items=ITEMS))
+    whole = BuiltCell("w", items=ITEMS)
+    builder.run(whole, planned=ITEMS)
+    builder.scores(whole, [1.0])
+    for choice in (PoolChoice(), PoolChoice(sparse="mixed")):
+        pools = load_pools(builder.lake, choice=choice)
+        assert pools.of_task("quiz").candidates == ["a", "b", "c"]
+        assert pools.of_task("quiz").items.tolist() == LISTED
+        assert any("left out: w in quiz, which lacks scores: without it 3 more" in line for line in head(pools))
+
+
+def test_mixed_pool_is_on_the_questions_that_most_sampled_candidates_share(tmp_path: Path) -> None:
+    pool = load_pools(mixture(tmp_path / "lake").lake, choice=PoolChoice(sparse="mixed")).of_task("quiz")
+    assert (pool.candidates, pool.items.tolist()) == (["a", "b", "c"], LISTED)
+
+
 def test_sampled_cell_that_was_completed_is_a_candidate_as_any_other(tmp_path: Path) -> None:
     builder = mixture(tmp_path / "lake")
     cell = BuiltCell("c", items=ITEMS)
