@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from collectors.matrix.described import scarce
 from schemas.failures import NOTHING_ANSWERED
 from schemas.verdicts import OF_MODEL
 
