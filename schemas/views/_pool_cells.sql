@@ -11,41 +11,13 @@
 -- cells have a score for.
 -- schemas.views.PoolChoice sets the variables: pool_cells, the cells to choose among (null: all); pool_same, names of
 -- settings that all must share; pool_sparse: 'mixed' lets sampled cells in beside whole ones.
+-- The choice is made over few columns, and over numbers in place of names: the rows of 102,000 cells are wide.
 CREATE VIEW _pool_cells AS
-WITH scored AS (
+WITH given AS MATERIALIZED (
     SELECT
         cells.*,
         scored,
-        CASE WHEN effort IS NULL THEN model ELSE concat(model, '[', effort, ']') END AS named_as,
-        concat_ws(' ', coalesce(revision, '-'), coalesce(quantization, '-')) AS own_version,
-        imported_from IS NULL OR revision IS NOT NULL AS is_known,
-        sampled_items IS NOT NULL AND scored < planned_items AS is_sparse,
-        (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'dtype') OR dtype IS NOT NULL)
-        AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'engine') OR engine IS NOT NULL)
-        AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'num_fewshot') OR num_fewshot IS NOT NULL)
-            AS has_settings,
-        CASE
-            WHEN imported_from IS NULL OR correct_threshold IS NULL OR NOT higher_is_better
-                THEN concat_ws(' ', metric, higher_is_better, correct_threshold IS NOT NULL)
-        END AS comparison,
-        array_to_string(
-            list_filter(
-                [
-                    concat('dtype=', dtype),
-                    concat('prompting=', prompting),
-                    concat('num_fewshot=', num_fewshot),
-                    concat('chat_template=', chat_template),
-                    concat('system_prompt=', system_prompt),
-                    concat('decoding=', decoding),
-                    concat('max_length=', max_length),
-                    concat('engine=', engine),
-                    concat('imported_from=', imported_from),
-                    concat('quantization=', quantization)
-                ],
-                lambda pair: list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), split_part(pair, '=', 1))
-            ),
-            ' '
-        ) AS settings
+        sampled_items IS NOT NULL AND scored < planned_items AS is_sparse
     FROM cells
     INNER JOIN _scored USING (cell_id)
     WHERE CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL
@@ -55,47 +27,102 @@ WITH scored AS (
 -- Tasks whose sampled cells are no candidates.
 apart AS (
     SELECT task
-    FROM scored
+    FROM given
+    SEMI JOIN (SELECT DISTINCT task FROM given WHERE is_sparse) AS sampled USING (task)
     WHERE coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'apart'
     GROUP BY task
-    HAVING count(DISTINCT named_as) FILTER (NOT is_sparse) * -quantile_disc(-scored, 0.5) FILTER (NOT is_sparse)
-        > count(DISTINCT named_as) * -quantile_disc(-scored, 0.5) FILTER (is_sparse)
+    HAVING count(DISTINCT (model, effort)) FILTER (NOT is_sparse) * -quantile_disc(-scored, 0.5) FILTER (NOT is_sparse)
+        > count(DISTINCT (model, effort)) * -quantile_disc(-scored, 0.5) FILTER (is_sparse)
 ),
 
 eligible AS (
-    SELECT *
-    FROM scored
+    SELECT
+        cell_id,
+        task,
+        scored,
+        prompting,
+        started_at,
+        run_id,
+        quantization,
+        CASE WHEN effort IS NULL THEN model ELSE concat(model, '[', effort, ']') END AS named_as,
+        concat_ws(' ', coalesce(revision, '-'), coalesce(quantization, '-')) AS own_version,
+        imported_from IS NULL OR revision IS NOT NULL AS is_known,
+        (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'dtype') OR dtype IS NOT NULL)
+        AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'engine') OR engine IS NOT NULL)
+        AND (NOT list_contains(CAST(getvariable('pool_same') AS VARCHAR[]), 'num_fewshot') OR num_fewshot IS NOT NULL)
+            AS has_settings,
+        CASE
+            WHEN imported_from IS NULL OR correct_threshold IS NULL OR NOT higher_is_better
+                THEN concat_ws(' ', metric, higher_is_better, correct_threshold IS NOT NULL)
+        END AS comparison,
+        CASE
+            WHEN len(CAST(getvariable('pool_same') AS VARCHAR[])) > 0
+                THEN array_to_string(
+                    list_filter(
+                        [
+                            concat('dtype=', dtype),
+                            concat('prompting=', prompting),
+                            concat('num_fewshot=', num_fewshot),
+                            concat('chat_template=', chat_template),
+                            concat('system_prompt=', system_prompt),
+                            concat('decoding=', decoding),
+                            concat('max_length=', max_length),
+                            concat('engine=', engine),
+                            concat('imported_from=', imported_from),
+                            concat('quantization=', quantization)
+                        ],
+                        lambda pair: list_contains(
+                            CAST(getvariable('pool_same') AS VARCHAR[]), split_part(pair, '=', 1)
+                        )
+                    ),
+                    ' '
+                )
+            ELSE ''
+        END AS settings
+    FROM given
     WHERE NOT is_sparse OR task NOT IN (FROM apart)
+),
+
+-- The least and the greatest known version of each model, and of each of its quantizations.
+known AS (
+    SELECT named_as, quantization, min(own_version) AS least, max(own_version) AS greatest
+    FROM eligible
+    WHERE is_known
+    GROUP BY GROUPING SETS ((named_as), (named_as, quantization))
+    HAVING quantization IS NOT NULL OR grouping(quantization) = 1
 ),
 
 versioned AS (
     SELECT
-        * EXCLUDE (own_version, is_known),
+        eligible.* EXCLUDE (own_version, is_known, quantization),
         CASE
             WHEN is_known THEN own_version
-            WHEN quantization IS NOT NULL
-                THEN coalesce(
-                    CASE
-                        WHEN min(own_version) FILTER (is_known) OVER of_quantization
-                            = max(own_version) FILTER (is_known) OVER of_quantization
-                            THEN min(own_version) FILTER (is_known) OVER of_quantization
-                    END,
-                    own_version
-                )
-            WHEN min(own_version) FILTER (is_known) OVER of_model = max(own_version) FILTER (is_known) OVER of_model
-                THEN min(own_version) FILTER (is_known) OVER of_model
+            WHEN least = greatest THEN least
+            WHEN eligible.quantization IS NOT NULL THEN own_version
             ELSE ''
         END AS version
     FROM eligible
-    WINDOW of_model AS (PARTITION BY named_as), of_quantization AS (PARTITION BY named_as, quantization)
+    LEFT JOIN known
+        ON NOT is_known
+        AND eligible.named_as = known.named_as
+        AND eligible.quantization IS NOT DISTINCT FROM known.quantization
+),
+
+numbered AS MATERIALIZED (
+    SELECT versioned.*, number
+    FROM versioned
+    INNER JOIN (
+        SELECT named_as, version, row_number() OVER () AS number
+        FROM (SELECT DISTINCT named_as, version FROM versioned)
+    ) USING (named_as, version)
 ),
 
 -- One metric, and one combination of the settings that must be equal, for each task.
 metrics AS (
     SELECT task, comparison AS chosen
     FROM (
-        SELECT task, comparison, count(DISTINCT (named_as, version)) AS candidates, sum(scored) AS scored
-        FROM versioned
+        SELECT task, comparison, count(DISTINCT number) AS candidates, sum(scored) AS scored
+        FROM numbered
         GROUP BY ALL
     )
     QUALIFY row_number() OVER (
@@ -104,8 +131,8 @@ metrics AS (
 ),
 
 compared AS (
-    SELECT versioned.*
-    FROM versioned
+    SELECT numbered.*
+    FROM numbered
     INNER JOIN metrics USING (task)
     WHERE comparison = chosen OR (comparison IS NULL AND coalesce(chosen LIKE '% true true', true))
 ),
@@ -113,7 +140,7 @@ compared AS (
 same AS (
     SELECT task, settings
     FROM (
-        SELECT task, settings, has_settings, count(DISTINCT (named_as, version)) AS candidates, sum(scored) AS scored
+        SELECT task, settings, has_settings, count(DISTINCT number) AS candidates, sum(scored) AS scored
         FROM compared
         GROUP BY ALL
     )
@@ -122,25 +149,25 @@ same AS (
     ) = 1
 ),
 
-alike AS (
+alike AS MATERIALIZED (
     SELECT compared.*
     FROM compared
     INNER JOIN same USING (task, settings)
 ),
 
 shared AS (
-    SELECT task, prompting, count(DISTINCT (named_as, version)) AS sharing
+    SELECT task, prompting, count(DISTINCT number) AS sharing
     FROM alike
     GROUP BY ALL
 ),
 
-chosen AS (
-    SELECT alike.*, count(*) OVER candidate_cells AS cells
+chosen AS MATERIALIZED (
+    SELECT cell_id, number, named_as, version, count(*) OVER candidate_cells AS cells
     FROM alike
     INNER JOIN shared USING (task, prompting)
-    WINDOW candidate_cells AS (PARTITION BY task, named_as, version)
+    WINDOW candidate_cells AS (PARTITION BY task, number)
     QUALIFY row_number() OVER (
-        PARTITION BY task, named_as, version
+        PARTITION BY task, number
         ORDER BY sharing DESC, scored DESC, started_at DESC, run_id DESC, cell_id DESC
     ) = 1
 ),
@@ -150,7 +177,7 @@ named AS (
     SELECT
         *,
         CASE
-            WHEN count(DISTINCT version) OVER of_model = 1 THEN named_as
+            WHEN count(*) OVER of_model = 1 THEN named_as
             WHEN version = '' THEN concat(named_as, '@unknown')
             ELSE concat(named_as, '@', concat_ws(
                 '-',
@@ -162,20 +189,33 @@ named AS (
             ))
         END AS short_name
     FROM (
-        SELECT
-            *,
+        SELECT DISTINCT
+            number,
+            named_as,
+            version,
             regexp_extract(version, '(?s)^(.*) ([^ ]*)$', 1) AS version_revision,
             regexp_extract(version, '(?s)^(.*) ([^ ]*)$', 2) AS version_quantization
         FROM chosen
     )
     WINDOW of_model AS (PARTITION BY named_as)
+),
+
+candidates_of AS (
+    SELECT
+        number,
+        -- Two versions whose revisions begin alike, or a model that is called like another's version.
+        CASE
+            WHEN count(*) OVER (PARTITION BY short_name) = 1 THEN short_name
+            ELSE concat(short_name, '~', left(md5(concat(named_as, chr(10), version)), 8))
+        END AS candidate
+    FROM named
 )
 
 SELECT
-    * EXCLUDE (comparison, settings, has_settings, version_revision, version_quantization, short_name, named_as),
-    -- Two versions whose revisions begin alike, or a model that is called like another's version.
-    CASE
-        WHEN count(DISTINCT (named_as, version)) OVER (PARTITION BY short_name) = 1 THEN short_name
-        ELSE concat(short_name, '~', left(md5(concat(named_as, chr(10), version)), 8))
-    END AS candidate
-FROM named;
+    given.*,
+    chosen.version,
+    chosen.cells,
+    candidates_of.candidate
+FROM given
+INNER JOIN chosen USING (cell_id)
+INNER JOIN candidates_of USING (number);

@@ -11,6 +11,7 @@ import duckdb
 
 from schemas.failures import ConfigError, one_line
 from schemas.reading_only import check_condition
+from schemas.sql import quoted
 
 #: Settings of a cell that a pool may demand to be equal, columns of the view cells.
 SETTINGS = (
@@ -59,10 +60,11 @@ class PoolChoice:
 
     def set_variables(self, con: duckdb.DuckDBPyConnection) -> None:
         """Sets all variables but the cells, which need a view."""
-        values = {"pool_same": list(self.same), "pool_questions": self.questions, "pool_cells": None}
-        values["pool_sparse"] = self.sparse
+        values = {"pool_questions": self.questions, "pool_cells": None, "pool_sparse": self.sparse}
         for name, value in {**values, "prices_on": self.prices_on, "price_provider": self.price_provider}.items():
             con.execute(f"SET VARIABLE {name} = ?", [value])
+        # A list as a parameter makes DuckDB import libraries, for 0.2 s of CPU.
+        con.execute(f"SET VARIABLE pool_same = [{', '.join(map(quoted, self.same))}]::VARCHAR[]")
 
     def check_judge(self, con: duckdb.DuckDBPyConnection) -> None:
         """Raises ConfigError where no answer was judged by the chosen judge."""
