@@ -35,7 +35,7 @@ apart AS (
         > count(DISTINCT (model, effort)) * -quantile_disc(-scored, 0.5) FILTER (is_sparse)
 ),
 
-eligible AS (
+eligible AS MATERIALIZED (
     SELECT
         cell_id,
         task,
@@ -83,11 +83,11 @@ eligible AS (
     WHERE NOT is_sparse OR task NOT IN (FROM apart)
 ),
 
--- The least and the greatest known version of each model, and of each of its quantizations.
+-- The least and the greatest known version of each model that has an unknown one, and of each of its quantizations.
 known AS (
     SELECT named_as, quantization, min(own_version) AS least, max(own_version) AS greatest
     FROM eligible
-    WHERE is_known
+    WHERE is_known AND named_as IN (SELECT named_as FROM eligible WHERE NOT is_known)
     GROUP BY GROUPING SETS ((named_as), (named_as, quantization))
     HAVING quantization IS NOT NULL OR grouping(quantization) = 1
 ),

@@ -60,11 +60,18 @@ class PoolChoice:
 
     def set_variables(self, con: duckdb.DuckDBPyConnection) -> None:
         """Sets all variables but the cells, which need a view."""
-        values = {"pool_questions": self.questions, "pool_cells": None, "pool_sparse": self.sparse}
-        for name, value in {**values, "prices_on": self.prices_on, "price_provider": self.price_provider}.items():
-            con.execute(f"SET VARIABLE {name} = ?", [value])
-        # A list as a parameter makes DuckDB import libraries, for 0.2 s of CPU.
-        con.execute(f"SET VARIABLE pool_same = [{', '.join(map(quoted, self.same))}]::VARCHAR[]")
+        texts = {
+            "pool_cells": None,
+            "pool_questions": self.questions,
+            "pool_sparse": self.sparse,
+            "prices_on": self.prices_on,
+            "price_provider": self.price_provider,
+        }
+        values = {name: "NULL" if text is None else quoted(text) for name, text in texts.items()}
+        values["pool_same"] = f"[{', '.join(map(quoted, self.same))}]::VARCHAR[]"
+        # DuckDB's first parameter imports libraries, for 0.2 s of CPU.
+        for name, value in values.items():
+            con.execute(f"SET VARIABLE {name} = {value}")
 
     def check_judge(self, con: duckdb.DuckDBPyConnection) -> None:
         """Raises ConfigError where no answer was judged by the chosen judge."""
