@@ -27,7 +27,7 @@ from schemas.failures import ConfigError
 from schemas.texts import visible
 
 #: Gets the numbers of records that are done and of all.
-Progress = Callable[[int, int], None]
+Tell = Callable[[int, int], None]
 
 
 def choice_of(args: argparse.Namespace) -> Choice:
@@ -38,7 +38,7 @@ def choice_of(args: argparse.Namespace) -> Choice:
 # ---- judging
 
 
-def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Progress) -> int:
+def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Tell) -> int:
     """Judges, and prints a summary. `matrix` is the script that shows it."""
     started = time.monotonic()
     use_code(args.allow_code)
@@ -63,7 +63,7 @@ def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Progr
     return 1 if report.failed else 0
 
 
-def run_model_judge(lake: Lake, args: argparse.Namespace, progress: Progress) -> Report:
+def run_model_judge(lake: Lake, args: argparse.Namespace, progress: Tell) -> Report:
     """Lets the model of --config judge with --prompt, in this process."""
     file = read_prompt(args.prompt)
     if file.prompt.is_pair != bool(args.against):
@@ -100,7 +100,7 @@ def print_report(report: Report, choice: Choice, seconds: float) -> None:
 # ---- checking
 
 
-def run_check(lake: Lake, args: argparse.Namespace, progress: Progress) -> int:
+def run_check(lake: Lake, args: argparse.Namespace, progress: Tell) -> int:
     """Checks, and prints what differs."""
     use_code(args.allow_code)
     source = Source(lake, args.include)
