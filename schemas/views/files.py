@@ -60,6 +60,16 @@ _SHOWN = """(
     LEFT JOIN _shown_judges USING (task)
     LEFT JOIN _shown_verdicts AS shown USING (cell_id, generation, item)
 )"""
+#: The view _forecast_basis without rows: it reads all records, which a lake without a forecast need not.
+_NO_BASIS = """(
+    SELECT
+        NULL::VARCHAR AS task,
+        NULL::VARCHAR AS items_digest,
+        NULL::VARCHAR AS prompting,
+        NULL::VARCHAR AS metric,
+        NULL::VARCHAR AS basis
+    WHERE false
+)"""
 #: The cells with the metric of the chosen judge in place of their own.
 _JUDGED_CELLS = """(
     SELECT
@@ -155,6 +165,7 @@ class Placeholders:
             "judge": quoted(self.files.judge) if self.files.judge else "NULL::VARCHAR",
             "shown": _SHOWN if self.files.judge else "ruled",
             "run_cells": _JUDGED_CELLS if self.files.judge else "_run_cells",
+            "basis_of_fits": "_forecast_basis" if self._may_have_fits else _NO_BASIS,
             "of_shown_judge": "IN (SELECT judge_id FROM _shown_judges)" if self.files.judge else "IS NULL",
         }
         if "compact/records" in self.kept:
@@ -175,6 +186,12 @@ class Placeholders:
         values |= {name: ", ".join(columns) for name, columns in _COLUMNS.items()}
         values |= {table: self._read(table, self._files(table)) for table in GLOBS if table != "shards"}
         return values
+
+    @property
+    def _may_have_fits(self) -> bool:
+        """Whether a forecast is there, or may come: a database file is the same with and without one."""
+        listed = self.files.listed
+        return listed is None or self.place_sql is not None or bool(listed["forecast_fits"])
 
     def _read(self, table: str, files: str, *options: str) -> str:
         """Returns the relation of a table's `files`, an SQL list.

@@ -17,7 +17,7 @@ WITH compared AS (
             ELSE 'cells or their scores changed since it was made'
         END AS changed
     FROM {forecast_fits} AS fits
-    LEFT JOIN _forecast_basis AS now
+    LEFT JOIN {basis_of_fits} AS now
         ON fits.task = now.task
         AND fits.items_digest = now.items_digest
         AND fits.prompting = now.prompting

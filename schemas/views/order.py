@@ -78,6 +78,8 @@ def _reads(name: str, text: str, names: Collection[str]) -> list[str]:
         words |= {"_run_cells", "_shown_judges"}
     if "{of_shown_judge}" in code:
         words.add("_shown_judges")
+    if "{basis_of_fits}" in code:
+        words.add("_forecast_basis")
     if "{rows}" in code:
         words |= {"_rows", "_ruled_rows"}
     return sorted(word for word in words & set(names) if word != name)
