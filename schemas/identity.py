@@ -148,14 +148,19 @@ class ShardName:
         """As the names sort within a generation: '-' comes before '.', so the sparse one of two first."""
         return self.cell_id, self.generation, self.first, self.last, not self.item_set, self.item_set
 
+    @staticmethod
+    def fits(path: str) -> bool:
+        """Whether `path` names a shard."""
+        return _SHARD.fullmatch(path) is not None
+
     @classmethod
     def parse(cls, path: str) -> ShardName | None:
         """Returns the shard that `path` names; None for other names (schema files, temporary files)."""
         match = _SHARD.fullmatch(path)
         if not match:
             return None
-        generation, first, last = int(match["generation"]), int(match["first"]), int(match["last"])
-        return cls(match["cell"], generation, first, last, match["item_set"] or "")
+        cell, generation, first, last, item_set = match.groups()
+        return cls(cell, int(generation), int(first), int(last), item_set or "")
 
 
 def item_set_of(items: Sequence[int]) -> str:

@@ -238,7 +238,7 @@ def is_of_table(table: str, name: str) -> bool:
     """Whether `name`, listed below the folder of a table of GLOBS, is one of its objects with rows."""
     if name == SCHEMA_FILES[table] or name.count("/") != GLOBS[table].count("/") or not name.endswith(".parquet"):
         return False
-    return table != SHARDS or ShardName.parse(name) is not None
+    return table != SHARDS or ShardName.fits(name)
 
 
 def table_of(name: str) -> str:

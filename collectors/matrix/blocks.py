@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.lake.holdings import Holdings, read_holdings
+from collectors.lake.holdings import Holdings, ever_committed, read_holdings
 from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Blocks, empty_arrays
@@ -52,6 +52,27 @@ def blocks_of_tasks(lake: Lake, tasks: Sequence[str], include: str) -> Iterator[
     with contextlib.closing(connect(lake, holdings, only=views_of(holdings))) as con:
         for task in tasks:
             yield _blocks(lake, holdings, con, [task], tokens=True)
+
+
+def models_with_all(lake: Lake, keys: Sequence[str], wanted: Sequence[tuple[str, ...]]) -> int:
+    """The number of models that collected something in each of the `wanted` blocks, by the names of shards alone.
+
+    A block is given by its values of `keys`, some of BLOCK_KEY. Imported cells do not count.
+    """
+    import pyarrow.compute as pc
+
+    plans = _plans(lake, read_holdings(lake, include="collected").listed["runs"])
+    held = pa.array(ever_committed(lake), pa.string())
+    is_held = pc.is_in(plans["cell_id"].cast(pa.string()), value_set=held)
+    plans = plans.filter(pc.and_(is_held, pc.is_null(plans["imported_from"])))
+    models, texts = _codes(plans, COLUMN_KEY), {key: plans[key].cast(pa.string()) for key in keys}
+    found = np.unique(models)
+    for values in wanted:
+        fits = np.ones(len(plans), np.bool_)
+        for key, value in zip(keys, values, strict=True):
+            fits &= pc.fill_null(pc.equal(texts[key], value), False).to_numpy()
+        found = np.intersect1d(found, models[fits])
+    return len(found)
 
 
 def _blocks(

@@ -7,11 +7,13 @@ the cells that rest on them. An unknown number is None, never 0; if a sum leaves
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from collectors.engines import ModelRef, engine_class
@@ -127,23 +129,18 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 def estimate(plan: Plan, lake: Lake) -> Estimate:
     """Estimates the work left in `plan` from the lake's measurements. Asks no hub and starts nothing."""
-    return _Estimator(plan, lake).run()
+    return Estimator(plan, lake).run()
 
 
-def estimate_shares(plan: Plan, lake: Lake, shares: Sequence[float]) -> list[Row]:
-    """The sums of estimates, had runs to ask these shares of each cell's items, without what the lake holds."""
-    estimator = _Estimator(plan, lake)
-    totals = []
-    for share in shares:
-        estimator.plan = dataclasses.replace(plan, cells=[_with_share(cell, share) for cell in plan.cells])
-        totals.append(estimator.run().total)
-    return totals
+def _left_of(share: float) -> Callable[[PlannedCell], int]:
+    """The items of a cell that a run has to ask for `share` of them, without those that the lake holds."""
+    size = functools.cache(SampleSpec(share=share).size)  # few lengths, many cells
 
+    def left(planned: PlannedCell) -> int:
+        items = planned.cell.items
+        return max(0, min(planned.open_items, size(items) - (items - planned.open_items)))
 
-def _with_share(planned: PlannedCell, share: float) -> PlannedCell:
-    items = planned.cell.items
-    left = min(planned.open_items, SampleSpec(share=share).size(items) - (items - planned.open_items))
-    return dataclasses.replace(planned, todo=[(0, left - 1)] if left > 0 else [])
+    return left
 
 
 @dataclass
@@ -168,7 +165,9 @@ class _Sum:
         return self.load_seconds / self.loads if self.loads else None
 
 
-class _Estimator:
+class Estimator:
+    """Estimates one plan. It reads the lake once."""
+
     def __init__(self, plan: Plan, lake: Lake) -> None:
         self.plan, self.lake = plan, lake
         models = list(dict.fromkeys(cell.cell.model for cell in plan.cells))
@@ -191,6 +190,7 @@ class _Estimator:
         self.unpriced_hosts: list[str] = []
         #: Number of cells by the source of their tokens and of their pace.
         self.by: defaultdict[str, int] = defaultdict(int)
+        self.usd = usd_per_gpu_hour(lake, self._priced())
 
     def _sum_up(self, models: dict[str, ModelRef]) -> None:
         for one in self.shards:
@@ -205,12 +205,18 @@ class _Estimator:
         size = self.sizes.get(model)
         return tier_of(size.parameters if size else None), str(model.placement or "")
 
-    def run(self) -> Estimate:
-        cells: defaultdict[ModelRef, list[PlannedCell]] = defaultdict(list)
+    def of_shares(self, shares: Sequence[float]) -> list[Row]:
+        """The sums of estimates, had runs to ask these shares of each cell's items, without what the lake holds."""
+        return [self.run(_left_of(share)).total for share in shares]
+
+    def run(self, items: Callable[[PlannedCell], int] = attrgetter("items_todo")) -> Estimate:
+        """The estimate of the plan, where `items` is how many of a cell are to be asked."""
+        self.by.clear()
+        self.hosted, self.unpriced_hosts = [], []
+        cells: defaultdict[ModelRef, list[tuple[PlannedCell, int]]] = defaultdict(list)
         for cell in self.plan.cells:
-            if cell.todo:
-                cells[cell.cell.model].append(cell)
-        self.usd = usd_per_gpu_hour(self.lake, self._priced())
+            if count := items(cell):
+                cells[cell.cell.model].append((cell, count))
         rows: dict[tuple[str, str], Row] = {}
         for model, of_model in cells.items():
             row = self._row(model, of_model)
@@ -225,25 +231,25 @@ class _Estimator:
     def _priced(self) -> set[str]:
         return set(self.gpus) or {one.gpu for one in self.shards if one.gpu}
 
-    def _row(self, model: ModelRef, cells: list[PlannedCell]) -> Row:
+    def _row(self, model: ModelRef, cells: list[tuple[PlannedCell, int]]) -> Row:
         if model.endpoint:
             return self._hosted_row(model, cells)
         pace = self._pace(model)
         row = Row(*self._class(model), models=1, cells=len(cells))
         seconds = (pace.load or 0.0) if pace else 0.0
         self.by["loads unknown"] += pace is not None and pace.load is None
-        for cell in cells:
+        for cell, items in cells:
             tokens = self._tokens(cell)
-            row.items += cell.items_todo
+            row.items += items
             if not tokens.measured:
                 thought = cell.cell.effort.thinking_tokens or 0
                 tokens = dataclasses.replace(tokens, generated=tokens.generated + thought)
-            row.tokens += cell.items_todo * (tokens.prompt + tokens.generated)
+            row.tokens += items * (tokens.prompt + tokens.generated)
             self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
             self.by[f"pace {pace.by if pace else 'unknown'}"] += 1
             if pace:
                 item = tokens.prompt * pace.prompt + tokens.generated * pace.generated
-                seconds += cell.items_todo * (item + cell.requests_per_item * pace.request)
+                seconds += items * (item + cell.requests_per_item * pace.request)
                 row.measured += tokens.measured and pace.by != "formula"
         gpus = model.placement.gpus if model.placement else 1.0
         row.hours = seconds * gpus / 3600 if pace else None
@@ -251,25 +257,25 @@ class _Estimator:
         row.usd = row.hours * price if row.hours is not None and price is not None else None
         return row
 
-    def _hosted_row(self, model: ModelRef, cells: list[PlannedCell]) -> Row:
+    def _hosted_row(self, model: ModelRef, cells: list[tuple[PlannedCell, int]]) -> Row:
         """An endpoint's model: its dollars are its tokens' price, and its hours are unknown."""
         prices = token_prices(self.lake, (model.name, model.source))
         row = Row("hosted", model.name, models=1, cells=len(cells), hours=None, usd=None)
         usd = 0.0
-        for cell in cells:
+        for cell, items in cells:
             tokens = self._tokens(cell)
             generated = (
                 tokens.generated if tokens.measured else tokens.generated + (cell.cell.effort.thinking_tokens or 0)
             )
-            row.items += cell.items_todo
-            row.tokens += cell.items_todo * (tokens.prompt + generated)
+            row.items += items
+            row.tokens += items * (tokens.prompt + generated)
             row.measured += tokens.measured
             self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
             if prices:
                 each = tokens.prompt * (prices["usd_per_million_prompt"] or 0.0)
                 each += generated * (prices["usd_per_million_completion"] or 0.0)
                 requests = cell.requests_per_item * (prices["usd_per_request"] or 0.0)
-                usd += cell.items_todo * (each / 1e6 + requests)
+                usd += items * (each / 1e6 + requests)
         if prices:
             row.usd = usd
             rates = f"{prices['usd_per_million_prompt']:g} a million prompt tokens, "

@@ -18,7 +18,7 @@ from collectors.forecasts.expecting import Expected, expected_error
 from collectors.forecasts.factors import Answers
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Blocks
-from collectors.matrix.blocks import load_blocks
+from collectors.matrix.blocks import load_blocks, models_with_all
 from schemas.failures import ConfigError
 from schemas.identity import BLOCK_KEY, COLUMN_KEY
 
@@ -99,9 +99,10 @@ class Answered:
 def answered(lake: Lake, tables: Sequence[Table], *, any_prompting: bool = False) -> Answered:
     """The lake's answers to these tables.
 
-    With `any_prompting` each table is that of the prompting under which most models answered all of it.
+    With `any_prompting` each table is that of the prompting under which most models answered all of it. No model is
+    there when fewer than FEWEST_MODELS can be complete by the names of their shards: these are not read in vain.
     """
-    blocks = _blocks(lake, sorted({table.task for table in tables}))
+    blocks = _blocks(lake, tables, any_prompting=any_prompting)
     of_models = [] if blocks is None else list(zip(*(blocks.models[n].to_pylist() for n in COLUMN_KEY), strict=True))
     wide = np.full((len(of_models), sum(table.items for table in tables)), np.nan, np.float32)
     start = 0
@@ -114,11 +115,13 @@ def answered(lake: Lake, tables: Sequence[Table], *, any_prompting: bool = False
     return Answered(list(tables), wide, labels, names, {key: row for row, key in enumerate(of_models)})
 
 
-def _blocks(lake: Lake, tasks: list[str]) -> Blocks | None:
-    if not lake.exists():
+def _blocks(lake: Lake, tables: Sequence[Table], *, any_prompting: bool) -> Blocks | None:
+    keys = ("task", "items_digest") if any_prompting else ("task", "items_digest", "prompting")
+    wanted = list(dict.fromkeys(tuple(str(getattr(table, key)) for key in keys) for table in tables))
+    if not lake.exists() or models_with_all(lake, keys, wanted) < FEWEST_MODELS:
         return None
     try:
-        return load_blocks(lake, tasks, tokens=False)
+        return load_blocks(lake, sorted({table.task for table in tables}), tokens=False)
     except ConfigError:  # no run planned these tasks
         return None
 

@@ -10,7 +10,7 @@ from collectors.lake.store import Lake
 from collectors.models.placement import ModelSize
 from collectors.models.sizes import sizes_of
 from collectors.runs.adapting import tables_of
-from collectors.runs.estimate import Row, estimate, estimate_shares
+from collectors.runs.estimate import Estimator, Row
 from collectors.runs.learned import answered
 from collectors.runs.plan import Plan
 
@@ -19,7 +19,8 @@ def print_estimate(plan: Plan, lake: Lake) -> None:
     """Prints the estimate of the plan's open items. A ? is an unknown value, "+ ?" a sum without its unknown rows."""
     if not plan.items_todo:
         return
-    estimated = estimate(plan, lake)
+    estimator = Estimator(plan, lake)
+    estimated = estimator.run()
     rows = [_cells(row) for row in [*estimated.rows, estimated.total]]
     for column, values in ((-2, [row.hours for row in estimated.rows]), (-1, [row.usd for row in estimated.rows])):
         if None in values and any(value is not None for value in values):
@@ -36,24 +37,24 @@ def print_estimate(plan: Plan, lake: Lake) -> None:
         print(f"  {assumption}")
     for line in too_large(plan, lake):
         print(f"  {line}")
-    for line in shares_shown(plan, lake):
+    for line in shares_shown(plan, lake, estimator):
         print(line)
 
 
-def shares_shown(plan: Plan, lake: Lake) -> list[str]:
+def shares_shown(plan: Plan, lake: Lake, estimator: Estimator) -> list[str]:
     """A table of the cost of a part of the items, with the error to expect of the models' means."""
     read = answered(lake, tables_of(plan))
     rows = [["of the items", "items", "GPU-hours" if plan.gpus else "hours", "USD", "error to expect", "90 % within"]]
     errors = read.expected(SHARES)
-    for row, error in zip(estimate_shares(plan, lake, SHARES), errors, strict=True):
+    for row, error in zip(estimator.of_shares(SHARES), errors, strict=True):
         points = [f"{100 * value:.1f} points" for value in (error.of_mean, error.band)]
         rows.append([f"{error.share:.0%}", f"{row.items:,}", _number(row.hours), _number(row.usd), *points])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     how = f"forecasts by {read.complete} complete models, held out by families"
     if errors[0].method == SAMPLING:
-        how = f"no forecast: {read.complete} complete models, and {FEWEST_MODELS} of several families are needed; the "
-        how += "error is that of a random sample"
+        how = f"no forecast: it needs {FEWEST_MODELS} complete models of several families; the error is that of a "
+        how += "random sample"
     return [
         "",
         "a part of the items (sample: {share: …}); errors are of each model's mean over the tasks:",

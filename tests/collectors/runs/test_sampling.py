@@ -22,6 +22,7 @@ from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from collectors.runs.adapting import Wanted, next_round, tables_of
 from collectors.runs.collector import Collector
+from collectors.runs.estimate import Estimator
 from collectors.runs.learned import answered
 from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
@@ -275,11 +276,13 @@ def test_until_without_complete_models_asks_the_share_whose_sample_is_good_enoug
 
 def test_dry_run_says_what_shares_cost_and_how_wrong_they_may_be(runs: Runs, taught: Runs) -> None:
     runs.collect(runs.plan(models=["stub/a"], sample={"items": 4}))
-    lines = shares_shown(runs.plan(models=["stub/a", "stub/b"]), runs.lake)
+    plan = runs.plan(models=["stub/a", "stub/b"])
+    lines = shares_shown(plan, runs.lake, Estimator(plan, runs.lake))
     shares = [line.split()[:2] for line in lines if "points" in line]
     assert shares == [["5%", "2"], ["10%", "4"], ["25%", "16"], ["100%", "76"]], "four items of one are there"
-    assert "no forecast: 0 complete models" in lines[-1]
-    lines = shares_shown(taught.plan(models=["stub/b"]), taught.lake)
+    assert "no forecast: it needs 20 complete models" in lines[-1]
+    plan = taught.plan(models=["stub/b"])
+    lines = shares_shown(plan, taught.lake, Estimator(plan, taught.lake))
     assert f"by {len(NAMES)} complete models" in lines[-1]
     assert [line.split()[4] for line in lines if "points" in line][-1] == "0.0"
 
