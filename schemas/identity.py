@@ -122,7 +122,7 @@ def safe_name(name: str) -> str:
 
 
 @functools.total_ordering
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardName:
     """A run of a cell's items, first to last inclusive: the unit of work, commit and resume.
 

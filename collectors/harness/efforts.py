@@ -63,7 +63,7 @@ def efforts_of(model: Thinking | None, task: Thinking, *, generates: bool, has_t
     values = {name: _first(getattr(model, name, None), getattr(task, name)) for name in _NAMES}
     args = _json(values["chat_template_args"]) if has_template else None
     if not generates:
-        yield Effort(args)
+        yield Effort(args) if args else NO_EFFORT
         return
     limits, efforts = values["thinking_tokens"] or [None], values["reasoning_effort"] or [None]
     markers = values["thinking"]
@@ -71,7 +71,8 @@ def efforts_of(model: Thinking | None, task: Thinking, *, generates: bool, has_t
     if markers is not None:
         thinking = _json(markers.model_dump(exclude_none=True))
     for tokens, effort in itertools.product(limits, efforts):
-        yield Effort(args, thinking, tokens, effort)
+        one = Effort(args, thinking, tokens, effort)
+        yield NO_EFFORT if one == NO_EFFORT else one  # a plan of a million cells holds one
 
 
 def _first(*values: Any) -> Any:

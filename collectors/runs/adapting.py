@@ -45,9 +45,9 @@ def first_share(lake: Lake, tables: Sequence[Table], error: float) -> float:
 
 def tables_of(plan: Plan) -> list[Table]:
     """The tables of a plan's cells."""
-    cells = {(cell.row["task"], cell.cell.prompting): cell for cell in plan.cells}
+    cells = {(cell.of_task["task"], cell.cell.prompting): cell for cell in plan.cells}
     return [
-        Table(cell.row["task"], cell.row["items_digest"], cell.cell.prompting, cell.cell.items)
+        Table(cell.of_task["task"], cell.of_task["items_digest"], cell.cell.prompting, cell.cell.items)
         for cell in cells.values()
     ]
 
@@ -68,7 +68,7 @@ def next_round(plan: Plan, lake: Lake, error: float) -> Wanted | None:
     for cell in plan.cells:
         row = read.rows.get(tuple(cell.row.get(name) for name in COLUMN_KEY))
         if row is not None and not read.is_complete[row]:
-            by_row[row][numbers[cell.row["task"], cell.cell.prompting]] = cell
+            by_row[row][numbers[cell.of_task["task"], cell.cell.prompting]] = cell
     rows = sorted(by_row)
     if not rows:
         return None

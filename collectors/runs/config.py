@@ -26,6 +26,7 @@ from pydantic import (
 
 from collectors.engines import ENGINES
 from collectors.runs.task_files import is_task_file, read_task_file
+from collectors.runs.work import DEFAULT_CONTEXT
 from collectors.specs import (
     CatalogSpec,
     Dtype,
@@ -158,7 +159,7 @@ class BudgetSpec(Strict):
 
 
 #: The context of a run that sets none, as a cell's identity has it, tokens.
-DEFAULT_MAX_LENGTH = 8192
+DEFAULT_MAX_LENGTH = DEFAULT_CONTEXT
 
 
 class RunConfig(Prompting):

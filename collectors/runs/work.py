@@ -26,7 +26,11 @@ class Allowance:
 NO_LIMIT = Allowance()
 
 
-@dataclass(frozen=True)
+#: The context of cells where neither config nor task asks for another, tokens. It is in the hash of cells without one.
+DEFAULT_CONTEXT = 8192
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One cell, with all that a worker needs to collect any shard of it."""
 
