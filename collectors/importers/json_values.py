@@ -121,9 +121,10 @@ def _check_values(data: bytes) -> None:
 
 def _decoded_slowly(data: bytes, of_pairs: _OfPairs) -> Any:
     try:
+        text = data.decode()  # json.loads takes half of a character in bytes
         if b"\\ud" in data.lower():
-            json.dumps(json.loads(data), ensure_ascii=False).encode()  # half of a character, which no text holds
-        return json.loads(data, object_pairs_hook=of_pairs)
+            json.dumps(json.loads(text), ensure_ascii=False).encode()  # half of a character, which no text holds
+        return json.loads(text, object_pairs_hook=of_pairs)
     except RecursionError:
         raise BadFile("damaged", "nested too deeply") from None
     except UnicodeEncodeError:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.importers.files import BadFile
+from collectors.importers.formats.lm_eval_rows import Fields, fields_of, value_of
 from collectors.importers.json_values import decoded, members
 from tests.helpers.importing import COLUMNS, imported, rows
 
@@ -181,3 +185,29 @@ def test_inspect_archive_with_two_files_of_one_name_takes_neither(tmp_path: Path
                 archive.writestr(name, again)
         report = imported("inspect", tmp_path / "log.eval", tmp_path / f"lake{len(kinds)}")
         assert [one["kind"] for one in report.rejects] == kinds
+
+
+def test_rows_that_are_decoded_as_the_first_one_was_equal_rows_that_are_decoded_alone() -> None:
+    row = {"doc_id": 0, "doc": {"q": "a: b"}, "arguments": "é: ", "filter": "none", "metrics": ["acc"], "acc": 1.0}
+    draw, fields, kinds = random.Random(0), Fields(), set()
+    fields.of(json.dumps(row).encode() + b"\n")
+    for _ in range(1_000):
+        name = draw.choice(list(row))
+        changed: dict[str, Any] = dict(draw.sample(list(row.items()), draw.choice((5, 6, 6))))
+        changed |= draw.choice(({}, {name: math.nan}, {name: {"a": {"b": 1}}}, {name: "\ud800"}, {"more": 10**30}))
+        separators = draw.choice(((", ", ": "), (",", ":")))
+        text = json.dumps(changed, ensure_ascii=draw.random() < 0.5, separators=separators)
+        text = draw.choice((text, text, f'{text[:-1]}, "{name}": 0}}', text.replace('"a', '"\\u0061'), text[:-9]))
+        data = text.encode("utf-8", "surrogatepass") + draw.choice((b"\n", b"", b"\r\n"))
+        one, other = (decoded_row(read, data) for read in (fields.of, fields_of))
+        assert one == other, data
+        kinds.add(other if isinstance(other, str) else "row")
+    assert kinds == {"row", "damaged", "encoding", "doubled_name"}
+
+
+def decoded_row(read: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str, str] | str:
+    """The fields of a row as JSON, or the kind of its BadFile."""
+    try:
+        return {name: json.dumps(value_of(value)) for name, value in read(data).items()}
+    except BadFile as error:
+        return error.kind
