@@ -119,6 +119,15 @@ def without_key_values(value: Any) -> Any:
     return value
 
 
+def holds_key_values(value: Any) -> bool:
+    """Whether without_key_values would cut anything."""
+    if isinstance(value, str):
+        return without_keys(value) != value
+    if isinstance(value, dict):
+        return any(_is_key(name, one) or holds_key_values([str(name), one]) for name, one in value.items())
+    return isinstance(value, list | tuple) and any(map(holds_key_values, value))
+
+
 def _is_key(name: object, value: object) -> bool:
     if not value or isinstance(value, bool):
         return False

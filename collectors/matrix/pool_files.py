@@ -21,6 +21,7 @@ from collectors.lake.store import Lake
 from schemas.failures import ConfigError, one_line
 from schemas.identity import digest
 from schemas.sql import quoted
+from schemas.texts import without_keys
 from schemas.views import INCLUDED, PoolChoice
 
 #: Key -> what stands there.
@@ -125,9 +126,13 @@ def read_pool_file(path: str) -> PoolFile:
         if os.path.getsize(path) > _MOST:
             raise ConfigError(f"--pool {path}: {os.path.getsize(path):,} bytes are too many for a pool")
         with open(path, "rb") as file:
-            return parse_pool(file.read(), path)
+            data = file.read()
     except OSError as error:
         raise ConfigError(f"--pool {path}: {error.strerror}") from error
+    text = data.decode(errors="replace")
+    if without_keys(text) != text:  # versions keep the file as it is
+        raise ConfigError(f"--pool {path}: holds a user, query or token")
+    return parse_pool(data, path)
 
 
 def kept_pool(lake: Lake, name: str) -> PoolFile:

@@ -29,6 +29,7 @@ from collectors.lake.store import Lake
 from collectors.matrix.pool_arrays import Pool
 from collectors.metrics.gaps import NO_CHOICE
 from schemas.failures import ConfigError, one_line
+from schemas.texts import without_keys
 from schemas.views import object_path
 
 #: Columns that may name an item, the first one in a file counts; and the others of a choice.
@@ -211,6 +212,9 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewher
         reading.take(list(rows))
     if not reading.chosen:
         raise ConfigError(f"--choices {path}: it has no rows")
+    for number, router in enumerate(reading.chosen, 1):
+        if without_keys(router) != router:  # pictures and boards show it
+            raise ConfigError(f"{path}: the name of router {number} holds a user, query or token")
     return Choices(path, {router: list(choices.values()) for router, choices in reading.chosen.items()})
 
 

@@ -26,6 +26,7 @@ from collectors.routers.registry import SHIPPED, RouterSpec
 from collectors.routers.trial import Data, Fold, write_data
 from collectors.scratch import scratch
 from schemas.identity import safe_name
+from schemas.texts import without_key_values
 
 #: Trials done and in all, and a line on the last one.
 Progress = Callable[[int, int, str], None]
@@ -170,6 +171,7 @@ def _one(process: Process, spec: RouterSpec, number: int, out: Path, place: Path
             "preload": _NEEDS.get(spec.factory),
         }
     )
+    ended = without_key_values(ended)  # an error of the router's own may hold its key
     if ended:
         write_whole(_failure(out), json.dumps(ended).encode())
         return Trial(spec.name, number, {}, ended["failed"], ended["message"])

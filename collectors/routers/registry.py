@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.failures import ConfigError, one_line
+from schemas.texts import holds_key_values
 
 _ROOM = "collectors.routers"
 #: Seconds that a router may take to fit and route one fold.
@@ -203,6 +204,9 @@ def _entry(path: Path, place: int, one: Any, encoder: str) -> RouterSpec:
     of_encoder = one.get("encoder", base.encoder)
     if not isinstance(of_encoder, str):
         raise ConfigError(f"{at}: encoder: {of_encoder!r} is no name")
+    for key, value in {"name": name, "parameters": parameters, "encoder": of_encoder}.items():
+        if holds_key_values(value):  # a board, and a kept router's folder, hold them
+            raise ConfigError(f"{at}: {key}: holds a user, query or token: let the router read it from the environment")
     return RouterSpec(
         name,
         base.factory,

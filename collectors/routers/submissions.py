@@ -23,6 +23,7 @@ from collectors.file_digests import sha256_of
 from collectors.importers.files import BadFile
 from collectors.importers.json_values import decoded
 from schemas.failures import ConfigError, one_line
+from schemas.texts import holds_key_values
 from schemas.views import INCLUDED
 
 #: Key -> what stands there. The first three have to be there.
@@ -129,6 +130,8 @@ def _value(path: Path, key: str, value: Any) -> Any:
         is_right = isinstance(value, str) and value in INCLUDED
     else:
         is_right = isinstance(value, str) and _FORM[key].fullmatch(value) is not None
+    if holds_key_values(value):  # a board shows it
+        raise _wrong(path, f"{key}: holds a user, query or token")
     if not is_right:
         raise _wrong(path, f"{key}: expected {KEYS[key]}, not {reprlib.repr(value)}")
     return value

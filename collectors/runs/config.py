@@ -42,7 +42,7 @@ from collectors.specs import (
     in_environment,
 )
 from schemas.failures import ConfigError, one_line
-from schemas.texts import without_keys
+from schemas.texts import holds_keys, without_keys
 
 
 def _kind_of_entry(value: Any) -> str:
@@ -241,6 +241,13 @@ class RunConfig(Prompting):
                 )
             seen[key] = model.source
         return self
+
+    @field_validator("include_tasks")
+    @classmethod
+    def _without_keys(cls, value: list[str]) -> list[str]:
+        if any(map(holds_keys, value)):
+            raise ValueError("holds a user, query or token: only folders of this machine are read")
+        return value
 
     @field_validator("lake", "datasets")
     @classmethod

@@ -24,6 +24,7 @@ from collectors.lake.store import Lake
 from schemas.columns import column_docs
 from schemas.failures import ConfigError
 from schemas.sql import quoted
+from schemas.texts import MAY_HOLD, without_keys
 from schemas.views import view_files
 
 DATABASE = "site.duckdb"
@@ -219,6 +220,8 @@ _DERIVED = {
 }
 #: Tables that read the texts of answers.
 _OF_ANSWERS = ("responses", "hidden")
+#: Tables of texts that belong to the data.
+_CONTENT = ("items", "responses", "questions")
 _TYPES = {"task_name": "task", "model_name": "model", "cell_name": "cell_id"}
 _VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "_members", "_pool_rows", "responses", "hidden")
 
@@ -291,8 +294,19 @@ class _Tables:
         """A table of moderate size: computed by all threads, whose sums are exact, and written by one."""
         self.con.execute("RESET threads")
         self.con.execute(f"CREATE TEMP TABLE made AS {query}")
+        if name not in _CONTENT:
+            self._cut_keys()
         self._written(name, "FROM made")
         self.con.execute("DROP TABLE made")
+
+    def _cut_keys(self) -> None:
+        """Keys that a release before this one stored with a lake's runs and failures stand on no page."""
+        query = "SELECT column_name FROM duckdb_columns() WHERE table_name = 'made' AND data_type = 'VARCHAR'"
+        for (column,) in self.con.execute(query).fetchall():
+            suspects = f"SELECT DISTINCT {column} FROM made WHERE regexp_matches({column}, ?)"
+            for (text,) in self.con.execute(suspects, [MAY_HOLD]).fetchall():
+                if (cut := without_keys(text)) != text:
+                    self.con.execute(f"UPDATE made SET {column} = ? WHERE {column} = ?", [cut, text])
 
     def _written(self, name: str, query: str) -> None:
         self.con.execute("SET threads = 1")

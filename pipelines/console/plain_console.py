@@ -1,4 +1,4 @@
-"""A console that prints a lake's texts as they are, without markup and without terminal escape sequences."""
+"""A console that prints a lake's texts without markup, keys and terminal escape sequences."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from schemas.texts import visible, without_keys
 
@@ -65,6 +66,10 @@ class PlainConsole(Console):
     @file.setter
     def file(self, stream: IO[str]) -> None:
         self._file = stream
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Every text, and every cell of a table, before it is broken into lines."""
+        return super().render_str(without_keys(text), **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

@@ -21,7 +21,8 @@ from schemas.reading_only import refused_functions
 from tests.benchmarks.bench_lake import ROOT, Report
 from tests.helpers.duckdb_functions import acts, calls
 from tests.helpers.filled_lakes import filled, plain_lake, published
-from tests.helpers.markers import KEY, PLACES, found_in, shown_by
+from tests.helpers.marked_commands import PLACES
+from tests.helpers.markers import KEY, found_in, shown_by
 from tests.helpers.signed_tampering import KINDS
 from tests.helpers.tampering import Copy
 

@@ -50,9 +50,9 @@ def test_model_that_no_batch_fits_fails_alone_and_says_what_was_tried(
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own of 2 MiB; skips where this user may not mount one."""
+    """A file system of its own of 16 MiB; skips where this user may not mount one."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no right to mount")
     try:
@@ -134,7 +134,7 @@ def test_worker_goes_on_with_its_second_shard_after_its_engine_broke_under_the_f
     lines = [line for line in caplog.text.splitlines() if "trying the shard again" in line or "ShardReport(" in line]
     [broke] = [at for at, line in enumerate(lines) if "trying the shard again" in line]
     reports = [line for line in lines[broke - 1 : broke + 3] if "ShardReport(" in line]
-    before, behind, again = (int(line.split(" items ")[1].split("-")[0]) for line in reports)
+    before, behind, again = (int(line.split("-g0-")[1].split("-")[0]) for line in reports)
     # What was begun behind the broken shard comes next, then the broken one, all from the one process.
     assert before < again < behind
     assert len({line.split("worker='")[1].split("'")[0] for line in lines if "ShardReport(" in line}) == 1

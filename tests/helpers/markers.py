@@ -91,6 +91,8 @@ def _plan(folder: Path, **keys: Any) -> None:
     (folder / GIVEN).mkdir()
     written = write_tasks(folder / GIVEN / "tasks", items=2)
     config = {"models": ["org/m"], "tasks": ["mini_choice"], "lake": "lake", "include_tasks": [str(written)]}
+    if keys.keys() & {"include_path", "include_tasks"}:
+        del config["include_tasks"]
     path = folder / GIVEN / "run.yaml"
     path.write_text(yaml.safe_dump({**config, "engine": "stub", **keys}))
     run = load_config(str(path))
@@ -98,25 +100,25 @@ def _plan(folder: Path, **keys: Any) -> None:
     make_plan(run, lake).write(lake)
 
 
-def _config(name: str, **keys: Any) -> None:
+def with_config(name: str, **keys: Any) -> None:
     place(f"config: {name}", lambda folder: _plan(folder, **keys))
 
 
-_config("a user in a model's source", models=[USER])
-_config("a signature in a model's source", models=[SIGNED])
-_config("a chained source of a model", models=[CHAINED])
-_config("a user in a model's name", models=[{"source": "org/m", "name": USER}])
-_config("a token as a model's revision", models=[{"source": "org/m", "revision": f"{USER}"}])
-_config("an engine option of a model", models=[{"source": "org/m", "engine": {"hf_token": KEY}}])
-_config("an engine option", engine={"name": "stub", "options": {"api_key": KEY}})
-_config("an address of a cluster", fleet={"address": f"ray://me:{KEY}@host:10001"})
-_config("an unknown key", downlod=SIGNED)
-_config("a value of another type", limit=USER)
-_config("a lake", lake=f"s3://me:{KEY}@bucket/lake")
-_config("a chained lake", lake=f"simplecache::s3://me:{KEY}@bucket/lake")
-_config("a lake with a signature", lake=f"s3://bucket/lake?X-Amz-Signature={KEY}")
-_config("a budget's and a task's text", tasks=[{"task": "mini_choice", "filter": USER}])
-_config("a data sets' folder", datasets=USER)
+with_config("a user in a model's source", models=[USER])
+with_config("a signature in a model's source", models=[SIGNED])
+with_config("a chained source of a model", models=[CHAINED])
+with_config("a user in a model's name", models=[{"source": "org/m", "name": USER}])
+with_config("a token as a model's revision", models=[{"source": "org/m", "revision": f"{USER}"}])
+with_config("an engine option of a model", models=[{"source": "org/m", "engine": {"hf_token": KEY}}])
+with_config("an engine option", engine={"name": "stub", "options": {"api_key": KEY}})
+with_config("an address of a cluster", fleet={"address": f"ray://me:{KEY}@host:10001"})
+with_config("an unknown key", downlod=SIGNED)
+with_config("a value of another type", limit=USER)
+with_config("a lake", lake=f"s3://me:{KEY}@bucket/lake")
+with_config("a chained lake", lake=f"simplecache::s3://me:{KEY}@bucket/lake")
+with_config("a lake with a signature", lake=f"s3://bucket/lake?X-Amz-Signature={KEY}")
+with_config("a budget's and a task's text", tasks=[{"task": "mini_choice", "filter": USER}])
+with_config("a data sets' folder", datasets=USER)
 
 
 def _environment(source: str, value: str) -> Place:
@@ -158,9 +160,8 @@ def _publish(*argv: str) -> Place:
     return act
 
 
-place("publish --title", _publish("--title", f"From {USER}"))
-place("publish --text", _publish("--text", f"From {SIGNED}, token={KEY}"))
-place("publish --source and --licence", _publish("--source", f"{SIGNED}=mit", "--licence", USER))
+_DESCRIBED = ("--title", f"From {USER}", "--text", f"From {SIGNED}, token={KEY}", "--source", f"{SIGNED}=mit")
+place("publish: title, text, source and licence", _publish(*_DESCRIBED, "--licence", USER))
 place("publish --to", _publish("--to", f"s3://me:{KEY}@bucket/x"))
 
 

@@ -12,17 +12,19 @@ import pytest
 from collectors.specs import ModelSpec
 from pipelines import ingest
 from schemas.failures import RouterlakeError
-from schemas.texts import CUT, holds_keys, without_key_values, without_keys
+from schemas.texts import CUT, holds_key_values, holds_keys, without_key_values, without_keys
 from tests.helpers.importing import rows
 from tests.helpers.local_server import serving
-from tests.helpers.markers import KEY, PLACES, found_in, shown_by
+from tests.helpers.marked_commands import DEAR, PLACES
+from tests.helpers.markers import KEY, found_in, shown_by
 from tests.helpers.mini_tasks import own_caches
+from tests.helpers.thorough import long_only
 
 _ = own_caches
 
 
 @pytest.mark.few(16)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [pytest.param(name, marks=long_only if name in DEAR else ()) for name in PLACES])
 def test_key_in_a_place_of_a_user_is_nowhere(place: str, tmp_path: Path, own_caches: None) -> None:
     shown = shown_by(PLACES[place], tmp_path)
     assert KEY not in shown
@@ -73,12 +75,15 @@ def test_without_keys_cuts_keys_and_nothing_else(text: str, cut: str) -> None:
 def test_without_key_values_cuts_what_stands_behind_a_keys_name() -> None:
     value = {"options": {"hf_token": "abc", "max_tokens": 5, "n": ["s3://a:b@c"]}}
     assert without_key_values(value) == {"options": {"hf_token": CUT, "max_tokens": 5, "n": [f"s3://{CUT}@c"]}}
+    assert holds_key_values(value)
 
 
 def test_without_key_values_cuts_values_of_any_type_behind_a_keys_name() -> None:
     keys = {"password": 12345, "credentials": ["x"], "secret": {"v": "x"}, "auth": "x", "pwd": "x", "AccountKey": "x"}
     rest = {"eos_token_id": 2, "usd_per_token": 0.1, "code": "sandbox", "key": "id", "token": None, "n": True}
     assert without_key_values({**keys, **rest}) == dict.fromkeys(keys, CUT) | rest
+    assert not holds_key_values({**rest, 5: float("nan"), "deep": [{"max_tokens": 8}]})
+    assert all(holds_key_values([{"deep": {name: value}}]) for name, value in keys.items())
 
 
 @pytest.mark.parametrize("mark", "/'\"<\\# @:")
