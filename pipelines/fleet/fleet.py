@@ -1,7 +1,7 @@
 """Runs engines on a Ray cluster: hands out shards, takes reports and reacts to failures.
 
-Owns the shards in hand and the reactions to each answer. State lives in the lake alone: an actor or driver that dies
-loses at most the shards in hand.
+Owns the loop and the reactions to each answer; hands.py has the shards in hand. State lives in the lake alone: an actor
+or driver that dies loses at most the shards in hand.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import ray
@@ -22,17 +20,18 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from collectors.engines import ModelRef, make_engine
 from collectors.lake.store import Lake
 from collectors.models.placement import next_placement
-from collectors.runs.listeners import AtWork, Listener, Workers
+from collectors.runs.listeners import Listener
 from collectors.runs.log_lines import about
 from collectors.runs.plan import Plan
 from collectors.runs.stages import Trace
-from collectors.runs.work import Allowance, ShardReport
+from collectors.runs.work import ShardReport
 from pipelines.console.progress import Progress
 from pipelines.fleet.budget import Budget, GpuPrices
 from pipelines.fleet.cluster import Joined, any_node, node_caused
 from pipelines.fleet.crew import Crew, Kind, Work, in_words
 from pipelines.fleet.faults import Again, Faults, GiveUp
 from pipelines.fleet.folding import Folding
+from pipelines.fleet.hands import Hands, InHand
 from pipelines.fleet.neighbours import Neighbours
 from pipelines.fleet.outcome import Outcome
 from pipelines.fleet.prometheus import Metrics
@@ -55,32 +54,11 @@ from schemas.failures import (
 
 logger = logging.getLogger(__name__)
 
-#: Shards that a worker has at once: its engine answers one while it judges and writes the one before.
-AHEAD = 2
-
 #: Seconds between two looks at the cluster's nodes.
 LOOK_SECONDS = 10.0
 
 #: Seconds between two warnings that the cluster has no room for an engine.
 WAITING_SECONDS = 30.0
-
-
-@dataclass
-class InHand:
-    """A shard that a worker has."""
-
-    job: Job
-    #: The model with the batch and placement of this attempt.
-    model: ModelRef
-    #: Future of the report; None until the shard is the worker's first.
-    future: Any = None
-    #: When the fleet began to wait for `future` (monotonic clock).
-    since: float = 0.0
-    stalled: bool = False
-    #: Dollars that its endpoint may be paid for it; None: any, or there is none.
-    allowed: float | None = None
-    #: Kind of the UnreachableError that the worker waits out, and since when (monotonic clock).
-    away: tuple[str, float] | None = None
 
 
 class Fleet:
@@ -109,10 +87,8 @@ class Fleet:
         self.sharing = Sharing(lake, plan.run_id, plan.generation, self.queue, self.outcome.done_elsewhere)
         self.turns = Turns(lake, plan.run_id, Neighbours(plan.run_id, plan.config.fleet.priority))
         self.folding = Folding(lake, on=plan.config.fleet.compact)
-        #: Model key -> prices of its endpoint's tokens.
-        self.host_prices: dict[str, dict[str, float | None]] = {}
-        self._has_hosted = any(planned.cell.model.endpoint for planned in open_cells)
         self.faults = Faults(make_engine(plan.config.engine.name, plan.config.engine.options), self._next_placement)
+        self.hands = Hands(plan, crew, self.queue, self.sharing, self.budget, self.faults, self._stops)
         patience = plan.config.fleet.patience_seconds
         self._last_done = time.monotonic()
         #: Kind of UnreachableError -> the outage.
@@ -121,11 +97,6 @@ class Fleet:
         self._looked = time.monotonic()
         #: When an engine last worked, or the last warning that none can (monotonic clock).
         self._last_warning = time.monotonic()
-        #: Worker -> its shards, in the order of its answers.
-        self._hands: dict[Any, deque[InHand]] = {}
-        self._holds: dict[Any, ModelRef | None] = {}
-        #: Future -> the worker that answers it.
-        self._awaited: dict[Any, Any] = {}
 
     def run(self) -> None:
         """Works until every cell is collected or failed, or a budget is spent.
@@ -139,20 +110,17 @@ class Fleet:
             self._grow()
             logger.info("starting %d engines; the first shards take longest: models are loaded", len(self.crew))
             while self._goes_on():
-                if awaited := [*self._awaited, *self.crew.awaited]:
+                if awaited := [*self.hands.awaited, *self.crew.awaited]:
                     ready, _ = ray.wait(awaited, num_returns=1, timeout=1.0)
                 else:
                     ready = []
                     time.sleep(1.0)  # no node has room, but one may come
                 for future in ready:
-                    if future in self._awaited:
-                        actor = self._awaited[future]
-                        with about(self._hands[actor][0].job.planned.cell):
+                    if actor := self.hands.awaited.get(future):
+                        with about(self.hands.first(actor).job.planned.cell):
                             self._answered(actor)
                     elif actor := self._started(future):
-                        self._holds[actor], self._hands[actor] = None, deque()
-                        self.budget.hold(actor, self.crew.gpus_of(actor), self.crew.gpu_class_of(actor))
-                        self._feed(actor)
+                        self.hands.add(actor)
                 self._watch()
                 self.sharing.tick()
                 self.budget.tick()
@@ -161,7 +129,7 @@ class Fleet:
                 if self.turns.holds_back:
                     self.crew.drop()
                 for listener in self.listeners:
-                    listener.on_tick(self._at_work)
+                    listener.on_tick(self.hands.at_work)
             if self.outcome.stopped:  # with the cost of the shards that were in hand
                 self.outcome.stopped = self.budget.reached() or self.outcome.stopped
             self.crew.end()
@@ -173,7 +141,7 @@ class Fleet:
             raise self.head.blame(error) from error
 
     def _goes_on(self) -> bool:
-        if self._awaited:
+        if self.hands.awaited:
             return True
         if not (self.queue or self.queue.held) or self._over_budget():
             return False
@@ -189,122 +157,23 @@ class Fleet:
             logger.warning("%s: no more shards are handed out", reached)
         return self.outcome.stopped is not None
 
-    def _at_work(self) -> Workers:
-        now = time.monotonic()
-        working = []
-        for actor, hands in self._hands.items():
-            if hands:
-                hand, task = hands[0], hands[0].job.planned.cell.spec.task
-                away, gpus = hand.away and hand.away[0], self.crew.gpus_of(actor)
-                working.append(AtWork(hand.model.name, task, now - hand.since, away, gpus))
-        return Workers(working, len(self.crew.awaited), self.crew.gpus, self.budget.usd)
+    def _stops(self) -> bool:
+        """Whether no shards are handed out now."""
+        return self._over_budget() or self.turns.holds_back
 
     def _grow(self) -> None:
         """Requests workers for new nodes, and for models with a new placement."""
-        self._looked = time.monotonic()
-        if not self.queue or self._over_budget() or self.turns.holds_back:
+        self._looked, self.hands.freed = time.monotonic(), False
+        if not self.queue or self._stops():
             return
         work: defaultdict[Kind, Work] = defaultdict(Work)
         queued = self.queue.models
         for model in queued:
-            work[self._kind_for(model)].shards += self.queue.shards_left(model)
-        at_work = [hands[0].job.planned.cell.model for hands in self._hands.values() if hands]
-        for model in {model.key: model for model in [*queued, *at_work]}.values():
-            work[self._kind_for(model)].models += 1
+            work[self.hands.kind_for(model)].shards += self.queue.shards_left(model)
+        for model in {model.key: model for model in [*queued, *self.hands.models]}.values():
+            work[self.hands.kind_for(model)].models += 1
         self.crew.grow(work)
         self.progress.workers = len(self.crew)
-
-    def _kind_for(self, model: ModelRef) -> Kind:
-        return self.crew.kind_for(self.faults.fitted(model))
-
-    def _feed(self, actor: Any) -> None:
-        """Gives a worker as many shards as it may have, and waits for the answer to its first."""
-        hands = self._hands[actor]
-        if not hands and not self._give(actor):
-            return
-        workers = self.crew.count(self.crew.kind_of(actor))
-        while len(hands) < AHEAD and not (self.crew.is_coming() or self._over_budget() or self.turns.holds_back):
-            model = hands[0].job.planned.cell.model
-            job = self.sharing.next(partial(self.queue.take_ahead, model, workers))
-            if job is None:
-                break
-            self._begin(actor, job)
-        # Last, because a worker runs its calls in order and finish() waits for the engine.
-        self._await(actor)
-
-    def _await(self, actor: Any) -> None:
-        first = self._hands[actor][0]
-        self._awaited.pop(first.future, None)
-        first.future, first.since = actor.finish.remote(), time.monotonic()
-        self._awaited[first.future] = actor
-
-    def _give(self, actor: Any) -> bool:
-        """Gives a worker a shard of the model that is next. Returns False if it ended the worker instead."""
-        held = self._holds[actor]
-        fitting = self._fitting(actor)
-        stops = self._over_budget() or self.turns.holds_back
-        job = None if stops else self.sharing.next(lambda: self.queue.take(held, self._busy(), fitting))
-        if job is None:
-            self._stop_worker(actor)
-            self._looked = 0.0  # a worker of another kind may have room now
-            return False
-        model = job.planned.cell.model
-        if held and held.key != model.key and bool(self.crew.gpus_of(actor)) and not self._swaps(held, model):
-            # A process frees its GPU memory only when it ends, so a new model gets a new process.
-            self.queue.retry(dataclasses.replace(job, tries=job.tries - 1))
-            self.crew.start(self._stop_worker(actor))
-            return False
-        self._holds[actor] = model
-        self.budget.works(actor, model.key)
-        self._begin(actor, job)
-        return True
-
-    def _fitting(self, actor: Any) -> Callable[[ModelRef], bool] | None:
-        """A test for the models that a worker may take; None if it may take all."""
-        if not self.plan.gpus and not self._has_hosted:
-            return None
-        kind = self.crew.kind_of(actor)
-        return lambda model: self._kind_for(model) == kind
-
-    def _begin(self, actor: Any, job: Job) -> None:
-        planned = job.planned.cell.model
-        busy = self._busy()
-        busy[planned.key] += not self._hands[actor]
-        model, upcoming = self.faults.fitted(planned), self.queue.upcoming(planned, busy, self._fitting(actor))
-        cell = dataclasses.replace(job.planned.cell, model=model)
-        ahead = upcoming and self.faults.fitted(upcoming)
-        if model.endpoint:
-            allowance = self._allowance(model)
-            actor.begin.remote(cell, job.first, job.last, ahead, allowance)
-            self._hands[actor].append(InHand(job, model, allowed=allowance.usd))
-        else:
-            actor.begin.remote(cell, job.first, job.last, ahead)
-            self._hands[actor].append(InHand(job, model))
-
-    def _allowance(self, model: ModelRef) -> Allowance:
-        """Most dollars for an endpoint's next shard: half of those that no other shard may spend."""
-        prices, left = self.host_prices.get(model.key, {}), self.budget.left
-        if left is None:
-            return Allowance(None, prices)
-        held = sum(hand.allowed or 0.0 for hands in self._hands.values() for hand in hands)
-        return Allowance(max(0.0, left - held) / 2, prices)
-
-    def _busy(self) -> Counter[str]:
-        """Model key -> number of workers that have a shard of it, those of other runs included."""
-        own = Counter(hands[0].job.planned.cell.model.key for hands in self._hands.values() if hands)
-        return own + self.sharing.busy
-
-    def _swaps(self, held: ModelRef, model: ModelRef) -> bool:
-        """Whether an engine on a GPU may load `model` in place of `held`. The config has to allow swaps of weights."""
-        allowed = self.plan.config.engine.options.get("swap_weights") is True
-        return allowed and held.group is not None and held.group == model.group
-
-    def _stop_worker(self, actor: Any) -> Kind:
-        for hand in self._hands.pop(actor):
-            self._awaited.pop(hand.future, None)
-        del self._holds[actor]
-        self.budget.free(actor)
-        return self.crew.stop(actor)
 
     def _watch(self) -> None:
         """Ends engines that do not answer, uses new nodes, and warns if the cluster has no room for any engine.
@@ -313,10 +182,10 @@ class Fleet:
         """
         now = time.monotonic()
         self.head.check()
-        if now - self._looked > LOOK_SECONDS:
+        if self.hands.freed or now - self._looked > LOOK_SECONDS:
             self._grow()
-        for actor in self._awaited.values():
-            hand = self._hands[actor][0]
+        for actor in self.hands.awaited.values():
+            hand = self.hands.first(actor)
             allowed = self.plan.config.fleet.stall_seconds + (LONGEST_PAUSE if hand.away else 0)
             if now - hand.since > allowed and not hand.stalled:
                 hand.stalled = True
@@ -326,7 +195,7 @@ class Fleet:
         self._last_warning = now
         for kind in self.crew.unmet(self.plan.config.fleet.node_seconds):
             self._give_up_kind(kind)
-        if not self._awaited:
+        if not self.hands.awaited:
             self._warn_of_waiting()
 
     def _warn_of_waiting(self) -> None:
@@ -344,16 +213,16 @@ class Fleet:
 
         Raises EngineError if no engine is at work and no model needs another kind.
         """
-        needing = [model for model in self.queue.models if self._kind_for(model) == kind]
+        needing = [model for model in self.queue.models if self.hands.kind_for(model) == kind]
         error = EngineError(
             f"no node has {in_words(kind)} for an engine, no group of the cluster's autoscaler has them, and no such "
             f"node came within {self.plan.config.fleet.node_seconds:g} s (fleet.node_seconds)",
             NO_NODE,
         )
-        if not self._awaited and len(needing) == len(self.queue.models):
+        if not self.hands.awaited and len(needing) == len(self.queue.models):
             raise error
         self.crew.drop(kind)
-        self._looked = 0.0  # other kinds may have its place
+        self.hands.freed = True  # other kinds may have its place
         for model in needing:
             for planned in self.outcome.open_cells(model):
                 self.queue.drop(planned)
@@ -361,31 +230,31 @@ class Fleet:
 
     def _answered(self, actor: Any) -> None:
         """Handles the answer to a worker's first shard, or the worker's death, and hands out more work."""
-        hand = self._hands[actor][0]
+        hand = self.hands.first(actor)
         moot = self.outcome.is_moot(hand.job)
         replaced = False
         try:
             report: ShardReport | Away = ray.get(hand.future)
         except (RayActorError, OutOfMemoryError) as error:
-            self._drop_first(actor)
+            self.hands.drop_first(actor)
             replaced = True
             if not moot:
                 self._died(hand, error)
         except RayError as error:
-            self._drop_first(actor)
+            self.hands.drop_first(actor)
             cause = getattr(error, "cause", None)
             if not moot:
                 replaced = self._broke(actor, hand, cause if isinstance(cause, Exception) else error)
         else:
             if isinstance(report, Away) and report.kind == OVER_BUDGET:
-                self._drop_first(actor)
+                self.hands.drop_first(actor)
                 self._overspent(hand, report)
-                self._feed(actor)
+                self.hands.feed(actor)
                 return
             if isinstance(report, Away) and not moot and self._waits(hand, report):
-                self._await(actor)
+                self.hands.wait_for(actor)
                 return
-            self._drop_first(actor)
+            self.hands.drop_first(actor)
             if isinstance(report, Away):
                 replaced = True  # the worker would go on with the shard
                 if not moot:
@@ -397,9 +266,9 @@ class Fleet:
                 else:
                     self._done(hand, report)
         if replaced:
-            self._replace_worker(actor)
+            self.hands.replace(actor, self.outcome.is_moot)
         else:
-            self._feed(actor)
+            self.hands.feed(actor)
 
     def _overspent(self, hand: InHand, away: Away) -> None:
         """Tries a shard again while the budget has much left beside those in hand, and else ends the run in order."""
@@ -408,16 +277,6 @@ class Fleet:
         left, limit = self.budget.left, self.plan.config.budget.usd
         if (left is not None and limit is not None and left < 0.05 * limit) or hand.allowed == 0 or not away.usd:
             self.outcome.stopped = self.budget.reached() or f"budget.usd: {away.message}"
-
-    def _drop_first(self, actor: Any) -> None:
-        del self._awaited[self._hands[actor].popleft().future]
-
-    def _replace_worker(self, actor: Any) -> None:
-        """Starts a new process for a lost worker, and queues its other shards again: they are not to blame."""
-        for behind in self._hands[actor]:
-            if not self.outcome.is_moot(behind.job):
-                self.queue.retry(dataclasses.replace(behind.job, tries=behind.job.tries - 1))
-        self.crew.start(self._stop_worker(actor))
 
     def _waits(self, hand: InHand, away: Away) -> bool:
         now = time.monotonic()
@@ -466,7 +325,7 @@ class Fleet:
         self._do(hand.job, verdict)
         starved = isinstance(error, EngineError) and error.kind == OUT_OF_MEMORY
         if starved:
-            self._looked = 0.0  # the model may need a worker elsewhere
+            self.hands.freed = True  # the model may need a worker elsewhere
         return starved and bool(self.crew.gpus_of(actor))
 
     def _do(self, job: Job, verdict: Again | GiveUp) -> None:
@@ -517,6 +376,4 @@ class Fleet:
     def _patiently(self, write: Callable[[], None]) -> None:
         """Calls `write` until the store accepts it. The time spent here does not count against any worker's answer."""
         waited = self._outages["storage"].wait(write)
-        for hands in self._hands.values():
-            for hand in hands:
-                hand.since += waited
+        self.hands.pause(waited)

@@ -72,7 +72,7 @@ def run_plan(
             if config.fleet.downloads:
                 worker = dataclasses.replace(worker, gate=start_gate(config.fleet.downloads))
             fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined, trace, budget)
-            fleet.host_prices = hosted
+            fleet.hands.host_prices = hosted
             fleet.run()
             if fleet.outcome.stopped:
                 ending.outcome, ending.message = "budget", fleet.outcome.stopped

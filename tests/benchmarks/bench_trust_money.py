@@ -15,7 +15,7 @@ from collectors.lake.spend import Accounts
 from collectors.lake.store import Lake
 from collectors.runs.config import BudgetSpec
 from pipelines.fleet.budget import Budget, GpuPrices
-from pipelines.fleet.fleet import AHEAD
+from pipelines.fleet.hands import AHEAD
 from tests.benchmarks.bench_lake import Report
 from tests.helpers import runs
 from tests.helpers.slow_runs import MODELS, TOTAL, WORKERS, committed, shards, slow_config

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.collect import main
-from pipelines.fleet.fleet import AHEAD
+from pipelines.fleet.hands import AHEAD
 from tests.e2e.conftest import Cluster
 from tests.helpers import runs
 from tests.helpers.runs import CHOICE, TEXT, collect_here, shard_files
