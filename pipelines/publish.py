@@ -249,6 +249,8 @@ def verify_copy(argv: list[str]) -> int:
         print(f"{args.uri}: not whole: {len(proof.faults)} faults in {proof.files} files", file=sys.stderr)
         return 1
     print(f"{args.uri}: whole: {proof.files} files, {proof.bytes:,} bytes, each as in the manifest")
+    for note in proof.notes:
+        print(f"note: {visible(note)}")
     says = MANIFEST_SAYS.replace(PUBLISHED_MANIFEST, SITE_MANIFEST) if is_of_pages else MANIFEST_SAYS
     print(f"{says} {proof.manifest_sha256}: compare it with the publisher's, and cite it")
     return 0

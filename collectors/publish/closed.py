@@ -6,34 +6,29 @@ the parts that the compaction names, the shards in its list, the paths in the vi
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from collectors.lake import layout
-from collectors.lake.contents import foreign_columns, foreign_rows
-from collectors.lake.holdings import Manifest, Part, read_folded, read_holdings, read_manifest
+from collectors.lake.contents import foreign_columns, foreign_rows, list_fault
+from collectors.lake.holdings import Manifest, Part, read_folded, read_manifest
 from collectors.lake.store import Lake
 from collectors.matrix.packed import FILES
+from collectors.matrix.pool_files import parse_pool
 from collectors.publish.citation import CITATION, ZENODO
 from collectors.publish.datasheet import DATASHEET
-from schemas.failures import StorageError, one_line
+from collectors.publish.published_sql import VIEWS, views_faults
+from schemas.failures import ConfigError, StorageError, one_line
 from schemas.records import GLOBS, SCHEMA_FILES, TABLES
-from schemas.sql import quoted
 from schemas.versions import check_readable, stated_version
-from schemas.views import KEPT_TABLES, kept_table, rows_of_version, view_files
 
-VIEWS = "views.sql"
 _COMPACTION = layout.manifest_name(1)
 _BESIDE = {VIEWS, layout.DATABASE, "croissant.json", "README.md"}
 #: Descriptions that the first versions of all lack.
@@ -42,24 +37,12 @@ _DESCRIBED = {DATASHEET, CITATION, ZENODO}
 _NEEDED = ("shards", "runs", "items", "compact/folded", "compact/records")
 _REQUIRED = {*_BESIDE, *FILES.values(), _COMPACTION, *(SCHEMA_FILES[table] for table in _NEEDED)}
 _WHOLE = {layout.published_name(table) for table in GLOBS if table not in ("shards", "items")}
-
-#: The form in which views name a file; any other call of a reader, and any other text with a path, is foreign.
-_TOKEN = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
-#: The views print the name of a shard by it.
-_SHARD_FORMATS = ("{}-g{}-{:07d}-{:07d}.parquet", "{}-g{}-{:07d}-{:07d}{}.parquet")
-#: How views up to schema version 12 read the name of a shard.
-_EARLIER_LITERALS = frozenset(
-    [
-        r"(?:^|/)[0-9a-fi][0-9a-f]{15}-g[0-9]{1,6}-[0-9]{7}-[0-9]{7}\.parquet$",
-        r"(?:^|/)([0-9a-fi][0-9a-f]{15})-g([0-9]{1,6})-([0-9]{7})-([0-9]{7})\.parquet$",
-    ]
+#: Table, column -> the table that has each of its values.
+_LINKS = (
+    (layout.VERDICTS, "judge_id", layout.JUDGES),
+    (layout.VERDICTS, "cell_id", layout.RUNS),
+    (layout.FORECASTS, "forecast", layout.FORECAST_FITS),
 )
-#: Text and names in quotes, which may hold what looks like a comment, or a comment.
-_QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*""")
-_READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?(?:/\*.*?\*/|\s)*\(""", re.I)
-_MADE = re.compile(r"CREATE (?:VIEW|TABLE|MACRO) (\w+)\b")
-_DOLLARS = re.compile(r"\$\w*\$")
-_FROM_TEXT = re.compile(r"(?<!DISTINCT )\b(?:FROM|JOIN)\s*''", re.I)
 
 
 def set_faults(store: Lake, manifest: dict[str, Any], sound: set[str]) -> list[str]:
@@ -99,7 +82,10 @@ class _Check:
         if compaction:
             yield from self._of_compaction(compaction)
             yield from self._of_counts(compaction)
-        yield from self._of_views()
+        yield from self._of_links()
+        if VIEWS in self.sound:
+            text = self.store.read(VIEWS).decode(errors="replace")
+            yield from (f"{VIEWS}: {fault}" for fault in views_faults(text, self.files))
         yield from self._of_descriptions()
 
     def _of_parquet(self, name: str) -> Iterator[str]:
@@ -149,6 +135,40 @@ class _Check:
             yield f"{part.records}: {_COMPACTION} gives another task for it"
         if not 0 <= part.primary_rows <= part.rows:
             yield f"{part.records}: {_COMPACTION} gives impossible rows for it"
+
+    def _of_links(self) -> Iterator[str]:
+        """A line for each table that names rows which another lacks, and for each list or pool under a wrong name."""
+        for table, column, other in _LINKS:
+            if lost := self._values(table, column) - self._values(other, column):
+                lacking = json.dumps(min(lost))[:80]
+                yield f"{layout.published_name(table)}: {column} {lacking} is not in {layout.published_name(other)}"
+        lists: dict[str, list[int | None]] = {}
+        name = layout.published_name(layout.ITEM_SETS)
+        if name in self.sound and name in self.rows:
+            rows = pq.read_table(io.BytesIO(self.store.read(name)), columns=["item_set", "item"]).sort_by(
+                [("item_set", "ascending"), ("item", "ascending")]
+            )
+            for item_set, item in zip(rows["item_set"].to_pylist(), rows["item"].to_pylist(), strict=True):
+                lists.setdefault(item_set, []).append(item)
+        yield from (
+            f"{name}: list {one[:80]}: {fault}" for one, items in lists.items() if (fault := list_fault(items, one))
+        )
+        for pool in layout.pools_of(self.sound):
+            try:
+                stated = parse_pool(self.store.read(layout.pool_name(pool)), f"@{pool}").name
+            except ConfigError as error:
+                yield f"{layout.pool_name(pool)}: {one_line(error, 200)}"
+                continue
+            if stated != pool:
+                yield f"{layout.pool_name(pool)}: it holds the pool {stated}"
+
+    def _values(self, table: str, column: str) -> set[str]:
+        """The values of a column of a table that is written whole, but null."""
+        name = layout.published_name(table)
+        if name not in self.sound or name not in self.rows:
+            return set()
+        values = pq.read_table(io.BytesIO(self.store.read(name)), columns=[column])[column]
+        return set(values.unique().to_pylist()) - {None}
 
     def _of_list(self, compaction: Manifest) -> Iterator[str]:
         if compaction.folded not in self.sound or compaction.folded not in self.rows:
@@ -232,14 +252,6 @@ class _Check:
                     stated[name] = None
         return stated
 
-    # ---- views
-
-    def _of_views(self) -> Iterator[str]:
-        if VIEWS in self.sound:
-            text = self.store.read(VIEWS).decode(errors="replace")
-            faults = [*_faults_of_statements(text), *_faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), self.files)]
-            yield from (f"{VIEWS}: {fault}" for fault in faults)
-
 
 def _has_place(name: str, places: Collection[str]) -> bool:
     return name in places or layout.is_items(name) or layout.is_matrix(name) or bool(layout.pools_of([name]))
@@ -247,91 +259,3 @@ def _has_place(name: str, places: Collection[str]) -> bool:
 
 def _objects(value: object) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:
-    """Returns a line for each view of the version's database that reads anything but files of the manifest.
-
-    It opens the database, so all else must be whole. Elsewhere than on this machine its SHA-256 has to suffice.
-    """
-    if not store.local:
-        return []
-    try:
-        faults = [*_faults_of_sql(_statements(store), manifest["files"])]
-        faults += [] if faults else _other_rows(store)
-    except duckdb.Error as error:
-        faults = [f"it cannot be opened: {one_line(error, 160)}"]
-    return [f"{layout.DATABASE}: {fault}" for fault in faults]
-
-
-def _other_rows(store: Lake) -> Iterator[str]:
-    """A line for each table of the database that holds other rows than the files that it was made of."""
-    with contextlib.closing(duckdb.connect()) as con:
-        con.execute(f"ATTACH {quoted(store.local_path(layout.DATABASE))} AS version (READ_ONLY)")
-        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'version'"
-        there = {name for (name,) in con.execute(query).fetchall()}
-        holdings = read_holdings(store)
-        for table in KEPT_TABLES:
-            if kept_table(table) not in there:  # a release before made views alone
-                continue
-            both = (f"version.{kept_table(table)}", rows_of_version(holdings.view_files(), table, store.uri))
-            counts = [con.execute(f"SELECT count(*), bit_xor(hash(t)) FROM {one} AS t").fetchall() for one in both]
-            if counts[0] != counts[1]:
-                yield f"it holds other rows of {table} than the files"
-
-
-def _faults_of_statements(text: str) -> Iterator[str]:
-    """A line for each statement that is not the making of a view, a table or a macro of its own name."""
-    try:
-        statements = [_QUOTED_OR_COMMENT.sub(r"\1", one.query).strip() for one in duckdb.extract_statements(text)]
-    except duckdb.Error as error:
-        yield f"it is not SQL: {one_line(error, 160)}"
-        return
-    made = [match[1] if (match := _MADE.match(statement)) else None for statement in statements]
-    for statement, name in zip(statements, made, strict=True):
-        if name is None:
-            yield f"a statement makes no view, table or macro: {json.dumps(statement[:60])}"
-    for name, times in Counter(filter(None, made)).items():
-        if times > 1:
-            yield f"it makes {name} {times} times"
-    if lost := sorted({"leaderboard", "matrix", "records"} - set(made)):
-        yield f"it does not make {', '.join(lost)}"
-
-
-@functools.cache
-def _own_literals() -> frozenset[str]:
-    """The texts in quotes of this release's views, and those of earlier ones that look like paths."""
-    own = {literal for file in view_files().values() for literal, _ in _TOKEN.findall(file.sql)}
-    return _EARLIER_LITERALS | own
-
-
-def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
-    if _DOLLARS.search(_QUOTED_OR_COMMENT.sub("", text)):
-        yield "a view holds a text in dollars"
-    if _FROM_TEXT.search(_TOKEN.sub(lambda match: "named" if match[0][0] == '"' else "''", text)):
-        yield "a view reads a file by its name"
-    for reader in sorted({match[1].lower() for match in _READER.finditer(text)} - {"read_parquet"}):
-        yield f"a view calls {reader}, which may read other files"
-    for literal, identifier in _TOKEN.findall(text):
-        if "/" in identifier or "." in identifier:
-            yield f"a view reads {json.dumps(identifier)} by its name"
-        path = literal.replace("''", "'").replace("[*]", "*").replace("[?]", "?").replace("[[]", "[")
-        if path in _SHARD_FORMATS:
-            continue
-        # A path may be put together of several texts, and have any ending.
-        is_path = path.endswith(".parquet") or ("/" in path and literal not in _own_literals())
-        if "://" in path or (is_path and path.removeprefix("/") not in files and path != "/"):
-            yield f"a view reads {json.dumps(path)}, which is not in the manifest"
-
-
-def _statements(store: Lake) -> str:
-    """Returns the SQL of all views and macros of the version's database."""
-    path = store.local_path(layout.DATABASE)
-    with contextlib.closing(duckdb.connect()) as con:
-        con.execute(f"ATTACH {quoted(path)} AS version (READ_ONLY)")
-        con.execute("SET enable_external_access = false")
-        rows = con.execute(
-            "SELECT sql FROM duckdb_views() WHERE database_name = 'version' UNION ALL SELECT macro_definition "
-            "FROM duckdb_functions() WHERE database_name = 'version' AND macro_definition IS NOT NULL"
-        ).fetchall()
-    return "\n".join(text for (text,) in rows)

@@ -16,9 +16,10 @@ from typing import Any
 
 from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING
 from collectors.lake.store import Lake
-from collectors.publish.closed import database_faults, set_faults
+from collectors.publish.closed import set_faults
 from collectors.publish.manifests import open_published
 from collectors.publish.provenance import provenance_faults
+from collectors.publish.published_sql import database_faults, views_of_others
 
 #: The tag at the end of a version's URI on the hub.
 _TAG = re.compile(r"hf://datasets/[^/@]+/[^/@]+@([^/]+)/?")
@@ -34,6 +35,8 @@ class Proof:
     faults: list[str]
     #: Digest of the manifest, which holds all other digests. Compare it with the publisher's.
     manifest_sha256: str
+    #: A line for what only that digest can tell from the publisher's own.
+    notes: tuple[str, ...] = ()
 
 
 def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: None) -> Proof:
@@ -57,7 +60,8 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
     faults += set_faults(store, manifest, sound)
     if not faults:
         faults += [*provenance_faults(store, manifest), *database_faults(store, manifest)]
-    return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256)
+    notes = () if faults else tuple(views_of_others(store))
+    return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256, notes)
 
 
 def claim(manifest_sha256: str) -> bytes:

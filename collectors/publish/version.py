@@ -42,13 +42,13 @@ from collectors.matrix.pools import load_pools
 from collectors.publish.anonymous import Anonymous, hosts_of
 from collectors.publish.card import Contents, Description, KeptPool, Predecessor, readme
 from collectors.publish.citation import CITATION, ZENODO, citation, zenodo
-from collectors.publish.closed import VIEWS
 from collectors.publish.croissant import croissant
 from collectors.publish.datasheet import DATASHEET, datasheet
 from collectors.publish.earlier import replaced_by
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import PROVENANCE_VIEWS, provenance_of
+from collectors.publish.published_sql import VIEWS
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES

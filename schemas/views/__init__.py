@@ -39,6 +39,7 @@ __all__ = [
     "create_views",
     "keep_tables",
     "kept_table",
+    "kept_views",
     "lake_place",
     "named_in",
     "object_path",
@@ -184,15 +185,23 @@ def keep_tables(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
     Queries then need no file: the database answers wherever it lies. Answers and replaced rows alone are read from the
     version's files, from the working directory or the variable `snapshot`, which is set now.
     """
-    place = "coalesce(getvariable('snapshot'), '.')"
-    files = replace(files, absent=files.absent | {"shards"})
-    names = Placeholders("", files, place_sql=place, open_shards=[], outdated=[])
+    names = _of_database(files)
     for table in KEPT_TABLES:
         con.execute(f"CREATE TABLE {kept_table(table)} AS FROM {names.rows_of(table)}")
-    names = replace(names, kept=frozenset(KEPT_TABLES))
-    for name, view in view_files().items():
-        con.execute(names.put_into(view.as_table if name in POOL else view.sql))
+    for statement in kept_views(files):
+        con.execute(statement)
     write_comments(con)
+
+
+def kept_views(files: ViewFiles) -> list[str]:
+    """Returns statements that make the views of a version's database over its tables (kept_table)."""
+    names = replace(_of_database(files), kept=frozenset(KEPT_TABLES))
+    return [names.put_into(view.as_table if name in POOL else view.sql) for name, view in view_files().items()]
+
+
+def _of_database(files: ViewFiles) -> Placeholders:
+    place = "coalesce(getvariable('snapshot'), '.')"
+    return Placeholders("", replace(files, absent=files.absent | {"shards"}), place, open_shards=[], outdated=[])
 
 
 def rows_of_version(files: ViewFiles, table: str, uri: str) -> str:

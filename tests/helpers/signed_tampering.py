@@ -6,6 +6,7 @@ Owns the kinds of a foreign compaction, of foreign tables and of foreign views. 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import io
 import json
 import shutil
@@ -16,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake.holdings import Manifest
-from collectors.lake.layout import DATABASE, manifest_name
+from collectors.lake.layout import DATABASE, manifest_name, published_name
 from collectors.lake.seals import sealed_json
+from schemas.records import TABLES
 from tests.helpers.tampering import COMPACTION, DEEP, KINDS, Copy, kind
 
 __all__ = ["KINDS", "Copy"]
@@ -190,6 +192,34 @@ def part_with_more_rows(copy: Copy) -> None:
 @kind
 def schema_file_with_rows(copy: Copy) -> None:
     copy.sign("compact/records/schema.parquet", copy.read(copy.parts[0]))
+
+
+def _added_table(name: str, table: str, **values: Any) -> None:
+    """One row of a table that the version lacks; the values that it needs are its columns' names."""
+    schema = TABLES[table]
+
+    def act(copy: Copy) -> None:
+        row = {field.name: _filled(field) for field in schema if not field.nullable} | values
+        copy.sign(published_name(table), _parquet(pa.Table.from_pylist([row], schema)))
+
+    KINDS[name] = act
+
+
+def _filled(field: pa.Field) -> Any:
+    if pa.types.is_string(field.type):
+        return field.name
+    if pa.types.is_timestamp(field.type):
+        return dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    return True if pa.types.is_boolean(field.type) else 1
+
+
+_added_table("verdicts_of_no_judge", "verdicts")
+_added_table("forecasts_of_no_fit", "forecasts")
+_added_table("list_of_other_items", "item_sets", item_set="0" * 16, item=3)
+_signed("pool_that_is_none", "pools/small.yaml", b"[")
+_signed("pool_under_another_name", "pools/small.yaml", b"{name: large}")
+_signed("pool_that_runs_code", "pools/small.yaml", b"name: !!python/object/apply:os.system [id]")
+_signed("splits_that_are_none", "splits/all.parquet", b"PAR1PAR1")
 
 
 @kind

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from collectors.publish.publishing import publish
@@ -45,6 +47,29 @@ def test_verify_of_a_whole_version_by_a_link_or_after_a_kill_is_whole(version: P
     copy = Copy(version, tmp_path)
     copy.put("claim.json", claim(proof.manifest_sha256))
     assert not verify(str(copy.folder)).faults
+
+
+@pytest.mark.parametrize(
+    ("file", "view"),
+    [("views.sql", "leaderboard"), ("snapshot.duckdb", "oracle"), ("snapshot.duckdb", "leaderboard")],
+)
+def test_verify_of_a_view_that_was_changed_in_its_place_names_it(
+    file: str, view: str, version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With all digests made anew: whoever wrote it may be another release, so the version is whole."""
+    assert not verify(str(version)).notes
+    copy = Copy(version, tmp_path)
+    if file == "views.sql":
+        text = copy.read(file).decode()
+        start = text.index(f"CREATE VIEW {view}")
+        copy.sign(file, text.replace(text[start : text.index(";", start)], f"CREATE VIEW {view} AS SELECT 1").encode())
+    else:
+        shutil.copy(copy.folder / file, tmp_path / "changed.duckdb")
+        with duckdb.connect(tmp_path / "changed.duckdb") as con:
+            con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT 1 AS rank")
+        copy.sign(file, (tmp_path / "changed.duckdb").read_bytes())
+    assert main(["verify", str(copy.folder)]) == 0
+    assert f"note: {file}: 1 of its views, such as {view}, are not this release's" in capsys.readouterr().out
 
 
 def test_a_version_with_a_part_outside_it_is_refused_by_readers_too(version: Path, tmp_path: Path) -> None:

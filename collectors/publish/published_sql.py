@@ -1,0 +1,194 @@
+"""Checks the SQL of a published version: its views read the version's own files, and may differ from this release's.
+
+Owns what statements and calls a version's views may hold, in views.sql and in the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import duckdb
+
+from collectors.lake import layout
+from collectors.lake.holdings import read_holdings
+from collectors.lake.store import Lake
+from schemas.failures import one_line
+from schemas.sql import quoted
+from schemas.views import KEPT_TABLES, ViewFiles, kept_table, kept_views, relocatable_views, rows_of_version, view_files
+
+VIEWS = "views.sql"
+#: The form in which views name a file; any other call of a reader, and any other text with a path, is foreign.
+_TOKEN = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)\"""")
+#: The views print the name of a shard by it.
+_SHARD_FORMATS = ("{}-g{}-{:07d}-{:07d}.parquet", "{}-g{}-{:07d}-{:07d}{}.parquet")
+#: How views up to schema version 12 read the name of a shard.
+_EARLIER_LITERALS = frozenset(
+    [
+        r"(?:^|/)[0-9a-fi][0-9a-f]{15}-g[0-9]{1,6}-[0-9]{7}-[0-9]{7}\.parquet$",
+        r"(?:^|/)([0-9a-fi][0-9a-f]{15})-g([0-9]{1,6})-([0-9]{7})-([0-9]{7})\.parquet$",
+    ]
+)
+#: Text and names in quotes, which may hold what looks like a comment, or a comment.
+_QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*""")
+_READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?(?:/\*.*?\*/|\s)*\(""", re.I)
+_MADE = re.compile(r"CREATE (?:VIEW|TABLE|MACRO) (\w+)\b")
+_DOLLARS = re.compile(r"\$\w*\$")
+_FROM_TEXT = re.compile(r"(?<!DISTINCT )\b(?:FROM|JOIN)\s*''", re.I)
+
+
+def views_faults(text: str, files: Collection[str]) -> list[str]:
+    """Returns a line for each statement of views.sql that makes no view, and for what reads other files."""
+    return [*_faults_of_statements(text), *_faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), files)]
+
+
+def views_of_others(store: Lake) -> list[str]:
+    """Returns a line for views.sql, and one for the database, whose views this release would write otherwise.
+
+    Another release wrote them so, or somebody changed them: only the manifest's SHA-256 tells. The version is whole.
+    """
+    files = read_holdings(store).view_files()
+    own = {_made(one): _words(one) for one in relocatable_views(files)}
+    there = {_made(one.query): _words(one.query) for one in duckdb.extract_statements(store.read(VIEWS).decode())}
+    found = {VIEWS: _unlike(there, own)}
+    if store.local:
+        found[layout.DATABASE] = _unlike(*_views_of_database(store, files))
+    return [
+        f"{name}: {len(names)} of its views, such as {min(names)}, are not this release's: another release wrote them, "
+        "or somebody changed them"
+        for name, names in found.items()
+        if names
+    ]
+
+
+def _views_of_database(store: Lake, files: ViewFiles) -> tuple[dict[str, Any], dict[str, Any]]:
+    """View -> its words, in the database and as this release writes it over the same tables."""
+    with tempfile.TemporaryDirectory(prefix="routerlake-views-") as folder:
+        own = os.path.join(folder, layout.DATABASE)  # a stored view is not to the letter the one that was made
+        with contextlib.closing(duckdb.connect()) as con:
+            con.execute(f"ATTACH {quoted(store.local_path(layout.DATABASE))} AS version (READ_ONLY)")
+            con.execute(f"ATTACH {quoted(own)} AS own; USE own")
+            con.execute("SET VARIABLE snapshot = ?", [store.root])
+            with contextlib.suppress(duckdb.Error):  # an earlier release's database lacks tables or columns
+                for table in KEPT_TABLES:
+                    con.execute(f"CREATE TABLE {kept_table(table)} AS FROM version.{kept_table(table)} LIMIT 0")
+                for statement in kept_views(files):
+                    con.execute(statement)
+        return _views_in(store.local_path(layout.DATABASE)), _views_in(own)
+
+
+def _views_in(path: str) -> dict[str, Any]:
+    """View -> its words in order of the alphabet: DuckDB prints the columns of EXCLUDE and REPLACE in any order."""
+    with contextlib.closing(duckdb.connect()) as con:
+        con.execute(f"ATTACH {quoted(path)} AS version (READ_ONLY)")
+        query = "SELECT view_name, sql FROM duckdb_views() WHERE database_name = 'version' AND NOT internal"
+        return {name: sorted(re.findall(r"\w+|\S", sql)) for name, sql in con.execute(query).fetchall()}
+
+
+def _unlike(there: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    return [name for name in own.keys() | there.keys() if there.get(name) != own.get(name)]
+
+
+def _words(statement: str) -> str:
+    """A statement without comments and with single blanks."""
+    return " ".join(_QUOTED_OR_COMMENT.sub(r"\1", statement).split()).rstrip("; ")
+
+
+def _made(statement: str) -> str:
+    match = _MADE.match(_words(statement))
+    return match[1] if match else ""
+
+
+def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:
+    """Returns a line for each view of the version's database that reads anything but files of the manifest.
+
+    It opens the database, so all else must be whole. Elsewhere than on this machine its SHA-256 has to suffice.
+    """
+    if not store.local:
+        return []
+    try:
+        faults = [*_faults_of_sql(_statements(store), manifest["files"])]
+        faults += [] if faults else _other_rows(store)
+    except duckdb.Error as error:
+        faults = [f"it cannot be opened: {one_line(error, 160)}"]
+    return [f"{layout.DATABASE}: {fault}" for fault in faults]
+
+
+def _other_rows(store: Lake) -> Iterator[str]:
+    """A line for each table of the database that holds other rows than the files that it was made of."""
+    with contextlib.closing(duckdb.connect()) as con:
+        con.execute(f"ATTACH {quoted(store.local_path(layout.DATABASE))} AS version (READ_ONLY)")
+        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'version'"
+        there = {name for (name,) in con.execute(query).fetchall()}
+        holdings = read_holdings(store)
+        for table in KEPT_TABLES:
+            if kept_table(table) not in there:  # a release before made views alone
+                continue
+            both = (f"version.{kept_table(table)}", rows_of_version(holdings.view_files(), table, store.uri))
+            counts = [con.execute(f"SELECT count(*), bit_xor(hash(t)) FROM {one} AS t").fetchall() for one in both]
+            if counts[0] != counts[1]:
+                yield f"it holds other rows of {table} than the files"
+
+
+def _faults_of_statements(text: str) -> Iterator[str]:
+    """A line for each statement that is not the making of a view, a table or a macro of its own name."""
+    try:
+        statements = [_QUOTED_OR_COMMENT.sub(r"\1", one.query).strip() for one in duckdb.extract_statements(text)]
+    except duckdb.Error as error:
+        yield f"it is not SQL: {one_line(error, 160)}"
+        return
+    made = [match[1] if (match := _MADE.match(statement)) else None for statement in statements]
+    for statement, name in zip(statements, made, strict=True):
+        if name is None:
+            yield f"a statement makes no view, table or macro: {json.dumps(statement[:60])}"
+    for name, times in Counter(filter(None, made)).items():
+        if times > 1:
+            yield f"it makes {name} {times} times"
+    if lost := sorted({"leaderboard", "matrix", "records"} - set(made)):
+        yield f"it does not make {', '.join(lost)}"
+
+
+@functools.cache
+def _own_literals() -> frozenset[str]:
+    """The texts in quotes of this release's views, and those of earlier ones that look like paths."""
+    own = {literal for file in view_files().values() for literal, _ in _TOKEN.findall(file.sql)}
+    return _EARLIER_LITERALS | own
+
+
+def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
+    if _DOLLARS.search(_QUOTED_OR_COMMENT.sub("", text)):
+        yield "a view holds a text in dollars"
+    if _FROM_TEXT.search(_TOKEN.sub(lambda match: "named" if match[0][0] == '"' else "''", text)):
+        yield "a view reads a file by its name"
+    for reader in sorted({match[1].lower() for match in _READER.finditer(text)} - {"read_parquet"}):
+        yield f"a view calls {reader}, which may read other files"
+    for literal, identifier in _TOKEN.findall(text):
+        if "/" in identifier or "." in identifier:
+            yield f"a view reads {json.dumps(identifier)} by its name"
+        path = literal.replace("''", "'").replace("[*]", "*").replace("[?]", "?").replace("[[]", "[")
+        if path in _SHARD_FORMATS:
+            continue
+        # A path may be put together of several texts, and have any ending.
+        is_path = path.endswith(".parquet") or ("/" in path and literal not in _own_literals())
+        if "://" in path or (is_path and path.removeprefix("/") not in files and path != "/"):
+            yield f"a view reads {json.dumps(path)}, which is not in the manifest"
+
+
+def _statements(store: Lake) -> str:
+    """Returns the SQL of all views and macros of the version's database."""
+    path = store.local_path(layout.DATABASE)
+    with contextlib.closing(duckdb.connect()) as con:
+        con.execute(f"ATTACH {quoted(path)} AS version (READ_ONLY)")
+        con.execute("SET enable_external_access = false")
+        rows = con.execute(
+            "SELECT sql FROM duckdb_views() WHERE database_name = 'version' UNION ALL SELECT macro_definition "
+            "FROM duckdb_functions() WHERE database_name = 'version' AND macro_definition IS NOT NULL"
+        ).fetchall()
+    return "\n".join(text for (text,) in rows)
