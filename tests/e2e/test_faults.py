@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,10 @@ def test_model_that_no_batch_fits_fails_alone_and_says_what_was_tried(
     runs.assert_same(stored, runs.of_model(undisturbed, MODELS[0]))
 
 
+#: Seconds, of which a busy machine takes ten to start a judge.
+STALL = 40
+
+
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
     """A file system of its own of 16 MiB; skips where this user may not mount one."""
@@ -79,7 +84,7 @@ def test_full_disk_is_waited_for_by_workers_that_are_not_taken_for_stalled(
     logged = tmp_path / "log"
     with small_disk(tmp_path / "disk") as disk, open(logged, "w") as log:
         lake = disk / "lake"
-        path = slow_config(tmp_path, cluster, lake=str(lake), stall_seconds=8)
+        path = slow_config(tmp_path, cluster, lake=str(lake), stall_seconds=STALL)
         command = [*runs.COLLECT, "--config", str(path), "--verbose"]
         driver = subprocess.Popen(command, cwd=runs.ROOT, stdout=log, stderr=log)
         wait_until("work", lambda: committed(lake) or driver.poll() is not None)
@@ -89,6 +94,8 @@ def test_full_disk_is_waited_for_by_workers_that_are_not_taken_for_stalled(
         held = committed(lake)
         assert held < TOTAL
         wait_until("it says so again", lambda: "s, waiting up to" in logged.read_text(), 60)  # after 15 s
+        since = time.monotonic()
+        wait_until("a stall would be over", lambda: time.monotonic() - since > STALL, 2 * STALL)
         assert committed(lake) == held
         ballast.unlink()
         assert driver.wait(runs.PATIENCE) == 0
