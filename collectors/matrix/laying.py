@@ -79,7 +79,11 @@ def lay(
     outdated = {part for (part,) in con.execute("SELECT DISTINCT part FROM _outdated").fetchall()}
     parts = [part for part in holdings.parts if part.records in places]
     grids = [part for part in parts if part.is_grid and part.records not in outdated]
-    laid = sum(len(work.rows_of(part, block)) for part in grids for block in places[part.records][:, 1].tolist())
+    laid = 0
+    for part in grids:
+        blocks, counts = np.unique(places[part.records][:, 1], return_counts=True)
+        rows = (len(work.rows_of(part, block)) for block in blocks.tolist())
+        laid += sum(count * many for count, many in zip(counts.tolist(), rows, strict=True))
     if laid < arrays.scores.size:
         clear(arrays)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

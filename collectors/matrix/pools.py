@@ -281,14 +281,16 @@ def _numbers(
 
 
 def _places(questions: pa.Table, cells: pa.Table, names: list[str]) -> dict[str, tuple[slice, Rows]]:
+    import pyarrow.compute as pc
+
     of_row = questions["task"].to_pylist()
-    columns = {name: column for column, name in enumerate(names)}
-    of_task: dict[str, list[int]] = {}
-    for task, candidate in zip(cells["task"].to_pylist(), cells["candidate"].to_pylist(), strict=True):
-        of_task.setdefault(task, []).append(columns[candidate])
+    columns = pc.index_in(cells["candidate"], pa.array(names, pa.string())).to_numpy()
+    tasks = cells["task"].to_numpy()
+    starts = _starts(tasks)  # the cells, too, are in the order of tasks
+    of_task = {tasks[a]: columns[a:b] for a, b in zip(starts, [*starts[1:], len(tasks)], strict=True)}
     first = {task: of_row.index(task) for task in of_task}  # the axis is in the order of tasks
     stops = [*sorted(first.values()), len(of_row)]
     return {
-        task: (slice(first[task], stops[stops.index(first[task]) + 1]), np.array(sorted(of), np.int64))
+        task: (slice(first[task], stops[stops.index(first[task]) + 1]), np.sort(of).astype(np.int64))
         for task, of in of_task.items()
     }
