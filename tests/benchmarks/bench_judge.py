@@ -150,7 +150,9 @@ def solutions(table: Table, data: Path) -> None:
         seconds = time.monotonic() - before
         judges.close()
         passed = sum(v is not None and v.score == 1 for of in judged.verdicts.values() for v in of.values())
-        table.row(f"reference solutions of {name}", f"{len(answers)}", f"{passed}", ok=passed == len(answers))
+        # lm-eval's mbpp leaves out the set-up of one item's tests, so nothing can pass them.
+        reach = len(answers) - sum(bool(doc.get("test_setup_code")) for doc in task.docs)
+        table.row(f"reference solutions of {name}", f"{reach} of {len(answers)}", f"{passed}", ok=passed == reach)
         table.row(f"answers judged per second, {name}", "report", f"{len(answers) / seconds:.1f}")
 
 
