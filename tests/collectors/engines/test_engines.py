@@ -11,18 +11,12 @@ from typing import Any
 
 import pytest
 
-from collectors.engines import ENGINES, Engine, GenerateRequest, ModelRef, ScoreRequest, engine_class, make_engine
-from schemas.failures import ConfigError, EngineError, ModelError, TaskError
+from collectors.engines import Engine, GenerateRequest, ModelRef, ScoreRequest, make_engine
+from schemas.failures import EngineError, ModelError, TaskError
 from tests.helpers.swap_models import build
 
 TENSOR = "model.layers.1.mlp.down_proj.weight"
 SUMS = "Q: 2+3=\nA: 5\n\nQ: 7+1=\nA: 8\n\nQ: 4+9=\nA:"
-
-VLLM_REFUSES: list[tuple[dict[str, Any], str]] = [
-    ({"extra": {"dtype": "float16"}}, "part of the model's identity"),
-    ({"extra": {"gpu_memory_utilization": 0.95}}, "an option of its own"),  # else it would go over a placement's
-    ({"tensor_parallel_size": 0}, "tensor_parallel_size"),
-]
 
 Ref = Callable[..., ModelRef]
 
@@ -382,20 +376,3 @@ def test_attention_that_vllm_has_no_kernel_for_names_the_way_out(
     with pytest.raises(ModelError, match=r"set engine: hf for it: .*head_dim=24"):  # so no other cell is tried
         vllm_engine.generate(vllm_engine.load(model), [request])
     assert hf_engine.generate(hf_engine.load(model), [request])[1][0].token_ids
-
-
-@pytest.mark.parametrize("name", [name for name in ENGINES if engine_class(name).OPTIONS.model_fields])
-def test_options_unknown_name_is_a_config_error_naming_the_known(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"'max_lenght' is unknown; known options: \w"):
-        make_engine(name, {"max_lenght": 1})
-
-
-def test_options_wrong_value_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="'latency_s' is 'quick'"):
-        make_engine("stub", {"latency_s": "quick"})
-
-
-@pytest.mark.parametrize(("options", "said"), VLLM_REFUSES)
-def test_vllm_options_that_go_around_others_are_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        make_engine("vllm", options)

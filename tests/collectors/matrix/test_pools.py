@@ -20,6 +20,7 @@ from collectors.publish.version import build_version
 from schemas.failures import ConfigError
 from schemas.views import PoolChoice
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.thorough import often
 
 Key = tuple[str, str, str]
 
@@ -80,7 +81,7 @@ def load(lake: Lake, choice: PoolChoice) -> Pool | None:
 
 
 @settings(
-    max_examples=6,
+    max_examples=often(20, 3),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
