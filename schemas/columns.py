@@ -271,7 +271,7 @@ _OWN: dict[str, dict[str, str]] = {
         "cells": "cells of the candidate, of which this is the chosen one",
         "scored": "items of the cell with a score",
         "left_out": "whether it is left out of the pool, because too many questions would be lost for it",
-        "gained": "questions that count without it and those left out together with it; null: it is not left out",
+        "gained": "questions that the pool gains without it and those that went with it; null: it is not left out",
         "engine": "engine of the cell; null: imported",
         "version": "revision and quantization; '' where a source names neither and the model has several",
         "items_digest": "digest of the cell's item table",

@@ -16,7 +16,7 @@ import numpy as np
 
 from collectors.forecasts.smoothing import Reals
 
-#: A band's level, and that of two bands by which two models differ.
+#: The level of a band, and of the two bands by which two models are called different.
 LEVEL = 0.9
 #: Held-out models below which no quantile of LEVEL is worth a band.
 FEWEST_HELD_OUT = 20

@@ -28,7 +28,7 @@ INVERSE_LENGTH = 3.0
 #: Variance that the kernel cannot explain, as a share of its own: the least of RIDGES serves worlds of many models.
 RIDGES = (0.02, 0.1, 0.5, 2.0)
 RIDGE = RIDGES[0]
-#: A model that lacks answers counts by its share of them to this power: expectation filled in the others.
+#: A model that lacks answers counts by its share of them to this power: the others were filled in by expectation.
 LACKING = 3
 #: Models that a smoother learns from at most: its cost grows with their cube, 8,500 of them take a minute on two cores.
 MOST_MODELS = 8_500

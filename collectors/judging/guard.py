@@ -1,7 +1,7 @@
 """Keeps the code of a judge from running an answer, and from reaching out, in a process that does nothing else.
 
 Tasks whose code would run an answer are refused when they are planned (collectors.harness.evaluating). This is the
-second net, beyond that search's sight: Python calls an audit hook before it acts, and code cannot remove a
+second net, for code that the search cannot see: Python calls an audit hook before it acts, and code cannot remove a
 hook (PEP 578). Owns the list of acts that no judge needs. Knows nothing of tasks.
 """
 

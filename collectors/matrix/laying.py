@@ -1,6 +1,6 @@
 """Lays records into arrays: from files of a compaction, from their bits, and from single shards.
 
-Owns the way of a record to its place. Knows no meaning of the arrays' rows and columns.
+Owns the way of a record to its place. Does not know the meaning of the arrays' rows and columns.
 """
 
 from __future__ import annotations

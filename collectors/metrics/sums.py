@@ -1,7 +1,7 @@
 """Sums and means that depend on nothing but the numbers: equal in any order of rows, and to the views' last bit.
 
 A number becomes a whole number of 1/scale, and whole numbers add up exactly. The macros _units and _remainder of
-schemas/views do the same. Knows no meaning of the numbers.
+schemas/views do the same. Does not know the meaning of the numbers.
 """
 
 from __future__ import annotations

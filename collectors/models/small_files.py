@@ -72,7 +72,7 @@ def chat_templates(model: ModelRef, named: str | None = None) -> str | dict[str,
     """Returns the chat template, or several by name, as transformers' tokenizers read them; "" if there is none.
 
     Of templates in files of their own only the default one and the one that is `named` are read. None: unknown, because
-    the model's files are not here.
+    no file here states it.
     """
     config = small_file(model, "tokenizer_config.json")
     if config is None:

@@ -1,4 +1,4 @@
-"""Takes every trace of the machines that collected it out of a version: paths of folders, names of users and hosts.
+"""Takes paths of folders, and names of users and hosts of the machines that collected it, out of a version.
 
 Owns the columns that may hold them. A model's folder keeps its own name, and its fingerprint is its revision; hosts get
 numbers. Prompts, answers and other content of items stay as they are.

@@ -1,4 +1,4 @@
-"""A filter of system calls, as the bytes that bubblewrap hands to the kernel: it refuses all that no answer needs.
+"""A filter of system calls, as the bytes that bubblewrap hands to the kernel: it refuses calls that no answer needs.
 
 Without it an answer could make user namespaces, in which the kernel offers it far more code to attack.
 """

@@ -36,7 +36,7 @@ ragged AS MATERIALIZED (
         task,
         any_value(questions) AS questions,
         count(*) AS candidates,
-        count(*) FILTER (scored = questions) AS whole,
+        count(*) FILTER (scored >= questions) AS whole,
         count(*) FILTER (is_sampled) AS sampled
     FROM members
     GROUP BY task
