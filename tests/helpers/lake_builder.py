@@ -12,14 +12,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from collectors.lake.holdings import read_holdings
 from collectors.lake.item_sets import ItemSets
 from collectors.lake.layout import shard_name
+from collectors.lake.reading import connect
 from collectors.lake.store import Lake, parquet_bytes
 from schemas.identity import ShardName, digest
 from schemas.records import FAILURE, ITEM, MODEL, RECORD, RUN_CELL, RUN_END
 from schemas.verdicts import outcome_of, score_of
-from schemas.views import POOL, ViewFiles, lake_place, named_in, view_files
-from schemas.views.files import Placeholders
+from schemas.views import ViewFiles, named_in
 
 #: A Parquet file without the columns of any table of a lake.
 FOREIGN = parquet_bytes(pa.table({"a": [1]}))
@@ -78,24 +79,29 @@ class BuiltCell:
 
 
 class LakeViews:
-    """A database in memory with the views that its queries have named so far: all 46 take half a second."""
+    """A database in memory with the views that its queries have named so far, over the lake's present objects.
 
-    def __init__(self, lake_uri: str) -> None:
-        self.con = duckdb.connect()
-        self._names = Placeholders(lake_place(lake_uri), ViewFiles())
-        self._made: set[str] = set()
+    The commands read a lake in the same way. Views that look for the objects by themselves take five times as long.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self._wanted: set[str] = set()
+        self._made: tuple[set[str], ViewFiles] | None = None
+        self._con = duckdb.connect()
 
     def execute(self, sql: str) -> duckdb.DuckDBPyConnection:
         return self.having(sql).execute(sql)
 
     def having(self, names: str) -> duckdb.DuckDBPyConnection:
-        """The database, once it has the views that stand in `names`, a query or a list."""
-        missing = named_in(names) - self._made
-        for name, view in view_files().items():
-            if name in missing:
-                self.con.execute(self._names.put_into(view.as_table if name in POOL else view.sql))
-        self._made |= missing
-        return self.con
+        """The database, with the views that stand in `names`, a query or a list; made anew if the lake has changed."""
+        self._wanted |= named_in(names)
+        holdings = read_holdings(self.lake)
+        made = set(self._wanted), holdings.view_files()
+        if made != self._made:
+            self._con.close()
+            self._con, self._made = connect(self.lake, holdings, only=made[0]), made
+        return self._con
 
 
 class LakeBuilder:
@@ -173,7 +179,7 @@ class LakeBuilder:
 
     def views(self) -> LakeViews:
         """The views over this lake, each made when a query first names it."""
-        self._views = self._views or LakeViews(self.lake.uri)
+        self._views = self._views or LakeViews(self.lake)
         return self._views
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:

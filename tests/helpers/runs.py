@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
 from pipelines.collect import main
 from schemas.records import RECORD
-from schemas.views import create_views, named_in
+from schemas.views import named_in
 
 ROOT = Path(__file__).parent.parent.parent
 #: collect.py as a person starts it.
@@ -175,15 +176,13 @@ def viewed_records(lake: Path) -> pa.Table:
     sql = (
         f"SELECT {', '.join(columns)} FROM records LEFT JOIN responses AS answers USING (cell_id, item, filter, repeat)"
     )
-    with duckdb.connect() as con:
-        create_views(con, str(lake), only=named_in(sql), comments=False)
+    with connect(Lake(str(lake)), only=named_in(sql)) as con:
         return con.sql(sql).to_arrow_table().sort_by(_ORDER)
 
 
 def query(lake: Path, sql: str) -> list[dict[str, Any]]:
     """The rows of `sql` over the lake's views."""
-    with duckdb.connect() as con:
-        create_views(con, str(lake), only=named_in(sql), comments=False)
+    with connect(Lake(str(lake)), only=named_in(sql)) as con:
         cursor = con.execute(sql)
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

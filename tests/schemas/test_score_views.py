@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.views import ViewFiles, create_views
+from collectors.lake.holdings import read_holdings
+from schemas.views import create_views
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.lake_builder import row as row_of
 from tests.helpers.thorough import often
@@ -183,7 +185,8 @@ def test_leaderboard_counts_each_outcome_and_scores_those_of_the_model(lake: Lak
 def create_filled(lake: LakeBuilder) -> duckdb.DuckDBPyConnection:
     """The views as an older lake has them: rows may lack outcomes."""
     con = duckdb.connect()
-    create_views(con, lake.lake.uri, ViewFiles(filled=True), comments=False)
+    files = dataclasses.replace(read_holdings(lake.lake).view_files(), filled=True)
+    create_views(con, lake.lake.uri, files, only=["leaderboard", "matrix", "oracle", "failures"], comments=False)
     return con
 
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from collectors.lake.reading import connect
 from collectors.metrics import pool as arrays
 from collectors.metrics.complementarity import complementarity
 from collectors.metrics.gaps import NO_CHOICE, complete_items
 from collectors.metrics.plane import pareto_frontier
-from schemas.views import create_views
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, row, rows
 from tests.helpers.thorough import often
 
@@ -77,8 +77,7 @@ def test_views_and_arrays_give_the_same_numbers(
 ) -> None:
     scores, costs = matrix
     lake, cells = fill(tmp_path_factory.mktemp("lake"), scores, costs)
-    with duckdb.connect() as con:
-        create_views(con, lake.lake.uri, only=COMPARED, comments=False)
+    with connect(lake.lake, only=COMPARED) as con:
         left_out = {cell for (cell,) in rows(con, "SELECT cell_id FROM candidates WHERE left_out")}
         kept = [column for column, cell in enumerate(cells) if cell not in left_out]
         cells, scores, costs = [cells[column] for column in kept], scores[:, kept], costs[:, kept]
