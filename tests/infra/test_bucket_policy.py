@@ -122,6 +122,7 @@ def test_reader_policy_allows_all_that_readers_ask(asked: dict[str, list[Asked]]
     assert {one for one in asked["reader"] if not allows(reader_policy(), None, one)} == set()
 
 
+@long_only
 @pytest.mark.slow
 def test_policies_allow_no_action_at_no_place_that_nobody_asks_for(asked: dict[str, list[Asked]]) -> None:
     """A recorded request needs each pair of an action and a resource that a statement allows.

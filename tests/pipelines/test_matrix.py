@@ -72,6 +72,7 @@ def test_matrix_file_opens_in_plain_duckdb_from_another_folder_and_sees_later_sh
     assert [file.name for file in (tmp_path / "sub").iterdir()] == ["m.duckdb"]
 
 
+@long_only
 def test_matrix_own_file_is_replaced_and_points_to_the_new_lake(lake: LakeBuilder, tmp_path: Path) -> None:
     assert main(["--lake", "lake"]) == 0
     LakeBuilder(tmp_path / "second").planned(CELL, [1.0])

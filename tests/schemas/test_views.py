@@ -216,6 +216,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_views_hostile_folder_name_reads_that_folder_only(tmp_path: Path, name: str) -> None:
     decoy = LakeBuilder(tmp_path / "a")  # what [ab], * and ? would match

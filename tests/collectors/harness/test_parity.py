@@ -146,7 +146,7 @@ def test_tokenizer_that_adds_its_beginning_of_text_against_lm_eval_is_equal(
     check(collect(engine, model, tasks, tmp_path / "lake"), evaluate(stock, tasks))
 
 
-@pytest.mark.few(1)
+@long_only
 @pytest.mark.parametrize("multiturn", [True, pytest.param(False, marks=long_only)])
 def test_chat_template_against_lm_eval_is_equal(
     tasks: Path, tiny_models: dict[str, Path], stock_hf: HFLM, tmp_path: Path, multiturn: bool
