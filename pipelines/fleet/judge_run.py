@@ -56,9 +56,9 @@ def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Tell)
         report = outage.result(lambda: on_cluster(parts, args.address, progress, allow_code=args.allow_code))
     else:
         report = outage.result(lambda: in_processes(parts, args.jobs or os.cpu_count() or 1, progress))
-    outage.result(lambda: write_groups(lake, choice.name))
     print_report(report, choice, time.monotonic() - started)
-    if report.judges:
+    if report.judges:  # the views know no judge without a verdict
+        outage.result(lambda: write_groups(lake, choice.name))
         print(f"next: {command(matrix, '--lake', args.lake, '--judge', choice.name, '--show')}")
     return 1 if report.failed else 0
 
