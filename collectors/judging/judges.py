@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,7 @@ class Judges:
         if is_judged_by_lm_eval_alone(task) or not responses:
             return judge_here(task, responses, items)
         question = {"responses": responses} if items is None else {"responses": responses, "items": items}
-        verdicts: dict[int, Verdicts] = {}
-
-        def take(rows: Sequence[Any]) -> None:
-            for item, found in rows:
-                verdicts[item] = {(name, repeat): Verdict(*one) if one else None for name, repeat, one in found}
-
-        reply = _checked(self._replied(task, question, take))
+        reply, verdicts = self._replied(task, question)
         return Judged(verdicts, dict(map(tuple, reply["failures"])))
 
     def aggregate(self, task: BoundTask, values: Values, bootstraps: int) -> list[Aggregate]:
@@ -86,17 +80,16 @@ class Judges:
         pairs = metrics_of(values)
         if all(has_formula(task.task, metric) for metric, _ in pairs):
             return [aggregate(task.task, values, *pair, bootstraps) for pair in pairs]
-        reply = self._replied(task, {"values": values, "bootstraps": bootstraps})
-        return [Aggregate(*row) for row in _checked(reply)["aggregates"]]
+        reply, _ = self._replied(task, {"values": values, "bootstraps": bootstraps})
+        return [Aggregate(*row) for row in reply["aggregates"]]
 
-    def _replied(
-        self, task: BoundTask, question: Mapping[str, Any], take: Callable[[Sequence[Any]], None] = lambda rows: None
-    ) -> Mapping[str, Any]:
-        """Returns the end of the reply. `take` gets verdicts as they come, twice where the process ended once."""
+    def _replied(self, task: BoundTask, question: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[int, Verdicts]]:
+        """Returns the end of the reply and the verdicts before it. Those of a process that ended count for nothing."""
         request = {"task": self._planned[task.settings.prompting], **question}
         for is_last in (False, True):
             try:
-                return self._ask(request, take)
+                reply, verdicts = self._ask(request)
+                return _checked(reply), verdicts
             except (OSError, EOFError, json.JSONDecodeError) as error:
                 self.close()
                 logger.warning("task %s: the judging process ended: %r", task.name, error)
@@ -110,16 +103,16 @@ class Judges:
         if process:
             _end(process)
 
-    def _ask(self, request: Mapping[str, Any], take: Callable[[Sequence[Any]], None]) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[int, Verdicts]]:
         output = self._send(request)
         while self._owed:
             read_frame(output)  # a task that cannot be loaded is named in the reply to its answers
             self._owed -= 1
-        while True:
-            reply: dict[str, Any] = read_frame(output)
-            if "verdicts" not in reply:
-                return reply
-            take(reply["verdicts"])
+        verdicts: dict[int, Verdicts] = {}
+        while "verdicts" in (reply := read_frame(output)):
+            for item, found in reply["verdicts"]:
+                verdicts[item] = {(name, repeat): Verdict(*one) if one else None for name, repeat, one in found}
+        return reply, verdicts
 
     def _send(self, request: Mapping[str, Any]) -> Any:
         """Sends a request to the process, which it starts if there is none. Returns the file of replies."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from collectors.harness.judge import Judged, judge_here
+from collectors.harness.judge import Judged, Verdict, judge_here
 from collectors.harness.tasks import BoundTask
 from collectors.judging import process
 from collectors.judging.judges import Judges
@@ -215,6 +216,32 @@ def test_judging_process_is_started_again_and_ends_with_its_worker(tmp_path: Pat
     while second.is_running() and second.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_verdict_of_a_process_that_ended_half_way_counts_for_nothing(
+    tmp_path: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two processes are shells that write frames: the first ends after two verdicts, the second fails an item."""
+
+    def frames(name: str, *replies: dict[str, Any]) -> subprocess.Popen[bytes]:
+        with open(tmp_path / name, "wb") as file:
+            for reply in replies:
+                process.write_frame(file, reply)
+        command = ["sh", "-c", f"cat {name}; exec cat > /dev/null"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path)
+
+    def row(item: int, score: float) -> list[Any]:
+        return [item, [["none", 0, [score, "{}", "[]"]]]]
+
+    ended = frames("ended", {"verdicts": [row(0, 1.0), row(1, 1.0)]})
+    whole = frames("whole", {"verdicts": [row(0, 0.0)]}, {"failures": [[1, JUDGE_DIED]], "log": []})
+    started = iter([ended, whole])
+    monkeypatch.setattr("collectors.judging.judges._start", lambda: next(started))
+    task = bound(write_task(tmp_path, code_of("pass")))
+    judges.plan(task, task.name, start=False)
+    assert judges.judge(task, {0: [["x"]], 1: [["x"]]}) == Judged(
+        {0: {("none", 0): Verdict(0.0, "{}", "[]")}}, {1: JUDGE_DIED}
+    )
 
 
 @long_only
