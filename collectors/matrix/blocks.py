@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collectors.lake.holdings import Holdings, ever_committed, read_holdings
-from collectors.lake.reading import ask, connect
+from collectors.lake.reading import ask, connect, pass_over_damage
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Blocks, empty_arrays
 from collectors.matrix.laying import Placement, lay, views_of
@@ -57,22 +57,26 @@ def blocks_of_tasks(lake: Lake, tasks: Sequence[str], include: str) -> Iterator[
 def models_with_all(lake: Lake, keys: Sequence[str], wanted: Sequence[tuple[str, ...]]) -> int:
     """The number of models that collected something in each of the `wanted` blocks, by the names of shards alone.
 
-    A block is given by its values of `keys`, some of BLOCK_KEY. Imported cells do not count.
+    A block is given by its values of `keys`, some of BLOCK_KEY. Imported cells do not count. A damaged plan is passed
+    over, as in load_blocks.
     """
     import pyarrow.compute as pc
 
-    plans = _plans(lake, read_holdings(lake, include="collected").listed["runs"])
-    held = pa.array(ever_committed(lake), pa.string())
-    is_held = pc.is_in(plans["cell_id"].cast(pa.string()), value_set=held)
-    plans = plans.filter(pc.and_(is_held, pc.is_null(plans["imported_from"])))
-    models, texts = _codes(plans, COLUMN_KEY), {key: plans[key].cast(pa.string()) for key in keys}
-    found = np.unique(models)
-    for values in wanted:
-        fits = np.ones(len(plans), np.bool_)
-        for key, value in zip(keys, values, strict=True):
-            fits &= pc.fill_null(pc.equal(texts[key], value), False).to_numpy()
-        found = np.intersect1d(found, models[fits])
-    return len(found)
+    def count(holdings: Holdings) -> int:
+        plans = _plans(lake, holdings.listed["runs"])
+        held = pa.array(ever_committed(lake), pa.string())
+        is_held = pc.is_in(plans["cell_id"].cast(pa.string()), value_set=held)
+        plans = plans.filter(pc.and_(is_held, pc.is_null(plans["imported_from"])))
+        models, texts = _codes(plans, COLUMN_KEY), {key: plans[key].cast(pa.string()) for key in keys}
+        found = np.unique(models)
+        for values in wanted:
+            fits = np.ones(len(plans), np.bool_)
+            for key, value in zip(keys, values, strict=True):
+                fits &= pc.fill_null(pc.equal(texts[key], value), False).to_numpy()
+            found = np.intersect1d(found, models[fits])
+        return len(found)
+
+    return pass_over_damage(lake, lambda damaged: read_holdings(lake, damaged, "collected"), count)
 
 
 def _blocks(

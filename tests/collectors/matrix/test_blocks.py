@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.lake.compaction import compact
+from collectors.lake.layout import run_name
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Blocks
-from collectors.matrix.blocks import load_blocks
+from collectors.matrix.blocks import load_blocks, models_with_all
 from collectors.matrix.pool_arrays import Pool
 from collectors.matrix.pools import load_matrix
 from schemas.failures import ConfigError
@@ -215,3 +216,18 @@ def test_blocks_of_cells_that_differ_in_their_chat_date_alone_takes_the_newest(
         assert load_blocks(Lake(str(tmp_path))).scores.tolist() == [[0.0], [0.0]]
         assert "1 cells are left out" in caplog.text
         caplog.clear()
+
+
+def test_models_with_all_of_some_blocks_are_counted_without_those_of_a_damaged_plan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake = LakeBuilder(tmp_path)
+    for model, task in (("a", "t"), ("b", "t"), ("c", "t"), ("c", "u")):
+        lake.planned(BuiltCell(model=model, task=task), [1.0])
+    keys, wanted = ["task", "items_digest"], [("t", "i0")]
+    assert models_with_all(lake.lake, keys, wanted) == 3
+    assert models_with_all(lake.lake, keys, [*wanted, ("u", "i0")]) == 1
+    damaged = run_name("run-0001")
+    (tmp_path / damaged).write_bytes(b"PAR1 no more")
+    assert models_with_all(lake.lake, keys, wanted) == 2
+    assert f"passed over: {damaged}" in caplog.text
