@@ -61,13 +61,15 @@ def next_round(plan: Plan, lake: Lake, error: float) -> Wanted | None:
     read = answered(lake, tables)
     if not read.can_teach:
         return None
-    whole = np.flatnonzero(read.is_complete)
+    is_complete = read.is_complete
+    whole = np.flatnonzero(is_complete)
     learned = learn(read.answers[whole], read.labels, names=[read.names[row] for row in whole])
     by_row: dict[int, dict[int, PlannedCell]] = defaultdict(dict)
     numbers = {(table.task, table.prompting): number for number, table in enumerate(tables)}
     for cell in plan.cells:
-        row = read.rows.get(tuple(cell.row.get(name) for name in COLUMN_KEY))
-        if row is not None and not read.is_complete[row]:
+        identity = cell.row
+        row = read.rows.get(tuple(identity.get(name) for name in COLUMN_KEY))
+        if row is not None and not is_complete[row]:
             by_row[row][numbers[cell.of_task["task"], cell.cell.prompting]] = cell
     rows = sorted(by_row)
     if not rows:

@@ -26,9 +26,6 @@ from pipelines.fleet.waiting import Outage
 from schemas.failures import ConfigError
 from schemas.texts import visible
 
-#: Gets the numbers of records that are done and of all.
-Tell = Callable[[int, int], None]
-
 
 def choice_of(args: argparse.Namespace) -> Choice:
     folders = tuple(str(Path(os.path.expanduser(folder)).absolute()) for folder in args.include_tasks)
@@ -38,8 +35,11 @@ def choice_of(args: argparse.Namespace) -> Choice:
 # ---- judging
 
 
-def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Tell) -> int:
-    """Judges, and prints a summary. `matrix` is the script that shows it."""
+def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Callable[[int, int], None]) -> int:
+    """Judges, and prints a summary. `matrix` is the script that shows it.
+
+    `progress` gets the numbers of records that are done and of all, here and below.
+    """
     started = time.monotonic()
     use_code(args.allow_code)
     lake.open_for_writing()
@@ -63,7 +63,7 @@ def run_judge(lake: Lake, args: argparse.Namespace, matrix: str, progress: Tell)
     return 1 if report.failed else 0
 
 
-def run_model_judge(lake: Lake, args: argparse.Namespace, progress: Tell) -> Report:
+def run_model_judge(lake: Lake, args: argparse.Namespace, progress: Callable[[int, int], None]) -> Report:
     """Lets the model of --config judge with --prompt, in this process."""
     file = read_prompt(args.prompt)
     if file.prompt.is_pair != bool(args.against):
@@ -100,7 +100,7 @@ def print_report(report: Report, choice: Choice, seconds: float) -> None:
 # ---- checking
 
 
-def run_check(lake: Lake, args: argparse.Namespace, progress: Tell) -> int:
+def run_check(lake: Lake, args: argparse.Namespace, progress: Callable[[int, int], None]) -> int:
     """Checks, and prints what differs."""
     use_code(args.allow_code)
     source = Source(lake, args.include)

@@ -147,7 +147,7 @@ _judged(
 _judged("an engine option", prompt=_PROMPT, config={**_STUB, "engine": {"name": "stub", "options": {"api_key": KEY}}})
 _judged("--address", "--address", f"ray://me:{KEY}@host:10001")
 _judged("--against", "--against", USER, prompt={**_PROMPT, "prompt": "$answer_a $answer_b"}, config=_STUB)
-_judged("--tasks and --metric", "--tasks", USER, "--metric", SIGNED)
+_judged("--task and --metric", "--task", USER, "--metric", SIGNED)
 _judged("--prompt", "--prompt", SIGNED, config=_STUB)
 
 
