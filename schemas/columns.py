@@ -84,7 +84,7 @@ _COUNTS = {
     "overlong": "items whose prompt does not fit the model's context, scored 0",
     "nan": "items for which the model's log-likelihood was not a number, scored 0",
     "filtered": "items that a provider's content filter withheld, scored 0",
-    "refused": "items that the model cannot be asked, such as a token that its weights lack, scored 0",
+    "refused": "items with a token that the weights lack, or whose request the host refuses, scored 0",
     "engine": "items that the engine did not answer",
     "judge": "items that could not be judged",
     "store": "items that could not be stored",
@@ -177,7 +177,7 @@ _OWN: dict[str, dict[str, str]] = {
     "hidden": {
         "answers": "answers of all cells",
         "truncated": "answers that reached the limit of tokens",
-        "refused": "answers that the model or its tokenizer refused",
+        "refused": "items with a token that the weights lack, or whose request the host refuses",
         "filtered": "answers that a host's content filter withheld",
         "empty": "answers without a text",
         "unparsed": "answers in which no filter of the task read anything; null: choices are scored",

@@ -146,7 +146,7 @@ def hidden_table(tables: Tables) -> Table:
         Column("task", "task", "name", link="task_page"),
         Column("answers", "answers", "count"),
         Column("truncated", "truncated", "count", note="cut off by a limit"),
-        Column("refused", "refused", "count", note="by the host"),
+        Column("refused", "refused", "count", note="the weights lack a token, or the host refuses the request"),
         Column("filtered", "withheld", "count", note="by the host's filter of contents"),
         Column("empty", "empty", "count"),
         Column("unparsed", "unparsed", "count", note="the task's filters found nothing in them"),
