@@ -178,15 +178,15 @@ class Crew:
             room = min(room, work.models)
         return min(room - have, work.shards, left)
 
-    def unmet(self, seconds: float) -> list[Kind]:
-        """Kinds that were requested so long ago and that no node could hold, nor any group of the autoscaler."""
+    def late(self, seconds: float) -> list[Kind]:
+        """Kinds of which a worker was requested so long ago and has not started."""
         now = time.monotonic()
-        oldest: dict[Kind, float] = {}
-        for coming in self._coming.values():
-            oldest[coming.kind] = min(coming.since, oldest.get(coming.kind, now))
-        late = [kind for kind, since in oldest.items() if now - since >= seconds]
+        return list(dict.fromkeys(c.kind for c in self._coming.values() if now - c.since >= seconds))
+
+    def unmet(self, seconds: float) -> list[Kind]:
+        """The late kinds that no node could hold, nor any group of the autoscaler."""
         try:
-            return [kind for kind in late if not fits(dict(kind)) and not can_come(dict(kind))]
+            return [kind for kind in self.late(seconds) if not fits(dict(kind)) and not can_come(dict(kind))]
         except RayError as error:
             logger.debug("the cluster does not list its nodes: %s", one_line(error))  # HeadWatch notices a lost head
             return []
@@ -197,12 +197,6 @@ class Crew:
             if kind in (None, coming.kind):
                 ray.kill(coming.actor)
                 del self._coming[future]
-
-    def requested(self) -> str:
-        """The resources of the workers that have not started although it is time, for a message."""
-        now = time.monotonic()
-        late = {coming.kind for coming in self._coming.values() if now - coming.since >= COMING_SECONDS}
-        return " or ".join(sorted(in_words(kind) for kind in late))
 
     def end(self) -> None:
         """Ends the actors that never started."""

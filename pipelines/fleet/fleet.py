@@ -28,7 +28,7 @@ from collectors.runs.work import ShardReport
 from pipelines.console.progress import Progress
 from pipelines.fleet.budget import Budget, GpuPrices
 from pipelines.fleet.cluster import Joined, any_node, node_caused
-from pipelines.fleet.crew import Crew, Kind, Work, in_words
+from pipelines.fleet.crew import COMING_SECONDS, Crew, Kind, Work, in_words
 from pipelines.fleet.faults import Again, Faults, GiveUp
 from pipelines.fleet.folding import Folding
 from pipelines.fleet.hands import Hands, InHand
@@ -125,7 +125,7 @@ class Fleet:
                 self.sharing.tick()
                 self.budget.tick()
                 self.folding.tick()
-                self.turns.tick(waits=bool(self.crew.requested()))
+                self.turns.tick(waits=bool(self.crew.late(COMING_SECONDS)))
                 if self.turns.holds_back:
                     self.crew.drop()
                 for listener in self.listeners:
@@ -202,8 +202,10 @@ class Fleet:
         """Raises EngineError if the cluster has lost its last node."""
         if not any_node():
             raise EngineError("the Ray cluster has no node left: its processes were killed, maybe for lack of memory")
-        requested = self.crew.requested()
-        if requested and not self._own:  # a cluster of its own has room for all that a run requests
+        # A cluster of its own has room for all that a run requests, but for a model's later placement on more GPUs.
+        kinds = self.crew.unmet(COMING_SECONDS) if self._own else self.crew.late(COMING_SECONDS)
+        if kinds:
+            requested = " or ".join(sorted(in_words(kind) for kind in kinds))
             logger.warning("the cluster has no room yet for an engine with %s; waiting", requested)
         elif self.queue.held:
             logger.info("the last items are in hand of other runs on this lake; waiting for them")

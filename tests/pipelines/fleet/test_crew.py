@@ -61,24 +61,26 @@ def test_crew_names_kinds_that_no_node_and_no_group_can_hold_once_it_is_time(
     assert crew.unmet(0) == [LARGE]
     monkeypatch.setattr(module, "can_come", lambda resources: True)  # a group has it: the node may come
     assert crew.unmet(0) == []
-    assert crew.requested() == ""  # not yet time to speak of it
-    monkeypatch.setattr(module, "COMING_SECONDS", 0.0)
-    assert crew.requested() == "1 CPUs and 1 × L4 or 1 CPUs and 8 × H100"
+    assert (crew.late(60), crew.late(0)) == ([], [SMALL, LARGE])
 
 
-@pytest.mark.parametrize(("own", "said"), [(True, 0), (False, 1)])
-def test_fleet_speaks_of_lacking_room_on_the_clusters_of_others_alone(
+@pytest.mark.parametrize(("own", "said"), [(True, "8 × H100"), (False, "1 × L4 or 1 CPUs and 8 × H100")])
+def test_fleet_speaks_of_lacking_room_in_its_own_cluster_only_for_what_no_node_can_hold(
     requested: list[Kind],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
     own: bool,
-    said: int,
+    said: str,
 ) -> None:
-    monkeypatch.setattr(module, "COMING_SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.fleet.fleet.COMING_SECONDS", 0.0)
     monkeypatch.setattr("pipelines.fleet.fleet.any_node", lambda: True)
     empty = Plan("run", RunConfig(models=["stub/a"], tasks=["t"], engine={"name": "stub"}), [])
     fleet = Fleet(empty, Lake(str(tmp_path)), crew_of(), Joined(own, HeadWatch("127.0.0.1:1")))
     fleet.crew.start(SMALL)
     fleet._warn_of_waiting()
-    assert sum("has no room yet for an engine with 1 CPUs and 1 × L4" in line for line in caplog.messages) == said
+    assert bool(caplog.messages) != own
+    caplog.clear()
+    fleet.crew.start(LARGE)
+    fleet._warn_of_waiting()
+    assert caplog.messages == [f"the cluster has no room yet for an engine with 1 CPUs and {said}; waiting"]
