@@ -40,7 +40,9 @@ from pipelines import (
 )
 from tests.helpers.filled_lakes import plain_lake, published
 from tests.helpers.importing import COLUMNS
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.markers import CHAINED, GIVEN, KEY, PLACES, SIGNED, USER, Place, place, with_config
+from tests.helpers.mini_tasks import write_tasks
 
 __all__ = ["DEAR", "PLACES"]
 
@@ -147,8 +149,21 @@ _judged(
 _judged("an engine option", prompt=_PROMPT, config={**_STUB, "engine": {"name": "stub", "options": {"api_key": KEY}}})
 _judged("--address", "--address", f"ray://me:{KEY}@host:10001")
 _judged("--against", "--against", USER, prompt={**_PROMPT, "prompt": "$answer_a $answer_b"}, config=_STUB)
-_judged("--task and --metric", "--task", USER, "--metric", SIGNED)
+_judged("--task", "--task", USER)
 _judged("--prompt", "--prompt", SIGNED, config=_STUB)
+
+
+@functools.partial(place, "judge: --metric")
+def _of_a_metric(folder: Path) -> None:
+    from collectors.harness.documents import doc_hash
+
+    tasks = write_tasks(folder / GIVEN / "tasks", items=2)
+    docs = [json.loads(line) for line in (tasks / "test.jsonl").read_text().splitlines()]
+    builder, cell = LakeBuilder(folder / "lake"), BuiltCell(task="mini_choice", items=2)
+    builder.planned(cell, [1.0, 0.0])
+    builder.items(cell.task, cell.items_digest, 2, doc=list(map(json.dumps, docs)), item_hash=list(map(doc_hash, docs)))
+    argv = ["--lake", str(folder / "lake"), "--judge", "j", "--include-tasks", str(tasks), "--metric", SIGNED]
+    judge.main(argv)
 
 
 # ---- routers

@@ -54,7 +54,8 @@ def shown_by(act: Place, folder: Path) -> str:
             except RouterlakeError as error:
                 text.write(str(error))  # not through the stream: a lake's failures hold it
             except SystemExit:
-                pass
+                if "unrecognized arguments" in text.getvalue():  # no command has the option, so nothing was tried
+                    raise
     finally:
         os.chdir(here)
         logging.getLogger().removeHandler(handler)

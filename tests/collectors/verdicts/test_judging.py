@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -115,7 +116,8 @@ def test_judge_writes_the_value_of_each_whole_cell_once_and_the_board_shows_it(l
     assert board == sorted([(CHOICE, True), (TEXT, True)])
 
 
-def test_groups_of_the_lake_have_values_by_the_judge_once(lake: Lake, tasks: Tasks) -> None:
+def group_of_all(lake: Lake, tasks: Tasks) -> tuple[list[dict[str, Any]], pa.Table]:
+    """The values of both cells with choices by the judge, and the row of a group of them by the records' own."""
     judge(lake, tasks)
     names = [name for name in lake.names(layout.AGGREGATES) if "schema" not in name]
     rows = [row for name in names for row in pq.read_table(Path(lake.root, name)).to_pylist()]
@@ -125,8 +127,26 @@ def test_groups_of_the_lake_have_values_by_the_judge_once(lake: Lake, tasks: Tas
     group = {**members[0], "task": "both", "is_group": True, "cell_id": None, "judge_id": None, "value": 0.125}
     group |= {"members": [row["cell_id"] for row in members], "aggregation": "mean of items"}
     group |= {"covers": hashlib.md5(covers.encode()).hexdigest()}
+    return members, pa.Table.from_pylist([group], schema=AGGREGATE)
+
+
+def test_judging_that_fails_for_every_task_names_their_reasons_in_a_lake_with_groups(
+    lake: Lake, tasks: Tasks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.judge import main
+
+    lake.create_table(layout.aggregates_name("a-run"), group_of_all(lake, tasks)[1])
+    assert main(["--lake", lake.root, "--judge", "new", "--metric", "no_such", "--jobs", "1"]) == 1
+    shown = capsys.readouterr().out
+    for task in (CHOICE, TEXT):
+        assert f"not judged: {task}: " in shown
+    assert "no_such" in shown
+
+
+def test_groups_of_the_lake_have_values_by_the_judge_once(lake: Lake, tasks: Tasks) -> None:
+    members, group = group_of_all(lake, tasks)
     assert write_groups(lake, "again") == 0
-    lake.create_table(layout.aggregates_name("a-run"), pa.Table.from_pylist([group], schema=AGGREGATE))
+    lake.create_table(layout.aggregates_name("a-run"), group)
     assert [write_groups(lake, "again"), write_groups(lake, "again")] == [1, 0]
     query = "SELECT value, items FROM aggregates WHERE is_group AND stale IS NULL"
 
