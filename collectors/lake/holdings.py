@@ -391,9 +391,9 @@ def read_folded(lake: Lake, manifest: Manifest, columns: Sequence[str] | None = 
         if reason := broken_seal(data, manifest.folded, manifest.folded_sha256):
             raise ValueError(reason)
         table = pq.read_table(io.BytesIO(data), columns=columns, page_checksum_verification=True)
+        rows: list[dict[str, object]] = table.to_pylist()
     except (FileNotFoundError, OSError, ValueError, pa.ArrowException) as error:
         raise _lost_list(lake, manifest, one_line(error)) from error
-    rows: list[dict[str, object]] = table.to_pylist()
     return rows
 
 

@@ -120,11 +120,15 @@ def _is_text(value: Any) -> bool:
         return False
 
 
+def _check_size(size: int, place: str) -> None:
+    if size > _MOST:
+        raise ConfigError(f"--pool {place}: {size:,} bytes are too many for a pool")
+
+
 def read_pool_file(path: str) -> PoolFile:
     """Raises ConfigError for a file that is missing or wrong."""
     try:
-        if os.path.getsize(path) > _MOST:
-            raise ConfigError(f"--pool {path}: {os.path.getsize(path):,} bytes are too many for a pool")
+        _check_size(os.path.getsize(path), path)
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
@@ -151,6 +155,7 @@ def kept_pools(lake: Lake) -> list[str]:
 
 def parse_pool(data: bytes, place: str) -> PoolFile:
     """The pool in a file's bytes; `place` names it in messages. Raises ConfigError, with the key, for a wrong one."""
+    _check_size(len(data), place)
     try:
         value = yaml.load(data, Loader=_Loader)  # a SafeLoader
     # PyYAML's own constructors raise these at tags that do not fit their values.

@@ -60,6 +60,8 @@ class _Check:
         self.files: dict[str, dict[str, Any]] = manifest["files"]
         #: Parquet object -> its number of rows.
         self.rows: dict[str, int] = {}
+        #: Parquet objects that have the columns and values of their table.
+        self.fitting = set[str]()
 
     def faults(self) -> Iterator[str]:
         described = _DESCRIBED if _DESCRIBED & self.files.keys() else set()
@@ -67,7 +69,9 @@ class _Check:
         yield from (f"{name}: missing from the manifest" for name in sorted(required))
         for name in sorted(self.sound):
             if name.endswith(".parquet"):
-                yield from self._of_parquet(name)
+                faults = list(self._of_parquet(name))
+                yield from faults
+                self.fitting |= set() if faults else {name}
         compaction: Manifest | None = None
         if _COMPACTION in self.sound:
             try:
@@ -84,8 +88,12 @@ class _Check:
             yield from self._of_counts(compaction)
         yield from self._of_links()
         if VIEWS in self.sound:
-            text = self.store.read(VIEWS).decode(errors="replace")
-            yield from (f"{VIEWS}: {fault}" for fault in views_faults(text, self.files))
+            try:
+                text = self.store.read(VIEWS).decode()
+            except UnicodeDecodeError:
+                yield f"{VIEWS}: it is not UTF-8"
+            else:
+                yield from (f"{VIEWS}: {fault}" for fault in views_faults(text, self.files))
         yield from self._of_descriptions()
 
     def _of_parquet(self, name: str) -> Iterator[str]:
@@ -105,7 +113,11 @@ class _Check:
                 yield f"{name}: it holds rows, and a schema file has none"
             elif not layout.is_compacted(name):
                 rows = file.read()
-                if table == "items" and (fault := foreign_rows(rows, name)):
+                rows.validate(full=True)  # or a text that is not UTF-8 is met later
+                columns = TABLES.get(table, ())
+                if lacking := [one.name for one in columns if not one.nullable and rows[one.name].null_count]:
+                    yield f"{name}: it is foreign: column {lacking[0]} lacks values"
+                elif table == "items" and (fault := foreign_rows(rows, name)):
                     yield f"{name}: {fault}"
         except (OSError, ValueError, pa.ArrowException) as error:
             yield f"{name}: it is not a whole Parquet file: {one_line(error, 160)}"
@@ -139,12 +151,14 @@ class _Check:
     def _of_links(self) -> Iterator[str]:
         """A line for each table that names rows which another lacks, and for each list or pool under a wrong name."""
         for table, column, other in _LINKS:
+            if layout.published_name(other) in self.files.keys() - self.fitting:
+                continue
             if lost := self._values(table, column) - self._values(other, column):
                 lacking = json.dumps(min(lost))[:80]
                 yield f"{layout.published_name(table)}: {column} {lacking} is not in {layout.published_name(other)}"
         lists: dict[str, list[int | None]] = {}
         name = layout.published_name(layout.ITEM_SETS)
-        if name in self.sound and name in self.rows:
+        if name in self.fitting:
             rows = pq.read_table(io.BytesIO(self.store.read(name)), columns=["item_set", "item"]).sort_by(
                 [("item_set", "ascending"), ("item", "ascending")]
             )
@@ -165,13 +179,13 @@ class _Check:
     def _values(self, table: str, column: str) -> set[str]:
         """The values of a column of a table that is written whole, but null."""
         name = layout.published_name(table)
-        if name not in self.sound or name not in self.rows:
+        if name not in self.fitting:
             return set()
         values = pq.read_table(io.BytesIO(self.store.read(name)), columns=[column])[column]
         return set(values.unique().to_pylist()) - {None}
 
     def _of_list(self, compaction: Manifest) -> Iterator[str]:
-        if compaction.folded not in self.sound or compaction.folded not in self.rows:
+        if compaction.folded not in self.fitting:
             return
         try:
             rows = read_folded(self.store, compaction, columns=["part", "file"])
@@ -191,7 +205,8 @@ class _Check:
         def of_parts(kind: str) -> int:
             return sum(self.rows.get(name, 0) for part in compaction.parts if (name := getattr(part, kind)))
 
-        if self.sound != self.files.keys():
+        tables = {name for name in self.files if name.endswith(".parquet")}
+        if self.sound != self.files.keys() or self.fitting != tables:
             return  # named already, and the numbers of rows are not all there
         counted = {
             "records": of_parts("records"),
@@ -208,23 +223,24 @@ class _Check:
             counted["forecasts"] = rows(lambda name: name == layout.published_name(layout.FORECASTS))
         for name, count in counted.items():
             stated = self.manifest["counts"].get(name)
+            if stated == count or count is None:
+                continue
             # Earlier releases counted the columns of the packed matrix as models.
-            if stated != count and not (name == "models" and stated == self.rows.get(FILES["models"], 0)):
+            if name != "models" or stated != self.rows.get(FILES["models"], 0):
                 yield f"{layout.PUBLISHED_MANIFEST}: it counts other {name} than the {count:,} in the files"
 
-    def _models(self, compaction: Manifest) -> int:
-        """Names of models with records; -1 where they cannot be read, which another line reports."""
-        if not {"cell_id", "model"} <= set(self._runs_columns()):
-            return -1
-        cells = {row["cell_id"] for row in read_folded(self.store, compaction, columns=["cell_id"])}
-        data = io.BytesIO(self.store.read(layout.published_name(layout.RUNS)))
-        rows = pq.read_table(data, columns=["cell_id", "model"])
+    def _models(self, compaction: Manifest) -> int | None:
+        """Names of models with records; None where the list of shards cannot be read, which another line reports."""
+        name = layout.published_name(layout.RUNS)
+        if name not in self.fitting:
+            return 0
+        try:
+            cells = {row["cell_id"] for row in read_folded(self.store, compaction, columns=["cell_id"])}
+        except StorageError:
+            return None
+        rows = pq.read_table(io.BytesIO(self.store.read(name)), columns=["cell_id", "model"])
         pairs = zip(rows["cell_id"].to_pylist(), rows["model"].to_pylist(), strict=True)
         return len({model for cell_id, model in pairs if cell_id in cells})
-
-    def _runs_columns(self) -> list[str]:
-        name = layout.published_name(layout.RUNS)
-        return list(pq.read_schema(io.BytesIO(self.store.read(name))).names) if name in self.sound else []
 
     def _of_descriptions(self) -> Iterator[str]:
         """A line for each description of another version or of other files."""

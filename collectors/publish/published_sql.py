@@ -12,17 +12,28 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from collectors.lake import layout
 from collectors.lake.holdings import read_holdings
+from collectors.lake.parts import limit_memory
 from collectors.lake.store import Lake
 from schemas.failures import one_line
 from schemas.sql import quoted
-from schemas.views import KEPT_TABLES, ViewFiles, kept_table, kept_views, relocatable_views, rows_of_version, view_files
+from schemas.views import (
+    KEPT_TABLES,
+    POOL,
+    ViewFiles,
+    kept_table,
+    kept_views,
+    relocatable_views,
+    rows_of_version,
+    view_files,
+)
 
 VIEWS = "views.sql"
 #: The form in which views name a file; any other call of a reader, and any other text with a path, is foreign.
@@ -37,8 +48,16 @@ _EARLIER_LITERALS = frozenset(
     ]
 )
 #: Text and names in quotes, which may hold what looks like a comment, or a comment.
-_QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*""")
-_READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?(?:/\*.*?\*/|\s)*\(""", re.I)
+_QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\r\n]*""")
+_WORD = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\r\n]*|\w+|\S""")
+_VIEWS_AND_MACROS = """
+SELECT schema_name || '.' || view_name, sql FROM duckdb_views() WHERE database_name = 'version' AND NOT internal
+UNION ALL
+SELECT schema_name || '.' || function_name, concat_ws(' ', function_type, parameters::VARCHAR, macro_definition)
+FROM duckdb_functions() WHERE database_name = 'version' AND macro_definition IS NOT NULL
+ORDER BY ALL
+"""
+_READER = re.compile(r"""\b(\w*scan\w*|read_\w+|glob|sniff_csv|getenv|query|query_table)"?\s*\(""", re.I)
 _MADE = re.compile(r"CREATE (?:VIEW|TABLE|MACRO) (\w+)\b")
 _DOLLARS = re.compile(r"\$\w*\$")
 _FROM_TEXT = re.compile(r"(?<!DISTINCT )\b(?:FROM|JOIN)\s*''", re.I)
@@ -46,64 +65,137 @@ _FROM_TEXT = re.compile(r"(?<!DISTINCT )\b(?:FROM|JOIN)\s*''", re.I)
 
 def views_faults(text: str, files: Collection[str]) -> list[str]:
     """Returns a line for each statement of views.sql that makes no view, and for what reads other files."""
-    return [*_faults_of_statements(text), *_faults_of_sql(_QUOTED_OR_COMMENT.sub(r"\1", text), files)]
+    return [*_faults_of_statements(text), *_faults_of_sql(_without_comments(text), files)]
 
 
 def views_of_others(store: Lake) -> list[str]:
-    """Returns a line for views.sql, and one for the database, whose views this release would write otherwise.
+    """Returns a line for views.sql, and lines for the database, where this release would write other views or pools.
 
     Another release wrote them so, or somebody changed them: only the manifest's SHA-256 tells. The version is whole.
     """
     files = read_holdings(store).view_files()
     own = {_made(one): _words(one) for one in relocatable_views(files)}
     there = {_made(one.query): _words(one.query) for one in duckdb.extract_statements(store.read(VIEWS).decode())}
-    found = {VIEWS: _unlike(there, own)}
+    lines = [_line(VIEWS, "views", _unlike(there, own))]
     if store.local:
-        found[layout.DATABASE] = _unlike(*_views_of_database(store, files))
-    return [
-        f"{name}: {len(names)} of its views, such as {min(names)}, are not this release's: another release wrote them, "
-        "or somebody changed them"
-        for name, names in found.items()
-        if names
-    ]
+        views, pools = _of_database(store, files)
+        lines += [_line(layout.DATABASE, "views", views), _line(layout.DATABASE, "tables of the pool", pools)]
+    return list(filter(None, lines))
 
 
-def _views_of_database(store: Lake, files: ViewFiles) -> tuple[dict[str, Any], dict[str, Any]]:
-    """View -> its words, in the database and as this release writes it over the same tables."""
+def _line(name: str, kind: str, names: Collection[str]) -> str | None:
+    if not names:
+        return None
+    return (
+        f"{name}: {len(names)} of its {kind}, such as {min(names)}, are not this release's: another release wrote "
+        "them, or somebody changed them"
+    )
+
+
+def _of_database(store: Lake, files: ViewFiles) -> tuple[list[str], list[str]]:
+    """Names of the views and macros of the database, and of its tables of the pool, that this release makes otherwise.
+
+    They are made anew over the same tables, because a stored view is not to the letter the one that was made.
+    """
+    tables = [kept_table(table) for table in KEPT_TABLES]
     with tempfile.TemporaryDirectory(prefix="routerlake-views-") as folder:
-        own = os.path.join(folder, layout.DATABASE)  # a stored view is not to the letter the one that was made
+        own = os.path.join(folder, layout.DATABASE)
         with contextlib.closing(duckdb.connect()) as con:
+            limit_memory(con, Path(folder))
             con.execute(f"ATTACH {quoted(store.local_path(layout.DATABASE))} AS version (READ_ONLY)")
             con.execute(f"ATTACH {quoted(own)} AS own; USE own")
             con.execute("SET VARIABLE snapshot = ?", [store.root])
             with contextlib.suppress(duckdb.Error):  # an earlier release's database lacks tables or columns
-                for table in KEPT_TABLES:
-                    con.execute(f"CREATE TABLE {kept_table(table)} AS FROM version.{kept_table(table)} LIMIT 0")
+                for table in tables:
+                    con.execute(f"CREATE VIEW {table} AS FROM version.{table}")
                 for statement in kept_views(files):
                     con.execute(statement)
-        return _views_in(store.local_path(layout.DATABASE)), _views_in(own)
+            pools = [name for name in POOL if not _are_equal(con, name)]
+        made = {name: words for name, words in _views_in(own).items() if name not in tables}
+        return _unlike(_views_in(store.local_path(layout.DATABASE)), made), pools
+
+
+def _are_equal(con: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether a table of the pool has the rows that this release makes."""
+    with contextlib.suppress(duckdb.Error):  # one of them is not there
+        there, own = (_rows(con, f"{database}.{name}") for database in ("version", "own"))
+        return there == own or (name == "_members" and there in _by_days(con))
+    return False
+
+
+def _by_days(con: duckdb.DuckDBPyConnection) -> Iterator[list[Any]]:
+    """The members of the pool with other prices than today's, of each day since the newest run."""
+    newest = "(SELECT max(started_at) AT TIME ZONE 'UTC' FROM runs)::DATE"
+    query = f"SELECT DISTINCT valid_from - 1 FROM prices WHERE valid_from BETWEEN {newest} AND current_date"
+    for (day,) in con.execute(query).fetchall():
+        con.execute("SET VARIABLE prices_on = ?", [str(day)])
+        con.execute(
+            view_files()["_members"].as_table.replace("CREATE TABLE _members", "CREATE OR REPLACE TABLE of_day")
+        )
+        yield _rows(con, "of_day")
+
+
+def _rows(con: duckdb.DuckDBPyConnection, relation: str) -> list[Any]:
+    """The number of rows, and a sum of their hashes."""
+    return con.execute(f"SELECT count(*), sum(hash(t)) FROM {relation} AS t").fetchall()
 
 
 def _views_in(path: str) -> dict[str, Any]:
-    """View -> its words in order of the alphabet: DuckDB prints the columns of EXCLUDE and REPLACE in any order."""
+    """View or macro -> its words."""
     with contextlib.closing(duckdb.connect()) as con:
         con.execute(f"ATTACH {quoted(path)} AS version (READ_ONLY)")
-        query = "SELECT view_name, sql FROM duckdb_views() WHERE database_name = 'version' AND NOT internal"
-        return {name: sorted(re.findall(r"\w+|\S", sql)) for name, sql in con.execute(query).fetchall()}
+        found: dict[str, Any] = {}
+        for name, sql in con.execute(_VIEWS_AND_MACROS).fetchall():
+            found.setdefault(name.removeprefix("main."), []).append(_in_one_order(_words(sql)))
+        return found
 
 
 def _unlike(there: dict[str, Any], own: dict[str, Any]) -> list[str]:
     return [name for name in own.keys() | there.keys() if there.get(name) != own.get(name)]
 
 
-def _words(statement: str) -> str:
-    """A statement without comments and with single blanks."""
-    return " ".join(_QUOTED_OR_COMMENT.sub(r"\1", statement).split()).rstrip("; ")
+def _words(sql: str) -> list[str]:
+    """A statement's words, marks and texts in quotes, without comments and what ends it."""
+    words = [word for word in _WORD.findall(sql) if not word.startswith("--")]
+    return words[:-1] if words[-1:] == [";"] else words
+
+
+def _in_one_order(words: Sequence[str]) -> list[str]:
+    """The words of a stored view, with what stands in EXCLUDE and REPLACE in order of the alphabet.
+
+    DuckDB prints these columns in any order, and all else as it was written; a function of such a name in quotes.
+    """
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        found.append(word)
+        if word == "(" and found[-2:-1] in (["EXCLUDE"], ["REPLACE"]):
+            found += [*sorted(" ".join(_in_one_order(one)) for one in _listed(rest)), ")"]
+    return found
+
+
+def _listed(rest: Iterator[str]) -> list[list[str]]:
+    """What stands between the commas of a list, of which `rest` is all behind its opening bracket."""
+    listed: list[list[str]] = [[]]
+    depth = 1
+    for word in rest:
+        depth += (word in "([{") - (word in ")]}")
+        if not depth:
+            break
+        if word == "," and depth == 1:
+            listed.append([])
+        else:
+            listed[-1].append(word)
+    return listed
 
 
 def _made(statement: str) -> str:
-    match = _MADE.match(_words(statement))
+    match = _MADE.match(_without_comments(statement))
     return match[1] if match else ""
+
+
+def _without_comments(sql: str) -> str:
+    return _QUOTED_OR_COMMENT.sub(r"\1", sql).strip()
 
 
 def database_faults(store: Lake, manifest: dict[str, Any]) -> list[str]:
@@ -132,15 +224,15 @@ def _other_rows(store: Lake) -> Iterator[str]:
             if kept_table(table) not in there:  # a release before made views alone
                 continue
             both = (f"version.{kept_table(table)}", rows_of_version(holdings.view_files(), table, store.uri))
-            counts = [con.execute(f"SELECT count(*), bit_xor(hash(t)) FROM {one} AS t").fetchall() for one in both]
-            if counts[0] != counts[1]:
+            there_rows, of_files = (_rows(con, one) for one in both)
+            if there_rows != of_files:
                 yield f"it holds other rows of {table} than the files"
 
 
 def _faults_of_statements(text: str) -> Iterator[str]:
     """A line for each statement that is not the making of a view, a table or a macro of its own name."""
     try:
-        statements = [_QUOTED_OR_COMMENT.sub(r"\1", one.query).strip() for one in duckdb.extract_statements(text)]
+        statements = [_without_comments(one.query) for one in duckdb.extract_statements(text)]
     except duckdb.Error as error:
         yield f"it is not SQL: {one_line(error, 160)}"
         return
@@ -163,8 +255,11 @@ def _own_literals() -> frozenset[str]:
 
 
 def _faults_of_sql(text: str, files: Collection[str]) -> Iterator[str]:
-    if _DOLLARS.search(_QUOTED_OR_COMMENT.sub("", text)):
+    code = _QUOTED_OR_COMMENT.sub("", text)
+    if _DOLLARS.search(code):
         yield "a view holds a text in dollars"
+    if "/*" in code:
+        yield "a view holds a comment in /* */"
     if _FROM_TEXT.search(_TOKEN.sub(lambda match: "named" if match[0][0] == '"' else "''", text)):
         yield "a view reads a file by its name"
     for reader in sorted({match[1].lower() for match in _READER.finditer(text)} - {"read_parquet"}):

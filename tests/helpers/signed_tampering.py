@@ -138,9 +138,9 @@ def extra_shard(copy: Copy) -> None:
     copy.sign("shards/task=t/0123456789abcdef-g0-0000000-0000004.parquet", copy.read(copy.parts[0]))
 
 
-def _parquet(table: pa.Table) -> bytes:
+def _parquet(table: pa.Table, **options: Any) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, **options)
     return sink.getvalue()
 
 
@@ -196,13 +196,13 @@ def schema_file_with_rows(copy: Copy) -> None:
 
 def _added_table(name: str, table: str, **values: Any) -> None:
     """One row of a table that the version lacks; the values that it needs are its columns' names."""
+    KINDS[name] = lambda copy: copy.sign(published_name(table), _parquet(_row(table, **values)))
+
+
+def _row(table: str, **values: Any) -> pa.Table:
     schema = TABLES[table]
-
-    def act(copy: Copy) -> None:
-        row = {field.name: _filled(field) for field in schema if not field.nullable} | values
-        copy.sign(published_name(table), _parquet(pa.Table.from_pylist([row], schema)))
-
-    KINDS[name] = act
+    row = {field.name: _filled(field) for field in schema if not field.nullable} | values
+    return pa.Table.from_pylist([row], pa.schema([field.with_nullable(True) for field in schema]))
 
 
 def _filled(field: pa.Field) -> Any:
@@ -216,10 +216,40 @@ def _filled(field: pa.Field) -> Any:
 _added_table("verdicts_of_no_judge", "verdicts")
 _added_table("forecasts_of_no_fit", "forecasts")
 _added_table("list_of_other_items", "item_sets", item_set="0" * 16, item=3)
+_added_table("list_without_a_digest", "item_sets", item_set=None, item=3)
 _signed("pool_that_is_none", "pools/small.yaml", b"[")
+_signed("pool_above_a_mebibyte", "pools/small.yaml", b"{name: small}" + b" " * (1 << 20))
 _signed("pool_under_another_name", "pools/small.yaml", b"{name: large}")
 _signed("pool_that_runs_code", "pools/small.yaml", b"name: !!python/object/apply:os.system [id]")
 _signed("splits_that_are_none", "splits/all.parquet", b"PAR1PAR1")
+
+
+_VERDICTS = published_name("verdicts")
+
+
+@kind
+def verdicts_without_the_column_of_judges(copy: Copy) -> None:
+    copy.sign(_VERDICTS, _parquet(_row("verdicts").drop_columns("judge_id")))
+
+
+def _verdicts_of(name: str, judges: pa.Array) -> None:
+    def act(copy: Copy) -> None:
+        table = _row("verdicts")
+        copy.sign(_VERDICTS, _parquet(table.set_column(table.column_names.index("judge_id"), "judge_id", judges)))
+
+    KINDS[name] = act
+
+
+_verdicts_of("verdicts_of_a_list_of_judges", pa.array([["judge"]]))
+_verdicts_of("verdicts_of_a_judge_that_is_no_text", pa.array([b"\xff"]).view(pa.string()))
+
+
+@kind
+def verdicts_with_a_broken_page(copy: Copy) -> None:
+    """The footer is whole, and the page's checksum is another's."""
+    data = _parquet(_row("verdicts", judge_id="judge-one"), write_page_checksum=True, compression="none")
+    assert data.count(b"judge-one") > 1, "in the page, and in its statistics"
+    copy.sign(_VERDICTS, data.replace(b"judge-one", b"judge-two", 1))
 
 
 @kind
@@ -284,11 +314,18 @@ _added("views_of_a_file_in_dollars", "CREATE VIEW x AS FROM read_parquet($$/tmp/
 _added("views_of_a_file_of_two_texts", "CREATE VIEW x AS FROM read_parquet('/tmp/other' || '.par' || 'quet');")
 _added("views_of_a_file_by_its_name", "CREATE VIEW x AS FROM 'other.csv';")
 _added("views_of_a_reader_behind_a_comment", "CREATE VIEW x AS FROM read_csv/**/('other.csv');")
+_added("views_of_a_reader_behind_lines_of_comment", "CREATE VIEW x AS FROM read_csv/*\n*/('other.csv');")
+_added("views_of_a_reader_behind_a_carriage_return", "CREATE VIEW x AS FROM --\rread_csv('other.csv');")
 _added("views_that_write", "COPY (SELECT 1) TO 'written.csv';")
 _added("views_that_attach", "ATTACH 'other.db' AS other;")
 _added("views_that_load_code", "LOAD 'evil.duckdb_extension';")
 _added("views_made_again", "CREATE OR REPLACE VIEW leaderboard AS SELECT 999 AS score;")
 _added("views_of_one_name", "CREATE VIEW leaderboard AS SELECT 999 AS score;")
+
+
+@kind
+def views_that_are_not_utf8(copy: Copy) -> None:
+    copy.sign("views.sql", copy.read("views.sql") + b"-- \xff\n")
 
 
 @kind

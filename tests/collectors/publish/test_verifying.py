@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from collectors.lake.store import Lake
+from collectors.publish.published_sql import _in_one_order, _words, views_of_others
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import claim, verify
 from pipelines.publish import main
+from tests.helpers.equal_lakes import put_prices
 from tests.helpers.filled_lakes import filled, published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.signed_tampering import KINDS
@@ -19,8 +23,11 @@ from tests.helpers.tampering import DEEP, Copy
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a price that began today."""
     place = tmp_path_factory.mktemp("version")
-    return Path(publish(published(filled(place / "lake").lake, place / "a"), str(place / "out"))[0])
+    lake = filled(place / "lake").lake
+    put_prices(lake, [("a", 1.0, 2.0)], str(dt.datetime.now().date()))
+    return Path(publish(published(lake, place / "a"), str(place / "out"))[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,32 +56,66 @@ def test_verify_of_a_whole_version_by_a_link_or_after_a_kill_is_whole(version: P
     assert not verify(str(copy.folder)).faults
 
 
-@pytest.mark.parametrize(
-    ("file", "view"),
-    [("views.sql", "leaderboard"), ("snapshot.duckdb", "oracle"), ("snapshot.duckdb", "leaderboard")],
-)
 def test_verify_of_a_view_that_was_changed_in_its_place_names_it(
-    file: str, view: str, version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With all digests made anew: whoever wrote it may be another release, so the version is whole."""
     assert not verify(str(version)).notes
     copy = Copy(version, tmp_path)
-    if file == "views.sql":
-        text = copy.read(file).decode()
-        start = text.index(f"CREATE VIEW {view}")
-        copy.sign(file, text.replace(text[start : text.index(";", start)], f"CREATE VIEW {view} AS SELECT 1").encode())
-    else:
-        shutil.copy(copy.folder / file, tmp_path / "changed.duckdb")
-        with duckdb.connect(tmp_path / "changed.duckdb") as con:
-            con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT 1 AS rank")
-        copy.sign(file, (tmp_path / "changed.duckdb").read_bytes())
+    text = copy.read("views.sql").decode()
+    start = text.index("CREATE VIEW leaderboard")
+    changed = text.replace(text[start : text.index(";", start)], "CREATE VIEW leaderboard AS SELECT 1")
+    copy.sign("views.sql", changed.encode())
     assert main(["verify", str(copy.folder)]) == 0
-    assert f"note: {file}: 1 of its views, such as {view}, are not this release's" in capsys.readouterr().out
+    assert "note: views.sql: 1 of its views, such as leaderboard, are not this release's" in capsys.readouterr().out
+
+
+def test_notes_on_a_database_name_views_macros_and_tables_of_the_pool_that_were_changed(
+    version: Path, tmp_path: Path
+) -> None:
+    views = ["CREATE OR REPLACE VIEW oracle AS SELECT 1 AS rank", "CREATE OR REPLACE MACRO _mean(x, scale) AS 1.0"]
+    yesterday = "UPDATE _members SET usd_per_million_prompt = NULL, usd_per_million_completion = NULL"
+    [line] = _notes(version, tmp_path / "views", [*views, yesterday])
+    assert line.startswith("snapshot.duckdb: 2 of its views, such as _mean,"), "yesterday's prices are no change"
+    [line] = _notes(version, tmp_path / "pool", ["UPDATE _members SET merit_sign = -1", "DELETE FROM _scored"])
+    assert line.startswith("snapshot.duckdb: 2 of its tables of the pool, such as _members,")
+
+
+def _notes(version: Path, place: Path, statements: list[str]) -> list[str]:
+    place.mkdir()
+    copy = Copy(version, place)
+    shutil.copy(copy.folder / "snapshot.duckdb", place / "changed.duckdb")
+    with duckdb.connect(place / "changed.duckdb") as con:
+        for statement in statements:
+            con.execute(statement)
+    copy.put("snapshot.duckdb", (place / "changed.duckdb").read_bytes())
+    return views_of_others(Lake(str(copy.folder)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("SELECT a - b", "SELECT b - a"),
+        ("CASE WHEN a THEN b ELSE c END", "CASE WHEN a THEN c ELSE b END"),
+        ("ORDER BY a ASC, b DESC", "ORDER BY a DESC, b ASC"),
+        ("SELECT 'a  b'", "SELECT 'a b'"),
+        ("* REPLACE ((a - b) AS a)", "* REPLACE ((b - a) AS a)"),
+        ("* EXCLUDE (a), b", "* EXCLUDE (b), a"),
+        ('"replace"(a, b)', '"replace"(b, a)'),
+    ],
+)
+def test_words_of_another_view_are_others(one: str, other: str) -> None:
+    assert _in_one_order(_words(one)) != _in_one_order(_words(other))
+
+
+def test_words_of_a_view_are_the_same_however_duckdb_prints_it() -> None:
+    one = "SELECT * EXCLUDE (a, t.b) REPLACE (f(x, y) AS c, (SELECT * EXCLUDE (e, d) FROM u) AS v), w FROM t"
+    other = "SELECT * EXCLUDE (t.b, a) REPLACE ((SELECT * EXCLUDE (d, e)\n FROM u) AS v, f(x, y) AS c), w FROM t; -- x"
+    assert _in_one_order(_words(one)) == _in_one_order(_words(other))
 
 
 def test_a_version_with_a_part_outside_it_is_refused_by_readers_too(version: Path, tmp_path: Path) -> None:
     from collectors.lake.holdings import read_holdings
-    from collectors.lake.store import Lake
     from schemas.failures import StorageError
 
     copy = Copy(version, tmp_path)
