@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import os
 import re
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -128,10 +129,10 @@ ORDER BY task, items_digest, item
 """
 _MATRIX = """
 SELECT
-    task::{task_name} AS task, items_digest, item, model::{model_name} AS model, cell_id::{cell_name} AS cell_id,
+    names.task, items_digest, item, names.model, names.cell_id,
     score, correct, outcome, failure, prompt_tokens, completion_tokens, reasoning_tokens, latency_s, usd
-FROM costs{some}
-ORDER BY task, items_digest, item, model, cell_id
+FROM costs INNER JOIN names ON costs.cell_id = names.cell{some}
+ORDER BY names.task, items_digest, item, names.model, names.cell_id
 """
 #: The items of each item table that was asked, and its records.
 _SIZES = """
@@ -220,9 +221,10 @@ _DERIVED = {
 }
 #: Tables that read the texts of answers.
 _OF_ANSWERS = ("responses", "hidden")
-#: Tables of texts that belong to the data.
+#: Tables of texts that belong to the data, of which names alone are cut.
 _CONTENT = ("items", "responses", "questions")
-_TYPES = {"task_name": "task", "model_name": "model", "cell_name": "cell_id"}
+#: Column of names in the matrix -> its type.
+_TYPES = {"task": "task_name", "model": "model_name", "cell_id": "cell_name"}
 _VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "_members", "_pool_rows", "responses", "hidden")
 
 
@@ -272,37 +274,46 @@ class _Tables:
     def write(self) -> None:
         if not self._number("SELECT count(*) FROM cells"):
             raise ConfigError("the lake holds no cells: there is nothing to show; see --include")
-        types = {name: self._type(name, column) for name, column in _TYPES.items()}
+        self._make_names()
         for view, order in _WHOLE.items():
             self._make(view, f"SELECT * FROM {view} ORDER BY {_ordered(order)}")
         self.con.execute(f"CREATE TEMP TABLE paired AS {_PAIRED}")
         for name, (_, query) in _DERIVED.items():
             if name == "matrix":
-                self._make_matrix(query.format_map({**types, "some": "{some}"}))
+                self._make_matrix(query)
             else:
                 self._make(name, query if self._is_kept(name) else f"SELECT * FROM ({query}) LIMIT 0")
         self._explain()
 
+    def _make_names(self) -> None:
+        """The names of each cell as the matrix has them: keys are cut, and a number stands for each."""
+        self.con.execute("CREATE TEMP TABLE made AS SELECT cell_id AS cell, cell_id, task, model FROM cells")
+        self._cut_keys(_TYPES)
+        columns = [f"{column}::{self._type(name, column)} AS {column}" for column, name in _TYPES.items()]
+        self.con.execute(f"CREATE TEMP TABLE names AS SELECT cell, {', '.join(columns)} FROM made")
+        self.con.execute("DROP TABLE made")
+
     def _type(self, name: str, column: str) -> str:
         """The type of a column of names: a number for each, or text where a name holds NUL, which ends DuckDB's SQL."""
-        if self._number(f"SELECT count(*) FROM cells WHERE contains({column}, chr(0))"):
+        if self._number(f"SELECT count(*) FROM made WHERE contains({column}, chr(0))"):
             return "VARCHAR"
-        self.con.execute(f"CREATE TYPE site.{name} AS ENUM (SELECT DISTINCT {column} FROM cells ORDER BY 1)")
+        self.con.execute(f"CREATE TYPE site.{name} AS ENUM (SELECT DISTINCT {column} FROM made ORDER BY 1)")
         return f"site.{name}"
 
     def _make(self, name: str, query: str) -> None:
         """A table of moderate size: computed by all threads, whose sums are exact, and written by one."""
         self.con.execute("RESET threads")
         self.con.execute(f"CREATE TEMP TABLE made AS {query}")
-        if name not in _CONTENT:
-            self._cut_keys()
+        self._cut_keys(_TYPES if name in _CONTENT else None)
         self._written(name, "FROM made")
         self.con.execute("DROP TABLE made")
 
-    def _cut_keys(self) -> None:
+    def _cut_keys(self, only: Collection[str] | None) -> None:
         """Keys that a release before this one stored with a lake's runs and failures stand on no page."""
         query = "SELECT column_name FROM duckdb_columns() WHERE table_name = 'made' AND data_type = 'VARCHAR'"
         for (column,) in self.con.execute(query).fetchall():
+            if only and column not in only:
+                continue
             suspects = f"SELECT DISTINCT {column} FROM made WHERE regexp_matches({column}, ?)"
             for (text,) in self.con.execute(suspects, [MAY_HOLD]).fetchall():
                 if (cut := without_keys(text)) != text:
@@ -318,11 +329,12 @@ class _Tables:
         self._written("matrix", query.replace("{some}", " WHERE false" if many else ""))
         for task, items_digest, items, records in self.con.execute(_SIZES).fetchall() if many else []:
             step = max(1, items * AT_ONCE // max(records, 1))
-            for first in range(0, items, step):
+            for first in range(0, max(items, 1), step):
                 some = (
-                    f" WHERE task = {quoted(task)} AND items_digest = {quoted(items_digest)} "
-                    f"AND item BETWEEN {first} AND {first + step - 1}"
+                    f" WHERE costs.task = {quoted(task)} AND items_digest = {quoted(items_digest)} AND item >= {first}"
                 )
+                if first + step < items:  # the last ones may lie beyond the planned items
+                    some += f" AND item < {first + step}"
                 self.con.execute("INSERT INTO site.matrix " + query.replace("{some}", some))
 
     def _is_kept(self, name: str) -> bool:

@@ -18,6 +18,7 @@ from collectors.pictures.headline import headline
 from collectors.website.tables import shown
 from schemas.failures import ConfigError
 from schemas.identity import digest
+from schemas.texts import without_keys
 
 #: Elements of a pool over all tasks beyond which only single tasks are drawn: its arrays take 21 bytes an element.
 MOST_ELEMENTS = 20_000_000
@@ -50,13 +51,14 @@ def draw_all(
 def _drawn(pool: Pool, write: Callable[[str, bytes], None], *, is_all: bool = False) -> list[dict[str, str]]:
     if len(pool.candidates) < 2 or not pool.higher_is_better or not complete_items(pool.scores).any():
         return []
+    task = without_keys(pool.task)  # as in the site's tables
     one = headline(
-        pool.task,
+        task,
         pool.metric,
-        [shown(name) for name in pool.candidates],
+        [shown(without_keys(name)) for name in pool.candidates],
         pool.scores,
         {kind: pool.numbers.get(kind) for kind in COSTS},
-        reference=reference_accuracy(pool.task),
+        reference=reference_accuracy(task),
     )
     scaling = one.scaling
     by_size = (
@@ -71,9 +73,7 @@ def _drawn(pool: Pool, write: Callable[[str, bytes], None], *, is_all: bool = Fa
     drawings.append(("pool", draw_scaling(one), by_size))
     made = []
     for kind, drawing, alt in drawings:
-        address = f"pictures/{digest([pool.task, is_all])}-{kind}.svg"  # a task may have the name of all
+        address = f"pictures/{digest([task, is_all])}-{kind}.svg"  # a task may have the name of all
         write(address, drawing.svg.encode())
-        made.append(
-            {**({} if is_all else {"task": pool.task}), "address": address, "alt": f"{shown(pool.task)}. {alt}"}
-        )
+        made.append({**({} if is_all else {"task": task}), "address": address, "alt": f"{shown(task)}. {alt}"})
     return made

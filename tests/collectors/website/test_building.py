@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from collectors.lake import store
 from collectors.website import database
 from collectors.website.building import SITE_MANIFEST, BuiltSite
 from collectors.website.reading import Tables
@@ -19,8 +20,10 @@ from collectors.website.rendering import Page, Site, render
 from collectors.website.tables import Column, Table, item_page, model_page, shown, significant, task_page
 from collectors.website.verifying import verify_site
 from schemas.failures import ConfigError
+from schemas.texts import CUT
 from tests.helpers.filled_lakes import contents, query
-from tests.helpers.lake_builder import LakeBuilder
+from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.markers import KEY
 from tests.helpers.sites import HOSTILE, Links, asked_lake, broken_links, built, hostile_lake
 
 
@@ -132,6 +135,32 @@ def test_database_pairs_are_those_of_the_view_and_large_lakes_have_the_same_matr
     columns = ", ".join(f'"{name}"' for name in pairs[0])
     expected = query(builder.lake, f"SELECT {columns} FROM complementarity WHERE NOT is_all ORDER BY ALL")
     assert [tuple(row.values()) for row in pairs] == expected
+
+
+def test_database_of_an_older_lake_holds_no_key_and_all_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys in names as a release stored them that did not cut any, and items beyond those that a later run planned."""
+    monkeypatch.setattr(store, "keyless", lambda name, table: table)
+    monkeypatch.setattr(database, "AT_ONCE", 3)
+    builder = LakeBuilder(str(tmp_path / "lake"))
+    cells = [BuiltCell(model=model, task=f"https://u:{KEY}@h/t", items=2) for model in (f"https://u:{KEY}@h/m", "m")]
+    builder.run(*cells)
+    for cell in cells:
+        builder.shard(cell, [cell.record(item, score=1.0, responses=["x"]) for item in range(4)])
+    database._write(builder.lake.uri, tmp_path / "site.duckdb", "all")
+    tables = Tables(tmp_path / "site.duckdb")
+    try:
+        joined = "SELECT task, model, count(*) AS n FROM matrix SEMI JOIN leaderboard USING (task, model)"
+        rows = tables.rows(f"{joined} GROUP BY ALL ORDER BY ALL")
+        task = f"https://{CUT}@h/t"
+        assert [tuple(row.values()) for row in rows] == [(task, f"https://{CUT}@h/m", 4), (task, "m", 4)]
+        names = [row["table_name"] for row in tables.rows("SELECT table_name FROM duckdb_tables()")]
+        assert [name for name in names if KEY in repr(tables.rows(f"FROM {name}"))] == []
+        lists = tables.rows("SELECT table_name FROM duckdb_columns() WHERE data_type LIKE '%[]' AND NOT internal")
+        assert {row["table_name"] for row in lists} == {"items", "responses"}, "lists of texts are cut nowhere"
+    finally:
+        tables.close()
 
 
 # ---- hostile texts
