@@ -389,12 +389,11 @@ def test_matrix_file_of_before_a_compaction_asks_to_be_written_anew(lake: LakeBu
 def test_show_weighs_latency_by_timed_items_and_leaves_tokens_of_unknown_caching_out(
     lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slow, fast = BuiltCell(task="slow"), BuiltCell(task="fast")
-    lake.run(slow, fast)
+    lake.run(slow := BuiltCell(task="slow"), fast := BuiltCell(task="fast"))
     untimed = {"latency_s": None, "cached_tokens": None, "engine_tokens": 100}
     lake.shard(slow, [slow.record(0, score=1.0, latency_s=10.0, cached_tokens=10, engine_tokens=100)])
     lake.shard(slow, [slow.record(item, score=1.0, **untimed) for item in range(1, 10)])
-    timed = {"latency_s": 1.0, "cached_tokens": 10, "engine_tokens": 100}
+    timed = {**untimed, "latency_s": 1.0, "cached_tokens": 10}
     lake.shard(fast, [fast.record(item, score=1.0, **timed) for item in range(10)])
     assert main(["--show"]) == 0
     line = line_of(capsys.readouterr().out, "model-a", "10.0%")
