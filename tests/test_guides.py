@@ -11,6 +11,7 @@ from collectors.exporters import registry as exporters
 from collectors.importers import registry as importers
 from schemas.records import TABLES
 from schemas.views import view_files
+from tests.helpers.lake_builder import LakeBuilder
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = "collectors/README.md"
@@ -164,3 +165,13 @@ def test_readme_counts_the_formats() -> None:
     text = text_of("README.md")
     assert f"({len(importers.FORMATS)} formats)" in text
     assert f"({len(exporters.FORMATS)} formats)" in text
+
+
+def test_queries_of_the_guides_name_columns_that_views_have(tmp_path: Path) -> None:
+    """Those that join a file of the reader's own are left out."""
+    texts = [path.read_text(encoding="utf-8") for path in [*READMES, ROOT / "infra" / "RUNBOOK.md"]]
+    queries = [query for text in texts for query in re.findall('--sql "([^"]+)"', text) if ".parquet" not in query]
+    assert len(queries) > 8
+    views = LakeBuilder(tmp_path / "lake").views()
+    for query in queries:
+        views.execute(query).fetchall()
