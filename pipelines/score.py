@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+try:  # an old Python, or one without the environment, fails at the imports below
+    import duckdb as _duckdb  # noqa: F401
+
+    import collectors as _collectors  # noqa: F401
+except ImportError:
+    raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
+
 import argparse
 import json
 import sys

@@ -157,3 +157,11 @@ def test_cpu_lock_leaves_out_what_breaks_beside_torch_cpu() -> None:
     locked = pins("lock-cpu.txt")
     assert set(locked) & LEFT_OUT_OF_CPU_LOCK == set()
     assert locked["torch"].local == "cpu"
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "pipelines").glob("[!_]*.py")))
+def test_script_without_the_environment_says_in_one_line_what_to_do(script: str) -> None:
+    command = [sys.executable, "-S", "-E", str(ROOT / "pipelines" / script), "--help"]  # -S: no installed packages
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"this Python lacks routerlake: `make env`, .*\n", done.stderr)
