@@ -181,7 +181,7 @@ for attempt in (
 def test_lake_folder_of_another_user_is_an_error_of_one_line_each(hidden: bool) -> None:
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:  # not pytest's: others may not even look into that
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # others may not even look into pytest's and Ray's
         os.chmod(folder, 0o755)
         lake = Lake(folder).open_for_writing()
         lake.create(shard_name("t", shard(0, 1)), b"1")
