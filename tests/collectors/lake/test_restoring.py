@@ -67,15 +67,20 @@ def test_take_back_one_of_two_overlapping_retractions_shows_nothing_of_the_other
     assert shown(lake) == dict.fromkeys(range(6), 1.0)
 
 
+def two_generations(builder: LakeBuilder, *, compacted: bool) -> tuple[Lake, dict[int, float]]:
+    """Six items, four of them collected again. Returns what the lake shows of them, too."""
+    add(builder, 0, 5, 0.0)
+    add(builder, 1, 4, 1.0, generation=1)
+    whole = shown(builder.lake)
+    if compacted:
+        compact(builder.lake)
+    return builder.lake, whole
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("compacted", [False, True])
 def test_take_back_items_of_two_generations_shows_the_newer(builder: LakeBuilder, compacted: bool) -> None:
-    add(builder, 0, 5, 0.0)
-    add(builder, 1, 4, 1.0, generation=1)
-    lake = builder.lake
-    whole = shown(lake)
-    if compacted:
-        compact(lake)
+    lake, whole = two_generations(builder, compacted=compacted)
     retraction = forget(lake, (1, 2))
     compact(lake)
     assert set(shown(lake)) == {0, 3, 4, 5}
@@ -88,12 +93,7 @@ def test_take_back_items_of_two_generations_shows_the_newer(builder: LakeBuilder
 def test_take_back_of_a_newer_shard_that_comes_back_whole_shows_it_over_the_older(
     builder: LakeBuilder, compacted: bool
 ) -> None:
-    add(builder, 0, 5, 0.0)
-    add(builder, 1, 4, 1.0, generation=1)
-    lake = builder.lake
-    whole = shown(lake)
-    if compacted:
-        compact(lake)
+    lake, whole = two_generations(builder, compacted=compacted)
     retraction = forget(lake, (1, 5))
     compact(lake)
     assert take_back(lake, retraction, "right").lost_items == 0
