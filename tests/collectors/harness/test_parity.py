@@ -129,7 +129,6 @@ def test_vllm_engine_against_lm_eval_hf_is_equal(
     check(collect("vllm", tiny_models["good"], tasks, tmp_path), evaluate(stock_hf, tasks))
 
 
-@long_only
 def test_vllm_engine_against_lm_eval_vllm_is_equal(
     tasks: Path, tiny_models: dict[str, Path], stock_vllm_samples: dict[str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -146,7 +145,7 @@ def test_tokenizer_that_adds_its_beginning_of_text_against_lm_eval_is_equal(
     check(collect(engine, model, tasks, tmp_path / "lake"), evaluate(stock, tasks))
 
 
-@long_only
+@pytest.mark.few(1)
 @pytest.mark.parametrize("multiturn", [True, pytest.param(False, marks=long_only)])
 def test_chat_template_against_lm_eval_is_equal(
     tasks: Path, tiny_models: dict[str, Path], stock_hf: HFLM, tmp_path: Path, multiturn: bool
