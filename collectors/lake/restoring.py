@@ -177,14 +177,14 @@ def _listed(shard: ShardName, within: Ranges, sets: ItemSets) -> list[int]:
 
 def _overlaps(shard: ShardName, taken: Retracted) -> Ranges:
     """The items of a shard that some range names, each once."""
-    ranges: Ranges = []
-    for one in taken.over(shard):
-        first, last = max(one.first, shard.first), min(one.last, shard.last)
-        new = [(first, last)]
-        for held in ranges:
-            new = _minus(new, held)
-        ranges += new
-    return sorted(ranges)
+    named = sorted((max(one.first, shard.first), min(one.last, shard.last)) for one in taken.over(shard))
+    merged: Ranges = []
+    for first, last in named:
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        elif first <= last:
+            merged.append((first, last))
+    return merged
 
 
 def _minus(ranges: Iterable[tuple[int, int]], cut: tuple[int, int]) -> Ranges:

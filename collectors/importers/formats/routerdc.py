@@ -13,7 +13,7 @@ def read(staging: Sink, number: int, source: ImportSource) -> None:
     for row, value in objects(staging, number):
         with staging.one_row(number, row):
             scores, question = value.get("scores"), value.get("question")
-            if not isinstance(scores, dict) or not isinstance(question, str):
+            if not isinstance(scores, dict) or not scores or not isinstance(question, str):
                 staging.reject(number, row, "unknown_layout", "no question, or no scores by model", task=task)
                 continue
             key = str(row - 1)

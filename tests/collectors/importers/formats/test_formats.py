@@ -167,6 +167,12 @@ def test_routerdc(tmp_path: Path) -> None:
     ]
 
 
+def test_routerdc_question_without_a_score_is_rejected_by_its_row(tmp_path: Path) -> None:
+    lines = [{"question": "q", "scores": {"a": 1}}, {"question": "p", "scores": {}}]
+    report = imported("routerdc", write_json(tmp_path / "t.json", lines), tmp_path / "lake")
+    assert [(one["kind"], one["source_row"]) for one in report.rejects] == [("unknown_layout", 2)]
+
+
 def test_routerdc_files_called_alike_are_tasks_of_their_own(tmp_path: Path) -> None:
     for split, question in (("train", "A?"), ("test", "B?")):
         write_json(tmp_path / f"in/{split}/gsm.json", [{"question": question, "scores": {"a": 1.0}}])
