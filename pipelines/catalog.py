@@ -93,10 +93,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     query.add_argument("--search", metavar="TEXT", help="text in the name")
     query.add_argument("--author", metavar="NAME", help="user or organization")
     query.add_argument(
-        "--task",
+        "--pipeline-tag",
         metavar="TAG",
         default="text-generation",
-        help="the hub's pipeline tag, or any (default: %(default)s)",
+        help="what the hub says a model is for, or any (default: %(default)s)",
     )
     query.add_argument("--min-downloads", type=whole, metavar="N", help="downloads of the last 30 days")
     query.add_argument(
@@ -152,7 +152,7 @@ def size(text: str) -> str:
 def query_of(args: argparse.Namespace) -> Query | None:
     asked = ("search", "author", "min_downloads", "max_parameters", "licence", "library", "most")
     given = {name: getattr(args, name) for name in asked if getattr(args, name) is not None}
-    return Query(**given, pipeline_tag=None if args.task == "any" else args.task, sort=args.sort) if given else None
+    return Query(**given, pipeline_tag=None if args.pipeline_tag == "any" else args.pipeline_tag, sort=args.sort) if given else None
 
 
 def run(args: argparse.Namespace) -> int:
