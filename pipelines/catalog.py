@@ -152,7 +152,8 @@ def size(text: str) -> str:
 def query_of(args: argparse.Namespace) -> Query | None:
     asked = ("search", "author", "min_downloads", "max_parameters", "licence", "library", "most")
     given = {name: getattr(args, name) for name in asked if getattr(args, name) is not None}
-    return Query(**given, pipeline_tag=None if args.pipeline_tag == "any" else args.pipeline_tag, sort=args.sort) if given else None
+    tag = None if args.pipeline_tag == "any" else args.pipeline_tag
+    return Query(**given, pipeline_tag=tag, sort=args.sort) if given else None
 
 
 def run(args: argparse.Namespace) -> int:
