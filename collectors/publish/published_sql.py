@@ -29,7 +29,7 @@ from schemas.views import (
     POOL,
     ViewFiles,
     kept_table,
-    kept_views,
+    make_kept_views,
     relocatable_views,
     rows_of_version,
     view_files,
@@ -108,8 +108,7 @@ def _of_database(store: Lake, files: ViewFiles) -> tuple[list[str], list[str]]:
             with contextlib.suppress(duckdb.Error):  # an earlier release's database lacks tables or columns
                 for table in tables:
                     con.execute(f"CREATE VIEW {table} AS FROM version.{table}")
-                for statement in kept_views(files):
-                    con.execute(statement)
+                make_kept_views(con, files)
             pools = [name for name in POOL if not _are_equal(con, name)]
         made = {name: words for name, words in _views_in(own).items() if name not in tables}
         return _unlike(_views_in(store.local_path(layout.DATABASE)), made), pools

@@ -39,8 +39,8 @@ __all__ = [
     "create_views",
     "keep_tables",
     "kept_table",
-    "kept_views",
     "lake_place",
+    "make_kept_views",
     "named_in",
     "object_path",
     "relocatable_views",
@@ -126,8 +126,9 @@ def _wanted(
 
 def write_comments(con: duckdb.DuckDBPyConnection) -> None:
     """Adds the comments of views and columns to the database."""
-    # All at once: one call for each of 600 takes twice as long.
-    con.execute("; ".join([f"COMMENT ON {target} IS {quoted(comment)}" for target, comment in _comments(con)]))
+    # All at once, in one transaction: each of 900 in its own takes four times as long.
+    comments = [f"COMMENT ON {target} IS {quoted(comment)}" for target, comment in _comments(con)]
+    con.execute("; ".join(["BEGIN", *comments, "COMMIT"]))
 
 
 def _choose(con: duckdb.DuckDBPyConnection, names: Placeholders) -> Placeholders:
@@ -188,15 +189,39 @@ def keep_tables(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
     names = _of_database(files)
     for table in KEPT_TABLES:
         con.execute(f"CREATE TABLE {kept_table(table)} AS FROM {names.rows_of(table)}")
-    for statement in kept_views(files):
-        con.execute(statement)
+    make_kept_views(con, files)
     write_comments(con)
 
 
-def kept_views(files: ViewFiles) -> list[str]:
-    """Returns statements that make the views of a version's database over its tables (kept_table)."""
+def make_kept_views(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
+    """Makes the views of a version's database over its tables (kept_table), in the open database."""
     names = replace(_of_database(files), kept=frozenset(KEPT_TABLES))
-    return [names.put_into(view.as_table if name in POOL else view.sql) for name, view in view_files().items()]
+    try:
+        con.begin()
+        _make_over_empty_tables(con, names)
+        con.commit()
+    except duckdb.Error:  # a table or column is not there: all views up to the first that fails
+        con.rollback()
+        for name, view in view_files().items():
+            con.execute(names.put_into(view.as_table if name in POOL else view.sql))
+
+
+def _make_over_empty_tables(con: duckdb.DuckDBPyConnection, names: Placeholders) -> None:
+    """Makes all views, each while those that it reads are empty tables of the same columns.
+
+    DuckDB binds a view when it is made, and with it all views below: 1.9 CPU-seconds for all of them, and 0.3 so. What
+    it stores is the same to the byte.
+    """
+    views = {name: view for name, view in view_files().items() if view.kind == "view"}
+    for name, view in view_files().items():
+        statement = names.put_into(view.as_table if name in views else view.sql)
+        con.execute(f"{statement.rstrip().removesuffix(';')} WITH NO DATA" if name in views else statement)
+    for name, view in reversed(views.items()):
+        con.execute(f"DROP TABLE {name}")
+        if name not in POOL:
+            con.execute(names.put_into(view.sql))
+    for name in (name for name in views if name in POOL):  # of rows, so the views below have to be there
+        con.execute(names.put_into(views[name].as_table))
 
 
 def _of_database(files: ViewFiles) -> Placeholders:
