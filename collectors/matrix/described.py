@@ -55,6 +55,12 @@ def head(pools: Pools) -> list[str]:
     candidates, questions = len(pools.every.candidates), int(pools.counted.sum())
     some = f"{len(pools.tasks):,} tasks" if len(pools.tasks) > 1 else pools.tasks[0]
     lines = [f"pool: {candidates:,} candidates × {questions:,} questions of {some}{_settings(cells)}"]
+    if pools.choice.same:
+        lines.append(_same(pools.choice.same, cells))
+    tasks_of = Counter(cell["candidate"] for cell in cells)
+    everywhere = sum(count == len(pools.tasks) for count in tasks_of.values())
+    if everywhere < candidates:
+        lines.append(f"over all tasks: {everywhere:,} of {candidates:,} candidates, those that every task has")
     several = sum(cell["cells"] > 1 for cell in cells)
     if several:
         lines.append(
@@ -70,7 +76,8 @@ def head(pools: Pools) -> list[str]:
     if lost := _lost(pools):
         lines.append(lost)
     lines += _scarce(pools)
-    for why in (UNSCORED, SAMPLED, OTHER):
+    differing = [why for _, _, why in pools.dropped if why not in (UNSCORED, SAMPLED, OTHER)]
+    for why in dict.fromkeys([UNSCORED, SAMPLED, *differing, OTHER]):
         if names := [f"{model} in {task}" for task, model, reason in pools.dropped if reason == why]:
             more = f", … {len(names) - _MOST:,} more" if len(names) > _MOST else ""
             lines.append(f"left out: {', '.join(names[:_MOST])}{more} ({why})")
@@ -92,6 +99,27 @@ def _settings(cells: Sequence[dict[str, object]]) -> str:
     if promptings and not any(part.startswith(("num_fewshot", "chat_template")) for part in parts):
         parts.append("promptings differ")
     return f"; {'; '.join(parts)}" if parts else ""
+
+
+def _same(same: Sequence[str], cells: Sequence[dict[str, object]]) -> str:
+    """A line on the settings that had to be the same, with the value of each task where it is one of _SHOWN."""
+    parts = []
+    for name in same:
+        tasks: dict[str, list[str]] = {}
+        unknown = "collected" if name == "imported_from" else "unknown"
+        found = {(str(cell["task"]), unknown if cell[name] is None else str(cell[name])) for cell in cells}
+        for task, value in sorted(found):
+            tasks.setdefault(value, []).append(task)
+        if name not in _SHOWN or len(tasks) > _MOST:
+            parts.append(name)
+        elif len(tasks) == 1:
+            parts.append(f"{name} {next(iter(tasks))}")
+        else:
+            places = [some[0] if len(some) == 1 else f"{len(some):,} tasks" for some in tasks.values()]
+            values = (f"{value} in {place}" for value, place in zip(tasks, places, strict=True))
+            parts.append(f"{name} {', '.join(values)}")
+    where = "" if len({cell["task"] for cell in cells}) == 1 else " within each task"
+    return f"the same{where}: {'; '.join(parts)}"
 
 
 def _scarce(pools: Pools) -> list[str]:

@@ -28,7 +28,7 @@ COSTS = ("usd", "latency_s")
 #: Why a model is not a candidate of a task.
 UNSCORED = "no score yet"
 SAMPLED = "asked only a sample, and others all items: --sparse mixed lets it in"
-OTHER = "another metric, or not the settings that all share"
+OTHER = "another metric"
 
 Floats = npt.NDArray[np.floating[Any]]
 Rows = npt.NDArray[np.int64]
@@ -145,7 +145,8 @@ class Pools:
     tables: dict[tuple[str, str], Rows]
     #: Rows of the view candidates that are left out, with the round in which they were.
     left_out: pa.Table
-    #: Task and model of cells to choose among that are not a candidate, and why: UNSCORED, SAMPLED or OTHER.
+    #: Task and model or candidate of cells to choose among that are not in the task's pool, and why: UNSCORED, SAMPLED,
+    #: OTHER, or the settings in which it differs where these had to be the same.
     dropped: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property

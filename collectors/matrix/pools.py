@@ -102,7 +102,7 @@ def read_pools(
         completion_tokens=arrays["completion_tokens"],
         numbers=_numbers(con, shape, placement, numbers),
     )
-    return Pools(choice, every, _places(questions, cells, names), blocks, left_out, _dropped(con, tasks))
+    return Pools(choice, every, _places(questions, cells, names), blocks, left_out, _dropped(con, tasks, choice.same))
 
 
 def _nothing(lake: Lake, holdings: Holdings, tasks: Sequence[str] | None, choice: PoolChoice) -> ConfigError:
@@ -133,27 +133,74 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
     return rows.filter(pc.invert(is_left_out)).drop_columns(["round"]), rows.filter(is_left_out)
 
 
-def _dropped(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> list[tuple[str, str, str]]:
-    """As Pools.dropped."""
+#: Settings whose values say something to a person; of the others the name is enough.
+_TOLD = ("dtype", "num_fewshot", "chat_template", "max_length", "engine", "quantization")
+
+
+def _dropped(
+    con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None, same: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """As Pools.dropped: models without a score, and candidates that have cells with scores and none in the pool."""
     of_tasks = "true" if tasks is None else f"task IN ({', '.join(map(quoted, tasks)) or 'NULL'})"
+    differing = ", ".join(_differing(name) for name in same)
     return con.execute(
         f"""
-        SELECT task, model, CASE
-            WHEN NOT bool_or(scored IS NOT NULL) THEN '{UNSCORED}'
-            WHEN bool_and(sampled_items IS NOT NULL AND scored < planned_items) FILTER (scored IS NOT NULL)
-                AND coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'apart'
-                AND task NOT IN (SELECT task FROM _pool_cells WHERE is_sparse)
-                THEN '{SAMPLED}'
-            ELSE '{OTHER}'
-        END
-        FROM cells LEFT JOIN _scored USING (cell_id) ANTI JOIN _pool_cells USING (task, model)
-        WHERE {of_tasks} AND (
-            CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL
-            OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
+        WITH considered AS (
+            SELECT cells.*, scored FROM cells LEFT JOIN _scored USING (cell_id)
+            WHERE {of_tasks} AND (
+                CAST(getvariable('pool_cells') AS VARCHAR[]) IS NULL
+                OR cell_id IN (SELECT unnest(CAST(getvariable('pool_cells') AS VARCHAR[])))
+            )
+        ),
+
+        outside AS (
+            SELECT task, model, effort, revision, quantization,
+                list(considered ORDER BY scored DESC, cell_id)[1] AS best,
+                bool_and(sampled_items IS NOT NULL AND scored < planned_items) AS is_sampled
+            FROM considered
+            WHERE scored IS NOT NULL AND NOT EXISTS (
+                FROM _pool_cells AS chosen
+                WHERE chosen.task = considered.task AND chosen.model = considered.model
+                    AND chosen.effort IS NOT DISTINCT FROM considered.effort
+                    AND (
+                        (considered.imported_from IS NOT NULL AND considered.revision IS NULL)
+                        OR (
+                            chosen.revision IS NOT DISTINCT FROM considered.revision
+                            AND chosen.quantization IS NOT DISTINCT FROM considered.quantization
+                        )
+                    )
+            )
+            GROUP BY ALL
+        ),
+
+        differing AS (
+            SELECT outside.*, list_filter([{differing}]::VARCHAR[], lambda text: text IS NOT NULL) AS differs
+            FROM outside LEFT JOIN (FROM _pool_cells SELECT DISTINCT ON (task) * ORDER BY cell_id) AS pool USING (task)
         )
-        GROUP BY task, model ORDER BY task, model
+
+        SELECT task, model, '{UNSCORED}' FROM considered
+        GROUP BY task, model HAVING NOT bool_or(scored IS NOT NULL)
+        UNION ALL
+        SELECT task,
+            concat(model, '[' || effort || ']', CASE WHEN (task, model) IN (SELECT (task, model) FROM _pool_cells)
+                THEN '@' || coalesce(quantization, left(revision, 16), 'unknown') END),
+            CASE
+                WHEN is_sampled AND coalesce(CAST(getvariable('pool_sparse') AS VARCHAR), 'apart') = 'apart'
+                    AND task NOT IN (SELECT task FROM _pool_cells WHERE is_sparse)
+                    THEN '{SAMPLED}'
+                WHEN len(differs) > 0 THEN '--same: ' || array_to_string(differs, ', ')
+                ELSE '{OTHER}'
+            END
+        FROM differing
+        ORDER BY ALL
         """
     ).fetchall()
+
+
+def _differing(name: str) -> str:
+    """SQL of a phrase on a setting in which a cell differs from the pool of its task; null where it does not."""
+    told = f"concat(' ', coalesce(best.{name}::VARCHAR, 'unknown'))" if name in _TOLD else "''"
+    return f"CASE WHEN best.{name} IS DISTINCT FROM pool.{name} THEN concat('{name}', {told}) END"
 
 
 def _questions(con: duckdb.DuckDBPyConnection, cells: pa.Table) -> tuple[pa.Table, dict[tuple[str, str], Rows]]:

@@ -217,7 +217,7 @@ def show_pool(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         values = [row["task"]]
         candidates = fetch(
             con,
-            "SELECT candidate, dtype, num_fewshot, imported_from FROM candidates INNER JOIN "
+            "SELECT candidate, dtype, num_fewshot, chat_template, imported_from FROM candidates INNER JOIN "
             "(SELECT cell_id, avg(score) AS mean FROM pool WHERE task = ? GROUP BY cell_id) USING (cell_id) "
             "WHERE task = ? ORDER BY CASE WHEN higher_is_better THEN -mean ELSE mean END, candidate "
             f"LIMIT {MOST_CELLS}",
@@ -239,7 +239,8 @@ def show_pool(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         table = headed("<candidate", "<settings", *(f"q{place}" for place in range(1, len(questions) + 1)))
         for one in candidates:
             shots = "" if one["num_fewshot"] is None else f"{one['num_fewshot']}-shot"
-            settings = filter(None, ("imported" if one["imported_from"] else "", one["dtype"], shots))
+            chat = "chat" if one["chat_template"] else ""
+            settings = filter(None, ("imported" if one["imported_from"] else "", one["dtype"], shots, chat))
             marks = (_mark(verdicts, (one["candidate"], question)) for (question,) in questions)
             table.add_row(one["candidate"], " ".join(settings), *marks)
         console.print(table)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from collectors.lake import layout
 from collectors.lake.holdings import read_holdings
 from collectors.lake.store import Lake
 from collectors.prices.tables import add_prices, read_prices
@@ -28,11 +30,15 @@ _PRICES = [("model-a", 0.1, 0.3), ("model-b", 1 / 3, 2 / 3), ("model-c", 1e-9, 7
 
 @dataclass(frozen=True)
 class RandomLake:
-    """Records of a seed: each cell with its rows, which may be committed in any order and in any shards."""
+    """Records of a seed: each cell with its rows, which may be committed in any order and in any shards.
+
+    `is_odd` adds cells that meet the others oddly, and item tables.
+    """
 
     seed: int
     items: int = 60
     tasks: tuple[str, ...] = ("quiz", "maths")
+    is_odd: bool = False
 
     def cells(self) -> list[tuple[BuiltCell, list[dict[str, Any]]]]:
         rng = np.random.default_rng(self.seed)
@@ -57,20 +63,67 @@ class RandomLake:
                 made.append((cell, rows))
         return made
 
-    def write(self, folder: Path, order: int) -> Lake:
-        """The lake whose rows, shards and cells come in the order of this number."""
+    def odd_cells(self) -> list[tuple[BuiltCell, list[dict[str, Any]]]]:
+        """Cells of the first task that meet those of `cells` oddly, of which a seed draws about half.
+
+        Another dtype and prompting, a quantization, half of the items, answers that were asked three times, a source's
+        import with its own item table, and one without a record.
+        """
+        rng, task = np.random.default_rng([self.seed, 1]), self.tasks[0]
+        common = {"task": task, "metric": "acc" if task == "quiz" else "gain", "items": self.items}
+        kinds = {
+            "settings": BuiltCell(model="model-a", dtype="bfloat16", prompting="p1", **common),
+            "quantized": BuiltCell(model="model-b", quantization="int4", **common),
+            "half": BuiltCell(model="model-e", **common),
+            "repeats": BuiltCell(model="model-f", **common),
+            "imported": BuiltCell(model="model-g", items_digest="theirs", **common),
+            "dead": BuiltCell(model="model-h", **common),
+        }
+        made = []
+        for kind, cell in kinds.items():
+            asked = rng.permutation(self.items)[: 0 if kind == "dead" else self.items // (2 if kind == "half" else 1)]
+            repeats = range(4 if kind == "repeats" else 1)
+            rows = [
+                cell.record(int(item), score=float(rng.random()), latency_s=float(rng.random()), repeat=repeat)
+                for item in sorted(asked)
+                for repeat in repeats
+            ]
+            if rng.random() < 0.5:
+                made.append((cell, rows))
+        return made
+
+    def write(self, folder: Path, order: int, halfway: Callable[[Lake], object] = lambda lake: None) -> Lake:
+        """The lake whose rows, shards and cells come in the order of this number; `halfway` gets it half written."""
         rng = np.random.default_rng([self.seed, order])
-        builder, cells = LakeBuilder(folder), self.cells()
+        builder, cells, odd = LakeBuilder(folder), self.cells(), self.odd_cells() if self.is_odd else []
         builder.run(*(cell for cell, _ in cells))
+        for cell, _ in odd:
+            builder.run(cell, **({"imported_from": "elsewhere"} if cell.items_digest == "theirs" else {}))
         shards = []
-        for cell, rows in cells:
+        for cell, rows in [*cells, *odd]:
             cuts = sorted({0, self.items, *rng.integers(1, self.items, order % 4).tolist()})
             for first, stop in itertools.pairwise(cuts):
-                shards.append((cell, [rows[item] for item in first + rng.permutation(stop - first)]))
-        for at in rng.permutation(len(shards)):
+                inside = [row for row in rows if first <= row["item"] < stop]
+                if inside:
+                    shards.append((cell, [inside[at] for at in rng.permutation(len(inside))]))
+        if self.is_odd:
+            self._write_items(builder)
+        for number, at in enumerate(rng.permutation(len(shards))):
+            if number == len(shards) // 2:
+                halfway(builder.lake)
             builder.shard(*shards[at])
         put_prices(builder.lake, _PRICES)
         return builder.lake
+
+    def _write_items(self, builder: LakeBuilder) -> None:
+        """The item tables: twice the same question, unknown and other right answers, another order in the import."""
+        rng = np.random.default_rng([self.seed, 2])
+        texts = [f"text {number}" for number in rng.integers(0, 2 * self.items, self.items)]
+        golds: list[str | None] = [json.dumps(str(number)) for number in rng.integers(0, 2, self.items)]
+        theirs = rng.permutation(self.items)
+        stated = [None if rng.random() < 0.2 else '"1"' if rng.random() < 0.1 else golds[at] for at in theirs]
+        builder.items(self.tasks[0], "i0", self.items, content_hash=texts, target=golds)
+        builder.items(self.tasks[0], "theirs", self.items, content_hash=[texts[at] for at in theirs], target=stated)
 
 
 def _scores(rng: np.random.Generator, count: int) -> Any:
@@ -100,8 +153,20 @@ def answers(lake: Lake, threads: int = 2, include: str = "all") -> dict[str, lis
     with duckdb.connect() as con:
         con.execute(f"SET threads = {threads}")
         create_views(con, lake.uri, read_holdings(lake, include=include).view_files(), comments=False)
-        views = [name for name, file in view_files().items() if file.kind == "view" and not name.startswith("_")]
-        return {name: rows_of(con, name) for name in views if name not in NOT_COMPARED}
+        return _rows_of_views(con)
+
+
+def answers_of_database(version: Path, threads: int) -> dict[str, list[str]]:
+    """The same from the database of a published version alone, but for what it reads from the version's files."""
+    with duckdb.connect(version / layout.DATABASE, read_only=True) as con:
+        con.execute(f"SET threads = {threads}")
+        con.execute("SET VARIABLE snapshot = ?", [str(version)])
+        return _rows_of_views(con)
+
+
+def _rows_of_views(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    views = [name for name, file in view_files().items() if file.kind == "view" and not name.startswith("_")]
+    return {name: rows_of(con, name) for name in views if name not in NOT_COMPARED}
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, view: str) -> list[str]:

@@ -11,26 +11,22 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-import routerlake
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from pipelines.export import main as export
 from pipelines.matrix import main as matrix
 from pipelines.plot import main as plot
 from pipelines.publish import main as publish
 from tests.helpers.importing import imported
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
+from tests.helpers.pool_readers import assert_every_reader_shows, sql
 
 QUESTIONS = [f"What is {number} + {number}?" for number in range(12)]
 CHOICES = [["right", f"wrong {number}"] for number in range(12)]
 #: Model -> right on these questions.
 RIGHT = {"alpha": {0, 1, 2}, "beta": {2, 3, 4, 5}, "hosted": set(range(6, 12))}
-POOL = ["alpha", "beta", "hosted"]
 
 
 @pytest.fixture(scope="module")
@@ -81,66 +77,15 @@ def _hashes(folder: Path) -> list[str]:
     return [by_key[f"q{item}"] for item in range(12)]
 
 
-def sql(uri: str, query: str, capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, Any]]:
-    assert matrix(["--lake", uri, "--include", "all", "--sql", query, "--format", "json", *options]) == 0
-    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
-    return found
-
-
 def test_pool_of_a_lake_and_its_version_is_one_for_every_reader(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert publish(["--lake", uri, "--to", str(tmp_path), "--include", "all", "--version", "1"]) == 0
-    capsys.readouterr()
-    means = {model: len(right) / 12 for model, right in RIGHT.items()}
+    assert_every_reader_shows(uri, {model: len(right) / 12 for model, right in RIGHT.items()}, 12, tmp_path, capsys)
     for place in (uri, str(tmp_path / "1")):
-        pool = routerlake.open(place).matrix(include="all")
-        assert (pool.candidates, pool.scores.shape) == (POOL, (12, 3))
-        assert dict(zip(pool.candidates, pool.scores.mean(axis=0).tolist(), strict=True)) == pytest.approx(means)
-        [row] = sql(place, "SELECT * FROM oracle", capsys)
-        assert (row["candidates"], row["questions"], row["imported"], row["dtypes"]) == (3, 12, 1, 2)
-        assert (row["best_model"], row["oracle_score"]) == ("hosted", 1.0)
-        shown = sql(place, "SELECT candidate, count(*) AS n, avg(score) AS mean FROM pool GROUP BY 1", capsys)
-        assert {one["candidate"]: (one["n"], one["mean"]) for one in shown} == {
-            model: (12, pytest.approx(mean)) for model, mean in means.items()
-        }
-        assert scored(place, tmp_path, capsys) == (3, 12, "hosted", 1.0)
-        assert drawn(place, tmp_path / "pictures", capsys) == (POOL, 12, list(means.values()))
-        assert exported(place, tmp_path / "x.parquet", capsys) == {model: (12, mean) for model, mean in means.items()}
-
-
-def scored(place: str, folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[Any, ...]:
-    """Candidates, questions, best single model and oracle of a router."""
-    path = folder / "router.csv"
-    path.write_text("source_key,model\n" + "".join(f"q{item},{POOL[item % 3]}\n" for item in range(12)))
-    options = options or ("--include", "all")
-    assert matrix(["score", "--choices", str(path), "--lake", place, "--json", *options]) == 0
-    [row] = json.loads(capsys.readouterr().out)
-    return row["models"], row["items"], row["best_model"], row["oracle_score"]
-
-
-def drawn(place: str, out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Any, ...]:
-    assert plot(["--lake", place, "--out", str(out), "--include", "all", "--draws", "1"]) == 0
+        [row] = sql(place, "FROM oracle", capsys)
+        assert (row["imported"], row["dtypes"], row["best_model"], row["oracle_score"]) == (1, 2, "hosted", 1.0)
+    assert plot(["--lake", uri, "--out", str(tmp_path / "p"), "--include", "all", "--draws", "1"]) == 0
     assert "pool: 3 candidates × 12 questions of mine; collected (2), imported (1)" in capsys.readouterr().out
-    page = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', (out / "index.html").read_text())
-    assert page is not None
-    numbers = json.loads(page[1])
-    [task] = numbers["tasks"]
-    return numbers["names"], task["items"], pytest.approx(task["models"]["score"])
-
-
-def exported(place: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    out.unlink(missing_ok=True)
-    assert export(["--format", "huggingface", "--lake", place, "--out", str(out), "--include", "all"]) == 0
-    capsys.readouterr()
-    rows = pq.read_table(out, columns=["model", "item_hash", "score"]).to_pylist()
-    return {
-        model: (
-            sum(row["model"] == model for row in rows),
-            sum(row["score"] for row in rows if row["model"] == model) / 12,
-        )
-        for model in POOL
-    }
 
 
 def test_same_setting_leaves_out_the_candidates_that_differ(uri: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from collectors.lake.compaction import compact
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.matrix.described import head
 from collectors.matrix.pool_arrays import Pool
-from collectors.matrix.pools import load_matrix
+from collectors.matrix.pools import load_matrix, load_pools
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError
@@ -71,6 +72,33 @@ def loaded(pool: Pool) -> dict[Key, tuple[Any, ...]]:
         (tasks[row], questions[row], pool.candidates[column]): tuple(array[row, column].item() for array in arrays)
         for row, column in np.argwhere(pool.valid)
     }
+
+
+def test_same_settings_hold_task_by_task_and_the_head_names_who_differs_where(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path)
+    for model, task, dtype, more in [
+        *((model, task, dtype, {}) for model in "abc" for task, dtype in (("quiz", "float32"), ("maths", "bfloat16"))),
+        ("d", "quiz", "bfloat16", {}),
+        ("d", "maths", "bfloat16", {}),
+        ("a", "quiz", "float16", {"quantization": "awq"}),
+        ("e", "quiz", "float32", {"metric": "loss", "higher_is_better": False}),
+    ]:
+        lake.planned(BuiltCell(model=model, task=task, dtype=dtype, **more), [1.0, 0.0])
+    lake.run(BuiltCell(model="f", task="quiz"))
+    pools = load_pools(lake.lake, choice=PoolChoice(same=("dtype", "prompting")))
+    assert {task: pools.of_task(task).candidates for task in pools.tasks} == {"quiz": [*"abc"], "maths": [*"abcd"]}
+    over_all = pools.over_all()
+    assert over_all is not None
+    assert over_all.candidates == [*"abc"]
+    assert head(pools) == [
+        "pool: 4 candidates × 4 questions of 2 tasks",
+        "the same within each task: dtype bfloat16 in maths, float32 in quiz; prompting",
+        "over all tasks: 3 of 4 candidates, those that every task has",
+        "left out: f in quiz (no score yet)",
+        "left out: a@awq in quiz (--same: dtype float16)",
+        "left out: d in quiz (--same: dtype bfloat16)",
+        "left out: e in quiz (another metric)",
+    ]
 
 
 def load(lake: Lake, choice: PoolChoice) -> Pool | None:
