@@ -3,6 +3,7 @@
 # project file or this script has changed since the last build; an unchanged lock keeps what is installed.
 # Sources are whatever pip is configured with on this machine; pip.conf's settings are handed on to uv, which does not
 # read it. torch's CPU build is not on PyPI: when the configured sources lack it, it comes from PyTorch's own index.
+# Whatever the source, a file whose SHA-256 is not in the lock is refused.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 say() { echo "env: $*"; }
 die() { echo "env: $*" >&2; exit 2; }
 pinned() { sed -n "s/^$1==\([^ ;]*\).*/\1/p" "$lock"; }
+lines_of() { grep -E "^($1)==" "$lock" >"$venv/part.txt"; } # those of some packages: setuptools|wheel
 
 python_found() { # prints the first interpreter that starts and is new enough; a pyenv shim can exist and not start
   local candidate
@@ -74,26 +76,30 @@ choose_installer() { # sets `install`, a command to which requirements are appen
 install_torch() {
   local version offered
   version=$(pinned torch)
+  lines_of torch
   offered=$("$venv/bin/python" -m pip index versions torch 2>/dev/null) || offered=
   if [[ $offered == *"$version"* ]]; then
     say "torch $version from this machine's configured sources"
-    "${install[@]}" "torch==$version"
+    "${install[@]}" --require-hashes -r "$venv/part.txt"
   else
     say "torch $version from $pytorch_index"
-    "${install[@]}" --index-url "$pytorch_index" "torch==$version"
+    "${install[@]}" --require-hashes --index-url "$pytorch_index" -r "$venv/part.txt"
   fi
 }
 
 install_lock() {
   say "installing $(grep -c == "$lock") packages, about 3.5 GB on disk: 1 minute with uv, 3 to 6 with pip"
+  lines_of "pip|setuptools"
   if command -v uv >/dev/null; then
-    uv pip install --quiet --python "$venv/bin/python" --no-deps "pip==$(pinned pip)"
+    uv pip install --quiet --python "$venv/bin/python" --no-deps --require-hashes -r "$venv/part.txt"
   else
-    "$venv/bin/python" -m pip install -qq --no-deps "pip==$(pinned pip)"
+    "$venv/bin/python" -m pip install -qq --no-deps --require-hashes -r "$venv/part.txt"
   fi
   choose_installer
   install_torch
-  "${install[@]}" -r "$lock"
+  grep -v '^torch==' "$lock" >"$venv/part.txt"
+  # without isolation, the few source distributions are built by the lock's setuptools and not by the newest
+  "${install[@]}" --require-hashes --no-build-isolation -r "$venv/part.txt"
   sha256sum <"$lock" >"$venv/lock.sha256"
 }
 

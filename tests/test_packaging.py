@@ -44,7 +44,7 @@ def data_files(package: str) -> set[str]:
 
 def pins(lock: str) -> dict[str, Version]:
     lines = (line for line in (ROOT / lock).read_text().splitlines() if line and not line.startswith("#"))
-    pairs = (line.split("==") for line in lines)
+    pairs = (line.split()[0].split("==") for line in lines)
     return {canonicalize_name(name): Version(version) for name, version in pairs}
 
 
@@ -148,9 +148,21 @@ def test_lock_pins_satisfy_the_project(lock: str, extras: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize("lock", ["lock-cpu.txt", "lock-gpu.txt"])
-def test_lock_lines_are_bare_pins_without_hosts_or_paths(lock: str) -> None:
+def test_lock_lines_are_pins_with_hashes_and_without_hosts_or_paths(lock: str) -> None:
     lines = [line for line in (ROOT / lock).read_text().splitlines() if not line.startswith("#")]
-    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_]+", line)] == []
+    pin = r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_]+( --hash=sha256:[0-9a-f]{64})+"
+    assert [line for line in lines if not re.fullmatch(pin, line)] == []
+
+
+def test_package_with_another_hash_than_the_locks_is_refused(wheel: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"routerlake=={wheel.name.split('-')[1]} --hash=sha256:{'0' * 64}\n")
+    where = ["--no-index", "--find-links", str(wheel.parent), "--target", str(tmp_path / "there")]
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes", *where, "-r", str(lock)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not (tmp_path / "there").exists()
 
 
 def test_cpu_lock_leaves_out_what_breaks_beside_torch_cpu() -> None:

@@ -9,6 +9,7 @@ import fnmatch
 import importlib.metadata
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,17 @@ def test_image_installs_the_lock_and_nothing_else(lock: str) -> None:
     installs = [rest for rest in arguments(lock, "RUN") if "pip install" in rest]
     if lock == "gpu":  # kernels of a package of the lock, compiled ahead
         kernels = installs.pop(1)
-        assert "--index-url https://flashinfer.ai/whl/cu130" in kernels
-        assert "flashinfer-jit-cache==$(sed -n 's/^flashinfer-python==//p' lock-gpu.txt)" in kernels
-        assert "--no-deps" in kernels
-        assert pinned("gpu", "flashinfer-python")
+        assert "--no-deps --index-url https://flashinfer.ai/whl/cu130" in kernels.replace("--no-cache ", "")
+        [reading] = re.findall(r"flashinfer-jit-cache==\$\((.*)\)\"", kernels)
+        read = subprocess.run(reading, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert read.stdout.strip() == pinned("gpu", "flashinfer-python")
     assert [rest.split()[-1] for rest in installs] == [f"installed-{lock}.txt", "."]
     assert all("--no-deps" in rest for rest in installs)
     assert "--no-build-isolation" in installs[1]
     assert pinned(lock, "hatchling")  # which builds the project, without isolation
+    assert installs[0].count("pip install") == installs[0].count("--require-hashes") == 2
+    assert "--require-hashes --no-build-isolation" in installs[0]  # sources are built by what the lock has
+    assert f"grep '^setuptools==' lock-{lock}.txt > builder.txt" in installs[0]
     hosts = set(re.findall(r"https?://([^/\s'\"]+)", " ".join(installs)))
     assert hosts == ({"download.pytorch.org"} if lock == "cpu" else set())
 
@@ -90,6 +94,20 @@ def test_image_leaves_out_tools_of_tests_and_nothing_that_others_need(lock: str)
         if one.name.lower().replace("_", "-") not in left_out:
             plain = [line for line in one.requires or () if "extra ==" not in line]
             assert not {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in plain} & left_out, one.name
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_image_stands_on_bases_by_digest(lock: str) -> None:
+    bases = [rest.removesuffix(" AS uv") for rest in arguments(lock, "FROM")]
+    assert [base for base in bases if not re.fullmatch(r"[a-z./-]+:[\w.-]+@sha256:[0-9a-f]{64}", base)] == []
+    assert bases[0] == arguments("cpu", "FROM")[0].removesuffix(" AS uv")
+
+
+@pytest.mark.parametrize("file", ["skypilot.yaml", "ray-cluster.yaml"])
+def test_nodes_without_an_image_install_the_lock_by_its_hashes(file: str) -> None:
+    installs = [line for line in (ROOT / "infra" / file).read_text().splitlines() if "-r lock-gpu.txt" in line]
+    assert len(installs) == 1
+    assert "--no-deps --require-hashes -r lock-gpu.txt" in installs[0]
 
 
 def test_images_have_the_python_and_the_cuda_of_the_locks() -> None:
