@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from collectors.lake.holdings import Holdings
+from collectors.lake.keyless import without_keys_in
 from collectors.lake.store import Lake
 from collectors.matrix import pools
 from collectors.matrix.described import head, with_more_is_better
@@ -155,7 +156,7 @@ def read_grids(
     kept, less = with_more_is_better(loaded, loaded.tasks)
     if not kept:
         raise ConfigError(less[0])
-    reading = _Reading(con, loaded)
+    reading = _Reading(con, loaded, without_keys_in(loaded.every.cells))
     asked, failures = reading.failures() if unscored else (None, None)
     responses = reading.responses() if texts else None
     thoughts = None if THOUGHTS in unread else reading.thoughts()
@@ -174,6 +175,8 @@ class _Reading:
 
     con: duckdb.DuckDBPyConnection
     loaded: Pools
+    #: Those of `every`. A lake of an older release may hold keys in their texts, and files for others do not.
+    cells: pa.Table
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -239,7 +242,7 @@ class _Reading:
         numbers["score"][:] = every.scores[rows][counted]
         for name, values in every.numbers.items():
             numbers[name][:] = values[rows][counted]
-        cells = {row["candidate"]: row for row in _cell_rows(every.cells, task)}
+        cells = {row["candidate"]: row for row in _cell_rows(self.cells, task)}
         digests = sorted({row["items_digest"] for row in cells.values()})
         has_score = ~np.isnan(numbers["score"])
         return Grid(

@@ -52,7 +52,7 @@ WITH tokenizers AS (
     SELECT model, revision, min(tokenizer_hash) AS tokenizer FROM models GROUP BY ALL
 )
 SELECT
-    cell_id, task, {", ".join(OF_CELL)}, filter,
+    cell_id, model, task, {", ".join(OF_CELL)}, filter,
     (row_number() OVER (ORDER BY tokenizer, model, cell_id) - 1)::INTEGER AS place,
     row_number() OVER (ORDER BY {", ".join(f"cells.{name}" for name in COLUMN_KEY)}) AS column_number
 FROM cells LEFT JOIN tokenizers USING (model, revision)
@@ -62,7 +62,8 @@ WHERE list_contains(?, cell_id)
 _FOLDED = """
 SELECT {columns}
 FROM (
-    SELECT records.* EXCLUDE (task), {varying} place, records.filter = part_cells.filter AND repeat = 0 AS is_primary
+    SELECT records.* EXCLUDE (task, model), part_cells.model, {varying} place,
+        records.filter = part_cells.filter AND repeat = 0 AS is_primary
     FROM records JOIN part_cells USING (cell_id)
     ORDER BY is_primary DESC, records.filter, repeat, item, place
 )
@@ -146,9 +147,9 @@ def write_part(
     [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
     paths = {kind: folder / f"{kind}.parquet" for kind in KINDS if kind != "bits"}
     rows = {"records": _copy(con, _folded_query(con), paths["records"])}
-    columns = ", ".join(f"responses.{name}" for name in FOLDED_RESPONSE.names)
+    columns = ", ".join(_of("responses", name) for name in FOLDED_RESPONSE.names)
     rows["responses"] = _copy(con, _ANSWERED.format(columns=columns), paths["responses"])
-    columns = ", ".join(f"superseded.{name}" for name in OLDER_RECORD.names)
+    columns = ", ".join(_of("superseded", name) for name in OLDER_RECORD.names)
     rows["older"] = _copy(con, _OLDER.format(columns=columns), paths["older"]) if _has_older(con) else 0
     order = [cell_id for (cell_id,) in con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()]
     primary, first, last, is_grid = _primary_rows(con, paths["records"], len(order))
@@ -201,6 +202,11 @@ def _folded_query(con: duckdb.DuckDBPyConnection) -> str:
     columns = [f"{shared[name]} AS {name}" if name in shared else name for name in FOLDED_RECORD.names]
     varying = "".join(f"part_cells.{name}, " for name in _SHARED if name not in shared)
     return _FOLDED.format(columns=", ".join(columns), varying=varying)
+
+
+def _of(view: str, column: str) -> str:
+    """A column of a row. The name of its model is its cell's: a published version has cut keys out of those."""
+    return f"{'part_cells' if column == 'model' else view}.{column}"
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:

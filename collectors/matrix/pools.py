@@ -6,6 +6,7 @@ no metrics.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from collectors.matrix.pool_arrays import OTHER, SAMPLED, UNSCORED, Pool, Pools,
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import BLOCK_KEY, COLUMN_KEY
 from schemas.sql import quoted
+from schemas.texts import without_keys
 from schemas.views import PoolChoice
 
 
@@ -129,8 +131,24 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
     import pyarrow.compute as pc  # 75 ms
 
     is_left_out = rows["is_left_out"]
-    rows = rows.drop_columns(["is_left_out"])
+    rows = _without_keys(rows.drop_columns(["is_left_out"]))
     return rows.filter(pc.invert(is_left_out)).drop_columns(["round"]), rows.filter(is_left_out)
+
+
+def _without_keys(cells: pa.Table) -> pa.Table:
+    """`cells` with keys cut out of the candidates' names, which an older release stored. No two get one name."""
+    column = cells["candidate"].to_pylist()
+    names = {name: without_keys(name) for name in sorted(set(column))}
+    if all(name == cut for name, cut in names.items()):
+        return cells
+    taken = {name for name, cut in names.items() if name == cut}
+    for name, cut in names.items():
+        if name != cut:
+            numbered = itertools.chain([cut], (f"{cut} ({number})" for number in itertools.count(2)))
+            names[name] = next(one for one in numbered if one not in taken)
+            taken.add(names[name])
+    place = cells.column_names.index("candidate")
+    return cells.set_column(place, "candidate", pa.array([names[name] for name in column], pa.string()))
 
 
 #: Settings whose values say something to a person; of the others the name is enough.

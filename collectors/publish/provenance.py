@@ -59,6 +59,16 @@ def provenance_of(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     }
 
 
+def keyless_provenance(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """`provenance_of` with keys cut. Models of an older lake that differ in their keys alone are one."""
+    cut = {name: without_key_values(value) for name, value in provenance_of(con).items()}
+    return {name: _distinct(value) if isinstance(value, list) else value for name, value in cut.items()}
+
+
+def _distinct(rows: list[Any]) -> list[Any]:
+    return list({json.dumps(row, sort_keys=True): row for row in rows}.values())
+
+
 def provenance_faults(store: Lake, manifest: dict[str, Any]) -> Iterator[str]:
     """A line for each part of the manifest's provenance that differs from the version's own tables.
 
@@ -66,7 +76,7 @@ def provenance_faults(store: Lake, manifest: dict[str, Any]) -> Iterator[str]:
     """
     try:
         with contextlib.closing(connect(store, read_holdings(store), only=PROVENANCE_VIEWS)) as con:
-            counted = {name: without_key_values(value) for name, value in provenance_of(con).items()}
+            counted = keyless_provenance(con)
     except (duckdb.Error, StorageError) as error:
         yield f"{layout.PUBLISHED_MANIFEST}: its provenance cannot be compared: {one_line(error, 160)}"
         return

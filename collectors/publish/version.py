@@ -47,13 +47,12 @@ from collectors.publish.datasheet import DATASHEET, datasheet
 from collectors.publish.earlier import replaced_by
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
-from collectors.publish.provenance import PROVENANCE_VIEWS, provenance_of
+from collectors.publish.provenance import PROVENANCE_VIEWS, keyless_provenance
 from collectors.publish.published_sql import VIEWS
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.sql import quoted
-from schemas.texts import without_key_values
 from schemas.views import keep_tables, relocatable_views
 
 
@@ -168,13 +167,14 @@ class _Writer:
         # The view of forecasts reads every record, so it is made only where there are some.
         of_forecasts = [layout.FORECAST_FITS] if holdings.listed[layout.FORECAST_FITS] else []
         with contextlib.closing(connect(lake, holdings, only=[*PROVENANCE_VIEWS, *of_forecasts])) as con:
-            self.provenance = {name: without_key_values(value) for name, value in provenance_of(con).items()}
+            self.provenance = keyless_provenance(con)
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
             unplanned = con.execute("SELECT cell_id FROM shards WHERE cell_id NOT IN (SELECT cell_id FROM cells)")
             self.unplanned = sum(includes(holdings.include, cell_id) for (cell_id,) in unplanned.fetchall())
             self.old_parts = dict(con.execute("SELECT DISTINCT cell_id, part FROM _folded").fetchall())
-            self.planned_cells = con.sql("FROM cells").to_arrow_table()
+            # An older release stored keys that stood in a model's name or source: no object of a version repeats them.
+            self.planned_cells = without_keys_in(con.sql("FROM cells").to_arrow_table())
             #: Verdicts of published answers, and their judges.
             self.judged = {
                 # DuckDB gives times in another name of the zone.
@@ -183,8 +183,9 @@ class _Writer:
             }
             #: Forecasts of these cells as they are; of others they would be no use, and may not be published.
             self.forecasts = con.sql(_FORECASTS).to_arrow_table() if of_forecasts else pa.table({})
+            con.register("published_cells", self.planned_cells)
             self.models = con.sql(
-                f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM cells ORDER BY {', '.join(COLUMN_KEY)}"
+                f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM published_cells ORDER BY {', '.join(COLUMN_KEY)}"
             ).to_arrow_table()
         hosts = hosts_of([facts for _, facts, *_ in self.shards])
         self.anonymous = Anonymous(hosts, self.planned_cells["source"].to_pylist())
@@ -226,6 +227,7 @@ class _Writer:
             else:
                 files = [_read_table(self.lake.read(name), schema) for name in names]
                 rows = self._left(table, pa.concat_tables([schema.empty_table(), *files]))
+            rows = without_keys_in(rows)
             if table == "models":  # without the rest of a hub's catalog
                 import pyarrow.compute as pc  # 75 ms
 
@@ -234,11 +236,7 @@ class _Writer:
                 self.listed[table] = []
                 continue
             order = [(f.name, "ascending") for f in schema if not pa.types.is_list(f.type)]
-            rows = (
-                self.anonymous.table(table, without_keys_in(rows))
-                .sort_by(order)
-                .replace_schema_metadata(schema.metadata)
-            )
+            rows = self.anonymous.table(table, rows).sort_by(order).replace_schema_metadata(schema.metadata)
             self.listed[table] = [layout.published_name(table)]
             self.write(layout.published_name(table), parquet_bytes(rows))
 

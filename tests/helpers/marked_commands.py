@@ -14,17 +14,20 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from collectors.lake.layout import run_name
+from collectors.exporters.registry import FORMATS
+from collectors.lake.layout import model_name, run_name
 from collectors.lake.spend import Accounts, Spent
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.publish.publishing import publish as publish_version
 from pipelines import (
     collect,
+    compact,
     export,
     forecast,
     forget,
@@ -38,6 +41,8 @@ from pipelines import (
     status,
     tokens,
 )
+from schemas.records import MODEL
+from tests.helpers.equal_lakes import put_prices
 from tests.helpers.filled_lakes import plain_lake, published
 from tests.helpers.importing import COLUMNS
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
@@ -322,3 +327,35 @@ def _older_lake(folder: Path) -> None:
 def _marked(row: dict[str, Any]) -> dict[str, Any]:
     marked = {"source": USER, "config": json.dumps([SIGNED]), "message": f"no {USER}"}
     return {name: value for name, value in marked.items() if name in row}
+
+
+@_dear("a lake whose models are named by keys")
+def _named_by_keys(folder: Path) -> None:
+    """Two of them differ in their keys alone. Its shards are folded, and folded again by this release."""
+    with mock.patch("collectors.lake.store.keyless", lambda _, table: table):
+        builder = LakeBuilder(folder / GIVEN / "lake")
+        cells = [BuiltCell(model=name, task="t") for name in ("m", USER, USER.replace(KEY, f"{KEY}2"))]
+        builder.run(*cells, source=SIGNED)
+        for cell in cells:
+            rows = [cell.record(item, score=float(item % 2), usd=0.1, responses=["a"]) for item in range(10)]
+            builder.shard(cell, rows)
+            builder.shard(cell, rows[:5], generation=1)
+        builder.items("t", "i0", 10, prompt=[f"Question {item}?" for item in range(10)], target=['"a"'] * 10)
+        row = {"model": USER, "source": USER, "revision": "r0", "tokenizer_hash": "z"}
+        builder.lake.create_table(model_name("m", "r0"), pa.Table.from_pylist([row], MODEL))
+    put_prices(builder.lake, [("m", 1.0, 2.0)], "2025-01-01")
+    lake = ["--lake", builder.lake.uri]
+    publish.main([*lake, "--to", str(folder / "published"), "--version", "1"])
+    matrix.main([*lake, "--show"])
+    plot.main([*lake, "--out", "pictures"])
+    endings = {
+        "routerbench": ".csv",
+        "routerbench_long": ".csv",
+        "huggingface": ".parquet",
+        "semantic_router": ".jsonl",
+    }
+    for name in FORMATS:
+        export.main([*lake, "--format", name, "--out", f"{name}{endings.get(name, '')}"])
+    compact.main(lake)
+    publish.main([*lake, "--to", str(folder / "again"), "--version", "1"])
+    publish.main(["verify", str(folder / "again/1")])

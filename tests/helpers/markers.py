@@ -171,7 +171,8 @@ def _published_older_lake(folder: Path) -> None:
     """As an earlier release wrote it."""
     lake = plain_lake(str(folder / GIVEN / "lake"), 1).lake
     path = Path(lake.root) / run_name("run-0001")
-    rows = [{**row, "source": USER, "config": json.dumps([SIGNED])} for row in pq.read_table(path).to_pylist()]
+    marked = {"model": USER, "source": USER, "config": json.dumps([SIGNED])}
+    rows = [{**row, **marked} for row in pq.read_table(path).to_pylist()]
     table = pa.Table.from_pylist(rows, schema=pq.read_schema(path).remove_metadata())
     path.write_bytes(parquet_bytes(table, name=run_name("run-0001")))
     publish.main(["--lake", lake.uri, "--to", str(folder / "published")])
