@@ -83,6 +83,22 @@ def views_of_others(store: Lake) -> list[str]:
     return list(filter(None, lines))
 
 
+def choose_price_day(con: duckdb.DuckDBPyConnection, runs: str, prices: str) -> None:
+    """Chooses the prices of the day on which the newest of these runs began or the newest price was added.
+
+    By today's prices the same lake would make other tables of the pool when it is published again later. A price that
+    was added before its first day stays out. The day is that of the place on earth where it is latest.
+    """
+    con.execute(
+        f"""
+        SET VARIABLE prices_on = (
+            SELECT (max(moment AT TIME ZONE 'UTC') + INTERVAL 14 HOURS)::DATE::VARCHAR
+            FROM (SELECT started_at AS moment FROM {runs} UNION ALL SELECT added_at FROM {prices})
+        )
+        """
+    )
+
+
 def _line(name: str, kind: str, names: Collection[str]) -> str | None:
     if not names:
         return None
@@ -108,6 +124,7 @@ def _of_database(store: Lake, files: ViewFiles) -> tuple[list[str], list[str]]:
             with contextlib.suppress(duckdb.Error):  # an earlier release's database lacks tables or columns
                 for table in tables:
                     con.execute(f"CREATE VIEW {table} AS FROM version.{table}")
+                choose_price_day(con, kept_table("runs"), kept_table("prices"))
                 make_kept_views(con, files)
             pools = [name for name in POOL if not _are_equal(con, name)]
         made = {name: words for name, words in _views_in(own).items() if name not in tables}
@@ -123,9 +140,10 @@ def _are_equal(con: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 
 def _by_days(con: duckdb.DuckDBPyConnection) -> Iterator[list[Any]]:
-    """The members of the pool with other prices than today's, of each day since the newest run."""
+    """The members of the pool with the prices of each day since the newest run: earlier releases took today's."""
     newest = "(SELECT max(started_at) AT TIME ZONE 'UTC' FROM runs)::DATE"
     query = f"SELECT DISTINCT valid_from - 1 FROM prices WHERE valid_from BETWEEN {newest} AND current_date"
+    query += " UNION SELECT current_date"
     for (day,) in con.execute(query).fetchall():
         con.execute("SET VARIABLE prices_on = ?", [str(day)])
         con.execute(

@@ -48,7 +48,7 @@ from collectors.publish.earlier import replaced_by
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import PROVENANCE_VIEWS, keyless_provenance
-from collectors.publish.published_sql import VIEWS
+from collectors.publish.published_sql import VIEWS, choose_price_day
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
 from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES
@@ -359,11 +359,17 @@ class _Writer:
             con.execute("SET disabled_compression_methods = 'bitpacking'")
             con.execute(f"ATTACH {path} AS version (BLOCK_SIZE 16384); USE version")
             con.execute("SET VARIABLE snapshot = ?", [str(self.folder)])
+            choose_price_day(con, self._rows_of("runs"), self._rows_of("prices"))
             keep_tables(con, compaction.view_files())
             for name in write_matrix(con, self.folder):
                 self.sign(name)
             con.execute("USE memory; DETACH version")
         self.sign(layout.DATABASE)
+
+    def _rows_of(self, table: str) -> str:
+        """The rows of a table of this version, for a query."""
+        name = next(iter(self.listed[table]), SCHEMA_FILES[table])
+        return f"read_parquet({quoted(str(self.folder / name))})"
 
     def write_pools(self, pools: Sequence[PoolFile]) -> None:
         """Keeps each pool. Raises ConfigError for one that this version has no candidate of."""

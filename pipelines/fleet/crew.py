@@ -64,10 +64,14 @@ def in_words(kind: Kind) -> str:
 
 
 class Crew:
-    """The running workers and the requested ones. `resources` are those of a worker whose model has no placement."""
+    """The running workers and the requested ones. `resources` are those of a worker whose model has no placement.
 
-    def __init__(self, spec: FleetSpec, worker: WorkerSpec, resources: Mapping[str, Any]) -> None:
+    A cluster of the run's `own` gets no more nodes.
+    """
+
+    def __init__(self, spec: FleetSpec, worker: WorkerSpec, resources: Mapping[str, Any], *, own: bool = False) -> None:
         self._spec = spec
+        self._own = own
         self._worker = worker
         self._resources = dict(resources)
         self._kinds: dict[Any, Kind] = {}
@@ -117,7 +121,8 @@ class Crew:
 
     def has_room(self, model: ModelRef) -> bool:
         """Whether a node could hold a worker for the model, or such a node may still come."""
-        return bool(self._spec.workers) or fits(dict(self.kind_for(model))) > 0
+        may_come = bool(self._spec.workers) and not self._own
+        return may_come or fits(dict(self.kind_for(model))) > 0
 
     def start(self, kind: Kind) -> None:
         """Requests a worker of a kind. `awaited` has its future until it has started."""

@@ -202,9 +202,8 @@ class Fleet:
         """Raises EngineError if the cluster has lost its last node."""
         if not any_node():
             raise EngineError("the Ray cluster has no node left: its processes were killed, maybe for lack of memory")
-        # A cluster of its own has room for all that a run requests, but for a model's later placement on more GPUs.
-        kinds = self.crew.unmet(COMING_SECONDS) if self._own else self.crew.late(COMING_SECONDS)
-        if kinds:
+        # A cluster of its own has room for all that a run requests: a late worker is slow to start there.
+        if kinds := [] if self._own else self.crew.late(COMING_SECONDS):
             requested = " or ".join(sorted(in_words(kind) for kind in kinds))
             logger.warning("the cluster has no room yet for an engine with %s; waiting", requested)
         elif self.queue.held:

@@ -71,7 +71,8 @@ def run_plan(
                 logger.error("cannot be planned: %s: %s", row["model"], row["message"])
             if config.fleet.downloads:
                 worker = dataclasses.replace(worker, gate=start_gate(config.fleet.downloads))
-            fleet = Fleet(plan, lake, Crew(config.fleet, worker, resources), joined, trace, budget)
+            crew = Crew(config.fleet, worker, resources, own=joined.own)
+            fleet = Fleet(plan, lake, crew, joined, trace, budget)
             fleet.hands.host_prices = hosted
             fleet.run()
             if fleet.outcome.stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import shutil
@@ -19,10 +20,11 @@ from collectors.lake.store import Lake
 from collectors.matrix.blocks import load_blocks
 from collectors.matrix.pool_files import PoolFile
 from collectors.matrix.pools import load_matrix
+from collectors.publish.published_sql import views_of_others
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError
 from schemas.identity import digest
-from schemas.records import FORECAST, FORECAST_FIT
+from schemas.records import FORECAST, FORECAST_FIT, PRICE
 from schemas.views import PoolChoice
 from tests.helpers.filled_lakes import (
     DESCRIPTION,
@@ -160,6 +162,21 @@ def test_version_every_reader_counts_the_same(tmp_path: Path) -> None:
     [(pool_rows,)] = query(lake, "SELECT count(*) FROM _pool_rows")
     assert len(matrix) == pool_rows
     assert not matrix.duplicated(["task", "question", "candidate"]).any()
+
+
+def test_version_takes_prices_that_had_begun_when_the_newest_was_added_whenever_it_is_published(tmp_path: Path) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    cell = builder.planned(BuiltCell(model="a"), [1, 0, 1])
+    builder.items(cell.task, cell.items_digest, 3)
+    price = {"model": "a", "provider": "p", "usd_per_million_completion": 1.0, "source": "made"}
+    added = dt.datetime(2026, 1, 5, 12, tzinfo=dt.UTC)
+    days = {1.0: dt.date(2026, 1, 1), 2.0: dt.date(2026, 1, 6), 3.0: dt.date(2026, 1, 7), 4.0: dt.date(2099, 1, 1)}
+    rows = [{**price, "usd_per_million_prompt": usd, "valid_from": day, "added_at": added} for usd, day in days.items()]
+    builder.lake.create_table("prices/made.parquet", pa.Table.from_pylist(rows, PRICE))
+    made = published(builder.lake, tmp_path / "version")
+    with duckdb.connect(str(made.folder / "snapshot.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT usd_per_million_prompt FROM _members").fetchall() == [(2.0,)]
+    assert views_of_others(Lake(str(made.folder))) == []
 
 
 @pytest.mark.slow

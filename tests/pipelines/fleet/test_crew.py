@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from collectors.engines import ModelRef
+from collectors.engines.gpus import Placement
 from collectors.lake.store import Lake
 from collectors.runs.config import FleetSpec, RunConfig
 from collectors.runs.plan import Plan
@@ -36,8 +38,9 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[Kind]:
     return kinds
 
 
-def crew_of(**fleet: Any) -> Crew:
-    return Crew(FleetSpec(**fleet), None, {"num_cpus": 1.0, "num_gpus": 1.0})  # type: ignore[arg-type]
+def crew_of(own: bool = False, **fleet: Any) -> Crew:
+    resources = {"num_cpus": 1.0, "num_gpus": 1.0}
+    return Crew(FleetSpec(**fleet), None, resources, own=own)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -64,23 +67,27 @@ def test_crew_names_kinds_that_no_node_and_no_group_can_hold_once_it_is_time(
     assert (crew.late(60), crew.late(0)) == ([], [SMALL, LARGE])
 
 
-@pytest.mark.parametrize(("own", "said"), [(True, "8 × H100"), (False, "1 × L4 or 1 CPUs and 8 × H100")])
-def test_fleet_speaks_of_lacking_room_in_its_own_cluster_only_for_what_no_node_can_hold(
+def test_placement_that_no_node_holds_may_come_to_a_growing_cluster_and_never_to_a_runs_own(
     requested: list[Kind],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-    own: bool,
-    said: str,
+) -> None:
+    large = Placement("H100", 8.0, 8, "bfloat16", 640.0)
+    model = ModelRef("m", "m", "r", None, placements=(large,))
+    assert dict(crew_of().kind_for(model))["accelerator_type"] == "H100"
+    rooms = {
+        (own, workers): crew_of(own, workers=workers).has_room(model) for own in (True, False) for workers in (None, 2)
+    }
+    assert rooms == {(True, None): False, (True, 2): False, (False, None): False, (False, 2): True}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_fleet_speaks_of_lacking_room_only_in_a_cluster_that_others_use_or_that_grows(
+    requested: list[Kind], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, own: bool
 ) -> None:
     monkeypatch.setattr("pipelines.fleet.fleet.COMING_SECONDS", 0.0)
     monkeypatch.setattr("pipelines.fleet.fleet.any_node", lambda: True)
     empty = Plan("run", RunConfig(models=["stub/a"], tasks=["t"], engine={"name": "stub"}), [])
-    fleet = Fleet(empty, Lake(str(tmp_path)), crew_of(), Joined(own, HeadWatch("127.0.0.1:1")))
+    fleet = Fleet(empty, Lake(str(tmp_path)), crew_of(own), Joined(own, HeadWatch("127.0.0.1:1")))
     fleet.crew.start(SMALL)
     fleet._warn_of_waiting()
-    assert bool(caplog.messages) != own
-    caplog.clear()
-    fleet.crew.start(LARGE)
-    fleet._warn_of_waiting()
-    assert caplog.messages == [f"the cluster has no room yet for an engine with 1 CPUs and {said}; waiting"]
+    warned = ["the cluster has no room yet for an engine with 1 CPUs and 1 × L4; waiting"]
+    assert caplog.messages == ([] if own else warned)
