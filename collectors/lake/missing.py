@@ -28,7 +28,7 @@ from schemas.records import RUN_CELL
 from schemas.versions import with_columns
 
 #: Of a run's cells. Runs of an older schema version lack the last.
-_OF_CELL = ("cell_id", "model", "task", "items_digest", "planned_items", "imported_from", "item_set")
+_OF_CELL = ("cell_id", "model", "task", "items_digest", "planned_items", "imported_from", "generation", "item_set")
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,10 @@ class _Planned:
     items_digest: str
     planned_items: int
     is_imported: bool
-    #: None: an item of any generation counts.
-    generation: int | None
+    #: Of the shards that the run wrote.
+    generation: int
+    #: Whether an item of an older generation counts, too, unless it was forgotten before.
+    takes_older: bool
     #: The list of the items that the run meant to ask; None: all.
     item_set: str | None = None
 
@@ -186,10 +188,11 @@ class _Plans:
             for cell in planned:
                 if cell.run_id not in finished or cell.is_imported or failed & {cell_id, cell.model, cell.task}:
                     continue
-                done = [s for s in names if cell.generation in (None, s.generation)]
+                older = self.retracted.without(names) if cell.takes_older else ()
+                done = [*older, *(shard for shard in names if shard.generation == cell.generation)]
                 done += self.retracted.shards_of(cell_id, cell.planned_items, cell.generation)
                 for first, last in self._open(cell, done):
-                    shard = ShardName(cell_id, cell.generation or 0, first, last)
+                    shard = ShardName(cell_id, cell.generation, first, last)
                     reason = f"no shard holds these items any more; run {cell.run_id} had all of them when it finished"
                     name = layout.shard_name(cell.task, shard)
                     yield name, Fault(reason, f"{_COPY}, or collect.py collects them again")
@@ -212,12 +215,14 @@ class _Plans:
         if file is None:
             return
         run_id = layout.run_id_of(name) or ""
-        generation = json.loads((file.metadata.metadata or {}).get(b"run", b"{}")).get("generation")
+        requested = json.loads((file.metadata.metadata or {}).get(b"run", b"{}")).get("generation")
         schema = pa.schema([RUN_CELL.field(name) for name in _OF_CELL])
         for row in with_columns(file.read(schema.names), schema).to_pylist():
             is_imported = row.pop("imported_from") is not None
             cell_id = row.pop("cell_id")
-            yield cell_id, _Planned(run_id, **row, is_imported=is_imported, generation=generation)
+            if requested is not None:
+                row["generation"] = requested
+            yield cell_id, _Planned(run_id, **row, is_imported=is_imported, takes_older=requested is None)
 
     def _is_finished(self, name: str) -> bool:
         file = self._read(name)

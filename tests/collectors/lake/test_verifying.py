@@ -12,8 +12,9 @@ import pytest
 
 from collectors.lake import seals
 from collectors.lake.compaction import compact
+from collectors.lake.forgetting import Wish, plan_forgetting, write_retraction
 from collectors.lake.holdings import newest_manifest, read_holdings
-from collectors.lake.layout import is_object
+from collectors.lake.layout import is_object, shard_name
 from collectors.lake.pruning import prune
 from collectors.lake.store import Lake
 from collectors.lake.verifying import record_faults, verify
@@ -21,11 +22,12 @@ from collectors.matrix.pools import load_matrix
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
 from schemas.failures import ConfigError, StorageError
+from schemas.identity import ShardName
 from tests.helpers.filled_lakes import NOW, plain_lake
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.object_store import BUCKET
 from tests.helpers.older_lakes import LAKE_V6
-from tests.helpers.rot import rotting_lake
+from tests.helpers.rot import ENDED, rotting_lake
 
 #: A run of the lake of version 6 is not in it, on purpose, and a shard of a cell of that run.
 LOST = ["runs/20261129T103308-ecc2211b.parquet", "shards/task=old_choice/b16774e8f1028e87-g0-0000000-0000001.parquet"]
@@ -99,6 +101,25 @@ def test_shard_that_a_finished_run_collected_is_missing(lake: Lake) -> None:
     name = next(name for name in lake.names("shards") if "-g0-0000005" in name)
     Path(lake.root, name).unlink()
     assert reason(lake, name).startswith("no shard holds these items any more; run run-0002 had all of them")
+
+
+def test_shard_that_was_collected_again_after_forgetting_is_missing(tmp_path: Path) -> None:
+    """The older shard does not stand for it, and what was forgotten later is not missing."""
+    builder, cell = LakeBuilder(tmp_path / "lake"), BuiltCell(items=4)
+    builder.items(cell.task, cell.items_digest, 4)
+    for generation, first in ((0, 0), (1, 2)):
+        run = builder.run(cell, generation=generation)
+        builder.shard(cell, [cell.record(i, score=1.0) for i in range(first, 4)], generation=generation)
+        builder.end(run, "finished", ENDED)
+        if not generation:
+            wish = Wish(models=(cell.model,), items=((2, 3),))
+            write_retraction(builder.lake, plan_forgetting(builder.lake, wish), "wrong")
+    assert not faults(builder.lake)
+    name = shard_name(cell.task, ShardName(cell.cell_id, 1, 2, 3))
+    Path(builder.lake.root, name).unlink()
+    assert reason(builder.lake, name).startswith("no shard holds these items any more; run run-0002 had all of them")
+    write_retraction(builder.lake, plan_forgetting(builder.lake, Wish(models=(cell.model,))), "all of it")
+    assert not faults(builder.lake)
 
 
 @pytest.mark.parametrize(
