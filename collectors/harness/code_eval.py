@@ -1,7 +1,7 @@
 """Stands in for the library evaluate's metric code_eval: the same verdicts, from programs that run in a sandbox.
 
 lm-eval's humaneval, mbpp and their kinds load that metric by name when they are imported, and it would run the answers
-in this process. Owns pass@k and the choice of who gets the stand-in. Importing this module changes evaluate.load.
+in this process. Owns pass@k and the choice of who gets the stand-in. The first task in a sandbox changes evaluate.load.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import contextvars
 import functools
 import math
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
-
-import evaluate
 
 from collectors.harness.evaluating import RUNNING_METRICS
 from collectors.sandbox.bubblewrap import Sandboxes, refusal
@@ -76,6 +75,8 @@ def in_sandbox(wanted: bool) -> Iterator[None]:
     """Gives tasks that are loaded inside the stand-in for code_eval. Raises TaskError where no sandbox can be made."""
     if wanted and (why := refusal()):
         raise TaskError(f"code: sandbox: {why}, so no answer is run", "unsafe_code")
+    if wanted or "evaluate" in sys.modules:
+        _stand_in()
     token = _in_sandbox.set(wanted)
     try:
         yield
@@ -88,14 +89,17 @@ def is_allowed() -> bool:
     return _in_sandbox.get()
 
 
-def _standing_in(load: Any) -> Any:
+@functools.cache
+def _stand_in() -> None:
+    """Changes evaluate.load, which takes 5 CPU-seconds to import, for tasks that are loaded inside `in_sandbox`."""
+    import evaluate
+
+    load = evaluate.load
+
     @functools.wraps(load)
     def checked(path: str, *args: Any, **keywords: Any) -> Any:
         if path in RUNNING_METRICS and _in_sandbox.get():
             return SandboxedCodeEval()
         return load(path, *args, **keywords)
 
-    return checked
-
-
-evaluate.load = _standing_in(evaluate.load)
+    evaluate.load = checked

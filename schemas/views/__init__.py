@@ -99,6 +99,8 @@ def create_views(
     if cells is not None:
         con.register("given_cells", cells)
         con.execute("CREATE TABLE _cell_rows AS FROM given_cells")
+    if only is None and files.listed is None and cells is None and _make_over_empty_tables(con, names, wanted, choice):
+        wanted = set()
     for view in (view for name, view in view_files().items() if name in wanted):
         if view.name == "_pool_cells":
             choice.set_cells(con)
@@ -196,32 +198,42 @@ def keep_tables(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
 def make_kept_views(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
     """Makes the views of a version's database over its tables (kept_table), in the open database."""
     names = replace(_of_database(files), kept=frozenset(KEPT_TABLES))
-    try:
-        con.begin()
-        _make_over_empty_tables(con, names)
-        con.commit()
-    except duckdb.Error:  # a table or column is not there: all views up to the first that fails
-        con.rollback()
+    if not _make_over_empty_tables(con, names, view_files().keys()):
         for name, view in view_files().items():
             con.execute(names.put_into(view.as_table if name in POOL else view.sql))
 
 
-def _make_over_empty_tables(con: duckdb.DuckDBPyConnection, names: Placeholders) -> None:
-    """Makes all views, each while those that it reads are empty tables of the same columns.
+def _make_over_empty_tables(
+    con: duckdb.DuckDBPyConnection, names: Placeholders, wanted: Collection[str], choice: PoolChoice | None = None
+) -> bool:
+    """Makes views, each while those that it reads are empty tables of the same columns, and the tables of POOL.
 
     DuckDB binds a view when it is made, and with it all views below: 1.9 CPU-seconds for all of them, and 0.3 so. What
-    it stores is the same to the byte.
+    it stores is the same to the byte. False if one cannot be made, and then none is.
     """
-    views = {name: view for name, view in view_files().items() if view.kind == "view"}
-    for name, view in view_files().items():
-        statement = names.put_into(view.as_table if name in views else view.sql)
-        con.execute(f"{statement.rstrip().removesuffix(';')} WITH NO DATA" if name in views else statement)
-    for name, view in reversed(views.items()):
-        con.execute(f"DROP TABLE {name}")
-        if name not in POOL:
-            con.execute(names.put_into(view.sql))
-    for name in (name for name in views if name in POOL):  # of rows, so the views below have to be there
-        con.execute(names.put_into(views[name].as_table))
+    choice = choice or PoolChoice()
+    files = {name: view for name, view in view_files().items() if name in wanted}
+    views = {name: view for name, view in files.items() if view.kind == "view"}
+    con.begin()
+    try:
+        for name, view in files.items():
+            statement = names.put_into(view.as_table if name in views else view.sql)
+            con.execute(f"{statement.rstrip().removesuffix(';')} WITH NO DATA" if name in views else statement)
+        for name, view in reversed(views.items()):
+            con.execute(f"DROP TABLE {name}")
+            if name not in POOL:
+                con.execute(names.put_into(view.sql))
+        if choice.judge:
+            choice.check_judge(con)
+        for name in (name for name in views if name in POOL):  # of rows, so the views below have to be there
+            if name == "_pool_cells":
+                choice.set_cells(con)
+            con.execute(names.put_into(views[name].as_table))
+    except duckdb.Error:
+        con.rollback()
+        return False
+    con.commit()
+    return True
 
 
 def _of_database(files: ViewFiles) -> Placeholders:
