@@ -6,8 +6,9 @@
 -- items. Only a whole cell has one: every planned item is collected and scored, and none is missing by our fault.
 -- stderr: sample standard deviation / sqrt(scored), as lm-eval reports it; null below two scored items.
 -- ci_low, ci_high: 95 % interval of the mean score, cut to the range that its metric has, by ci_method:
---   wilson   every score is the lowest or the highest of the range: Wilson's score interval of p, the share of the way
---            from low to high, (p + z²/2n ± z·sqrt(p(1 − p)/n + z²/4n²)) / (1 + z²/n), E. B. Wilson, JASA 22 (1927) 209
+--   wilson   the range is 0 to 1 and every score is one of both, or all scores are at the same end of the range:
+--            Wilson's score interval of p, the share of the way from low to high,
+--            (p + z²/2n ± z·sqrt(p(1 − p)/n + z²/4n²)) / (1 + z²/n), E. B. Wilson, JASA 22 (1927) 209
 --   bounded  other scores of a metric with a range: Wilson's interval for n / f items, with Student's t for z. f is the
 --            scores' variance as a share of p(1 − p), the largest that the range allows:
 --            f = (S + b) / ((n − 1)·p(1 − p) + b), at most 1, where S is the sum of squared distances from the mean. b =
