@@ -3,7 +3,7 @@
 -- cached_share: share of the engine's tokens that came from its prefix cache (an item's choices share their context, so
 -- cached_tokens can exceed prompt_tokens, which count it once). Means and sums are over the items with a value, and equal
 -- for the same records in whatever order they come (macro _units). deviation: sample standard deviation; skewness: of
--- the scores, 0 where it is lost in rounding. Both are null below two scored items.
+-- the scores, 0 where it is lost in rounding or overflows. Both are null below two scored items.
 CREATE VIEW _totals AS
 WITH asked AS (
     SELECT
@@ -105,19 +105,29 @@ spread AS (
                 coalesce((squares - near * off * off) / 1e24 + near * pow((middle + off) / 1e12 - score, 2), 0)
                 + coalesce(list_sum(list_sort(list_transform(far, lambda x: pow(x - score, 2)))), 0)
             ) / (scored - 1))
-        END AS deviation
+        END AS deviation,
+        coarse_middle - 1e6 * score AS from_mean
     FROM near
 )
 
 SELECT
     * EXCLUDE (
         ones, fine_1, fine_2, coarse_1, coarse_2, coarse_3, far, near, middle, coarse_middle, off, squares,
-        coarse_off, coarse_squares, coarse_cubes
+        coarse_off, coarse_squares, coarse_cubes, from_mean
     ),
     CASE
         WHEN far IS NULL AND deviation > 1e-5
             THEN (coarse_cubes / near - 3 * coarse_off * coarse_squares / near + 2 * pow(coarse_off, 3))
                 / pow(1e6 * deviation, 3)
+        WHEN far IS NOT NULL AND deviation BETWEEN 1e-5 AND 1e90 -- its cube does not overflow
+            THEN (
+                coalesce(
+                    coarse_cubes + 3 * from_mean * coarse_squares
+                    + near * (3 * pow(from_mean, 2) * coarse_off + pow(from_mean, 3)),
+                    0
+                ) / 1e18
+                + list_sum(list_sort(list_transform(far, lambda x: pow(x - score, 3))))
+            ) / scored / pow(deviation, 3)
         WHEN deviation IS NOT NULL THEN 0
     END AS skewness
 FROM spread;

@@ -58,8 +58,12 @@ def test_leaderboard_scores_of_0_and_1_wilson_interval(lake: LakeBuilder, succes
     assert found["stderr"] == (pytest.approx(statistics.stdev(scores) / math.sqrt(n)) if n > 1 else None)
 
 
-def test_leaderboard_scores_without_a_range_interval_corrected_for_skewness(lake: LakeBuilder) -> None:
-    scores = [0.25, 3.5, -1.0, 0.0, 1.0]
+@pytest.mark.parametrize(
+    "scores", [[0.25, 3.5, -1.0, 0.0, 1.0], [250.0, 3500.0, -1000.0, 0.0, 1000.0], [5e9, 8e9, 4e9, 5.1e9, 4.9e9]]
+)
+def test_leaderboard_scores_without_a_range_interval_corrected_for_skewness(
+    lake: LakeBuilder, scores: list[float]
+) -> None:
     lake.run(CELL, correct_threshold=None)
     lake.scores(CELL, scores)
     found = lake.row("SELECT * FROM leaderboard")
