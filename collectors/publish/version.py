@@ -1,6 +1,7 @@
 """Writes a published version: a lake at one moment, which never changes and can be cited, checked and queried in place.
 
-Owns the files of a version and its manifest. Knows nothing of the place of publication (collectors.publish.publishing).
+Owns the order in which a version is assembled, its parts and its manifest. Knows nothing of the rows of its other
+tables (collectors.publish.version_tables) and of the place of publication (collectors.publish.publishing).
 
 A version is itself a lake with a single compaction, so whatever reads a lake reads it. Beside it lie the packed matrix,
 a DuckDB file and its SQL, and descriptions for people and machines. The same lake gives the same bytes, compacted or
@@ -12,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,9 +49,10 @@ from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import PROVENANCE_VIEWS, keyless_provenance
 from collectors.publish.published_sql import VIEWS, choose_price_day
+from collectors.publish.version_tables import VersionTables, chosen_rows, views_of_tables
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
-from schemas.records import FOLDED_SHARD, GLOBS, ITEM, RETRACTION, SCHEMA_FILES, SCHEMA_VERSION, TABLES
+from schemas.records import FOLDED_SHARD, GLOBS, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.sql import quoted
 from schemas.views import keep_tables, relocatable_views
 
@@ -164,9 +165,7 @@ class _Writer:
             if shard := ShardName.parse(name):
                 self.shards_of.setdefault(shard.cell_id, []).append(name)
         self.retracted = read_retracted(lake, holdings.listed[layout.RETRACTIONS])
-        # The view of forecasts reads every record, so it is made only where there are some.
-        of_forecasts = [layout.FORECAST_FITS] if holdings.listed[layout.FORECAST_FITS] else []
-        with contextlib.closing(connect(lake, holdings, only=[*PROVENANCE_VIEWS, *of_forecasts])) as con:
+        with contextlib.closing(connect(lake, holdings, only=[*PROVENANCE_VIEWS, *views_of_tables(holdings)])) as con:
             self.provenance = keyless_provenance(con)
             self.cells = con.execute(_CELLS).fetchall()
             self.shards = con.execute(_SHARDS).fetchall()
@@ -175,14 +174,7 @@ class _Writer:
             self.old_parts = dict(con.execute("SELECT DISTINCT cell_id, part FROM _folded").fetchall())
             # An older release stored keys that stood in a model's name or source: no object of a version repeats them.
             self.planned_cells = without_keys_in(con.sql("FROM cells").to_arrow_table())
-            #: Verdicts of published answers, and their judges.
-            self.judged = {
-                # DuckDB gives times in another name of the zone.
-                table: con.sql(query).to_arrow_table().select(TABLES[table].names).cast(TABLES[table])
-                for table, query in _JUDGED.items()
-            }
-            #: Forecasts of these cells as they are; of others they would be no use, and may not be published.
-            self.forecasts = con.sql(_FORECASTS).to_arrow_table() if of_forecasts else pa.table({})
+            self.chosen = chosen_rows(con, holdings)
             con.register("published_cells", self.planned_cells)
             self.models = con.sql(
                 f"SELECT DISTINCT {', '.join(COLUMN_KEY)} FROM published_cells ORDER BY {', '.join(COLUMN_KEY)}"
@@ -210,60 +202,17 @@ class _Writer:
     # ---- tables
 
     def write_tables(self) -> None:
-        """Copies the items, and writes each other table as one sorted file, with the schemas of all."""
+        """Writes the schemas of all tables, then the tables without records."""
         for table, schema in TABLES.items():
             self.write(SCHEMA_FILES[table], parquet_bytes(schema.empty_table()))
-        mine = set(self.planned_cells["items_digest"].to_pylist())
-        # An imported table that grew has several files. All their names begin with the digest of the first.
-        items = self.holdings.listed["items"]
-        self.listed["items"] = [name for name in items if layout.items_digest_of(name) in mine]
-        for name in self.listed["items"]:
-            self.write(name, _as_today(self.lake.read(name), ITEM))
-        for table in (name for name in GLOBS if name not in ("shards", "items")):
-            schema = TABLES[table]
-            names = [name for name in self.holdings.listed[table] if self._is_asked_for(table, name)]
-            if table in self.judged:
-                rows = self.judged[table]
-            else:
-                files = [_read_table(self.lake.read(name), schema) for name in names]
-                rows = self._left(table, pa.concat_tables([schema.empty_table(), *files]))
-            rows = without_keys_in(rows)
-            if table == "models":  # without the rest of a hub's catalog
-                import pyarrow.compute as pc  # 75 ms
-
-                rows = rows.filter(pc.is_in(rows["model"], self.planned_cells["model"].combine_chunks()))
-            if not len(rows):  # some readers fail at a file without rows
-                self.listed[table] = []
-                continue
-            order = [(f.name, "ascending") for f in schema if not pa.types.is_list(f.type)]
-            rows = self.anonymous.table(table, rows).sort_by(order).replace_schema_metadata(schema.metadata)
-            self.listed[table] = [layout.published_name(table)]
-            self.write(layout.published_name(table), parquet_bytes(rows))
-
-    def _left(self, table: str, rows: pa.Table) -> pa.Table:
-        """The rows of a table without those about forgotten cells, runs and models, and without old forecasts."""
-        if table in (layout.FORECASTS, layout.FORECAST_FITS):
-            keys = self.forecasts.column_names
-            numbered = rows.select(keys).append_column("row", pa.array(range(len(rows)), pa.int64()))
-            return rows.take(numbered.join(self.forecasts, keys, join_type="left semi")["row"]) if keys else rows[:0]
-        if table == layout.RETRACTIONS:
-            kept = [row for row in self.retracted.rows if row["cell_id"] is None or self._is_included(row)]
-            kept = [row for row in kept if row["run_id"] is None]
-            return pa.Table.from_pylist(list(map(dict, kept)), RETRACTION)
-        return self.retracted.left_of(table, rows)
-
-    def _is_included(self, row: Mapping[str, Any]) -> bool:
-        return includes(self.holdings.include, str(row["cell_id"]))
-
-    def _is_asked_for(self, table: str, name: str) -> bool:
-        """Whether an object goes into the version: not all of them depend on `include`."""
-        include = self.holdings.include
-        always = ("failures", "models", "prices", "gpu_prices", "price_names", layout.RETRACTIONS)
-        of_forecasts = (layout.FORECASTS, layout.FORECAST_FITS)  # _left keeps those of these cells
-        if table in of_forecasts or include == "all" or table in always:
-            return True
-        imported = table in ("imports", "rejects", "suspicions") or layout.is_of_import(name)
-        return imported == (include == "imported")
+        tables = VersionTables(
+            self.lake, self.holdings, self.planned_cells, self.chosen, self.retracted, self.anonymous
+        )
+        for table in ("items", *(name for name in GLOBS if name not in ("shards", "items"))):
+            self.listed[table] = []
+            for name, data in tables.objects(table):
+                self.write(name, data)
+                self.listed[table].append(name)
 
     # ---- records
 
@@ -437,10 +386,6 @@ class _Writer:
         }
 
 
-_FORECASTS = """
-SELECT DISTINCT forecast, task, items_digest, prompting, metric FROM forecast_fits WHERE is_shown AND stale IS NULL
-"""
-
 #: Cells with records and their numbers of records, replaced ones too: so parts do not depend on the lake's form.
 _CELLS = """
 SELECT task, prompting, cell_id, rows
@@ -451,26 +396,8 @@ FROM (
 ORDER BY task, prompting, model, cell_id
 """
 
-#: Table -> its rows: the view verdicts has those of answers that count alone.
-_JUDGED = {
-    layout.VERDICTS: "SELECT verdicts.* FROM verdicts SEMI JOIN cells USING (cell_id)",
-    layout.JUDGES: "SELECT judges.* EXCLUDE (is_newest) FROM judges "
-    "SEMI JOIN (SELECT judge_id FROM verdicts SEMI JOIN cells USING (cell_id)) USING (judge_id)",
-}
-
 _SHARDS = """
 SELECT task, facts::VARCHAR, coalesce(shards.item_set, ''), cell_id, shards.generation, first_item, last_item
 FROM shards JOIN cells USING (cell_id)
 ORDER BY task, cell_id, shards.generation, first_item, last_item, shards.item_set
 """
-
-
-def _as_today(data: bytes, schema: pa.Schema) -> bytes:
-    """Returns a Parquet object as it is, or with the columns added that its schema version lacks."""
-    if set(schema.names) <= set(pq.read_schema(io.BytesIO(data)).names):
-        return data
-    return parquet_bytes(_read_table(data, schema))
-
-
-def _read_table(data: bytes, schema: pa.Schema) -> pa.Table:
-    return pq.read_table(io.BytesIO(data), schema=schema, page_checksum_verification=True)
