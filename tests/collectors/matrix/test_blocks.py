@@ -96,7 +96,7 @@ def test_pool_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     assert (again.candidates, again.task, again.metric) == (["modèle"], pool.task, "acc")
 
 
-@settings(max_examples=often(15))
+@settings(max_examples=often(15, few=2))
 @given(st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=5, max_size=5), st.permutations(range(5)))
 def test_blocks_from_bits_of_a_compaction_equals_the_shards(right: list[list[bool]], order: list[int]) -> None:
     names = [("a", "float32"), ("a", "bfloat16"), ("b", "float32"), ("c", "float32"), ("d", "float32")]

@@ -109,7 +109,7 @@ def load(lake: Lake, choice: PoolChoice) -> Pool | None:
 
 
 @settings(
-    max_examples=often(20, 3),
+    max_examples=often(20, 2),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -63,13 +63,13 @@ class Runs:
     def collect(self, plan: Plan, *, whole: bool = True, cells: int | None = None) -> list[dict[str, Any]]:
         """Collects the open items, each cell in one shard or (`whole` False) two. Returns workers' aggregates."""
         worker = Collector(plan.run_id, self.lake.uri, "stub", {}, [self.include])
+        worker._judges = self.judges  # each judging process imports for 1.4 CPU-seconds
         reported: list[dict[str, Any]] = []
         for planned in plan.cells[:cells]:
             for first, last in planned.todo:
                 cuts = [(first, last)] if whole else [(first, first + 3), (first + 4, last)]
                 for cut in cuts:
                     reported += worker.collect(planned.cell, *cut).aggregates
-        worker._judges.close()
         return reported
 
     def complete(self, plan: Plan, reported: list[dict[str, Any]] | None = None) -> int:
