@@ -19,6 +19,7 @@ import yaml
 from collectors.lake import layout
 from collectors.lake.contents import foreign_columns, foreign_rows, list_fault
 from collectors.lake.holdings import Manifest, Part, read_folded, read_manifest
+from collectors.lake.seals import read_seal
 from collectors.lake.store import Lake
 from collectors.matrix.packed import FILES
 from collectors.matrix.pool_files import parse_pool
@@ -33,6 +34,8 @@ _COMPACTION = layout.manifest_name(1)
 _BESIDE = {VIEWS, layout.DATABASE, "croissant.json", "README.md"}
 #: Descriptions that the first versions of all lack.
 _DESCRIBED = {DATASHEET, CITATION, ZENODO}
+#: The first schema version whose releases all seal the compaction's manifest.
+_SEALED = 7
 #: Tables without which no release wrote a version.
 _NEEDED = ("shards", "runs", "items", "compact/folded", "compact/records")
 _REQUIRED = {*_BESIDE, *FILES.values(), _COMPACTION, *(SCHEMA_FILES[table] for table in _NEEDED)}
@@ -76,6 +79,9 @@ class _Check:
         if _COMPACTION in self.sound:
             try:
                 compaction = read_manifest(self.store, _COMPACTION)
+                is_sealed = read_seal(self.store.read(_COMPACTION)).stated is not None
+                if not is_sealed and self.manifest["schema_version"] >= _SEALED:
+                    yield f"{_COMPACTION}: it has no seal"
             except StorageError as error:
                 yield f"{_COMPACTION}: damaged: {one_line(error.__cause__ or error, 200)}"
         named = set(compaction.objects) if compaction else set()

@@ -17,6 +17,7 @@ from typing import Any
 from collectors.lake.layout import PUBLISHED_MANIFEST, PUBLISHING
 from collectors.lake.store import Lake
 from collectors.publish.closed import set_faults
+from collectors.publish.descriptions import descriptions_of_others
 from collectors.publish.manifests import open_published
 from collectors.publish.provenance import provenance_faults
 from collectors.publish.published_sql import database_faults, views_of_others
@@ -60,7 +61,7 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
     faults += set_faults(store, manifest, sound)
     if not faults:
         faults += [*provenance_faults(store, manifest), *database_faults(store, manifest)]
-    notes = () if faults else tuple(views_of_others(store))
+    notes = () if faults else (*views_of_others(store), *descriptions_of_others(store, manifest))
     return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256, notes)
 
 

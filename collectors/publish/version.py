@@ -35,15 +35,11 @@ from collectors.lake.reading import connect, imports_left_out, record_damaged
 from collectors.lake.retractions import read_retracted
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.matrix.blocks import blocks_of_tasks
-from collectors.matrix.described import head
 from collectors.matrix.packed import FILES, write_packed
 from collectors.matrix.pool_files import PoolFile
-from collectors.matrix.pools import load_pools
 from collectors.publish.anonymous import Anonymous, hosts_of
-from collectors.publish.card import Contents, Description, KeptPool, Predecessor, readme
-from collectors.publish.citation import CITATION, ZENODO, citation, zenodo
-from collectors.publish.croissant import croissant
-from collectors.publish.datasheet import DATASHEET, datasheet
+from collectors.publish.card import Contents, Description, KeptPool, Predecessor
+from collectors.publish.descriptions import descriptions, kept_pool
 from collectors.publish.earlier import replaced_by
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
@@ -324,11 +320,7 @@ class _Writer:
         """Keeps each pool. Raises ConfigError for one that this version has no candidate of."""
         mine = Lake(str(self.folder))
         for pool in pools:
-            try:
-                lines = head(load_pools(mine, choice=pool.choice, include=pool.include))
-            except ConfigError as error:
-                raise ConfigError(f"pool {pool.name}: {one_line(error)}") from error
-            self.pools.append(KeptPool(pool.name, pool.digest, tuple(lines)))
+            self.pools.append(kept_pool(mine, pool))
             self.write(layout.pool_name(pool.name), pool.data)
 
     def finish(self, description: Description, version: str | None, earlier: Sequence[Predecessor]) -> PublishedVersion:
@@ -341,13 +333,7 @@ class _Writer:
         day = [int(number) for number in self.provenance["created"][:10].split("-")]
         version = version or f"{day[0]}.{day[1]}.{day[2]}-r{content}"  # a valid semantic version
         contents = Contents(version, counts, self.provenance, self.files, tuple(self.pools), previous)
-        described = {
-            "croissant.json": croissant(description, contents),
-            "README.md": readme(description, contents),
-            DATASHEET: datasheet(description, contents),
-            CITATION: citation(description, contents),
-            ZENODO: zenodo(description, contents),
-        }
+        described = descriptions(description, contents)
         for name, data in described.items():
             self.write(name, data)
         manifest = {

@@ -109,6 +109,11 @@ def compaction_with_a_broken_seal(copy: Copy) -> None:
 
 
 @kind
+def compaction_without_a_seal(copy: Copy) -> None:
+    copy.sign(COMPACTION, json.dumps(copy.compaction).encode())
+
+
+@kind
 def compaction_twice(copy: Copy) -> None:
     manifest = Manifest.from_json(copy.read(COMPACTION))
     name = manifest_name(2)

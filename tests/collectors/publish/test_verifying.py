@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from collectors.lake.store import Lake
+from collectors.publish.descriptions import descriptions_of_others
 from collectors.publish.published_sql import _in_one_order, _words, views_of_others
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import claim, verify
@@ -68,6 +69,20 @@ def test_verify_of_a_view_that_was_changed_in_its_place_names_it(
     copy.sign("views.sql", changed.encode())
     assert main(["verify", str(copy.folder)]) == 0
     assert "note: views.sql: 1 of its views, such as leaderboard, are not this release's" in capsys.readouterr().out
+
+
+def test_verify_of_descriptions_that_say_something_else_names_them(version: Path, tmp_path: Path) -> None:
+    copy = Copy(version, tmp_path)
+    store = Lake(str(copy.folder))
+    for file in ("croissant.json", "README.md", "DATASHEET.md", "CITATION.cff", ".zenodo.json"):
+        changed = copy.read(file).replace(b"Router benchmark matrix", b"A better matrix")
+        copy.sign(file, changed if changed != copy.read(file) else changed + b"\n")
+        [line] = descriptions_of_others(store, copy.manifest)
+        assert line.startswith(f"{file}: 1 of the descriptions")
+        copy.sign(file, (version / file).read_bytes())
+    assert descriptions_of_others(store, copy.manifest) == []
+    copy.state(description={**copy.manifest["description"], "licence": "cc0-1.0"})
+    assert "of the descriptions are not as this release writes them" in verify(str(copy.folder)).notes[0]
 
 
 def test_notes_on_a_database_name_views_macros_and_tables_of_the_pool_that_were_changed(
