@@ -19,13 +19,16 @@ _ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>`\\]+""")
 _OF_KEY = r"""(?:[^@\s"']|["'](?![,:)\]}\s]|$))"""
 #: The user of an address, which may hold a key: all before the last '@' of its host. A revision of the hub has a '/'
 #: before its '@'.
-_USER = re.compile(rf"(://)(?:(?!/){_OF_KEY})*@")
+_USER = re.compile(rf"(:\\?/\\?/)(?:(?!/){_OF_KEY})*@")
 #: A user with a password, which may hold '/', blanks and all else.
 _PASSWORD = re.compile(
-    rf"""(?P<scheme>://)(?P<user>[^\s/?#:@"'<>]*):(?![\s:/])(?P<rest>(?:{_OF_KEY}|[ \t]){{1,300}}?)@(?:{_OF_KEY}*@)*"""
+    rf"""(?P<scheme>:\\?/\\?/)(?P<user>[^\s/?#:@"'<>]*):(?![\s:/])"""
+    rf"""(?P<rest>(?:{_OF_KEY}|[ \t]){{1,300}}?)@(?:{_OF_KEY}*@)*"""
 )
+#: The user of an address that is a part of another, with its marks encoded once or several times.
+_ENCODED_USER = re.compile(r"""(?i)(%(?:25){0,3}3A(?:%(?:25){0,3}2F|/){2})[^\s"'<>&]{0,400}(%(?:25){0,3}40)""")
 _PORT = re.compile(r"\d{1,5}(?!\d)")
-_QUERY = re.compile(r"(?:\?|#(?=[^#]*=)).*", re.S)
+_QUERY = re.compile(r"(?:\?|#(?=[^#]*=)|;(?=\w*session\w*=)).*", re.S)
 #: Names of values that are keys. `tokens` and `tokenizer` are not.
 _SECRET = (
     r"secret|passw(?:or)?d|passphrase|signature|credential|key[_-]?pair[_-]?id|"
@@ -33,18 +36,21 @@ _SECRET = (
 )
 _KEY_NAME = rf"token(?!s|iz)|{_SECRET}"
 _KEY_QUERY = re.compile(
-    rf"[?&#;](?:[^=&#]*(?:{_KEY_NAME})[^=&#]*|sig|auth|key|pwd|pass|jwt|code|policy|sas|pat)=", re.I
+    rf"[?&#;](?:[^=&#]*(?:{_KEY_NAME})[^=&#]*|sig|auth|key|pwd|pass|jwt|code|policy|sas|pat|\w*session\w*)=", re.I
 )
 #: Such names of values of any type. `eos_token` is a text, and `per_token` a number that is none.
 _TOKEN = "".join(f"(?<!{word}[_-])" for word in ("bos", "eos", "pad", "unk", "sep", "cls", "per", "end")) + "token"
-_NAME_OF_ANY = re.compile(rf"(?i){_SECRET}|{_TOKEN}$|^(?:sig|auth|authorization|pwd|pass|jwt|sas|pat|cookie)$")
+_NAME_OF_ANY = re.compile(rf"(?i){_SECRET}|{_TOKEN}$|^(?:sig|auth|authorization|bearer|pwd|pass|jwt|sas|pat|cookie)$")
 #: Keys by their own form: of AWS, Google, the Hugging Face hub, OpenAI and others that follow it, GitHub, GitLab and
 #: Slack, and signed tokens of the web.
 _TOKENS = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[0-9A-Za-z_-]{30,}|\bya29\.[0-9A-Za-z_-]{20,}|\bhf_[A-Za-z0-9]{20,}|"
     r"\b(?:sk|gsk|nvapi|xai|pplx|glpat|glptt|pypi)[-_][A-Za-z0-9_-]{20,}|"
     r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bxox[a-z]-[A-Za-z0-9-]{10,}|"
-    r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*"
+    r"\br8_[A-Za-z0-9]{30,}|\bdapi[0-9a-f]{32}|\bnpm_[A-Za-z0-9]{30,}|\bdckr_pat_[A-Za-z0-9_-]{20,}|"
+    r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*|"
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----END).)*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
+    re.S,
 )
 _BARE = r"""[^\s"'\\,;&)}\]]+"""
 _VALUE = (
@@ -55,6 +61,12 @@ _HEADER = re.compile(
     r"""(?i)(\bbearer +)[A-Za-z0-9._~+/=-]{12,}|(\bauthorization\\?["']?\s*[:=]\s*\\?["']?)"""
     rf"""(?:((?:bearer|basic|token|digest|apikey|negotiate|key|oauth|sharedkey)\s+){_BARE}|[A-Za-z0-9._~+/=-]{{16,}})"""
 )
+_COOKIE = re.compile(r"""(?i)(\b(?:set-)?cookie\\?["']?\s*[:=]\s*\\?["']?)[^\s=;,"']+=[^\r\n"']+""")
+#: A key in a server's sentence: long, with a digit and a small letter, as no name of a variable is.
+_SAID = re.compile(
+    r"""(?i)(\b(?:api[ _-]?key|token|password|secret)(?: (?:provided|given|was|is|not))*:?\s+["'(]?)"""
+    r"""(?-i:(?=[^\s"'),;]*\d)(?=[^\s"'),;]*[a-z])[A-Za-z0-9._~+/=-]{16,})"""
+)
 #: A key behind its name, or what may be one: joined by '=', in JSON, in a header, or behind an option.
 _NAMED = re.compile(
     rf"""(?aix) (?P<word>{_KEY_NAME}|pwd|jwt|sig|sas) (?P<rest>[\w-]{{0,60}})
@@ -63,15 +75,19 @@ _NAMED = re.compile(
 )
 _WORDS = ("token", "secret", "passw", "passphrase", "signature", "credential", "key", "pwd", "jwt", "sig", "sas")
 #: Names of such keys before a colon, where prose has other words.
-_HEADER_NAME = re.compile(r"(?i)(?:(?:api|access|auth|account|private)[_-]?key|password|[\w-][_-](?:secret|token))$")
+_HEADER_NAME = re.compile(
+    r"(?i)(?:(?:api|access|auth|account|private|secret)[_-]?key|passw(?:or)?d|passphrase|pwd|[\w-][_-](?:secret|token)|"
+    r"(?-i:[a-z](?:Secret|Token)))$"
+)
 #: What stands there where no key does.
 _NO_KEY = frozenset(("null", "none", "true", "false", '""', "''", '\\"\\"'))
 #: What stands in place of a key.
 CUT = "…"
 #: For RE2: a text without any of these holds no key.
 MAY_HOLD = (
-    r"://|(?i:token|secret|passw|passphrase|signature|credential|key|pwd|jwt|sig=|sas=|bearer|authorization)|"
-    r"hf_|sk[-_]|AKIA|ASIA|AIza|ya29|nvapi|xai|pplx|glp|pypi|gh[pousr]_|xox|eyJ"
+    r":\\?/|(?i:%3A|%253A|cookie|begin |token|secret|passw|passphrase|signature|credential|key|pwd|jwt|sig=|sas=|"
+    r"session|bearer|authorization)|"
+    r"hf_|sk[-_]|AKIA|ASIA|AIza|ya29|nvapi|xai|pplx|glp|pypi|gh[pousr]_|xox|eyJ|r8_|dapi|npm_|dckr_"
 )
 
 
@@ -92,11 +108,13 @@ def holds_keys(address: str) -> bool:
 
 def without_keys(text: str) -> str:
     """Returns `text` with CUT in place of keys: users in addresses, queries that hold a signature, tokens."""
-    if "://" in text:
+    if ":/" in text or ":\\/" in text:
         text = _PASSWORD.sub(lambda match: f"{match['scheme']}{CUT}@" if _is_user(match) else match[0], text)
         text = _USER.sub(rf"\1{CUT}@", text)
         text = _ADDRESS.sub(lambda match: _cut_address(match[0]), text)
+    text = _ENCODED_USER.sub(rf"\1{CUT}\2", text) if "%" in text else text
     text = _HEADER.sub(lambda match: "".join(filter(None, match.groups())) + CUT, _TOKENS.sub(CUT, text))
+    text = _SAID.sub(rf"\1{CUT}", _COOKIE.sub(rf"\1{CUT}", text))
     lowered = text.lower()
     return _without_named(text) if any(word in lowered for word in _WORDS) else text
 
@@ -112,7 +130,7 @@ def without_key_values(value: Any) -> Any:
     if isinstance(value, str):
         return without_keys(value)
     if isinstance(value, dict):
-        cut = {name: CUT if _is_key(name, one) else without_key_values(one) for name, one in value.items()}
+        cut = {name: _of_name(name, one) for name, one in value.items()}
         return {without_keys(str(name)): one for name, one in cut.items()}
     if isinstance(value, list | tuple):
         return [without_key_values(one) for one in value]
@@ -124,8 +142,24 @@ def holds_key_values(value: Any) -> bool:
     if isinstance(value, str):
         return without_keys(value) != value
     if isinstance(value, dict):
-        return any(_is_key(name, one) or holds_key_values([str(name), one]) for name, one in value.items())
+        return any(
+            _is_key(name, one) or _has_headers(name, one) or holds_key_values([str(name), one])
+            for name, one in value.items()
+        )
     return isinstance(value, list | tuple) and any(map(holds_key_values, value))
+
+
+def _of_name(name: object, value: Any) -> Any:
+    """The value of a name with keys cut. Of headers any may be one."""
+    if _is_key(name, value):
+        return CUT
+    if _has_headers(name, value):
+        return dict.fromkeys(value, CUT)
+    return without_key_values(value)
+
+
+def _has_headers(name: object, value: object) -> bool:
+    return isinstance(value, dict) and any(value.values()) and re.search(r"(?i)headers$", str(name)) is not None
 
 
 def _is_key(name: object, value: object) -> bool:
@@ -163,7 +197,7 @@ def _names_a_key(text: str, match: re.Match[str]) -> bool:
     before = text[max(0, match.start() - 60) : match.start()]
     if joint == "=" and match["joint"] == "=":
         return word not in ("pwd", "jwt", "sig", "sas") or not re.search(r"\w$", before)
-    name = re.search(r"[\w-]*$", before)[0] + word + match["rest"]  # type: ignore[index]
+    name = re.search(r"[\w-]*$", before)[0] + match["word"] + match["rest"]  # type: ignore[index]
     if not _NAME_OF_ANY.search(name):
         return False
     return joint == "=" or bool(match["quote"]) or name.startswith("--") or bool(joint and _HEADER_NAME.search(name))
