@@ -37,8 +37,9 @@ def test_visible_stream_control_characters_are_escaped_and_a_consoles_own_are_no
 ) -> None:
     file = io.StringIO()
     monkeypatch.setattr(sys, "stdout", VisibleStream(file))
-    print(f"{HOSTILE}\rgone\u202eenog\tx")
-    assert file.getvalue() == "evil\\x1b[2J\\x1b[31m\\x07 [bold]name[/bold] :smile:\\rgone\\u202eenog\tx\n"
+    print(f"{HOSTILE}\rgone\u202eenog\u200e\u061c\ufeff\U000e0041\tx\u200dy")
+    escaped = "\\rgone\\u202eenog\\u200e\\u061c\\ufeff\\U000e0041\tx\u200dy\n"
+    assert file.getvalue() == f"evil\\x1b[2J\\x1b[31m\\x07 [bold]name[/bold] :smile:{escaped}"
     PlainConsole(force_terminal=True, color_system="standard").print("x", style="bold")
     assert "\x1b[1mx" in file.getvalue()
     assert raw_stream(sys.stdout) is file
