@@ -28,7 +28,7 @@ from collectors.lake.forgetting import Wish, plan_forgetting, take_back, write_r
 from collectors.lake.store import Lake
 from pipelines.console.progress import Counter
 from pipelines.console.script import Parser, command, in_order, sibling
-from schemas.failures import ConfigError
+from schemas.failures import YAML_VALUE_ERRORS, ConfigError
 from schemas.texts import without_keys
 
 HELP = """\
@@ -158,7 +158,7 @@ def mapping_of(path: Path) -> Mapping[str, Any]:
     """Reads a YAML file that holds a mapping. Raises ConfigError for anything else."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, *YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} must hold a YAML mapping (name: value)")

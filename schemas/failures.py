@@ -27,6 +27,10 @@ KINDS = (
 )
 
 
+#: What PyYAML raises beside its own errors, at depths and at tags that do not fit their values (`!!bool maybe`).
+YAML_VALUE_ERRORS = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
+
 class RouterlakeError(Exception):
     """Base of all errors with a message for a person. `kind` is the column of failures."""
 

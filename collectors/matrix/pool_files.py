@@ -18,7 +18,7 @@ import yaml
 
 from collectors.lake import layout
 from collectors.lake.store import Lake
-from schemas.failures import ConfigError, one_line
+from schemas.failures import YAML_VALUE_ERRORS, ConfigError, one_line
 from schemas.identity import digest
 from schemas.sql import quoted
 from schemas.texts import without_keys
@@ -158,8 +158,7 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
     _check_size(len(data), place)
     try:
         value = yaml.load(data, Loader=_Loader)  # a SafeLoader
-    # PyYAML's own constructors raise these at tags that do not fit their values.
-    except (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (*YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"--pool {place}: this is not YAML: {one_line(error, 200)}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--pool {place}: expected the keys {', '.join(KEYS)}")

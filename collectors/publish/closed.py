@@ -26,7 +26,7 @@ from collectors.matrix.pool_files import parse_pool
 from collectors.publish.citation import CITATION, ZENODO
 from collectors.publish.datasheet import DATASHEET
 from collectors.publish.published_sql import VIEWS, views_faults
-from schemas.failures import ConfigError, StorageError, one_line
+from schemas.failures import YAML_VALUE_ERRORS, ConfigError, StorageError, one_line
 from schemas.records import GLOBS, SCHEMA_FILES, TABLES
 from schemas.versions import check_readable, stated_version
 
@@ -270,7 +270,7 @@ class _Check:
             if name in self.sound:
                 try:
                     stated[name] = read(self.store.read(name))
-                except (ValueError, RecursionError, yaml.YAMLError):
+                except (*YAML_VALUE_ERRORS, yaml.YAMLError):
                     stated[name] = None
         return stated
 

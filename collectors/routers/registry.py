@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schemas.failures import ConfigError, one_line
+from schemas.failures import YAML_VALUE_ERRORS, ConfigError, one_line
 from schemas.texts import holds_key_values
 
 _ROOM = "collectors.routers"
@@ -169,7 +169,7 @@ def read_routers(path: Path) -> list[RouterSpec]:
 
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, *YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {one_line(error, 200)}") from error
     if not isinstance(given, dict) or not isinstance(given.get("routers"), list) or not given["routers"]:
         raise ConfigError(f"{path}: it needs a list `routers`")

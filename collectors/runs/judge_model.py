@@ -19,14 +19,14 @@ from collectors.models.weights import Held, Weights
 from collectors.runs.config import RunConfig, load_config
 from collectors.runs.plan import Plan
 from collectors.runs.planning import resolved_models
-from schemas.failures import ConfigError
+from schemas.failures import YAML_VALUE_ERRORS, ConfigError
 from schemas.identity import new_run_id
 
 
 def load_judge_config(path: str) -> RunConfig:
     """Reads a config of collect.py with one model. It needs no tasks. Raises ConfigError for a wrong one."""
     given: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+    with contextlib.suppress(OSError, *YAML_VALUE_ERRORS, yaml.YAMLError):
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         if isinstance(value, dict) and "tasks" not in value:
             given["tasks"] = ["judge"]

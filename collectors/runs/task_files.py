@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from schemas.failures import YAML_VALUE_ERRORS
+
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -26,7 +28,7 @@ def read_task_file(path: str) -> tuple[str, str]:
         value = yaml.load(file.read_text(encoding="utf-8"), Loader=_Plain)
     except OSError as error:
         raise ValueError(f"cannot read the task file {path}: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (*YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ValueError(f"the task file {path} is not valid YAML: {' '.join(str(error).split())[:160]}") from error
     name = (value.get("group") or value.get("task")) if isinstance(value, dict) else None
     if not isinstance(name, str):

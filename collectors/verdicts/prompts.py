@@ -16,7 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from collectors.specs import Strict
-from schemas.failures import ConfigError, one_line
+from schemas.failures import YAML_VALUE_ERRORS, ConfigError, one_line
 from schemas.identity import digest
 
 #: What a prompt may name: of an item, and the answer or, in turn, the two answers to compare.
@@ -141,7 +141,7 @@ def read_prompt(path: Path) -> PromptFile:
         if len(data) > _MOST:
             raise ConfigError(f"--prompt {path}: {len(data):,} bytes are too many for a prompt")
         text = data.decode()
-        value = yaml.safe_load(text)
+        value = _loaded(path, text)
         if not isinstance(value, dict):
             raise ConfigError(f"--prompt {path}: expected the keys {', '.join(JudgePrompt.model_fields)}")
         return PromptFile(JudgePrompt.model_validate(value), text)
@@ -149,5 +149,12 @@ def read_prompt(path: Path) -> PromptFile:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"--prompt {path}: {f'{place}: ' if place else ''}{first['msg']}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--prompt {path}: {one_line(error, 200)}") from error
+
+
+def _loaded(path: Path, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (*YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"--prompt {path}: {one_line(error, 200)}") from error

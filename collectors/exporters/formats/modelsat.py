@@ -19,7 +19,7 @@ from collectors.exporters.out import write_json
 from collectors.exporters.texts import check_names, references, wrong_path_part
 from collectors.exporters.thresholds import is_graded, right_answers
 from collectors.metrics.splits import SEED
-from schemas.failures import ConfigError, one_line
+from schemas.failures import YAML_VALUE_ERRORS, ConfigError, one_line
 
 #: A text has accuracies on so many tasks, each over so many items: multiples of 5 %.
 TASKS, ITEMS = 50, 20
@@ -153,7 +153,7 @@ def _read_keywords(path: Path | None) -> Mapping[str, str]:
         raise ConfigError("--format modelsat needs --keywords, a YAML of task: keywords that describe it")
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, *YAML_VALUE_ERRORS, yaml.YAMLError) as error:
         raise ConfigError(f"--keywords {path}: {one_line(error, 200)}") from error
     if not isinstance(value, dict) or not all(isinstance(one, str) for pair in value.items() for one in pair):
         raise ConfigError(f"--keywords {path} is not a mapping of tasks to texts")
