@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -226,7 +226,13 @@ def _primary_rows(
 ) -> tuple[int, int | None, int | None, bool]:
     """Returns the number of primary rows, their first and last item, and whether they are a whole grid."""
     columns = con.execute("SELECT item, place FROM read_parquet(?) WHERE is_primary", [str(records)]).fetchnumpy()
-    item, place = np.asarray(columns["item"]), np.asarray(columns["place"])
+    return grid_of(np.asarray(columns["item"]), np.asarray(columns["place"]), cells)
+
+
+def grid_of(
+    item: npt.NDArray[np.integer[Any]], place: npt.NDArray[np.integer[Any]], cells: int
+) -> tuple[int, int | None, int | None, bool]:
+    """The number of these primary rows, their first and last item, and whether they are a whole grid, in order."""
     if not len(item):
         return 0, None, None, False
     first, last = int(item.min()), int(item.max())

@@ -19,6 +19,7 @@ import yaml
 from collectors.lake import layout
 from collectors.lake.contents import foreign_columns, foreign_rows, list_fault
 from collectors.lake.holdings import Manifest, Part, read_folded, read_manifest
+from collectors.lake.parts import grid_of
 from collectors.lake.seals import read_seal
 from collectors.lake.store import Lake
 from collectors.matrix.packed import FILES
@@ -151,8 +152,28 @@ class _Check:
             yield f"{part.records}: {_COMPACTION} gives other rows or bytes for it"
         if not layout.is_of_task(part.task, part.records):
             yield f"{part.records}: {_COMPACTION} gives another task for it"
-        if not 0 <= part.primary_rows <= part.rows:
-            yield f"{part.records}: {_COMPACTION} gives impossible rows for it"
+        if part.records in self.fitting and (wrong := self._wrong_of(part)):
+            yield f"{part.records}: {_COMPACTION} gives another {wrong} for it"
+
+    def _wrong_of(self, part: Part) -> str | None:
+        """What the compaction says of a part and its rows do not: readers choose parts and read grids by it."""
+        file = pq.ParquetFile(io.BytesIO(self.store.read(part.records)))
+        if not {"is_primary", "place", "prompting"} <= set(file.schema_arrow.names):
+            return None  # of an early release
+        rows = file.read(["task", "prompting", "is_primary", "item", "place"])
+        primary = rows.filter(rows["is_primary"])
+        cells = len(rows["place"].unique())
+        items, places = (primary[name].to_numpy() for name in ("item", "place"))
+        of_rows = (
+            *(rows[name].unique().to_pylist() for name in ("task", "prompting")),
+            *(cells, *grid_of(items, places, cells)),
+        )
+        stated = (
+            *([part.task], [part.prompting], part.cells),
+            *(part.primary_rows, part.first_item, part.last_item, part.is_grid),
+        )
+        names = ("task", "prompting", "number of cells", "number of primary rows", "first item", "last item", "grid")
+        return next((name for name, one, other in zip(names, of_rows, stated, strict=True) if one != other), None)
 
     def _of_links(self) -> Iterator[str]:
         """A line for each table that names rows which another lacks, and for each list or pool under a wrong name."""

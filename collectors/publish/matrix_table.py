@@ -39,23 +39,30 @@ def matrix_schema() -> pa.Schema:
 
 def write_matrix(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
     """Writes a file for each task below `folder`; yields their names. `con` has all views of the version."""
-    columns = ", ".join(f"{name}::{_sql_type(kind)} AS {name}" for name, kind in _TYPES.items())
-    tasks = con.execute("SELECT DISTINCT task FROM _pool_cells ORDER BY task").fetchall()
-    for (task,) in tasks:
+    for task in matrix_tasks(con):
         name = layout.matrix_name(task)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         con.execute(
-            f"""
-            COPY (
-                SELECT {columns}
-                FROM _pool_rows
-                JOIN (SELECT question_number, question FROM _question_names WHERE task = $task) USING (question_number)
-                WHERE task = $task
-                ORDER BY item, items_digest, candidate, cell_id
-            ) TO {quoted(str(folder / name))} (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)
-            """.replace("$task", quoted(task))
+            f"COPY ({matrix_query(task)}) TO {quoted(str(folder / name))} "
+            "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
         )
         yield name
+
+
+def matrix_tasks(con: duckdb.DuckDBPyConnection) -> list[str]:
+    return [task for (task,) in con.execute("SELECT DISTINCT task FROM _pool_cells ORDER BY task").fetchall()]
+
+
+def matrix_query(task: str) -> str:
+    """A query for the rows of a task's file, in order."""
+    columns = ", ".join(f"{name}::{_sql_type(kind)} AS {name}" for name, kind in _TYPES.items())
+    return f"""
+        SELECT {columns}
+        FROM _pool_rows
+        JOIN (SELECT question_number, question FROM _question_names WHERE task = $task) USING (question_number)
+        WHERE task = $task
+        ORDER BY item, items_digest, candidate, cell_id
+    """.replace("$task", quoted(task))
 
 
 def _sql_type(kind: pa.DataType) -> str:

@@ -22,6 +22,7 @@ from collectors.lake import layout
 from collectors.lake.holdings import read_holdings
 from collectors.lake.parts import limit_memory
 from collectors.lake.store import Lake
+from collectors.publish.matrix_table import matrix_query, matrix_tasks
 from schemas.failures import one_line
 from schemas.sql import quoted
 from schemas.views import (
@@ -78,8 +79,9 @@ def views_of_others(store: Lake) -> list[str]:
     there = {_made(one.query): _words(one.query) for one in duckdb.extract_statements(store.read(VIEWS).decode())}
     lines = [_line(VIEWS, "views", _unlike(there, own))]
     if store.local:
-        views, pools = _of_database(store, files)
+        views, pools, matrices = _of_database(store, files)
         lines += [_line(layout.DATABASE, "views", views), _line(layout.DATABASE, "tables of the pool", pools)]
+        lines += [_line("matrix/", "files", matrices)]
     return list(filter(None, lines))
 
 
@@ -108,8 +110,9 @@ def _line(name: str, kind: str, names: Collection[str]) -> str | None:
     )
 
 
-def _of_database(store: Lake, files: ViewFiles) -> tuple[list[str], list[str]]:
-    """Names of the views and macros of the database, and of its tables of the pool, that this release makes otherwise.
+def _of_database(store: Lake, files: ViewFiles) -> tuple[list[str], list[str], list[str]]:
+    """Names of the views and macros of the database, of its tables of the pool, and of files of the matrix beside it,
+    that this release makes otherwise.
 
     They are made anew over the same tables, because a stored view is not to the letter the one that was made.
     """
@@ -127,8 +130,21 @@ def _of_database(store: Lake, files: ViewFiles) -> tuple[list[str], list[str]]:
                 choose_price_day(con, kept_table("runs"), kept_table("prices"))
                 make_kept_views(con, files)
             pools = [name for name in POOL if not _are_equal(con, name)]
+            matrices = list(_other_matrices(store, con))
         made = {name: words for name, words in _views_in(own).items() if name not in tables}
-        return _unlike(_views_in(store.local_path(layout.DATABASE)), made), pools
+        return _unlike(_views_in(store.local_path(layout.DATABASE)), made), pools, matrices
+
+
+def _other_matrices(store: Lake, con: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """The files of the matrix with other rows than the views give, which data loaders would read."""
+    with contextlib.suppress(duckdb.Error):  # the views are not all there
+        for task in matrix_tasks(con):
+            name = layout.matrix_name(task)
+            if not store.has(name):  # the first versions of all have none
+                continue
+            file = f"read_parquet({quoted(store.local_path(name))}, hive_partitioning = false)"
+            if _rows(con, file) != _rows(con, f"({matrix_query(task)})"):
+                yield name
 
 
 def _are_equal(con: duckdb.DuckDBPyConnection, name: str) -> bool:

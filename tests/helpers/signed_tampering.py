@@ -44,8 +44,17 @@ _part("part_of_another_task", task="u")
 _part("part_with_other_rows", rows=31)
 _part("part_with_rows_as_text", rows="many")
 _part("part_with_other_bytes", bytes=1)
+_part("part_of_another_prompting", prompting="0" * 16)
+_part("part_with_more_cells", cells=99)
+_part("part_with_fewer_primary_rows", primary_rows=1)
+_part("part_of_other_items", first_item=7, last_item=8)
 _part("part_of_the_future", schema_version=999)
 _part("part_with_a_strange_field", evil=1)
+
+
+@kind
+def part_that_is_no_grid(copy: Copy) -> None:
+    copy.fold_part(is_grid=not copy.compaction["parts"][0]["is_grid"])
 
 
 @kind

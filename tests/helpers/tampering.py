@@ -254,6 +254,7 @@ _stated("provenance_of_another_day", "created", lambda day: "2020" + day[4:])
 _stated("provenance_of_another_library", "versions", lambda rows: [{**rows[0], "lm_eval": "9.9"}, *rows[1:]])
 _stated("provenance_of_an_import", "imports", lambda rows: [*rows, {"format": "table", "licence": "MIT"}])
 _stated("provenance_of_a_run_twice", "runs", lambda rows: [*rows, rows[-1]])
+_stated("provenance_that_is_deep", "versions", lambda _: json.loads("[" * 900 + "]" * 900))
 _stated("provenance_of_a_strange_part", "approved_by", lambda rows: ["a university"])
 
 

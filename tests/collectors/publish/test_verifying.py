@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import shutil
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.store import Lake
@@ -94,6 +97,18 @@ def test_notes_on_a_database_name_views_macros_and_tables_of_the_pool_that_were_
     assert line.startswith("snapshot.duckdb: 2 of its views, such as _mean,"), "yesterday's prices are no change"
     [line] = _notes(version, tmp_path / "pool", ["UPDATE _members SET merit_sign = -1", "DELETE FROM _scored"])
     assert line.startswith("snapshot.duckdb: 2 of its tables of the pool, such as _members,")
+
+
+def test_note_on_a_matrix_with_other_rows_than_the_records_names_it(version: Path, tmp_path: Path) -> None:
+    copy = Copy(version, tmp_path)
+    name = next(name for name in copy.manifest["files"] if name.startswith("matrix/task="))
+    table = pq.read_table(copy.folder / name)
+    scores = pa.array([1.0] * len(table))
+    sink = io.BytesIO()
+    pq.write_table(table.set_column(table.column_names.index("score"), "score", scores), sink)
+    copy.sign(name, sink.getvalue())
+    [line] = views_of_others(Lake(str(copy.folder)))
+    assert line.startswith(f"matrix/: 1 of its files, such as {name},")
 
 
 def _notes(version: Path, place: Path, statements: list[str]) -> list[str]:
