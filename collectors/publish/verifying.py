@@ -19,6 +19,7 @@ from collectors.lake.store import Lake
 from collectors.publish.closed import set_faults
 from collectors.publish.descriptions import descriptions_of_others
 from collectors.publish.manifests import open_published
+from collectors.publish.packed_form import packed_of_others
 from collectors.publish.provenance import provenance_faults
 from collectors.publish.published_sql import database_faults, views_of_others
 
@@ -61,7 +62,9 @@ def verify(uri: str, progress: Callable[[int, int], None] = lambda done, files: 
     faults += set_faults(store, manifest, sound)
     if not faults:
         faults += [*provenance_faults(store, manifest), *database_faults(store, manifest)]
-    notes = () if faults else (*views_of_others(store), *descriptions_of_others(store, manifest))
+    notes: tuple[str, ...] = ()
+    if not faults:
+        notes = (*packed_of_others(store), *views_of_others(store), *descriptions_of_others(store, manifest))
     return Proof(len(files), sum(entry["bytes"] for entry in files.values()), faults, sha256, notes)
 
 

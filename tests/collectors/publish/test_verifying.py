@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.store import Lake
+from collectors.matrix.packed import FILES
 from collectors.publish.descriptions import descriptions_of_others
+from collectors.publish.packed_form import packed_of_others
 from collectors.publish.published_sql import _in_one_order, _words, views_of_others
 from collectors.publish.publishing import publish
 from collectors.publish.verifying import claim, verify
@@ -109,6 +111,17 @@ def test_note_on_a_matrix_with_other_rows_than_the_records_names_it(version: Pat
     copy.sign(name, sink.getvalue())
     [line] = views_of_others(Lake(str(copy.folder)))
     assert line.startswith(f"matrix/: 1 of its files, such as {name},")
+
+
+def test_note_on_a_packed_matrix_that_the_records_do_not_give_names_it(version: Path, tmp_path: Path) -> None:
+    copy = Copy(version, tmp_path)
+    assert packed_of_others(Lake(str(copy.folder))) == []
+    table = pq.read_table(copy.folder / FILES["items"])
+    sink = io.BytesIO()
+    pq.write_table(table.slice(1), sink)
+    copy.sign(FILES["items"], sink.getvalue())
+    [line] = verify(str(copy.folder)).notes
+    assert line.startswith(f"{FILES['items']}: 1 of the files of the packed matrix")
 
 
 def _notes(version: Path, place: Path, statements: list[str]) -> list[str]:
