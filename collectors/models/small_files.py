@@ -94,8 +94,8 @@ def _has_other_templates(model: ModelRef) -> bool:
 
 
 def special_tokens(model: ModelRef) -> dict[str, str]:
-    """The special tokens that a chat template may write, by transformers' names."""
-    config = json.loads(small_file(model, "tokenizer_config.json") or b"{}")
+    """The special tokens that a chat template may write, by transformers' names. Raises ModelError for damaged JSON."""
+    config = small_json(model, "tokenizer_config.json") or {}
     tokens = {}
     for name in ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"):
         value = config.get(name)

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import save
 
+from collectors.engines import ModelRef
 from collectors.models.model_files import PREFIX, Tensors, header_length, model_row
 from collectors.models.pinning import resolve
+from collectors.models.small_files import special_tokens
 from collectors.specs import ModelSpec
+from schemas.failures import ModelError
 from schemas.records import MODEL
 
 
@@ -102,3 +105,13 @@ def test_tensors_damaged_header_is_a_value_error(header: bytes) -> None:
 def test_header_length_that_cannot_be_one_is_refused(prefix: bytes) -> None:
     with pytest.raises(ValueError, match="no safetensors header"):
         header_length(prefix)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b'"x"', b"no JSON"])
+def test_special_tokens_of_a_damaged_file_beside_a_template_of_its_own_are_a_bad_model(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}")
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json is"):
+        special_tokens(ModelRef("m", str(tmp_path), "r", str(tmp_path)))
