@@ -12,7 +12,9 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.publish.card import Description
 from collectors.publish.version import build_version
+from pipelines import compact, publish
 from pipelines.compact import main
+from schemas.failures import UnreachableError
 from tests.helpers.filled_lakes import everything, plain_lake
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.thorough import long_only
@@ -118,3 +120,24 @@ def test_compact_command_verifies_a_published_version(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main(["--lake", str(to), "--verify"]) == 1
     assert "damaged: packed/items.parquet: its 4 bytes differ" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "calls"), [("compact", 3), ("publish", 3), ("build_version", 3)])
+def test_compacting_and_publishing_wait_for_a_store_that_is_away(
+    name: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run does: the third try succeeds."""
+    command = compact if name == "compact" else publish
+    real, tries = getattr(command, name), []
+
+    def away(*args: object, **options: object) -> object:
+        tries.append(name)
+        if len(tries) < calls:
+            raise UnreachableError("the store does not answer")
+        return real(*args, **options)
+
+    monkeypatch.setattr(command, name, away)
+    monkeypatch.setattr("pipelines.fleet.waiting.time.sleep", lambda seconds: None)
+    lake = ["--lake", plain_lake(str(tmp_path / "lake"), 1).lake.uri]
+    assert command.main(lake if name == "compact" else [*lake, "--to", str(tmp_path / "out")]) == 0
+    assert len(tries) == calls

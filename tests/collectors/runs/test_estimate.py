@@ -129,6 +129,8 @@ def test_estimate_without_measurements_rests_on_texts_and_formulas_and_says_so(t
     assert "pace of 6 cells: assumed, 2 operations per parameter" in lines
     assert "measured" not in lines
     assert "USD: unknown for H100, L4" in lines
+    assert "left out: nodes that boot, engines that start anew or wait" in lines
+    assert "work that is lost with a spot node" in lines
 
 
 def test_estimate_of_engines_on_cpus_without_measurements_is_unknown_and_no_number(tmp_path: Path, tasks: Path) -> None:
