@@ -107,7 +107,10 @@ class BaseEngine(Generic[O]):
             return model.key
         self.close()
         self._options = self._options_of(model)
+        self.score_length = self.rolling_length = 0
         self._open(model)
+        self.score_length = self.score_length or self.max_length
+        self.rolling_length = self.rolling_length or self.max_length
         self.model = model
         return model.key
 
@@ -119,7 +122,10 @@ class BaseEngine(Generic[O]):
         return {}
 
     def _open(self, model: ModelRef) -> None:
-        """Opens `model` and sets tokenizer, max_length, rolling_length, vocab_size and gpu."""
+        """Opens `model` and sets tokenizer and max_length, and vocab_size and gpu if they are known.
+
+        score_length and rolling_length are max_length where it sets none.
+        """
         raise NotImplementedError
 
     def score(self, key: str, requests: Sequence[ScoreRequest]) -> tuple[str, list[Score]]:

@@ -52,7 +52,7 @@ def manager_of(name: str, include: list[str]) -> TaskManager:
 
 def check_names(specs: list[TaskSpec], include: list[str]) -> None:
     """Raises ConfigError that names each missing folder and each unknown task or group, with the closest names."""
-    faults = [f"include_tasks: no folder {folder}" for folder in include if not Path(folder).is_dir()]
+    faults = [_no_folder(folder) for folder in include if not Path(folder).is_dir()]
     own, wanted = _own(tuple(include)), {spec.task for spec in specs}
     available = own | _shipped(wanted - set(own))
     for name in sorted(wanted - set(available)):
@@ -60,6 +60,11 @@ def check_names(specs: list[TaskSpec], include: list[str]) -> None:
         faults.append(f"unknown task {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _no_folder(path: str) -> str:
+    hint = ": it is a file, and belongs into `tasks`" if Path(path).is_file() else ""
+    return f"include_tasks: no folder {path}{hint}"
 
 
 def hidden_files(names: Iterable[str], include: list[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import datasets
@@ -216,25 +217,37 @@ def _task_error(name: str, error: BaseException) -> TaskError:
         return TaskError(f"task {name} {reason}", "unsafe_code")
     if isinstance(error, TaskError):
         return error
+    frame = _raising(error)
+    if isinstance(error, IndexError) and frame and isinstance(frame.f_locals.get("test_target"), int):
+        # lm-eval looks at the first document's right answer while it loads a task
+        what = f"doc_to_target gives {frame.f_locals['test_target']}, and its first item has no such choice"
+        return TaskError(f"task {name}: {what}")
     empty = isinstance(error, IndexError | StopIteration)  # no first document, or a JSON file without a line
     if empty and str(error) != "string index out of range":
         return TaskError(f"task {name}: its data set has no items", kind="empty_task")
-    if isinstance(error, KeyError) and _raised_in(error) == datasets.dataset_dict.__file__:
+    if isinstance(error, KeyError) and frame and frame.f_code.co_filename == datasets.dataset_dict.__file__:
         return TaskError(f"task {name}: its data set has no split {error}", kind="no_data")
     offline = bool(datasets.config.HF_DATASETS_OFFLINE)
     missing = isinstance(error, datasets.exceptions.DatasetsError | ConnectionError | FileNotFoundError)
     if missing or (offline and "cache" in str(error)):
         hint = " (only the config's `datasets` folder is read)" if offline else ""
-        return TaskError(f"task {name}: its data cannot be read{hint}: {one_line(error)}", kind="no_data")
+        if isinstance(error, FileNotFoundError) and os.getcwd() in str(error):
+            hint = " (relative paths begin at the folder that the command is run from, as in lm-eval)"
+        first = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+        return TaskError(f"task {name}: its data cannot be read{hint}: {one_line(first or error)}", kind="no_data")
+    if "malformed node or string" in str(error):  # ast.literal_eval of doc_to_choice, which is no template
+        return TaskError(
+            f"task {name} cannot be loaded: its doc_to_choice is neither a column of the documents nor a list"
+        )
     return TaskError(f"task {name} cannot be loaded: {one_line(error)}")
 
 
-def _raised_in(error: BaseException) -> str:
-    """The file whose code raised the error."""
+def _raising(error: BaseException) -> FrameType | None:
+    """The frame whose code raised the error."""
     place = error.__traceback__
     while place and place.tb_next:
         place = place.tb_next
-    return place.tb_frame.f_code.co_filename if place else ""
+    return place.tb_frame if place else None
 
 
 @contextmanager

@@ -209,7 +209,8 @@ class RunConfig(Prompting):
         tasks = value.get("tasks")
         entries = [tasks] if isinstance(tasks, str) else tasks
         if isinstance(entries, list):
-            value["tasks"] = [_own_task(entry, folders) for entry in entries]
+            files: dict[str, str] = {}
+            value["tasks"] = [_own_task(entry, folders, files) for entry in entries]
         return {**value, "include_tasks": folders} if folders or given else value
 
     @field_validator("models", mode="before")
@@ -275,12 +276,14 @@ class RunConfig(Prompting):
         ]
 
 
-def _own_task(entry: Any, folders: list[Any]) -> Any:
-    """An entry of `tasks`; of a task file its name, and the file's folder is added to `folders`."""
+def _own_task(entry: Any, folders: list[Any], files: dict[str, str]) -> Any:
+    """An entry of `tasks`; of a task file its name. Adds the file's folder to `folders`, and its path to `files`."""
     name = entry.get("task") if isinstance(entry, dict) else entry
     if not is_task_file(name):
         return entry
     task, folder = read_task_file(str(name))
+    if files.setdefault(task, str(name)) != str(name):
+        raise ValueError(f"tasks: {files[task]} and {name} both define the task {task}; rename one in its file")
     if folder not in folders:
         folders.append(folder)
     return {**entry, "task": task} if isinstance(entry, dict) else task

@@ -19,6 +19,7 @@ from collectors.engines import KINDS, OF_ENDPOINTS, ModelRef, engine_class, make
 from collectors.engines.gpus import GpuClass, gpu_classes
 from collectors.harness.chats import chats_of
 from collectors.harness.efforts import Effort, efforts_of
+from collectors.harness.golds import check_golds
 from collectors.harness.index import check_names, hidden_files
 from collectors.harness.loading import load_tasks
 from collectors.harness.own_code import use_code
@@ -92,9 +93,10 @@ def make_plan(
     for spec, task in loaded:
         if (task.name, task.settings.prompting) in seen:
             first = seen[task.name, task.settings.prompting]
+            both = "" if first == spec.task else f", from {first!r} and {spec.task!r}"
             raise ConfigError(
-                f"tasks: {task.name} comes twice with the same prompting, from {first!r} and {spec.task!r}: several "
-                "values of thinking_tokens or reasoning_effort stand in one list"
+                f"tasks: {task.name} comes twice with the same prompting{both}: several values of thinking_tokens or "
+                "reasoning_effort stand in one list"
             )
         seen[task.name, task.settings.prompting] = spec.task
         plan.items[items_name(task.name, task.settings.items_digest)] = task
@@ -267,6 +269,7 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
                         "not_answerable",
                     )
                 chats_of(task, 1)  # what fails for the first item would fail in every cell
+                task.notes += check_golds(task)
             except TaskError as error:
                 plan.failures.append(failure_row(plan.run_id, error, task=task.name))
             else:

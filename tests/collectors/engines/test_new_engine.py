@@ -13,6 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from collectors.engines import ModelRef
+from collectors.engines.base import BaseEngine, EngineOptions
+from collectors.engines.stub import ByteTokenizer
 from tests.helpers.mini_tasks import ITEMS, write_tasks
 from tests.helpers.thorough import long_only
 
@@ -154,3 +157,20 @@ for name in ENGINES:
 print(json.dumps(sorted({"torch", "transformers", "vllm", "numpy", "safetensors"} & set(sys.modules))))
 """
     assert python(code) == []
+
+
+class Counting(BaseEngine[EngineOptions]):
+    """Sets what the guide asks for, and nothing else."""
+
+    NAME = "counting"
+    OPTIONS = EngineOptions
+
+    def _open(self, model: ModelRef) -> None:
+        self.tokenizer, self.max_length = ByteTokenizer(), 100 + len(model.name)
+
+
+def test_engine_that_sets_no_other_lengths_can_score_its_whole_context() -> None:
+    engine = Counting()
+    for name in ("a", "bcd"):
+        engine.load(ModelRef(name, name, f"{name}-1", None))
+        assert engine.score_length == engine.rolling_length == engine.max_length == 100 + len(name)

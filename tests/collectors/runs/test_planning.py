@@ -95,6 +95,53 @@ def test_plan_task_twice_with_the_same_prompting_is_refused(tasks: Path, model: 
         planned(configured(tasks, model, tasks=twice))
 
 
+def test_config_of_two_files_that_define_one_task_names_both(tasks: Path, model: Path, tmp_path: Path) -> None:
+    files = [tasks / "mini_choice.yaml", tmp_path / "copy.yaml"]
+    shutil.copy(*files)
+    with pytest.raises(ValueError, match="both define the task mini_choice") as error:
+        configured(tasks, model, tasks=list(map(str, files)))
+    assert all(str(file) in str(error.value) for file in files)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        (
+            {"doc_to_target": "label"},
+            "none of its items has a right answer among its choices (doc_to_target gives 'label",
+        ),
+        (
+            {"doc_to_target": "{{ gold if a % 2 else 9 }}"},
+            " have no right answer among their choices (doc_to_target gi",
+        ),
+        ({"doc_to_target": "{{ 9 }}"}, "doc_to_target gives 9, and its first item has no such choice"),
+        ({"doc_to_choice": "texts"}, "doc_to_choice is neither a column of the documents nor a list"),
+    ],
+    ids=str,
+)
+def test_plan_says_which_items_no_answer_can_be_right_for(
+    tasks: Path, model: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    """lm-eval calls every answer to such an item wrong: a misspelt column would give each model 0."""
+    own = {**yaml.safe_load((tasks / "mini_choice.yaml").read_text()), "task": "own", **changed}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    plan = planned(configured(tasks, model, tasks=[str(tmp_path / "own.yaml")]))
+    failed = [row["message"] for row in plan.failures]
+    lines = failed or [note for note in plan.notes if "right answer" in note]
+    assert [said in line for line in lines] == ([True] if said else []), lines
+    assert len(plan.cells) == (0 if failed else 1)
+    assert bool(failed) == bool(changed and "%" not in changed.get("doc_to_target", ""))
+
+
+@pytest.mark.parametrize("key", ["doc_to_text", "doc_to_target"])
+def test_plan_names_a_text_that_stands_for_all_items(tasks: Path, model: Path, tmp_path: Path, key: str) -> None:
+    own = {**yaml.safe_load((tasks / "mini_generate.yaml").read_text()), "task": "own", key: "anwser"}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    [note] = planned(configured(tasks, model, tasks=[str(tmp_path / "own.yaml")])).notes
+    assert f" is the text 'anwser' ({key}); columns are " in note
+
+
 def test_plan_task_twice_with_another_prompting_is_two_cells(tasks: Path, model: Path) -> None:
     plan = planned(configured(tasks, model, tasks=[TASK, {"task": TASK, "num_fewshot": 1}]))
     assert [cell.row["num_fewshot"] for cell in plan.cells] == [2, 1]
