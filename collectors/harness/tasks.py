@@ -28,7 +28,7 @@ from collectors.harness.sampling import sampling_identity
 from collectors.specs import TaskSpec
 from schemas.content import document_hash
 from schemas.failures import ConfigError, TaskError
-from schemas.identity import digest
+from schemas.identity import content_hash, digest
 from schemas.records import ITEM
 from schemas.verdicts import CORRECT_THRESHOLD, MEAN, UNIT_METRICS, is_set_level
 
@@ -242,7 +242,7 @@ class BoundTask:
                 "choices": self.choices(doc),
                 "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
                 "doc": json.dumps(plain(doc), ensure_ascii=False),
-                "content_hash": document_hash(doc),
+                "content_hash": document_hash(doc) or self._rendered_hash(doc),
                 "source_key": None,
             }
             for i, doc in enumerate(self.docs)
@@ -253,6 +253,14 @@ class BoundTask:
         """The document's text as the task renders it, without few-shot examples; None where the choices contain it."""
         text = self._read("doc_to_text", doc)
         return text if isinstance(text, str) else None  # winogrande gives an index into the choices
+
+    def _rendered_hash(self, doc: Any) -> str | None:
+        """The content hash of a document of a shape that schemas.content does not know: of its text as it is asked.
+
+        So a table of others' answers that holds this text meets it. None where no text is asked.
+        """
+        text = self.question(doc)
+        return content_hash(text, self.choices(doc) or ()) if text and text.strip() else None
 
     def target(self, doc: Any) -> str | None:
         """The reference answer as JSON; None where the task has none or cannot read it."""

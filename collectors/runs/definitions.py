@@ -49,33 +49,36 @@ def _compared(con: duckdb.DuckDBPyConnection, task: BoundTask) -> Iterator[str]:
     mine = task.settings
     if not rows or any(row[:2] == (mine.items_digest, mine.task_digest) for row in rows):
         return
-    items_digest, _, *settings, cells, started = rows[-1]
+    items_digest, task_digest, *settings, cells, started = rows[-1]
     items = _items(con, task, items_digest)
     changed = [name for name, value in zip(SETTINGS, settings, strict=True) if value != getattr(mine, name)]
     differs = [*items, *changed] or ["settings of its file"]
     is_verdict = not items and changed and set(changed) <= {"metric", "filter"}
     again = "; judge.py judges their answers again" if is_verdict else ""
+    old = items_digest if items_digest != mine.items_digest else task_digest
     when = dt.datetime.fromtimestamp(started, dt.UTC)
     yield (
         f"task {task.name}: the lake has {cells:,} cells under another definition, of {when:%Y-%m-%d %H:%M} UTC. "
-        f"Different: {', '.join(differs)}. All items are asked anew{again}"
+        f"Different: {', '.join(differs)}. All items are asked anew{again}; forget.py --definition {old} hides the old "
+        "answers"
     )
 
 
 def _items(con: duckdb.DuckDBPyConnection, task: BoundTask, items_digest: str) -> list[str]:
     """Phrases on the items that differ. Equal documents are one; the first of each counts."""
-    old = _by_content(
-        con.execute(
-            "SELECT content_hash, target, prompt FROM items WHERE task = ? AND items_digest = ? ORDER BY item",
-            [task.name, items_digest],
-        ).fetchall()
-    )
-    table = task.item_table().select(["content_hash", "target", "prompt"]).to_pylist()
-    new = _by_content([tuple(row.values()) for row in table])
-    both = [(old[content], new[content]) for content in new if content in old]
+    columns = ("item", "content_hash", "target", "prompt")
+    old = con.execute(
+        f"SELECT {', '.join(columns)} FROM items WHERE task = ? AND items_digest = ? ORDER BY item",
+        [task.name, items_digest],
+    ).fetchall()
+    table = task.item_table().select(columns).to_pylist()
+    # Of one table the places tell items apart, else their content. Older programs knew the content of fewer documents.
+    name = 0 if items_digest == task.settings.items_digest else 1 if all(row[1] for row in old) else 3
+    old, new = _by_name(old, name), _by_name([tuple(row.values()) for row in table], name)
+    both = [(old[one], new[one]) for one in new if one in old]
     counts = {
-        "right answers": sum(before[0] != after[0] for before, after in both),
-        "texts (doc_to_text)": sum(before[1] != after[1] for before, after in both),
+        "right answers": sum(before[2] != after[2] for before, after in both),
+        "texts (doc_to_text)": sum(before[3] != after[3] for before, after in both),
     }
     phrases = [f"{count:,} of {len(new):,} {what}" for what, count in counts.items() if count]
     if added := len(new.keys() - old.keys()):
@@ -85,5 +88,5 @@ def _items(con: duckdb.DuckDBPyConnection, task: BoundTask, items_digest: str) -
     return phrases or ([] if items_digest == task.settings.items_digest else ["the order of its items"])
 
 
-def _by_content(rows: list[Any]) -> dict[str, tuple[Any, ...]]:
-    return {content: tuple(rest) for content, *rest in reversed(rows)}
+def _by_name(rows: list[Any], name: int) -> dict[Any, tuple[Any, ...]]:
+    return {row[name]: tuple(row) for row in reversed(rows)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from collectors.lake.forgetting import Wish, plan_forgetting
 from collectors.lake.store import Lake
 from collectors.runs.collector import Collector
 from collectors.runs.plan import Plan
@@ -36,8 +37,12 @@ def plan_of(folder: Path, lake: Path) -> Plan:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
+    return collected(tmp_path, ITEMS)
+
+
+def collected(tmp_path: Path, items: list[dict[str, Any]], text: str = "{{question}}") -> Path:
     store = Lake(str(tmp_path / "lake")).open_for_writing()
-    plan = plan_of(written(tmp_path / "before", ITEMS), tmp_path / "lake")
+    plan = plan_of(written(tmp_path / "before", items, text), tmp_path / "lake")
     plan.write(store)
     worker = Collector(plan.run_id, store.uri, "stub", {}, plan.config.include_tasks)
     [cell] = plan.cells
@@ -65,6 +70,29 @@ def test_plan_names_another_definition_of_a_task(
     assert note.startswith("task mine: the lake has 1 cells under another definition, of ")
     assert differs in note
     assert ("judge.py" in note) == ("metric" in change), "another question has other answers"
+    wish = Wish(definition=note.split("--definition ")[1].split()[0])
+    assert plan_forgetting(Lake(str(lake)), wish).cells == 1, "the line names what forget.py takes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"items": [*ITEMS[:5], {**ITEMS[5], "gold": 0}, *ITEMS[6:]]}, "Different: 1 of 12 right answers."),
+        ({"items": ITEMS[1:]}, "Different: 1 items that are gone."),
+        ({"text": "{{frage}}?"}, "Different: 12 of 12 texts (doc_to_text)."),
+    ],
+)
+def test_plan_names_another_definition_of_documents_of_an_unknown_shape(
+    tmp_path: Path, change: dict[str, Any], differs: str
+) -> None:
+    def shaped(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"frage": item["question"], **{k: v for k, v in item.items() if k != "question"}} for item in items]
+
+    lake = collected(tmp_path, shaped(ITEMS), "{{frage}}")
+    after = written(tmp_path / "after", shaped(change.get("items", ITEMS)), change.get("text", "{{frage}}"))
+    [note] = plan_of(after, lake).notes
+    assert differs in note
 
 
 @pytest.mark.slow
