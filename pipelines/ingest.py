@@ -122,11 +122,14 @@ def run(args: argparse.Namespace) -> int:
     )
     files = find_files(args.paths, form.patterns)
     lake = Lake(args.lake)
+    is_new = not lake.exists()
 
     def work() -> Report:
         return ingest(form.read, files, source, lake, dry_run=args.dry_run, progress=Counter("cells"))
 
     report = replacing(lake, source.name, work, dry_run=args.dry_run) if args.replace else work()
+    if is_new:
+        print(f"a new lake: there was none at {lake.uri}")
     print_report(report, args.lake, dry_run=args.dry_run, seconds=time.monotonic() - started)
     return 1 if report.rejects or report.skipped_rejects else 0
 
@@ -186,6 +189,8 @@ def print_report(report: Report, lake: str, *, dry_run: bool, seconds: float) ->
             f"  task {task}: {items:,} items, {in_table:,} in the lake's table of items; by text {joined:,} match, "
             f"{with_content - joined:,} are new, {items - with_content:,} cannot be compared"
         )
+        if task in report.unmatched:
+            print(f"    none is a question of the lake's {task}: {report.unmatched[task]}")
     if len(report.items) > MOST:
         print(f"  … and {len(report.items) - MOST:,} more tasks")
     for kind, (count, first) in report.kinds.items():

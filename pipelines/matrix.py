@@ -17,12 +17,15 @@ except ImportError:
 import argparse
 import contextlib
 import datetime as dt
+import difflib
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -46,6 +49,7 @@ from pipelines.console.script import Parser, command, python
 from schemas.failures import ConfigError, RouterlakeError, one_line
 from schemas.reading_only import check_query
 from schemas.views import contents, create_views, named_in, views_of
+from schemas.views.order import view_files
 
 #: Bytes of output that are kept in memory; more goes through a temporary file.
 OUTPUT_IN_MEMORY = 2**24
@@ -101,9 +105,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"matrix: {one_line(error)}", file=sys.stderr)
         return 2
     except duckdb.Error as error:
-        print(f"matrix: {'the query' if args.sql else 'the lake'}: {error}", file=sys.stderr)
+        print(f"matrix: {'the query' if args.sql else 'the lake'}: {_in_words(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _in_words(error: duckdb.Error) -> str:
+    """DuckDB's message; of a view that does not exist our own, as DuckDB knows only those that a query names."""
+    missing = re.search(r"Table with name (\S+) does not exist", str(error))
+    if not missing:
+        return str(error)
+    near = difflib.get_close_matches(missing[1], [name for name in view_files() if not name.startswith("_")])
+    hint = f"did you mean {' or '.join(near)}?" if near else "SHOW TABLES lists all"
+    return f"there is no view {missing[1]}; {hint}"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -185,7 +199,8 @@ def answer(
             write_database(lake, out, pool)
             to.print(f"{out}: the views over {lake.uri}", soft_wrap=True)
         if pool.choice.where != "true" and con.execute(NO_CELLS).fetchall():
-            print("matrix: no cell meets the pool's condition, so its views have no rows", file=sys.stderr)
+            where = textwrap.shorten(pool.choice.where, 200)
+            print(f"matrix: no cell meets the pool's condition, {where}: its views have no rows", file=sys.stderr)
         lines = judge_lines(con) if pool.choice.judge or args.show else []
         if args.sql is not None:
             for line in lines:  # beside the rows, which another program may read

@@ -16,6 +16,7 @@ import datetime as dt
 import itertools
 import json
 import logging
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ from collectors.scratch import scratch
 from schemas.failures import StorageError, one_line
 from schemas.identity import digest
 from schemas.records import IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION
+from schemas.sql import quoted
+from schemas.texts import visible
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,8 @@ class Report:
     #: Task -> numbers of items: all, those that the lake's table had already, those with content, and those with
     #: content that another source's or a collected table has, too.
     items: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    #: Task of the lake none of whose items is one of these -> what differs.
+    unmatched: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> Counted:
@@ -240,12 +245,9 @@ class _Import:
             self.report.kinds[kind] = (count, f"{where}: {message}")
 
     def _report_items(self) -> None:
-        stored: set[str] = set()
-        if self.lake_if_there:
-            query = "SELECT DISTINCT content_hash FROM items WHERE content_hash IS NOT NULL"
-            hashes = ask(self.lake_if_there, lambda con, _: con.sql(query).to_arrow_table(), only=["items"])
-            stored = set(hashes["content_hash"].to_pylist())
-        self.con.register("stored", pa.table({"content_hash": pa.array(sorted(stored), pa.string())}))
+        # A forgotten import, or this one before, is nothing to compare with.
+        stored = self._of_others("SELECT DISTINCT content_hash FROM theirs WHERE content_hash IS NOT NULL")
+        self.con.register("stored", pa.table({"content_hash": pa.array([one for (one,) in stored], pa.string())}))
         rows = self.con.execute(
             """
             SELECT task, count(DISTINCT key), count(DISTINCT key) FILTER (content_hash IS NOT NULL),
@@ -254,10 +256,46 @@ class _Import:
             """
         ).fetchall()
         self.con.unregister("stored")
+        self.report.unmatched = self._unmatched([task for task, _, texts, joined in rows if texts and not joined])
         for task, items, with_content, joined in rows:
             tables = {id(t): t for (_, name), t in self.tables.items() if name == task and t.stored}
             in_table = min(items, sum(len(table.hashes) - len(table.staged) for table in tables.values()))
             self.report.items[task] = (items, in_table, with_content, joined)
+
+    def _of_others(self, query: str) -> list[Any]:
+        """Rows of a query over `theirs`: items of the lake's collected cells and of other sources' imports."""
+        if not self.lake_if_there:
+            return []
+        theirs = """
+            SELECT * FROM items SEMI JOIN (
+                SELECT task, items_digest FROM cells
+                WHERE imported_from IS NULL OR NOT (imported_from = $1 OR starts_with(imported_from, $1 || '#'))
+            ) AS counted USING (task, items_digest)
+            """
+        only, name = ["_run_cells", "_cell_rows", "cells", "items"], self.source.name
+        whole = f"WITH theirs AS ({theirs}) {query}"
+        return ask(self.lake_if_there, lambda con, _: con.execute(whole, [name]).fetchall(), only=only)
+
+    def _unmatched(self, tasks: list[str]) -> dict[str, str]:
+        """Of `tasks` those that others have, too -> what differs between their items and these."""
+        if not tasks:
+            return {}
+        named = f"task IN ({', '.join(map(quoted, tasks))})"
+        ours = self.con.execute(
+            f"SELECT DISTINCT task FROM staged_texts WHERE {named} AND choices IS NOT NULL"
+        ).fetchall()
+        differs = {}
+        for task, has_choices, has_content, prompt in self._of_others(
+            "SELECT task, bool_or(choices IS NOT NULL), bool_or(content_hash IS NOT NULL), min(prompt) FROM theirs "
+            f"WHERE {named} GROUP BY task"
+        ):
+            if has_choices != ((task,) in ours):
+                differs[task] = f"those of the lake have {'choices, and these none' if has_choices else 'no choices'}"
+            elif has_content:
+                differs[task] = f"other texts; the lake's are such as {textwrap.shorten(visible(prompt or ''), 80)!r}"
+            else:
+                differs[task] = "those of the lake were stored without a text to compare"
+        return differs
 
     # ---- writing
 

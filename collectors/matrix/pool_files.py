@@ -90,8 +90,10 @@ def choose_pool(
             raise ConfigError(f"--pool {text} is a condition; --pool @{text} is the pool that the version keeps")
         return ChosenPool(PoolChoice(where=text, **given), include or default)
     file = kept_pool(lake, text[1:]) if text.startswith("@") else read_pool_file(text)
-    if given or include:
-        name = next(iter({**given, **({"include": 1} if include else {})})).replace("_", "-")
+    stated = {**dataclasses.asdict(file.choice), "include": file.include}
+    asked = {**given, **({"include": include} if include else {})}
+    if other := [name for name, value in asked.items() if value != stated[name]]:
+        name = other[0].replace("_", "-")
         raise ConfigError(
             f"--{name} belongs into the file of the pool {file.name}: write it there, or give --pool as SQL"
         )

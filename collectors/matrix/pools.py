@@ -6,7 +6,9 @@ no metrics.
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -86,7 +88,7 @@ def read_pools(
     """As load_pools, for a caller whose connection was made with `choice` and has needed_views."""
     cells, left_out = _chosen(con, tasks)
     if not len(cells):
-        raise _nothing(lake, holdings, tasks, choice)
+        raise _nothing(con, lake, holdings, tasks, choice)
     names = sorted(set(cells["candidate"].to_pylist()))
     questions, blocks = _questions(con, cells)
     placement = _placement(cells, names, blocks)
@@ -107,12 +109,18 @@ def read_pools(
     return Pools(choice, every, _places(questions, cells, names), blocks, left_out, _dropped(con, tasks, choice.same))
 
 
-def _nothing(lake: Lake, holdings: Holdings, tasks: Sequence[str] | None, choice: PoolChoice) -> ConfigError:
+def _nothing(
+    con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings, tasks: Sequence[str] | None, choice: PoolChoice
+) -> ConfigError:
     which = "" if holdings.include == "all" else f"{holdings.include} "
     of = f" of task {', '.join(tasks)}" if tasks else ""
-    meets = "" if choice.where.strip().lower() == "true" else " that meets the pool's condition"
+    where = choice.where.strip()
+    meets = "" if where.lower() == "true" else f" that meets the pool's condition, {textwrap.shorten(where, 200)}"
     place = "version" if lake.is_published() else "lake"
-    hint = imports_left_out(lake, holdings.include) or ": see --pool and --include"
+    known = sorted({task for (task,) in con.execute("SELECT DISTINCT task FROM _run_cells").fetchall()})
+    near = [one for task in tasks or () if task not in known for one in difflib.get_close_matches(task, known, n=2)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = hint or imports_left_out(lake, holdings.include) or ": see --pool and --include"
     return ConfigError(f"the {place} at {lake.uri} has no {which}cell with a score{of}{meets}{hint}")
 
 

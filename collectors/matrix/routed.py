@@ -100,9 +100,11 @@ class Choices:
         columns = np.full(len(pool.questions), NO_CHOICE, np.int64)
         for row, choice in self._of(pool, router):
             if choice.model not in place:
+                near = _nearest(choice.model, pool.candidates)
+                hint = "" if near.startswith("did") else " (imported models take part with --include all)"
                 raise ConfigError(
                     f"{_place(self.path, choice.row)}: {router} chose {choice.model!r} on {choice.task}, which is not "
-                    f"in the pool; {_nearest(choice.model, pool.candidates)}"
+                    f"in the pool; {near}{hint}"
                 )
             columns[row] = place[choice.model]
         return columns

@@ -67,14 +67,14 @@ def _compared(con: duckdb.DuckDBPyConnection, task: BoundTask) -> Iterator[str]:
 def _items(con: duckdb.DuckDBPyConnection, task: BoundTask, items_digest: str) -> list[str]:
     """Phrases on the items that differ. Equal documents are one; the first of each counts."""
     columns = ("item", "content_hash", "target", "prompt")
-    old = con.execute(
+    rows = con.execute(
         f"SELECT {', '.join(columns)} FROM items WHERE task = ? AND items_digest = ? ORDER BY item",
         [task.name, items_digest],
     ).fetchall()
     table = task.item_table().select(columns).to_pylist()
     # Of one table the places tell items apart, else their content. Older programs knew the content of fewer documents.
-    name = 0 if items_digest == task.settings.items_digest else 1 if all(row[1] for row in old) else 3
-    old, new = _by_name(old, name), _by_name([tuple(row.values()) for row in table], name)
+    name = 0 if items_digest == task.settings.items_digest else 1 if all(row[1] for row in rows) else 3
+    old, new = _by_name(rows, name), _by_name([tuple(row.values()) for row in table], name)
     both = [(old[one], new[one]) for one in new if one in old]
     counts = {
         "right answers": sum(before[2] != after[2] for before, after in both),

@@ -5,6 +5,7 @@ Owns the choice of numbers and their format. Knows nothing of files or stores: i
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,8 +53,14 @@ def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         "any_value(num_fewshot) AS num_fewshot, any_value(chat_template) AS chat_template "
         "FROM shown WHERE NOT is_group GROUP BY ALL ORDER BY ALL",
     )
+    older = _older_definitions(con)
     for group in groups[:MOST_TASKS]:
         show_leaderboard(con, console, group)
+        if newer := older.get((group["task"], group["prompting"])):
+            console.print(
+                f"another definition of {group['task']} is newer, of {newer}; forget.py --definition "
+                f"{group['prompting']} hides this one"
+            )
         show_corner(con, console, group)
     if len(groups) > MOST_TASKS:
         console.print(f"… and {len(groups) - MOST_TASKS} more tasks: see the view leaderboard")
@@ -63,6 +70,20 @@ def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         show_pool(con, console)
         show_tokens(con, console)
     show_failures(con, console)
+
+
+def _older_definitions(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], str]:
+    """Task and prompting of cells that were collected under an older definition -> day and time of the newest one."""
+    rows = con.execute(
+        "SELECT task, prompting, items_digest, task_digest, max(epoch(started_at)) AS started FROM cells "
+        "WHERE imported_from IS NULL GROUP BY ALL ORDER BY started"
+    ).fetchall()
+    newest = {task: (definition, started) for task, _, *definition, started in rows}
+    return {
+        (task, prompting): f"{dt.datetime.fromtimestamp(newest[task][1], dt.UTC):%Y-%m-%d %H:%M} UTC"
+        for task, prompting, *definition, _ in rows
+        if definition != newest[task][0]
+    }
 
 
 def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
@@ -89,7 +110,8 @@ def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     if refused:
         console.print(f"{refused} more could not be planned: only the view failures lists them (see below)")
     [(unplanned,)] = con.execute(
-        "SELECT count(DISTINCT cell_id) FROM _shard_files WHERE cell_id NOT IN (SELECT cell_id FROM cells)"
+        "SELECT count(DISTINCT cell_id) FROM _shard_files WHERE cell_id NOT IN (SELECT cell_id FROM cells) "
+        "AND cell_id NOT IN (SELECT cell_id FROM _retracted)"
     ).fetchall()
     if unplanned:
         console.print(f"{unplanned} cells have shards but no row in runs/: only the view records shows their records")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from collectors.lake.compaction import compact
+from collectors.lake.forgetting import Wish, plan_forgetting, write_retraction
 from collectors.lake.pruning import prune
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
@@ -81,7 +83,7 @@ def test_imported_items_join_collected_ones_where_the_documents_are_the_same(tmp
     ]
     more = {"task": "letters", "items_digest": "d0", "item": 3, "item_hash": "more"}
     assert lake.create_table("items/task=letters/d0.parquet", pa.Table.from_pylist([*made, more], schema))
-    assert collected.lake.exists()
+    collected.run(BuiltCell(task="letters", items_digest="d0"))
     report = imported("lm_eval", folder, tmp_path / "lake")
     assert first.items["letters"] == (3, 0, 3, 0)
     assert report.items["letters"] == (3, 3, 3, 3)
@@ -104,6 +106,29 @@ def test_imported_items_of_different_sources_join_by_content_and_never_by_likene
         "SELECT x.task, y.task, y.source_key FROM items AS x JOIN items AS y USING (content_hash) WHERE x.task < y.task"
     )
     assert rows(lake, joined) == [("other", "quiz", "0")]
+
+
+def test_import_says_why_no_item_is_one_of_the_lake_and_counts_no_forgotten_import(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path / "lake")
+    asked: dict[str, Any] = {"prompt": ["Q: 2?", "Q: 3?"], "choices": [["a", "b"]] * 2}
+    asked["content_hash"] = [content_hash(f"{n}?", ["a", "b"]) for n in (2, 3)]
+    lake.items("quiz", "i0", 2, **asked)
+    lake.run(BuiltCell())
+
+    def said(name: str, text: str, choices: str | None, task: str = "quiz") -> tuple[int, str | None]:
+        given = [("m", task, "x", 1.0, text, choices), ("m", task, "y", 0.0, f"other {text}", choices)]
+        path = table(tmp_path / f"{name}.parquet", given, ("model", "task", "id", "score", "text", "options"))
+        options = {**COLUMNS, "prompt": "text", "choices": "options"}
+        report = imported("table", path, tmp_path / "lake", name=name, options=options)
+        return report.items[task][3], report.unmatched.get(task)
+
+    assert said("wrong", "a", '["a", "b"]') == (0, "other texts; the lake's are such as 'Q: 2?'")
+    assert said("bare", "2?", None) == (0, "those of the lake have choices, and these none")
+    assert said("right", "2?", '["a", "b"]') == (1, None)
+    assert said("elsewhere", "9?", None, task="new") == (0, None)
+    forgotten = plan_forgetting(lake.lake, Wish(source="elsewhere"))
+    write_retraction(lake.lake, forgotten, "the wrong column")
+    assert said("again", "9?", None, task="new") == (0, None)
 
 
 def test_imported_models_have_the_ids_that_aliases_give_them(tmp_path: Path) -> None:
