@@ -13,7 +13,6 @@ import duckdb
 import pytest
 
 from collectors.lake.compaction import compact
-from collectors.lake.forgetting import Wish, plan_forgetting, write_retraction
 from collectors.lake.pruning import prune
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
@@ -333,24 +332,6 @@ def test_matrix_show_marks_imported_cells_whose_rank_is_their_own(
     assert line_of(out, "model-a", "0.5000").split()[:2] == ["1", "model-a"]
     assert line_of(out, "model-a *", "1.0000").split()[0] == "1"
     assert "* imported from them; a rank counts among cells of one prompting" in out
-
-
-def test_matrix_show_names_the_older_definition_of_a_task_and_no_forgotten_cell(
-    lake: LakeBuilder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    old, new = (BuiltCell(items_digest=f"i{n}", prompting=f"p{n}") for n in (1, 2))
-    lake.planned(old, [1.0, 0.0])
-    lake.planned(new, [1.0, 1.0])
-    assert main(["--show"]) == 0
-    out = capsys.readouterr().out
-    told = "another definition of quiz is newer, of 2026-01-03 00:00 UTC; forget.py --definition p1 hides this one"
-    assert out.count("another definition") == 1
-    assert told in out[out.index("prompting p1") :].split("prompting p2")[0]
-    write_retraction(lake.lake, plan_forgetting(lake.lake, Wish(definition="p1")), "a wrong label")
-    assert main(["--show"]) == 0
-    out = capsys.readouterr().out
-    assert "another definition" not in out
-    assert "no row in runs/" not in out
 
 
 def test_matrix_show_tells_setups_refusals_and_reasons_apart(
