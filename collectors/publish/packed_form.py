@@ -22,8 +22,11 @@ from schemas.identity import COLUMN_KEY
 def packed_of_others(store: Lake) -> list[str]:
     """Returns a line if this release would pack the records otherwise. All files of the version must be whole.
 
-    Another release packed them, or somebody changed it: only the manifest's SHA-256 tells.
+    Another release packed them, or somebody changed it: only the manifest's SHA-256 tells. A version in a store is not
+    read a second time for it.
     """
+    if not store.local:
+        return []
     with contextlib.closing(connect(store, read_holdings(store, include="all"), only=["cells"])) as con:
         keys = ", ".join(COLUMN_KEY)
         models = con.sql(f"SELECT DISTINCT {keys} FROM cells ORDER BY {keys}").to_arrow_table()
