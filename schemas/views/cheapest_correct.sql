@@ -45,6 +45,7 @@ chosen AS (
         min(struct_pack(usd := usd, member := member)) FILTER (correct AND usd IS NOT NULL) AS best
     FROM answers
     GROUP BY pool_number, question_number
+    HAVING count(correct) > 0
 ),
 
 pools AS (

@@ -59,3 +59,13 @@ def test_same_setting_that_is_unknown_is_not_what_candidates_share(tmp_path: Pat
     lake.scores(theirs, [1.0])
     with connect(lake.lake, only=["candidates"], choice=PoolChoice(same=("dtype",))) as con:
         assert con.execute("SELECT candidate FROM candidates").fetchall() == [("a",)]
+
+
+def test_question_that_we_failed_to_judge_has_no_row_where_a_verdict_is_needed(tmp_path: Path) -> None:
+    lake = LakeBuilder(tmp_path)
+    for model in "ab":
+        cell = BuiltCell(model=model, items=2)
+        lake.run(cell)
+        lake.shard(cell, [cell.record(0, score=0.0), cell.record(1, failure="engine_died")])
+    for view in ("oracle_items", "cheapest_correct"):
+        assert lake.rows(f"SELECT item, candidates_scored FROM {view}") == [(0, 2)]
