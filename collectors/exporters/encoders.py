@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from collectors.extras import take_pandas
 from schemas.failures import ConfigError, one_line
 
 #: The library of encoders; not one of ours.
@@ -21,6 +22,7 @@ Encode = Callable[[list[str]], Array]
 
 def encoder_of(folder: Path) -> Encode:
     """Texts -> (texts, dimensions) by the sentence-transformers model in `folder`. Raises ConfigError."""
+    take_pandas()
     try:
         library = importlib.import_module(_ENCODERS)
     except ImportError as error:

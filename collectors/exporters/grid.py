@@ -10,6 +10,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,16 @@ class _Reading:
     #: Those of `every`. A lake of an older release may hold keys in their texts, and files for others do not.
     cells: pa.Table
 
+    @cached_property
+    def rows_of(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Task -> candidate -> its row. For a time with a zone Arrow imports pandas, so it comes as a number."""
+        epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        cells: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in self.cells.to_pylist():
+            row["started_at"] = epoch + dt.timedelta(microseconds=row["started_at"])
+            cells.setdefault(row["task"], {})[row["candidate"]] = row
+        return cells
+
     @property
     def shape(self) -> tuple[int, int]:
         rows, columns = self.loaded.every.scores.shape
@@ -242,7 +253,7 @@ class _Reading:
         numbers["score"][:] = every.scores[rows][counted]
         for name, values in every.numbers.items():
             numbers[name][:] = values[rows][counted]
-        cells = {row["candidate"]: row for row in _cell_rows(self.cells, task)}
+        cells = self.rows_of[task]
         digests = sorted({row["items_digest"] for row in cells.values()})
         has_score = ~np.isnan(numbers["score"])
         return Grid(
@@ -300,16 +311,6 @@ class _Reading:
                 into = self.loaded.tables[task, cells[name]["items_digest"]]
                 own[into - rows.start, column] = np.arange(len(into))
         return own
-
-
-def _cell_rows(cells: pa.Table, task: str) -> list[dict[str, Any]]:
-    """The rows of a task. For a time with a zone Arrow imports pandas, 0.4 s of CPU, so it comes as a number."""
-    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return [
-        {**row, "started_at": epoch + dt.timedelta(microseconds=row["started_at"])}
-        for row in cells.to_pylist()
-        if row["task"] == task
-    ]
 
 
 # ---- names

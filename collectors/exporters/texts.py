@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from collectors.extras import take_pandas
 from schemas.failures import ConfigError
 
 #: Texts that pandas' read_csv takes for a missing value, quoted or not.
@@ -143,6 +144,7 @@ class _Frame:
         self.columns = {name: list(values) for name, values in columns.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
+        take_pandas()
         import pandas as pd  # half a second
 
         return pd.DataFrame, (self.columns,)

@@ -211,7 +211,7 @@ class _Import:
         self.staging.flush()
         self._reject_silent_files()
         self._report_rejects()
-        self.report.suspicions += suspicions(self.staging, self.cells)
+        self.report.suspicions += suspicions(self.staging, self.cells, is_single=writer.wrote_each_item_once())
         if self.lake_if_there:
             self.report.suspicions += contradictions(self.staging, self.cells, self.lake_if_there)
         if not dry_run:

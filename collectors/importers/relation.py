@@ -54,6 +54,10 @@ class Kind(Enum):
 #: result of each group apart until it is stored, and 3,000 groups of one row took more than 1 GB.
 _MANY_GROUPS, _SMALL_GROUP = 100, 2048
 _NUMBERS = (Kind.NUMBER, Kind.SCORE, Kind.COUNT)
+#: DuckDB's whole numbers, with a sign and without.
+_INTEGERS = frozenset(
+    f"{sign}{size}" for sign in ("", "U") for size in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+)
 
 
 @dataclass(frozen=True)
@@ -330,6 +334,8 @@ def _sql_of(sql: str, kind: Kind, dtype: str) -> str:
         return f"texts_of_json({_json_of(sql, dtype)})"
     if kind is Kind.TEXT:
         return _text_of(sql, dtype)
+    if kind is Kind.COUNT and dtype in _INTEGERS:
+        return sql if dtype == "INTEGER" else f"coalesce(TRY_CAST({sql} AS INTEGER), if({sql} IS NOT NULL, -1, NULL))"
     number = _number_of(sql, dtype, takes_flags=kind is Kind.SCORE)
     if kind is not Kind.COUNT:
         return number
@@ -358,7 +364,7 @@ def _text_of(sql: str, dtype: str) -> str:
 def _number_of(sql: str, dtype: str, *, takes_flags: bool) -> str:
     if dtype.startswith("DECIMAL"):
         return f"{sql}::VARCHAR::DOUBLE"  # directly it is the next number in 373 of 2,000
-    if dtype in ("DOUBLE", "FLOAT") or dtype.rstrip("0123456789").endswith("INT"):
+    if dtype in ("DOUBLE", "FLOAT") or dtype in _INTEGERS:
         return f"{sql}::DOUBLE"
     if dtype == "BOOLEAN" and takes_flags:
         return f"{sql}::INTEGER::DOUBLE"

@@ -60,7 +60,7 @@ SELECT
     cell,
     any_value(trusted.task) AS task,
     count(*) AS rows,
-    count(DISTINCT key) AS items,
+    {items} AS items,
     count(prompt_tokens) AS prompts,
     min(prompt_tokens) AS least_prompt,
     max(prompt_tokens) AS most_prompt,
@@ -150,10 +150,10 @@ ORDER BY cell
 """
 
 
-def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicion]:
-    """Returns the suspicions about the trusted verdicts, by cell."""
+def suspicions(staging: Staging, cells: Sequence[ImportedCell], *, is_single: bool = False) -> list[Suspicion]:
+    """Returns the suspicions about the trusted verdicts, by cell. `is_single`: a cell has one verdict of an item."""
     con, suspects = staging.con, []
-    con.execute(_CELLS)
+    con.execute(_CELLS.format(items="count(*)" if is_single else "count(DISTINCT key)"))
 
     def of(number: int, kind: str, message: str) -> None:
         cell = cells[number]
@@ -202,7 +202,8 @@ def suspicions(staging: Staging, cells: Sequence[ImportedCell]) -> list[Suspicio
         "SELECT cell, unused FROM cell_sums WHERE unused > 0 AND used > 0 ORDER BY ALL"
     ).fetchall():
         of(cell, "no_usage", f"{unused:,} right answers without a token")
-    for cell, items in con.execute(_ONLY_REPEATS).fetchall():
+    has_repeats = con.execute("SELECT 1 FROM groups WHERE reason IS NULL AND most_repeat > 0 LIMIT 1").fetchall()
+    for cell, items in con.execute(_ONLY_REPEATS).fetchall() if has_repeats else ():
         of(
             cell,
             "no_first_answer",

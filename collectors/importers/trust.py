@@ -39,7 +39,8 @@ _REASONS = {
 
 
 def trust_rows(staging: Staging) -> None:
-    """Makes the view `trusted` of the verdicts that can be trusted, and the table `groups` with counts of all.
+    """Makes the view `trusted` of the verdicts that can be trusted, and the table `groups` with counts of all, and the
+    first and last of their filters and repeats.
 
     The other verdicts become rejects, and all are counted by file.
     """
@@ -93,10 +94,18 @@ def trust_rows(staging: Staging) -> None:
         FROM (SELECT every.*, {limits} FROM every {join}) AS every
         """
     )
-    con.execute("CREATE VIEW trusted AS SELECT * FROM judged WHERE reason IS NULL")
     con.execute(
-        "CREATE TABLE groups AS SELECT run, model, task, file, reason, count(*) AS rows FROM judged GROUP BY ALL"
+        """
+        CREATE TABLE groups AS
+        SELECT run, model, task, file, reason, count(*) AS rows, min(filter) AS first_filter,
+            max(filter) AS last_filter, min(repeat) AS least_repeat, max(repeat) AS most_repeat
+        FROM judged GROUP BY ALL
+        """
     )
+    has_rejects = con.execute("SELECT 1 FROM groups WHERE reason IS NOT NULL LIMIT 1").fetchall()
+    # Each reading of the view works out the reasons anew.
+    trusted = "* EXCLUDE (low, high, reason) FROM judged WHERE reason IS NULL" if has_rejects else "* FROM every"
+    con.execute(f"CREATE VIEW trusted AS SELECT {trusted}")
     for file, rows in con.execute("SELECT file, sum(rows)::BIGINT FROM groups GROUP BY file").fetchall():
         staging.counts[file].rows += rows
     for count in staging.counts:
@@ -105,6 +114,8 @@ def trust_rows(staging: Staging) -> None:
         "SELECT file, sum(rows)::BIGINT FROM groups WHERE reason IS NOT NULL GROUP BY file"
     ).fetchall():
         staging.counts[file].rejected += rows
+    if not has_rejects:
+        return
     reasons = " ".join(f"WHEN '{kind}' THEN {message}" for kind, message in _REASONS.items())
     con.execute(
         f"""

@@ -86,6 +86,8 @@ class RecordWriter:
         self.earlier = EarlierRows(lake)
         self.con = staging.con
         self.lock = threading.Lock()
+        #: Rows of the stream, and whether some item of a cell has more than one.
+        self.rows, self.has_several = 0, False
 
     def write(self, *, dry_run: bool, progress: Callable[[int, int], None]) -> None:
         """Writes the records that the lake lacks. `progress` gets the number of cells written, and that of all.
@@ -104,6 +106,18 @@ class RecordWriter:
             for job in jobs:
                 done += job.result()
                 progress(done, len(self.cells))
+
+    def wrote_each_item_once(self) -> bool:
+        """Whether each trusted verdict is the only one of its item and cell, and each cell has one name in the source.
+
+        Where it is not known, it is not so.
+        """
+        [(trusted, named)] = self.con.execute(
+            """
+            SELECT (SELECT sum(rows) FROM groups WHERE reason IS NULL), (SELECT count(*) FROM cell_numbers)
+            """
+        ).fetchall()
+        return not self.has_several and self.rows == trusted and named == len(self.cells)
 
     def _batches(self) -> Iterator[list[_CellRows]]:
         """Yields cells of new items one by one, and the others together, so that one query reads their earlier rows."""
@@ -138,7 +152,10 @@ class RecordWriter:
         verdicts = (["trusted.correct"] if "correct" in names else []) + ([_CORRECT] if "score" in names else [])
         names = [name for name in names if name != "correct"]
         [(first, last, least, most)] = self.con.execute(
-            "SELECT min(filter), max(filter), min(repeat), max(repeat) FROM trusted"
+            """
+            SELECT min(first_filter), max(last_filter), min(least_repeat), max(most_repeat)
+            FROM groups WHERE reason IS NULL
+            """
         ).fetchall()
         self.filter = str(first)
         names += ["filter"] if first != last else []
@@ -171,7 +188,7 @@ class RecordWriter:
             for end in ends:
                 yield from _in_shards(rest.slice(start, end - start))
                 start = int(end)
-            if len(np.unique(items[start:])) > SHARD_ITEMS:  # the last item may go on in the next batch
+            if _number_of_items(items[start:]) > SHARD_ITEMS:  # the last item may go on in the next batch
                 *some, last = _in_shards(rest.slice(start))
                 yield from some
                 start = len(rest) - len(last)
@@ -191,7 +208,10 @@ class RecordWriter:
         """Writes the records of a cell unless the lake has some of their items: then it returns them."""
         cell = one.range.cell
         rows = self._without_duplicates(cell, one.rows)
-        items = len(np.unique(rows["item"].to_numpy()))
+        items = _number_of_items(rows["item"].to_numpy())
+        with self.lock:
+            self.rows += len(one.rows)
+            self.has_several |= items < len(one.rows)
         metadata = {"shard": {"run_id": self.import_id, "source_run": cell.run_name, "items": items}}
         new = _NewRecords(rows, self._records(cell, rows), one.range, metadata)
         generation = self.retracted.next_generation(cell.cell_id, 0)
@@ -325,9 +345,15 @@ class RecordWriter:
 
     def _count(self, files: np.ndarray[Any, Any], name: str) -> None:
         with self.lock:  # cells are written by several threads
-            for file, rows in zip(*np.unique(files, return_counts=True), strict=True):
-                count = self.staging.counts[int(file)]
-                setattr(count, name, getattr(count, name) + int(rows))
+            counts = np.bincount(files)
+            for file in np.flatnonzero(counts).tolist():
+                count = self.staging.counts[file]
+                setattr(count, name, getattr(count, name) + int(counts[file]))
+
+
+def _number_of_items(items: np.ndarray[Any, Any]) -> int:
+    """The number of different items, which are sorted."""
+    return int(np.count_nonzero(np.diff(items))) + bool(len(items))
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

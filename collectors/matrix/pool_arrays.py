@@ -221,7 +221,13 @@ class Pools:
 
     def is_more_better(self, task: str) -> bool:
         """Whether more of the task's metric is better."""
-        return all(cell["higher_is_better"] for cell in self.every.cells.to_pylist() if cell["task"] == task)
+        return task not in self._less_is_better
+
+    @cached_property
+    def _less_is_better(self) -> frozenset[str]:
+        cells = self.every.cells
+        pairs = zip(cells["task"].to_pylist(), cells["higher_is_better"].to_pylist(), strict=True)
+        return frozenset(task for task, more in pairs if not more)
 
     def of_task_columns(self, task: str) -> Rows:
         """The columns of the task's candidates. Raises ConfigError if the lake has none under the choice."""

@@ -231,7 +231,7 @@ def _differing(name: str) -> str:
 
 def _questions(con: duckdb.DuckDBPyConnection, cells: pa.Table) -> tuple[pa.Table, dict[tuple[str, str], Rows]]:
     """The axis of questions by task and place, and for each item table of a task the rows of its items."""
-    con.register("pool_tables", cells.select(["task", "items_digest"]).group_by(["task", "items_digest"]).aggregate([]))
+    con.register("pool_tables", cells.select(["task", "items_digest"]))
     read = con.execute(
         """
         SELECT task, items_digest, item,

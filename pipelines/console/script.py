@@ -20,13 +20,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from collectors.atomic import write_whole
-from collectors.extras import advice
+from collectors.extras import advice, leave_pandas
 from pipelines.console.plain_console import VisibleStream
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 #: The command that runs all scripts (console/command.py). It puts its name and the script's into sys.argv[0].
 COMMAND = "routerlake"
 
+#: Scripts that need pandas for nothing but what takes it by name, nor any library that may.
+_WITHOUT_PANDAS = frozenset(
+    ["compact", "export", "forget", "ingest", "matrix", "plot", "prices", "publish", "score", "status"]
+)
 _FOLDER = Path(__file__).resolve().parent.parent
 #: A script as a text names it. What `ray job submit` gets behind its two dashes stays.
 _SCRIPT = re.compile(r"(?P<dashes>-- )?(?:python pipelines/)?\b(?P<name>[a-z]+)\.py\b")
@@ -90,6 +94,9 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     """
     _mend_streams()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the default ends the process without cleanup
+    called = Path(sys.argv[0]).stem
+    if (sys.argv[1] if called == COMMAND and len(sys.argv) > 1 else called) in _WITHOUT_PANDAS:
+        leave_pandas()
     try:
         code = _check_arguments() or main()
         sys.stdout.flush()

@@ -62,7 +62,9 @@ SUMS = ("_totals",)
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
 POOL = ("_pool_questions", "_scored", "_pool_cells", "_questions_of", "_left_out", "_members")
 #: The rows of open shards become a table from so many shards on, up to so many rows: a row takes 350 bytes of memory.
+#: The pool and the numbers of its answers name them five times, and each time a file costs a millisecond of CPU.
 MANY_SHARDS, MOST_ROWS = 1000, 4_000_000
+SOME_SHARDS, FEW_ROWS = 20, 100_000
 #: Shards that are read by one statement: DuckDB keeps up to 450 KB for each of its files until its end.
 SHARDS_AT_ONCE = 250
 
@@ -142,11 +144,11 @@ def _choose(con: duckdb.DuckDBPyConnection, names: Placeholders) -> Placeholders
 
 def _are_many_small(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool:
     """Whether the open shards are many, and hold few enough rows by their names."""
-    if names.open_shards is None or len(names.open_shards) < MANY_SHARDS:
+    if names.open_shards is None or len(names.open_shards) < min(SOME_SHARDS, MANY_SHARDS):
         return False
     query = "SELECT sum(last_item - first_item + 1)::BIGINT FROM _shard_files WHERE NOT is_folded"
     [(rows,)] = con.execute(query).fetchall()
-    return bool(rows <= MOST_ROWS)
+    return bool(rows <= (MOST_ROWS if len(names.open_shards) >= MANY_SHARDS else FEW_ROWS))
 
 
 def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool:
