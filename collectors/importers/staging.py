@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from collectors.importers.files import BadFile, SourceFile
-from collectors.importers.processes import Job, JobResult, Reader, is_worth, read_apart
+from collectors.importers.processes import Job, JobResult, Reader, few_collections, is_worth, read_apart
 from collectors.importers.raw_tables import RAW_TABLES
 from collectors.importers.sources import Sink
 from collectors.importers.text_tables import text_of_json, texts_of_json
@@ -71,7 +71,7 @@ class Staging(Sink):
                 self._take(result)
             return
         for number, args in jobs:
-            with self.one_file(number):
+            with self.one_file(number), few_collections():
                 read(self, number, *args)
 
     def _take(self, result: JobResult) -> None:

@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from collectors.importers.staging import Staging
-
 if TYPE_CHECKING:
     from collectors.importers.cells import ImportedCell
+    from collectors.importers.staging import Staging
 
 #: Kinds of suspicions about single rows, which the readers of formats raise.
 ODD_TOTAL = "odd_total"

@@ -6,7 +6,7 @@ Owns the helpers that importers of single rows share. Knows nothing of any one f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from collectors.importers.files import BadFile
 from collectors.importers.json_values import decoded, json_rows
 from collectors.importers.sources import ImportSource, Sink
-from collectors.importers.staging import Staging
 from schemas.identity import content_hash
+
+if TYPE_CHECKING:
+    from collectors.importers.staging import Staging
 
 JSON = ("*.json", "*.jsonl")
 #: Bytes of rows that are made values of Python at a time, and of one value beside its content.

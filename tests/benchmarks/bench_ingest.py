@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 
+from collectors.extras import leave_pandas
 from collectors.importers.files import find_files
 from collectors.importers.ingest import ingest
 from collectors.importers.registry import FORMATS
@@ -150,6 +151,7 @@ def import_cpu(form: str, paths: list[str], lake: str, options: dict[str, str], 
 
 
 def import_once(form: str, paths: list[str], lake: str, options: dict[str, str], rows: int) -> tuple[float, int]:
+    leave_pandas()  # as ingest.py does
     started = time.perf_counter()
     source = ImportSource(form, form, options=options)
     report = ingest(FORMATS[form].read, find_files(paths, FORMATS[form].patterns), source, Lake(lake))

@@ -68,9 +68,9 @@ class Fields:
         # A row written as json.dumps does is made of nothing else. To see that takes a tenth of the time of `is_whole`.
         if b"".join(self.pieces) != data and not is_whole(data, self.names, texts):
             return None
-        row = dict(zip(self.names, texts, strict=True))
         values = b"[" + b",".join([texts[place] for place in self.places]) + b"]"
         small = decoded(values) if b"{" in values else _VALUE.decode(values)
+        row = dict(zip(self.names, texts, strict=True))
         row.update(zip(self.small, small, strict=True))
         return row
 
@@ -176,13 +176,18 @@ def answers_of(values: dict[str, Any], output_type: str | None) -> tuple[Any, ..
 def _usual_choices(requests: Any) -> tuple[Any, ...] | None:
     """`answers_of` for one pair of texts a choice, as lm-eval writes them; None for all else. A third of its time."""
     try:
-        pairs = [pair for [pair] in requests]
-        scores = [float(score) for score, _ in pairs]
-        greedy = [_FLAGS[flag] for _, flag in pairs]
+        scores, greedy = [], []
+        for [pair] in requests:
+            score, flag = pair
+            if type(pair) is not list:
+                return None
+            scores.append(number := float(score))
+            greedy.append(_FLAGS[flag])
+            if not -math.inf < number < math.inf:
+                return None
     except (TypeError, ValueError, KeyError):
         return None
-    is_usual = pairs and all(type(pair) is list for pair in pairs) and all(map(math.isfinite, scores))
-    return (None, None, scores, greedy) if is_usual else None
+    return (None, None, scores, greedy) if scores else None
 
 
 def number_in(value: Any) -> float | None:

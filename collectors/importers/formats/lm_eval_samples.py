@@ -15,7 +15,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collectors.importers.files import BadFile
 from collectors.importers.formats import evalchemy
@@ -38,9 +38,11 @@ from collectors.importers.formats.lm_eval_rows import (
 from collectors.importers.json_values import document, json_rows
 from collectors.importers.processes import Job
 from collectors.importers.sources import OF_ROW, CellDescription, ImportSource, Sink, as_json
-from collectors.importers.staging import Staging
 from collectors.importers.usage import Usage
 from schemas.identity import digest
+
+if TYPE_CHECKING:
+    from collectors.importers.staging import Staging
 
 PATTERNS = ("*.json", "*.jsonl")
 
@@ -192,7 +194,7 @@ class _Samples:
         self.metric: str | None = None
         self.chosen = self.filters[0] if self.filters else None
         #: Document -> rows of it so far; and documents whose item was taken.
-        self.turns: Counter[int] = Counter()
+        self.turns: dict[int, int] = {}
         self.taken_items: set[int] = set()
         self.hashes: dict[int, str] = {}
         self.rows: Counter[int] | None = None
@@ -208,7 +210,8 @@ class _Samples:
         position = _position(values)
         if position is None:
             raise BadFile("no_key", f"doc_id is {str(values.get('doc_id'))[:40]!r}, not a position in a task")
-        self.turns[position] += 1  # also for a row that is refused below: it stands for its filter
+        # Also for a row that is refused below: it stands for its filter.
+        self.turns[position] = self.turns.get(position, 0) + 1
         name = self._filter(values, position)
         metrics = self._metrics(values)
         if self.description is None:
@@ -236,7 +239,6 @@ class _Samples:
         self.items, self.verdicts, self.bytes = [], [], 0
 
     def _filter(self, values: dict[str, Any], position: int) -> str:
-        turn = self.turns[position] - 1
         if (stated := values.get("filter")) is not None:
             name = str(stated)
             if self.filters and name not in self.filters:
@@ -244,6 +246,7 @@ class _Samples:
             return name
         if len(self.filters) == 1:
             return self.filters[0]
+        turn = self.turns[position] - 1
         if self.rows is None:
             self.rows = self._rows_by_document()
         if self.filters:
@@ -276,7 +279,7 @@ class _Samples:
             self.metric = str(names[0])
         if self.metric is None and self.metrics:
             self.metric = next(iter(self.metrics.values()))[0]
-        return {key: values[key] for key in map(str, names) if key in values}
+        return {key: values[key] for name in names if (key := str(name)) in values}
 
     def _item(self, values: dict[str, Any], position: int) -> None:
         doc_hash = values.get("doc_hash")
