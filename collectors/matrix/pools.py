@@ -133,11 +133,13 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
         SELECT _pool_cells.* REPLACE (epoch_us(started_at) AS started_at), _left_out.cell_id IS NOT NULL AS is_left_out,
             round, gained
         FROM _pool_cells LEFT JOIN _left_out USING (task, cell_id)
-        WHERE {of_tasks} ORDER BY task, candidate
+        WHERE {of_tasks}
         """
     ).to_arrow_table()
     import pyarrow.compute as pc  # 75 ms
 
+    # DuckDB sorts whole rows, in twice the time.
+    rows = rows.take(pc.sort_indices(rows, [("task", "ascending"), ("candidate", "ascending")])).combine_chunks()
     is_left_out = rows["is_left_out"]
     rows = _without_keys(rows.drop_columns(["is_left_out"]))
     return rows.filter(pc.invert(is_left_out)).drop_columns(["round"]), rows.filter(is_left_out)

@@ -189,13 +189,13 @@ named AS (
             ))
         END AS short_name
     FROM (
-        SELECT DISTINCT
+        SELECT
             number,
             named_as,
             version,
             regexp_extract(version, '(?s)^(.*) ([^ ]*)$', 1) AS version_revision,
             regexp_extract(version, '(?s)^(.*) ([^ ]*)$', 2) AS version_quantization
-        FROM chosen
+        FROM (SELECT DISTINCT number, named_as, version FROM chosen)
     )
     WINDOW of_model AS (PARTITION BY named_as)
 ),
