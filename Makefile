@@ -68,8 +68,9 @@ bench: ## list the benchmarks: what each measures and how to start it
 bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
 	$(python) tests/benchmarks/bench_parity.py
 
-bench-lake: env ## the lake's sizes and speeds at 20M synthetic records; SIZE=2M or 200M for others (40 minutes)
-	$(python) -m tests.benchmarks.bench_lake --size $(SIZE)
+bench-lake: env ## the lake's sizes and speeds at 20M synthetic records, exports, score and plot; SIZE=2M or 200M for others (40 minutes)
+	short=0; $(python) -m tests.benchmarks.bench_lake --size $(SIZE) || short=1; \
+	$(python) -m tests.benchmarks.bench_export --size $(SIZE) || short=1; exit $$short
 
 bench-routers: env ## routers: a whole board, peers' figures, 8,500 models, simulated worlds (20 minutes)
 	$(python) -m tests.benchmarks.bench_routers

@@ -23,6 +23,16 @@ DATA_SUFFIXES = {".sql", ".yaml", ".arrow", ".json", ".md", ".html"}
 LEFT_OUT_OF_CPU_LOCK = {"torchvision", "torchaudio", "torchcodec", "triton"}
 
 
+def test_process_that_leaves_pandas_alone_runs_without_it_until_it_takes_it() -> None:
+    lines = [
+        "import sys; from collectors.extras import leave_pandas, take_pandas; leave_pandas()",
+        "import duckdb, pyarrow; con = duckdb.connect(); con.register('t', pyarrow.table({'a': [1]}))",
+        "assert con.execute('FROM t').to_arrow_table().to_pylist() == [{'a': 1}]",
+        "assert 'pandas' not in sys.modules; take_pandas(); import pandas",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")

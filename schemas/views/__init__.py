@@ -148,7 +148,11 @@ def _are_many_small(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool
         return False
     query = "SELECT sum(last_item - first_item + 1)::BIGINT FROM _shard_files WHERE NOT is_folded"
     [(rows,)] = con.execute(query).fetchall()
-    return bool(rows <= (MOST_ROWS if len(names.open_shards) >= MANY_SHARDS else FEW_ROWS))
+    return bool(rows <= _most_rows(names))
+
+
+def _most_rows(names: Placeholders) -> int:
+    return MOST_ROWS if len(names.open_shards or ()) >= MANY_SHARDS else FEW_ROWS
 
 
 def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool:
@@ -166,12 +170,12 @@ def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bo
         con.execute(replace(names, open_shards=paths[start : start + SHARDS_AT_ONCE]).put_into(stored))
         con.execute(f"{'INSERT INTO' if start else 'CREATE TABLE'} _open_verdicts {'' if start else 'AS '}{select}")
         [(rows,)] = con.execute("SELECT count(*) FROM _open_verdicts").fetchall()
-        if rows > MOST_ROWS:  # an item may have many: a row for each filter and repeat
+        if rows > _most_rows(names):  # an item may have many: a row for each filter and repeat
             con.execute("DROP TABLE _open_verdicts")
             break
     con.execute(names.put_into(stored))
     con.execute("RESET enable_external_file_cache")
-    return bool(rows <= MOST_ROWS)
+    return bool(rows <= _most_rows(names))
 
 
 def relocatable_views(files: ViewFiles) -> list[str]:

@@ -276,6 +276,11 @@ def test_views_open_shards_as_a_table_say_what_they_say_as_views(
     with connect(builder.lake, only=["matrix"]) as con:
         assert ("_open_verdicts",) in rows(con, "SELECT table_name FROM duckdb_tables()")
     assert repr(everything(builder.lake)) == repr(before)  # NaN is not equal to itself
-    monkeypatch.setattr("schemas.views.MOST_ROWS", 2)  # too many rows: they stay a view
-    with connect(builder.lake, only=["matrix"]) as con:
-        assert ("_open_verdicts",) not in rows(con, "SELECT table_name FROM duckdb_tables()")
+    monkeypatch.setattr("schemas.views.SOME_SHARDS", 1)
+    for rows_limit, shards_limit in (("MOST_ROWS", 1), ("FEW_ROWS", 1000)):  # of a few shards fewer rows
+        monkeypatch.setattr("schemas.views.MANY_SHARDS", shards_limit)
+        with connect(builder.lake, only=["matrix"]) as con:
+            assert ("_open_verdicts",) in rows(con, "SELECT table_name FROM duckdb_tables()")
+        monkeypatch.setattr(f"schemas.views.{rows_limit}", 2)  # too many rows: they stay a view
+        with connect(builder.lake, only=["matrix"]) as con:
+            assert ("_open_verdicts",) not in rows(con, "SELECT table_name FROM duckdb_tables()")

@@ -42,6 +42,16 @@ def test_suspicions_name_models_that_count_the_same_and_lack_rows_and_cost_nothi
     assert suspects == [("identical_tokens", None), ("free", "a"), ("fewer_rows", "c")]
 
 
+@pytest.mark.parametrize("again", ["a", "renamed"])
+def test_suspicions_count_an_item_of_two_rows_once(tmp_path: Path, again: str) -> None:
+    given = [(model, "quiz", str(item), 1.0) for model in "ab" for item in range(3 if model == "b" else 2)]
+    path = table(tmp_path / "t.parquet", [*given, (again, "quiz", "0", 1.0)])
+    report = imported("table", path, tmp_path / "lake", options=COLUMNS, aliases={"renamed": "a"})
+    assert report.total.folded == 1
+    messages = [one.message for one in report.suspicions if one.kind == "fewer_rows"]
+    assert messages == ["2 items, while others of the source have 3"]
+
+
 def test_suspicions_name_right_answers_without_usage(tmp_path: Path) -> None:
     given = [("a", "quiz", str(n), 1.0, 0 if n < 2 else 5 + n, 0 if n < 2 else 1 + n % 3) for n in range(25)]
     suspects = suspected(tmp_path, given, "model task id score p c", prompt_tokens="p", completion_tokens="c")
