@@ -61,10 +61,10 @@ def leave_pandas() -> None:
     Where it is, Arrow and DuckDB import it to see whether any list is one of its own: .3 CPU-seconds a process.
     """
     if "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _WithoutPandas)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _WithoutPandas)
 
 
 def take_pandas() -> None:
     """Ends what `leave_pandas` began, for a caller who imports pandas or what may need it."""
     if _WithoutPandas in sys.meta_path:
-        sys.meta_path.remove(_WithoutPandas)  # type: ignore[arg-type]
+        sys.meta_path.remove(_WithoutPandas)
