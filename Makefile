@@ -44,8 +44,8 @@ demo: env models ## collect four real tasks for the two models, show the matrix,
 test: env ## run the tests but the longest, in three processes of up to 5 GB each; JOBS=n for others
 	$(python) -m pytest $(parallel)
 
-test-fast: env ## run the two thirds of the tests that need no engine, no Ray and little time
-	$(python) -m pytest $(parallel) -n $(FAST_JOBS) -m "not slow"
+test-fast: env ## run the half of the tests that need no engine, no Ray and little time: a minute
+	$(python) -m pytest $(parallel) -n $(FAST_JOBS) -m "not slow or fast"
 
 test-long: env ## run every test with all examples, storms and kills; `make test` runs a few of each
 	ROUTERLAKE_TESTS=long $(python) -m pytest $(parallel)

@@ -49,7 +49,9 @@ _SHARING = {
 }
 
 
-#: Files whose tests take half a second of CPU and more on average: slow as a whole.
+#: What `make test-fast` asks for. Then files of slow tests alone are not even imported.
+_FAST = "not slow or fast"
+#: Files whose tests take a third of a second of CPU and more on average: slow as a whole.
 _SLOW = (
     "collectors/engines/test_new_engine",
     "collectors/exporters/formats/test_every_eval_ever",
@@ -59,14 +61,18 @@ _SLOW = (
     "collectors/exporters/formats/test_routerarena",
     "collectors/exporters/formats/test_routerbench",
     "collectors/exporters/formats/test_routereval",
+    "collectors/exporters/formats/test_semantic_router",
     "collectors/exporters/test_grid",
+    "collectors/forecasts/test_lake_answers",
     "collectors/harness/test_aggregations",
     "collectors/harness/test_end_tokens",
     "collectors/harness/test_instructions_and_maths",
+    "collectors/importers/formats/test_corpus",
     "collectors/importers/formats/test_evalchemy",
     "collectors/importers/formats/test_evaluations",
     "collectors/importers/formats/test_every_eval_ever",
     "collectors/importers/formats/test_formats",
+    "collectors/importers/formats/test_formats_of_the_year",
     "collectors/importers/formats/test_inspect",
     "collectors/importers/formats/test_lighteval",
     "collectors/importers/formats/test_lm_eval_samples",
@@ -88,11 +94,30 @@ _SLOW = (
     "collectors/lake/test_forgetting",
     "collectors/lake/test_growing",
     "collectors/lake/test_keyless",
+    "collectors/lake/test_object_stores",
+    "collectors/lake/test_restoring",
+    "collectors/lake/test_sparse",
+    "collectors/lake/test_verifying",
+    "collectors/matrix/test_blocks",
+    "collectors/matrix/test_pools",
+    "collectors/matrix/test_sparse_pools",
+    "collectors/models/test_hub_catalog",
+    "collectors/models/test_hub_refusals",
+    "collectors/pictures/test_pictures",
+    "collectors/publish/test_descriptions",
     "collectors/publish/test_publishing",
+    "collectors/publish/test_verifying",
     "collectors/publish/test_version",
+    "collectors/routers/test_submissions",
     "collectors/runs/test_aggregates",
     "collectors/runs/test_estimate",
+    "collectors/runs/test_sampling",
     "collectors/runs/test_status",
+    "collectors/website/test_building",
+    "collectors/website/test_extra_pages",
+    "collectors/website/test_hidden",
+    "collectors/website/test_looks",
+    "collectors/website/test_ranks",
     "e2e/test_collect_refused",
     "e2e/test_older_lakes",
     "pipelines/fleet/test_worker",
@@ -100,16 +125,30 @@ _SLOW = (
     "pipelines/test_compact",
     "pipelines/test_configs",
     "pipelines/test_export",
+    "pipelines/test_forecast",
     "pipelines/test_forget",
     "pipelines/test_ingest",
     "pipelines/test_matrix",
     "pipelines/test_plot",
+    "pipelines/test_pool",
     "pipelines/test_prices",
+    "pipelines/test_publish",
+    "pipelines/test_score",
+    "pipelines/test_score_of_all_tasks",
+    "pipelines/test_status",
     "schemas/test_cost_views",
+    "schemas/test_costs_of_repeats",
+    "schemas/test_equal_views",
+    "schemas/test_heldout_view",
+    "schemas/test_judge_views",
+    "schemas/test_left_out",
+    "schemas/test_matrix_views",
+    "schemas/test_pool_views",
     "schemas/test_score_views",
     "schemas/test_throughput",
     "schemas/test_views",
     "schemas/test_views_and_arrays",
+    "test_routerlake",
 )
 
 
@@ -117,6 +156,13 @@ def _group(file: str) -> str:
     """The group of a test file's path below this folder: its own name, or one that files share."""
     named = next((group for start, group in _SHARING.items() if file.startswith(start)), None)
     return named or file
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.option.markexpr != _FAST or collection_path.suffix != ".py":
+        return None
+    file = collection_path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+    return (file in _SLOW and "mark.fast" not in collection_path.read_text(encoding="utf-8")) or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks are looked at

@@ -130,6 +130,7 @@ def process_results(doc, results):
     assert found.verdicts[0]["none", 0].score == 1.0  # type: ignore[union-attr]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     "step",
     [
@@ -158,6 +159,7 @@ def test_judging_that_goes_out_of_bounds_refuses_the_task(tmp_path: Path, step: 
     assert (kept.exists(), mark.exists()) == (True, False)
 
 
+@pytest.mark.fast
 def test_metric_that_goes_out_of_bounds_costs_its_own_value_alone(tmp_path: Path) -> None:
     code = f"def process_results(doc, results):\n{RIGHT}\ndef opened(values):\n    open('{tmp_path}/mark', 'w')\n"
     other = {"metric": "other", "aggregation": "!function judged_code.opened"}
@@ -283,6 +285,7 @@ def as_sent(responses: dict[int, list[list[object]]]) -> dict[int, list[list[obj
     return {int(item): value for item, value in json.loads(json.dumps(responses)).items()}
 
 
+@pytest.mark.fast
 def test_frames_carry_any_text_and_number(tmp_path: Path) -> None:
     value = {"a": ["\ud800", "\u2028\x00", float("inf"), 1e300, -0.0, None]}
     with open(tmp_path / "frames", "wb") as file:

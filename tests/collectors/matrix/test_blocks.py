@@ -53,6 +53,7 @@ def test_blocks_any_lake_equals_its_records_one_by_one(cells: dict[tuple[str, st
             np.testing.assert_equal(matrix.scores[i, j], expected)
 
 
+@pytest.mark.fast
 def test_blocks_item_without_a_verdict_has_tokens_and_no_score(tmp_path: Path) -> None:
     lake, cell = LakeBuilder(tmp_path), BuiltCell(items=3)
     lake.run(cell)
@@ -63,6 +64,7 @@ def test_blocks_item_without_a_verdict_has_tokens_and_no_score(tmp_path: Path) -
     assert np.isnan(matrix.scores[1:]).all()
 
 
+@pytest.mark.fast
 def test_blocks_variants_of_a_model_are_columns_and_promptings_are_blocks(tmp_path: Path) -> None:
     lake = LakeBuilder(tmp_path)
     for dtype, score in (("float32", 1.0), ("bfloat16", 0.0)):
@@ -74,6 +76,7 @@ def test_blocks_variants_of_a_model_are_columns_and_promptings_are_blocks(tmp_pa
     np.testing.assert_equal(matrix.scores, np.array([[0.0, 1.0], [math.nan, 0.5]], np.float32))
 
 
+@pytest.mark.fast
 def test_blocks_of_some_tasks_hold_those_only(tmp_path: Path) -> None:
     lake = LakeBuilder(tmp_path)
     for task in ("t1", "t2"):

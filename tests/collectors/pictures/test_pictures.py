@@ -114,6 +114,7 @@ def test_cost_drawing_names_models_once_and_of_many_only_the_frontier() -> None:
     assert named
 
 
+@pytest.mark.fast
 def test_cost_drawing_takes_free_models_and_equal_costs() -> None:
     scores = np.array([[1.0, 0.0], [1.0, 1.0]])
     for usd in (np.zeros((2, 2)), np.array([[0.0, 5.0], [0.0, 5.0]])):
@@ -130,12 +131,14 @@ def test_cost_drawing_of_thousands_is_small_and_needs_no_other_file() -> None:
     assert all(link.startswith(("data:", "#")) for link in links)
 
 
+@pytest.mark.fast
 def test_cost_drawing_without_costs_is_an_error() -> None:
     one = headline("quiz", "acc", ["a"], np.ones((1, 1)), {"usd": None})
     with pytest.raises(ValueError, match="no cost is known"):
         draw_cost(one)
 
 
+@pytest.mark.fast
 def test_names_are_shown_without_owner_and_math() -> None:
     assert short("owner/model") == "model"
     assert short("x" * 99) == "x" * 29 + "…"

@@ -109,6 +109,7 @@ def test_descriptions_of_a_hostile_title_stay_text(tmp_path: Path, lake: LakeBui
     assert code(HOSTILE) in (made.folder / "DATASHEET.md").read_text()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("text", "shown"), [("a", "`a`"), ("a`b", "``a`b``"), ("`a``", "``` `a`` ```"), ("a\n# b", "`a # b`")]
 )
@@ -128,6 +129,7 @@ def _contents(**provenance: Any) -> Contents:
     return Contents("1.0.0", {"records": 1}, given | provenance, {})
 
 
+@pytest.mark.fast
 def test_texts_of_imports_and_sources_are_code_in_card_and_data_sheet() -> None:
     """Whoever is imported from has written them. A title is the publisher's own and may be Markdown."""
     hostile = "[x](https://evil.example) ![y](z)"
@@ -141,6 +143,7 @@ def test_texts_of_imports_and_sources_are_code_in_card_and_data_sheet() -> None:
     assert f"Imported {hostile} (table): # {hostile}." in json.loads(croissant(made, contents))["description"]
 
 
+@pytest.mark.fast
 def test_creators_are_persons_where_they_have_a_comma() -> None:
     made = Description(creators=("Doe, Jane", "Org & Sons", "A, B, C, D", "Black and White, Ltd"))
     assert "author = {Doe, Jane and {Org \\& Sons} and {A, B, C, D} and {Black and White, Ltd}}" in bibtex(
@@ -236,6 +239,7 @@ def _stated(number: int, created: str, previous: Predecessor | None = None) -> t
     return files, Predecessor(f"{9 - number}.0.0", f"{number}1" * 32, created, content_of(files), previous)
 
 
+@pytest.mark.fast
 def test_version_of_the_same_runs_replaces_the_last_one_and_published_again_the_same() -> None:
     first_files, first = _stated(1, "2026-01-02")
     second_files, second = _stated(2, "2026-01-02", first)
@@ -254,6 +258,7 @@ def test_version_of_the_same_runs_replaces_the_last_one_and_published_again_the_
     assert replaced_by({}, "2026-01-01", every) is None, "all of them are of newer runs"
 
 
+@pytest.mark.fast
 def test_folders_that_hold_no_version_are_passed_over(tmp_path: Path) -> None:
     for name, data in (("a", b"{}"), ("b", b"\xff"), ("c", None)):
         _empty(tmp_path / name)
@@ -278,12 +283,14 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("url", ["ftp://x/y", "https://u:p@x/y", "https://x/y?token=1", "https://", "x"])
 def test_publish_with_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["--lake", str(tmp_path), "--to", str(tmp_path / "out"), "--url", url])
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [

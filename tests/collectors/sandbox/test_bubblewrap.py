@@ -86,6 +86,7 @@ def test_answer_that_spends_is_ended_within_its_limits(name: str, sandboxes: San
     assert len(left) <= 2, left  # the sandbox that waits for the next answer: bubblewrap's first process and Python
 
 
+@pytest.mark.fast
 def test_sandbox_runs_python_as_it_is(sandboxes: Sandboxes) -> None:
     code = "import math, re, json, collections, heapq, random\nopen('/tmp/own', 'w').write('x')\n"
     assert sandboxes.run(f"{code}assert open('/tmp/own').read() == 'x'").passed
@@ -104,6 +105,7 @@ def test_sandbox_says_how_an_answer_ended(sandboxes: Sandboxes) -> None:
     assert sandboxes.run("raise ValueError('\\x1b[31m\\n' + 'x' * 10**6)").what.isprintable()
 
 
+@pytest.mark.fast
 def test_sandbox_without_bubblewrap_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bubblewrap, "_bwrap", lambda: None)
     bubblewrap.refusal.cache_clear()
@@ -114,6 +116,7 @@ def test_sandbox_without_bubblewrap_is_refused_in_a_line(monkeypatch: pytest.Mon
         bubblewrap.refusal.cache_clear()
 
 
+@pytest.mark.fast
 def test_sandbox_that_cannot_isolate_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """bubblewrap's own complaint, as where AppArmor or seccomp forbids namespaces."""
     options = list(bubblewrap._isolation(Limits()))
