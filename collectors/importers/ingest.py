@@ -45,7 +45,7 @@ from collectors.lake.store import Lake
 from collectors.scratch import scratch
 from schemas.failures import StorageError, one_line
 from schemas.identity import digest
-from schemas.records import IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION
+from schemas.records import GLOBS, IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION
 from schemas.sql import quoted
 from schemas.texts import visible
 
@@ -110,7 +110,7 @@ def ingest(
     with contextlib.ExitStack() as stack:
         if not dry_run:
             stack.enter_context(claimed(lake.open_for_writing(), source.name))
-        there = lake.exists()
+        there = lake.exists() and _holds_rows(lake)
         with ThreadPoolExecutor(_HASHING) as pool:  # kept by the files
             list(pool.map(_sha256, files))
         fresh = _fresh(files, lake.open_for_reading() if there else None, report)
@@ -124,6 +124,14 @@ def ingest(
             raise StorageError(f"cannot keep the rows on this machine: {one_line(error, 200)}") from error
         finally:
             staging.close()
+
+
+def _holds_rows(lake: Lake) -> bool:
+    """Whether the lake holds more than the schema files of one that was just begun: else no view need be asked."""
+    if lake.names(layout.COMPACTIONS):
+        return True
+    tables = sorted(GLOBS, key=lambda table: table != layout.RUNS)  # whatever has rows has runs, but for prices
+    return any(layout.is_of_table(table, name) for table in tables for name in lake.names(table))
 
 
 def _fresh(files: Sequence[SourceFile], lake: Lake | None, report: Report) -> list[SourceFile]:

@@ -171,6 +171,7 @@ def test_score_of_what_cannot_be_judged_is_one_line(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("changed", [{"prompting": "p1"}, {"metric": "acc_norm"}, {"dtype": "bfloat16"}])
 def test_score_of_several_cells_of_a_model_takes_one_and_says_so(
     lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]

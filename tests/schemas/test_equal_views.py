@@ -75,6 +75,7 @@ def test_means_of_arrays_are_those_of_the_views_to_the_last_bit(tmp_path: Path) 
 EARLY, LATE = (0, [1.0] * 8), (4, [0.0] * 8)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("commits", [(EARLY, LATE), (LATE, EARLY)], ids=["in order", "earlier name later"])
 @pytest.mark.parametrize("folded", [False, True])
 def test_overlapping_shards_of_one_generation_score_the_same_whatever_was_compacted_when(

@@ -164,7 +164,7 @@ def test_coverage_nothing_collected_all_is_missing_and_no_rank(lake: LakeBuilder
     assert rows(con, "FROM leaderboard") == []
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("kind", sorted(ITEM_FAILURES | {"a kind of tomorrow"}))
 @pytest.mark.parametrize("higher", [True, False])
 def test_rules_of_the_views_are_those_of_the_schema(lake: LakeBuilder, kind: str, higher: bool) -> None:

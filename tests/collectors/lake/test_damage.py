@@ -161,8 +161,9 @@ def test_foreign_shard_is_named_and_not_folded(tmp_path: Path, change: str) -> N
     assert any((tmp_path / "damaged").rglob("*")), "its bytes stay"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
-    ("table", "view"), [("items", "items"), ("runs", "matrix"), ("models", "models"), ("compact/records", "matrix")]
+    ("table", "view"), [("items", "items"), ("runs", "matrix"), ("compact/records", "matrix"), ("models", "models")]
 )
 def test_damaged_schema_file_is_named_with_what_to_do_and_hides_no_row(
     tmp_path: Path, table: str, view: str, caplog: pytest.LogCaptureFixture

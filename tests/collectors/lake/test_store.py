@@ -147,7 +147,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("task", HOSTILE)
 def test_shard_path_hostile_task_name_is_committed_in_one_folder(lake: Lake, task: str) -> None:
     path = shard_name(task, shard(0, 1))
@@ -179,7 +179,7 @@ def full_rows() -> list[dict[str, Any]]:
     return [filled]
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(5)
 @pytest.mark.parametrize("table", TABLES)
 def test_create_table_nulls_and_nested_columns_come_back_as_they_were(lake: Lake, table: str) -> None:
     schema = TABLES[table]

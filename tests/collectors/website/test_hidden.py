@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from collectors.website.building import build_site
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
-from tests.helpers.sites import Links, built
+from tests.helpers.sites import Links
 
 
 def test_leaderboard_page_counts_what_the_verdicts_hide(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_leaderboard_page_counts_what_the_verdicts_hide(tmp_path: Path) -> None:
             cell.record(item, score=item / 3 // 1, finish_reason=reason, filtered=answer, responses=[f"text {item}"])
         )
     builder.shard(cell, rows)
-    built(builder, tmp_path / "site")
+    build_site(builder.lake.uri, tmp_path / "site", draw=False)
     page = Links((tmp_path / "site" / "leaderboard.html").read_text())
     at = page.texts.index("What the verdicts hide")
     texts = [text.strip() for text in page.texts[at:] if text.strip()]

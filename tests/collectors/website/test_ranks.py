@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
     foretold = foretold_row(FORECAST, **place, model="parts", value=0.87, low=0.61, high=0.93)
     builder.lake.create_table(forecasts_name(name, 0), foretold)
     builder.lake.create_table(forecast_fit_name(name), foretold_row(FORECAST_FIT, **place, coverage=0.91))
-    return build_site(builder.lake.uri, folder / "site")
+    return build_site(builder.lake.uri, folder / "site", draw=False)
 
 
 def test_overall_model_with_missing_items_stands_below_without_a_rank(site: BuiltSite) -> None:

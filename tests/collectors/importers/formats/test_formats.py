@@ -108,6 +108,7 @@ def wide() -> pd.DataFrame:
     return frame.set_axis(pd.Index(list(frame.columns), dtype=object), axis=1)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", ["csv", "pkl", "parquet", "long.csv", "long.parquet"])
 def test_routerbench_wide_and_long_are_the_same_records(tmp_path: Path, kind: str) -> None:
     frame, path = wide(), tmp_path / f"routerbench.{kind}"

@@ -86,12 +86,16 @@ USAGES: dict[str, tuple[dict[str, int], tuple[Any, ...], bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", USAGES)
-def test_inspect_tokens_are_those_that_add_up_to_the_total(tmp_path: Path, name: str) -> None:
-    usage, right, is_odd = USAGES[name]
-    report = imported("inspect", write_json(tmp_path / "log.json", log([with_usage(**usage)])), tmp_path / "lake")
-    assert rows(tmp_path / "lake", TOKENS) == [right]
-    assert [one.kind for one in report.suspicions] == (["odd_total"] if is_odd else [])
+def test_inspect_tokens_are_those_that_add_up_to_the_total(tmp_path: Path) -> None:
+    """A suspicion is of a whole file, so there is one of sound totals and one of odd ones."""
+    for is_odd in (False, True):
+        cases = [(usage, right) for usage, right, odd in USAGES.values() if odd == is_odd]
+        samples = [sample(key, model_usage={"openai/m": usage}) for key, (usage, _) in enumerate(cases)]
+        lake = tmp_path / f"lake-{is_odd}"
+        report = imported("inspect", write_json(tmp_path / f"{is_odd}.json", log(samples)), lake)
+        assert rows(lake, TOKENS) == [right for _, right in cases]
+        # One of the sound samples has no usage, which is suspicious beside others that have.
+        assert [one.kind for one in report.suspicions] == (["odd_total"] if is_odd else ["no_usage"])
 
 
 def test_inspect_cached_tokens_cost_their_own_price(tmp_path: Path) -> None:
@@ -126,11 +130,10 @@ JUDGED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", JUDGED)
-def test_inspect_tokens_of_judges_are_not_the_models(tmp_path: Path, name: str) -> None:
-    path = write_json(tmp_path / "log.json", log([sample(0, **JUDGED[name])]))
+def test_inspect_tokens_of_judges_are_not_the_models(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "log.json", log([sample(key, **one) for key, one in enumerate(JUDGED.values())]))
     imported("inspect", path, tmp_path / "lake")
-    assert rows(tmp_path / "lake", TOKENS) == [(10, 1, None)]
+    assert rows(tmp_path / "lake", TOKENS) == [(10, 1, None)] * len(JUDGED)
 
 
 def test_inspect_unscored_samples_are_not_judged_and_keep_their_tokens(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ BAD_ROWS: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("line", "kind"), BAD_ROWS.values(), ids=BAD_ROWS)
 def test_import_of_a_bad_row_rejects_it_and_takes_the_others(tmp_path: Path, line: str, kind: str) -> None:
     folder = write_release(tmp_path / "run", "0.4.9")
