@@ -29,6 +29,8 @@ from schemas.views import KEPT
 NEEDED_VIEWS = (*KEPT, "cells", "models", "records", "responses", "superseded")
 
 Chunked = TypeVar("Chunked")
+#: Writes the rows of a query into a file, and returns their number.
+Writer = Callable[[duckdb.DuckDBPyConnection, str, Path], int]
 
 #: Kinds of objects of a part, in the order of Part.objects.
 KINDS = ("records", "responses", "older", "bits")
@@ -136,21 +138,24 @@ def write_part(
     name: Callable[[str, list[str]], str],
     *,
     bits: bool = False,
+    write: Writer | None = None,
 ) -> WrittenPart:
     """Writes the rows of these cells, all of one task and prompting, from the views of `con` into files in `folder`.
 
     `name` returns the name of an object for 'records', 'responses', 'older' or 'bits' and the ordered cells. With
-    `bits` that object is written, too, if the rows allow it. The same rows give the same bytes. Files of an earlier
-    part are replaced. Raises duckdb.Error if a file cannot be read or written.
+    `bits` that object is written, too, if the rows allow it. `write` writes the rows of a query, by default in DuckDB's
+    own form. The same rows give the same bytes. Files of an earlier part are replaced. Raises duckdb.Error if a file
+    cannot be read or written.
     """
+    write = write or _copy
     con.execute(_CELLS, [list(cells)])
     [(task, prompting)] = con.execute("SELECT DISTINCT task, prompting FROM part_cells").fetchall()
     paths = {kind: folder / f"{kind}.parquet" for kind in KINDS if kind != "bits"}
-    rows = {"records": _copy(con, _folded_query(con), paths["records"])}
+    rows = {"records": write(con, _folded_query(con), paths["records"])}
     columns = ", ".join(_of("responses", name) for name in FOLDED_RESPONSE.names)
-    rows["responses"] = _copy(con, _ANSWERED.format(columns=columns), paths["responses"])
+    rows["responses"] = write(con, _ANSWERED.format(columns=columns), paths["responses"])
     columns = ", ".join(_of("superseded", name) for name in OLDER_RECORD.names)
-    rows["older"] = _copy(con, _OLDER.format(columns=columns), paths["older"]) if _has_older(con) else 0
+    rows["older"] = write(con, _OLDER.format(columns=columns), paths["older"]) if _has_older(con) else 0
     order = [cell_id for (cell_id,) in con.execute("SELECT cell_id FROM part_cells ORDER BY place").fetchall()]
     primary, first, last, is_grid = _primary_rows(con, paths["records"], len(order))
     if bits and is_grid and (data := _bits(con, paths["records"])):

@@ -41,6 +41,7 @@ from collectors.publish.anonymous import Anonymous, hosts_of
 from collectors.publish.card import Contents, Description, KeptPool, Predecessor
 from collectors.publish.descriptions import descriptions, kept_pool
 from collectors.publish.earlier import replaced_by
+from collectors.publish.indexed_parquet import write_indexed
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import PROVENANCE_VIEWS, keyless_provenance
@@ -249,6 +250,7 @@ class _Writer:
             chunk.cells,
             self.folder,
             lambda kind, _: layout.part_name(1, chunk.task, kind, f"{number:05d}"),
+            write=write_indexed,
         )
         for file, path in written.files.items():
             (self.folder / file).parent.mkdir(parents=True, exist_ok=True)

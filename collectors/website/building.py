@@ -26,6 +26,7 @@ from collectors.website.extra_pages import BOARD, CHANGES, board, changes
 from collectors.website.foretold import FORETOLD, foretold
 from collectors.website.many_pages import item_pages, model_pages, task_pages
 from collectors.website.pages import single_pages
+from collectors.website.question_data import no_answers, notes_of_questions, question_page, question_scripts
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page, Site, render
 from collectors.website.scripts import NoScriptsError, scripts
@@ -40,6 +41,8 @@ VERSION = "version"
 #: What stands in place of a version's name in the site of a lake.
 OF_LAKE = "a lake"
 _STATIC = ("site.css", "site.js")
+#: The script of the page of all questions, and the one from npm that reads Parquet for it.
+_QUESTION, _ROWS = "question.js", "rows.js"
 _NAV = [
     ("index.html", "Start"),
     ("leaderboard.html", "Leaderboard"),
@@ -94,13 +97,17 @@ def build_site(
     writer = _Writer(folder)
     write_database(uri, folder / DATABASE, include)
     writer.sign(DATABASE)
-    notes = [*no_changes, *(writer.add_scripts() if sql else ())]
     tables = Tables(folder / DATABASE)
     try:
         has_items = tables.row("SELECT count(*) AS n FROM matrix")["n"] <= MOST_ANSWERS
+        notes = [*no_changes, *(writer.add_scripts(has_items) if sql else ())]
         if not has_items:
-            notes.append(f"question pages are left out: the lake has more than {MOST_ANSWERS:,} answers")
-        drawn, why = _draw(lake, include, tables, writer) if draw else ([], [])
+            why_not = no_answers(lake, manifest, include, has_reader=f"static/{_ROWS}" in writer.files)
+            notes += notes_of_questions(lake, include, why_not)
+            extra.append(question_page(why_not))
+            for name, text in question_scripts(tables, lake, None if why_not else manifest, include):
+                writer.write(name, text.encode())
+        drawn, no_pictures = _draw(lake, include, tables, writer) if draw else ([], [])
         extra += [page for page in [foretold(tables)] if page]
         site = _site(manifest, digest, [page.address for page in extra], has_sql="static/query.js" in writer.files)
         pages = _pages(tables, manifest, writer.entry(DATABASE), has_items, site.has_sql, drawn)
@@ -109,13 +116,13 @@ def build_site(
             progress(number)
     finally:
         tables.close()
-    for name in _STATIC:
+    for name in _STATIC if has_items else (*_STATIC, _QUESTION):
         static = importlib.resources.files("collectors.website").joinpath("static").joinpath(name)
         writer.write(f"static/{name}", static.read_bytes())
     files = dict(sorted(writer.files.items()))
     value = {"kind": KIND, "version": site.version, "manifest_sha256": digest, "files": files}
     (folder / SITE_MANIFEST).write_bytes(json.dumps(value, indent=1, sort_keys=True).encode())
-    return BuiltSite(folder, value, (*notes, *why))
+    return BuiltSite(folder, value, (*notes, *no_pictures))
 
 
 def _draw(lake: Lake, include: str, tables: Tables, writer: _Writer) -> tuple[list[dict[str, str]], list[str]]:
@@ -180,14 +187,16 @@ class _Writer:
         self._place(name).write_bytes(data)
         self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
-    def add_scripts(self) -> Iterator[str]:
-        """Adds the query page's engine; yields why there is none."""
+    def add_scripts(self, has_items: bool) -> Iterator[str]:
+        """Adds the query page's engine, and what reads answers where they have no pages; yields why there is none."""
         try:
             found = scripts()
         except NoScriptsError as error:
             yield f"the query page cannot ask: {error}"
             return
         for name, path in found.items():
+            if has_items and name == _ROWS:
+                continue
             shutil.copyfile(path, self._place(f"static/{name}"))
             self.sign(f"static/{name}")
 

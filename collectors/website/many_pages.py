@@ -1,6 +1,7 @@
 """The pages that there is one of for each task, model and question.
 
-Owns which numbers they show. Question pages hold answers, so they are for lakes of moderate size (MOST_ANSWERS).
+Owns which numbers they show. Question pages hold answers, so they are for lakes of moderate size (MOST_ANSWERS); larger
+ones have one page for all questions (question_data.py).
 """
 
 from __future__ import annotations
@@ -8,20 +9,31 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from collectors.website.boards import BOARD, board_columns, pair_columns, with_pages
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
-from collectors.website.tables import Column, Table, filled, item_page, known, model_page, query_page, shown, task_page
+from collectors.website.tables import (
+    Column,
+    Table,
+    filled,
+    item_page,
+    known,
+    model_page,
+    query_page,
+    question_fragment,
+    shown,
+    task_page,
+)
 from schemas.identity import digest
 
 #: Characters of a text, and of all answers of a page, beyond which they are cut.
-_LONGEST, _MOST = 20_000, 500_000
+LONGEST, _MOST = 20_000, 500_000
 
 #: The records of a question.
-_RECORDS = "FROM matrix WHERE task = {task} AND items_digest = {items_digest} AND item = {item} ORDER BY model"
+RECORDS = "FROM matrix WHERE task = {task} AND items_digest = {items_digest} AND item = {item} ORDER BY model"
 
 # ---- tasks
 
@@ -101,12 +113,12 @@ def _task_page(tables: Tables, task: dict[str, Any], pictures: Sequence[dict[str
         ],
         above=[("leaderboard.html", "Leaderboard")],
         stated=stated,
-        links=[(_questions_address(name), "All questions of this task")],
+        links=[(questions_address(name), "All questions of this task")],
         drawn=pictures,
     )
 
 
-def _questions_address(task: str) -> str:
+def questions_address(task: str) -> str:
     return f"task/{digest(task)}-questions.html"
 
 
@@ -120,7 +132,7 @@ def _questions_page(tables: Tables, task: dict[str, Any], has_items: bool) -> Pa
         Column("prompt", "question", "name", link="page"),
         Column("subject", "subject"),
         Column("share", "share that solved it", "heat"),
-        Column("solved", "solved by", "count", sql=_RECORDS),
+        Column("solved", "solved by", "count", sql=RECORDS),
         Column("judged", "asked", "count"),
     ]
     table = Table(
@@ -133,15 +145,16 @@ def _questions_page(tables: Tables, task: dict[str, Any], has_items: bool) -> Pa
         "No record yet.",
     )
     return Page(
-        _questions_address(name),
+        questions_address(name),
         f"Questions of {name}",
         tables=[table],
         above=[("leaderboard.html", "Leaderboard"), (task_page(name), name)],
     )
 
 
-def _item_address(row: dict[str, Any], has_items: bool) -> str | None:
-    return item_page(row["task"], row["items_digest"], row["item"]) if has_items else None
+def _item_address(row: dict[str, Any], has_items: bool) -> str:
+    address = item_page if has_items else question_fragment
+    return address(row["task"], row["items_digest"], row["item"])
 
 
 def _three(value: float | None) -> str | None:
@@ -219,7 +232,7 @@ LEFT JOIN responses USING (task, items_digest, item, cell_id)
 LEFT JOIN (SELECT cell_id, num_fewshot, chat_template, effort, dtype, imported_from FROM cells) USING (cell_id)
 ORDER BY items_digest, item, answers.model, cell_id
 """
-_SETTINGS = {"num_fewshot": "few-shot", "chat_template": "chat template", "effort": "effort", "dtype": "dtype"}
+SETTINGS = {"num_fewshot": "few-shot", "chat_template": "chat template", "effort": "effort", "dtype": "dtype"}
 
 
 def item_pages(tables: Tables) -> Iterator[Page]:
@@ -227,50 +240,68 @@ def item_pages(tables: Tables) -> Iterator[Page]:
     for task in tables.rows("SELECT DISTINCT task FROM cells ORDER BY task"):
         questions = {(row["items_digest"], row["item"]): row for row in tables.rows(filled(_ITEMS_OF, task))}
         answers = tables.rows(filled(_ANSWERS, task))
-        for key, group in itertools.groupby(answers, key=lambda row: (row["items_digest"], row["item"])):
-            yield _item_page(task["task"], *key, questions.get(key), list(group))
+        for items_digest, of_table in itertools.groupby(answers, key=lambda row: row["items_digest"]):
+            told = told_apart(tables, {**task, "items_digest": items_digest})
+            for item, group in itertools.groupby(of_table, key=lambda row: row["item"]):
+                question = questions.get((items_digest, item))
+                yield _item_page({**task, "items_digest": items_digest, "item": item}, question, list(group), told)
+
+
+_TOLD = """
+SELECT * FROM cells SEMI JOIN (FROM coverage WHERE attempted > 0) USING (cell_id, task)
+WHERE task = {task} AND items_digest = {items_digest}
+"""
+
+
+def told_apart(tables: Tables, table: Mapping[str, Any]) -> list[str]:
+    """The settings in which the cells of an item table of a task differ."""
+    cells = tables.rows(filled(_TOLD, table))
+    return [key for key in SETTINGS if len({cell[key] for cell in cells}) > 1]
+
+
+def setting(row: Mapping[str, Any], told: Sequence[str]) -> str:
+    """The settings of a cell by which it is told apart."""
+    return ", ".join(f"{SETTINGS[key]} {row[key]}" for key in told if row[key] is not None)
 
 
 _ITEMS_OF = "SELECT items_digest, item, subject, prompt, choices, gold FROM items WHERE task = {task}"
 
 
 def _item_page(
-    task: str, items_digest: str, item: int, question: dict[str, Any] | None, answers: list[dict[str, Any]]
+    place: dict[str, Any], question: dict[str, Any] | None, answers: list[dict[str, Any]], told: Sequence[str]
 ) -> Page:
     question = question or {"subject": None, "prompt": None, "choices": None, "gold": None}
-    place = {"task": task, "items_digest": items_digest, "item": item}
-    longest = min(_LONGEST, _MOST // len(answers))
-    told_apart = [key for key in _SETTINGS if len({answer[key] for answer in answers}) > 1]
+    task, items_digest, item = place["task"], place["items_digest"], place["item"]
+    longest = min(LONGEST, _MOST // len(answers))
     more = {
-        "question": None if question["prompt"] is None else _cut(question["prompt"], _LONGEST),
-        "choices": [choice[:_LONGEST] for choice in question["choices"] or ()],
-        "gold": _gold(question["gold"]),
+        "question": None if question["prompt"] is None else cut(question["prompt"], LONGEST),
+        "choices": [choice[:LONGEST] for choice in question["choices"] or ()],
+        "gold": gold_text(question["gold"]),
         "solved": sum(answer["correct"] is True for answer in answers),
         "judged": sum(answer["correct"] is not None for answer in answers),
-        "answers": [_answer(answer, longest, told_apart) for answer in answers],
-        "sql": filled(_RECORDS, place),
+        "answers": [_answer(answer, longest, told) for answer in answers],
+        "sql": filled(RECORDS, place),
     }
     return Page(
         item_page(task, items_digest, item),
         f"Question {item:,}",
-        above=[("leaderboard.html", "Leaderboard"), (task_page(task), task), (_questions_address(task), "Questions")],
+        above=[("leaderboard.html", "Leaderboard"), (task_page(task), task), (questions_address(task), "Questions")],
         stated=[("task", task), ("subject", question["subject"])],
         template="item.html",
         more=more,
     )
 
 
-def _answer(row: dict[str, Any], longest: int, told_apart: Sequence[str]) -> dict[str, Any]:
-    setting = ", ".join(f"{_SETTINGS[key]} {row[key]}" for key in told_apart if row[key] is not None)
+def _answer(row: dict[str, Any], longest: int, told: Sequence[str]) -> dict[str, Any]:
     verdict = {True: "right", False: "wrong", None: "unjudged"}[row["correct"]]
     words = {"right": "✓ right", "wrong": "✗ wrong", "unjudged": "not judged"}[verdict]
     outcome = row["outcome"]
-    texts = [_cut(text, longest) for text in row["responses"] or () if text is not None]
+    texts = [cut(text, longest) for text in row["responses"] or () if text is not None]
     return {
         **row,
         "verdict": verdict,
         "words": words if outcome in (None, "ok") else f"{words}, {outcome}",
-        "setting": setting,
+        "setting": setting(row, told),
         "measured": _measured(row),
         "page": model_page(row["model"]),
         "query": query_page(filled("FROM matrix WHERE cell_id = {cell_id} AND item = {item}", row)),
@@ -301,12 +332,12 @@ def _likelihoods(values: Sequence[float | None] | None) -> list[dict[str, Any]]:
     ]
 
 
-def _cut(text: str, longest: int) -> dict[str, Any]:
+def cut(text: str, longest: int) -> dict[str, Any]:
     """`text` up to `longest` characters; `cut` is its length where some are missing."""
     return {"text": text[:longest], "cut": len(text) if len(text) > longest else None}
 
 
-def _gold(target: str | None) -> str | None:
+def gold_text(target: str | None) -> str | None:
     """The right answer: a text as it is, other JSON as such."""
     if target is None:
         return None
@@ -315,4 +346,4 @@ def _gold(target: str | None) -> str | None:
     except (ValueError, RecursionError):
         value = target
     text = value if isinstance(value, str) else target
-    return text[:_LONGEST]
+    return text[:LONGEST]

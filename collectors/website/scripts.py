@@ -1,4 +1,5 @@
-"""The scripts of others that a site carries: DuckDB-WASM and the bundle that asks it, from npm, at locked versions.
+"""The scripts of others that a site carries, from npm, at locked versions: DuckDB-WASM and the bundle that asks it, and
+hyparquet in the bundle that reads answers.
 
 Owns how they are fetched and bundled. npm checks each package against the digest in npm/package-lock.json and runs none
 of their install scripts. A machine without npm builds sites without them.
@@ -23,7 +24,7 @@ _COPIED = {
     "duckdb-eh.wasm": f"{_ENGINE}/dist/duckdb-eh.wasm",
     "duckdb-browser-eh.worker.js": f"{_ENGINE}/dist/duckdb-browser-eh.worker.js",
 }
-_BUNDLED = ("query.js",)
+_BUNDLED = ("query.js", "rows.js")
 _SECONDS = 300
 
 

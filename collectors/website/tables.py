@@ -187,8 +187,18 @@ def model_page(model: str) -> str:
     return f"model/{digest(model)}.html"
 
 
+def question_key(task: str, items_digest: str) -> str:
+    """Names an item table of a task."""
+    return digest([task, items_digest])
+
+
 def item_page(task: str, items_digest: str, item: int) -> str:
-    return f"question/{digest([task, items_digest])}/{item}.html"
+    return f"question/{question_key(task, items_digest)}/{item}.html"
+
+
+def question_fragment(task: str, items_digest: str, item: int) -> str:
+    """The question in the page of all questions, where each has none of its own."""
+    return f"question.html#{question_key(task, items_digest)}/{item}"
 
 
 def query_page(sql: str) -> str:

@@ -5,14 +5,20 @@
   const root = document.body.dataset.root;
   const UNKNOWN = "–";
 
+  // Halves go to the even digit, as in Python: a value ends in a half exactly where so many doublings make it odd.
+  function rounded(value, places) {
+    const size = Math.abs(value), low = Math.floor(size * 10 ** places);
+    if (Math.abs(size * 2 ** (places + 1)) % 2 !== 1 || low % 2) return value.toFixed(places);
+    return (value < 0 ? "-" : "") + (low / 10 ** places).toFixed(places);
+  }
   const fixed = (value, places) => {
-    const [whole, rest] = value.toFixed(places).split(".");
+    const [whole, rest] = rounded(value, places).split(".");
     const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
     return rest ? `${grouped}.${rest}` : grouped;
   };
   const significant = value => value === 0 ? "0" : fixed(value, Math.min(8, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))))));
   const FORMS = {
-    score: value => value.toFixed(3), heat: value => value.toFixed(3), count: value => fixed(value, 0), usd: value => "$" + significant(value),
+    score: value => rounded(value, 3), heat: value => rounded(value, 3), count: value => fixed(value, 0), usd: value => "$" + significant(value),
     number: significant, seconds: value => significant(value) + " s", share: value => significant(100 * value) + " %", billions: value => significant(value / 1e9) + " B",
   };
   const TEXTS = ["text", "name", "page", "prose", "digest"];
@@ -40,7 +46,7 @@
       if (middle !== null) shape("circle", {cx: middle * 100, cy: 5, r: 3});
       parts.append(svg);
     }
-    parts.append(element("span", "ends", `${low.toFixed(3)}–${high.toFixed(3)}`));
+    parts.append(element("span", "ends", `${rounded(low, 3)}–${rounded(high, 3)}`));
     return parts;
   }
 
@@ -145,6 +151,7 @@
   }
 
   document.querySelectorAll("table[data-name]").forEach(enliven);
+  window.site = {root, element, rounded, shown, fixed}; // for question.js
 }
 
 // The query page: a query in its address, and what a page from a file cannot do.

@@ -1,0 +1,240 @@
+// The page of any question of a large version: its text from scripts in data/, its answers from the version's own Parquet,
+// a hundred at a time, in the order of its files. All texts enter the page as textContent alone.
+"use strict";
+addEventListener("DOMContentLoaded", () => {
+  const {root, element, rounded, shown, fixed} = window.site;
+  const STEP = 100, MOST_PARTS = 3, CELLS = 100;
+  const LONGEST = 20_000, MOST = 500_000; // as in many_pages.py: characters of a text, and of all texts at once
+  const VERDICT = ["item", "place", "score", "correct", "outcome", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens", "latency_s", "stated_usd"];
+  const ANSWER = ["item", "cell_id", "filter", "repeat", "responses", "loglikelihoods"];
+  const of = id => document.getElementById(id);
+  let view = null; // of the question that is shown
+
+  // ---- scripts of data/
+
+  const asked = new Map();
+  function loaded(name) {
+    if (!asked.has(name)) {
+      asked.set(name, new Promise((resolve, reject) => {
+        const script = element("script");
+        script.src = `${root}data/${name}.js`;
+        script.onload = resolve;
+        script.onerror = () => { asked.delete(name); reject(new Error(`data/${name}.js is missing.`)); };
+        document.head.append(script);
+      }));
+    }
+    return asked.get(name);
+  }
+
+  // ---- texts
+
+  // As schemas.texts.visible: what would turn a text around or end it is an escape.
+  const UNSEEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+  const escaped = letter => { const code = letter.codePointAt(0); return code === 13 ? "\\r" : code < 256 ? "\\x" + code.toString(16).padStart(2, "0") : "\\u" + code.toString(16).padStart(4, "0"); };
+  const visible = text => text.replace(UNSEEN, escaped);
+  const count = number => fixed(number, 0);
+
+  function link(address, text) {
+    const made = element("a"), inner = element("bdi", "", text);
+    made.href = root + address;
+    made.append(inner);
+    return made;
+  }
+  function block(text) {
+    const made = element("pre", "text", text);
+    made.tabIndex = 0;
+    return made;
+  }
+  function cut(text, longest) {
+    if (text.length <= longest) return {text};
+    const letters = Array.from(text); // a letter may be two units
+    return letters.length <= longest ? {text} : {text: letters.slice(0, longest).join(""), length: longest, cut: letters.length};
+  }
+  const cutNote = ({length, cut}, rest) => element("p", "note", `Cut at ${count(length)} of ${count(cut)} characters${rest}`);
+
+  // ---- the question
+
+  async function show() {
+    const [, key, number] = /^#([0-9a-f]{16})\/(\d{1,9})$/.exec(location.hash) ?? [];
+    const mine = view = {item: Number(number), part: 0, found: null, shown: 0};
+    let table, text;
+    if (key) {
+      try {
+        await loaded(`question-${key}`);
+        table = window.siteQuestions[`question-${key}`];
+        const chunk = table.firsts.findLastIndex(first => first <= mine.item);
+        if (chunk >= 0) await loaded(`question-${key}-${chunk}`);
+        text = window.siteTexts?.[`question-${key}-${chunk}`]?.[mine.item];
+      } catch { text = undefined; } // no such table: said below
+    }
+    if (view !== mine) return;
+    for (const id of ["question", "answers", "sql"]) of(id).hidden = !text;
+    of("lost").hidden = Boolean(text);
+    for (const id of ["list", "question", "facts", "state"]) of(id).replaceChildren();
+    of("more").hidden = true;
+    of("title").textContent = text ? `Question ${count(mine.item)}` : "Question";
+    if (!text) return;
+    mine.table = table;
+    mine.text = text;
+    describe(table, text, mine.item);
+    const isFile = location.protocol === "file:", why = of("why-not");
+    of("server").hidden = !isFile || Boolean(why);
+    if (!isFile && !why) await more();
+  }
+
+  function describe(table, text, item) {
+    const [taskPage, questionsPage] = table.above, above = of("above");
+    above.replaceChildren(link("leaderboard.html", "Leaderboard"), " › ", link(taskPage, table.task), " › ", link(questionsPage, "Questions"));
+    for (const [label, value] of [["task", table.task], ["subject", text.subject]]) {
+      if (value === null) continue;
+      const fact = element("div"), told = element("dd");
+      told.append(element("bdi", "", value));
+      fact.append(element("dt", "", label), told);
+      of("facts").append(fact);
+    }
+    const about = of("question");
+    about.append(element("h2", "", "Question"));
+    if (!text.question) about.append(element("p", "empty", "The lake does not have its text."));
+    else {
+      about.append(block(text.question.text));
+      if (text.question.cut) about.append(cutNote(text.question, "."));
+    }
+    if (text.choices.length) {
+      const list = element("ol", "choices");
+      list.start = 0;
+      for (const choice of text.choices) { const line = element("li"); line.append(element("bdi", "", choice)); list.append(line); }
+      about.append(element("h3", "", "Choices"), list);
+    }
+    about.append(element("h3", "", "Right answer"), text.gold === null ? element("p", "empty", "Not known.") : block(text.gold));
+    of("counts").textContent = `${text.solved} of ${text.judged} right.`;
+    of("sql").hidden = !table.sql;
+    if (!table.sql) return;
+    const sql = table.sql.join(item);
+    of("sql").querySelector("code").textContent = sql;
+    of("sql").querySelector("a").href = `${root}query.html#sql=${encodeURIComponent(sql)}`;
+  }
+
+  // ---- the answers
+
+  // Shows the next ones: a hundred, or those of a few parts where only some cells were asked this question.
+  async function more() {
+    const mine = view, {table, text} = mine, button = of("more"), state = of("state");
+    button.disabled = true;
+    state.className = "";
+    state.textContent = "Reading …";
+    try {
+      const answers = [];
+      for (let read = 0; answers.length < STEP && read < MOST_PARTS && mine.part < table.parts.length;) {
+        const part = table.parts[mine.part], [first, last] = part.items;
+        if (first !== null && first <= mine.item && mine.item <= last) {
+          mine.found ??= await found(part, mine.item);
+          answers.push(...await answersOf(part, mine.found.splice(0, STEP - answers.length), mine));
+          read++;
+        }
+        if (!mine.found?.length) { mine.part++; mine.found = mine.texts = null; }
+      }
+      if (view !== mine) return;
+      const longest = Math.min(LONGEST, Math.floor(MOST / Math.max(answers.length, 1)));
+      of("list").append(...answers.map(answer => article(answer, mine.item, longest)));
+      mine.shown += answers.length;
+      state.textContent = mine.shown < text.answers ? `${count(mine.shown)} of ${count(text.answers)} answers are shown.` : "";
+      button.hidden = mine.part >= table.parts.length;
+    } catch (error) {
+      if (view !== mine) return;
+      state.className = "error";
+      state.textContent = error.message;
+      button.hidden = true;
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  async function found(part, item) {
+    const rows = await window.siteReader.find(part.records, ["item", "place"], {item: {$eq: item}, is_primary: {$eq: true}});
+    const places = part.places && new Set(part.places);
+    return places ? rows.filter(row => places.has(row.place)) : rows;
+  }
+
+  async function cellAt(part, place) {
+    const name = `cells-${part.key}-${Math.floor(place / CELLS)}`;
+    await loaded(name);
+    const {kinds, cells} = window.siteCells[name], [id, model, page, kind] = cells[place % CELLS];
+    return {id, model, page, ...kinds[kind]};
+  }
+
+  async function answersOf(part, rows, mine) {
+    if (!rows.length) return [];
+    const verdicts = await window.siteReader.read(part.records, VERDICT, rows[0].at, rows.at(-1).at + 1);
+    const cells = await Promise.all(rows.map(row => cellAt(part, row.place)));
+    const answers = rows.map((row, i) => ({...verdicts[row.at - rows[0].at], ...cells[i], shownAt: row.place}));
+    if (answers.some(answer => answer.item !== mine.item || answer.place !== answer.shownAt)) throw new Error("The version's files hold other rows than these pages say.");
+    if (part.responses) await addTexts(part, answers, mine);
+    return answers;
+  }
+
+  async function addTexts(part, answers, mine) {
+    mine.texts ??= await window.siteReader.find(part.responses, ["item", "cell_id", "filter", "repeat"], {item: {$eq: mine.item}});
+    const byCell = new Map(answers.map(answer => [answer.id, answer]));
+    const rows = mine.texts.filter(row => row.repeat === 0 && row.filter === byCell.get(row.cell_id)?.filter);
+    if (!rows.length) return;
+    const from = rows[0].at, texts = await window.siteReader.read(part.responses, ANSWER, from, rows.at(-1).at + 1);
+    for (const {at, cell_id} of rows) {
+      const {item, cell_id: id, responses, loglikelihoods} = texts[at - from];
+      if (item !== mine.item || id !== cell_id) throw new Error("The version's files hold other rows than these pages say.");
+      Object.assign(byCell.get(cell_id), {responses, loglikelihoods});
+    }
+  }
+
+  // As the macro _serving_usd of the views; the source's own cost stands where no price is known.
+  function usdOf(answer) {
+    const [prompt, cached, cacheWrite, completion, reasoning, request] = answer.prices, {prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens} = answer;
+    const given = answer.answers, times = (typeof given === "object" ? given?.[answer.item] : given) ?? 1;
+    if ([prompt, completion, prompt_tokens, completion_tokens].some(value => value == null)) return answer.stated_usd ?? null;
+    const known = (...values) => values.every(value => value != null);
+    let usd = (known(cached, cached_tokens) && cached_tokens <= prompt_tokens ? (prompt_tokens - cached_tokens) * prompt + cached_tokens * cached : prompt_tokens * prompt) * times;
+    if (known(cache_write_tokens, cacheWrite) && cache_write_tokens + (cached_tokens ?? 0) <= prompt_tokens) usd += cache_write_tokens * (cacheWrite - prompt) * times;
+    usd += completion_tokens * completion;
+    if (known(reasoning_tokens, reasoning) && reasoning_tokens <= completion_tokens) usd += reasoning_tokens * (reasoning - completion);
+    return usd / 1_000_000 + (request ?? 0) * times;
+  }
+
+  const number = (value, kind) => value == null ? null : Number.isFinite(value) ? shown(value, kind) : shown(null);
+  function measured(answer) {
+    const score = number(answer.score, "score");
+    const tokens = ["prompt", "completion"].filter(kind => answer[`${kind}_tokens`] != null).map(kind => `${count(answer[`${kind}_tokens`])} ${kind}`);
+    return [score && `score ${score}`, tokens.length ? `${tokens.join(" and ")} tokens` : null, number(answer.latency_s, "seconds"), number(usdOf(answer), "usd")].filter(Boolean);
+  }
+
+  function article(answer, item, longest) {
+    const verdict = answer.correct == null ? "unjudged" : answer.correct ? "right" : "wrong";
+    const words = {right: "✓ right", wrong: "✗ wrong", unjudged: "not judged"}[verdict], outcome = answer.outcome;
+    const made = element("article", `answer ${verdict}`), head = element("h3"), small = element("p", "small");
+    head.append(link(answer.page, answer.model), " ", element("span", "verdict", outcome == null || outcome === "ok" ? words : `${words}, ${outcome}`));
+    for (const one of measured(answer)) small.append(`${one} · `);
+    if (answer.setting) small.append(element("bdi", "", answer.setting), " · ");
+    const record = element("a", "", "record");
+    record.href = `${root}query.html#sql=${encodeURIComponent(`FROM matrix WHERE cell_id = '${answer.id}' AND item = ${item}`)}`;
+    small.append(record);
+    made.append(head, small);
+    const texts = (answer.responses ?? []).filter(text => text != null).map(text => cut(text, longest));
+    for (const text of texts) {
+      made.append(block(visible(text.text)));
+      if (text.cut) made.append(cutNote(text, ": the version's responses have all of it."));
+    }
+    const choices = answer.loglikelihoods ?? [];
+    if (!texts.length && choices.length) made.append(likelihoods(choices));
+    if (!texts.length && !choices.length) made.append(element("p", "small", "The answer's text is not stored."));
+    return made;
+  }
+
+  function likelihoods(values) {
+    const isNumber = value => value != null && Number.isFinite(value), best = Math.max(...values.filter(isNumber));
+    const line = element("p", "small", "Log-likelihood of each choice: ");
+    values.forEach((value, i) => line.append(i ? ", " : "", element("span", value === best ? "choice best" : "choice", `${i}: ${isNumber(value) ? rounded(value, 2) : "–"}`)));
+    return line;
+  }
+
+  of("more").addEventListener("click", more);
+  addEventListener("hashchange", show);
+  show();
+});
