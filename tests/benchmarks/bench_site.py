@@ -8,17 +8,25 @@ import json
 import resource
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from collectors.lake.compaction import compact
 from collectors.lake.store import Lake
+from collectors.publish.card import Description
+from collectors.publish.version import build_version
 from collectors.website import building
 from collectors.website.building import build_site
 from collectors.website.database import write_database
 from collectors.website.reading import Tables
+from collectors.website.serving import server
+from collectors.website.tables import question_fragment
+from schemas.identity import digest
+from schemas.records import ITEM
 from schemas.sql import quoted
 from tests.benchmarks.bench_lake import MODELS, Report
 from tests.benchmarks.synthetic import TASKS, Synthetic
@@ -103,6 +111,49 @@ def bench_pages(report: Report, work: Path) -> None:
         _sorted(report, chromium, "heat map, 8,500 × 12", "t3")
 
 
+def bench_questions(report: Report, work: Path, items: int) -> None:
+    """What a page of one question with 8,500 answers fetches: the first hundred, and the next."""
+    lake = Lake(str(work / "asked"))
+    Synthetic(WIDE, engine=True, texts=True, tasks={"gsm8k": items}).write(lake, 2)
+    _write_questions(lake, items)
+    (work / "version").mkdir()
+    started = time.monotonic()
+    build_version(lake.open_for_reading(), work / "version", Description())
+    report.row(f"version of {WIDE * items:,} answers, s", time.monotonic() - started, None)
+    site = build_site(str(work / "version"), work / "large", draw=False, sql=True)
+    (site.folder / "version").symlink_to(work / "version")
+    fragment = question_fragment("gsm8k", digest({"items": "gsm8k"}), items // 2)
+    with browser(work / "profile-of-questions") as chromium, server(site.folder, 0) as serving:
+        thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
+        thread.start()
+        started = time.perf_counter()
+        chromium.open(f"http://127.0.0.1:{serving.server_port}/{fragment}")
+        _read(report, chromium, started, f"a question of {WIDE:,} models, its first hundred answers", 100)
+        before, started = chromium.received, time.perf_counter()
+        chromium.value("document.getElementById('more').click()")
+        chromium.received -= before
+        _read(report, chromium, started, "its next hundred", 200)
+        serving.shutdown()
+        thread.join()
+    assert chromium.faults == [], chromium.faults
+
+
+def _read(report: Report, chromium: Browser, started: float, what: str, answers: int) -> None:
+    chromium.wait(f"document.querySelectorAll('article').length >= {answers}")
+    report.row(f"{what}, s", time.perf_counter() - started, None)
+    report.row(f"{what}, MB fetched", chromium.received / 1e6, 1)
+
+
+def _write_questions(lake: Lake, items: int) -> None:
+    place = {"task": "gsm8k", "items_digest": digest({"items": "gsm8k"})}
+    hashes = Synthetic(1, tasks={"gsm8k": items}).item_hashes("gsm8k")
+    rows = [
+        {**place, "item": i, "item_hash": hashes[i], "prompt": f"Question {i}: " + "how many? " * 40, "target": str(i)}
+        for i in range(items)
+    ]
+    lake.create_table(f"items/task=gsm8k/{place['items_digest']}.parquet", pa.Table.from_pylist(rows, ITEM))
+
+
 def _opened(report: Report, chromium: Browser, folder: Path, what: str, page: str, mib: float) -> None:
     started = time.perf_counter()
     chromium.open((folder / page).as_uri())
@@ -151,11 +202,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="*", default=["2M"], choices=MODELS, help="records of the lakes")
     parser.add_argument("--no-pages", action="store_true", help="the databases alone")
+    parser.add_argument("--items", type=int, default=48, help="questions of the large version, 8,500 answers each")
     args = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="routerlake-bench-site-") as folder:
         if not args.no_pages:
             bench_pages(report, Path(folder))
+            bench_questions(report, Path(folder), args.items)
         bench_database(report, Path(folder), args.sizes)
     return 0 if report.good else 1
 

@@ -67,6 +67,8 @@ class Synthetic:
     seed: int = 0
     #: Also what only an engine knows: seconds, cached tokens, all its tokens. Records from elsewhere lack it.
     engine: bool = False
+    #: Also the texts of answers, cut from one text of made-up words.
+    texts: bool = False
     #: Task -> its items.
     tasks: Mapping[str, int] = field(default_factory=lambda: TASKS)
 
@@ -77,6 +79,13 @@ class Synthetic:
     @cached_property
     def families(self) -> npt.NDArray[np.int64]:
         return np.random.default_rng(self.seed).integers(len(FAMILIES), size=self.models)
+
+    @cached_property
+    def _words(self) -> str:
+        rng = np.random.default_rng([self.seed, 6])
+        letters = np.array(list("etaoinshrdlucmfwypvbgkqjxz"))
+        words = ["".join(letters[np.minimum(rng.geometric(0.12, n), 26) - 1]) for n in rng.integers(2, 10, 8000)]
+        return " ".join(np.array(words)[np.minimum(rng.zipf(1.2, 700_000), 8000) - 1])
 
     def name(self, model: int) -> str:
         maker = np.random.default_rng([self.seed, 1, model]).integers(MAKERS)
@@ -136,6 +145,10 @@ class Synthetic:
             columns["cached_tokens"] = pa.array((prompt * own.choice([0, 0.5], count)).astype(np.int32) // 16 * 16)
             columns["engine_tokens"] = pa.array((prompt + length).astype(np.int64))
             columns["latency_s"] = pa.array(length * own.normal(0.02, 0.002, count))
+        if self.texts:
+            starts = own.integers(len(self._words) - 8 * 1024, size=count)
+            answers = [[self._words[start : start + 6 * int(n)]] for start, n in zip(starts, length, strict=True)]
+            columns["responses"] = pa.array(answers, RECORD.field("responses").type)
         rest = {f.name: pa.nulls(count, f.type) for f in RECORD if f.name not in columns}
         return pa.table([{**columns, **rest}[name] for name in RECORD.names], schema=RECORD)
 

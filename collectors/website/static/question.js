@@ -68,7 +68,7 @@ addEventListener("DOMContentLoaded", () => {
       } catch { text = undefined; } // no such table: said below
     }
     if (view !== mine) return;
-    for (const id of ["question", "answers", "sql"]) of(id).hidden = !text;
+    for (const id of ["question", "answers", "query"]) of(id).hidden = !text;
     of("lost").hidden = Boolean(text);
     for (const id of ["list", "question", "facts", "state"]) of(id).replaceChildren();
     of("more").hidden = true;
@@ -107,11 +107,11 @@ addEventListener("DOMContentLoaded", () => {
     }
     about.append(element("h3", "", "Right answer"), text.gold === null ? element("p", "empty", "Not known.") : block(text.gold));
     of("counts").textContent = `${text.solved} of ${text.judged} right.`;
-    of("sql").hidden = !table.sql;
+    of("query").hidden = !table.sql;
     if (!table.sql) return;
     const sql = table.sql.join(item);
-    of("sql").querySelector("code").textContent = sql;
-    of("sql").querySelector("a").href = `${root}query.html#sql=${encodeURIComponent(sql)}`;
+    of("query").querySelector("code").textContent = sql;
+    of("query").querySelector("a").href = `${root}query.html#sql=${encodeURIComponent(sql)}`;
   }
 
   // ---- the answers
