@@ -67,7 +67,8 @@ def _parse(script: str, argv: list[str]) -> argparse.Namespace:
         "--no-sql",
         dest="sql",
         action="store_false",
-        help="leave out the query page's engine (35 MB), which npm brings at the first site",
+        help="leave out what npm brings at the first site: the query page's engine (35 MB), and the reader of answers "
+        "where they are too many for a page each question",
     )
     parser.add_argument(
         "--before",
@@ -129,5 +130,6 @@ def _report(script: str, out: Path, built: BuiltSite, seconds: float) -> None:
     print(f"{out}: {len(built.files):,} files, {size / 2**20:,.1f} MiB, in {seconds:.0f} s")
     for note in built.notes:
         print(note)
-    sql = f"; for SQL: {command(script, 'site', str(out), '--serve')}" if "static/query.js" in built.files else ""
-    print(f"open {out / 'index.html'}{sql}")
+    what = "SQL and answers" if "static/rows.js" in built.files else "SQL"
+    served = f"; for {what}: {command(script, 'site', str(out), '--serve')}" if "static/query.js" in built.files else ""
+    print(f"open {out / 'index.html'}{served}")
