@@ -36,7 +36,7 @@ _FLOATS = ("latency_s", "stated_usd")
 def write_indexed(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
     """Writes the rows of a query to `path`, and returns their number."""
     rows = con.execute(query).to_arrow_reader(_GROUP_ROWS)
-    schema = rows.schema.with_metadata({VERSION_KEY: str(SCHEMA_VERSION).encode()})
+    schema = rows.schema
     written = 0
     with pq.ParquetWriter(
         path,
@@ -55,6 +55,7 @@ def write_indexed(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int
         for group in _groups(_steps(rows)):
             writer.write_table(group.combine_chunks(), row_group_size=_GROUP_ROWS)
             written += len(group)
+        writer.add_key_value_metadata({VERSION_KEY: str(SCHEMA_VERSION).encode()})
     return written
 
 
