@@ -19,6 +19,8 @@ import aiohttp
 import pytest
 
 _SECONDS = 60
+#: Number of a key in the protocol.
+_KEYS = {"Tab": 9, "Enter": 13}
 _OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "about:blank",
@@ -58,11 +60,30 @@ class Browser:
             assert time.monotonic() < until, f"not true in {_SECONDS} s: {expression}"
 
     def screen(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Sets the size of the window and the colours that its user prefers."""
+        """Sets the size of the window and the colours that its user prefers, who wants no motion."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme, still])
+
+    def accessible(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What a screen reader is told, in the order of the page: role, name and properties of each node."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        return [
+            (
+                node["role"]["value"],
+                node.get("name", {}).get("value", ""),
+                {one["name"]: one["value"].get("value") for one in node.get("properties", ())},
+            )
+            for node in nodes
+            if not node["ignored"]
+        ]
+
+    def press(self, key: str) -> None:
+        """Presses a key of the keyboard, such as Tab."""
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key])
 
     def _call(self, method: str, **parameters: Any) -> Any:
         return self._loop.run_until_complete(self._ask(method, parameters))
