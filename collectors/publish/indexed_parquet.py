@@ -2,10 +2,10 @@
 
 Owns the sizes of pages and row groups. Knows nothing of the rows.
 
-A page in a browser reads one question's answers by ranges, of whole pages: DuckDB writes one page a column and row
-group, 1 MB of seconds and 15 MB of texts (710,000 records, texts of 120 bytes compressed), and no index. Smaller row
-groups instead would make every reader fetch larger footers. With the index these are 150 and 190 kB; the file grows by
-4 to 14 percent, and DuckDB scans it in the same time.
+A page in a browser reads one question's answers by ranges, of whole pages. DuckDB writes one page for each column of a
+row group, and no index: a hundred of 710,000 answers cost 1.2 MB of verdicts and 15 MB of texts, and 0.2 MB each with
+the index. Smaller row groups would make every reader fetch larger footers. Records grow by 6 to 14 percent and texts by
+8; DuckDB scans them in the same time within a few milliseconds.
 """
 
 from __future__ import annotations
