@@ -5,8 +5,8 @@ addEventListener("DOMContentLoaded", () => {
   const {root, element, rounded, shown, fixed} = window.site;
   const STEP = 100, MOST_PARTS = 3, CELLS = 100;
   const LONGEST = 20_000, MOST = 500_000; // as in many_pages.py: characters of a text, and of all texts at once
-  const VERDICT = ["item", "place", "score", "correct", "outcome", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens", "latency_s", "stated_usd"];
-  const ANSWER = ["item", "cell_id", "filter", "repeat", "responses", "loglikelihoods"];
+  const VERDICT = ["score", "correct", "outcome", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens", "latency_s", "stated_usd"];
+  const ANSWER = ["responses", "loglikelihoods"];
   const of = id => document.getElementById(id);
   let view = null; // of the question that is shown
 
@@ -166,8 +166,7 @@ addEventListener("DOMContentLoaded", () => {
     if (!rows.length) return [];
     const verdicts = await window.siteReader.read(part.records, VERDICT, rows[0].at, rows.at(-1).at + 1);
     const cells = await Promise.all(rows.map(row => cellAt(part, row.place)));
-    const answers = rows.map((row, i) => ({...verdicts[row.at - rows[0].at], ...cells[i], shownAt: row.place}));
-    if (answers.some(answer => answer.item !== mine.item || answer.place !== answer.shownAt)) throw new Error("The version's files hold other rows than these pages say.");
+    const answers = rows.map((row, i) => ({item: mine.item, ...verdicts[row.at - rows[0].at], ...cells[i]}));
     if (part.responses) await addTexts(part, answers, mine);
     return answers;
   }
@@ -178,11 +177,7 @@ addEventListener("DOMContentLoaded", () => {
     const rows = mine.texts.filter(row => row.repeat === 0 && row.filter === byCell.get(row.cell_id)?.filter);
     if (!rows.length) return;
     const from = rows[0].at, texts = await window.siteReader.read(part.responses, ANSWER, from, rows.at(-1).at + 1);
-    for (const {at, cell_id} of rows) {
-      const {item, cell_id: id, responses, loglikelihoods} = texts[at - from];
-      if (item !== mine.item || id !== cell_id) throw new Error("The version's files hold other rows than these pages say.");
-      Object.assign(byCell.get(cell_id), {responses, loglikelihoods});
-    }
+    for (const {at, cell_id} of rows) Object.assign(byCell.get(cell_id), texts[at - from]);
   }
 
   // As the macro _serving_usd of the views; the source's own cost stands where no price is known.
