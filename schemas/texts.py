@@ -11,10 +11,11 @@ from typing import Any
 
 #: Control characters but tab and line feed, separators of lines, marks that turn the direction of text around, halves
 #: of characters, and those without a width but joiners: one in a name could clear a screen or show another name.
-_UNSEEN = re.compile(
+UNSEEN = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
     r"\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+_UNSEEN = re.compile(UNSEEN)
 
 #: An address with its scheme, and stores that are chained before it, up to a blank or a quote.
 _ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>`\\]+""")

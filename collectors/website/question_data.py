@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +40,13 @@ from collectors.website.tables import (
     task_page,
 )
 from schemas.identity import digest
+from schemas.texts import UNSEEN
 
 PAGE = "question.html"
 #: Characters of questions in a script, and cells in one.
 _TEXTS, _CELLS = 60_000, 100
+#: A letter beyond 16 bits in a pattern, which JavaScript writes in another way.
+_WIDE = re.compile(r"\\U0*([0-9a-f]+)")
 _PRICES = ("prompt", "cached", "cache_write", "completion", "reasoning")
 
 Script = tuple[str, Any]
@@ -87,7 +91,8 @@ def notes_of_questions(lake: Lake, include: str, why_not: str | None) -> Iterato
 
 def question_page(why_not: str | None) -> Page:
     """The page that shows any question; `why_not` is why it shows no answers."""
-    return Page(PAGE, "Question", template="question.html", more={"why_not": why_not})
+    more = {"why_not": why_not, "unseen": _WIDE.sub(r"\\u{\1}", UNSEEN)}
+    return Page(PAGE, "Question", template="question.html", more=more)
 
 
 def question_scripts(tables: Tables, lake: Lake, manifest: Mapping[str, Any] | None, include: str) -> Iterator[Script]:

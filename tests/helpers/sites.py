@@ -61,7 +61,7 @@ def asked_lake(uri: str, models: int = 3, items: int = 4) -> LakeBuilder:
 
 #: A task whose name is markup, and the answers to it: a letter of two units at the cut, marks that turn the text.
 QUIZ = "<img src=x onerror=window.hit=1>"
-_ODD = (*HOSTILE, "\U0001f600" * 20_001, "a\rb\u2028c", "")
+_ODD = (*HOSTILE, "\U0001f600" * 20_001, "a\rb\u2028c\u200b\U000e0041d", "")
 
 
 def varied_lake(uri: str) -> LakeBuilder:

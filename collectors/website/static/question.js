@@ -28,9 +28,12 @@ addEventListener("DOMContentLoaded", () => {
 
   // ---- texts
 
-  // As schemas.texts.visible: what would turn a text around or end it is an escape.
-  const UNSEEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
-  const escaped = letter => { const code = letter.codePointAt(0); return code === 13 ? "\\r" : code < 256 ? "\\x" + code.toString(16).padStart(2, "0") : "\\u" + code.toString(16).padStart(4, "0"); };
+  // As schemas.texts.visible, whose pattern the page has: what would turn a text around or end it is an escape.
+  const UNSEEN = new RegExp(of("list").dataset.unseen, "gu");
+  function escaped(letter) {
+    const code = letter.codePointAt(0), [mark, digits] = code < 256 ? ["\\x", 2] : code < 65536 ? ["\\u", 4] : ["\\U", 8];
+    return code === 13 ? "\\r" : mark + code.toString(16).padStart(digits, "0");
+  }
   const visible = text => text.replace(UNSEEN, escaped);
   const count = number => fixed(number, 0);
 
