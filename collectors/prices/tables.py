@@ -95,18 +95,21 @@ def read_prices(path: Path) -> tuple[str, pa.Table]:
 
 
 def _table_of(path: Path, names: list[str]) -> str:
+    lacking: dict[str, list[str]] = {}
     for table in _KEYS:
         columns = set(TABLES[table].names)
         needed = columns - _MAY_LACK - ({"provider"} if table == "price_names" else set())
-        if needed <= set(names):
+        lacking[table] = [name for name in TABLES[table].names if name in needed - set(names)]
+        if not lacking[table]:
             if unknown := sorted(set(names) - columns):
                 raise ConfigError(f"{path}: the table {table} has no column {', '.join(unknown)}")
             if len(names) > len(set(names)):
                 raise ConfigError(f"{path}: a column name appears twice")
             return table
+    nearest = min(lacking, key=lambda table: len(lacking[table]))
     raise ConfigError(
-        f"{path}: its columns fit no price table; prices need model, provider, usd_per_million_prompt, "
-        "usd_per_million_completion, valid_from and source (all formats: python pipelines/prices.py --help)"
+        f"{path}: its columns fit no price table; {nearest} lacks {', '.join(lacking[nearest])} "
+        "(all formats: python pipelines/prices.py --help)"
     )
 
 

@@ -157,8 +157,16 @@ def shipped_router(name: str, encoder: str = "tfidf") -> RouterSpec:
 
 
 def router_of(text: str, encoder: str = "tfidf", folder: str | None = None) -> RouterSpec:
-    """A shipped router by name, or one by module:factory. Raises ConfigError."""
+    """A shipped router by name, or one by module:factory. Raises ConfigError.
+
+    A module is read and not imported, as its code may do anything: a name that stands nowhere in it is a mistake.
+    """
     if _FACTORY.fullmatch(text):
+        module, _, name = text.partition(":")
+        source = _source(module, folder).decode("utf-8", "replace")
+        is_there = re.search(rf"\b{name}\b|import \*|__getattr__", source)
+        if source and not is_there:
+            raise ConfigError(f"no router {text!r}: the module {module} has no {name}")
         return RouterSpec(text.partition(":")[2], text, encoder=encoder, folder=folder)
     return shipped_router(text, encoder)
 

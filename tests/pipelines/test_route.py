@@ -132,6 +132,7 @@ def test_scaling_draws_routers_beside_the_oracle(lake: Path, tmp_path: Path) -> 
     ("argv", "message"),
     [
         (["--router", "nobody"], "no router 'nobody'; there are random, cheapest"),
+        (["--router", "textwrap:Nobody"], "the module textwrap has no Nobody"),
         (["--router", "knn", "knn"], "two routers have the name 'knn'"),
         (["--router", "knn", "--encoder", "no-such-folder"], "neither tfidf, minilm nor none"),
         (["--task", "third"], "no cell with a score of task third"),

@@ -6,6 +6,7 @@ Owns their names, meanings and types, and so the text of ingest.py --help-table.
 from __future__ import annotations
 
 import math
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,9 @@ VERDICT = {
     "prompt_tokens": Setting("in_tok", "tokens of the prompt"),
     "completion_tokens": Setting("out_tok", "tokens of the answer"),
     "cached_tokens": Setting("cached", "tokens of the prompt that the host had cached"),
-    "total_tokens": Setting("all_tok", "tokens of prompt and answer; counts that do not add up to it are unknown"),
+    "total_tokens": Setting(
+        "all_tok", "tokens of prompt and answer: counts that do not add up to it are unknown; alone it gives none"
+    ),
     "usd": Setting("cost", "cost of the call in USD, as the source states it"),
     "latency_s": Setting("seconds", "from request to end of answer"),
     "latency_ms": Setting("milliseconds", "the same in milliseconds; give one of the two"),
@@ -86,7 +89,9 @@ def described() -> str:
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raises ConfigError for a setting that does not exist or has a wrong type, and where one of NEEDED is missing."""
     if unknown := sorted(map(str, settings.keys() - SETTINGS)):
-        raise ConfigError(f"the table's settings have no {', '.join(unknown)}; they have {', '.join(sorted(SETTINGS))}")
+        near = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(sorted(SETTINGS))}"
+        raise ConfigError(f"the table's settings have no {', '.join(unknown)}; {hint}")
     if missing := [name for name in NEEDED if name not in settings]:
         raise ConfigError(f"the table's settings lack {', '.join(missing)}: name the column, or give {{value: …}}")
     for name, value in settings.items():
