@@ -5,8 +5,8 @@ Owns their names, meanings and types, and so the text of ingest.py --help-table.
 
 from __future__ import annotations
 
-import math
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ VERDICT = {
     "completion_tokens": Setting("out_tok", "tokens of the answer"),
     "cached_tokens": Setting("cached", "tokens of the prompt that the host had cached"),
     "total_tokens": Setting(
-        "all_tok", "tokens of prompt and answer: counts that do not add up to it are unknown; alone it gives none"
+        "all_tok", "prompt and answer: counts that do not add up to it are unknown; alone it gives none"
     ),
     "usd": Setting("cost", "cost of the call in USD, as the source states it"),
     "latency_s": Setting("seconds", "from request to end of answer"),
