@@ -16,9 +16,11 @@ import pytest
 
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from collectors.matrix.pools import load_matrix
 from pipelines.matrix import main as matrix
 from pipelines.plot import main as plot
 from pipelines.publish import main as publish
+from schemas.failures import ConfigError
 from tests.helpers.importing import imported
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.pool_readers import assert_every_reader_shows, sql
@@ -165,3 +167,20 @@ def test_pool_file_that_is_wrong_is_refused_with_its_key(
     path.write_text(text)
     assert matrix(["--lake", uri, "--pool", str(path), "--sql", "FROM oracle"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_pool_file_beside_the_same_options_is_fine_and_beside_others_refused(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "both.yaml"
+    file.write_text("name: both\ninclude: all\nquestions: any\n")
+    query = ["--lake", uri, "--pool", str(file), "--sql", "SELECT count(DISTINCT candidate) AS n FROM candidates"]
+    assert matrix([*query, "--include", "all", "--questions", "any"]) == 0
+    assert capsys.readouterr().out.split() == ["n", "3"]
+    assert matrix([*query, "--include", "imported"]) == 2
+    assert "--include belongs into the file of the pool both" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"no collected cell with a score of task mine2; did you mean mine\?"):
+        load_matrix(Lake(uri), ["mine2"])
+    file.write_text("name: both\ntasks: [mien]\n")
+    assert matrix(query) == 0
+    assert "no cell meets the pool's condition, (true) AND task IN ('mien'): its views" in capsys.readouterr().err
