@@ -228,6 +228,14 @@ class BoundTask:
         prompt: int = self.longest * (1 + self.settings.num_fewshot) // 3
         return answer + prompt + PROMPT_MARGIN
 
+    @property
+    def margin(self) -> int:
+        """Tokens of a prompt beside its documents: fewer than PROMPT_MARGIN where only texts of the task are added."""
+        texts = (self.task.config.description or "", self.task.config.doc_to_text)
+        if self.spec.chat_template or self.spec.system_prompt or not all(isinstance(text, str) for text in texts):
+            return PROMPT_MARGIN
+        return min(PROMPT_MARGIN, sum(len(text.encode()) for text in texts) * (1 + self.settings.num_fewshot) // 3)
+
     def item_table(self) -> pa.Table:
         """Returns all items of the task, whatever a run's limit, as rows of schemas.records.ITEM."""
         settings = self.settings

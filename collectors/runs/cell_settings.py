@@ -21,7 +21,7 @@ from collectors.harness.chats import Chat, Traits, chats_of, traits_of, unsent_e
 from collectors.harness.efforts import NO_EFFORT, Effort
 from collectors.harness.encoding import end_token_error, ending
 from collectors.harness.sampling import added_by_model, left_out
-from collectors.harness.tasks import BoundTask
+from collectors.harness.tasks import PROMPT_MARGIN, BoundTask
 from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
@@ -95,7 +95,7 @@ class CellSettings:
             yield f"{remark}: {', '.join(models[:MOST_NAMED])}{more}"
 
     def _check_room(self, model: ModelRef, task: BoundTask, effort: Effort) -> None:
-        needed = task.tokens_needed + (effort.thinking_tokens or 0)
+        needed = task.tokens_needed + (effort.thinking_tokens or 0) - PROMPT_MARGIN + task.margin
         if task.request_kind != "generate_until" or not model.longest or needed <= model.longest:
             return
         what = "answers get the room that prompts leave" if task.spec.overlong == "fail" else "prompts are cut"

@@ -327,3 +327,5 @@ def test_plan_names_a_task_that_may_need_more_than_the_context(
     assert note.startswith("mini_generate may need ")
     assert f"the context has 512: {what}: " in note
     assert not planned(configured(tasks, model, tasks=["mini_generate"])).notes
+    short = {"task": "mini_generate", "num_fewshot": 0, "overlong": overlong}
+    assert not planned(configured(tasks, model, tasks=[short], max_length=512)).notes
