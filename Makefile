@@ -11,7 +11,7 @@ demo_lake := demo-lake
 demo_site := demo-site
 SIZE ?= 20M
 JOBS ?= 3
-# Each process imports for 15 CPU-seconds before its first test.
+# Each process imports for 8 CPU-seconds before its first test.
 FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
