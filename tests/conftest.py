@@ -113,6 +113,7 @@ _SLOW = (
     "collectors/runs/test_estimate",
     "collectors/runs/test_sampling",
     "collectors/runs/test_status",
+    "collectors/test_hostile_yaml",
     "collectors/website/test_building",
     "collectors/website/test_extra_pages",
     "collectors/website/test_hidden",
