@@ -41,6 +41,9 @@ ACCELERATOR = "accelerator_type:"
 #: Amount of that resource that an actor takes.
 ACCELERATOR_SHARE = 0.001
 
+#: What Ray puts behind the place of its sockets, whose paths may have 107 bytes.
+_LONGEST_PLACE = 107 - len("/routerlake-12345678/r/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store")
+
 #: The type of each side's first frame, and a client's first bytes (RFC 9113, 3.4).
 HTTP2_SETTINGS = b"\x04"
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + b"\0" * 5
@@ -118,7 +121,7 @@ def _short_place() -> str:
     Raises ConfigError where another user could put a folder of their own in its place.
     """
     place = tempfile.gettempdir()
-    place = place if len(place) <= 28 else "/tmp"
+    place = place if len(os.fsencode(place)) <= _LONGEST_PLACE else "/tmp"
     found = os.stat(place)
     open_to_all = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     if open_to_all or found.st_uid not in (0, os.getuid()):

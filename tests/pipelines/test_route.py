@@ -23,6 +23,11 @@ class Longest:
 
     def route(self, queries, candidates):
         return [candidates[self.best] if "sum" in text else None for text in queries.texts]
+
+
+class Raising(Longest):
+    def fit(self, queries, scores, costs, valid):
+        raise ArithmeticError("no fit")
 """
 
 
@@ -63,13 +68,13 @@ def test_board_ranks_routers_and_one_of_the_users_own(
     (tmp_path / "mine.py").write_text(OWN)
     (tmp_path / "routers.yaml").write_text(
         "routers: [best-constant, ridge, {name: own, router: 'mine:Longest', usd_per_query: 0.5}, "
-        "{name: bad, router: 'mine:Nothing'}]"
+        "{name: bad, router: 'mine:Raising'}]"
     )
     argv = ["--routers", "routers.yaml", "--out", "board", "--seeds", "2", "--processes", "1"]
     assert run(lake, "board", *argv) == 1
     out, err = capsys.readouterr()
     assert "8/8" in err
-    assert "without figures: bad (raised: AttributeError" in out
+    assert "without figures: bad (raised: ArithmeticError" in out
     board = json.loads((tmp_path / "board" / "board.json").read_text())
     names = [row["router"] for row in board["rows"]]
     assert (names[0], names[-1]) == ("ridge", "bad")
@@ -84,6 +89,9 @@ def test_board_ranks_routers_and_one_of_the_users_own(
     assert run(lake, "board", *argv, "--format", "json") == 1
     assert "8 kept from before" in capsys.readouterr().err
     assert (tmp_path / "board" / "board.json").read_bytes() == before
+    (tmp_path / "routers.yaml").write_text("routers: [best-constant, {name: bad, router: 'mine:Nothing'}]")
+    assert run(lake, "board", *argv) == 2
+    assert "no router 'mine:Nothing'" in capsys.readouterr().err
 
 
 def test_kept_router_chooses_what_score_reads(lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,5 +44,7 @@ def test_place_of_sockets_that_others_can_replace_is_refused(monkeypatch: pytest
             _short_place()
         short.chmod(0o1777)
         assert _short_place() == str(short)
+        monkeypatch.setattr("tempfile.tempdir", "/tmp/" + "x" * 17)
+        assert _short_place() == "/tmp", "Ray's sockets there would have 108 bytes"
     finally:
         short.rmdir()
