@@ -107,7 +107,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     fit.add_argument("--seed", type=_number(0, 2**31), default=0, metavar="N")
     fit.add_argument("--out", type=Path, metavar="DIR", required=True, help="a new folder for the router")
     choose = of_lake(command("choose", run_choose, "let a kept router choose, for matrix.py score"))
-    choose.add_argument("--kept", type=Path, metavar="DIR", required=True, help="what fit wrote; it runs its code")
+    choose.add_argument("--kept", type=Path, metavar="DIR", required=True, help="what fit wrote")
+    choose.add_argument(
+        "--allow-code", action="store_true", help="also where another machine wrote it: loading it may run any code"
+    )
     choose.add_argument("--stored", metavar="NAME", help="only the test questions of a split that the lake holds")
     choose.add_argument("--out", type=Path, metavar="FILE", required=True, help="choices as CSV")
     split = of_lake(command("split", run_split, "store a split of the questions in the lake"))
@@ -189,7 +192,7 @@ def run_choose(args: argparse.Namespace) -> int:
 
     lake, questions = _questions(args)
     split = _stored(lake, args.stored, questions) if args.stored else None
-    rows, lines = choose_by(args.kept, questions, split, path=[os.getcwd()])
+    rows, lines = choose_by(args.kept, questions, split, path=[os.getcwd()], allow_code=args.allow_code)
     import csv
     import io
 

@@ -1,11 +1,13 @@
 """A fitted router in a folder, and its choices for questions of a lake.
 
-Owns the folder: router.json describes the router, router.pkl holds it and its encoder. Loading a pickle runs code of
-whoever wrote it: load your own alone.
+Owns the folder: router.json describes the router, router.pkl holds it and its encoder. Loading them runs code of
+whoever wrote them, so a folder that this machine did not write is taken only where the user allows it: the machine's
+cache keeps the digest of each that it wrote.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import sys
@@ -17,12 +19,15 @@ from typing import Any
 import numpy as np
 
 from collectors.atomic import replacing
+from collectors.cache import cache_dir
 from collectors.metrics.splits import OwnSplit
 from collectors.routers import encoders
 from collectors.routers.contract import ABSTAIN, Answers, BadChoice, Columns, Floats, Queries, columns_of
 from collectors.routers.questions import NUMBERS, Questions
 from collectors.routers.registry import RouterSpec, make
 from schemas.failures import ConfigError, RouterlakeError, one_line
+
+_ABOUT, _PICKLE = "router.json", "router.pkl"
 
 
 def fit_and_keep(
@@ -58,8 +63,9 @@ def fit_and_keep(
     about = {**asdict(spec), "seed": seed, "candidates": questions.pool.candidates, "questions": len(rows)}
     with replacing(folder) as new:
         new.mkdir()
-        (new / "router.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-        (new / "router.pkl").write_bytes(data)
+        (new / _ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        (new / _PICKLE).write_bytes(data)
+        _digest_file(*_files(new)).touch()
     return [
         f"{spec.name}: fitted on {len(rows):,} questions × {len(questions.pool.candidates):,} candidates",
         f"→ {folder}",
@@ -67,17 +73,24 @@ def fit_and_keep(
 
 
 def choose_by(
-    folder: Path, questions: Questions, split: OwnSplit | None, *, path: Sequence[str] = ()
+    folder: Path, questions: Questions, split: OwnSplit | None, *, path: Sequence[str] = (), allow_code: bool = False
 ) -> tuple[list[dict[str, str]], list[str]]:
     """The choices of a kept router for the split's test questions, or all: rows for a file of choices, and lines.
 
-    A question that it abstains on has no row. Raises ConfigError if the pool lacks a candidate that it was fitted on.
+    A question that it abstains on has no row. Raises ConfigError if the pool lacks a candidate that it was fitted on,
+    and for a folder that this machine did not write unless `allow_code`.
     """
     try:
-        about = json.loads((folder / "router.json").read_text(encoding="utf-8"))
+        described, pickled = _files(folder)
+        if not allow_code and not _digest_file(described, pickled).exists():
+            raise ConfigError(
+                f"--kept {folder}: this machine did not fit that router, and to load it may run any code: "
+                "--allow-code loads it, if you trust who made it"
+            )
+        about = json.loads(described)
         spec = RouterSpec(**{name: about[name] for name in RouterSpec.__dataclass_fields__})
         _find(spec, path)
-        router, encoder = pickle.loads((folder / "router.pkl").read_bytes())
+        router, encoder = pickle.loads(pickled)
     except RouterlakeError:
         raise
     except Exception as error:  # a pickle may raise anything
@@ -102,6 +115,16 @@ def choose_by(
     if more := len(questions.pool.candidates) - len(columns):
         lines.append(f"{more:,} candidates of the pool are new to it, and are not chosen")
     return made, lines
+
+
+def _files(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / _ABOUT).read_bytes(), (folder / _PICKLE).read_bytes()
+
+
+def _digest_file(*files: bytes) -> Path:
+    """The empty file in the cache that stands for a folder of this machine's own."""
+    digests = b"".join(hashlib.sha256(data).digest() for data in files)
+    return cache_dir("routers") / f"{hashlib.sha256(digests).hexdigest()}.fitted"
 
 
 def _queries(questions: Questions, rows: Columns, vectors: Floats, columns: Columns | None = None) -> Queries:

@@ -48,6 +48,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.few(32)
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("content", HOSTILE)
 def test_hostile_yaml_is_refused_in_one_line(reader: str, content: str, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +32,16 @@ class Raising(Longest):
     def fit(self, queries, scores, costs, valid):
         raise ArithmeticError("no fit")
 """
+
+
+class _Runs:
+    """Its pickle makes a folder when it is loaded."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.folder,)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +119,12 @@ def test_kept_router_chooses_what_score_reads(lake: Path, tmp_path: Path, capsys
     assert every["score"] > every["best_score"]
     assert run(lake, "fit", "--router", "ridge", "--out", "kept") == 2
     assert "is there already" in capsys.readouterr().err
+    (tmp_path / "kept" / "router.pkl").write_bytes(pickle.dumps(_Runs(str(tmp_path / "ran"))))
+    assert run(lake, "choose", "--kept", "kept", "--out", "choices.csv") == 2
+    assert "this machine did not fit that router" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+    assert run(lake, "choose", "--kept", "kept", "--out", "choices.csv", "--allow-code") == 2
+    assert (tmp_path / "ran").exists()
 
 
 def test_split_is_stored_once_and_a_board_uses_it(
