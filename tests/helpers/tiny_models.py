@@ -1,4 +1,4 @@
-"""Builds a family of tiny Llama models from the standard library's own text, in seconds and without a network.
+"""Builds a family of tiny Llama models from the standard library's own text, in ten seconds and without a network.
 
 Owns the checkpoints that tests load: `random` and `other` (two seeds, untrained), `weak` and `good` (trained on sums
 like "Q: 3+4=\\nA: 7\\n\\n", early and late). 1,024 tokens of vocabulary, a context of 2,048, float32 safetensors, a
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 BOS, EOS, PAD = "<|start|>", "<|end|>", "<|pad|>"
-CONTEXT, STEPS, BATCH, WINDOW = 2048, {"weak": 40, "good": 200}, 48, 48
+CONTEXT, STEPS, BATCH, WINDOW = 2048, {"weak": 40, "good": 240}, 16, 48
 TEMPLATE = (
     "{% for m in messages %}{{ '<|start|>' + m['role'] + '\\n' + m['content'] + '<|end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant\\n' }}{% endif %}"
@@ -79,6 +79,8 @@ def build(folder: Path) -> None:
     """Writes the four checkpoints under `folder`; the same bytes on every run of one machine."""
     import torch
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two wait for each other: 37 CPU-seconds in place of 25 at a batch of 48
     tok, generator = tokenizer(), random.Random(0)
     models = {"random": untrained(tok, 0), "other": untrained(tok, 1)}
     model = untrained(tok, 0)
@@ -99,6 +101,7 @@ def build(folder: Path) -> None:
         untouched.save_pretrained(folder / name)
     for name in (*models, *STEPS):
         tok.save_pretrained(folder / name)
+    torch.set_num_threads(threads)
 
 
 def tiny_models(cache: Path) -> dict[str, Path]:
