@@ -36,6 +36,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(publish(published(lake, place / "a"), str(place / "out"))[0])
 
 
+@pytest.mark.few(60)
 @pytest.mark.parametrize("kind", KINDS)
 def test_verify_of_a_version_that_was_tampered_with_names_it(
     kind: str, version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
