@@ -71,9 +71,14 @@ def snapshot(source: str, revision: str) -> Path | None:
 
 
 def fetch_hub(model: ModelRef) -> str:
-    """Downloads a repo at its commit, without weights that no engine loads, and returns its folder in the cache."""
+    """Downloads a repo at its commit, without weights that no engine loads, and returns its folder in the cache.
+
+    A whole one in the cache is taken at once where the hub does not answer: its client would try for 46 seconds.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
+    if (folder := snapshot(model.source, model.revision)) and _is_silent(model):
+        return str(folder)
     with asking_hub(model.source):
         path = snapshot_download(
             model.source,
@@ -86,6 +91,19 @@ def fetch_hub(model: ModelRef) -> str:
             HfApi().model_info(model.source, revision=model.revision)
         raise ModelError(f"{model.source} holds no weights (*.safetensors or *.bin)", "no_weights")
     return path
+
+
+def _is_silent(model: ModelRef) -> bool:
+    """Whether the hub gives no answer about a model, be it a refusal. It is asked once."""
+    from huggingface_hub import HfApi
+
+    from collectors.models.hub_errors import TRANSPORT_ERROR, refusal
+
+    try:
+        HfApi().model_info(model.source, revision=model.revision)
+    except (OSError, ValueError, TRANSPORT_ERROR) as error:
+        return refusal(error, model.source) is None
+    return False
 
 
 def _unloaded_in_repo(model: ModelRef) -> list[str]:
