@@ -45,7 +45,7 @@ from collectors.lake.store import Lake
 from collectors.scratch import scratch
 from schemas.failures import StorageError, one_line
 from schemas.identity import digest
-from schemas.records import GLOBS, IMPORT, MODEL, REJECT, RUN_CELL, SUSPICION
+from schemas.records import GLOBS, IMPORT, MODEL, REJECT, RUN_CELL, SCHEMA_FILES, SUSPICION
 from schemas.sql import quoted
 from schemas.texts import visible
 
@@ -128,7 +128,7 @@ def ingest(
 
 def _holds_rows(lake: Lake) -> bool:
     """Whether the lake holds more than the schema files of one that was just begun: else no view need be asked."""
-    if lake.names(layout.COMPACTIONS):
+    if not set(lake.names(layout.COMPACTIONS)) <= set(SCHEMA_FILES.values()):
         return True
     tables = sorted(GLOBS, key=lambda table: table != layout.RUNS)  # whatever has rows has runs, but for prices
     return any(layout.is_of_table(table, name) for table in tables for name in lake.names(table))

@@ -48,6 +48,22 @@ def test_import_by_several_processes_is_the_one_by_one(tmp_path: Path, monkeypat
     assert contents(tmp_path / "several") == contents(tmp_path / "one")
 
 
+def test_first_import_of_a_lake_asks_no_view_and_the_next_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noted(lake: Lake, *args: Any, **options: Any) -> Any:
+        asked.append(lake.uri)
+        return connect(lake, *args, **options)
+
+    monkeypatch.setattr("collectors.lake.reading.connect", noted)
+    for number in range(2):
+        path = table(tmp_path / f"{number}.parquet", [(f"m{number}", "t", "q", 1.0)])
+        imported("table", path, tmp_path / "lake", name=f"source-{number}", options=COLUMNS)
+        assert bool(asked) == bool(number)
+
+
 def test_import_whose_other_process_dies_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_release(tmp_path / "run", "0.4.13")
     monkeypatch.setattr(processes, "WORTH", 0)
