@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--answers", type=int, default=1_000_000)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="what to measure (default: all)")
     parser.add_argument("--data", type=Path, default=DATA, help="a datasets cache with HumanEval and MBPP")
-    parser.add_argument("--lake", type=Path, help="a lake to check, such as demo-lake (default: the stub's)")
+    parser.add_argument("--lake", type=Path, help="a lake to check beside the stub's, such as demo-lake")
     args = parser.parse_args()
     table = Table()
     if why := refusal():
@@ -157,22 +157,21 @@ def solutions(table: Table, data: Path) -> None:
 
 
 def checks(table: Table, folder: Path, given: Path | None) -> None:
-    lake = Lake(str(given)) if given else collected_lake(folder / "lake")
+    own = collected_lake(folder / "lake")
     with Tasks() as tasks:
 
         def checked(of: Lake) -> Checked:
             source = Source(of)
             return check(source, source.batches(), tasks)
 
-        found = checked(lake)
-        measured = f"{found.differing} of {found.rows:,} differ, {len(found.failed)} tasks failed"
-        table.row(
-            f"judge --check of {'the demo' if given else 'the stub'}'s lake", "100 % equal", measured, ok=found.is_equal
-        )
+        for what, lake in {"the stub's lake": own, **({str(given): Lake(str(given))} if given else {})}.items():
+            found = checked(lake)
+            measured = f"{found.differing} of {found.rows:,} differ, {len(found.failed)} tasks failed"
+            table.row(f"judge --check of {what}", "100 % equal", measured, ok=found.is_equal)
         copy = folder / "tampered"
         for what, tamper in _TAMPERING.items():
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(lake.root, copy)
+            shutil.copytree(own.root, copy)
             tamper(Lake(str(copy)))
             named = checked(Lake(str(copy)))
             table.row(
