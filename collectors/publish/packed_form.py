@@ -6,8 +6,6 @@ Knows nothing of digests.
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -16,6 +14,7 @@ from collectors.lake.reading import connect
 from collectors.lake.store import Lake
 from collectors.matrix.blocks import blocks_of_tasks
 from collectors.matrix.packed import FILES, write_packed
+from collectors.scratch import scratch
 from schemas.identity import COLUMN_KEY
 
 
@@ -31,10 +30,10 @@ def packed_of_others(store: Lake) -> list[str]:
         keys = ", ".join(COLUMN_KEY)
         models = con.sql(f"SELECT DISTINCT {keys} FROM cells ORDER BY {keys}").to_arrow_table()
         tasks = [task for (task,) in con.execute("SELECT DISTINCT task FROM cells ORDER BY task").fetchall()]
-    with tempfile.TemporaryDirectory(prefix="routerlake-packed-") as folder:
-        write_packed(blocks_of_tasks(store, tasks, "all"), models, Path(folder))
+    with scratch("packed-") as folder:
+        write_packed(blocks_of_tasks(store, tasks, "all"), models, folder)
         # Not the bytes: another pyarrow may write the same rows in others.
-        own = {name: pq.read_table(Path(folder, name)) for name in FILES.values()}
+        own = {name: pq.read_table(folder / name) for name in FILES.values()}
         unlike = [name for name, rows in own.items() if not rows.equals(pq.read_table(store.open_object(name)))]
     if not unlike:
         return []

@@ -8,12 +8,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -23,6 +20,7 @@ from collectors.lake.holdings import read_holdings
 from collectors.lake.parts import limit_memory
 from collectors.lake.store import Lake
 from collectors.publish.matrix_table import matrix_query, matrix_tasks
+from collectors.scratch import scratch
 from schemas.failures import one_line
 from schemas.sql import quoted
 from schemas.views import (
@@ -117,10 +115,10 @@ def _of_database(store: Lake, files: ViewFiles) -> tuple[list[str], list[str], l
     They are made anew over the same tables, because a stored view is not to the letter the one that was made.
     """
     tables = [kept_table(table) for table in KEPT_TABLES]
-    with tempfile.TemporaryDirectory(prefix="routerlake-views-") as folder:
-        own = os.path.join(folder, layout.DATABASE)
+    with scratch("views-") as folder:
+        own = str(folder / layout.DATABASE)
         with contextlib.closing(duckdb.connect()) as con:
-            limit_memory(con, Path(folder))
+            limit_memory(con, folder)
             con.execute(f"ATTACH {quoted(store.local_path(layout.DATABASE))} AS version (READ_ONLY)")
             con.execute(f"ATTACH {quoted(own)} AS own; USE own")
             con.execute("SET VARIABLE snapshot = ?", [store.root])
