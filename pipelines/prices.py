@@ -11,6 +11,7 @@ except ImportError:
     raise SystemExit("this Python lacks routerlake: `make env`, then `. .venv/bin/activate` (3.11 or later)") from None
 
 import argparse
+import difflib
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 from rich.console import Console
 
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.prices.tables import SHIPPED, add_prices, read_prices, shipped_path
-from pipelines.console.lake_shown import show_prices
+from pipelines.console.lake_shown import MOST_TASKS, show_prices
 from pipelines.console.plain_console import stdout_console
 from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import Parser
@@ -98,13 +100,40 @@ def run(args: argparse.Namespace, console: Console) -> None:
         print(f"{name}: {len(rows):,} {state} {table}", file=sys.stderr if args.format else sys.stdout)
     if args.format:
         print_rows(args.format, *ask(lake.open_for_reading(), price_rows, only=["model_prices"]))
-    else:
-        ask(
-            lake.open_for_reading(),
-            lambda con, _: show_prices(con, console),
-            only=["model_prices", "prices"],
-            include="all",
-        )
+        return
+    # Tables that come with routerlake name many models that no lake has.
+    own = tables[: len(args.files)]
+
+    def show(con: duckdb.DuckDBPyConnection, _: Holdings) -> None:
+        for name, table, rows in own:
+            if line := without_models(con, table, rows):
+                console.print(f"{name}: {line}")
+        show_prices(con, console)
+
+    ask(lake.open_for_reading(), show, only=["model_prices", "prices", "price_names"], include="all")
+
+
+def without_models(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> str | None:
+    """Which names of a price table no model of the lake has. None: none, or the lake has no model yet."""
+    column = {"prices": "model", "price_names": "name"}.get(table)
+    models = con.sql("SELECT DISTINCT unnest([model, model_source]) FROM model_prices ORDER BY ALL").fetchall()
+    if column is None or not models:
+        return None
+    known = {name.lower(): name for [name] in models if name}
+    known |= {name.rpartition("/")[2]: name for name in list(known)}
+    for [priced, name] in con.sql("SELECT price_name, name FROM price_names WHERE price_name <> ''").fetchall():
+        if name.lower() in known:
+            known[priced.lower()] = name
+    named = dict.fromkeys(name for name in rows[column].to_pylist() if name)
+    lacking = [name for name in named if not {name.lower(), name.lower().rpartition("/")[2]} & known.keys()]
+    if not lacking:
+        return None
+    shown = []
+    for name in lacking[:MOST_TASKS]:
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        shown.append(f"{name} (did you mean {known[near[0]]}?)" if near else name)
+    more = f" and {len(lacking) - MOST_TASKS:,} more" if len(lacking) > MOST_TASKS else ""
+    return f"no model of this lake is named {', '.join(shown)}{more}"
 
 
 def price_rows(con: duckdb.DuckDBPyConnection, _: Holdings) -> tuple[list[str], list[tuple[Any, ...]]]:

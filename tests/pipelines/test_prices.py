@@ -48,3 +48,16 @@ def test_prices_without_a_lake_make_one_for_tables_and_are_one_line_without(
     assert capsys.readouterr().err.startswith("prices: no lake at")
     assert main(["--lake", lake, "--shipped", "gpus"]) == 0
     assert "rows put into gpu_prices" in capsys.readouterr().out
+
+
+def test_prices_of_a_model_that_the_lake_lacks_name_it_and_the_nearest(
+    lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text(
+        "model,provider,usd_per_million_prompt,usd_per_million_completion,valid_from,source\n"
+        "me/unheard_of,me,1,1,2026-01-01,mine\nqwen3-14b,me,1,1,2026-01-01,mine\n"
+    )
+    assert main([str(mine), "--lake", lake]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "mine.csv: no model of this lake is named me/unheard_of (did you mean me/unheard-of?)" in said
