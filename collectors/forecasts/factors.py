@@ -44,13 +44,14 @@ def fit_factors(answers: Answers, *, rounds: int = 2, seed: int = 0) -> Factors:
     Raises ValueError if no model has an answer.
     """
     given = np.asarray(answers, np.float32)
-    kept = given[(~np.isnan(given)).mean(axis=1) >= FEWEST_ANSWERS]
-    kept = kept if len(kept) else given[~np.isnan(given).all(axis=1)]
-    if not len(kept):
+    share = 1 - np.isnan(given).mean(axis=1)
+    is_kept = share >= FEWEST_ANSWERS if (share >= FEWEST_ANSWERS).any() else share > 0
+    if not is_kept.any():
         raise ValueError("no model has an answer")
-    holes = np.isnan(kept)
-    whole = kept[~holes.any(axis=1)]
-    if not holes.any():
+    if share.min() == 1:
+        return _factors(given, seed)
+    kept, whole = given[is_kept], given[share == 1]
+    if not np.isnan(kept).any():
         return _factors(kept, seed)
     factors = _factors(whole if len(whole) >= len(kept) // 4 + 2 else _mean_filled(kept), seed)
     for _ in range(rounds):

@@ -80,20 +80,31 @@ def near_copies(answers: Answers) -> npt.NDArray[np.int64]:
         answers = answers[:, np.linspace(0, answers.shape[1] - 1, MOST_COMPARED).astype(int)]
     seen = ~np.isnan(answers)
     right = np.where(seen, answers, 0).astype(np.float32)
-    asked, squares = seen.astype(np.float32), np.square(right)
     pairs = []
     for start in range(0, len(right), BLOCK):
-        rows = slice(start, start + BLOCK)
-        shared = asked[rows] @ asked.T
-        # (a − b)² = a² + b² − 2ab over what both answered; of right and wrong it counts the disagreements.
-        apart = squares[rows] @ asked.T + asked[rows] @ squares.T - 2 * right[rows] @ right.T
-        mine, theirs = right[rows] @ asked.T, asked[rows] @ right.T
+        rows, others = slice(start, start + BLOCK), slice(start, None)
+        shared, apart, mine, theirs = _compared(right[rows], seen[rows], right[others], seen[others])
         with np.errstate(divide="ignore", invalid="ignore"):
             chance = OF_CHANCE * (mine + theirs - 2 * mine * theirs / shared)
         alike = (shared >= FEWEST_SHARED) & (apart <= np.minimum((1 - LIKENESS) * shared, np.maximum(chance, 0.5)))
-        pairs.append(np.argwhere(alike) + np.array([start, 0]))
+        pairs.append(np.argwhere(alike) + start)
     every = np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
     return np.asarray(every[every[:, 0] < every[:, 1]], np.int64)
+
+
+def _compared(a: Answers, asked_a: Answers, b: Answers, asked_b: Answers) -> tuple[Answers, Answers, Answers, Answers]:
+    """For (models of a, models of b), 0 for what was not asked: items that both answered, the sum of squared
+    differences over these, and the sums of each one's scores over these."""
+    # (a − b)² = a² + b² − 2ab over what both answered; of right and wrong it counts the disagreements.
+    both = a @ b.T
+    if asked_a.all() and asked_b.all():
+        ones_a, ones_b = np.ones((len(a), 1), np.float32), np.ones((1, len(b)), np.float32)
+        squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
+        shared = np.float32(a.shape[1]) * ones_a * ones_b
+        return shared, squares - 2 * both, a.sum(axis=1)[:, None] * ones_b, ones_a * b.sum(axis=1)
+    asked_a, asked_b = asked_a.astype(np.float32), asked_b.astype(np.float32)
+    apart = np.square(a) @ asked_b.T + asked_a @ np.square(b).T - 2 * both
+    return asked_a @ asked_b.T, apart, a @ asked_b.T, asked_a @ b.T
 
 
 def _root(roots: Places, model: int) -> int:

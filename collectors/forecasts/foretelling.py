@@ -29,7 +29,7 @@ from collectors.forecasts.bands import (
 from collectors.forecasts.choice import goals_of, greedy
 from collectors.forecasts.factors import MANY, Answers, Floats, Places, fit_factors, patterns
 from collectors.forecasts.families import folds
-from collectors.forecasts.smoothing import Learned, Reals, Smoother, chosen_ridge, kernel, means_of
+from collectors.forecasts.smoothing import ITEMS_AT_ONCE, Learned, Reals, Smoother, chosen_ridge, kernel, means_of
 
 RANDOM, FAMILY = SPLITS = ("random", "family")
 KEPT, WIDENED, REFUSED = ("kept", "widened", "refused")
@@ -37,14 +37,13 @@ AS_ASKED, CHOSEN_ANEW = KINDS = ("as asked", "chosen anew")
 
 #: Sets of asked items that bands are calibrated on: each costs the cube of the learned models.
 MOST_PATTERNS = 6
-#: Models are held out in so many folds where items are chosen anew for each; of more models, so many are drawn.
+#: Models are held out in so many folds where items are chosen anew for each; of more models, so many are drawn, and
+#: whole families of about so many for the check of items.
 FOLDS, MOST_MODELS = 5, 3_000
 #: A set of asked items that fewer models share is foretold from the LOCAL learned models that answered most alike.
 SHARED, LOCAL = 8, 1_000
-#: Items of the check of their probabilities, drawn from those that were not asked.
-CHECKED_ITEMS = 2_000
-#: Items foretold at once: 2,048 of 8,500 models take 140 MB.
-ITEMS_AT_ONCE = 2_048
+#: Items of the check of their probabilities, drawn from those that were not asked, and the fewest of a task.
+CHECKED_ITEMS, FEWEST_CHECKED = 4_000, 10
 #: Coverage of held-out families by which bands may fall short, beside twice its standard error; and at most at all.
 SLACK, MOST_SLACK = 0.02, 0.15
 
@@ -120,9 +119,9 @@ class Forecaster:
         """(kind, split) -> residuals: one model held out at a time or a fold of models, or whole families."""
         groups = {RANDOM: np.arange(len(self.learned.weights)), FAMILY: self.learned.families}
         size = int(np.median([len(one.asked) for one in self._calibrated]))
-        made = {}
+        as_asked = [_residuals(one, groups) for one in self._calibrated]
+        made = {(AS_ASKED, split): [of_set[split] for of_set in as_asked] for split in SPLITS}
         for split in SPLITS:
-            made[AS_ASKED, split] = [_residuals(one, groups[split]) for one in self._calibrated]
             made[CHOSEN_ANEW, split] = [_chosen_anew(self.learned, groups[split], size, self._ridge, self.seed)]
         return made
 
@@ -206,24 +205,27 @@ class Forecaster:
     @cached_property
     def item_checks(self) -> list[ItemCheck | None]:
         """For each task: how its items' probabilities did on held-out families; None: nothing was to check."""
-        return [self._items_of(task) for task in range(len(self.learned.task_names))]
-
-    def _items_of(self, task: int) -> ItemCheck | None:
         smoother, learned = self._calibrated[0], self.learned
-        items = np.setdiff1d(np.flatnonzero(learned.tasks == task), smoother.asked)
-        if not len(items) or len(np.unique(learned.families[learned.whole])) < 2:
-            return None
-        drawn = np.random.default_rng(self.seed).permutation(len(items))[:CHECKED_ITEMS]
-        true = learned.answers[:, items[np.sort(drawn)]].astype(np.float64)
-        missed, _ = smoother.left_out(true, learned.families)
-        mean = smoother.centres_without(true, learned.families)[learned.whole]
-        deviation, true = (true - missed)[learned.whole] - mean, true[learned.whole]
-        half, foretold = self._halves[learned.whole], np.empty_like(true)
-        for part in (0, 1):
-            trust = _trust(deviation[half != part], (true - mean)[half != part])
-            foretold[half == part] = np.clip(mean + trust * deviation, 0, 1)[half == part]
-        brier, of_mean = float(np.square(foretold - true).mean()), float(np.square(mean - true).mean())
-        return ItemCheck(brier, of_mean, _trust(deviation, true - mean))
+        names = range(len(learned.task_names))
+        if len(np.unique(learned.families[learned.whole])) < 2:
+            return [None for _ in names]
+        is_open, random = np.ones(len(learned.tasks), np.bool_), np.random.default_rng(self.seed)
+        is_open[smoother.asked] = False
+        most = max(FEWEST_CHECKED, CHECKED_ITEMS // len(names))
+        items = [random.permutation(np.flatnonzero(is_open & (learned.tasks == task)))[:most] for task in names]
+        models = _whole_families(learned, self.seed)
+        true = learned.answers[:, np.concatenate(items)].astype(np.float64)
+        missed, _ = smoother.left_out(true, learned.families, models)
+        mean = smoother.centres_without(true, learned.families, models)
+        is_whole = learned.whole[models]
+        true, mean, half = true[models][is_whole], mean[is_whole], self._halves[models][is_whole]
+        deviation = true - missed[is_whole] - mean
+        ends = np.cumsum([len(one) for one in items])[:-1]
+        deviations, missing, means = (np.split(one, ends, axis=1) for one in (deviation, true - mean, mean))
+        return [
+            _item_check(deviations[task], missing[task], means[task], half) if len(items[task]) else None
+            for task in names
+        ]
 
     # ---- forecasts
 
@@ -292,12 +294,34 @@ def _trust(deviation: Reals, missing: Reals) -> float:
     return float(np.clip((deviation * missing).sum() / max(np.square(deviation).sum(), 1e-12), 0, 1))
 
 
+def _item_check(deviation: Reals, missing: Reals, mean: Reals, half: Places) -> ItemCheck:
+    """From (models, items): foretold and true answers, as deviations from the items' means, and these means."""
+    foretold = np.empty_like(mean)
+    for part in (0, 1):
+        own = half == part
+        trust = _trust(deviation[~own], missing[~own])
+        foretold[own] = np.clip(mean[own] + trust * deviation[own], 0, 1)
+    brier = float(np.square(foretold - mean - missing).mean())
+    return ItemCheck(brier, float(np.square(missing).mean()), _trust(deviation, missing))
+
+
+def _whole_families(learned: Learned, seed: int) -> Places:
+    """Learned models: all, or whole families that are drawn until they have MOST_MODELS."""
+    if len(learned.weights) <= MOST_MODELS:
+        return np.arange(len(learned.weights))
+    _, of, sizes = np.unique(learned.families, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    drawn = order[: int(np.searchsorted(np.cumsum(sizes[order]), MOST_MODELS)) + 1]
+    return np.flatnonzero(np.isin(of, drawn))
+
+
 def _expected(weights: Reals, learned: Learned, targets: Answers) -> Reals:
     centre = np.average(targets, axis=0, weights=learned.weights)
     return np.asarray(centre + weights @ (targets - centre), np.float64)
 
 
-def _residuals(smoother: Smoother, groups: Places) -> Residuals:
+def _residuals(smoother: Smoother, groups: dict[str, Places]) -> dict[str, Residuals]:
+    """Of each way to group the models."""
     learned, asked = smoother.learned, smoother.asked
     goals = learned.goals
     left = goals.copy()
@@ -305,12 +329,15 @@ def _residuals(smoother: Smoother, groups: Places) -> Residuals:
     seen = learned.answers[:, asked].astype(np.float64)
     measured = seen @ goals[:, asked].T
     truths = means_of(learned.answers, left)
-    missed, variances = smoother.left_out(truths, groups)
-    values = measured + np.clip(truths - missed, 0, left.sum(axis=1))
     whole = np.flatnonzero(learned.whole)
     spread = open_variances(learned.factors, seen[whole], asked, goals)
     is_open = np.asarray(left.any(axis=1), np.bool_)
-    return Residuals(whole, values[whole], (measured + truths)[whole], spread, variances[whole], is_open)
+    made = {}
+    for split, of in groups.items():
+        missed, variances = smoother.left_out(truths, of)
+        values = measured + np.clip(truths - missed, 0, left.sum(axis=1))
+        made[split] = Residuals(whole, values[whole], (measured + truths)[whole], spread, variances[whole], is_open)
+    return made
 
 
 def _chosen_anew(learned: Learned, groups: Places, size: int, ridge: float, seed: int) -> Residuals:
@@ -320,7 +347,7 @@ def _chosen_anew(learned: Learned, groups: Places, size: int, ridge: float, seed
         some = np.sort(order[np.argsort(~learned.whole[order], kind="stable")][:MOST_MODELS])
     else:
         some = np.arange(len(learned.weights))
-    # A choice among 23,529 items takes half a minute.
+    # A choice among 23,529 items takes SECONDS, factors of them SECONDS.
     count = FOLDS if len(learned.tasks) <= MANY else 2
     part, goals = folds(groups[some], count, seed), learned.goals
     models, columns = [], []

@@ -32,6 +32,8 @@ RIDGE = RIDGES[0]
 LACKING = 3
 #: Models that a smoother learns from at most: its cost grows with their cube, 8,500 of them take a minute on two cores.
 MOST_MODELS = 8_500
+#: Items that are summed or foretold at once: 2,048 of 8,500 models take 140 MB.
+ITEMS_AT_ONCE = 2_048
 #: Up to so many models it is worth to choose among RIDGES; of more the least has always been best.
 FEW_MODELS = 600
 
@@ -90,7 +92,7 @@ def learn(
     `tasks` (items,) are labels. `names` and `bases` of the models help to see families; `related` (models,) are the
     families of a caller who has them. Raises ValueError without a model to learn from.
     """
-    given = np.asarray(answers, np.float32)
+    given: Floats = np.asarray(answers, np.float32)
     labels = np.zeros(given.shape[1], np.int64) if tasks is None else np.asarray(tasks)
     task_names, of_task = np.unique(labels, return_inverse=True)
     share = (~np.isnan(given)).mean(axis=1)
@@ -98,17 +100,17 @@ def learn(
     if not len(kept):
         raise ValueError("no model has a third of the answers")
     kept = np.sort(kept[np.argsort(-share[kept], kind="stable")[:MOST_MODELS]])
-    factors = fit_factors(given[kept], seed=seed)
+    if len(kept) < len(given):
+        given = given[kept]
+    factors = fit_factors(given, seed=seed)
     if related is None:
         bases_kept = None if bases is None else [bases[model] for model in kept]
-        of_family = families(given[kept], None if names is None else [names[model] for model in kept], bases_kept)
+        of_family = families(given, None if names is None else [names[model] for model in kept], bases_kept)
     else:
         of_family = related[kept]
     weights = (share[kept] ** LACKING).astype(np.float32)
-    whole = complete_models(given[kept])
-    return Learned(
-        complete(factors, given[kept]), weights, whole, of_family, of_task, tuple(task_names.tolist()), factors
-    )
+    whole = complete_models(given)
+    return Learned(complete(factors, given), weights, whole, of_family, of_task, tuple(task_names.tolist()), factors)
 
 
 class Smoother:
@@ -145,46 +147,47 @@ class Smoother:
         centre = np.average(targets, axis=0, weights=self.learned.weights)
         return centre + weights @ (targets - centre), variances
 
-    def left_out(self, targets: Answers, groups: Places) -> tuple[Reals, Reals]:
-        """(learned, targets): true minus expected for each learned model, had its group not been learned; variances.
+    def left_out(self, targets: Answers, groups: Places, some: Places | None = None) -> tuple[Reals, Reals]:
+        """(some, targets): true minus expected for learned models, had its group not been learned; (some,) variances.
 
-        Exact, without fitting again: the residuals of a group are the inverse of its block of the inverse, times its
-        rows of the inverse times the targets (Rasmussen, Williams, section 5.4.2, for more than one left out), each
-        taken from the centre of the other groups.
+        `some` are rows of whole groups; None: all. Exact, without fitting again: the residuals of a group are the
+        inverse of its block of the inverse, times its rows of the inverse times the targets (Rasmussen, Williams,
+        section 5.4.2, for more than one left out), each taken from the centre of the other groups.
         """
+        rows = np.arange(len(groups)) if some is None else some
+        inverse = self._inverse if some is None else self._inverse[some]
         centre = np.average(targets, axis=0, weights=self.learned.weights)
-        pulled, of_one = self._inverse @ (targets - centre), self._inverse.sum(axis=1)
-        shifts = self.centres_without(targets, groups) - centre
-        residuals, variances = np.empty_like(pulled), np.empty(len(pulled))
-        for group in np.unique(groups):
-            rows = np.flatnonzero(groups == group)
-            block = np.linalg.inv(self._inverse[np.ix_(rows, rows)])
-            residuals[rows] = block @ (pulled[rows] - of_one[rows, None] * shifts[rows])
-            variances[rows] = np.maximum(np.diag(block) - self._ridge[rows], 0)
-        return residuals, variances
+        pulled = inverse @ (targets - centre)
+        pulled -= inverse.sum(axis=1)[:, None] * (self.centres_without(targets, groups, rows) - centre)
+        own = inverse[np.arange(len(rows)), rows]
+        residuals, variances = pulled / own[:, None], 1 / own
+        _, of, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
+        for group in np.flatnonzero(sizes > 1):
+            places = np.flatnonzero(of == group)
+            block = np.linalg.inv(inverse[np.ix_(places, rows[places])])
+            residuals[places] = block @ pulled[places]
+            variances[places] = np.diag(block)
+        return residuals, np.maximum(variances - self._ridge[rows], 0)
 
-    def centres_without(self, targets: Answers, groups: Places) -> Reals:
-        """(learned, targets): the mean over the models of other groups; over all, where there is no other group."""
+    def centres_without(self, targets: Answers, groups: Places, rows: Places) -> Reals:
+        """(rows, targets): the mean over the models of other groups; over all, where there is no other group."""
         weights = self.learned.weights.astype(np.float64)
         of = np.unique(groups, return_inverse=True)[1]
         if of.max() == 0:
-            return np.tile(np.average(targets, axis=0, weights=weights), (len(targets), 1))
+            return np.tile(np.average(targets, axis=0, weights=weights), (len(rows), 1))
         order, sizes = np.argsort(of, kind="stable"), np.bincount(of)
         sums = np.add.reduceat((weights[:, None] * targets)[order], np.cumsum(sizes) - sizes)
         others = weights.sum() - np.bincount(of, weights)
-        centres: Reals = ((sums.sum(axis=0) - sums) / others[:, None])[of]
+        centres: Reals = ((sums.sum(axis=0) - sums) / others[:, None])[of[rows]]
         return centres
 
 
 def means_of(answers: Floats, goals: Reals) -> Reals:
-    """(models, goals): weighted sums of answers, goal by goal over its own items, so that no copy of all is made."""
-    sums = np.empty((len(answers), len(goals)))
-    for goal, weights in enumerate(goals):
-        items = np.flatnonzero(weights)
-        if len(items) == answers.shape[1]:
-            sums[:, goal] = answers @ weights.astype(np.float32)
-        else:
-            sums[:, goal] = answers[:, items] @ weights[items]
+    """(models, goals): weighted sums of answers, some items at a time, so that no double copy of all is made."""
+    sums = np.zeros((len(answers), len(goals)))
+    for first in range(0, answers.shape[1], ITEMS_AT_ONCE):
+        some = slice(first, first + ITEMS_AT_ONCE)
+        sums += answers[:, some].astype(np.float64) @ goals[:, some].T
     return sums
 
 
@@ -199,7 +202,12 @@ def chosen_ridge(learned: Learned, asked: Places) -> float:
 
 def kernel(a: Reals, b: Reals) -> Reals:
     """(models of a, models of b): the likeness of models by their answers to the same items, from 0 to 1."""
-    apart = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
-    scaled: Reals = np.sqrt(np.maximum(apart, 0)) * (INVERSE_LENGTH / np.sqrt(max(a.shape[1], 1)))
-    likeness: Reals = (1 + scaled) * np.exp(-scaled)
+    scaled: Reals = a @ b.T  # of an array with itself half of the work; what follows is done in place
+    scaled *= -2
+    scaled += np.square(a).sum(axis=1)[:, None]
+    scaled += np.square(b).sum(axis=1)
+    np.sqrt(np.maximum(scaled, 0, out=scaled), out=scaled)
+    scaled *= INVERSE_LENGTH / np.sqrt(max(a.shape[1], 1))
+    likeness = np.exp(-scaled)
+    likeness *= 1 + scaled
     return likeness
