@@ -170,7 +170,8 @@ class Collector:
             begun.judged = table, self._report(cell.model, asked, stages, committed=True, served=begun.served)
         table, report = begun.judged
         statistics = dataclasses.asdict(report)
-        del statistics["committed"], statistics["worker"], statistics["spans"], statistics["aggregates"]
+        for name in ("committed", "worker", "spans", "aggregates", "scores"):
+            del statistics[name]
         with stages.of("write"):
             if self._is_planned:
                 self.lake.check_holds(layout.run_name(self.run_id))
@@ -183,7 +184,10 @@ class Collector:
         rows = self._aggregates(begun, task, table) if created else []
         if created and begun.served and begun.served["suspicions"]:
             self._write_suspicions(cell, begun.served["suspicions"])
-        return dataclasses.replace(report, committed=created, worker=worker, spans=stages.spans, aggregates=rows)
+        scores = _scores(table, task.settings.filter) if created else {}
+        return dataclasses.replace(
+            report, committed=created, worker=worker, spans=stages.spans, aggregates=rows, scores=scores
+        )
 
     def _write_suspicions(self, cell: Cell, suspicions: list[dict[str, str]]) -> None:
         """Names what looked wrong in an endpoint's replies, for the views suspicions and coverage."""
@@ -337,6 +341,12 @@ class Collector:
             code=code_version(),
             served=served,
         )
+
+
+def _scores(records: pa.Table, primary: str) -> dict[int, float]:
+    """Item -> its score by the primary filter; items without one are left out."""
+    rows = zip(*(records[name].to_pylist() for name in ("item", "filter", "repeat", "score")), strict=True)
+    return {item: score for item, of, repeat, score in rows if (of, repeat) == (primary, 0) and score is not None}
 
 
 def _concurrency(spans: list[tuple[float, float]]) -> float | None:

@@ -55,6 +55,13 @@ class Answered:
     #: Names of the models, and the rows of their identities (schemas.identity.COLUMN_KEY).
     names: list[str]
     rows: Mapping[tuple[Any, ...], int]
+    #: (tables, 2): the scores that became 0 and 1.
+    ends: npt.NDArray[np.float64]
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """(tables,): the place of each table's first item."""
+        return np.cumsum([0, *(table.items for table in self.tables)])[:-1]
 
     @property
     def is_complete(self) -> npt.NDArray[np.bool_]:
@@ -105,14 +112,18 @@ def answered(lake: Lake, tables: Sequence[Table], *, any_prompting: bool = False
     blocks = _blocks(lake, tables, any_prompting=any_prompting)
     of_models = [] if blocks is None else list(zip(*(blocks.models[n].to_pylist() for n in COLUMN_KEY), strict=True))
     wide = np.full((len(of_models), sum(table.items for table in tables)), np.nan, np.float32)
-    start = 0
-    for table in tables:
+    start, ends = 0, np.tile([0.0, 1.0], (len(tables), 1))
+    for number, table in enumerate(tables):
         if blocks is not None:
-            wide[:, start : start + table.items] = _scores(blocks, table, any_prompting=any_prompting)
+            found = _scores(blocks, table, any_prompting=any_prompting)
+            if not np.isnan(found).all():
+                ends[number] = min(0.0, float(np.nanmin(found))), max(1.0, float(np.nanmax(found)))
+            low, high = ends[number]
+            wide[:, start : start + table.items] = (found - low) / (high - low)
         start += table.items
     labels = np.repeat(np.arange(len(tables)), [table.items for table in tables])
     names = [str(key[COLUMN_KEY.index("model")]) for key in of_models]
-    return Answered(list(tables), wide, labels, names, {key: row for row, key in enumerate(of_models)})
+    return Answered(list(tables), wide, labels, names, {key: row for row, key in enumerate(of_models)}, ends)
 
 
 def _blocks(lake: Lake, tables: Sequence[Table], *, any_prompting: bool) -> Blocks | None:
@@ -142,10 +153,7 @@ def _scores(blocks: Blocks, table: Table, *, any_prompting: bool) -> npt.NDArray
         own[:, : rows.stop - first] = np.where(blocks.valid[rows], blocks.scores[rows], np.nan).T
         if _complete(own) > _complete(best) or np.isnan(best).all():
             best = own
-    if np.isnan(best).all():
-        return best
-    low, high = min(0.0, float(np.nanmin(best))), max(1.0, float(np.nanmax(best)))
-    return (best - low) / (high - low)
+    return best
 
 
 def _complete(answers: npt.NDArray[np.float32]) -> int:

@@ -48,6 +48,9 @@ class Listener(Protocol):
     def on_done_elsewhere(self, cell: Cell, items: int, *, last: bool) -> None:
         """Another run committed `items` open items of `cell`; `last` if that completes the cell."""
 
+    def on_more(self, items: int, *, is_new: bool) -> None:
+        """A further round opened `items` items of a cell that was complete; `is_new` if it was so before the run."""
+
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
         """`cell` failed with `items` items open."""
 

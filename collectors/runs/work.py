@@ -116,3 +116,5 @@ class ShardReport:
     spans: list[Span] = field(default_factory=list, repr=False)
     #: Rows of schemas.records.AGGREGATE, where the shard is its whole cell. The run writes them.
     aggregates: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    #: Item -> its score by the primary filter, for the next round of a run with `until`. The records have them, too.
+    scores: dict[int, float] = field(default_factory=dict, repr=False)

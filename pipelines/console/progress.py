@@ -83,6 +83,11 @@ class Progress:
         self.items_elsewhere += items
         self.cells_done += last
 
+    def on_more(self, items: int, *, is_new: bool) -> None:
+        self.items += items
+        self.cells += is_new
+        self.cells_done -= not is_new
+
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
         self.cells_failed += 1
         self.items -= items

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
@@ -20,6 +21,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from collectors.engines import ModelRef, make_engine
 from collectors.lake.store import Lake
 from collectors.models.placement import next_placement
+from collectors.runs.adapting import Rounds
 from collectors.runs.listeners import Listener
 from collectors.runs.log_lines import about
 from collectors.runs.plan import Plan
@@ -72,10 +74,12 @@ class Fleet:
         joined: Joined,
         trace: Trace | None = None,
         budget: Budget | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         self.plan = plan
         self.budget = budget or Budget(plan.config.budget, GpuPrices())
         self.trace = trace
+        self.rounds = rounds
         self.crew = crew
         self.head, self._own = joined.head, joined.own
         open_cells = [p for p in plan.cells if p.todo]
@@ -358,8 +362,20 @@ class Fleet:
             self.trace.add(report.worker, report.spans, **about, items=f"{job.shard.first}-{job.shard.last}")
         if self.outcome.done(job, report):
             self.budget.finished()
+        if self.rounds:
+            self.rounds.saw(cell, report.scores)
+            self._next_round(cell.model, self.rounds)
         if message := self.budget.over_cap(cell.model.key):
             self._give_up_at_cap(cell.model, message)
+
+    def _next_round(self, model: ModelRef, rounds: Rounds) -> None:
+        """Queues the model's next round, once all of it is in the lake: its worker still has it loaded."""
+        if self.queue.has(model) or self.hands.has(model) or self.outcome.stopped or self.budget.reached():
+            return
+        for planned in rounds.more(model, self.outcome.failed):
+            self._patiently(partial(rounds.sets.write, planned.cell.item_set))
+            self.queue.reopen(planned)
+            self.outcome.reopen(planned)
 
     def _give_up_at_cap(self, model: ModelRef, message: str) -> None:
         for planned in self.outcome.open_cells(model):

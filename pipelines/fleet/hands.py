@@ -85,6 +85,10 @@ class Hands:
         """The models that workers have shards of, once for each worker."""
         return [hands[0].job.planned.cell.model for hands in self._of.values() if hands]
 
+    def has(self, model: ModelRef) -> bool:
+        """Whether a worker has a shard of the model."""
+        return any(hand.job.planned.cell.model.key == model.key for hands in self._of.values() for hand in hands)
+
     def kind_for(self, model: ModelRef) -> Kind:
         return self.crew.kind_for(self.faults.fitted(model))
 

@@ -34,6 +34,8 @@ class Outcome:
         self._plan, self._lake, self._listeners, self._write = plan, lake, listeners, write
         #: Cell id -> items to collect.
         self._left = {cell.cell.cell_id: cell.items_todo for cell in plan.cells if cell.todo}
+        #: Cells that got more items after they were complete.
+        self._reopened = set[str]()
         #: Cell id -> message of its failure.
         self.failed: dict[str, str] = {}
         #: Stage -> seconds over all shards (collectors.runs.stages.STAGES).
@@ -55,26 +57,38 @@ class Outcome:
         return job.planned.cell.cell_id in self.failed
 
     def done(self, job: Job, report: ShardReport) -> bool:
-        """Counts a shard that is in the lake. Returns True if that completes its cell."""
+        """Counts a shard that is in the lake. Returns True if that completes its cell for the first time in the run."""
         cell, items = job.planned.cell, job.last - job.first + 1
         self.stages["prefill"] += report.stages.get("prefill", 0.0)
         for stage, start, end in report.spans:  # report.stages counts the writing of another shard
             self.stages[stage] += end - start
         self.aggregates += report.aggregates
-        self._left[cell.cell_id] -= items
-        is_whole = not self._left[cell.cell_id]
+        is_whole = self._completes(cell, items)
         for listener in self._listeners:
             listener.on_done(cell, report, items, last=is_whole)
         logger.debug("cell %s %s: shard %s %s", cell.cell_id, cell.spec.task, job.shard, report)
-        return is_whole
+        return is_whole and cell.cell_id not in self._reopened
 
     def done_elsewhere(self, cell: Cell, items: int) -> None:
         """Counts open items of a cell that another run has committed."""
         self.elsewhere += items
-        self._left[cell.cell_id] -= items
-        is_whole = not self._left[cell.cell_id]
+        is_whole = self._completes(cell, items)
         for listener in self._listeners:
             listener.on_done_elsewhere(cell, items, last=is_whole)
+
+    def _completes(self, cell: Cell, items: int) -> bool:
+        """Counts items as done. Returns True if no open item of the cell is left."""
+        self._left[cell.cell_id] -= items
+        return not self._left[cell.cell_id]
+
+    def reopen(self, planned: PlannedCell) -> None:
+        """Adds the open items of a cell of which none was left."""
+        cell_id, is_new = planned.cell.cell_id, planned.cell.cell_id not in self._left
+        if not is_new:
+            self._reopened.add(cell_id)
+        self._left[cell_id] = planned.items_todo
+        for listener in self._listeners:
+            listener.on_more(planned.items_todo, is_new=is_new)
 
     def open_cells(self, model: ModelRef) -> list[PlannedCell]:
         """The cells of a model that are neither whole nor failed."""

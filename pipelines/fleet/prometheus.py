@@ -114,6 +114,12 @@ class Metrics:
         self._cells["open"] -= last
         self._show()
 
+    def on_more(self, items: int, *, is_new: bool) -> None:
+        self._items += items
+        self._cells["open"] += 1
+        self._cells["done"] -= not is_new
+        self._show()
+
     def on_failed(self, cell: Cell, kind: str, message: str, items: int) -> None:
         self._add("routerlake_failures_total", 1, kind=kind)
         self._items -= items

@@ -15,6 +15,7 @@ from collectors.engines import engine_class
 from collectors.engines.gpus import gpu_classes
 from collectors.lake.spend import Accounts
 from collectors.lake.store import Lake
+from collectors.runs.adapting import Rounds
 from collectors.runs.plan import Plan
 from collectors.runs.planning import place_on
 from collectors.runs.record import recorded
@@ -72,7 +73,7 @@ def run_plan(
             if config.fleet.downloads:
                 worker = dataclasses.replace(worker, gate=start_gate(config.fleet.downloads))
             crew = Crew(config.fleet, worker, resources, own=joined.own)
-            fleet = Fleet(plan, lake, crew, joined, trace, budget)
+            fleet = Fleet(plan, lake, crew, joined, trace, budget, Rounds.of(plan, lake))
             fleet.hands.host_prices = hosted
             fleet.run()
             if fleet.outcome.stopped:

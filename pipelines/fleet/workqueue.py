@@ -171,6 +171,20 @@ class WorkQueue:
             return self._spec.first_shard_items
         return max(1, min(MAX_SHARD_ITEMS, int(self._spec.shard_seconds / max(pace, 1e-9))))
 
+    def has(self, model: ModelRef) -> bool:
+        """Whether a shard of the model is left to take, or in hand of another run."""
+        held = any(self._planned[cell_id].cell.model.key == model.key for cell_id in self._held)
+        return held or model.key in self._items or model.key in self._retries
+
+    def reopen(self, planned: PlannedCell) -> None:
+        """Adds the open items of a cell of which nothing was left to take."""
+        key, cell_id = planned.cell.model.key, planned.cell.cell_id
+        self._cells.setdefault(key, deque())
+        self._models[key], self._planned[cell_id] = planned.cell.model, planned
+        self._gaps[cell_id] = deque(planned.todo)
+        self._items[key] += planned.items_todo
+        self._offer(planned)
+
     def first_open(self, planned: PlannedCell) -> Job | None:
         """A cell's first shard that nobody has, without taking it."""
         gaps = self._gaps[planned.cell.cell_id]

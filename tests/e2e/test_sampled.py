@@ -11,7 +11,9 @@ from collectors.lake.item_sets import ItemSets
 from collectors.lake.store import Lake
 from tests.e2e.conftest import Cluster
 from tests.e2e.test_kill import kill_driver
-from tests.helpers.runs import ITEMS, collect_here
+from tests.helpers.mini_tasks import write_tasks
+from tests.helpers.own_runs import NAMES, Runs
+from tests.helpers.runs import ITEMS, collect_here, query
 from tests.helpers.slow_runs import MODELS, assert_undisturbed, shards, slow_config
 
 
@@ -35,3 +37,26 @@ def test_sampled_run_killed_and_gone_on_with_then_completed_asks_each_item_once(
     run = collect_here(capsys, slow_config(tmp_path, cluster))
     assert (run.code, f"already in the lake: {len(MODELS) * ITEMS}" in run.out) == (0, True), run.out
     assert_undisturbed(lake, undisturbed)
+
+
+@pytest.mark.slow
+def test_rounds_until_an_error_load_each_model_once(
+    tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks, lake = write_tasks(tmp_path / "tasks", items=40), tmp_path / "lake"
+    taught = Runs(lake, tasks)
+    taught.collect(taught.plan(models=[f"org-{number}/{name}" for number, name in enumerate(NAMES)]), size=40)
+    until = {"models": MODELS, "tasks": ["mini_choice"], "until": {"error": 0.02}, "datasets": None, "workers": 1}
+    config = slow_config(tmp_path, cluster, include_tasks=[str(tasks)], **until)
+    run = collect_here(capsys, config)
+    assert run.code == 0, run.err
+    loads = query(
+        lake,
+        "SELECT model, count(*) FILTER (load_seconds > 0) AS loads, count(DISTINCT item_set) AS rounds "
+        "FROM shards INNER JOIN cells USING (cell_id) WHERE model LIKE 'stub/%' GROUP BY model ORDER BY model",
+    )
+    assert [(row["model"], row["loads"]) for row in loads] == [(model, 1) for model in MODELS], run.out
+    assert all(row["rounds"] > 2 for row in loads)
+    assert len(asked(lake)) == len(set(asked(lake)))
+    # Nothing is left to ask: no engine starts.
+    assert "no model was loaded" in collect_here(capsys, config).out

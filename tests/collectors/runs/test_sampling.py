@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from collectors.forecasts.adaptive import expected_errors
@@ -20,12 +19,10 @@ from collectors.lake import layout
 from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import connect
 from collectors.lake.store import Lake
-from collectors.runs.adapting import Wanted, next_round, tables_of
+from collectors.runs.adapting import Rounds, next_round, tables_of
 from collectors.runs.collector import Collector
 from collectors.runs.estimate import Estimator
 from collectors.runs.learned import answered
-from collectors.runs.plan import Plan
-from collectors.runs.planning import make_plan
 from collectors.runs.sampling import chosen, stratified
 from collectors.runs.watching import RunWatch
 from collectors.specs import SampleSpec
@@ -35,65 +32,14 @@ from pipelines.fleet.workqueue import WorkQueue
 from schemas.failures import StorageError
 from schemas.identity import ShardName
 from tests.helpers.mini_tasks import own_caches, write_tasks
-from tests.helpers.planned_cells import configured
-from tests.helpers.runs import SAME
+from tests.helpers.own_runs import ITEMS, MODELS, NAMES, Runs
 
 __all__ = ["own_caches"]  # fixtures
-
-ITEMS = 40
-MODELS = ["stub/a", "stub/b"]
-#: As many models as a forecast needs and two more, whose names are of no family.
-NAMES = [
-    *("ash", "birch", "cedar", "date", "elm", "fir", "gorse", "hazel", "iris", "juniper", "kapok"),
-    *("larch", "maple", "nutmeg", "oak", "pine", "quince", "rowan", "spruce", "teak", "ulmo", "vine"),
-]
 
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tasks(tmp_path_factory.mktemp("tasks"), items=ITEMS)
-
-
-class Runs:
-    """Runs of the stub on one lake, in this process."""
-
-    def __init__(self, folder: Path, tasks: Path) -> None:
-        self.lake, self.tasks = Lake(str(folder)).open_for_writing(), tasks
-
-    def plan(self, wanted: Wanted | None = None, **changes: Any) -> Plan:
-        config = configured(
-            self.tasks, "", **{"models": MODELS, "tasks": ["mini_choice"], "engine": {"name": "stub"}, **changes}
-        )
-        return make_plan(config, self.lake, wanted=wanted)
-
-    def collect(self, plan: Plan, shards: int | None = None, size: int = 5) -> int:
-        """Collects the plan, or so many of its shards of `size` items. Returns how many items were asked."""
-        plan.write(self.lake)
-        worker = Collector(plan.run_id, self.lake.uri, "stub", {}, list(plan.config.include_tasks))
-        cuts = [
-            (planned.cell, first, min(last, first + size - 1))
-            for planned in plan.cells
-            for begin, last in planned.todo
-            for first in range(begin, last + 1, size)
-        ]
-        asked = sum(worker.collect(*cut).items for cut in cuts[:shards])
-        worker._judges.close()
-        return asked
-
-    def records(self) -> pa.Table:
-        with connect(self.lake, only=["records", "responses"]) as con:
-            rows = con.execute(
-                "SELECT records.*, answers.responses, answers.loglikelihoods FROM records "
-                "LEFT JOIN responses AS answers USING (cell_id, item, filter, repeat)"
-            ).to_arrow_table()
-        order = [(name, "ascending") for name in ("cell_id", "item", "filter", "repeat")]
-        return rows.select([name for name in SAME if name in rows.column_names]).sort_by(order)
-
-    def stored_items(self) -> Counter[tuple[str, int]]:
-        """How often each item of a cell lies in shard files."""
-        sets = ItemSets(self.lake)
-        names = [shard for name in self.lake.names(layout.SHARDS) if (shard := ShardName.parse(name))]
-        return Counter((shard.cell_id, item) for shard in names for item in sets.items_of(shard))
 
 
 @pytest.fixture
@@ -264,6 +210,50 @@ def test_rounds_until_an_error_ask_each_item_once_and_end_where_it_is_reached(ta
         assert con.execute("SELECT sum(missing) FROM coverage").fetchall() == [(0,)]
 
 
+def test_rounds_of_a_loaded_model_go_on_from_reports_alone_and_after_a_kill_from_the_lake(taught: Runs) -> None:
+    models = ["stub/here-a", "stub/here-b"]
+    plan = taught.plan(models=models, until={"error": 0.02})
+    rounds = Rounds.of(plan, taught.lake)
+    assert rounds
+    plan.write(taught.lake)
+    open_cells, asked, counts = {cell.cell.model.name: [cell] for cell in plan.cells}, 0, Counter[str]()
+    while open_cells["stub/here-a"]:
+        cells = open_cells["stub/here-a"]
+        for planned in cells:
+            if planned.cell.item_set:
+                rounds.sets.write(planned.cell.item_set)
+        for report in taught.reports(plan, cells):
+            rounds.saw(cells[0].cell, report.scores)
+            asked += report.items
+        counts["rounds"] += 1
+        open_cells["stub/here-a"] = rounds.more(cells[0].cell.model, ())
+    read = answered(taught.lake, tables_of(plan))
+    learned = learn(read.answers[read.is_complete], read.labels, names=read.names[: read.complete])
+    [row] = [row for key, row in read.rows.items() if key[0] == "stub/here-a"]
+    assert counts["rounds"] > 2
+    assert expected_errors(learned, read.answers[[row]])[0] <= 0.02
+    # The run is killed before a shard of the other model: what is left is in the lake.
+    again = taught.plan(models=models, until={"error": 0.02})
+    assert [planned.cell.model.name for planned in again.cells if planned.todo] == ["stub/here-b"]
+    taught.collect(again)
+    wanted = next_round(again, taught.lake, 0.02)
+    assert wanted
+    later = taught.plan(models=models, until={"error": 0.02}, wanted=wanted)
+    assert [planned.cell.model.name for planned in later.cells if planned.todo] == ["stub/here-b"]
+    mine = {planned.cell.cell_id for planned in plan.cells}
+    assert {count for key, count in taught.stored_items().items() if key[0] in mine} == {1}
+
+
+def test_rounds_leave_cells_that_failed_and_end_where_nothing_is_left(taught: Runs) -> None:
+    plan = taught.plan(models=["stub/none"], until={"error": 1e-9})
+    rounds = Rounds.of(plan, taught.lake)
+    assert rounds
+    [planned] = plan.cells
+    assert rounds.more(planned.cell.model, {planned.cell.cell_id}) == []
+    rounds.saw(planned.cell, dict.fromkeys(range(ITEMS), 1.0))
+    assert rounds.more(planned.cell.model, ()) == []
+
+
 def test_until_without_complete_models_asks_the_share_whose_sample_is_good_enough_for_any(runs: Runs) -> None:
     plan = runs.plan(until={"error": 0.1})
     size = plan.cells[0].wanted
@@ -272,6 +262,7 @@ def test_until_without_complete_models_asks_the_share_whose_sample_is_good_enoug
     assert worst[0] <= 0.1 < worst[1]
     runs.collect(plan)
     assert next_round(plan, runs.lake, 0.1) is None
+    assert Rounds.of(plan, runs.lake) is None
 
 
 def test_dry_run_says_what_shares_cost_and_how_wrong_they_may_be(runs: Runs, taught: Runs) -> None:
