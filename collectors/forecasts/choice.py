@@ -21,7 +21,7 @@ GREEDY, INFORMATION, CLUSTERS, RANDOM = METHODS = ("greedy", "information", "clu
 FEWEST_MODELS = 20
 #: The mean over tasks counts as much as this many tasks among the goals of a greedy choice.
 WEIGHT_OF_MEAN = 5.0
-#: Items that a greedy choice follows from step to step. With 2,048 of 23,529 a choice of a tenth takes SECONDS.
+#: Items that a greedy choice follows from step to step. Of 23,529 a choice of a tenth takes 1 CPU-second, of all 9.
 CANDIDATES = 2_048
 
 Labels = Sequence[Any] | npt.NDArray[Any]

@@ -347,7 +347,7 @@ def _chosen_anew(learned: Learned, groups: Places, size: int, ridge: float, seed
         some = np.sort(order[np.argsort(~learned.whole[order], kind="stable")][:MOST_MODELS])
     else:
         some = np.arange(len(learned.weights))
-    # A choice among 23,529 items takes SECONDS, factors of them SECONDS.
+    # Factors of 23,529 items take seconds.
     count = FOLDS if len(learned.tasks) <= MANY else 2
     part, goals = folds(groups[some], count, seed), learned.goals
     models, columns = [], []

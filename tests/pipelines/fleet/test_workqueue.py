@@ -161,3 +161,21 @@ def test_progress_line_tells_the_cached_share_where_engines_do() -> None:
     assert "(25% cached)" in progress.line()
     progress.cached_tokens = None
     assert "cached" not in progress.line()
+
+
+def test_queue_reopened_cell_is_the_next_of_its_worker_and_hands_out_its_new_items() -> None:
+    cells = [planned("a", "t", (0, 3)), planned("b", "t", (0, 3))]
+    queue = WorkQueue(cells, FleetSpec(first_shard_items=4))
+    first = queue.take(None, Counter())
+    assert first is not None
+    model = first.planned.cell.model
+    assert not queue.has(model)
+    first.planned.todo = [(7, 8)]
+    queue.reopen(first.planned)
+    assert queue.has(model)
+    again, other = queue.take(model, Counter()), queue.take(model, Counter())
+    assert again is not None
+    assert other is not None
+    assert (again.planned is first.planned, again.first, again.last) == (True, 7, 8)
+    assert other.planned is cells[1]
+    assert not queue
