@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,23 @@ _TEXTS, _CELLS = 60_000, 100
 #: A letter beyond 16 bits in a pattern, which JavaScript writes in another way.
 _WIDE = re.compile(r"\\U0*([0-9a-f]+)")
 _PRICES = ("prompt", "cached", "cache_write", "completion", "reasoning")
+#: The macro _serving_usd as terms, which question.js adds up: tokens × (price - less), for each answer to the item or
+#: once. A term with `within` counts where its tokens and those `beside` it are at most as many. Where a term without
+#: `less` lacks a number the cost is unknown; another is left out then.
+CHARGES: tuple[dict[str, Any], ...] = (
+    {"tokens": "prompt_tokens", "price": "prompt", "each": True},
+    {"tokens": "cached_tokens", "price": "cached", "less": "prompt", "within": "prompt_tokens", "each": True},
+    {
+        "tokens": "cache_write_tokens",
+        "price": "cache_write",
+        "less": "prompt",
+        "within": "prompt_tokens",
+        "beside": "cached_tokens",
+        "each": True,
+    },
+    {"tokens": "completion_tokens", "price": "completion"},
+    {"tokens": "reasoning_tokens", "price": "reasoning", "less": "completion", "within": "completion_tokens"},
+)
 
 Script = tuple[str, Any]
 
@@ -91,7 +109,7 @@ def notes_of_questions(lake: Lake, include: str, why_not: str | None) -> Iterato
 
 def question_page(why_not: str | None) -> Page:
     """The page that shows any question; `why_not` is why it shows no answers."""
-    more = {"why_not": why_not, "unseen": _WIDE.sub(r"\\u{\1}", UNSEEN)}
+    more = {"why_not": why_not, "unseen": _WIDE.sub(r"\\u{\1}", UNSEEN), "charges": json.dumps(CHARGES)}
     return Page(PAGE, "Question", template="question.html", more=more)
 
 
@@ -177,7 +195,7 @@ def _kind(cell: _Placed, about: Mapping[str, Any], told: list[str]) -> dict[str,
     return {
         "filter": about["filter"],
         "setting": (text := setting(about, told)) and shown(text),
-        "prices": list(cell.prices.values()),
+        "prices": {name: price for name, price in cell.prices.items() if price is not None},
         "answers": counts.pop() if is_same else cell.answers,
     }
 

@@ -183,17 +183,18 @@ addEventListener("DOMContentLoaded", () => {
     for (const {at, cell_id} of rows) Object.assign(byCell.get(cell_id), texts[at - from]);
   }
 
-  // As the macro _serving_usd of the views; the source's own cost stands where no price is known.
+  // The terms of CHARGES in question_data.py; the source's own cost stands where no price is known.
+  const CHARGES = JSON.parse(of("list").dataset.charges);
   function usdOf(answer) {
-    const [prompt, cached, cacheWrite, completion, reasoning, request] = answer.prices, {prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens} = answer;
-    const given = answer.answers, times = (typeof given === "object" ? given?.[answer.item] : given) ?? 1;
-    if ([prompt, completion, prompt_tokens, completion_tokens].some(value => value == null)) return answer.stated_usd ?? null;
-    const known = (...values) => values.every(value => value != null);
-    let usd = (known(cached, cached_tokens) && cached_tokens <= prompt_tokens ? (prompt_tokens - cached_tokens) * prompt + cached_tokens * cached : prompt_tokens * prompt) * times;
-    if (known(cache_write_tokens, cacheWrite) && cache_write_tokens + (cached_tokens ?? 0) <= prompt_tokens) usd += cache_write_tokens * (cacheWrite - prompt) * times;
-    usd += completion_tokens * completion;
-    if (known(reasoning_tokens, reasoning) && reasoning_tokens <= completion_tokens) usd += reasoning_tokens * (reasoning - completion);
-    return usd / 1_000_000 + (request ?? 0) * times;
+    const {prices, answers} = answer, times = (typeof answers === "object" ? answers?.[answer.item] : answers) ?? 1;
+    let usd = 0;
+    for (const {tokens, price, less, within, beside, each} of CHARGES) {
+      const isKnown = answer[tokens] != null && prices[price] != null;
+      if (!less && !isKnown) return answer.stated_usd ?? null;
+      if (less && !(isKnown && answer[tokens] + (answer[beside] ?? 0) <= answer[within])) continue;
+      usd += answer[tokens] * (prices[price] - (less ? prices[less] : 0)) * (each ? times : 1);
+    }
+    return usd / 1_000_000 + (prices.request ?? 0) * times;
   }
 
   const number = (value, kind) => value == null ? null : Number.isFinite(value) ? shown(value, kind) : shown(null);

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -15,10 +19,11 @@ import pytest
 from collectors.lake.store import Lake
 from collectors.publish.manifests import open_published
 from collectors.website import building, database
-from collectors.website.question_data import no_answers, notes_of_questions, question_scripts
+from collectors.website.question_data import CHARGES, no_answers, notes_of_questions, question_scripts
 from collectors.website.reading import Tables
 from collectors.website.tables import model_page, question_fragment, question_key, shown
 from collectors.website.verifying import verify_site
+from schemas.views import view_files
 from tests.helpers.sites import HOSTILE, QUIZ, Links, asked_lake, broken_links, built, published, varied_lake
 
 
@@ -74,13 +79,48 @@ def table_of(version: Path, file: list[Any], item: int) -> list[dict[str, Any]]:
 
 
 def usd_of(row: dict[str, Any]) -> float | None:
-    prompt, _, _, completion, _, request = row["about"]["prices"]
-    if None in (prompt, completion, row["prompt_tokens"], row["completion_tokens"]):
-        return row["stated_usd"]
-    given = row["about"]["answers"]
-    times = given.get(str(row["item"]), 1) if isinstance(given, dict) else given or 1
-    tokens = row["prompt_tokens"] * prompt * times + row["completion_tokens"] * completion
-    return tokens / 1e6 + (request or 0) * times
+    """The cost by CHARGES, as static/question.js adds it up."""
+    prices, given = row["about"]["prices"], row["about"]["answers"]
+    times = (given.get(str(row["item"])) if isinstance(given, dict) else given) or 1
+    usd = 0.0
+    for term in CHARGES:
+        tokens, price, less = row[term["tokens"]], prices.get(term["price"]), term.get("less")
+        is_known = None not in (tokens, price)
+        if not less and not is_known:
+            return row["stated_usd"]
+        beside = row.get(term.get("beside")) or 0
+        if less and not (is_known and tokens + beside <= row[term["within"]]):
+            continue
+        usd += tokens * (price - (prices[less] if less else 0)) * (times if term.get("each") else 1)
+    return usd / 1e6 + prices.get("request", 0) * times
+
+
+def test_charges_are_the_macros_for_all_borders_and_unknowns() -> None:
+    kinds = ("prompt", "cached", "cache_write", "completion", "reasoning")
+    choose = random.Random(0).choice
+    rows = [
+        {
+            **{f"{kind}_tokens": choose((None, 0, 3, 7, 7, 10)) for kind in kinds},
+            "prices": [choose((None, 0.0, 0.25, 1.5, 3.0)) for _ in (*kinds, "request")],
+            "answers": choose((None, 1, 3)),
+        }
+        for _ in range(4000)
+    ]
+    given = [*(f"{kind}_tokens" for kind in kinds), "answers", *(f"prices[{n}]" for n in range(1, 7))]
+    with contextlib.closing(duckdb.connect()) as con:
+        con.register("rows", pa.Table.from_pylist(rows))
+        con.execute(view_files()["_serving_usd"].sql)
+        found = con.execute(f"SELECT _serving_usd({', '.join(given)}) FROM rows").fetchall()
+    known = 0
+    for row, (expected,) in zip(rows, found, strict=True):
+        prices = {
+            name: price for name, price in zip((*kinds, "request"), row["prices"], strict=True) if price is not None
+        }
+        about = {"prices": prices, "answers": row["answers"]}
+        usd = usd_of({**row, "about": about, "stated_usd": None, "item": 0})
+        assert usd == (None if expected is None else pytest.approx(expected, rel=1e-12, abs=1e-18)), row
+        known += expected is not None
+    assert known > 1000
 
 
 def test_scripts_lead_to_the_rows_and_costs_of_the_matrix(
