@@ -40,7 +40,7 @@ KIND = "routerlake site"
 VERSION = "version"
 #: What stands in place of a version's name in the site of a lake.
 OF_LAKE = "a lake"
-_STATIC = ("site.css", "site.js")
+_STATIC = ("site.css", "site.js", "answers.js")
 #: The script of the page of all questions, and the one from npm that reads Parquet for it.
 _QUESTION, _ROWS = "question.js", "rows.js"
 _NAV = [

@@ -34,6 +34,8 @@ LONGEST, _MOST = 20_000, 500_000
 
 #: The records of a question.
 RECORDS = "FROM matrix WHERE task = {task} AND items_digest = {items_digest} AND item = {item} ORDER BY model"
+#: Those behind its numbers of right answers and verdicts.
+JUDGED = RECORDS.replace(" ORDER BY ", " AND correct IS NOT NULL ORDER BY correct DESC, ")
 
 # ---- tasks
 
@@ -281,6 +283,7 @@ def _item_page(
         "judged": sum(answer["correct"] is not None for answer in answers),
         "answers": [_answer(answer, longest, told) for answer in answers],
         "sql": filled(RECORDS, place),
+        "counted": filled(JUDGED, place),
     }
     return Page(
         item_page(task, items_digest, item),

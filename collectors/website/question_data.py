@@ -27,7 +27,16 @@ from collectors.lake.holdings import Holdings, Part, read_holdings
 from collectors.lake.reading import connect, pass_over_damage
 from collectors.lake.store import Lake
 from collectors.website.database import MOST_ANSWERS
-from collectors.website.many_pages import LONGEST, RECORDS, cut, gold_text, questions_address, setting, told_apart
+from collectors.website.many_pages import (
+    JUDGED,
+    LONGEST,
+    RECORDS,
+    cut,
+    gold_text,
+    questions_address,
+    setting,
+    told_apart,
+)
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
 from collectors.website.tables import (
@@ -237,12 +246,14 @@ def _table_scripts(tables: Tables, table: Mapping[str, Any], parts: list[dict[st
     for number, some in enumerate(_chunks(tables.rows(filled(_ITEMS, table)))):
         firsts.append(next(iter(some)))
         yield _script("siteTexts", f"question-{key}-{number}", some)
-    before, after = RECORDS.split("{item}")
-    sql = [plain(filled(before, table)), after]
+    sql, judged = (
+        [plain(filled(before, table)), after] for before, after in (q.split("{item}") for q in (RECORDS, JUDGED))
+    )
     value = {
         "task": shown(table["task"]),
         "above": [task_page(table["task"]), questions_address(table["task"])],
         "sql": sql if len(sql[0]) < LONGEST_QUERY else None,
+        "judged": judged,
         "firsts": firsts,
         "parts": parts,
     }

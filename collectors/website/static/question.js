@@ -2,8 +2,8 @@
 // a hundred at a time, in the order of its files. All texts enter the page as textContent alone.
 "use strict";
 addEventListener("DOMContentLoaded", () => {
-  const {root, element, rounded, shown, fixed} = window.site;
-  const STEP = 100, MOST_PARTS = 3, CELLS = 100;
+  const {root, element, rounded, shown, fixed, answers: {form, chosen, onChange}} = window.site;
+  const STEP = 100, MOST_PARTS = 3, CELLS = 100, MOST_GAP = 512;
   const LONGEST = 20_000, MOST = 500_000; // as in many_pages.py: characters of a text, and of all texts at once
   const VERDICT = ["score", "correct", "outcome", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens", "latency_s", "stated_usd"];
   const ANSWER = ["responses", "loglikelihoods"];
@@ -43,6 +43,12 @@ addEventListener("DOMContentLoaded", () => {
     made.append(inner);
     return made;
   }
+  const queryPage = sql => `${root}query.html#sql=${encodeURIComponent(sql)}`;
+  function records(sql, text) {
+    const made = element("a", "records", text);
+    made.href = queryPage(sql);
+    return made;
+  }
   function block(text) {
     const made = element("pre", "text", text);
     made.tabIndex = 0;
@@ -59,7 +65,9 @@ addEventListener("DOMContentLoaded", () => {
 
   async function show() {
     const [, key, number] = /^#([0-9a-f]{16})\/(\d{1,9})$/.exec(location.hash) ?? [];
-    const mine = view = {item: Number(number), part: 0, found: null, shown: 0};
+    // `turn` counts what the reader asked for; `order`: the chosen answers, null: all as they are stored.
+    const mine = view = {item: Number(number), part: 0, found: null, shown: 0, turn: 0, all: null, order: null, texts: new Map()};
+    form.reset();
     let table, text;
     if (key) {
       try {
@@ -74,7 +82,7 @@ addEventListener("DOMContentLoaded", () => {
     for (const id of ["question", "answers", "query"]) of(id).hidden = !text;
     of("lost").hidden = Boolean(text);
     for (const id of ["list", "question", "facts", "state"]) of(id).replaceChildren();
-    of("more").hidden = true;
+    of("more").hidden = form.hidden = true;
     of("title").textContent = text ? `Question ${count(mine.item)}` : "Question";
     if (!text) return;
     mine.table = table;
@@ -82,7 +90,9 @@ addEventListener("DOMContentLoaded", () => {
     describe(table, text, mine.item);
     const isFile = location.protocol === "file:", why = of("why-not");
     of("server").hidden = !isFile || Boolean(why);
-    if (!isFile && !why) await more();
+    if (isFile || why) return;
+    form.hidden = text.answers < 2;
+    await more();
   }
 
   function describe(table, text, item) {
@@ -109,46 +119,94 @@ addEventListener("DOMContentLoaded", () => {
       about.append(element("h3", "", "Choices"), list);
     }
     about.append(element("h3", "", "Right answer"), text.gold === null ? element("p", "empty", "Not known.") : block(text.gold));
-    of("counts").textContent = `${text.solved} of ${text.judged} right.`;
+    const counts = `${text.solved} of ${text.judged} right`;
+    of("counts").replaceChildren(table.sql ? records(table.judged.join(item), counts) : counts, ".");
     of("query").hidden = !table.sql;
     if (!table.sql) return;
     const sql = table.sql.join(item);
     of("query").querySelector("code").textContent = sql;
-    of("query").querySelector("a").href = `${root}query.html#sql=${encodeURIComponent(sql)}`;
+    of("query").querySelector("a").href = queryPage(sql);
   }
 
   // ---- the answers
 
-  // Shows the next ones: a hundred, or those of a few parts where only some cells were asked this question.
+  // Shows the next hundred, or those of a few parts where only some cells were asked this question.
   async function more() {
-    const mine = view, {table, text} = mine, button = of("more"), state = of("state");
+    const mine = view, {table, text, turn} = mine, button = of("more"), state = of("state");
+    const isStale = () => view !== mine || mine.turn !== turn;
     button.disabled = true;
     state.className = "";
     state.textContent = "Reading …";
     try {
-      const answers = [];
-      for (let read = 0; answers.length < STEP && read < MOST_PARTS && mine.part < table.parts.length;) {
-        const part = table.parts[mine.part], [first, last] = part.items;
-        if (first !== null && first <= mine.item && mine.item <= last) {
-          mine.found ??= await found(part, mine.item);
-          answers.push(...await answersOf(part, mine.found.splice(0, STEP - answers.length), mine));
-          read++;
-        }
-        if (!mine.found?.length) { mine.part++; mine.found = mine.texts = null; }
-      }
-      if (view !== mine) return;
+      const answers = await (mine.order ? nextChosen(mine) : nextStored(mine));
+      if (isStale()) return;
       const longest = Math.min(LONGEST, Math.floor(MOST / Math.max(answers.length, 1)));
       of("list").append(...answers.map(answer => article(answer, mine.item, longest)));
       mine.shown += answers.length;
-      state.textContent = mine.shown < text.answers ? `${count(mine.shown)} of ${count(text.answers)} answers are shown.` : "";
-      button.hidden = mine.part >= table.parts.length;
+      const most = mine.order?.length ?? text.answers, fit = most < text.answers ? ` that fit, of ${count(text.answers)} in all` : "";
+      state.textContent = !most ? "No answer fits." : mine.shown < most ? `${count(mine.shown)} of ${count(most)} answers${fit} are shown.` : fit ? `${count(most)} answers${fit}.` : "";
+      button.hidden = mine.order ? mine.shown >= most : mine.part >= table.parts.length;
     } catch (error) {
-      if (view !== mine) return;
-      state.className = "error";
-      state.textContent = error.message;
-      button.hidden = true;
+      if (!isStale()) fail(error);
     } finally {
-      button.disabled = false;
+      if (!isStale()) button.disabled = false;
+    }
+  }
+  function fail(error) {
+    of("state").className = "error";
+    of("state").textContent = error.message;
+    of("more").hidden = true;
+  }
+
+  const hasItem = (part, item) => part.items[0] !== null && part.items[0] <= item && item <= part.items[1];
+
+  async function nextStored(mine) {
+    const answers = [], {parts} = mine.table;
+    for (let read = 0; answers.length < STEP && read < MOST_PARTS && mine.part < parts.length;) {
+      const part = parts[mine.part];
+      if (hasItem(part, mine.item)) {
+        mine.found ??= await found(part, mine.item);
+        const some = await answersOf(part, mine.found.splice(0, STEP - answers.length), mine);
+        await addTexts(part, some, mine);
+        answers.push(...some);
+        read++;
+      }
+      if (!mine.found?.length) { mine.part++; mine.found = null; }
+    }
+    return answers;
+  }
+
+  async function nextChosen(mine) {
+    const answers = mine.order.slice(mine.shown, mine.shown + STEP);
+    for (const part of new Set(answers.map(answer => answer.part))) {
+      await addTexts(part, answers.filter(answer => answer.part === part), mine);
+    }
+    return answers;
+  }
+
+  // All answers without their texts, which the form orders and chooses among.
+  async function everything(mine) {
+    const answers = [];
+    for (const part of mine.table.parts) {
+      if (hasItem(part, mine.item)) answers.push(...await answersOf(part, await found(part, mine.item), mine));
+    }
+    return answers.map(answer => Object.assign(answer, {tokens: answer.completion_tokens, usd: usdOf(answer)}));
+  }
+
+  async function arrange() {
+    const mine = view, turn = ++mine.turn;
+    of("state").className = "";
+    of("state").textContent = "Reading …";
+    try {
+      const all = await (mine.all ??= everything(mine));
+      if (view !== mine || mine.turn !== turn) return;
+      mine.order = chosen(all);
+      mine.shown = 0;
+      of("list").replaceChildren();
+      await more();
+    } catch (error) {
+      mine.all = null;
+      if (view === mine && mine.turn === turn) fail(error);
     }
   }
 
@@ -169,18 +227,26 @@ addEventListener("DOMContentLoaded", () => {
     if (!rows.length) return [];
     const verdicts = await window.siteReader.read(part.records, VERDICT, rows[0].at, rows.at(-1).at + 1);
     const cells = await Promise.all(rows.map(row => cellAt(part, row.place)));
-    const answers = rows.map((row, i) => ({item: mine.item, ...verdicts[row.at - rows[0].at], ...cells[i]}));
-    if (part.responses) await addTexts(part, answers, mine);
-    return answers;
+    return rows.map((row, i) => {
+      const answer = {part, item: mine.item, ...verdicts[row.at - rows[0].at], ...cells[i]};
+      return Object.assign(answer, {verdict: answer.correct == null ? "unjudged" : answer.correct ? "right" : "wrong"});
+    });
   }
 
+  // Gives answers of a part their texts, which are read together where they lie near each other.
   async function addTexts(part, answers, mine) {
-    mine.texts ??= await window.siteReader.find(part.responses, ["item", "cell_id", "filter", "repeat"], {item: {$eq: mine.item}});
-    const byCell = new Map(answers.map(answer => [answer.id, answer]));
-    const rows = mine.texts.filter(row => row.repeat === 0 && row.filter === byCell.get(row.cell_id)?.filter);
-    if (!rows.length) return;
-    const from = rows[0].at, texts = await window.siteReader.read(part.responses, ANSWER, from, rows.at(-1).at + 1);
-    for (const {at, cell_id} of rows) Object.assign(byCell.get(cell_id), texts[at - from]);
+    if (!part.responses) return;
+    if (!mine.texts.has(part)) mine.texts.set(part, await window.siteReader.find(part.responses, ["item", "cell_id", "filter", "repeat"], {item: {$eq: mine.item}}));
+    const byCell = new Map(answers.map(answer => [answer.id, answer])), runs = [];
+    for (const row of mine.texts.get(part)) {
+      if (row.repeat !== 0 || row.filter !== byCell.get(row.cell_id)?.filter) continue;
+      if (runs.length && row.at - runs.at(-1).at(-1).at <= MOST_GAP) runs.at(-1).push(row);
+      else runs.push([row]);
+    }
+    for (const rows of runs) {
+      const from = rows[0].at, texts = await window.siteReader.read(part.responses, ANSWER, from, rows.at(-1).at + 1);
+      for (const {at, cell_id} of rows) Object.assign(byCell.get(cell_id), texts[at - from]);
+    }
   }
 
   // The terms of CHARGES in question_data.py; the source's own cost stands where no price is known.
@@ -205,15 +271,12 @@ addEventListener("DOMContentLoaded", () => {
   }
 
   function article(answer, item, longest) {
-    const verdict = answer.correct == null ? "unjudged" : answer.correct ? "right" : "wrong";
+    const {verdict} = answer;
     const words = {right: "✓ right", wrong: "✗ wrong", unjudged: "not judged"}[verdict], outcome = answer.outcome;
     const made = element("article", `answer ${verdict}`), head = element("h3"), small = element("p", "small");
     head.append(link(answer.page, answer.model), " ", element("span", "verdict", outcome == null || outcome === "ok" ? words : `${words}, ${outcome}`));
-    for (const one of measured(answer)) small.append(`${one} · `);
-    if (answer.setting) small.append(element("bdi", "", answer.setting), " · ");
-    const record = element("a", "", "record");
-    record.href = `${root}query.html#sql=${encodeURIComponent(`FROM matrix WHERE cell_id = '${answer.id}' AND item = ${item}`)}`;
-    small.append(record);
+    small.append(records(`FROM matrix WHERE cell_id = '${answer.id}' AND item = ${item}`, measured(answer).join(" · ") || "record"));
+    if (answer.setting) small.append(" · ", element("bdi", "", answer.setting));
     made.append(head, small);
     const texts = (answer.responses ?? []).filter(text => text != null).map(text => cut(text, longest));
     for (const text of texts) {
@@ -234,6 +297,7 @@ addEventListener("DOMContentLoaded", () => {
   }
 
   of("more").addEventListener("click", more);
+  onChange(arrange);
   addEventListener("hashchange", show);
   show();
 });

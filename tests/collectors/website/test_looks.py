@@ -41,8 +41,8 @@ def test_site_long_name_is_cut_and_tells_its_digest(site: BuiltSite) -> None:
 
 def test_question_page_leaves_out_what_nobody_measured(site: BuiltSite) -> None:
     page = (site.folder / item_page("t", "i0", 0)).read_text()
-    assert '<p class="small">score 1.000 · <a' in page
-    assert "10 prompt and 2 completion tokens · 0.500 s" in page
+    assert ">score 1.000</a></p>" in page
+    assert ">score 1.000 · 10 prompt and 2 completion tokens · 0.500 s</a></p>" in page
 
 
 def test_questions_long_prompt_is_cut_between_words(site: BuiltSite) -> None:

@@ -5,6 +5,7 @@ Skipped with a line where Chromium or npm's packages are missing.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,58 @@ def test_each_answer_is_as_on_the_page_of_its_question(chromium: Browser, sites:
             assert chromium.faults == [], place
             assert all(one.startswith((address, "data:", "about:")) for one in chromium.asked)
             assert len(expected["answers"]) > 5
+
+
+#: Sets fields of the form by a person's way: values, then the event that a hand makes.
+CHOOSE = """(values => {
+  const form = document.getElementById("choice");
+  form.reset();
+  for (const name in values) form.elements[name].value = values[name];
+  document.getElementById("state").textContent = "Reading …";
+  form.elements.model.dispatchEvent(new Event("input", {bubbles: true}));
+})"""
+CHOSEN = READY + " && document.getElementById('more').hidden"
+
+
+@pytest.mark.parametrize("task", [QUIZ, "many"])
+def test_answers_are_ordered_and_chosen_as_on_the_page_of_their_question(
+    task: str, chromium: Browser, sites: tuple[BuiltSite, BuiltSite]
+) -> None:
+    small, large = sites
+    with served(large) as address:
+        found = {}
+        for kind, page in (
+            ("small", (small.folder / item_page(task, "i0", 0)).as_uri()),
+            ("large", address + question_fragment(task, "i0", 0)),
+        ):
+            chromium.open("about:blank")
+            chromium.open(page)
+            chromium.wait("!document.getElementById('choice').hidden")
+            of_kind = found.setdefault(kind, [])
+            for values in (
+                {"order": "right"},
+                {"order": "wrong", "model": "M00"},
+                {"order": "most", "verdict": "right"},
+                {"order": "fewest", "from": "1", "to": "2"},
+                {"order": "cheapest", "from": "3"},
+                {"model": "nobody"},
+            ):
+                chromium.value(f"{CHOOSE}({json.dumps(values)})")
+                chromium.wait(READY.replace("question'", "list'"))
+                if kind == "large" and chromium.value("!document.getElementById('more').hidden"):
+                    chromium.value("document.getElementById('more').click()")
+                    chromium.wait(CHOSEN)
+                kinds = chromium.value("Array.from(document.querySelectorAll('article'), one => one.classList[1])")
+                firsts = [kind == values.get("order") for kind in kinds]
+                of_kind.append((firsts, sorted(chromium.value(SHOWN)["answers"])))
+            assert chromium.faults == []
+    assert found["large"] == found["small"]
+    counts = [len(answers) for _, answers in found["small"]]
+    assert counts[0] > 5
+    assert counts[-1] == 0
+    if task == "many":
+        assert counts == [103, 10, 51, 103, 0, 0]
+        assert found["small"][0][0] == [True] * 51 + [False] * 52
 
 
 def test_page_follows_its_address_and_says_what_is_not_there(
