@@ -19,6 +19,11 @@ _MEAN = (
     "Each task counts the same in the mean score. A model that lacks items has no rank: its mean is over those that it "
     "has, so it does not compare with the others. Intervals stand on the pages of the tasks."
 )
+_NO_MEAN = (
+    "No model has a score on every task, so there is no mean score and no rank over all: compare models on the pages "
+    "of the tasks."
+)
+_RANKS = "Ranks are among models that were asked the same questions in the same way, under the same metric."
 
 
 def with_pages(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -95,7 +100,8 @@ def overall_table(tables: Tables, first: int = 100, name: str = "overall") -> Ta
         rows = rows[:first]
     filters = ("candidate", "licence", "parameters", "usd_per_1000") if name == "overall" else ()
     caption = "Models over all tasks" if name == "overall" else "The first models over all tasks"
-    return Table(name, caption, known(columns, rows), rows, _OVERALL, filters, first=first, notes=[_MEAN])
+    notes = [_MEAN] if any(row["score"] is not None for row in rows) else [_NO_MEAN]
+    return Table(name, caption, known(columns, rows), rows, _OVERALL, filters, first=first, notes=notes)
 
 
 BOARD = """
@@ -138,6 +144,13 @@ def board_columns(rows: list[dict[str, Any]]) -> list[Column]:
     return known(columns, rows)
 
 
+def board_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """What a reader needs who sees a rank twice: groups of models that do not compare."""
+    groups = {tuple(row[key] for key in _COMPARED) for row in rows if not row["is_group"]}
+    return [_RANKS] if len(groups) > 1 else []
+
+
+_COMPARED = ("items_digest", "prompting", "metric", "filter")
 _HIDDEN = "FROM hidden ORDER BY task"
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from collectors.website.boards import BOARD, board_columns, pair_columns, with_pages
+from collectors.website.boards import BOARD, board_columns, board_notes, pair_columns, with_pages
 from collectors.website.reading import Tables
 from collectors.website.rendering import Page
 from collectors.website.tables import (
@@ -95,7 +95,16 @@ def _task_page(tables: Tables, task: dict[str, Any], pictures: Sequence[dict[str
         task_page(name),
         name,
         tables=[
-            Table(f"board-{key}", "Leaderboard", board_columns(rows), rows, board, filters, "No record yet."),
+            Table(
+                f"board-{key}",
+                "Leaderboard",
+                board_columns(rows),
+                rows,
+                board,
+                filters,
+                "No record yet.",
+                notes=board_notes(rows),
+            ),
             Table(
                 f"frontier-{key}",
                 "Models that no other beats in score and cost",

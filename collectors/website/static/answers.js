@@ -16,8 +16,8 @@ addEventListener("DOMContentLoaded", () => {
 
   // Those of `answers` that fit the form, in its order; equal ones stay in theirs.
   function chosen(answers) {
-    const {model, verdict, order, from, to} = form.elements, part = model.value.trim().toLowerCase();
-    const low = least(from.value), high = greatest(to.value), isBound = from.value !== "" || to.value !== "";
+    const {model, verdict, order} = form.elements, from = form.elements.from?.value ?? "", to = form.elements.to?.value ?? "";
+    const part = model.value.trim().toLowerCase(), low = least(from), high = greatest(to), isBound = from !== "" || to !== "";
     const kept = answers.filter(one => (!part || one.model.toLowerCase().includes(part)) && (!verdict.value || one.verdict === verdict.value)
       && (!isBound || (!isMissing(one.tokens) && low <= one.tokens && one.tokens <= high)));
     return order.value ? kept.sort(ORDERS[order.value]) : kept;
@@ -37,6 +37,7 @@ addEventListener("DOMContentLoaded", () => {
     tokens: number(article.dataset.tokens), usd: number(article.dataset.usd),
   }));
   if (whole.length < 2) return;
+  for (const one of form.querySelectorAll("[data-needs]")) if (whole.every(answer => isMissing(answer[one.dataset.needs]))) one.remove();
   form.hidden = false;
   onChange(() => {
     const kept = chosen(whole);

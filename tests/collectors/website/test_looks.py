@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from collectors.website import boards
 from collectors.website.building import BuiltSite
 from collectors.website.extra_pages import board
 from collectors.website.rendering import Page, Site, render
-from collectors.website.tables import LONGEST_NAME, Column, Table, item_page, shown
+from collectors.website.tables import LONGEST_NAME, Column, Table, item_page, shown, task_page
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.sites import Links, broken_links, built
 
@@ -56,6 +57,26 @@ def test_page_places_above_it_end_without_a_mark() -> None:
     above = page[page.index('class="above"') : page.index("<h1>")]
     assert above.count("›") == 1
     assert not above.rstrip().endswith("› </p>")
+
+
+def test_page_of_many_links_folds_them() -> None:
+    def page(count: int) -> str:
+        links = [(f"{number}.html", f"task {number}") for number in range(count)]
+        return render(SITE, Page("a.html", "A", links=links)).decode()
+
+    assert "<details>" not in page(20)
+    assert "<summary>Pages of the 21 tasks</summary>" in page(21)
+
+
+def test_leaderboards_say_which_ranks_and_means_compare(tmp_path: Path) -> None:
+    builder = LakeBuilder(str(tmp_path / "lake"))
+    cells = [BuiltCell(model=f"m{n}", task="tu"[n > 1], items_digest=f"i{n % 2}", items=2) for n in range(4)]
+    builder.run(*cells)
+    for cell in cells:
+        builder.shard(cell, [cell.record(item, score=1.0) for item in range(2)])
+    site = built(builder, tmp_path / "site")
+    assert boards._NO_MEAN in Links((site.folder / "leaderboard.html").read_text()).texts
+    assert boards._RANKS in Links((site.folder / task_page("t")).read_text()).texts
 
 
 def test_board_digest_is_short_with_the_whole_as_title(tmp_path: Path) -> None:
