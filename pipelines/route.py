@@ -18,7 +18,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from schemas.failures import ConfigError, RouterlakeError, one_line
 
 if TYPE_CHECKING:
     from collectors.metrics.splits import OwnSplit
+    from collectors.routers.boards import Runner
     from collectors.routers.questions import Questions
     from collectors.routers.registry import RouterSpec
 
@@ -96,7 +98,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     board.add_argument("--seeds", type=_number(1, 100), default=5, metavar="N", help="splits and seeds (default: 5)")
     board.add_argument("--stored", nargs="+", metavar="NAME", help="splits that the lake holds, in place of --split")
     board.add_argument("--seconds", type=_number(1, 10**6), metavar="S", help="most seconds of a router on one fold")
-    board.add_argument("--processes", type=_number(1, 64), default=min(2, os.cpu_count() or 1), metavar="N")
+    _add_runner(board)
     board.add_argument("--quiet", action="store_true", help="no line for each trial")
     add_format(board, "a table")
     fit = of_lake(command("fit", run_fit, "train one router on a lake's questions and keep it"))
@@ -121,7 +123,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     _add_routers(scaling)
     _add_split(scaling)
     scaling.add_argument("--draws", type=_number(1, 100), default=3, metavar="N", help="random pools of a size")
-    scaling.add_argument("--processes", type=_number(1, 64), default=min(2, os.cpu_count() or 1), metavar="N")
+    _add_runner(scaling)
     command("list", run_list, "list the routers that are shipped, with their sources")
     return parser.parse_args(argv)
 
@@ -130,6 +132,19 @@ def _add_routers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--routers", type=Path, metavar="YAML", help="a file that lists routers")
     parser.add_argument("--router", nargs="+", metavar="NAME", help="shipped routers, or module:factory (default: all)")
     parser.add_argument("--encoder", default="tfidf", metavar="E", help="tfidf, minilm, none or a folder")
+
+
+def _add_runner(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes",
+        type=_number(1, 64),
+        default=min(2, os.cpu_count() or 1),
+        metavar="N",
+        help="trials at once on this machine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--address", metavar="RAY", help="trials on this Ray cluster; auto inside `ray job submit` (default: here)"
+    )
 
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
@@ -158,15 +173,11 @@ def run_board(args: argparse.Namespace) -> int:
     splits = _splits(args, lake, questions)
     folds = [_fold(split) for split in splits]
     _make(args.out)
-    trials = run_trials(
-        questions,
-        routers,
-        folds,
-        args.out / "trials",
-        processes=args.processes,
-        path=[os.getcwd()],
-        progress=None if args.quiet else _progress,
-    )
+    with _runner(args) as runner:
+        progress = None if args.quiet else _progress
+        trials = run_trials(
+            questions, routers, folds, args.out / "trials", runner, path=[os.getcwd()], progress=progress
+        )
     board = stand(questions.pool, questions.tasks, questions.groups, routers, folds, trials)
     write_board(args.out, questions, splits, board)
     print_board(args.out, questions, board, args.format)
@@ -233,16 +244,17 @@ def run_scaling(args: argparse.Namespace) -> int:
     _, questions = _questions(args)
     routers = _routers(args, ["best-constant", "knn", "ridge", "avengers"])
     _make(args.out)
-    points, failed = scale(
-        questions,
-        routers,
-        lambda part: _fold(_split_of(args, part, 0)),
-        args.out / "trials",
-        draws=args.draws,
-        processes=args.processes,
-        path=[os.getcwd()],
-        progress=_progress,
-    )
+    with _runner(args) as runner:
+        points, failed = scale(
+            questions,
+            routers,
+            lambda part: _fold(_split_of(args, part, 0)),
+            args.out / "trials",
+            runner,
+            draws=args.draws,
+            path=[os.getcwd()],
+            progress=_progress,
+        )
     task = ", ".join(sorted(set(questions.tasks))[:3])
     title = f"{task}: routers by pool size"
     under = f"{len(questions.ids):,} questions; bands span {args.draws} random pools of a size"
@@ -295,6 +307,20 @@ def _routers(args: argparse.Namespace, default: Sequence[str] | str | None = Non
     for encoder in sorted({one.encoder for one in routers}):
         check_encoder(encoder)
     return routers
+
+
+@contextmanager
+def _runner(args: argparse.Namespace) -> Iterator[Runner]:
+    """What runs trials: processes of this machine, or the cluster at --address."""
+    if args.address:
+        from pipelines.fleet.routing import on_cluster  # Ray takes a second
+
+        with on_cluster(args.address) as runner:
+            yield runner
+    else:
+        from collectors.routers.boards import in_processes
+
+        yield in_processes(args.processes)
 
 
 def _splits(args: argparse.Namespace, lake: Lake, questions: Questions) -> list[OwnSplit]:

@@ -6,11 +6,12 @@ Owns the folder of a board's trials. A trial that fails costs its own router a r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from collectors.atomic import write_whole
 from collectors.routers import encoders
 from collectors.routers.contract import Floats
-from collectors.routers.process import Process
+from collectors.routers.process import LOST, Process
 from collectors.routers.questions import NUMBERS, Questions
 from collectors.routers.registry import SHIPPED, RouterSpec
 from collectors.routers.trial import Data, Fold, write_data
@@ -30,6 +31,8 @@ from schemas.texts import without_key_values
 
 #: Trials done and in all, and a line on the last one.
 Progress = Callable[[int, int, str], None]
+#: Failures that may have come from the machine, and are tried again by the next board.
+_AGAIN = ("died", LOST)
 #: Libraries beyond the extra that a shipped router's factory needs.
 _NEEDS = {one.factory: one.needs for one in SHIPPED.values()}
 
@@ -42,10 +45,26 @@ class Trial:
     fold: int
     #: Arrays and numbers of collectors.routers.trial; empty if it failed.
     made: dict[str, Any]
-    #: Why it failed: raised, choice, time, died or process; and a line. None: it did not.
+    #: Why it failed: raised, choice, time, died or lost; and a line. None: it did not.
     failed: str | None = None
     message: str = ""
     is_kept: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial that is not there yet."""
+
+    spec: RouterSpec
+    fold: int
+    #: The file to write.
+    out: Path
+    #: As collectors.routers.process.Process.run takes it.
+    trial: dict[str, Any]
+
+
+#: Runs the jobs with the files of a folder, and gives each at its end, with {} or why it failed.
+Runner = Callable[[Sequence[Job], Path], Generator[tuple[Job, dict[str, Any]]]]
 
 
 def run_trials(
@@ -53,8 +72,8 @@ def run_trials(
     routers: Sequence[RouterSpec],
     folds: Sequence[Fold],
     folder: Path,
+    runner: Runner,
     *,
-    processes: int = 2,
     path: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[Trial]:
@@ -65,7 +84,7 @@ def run_trials(
     folder.mkdir(parents=True, exist_ok=True)
     vectors = {name: encoders.vectors_of(name, questions.texts) for name in sorted({one.encoder for one in routers})}
     state = _digest_of(questions, vectors)
-    work: queue.Queue[tuple[RouterSpec, int, Path]] = queue.Queue()
+    jobs: list[Job] = []
     found: dict[tuple[str, int], Trial] = {}
     for number, fold in enumerate(folds):
         of_fold = _digest([fold.train, fold.test, fold.seed, fold.unseen, fold.probes])
@@ -73,17 +92,31 @@ def run_trials(
             out = folder / f"{safe_name(spec.name)}-{number}-{_digest([spec.digest, state, of_fold])}.npz"
             kept = _kept(spec.name, number, out)
             if kept is None:
-                work.put((spec, number, out))
+                jobs.append(Job(spec, number, out.resolve(), _trial_of(spec, number, path)))
             else:
                 found[spec.name, number] = kept
     total = len(routers) * len(folds)
     if progress and found:
         progress(len(found), total, f"{len(found)} kept from before")
-    if not work.empty():
+    if jobs:
         with scratch("route-") as place:
             _write(questions, vectors, folds, place)
-            _run(work, found, place, path, min(processes, work.qsize()), total, progress)
+            with contextlib.closing(runner(jobs, place)) as ends:
+                for job, ended in ends:
+                    trial = found[job.spec.name, job.fold] = _ended(job, ended)
+                    if progress:
+                        progress(len(found), total, f"{job.spec.name}, fold {job.fold}{_why(trial)}")
     return [found[spec.name, number] for spec in routers for number in range(len(folds))]
+
+
+def _trial_of(spec: RouterSpec, fold: int, path: Sequence[str]) -> dict[str, Any]:
+    return {
+        "router": asdict(spec),
+        "fold": _fold(fold),
+        "vectors": _vectors(spec.encoder),
+        "path": list(path),
+        "preload": _NEEDS.get(spec.factory),
+    }
 
 
 def _write(questions: Questions, vectors: dict[str, Floats], folds: Sequence[Fold], place: Path) -> None:
@@ -99,83 +132,80 @@ def _write(questions: Questions, vectors: dict[str, Floats], folds: Sequence[Fol
     )
     write_data(data, {"scores": pool.scores, **{name: pool.numbers[name] for name in NUMBERS if name in pool.numbers}})
     for name, values in vectors.items():
-        np.save(_vectors(place, name), values)
+        np.save(place / _vectors(name), values)
     for number, fold in enumerate(folds):
-        fold.save(place / f"fold-{number}.npz")
+        fold.save(place / _fold(number))
 
 
-def _vectors(place: Path, encoder: str) -> Path:
-    return place / f"vectors-{safe_name(encoder)}.npy"
+def _fold(number: int) -> str:
+    return f"fold-{number}.npz"
 
 
-def _run(
-    work: queue.Queue[tuple[RouterSpec, int, Path]],
-    found: dict[tuple[str, int], Trial],
-    place: Path,
-    path: Sequence[str],
-    processes: int,
-    total: int,
-    progress: Progress | None,
-) -> None:
-    lock = threading.Lock()
-    errors: list[BaseException] = []
-    stop = threading.Event()
+def _vectors(encoder: str) -> str:
+    return f"vectors-{safe_name(encoder)}.npy"
 
-    def serve() -> None:
-        process = Process()
+
+def in_processes(count: int) -> Runner:
+    """Runs trials on this machine, `count` at once."""
+
+    def run(jobs: Sequence[Job], place: Path) -> Generator[tuple[Job, dict[str, Any]]]:
+        work: queue.Queue[Job] = queue.Queue()
+        for job in jobs:
+            work.put(job)
+        ends: queue.Queue[tuple[Job, dict[str, Any]] | BaseException] = queue.Queue()
+        stop = threading.Event()
+        servers = [
+            threading.Thread(target=_serve, args=(work, ends, stop, place), daemon=True)
+            for _ in range(min(count, len(jobs)))
+        ]
         try:
-            while not stop.is_set():
-                try:
-                    spec, number, out = work.get_nowait()
-                except queue.Empty:
-                    return
-                trial = _one(process, spec, number, out, place, path)
-                if trial.failed == "process":
-                    process.close()
-                    process = Process()
-                with lock:
-                    found[spec.name, number] = trial
-                    if progress:
-                        progress(len(found), total, f"{spec.name}, fold {number}{_why(trial)}")
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
+            for server in servers:
+                server.start()
+            for _ in jobs:
+                end = ends.get()
+                if isinstance(end, BaseException):
+                    raise end
+                yield end
         finally:
-            process.close()
+            stop.set()
 
-    threads = [threading.Thread(target=serve, daemon=True) for _ in range(processes)]
+    return run
+
+
+def _serve(
+    work: queue.Queue[Job],
+    ends: queue.Queue[tuple[Job, dict[str, Any]] | BaseException],
+    stop: threading.Event,
+    place: Path,
+) -> None:
+    process = Process()
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        while not stop.is_set():
+            try:
+                job = work.get_nowait()
+            except queue.Empty:
+                return
+            ended = process.run(job.trial, place, job.out)
+            if ended.get("failed") == LOST:
+                process.close()
+                process = Process()
+            ends.put((job, ended))
+    except BaseException as error:
+        ends.put(error)
     finally:
-        stop.set()
-    if errors:
-        raise errors[0]
+        process.close()
 
 
 def _why(trial: Trial) -> str:
     return f": {trial.failed}: {trial.message}" if trial.failed else ""
 
 
-def _one(process: Process, spec: RouterSpec, number: int, out: Path, place: Path, path: Sequence[str]) -> Trial:
-    ended = process.run(
-        {
-            "folder": str(place),
-            "router": asdict(spec),
-            "fold": str(place / f"fold-{number}.npz"),
-            "vectors": str(_vectors(place, spec.encoder)),
-            "out": str(out.resolve()),
-            "path": list(path),
-            "preload": _NEEDS.get(spec.factory),
-        }
-    )
+def _ended(job: Job, ended: dict[str, Any]) -> Trial:
     ended = without_key_values(ended)  # an error of the router's own may hold its key
     if ended:
-        write_whole(_failure(out), json.dumps(ended).encode())
-        return Trial(spec.name, number, {}, ended["failed"], ended["message"])
-    return Trial(spec.name, number, _read(out))
+        write_whole(_failure(job.out), json.dumps(ended).encode())
+        return Trial(job.spec.name, job.fold, {}, ended["failed"], ended["message"])
+    return Trial(job.spec.name, job.fold, _read(job.out))
 
 
 def _kept(router: str, fold: int, out: Path) -> Trial | None:
@@ -183,6 +213,8 @@ def _kept(router: str, fold: int, out: Path) -> Trial | None:
         if out.exists():
             return Trial(router, fold, _read(out), is_kept=True)
         ended = json.loads(_failure(out).read_text(encoding="utf-8"))
+        if ended["failed"] in _AGAIN:
+            return None
         return Trial(router, fold, {}, str(ended["failed"]), str(ended["message"]), is_kept=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,14 @@ from schemas.failures import one_line
 #: Libraries of the shipped routers; a fork has them for nothing.
 _LIBRARIES = ("numpy", "scipy.sparse", "sklearn.cluster", "sklearn.linear_model", "sklearn.neighbors")
 _MORE = ("sklearn.ensemble", "sklearn.neural_network", "sklearn.svm", "sklearn.feature_extraction.text")
+#: The failure of a trial whose process of routers, or node, was lost.
+LOST = "lost"
 #: One thread each: results must not depend on the machine's cores, and several processes share them.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class _Orphan(Exception):
+    """The board is gone."""
 
 
 class Process:
@@ -43,17 +50,24 @@ class Process:
             text=True,
         )
 
-    def run(self, trial: dict[str, Any]) -> dict[str, Any]:
-        """Runs a trial as `_child` describes it. Returns {} or {"failed": kind, "message": …}."""
+    def run(self, trial: Mapping[str, Any], place: Path, out: Path) -> dict[str, Any]:
+        """Runs a trial with the files of `place`, and writes `out`. Returns {} or {"failed": kind, "message": …}.
+
+        `trial` has the router (RouterSpec), the names of the files of its fold and vectors, the folders of modules
+        (path), and perhaps a library to load before the fork (preload).
+        """
+        given = {**trial, "folder": str(place), "out": str(out)}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(trial) + "\n")
+            self._process.stdin.write(json.dumps(given) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except OSError:
             line = ""
-        found: dict[str, Any] = json.loads(line) if line else {"failed": "process", "message": "the process ended"}
+        found: dict[str, Any] = (
+            json.loads(line) if line else {"failed": LOST, "message": "the process that ran it ended"}
+        )
         return found
 
     def close(self) -> None:
@@ -63,7 +77,7 @@ class Process:
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._process.terminate()  # it takes its trial with it
             self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
@@ -74,26 +88,34 @@ def main() -> None:
         importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a router prints
+    board = os.getppid()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for line in sys.stdin:
         trial = json.loads(line)
         if trial.get("preload"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(trial["preload"])
-        answers.write(json.dumps(_tried(trial)) + "\n")
+        try:
+            answers.write(json.dumps(_tried(trial, board)) + "\n")
+        except _Orphan:
+            return
         answers.flush()
 
 
-def _tried(trial: dict[str, Any]) -> dict[str, Any]:
+def _tried(trial: dict[str, Any], board: int) -> dict[str, Any]:
     note = Path(f"{trial['out']}.failed.json")
     note.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
         _child(trial, note)
     limit = float(trial["router"]["seconds"])
-    status = _waited(child, limit)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)  # and whatever it started
+    try:
+        status = _waited(child, limit, board)
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)  # and whatever it started
     if status is None:
+        os.kill(child, signal.SIGKILL)  # in a group of its own choice, perhaps
         os.waitpid(child, 0)
         return {"failed": "time", "message": f"it took longer than {limit:g} s"}
     if note.exists():
@@ -110,23 +132,26 @@ def _tried(trial: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _waited(child: int, limit: float) -> int | None:
-    """The child's status; None if it is still there after `limit` seconds."""
+def _waited(child: int, limit: float, board: int) -> int | None:
+    """The child's status; None if it is still there after `limit` seconds. Raises _Orphan if the board was killed."""
     end, pause = time.monotonic() + limit, 0.001
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status
+        if os.getppid() != board:
+            raise _Orphan
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
     return None
 
 
 def _child(trial: dict[str, Any], note: Path) -> None:
-    """Runs a trial: folder (of the data), router, fold, vectors and out (files). Never returns."""
+    """Runs a trial as `Process.run` describes it. Never returns."""
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         _run(trial)
         code = 0
@@ -153,8 +178,9 @@ def _run(trial: dict[str, Any]) -> None:
     spec = RouterSpec(**trial["router"])
     for folder in filter(None, (spec.folder, *trial.get("path", ()))):
         sys.path.append(folder)
-    vectors = np.load(trial["vectors"], mmap_mode="r", allow_pickle=False)
-    made = run_trial(read_data(Path(trial["folder"])), spec, Fold.load(Path(trial["fold"])), vectors)
+    place = Path(trial["folder"])
+    vectors = np.load(place / trial["vectors"], mmap_mode="r", allow_pickle=False)
+    made = run_trial(read_data(place), spec, Fold.load(place / trial["fold"]), vectors)
     with replacing(Path(trial["out"]), ending=".npz") as new:
         np.savez(new, allow_pickle=False, **made)
 

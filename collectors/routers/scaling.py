@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.routers.boards import Progress, run_trials
+from collectors.routers.boards import Progress, Runner, run_trials
 from collectors.routers.questions import Questions
 from collectors.routers.registry import RouterSpec
 from collectors.routers.standings import stand
@@ -25,9 +25,9 @@ def scale(
     routers: Sequence[RouterSpec],
     fold_of: Callable[[Questions], Fold],
     folder: Path,
+    runner: Runner,
     *,
     draws: int = 3,
-    processes: int = 2,
     path: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> tuple[dict[str, dict[int, list[float]]], list[str]]:
@@ -48,7 +48,7 @@ def scale(
                 continue  # there is one such pool
             part = _part(questions, np.sort(order[:size]))
             place = folder / f"{size}-{draw}"
-            trials = run_trials(part, routers, [fold], place, processes=processes, path=path, progress=progress)
+            trials = run_trials(part, routers, [fold], place, runner, path=path, progress=progress)
             board = stand(part.pool, part.tasks, part.groups, routers, [fold], trials)
             points["oracle"].setdefault(size, []).append(board.head["oracle_score"])
             for one in board.standings:

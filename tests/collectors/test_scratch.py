@@ -6,9 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from collectors.scratch import PREFIX, clear_left, scratch
+import pytest
+
+from collectors.scratch import PREFIX, clear_left, scratch, shared_scratch
+from schemas.failures import ConfigError
 
 #: Makes a folder, says so, and waits.
 HOLDS = """
@@ -43,3 +47,40 @@ def test_clear_left_touches_nothing_that_scratch_did_not_make(tmp_path: Path) ->
     os.symlink(tmp_path / "outside", tmp_path / f"{PREFIX}link")
     clear_left(tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_shared_scratch_is_filled_once_and_stays_while_anybody_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    filled: list[Path] = []
+
+    def fill(folder: Path) -> None:
+        filled.append(folder)
+        (folder / "data").write_text("1")
+
+    with shared_scratch("of-one", fill) as first:
+        with shared_scratch("of-one", fill) as second:
+            assert first == second
+        clear_left(tmp_path)
+        assert (first / "data").exists(), "one of two still has it"
+    clear_left(tmp_path)
+    assert not first.exists()
+    with shared_scratch("of-one", fill):
+        assert filled == [first, first]
+    os.symlink(tmp_path, tmp_path / f"{PREFIX}of-two")
+    with pytest.raises(ConfigError, match="another user's"), shared_scratch("of-two", fill):
+        pass
+
+
+def test_shared_scratch_that_was_half_filled_is_filled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def half(folder: Path) -> None:
+        (folder / "data").write_text("1")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"), shared_scratch("of-one", half):
+        pass
+    with shared_scratch("of-one", lambda folder: (folder / "data").write_text("2") and None) as folder:
+        assert (folder / "data").read_text() == "2"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from collectors.matrix.pool_arrays import Pool
 from collectors.routers.questions import Questions
+from tests.helpers.importing import imported, table
 
 #: Candidates and their mean USD.
 CANDIDATES = {"cheap": 0.001, "maths": 0.01, "verse": 0.02}
@@ -47,3 +49,21 @@ def world(count: int = 240, *, seed: int = 0, tasks: tuple[str, ...] = ("quiz",)
 def without_usd(questions: Questions) -> Questions:
     numbers = {name: values for name, values in questions.pool.numbers.items() if name != "usd"}
     return replace(questions, pool=replace(questions.pool, numbers=numbers))
+
+
+#: Fields of an answer -> columns of the file that `routed_lake` imports.
+COLUMNS = {"model": "model", "task": "task", "key": "id", "score": "score", "usd": "usd", "prompt": "prompt"}
+
+
+def routed_lake(folder: Path) -> Path:
+    """A lake of the answers of a world of 200 questions, one half in each of two tasks."""
+    given, tasks = world(200, tasks=("first", "second")), ["first"] * 100 + ["second"] * 100
+    scores, usd = given.pool.scores, given.pool.numbers["usd"]
+    answers = [
+        (model, tasks[row], f"q{row}", float(scores[row, column]), usd[row, column], text)
+        for row, text in enumerate(given.texts)
+        for column, model in enumerate(given.pool.candidates)
+    ]
+    names = tuple(COLUMNS.values())
+    imported("table", table(folder / "rows.parquet", answers, names), folder / "lake", options=COLUMNS)
+    return folder / "lake"

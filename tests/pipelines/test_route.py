@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from pipelines import matrix, route
-from tests.helpers.importing import imported, rows, table
-from tests.helpers.routed_worlds import world
+from tests.helpers.importing import rows
+from tests.helpers.routed_worlds import routed_lake, world
 
 pytestmark = pytest.mark.slow  # each board starts a process that imports scikit-learn
-NAMES = ("model", "task", "id", "score", "usd", "prompt")
 OWN = """
 import numpy as np
 
@@ -46,23 +45,7 @@ class _Runs:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("routed")
-    given, tasks = world(200, tasks=("first", "second")), ["first"] * 100 + ["second"] * 100
-    verdicts = [
-        (
-            model,
-            tasks[row],
-            f"q{row}",
-            float(given.pool.scores[row, column]),
-            given.pool.numbers["usd"][row, column],
-            text,
-        )
-        for row, text in enumerate(given.texts)
-        for column, model in enumerate(given.pool.candidates)
-    ]
-    options = dict(zip(("model", "task", "key", "score", "usd", "prompt"), NAMES, strict=True))
-    imported("table", table(folder / "rows.parquet", verdicts, NAMES), folder / "lake", options=options)
-    return folder / "lake"
+    return routed_lake(tmp_path_factory.mktemp("routed"))
 
 
 @pytest.fixture(autouse=True)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from collectors.routers.boards import Trial, run_trials
+from collectors.routers.boards import Job, Trial, in_processes, run_trials
 from collectors.routers.questions import Questions, split_by
 from collectors.routers.registry import RouterSpec, default_routers, router_of
+from collectors.routers.spreading import code_of, run_anywhere
 from collectors.routers.standings import Board, stand
 from collectors.routers.trial import Fold
 from tests.helpers.routed_worlds import without_usd, world
 from tests.helpers.thorough import long_only
 
-pytestmark = pytest.mark.slow  # each starts a process that imports scikit-learn
 pytestmark = pytest.mark.slow  # each starts a process that imports scikit-learn
 ROOT = str(Path(__file__).resolve().parents[3])
 ODD = "tests.helpers.odd_routers"
@@ -46,7 +49,7 @@ def board_of(
     questions: Questions, routers: list[RouterSpec], folder: Path, seeds: int = 2, rule: str = "content"
 ) -> tuple[Board, list[Trial]]:
     folds = folds_of(questions, seeds, rule)
-    trials = run_trials(questions, routers, folds, folder, processes=1, path=[ROOT])
+    trials = run_trials(questions, routers, folds, folder, in_processes(1), path=[ROOT])
     return stand(questions.pool, questions.tasks, questions.groups, routers, folds, trials), trials
 
 
@@ -130,6 +133,42 @@ def test_board_is_the_same_to_the_last_digit_and_goes_on_where_it_was(tmp_path: 
     changed = [*routers[:-1], RouterSpec("random", routers[-1].factory, {"seed": 9})]
     _, more = board_of(world(), changed, tmp_path / "one")
     assert [one.is_kept for one in more] == [True] * 6 + [False] * 2
+
+
+def test_board_of_trials_on_a_machine_that_does_not_see_the_boards_folder_has_the_same_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    questions, routers = world(), [router_of("knn"), odd("Raises"), router_of("random")]
+    folds, brought = folds_of(questions), []
+
+    def elsewhere(jobs: Sequence[Job], place: Path) -> Generator[tuple[Job, dict[str, Any]]]:
+        hidden = place.rename(tmp_path / "hidden")
+
+        def bring(folder: Path) -> None:
+            brought.append(folder)
+            shutil.copytree(hidden, folder, ignore=lambda *_: [".in-use"], dirs_exist_ok=True)
+
+        for job in jobs:
+            code = "another" if job.spec.name == "random" else code_of(job.spec)
+            ended, made = run_anywhere(job.trial, place, bring, code)
+            if not ended:
+                job.out.write_bytes(made)
+            yield job, ended
+
+    there = run_trials(questions, routers, folds, tmp_path / "there", elsewhere, path=[ROOT])
+    here = run_trials(questions, routers[:2], folds, tmp_path / "here", in_processes(1), path=[ROOT])
+    for one, two in zip(there, here, strict=False):
+        assert (one.failed, one.message) == (two.failed, two.message)
+        for name in {*one.made, *two.made} - {"fit_s", "route_s"}:
+            assert np.array_equal(one.made[name], two.made[name], equal_nan=True), name
+    assert len(brought) == 1
+    assert [(one.failed, "has other code" in one.message) for one in there[4:]] == [("lost", True)] * 2
+    # A trial that the machine lost is tried again, and a router's own error is not.
+    again = run_trials(questions, routers, folds, tmp_path / "there", in_processes(1), path=[ROOT])
+    assert [(one.failed, one.is_kept) for one in again] == [(None, True)] * 2 + [("raised", True)] * 2 + [
+        (None, False)
+    ] * 2
 
 
 def test_board_without_costs_has_scores_and_says_that_costs_are_unknown(tmp_path: Path) -> None:
