@@ -166,6 +166,8 @@ def in_processes(count: int) -> Runner:
                 if isinstance(end, BaseException):
                     raise end
                 yield end
+            for server in servers:
+                server.join()  # their processes have ended then
         finally:
             stop.set()
 

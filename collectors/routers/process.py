@@ -3,15 +3,17 @@ one.
 
 Owns the protocol: a line of JSON for a trial on standard input, a line for its end on standard output. The libraries
 are imported once, before the forks. A child runs one router on one fold (collectors.routers.trial) and writes its file;
-its output goes to the log. `Process` is the other side.
+the beginning of its output is shown. `Process` is the other side.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -26,6 +28,12 @@ from schemas.failures import one_line
 #: Libraries of the shipped routers; a fork has them for nothing.
 _LIBRARIES = ("numpy", "scipy.sparse", "sklearn.cluster", "sklearn.linear_model", "sklearn.neighbors")
 _MORE = ("sklearn.ensemble", "sklearn.neural_network", "sklearn.svm", "sklearn.feature_extraction.text")
+#: Bytes of a trial's output that are shown.
+_SHOWN = 4096
+#: Of prctl(2).
+_PR_SET_CHILD_SUBREAPER = 36
+#: How often what a trial left behind is ended, before the next trial begins.
+_ROUNDS = 100
 #: The failure of a trial whose process of routers, or node, was lost.
 LOST = "lost"
 #: One thread each: results must not depend on the machine's cores, and several processes share them.
@@ -87,7 +95,8 @@ def main() -> None:
     for name in (*_LIBRARIES, *_MORE):
         importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a router prints
+    os.dup2(2, 1)  # whatever a library prints
+    _adopt()
     board = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for line in sys.stdin:
@@ -105,18 +114,20 @@ def main() -> None:
 def _tried(trial: dict[str, Any], board: int) -> dict[str, Any]:
     note = Path(f"{trial['out']}.failed.json")
     note.unlink(missing_ok=True)
+    printed, output = os.pipe()
     child = os.fork()
     if child == 0:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         _child(trial, note)
+    os.close(output)
     limit = float(trial["router"]["seconds"])
     try:
-        status = _waited(child, limit, board)
+        status = _waited(child, limit, board, printed)
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)  # and whatever it started
+        os.close(printed)
+        _end(child)
     if status is None:
-        os.kill(child, signal.SIGKILL)  # in a group of its own choice, perhaps
-        os.waitpid(child, 0)
         return {"failed": "time", "message": f"it took longer than {limit:g} s"}
     if note.exists():
         found: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
@@ -132,18 +143,59 @@ def _tried(trial: dict[str, Any], board: int) -> dict[str, Any]:
     return {}
 
 
-def _waited(child: int, limit: float, board: int) -> int | None:
-    """The child's status; None if it is still there after `limit` seconds. Raises _Orphan if the board was killed."""
-    end, pause = time.monotonic() + limit, 0.001
+def _waited(child: int, limit: float, board: int, printed: int) -> int | None:
+    """The child's status; None if it is still there after `limit` seconds. Raises _Orphan if the board was killed.
+
+    Shows the beginning of what the child prints, and reads the rest, so that it never waits for a reader.
+    """
+    end, pause, left, is_open = time.monotonic() + limit, 0.001, _SHOWN, True
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status
         if os.getppid() != board:
             raise _Orphan
-        time.sleep(pause)
+        if not is_open:
+            time.sleep(pause)
+        elif select.select([printed], [], [], pause)[0]:
+            text = os.read(printed, 1 << 16)
+            is_open = bool(text)
+            left = _shown(text, left)
         pause = min(2 * pause, 0.05)
     return None
+
+
+def _shown(text: bytes, left: int) -> int:
+    """Shows the first `left` bytes of `text`. Returns how many more may be shown."""
+    with contextlib.suppress(OSError):
+        os.write(2, text[:left])
+        if left and len(text) > left:
+            os.write(2, b"\n... it prints more, which is left out\n")
+    return max(0, left - len(text))
+
+
+def _adopt() -> None:
+    """Makes this process the parent of what trials leave behind in groups of their own. Only Linux can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end(child: int) -> None:
+    """Ends a trial that is still there, and all that it left behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    pids = [child]
+    for _ in range(_ROUNDS):  # what these start meanwhile
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:  # its number is nobody else's until it is waited for
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+        pids = []
+        with contextlib.suppress(OSError):
+            pids = [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+        if not pids:
+            return
 
 
 def _child(trial: dict[str, Any], note: Path) -> None:
@@ -157,8 +209,11 @@ def _child(trial: dict[str, Any], note: Path) -> None:
         code = 0
     except BaseException as error:  # a router may raise anything, SystemExit as well
         kind = "choice" if type(error).__name__ == "BadChoice" else "raised"
-        message = " ".join(str(error).split())[:300] if kind == "choice" else one_line(error, 300)
-        trace = "".join(traceback.format_exception(error))[-4000:]
+        try:
+            message = " ".join(str(error).split())[:300] if kind == "choice" else one_line(error, 300)
+            trace = "".join(traceback.format_exception(error))[-4000:]
+        except Exception:  # the text of its error raises, too
+            message, trace = type(error).__name__, ""
         with contextlib.suppress(OSError):
             note.write_text(json.dumps({"failed": kind, "message": message, "trace": trace}), encoding="utf-8")
     finally:

@@ -122,11 +122,11 @@ def run_trial(data: Data, spec: RouterSpec, fold: Fold, vectors: Floats) -> dict
     """
     router = make(spec, fold.seed)
     queries, scores, costs, valid = training(data, fold, vectors)
+    prices, means = means_of(costs), means_of(scores, valid)  # before the router may write into them
+    scale = np.nan if np.isnan(prices).all() else np.nanmax(prices)
     began = time.perf_counter()
     router.fit(queries, scores, costs, valid)
     fitted = time.perf_counter()
-    scale = np.nanmax(means_of(costs)) if not np.isnan(costs).all() else np.nan
-    means = means_of(scores, valid)
     del queries, scores, costs, valid
     asked = _asked(data, fold.test, vectors, is_bound=bool(getattr(router, "PEEKS", False)))
     ready = time.perf_counter()

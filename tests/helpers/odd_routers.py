@@ -7,6 +7,10 @@ import signal
 import time
 from typing import Any
 
+import numpy as np
+
+from collectors.routers.contract import Estimates
+
 
 class _Quiet:
     def fit(self, *_: Any) -> None:
@@ -78,3 +82,43 @@ class Abstains(_Quiet):
 class Peeks(_Quiet):
     def route(self, queries: Any, candidates: Any) -> Any:
         return [0 if queries.answers.truth is None else 1] * len(queries)
+
+
+class Lingers(_Quiet):
+    """Leaves a process in a session of its own, and prints more than anybody reads."""
+
+    def route(self, queries: Any, candidates: Any) -> Any:
+        if not os.fork():
+            os.setsid()
+            if not os.fork():
+                time.sleep(600)
+            os._exit(0)
+        print("so much\n" * 100_000)
+        return [0] * len(queries)
+
+
+class BadError(_Quiet):
+    def route(self, queries: Any, candidates: Any) -> Any:
+        class Silent(Exception):
+            def __str__(self) -> str:
+                raise ValueError
+
+        raise Silent
+
+
+class FillsGaps:
+    """Writes into the arrays that it learns from. What the board knows of them stays."""
+
+    def __init__(self, value: float | None = None) -> None:
+        self.value = value
+
+    def fit(self, queries: Any, scores: Any, costs: Any, valid: Any) -> None:
+        if self.value is not None:
+            scores[:], costs[:] = self.value, self.value
+            queries.texts.clear()
+
+    def route(self, queries: Any, candidates: Any) -> Any:
+        return [0] * len(queries)
+
+    def estimate(self, queries: Any, candidates: Any) -> Estimates:
+        return Estimates(np.full((len(queries), len(candidates)), 0.5), np.full((len(queries), len(candidates)), 0.1))

@@ -6,10 +6,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from collectors.routers.boards import Job, Trial, in_processes, run_trials
@@ -57,8 +59,11 @@ def odd(name: str, **settings: Any) -> RouterSpec:
     return RouterSpec(name, f"{ODD}:{name}", **settings)
 
 
-def test_board_routers_that_misbehave_cost_their_own_row_alone(tmp_path: Path) -> None:
+def test_board_routers_that_misbehave_cost_their_own_row_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     names = ["Raises", "Exits", "Unknown", "LeftOut", "NotANumber", "FewChoices", "Beyond", "Dies", "Peeks"]
+    names += ["Lingers", "BadError"]
     routers = [odd(name) for name in names]
     routers += [odd("Sleeps", seconds=0.3), odd("WritesCosts"), odd("Abstains"), router_of("best-constant")]
     routers += [RouterSpec("missing", "no_such_module:Router"), RouterSpec("none", f"{ODD}:Nothing")]
@@ -67,6 +72,7 @@ def test_board_routers_that_misbehave_cost_their_own_row_alone(tmp_path: Path) -
     for name, why in {
         "Raises": "raised: RuntimeError: no idea",
         "Exits": "raised: SystemExit",
+        "BadError": "raised: Silent",
         "Unknown": "choice: query 0: it chose 'nobody', which is no candidate",
         "LeftOut": "choice: query 0: it chose 'left-out', which is left out of the pool",
         "NotANumber": "choice: query 0: it chose nan",
@@ -84,6 +90,21 @@ def test_board_routers_that_misbehave_cost_their_own_row_alone(tmp_path: Path) -
     assert rows["best-constant"].rank == 1
     # The truth is hidden from whoever does not declare to peek.
     assert rows["Peeks"].figures["score"] == pytest.approx(rows["Peeks"].figures["score_answered"])
+    # What a router prints is cut, and the process that it left in another session ended with its trial.
+    assert rows["Lingers"].rank
+    shown = capfd.readouterr().err
+    assert "it prints more" in shown
+    assert len(shown) < 20_000
+    assert not [one for one in psutil.process_iter(["environ"]) if str(tmp_path) in str(one.info["environ"])]
+
+
+def test_board_router_that_writes_into_its_arrays_changes_no_figure(tmp_path: Path) -> None:
+    routers = [odd("FillsGaps"), replace(odd("FillsGaps", parameters={"value": 7.0}), name="writes")]
+    board, _ = board_of(world(), routers, tmp_path, seeds=1)
+    first, second = ({**one.row(), "router": None, "parameters": None} for one in board.standings)
+    assert first["brier_of_means"] is not None
+    assert first["curve"]
+    assert first == second
 
 
 def test_board_question_that_a_router_abstains_on_goes_to_the_best_constant(tmp_path: Path) -> None:
