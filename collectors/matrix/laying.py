@@ -91,8 +91,8 @@ def lay(
         for part in parts:
             if part not in grids:
                 work.lay_part(f"{lake_place(lake.uri)}/{part.records}")
-        # Those that no compaction holds.
-        work.lay_rows("_open_verdicts JOIN places USING (cell_id, filter)", "repeat = 0")
+        if con.execute("SELECT 1 FROM _shard_files WHERE NOT is_folded LIMIT 1").fetchall():
+            work.lay_rows("_open_verdicts JOIN places USING (cell_id, filter)", "repeat = 0")
         for job in jobs:
             job.result()
 

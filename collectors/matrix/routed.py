@@ -181,7 +181,7 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewher
         SELECT DISTINCT places.task, question, {name} AS name
         FROM (
             SELECT task, items_digest, item, question_number FROM _questions_of SEMI JOIN (
-                SELECT task, items_digest FROM _pool_cells ANTI JOIN _left_out USING (task, cell_id)
+                SELECT task, items_digest FROM _pool_choice ANTI JOIN _left_out USING (task, cell_id)
             ) AS kept USING (task, items_digest)
         ) AS places
         INNER JOIN (SELECT question_number, question FROM _question_names) AS names USING (question_number)

@@ -50,7 +50,7 @@ def write_matrix(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[str]:
 
 
 def matrix_tasks(con: duckdb.DuckDBPyConnection) -> list[str]:
-    return [task for (task,) in con.execute("SELECT DISTINCT task FROM _pool_cells ORDER BY task").fetchall()]
+    return [task for (task,) in con.execute("SELECT DISTINCT task FROM _pool_choice ORDER BY task").fetchall()]
 
 
 def matrix_query(task: str) -> str:

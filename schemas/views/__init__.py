@@ -52,6 +52,8 @@ __all__ = [
 
 #: Small views behind every query over records. Where the files are listed, they are tables.
 KEPT = (*OWNERSHIP, "_cell_rows")
+#: Tables of all cells. To sort 102,000 rows takes half a second, so a database in memory has them as they come.
+UNSORTED = ("_folded", "_cell_rows", "_scored", "_pool_choice")
 #: Each price of a cell, from seven small views, which every view of costs reads. It is a table in the same case.
 PRICES = ("_cell_prices",)
 #: Sums over all records that several views read. They are a table where a query names its views: as a view each reader
@@ -60,7 +62,7 @@ SUMS = ("_totals",)
 #: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
-POOL = ("_pool_questions", "_scored", "_pool_cells", "_questions_of", "_left_out", "_members")
+POOL = ("_pool_questions", "_scored", "_pool_choice", "_pool_cells", "_questions_of", "_left_out", "_members")
 #: The rows of open shards become a table from so many shards on, up to so many rows: a row takes 350 bytes of memory.
 #: The pool and the numbers of its answers name them five times, and each time a file costs a millisecond of CPU.
 MANY_SHARDS, MOST_ROWS = 1000, 4_000_000
@@ -104,13 +106,20 @@ def create_views(
     if only is None and files.listed is None and cells is None and _make_over_empty_tables(con, names, wanted, choice):
         wanted = set()
     for view in (view for name, view in view_files().items() if name in wanted):
-        if view.name == "_pool_cells":
+        if view.name == "_pool_choice":
             choice.set_cells(con)
         kept = (*KEPT, *PRICES) if only is None else (*KEPT, *PRICES, *SUMS)
-        is_table = view.name in POOL or (view.name in kept and files.listed is not None)  # a listing does not change
+        is_listed = files.listed is not None or cells is not None  # a listing does not change
+        is_table = view.name in POOL or (view.name in kept and files.listed is not None)
+        if view.name == "_pool_cells" and is_listed and only is not None:
+            is_table = False  # its columns of cells are in a table already
         is_read = view.name == "_open_verdicts" and only is not None and _read_open_shards(con, names)
         if not is_read:
-            con.execute(names.put_into(view.as_table if is_table else view.sql))
+            statement = view.sql
+            if is_table:
+                is_sorted = view.name not in UNSORTED or only is None
+                statement = view.as_table if is_sorted else view.as_rows
+            con.execute(names.put_into(statement))
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
         if view.name == "_shown_judges" and choice.judge:
@@ -232,7 +241,7 @@ def _make_over_empty_tables(
         if choice.judge:
             choice.check_judge(con)
         for name in (name for name in views if name in POOL):  # of rows, so the views below have to be there
-            if name == "_pool_cells":
+            if name == "_pool_choice":
                 choice.set_cells(con)
             con.execute(names.put_into(views[name].as_table))
     except duckdb.Error:

@@ -17,6 +17,7 @@ WITH RECURSIVE sizes AS (
     GROUP BY task
 ),
 
+-- Candidates of tasks in which some candidate lacks a score.
 members AS MATERIALIZED (
     SELECT
         task,
@@ -25,12 +26,18 @@ members AS MATERIALIZED (
         questions,
         is_sparse AND coalesce(CAST(getvariable('pool_sparse') AS VARCHAR) = 'mixed', false) AS is_sampled,
         row_number() OVER (ORDER BY task, scored, cell_id)::INTEGER AS place
-    FROM _pool_cells
+    FROM _pool_choice
     INNER JOIN sizes USING (task)
+    SEMI JOIN (
+        SELECT task
+        FROM (SELECT task, min(scored) AS least FROM _pool_choice GROUP BY task)
+        INNER JOIN sizes USING (task)
+        WHERE least < questions
+    ) AS incomplete USING (task)
     WHERE (SELECT counts FROM _pool_questions) <> 'any'
 ),
 
--- Tasks in which some candidate lacks a score, and its candidates. The records of whole ones are not read.
+-- Those tasks, and the numbers of their candidates. The records of whole ones are not read.
 ragged AS MATERIALIZED (
     SELECT
         task,
@@ -40,7 +47,6 @@ ragged AS MATERIALIZED (
         count(*) FILTER (is_sampled) AS sampled
     FROM members
     GROUP BY task
-    HAVING min(scored) < any_value(questions)
 ),
 
 scores AS MATERIALIZED (

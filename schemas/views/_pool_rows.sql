@@ -2,10 +2,10 @@
 CREATE VIEW _pool_rows AS
 SELECT
     matrix.*,
-    _pool_cells.candidate,
+    _pool_choice.candidate,
     _questions_of.question_number
 FROM matrix
-INNER JOIN _pool_cells USING (cell_id)
+INNER JOIN _pool_choice USING (cell_id)
 INNER JOIN _questions_of
     ON matrix.task = _questions_of.task
     AND matrix.items_digest = _questions_of.items_digest

@@ -4,8 +4,8 @@
 -- content, and stays apart if there are several. An item without a text is its item_hash.
 CREATE VIEW _questions_of AS
 WITH asked AS (
-    SELECT task, items_digest, max(planned_items) AS planned_items, min(imported_from IS NOT NULL) AS is_imported
-    FROM _pool_cells
+    SELECT task, items_digest, max(planned_items) AS planned_items, min(is_imported) AS is_imported
+    FROM _pool_choice
     GROUP BY ALL
 ),
 
@@ -56,7 +56,9 @@ SELECT
     content,
     gold,
     occurrence,
-    min({'is_imported': is_imported, 'item': item, 'items_digest': items_digest}) OVER same_question AS place,
+    first_value({'is_imported': is_imported, 'item': item, 'items_digest': items_digest}) OVER same_question AS place,
     dense_rank() OVER (ORDER BY task, content, gold, occurrence)::INTEGER AS question_number
 FROM numbered
-WINDOW same_question AS (PARTITION BY task, content, gold, occurrence);
+WINDOW same_question AS (
+    PARTITION BY task, content, gold, occurrence ORDER BY is_imported, item, items_digest
+);

@@ -19,8 +19,9 @@ by_row AS (
     FROM _outdated
 )
 
-SELECT cell_id, sum(scored)::BIGINT AS scored
-FROM (SELECT DISTINCT cell_id, part FROM _folded)
+-- All shards of a cell that a compaction holds are in one part.
+SELECT cell_id, any_value(scored)::BIGINT AS scored
+FROM _folded
 INNER JOIN whole USING (part)
 ANTI JOIN by_row USING (cell_id)
 GROUP BY cell_id

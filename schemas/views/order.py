@@ -43,8 +43,17 @@ class ViewFile:
     @property
     def as_table(self) -> str:
         """The statement that keeps the view's rows in one order, so that a file of them has the same bytes."""
-        head, body = self.sql.split("CREATE VIEW", 1)[1].split(" AS\n", 1)
-        return f"CREATE TABLE{head} AS\nFROM (\n{body.rstrip().removesuffix(';')}\n) ORDER BY ALL;\n"
+        return f"CREATE TABLE {self.name} AS\nFROM (\n{self.query}\n) ORDER BY ALL;\n"
+
+    @property
+    def as_rows(self) -> str:
+        """The statement that keeps the view's rows as they come: to sort 102,000 wide ones takes half a second."""
+        return f"CREATE TABLE {self.name} AS\n{self.query};\n"
+
+    @property
+    def query(self) -> str:
+        """The SELECT of a view."""
+        return self.sql.split("CREATE VIEW", 1)[1].split(" AS\n", 1)[1].rstrip().removesuffix(";")
 
     @property
     def comment(self) -> str:

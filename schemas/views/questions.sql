@@ -13,7 +13,7 @@ WITH asked AS (
 
 sizes AS (
     SELECT task, count(*) AS candidates
-    FROM _pool_cells
+    FROM _pool_choice
     ANTI JOIN _left_out USING (task, cell_id)
     GROUP BY task
 )
