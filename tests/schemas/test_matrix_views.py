@@ -88,6 +88,17 @@ def test_cells_planned_twice_newest_facts_and_largest_plan(lake: LakeBuilder) ->
     assert found == {"run_id": newest, "engine": "new", "planned_items": 8, "generation": 3}
 
 
+def test_cells_of_a_copied_run_are_one_row_each(lake: LakeBuilder) -> None:
+    other = BuiltCell(task="other")
+    lake.run(other, planned=3)
+    newest = lake.run(CELL, other, planned=4)
+    (Path(lake.lake.root) / "runs" / "29990101T000000-00000000.parquet").write_bytes(
+        (Path(lake.lake.root) / "runs" / f"{newest}.parquet").read_bytes()
+    )
+    found = lake.rows("SELECT task, run_id, planned_items FROM cells ORDER BY task")
+    assert found == [("other", newest, 4), ("quiz", newest, 4)]
+
+
 def test_tasks_models_share_one_row_promptings_do_not(lake: LakeBuilder) -> None:
     lake.run(CELL, BuiltCell(model="model-b"), BuiltCell(prompting="p1"))
     assert lake.rows("SELECT task, prompting, metric, cells FROM tasks ORDER BY prompting") == [
