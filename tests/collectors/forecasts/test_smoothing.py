@@ -77,6 +77,16 @@ def test_families_join_copies_names_and_bases_and_nothing_else() -> None:
     assert families(np.full((2, 9), np.nan)).tolist() == [0, 1]
 
 
+def test_families_are_not_joined_by_a_model_that_answered_a_part() -> None:
+    random = np.random.default_rng(0)
+    answers = (random.random((4, 400)) < 0.5).astype(float)
+    answers[2, :200], answers[2, 200:] = answers[0, :200], np.nan
+    answers[1, :60], answers[2, :60] = answers[0, :60], answers[0, :60]
+    answers[3], answers[3, 60:] = answers[1], np.nan
+    # 3 answered like 0, 1 and 2 what it was asked. It is of one family, and no bridge between 0 and 1.
+    assert families(answers).tolist() == [0, 1, 0, 0]
+
+
 def test_families_of_models_that_are_nearly_always_right_are_apart() -> None:
     answers = (np.random.default_rng(1).random((20, 1000)) < 0.97).astype(float)
     assert len(set(families(answers).tolist())) == 20
