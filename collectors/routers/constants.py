@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.plane import convex_hull
 from collectors.metrics.pool import oracle
-from collectors.routers.contract import BadChoice, Columns, Estimates, Floats, Mask, Queries, best_of, means_of
+from collectors.routers.contract import ABSTAIN, BadChoice, Columns, Estimates, Floats, Mask, Queries, best_of, means_of
 
 
 class Random:
@@ -133,7 +132,7 @@ def mixture(
 
 
 class Oracle:
-    """The best candidate of each question, the cheapest of equals.
+    """The best candidate of each question that has a score there, the cheapest of equals.
 
     With one sampled draw per question it is flattered.
     """
@@ -146,8 +145,9 @@ class Oracle:
     def route(self, queries: Queries, candidates: Sequence[str]) -> Columns:
         assert queries.answers is not None
         assert queries.answers.truth is not None
-        chosen = oracle(queries.answers.truth, queries.answers.observed["usd"])
-        return np.where(chosen == NO_CHOICE, -1, chosen)
+        is_known = ~np.isnan(queries.answers.truth)
+        chosen = oracle(np.where(is_known, queries.answers.truth, -np.inf), queries.answers.observed["usd"])
+        return np.where(is_known.any(axis=1), chosen, ABSTAIN)
 
 
 def filled(values: Floats) -> Floats:

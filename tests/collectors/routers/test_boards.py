@@ -210,6 +210,9 @@ def test_board_missing_scores_are_never_wrong_and_choices_of_them_are_counted(tm
     rows = {one.router.name: one for one in board.standings}
     assert rows["knn"].figures["unscored"] > 0
     assert rows["knn"].figures["score"] > 0.8
+    # A bound chooses among the scores that are there: a missing one costs it no question.
+    assert rows["oracle"].figures["score"] == board.head["oracle_score"]
+    assert (rows["oracle"].figures["abstained"], rows["oracle"].figures["unscored"]) == (0, 0)
 
 
 @pytest.mark.few(1)
