@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "s3": ("s3fs", "botocore", "aiobotocore"),
     "hf": ("huggingface_hub",),
     "tokens": ("tiktoken",),
-    "routers": ("sklearn", "scipy"),
+    "routers": ("sklearn", "scipy", "threadpoolctl"),
     "collect": (
         "datasets",
         "evaluate",

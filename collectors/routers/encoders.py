@@ -85,7 +85,7 @@ def fitted(encoder: str, texts: Sequence[str]) -> Fitted:
 def _whole(texts: Sequence[str]) -> Floats:
     import sklearn
 
-    key = _digest(["tfidf", sklearn.__version__, np.__version__, str(_FEATURES), str(_DIMENSIONS), *texts])
+    key = _digest(["tfidf, 1 thread", sklearn.__version__, np.__version__, str(_FEATURES), str(_DIMENSIONS), *texts])
     path = cache_dir("embeddings") / f"tfidf-{key}.npy"
     with contextlib.suppress(OSError, ValueError):
         kept: Floats = np.load(path, allow_pickle=False)
@@ -98,6 +98,7 @@ def _whole(texts: Sequence[str]) -> Floats:
 
 def _tfidf(texts: Sequence[str]) -> tuple[Floats, list[Any]]:
     """The vectors, and the two models that made them; fewer where there are too few words."""
+    import threadpoolctl
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -110,7 +111,8 @@ def _tfidf(texts: Sequence[str]) -> tuple[Floats, list[Any]]:
     if dimensions < 1:
         return counted.toarray(), [counter]
     svd = TruncatedSVD(dimensions, random_state=0)
-    return svd.fit_transform(counted), [counter, svd]
+    with threadpoolctl.threadpool_limits(1):  # of several threads the sums differ in the last digits
+        return svd.fit_transform(counted), [counter, svd]
 
 
 # ---- a text at a time

@@ -70,8 +70,9 @@ def bench_board(report: Report) -> None:
         seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         board = json.loads((Path(folder) / "board" / "board.json").read_text())
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        detail = f"{len(board['rows'])} routers, {cpu:.0f} CPU-seconds"
+        detail = f"{len(board['rows'])} routers"
         report.row("board on routerbench_sub, all shipped, 5 seeds: seconds", seconds, 180, detail)
+        report.row("… CPU-seconds, of which two quiet cores give 360 in that time", cpu, 360)
         report.row("… its largest process, GiB", after.ru_maxrss / 2**20, 3)
         failed = [row["router"] for row in board["rows"] if row["failed"]]
         report.row("… routers without a row", len(failed), 0, ", ".join(failed))

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import threadpoolctl
 
+from collectors.routers import encoders
 from collectors.routers.boards import Job, Trial, in_processes, run_trials
 from collectors.routers.questions import Questions, split_by
 from collectors.routers.registry import RouterSpec, default_routers, router_of
@@ -224,3 +226,15 @@ def test_board_of_every_shipped_router_has_a_row_for_each(tmp_path: Path, rule: 
         # They were not made for candidates without answers.
         failed = {name: why for name, why in failed.items() if not name.startswith(("routereval-", "cascade-ideal"))}
     assert failed == {}
+
+
+def test_vectors_of_any_number_of_threads_are_the_same_to_the_last_digit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = world(600).texts
+    made = []
+    for threads in (1, 2):
+        monkeypatch.setenv("ROUTERLAKE_CACHE", str(tmp_path / f"{threads}"))
+        with threadpoolctl.threadpool_limits(threads):
+            made.append(encoders.vectors_of("tfidf", texts))
+    assert made[0].tobytes() == made[1].tobytes()
