@@ -6,12 +6,14 @@ Owns the options and the output. collectors/website/ has the pages.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from collectors.atomic import replacing
 from collectors.lake.store import Lake
 from collectors.website.building import SITE_MANIFEST, VERSION, BuiltSite, build_site
 from collectors.website.serving import HOST, server
@@ -35,8 +37,8 @@ def site(script: str, argv: list[str]) -> int:
     check_out(args.out, lake)
     started = time.monotonic()
     # The old site stands aside until the new one has its name: a kill leaves one or the other.
-    aside = args.out.with_name(f".{args.out.name}.old")
-    with replacing(args.out) as folder:
+    aside = args.out.with_name(f".{args.out.name[-100:]}.old")
+    with building(args.out) as folder:
         built = build_site(
             args.uri, folder, include=args.include, sql=args.sql, before=args.before, board_file=args.board
         )
@@ -44,6 +46,7 @@ def site(script: str, argv: list[str]) -> int:
         if args.out.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
             args.out.rename(aside)
+        folder.rename(args.out)
     shutil.rmtree(aside, ignore_errors=True)
     _report(script, args.out, built, time.monotonic() - started)
     return serve(args.out, args.port) if args.serve else 0
@@ -116,6 +119,39 @@ def check_out(out: Path, lake: Lake) -> None:
         raise ConfigError(f"{out} is inside the lake: a site needs a place outside it")
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent} is not a folder")
+
+
+@contextlib.contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out` that this process alone writes: what a killed one left there is cleared.
+
+    The lock is on the folder itself, so it moves away with it. Raises ConfigError while another process builds `out`.
+    """
+    folder = out.with_name(f".{out.name[-100:]}.tmp")
+    lock = _locked(folder, out)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(folder: Path, out: Path) -> int:
+    while True:
+        folder.mkdir(exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise ConfigError(f"another process writes {out}: wait until it has ended") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(folder.stat(), os.fstat(lock)):
+                break
+        os.close(lock)  # it has become the site meanwhile
+    for left in folder.iterdir():
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    return lock
 
 
 def link_version(lake: Lake, folder: Path, out: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.console.site_command import building
 from pipelines.publish import main
 from tests.helpers.filled_lakes import add, filled, plain_lake
 
@@ -84,7 +85,11 @@ def test_publish_command_writes_a_site_and_replaces_no_other_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lake, out = plain_lake(str(tmp_path / "lake")).lake.uri, tmp_path / "site"
+    left = tmp_path / ".site.tmp"
+    (left / "model").mkdir(parents=True)
+    (left / "model" / "a.html").write_text("of a killed process")
     assert main(["site", lake, str(out), "--no-sql"]) == 0
+    assert not left.exists()
     assert (out / "index.html").is_file()
     assert f"open {out / 'index.html'}" in capsys.readouterr().out.splitlines()[-1]
     assert main(["verify", str(out)]) == 0
@@ -95,3 +100,9 @@ def test_publish_command_writes_a_site_and_replaces_no_other_folder(
         assert main(["site", lake, str(place)]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert (tmp_path / "mine" / "notes.txt").is_file()
+    with building(out) as folder:
+        assert main(["site", lake, str(out), "--no-sql"]) == 2
+        assert f"another process writes {out}" in capsys.readouterr().err
+        assert folder.is_dir()
+    assert main(["verify", str(out)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "mine", "site"]
