@@ -29,6 +29,7 @@ COSTS = ("usd", "latency_s")
 UNSCORED = "no score yet"
 SAMPLED = "asked only a sample, and others all items: --sparse mixed lets it in"
 OTHER = "another metric"
+SCARCE = "it lacks scores: --questions any keeps it"
 
 Floats = npt.NDArray[np.floating[Any]]
 Rows = npt.NDArray[np.int64]
@@ -152,6 +153,12 @@ class Pools:
     @property
     def tasks(self) -> list[str]:
         return list(self.places)
+
+    @property
+    def absent(self) -> dict[tuple[str, str], str]:
+        """Task and model or candidate of those that are not in the pool -> why."""
+        keys = zip(self.left_out["task"].to_pylist(), self.left_out["candidate"].to_pylist(), strict=True)
+        return {(task, name): why for task, name, why in self.dropped} | dict.fromkeys(keys, SCARCE)
 
     @cached_property
     def counted(self) -> npt.NDArray[np.bool_]:

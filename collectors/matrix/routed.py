@@ -13,6 +13,7 @@ import reprlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import duckdb
@@ -41,7 +42,7 @@ COLUMNS = ("model", "router", "task", "probabilities")
 VIEWS = ("_questions_of", "_question_names", "_left_out", "items")
 
 
-#: Returns the kinds of records, collected or imported, that a lake has of a task.
+#: Returns the kinds of records, collected or imported, that a lake has of a task and the pool leaves out by its kind.
 Elsewhere = Callable[[str], list[str]]
 
 
@@ -54,9 +55,10 @@ def elsewhere(con: duckdb.DuckDBPyConnection, lake: Lake, holdings: Holdings) ->
             return []
         query = "SELECT DISTINCT imported_from IS NULL FROM read_parquet(?, union_by_name = true) WHERE task = ?"
         try:
-            return ["collected" if own else "imported" for (own,) in con.execute(query, [paths, task]).fetchall()]
+            kinds = ["collected" if own else "imported" for (own,) in con.execute(query, [paths, task]).fetchall()]
         except duckdb.Error:  # a hint is not worth an error
             return []
+        return [] if holdings.include in ("all", *kinds) else kinds
 
     return kinds_of
 
@@ -91,17 +93,22 @@ class Choices:
     def tasks_of(self, router: str) -> list[str]:
         return sorted({choice.task for choice in self.routers[router]})
 
-    def columns(self, pool: Pool, router: str) -> npt.NDArray[np.int64]:
+    def columns(
+        self, pool: Pool, router: str, absent: Mapping[tuple[str, str], str] = MappingProxyType({})
+    ) -> npt.NDArray[np.int64]:
         """(questions,): the column that `router` chose for each question of `pool`, or metrics.gaps.NO_CHOICE.
 
-        Raises ConfigError if it chose a candidate that is not in the pool.
+        `absent` says why a task's model is not in the pool (Pools.absent). Raises ConfigError if the router chose a
+        candidate that is not in the pool.
         """
         place = {candidate: column for column, candidate in enumerate(pool.candidates)}
         columns = np.full(len(pool.questions), NO_CHOICE, np.int64)
         for row, choice in self._of(pool, router):
             if choice.model not in place:
                 near = _nearest(choice.model, pool.candidates)
-                hint = "" if near.startswith("did") else " (imported models take part with --include all)"
+                hint = "" if near.startswith("did") else " (see --pool and --include)"
+                if why := absent.get((choice.task, choice.model)):
+                    near, hint = f"left out: {why}", ""
                 raise ConfigError(
                     f"{_place(self.path, choice.row)}: {router} chose {choice.model!r} on {choice.task}, which is not "
                     f"in the pool; {near}{hint}"
@@ -361,7 +368,8 @@ class _Reading:
             kinds = self.elsewhere(task) if self.elsewhere else []
             if kinds:
                 return f"only {' and '.join(kinds)} records have the task {task!r}: add --include {kinds[0]}, or all"
-            return f"no cell has the task {task!r}; {_nearest(task, self.tasks)}"
+            if self.tasks:
+                return f"the pool has no cell of task {task!r}; {_nearest(task, self.tasks)}"
         if not self.tasks:
             return "the pool has no candidate with a score: see --pool and --include"
         of = "" if task is None else f" of task {task}"

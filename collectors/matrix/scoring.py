@@ -138,10 +138,10 @@ def score_choices(
         of = [task for task in chosen.tasks_of(router) if wanted is None or task in wanted]
         of, less = with_more_is_better(pools, of)
         notes += [f"{router}: {line}" for line in less]
-        scored += [_score(router, _part(chosen, _only(pools.of_task(task), only), router), unit) for task in of]
+        scored += [_score(router, _part(chosen, _only(pools.of_task(task), only), router, pools), unit) for task in of]
         if len(of) > 1:
             try:
-                part = _part(chosen, _only(pools.over(of), only), router)
+                part = _part(chosen, _only(pools.over(of), only), router, pools)
                 scored += [_score(router, part, unit, QUESTIONS), _score_by_task(router, part, unit)]
             except (ValueError, ConfigError) as error:
                 notes.append(f"{router} has no row over all tasks: {one_line(error)}")
@@ -158,8 +158,8 @@ def _only(pool: Pool, only: Collection[tuple[str, str]] | None) -> Pool:
     return replace(pool.taken(rows, np.arange(len(pool.candidates))), left_out=0)  # those of other parts
 
 
-def _part(chosen: Choices, pool: Pool, router: str) -> Part:
-    return Part(pool, chosen.columns(pool, router), chosen.probabilities(pool, router))
+def _part(chosen: Choices, pool: Pool, router: str, pools: Pools) -> Part:
+    return Part(pool, chosen.columns(pool, router, pools.absent), chosen.probabilities(pool, router))
 
 
 @dataclass(frozen=True)

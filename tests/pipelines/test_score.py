@@ -148,7 +148,7 @@ def test_score_without_a_price_of_a_choice_has_no_cost(
         ),
         ("item,model\n0,a\n99,a\n", [], "line 3: item '99' is not among the 6 of task quiz, counted from 0"),
         ("item_hash,model\nhash-0,a\nhash-9,a\n", [], "line 3: no cell has an item with the item_hash 'hash-9'"),
-        ("item,task,model\n0,quit,a\n", [], "line 2: no cell has the task 'quit'; did you mean quiz?"),
+        ("item,task,model\n0,quit,a\n", [], "line 2: the pool has no cell of task 'quit'; did you mean quiz?"),
         ('item,model,why\n0,a,"two\nlines"\n0,b,\n', [], "line 4: mine chose b for item 0 of quiz, and a in line 2"),
         ("item\n0\n", [], "it needs a column model"),
         ("item,model\n", [], "it has no rows"),

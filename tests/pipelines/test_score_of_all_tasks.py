@@ -67,10 +67,24 @@ def test_score_of_a_task_that_only_imports_have_names_the_option(
     builder = two_tasks(tmp_path / "lake")
     builder.run(BuiltCell(model="b", task="riddles"), imported_from="web")
     path = tmp_path / "mine.csv"
-    for task, hint in (("riddles", "add --include imported, or all"), ("xx", "no cell has the task 'xx'")):
+    for task, hint in (("riddles", "add --include imported, or all"), ("xx", "the pool has no cell of task 'xx'")):
         path.write_text(f"task,item,model\n{task},0,b\n")
         assert main(["score", "--choices", str(path), "--lake", builder.lake.uri]) == 2
         assert hint in capsys.readouterr().err
+
+
+def test_score_says_why_a_chosen_model_is_not_in_the_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    builder = LakeBuilder(tmp_path / "lake")
+    for model, dtype in (("a", "float32"), ("b", "float32"), ("c", "bfloat16")):
+        builder.planned(BuiltCell(model=model, dtype=dtype), [1.0, 0.0])
+    path = tmp_path / "mine.csv"
+    path.write_text("task,item,model\nquiz,0,c\n")
+    for options, why in (
+        (["--same", "dtype"], "not in the pool; left out: --same: dtype bfloat16"),
+        (["--pool", "model = 'x'", "--include", "all"], "the pool has no candidate with a score: see --pool"),
+    ):
+        assert main(["score", "--choices", str(path), "--lake", builder.lake.uri, *options]) == 2
+        assert why in capsys.readouterr().err
 
 
 def test_score_leaves_out_a_task_whose_metric_is_better_where_it_is_less(
