@@ -35,8 +35,9 @@ RANDOM, FAMILY = SPLITS = ("random", "family")
 KEPT, WIDENED, REFUSED = ("kept", "widened", "refused")
 AS_ASKED, CHOSEN_ANEW = KINDS = ("as asked", "chosen anew")
 
-#: Sets of asked items that bands are calibrated on: each costs the cube of the learned models.
-MOST_PATTERNS = 6
+#: Sets of asked items that bands are calibrated on, and from more than MOST_MODELS models: each costs the cube of the
+#: models, and of 8,500 has an inverse of 580 MB.
+MOST_PATTERNS, PATTERNS_OF_MANY = 6, 2
 #: Models are held out in so many folds where items are chosen anew for each; of more models, so many are drawn, and
 #: whole families of about so many for the check of items.
 FOLDS, MOST_MODELS = 5, 3_000
@@ -103,7 +104,7 @@ class Forecaster:
 
     def __init__(self, learned: Learned, asked: Sequence[Places], level: float = LEVEL, seed: int = 0) -> None:
         self.learned, self.level, self.seed = learned, level, seed
-        sets = _spread(asked)
+        sets = _spread(asked, MOST_PATTERNS if len(learned.weights) <= MOST_MODELS else PATTERNS_OF_MANY)
         self._ridge = chosen_ridge(learned, sets[0])
         self._calibrated = [Smoother(learned, one, self._ridge) for one in sets]
 
@@ -377,10 +378,10 @@ def _chosen_anew(learned: Learned, groups: Places, size: int, ridge: float, seed
     return Residuals(np.concatenate(models), values, truths, open_variance, kernel_variance, is_open)
 
 
-def _spread(asked: Sequence[Places]) -> list[Places]:
-    """At most MOST_PATTERNS distinct sets of items, evenly from first to last."""
+def _spread(asked: Sequence[Places], most: int) -> list[Places]:
+    """At most so many distinct sets of items, evenly from first to last."""
     distinct = list({one.tobytes(): one for one in asked}.values())
-    if len(distinct) <= MOST_PATTERNS:
+    if len(distinct) <= most:
         return distinct
-    places = np.unique(np.linspace(0, len(distinct) - 1, MOST_PATTERNS).round().astype(int))
+    places = np.unique(np.linspace(0, len(distinct) - 1, most).round().astype(int))
     return [distinct[place] for place in places]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from collectors.forecasts import choice
+from collectors.forecasts.adaptive import _variances
 from collectors.forecasts.choice import METHODS, choose_items, goals_of, greedy, stratified
 from collectors.forecasts.factors import complete, complete_models, fit_factors
 from tests.helpers.foretold_worlds import World, world
@@ -31,6 +33,19 @@ def test_greedy_is_the_design_over_the_whole_covariance(answered: World) -> None
         left[:, item] = 0
     assert greedy(factors, goals, 15).tolist() == expected
     assert greedy(factors, goals, 6, asked=np.array(expected[:9])).tolist() == expected[9:]
+
+
+def test_greedy_that_follows_few_candidates_takes_as_much_off_as_with_all(
+    answered: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors, goals = fit_factors(answered.answers), goals_of(answered.tasks)
+    whole = greedy(factors, goals, 60)
+    monkeypatch.setattr(choice, "CANDIDATES", 6)
+    few = greedy(factors, goals, 60)
+    left = _variances(factors, goals, whole), _variances(factors, goals, few)
+    assert few[:10].tolist() == whole[:10].tolist()
+    assert np.allclose(left[1], left[0], rtol=0.01)
+    assert sorted(greedy(factors, goals, len(answered.tasks)).tolist()) == list(range(len(answered.tasks)))
 
 
 @pytest.mark.parametrize("method", METHODS)
