@@ -1,6 +1,7 @@
 """The layout rules of the packages: which way imports go, who may touch which library, what files may be called."""
 
 import ast
+import functools
 import graphlib
 import importlib.metadata
 import itertools
@@ -42,17 +43,33 @@ def modules(root: Path, package: str) -> list[Path]:
     return sorted((root / package).rglob("*.py"))
 
 
-def imported_names(source: str) -> Iterator[str]:
+@functools.cache
+def nodes_of(source: str) -> tuple[ast.AST, ...]:
+    """All nodes of a module, each after the one around it. Most tests here read all modules."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
+@functools.cache
+def imported_names(source: str) -> frozenset[str]:
     """Top-level names a module imports anywhere in it: in functions, under TYPE_CHECKING and by import_module too."""
-    for node in ast.walk(ast.parse(source)):
+    return frozenset(_imported_names(source))
+
+
+def _imported_names(source: str) -> Iterator[str]:
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and called(node).endswith(("import_module", "__import__")):
             first = node.args[0] if node.args else None
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 yield first.value.partition(".")[0]
+
+
+def called(node: ast.Call) -> str:
+    """The last name of what is called, empty where it is no name."""
+    return str(getattr(node.func, "attr", None) or getattr(node.func, "id", ""))
 
 
 def import_violations(root: Path) -> list[str]:
@@ -60,7 +77,7 @@ def import_violations(root: Path) -> list[str]:
     for package in PACKAGES:
         for path in modules(root, package):
             relative = path.relative_to(root)
-            for name in sorted(set(imported_names(path.read_text(encoding="utf-8")))):
+            for name in sorted(imported_names(path.read_text(encoding="utf-8"))):
                 allowed = MAY_ONLY_BE_IMPORTED_IN.get(name)
                 if name in MUST_NOT_IMPORT.get(package, ()):
                     found.append(f"{relative}: {package} must not import {name}")
@@ -82,7 +99,7 @@ def room_imports(root: Path) -> dict[str, set[str]]:
     for path in itertools.chain(*(modules(root, package) for package in PACKAGES)):
         own = room_of(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
         names = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path.read_text(encoding="utf-8")):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -110,10 +127,10 @@ _SPELLED = re.compile(
 )
 
 
-def string_constants(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def string_constants(source: str) -> Iterator[tuple[int, str]]:
     """(line, text) of the strings of a module but its docstrings; an f-string is one text, with {} for its values."""
     skipped: set[ast.AST] = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(source):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             skipped.add(node.value)
         elif isinstance(node, ast.JoinedStr):
@@ -130,11 +147,11 @@ def name_violations(root: Path) -> list[str]:
         relative = path.relative_to(root).as_posix()
         if relative in SPELLS_NAMES:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for line, text in string_constants(tree):
+        source = path.read_text(encoding="utf-8")
+        for line, text in string_constants(source):
             if text not in TABLES and " " not in text and _SPELLED.match(text):  # with a space it is a sentence
                 found.append(f"{relative}:{line}: {text!r} spells an object of a lake")
-        for node in ast.walk(tree):
+        for node in nodes_of(source):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in OF_A_LAKE:
                 first = node.args[0] if node.args else None
                 if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value:
@@ -159,7 +176,7 @@ def engine_names(root: Path) -> list[str]:
         relative = path.relative_to(root)
         if relative.match("collectors/engines/*.py") or str(relative) == "collectors/runs/config.py":
             continue
-        for line, text in string_constants(ast.parse(path.read_text(encoding="utf-8"))):
+        for line, text in string_constants(path.read_text(encoding="utf-8")):
             is_name = text in ENGINES or any(re.search(rf"(^|')({name})(-|')", text) for name in ENGINES)
             if is_name and str(relative) not in NAMES_OF_LIBRARIES:
                 found.append(f"{relative}:{line}: {text.strip()[:40]!r}")
@@ -258,7 +275,7 @@ def test_import_rules_planted_violations_are_reported(tmp_path: Path) -> None:
 
 
 def test_module_routerlake_stands_on_collectors_and_nothing_stands_on_it() -> None:
-    own = set(imported_names((ROOT / "routerlake.py").read_text(encoding="utf-8")))
+    own = imported_names((ROOT / "routerlake.py").read_text(encoding="utf-8"))
     assert own.isdisjoint({"pipelines", "tests", *MAY_ONLY_BE_IMPORTED_IN})
     paths = itertools.chain(*(modules(ROOT, package) for package in PACKAGES))
     assert [path for path in paths if "routerlake" in imported_names(path.read_text(encoding="utf-8"))] == []

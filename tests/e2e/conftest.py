@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from pipelines.collect import main
 from tests.helpers import runs
 from tests.helpers.runs import ITEMS, PATIENCE, ROOT, alive, kill, tree, wait_until
 from tests.helpers.slow_runs import MODELS, slow_config
+from tests.helpers.thorough import LONG
 
 #: Where this interpreter and its `ray` are: first on PATH, so that a job's `python` is this one.
 BIN = Path(sys.executable).parent
@@ -38,7 +39,7 @@ class Cluster:
 
     #: host:port of its control store, for `fleet.address`.
     address: str
-    #: URL that jobs are submitted to.
+    #: URL that jobs are submitted to. It answers in `make test-long` alone.
     dashboard: str
     #: URL of its node's Prometheus metrics.
     metrics: str
@@ -58,9 +59,9 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "RAY_TMPDIR": str(short),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "NO_COLOR": "1",
-        "RAY_metrics_report_interval_ms": "2000",
         # Ray starts four workers beside every cluster, which no run uses: 200 CPU-seconds of these tests.
         "RAY_prestart_worker_first_driver": "0",
+        **({"RAY_metrics_report_interval_ms": "2000"} if LONG else {}),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -71,11 +72,21 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(short, ignore_errors=True)
 
 
+#: The cluster while it runs.
+_SHARED = ExitStack()
+
+
 @pytest.fixture(scope="session")
 def cluster(own_home: Path) -> Iterator[Cluster]:
     """A running cluster with four CPUs, whatever the machine has."""
-    with _running(own_home / "cluster") as cluster:
-        yield cluster
+    with _SHARED:
+        yield _SHARED.enter_context(_running(own_home / "cluster"))
+
+
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Ends the cluster after the last of these tests, since it would idle beside all others."""
+    if not LONG and nextitem and nextitem.path.parent != Path(__file__).parent:  # one that is left to LONG comes later
+        _SHARED.close()
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +119,8 @@ def _running(folder: Path, **more: Any) -> Iterator[Cluster]:
     else:
         raise AssertionError(log.read_text())
     try:
-        wait_until("the dashboard listens", lambda: _listens(cluster.dashboard))
+        if LONG:
+            wait_until("the dashboard listens", lambda: _listens(cluster.dashboard))
         yield cluster
     finally:
         _end(head)
@@ -120,6 +132,8 @@ def _start_head(folder: Path, log: Path, more: dict[str, Any]) -> tuple[subproce
     options |= {"ray-client-server-port": client, "min-worker-port": 0, "max-worker-port": 0, "num-cpus": 4}
     options |= {"node-ip-address": "127.0.0.1", "dashboard-host": "127.0.0.1", "temp-dir": folder}
     options |= {"object-store-memory": 100 * 2**20, "metrics-export-port": metrics, **more}
+    # Jobs alone are submitted to the dashboard, whose ten processes idle for two CPU-seconds a minute.
+    options |= {"include-dashboard": str(LONG).lower()}
     command = [str(BIN / "ray"), "start", "--head", "--block", *(f"--{k}={v}" for k, v in options.items())]
     with open(log, "wb") as output:
         head = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
