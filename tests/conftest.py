@@ -118,6 +118,7 @@ _SLOW = (
     "collectors/website/test_extra_pages",
     "collectors/website/test_hidden",
     "collectors/website/test_looks",
+    "collectors/website/test_question_data",
     "collectors/website/test_ranks",
     "e2e/test_collect_refused",
     "e2e/test_older_lakes",

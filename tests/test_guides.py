@@ -167,6 +167,7 @@ def test_readme_counts_the_formats() -> None:
     assert f"({len(exporters.FORMATS)} formats)" in text
 
 
+@pytest.mark.slow
 def test_queries_of_the_guides_name_columns_that_views_have(tmp_path: Path) -> None:
     """Those that join a file of the reader's own are left out."""
     texts = [path.read_text(encoding="utf-8") for path in [*READMES, ROOT / "infra" / "RUNBOOK.md"]]

@@ -33,6 +33,7 @@ __all__ = [
     "KEPT_TABLES",
     "OWNERSHIP",
     "POOL",
+    "PRICES",
     "PoolChoice",
     "ViewFiles",
     "contents",

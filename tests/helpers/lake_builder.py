@@ -86,21 +86,23 @@ class LakeViews:
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
-        self._wanted: set[str] = set()
-        self._made: tuple[set[str], ViewFiles] | None = None
-        self._con = duckdb.connect()
+        self._made: set[str] = set()
+        self._files: ViewFiles | None = None
+        self._con: duckdb.DuckDBPyConnection | None = None
 
     def execute(self, sql: str) -> duckdb.DuckDBPyConnection:
         return self.having(sql).execute(sql)
 
     def having(self, names: str) -> duckdb.DuckDBPyConnection:
         """The database, with the views that stand in `names`, a query or a list; made anew if the lake has changed."""
-        self._wanted |= named_in(names)
-        holdings = read_holdings(self.lake)
-        made = set(self._wanted), holdings.view_files()
-        if made != self._made:
-            self._con.close()
-            self._con, self._made = connect(self.lake, holdings, only=made[0]), made
+        wanted, holdings = named_in(names), read_holdings(self.lake)
+        files = holdings.view_files()
+        if files == self._files:
+            wanted |= self._made
+        if self._con is None or (wanted, files) != (self._made, self._files):
+            if self._con is not None:
+                self._con.close()
+            self._con, self._made, self._files = connect(self.lake, holdings, only=wanted), wanted, files
         return self._con
 
 

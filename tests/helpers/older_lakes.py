@@ -18,6 +18,9 @@ from typing import Any
 
 import duckdb
 
+from collectors.lake.holdings import read_holdings
+from collectors.lake.reading import connect
+from collectors.lake.store import Lake
 from pipelines import matrix
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +35,12 @@ SUMMED = {"leaderboard", "pareto", "oracle", "complementarity", "profile", "thro
 Shown = dict[str, tuple[list[str], list[str]]]
 
 
-def shown(lake: Path, folder: Path, include: str = "all", columns: dict[str, list[str]] | None = None) -> Shown:
-    """All that the views over `lake` show, or some `columns` by view; `folder` gets the file of views."""
-    with _opened(lake, folder, include) as con:
+def shown(lake: Path, folder: Path | None, include: str = "all", columns: dict[str, list[str]] | None = None) -> Shown:
+    """All that the views over `lake` show, or some `columns` by view.
+
+    `folder` gets the file of views. Without one they are asked as a command asks them, in a tenth of the time.
+    """
+    with _opened(lake, folder, include) if folder else _asked(lake, include) as con:
         named = columns or {view: _columns(con, view) for view in _views(con)}
         return {view: (names, _rows(con, view, names)) for view, names in named.items()}
 
@@ -74,6 +80,11 @@ def _opened(lake: Path, folder: Path, include: str) -> Iterator[duckdb.DuckDBPyC
     assert code == 0, printed.getvalue()
     with contextlib.closing(duckdb.connect(out, read_only=True, config={"threads": 1})) as con:
         yield con
+
+
+def _asked(lake: Path, include: str) -> contextlib.closing[duckdb.DuckDBPyConnection]:
+    store = Lake(str(lake))
+    return contextlib.closing(connect(store, read_holdings(store, include=include)))
 
 
 def _views(con: duckdb.DuckDBPyConnection) -> list[str]:

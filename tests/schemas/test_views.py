@@ -19,7 +19,7 @@ from schemas import columns
 from schemas.failures import StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD, RUN_CELL
-from schemas.views import POOL, contents, create_views, named_in, view_files
+from schemas.views import KEPT, POOL, PRICES, contents, create_views, named_in, view_files
 from schemas.views.files import RULED_ROWS
 from tests.helpers.filled_lakes import add, everything, filled
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
@@ -181,10 +181,13 @@ def test_records_score_is_no_finite_number_is_unknown(lake: LakeBuilder) -> None
 # ---- the place of a lake
 
 
-def test_views_empty_lake_every_view_answers_with_no_rows(commented: duckdb.DuckDBPyConnection) -> None:
-    con = commented
+def test_views_empty_lake_every_view_answers_with_no_rows(
+    commented: duckdb.DuckDBPyConnection, lake: LakeBuilder
+) -> None:
+    con = commented if LONG else connect(lake.lake)  # views that list the files themselves take ten times as long
     views = [name for (name,) in rows(con, "SELECT view_name FROM duckdb_views() WHERE NOT internal")]
-    assert {name for name, file in view_files().items() if file.kind == "view"} - set(views) == {RULED_ROWS, *POOL}
+    made = {RULED_ROWS, *POOL} | (set() if LONG else {*KEPT, *PRICES})
+    assert {name for name, file in view_files().items() if file.kind == "view"} - set(views) == made
     # Those that a person names, and in `make test-long` those that they read, too.
     for view in (view for view in views if LONG or not view.startswith("_")):
         assert rows(con, f"FROM {view}") == []
@@ -249,12 +252,12 @@ def test_views_that_a_query_names_say_without_the_others_what_they_say_among_all
     builder = filled(tmp_path / "lake")
     compact(builder.lake)
     add(builder, "a", "u", 0, 0, 3)  # beside a folded shard
-    # Of all those that a person names, and in `make test-long` of those that they read, too.
+    # Of every third of those that a person names, and in `make test-long` of all and those that they read, too.
     views = sorted(
         name
         for kind, name in contents()
         if kind == "view" and name != RULED_ROWS and (LONG or not name.startswith("_"))
-    )
+    )[:: 1 if LONG else 3]
     with connect(builder.lake) as whole:
         for view in views:
             query = f"FROM {view} ORDER BY ALL"

@@ -171,7 +171,7 @@ def choices(engine: Engine) -> list[ChoiceRequest]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["good", "random"])
+@pytest.mark.parametrize("name", ["good", pytest.param("random", marks=long_only)])
 @pytest.mark.parametrize("kind", ["vllm", "hf"])
 def test_choose_equals_a_forward_pass_for_each_token(
     request: pytest.FixtureRequest, hf: Engine, tiny_models: dict[str, Path], kind: str, name: str

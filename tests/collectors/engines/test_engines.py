@@ -14,6 +14,7 @@ import pytest
 from collectors.engines import Engine, GenerateRequest, ModelRef, ScoreRequest, make_engine
 from schemas.failures import EngineError, ModelError, TaskError
 from tests.helpers.swap_models import build
+from tests.helpers.thorough import long_only
 
 TENSOR = "model.layers.1.mlp.down_proj.weight"
 SUMS = "Q: 2+3=\nA: 5\n\nQ: 7+1=\nA: 8\n\nQ: 4+9=\nA:"
@@ -324,7 +325,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.few(12)
+@pytest.mark.few(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("what", BROKEN)
 def test_load_broken_folder_gives_one_line_of_its_kind(
@@ -342,7 +343,15 @@ def test_load_broken_folder_gives_one_line_of_its_kind(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [leftovers, as_bin])
+@pytest.mark.parametrize(
+    ("engine", "change"),
+    [
+        ("vllm", leftovers),
+        ("hf", as_bin),
+        *(pytest.param(*more, marks=long_only) for more in (("hf", leftovers), ("vllm", as_bin))),
+    ],
+    indirect=["engine"],
+)
 def test_load_sound_weights_of_any_kind_and_beside_leftovers(
     engine: Engine, tiny_models: dict[str, Path], tiny_ref: Ref, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:

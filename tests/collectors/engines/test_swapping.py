@@ -18,7 +18,7 @@ from collectors.engines.live import check_canary
 from collectors.engines.swapping import ALLOWED, CANARY_LENGTHS, canary_prompts, check_weights, swap_key, tensors
 from schemas.failures import EngineError, ModelError
 from tests.helpers.swap_models import TYPES, VARIANTS, build
-from tests.helpers.thorough import long_only
+from tests.helpers.thorough import LONG, long_only
 
 WEIGHTS = "model.safetensors"
 
@@ -265,7 +265,7 @@ def test_canary_sees_any_one_tensor_that_a_swap_leaves_out(engine: Any, two: Cal
 
     try:
         right = put(held)
-        for left in held:
+        for left in [*held] if LONG else [*held][::3]:
             with pytest.raises(EngineError, match="log-probabilities after a swap"):
                 check_canary(right, put({**held, left: start[left]}))
     finally:
@@ -288,7 +288,7 @@ def spoil(folder: Path) -> None:
     edit_tensors(folder, lambda held: held["model.layers.0.self_attn.q_proj.weight"].__setitem__((3, 3), np.nan))
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "harm"),

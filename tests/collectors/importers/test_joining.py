@@ -24,7 +24,7 @@ from tests.helpers.filled_lakes import NOW
 from tests.helpers.importing import COLUMNS, imported, rows, table, verdicts, write_json
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.lm_eval_releases import Answers, letters, write_release
-from tests.helpers.thorough import long_only
+from tests.helpers.thorough import LONG, long_only
 
 
 def test_ingest_says_of_each_record_whence_it_is(tmp_path: Path) -> None:
@@ -43,8 +43,10 @@ def test_imported_records_are_mixed_with_collected_ones_only_when_asked(tmp_path
     builder = LakeBuilder(tmp_path / "lake")
     builder.planned(BuiltCell(model="a", task="quiz", items=3), [1.0, 1.0, 1.0])
     imported("table", table(tmp_path / "t.parquet", verdicts()), tmp_path / "lake", options=COLUMNS)
-    for step in (lambda: None, lambda: compact(builder.lake), lambda: prune(builder.lake, NOW)):
-        step()
+    folds, prunes = (lambda: compact(builder.lake)), (lambda: prune(builder.lake, NOW))
+    for steps in ([], [folds], [prunes]) if LONG else ([], [folds, prunes]):
+        for step in steps:
+            step()
         for include, cells, records in (("collected", 1, 3), ("imported", 2, 6), ("all", 3, 9)):
             for sql, count in (("cells", cells), ("matrix", records), ("records", records), ("leaderboard", cells)):
                 query = f"SELECT count(*) FROM {sql}"

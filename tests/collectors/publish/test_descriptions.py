@@ -25,7 +25,7 @@ from schemas.failures import ConfigError
 from tests.helpers.filled_lakes import DESCRIPTION, add, filled, published
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.local_server import serving_folder
-from tests.helpers.thorough import long_only
+from tests.helpers.thorough import LONG, long_only
 
 HOSTILE = "A <script>alert(1)</script> & {x} `y` %_z\\"
 
@@ -206,9 +206,10 @@ def test_version_names_the_newest_earlier_one_and_publishing_again_changes_nothi
     assert main([*arguments, "1.0.0"]) == 0
     builder.run(BuiltCell(model="d", task="t"))
     add(builder, "d", "t", 0, 0, 5)
-    for _ in range(2):
+    assert main([*arguments, "1.1.0"]) == 0
+    if LONG:  # tests/pipelines/test_publish.py publishes twice, too
         assert main([*arguments, "1.1.0"]) == 0
-    assert "nothing was written" in capsys.readouterr().out
+        assert "nothing was written" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out/1.1.0/manifest.json").read_text())
     assert manifest["previous"] == {
         "version": "1.0.0",
