@@ -23,6 +23,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from collectors.harness import index
 from pipelines.collect import main
 from tests.helpers import runs
 from tests.helpers.runs import ITEMS, PATIENCE, ROOT, alive, kill, tree, wait_until
@@ -51,8 +52,10 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Caches and temporary files of these tests, for this process and all that it starts."""
     short = Path(tempfile.mkdtemp(prefix="rl-"))  # Ray's socket paths may have 107 characters: no pytest folder fits
     cache = tmp_path_factory.mktemp("cache")
-    for kept in (ROOT / ".cache" / "routerlake").glob("lm-eval-index-*.json"):  # five seconds to make
-        shutil.copy(kept, cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROUTERLAKE_CACHE", str(ROOT / ".cache" / "routerlake"))
+        index.manager((), True)  # five seconds to make, once for all tests
+        shutil.copy(index._kept(), cache)
     settings = {
         "ROUTERLAKE_CACHE": str(cache),
         "TMPDIR": str(short),

@@ -65,6 +65,10 @@ def collecting(folder: Path) -> None:
     assert not collector.collect(cell, 0, 3).committed
     sharing_and_paying(lake, plan.run_id, ShardName(cell.cell_id, 0, 4, 7))
     write_failure(lake, failure_row(plan.run_id, ModelError("gone"), model="stub/alpha", task=CHOICE, cell_id=None))
+    create_in_parts(lake)
+
+
+def create_in_parts(lake: Lake) -> None:
     assert lake.create("models/in-parts", bytes(101 * 2**20))
     assert not lake.create("models/in-parts", bytes(101 * 2**20))  # the upload is given up
 
@@ -144,12 +148,24 @@ def test_policies_allow_no_action_at_no_place_that_nobody_asks_for(asked: dict[s
 
 
 @pytest.mark.slow
+def test_objects_of_any_size_are_made_by_a_request_that_refuses_to_overwrite(object_store: ObjectStore) -> None:
+    with recorded(object_store) as requests:
+        create_in_parts(Lake(f"s3://{BUCKET}/written").open_for_writing())
+    assert_refuse_to_overwrite(requests)
+
+
+@long_only
+@pytest.mark.slow
 def test_every_object_is_made_by_a_request_that_refuses_to_overwrite(asked: dict[str, list[Asked]]) -> None:
+    assert_refuse_to_overwrite([one for requests in asked.values() for one in requests])
+    assert not [one for one in asked["reader"] if one.action not in ("s3:GetObject", "s3:ListBucket")]
+
+
+def assert_refuse_to_overwrite(requests: list[Asked]) -> None:
     """What the Deny statement rests on, parts of an upload included."""
-    made = [one for requests in asked.values() for one in requests if one.creates]
+    made = [one for one in requests if one.creates]
     assert {one.operation for one in made} == {"PutObject", "CompleteMultipartUpload"}
     assert all(one.if_none_match for one in made)
-    assert not [one for one in asked["reader"] if one.action not in ("s3:GetObject", "s3:ListBucket")]
 
 
 def test_policies_refuse_what_no_role_should_do() -> None:

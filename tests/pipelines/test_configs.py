@@ -24,7 +24,7 @@ from collectors.runs.planning import make_plan
 from pipelines.collect import print_plan
 from tests.helpers.importing import SHARED
 from tests.helpers.runs import query
-from tests.helpers.thorough import long_only
+from tests.helpers.thorough import LONG, long_only
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "pipelines" / "configs"
@@ -63,7 +63,12 @@ class _Unbuilt(TaskFactory):
 
 @pytest.fixture(scope="module")
 def manager() -> TaskManager:
-    return TaskManager(include_path=str(CONFIGS / "routing_lessons_tasks"))
+    own = str(CONFIGS / "routing_lessons_tasks")
+    if LONG:
+        return TaskManager(include_path=own)
+    with pytest.MonkeyPatch.context() as patch:  # its index is lm-eval's own: tests/collectors/harness/test_index.py
+        patch.setenv("ROUTERLAKE_CACHE", str(ROOT / ".cache" / "routerlake"))
+        return index.manager((own,), True)
 
 
 def settings_of(manager: TaskManager, task: str) -> dict[str, dict[str, Any]]:
