@@ -31,6 +31,9 @@ os.environ |= {
 
 load_hypothesis_profile()
 
+if not LONG:  # No lake of these tests has to outlive a power cut: asking the disk is a quarter of making one.
+    os.fsync = lambda descriptor: None
+
 
 @pytest.fixture(scope="session")
 def tiny_models() -> dict[str, Path]:

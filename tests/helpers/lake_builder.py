@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,6 +114,13 @@ class LakeBuilder:
         self.lake = Lake(str(folder)).open_for_writing()
         self._runs = 0
         self._views: LakeViews | None = None
+
+    def copied(self, folder: Path) -> LakeBuilder:
+        """A lake in `folder` that begins with the objects of this one."""
+        shutil.copytree(self.lake.root, folder)
+        copy = LakeBuilder(folder)
+        copy._runs = self._runs
+        return copy
 
     def run(self, *cells: BuiltCell, planned: int | None = None, **changes: Any) -> str:
         """Plans the cells in a new run, a day after the one before. Returns its id."""

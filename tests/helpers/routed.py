@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,18 @@ SCORES: dict[str, list[float | None]] = {"a": [1, 0, 1, 1, 0, 1], "b": [0, 1, 1,
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> LakeBuilder:
-    builder = LakeBuilder(tmp_path / "lake")
+def lake(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> LakeBuilder:
+    return _built(tmp_path_factory.getbasetemp() / "routed").copied(tmp_path / "lake")
+
+
+@functools.cache
+def _built(folder: Path) -> LakeBuilder:
+    """Made once: many tests begin with a copy."""
+    builder = LakeBuilder(folder / "lake")
     for model, scores in SCORES.items():
         builder.planned(BuiltCell(model=model), scores)
     builder.items("quiz", "i0", 6)
-    path = tmp_path / "prices.csv"
+    path = folder / "prices.csv"
     header = "model,provider,usd_per_million_prompt,usd_per_million_completion,valid_from,source\n"
     path.write_text(
         header + "".join(f"{model},host,{usd},0,2026-01-01,test\n" for model, usd in zip("abc", (5, 1, 2), strict=True))
