@@ -29,6 +29,8 @@ from schemas.identity import digest
 
 _LM_EVAL_TASKS = Path(lm_eval.__file__).parent / "tasks"
 _WORD = re.compile(rb"[\w.+-]+")
+#: Names that YAML writes as they are, quoted or not.
+_PLAIN = re.compile(r"[\w.+-]+")
 _SINGLE = (Kind.TASK, Kind.PY_TASK)
 #: Single tasks that lm-eval ships -> their folders, as far as this process looked: a look reads 14,000 files.
 _FOUND: dict[str, str] = {}
@@ -75,6 +77,8 @@ def hidden_files(names: Iterable[str], include: list[str]) -> Iterator[str]:
     for folder in include:
         for path in sorted(Path(folder).rglob("*.yaml")):
             with contextlib.suppress(Exception):  # lm-eval's index passes over it, too
+                if not _may_name(path.read_bytes(), wanted):
+                    continue
                 name = load_yaml(path, resolve_func=False).get("task")
                 if name in files:
                     files[name].append(str(path))
@@ -85,6 +89,13 @@ def hidden_files(names: Iterable[str], include: list[str]) -> Iterator[str]:
         others += ["lm-eval's own"] if _is_shipped(name) else []
         if others:
             yield f"task {name} stands in several files: {_short(taken)} is taken, not {', '.join(others)}"
+
+
+def _may_name(data: bytes, names: list[str]) -> bool:
+    """Whether a YAML file may define one of these tasks: it names or includes one, or may spell it otherwise."""
+    if b"include" in data or b"\\" in data or not all(map(_PLAIN.fullmatch, names)):
+        return True
+    return any(name.encode() in data for name in names)
 
 
 def _is_shipped(name: str) -> bool:
