@@ -29,9 +29,12 @@ def sql(uri: str, query: str, capsys: Capture, *options: str) -> list[dict[str, 
 
 
 def assert_every_reader_shows(
-    uri: str, means: Mapping[str, float], questions: int, folder: Path, capsys: Capture
+    uri: str, means: Mapping[str, float], questions: int, folder: Path, capsys: Capture, of: str = ""
 ) -> None:
-    """Asserts the candidates of a lake of one task and of its version, their means, and the number of questions."""
+    """Asserts the candidates of a lake of one task and of its version, their means, and the number of questions.
+
+    `of` is what plot says of them beside these numbers.
+    """
     assert publish(["--lake", uri, "--to", str(folder), "--include", "all", "--version", "1"]) == 0
     expected = {name: pytest.approx(mean) for name, mean in sorted(means.items())}
     for place in (uri, str(folder / "1")):
@@ -45,7 +48,8 @@ def assert_every_reader_shows(
         [oracle] = sql(place, "FROM oracle", capsys)
         assert (oracle["candidates"], oracle["questions"]) == (len(means), questions)
         assert scored(place, folder, capsys) == (len(means), questions, oracle["best_model"], oracle["oracle_score"])
-        assert drawn(place, folder / "pictures", capsys) == (list(expected), questions, list(expected.values()))
+        values = list(expected.values())
+        assert drawn(place, folder / "pictures", capsys, of) == (list(expected), questions, values)
         assert exported(place, folder / "x.parquet", capsys) == {name: (questions, expected[name]) for name in expected}
 
 
@@ -61,7 +65,7 @@ def scored(place: str, folder: Path, capsys: Capture) -> tuple[Any, ...]:
     return row["models"], row["items"], row["best_model"], row["oracle_score"]
 
 
-def drawn(place: str, out: Path, capsys: Capture) -> tuple[Any, ...]:
+def drawn(place: str, out: Path, capsys: Capture, of: str) -> tuple[Any, ...]:
     """Candidates, questions and means of the picture's page."""
     assert plot(["--lake", place, "--out", str(out), "--include", "all", "--draws", "1"]) == 0
     page = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', (out / "index.html").read_text())
@@ -69,7 +73,7 @@ def drawn(place: str, out: Path, capsys: Capture) -> tuple[Any, ...]:
     numbers = json.loads(page[1])
     [task] = numbers["tasks"]
     said = capsys.readouterr().out
-    assert f"pool: {len(numbers['names'])} candidates × {task['items']} questions of " in said
+    assert f"pool: {len(numbers['names'])} candidates × {task['items']} questions of {of}" in said
     return numbers["names"], task["items"], task["models"]["score"]
 
 

@@ -218,6 +218,7 @@ def test_matrix_out_that_is_no_file_is_refused(lake: LakeBuilder, tmp_path: Path
         assert main(["--out", name]) == 2
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("table", ["runs", "items/task=quiz", "models", "failures", "shards/aaa"])
 @pytest.mark.parametrize("kind", ["foreign", "damaged"])
 def test_matrix_file_of_others_in_a_lake_is_passed_over_or_named(

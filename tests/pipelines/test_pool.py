@@ -18,7 +18,6 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix.pools import load_matrix
 from pipelines.matrix import main as matrix
-from pipelines.plot import main as plot
 from pipelines.publish import main as publish
 from schemas.failures import ConfigError
 from tests.helpers.importing import imported
@@ -82,12 +81,11 @@ def _hashes(folder: Path) -> list[str]:
 def test_pool_of_a_lake_and_its_version_is_one_for_every_reader(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert_every_reader_shows(uri, {model: len(right) / 12 for model, right in RIGHT.items()}, 12, tmp_path, capsys)
+    means = {model: len(right) / 12 for model, right in RIGHT.items()}
+    assert_every_reader_shows(uri, means, 12, tmp_path, capsys, "mine; collected (2), imported (1)")
     for place in (uri, str(tmp_path / "1")):
         [row] = sql(place, "FROM oracle", capsys)
         assert (row["imported"], row["dtypes"], row["best_model"], row["oracle_score"]) == (1, 2, "hosted", 1.0)
-    assert plot(["--lake", uri, "--out", str(tmp_path / "p"), "--include", "all", "--draws", "1"]) == 0
-    assert "pool: 3 candidates × 12 questions of mine; collected (2), imported (1)" in capsys.readouterr().out
 
 
 def test_same_setting_leaves_out_the_candidates_that_differ(uri: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,17 +32,19 @@ def bos_model(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def hf(tiny_models: dict[str, Path], bos_model: Path) -> Iterator[Any]:
-    """hf(name) is the engine holding the tiny model `good`, or `bos`, which adds a token; one engine for all tests."""
-    engine = make_engine("hf")
+    """hf(name) is the engine holding the tiny model `good`, or `bos`, which adds a token; each is loaded once."""
     folders = {"good": tiny_models["good"], "bos": bos_model}
+    engines: dict[str, Any] = {}
 
     def load(name: str) -> Recorded:
-        folder = str(folders[name])
-        engine.load(ModelRef(name, folder, f"tiny-{name}", folder, "float32"))
-        return Recorded(engine)
+        if name not in engines:
+            engines[name], folder = make_engine("hf"), str(folders[name])
+            engines[name].load(ModelRef(name, folder, f"tiny-{name}", folder, "float32"))
+        return Recorded(engines[name])
 
     yield load
-    engine.close()
+    for engine in engines.values():
+        engine.close()
 
 
 @pytest.fixture(params=["stub", *(pytest.param(name, marks=pytest.mark.slow) for name in ("good", "bos"))])

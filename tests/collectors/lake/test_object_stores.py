@@ -132,8 +132,9 @@ def test_lake_in_a_bucket_that_is_missing_says_so(s3_environment: ObjectStore) -
         Lake("s3://no-such-bucket/lake").open_for_writing()
 
 
+@pytest.mark.few(5)
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a b", "it's", "ü日本", "a=b", "[a]", "a+b", "100%"])
+@pytest.mark.parametrize("name", ["it's ü日本", "[a]", "a b", "100%", "a=b", "it's", "a+b", "ü日本"])
 def test_lake_at_any_key_works(s3_environment: ObjectStore, name: str) -> None:
     uri = f"s3://{BUCKET}/{secrets.token_hex(4)}/{name}/"
     lake, shard = Lake(uri).open_for_writing(), ShardName("0123456789abcdef", 0, 0, 1)

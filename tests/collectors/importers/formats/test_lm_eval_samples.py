@@ -28,11 +28,11 @@ ORDER BY ALL
 
 def test_import_of_every_release_gives_the_same_records(tmp_path: Path) -> None:
     stored = {}
-    for release in RELEASES:
+    for release in RELEASES if LONG else ("0.4.0", *RELEASES[1:-1:4], "0.4.13"):
         report = imported("lm_eval", write_release(tmp_path / release, release), tmp_path / f"lake-{release}")
         assert (report.total.rows, report.total.records, report.rejects, report.suspicions) == (7, 7, [], []), release
         stored[release] = rows(tmp_path / f"lake-{release}", RECORDS)
-    assert all(stored[release] == stored["0.4.13"] for release in RELEASES)
+    assert all(records == stored["0.4.13"] for records in stored.values())
     primary = [row for row in stored["0.4.0"] if row[3] in ("none", "strict-match")]
     assert [row[5] for row in primary] == [1, 0, 1, 1, 0]
     assert primary[0][10:12] == ([-0.5, -1.5], [True, False])
