@@ -84,12 +84,14 @@ def brought_by_extras(wanted: Requirement) -> list[Requirement]:
     return [one for environment in chosen for one in own if one.marker and one.marker.evaluate(environment)]
 
 
+@pytest.mark.slow
 def test_wheel_top_level_is_three_packages_one_module_and_metadata(wheel: Path) -> None:
     version = wheel.name.split("-")[1]
     top = {name.partition("/")[0] for name in names_in(wheel)}
     assert top == {*PACKAGES, "routerlake.py", f"routerlake-{version}.dist-info"}
 
 
+@pytest.mark.slow
 def test_wheel_has_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entries,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
@@ -108,6 +110,7 @@ def test_extras_are_those_that_messages_name_and_bring_their_libraries() -> None
         assert [name for name in missing if name not in ("aiobotocore", "torch", "vllm")] == [], extra
 
 
+@pytest.mark.slow
 def test_wheel_contents_hold_every_data_file_and_no_test(wheel: Path) -> None:
     names = names_in(wheel)
     data = {name for package in PACKAGES for name in data_files(package)}
@@ -116,12 +119,14 @@ def test_wheel_contents_hold_every_data_file_and_no_test(wheel: Path) -> None:
     assert [name for name in names if "tests" in Path(name).parts or Path(name).name.startswith("test_")] == []
 
 
+@pytest.mark.slow
 def test_wheel_metadata_refuses_upload(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         assert "Classifier: Private :: Do Not Upload" in archive.read(metadata).decode()
 
 
+@pytest.mark.slow
 def test_installed_wheel_is_the_only_owner_of_its_names(wheel: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
@@ -164,6 +169,7 @@ def test_lock_lines_are_pins_with_hashes_and_without_hosts_or_paths(lock: str) -
     assert [line for line in lines if not re.fullmatch(pin, line)] == []
 
 
+@pytest.mark.slow
 def test_package_with_another_hash_than_the_locks_is_refused(wheel: Path, tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text(f"routerlake=={wheel.name.split('-')[1]} --hash=sha256:{'0' * 64}\n")

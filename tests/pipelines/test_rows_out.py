@@ -120,6 +120,7 @@ def test_markdown_shows_no_character_that_breaks_a_line_or_turns_its_direction()
     assert written("markdown", ["a"], [("x\u2028y\u202ez\u2066w",)]).splitlines()[-1] == "| x y z w |"
 
 
+@pytest.mark.slow
 def test_matrix_query_about_the_database_sees_all_views(lake: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert matrix.main(["--lake", lake, "--sql", "SELECT view_name FROM duckdb_views() WHERE NOT internal"]) == 0
     assert {"leaderboard", "oracle", "throughput"} <= set(capsys.readouterr().out.split())

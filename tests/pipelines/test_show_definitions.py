@@ -11,6 +11,7 @@ from pipelines.matrix import main
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 
 
+@pytest.mark.slow
 def test_matrix_show_names_the_older_definition_of_a_task_and_no_forgotten_cell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

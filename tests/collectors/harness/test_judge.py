@@ -54,6 +54,7 @@ def test_prompt_too_long_is_that_items_failure_only(tasks: Path, name: str) -> N
     assert spent(engine.log) == sum(row["engine_tokens"] or 0 for row in primary(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["odd_hostile", "odd_hostile_choice"])
 def test_token_beyond_the_embeddings_is_that_items_failure_only(tasks: Path, name: str) -> None:
     task, engine = bind(tasks, name), stub(max_length=2**24)
@@ -193,6 +194,7 @@ def test_task_code_that_raises_while_loading_is_the_tasks_failure_and_no_empty_t
         assert f"task {name} cannot be loaded" in str(failed[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["odd_hostile", "odd_hostile_choice"])
 def test_hostile_prompts_are_asked_counted_and_stored(tasks: Path, name: str) -> None:
     task, engine = bind(tasks, name), stub(max_length=2**24)

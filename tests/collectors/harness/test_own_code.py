@@ -111,6 +111,7 @@ def test_deep_data_of_own_tasks_are_named_by_line(tmp_path: Path) -> None:
         raise next(iter(load_tasks(TaskSpec(task="own"), [str(tmp_path)])[1].values()))
 
 
+@pytest.mark.slow
 def test_deep_yaml_of_own_tasks_ends_no_process(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "deep.yaml").write_text(f"task: deep\nmetadata: {DEEP}\n")

@@ -67,6 +67,7 @@ def test_csv_of_any_text_is_what_pythons_csv_module_reads(
     assert [number for number, *_ in rejects] == [number for number, row in numbered if len(row) != len(header)]
 
 
+@pytest.mark.slow
 @settings(max_examples=often(60, 3))
 @given(
     st.lists(VALUES.filter(lambda text: bool(text.strip()) and "\0" not in text), min_size=1, max_size=6, unique=True)

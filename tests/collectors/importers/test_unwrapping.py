@@ -49,6 +49,7 @@ def test_lightevals_prompt_of_a_document_has_the_documents_hash(
     assert content_hash(question, options or ()) == document_hash(document)
 
 
+@pytest.mark.slow
 def test_one_question_of_lighteval_helm_and_lm_eval_meets(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     document = {"question": "Which bone is the longest?", "choices": ["Ulna", "Femur", "Tibia", "Radius"]}

@@ -88,6 +88,7 @@ def test_leakage_of_one_whole_task_of_five_is_seen(seed: int) -> None:
     assert found.odds_ratio < LIMIT, "among all questions it is lost"
 
 
+@pytest.mark.slow
 def test_leakage_of_fair_rules_on_many_tasks_is_seen_in_none() -> None:
     for seed in range(5):
         questions = world(1000, seed=seed, tasks=tuple("abcdefghij"))

@@ -22,6 +22,7 @@ def test_resample_figure_is_the_mean_over_folds_of_their_means() -> None:
     assert found.draws.mean() == pytest.approx(0.75, abs=0.1)
 
 
+@pytest.mark.slow
 def test_resample_intervals_of_paired_differences_cover_the_truth() -> None:
     """Binomial differences of 300 questions: 95 % of the intervals hold the true mean, within what chance allows."""
     random = np.random.default_rng(5)

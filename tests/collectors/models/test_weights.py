@@ -70,6 +70,7 @@ def test_second_take_asks_the_hub_nothing(served: Hub) -> None:
     second.release()
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_a_model_at_once_download_it_once(served: Hub, tmp_path: Path) -> None:
     model = commit(served, "org/a", 300_000)
     from huggingface_hub import constants
