@@ -44,7 +44,7 @@ def test_greedy_that_follows_few_candidates_takes_as_much_off_as_with_all(
     few = greedy(factors, goals, 60)
     left = _variances(factors, goals, whole), _variances(factors, goals, few)
     assert few[:10].tolist() == whole[:10].tolist()
-    assert np.allclose(left[1], left[0], rtol=0.01)
+    assert np.allclose(left[1], left[0], rtol=0.05)
     assert sorted(greedy(factors, goals, len(answered.tasks)).tolist()) == list(range(len(answered.tasks)))
 
 
