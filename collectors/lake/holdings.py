@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -359,26 +358,36 @@ def committed(
     those of ever_committed, for a caller who has them.
     """
     retracted = read_retracted(lake) if retracted is None else retracted
-    shards = {cell_id: retracted.without(names) for cell_id, names in (ever or ever_committed(lake)).items()}
+    ever = ever_committed(lake) if ever is None else ever
+    if not retracted.ranges:  # a list a cell takes a hundred bytes, and there may be a million
+        return dict(ever)
+    shards = {cell_id: retracted.without(names) for cell_id, names in ever.items()}
     return {cell_id: names for cell_id, names in shards.items() if names}
 
 
 def ever_committed(lake: Lake) -> dict[str, list[ShardName]]:
     """Returns every committed shard by cell id, forgotten ones too, in name order."""
-    shards = defaultdict(set)
-    for name in lake.names(layout.SHARDS):
-        if layout.is_of_table(layout.SHARDS, name) and (shard := ShardName.parse(name)):
-            shards[shard.cell_id].add(shard)
+    shards: dict[str, list[ShardName]] = {}
+    for name in _ever_named(lake):
+        if shard := ShardName.parse(name):
+            of_cell = shards.get(shard.cell_id)
+            if of_cell is None:
+                shards[shard.cell_id] = [shard]
+            elif shard not in of_cell[-1:]:  # a folded one may still lie beside the compaction
+                of_cell.append(shard)
+    return {cell_id: names if len(names) == 1 else sorted(set(names)) for cell_id, names in shards.items()}
+
+
+def _ever_named(lake: Lake) -> Iterator[str]:
+    yield from (name for name in lake.names(layout.SHARDS) if layout.is_of_table(layout.SHARDS, name))
     if manifest := newest_manifest(lake):
-        for name in folded_shards(lake, manifest):
-            if shard := ShardName.parse(name):
-                shards[shard.cell_id].add(shard)
-    return {cell_id: sorted(names) for cell_id, names in shards.items()}
+        yield from folded_shards(lake, manifest)
 
 
 def folded_shards(lake: Lake, manifest: Manifest) -> list[str]:
     """Returns the names of the shards that a compaction holds. Their objects may be deleted."""
-    return [str(row["file"]) for row in read_folded(lake, manifest, columns=["file"])]
+    names: list[str] = _folded_table(lake, manifest, ["file"])["file"].to_pylist()
+    return names
 
 
 def read_folded(lake: Lake, manifest: Manifest, columns: Sequence[str] | None = None) -> list[dict[str, object]]:
@@ -386,15 +395,18 @@ def read_folded(lake: Lake, manifest: Manifest, columns: Sequence[str] | None = 
 
     Raises StorageError if the list is damaged: without it no reader knows which shards a part holds.
     """
+    rows: list[dict[str, object]] = _folded_table(lake, manifest, columns).to_pylist()
+    return rows
+
+
+def _folded_table(lake: Lake, manifest: Manifest, columns: Sequence[str] | None) -> pa.Table:
     try:
         data = lake.read(manifest.folded)
         if reason := broken_seal(data, manifest.folded, manifest.folded_sha256):
             raise ValueError(reason)
-        table = pq.read_table(io.BytesIO(data), columns=columns, page_checksum_verification=True)
-        rows: list[dict[str, object]] = table.to_pylist()
+        return pq.read_table(io.BytesIO(data), columns=columns, page_checksum_verification=True)
     except (FileNotFoundError, OSError, ValueError, pa.ArrowException) as error:
         raise _lost_list(lake, manifest, one_line(error)) from error
-    return rows
 
 
 def _lost_list(lake: Lake, manifest: Manifest, reason: str) -> StorageError:

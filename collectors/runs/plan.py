@@ -45,7 +45,7 @@ class PlannedCell:
     cell: Cell
     #: The columns of RUN_CELL that describe the task. All its cells share them.
     of_task: Mapping[str, Any]
-    #: Ranges that no shard covers yet.
+    #: Ranges that no shard covers yet. Cells may share one list, which nothing changes.
     todo: list[Range]
     #: Mean number of lm-eval's requests for one item.
     requests_per_item: float

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from collectors.harness.own_code import use_code
 from collectors.harness.tasks import BoundTask
 from collectors.lake.failure_rows import failure_row
 from collectors.lake.holdings import committed
-from collectors.lake.item_sets import ItemSets
+from collectors.lake.item_sets import ItemSets, Range
 from collectors.lake.layout import FAILURES, items_name
 from collectors.lake.retractions import Retracted, read_retracted
 from collectors.lake.store import Lake
@@ -89,6 +89,7 @@ def make_plan(
     of_cell = CellSettings(lake, plan.run_id, shards, generation)
     of_cell.read_ahead(models, config.task_specs())
     share = SampleSpec(share=ROUND_SHARE) if wanted.lists else _first_share(config, lake, loaded)
+    held = _Lake(shards, retracted, wanted, generation)
     seen: dict[tuple[str, str], str] = {}
     for spec, task in loaded:
         if (task.name, task.settings.prompting) in seen:
@@ -115,7 +116,7 @@ def make_plan(
                 if all({**other, "failed_at": None} != same for other in plan.failures):  # another effort's
                     plan.failures.append(row)
                 continue
-            planned = _plan_cell(model, asked, settings, effort, _Lake(shards, retracted, wanted, generation))
+            planned = _plan_cell(model, asked, settings, effort, held)
             is_banned = planned.todo and banned and model_digest(model) in banned
             (plan.quarantined if is_banned else plan.cells).append(planned)
     plan.notes += of_cell.notes()
@@ -309,6 +310,8 @@ class _Lake:
     retracted: Retracted
     wanted: Wanted
     generation: int | None
+    #: Ranges of open items that many cells share: a list of its own in each takes 200 bytes.
+    same: dict[tuple[Range, ...], list[Range]] = field(default_factory=dict)
 
 
 def _plan_cell(model: ModelRef, asked: _Asked, settings: dict[str, str], effort: Effort, lake: _Lake) -> PlannedCell:
@@ -339,7 +342,7 @@ def _plan_cell(model: ModelRef, asked: _Asked, settings: dict[str, str], effort:
     return PlannedCell(
         cell,
         asked.columns,
-        open_items.todo,
+        lake.same.setdefault(tuple(open_items.todo), open_items.todo),
         asked.requests_per_item,
         listed=sets.of(open_items.item_set) if open_items.item_set else None,
         sample=sample or "",

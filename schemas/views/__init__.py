@@ -25,6 +25,7 @@ from schemas.views.files import (
     lake_place,
     object_path,
 )
+from schemas.views.open_shards import STEPS, TABLE, read_open_shards
 from schemas.views.order import OWNERSHIP, named_in, view_files, views_of, with_dependencies
 
 __all__ = [
@@ -64,12 +65,6 @@ SUMS = ("_totals",)
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
 POOL = ("_pool_questions", "_scored", "_pool_choice", "_pool_cells", "_questions_of", "_left_out", "_members")
-#: The rows of open shards become a table from so many shards on, up to so many rows: a row takes 350 bytes of memory.
-#: The pool and the numbers of its answers name them five times, and each time a file costs a millisecond of CPU.
-MANY_SHARDS, MOST_ROWS = 1000, 4_000_000
-SOME_SHARDS, FEW_ROWS = 20, 100_000
-#: Shards that are read by one statement: DuckDB keeps up to 450 KB for each of its files until its end.
-SHARDS_AT_ONCE = 250
 
 
 #: Tables of a published version that its database holds, all but answers and replaced rows.
@@ -106,6 +101,7 @@ def create_views(
         con.execute("CREATE TABLE _cell_rows AS FROM given_cells")
     if only is None and files.listed is None and cells is None and _make_over_empty_tables(con, names, wanted, choice):
         wanted = set()
+    is_read = False
     for view in (view for name, view in view_files().items() if name in wanted):
         if view.name == "_pool_choice":
             choice.set_cells(con)
@@ -114,8 +110,9 @@ def create_views(
         is_table = view.name in POOL or (view.name in kept and files.listed is not None)
         if view.name == "_pool_cells" and is_listed and only is not None:
             is_table = False  # its columns of cells are in a table already
-        is_read = view.name == "_open_verdicts" and only is not None and _read_open_shards(con, names)
-        if not is_read:
+        if view.name == STEPS[0] and only is not None:
+            is_read = read_open_shards(con, names, wanted)
+        if not (is_read and view.name == TABLE):
             statement = view.sql
             if is_table:
                 is_sorted = view.name not in UNSORTED or only is None
@@ -150,42 +147,6 @@ def _choose(con: duckdb.DuckDBPyConnection, names: Placeholders) -> Placeholders
     open_shards = con.execute("SELECT file FROM _shard_files WHERE NOT is_folded").fetchall()
     outdated = con.execute("SELECT DISTINCT part FROM _outdated").fetchall()
     return replace(names, open_shards=[file for (file,) in open_shards], outdated=[part for (part,) in outdated])
-
-
-def _are_many_small(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool:
-    """Whether the open shards are many, and hold few enough rows by their names."""
-    if names.open_shards is None or len(names.open_shards) < min(SOME_SHARDS, MANY_SHARDS):
-        return False
-    query = "SELECT sum(last_item - first_item + 1)::BIGINT FROM _shard_files WHERE NOT is_folded"
-    [(rows,)] = con.execute(query).fetchall()
-    return bool(rows <= _most_rows(names))
-
-
-def _most_rows(names: Placeholders) -> int:
-    return MOST_ROWS if len(names.open_shards or ()) >= MANY_SHARDS else FEW_ROWS
-
-
-def _read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders) -> bool:
-    """Makes the table _open_verdicts: each open shard is read once, in batches that bound the memory.
-
-    False where shards are few, or hold more than MOST_ROWS: then nothing is made.
-    """
-    if not _are_many_small(con, names):
-        return False
-    stored = view_files()["_stored"].sql.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
-    paths = names.open_shards or []
-    select = names.put_into(view_files()["_open_verdicts"].sql.partition(" AS\n")[2])
-    con.execute("SET enable_external_file_cache = false")  # it keeps 200 KB for each file: 2 GB for 10,000 shards
-    for start in range(0, len(paths), SHARDS_AT_ONCE):
-        con.execute(replace(names, open_shards=paths[start : start + SHARDS_AT_ONCE]).put_into(stored))
-        con.execute(f"{'INSERT INTO' if start else 'CREATE TABLE'} _open_verdicts {'' if start else 'AS '}{select}")
-        [(rows,)] = con.execute("SELECT count(*) FROM _open_verdicts").fetchall()
-        if rows > _most_rows(names):  # an item may have many: a row for each filter and repeat
-            con.execute("DROP TABLE _open_verdicts")
-            break
-    con.execute(names.put_into(stored))
-    con.execute("RESET enable_external_file_cache")
-    return bool(rows <= _most_rows(names))
 
 
 def relocatable_views(files: ViewFiles) -> list[str]:

@@ -141,6 +141,11 @@ class Placeholders:
         """The relation of all rows of a table."""
         return self._parts(table) if table.startswith("compact/") else self._read(table, self._files(table))
 
+    def rows_of_shards(self, paths: Iterable[str]) -> str:
+        """The relation of all rows of these shard files, with their paths."""
+        names = [path[len(self.place) + 1 :] for path in paths]
+        return self._read("shards", self._list("shards", names), "filename = true")
+
     @cached_property
     def _values(self) -> dict[str, str]:
         parts = self.files.compacted.get("compact/records", [])

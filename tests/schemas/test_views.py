@@ -275,16 +275,16 @@ def test_views_open_shards_as_a_table_say_what_they_say_as_views(
     for model, task, generation, first, count in (("a", "u", 0, 0, 3), ("a", "t", 2, 1, 3), ("b", "t", 0, 3, 4)):
         add(builder, model, task, generation, first, count)
     before = everything(builder.lake)
-    monkeypatch.setattr("schemas.views.MANY_SHARDS", 1)
-    monkeypatch.setattr("schemas.views.SHARDS_AT_ONCE", 2)
+    monkeypatch.setattr("schemas.views.open_shards.MANY_SHARDS", 1)
+    monkeypatch.setattr("schemas.views.open_shards.SHARDS_AT_ONCE", 2)
     with connect(builder.lake, only=["matrix"]) as con:
         assert ("_open_verdicts",) in rows(con, "SELECT table_name FROM duckdb_tables()")
     assert repr(everything(builder.lake)) == repr(before)  # NaN is not equal to itself
-    monkeypatch.setattr("schemas.views.SOME_SHARDS", 1)
+    monkeypatch.setattr("schemas.views.open_shards.SOME_SHARDS", 1)
     for rows_limit, shards_limit in (("MOST_ROWS", 1), ("FEW_ROWS", 1000)):  # of a few shards fewer rows
-        monkeypatch.setattr("schemas.views.MANY_SHARDS", shards_limit)
+        monkeypatch.setattr("schemas.views.open_shards.MANY_SHARDS", shards_limit)
         with connect(builder.lake, only=["matrix"]) as con:
             assert ("_open_verdicts",) in rows(con, "SELECT table_name FROM duckdb_tables()")
-        monkeypatch.setattr(f"schemas.views.{rows_limit}", 2)  # too many rows: they stay a view
+        monkeypatch.setattr(f"schemas.views.open_shards.{rows_limit}", 2)  # too many rows: they stay a view
         with connect(builder.lake, only=["matrix"]) as con:
             assert ("_open_verdicts",) not in rows(con, "SELECT table_name FROM duckdb_tables()")
