@@ -359,9 +359,11 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
     for model in models.values():
         context = f"  context {model.context:,}, which a task needs" if model.context else ""
         print(f"  model {model.name}  revision {model.revision[:22]}  {model.dtype}{context}")
-    tasks = {cell.cell.prompting: cell for cell in cells}
-    for prompting, cell in tasks.items():
-        same = [c for c in cells if c.cell.prompting == prompting]
+    tasks: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        tasks.setdefault(cell.cell.prompting, []).append(cell)
+    for same in tasks.values():
+        cell = same[-1]
         todo = sum(c.items_todo for c in same)
         requests = round(sum(c.items_todo * c.requests_per_item for c in same))
         shots = f"{cell.row['num_fewshot']}-shot"

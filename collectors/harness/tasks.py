@@ -215,7 +215,7 @@ class BoundTask:
         kind = self.settings.output_type
         return "loglikelihood" if kind == "multiple_choice" else kind
 
-    @property
+    @functools.cached_property
     def tokens_needed(self) -> int:
         """The context that an item may need, tokens: the longest answer, and an estimate of the longest prompt.
 
@@ -228,7 +228,7 @@ class BoundTask:
         prompt: int = self.longest * (1 + self.settings.num_fewshot) // 3
         return answer + prompt + PROMPT_MARGIN
 
-    @property
+    @functools.cached_property
     def margin(self) -> int:
         """Tokens of a prompt beside its documents: fewer than PROMPT_MARGIN where only texts of the task are added."""
         texts = (self.task.config.description or "", self.task.config.doc_to_text)

@@ -252,12 +252,15 @@ class Holdings:
         )
 
 
-def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
+def read_holdings(
+    lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all", *, shards: bool = True
+) -> Holdings:
     """Lists the lake. `damaged` adds objects that the caller cannot read to those recorded as damaged.
 
-    `include` is the kind of cells, a key of schemas.views.INCLUDED. Raises ConfigError if a migration has to run first.
+    `include` is the kind of cells, a key of schemas.views.INCLUDED. Without `shards` these are not listed. Raises
+    ConfigError if a migration has to run first.
     """
-    holdings = read_unmigrated(lake, damaged, include)
+    holdings = read_unmigrated(lake, damaged, include, shards=shards)
     oldest = min((part.schema_version for part in holdings.parts), default=None)
     if oldest is None and first_readable() > OLDEST_VERSION and holdings.listed["shards"]:
         oldest = lake.first_version()
@@ -269,14 +272,17 @@ def read_holdings(lake: Lake, damaged: Mapping[str, str] | None = None, include:
     return holdings
 
 
-def read_unmigrated(lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all") -> Holdings:
+def read_unmigrated(
+    lake: Lake, damaged: Mapping[str, str] | None = None, include: str = "all", *, shards: bool = True
+) -> Holdings:
     """Lists the lake as read_holdings does, for a compaction, which migrates."""
     # Shards are listed before the manifest, so that a shard that is folded and pruned meanwhile is in the manifest.
-    present = {table: lake.names(table) for table in GLOBS}
+    present = {table: lake.names(table) if shards or table != layout.SHARDS else [] for table in GLOBS}
     names = {table: [n for n in present[table] if layout.is_of_table(table, n)] for table in GLOBS}
     compactions = lake.names(layout.COMPACTIONS)
     manifest = _newest(lake, compactions)
     objects = {name for listed in (*present.values(), compactions) for name in listed}
+    objects |= set() if shards else {SCHEMA_FILES[layout.SHARDS]}
     absent = frozenset(table for table in TABLES if SCHEMA_FILES[table] not in objects)
     recorded = manifest.recorded if manifest else {}
     bad = _in_use({**recorded_damage(lake, names["failures"], recorded), **(damaged or {})}, manifest)

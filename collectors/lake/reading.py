@@ -27,7 +27,8 @@ from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName
 from schemas.sql import quoted
-from schemas.views import PoolChoice, create_views
+from schemas.views import PoolChoice, create_views, view_files
+from schemas.views.order import with_dependencies
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +90,16 @@ def ask(
     only: Collection[str] | Callable[[Holdings], Collection[str]] | None = None,
     include: str = "all",
     choice: PoolChoice | None = None,
+    shards: bool = True,
 ) -> Answer:
     """Returns the answer of `question`, a function of a locked connection with the views and of the objects they read.
 
     `only` limits the views, or is a function of the objects that returns them; `include` is the kind of cells that the
-    views show, a key of schemas.views.INCLUDED; `choice` is of the pool. After a damaged object the
-    question is asked again (pass_over_damage). Its other errors are passed on.
+    views show, a key of schemas.views.INCLUDED; `choice` is of the pool. Without `shards` they are not listed, of which
+    there may be a million: for views that read none. After a damaged object the question is asked again
+    (pass_over_damage). Its other errors are passed on.
     """
+    assert shards or (not callable(only) and "_shard_files" not in with_dependencies(only or view_files()))
 
     def attempt(holdings: Holdings) -> Answer:
         if choice and choice.judge:
@@ -110,7 +114,7 @@ def ask(
                 raise
             raise KeyboardInterrupt from error  # what DuckDB makes of a signal
 
-    return pass_over_damage(lake, lambda damaged: read_holdings(lake, damaged, include), attempt)
+    return pass_over_damage(lake, lambda damaged: read_holdings(lake, damaged, include, shards=shards), attempt)
 
 
 def pass_over_damage(

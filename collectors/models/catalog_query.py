@@ -63,7 +63,7 @@ def choose(lake: Lake, spec: CatalogSpec) -> list[Chosen]:
             raise ConfigError(f"models: the condition {spec.catalog!r}: {one_line(error, 300)}") from error
 
     try:
-        rows = ask(lake, question, only=["models"])
+        rows = ask(lake, question, only=["models"], shards=False)
     except duckdb.Error as error:  # an error of values, such as a text compared with a number
         raise ConfigError(f"models: the condition {spec.catalog!r}: {one_line(error, 300)}") from error
     if not rows:

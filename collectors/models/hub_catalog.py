@@ -239,7 +239,7 @@ def state_support(lake: Lake, installed: str | None) -> int:
         "SELECT model, source, revision, config FROM models WHERE listed_at IS NOT NULL AND config IS NOT NULL "
         "AND vllm_version IS DISTINCT FROM ?"
     )
-    models = ask(lake, lambda con, _: con.execute(query, [installed]).fetchall(), only=["models"])
+    models = ask(lake, lambda con, _: con.execute(query, [installed]).fetchall(), only=["models"], shards=False)
     if not models:
         return 0
     logger.info("asking vLLM %s which models it has", installed)

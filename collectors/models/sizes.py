@@ -90,7 +90,7 @@ def _recorded(lake: Lake, models: list[ModelRef]) -> dict[tuple[str, str], tuple
         rows: list[tuple[Any, ...]] = con.execute(_SIZES).fetchall()
         return rows
 
-    rows = ask(lake, question, only=["models"])
+    rows = ask(lake, question, only=["models"], shards=False)
     return {(source, revision): sizes for source, revision, *sizes in rows}  # type: ignore[misc]
 
 

@@ -191,7 +191,8 @@ def gpu_rates(lake: Lake) -> dict[str, float]:
     if not lake.exists():
         return {}
     sql = "SELECT name, usd_per_gpu_hour FROM _gpu_rates"
-    return dict(ask(lake, lambda con, _: con.execute(sql).fetchall(), only=["gpu_prices", "price_names", "_gpu_rates"]))
+    views = ["gpu_prices", "price_names", "_gpu_rates"]
+    return dict(ask(lake, lambda con, _: con.execute(sql).fetchall(), only=views, shards=False))
 
 
 def usd_per_gpu_hour(lake: Lake, names: Iterable[str]) -> dict[str, float]:
@@ -226,7 +227,7 @@ def token_prices(lake: Lake, names: Iterable[str]) -> dict[str, float | None]:
         rows: list[dict[str, Any]] = con.execute(_TOKEN_PRICES, values).to_arrow_table().to_pylist()
         return rows
 
-    rows = ask(lake, question, only=["prices", "price_names"])
+    rows = ask(lake, question, only=["prices", "price_names"], shards=False)
     return {name: rows[0][name] for name in columns} if rows else {}
 
 
@@ -248,7 +249,7 @@ def how_to_price(lake: Lake, gpus: Collection[str]) -> str:
 
 def _in_force(lake: Lake, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:
     """Key -> row of the view `table`."""
-    rows = ask(lake, lambda con, _: con.execute(f"FROM {table}").to_arrow_table(), only=[table])
+    rows = ask(lake, lambda con, _: con.execute(f"FROM {table}").to_arrow_table(), only=[table], shards=False)
     return {_key(table, row): row for row in rows.to_pylist()}
 
 

@@ -218,7 +218,7 @@ class CellSettings:
         """The newest date in the lake's runs of a model and a prompting (see _key)."""
         if not self._lake.exists():
             return {}
-        rows = ask(self._lake, lambda con, _: con.execute(_DATES).fetchall(), only=["_run_cells"])
+        rows = ask(self._lake, lambda con, _: con.execute(_DATES).fetchall(), only=["_run_cells"], shards=False)
         return {tuple(key): date for *key, date in rows}
 
 

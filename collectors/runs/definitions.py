@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 #: Settings of a task's definition, columns of the view cells.
 SETTINGS = ("task_version", "output_type", "metric", "filter", "higher_is_better")
 
+#: One reading for all tasks. Not of the view cells, which makes a row of fifty columns for each of a million cells.
+_DEFINITIONS = f"""
+CREATE TEMP TABLE definitions AS
+SELECT task, items_digest, task_digest, {", ".join(SETTINGS)}, count(DISTINCT cell_id),
+    max(epoch(started_at)) AS started
+FROM _run_cells
+GROUP BY ALL
+"""
+
 
 def other_definitions(plan: Plan, lake: Lake) -> list[str]:
     """A line for each task of which the lake has cells under another definition alone, with what differs.
@@ -35,17 +44,15 @@ def other_definitions(plan: Plan, lake: Lake) -> list[str]:
         return []
 
     def lines(con: duckdb.DuckDBPyConnection, _: Holdings) -> list[str]:
+        con.execute(_DEFINITIONS)
         return [line for task in tasks.values() for line in _compared(con, task)]
 
-    return ask(lake, lines, only=["cells", "items"], include="collected")
+    return ask(lake, lines, only=["_run_cells", "items"], include="collected", shards=False)
 
 
 def _compared(con: duckdb.DuckDBPyConnection, task: BoundTask) -> Iterator[str]:
-    rows = con.execute(
-        f"SELECT items_digest, task_digest, {', '.join(SETTINGS)}, count(*), max(epoch(started_at)) FROM cells "
-        "WHERE task = ? GROUP BY ALL ORDER BY max(epoch(started_at)), items_digest, task_digest",
-        [task.name],
-    ).fetchall()
+    query = "SELECT * EXCLUDE (task) FROM definitions WHERE task = ? ORDER BY started, items_digest, task_digest"
+    rows = con.execute(query, [task.name]).fetchall()
     mine = task.settings
     if not rows or any(row[:2] == (mine.items_digest, mine.task_digest) for row in rows):
         return

@@ -238,19 +238,23 @@ class Estimator:
         row = Row(*self._class(model), models=1, cells=len(cells))
         seconds = (pace.load or 0.0) if pace else 0.0
         self.by["loads unknown"] += pace is not None and pace.load is None
-        for cell, items in cells:
-            tokens = self._tokens(cell)
+        self.by[f"pace {pace.by if pace else 'unknown'}"] += len(cells)
+        measured_cells = 0
+        for cell, items in cells:  # there may be a million, and an estimate is made for five shares of them
+            tokens = self._texts.get(cell.cell.prompting) or self._tokens(cell)
+            generated = tokens.generated
+            if tokens.measured:
+                measured_cells += 1
+            elif thought := cell.cell.effort.thinking_tokens:
+                generated += thought
             row.items += items
-            if not tokens.measured:
-                thought = cell.cell.effort.thinking_tokens or 0
-                tokens = dataclasses.replace(tokens, generated=tokens.generated + thought)
-            row.tokens += items * (tokens.prompt + tokens.generated)
-            self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
-            self.by[f"pace {pace.by if pace else 'unknown'}"] += 1
+            row.tokens += items * (tokens.prompt + generated)
             if pace:
-                item = tokens.prompt * pace.prompt + tokens.generated * pace.generated
+                item = tokens.prompt * pace.prompt + generated * pace.generated
                 seconds += items * (item + cell.requests_per_item * pace.request)
-                row.measured += tokens.measured and pace.by != "formula"
+        self.by["tokens measured"] += measured_cells
+        self.by["tokens assumed"] += len(cells) - measured_cells
+        row.measured += measured_cells if pace and pace.by != "formula" else 0
         gpus = model.placement.gpus if model.placement else 1.0
         row.hours = seconds * gpus / 3600 if pace else None
         price = self._price(model)

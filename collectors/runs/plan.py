@@ -71,6 +71,9 @@ class PlannedCell:
 
     @property
     def items_todo(self) -> int:
+        if len(self.todo) == 1:  # as in most of a million cells
+            [(first, last)] = self.todo
+            return last - first + 1
         return sum(last - first + 1 for first, last in self.todo)
 
     @property

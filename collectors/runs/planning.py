@@ -168,8 +168,13 @@ def _check_endpoint(model: ModelRef, task: BoundTask, effort: Effort) -> None:
 
 
 def _asked(models: list[ModelRef], task: BoundTask) -> Iterator[tuple[ModelRef, Effort]]:
+    of_task: list[Effort] | None = None  # most models have no settings of their own, and cells are many
     for model in models:
-        yield from ((model, effort) for effort in _efforts(model, task))
+        if model.thinking is None:
+            efforts = of_task = of_task or list(_efforts(model, task))
+        else:
+            efforts = list(_efforts(model, task))
+        yield from ((model, effort) for effort in efforts)
 
 
 def _efforts(model: ModelRef, task: BoundTask) -> Iterator[Effort]:

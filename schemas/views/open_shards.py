@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import duckdb
@@ -54,10 +54,11 @@ def read_open_shards(con: duckdb.DuckDBPyConnection, names: Placeholders, wanted
     con.execute("SET threads = 1")
     con.execute("SET enable_external_file_cache = false")  # it keeps 200 KB for each file: 2 GB for 10,000 shards
     try:
-        with contextlib.closing(_in_order(con, [_select(names, paths, left_out) for paths, _ in batches], threads)) as read:
-            for rows in read:
+        queries = (_select(names, paths, left_out) for paths, _ in batches)
+        with contextlib.closing(_in_order(con, queries, threads)) as read:
+            for number, rows in enumerate(read):
                 con.register("read_rows", rows)
-                con.execute(f"{f'INSERT INTO {TABLE}' if made else f'CREATE TABLE {TABLE} AS'} FROM read_rows")
+                con.execute(f"{f'INSERT INTO {TABLE}' if number else f'CREATE TABLE {TABLE} AS'} FROM read_rows")
                 con.unregister("read_rows")
                 made += len(rows)
                 if made > most:  # an item may have many: a row for each filter and repeat
@@ -89,10 +90,12 @@ def _batches(paths: Iterable[str]) -> Iterator[tuple[list[str], int]]:
 def _select(names: Placeholders, paths: Sequence[str], left_out: Sequence[str]) -> str:
     stored, rows = (view_files()[name].sql.partition(" AS\n")[2].rstrip().removesuffix(";") for name in STEPS)
     stored = stored.replace("{shards}", names.rows_of_shards(paths))
-    return f"WITH _stored AS ({stored}), _open_rows AS ({rows}) SELECT * EXCLUDE ({', '.join(left_out)}) FROM _open_rows"
+    return (
+        f"WITH _stored AS ({stored}), _open_rows AS ({rows}) SELECT * EXCLUDE ({', '.join(left_out)}) FROM _open_rows"
+    )
 
 
-def _in_order(con: duckdb.DuckDBPyConnection, queries: Sequence[str], threads: int) -> Iterator[pa.Table]:
+def _in_order(con: duckdb.DuckDBPyConnection, queries: Iterable[str], threads: int) -> Generator[pa.Table]:
     """Yields the rows of each query. Of those that are read ahead there are as many as threads."""
 
     def rows(query: str) -> pa.Table:
