@@ -19,11 +19,13 @@ from collectors.lake.compaction import Compacted, compact
 from collectors.lake.layout import is_compacted
 from collectors.lake.missing import Fault
 from collectors.lake.pruning import prune
+from collectors.lake.spread import Spread
 from collectors.lake.store import Lake
 from collectors.lake.verifying import Verified, record_faults, verify
 from collectors.publish import verifying
 from pipelines.console.progress import Counter
 from pipelines.console.script import Parser, in_order
+from pipelines.fleet.spreading import add_ray, spread_over
 from pipelines.fleet.waiting import Outage, add_patience
 
 HELP = """\
@@ -43,6 +45,7 @@ examples:
   python pipelines/compact.py --lake s3://bucket/lake --prune
   python pipelines/compact.py --lake lake --prune --keep-hours 0     # while nobody reads the lake
   python pipelines/compact.py --lake s3://bucket/lake --verify       # every few weeks, and before publishing
+  ray job submit --working-dir . -- python pipelines/compact.py --lake s3://bucket/lake --ray
 
 exit codes: 0 done, even if there was nothing to do; 1 the lake cannot be written, or a damaged file was skipped (it is
 named here and in the view failures), or --verify named an object; 2 the input is wrong"""
@@ -81,6 +84,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="leave out damaged files of a compaction whose shards are gone, if there is no whole copy of them: "
         "collect.py then collects their items again",
     )
+    add_ray(parser)
     add_patience(parser)
     return parser.parse_args(argv)
 
@@ -93,14 +97,20 @@ def hours(text: str) -> float:
 
 
 def run(lake: Lake, args: argparse.Namespace) -> int:
+    with spread_over(args.ray) as spread:
+        return work(lake, args, spread)
+
+
+def work(lake: Lake, args: argparse.Namespace, spread: Spread | None) -> int:
     outage = Outage(args.patience, "--patience")
     if args.verify:
-        verified = outage.result(lambda: verify_lake(lake))
+        verified = outage.result(lambda: verify_lake(lake, spread))
         if not args.prune and not args.give_up:
             return 1 if verified.faults else 0
         outage.result(lambda: record_faults(lake.open_for_writing(), verified.damaged))
     started = time.monotonic()
-    outcome = outage.result(lambda: compact(lake.open_for_writing(), Counter("files written"), give_up=args.give_up))
+    counter = Counter("files written")
+    outcome = outage.result(lambda: compact(lake.open_for_writing(), counter, give_up=args.give_up, spread=spread))
     print_outcome(outcome, time.monotonic() - started)
     if args.prune:
         pruned = outage.result(lambda: prune(lake, dt.timedelta(hours=args.keep_hours)))
@@ -117,7 +127,7 @@ def run(lake: Lake, args: argparse.Namespace) -> int:
     return 1 if outcome.damaged else 0
 
 
-def verify_lake(lake: Lake) -> Verified:
+def verify_lake(lake: Lake, spread: Spread | None = None) -> Verified:
     """Prints a line for each object that is not as it was written."""
     started = time.monotonic()
     if lake.is_published():
@@ -126,7 +136,7 @@ def verify_lake(lake: Lake) -> Verified:
         faults = {name: Fault(reason, "replace the version by a whole copy") for name, reason in parts}
         verified = Verified(proof.files, proof.bytes, 0, faults, {})
     else:
-        verified = verify(lake, Counter("objects read"))
+        verified = verify(lake, Counter("objects read"), spread)
     for name, fault in verified.faults.items():
         print(f"damaged: {name}: {fault.reason}; {fault.advice}")
     seconds = max(time.monotonic() - started, 1e-3)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collectors.lake.layout import PUBLISHED_MANIFEST
+from collectors.lake.spread import Spread
 from collectors.lake.store import Lake
 from collectors.matrix.pool_files import read_pool_file
 from collectors.publish.card import Description
@@ -33,6 +34,7 @@ from collectors.website.building import SITE_MANIFEST
 from collectors.website.verifying import is_site, verify_site
 from pipelines.console.progress import Counter
 from pipelines.console.script import Parser, command, in_order
+from pipelines.fleet.spreading import add_ray, spread_over
 from pipelines.fleet.waiting import Outage, add_patience
 from schemas.failures import ConfigError
 from schemas.texts import visible, without_key_values
@@ -87,6 +89,11 @@ def publish_lake(argv: list[str]) -> int:
     args = parse(argv)
     lake = Lake(args.lake).open_for_reading()
     check_place(args.to, lake)
+    with spread_over(args.ray) as spread:
+        return publish_as(args, lake, spread)
+
+
+def publish_as(args: argparse.Namespace, lake: Lake, spread: Spread | None) -> int:
     started = time.monotonic()
     stated = (args.title, args.text, args.licence, dict(args.source), args.creator, args.url)
     title, text, licence, sources, creators, url = (without_key_values(value) for value in stated)
@@ -99,7 +106,7 @@ def publish_lake(argv: list[str]) -> int:
         def build() -> PublishedVersion:
             place = Path(tempfile.mkdtemp(dir=folder))  # a build that failed half-way left files
             progress = Counter("files of records written")
-            return build_version(lake, place, description, args.version, progress, args.include, pools, earlier)
+            return build_version(lake, place, description, args.version, progress, args.include, pools, earlier, spread)
 
         built = outage.result(build)
         uri, is_new = outage.result(lambda: publish(built, args.to, Counter("files published")))
@@ -193,6 +200,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="URI",
         help="the version that this one replaces (default: the newest one at --to whose runs are not newer)",
     )
+    add_ray(parser)
     add_patience(parser)
     return parser.parse_args(argv)
 

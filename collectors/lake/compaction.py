@@ -25,8 +25,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.lake.chunks import Chunk, choose
+from collectors.lake.chunks import Choice, Chunk, choose
 from collectors.lake.damage import examine
+from collectors.lake.groups import GroupWork, cells_of, manifest_of, work_of
 from collectors.lake.holdings import Holdings, Manifest, Part, newest_manifest, read_unmigrated
 from collectors.lake.inventory import checked, inventory, read_inventory
 from collectors.lake.layout import SHARDS, folded_name, part_commit_name, part_name
@@ -42,6 +43,7 @@ from collectors.lake.parts import (
 )
 from collectors.lake.reading import connect, pass_over_damage
 from collectors.lake.seals import broken_seal, sealed_json
+from collectors.lake.spread import Spread
 from collectors.lake.store import Lake
 from collectors.scratch import scratch
 from schemas.failures import StorageError, one_line
@@ -81,7 +83,11 @@ class Compacted:
 
 
 def compact(
-    lake: Lake, progress: Callable[[int, int], None] = lambda written, parts: None, *, give_up: bool = False
+    lake: Lake,
+    progress: Callable[[int, int], None] = lambda written, parts: None,
+    *,
+    give_up: bool = False,
+    spread: Spread | None = None,
 ) -> Compacted:
     """Folds every shard that the newest compaction does not hold, and migrates rows that this program cannot read.
 
@@ -89,14 +95,14 @@ def compact(
     and idempotent. It needs about 2 GB of memory, whatever the lake's size. Raises StorageError if the lake cannot be
     read or written; the next attempt uses the parts that were written by then. Raises ConfigError, and writes nothing,
     for a shard of a newer schema version. With `give_up` damaged parts whose shards are gone are left out, so that
-    their items can be collected again.
+    their items can be collected again. `spread` lets other processes write the parts; the bytes are the same.
     """
     with scratch("compact-") as folder:
         try:
             return pass_over_damage(
                 lake,
                 lambda damaged: _whole_parts(read_unmigrated(lake, damaged), give_up=give_up),
-                lambda holdings: _Compaction(lake, holdings, Path(folder)).run(progress, give_up=give_up),
+                lambda holdings: _begin(lake, holdings, Path(folder)).run(progress, give_up=give_up, spread=spread),
             )
         except (duckdb.Error, StorageError, FileNotFoundError) as error:
             raise StorageError(f"cannot compact the lake at {lake.uri}: {one_line(error)}") from error
@@ -115,22 +121,47 @@ def _whole_parts(holdings: Holdings, *, give_up: bool) -> Holdings:
     return dataclasses.replace(holdings, damaged={**beside, **holdings.damaged})
 
 
-class _Compaction:
-    """One attempt, on the objects of the lake at its start."""
+def _begin(lake: Lake, holdings: Holdings, folder: Path) -> _Compaction:
+    try:
+        known = read_inventory(lake, holdings.manifest)
+    except FileNotFoundError:
+        logger.warning(
+            "the inventory of %s is missing: a new one is made", holdings.manifest and holdings.manifest.name
+        )
+        known = {}
+    return _Compaction(lake, holdings, folder, known)
 
-    def __init__(self, lake: Lake, holdings: Holdings, folder: Path) -> None:
-        self.lake, self.holdings, self.folder = lake, holdings, folder
+
+def write_group(work: GroupWork) -> dict[str, str]:
+    """Writes the parts of a group that are not there yet. Returns the SHA-256 of the objects that it read."""
+    with scratch("compact-") as folder, contextlib.ExitStack() as connections:
+        lake = Lake(work.uri, is_open=True)
+        one = _Compaction(lake, work.holdings, Path(folder), dict(work.inventory), threads=1)
+        one.choice = work.choice
+        for chunk in work.chunks:
+            one.part(chunk, work.chunks, connections)
+        return {name: one.inventory[name] for chunk in work.chunks for name in chunk.shards}
+
+
+class _Compaction:
+    """One attempt, on the objects of the lake at its start. `inventory` is that of the compaction before."""
+
+    def __init__(
+        self, lake: Lake, holdings: Holdings, folder: Path, inventory: dict[str, str], threads: int | None = None
+    ) -> None:
+        self.lake, self.holdings, self.folder, self.threads = lake, holdings, folder, threads
+        self.inventory = inventory
+        self.choice = Choice()
         self.before = holdings.manifest
         self.number = self.before.number + 1 if self.before else 1
+        #: Shards that other processes have read and found whole.
+        self._hashed = set[str]()
         #: The group that is read now, with its lake and connection.
         self._open: tuple[list[Chunk], Lake, duckdb.DuckDBPyConnection] | None = None
-        try:
-            self.inventory = read_inventory(lake, self.before)
-        except FileNotFoundError:
-            logger.warning("the inventory of %s is missing: a new one is made", self.before and self.before.name)
-            self.inventory = {}
 
-    def run(self, progress: Callable[[int, int], None], *, give_up: bool = False) -> Compacted:
+    def run(
+        self, progress: Callable[[int, int], None], *, give_up: bool = False, spread: Spread | None = None
+    ) -> Compacted:
         choice = self.choice = choose(self.lake, self.holdings, self.folder, give_up=give_up)
         rest = (choice.unplanned, choice.withheld, self.holdings.damaged)
         chunks = choice.chunks
@@ -138,11 +169,14 @@ class _Compaction:
             return Compacted(self.before, 0, *rest)
         progress(0, len(chunks))
         self._take_stock()
+        groups = list(self._groups(chunks))
+        if spread:
+            self._spread(groups, spread, progress)
         written = {}
-        for group in self._groups(chunks):
+        for group in groups:
             with contextlib.ExitStack() as connections:
                 for chunk in group:
-                    part, cells = self._part(chunk, group, connections)
+                    part, cells = self.part(chunk, group, connections)
                     written[part.records] = (part, chunk, cells)
                     progress(len(written), len(chunks))
         manifest = self._manifest(written)
@@ -151,6 +185,18 @@ class _Compaction:
             return Compacted(newest_manifest(self.lake), 0, *rest)
         folded = sum(len(chunk.shards) for chunk in chunks)
         return Compacted(manifest, folded, *rest, len(choice.given_up), choice.forgotten)
+
+    # ---- by other processes
+
+    def _spread(self, groups: list[list[Chunk]], spread: Spread, progress: Callable[[int, int], None]) -> None:
+        """Lets other processes write all parts. Each is committed by itself, and so found as after a kill."""
+        works = (work_of(self.lake, self.holdings, self.choice, self.inventory, group) for group in groups)
+        done = 0
+        for group, hashes in zip(groups, spread(write_group, works), strict=True):
+            self.inventory |= hashes
+            self._hashed |= hashes.keys()
+            done += len(group)
+            progress(done, len(self.choice.chunks))
 
     # ---- checks of bytes
 
@@ -168,10 +214,14 @@ class _Compaction:
 
     def _check_bytes(self, chunk: Chunk) -> None:
         """Raises StorageError unless the objects that go into a part are as they were written."""
-        self.inventory |= checked(self.lake, chunk.shards, self.inventory)
+        self._check_shards(chunk)
         for part in chunk.parts:
             checked(self.lake, part.parquet_objects, part.recorded)
             self._check_count(part)
+
+    def _check_shards(self, chunk: Chunk) -> None:
+        unread = [name for name in chunk.shards if name not in self._hashed]
+        self.inventory |= checked(self.lake, unread, self.inventory)
 
     def _check_count(self, part: Part) -> None:
         """Raises StorageError for another number of rows than the manifest's: version 6 recorded no SHA-256."""
@@ -205,7 +255,7 @@ class _Compaction:
             alike = list(some)
             yield from together(alike, lambda chunk: chunk.rows) if is_read else ([chunk] for chunk in alike)
 
-    def _part(self, chunk: Chunk, group: list[Chunk], connections: contextlib.ExitStack) -> tuple[Part, list[str]]:
+    def part(self, chunk: Chunk, group: list[Chunk], connections: contextlib.ExitStack) -> tuple[Part, list[str]]:
         """Returns the part of these cells, and its cells by place. Writes it unless an earlier attempt did.
 
         The first chunk of its `group` that is written opens the connection that reads them all, on `connections`.
@@ -235,25 +285,22 @@ class _Compaction:
         """The lake, or a migrated copy of the group's objects, and a connection with its views: made once a group."""
         if self._open and self._open[0] is group:
             return self._open[1:]
-        import pyarrow.compute as pc  # 75 ms
-
-        parts = {part.records: part for chunk in group for part in chunk.parts}
-        manifest = dataclasses.replace(self.before, parts=tuple(parts.values())) if self.before else None
         shards = sorted(name for chunk in group for name in chunk.shards)
+        manifest = manifest_of(self.before, group)
         inputs = dataclasses.replace(
             self.holdings, listed={**self.holdings.listed, "shards": shards}, manifest=manifest
         )
-        cells = [source.cell_id for chunk in group for source in chunk.sources]
-        rows_of_cells = self.choice.cells.filter(pc.field("cell_id").isin(cells))
         lake = self._readable(group[0])
         con = connections.enter_context(
-            contextlib.closing(connect(lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS))
+            contextlib.closing(
+                connect(lake, inputs, cells=cells_of(self.choice, group), only=NEEDED_VIEWS, threads=self.threads)
+            )
         )
         limit_memory(con, self.folder)
         if len(group) > 1:
             read_together(con)
         if lake is not self.lake:
-            copied = [*shards, *(name for part in parts.values() for name in part.objects)]
+            copied = [*shards, *(name for part in (manifest.parts if manifest else ()) for name in part.objects)]
             connections.callback(lake.remove, copied)
         self._open = (group, lake, con)
         return lake, con
@@ -266,7 +313,7 @@ class _Compaction:
                 raise ValueError(reason)
             value = json.loads(data)
             part, cells = Part.from_value(value["part"]), list(value["cells"])
-            self.inventory |= checked(self.lake, chunk.shards, self.inventory)
+            self._check_shards(chunk)
             return part, cells
         except (ValueError, TypeError, KeyError) as error:
             raise StorageError(f"{commit} in {self.lake.uri} is damaged: remove it and try again") from error

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from collectors.lake.holdings import Manifest
 from collectors.lake.layout import inventory_name
 from collectors.lake.seals import broken_seal, read_seal, seal_fault, sealed_json
+from collectors.lake.spread import Spread
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 from schemas.identity import digest
 
 Result = TypeVar("Result")
+
+#: Objects that another process reads at a time.
+BATCH = 1000
 
 
 def read_inventory(lake: Lake, manifest: Manifest | None) -> dict[str, str]:
@@ -63,6 +67,22 @@ def checked(lake: Lake, names: Collection[str], recorded: Mapping[str, str]) -> 
     if faults := [f"{name}: {fault}" for name, (_, fault) in outcomes.items() if fault]:
         raise StorageError("; ".join(sorted(faults)))
     return {name: sha256 for name, (sha256, _) in outcomes.items()}
+
+
+def check_objects(lake: Lake, names: Sequence[str], recorded: Mapping[str, str], spread: Spread | None = None) -> None:
+    """Reads all objects as `checked` does. `spread` lets other processes read them, a batch each."""
+    if spread is None:
+        checked(lake, names, recorded)
+        return
+    batches = (names[start : start + BATCH] for start in range(0, len(names), BATCH))
+    works = ((lake.uri, some, {name: recorded[name] for name in some if name in recorded}) for some in batches)
+    for _ in spread(_check_batch, works):
+        pass
+
+
+def _check_batch(batch: tuple[str, Sequence[str], Mapping[str, str]]) -> None:
+    uri, names, recorded = batch
+    checked(Lake(uri), names, recorded)
 
 
 def each_object(lake: Lake, names: Collection[str], work: Callable[[str], Result]) -> Iterator[tuple[str, Result]]:

@@ -54,17 +54,20 @@ def connect(
     cells: pa.Table | None = None,
     only: Collection[str] | None = None,
     choice: PoolChoice | None = None,
+    threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a database in memory with the views over the present objects of `lake`; it does not see later shards.
 
     `only` limits it to these views and those that they read, without comments: all 46 cost half a second of CPU.
-    `cells` are rows of that view, for a caller who has them. `choice` is of the pool, by default all. Raises
-    StorageError if the lake's store cannot be read.
+    `cells` are rows of that view, for a caller who has them. `choice` is of the pool, by default all. `threads` are
+    DuckDB's, by default as many as cores, or one in a small lake. Raises StorageError if the lake's store cannot be
+    read.
     """
     holdings = holdings or read_holdings(lake)
     # Without replacements a mistyped view is an unknown table, not a Python variable of the caller.
-    threads = {"threads": 1} if _is_small(lake, holdings) else {}
-    con = duckdb.connect(config={"python_enable_replacements": "false", **threads})
+    threads = threads or (1 if _is_small(lake, holdings) else None)
+    config: dict[str, Any] = {"python_enable_replacements": "false"} | ({"threads": threads} if threads else {})
+    con = duckdb.connect(config=config)
     try:
         con.execute("SET enable_progress_bar = false")  # after two seconds it is drawn on standard output
         open_store(con, lake)

@@ -8,17 +8,19 @@ published versions, whose manifest names the SHA-256 of every file.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from collectors.lake import layout
 from collectors.lake.damage import advice, examine_rows, record_damage
 from collectors.lake.holdings import Manifest, Part, read_manifest
-from collectors.lake.inventory import each_object, read_inventory
+from collectors.lake.inventory import BATCH, each_object, read_inventory
 from collectors.lake.missing import Fault, missing_objects
 from collectors.lake.seals import read_seal, seal_fault
+from collectors.lake.spread import Spread
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
 
@@ -49,17 +51,47 @@ class _Outcome:
     fault: str | None
 
 
-def verify(lake: Lake, progress: Callable[[int, int], None] = lambda done, objects: None) -> Verified:
+@dataclass(frozen=True)
+class _Batch:
+    """Objects that one process reads, and those of their SHA-256 that are recorded."""
+
+    uri: str
+    names: list[str]
+    recorded: dict[str, str]
+
+
+def _examine(batch: _Batch) -> list[tuple[str, _Outcome | None]]:
+    lake = Lake(batch.uri)
+    return list(each_object(lake, batch.names, _Check(lake, batch.recorded).examine))
+
+
+def _batches(lake: Lake, names: list[str], recorded: Mapping[str, str]) -> Iterator[_Batch]:
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        yield _Batch(lake.uri, some, {name: recorded[name] for name in some if name in recorded})
+
+
+def verify(
+    lake: Lake,
+    progress: Callable[[int, int], None] = lambda done, objects: None,
+    spread: Spread | None = None,
+) -> Verified:
     """Reads every object of `lake`. `progress` gets the numbers of read and of all objects.
 
+    `spread` lets other processes read them, a batch each.
     Raises StorageError if the lake cannot be read, ConfigError for an object of a newer schema version.
     """
     names = [name for name in lake.names("", layout.DEPTH) if _is_read(name)]
     compactions = _Compactions(lake, names)
-    check = _Check(lake, compactions.recorded)
+    outcomes: Iterable[tuple[str, _Outcome | None]]
+    if spread:
+        batches = _batches(lake, names, compactions.recorded)
+        outcomes = itertools.chain.from_iterable(spread(_examine, batches))
+    else:
+        outcomes = each_object(lake, names, _Check(lake, compactions.recorded).examine)
     read = size = unsealed = 0
     faults = dict(compactions.faults)
-    for name, outcome in each_object(lake, names, check.examine):
+    for name, outcome in outcomes:
         if outcome is None:  # deleted since it was listed
             continue
         read, size, unsealed = read + 1, size + outcome.bytes, unsealed + (not outcome.is_sealed)

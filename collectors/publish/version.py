@@ -28,11 +28,12 @@ from collectors.file_digests import sha256_of
 from collectors.lake import layout
 from collectors.lake.chunks import PART_ROWS
 from collectors.lake.holdings import Holdings, Manifest, Part, includes, read_holdings
-from collectors.lake.inventory import checked
+from collectors.lake.inventory import check_objects
 from collectors.lake.keyless import without_keys_in
-from collectors.lake.parts import NEEDED_VIEWS, limit_memory, read_together, together, write_part
+from collectors.lake.parts import together
 from collectors.lake.reading import connect, imports_left_out, record_damaged
 from collectors.lake.retractions import read_retracted
+from collectors.lake.spread import Spread
 from collectors.lake.store import Lake, parquet_bytes
 from collectors.matrix.blocks import blocks_of_tasks
 from collectors.matrix.packed import FILES, write_packed
@@ -41,11 +42,11 @@ from collectors.publish.anonymous import Anonymous, hosts_of
 from collectors.publish.card import Contents, Description, KeptPool, Predecessor
 from collectors.publish.descriptions import descriptions, kept_pool
 from collectors.publish.earlier import replaced_by
-from collectors.publish.indexed_parquet import write_indexed
 from collectors.publish.manifests import KIND
 from collectors.publish.matrix_table import write_matrix
 from collectors.publish.provenance import PROVENANCE_VIEWS, keyless_provenance
 from collectors.publish.published_sql import VIEWS, choose_price_day
+from collectors.publish.version_parts import PartsWork, VersionChunk, made_parts, write_parts
 from collectors.publish.version_tables import VersionTables, chosen_rows, views_of_tables
 from schemas.failures import ConfigError, StorageError, one_line
 from schemas.identity import COLUMN_KEY, ShardName, digest
@@ -88,13 +89,15 @@ def build_version(
     include: str = "collected",
     pools: Sequence[PoolFile] = (),
     earlier: Sequence[Predecessor] = (),
+    spread: Spread | None = None,
 ) -> PublishedVersion:
     """Writes the lake as a version into the empty `folder`.
 
     `progress` gets the numbers of written and of all parts. `include` is a key of schemas.views.INCLUDED: other cells,
     and the objects that only they need, are left out. `pools` are kept under their names. `earlier` are
     versions that this one may replace (collectors.publish.earlier). The default name is the
-    newest run's day and a digest of the content. Every checksum is compared. Raises ConfigError for a lake without
+    newest run's day and a digest of the content. `spread` lets other processes read and write the records; the bytes
+    are the same. Every checksum is compared. Raises ConfigError for a lake without
     records or with damaged objects: prune these first, because a version never changes and would lack them for good.
     """
     _check_pools(pools, include)
@@ -102,10 +105,10 @@ def build_version(
     if holdings.damaged:
         raise _is_damaged(lake, holdings.damaged)
     try:
-        checked(lake, holdings.objects(), holdings.recorded)
+        check_objects(lake, holdings.objects(), holdings.recorded, spread)
         writer = _Writer(lake, holdings, folder)
         writer.write_tables()
-        writer.write_parts(progress)
+        writer.write_parts(progress, spread)
         writer.write_packed()
         writer.write_views()
         writer.write_pools(pools)
@@ -134,15 +137,6 @@ def _is_damaged(lake: Lake, damaged: Mapping[str, str]) -> ConfigError:
         f"{len(damaged)} objects of {lake.uri} are damaged, such as {name} ({damaged[name]}): remove them with "
         "compact.py --prune, or collect them again, then publish"
     )
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Cells of one task under one prompting that make one part, and the number of their rows."""
-
-    task: str
-    cells: list[str]
-    rows: int
 
 
 class _Writer:
@@ -213,24 +207,23 @@ class _Writer:
 
     # ---- records
 
-    def write_parts(self, progress: Callable[[int, int], None]) -> None:
-        import pyarrow.compute as pc  # 75 ms
-
+    def write_parts(self, progress: Callable[[int, int], None], spread: Spread | None) -> None:
         chunks = list(self._chunks())
         progress(0, len(chunks))
-        number = 0
-        for group in together(chunks, lambda chunk: chunk.rows):
-            of_group = {cell_id for chunk in group for cell_id in chunk.cells}
-            rows_of_cells = self.planned_cells.filter(pc.field("cell_id").isin(sorted(of_group)))
-            inputs = self._inputs(of_group)
-            with contextlib.closing(connect(self.lake, inputs, cells=rows_of_cells, only=NEEDED_VIEWS)) as con:
-                limit_memory(con, self.folder)
-                if len(group) > 1:
-                    read_together(con)
-                for chunk in group:
-                    self._write_part(con, chunk, number)
-                    number += 1
-                    progress(number, len(chunks))
+        if spread:
+            for part, cells, files in itertools.chain.from_iterable(spread(made_parts, self._works(chunks))):
+                for name, data in files.items():
+                    self.write(name, data)
+                self._keep(part, cells)
+                progress(len(self.parts), len(chunks))
+        for work in () if spread else self._works(chunks):
+            for written in write_parts(work, self.folder):
+                for name, path in written.files.items():
+                    (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    path.rename(self.folder / name)
+                    self.sign(name)
+                self._keep(written.part, written.cells)
+                progress(len(self.parts), len(chunks))
         for kind in ("records", "responses", "older"):
             (self.folder / f"{kind}.parquet").unlink(missing_ok=True)
         rows = [
@@ -244,33 +237,32 @@ class _Writer:
         self.compaction = Manifest(1, self.provenance["created"], folded, len(rows), tuple(self.parts))
         self.write(self.compaction.name, self.compaction.to_json())
 
-    def _write_part(self, con: duckdb.DuckDBPyConnection, chunk: _Chunk, number: int) -> None:
-        written = write_part(
-            con,
-            chunk.cells,
-            self.folder,
-            lambda kind, _: layout.part_name(1, chunk.task, kind, f"{number:05d}"),
-            write=write_indexed,
-        )
-        for file, path in written.files.items():
-            (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
-            path.rename(self.folder / file)
-            self.sign(file)
-        self.parts.append(written.part)
-        self.home |= {cell_id: (written.part.records, place) for place, cell_id in enumerate(written.cells)}
+    def _works(self, chunks: list[VersionChunk]) -> Iterator[PartsWork]:
+        import pyarrow.compute as pc  # 75 ms
 
-    def _chunks(self) -> Iterator[_Chunk]:
+        first = 0
+        for group in together(chunks, lambda chunk: chunk.rows):
+            of_group = {cell_id for chunk in group for cell_id in chunk.cells}
+            rows_of_cells = self.planned_cells.filter(pc.field("cell_id").isin(sorted(of_group)))
+            yield PartsWork(self.lake.uri, self._inputs(of_group), rows_of_cells, group, first)
+            first += len(group)
+
+    def _keep(self, part: Part, cells: list[str]) -> None:
+        self.parts.append(part)
+        self.home |= {cell_id: (part.records, place) for place, cell_id in enumerate(cells)}
+
+    def _chunks(self) -> Iterator[VersionChunk]:
         """Yields cells by task, prompting and model, about PART_ROWS rows at a time, however the lake stores them."""
         for (task, _), group in itertools.groupby(self.cells, key=lambda row: row[:2]):
             run: list[str] = []
             size = 0
             for *_, cell_id, rows in group:
                 if run and size + rows > PART_ROWS:
-                    yield _Chunk(task, run, size)
+                    yield VersionChunk(task, run, size)
                     run, size = [], 0
                 run.append(cell_id)
                 size += rows
-            yield _Chunk(task, run, size)
+            yield VersionChunk(task, run, size)
 
     def _inputs(self, cells: set[str]) -> Holdings:
         """The part of the lake that holds these cells."""
