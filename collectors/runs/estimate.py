@@ -137,8 +137,9 @@ def _left_of(share: float) -> Callable[[PlannedCell], int]:
     size = functools.cache(SampleSpec(share=share).size)  # few lengths, many cells
 
     def left(planned: PlannedCell) -> int:
-        items = planned.cell.items
-        return max(0, min(planned.open_items, size(items) - (items - planned.open_items)))
+        items, still_open = planned.cell.items, planned.open_items
+        wanted = size(items) - items + still_open
+        return wanted if 0 <= wanted <= still_open else 0 if wanted < 0 else still_open
 
     return left
 
@@ -170,7 +171,11 @@ class Estimator:
 
     def __init__(self, plan: Plan, lake: Lake) -> None:
         self.plan, self.lake = plan, lake
-        models = list(dict.fromkeys(cell.cell.model for cell in plan.cells))
+        #: The cells of each model, found once: there may be a million, and five estimates are made of them.
+        self._cells: dict[ModelRef, list[PlannedCell]] = {}
+        for cell in plan.cells:
+            self._cells.setdefault(cell.cell.model, []).append(cell)
+        models = list(self._cells)
         self.sizes = dict(plan.sizes) or {
             model: size for model, size in sizes_of(lake, models, far=False) if isinstance(size, ModelSize)
         }
@@ -213,12 +218,11 @@ class Estimator:
         """The estimate of the plan, where `items` is how many of a cell are to be asked."""
         self.by.clear()
         self.hosted, self.unpriced_hosts = [], []
-        cells: defaultdict[ModelRef, list[tuple[PlannedCell, int]]] = defaultdict(list)
-        for cell in self.plan.cells:
-            if count := items(cell):
-                cells[cell.cell.model].append((cell, count))
         rows: dict[tuple[str, str], Row] = {}
-        for model, of_model in cells.items():
+        for model, cells in self._cells.items():
+            of_model = [(cell, count) for cell in cells if (count := items(cell))]
+            if not of_model:
+                continue
             row = self._row(model, of_model)
             if (row.tier, row.place) in rows:
                 rows[row.tier, row.place].add(row)
@@ -240,7 +244,7 @@ class Estimator:
         self.by["loads unknown"] += pace is not None and pace.load is None
         self.by[f"pace {pace.by if pace else 'unknown'}"] += len(cells)
         measured_cells = 0
-        for cell, items in cells:  # there may be a million, and an estimate is made for five shares of them
+        for cell, items in cells:
             tokens = self._texts.get(cell.cell.prompting) or self._tokens(cell)
             generated = tokens.generated
             if tokens.measured:

@@ -14,7 +14,7 @@ from typing import Any
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
-from schemas.identity import ShardName, is_imported
+from schemas.identity import is_imported
 from schemas.sql import quoted_path
 from schemas.views import lake_place
 
@@ -126,8 +126,7 @@ def _sample(names: Sequence[str], wanted: frozenset[str]) -> list[str]:
     """
     tasks: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        shard = ShardName.parse(name)
-        if shard is not None and not is_imported(shard.cell_id):
+        if not is_imported(name.rsplit("/", 1)[-1]):
             tasks[name.split("/")[1]].append(name)
     each = max(MOST_SHARDS // max(len(tasks), 1), 1)
     chosen = []

@@ -45,10 +45,11 @@ def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
         group: list[pa.Table] = []
         for grid in grids:
+            items = _items(grid)
             for column, cell in enumerate(grid.cells):
                 unasked += int((~grid.asked[:, column]).sum())
                 if cell is not None:
-                    group.append(_rows(grid, column, cell))
+                    group.append(_rows(grid, items, column, cell))
                     unscored += int((np.isnan(grid.scores[:, column]) & grid.asked[:, column]).sum())
                 if sum(map(len, group)) >= _GROUP_ROWS:
                     file.write_table(pa.concat_tables(group).combine_chunks())
@@ -59,15 +60,21 @@ def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     return notes + ([f"{unasked:,} items were not asked of a model that others were asked: no row"] if unasked else [])
 
 
-def _rows(grid: Grid, column: int, cell: dict[str, Any]) -> pa.Table:
+def _items(grid: Grid) -> pa.Table:
+    """The columns of each item of a grid, made once for all its models."""
+    return pa.table({name: pa.array([item[name] for item in grid.items], SCHEMA.field(name).type) for name in _OF_ITEM})
+
+
+def _rows(grid: Grid, items: pa.Table, column: int, cell: dict[str, Any]) -> pa.Table:
     asked = np.flatnonzero(grid.asked[:, column])
+    texts = grid.responses[asked, column]
     columns: dict[str, Any] = {
-        **{name: [grid.items[row][name] for row in asked] for name in _OF_ITEM},
+        **dict(zip(_OF_ITEM, (items if len(asked) == len(items) else items.take(asked)).columns, strict=True)),
         **{name: pa.array(values[asked, column], from_pandas=True) for name, values in grid.numbers.items()},
-        "failure": grid.failures[asked, column].tolist(),
-        "responses": [None if texts is None else list(texts) for texts in grid.responses[asked, column]],
+        "failure": pa.array(grid.failures[asked, column], pa.string()),
+        "responses": pa.array([None if one is None else list(one) for one in texts], SCHEMA.field("responses").type),
     }
     same = {"task": grid.task, "items_digest": grid.items_digest, "model": grid.models[column], "metric": grid.metric}
     same |= {name: cell[name] for name in _OF_CELL}
-    columns |= {name: [value] * len(asked) for name, value in same.items()}
+    columns |= {name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(asked)) for name, value in same.items()}
     return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
