@@ -376,10 +376,8 @@ def test_matrix_file_of_before_a_compaction_asks_to_be_written_anew(lake: LakeBu
         if prunes:
             prune(lake.lake, dt.timedelta(0))
         for view in ("matrix", "coverage", "leaderboard", "records") if LONG else ("matrix", "records"):
-            with (
-                duckdb.connect("before.duckdb", read_only=True) as con,
-                pytest.raises(duckdb.Error, match="make them anew"),
-            ):
+            refused = pytest.raises(duckdb.Error, match="make them anew")
+            with duckdb.connect("before.duckdb", read_only=True) as con, refused:
                 con.execute(f"FROM {view}").fetchall()
     assert main(["--out", "after.duckdb"]) == 0
     lake.planned(BuiltCell(items=3, model="later"), [1.0, 0.0, 1.0])
