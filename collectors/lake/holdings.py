@@ -228,7 +228,12 @@ class Holdings:
     @property
     def has_other_scores(self) -> bool:
         """Whether the matrix may show other scores than records store: rows of schema 6, or those of a judge."""
-        return self.judge is not None or self._has_older_parts or (self.filled and bool(self.listed["shards"]))
+        return not self.has_ruled_parts or (self.filled and bool(self.listed["shards"]))
+
+    @property
+    def has_ruled_parts(self) -> bool:
+        """Whether the matrix shows the scores that the files of compactions store."""
+        return self.judge is None and not self._has_older_parts
 
     def view_files(self, *, live: bool = False) -> ViewFiles:
         """Returns the files for schemas.views. `live`: later shards are read, too, unless some must be passed over."""

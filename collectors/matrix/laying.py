@@ -71,7 +71,8 @@ def lay(
     """
     register(con, placement)
     work = _Laying(lake, con, arrays, placement, exact)
-    if holdings.has_other_scores:  # the view knows them
+    has_open = bool(con.execute("SELECT 1 FROM _shard_files WHERE NOT is_folded LIMIT 1").fetchall())
+    if holdings.has_other_scores and (has_open or not holdings.has_ruled_parts):  # the view knows them
         clear(arrays)
         work.lay_rows("matrix JOIN places USING (cell_id)")
         return
@@ -91,7 +92,7 @@ def lay(
         for part in parts:
             if part not in grids:
                 work.lay_part(f"{lake_place(lake.uri)}/{part.records}")
-        if con.execute("SELECT 1 FROM _shard_files WHERE NOT is_folded LIMIT 1").fetchall():
+        if has_open:
             work.lay_rows("_open_verdicts JOIN places USING (cell_id, filter)", "repeat = 0")
         for job in jobs:
             job.result()

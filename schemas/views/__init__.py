@@ -64,7 +64,10 @@ SUMS = ("_totals",)
 #: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
-POOL = ("_pool_questions", "_scored", "_pool_choice", "_pool_cells", "_questions_of", "_left_out", "_members")
+POOL = (
+    *("_pool_questions", "_scored", "_pool_choice", "_pool_cells", "_questions_of"),
+    *("_ragged", "_left_out", "_members"),
+)
 
 
 #: Tables of a published version that its database holds, all but answers and replaced rows.
@@ -117,13 +120,21 @@ def create_views(
             if is_table:
                 is_sorted = view.name not in UNSORTED or only is None
                 statement = view.as_table if is_sorted else view.as_rows
-            con.execute(names.put_into(statement))
+            statement = names.put_into(statement)
+            if is_table and view.name == "_left_out" and not con.execute("FROM _ragged LIMIT 1").fetchall():
+                statement = without_rows(statement)  # DuckDB would read all records, and find that no table wants them
+            con.execute(statement)
         if view.name == "_outdated" and files.listed is not None:
             names = _choose(con, names)
         if view.name == "_shown_judges" and choice.judge:
             choice.check_judge(con)
     if comments:
         write_comments(con)
+
+
+def without_rows(statement: str) -> str:
+    """A statement that makes a table of the same columns with no row."""
+    return f"{statement.rstrip().removesuffix(';')} WITH NO DATA"
 
 
 def _wanted(
@@ -195,7 +206,7 @@ def _make_over_empty_tables(
     try:
         for name, view in files.items():
             statement = names.put_into(view.as_table if name in views else view.sql)
-            con.execute(f"{statement.rstrip().removesuffix(';')} WITH NO DATA" if name in views else statement)
+            con.execute(without_rows(statement) if name in views else statement)
         for name, view in reversed(views.items()):
             con.execute(f"DROP TABLE {name}")
             if name not in POOL:

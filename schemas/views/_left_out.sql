@@ -11,32 +11,7 @@
 -- together; gained: the questions that all others of the pool now have, and had not before this round.
 -- With the variable pool_questions = 'any' nobody is left out.
 CREATE VIEW _left_out AS
-WITH RECURSIVE sizes AS (
-    SELECT task, count(DISTINCT question_number) AS questions
-    FROM _questions_of
-    GROUP BY task
-),
-
--- Candidates of tasks in which some candidate lacks a score.
-members AS MATERIALIZED (
-    SELECT
-        task,
-        cell_id,
-        scored,
-        questions,
-        is_sparse AND coalesce(CAST(getvariable('pool_sparse') AS VARCHAR) = 'mixed', false) AS is_sampled,
-        row_number() OVER (ORDER BY task, scored, cell_id)::INTEGER AS place
-    FROM _pool_choice
-    INNER JOIN sizes USING (task)
-    SEMI JOIN (
-        SELECT task
-        FROM (SELECT task, min(scored) AS least FROM _pool_choice GROUP BY task)
-        INNER JOIN sizes USING (task)
-        WHERE least < questions
-    ) AS incomplete USING (task)
-    WHERE (SELECT counts FROM _pool_questions) <> 'any'
-),
-
+WITH RECURSIVE
 -- Those tasks, and the numbers of their candidates. The records of whole ones are not read.
 ragged AS MATERIALIZED (
     SELECT
@@ -45,15 +20,15 @@ ragged AS MATERIALIZED (
         count(*) AS candidates,
         count(*) FILTER (scored >= questions) AS whole,
         count(*) FILTER (is_sampled) AS sampled
-    FROM members
+    FROM _ragged
     GROUP BY task
 ),
 
 scores AS MATERIALIZED (
     SELECT place, is_sampled, question_number
     FROM _pool_rows
-    INNER JOIN members USING (cell_id)
-    WHERE members.scored < questions AND score IS NOT NULL
+    INNER JOIN _ragged USING (cell_id)
+    WHERE _ragged.scored < questions AND score IS NOT NULL
 ),
 
 base AS MATERIALIZED (
@@ -79,7 +54,7 @@ sparse AS MATERIALIZED (
         candidates,
         size,
         row_number() OVER (PARTITION BY task ORDER BY coalesce(in_base.scored, 0), place) AS rarity
-    FROM members
+    FROM _ragged
     INNER JOIN ragged USING (task)
     INNER JOIN (SELECT task, count(*) AS size FROM base GROUP BY task) USING (task)
     LEFT JOIN (
@@ -88,7 +63,7 @@ sparse AS MATERIALIZED (
         SEMI JOIN base USING (question_number)
         GROUP BY place
     ) AS in_base USING (place)
-    WHERE members.scored < members.questions AND size - coalesce(in_base.scored, 0) > 0.1 * size
+    WHERE _ragged.scored < _ragged.questions AND size - coalesce(in_base.scored, 0) > 0.1 * size
 ),
 
 of_sparse AS MATERIALIZED (
