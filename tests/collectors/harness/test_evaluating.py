@@ -152,7 +152,7 @@ def judged_by(config: dict[str, Any]) -> list[Any]:
     code = [config.get("process_results"), getattr(config.get("class"), "process_results", None)]
     for metric in config.get("metric_list") or []:
         code += [metric.get("metric"), metric.get("aggregation")]
-        code.append(registry.metric_registry.get(str(metric.get("metric"))))
+        code.append(registry.metric_registry.get(str(metric.get("metric")), None))
     for filters in config.get("filter_list") or []:
         for step in filters.get("filter") or []:
             code += step.values()
@@ -195,7 +195,7 @@ def test_of_all_of_lm_evals_tasks_only_a_mean_gives_items_scores() -> None:
         except (Exception, SystemExit):  # a task that needs what is not installed cannot be loaded by a run either
             continue
         for metric in config.get("metric_list") or []:
-            given = metric.get("aggregation") or registry.metric_agg_registry.get(str(metric.get("metric")))
+            given = metric.get("aggregation") or registry.metric_agg_registry.get(str(metric.get("metric")), None)
             function = registry.aggregation_registry.get(given) if isinstance(given, str) else given
             if callable(function):
                 name = f"{function.__module__}.{getattr(function, '__name__', function)}"
