@@ -13,6 +13,7 @@ from tests.e2e.conftest import Cluster
 from tests.e2e.test_launch import submit
 from tests.helpers.filled_lakes import contents, filled
 from tests.helpers.runs import ROOT
+from tests.helpers.thorough import long_only
 
 
 def compacted(folder: Path) -> dict[str, Any]:
@@ -24,10 +25,10 @@ def compacted(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_compact_and_publish_on_a_cluster_and_as_its_job_write_the_bytes_of_one_process(
+def test_compact_and_publish_on_a_cluster_write_the_bytes_of_one_process(
     tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here, there, job = (filled(tmp_path / name).lake for name in ("here", "there", "job"))
+    here, there = (filled(tmp_path / name).lake for name in ("here", "there"))
     ray = ["--ray", cluster.address]
     assert compact.main(["--lake", here.uri]) == 0
     assert compact.main(["--lake", there.uri, *ray]) == 0
@@ -35,8 +36,22 @@ def test_compact_and_publish_on_a_cluster_and_as_its_job_write_the_bytes_of_one_
     assert compact.main(["--lake", there.uri, "--verify", *ray]) == 0
     assert publish.main(["--lake", here.uri, "--to", str(tmp_path / "of-one"), "--version", "1.0.0"]) == 0
     assert publish.main(["--lake", here.uri, "--to", str(tmp_path / "of-many"), "--version", "1.0.0", *ray]) == 0
-    script = str(ROOT / "pipelines" / "compact.py")
-    done = submit(cluster, tmp_path, [], ["python", script, "--lake", job.uri, "--ray"])
-    assert done.code == 0, done.out + done.err
-    assert compacted(Path(there.root)) == compacted(Path(here.root)) == compacted(Path(job.root))
+    assert compacted(Path(there.root)) == compacted(Path(here.root))
     assert contents(tmp_path / "of-many") == contents(tmp_path / "of-one")
+
+
+@pytest.mark.slow
+@long_only
+def test_compact_and_publish_as_jobs_of_a_cluster_write_the_bytes_of_one_process(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    here, job = (filled(tmp_path / name).lake for name in ("here", "job"))
+    versions = {"here": str(tmp_path / "of-one"), "job": str(tmp_path / "of-job")}
+    assert compact.main(["--lake", here.uri]) == 0
+    assert publish.main(["--lake", here.uri, "--to", versions["here"], "--version", "1.0.0"]) == 0
+    for name, options in (("compact", []), ("publish", ["--to", versions["job"], "--version", "1.0.0"])):
+        script = str(ROOT / "pipelines" / f"{name}.py")
+        done = submit(cluster, tmp_path, [], ["python", script, "--lake", job.uri, *options, "--ray"])
+        assert done.code == 0, done.out + done.err
+    assert compacted(Path(job.root)) == compacted(Path(here.root))
+    assert contents(tmp_path / "of-job") == contents(tmp_path / "of-one")
