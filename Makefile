@@ -10,7 +10,7 @@ python := .venv/bin/python
 demo_lake := demo-lake
 demo_site := demo-site
 SIZE ?= 20M
-JOBS ?= 3
+JOBS ?= 4
 # Each process imports for 8 CPU-seconds before its first test.
 FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
@@ -41,7 +41,7 @@ demo: env models ## collect four real tasks for the two models, show the matrix,
 	  $(python) pipelines/publish.py site $(demo_lake) $(demo_site); \
 	else echo "open $(demo_site)/index.html"; fi
 
-test: env ## run the tests but the longest, in three processes of up to 5 GB each; JOBS=n for others
+test: env ## run the tests but the longest, in four processes of up to 5 GB each; JOBS=n for others
 	$(python) -m pytest $(parallel)
 
 test-fast: env ## run the half of the tests that need no engine, no Ray and little time: a minute
