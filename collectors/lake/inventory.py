@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from collectors.lake.holdings import Manifest
@@ -24,6 +25,15 @@ Result = TypeVar("Result")
 
 #: Objects that another process reads at a time.
 BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Objects that one process reads, and those of their SHA-256 that are recorded."""
+
+    uri: str
+    names: Sequence[str]
+    recorded: dict[str, str]
 
 
 def read_inventory(lake: Lake, manifest: Manifest | None) -> dict[str, str]:
@@ -74,15 +84,19 @@ def check_objects(lake: Lake, names: Sequence[str], recorded: Mapping[str, str],
     if spread is None:
         checked(lake, names, recorded)
         return
-    batches = (names[start : start + BATCH] for start in range(0, len(names), BATCH))
-    works = ((lake.uri, some, {name: recorded[name] for name in some if name in recorded}) for some in batches)
-    for _ in spread(_check_batch, works):
+    for _ in spread(_check_batch, batches(lake, names, recorded)):
         pass
 
 
-def _check_batch(batch: tuple[str, Sequence[str], Mapping[str, str]]) -> None:
-    uri, names, recorded = batch
-    checked(Lake(uri), names, recorded)
+def batches(lake: Lake, names: Sequence[str], recorded: Mapping[str, str]) -> Iterator[Batch]:
+    """Yields all names in their order, BATCH at a time."""
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        yield Batch(lake.uri, some, {name: recorded[name] for name in some if name in recorded})
+
+
+def _check_batch(batch: Batch) -> None:
+    checked(Lake(batch.uri), batch.names, batch.recorded)
 
 
 def each_object(lake: Lake, names: Collection[str], work: Callable[[str], Result]) -> Iterator[tuple[str, Result]]:

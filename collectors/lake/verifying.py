@@ -11,13 +11,13 @@ import io
 import itertools
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from collectors.lake import layout
 from collectors.lake.damage import advice, examine_rows, record_damage
 from collectors.lake.holdings import Manifest, Part, read_manifest
-from collectors.lake.inventory import BATCH, each_object, read_inventory
+from collectors.lake.inventory import Batch, batches, each_object, read_inventory
 from collectors.lake.missing import Fault, missing_objects
 from collectors.lake.seals import read_seal, seal_fault
 from collectors.lake.spread import Spread
@@ -51,24 +51,9 @@ class _Outcome:
     fault: str | None
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Objects that one process reads, and those of their SHA-256 that are recorded."""
-
-    uri: str
-    names: list[str]
-    recorded: dict[str, str]
-
-
-def _examine(batch: _Batch) -> list[tuple[str, _Outcome | None]]:
+def _examine(batch: Batch) -> list[tuple[str, _Outcome | None]]:
     lake = Lake(batch.uri)
     return list(each_object(lake, batch.names, _Check(lake, batch.recorded).examine))
-
-
-def _batches(lake: Lake, names: list[str], recorded: Mapping[str, str]) -> Iterator[_Batch]:
-    for start in range(0, len(names), BATCH):
-        some = names[start : start + BATCH]
-        yield _Batch(lake.uri, some, {name: recorded[name] for name in some if name in recorded})
 
 
 def verify(
@@ -85,8 +70,8 @@ def verify(
     compactions = _Compactions(lake, names)
     outcomes: Iterable[tuple[str, _Outcome | None]]
     if spread:
-        batches = _batches(lake, names, compactions.recorded)
-        outcomes = itertools.chain.from_iterable(spread(_examine, batches))
+        works = batches(lake, names, compactions.recorded)
+        outcomes = itertools.chain.from_iterable(spread(_examine, works))
     else:
         outcomes = each_object(lake, names, _Check(lake, compactions.recorded).examine)
     read = size = unsealed = 0

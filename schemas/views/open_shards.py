@@ -88,7 +88,7 @@ def _batches(paths: Iterable[str]) -> Iterator[tuple[list[str], int]]:
 
 
 def _select(names: Placeholders, paths: Sequence[str], left_out: Sequence[str]) -> str:
-    stored, rows = (view_files()[name].sql.partition(" AS\n")[2].rstrip().removesuffix(";") for name in STEPS)
+    stored, rows = (view_files()[name].query for name in STEPS)
     stored = stored.replace("{shards}", names.rows_of_shards(paths))
     return (
         f"WITH _stored AS ({stored}), _open_rows AS ({rows}) SELECT * EXCLUDE ({', '.join(left_out)}) FROM _open_rows"

@@ -77,7 +77,7 @@ def test_spread_compaction_that_ends_half_way_keeps_its_parts_and_writes_no_mani
 
 
 def test_spread_verification_names_what_one_process_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collectors.lake.verifying.BATCH", 3)
+    monkeypatch.setattr("collectors.lake.inventory.BATCH", 3)
     lake = filled(tmp_path / "lake").lake
     compact(lake)
     [name, *_] = [name for name in lake.names("shards") if "-g1-" in name]
