@@ -143,6 +143,13 @@ class Prompting(Thinking):
     #: false: its end tokens alone count, as in lm-eval's vLLM backend.
     generation_config: bool = False
 
+    @field_validator("decoding")
+    @classmethod
+    def _decodes(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "repeats" in value:
+            raise ValueError("repeats is no setting of decoding: it is a key of its own, of the run or a task")
+        return value
+
     @field_validator("chat_date", mode="before")
     @classmethod
     def _iso_date(cls, value: Any) -> Any:
@@ -182,6 +189,31 @@ class SampleSpec(Strict):
         return max(1, min(items, wanted or 1))
 
 
+class RepeatsSpec(Strict):
+    """How often to ask a part of each task's items, in a cell beside the one that has one answer for each."""
+
+    #: Answers to each of these items.
+    times: int = Field(ge=2, le=1000)
+    #: Share of a task's items, such as 0.05: the same ones for every model, in every lake. A larger one keeps them.
+    share: float | None = Field(None, gt=0, le=1)
+    #: Number of items, chosen in the same way.
+    items: int | None = Field(None, ge=1)
+    #: Content hashes of the items (content_hash in the view items).
+    ids: list[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]] | None = Field(
+        None, min_length=1, max_length=10_000
+    )
+
+    @model_validator(mode="after")
+    def _one_part(self) -> RepeatsSpec:
+        if sum(one is not None for one in (self.share, self.items, self.ids)) != 1:
+            raise ValueError("should have share, items or ids, one of them")
+        return self
+
+    def size(self, items: int) -> int:
+        """The number of items of a task with so many, where `ids` does not name them."""
+        return SampleSpec(share=self.share, items=self.items).size(items)
+
+
 class UntilSpec(Strict):
     """When a run has asked enough: it asks a probe set first, and then what lowers the expected error most."""
 
@@ -202,6 +234,8 @@ class TaskSpec(Prompting):
     limit: int | None = Field(None, ge=1)
     #: The part of them to ask, such as {share: 0.1} or {items: 20}; null: all.
     sample: SampleSpec | None = None
+    #: Several answers to a part of them, such as {times: 10, share: 0.05}; null: none.
+    repeats: RepeatsSpec | None = None
     #: sandbox: a task that runs the answers, such as humaneval, runs them in a sandbox. null: such a task is refused.
     code: Literal["sandbox"] | None = None
 

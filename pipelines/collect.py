@@ -367,9 +367,10 @@ def print_plan(plan: Plan, lake: Lake, *, most_failures: int | None, rest: str =
         todo = sum(c.items_todo for c in same)
         requests = round(sum(c.items_todo * c.requests_per_item for c in same))
         shots = f"{cell.row['num_fewshot']}-shot"
+        times = f", {cell.cell.spec.repeats.times} answers each" if cell.cell.spec.repeats else ""
         print(
             f"  task {cell.cell.spec.task} ({shots}, {cell.row['output_type']}, {cell.wanted} of "
-            f"{cell.row['items']} items): {todo} items to collect, {requests} requests"
+            f"{cell.row['items']} items{times}): {todo} items to collect, {requests} requests"
         )
     print(
         f"to collect: {plan.items_todo} items in {sum(1 for c in cells if c.todo)} cells; already in the lake: {done}"

@@ -34,6 +34,15 @@ def own_seed_of(settings: Mapping[str, Any]) -> int | None:
     return int(seed)
 
 
+def is_sampled(settings: Mapping[str, Any]) -> bool:
+    """Whether answers are drawn, so that two of them may differ. So say settings that a run will refuse, too."""
+    try:
+        normal: dict[str, Any] = dict(normalize_gen_kwargs(dict(settings)))
+        return bool(normal["do_sample"] and sampled_temperature(normal))
+    except (TypeError, ValueError):
+        return True
+
+
 def sampling_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of sampling that programs before schema 7 replaced by their own; empty for most tasks.
 

@@ -7,6 +7,7 @@ Knows nothing of models.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -25,7 +26,7 @@ from collectors.harness.examples import guard, is_fallback
 from collectors.harness.needs import check_needs
 from collectors.harness.own_code import refusal
 from collectors.harness.sampling import sampling_identity
-from collectors.specs import TaskSpec
+from collectors.specs import RepeatsSpec, TaskSpec
 from schemas.content import document_hash
 from schemas.failures import ConfigError, TaskError
 from schemas.identity import content_hash, digest
@@ -98,6 +99,11 @@ class TaskSettings:
         return digest({k: v for k, v in identity.items() if k not in later} | stated)
 
     @property
+    def once(self) -> TaskSettings:
+        """The settings with one answer to each item, of the cell that one with repeats stands beside."""
+        return dataclasses.replace(self, decoding=json.dumps(decoding_of(self.decoding), sort_keys=True))
+
+    @property
     def is_set_level(self) -> bool:
         """Whether the metric has a value over a whole set alone, so that items have no score."""
         return is_set_level(self.aggregation, self.metric, self.output_type)
@@ -128,6 +134,7 @@ class BoundTask:
             )
         task_digest = digest(_settings(task))  # before the settings below change it
         self._apply(spec)
+        self._repeat()
         self.docs: list[Any] = list(task.eval_docs)
         if not self.docs:
             raise TaskError(f"task {self.name}: its data set has no items", kind="empty_task")
@@ -139,6 +146,28 @@ class BoundTask:
         self.settings = self._bound_settings(task_digest)
         #: Remarks for a person before a run, one line each.
         self.notes = [f"task {self.name} {note}" for note in self._notes()]
+
+    def repeated(self, times: int) -> BoundTask:
+        """The task as it is bound with `repeats`, with the same documents and examples."""
+        other = copy.copy(self)
+        other.task = copy.copy(self.task)
+        other.task._config = copy.copy(self.task._config)
+        # Of all items: a cell says which of them it asks, and a list of ids would go to the workers with each shard.
+        other.spec = self.spec.model_copy(update={"repeats": RepeatsSpec(times=times, share=1.0)})
+        other._repeat()
+        other.settings = dataclasses.replace(self.settings, decoding=other._decoding())
+        other.groups, other.notes = [], []
+        return other
+
+    def _repeat(self) -> None:
+        if self.spec.repeats:
+            self.task.set_config(key="repeats", value=self.spec.repeats.times)
+
+    def _decoding(self) -> str:
+        """JSON of the settings that are laid over the task's, and of the number of repeats, which no others have."""
+        given = _whole(self.spec.decoding) if self.task.OUTPUT_TYPE == "generate_until" else {}
+        more = {"repeats": self.spec.repeats.times} if self.spec.repeats else {}
+        return json.dumps({**given, **more}, sort_keys=True)
 
     def _notes(self) -> Iterator[str]:
         implied = json.loads(self.settings.sampling or "{}")
@@ -173,7 +202,6 @@ class BoundTask:
         better = task.higher_is_better()
         shots = task.get_config("num_fewshot")
         chat = spec.chat_template
-        generates = task.OUTPUT_TYPE == "generate_until"
         return TaskSettings(
             task=self.name,
             task_version=str(task.VERSION),
@@ -186,7 +214,7 @@ class BoundTask:
             chat_template=None if chat is False else "true" if chat is True else chat,
             fewshot_as_multiturn=bool(chat and shots) and spec.fewshot_as_multiturn,
             system_prompt=spec.system_prompt or None,
-            decoding=json.dumps(_whole(spec.decoding) if generates else {}, sort_keys=True),
+            decoding=self._decoding(),
             metric=_name_of_value(task, metric),
             filter=chosen,
             higher_is_better=bool(better.get(metric, True)),
@@ -236,6 +264,11 @@ class BoundTask:
             return PROMPT_MARGIN
         return min(PROMPT_MARGIN, sum(len(text.encode()) for text in texts) * (1 + self.settings.num_fewshot) // 3)
 
+    @functools.cached_property
+    def contents(self) -> list[str | None]:
+        """The content hash of each document (see schemas.identity.content_hash)."""
+        return [document_hash(doc) or self._rendered_hash(doc) for doc in self.docs]
+
     def item_table(self) -> pa.Table:
         """Returns all items of the task, whatever a run's limit, as rows of schemas.records.ITEM."""
         settings = self.settings
@@ -250,7 +283,7 @@ class BoundTask:
                 "choices": self.choices(doc),
                 "subject": next((str(doc[k]) for k in ("subject", "category", "topic") if doc.get(k)), None),
                 "doc": json.dumps(plain(doc), ensure_ascii=False),
-                "content_hash": document_hash(doc) or self._rendered_hash(doc),
+                "content_hash": self.contents[i],
                 "source_key": None,
             }
             for i, doc in enumerate(self.docs)
@@ -314,6 +347,13 @@ def unsafe_error(task: str) -> TaskError:
         "reaches nothing",
         kind="unsafe_code",
     )
+
+
+def decoding_of(column: str | None) -> dict[str, Any]:
+    """The generation settings in the column decoding, which may hold a number of repeats beside them."""
+    settings: dict[str, Any] = json.loads(column or "{}")
+    settings.pop("repeats", None)
+    return settings
 
 
 def _name_of_value(task: Any, metric: str) -> str:

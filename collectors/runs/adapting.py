@@ -56,8 +56,9 @@ def first_share(lake: Lake, tables: Sequence[Table], error: float) -> float:
 
 
 def tables_of(plan: Plan) -> list[Table]:
-    """The tables of a plan's cells."""
-    cells = {(cell.of_task["task"], cell.cell.prompting): cell for cell in plan.cells}
+    """The tables of a plan's cells, without those of repeats."""
+    once = (cell for cell in plan.cells if not cell.cell.spec.repeats)
+    cells = {(cell.of_task["task"], cell.cell.prompting): cell for cell in once}
     return [
         Table(cell.of_task["task"], cell.of_task["items_digest"], cell.cell.prompting, cell.cell.items)
         for cell in cells.values()

@@ -200,7 +200,7 @@ class Aggregator:
         for named, groups in self.plan.groups.items():
             by_model: dict[tuple[str, str], dict[str, PlannedCell]] = defaultdict(dict)
             for planned in self.plan.cells:
-                if planned.cell.group == named:
+                if planned.cell.group == named and not planned.cell.spec.repeats:
                     model = planned.cell.model  # one folder may have two names, and then one key
                     by_model[model.name, model.key][planned.cell.spec.task] = planned
             for cells in by_model.values():

@@ -21,7 +21,7 @@ from collectors.harness.chats import Chat, Traits, chats_of, traits_of, unsent_e
 from collectors.harness.efforts import NO_EFFORT, Effort
 from collectors.harness.encoding import end_token_error, ending
 from collectors.harness.sampling import added_by_model, left_out
-from collectors.harness.tasks import PROMPT_MARGIN, BoundTask
+from collectors.harness.tasks import PROMPT_MARGIN, BoundTask, TaskSettings
 from collectors.lake.item_sets import ItemSets
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
@@ -147,7 +147,8 @@ class CellSettings:
             self._remarks[remark].append(model.name)
         if not traits.is_dated:
             return None
-        date = task.spec.chat_date or self._recorded.get(_key(model, task))
+        recorded = (self._recorded.get(_key(model, one)) for one in (task.settings, task.settings.once))
+        date = task.spec.chat_date or next(filter(None, recorded), None)
         if date is None and self._is_collected(model, task, items, settings):
             return None
         date = date or self._today
@@ -245,8 +246,8 @@ def _ending_of(model: ModelRef) -> _End | None:
     return _End(str(tokenizer.decode(tokens[0])), str(prefix)) if tokens else None
 
 
-def _key(model: ModelRef, task: BoundTask) -> tuple[Any, ...]:
-    return *_identity(model).values(), task.settings.prompting
+def _key(model: ModelRef, settings: TaskSettings) -> tuple[Any, ...]:
+    return *_identity(model).values(), settings.prompting
 
 
 def _identity(model: ModelRef) -> dict[str, Any]:

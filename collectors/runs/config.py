@@ -33,6 +33,7 @@ from collectors.specs import (
     GpuSpec,
     ModelSpec,
     Prompting,
+    RepeatsSpec,
     SampleSpec,
     Settings,
     Strict,
@@ -182,6 +183,9 @@ class RunConfig(Prompting):
     #: The part of them to ask, such as {share: 0.1} or {items: 20}: a later run without it asks only the rest. null:
     #: all.
     sample: SampleSpec | None = None
+    #: Several answers to a part of them, such as {times: 10, share: 0.05}, beside one for each: the view oracle_heldout
+    #: tells by them what of an oracle is luck. Answers have to be sampled (decoding: {temperature: 0.7}). null: none.
+    repeats: RepeatsSpec | None = None
     #: When enough was asked, such as {error: 0.02}; `sample` is then asked first. null: when all of it was asked.
     until: UntilSpec | None = None
     #: Folder of a prepared HF datasets cache, to read items from instead of the hub.
@@ -243,6 +247,12 @@ class RunConfig(Prompting):
             seen[key] = model.source
         return self
 
+    @model_validator(mode="after")
+    def _repeats_apart(self) -> RunConfig:
+        if self.until and any(task.repeats for task in self.task_specs()):
+            raise ValueError("repeats: the rounds of `until` ask for one answer each; give repeats to a run without it")
+        return self
+
     @field_validator("include_tasks")
     @classmethod
     def _without_keys(cls, value: list[str]) -> list[str]:
@@ -269,7 +279,7 @@ class RunConfig(Prompting):
 
     def task_specs(self) -> list[TaskSpec]:
         """The tasks with every unset prompting key and limit filled in from the run."""
-        shared = {key: getattr(self, key) for key in (*Prompting.model_fields, "limit", "sample")}
+        shared = {key: getattr(self, key) for key in (*Prompting.model_fields, "limit", "sample", "repeats")}
         return [
             task.model_copy(update={k: v for k, v in shared.items() if k not in task.model_fields_set})
             for task in self.tasks
@@ -394,6 +404,7 @@ _LEVELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("fleet", "gpus"): GpuSpec,
     ("budget",): BudgetSpec,
     ("sample",): SampleSpec,
+    ("repeats",): RepeatsSpec,
     ("until",): UntilSpec,
     ("thinking",): ThinkingSpec,
 }

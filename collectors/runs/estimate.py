@@ -19,7 +19,6 @@ from typing import Any
 from collectors.engines import ModelRef, engine_class
 from collectors.engines.gpus import GpuClass, Placement, is_device
 from collectors.harness.tasks import DEFAULT_MAX_GEN_TOKENS, BoundTask, answer_limit
-from collectors.lake.layout import items_name
 from collectors.lake.store import Lake
 from collectors.models.placement import FIXED_GIB, KV_TOKENS, UTILIZATION, ModelSize
 from collectors.models.sizes import sizes_of
@@ -133,10 +132,13 @@ def estimate(plan: Plan, lake: Lake) -> Estimate:
 
 
 def _left_of(share: float) -> Callable[[PlannedCell], int]:
-    """The items of a cell that a run has to ask for `share` of them, without those that the lake holds."""
+    """The items of a cell that a run has to ask for `share` of them, without those that the lake holds. A part that is
+    asked several times is no such share."""
     size = functools.cache(SampleSpec(share=share).size)  # few lengths, many cells
 
     def left(planned: PlannedCell) -> int:
+        if planned.cell.spec.repeats:
+            return 0
         items, still_open = planned.cell.items, planned.open_items
         wanted = size(items) - items + still_open
         return wanted if 0 <= wanted <= still_open else 0 if wanted < 0 else still_open
@@ -213,6 +215,19 @@ class Estimator:
     def of_shares(self, shares: Sequence[float]) -> list[Row]:
         """The sums of estimates, had runs to ask these shares of each cell's items, without what the lake holds."""
         return [self.run(_left_of(share)).total for share in shares]
+
+    def of_repeats(self) -> Row | None:
+        """What repeats add to the estimate: without the load of a model that has other open cells. None without any."""
+        if not any(cell.cell.spec.repeats and cell.todo for cell in self.plan.cells):
+            return None
+        whole, once = self.run().total, self.run(lambda cell: 0 if cell.cell.spec.repeats else cell.items_todo).total
+        added = Row("repeats", "", whole.models - once.models, whole.cells - once.cells)
+        added.items, added.tokens = whole.items - once.items, whole.tokens - once.tokens
+        added.hours, added.usd = whole.hours, whole.usd
+        if once.items:
+            added.hours = None if whole.hours is None or once.hours is None else whole.hours - once.hours
+            added.usd = None if whole.usd is None or once.usd is None else whole.usd - once.usd
+        return added
 
     def run(self, items: Callable[[PlannedCell], int] = attrgetter("items_todo")) -> Estimate:
         """The estimate of the plan, where `items` is how many of a cell are to be asked."""
@@ -304,7 +319,7 @@ class Estimator:
     def _tokens(self, cell: PlannedCell) -> Tokens:
         prompting = cell.cell.prompting
         if prompting not in self._texts:
-            task = self.plan.items[items_name(cell.row["task"], cell.row["items_digest"])]
+            task = self.plan.tasks[prompting]
             self._texts[prompting] = self._measured(task_tokens(task, cell.row, self.characters), prompting)
         return self._texts[prompting]
 

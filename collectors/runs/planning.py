@@ -41,6 +41,7 @@ from collectors.runs.definitions import other_definitions
 from collectors.runs.learned import Table
 from collectors.runs.plan import Plan, PlannedCell
 from collectors.runs.quarantine import model_digest, quarantined
+from collectors.runs.repeating import check_sampled, items_of, with_repeats
 from collectors.runs.sampling import Samples, chosen
 from collectors.runs.work import Cell
 from collectors.specs import ModelSpec, SampleSpec, TaskSpec, Thinking
@@ -91,7 +92,7 @@ def make_plan(
     share = SampleSpec(share=ROUND_SHARE) if wanted.lists else _first_share(config, lake, loaded)
     held = _Lake(shards, retracted, wanted, generation)
     seen: dict[tuple[str, str], str] = {}
-    for spec, task in loaded:
+    for spec, task in with_repeats(loaded):
         if (task.name, task.settings.prompting) in seen:
             first = seen[task.name, task.settings.prompting]
             both = "" if first == spec.task else f", from {first!r} and {spec.task!r}"
@@ -110,6 +111,7 @@ def make_plan(
             try:
                 _check_endpoint(model, task, effort)
                 settings = of_cell.of(model, task, asked.items, effort)
+                check_sampled(task, settings)
             except (TaskError, ModelError) as error:
                 row = failure_row(plan.run_id, error, model=model.name, task=task.name)
                 same = {**row, "failed_at": None}
@@ -127,15 +129,11 @@ def make_plan(
     return plan
 
 
-def _items(spec: TaskSpec, task: BoundTask) -> int:
-    return min(spec.limit or task.settings.items, task.settings.items)
-
-
 def _first_share(config: RunConfig, lake: Lake, loaded: list[tuple[TaskSpec, BoundTask]]) -> SampleSpec | None:
     """The share of each task that a run with `until` asks first; None: the run asks by `sample`."""
     if config.until is None or not loaded:
         return None
-    tables = [Table.of(task, _items(spec, task)) for spec, task in loaded]
+    tables = [Table.of(task, items_of(spec, task)) for spec, task in loaded]
     return SampleSpec(share=first_share(lake, tables, config.until.error))
 
 
@@ -262,7 +260,7 @@ def _load_tasks(config: RunConfig, include: list[str], plan: Plan) -> Iterator[t
     answers = engine_class(config.engine.name).answers
     for spec in config.task_specs():
         try:
-            tasks, failed = load_tasks(spec, include)
+            tasks, failed = load_tasks(spec.model_copy(update={"repeats": None}), include)
         except TaskError as error:
             tasks, failed = [], {spec.task: error}
         plan.failures.extend(failure_row(plan.run_id, error, task=name) for name, error in failed.items())
@@ -301,8 +299,11 @@ class _Asked:
         columns = dataclasses.asdict(task.settings)
         for name in ("fewshot_digest", "stated", "sampling", "examples"):
             del columns[name]
-        prompting, items = task.settings.prompting, _items(spec, task)
-        sample = samples.of(task, items, sampled) if sampled else None
+        prompting, items = task.settings.prompting, items_of(spec, task)
+        if task.spec.repeats and spec.repeats:
+            sample = samples.repeated(task, items, spec.repeats)
+        else:
+            sample = samples.of(task, items, sampled) if sampled else None
         columns["prompting"] = prompting
         return cls(spec, task, prompting, columns, items, _requests_per_item(task), sample)
 

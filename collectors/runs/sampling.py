@@ -22,12 +22,13 @@ from collectors.lake import layout
 from collectors.lake.item_sets import ItemSets, Range, places, ranges
 from collectors.lake.store import Lake
 from collectors.runs.learned import Table, answered
+from collectors.runs.repeating import part_of
 from schemas.failures import StorageError, one_line
 from schemas.identity import ShardName
 
 if TYPE_CHECKING:
     from collectors.harness.tasks import BoundTask
-    from collectors.specs import SampleSpec
+    from collectors.specs import RepeatsSpec, SampleSpec
 
 #: Shards that a cell may be cut into by the items that the lake holds of it. Beyond, its open items get a list.
 MOST_RANGES = 8
@@ -103,6 +104,11 @@ class Samples:
         if name not in self.new:
             self.new[name] = self._choose(task, items, size)
         return str(self.new[name]["item_set"])
+
+    def repeated(self, task: BoundTask, items: int, spec: RepeatsSpec) -> str | None:
+        """The list of the task's first `items` items that `repeats` ask several times; None: all of them."""
+        listed = part_of(task, items, spec)
+        return None if len(listed) == items else self._sets.add(listed)
 
     def _read(self, name: str) -> str:
         try:

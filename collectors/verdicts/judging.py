@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.harness.stored import bind_stored, judging_digest, verdict_rows
-from collectors.harness.tasks import BoundTask
+from collectors.harness.tasks import BoundTask, decoding_of
 from collectors.judging.judges import Judges
 from collectors.lake import layout
 from collectors.lake.store import Lake
@@ -97,7 +97,7 @@ class Tasks:
             task=batch.task,
             metric=choice.metric,
             filter=choice.filter,
-            decoding=json.loads(batch.decoding),
+            decoding=decoding_of(batch.decoding),
             code="sandbox" if choice.in_sandbox or batch.in_sandbox else None,
         )
         docs = source.documents(batch.task, batch.items_digest)

@@ -44,6 +44,7 @@ def config_keys() -> str:
         ("how models think: keys of the run, each also of a model or task", specs.Thinking, ()),
         ("thinking", specs.ThinkingSpec, ()),
         ("sample: of each task, share or items", specs.SampleSpec, ()),
+        ("repeats: times, and share, items or ids", specs.RepeatsSpec, ()),
         ("until", specs.UntilSpec, ()),
         ("engine", config.EngineSpec, ()),
         ("fleet", config.FleetSpec, ()),

@@ -37,6 +37,9 @@ def print_estimate(plan: Plan, lake: Lake) -> None:
         print(f"  {assumption}")
     for line in too_large(plan, lake):
         print(f"  {line}")
+    if repeats := estimator.of_repeats():
+        costs = f"{short(repeats.tokens)} tokens, {_number(repeats.hours)} {hours}, {_number(repeats.usd)} USD"
+        print(f"  repeats add {repeats.items:,} items in {repeats.cells:,} cells: {costs}")
     for line in shares_shown(plan, lake, estimator):
         print(line)
 
@@ -55,9 +58,10 @@ def shares_shown(plan: Plan, lake: Lake, estimator: Estimator) -> list[str]:
     if errors[0].method == SAMPLING:
         how = f"no forecast: it needs {FEWEST_MODELS} complete models of several families; the error is that of a "
         how += "random sample"
+    apart = ", without repeats" if any(cell.cell.spec.repeats for cell in plan.cells) else ""
     return [
         "",
-        "a part of the items (sample: {share: …}); errors are of each model's mean over the tasks:",
+        f"a part of the items (sample: {{share: …}}{apart}); errors are of each model's mean over the tasks:",
         "",
         *lines,
         f"  {how}",

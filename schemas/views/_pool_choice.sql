@@ -9,12 +9,20 @@
 -- too many candidates would be lost for too few questions: all candidates × the questions of a sampled one must be
 -- at least the whole ones × theirs (view _left_out has the same exchange). Their questions: as many as half of these
 -- cells have a score for.
+-- A cell that asked a part of another one's items several times (view _drawn_cells) is no candidate beside it.
 -- schemas.views.PoolChoice sets the variables: pool_cells, the cells to choose among (null: all); pool_same, names of
 -- settings that all must share; pool_sparse: 'mixed' lets sampled cells in beside whole ones.
 -- The choice is made over few columns, and over numbers in place of names: the rows of 102,000 cells are wide. The view
 -- _pool_cells has their other columns.
 CREATE VIEW _pool_choice AS
-WITH given AS MATERIALIZED (
+WITH repeated AS (
+    SELECT DISTINCT drawn.cell_id
+    FROM _drawn_cells AS drawn
+    INNER JOIN _considered AS once ON drawn.member_cell_id = once.cell_id
+    WHERE once.scored IS NOT NULL
+),
+
+given AS MATERIALIZED (
     SELECT
         cell_id,
         task,
@@ -51,6 +59,7 @@ WITH given AS MATERIALIZED (
             ELSE ''
         END AS settings
     FROM _considered
+    ANTI JOIN repeated USING (cell_id)
     WHERE scored IS NOT NULL
 ),
 

@@ -9,22 +9,35 @@ WITH members AS MATERIALIZED (
     FROM _members
 ),
 
+-- The cells with a candidate's answers: its own, and those that asked a part of its items several times.
+drawn AS MATERIALIZED (
+    SELECT cell_id AS member_cell_id, cell_id, NULL::TIMESTAMPTZ AS started_at
+    FROM members
+    UNION
+    SELECT drawn.member_cell_id, drawn.cell_id, drawn.started_at
+    FROM _drawn_cells AS drawn
+    SEMI JOIN members ON drawn.member_cell_id = members.cell_id
+),
+
+-- Of two such cells the newer one's answer of a number counts.
 draws AS MATERIALIZED (
     SELECT
         members.pool_number,
         members.member,
-        members.candidates,
+        any_value(members.candidates) AS candidates,
         asked.question_number,
         stored.repeat,
         stored.repeat % 2 AS half,
-        members.merit_sign * stored.score AS merit
+        any_value(members.merit_sign) * max_by(stored.score, (drawn.started_at, drawn.cell_id)) AS merit
     FROM {rows} AS stored
-    INNER JOIN members ON stored.cell_id = members.cell_id AND stored.filter = members.filter
+    INNER JOIN drawn ON stored.cell_id = drawn.cell_id
+    INNER JOIN members ON drawn.member_cell_id = members.cell_id AND stored.filter = members.filter
     INNER JOIN _questions_of AS asked
         ON members.task = asked.task
         AND members.items_digest = asked.items_digest
         AND stored.item = asked.item
     WHERE stored.repeat > 0 AND stored.score IS NOT NULL
+    GROUP BY members.pool_number, members.member, asked.question_number, stored.repeat
 ),
 
 answers AS MATERIALIZED (
