@@ -86,10 +86,7 @@ def by_hand(draws: np.ndarray) -> dict[str, float]:
     held = []
     for chosen_by, scored_by in (halves, halves[::-1]):
         singles = chosen_by.mean(axis=1)
-        best = [
-            min(range(len(draws)), key=lambda m: (-chosen_by[m, q], -singles[m], m))
-            for q in range(draws.shape[1])
-        ]
+        best = [min(range(len(draws)), key=lambda m: (-chosen_by[m, q], -singles[m], m)) for q in range(draws.shape[1])]
         held.append(np.mean([scored_by[m, q] for q, m in enumerate(best)]))
     return {
         "questions": draws.shape[1],
