@@ -7,6 +7,7 @@ are those of collectors.routers.standings.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
-from collectors.matrix.pool_files import ChosenPool, choose_pool
+from collectors.matrix.pool_files import ChosenPool, choose_pool, kept_pools
 from collectors.matrix.routed import VIEWS, read_choices
 from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, Leakage, leakage
@@ -32,6 +33,10 @@ from schemas.identity import digest
 
 #: Most tasks that a line names.
 _MOST_TASKS = 5
+#: The advice of messages about pools, by options of other commands: a submission has the keys pool and include.
+_ADVICE = re.compile(r"(: | \()(name tasks by --task, or )?see --pool[a-z, -]*\)?$")
+#: An option of other commands whose name is a key of a submission.
+_OPTION = re.compile(r"--(pool|include) ")
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,30 @@ class PublishedBasis:
     def _pool(self, submission: Submission) -> ChosenPool:
         if submission.pool is None:
             return choose_pool(self.lake, None, submission.include, {}, self.include)
-        return choose_pool(self.lake, f"@{submission.pool}", None, {})
+        if submission.pool not in self._kept:
+            raise ConfigError(f"pool: no {submission.pool!r} is in the version{self._advice()}")
+        kept = choose_pool(self.lake, f"@{submission.pool}", None, {})
+        if submission.include not in (None, kept.include):
+            raise ConfigError(
+                f"include: the pool {submission.pool} has {kept.include} records, not {submission.include}"
+            )
+        return kept
+
+    @cached_property
+    def _kept(self) -> list[str]:
+        return kept_pools(self.lake)
+
+    def _advice(self) -> str:
+        """What a sender, or the board's keeper, does about a pool that does not serve."""
+        if self._kept:
+            return f"; a submission's key pool names one that the version keeps: {', '.join(self._kept)}"
+        return "; the version keeps no pool that a submission may name: its keeper adds them (publish.py --pools)"
+
+    def _told(self, error: Exception, submission: Submission) -> str:
+        """The message of an error in the words of a submission: it names options of other commands."""
+        text = one_line(error, 400).replace(f"--choices {submission.path}", submission.path.name)
+        told = _ADVICE.sub("", text)
+        return _OPTION.sub(r"\1: ", told + self._advice() if told != text else text)
 
     def _fold(self, submission: Submission, questions: Questions) -> Fold:
         every = np.arange(len(questions.ids))
@@ -130,7 +158,7 @@ class PublishedBasis:
         try:
             self._examine(found)
         except (ConfigError, duckdb.Error) as error:
-            found.faults.append(one_line(error, 400))
+            found.faults.append(self._told(error, submission))
         return found
 
     def _examine(self, found: Examined) -> None:
@@ -141,16 +169,13 @@ class PublishedBasis:
             found.faults.append(f"it was made with other prices ({submission.prices}) than these ({self.prices[0]})")
         basis = found.basis = self.basis(submission)
         chosen = self._pool(submission)
-        try:
-            choices = ask(
-                self.lake,
-                lambda con, _: read_choices(con, submission.path),
-                only=VIEWS,
-                include=chosen.include,
-                choice=chosen.choice,
-            )
-        except ConfigError as error:  # it names the option of another command
-            raise ConfigError(str(error).replace(f"--choices {submission.path}", submission.path.name)) from error
+        choices = ask(
+            self.lake,
+            lambda con, _: read_choices(con, submission.path),
+            only=VIEWS,
+            include=chosen.include,
+            choice=chosen.choice,
+        )
         if len(choices.routers) != 1:
             found.faults.append(f"it has choices of {len(choices.routers)} routers: send one submission for each")
             return
@@ -233,7 +258,7 @@ def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
         pool, test = basis.questions.pool, basis.fold.test
         lines += [
             f"pool {submission.pool or '(all candidates)'}, {basis.include} records: {len(pool.candidates):,} "
-            f"candidates, {len(basis.questions.ids):,} questions, {len(set(basis.questions.tasks)):,} tasks",
+            f"candidates, {len(basis.questions.ids):,} questions of {_tasks(basis.questions.tasks)}",
             f"split {submission.split}: {len(test):,} test questions, and {len(basis.fold.train):,} to learn from"
             if submission.split
             else "split: none; figures are on all questions, and nobody can tell which of them the router learned from",
@@ -250,6 +275,11 @@ def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
     if found.leakage and not found.leakage.knows_answers:
         lines.append(_plausible(found.leakage))
     return lines
+
+
+def _tasks(names: Sequence[str]) -> str:
+    different = len(set(names))
+    return f"the task {names[0]}" if different == 1 else f"{different:,} tasks"
 
 
 def _priced(basis: Basis) -> int:

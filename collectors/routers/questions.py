@@ -221,7 +221,10 @@ def stored_split(lake: Lake, name: str, questions: Questions) -> OwnSplit:
 
     rows = ask(lake, read, only=["splits"])
     if not rows:
-        raise ConfigError(f"the lake at {lake.uri} has no split {name!r}: see route.py split")
+        names = "SELECT DISTINCT split FROM splits ORDER BY split"
+        there = ask(lake, lambda con, _: con.execute(names).fetchall(), only=["splits"])
+        known = ", ".join(one for (one,) in there) or "none"
+        raise ConfigError(f"the lake at {lake.uri} has no split {name!r}; those it has: {known} (route.py split)")
     of_question = {(row["task"], row["question"]): row for row in rows if row["question"] is not None}
     asked = list(zip(questions.tasks, questions.ids, strict=True))
     parts = np.array([of_question[key]["part"] if key in of_question else "left_out" for key in asked])

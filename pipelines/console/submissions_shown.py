@@ -24,7 +24,9 @@ FILE is a file of choices as matrix.py score reads it, or a JSON file that state
   {"name": "my-router", "by": "Jane Doe", "file": "choices.csv", "sha256": "…", "version": "1.0.0",
    "pool": "small", "split": "content-0-1a2b3c4d5e6f", "usd_per_query": 0.00002, "url": "https://example.org"}
 
-The first three after "by" are needed; pool and split are names that the version keeps. sha256sum prints the digest."""
+name, file and sha256 are needed (sha256sum prints it). pool and split are names that the version keeps; without a pool
+all candidates of all tasks are meant, without a split all questions. include (collected, imported or all) and prices
+(the digest that this command prints) may be stated, too."""
 
 BOARD = """\
 Build a board from a folder of submissions (*.json and the files that they name): board.json and board.md. The same

@@ -94,14 +94,15 @@ def test_check_of_the_oracles_choices_says_that_they_know_the_answers(
 
 FAULTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "unknown item": (b"item,model\n0,a\n900,a\n", {}, "line 3: item '900' is not among"),
-    "unknown model": (b"item,model\n0,gpt-x\n", {}, "'gpt-x'"),
+    "unknown model": (b"item,model\n0,gpt-x\n", {}, "mine.csv, line 2: mine chose 'gpt-x'"),
     "doubled": (b"item,model\n0,a\n0,b\n", {}, "line 3: mine chose b for item 0"),
     "no model": (b"item,model\n0,\n", {}, "line 2: model is empty"),
     "nan": (b"item,model\nnan,NaN\n", {}, "item 'nan'"),
     "two routers": (b"item,model,router\n0,a,x\n0,b,y\n", {}, "2 routers"),
     "another version": (FAIR, {"version": "9.9"}, "it is for version 9.9"),
     "other prices": (FAIR, {"prices": "0" * 16}, "other prices"),
-    "no such pool": (FAIR, {"pool": "best"}, "--pool @best"),
+    "no such pool": (FAIR, {"pool": "best"}, "no 'best' is in the version; the version keeps no pool"),
+    "records that are not there": (FAIR, {"include": "imported"}, "no imported cell with a score; the version keeps"),
     "no such split": (FAIR, {"split": "nothing"}, "no split 'nothing'"),
     "no rows": (b"item,model\n", {}, "no rows"),
     "no table": (b"\x00\xff\x00", {}, "mine.csv"),
@@ -119,6 +120,7 @@ def test_faulty_choices_are_on_no_board_and_named(kind: str, version: str, tmp_p
     [why] = made.refused["mine.json"]
     assert reason in why
     assert str(tmp_path) not in why
+    assert " --" not in why.replace("publish.py --pools", ""), "options of other commands"
 
 
 STATED: dict[str, tuple[dict[str, Any], str]] = {
