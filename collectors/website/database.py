@@ -12,8 +12,8 @@ import contextlib
 import multiprocessing
 import os
 import re
-from collections.abc import Collection
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -127,12 +127,22 @@ SELECT task, items_digest, item, subject, prompt, choices, target AS gold, conte
 FROM items SEMI JOIN cells USING (task, items_digest)
 ORDER BY task, items_digest, item
 """
+#: Without task and items_digest, which are the same in a portion. Models and cells are sorted by one number: a sort by
+#: their names took as much CPU as all else.
+_PORTION = """
+SELECT
+    item, names.model, names.cell_id,
+    score, correct, outcome, failure, prompt_tokens, completion_tokens, reasoning_tokens, latency_s, usd
+FROM costs INNER JOIN names ON costs.cell_id = names.cell
+WHERE {some}
+ORDER BY item, names.place
+"""
 _MATRIX = """
 SELECT
     names.task, items_digest, item, names.model, names.cell_id,
     score, correct, outcome, failure, prompt_tokens, completion_tokens, reasoning_tokens, latency_s, usd
-FROM costs INNER JOIN names ON costs.cell_id = names.cell{some}
-ORDER BY names.task, items_digest, item, names.model, names.cell_id
+FROM costs INNER JOIN names ON costs.cell_id = names.cell
+ORDER BY names.task, items_digest, item, names.place
 """
 #: The items of each item table that was asked, and its records.
 _SIZES = """
@@ -293,7 +303,8 @@ class _Tables:
         self.con.execute("CREATE TEMP TABLE made AS SELECT cell_id AS cell, cell_id, task, model FROM cells")
         self._cut_keys(_TYPES)
         columns = [f"{column}::{self._type(name, column)} AS {column}" for column, name in _TYPES.items()]
-        self.con.execute(f"CREATE TEMP TABLE names AS SELECT cell, {', '.join(columns)} FROM made")
+        place = "(row_number() OVER (ORDER BY model, cell_id, cell))::INTEGER AS place"
+        self.con.execute(f"CREATE TABLE names AS SELECT cell, {place}, {', '.join(columns)} FROM made")
         self.con.execute("DROP TABLE made")
 
     def _type(self, name: str, column: str) -> str:
@@ -327,18 +338,36 @@ class _Tables:
         self.con.execute(f"CREATE TABLE site.{name} AS {query}")
 
     def _make_matrix(self, query: str) -> None:
-        """All records, sorted; of many some items of a task at a time, which bounds the memory of the sort."""
-        many = self._number("SELECT sum(attempted) FROM site.coverage") > AT_ONCE
-        self._written("matrix", query.replace("{some}", " WHERE false" if many else ""))
-        for task, items_digest, items, records in self.con.execute(_SIZES).fetchall() if many else []:
+        """All records, sorted. Many are sorted in portions, each by a second thread while the last one is written."""
+        if self._number("SELECT sum(attempted) FROM site.coverage") <= AT_ONCE:
+            self._written("matrix", query)
+            return
+        self._written("matrix", f"SELECT * FROM ({query}) LIMIT 0")
+        portions = list(self._portions())
+        with contextlib.closing(self.con.cursor()) as other, ThreadPoolExecutor(1) as thread:
+            other.execute("SET enable_progress_bar = false")
+
+            def sort(number: int) -> None:
+                other.execute(f"CREATE TABLE portion_{number} AS {_PORTION.replace('{some}', portions[number][2])}")
+
+            sorting = thread.submit(sort, 0)
+            for number, (task, items_digest, _) in enumerate(portions):
+                sorting.result()
+                if number + 1 < len(portions):
+                    sorting = thread.submit(sort, number + 1)
+                insert = f"INSERT INTO site.matrix SELECT ?, ?, * FROM portion_{number}"
+                self.con.execute(insert, [without_keys(task), items_digest])
+                self.con.execute(f"DROP TABLE portion_{number}")
+
+    def _portions(self) -> Iterator[tuple[str, str, str]]:
+        """Some items of a task at a time, which bounds the memory of a sort: task, items_digest and the condition."""
+        for task, items_digest, items, records in self.con.execute(_SIZES).fetchall():
             step = max(1, items * AT_ONCE // max(records, 1))
             for first in range(0, max(items, 1), step):
-                some = (
-                    f" WHERE costs.task = {quoted(task)} AND items_digest = {quoted(items_digest)} AND item >= {first}"
-                )
+                some = f"costs.task = {quoted(task)} AND items_digest = {quoted(items_digest)} AND item >= {first}"
                 if first + step < items:  # the last ones may lie beyond the planned items
                     some += f" AND item < {first + step}"
-                self.con.execute("INSERT INTO site.matrix " + query.replace("{some}", some))
+                yield task, items_digest, some
 
     def _is_kept(self, name: str) -> bool:
         return name not in _OF_ANSWERS or self._number("SELECT count(*) FROM site.matrix") <= MOST_ANSWERS
