@@ -188,7 +188,11 @@ RUN_CELL = pa.schema(
         _field("chat_template", pa.string(), "true, or a template's name; null when none is applied"),
         _field("fewshot_as_multiturn", pa.bool_(), "whether few-shot examples are chat turns"),
         _field("system_prompt", pa.string(), "system prompt; null when none"),
-        _field("decoding", pa.string(), "JSON of generation settings that override the task's own"),
+        _field(
+            "decoding",
+            pa.string(),
+            "JSON of generation settings that override the task's own; repeats: answers to each item, where a config sets it",
+        ),
         _field("dtype", pa.string(), "weight and activation type"),
         _field("quantization", pa.string(), "quantization method; null when none"),
         _field("max_length", pa.int32(), "longest context of the run, tokens; null: the model's own"),

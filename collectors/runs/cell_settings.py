@@ -147,8 +147,9 @@ class CellSettings:
             self._remarks[remark].append(model.name)
         if not traits.is_dated:
             return None
-        recorded = (self._recorded.get(_key(model, one)) for one in (task.settings, task.settings.once))
-        date = task.spec.chat_date or next(filter(None, recorded), None)
+        date = task.spec.chat_date or self._recorded.get(_key(model, task.settings))
+        if date is None and task.spec.repeats:
+            date = self._recorded.get(_key(model, task.settings.once))
         if date is None and self._is_collected(model, task, items, settings):
             return None
         date = date or self._today

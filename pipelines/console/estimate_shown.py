@@ -45,7 +45,10 @@ def print_estimate(plan: Plan, lake: Lake) -> None:
 
 
 def shares_shown(plan: Plan, lake: Lake, estimator: Estimator) -> list[str]:
-    """A table of the cost of a part of the items, with the error to expect of the models' means."""
+    """A table of the cost of a part of the items, with the error to expect of the models' means. Nothing where repeats
+    alone are open."""
+    if not any(cell.todo for cell in plan.cells if not cell.cell.spec.repeats):
+        return []
     read = answered(lake, tables_of(plan))
     rows = [["of the items", "items", "GPU-hours" if plan.gpus else "hours", "USD", "error to expect", "90 % within"]]
     errors = read.expected(SHARES)

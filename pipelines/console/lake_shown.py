@@ -50,8 +50,10 @@ def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     groups = fetch(
         con,
         f"SELECT {', '.join(GROUP)}, any_value(higher_is_better) AS higher_is_better, count(*) AS cells, "
-        "any_value(num_fewshot) AS num_fewshot, any_value(chat_template) AS chat_template "
-        "FROM shown WHERE NOT is_group GROUP BY ALL ORDER BY ALL",
+        "any_value(num_fewshot) AS num_fewshot, any_value(chat_template) AS chat_template, "
+        "any_value(repeats) AS repeats "
+        "FROM shown LEFT JOIN (SELECT cell_id, decoding ->> '$.repeats' AS repeats FROM cells "
+        "WHERE imported_from IS NULL) USING (cell_id) WHERE NOT is_group GROUP BY ALL ORDER BY ALL",
     )
     older = _older_definitions(con)
     for group in groups[:MOST_TASKS]:
@@ -413,7 +415,8 @@ def number(value: float | None, form: str = "") -> str:
 
 def _setup(row: dict[str, Any]) -> str:
     shots = "shots unknown" if row["num_fewshot"] is None else f"{row['num_fewshot']}-shot"
-    return shots + (", chat" if row["chat_template"] else "")
+    times = f", {row['repeats']} answers each" if row["repeats"] else ""
+    return shots + (", chat" if row["chat_template"] else "") + times
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from collectors.runs import planning
 from collectors.runs.collector import Collector
 from collectors.runs.plan import Plan
 from collectors.runs.planning import make_plan
+from collectors.specs import RepeatsSpec
 from schemas.failures import TaskError
 from tests.helpers.asked import bind
 from tests.helpers.mini_tasks import own_caches, write_tasks
@@ -105,11 +106,12 @@ def test_given_date_is_in_the_identity_only_where_a_template_writes_it(tasks: Pa
 def test_later_run_goes_on_with_the_date_of_the_first(
     tasks: Path, folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, lake = configured(tasks, folder("dated"), chat_template=True), Lake(str(tmp_path / "lake"))
+    config = configured(tasks, folder("dated"), chat_template=True, decoding={"temperature": 0.7, "do_sample": True})
+    lake = Lake(str(tmp_path / "lake"))
 
-    def run_on(day: str) -> Plan:
+    def run_on(day: str, **changes: Any) -> Plan:
         monkeypatch.setattr(planning, "new_run_id", lambda: f"{day}T101500-00000000")
-        plan = make_plan(config, lake)
+        plan = make_plan(config.model_copy(update=changes), lake)
         lake.open_for_writing()
         plan.write(lake)
         return plan
@@ -117,6 +119,8 @@ def test_later_run_goes_on_with_the_date_of_the_first(
     first, second = run_on("20260131"), run_on("20260201")
     assert dates(first) == dates(second) == ["2026-01-31"]
     assert ids(first) == ids(second)
+    repeated = run_on("20260203", repeats=RepeatsSpec(times=2, items=3))
+    assert dates(repeated) == ["2026-01-31", "2026-01-31"]  # of the cell that it stands beside
     given = make_plan(config.model_copy(update={"chat_date": "2026-03-01"}), lake)
     assert dates(given) == ["2026-03-01"]
     assert ids(given) != ids(first)
