@@ -191,7 +191,8 @@ RUN_CELL = pa.schema(
         _field(
             "decoding",
             pa.string(),
-            "JSON of generation settings that override the task's own; repeats: answers to each item, where a config sets it",
+            "JSON of generation settings that override the task's own; repeats: answers to each item, where a config "
+            "asks for several",
         ),
         _field("dtype", pa.string(), "weight and activation type"),
         _field("quantization", pa.string(), "quantization method; null when none"),

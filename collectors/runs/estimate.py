@@ -290,12 +290,15 @@ class Estimator:
             generated = (
                 tokens.generated if tokens.measured else tokens.generated + (cell.cell.effort.thinking_tokens or 0)
             )
+            prompt = tokens.prompt
+            if cell.of_task["output_type"] == "generate_until" and not tokens.measured:
+                prompt *= cell.requests_per_item  # a host takes the prompt of each repeat for a new one
             row.items += items
-            row.tokens += items * (tokens.prompt + generated)
+            row.tokens += items * (prompt + generated)
             row.measured += tokens.measured
             self.by["tokens measured" if tokens.measured else "tokens assumed"] += 1
             if prices:
-                each = tokens.prompt * (prices["usd_per_million_prompt"] or 0.0)
+                each = prompt * (prices["usd_per_million_prompt"] or 0.0)
                 each += generated * (prices["usd_per_million_completion"] or 0.0)
                 requests = cell.requests_per_item * (prices["usd_per_request"] or 0.0)
                 usd += items * (each / 1e6 + requests)

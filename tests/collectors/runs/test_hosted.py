@@ -12,7 +12,7 @@ import pytest
 
 from collectors.lake.store import Lake
 from collectors.runs.config import RunConfig
-from collectors.runs.estimate import estimate
+from collectors.runs.estimate import Estimator, estimate
 from collectors.runs.planning import make_plan
 from collectors.runs.shard_statistics import EndpointPace
 from pipelines.console.run_shown import endpoint
@@ -43,6 +43,11 @@ def test_dry_run_prices_a_hosted_model_by_its_tokens_and_says_what_it_assumes(tm
     prompt = hosted.tokens - generated
     assert prompt > 0
     assert hosted.usd == pytest.approx((prompt * 10 + generated * 1000) / 1e6 + ITEMS * 0.5)
+    sampled = {"decoding": {"do_sample": True, "temperature": 1.0}, "repeats": {"times": 5, "share": 0.25}}
+    more = Estimator(planned(tmp_path, lake, TEXTS, {"task": "mini_generate", **sampled}), lake).of_repeats()
+    assert more is not None
+    assert more.tokens == pytest.approx(hosted.tokens * 5 / 4)  # a prompt is paid for each answer
+    assert more.usd == pytest.approx(hosted.usd * 5 / 4)
     [said] = [line for line in found.assumptions if line.startswith("USD of endpoints")]
     assert "every answer as long as assumed: gpt-x: 10 a million prompt tokens, 1000 completion tokens" in said
 

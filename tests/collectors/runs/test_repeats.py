@@ -25,6 +25,7 @@ from schemas.failures import ConfigError
 from schemas.identity import digest
 from tests.helpers.mini_tasks import own_caches, write_tasks
 from tests.helpers.own_runs import ITEMS, MODELS, Runs
+from tests.helpers.planned_cells import write_model
 
 __all__ = ["own_caches"]  # fixtures
 TASK = "mini_generate"
@@ -163,6 +164,25 @@ def test_repeats_that_cannot_be_asked_are_refused_in_one_line(
 def test_repeats_of_no_meaning_are_refused_by_the_config(repeats: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="repeats"):
         TaskSpec.model_validate({"task": TASK, "repeats": repeats})
+
+
+def test_model_whose_generation_config_samples_nothing_is_named_and_the_others_are_asked(
+    runs: Runs, tmp_path: Path
+) -> None:
+    folders = [write_model(tmp_path / name, name.encode()) for name in ("warm", "cold")]
+    settings = {"do_sample": True, "temperature": 0.6}
+    (folders[0] / "generation_config.json").write_text(json.dumps(settings))
+    changes = {"tasks": ["mini_unset"], "models": [str(one) for one in folders], "engine": {"name": "hf"}}
+    task = yaml.safe_load((runs.tasks / f"{TASK}.yaml").read_text())
+    del task["generation_kwargs"]["do_sample"]
+    (tmp_path / "mini_unset.yaml").write_text(yaml.safe_dump({**task, "task": "mini_unset"}))
+    include = [str(runs.tasks), str(tmp_path)]
+    repeats = {"times": 2, "items": 3}
+    plan = runs.plan(**changes, include_tasks=include, generation_config=True, repeats=repeats)
+    assert [planned.cell.model.name for planned in plan.cells] == ["warm", "cold", "warm"]
+    [failure] = plan.failures
+    assert (failure["model"], failure["kind"]) == ("cold", "not_answerable")
+    assert "every answer would be the same" in failure["message"]
 
 
 def test_repeats_with_until_or_in_decoding_are_refused(runs: Runs) -> None:
