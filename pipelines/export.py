@@ -21,9 +21,10 @@ from typing import Any
 import duckdb
 
 from collectors.exporters.gaps import MISSING
-from collectors.exporters.grid import Options, needed_views, read_grids
+from collectors.exporters.grid import Options
 from collectors.exporters.out import check_free
-from collectors.exporters.registry import FORMATS, check_ending, export
+from collectors.exporters.reading import needed_views, read_grids
+from collectors.exporters.registry import FORMATS, Written, check_ending, export
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> None:
     choices = given.pop("choices", None)
     numbers = [name for name in NUMBERS if name not in form.unread]
 
-    def read(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> tuple[Any, ...]:
+    def write(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> tuple[Written, list[str]]:
         grids, lines = read_grids(
             con,
             lake,
@@ -147,20 +148,21 @@ def run(args: argparse.Namespace) -> None:
             unread=form.unread,
             unscored=form.unscored,
         )
-        return grids, [*judge_lines(con), *lines], chosen_models(con, choices) if choices else None
+        routers = chosen_models(con, choices) if choices else None
+        lines = [*judge_lines(con), *lines]
+        options = Options(**given, routers=routers, names=args.names)
+        written, notes = export(form, grids, args.out, args.missing, options)
+        return written, [*lines, *notes]
 
-    grids, lines, routers = ask(
+    written, lines = ask(
         lake,
-        read,
+        write,
         only=lambda holdings: (*VIEWS, *needed_views(holdings, numbers), *judged.VIEWS),
         include=pool.include,
         choice=pool.choice,
     )
-    options = Options(**given, routers=routers, names=args.names)
-    kept, notes = export(form, grids, args.out, args.missing, options)
-    items, models = sum(len(grid.items) for grid in kept), len(kept[0].models)
-    print(f"{args.out}: {len(kept):,} tasks, {items:,} items × {models:,} models as {args.format}")
-    for line in (*pool.cited(lake.uri), *lines, *notes):
+    print(f"{args.out}: {written.tasks:,} tasks, {written.items:,} items × {written.models:,} models as {args.format}")
+    for line in (*pool.cited(lake.uri), *lines):
         print(f"  {line}")
     print(f"  not in this format: {form.cannot}")
 

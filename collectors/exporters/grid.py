@@ -1,41 +1,26 @@
 """The rows that an export writes: for each task the items × models of a pool, the same models in all of them.
 
-Owns the part of a pool (collectors.matrix.pools) that a format sees. Knows no format. Everything is in memory: about
-60 bytes an answer, and the answers' texts if a format asks for them.
+Owns the part of a pool that a format sees, and the models' names in the lake or in their source. Knows no format.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from collectors.lake.holdings import Holdings
-from collectors.lake.keyless import without_keys_in
-from collectors.lake.store import Lake
-from collectors.matrix import pools
-from collectors.matrix.described import head, with_more_is_better
-from collectors.matrix.pool_arrays import NUMBERS, Pools
 from schemas.failures import ConfigError
-from schemas.identity import digest
-from schemas.views import PoolChoice
 
 Floats = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
 
 #: A number that few formats take.
 THOUGHTS = "reasoning_tokens"
-
-_ITEM_COLUMNS = ("item_hash", "prompt", "target", "choices", "subject", "source_key")
 
 
 @dataclass(frozen=True)
@@ -124,222 +109,81 @@ class Grid:
         )
 
 
-# ---- loading
+class Grids(Sequence[Grid]):
+    """The grids of some tasks with the same models. Each is read when it is asked for, and not kept."""
 
+    def __init__(
+        self, models: list[str], cells: Mapping[str, list[dict[str, Any] | None]], read: Callable[[str], Grid]
+    ) -> None:
+        """`cells` is the task's Grid.cells, which are known before it is read."""
+        self.models, self.cells, self._read = models, cells, read
 
-def needed_views(holdings: Holdings, numbers: Collection[str]) -> tuple[str, ...]:
-    """The views that read_grids reads."""
-    return (*pools.needed_views(holdings, numbers), "matrix", "items", "responses", "imports")
-
-
-def read_grids(
-    con: duckdb.DuckDBPyConnection,
-    lake: Lake,
-    holdings: Holdings,
-    tasks: Sequence[str] | None,
-    choice: PoolChoice,
-    *,
-    texts: bool = False,
-    unread: Collection[str] = (),
-    unscored: bool = False,
-) -> tuple[list[Grid], list[str]]:
-    """One grid for each task of the pool, in order of name, and lines about the pool for the user.
-
-    `con` was made with `choice` and has needed_views. `texts`: with the responses. `unread`: usd and cached_tokens that
-    stay NaN, and reasoning_tokens that are left out, which saves a reading of the matrix each. `unscored`: also
-    questions and answers without a score that some candidate was asked. Tasks whose metric is better where it is less
-    are left out. Raises ConfigError where the pool is empty, or nothing but such tasks is there.
-    """
-    numbers = [name for name in NUMBERS if name not in unread]
-    loaded = pools.read_pools(con, lake, holdings, tasks, choice, numbers=numbers)
-    if lost := sorted(set(tasks or ()) - set(loaded.tasks)):
-        raise ConfigError(f"the pool has no candidate with a score in {some(lost)}: see --task, --pool and --include")
-    kept, less = with_more_is_better(loaded, loaded.tasks)
-    if not kept:
-        raise ConfigError(less[0])
-    reading = _Reading(con, loaded, without_keys_in(loaded.every.cells))
-    asked, failures = reading.failures() if unscored else (None, None)
-    responses = reading.responses() if texts else None
-    thoughts = None if THOUGHTS in unread else reading.thoughts()
-    encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
-    names = frozenset(name for (name,) in encoded)
-    items = reading.items()
-    made = [reading.grid(task, items, asked, failures, responses, names) for task in kept]
-    if thoughts is not None:
-        made = [reading.with_thoughts(grid, thoughts, asked) for grid in made]
-    return made, [*head(loaded), *less]
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """The pools and the connection, which has the tables places and rows_of_blocks of them."""
-
-    con: duckdb.DuckDBPyConnection
-    loaded: Pools
-    #: Those of `every`. A lake of an older release may hold keys in their texts, and files for others do not.
-    cells: pa.Table
-
-    @cached_property
-    def rows_of(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Task -> candidate -> its row. For a time with a zone Arrow imports pandas, so it comes as a number."""
-        epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-        cells: dict[str, dict[str, dict[str, Any]]] = {}
-        for row in self.cells.to_pylist():
-            row["started_at"] = epoch + dt.timedelta(microseconds=row["started_at"])
-            cells.setdefault(row["task"], {})[row["candidate"]] = row
-        return cells
+    @classmethod
+    def of(cls, grids: Sequence[Grid]) -> Grids:
+        """`grids`, of which some may be in memory."""
+        if isinstance(grids, Grids):
+            return grids
+        by_task = {grid.task: grid for grid in grids}
+        return cls(grids[0].models, {grid.task: grid.cells for grid in grids}, by_task.__getitem__)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.loaded.every.scores.shape
-        return rows, columns
+    def tasks(self) -> list[str]:
+        return list(self.cells)
 
-    def failures(self) -> tuple[npt.NDArray[np.bool_], Objects]:
-        """(rows, columns) of `every`: whether the matrix has a row, and its failure."""
-        asked, failures = np.zeros(self.shape, np.bool_), np.full(self.shape, None, object)
-        read = self.con.execute(
-            "SELECT row_number, model_column, failure FROM matrix "
-            "JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item)"
-        ).fetchnumpy()
-        at = read["row_number"], read["model_column"]
-        asked[at] = True
-        kinds: Any = read["failure"]
-        nothing: Any = None  # as an argument of filled() it stands for '?'
-        failures[at] = np.where(kinds.mask, nothing, kinds.data) if isinstance(kinds, np.ma.MaskedArray) else kinds
-        return asked, failures
+    def __len__(self) -> int:
+        return len(self.cells)
 
-    def thoughts(self) -> Floats:
-        """(rows, columns) of `every`: tokens of a thought; NaN where nobody counted them apart."""
-        found = np.full(self.shape, np.nan)
-        read = self.con.execute(
-            "SELECT row_number, model_column, reasoning_tokens::DOUBLE AS tokens FROM matrix "
-            "JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item) WHERE reasoning_tokens IS NOT NULL"
-        ).fetchnumpy()
-        found[read["row_number"], read["model_column"]] = read["tokens"]
-        return found
+    @overload
+    def __getitem__(self, place: int) -> Grid: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Grid]: ...
+    def __getitem__(self, place: int | slice) -> Grid | list[Grid]:
+        tasks = self.tasks[place]
+        return self._read(tasks) if isinstance(tasks, str) else list(map(self._read, tasks))
 
-    def with_thoughts(self, grid: Grid, thoughts: Floats, asked: npt.NDArray[np.bool_] | None) -> Grid:
-        rows = self.loaded.places[grid.task][0]
-        counted = np.asarray(self.loaded.counted[rows] if asked is None else asked[rows].any(axis=1))
-        return replace(grid, numbers={**grid.numbers, THOUGHTS: thoughts[rows][counted]})
-
-    def responses(self) -> Objects:
-        """(rows, columns) of `every`: the answer's texts. They stand on the rows of a task's first filter."""
-        responses = np.full(self.shape, None, object)
-        rows = self.con.execute(
-            """
-            SELECT row_number, model_column, any_value(responses)
-            FROM (SELECT cell_id, item, responses FROM responses WHERE repeat = 0 AND responses IS NOT NULL)
-            JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item)
-            GROUP BY row_number, model_column
-            """
-        ).fetchall()
-        for row, column, texts in rows:
-            responses[row, column] = texts
-        return responses
-
-    def grid(
+    def changed(
         self,
-        task: str,
-        items: Sequence[dict[str, Any]],
-        asked: npt.NDArray[np.bool_] | None,
-        failures: Objects | None,
-        responses: Objects | None,
-        encoded: frozenset[str],
-    ) -> Grid:
-        every, rows = self.loaded.every, self.loaded.places[task][0]
-        counted = np.asarray(self.loaded.counted[rows] if asked is None else asked[rows].any(axis=1))
-        numbers = {name: np.full((int(counted.sum()), self.shape[1]), np.nan) for name in ("score", *NUMBERS)}
-        numbers["score"][:] = every.scores[rows][counted]
-        for name, values in every.numbers.items():
-            numbers[name][:] = values[rows][counted]
-        cells = self.rows_of[task]
-        digests = sorted({row["items_digest"] for row in cells.values()})
-        has_score = ~np.isnan(numbers["score"])
-        return Grid(
-            task=task,
-            items_digest=digests[0] if len(digests) == 1 else digest(digests),
-            metric=next(iter(cells.values()))["metric"],
-            models=every.candidates,
-            cells=[cells.get(name) for name in every.candidates],
-            items=[
-                {**items[place + rows.start], **({"item": number} if len(digests) > 1 else {})}
-                for number, place in enumerate(np.flatnonzero(counted).tolist())
-            ],
-            numbers=numbers,
-            failures=np.full(has_score.shape, None, object) if failures is None else failures[rows][counted],
-            asked=has_score if asked is None else asked[rows][counted],
-            own_items=self._own_items(task, rows, cells)[counted],
-            responses=np.empty((0, 0), object) if responses is None else responses[rows][counted],
-            encoded=encoded,
+        change: Callable[[Grid], Grid],
+        models: list[str] | None = None,
+        cells: Mapping[str, list[dict[str, Any] | None]] | None = None,
+    ) -> Grids:
+        """The same with a change to each; `models` and `cells` are those after it, where they are others."""
+        read = self._read
+        return Grids(
+            self.models if models is None else models,
+            self.cells if cells is None else cells,
+            lambda task: change(read(task)),
         )
-
-    def items(self) -> list[dict[str, Any]]:
-        """(rows,) of `every`: a question's id and the columns of its item, which has its hash alone without a table."""
-        axis = self.loaded.every.questions.rename_columns({"task": "of_task"})
-        self.con.register("grid_questions", axis.append_column("place", pa.array(np.arange(len(axis)))))
-        items: list[dict[str, Any]] = (
-            self.con.execute(
-                f"""
-                SELECT question, grid_questions.item, {", ".join(_ITEM_COLUMNS)}
-                FROM grid_questions
-                LEFT JOIN items
-                    ON of_task = task
-                    AND grid_questions.items_digest = items.items_digest
-                    AND grid_questions.item = items.item
-                ORDER BY place
-                """
-            )
-            .to_arrow_table()
-            .to_pylist()
-        )
-        self.con.unregister("grid_questions")
-        if any(item["item_hash"] is None for item in items):
-            hashes = self.con.execute(
-                "SELECT row_number, any_value(item_hash) FROM matrix "
-                "JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item) GROUP BY row_number"
-            ).fetchall()
-            for row, item_hash in hashes:
-                if items[row]["item_hash"] is None:
-                    items[row]["item_hash"] = item_hash
-        return items
-
-    def _own_items(self, task: str, rows: slice, cells: Mapping[str, dict[str, Any]]) -> npt.NDArray[np.int64]:
-        own = np.full((rows.stop - rows.start, self.shape[1]), -1, np.int64)
-        for column, name in enumerate(self.loaded.every.candidates):
-            if name in cells:
-                into = self.loaded.tables[task, cells[name]["items_digest"]]
-                own[into - rows.start, column] = np.arange(len(into))
-        return own
 
 
 # ---- names
 
 
-def source_names(grids: Sequence[Grid]) -> list[Grid]:
+def source_names(grids: Sequence[Grid]) -> Grids:
     """The grids with each model called as in the source of its imported records; collected ones keep their names.
 
     Raises ConfigError where a model has several such names, or two models one.
     """
-    models = grids[0].models
-    names = [_source_names(grids, column) or {model} for column, model in enumerate(models)]
-    if several := [(model, of) for model, of in zip(models, names, strict=True) if len(of) > 1]:
+    grids = Grids.of(grids)
+    names = [_source_names(grids, column) or {model} for column, model in enumerate(grids.models)]
+    if several := [(model, of) for model, of in zip(grids.models, names, strict=True) if len(of) > 1]:
         model, of = several[0]
         raise ConfigError(f"--names source: {model} has {len(of)} names in its sources: {some(sorted(of))}")
     single = [of.pop() for of in names]
     if len(set(single)) < len(single):
         [(name, count)] = Counter(single).most_common(1)
         raise ConfigError(f"--names source: {count} models are called {name} in their sources: leave out by --pool")
-    return [replace(grid, models=single) for grid in grids]
+    return grids.changed(lambda grid: replace(grid, models=single), single)
 
 
 def renamed_models(grids: Sequence[Grid]) -> list[str]:
     """The models that an alias renamed when they were imported."""
-    return [model for column, model in enumerate(grids[0].models) if _source_names(grids, column) - {model}]
+    of = Grids.of(grids)
+    return [model for column, model in enumerate(of.models) if _source_names(of, column) - {model}]
 
 
-def _source_names(grids: Sequence[Grid], column: int) -> set[str]:
-    cells = [cell for grid in grids if (cell := grid.cells[column])]
+def _source_names(grids: Grids, column: int) -> set[str]:
+    cells = [cell for of_task in grids.cells.values() if (cell := of_task[column])]
     return {cell["source"] for cell in cells if cell["imported_from"] is not None}
 
 

@@ -22,7 +22,7 @@ from collectors.exporters.formats import (
     semantic_router,
 )
 from collectors.exporters.gaps import complete
-from collectors.exporters.grid import THOUGHTS, Grid, Options, source_names
+from collectors.exporters.grid import THOUGHTS, Grid, Grids, Options, source_names
 from collectors.exporters.out import new_path
 from schemas.failures import ConfigError
 
@@ -40,6 +40,8 @@ class ExportFormat:
     #: Numbers that each answer needs; none: gaps are written as gaps.
     needs: tuple[str, ...] = ("score",)
     needs_prompt: bool = True
+    #: Whether it asks for one grid after the other, so that one at a time is in memory. For others all are.
+    by_task: bool = False
     #: Whether the models' texts are read from the lake.
     texts: bool = False
     #: Numbers that it writes where they are known, though it does not need them.
@@ -55,6 +57,15 @@ class ExportFormat:
         return [name for name in ("usd", "cached_tokens", THOUGHTS) if name not in (*self.needs, *self.takes)]
 
 
+@dataclass(frozen=True)
+class Written:
+    """The size of an export."""
+
+    tasks: int
+    items: int
+    models: int
+
+
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _ROUTERBENCH_LOSES = "tokens, latency, few-shot count, revision, item hashes, answers without a score or a cost"
 
@@ -66,6 +77,7 @@ FORMATS = {
         endings=(".csv", ".pkl"),
         needs=("score", "usd"),
         texts=True,
+        by_task=True,
     ),
     "routerbench_long": ExportFormat(
         "RouterBench, long: a row an item and model; .csv or .pkl",
@@ -132,6 +144,7 @@ FORMATS = {
         needs_prompt=False,
         unscored=True,
         texts=True,
+        by_task=True,
         takes=("usd", "cached_tokens"),
     ),
     "every_eval_ever": ExportFormat(
@@ -162,22 +175,31 @@ FORMATS = {
 
 def export(
     form: ExportFormat, grids: Sequence[Grid], out: Path, missing: str = "error", options: Options | None = None
-) -> tuple[list[Grid], list[str]]:
-    """Writes `grids` to `out`, whole or not at all. Returns the grids that were written, and notes for the user.
+) -> tuple[Written, list[str]]:
+    """Writes `grids` to `out`, whole or not at all. Returns the numbers of what was written, and notes for the user.
 
     Raises ConfigError for gaps that may not be left out (grid.complete), and for names that the format cannot hold.
     """
     check_ending(form, out)
     options = options or Options()
-    asked, notes = with_counts(grids, options.tokens) if options.tokens else (list(grids), [])
+    asked, notes = with_counts(grids, options.tokens) if options.tokens else (grids, [])
     needs = ("score",) if options.accuracy_only else form.needs
-    asked = [replace(grid, needs=needs) for grid in asked]
-    kept, left_out = complete(asked, missing, prompt=form.needs_prompt, options=form.options)
+    kept = Grids.of(asked if form.by_task else list(asked)).changed(lambda grid: replace(grid, needs=needs))
+    if needs or form.needs_prompt:
+        kept, left_out = complete(kept, missing, prompt=form.needs_prompt, options=form.options)
+        notes += left_out
     if options.names == "source":
         kept = source_names(kept)
+    kept = kept if form.by_task else Grids.of(list(kept))
+    items: dict[str, int] = {}
+
+    def counted(grid: Grid) -> Grid:
+        items[grid.task] = len(grid.items)
+        return grid
+
     with new_path(out) as path:
-        notes += left_out + form.write(kept, path, options)
-    return kept, notes
+        notes += form.write(kept.changed(counted), path, options)
+    return Written(len(items), sum(items.values()), len(kept.models)), notes
 
 
 def check_ending(form: ExportFormat, out: Path) -> None:

@@ -6,10 +6,11 @@ Owns rules that several formats share. Knows no lake.
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import json
 import pickle
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +123,28 @@ def is_python_list(text: str) -> bool:
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]], names: Collection[str] = ()) -> None:
-    """Every text is quoted: line ends within one, and texts that look like numbers, stay as they are.
+    """A CSV file of these columns, as csv_file writes it."""
+    with csv_file(path, names) as write:
+        write(columns)
 
-    The header and the columns `names` are guarded.
+
+@contextlib.contextmanager
+def csv_file(path: Path, names: Collection[str] = ()) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None]]:
+    """Yields a function that writes rows of columns to a new CSV file, for portions with the same columns.
+
+    Every text is quoted: line ends within one, and texts that look like numbers, stay as they are. The header and the
+    columns `names` are guarded.
     """
-    plain = {guarded(name): list(map(guarded, of)) if name in names else of for name, of in columns.items()}
     with open(path, "x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-        writer.writerow(plain)
-        writer.writerows(zip(*plain.values(), strict=True))
+
+        def write(columns: Mapping[str, Sequence[Any]]) -> None:
+            if not file.tell():
+                writer.writerow(map(guarded, columns))
+            plain = [list(map(guarded, of)) if name in names else of for name, of in columns.items()]
+            writer.writerows(zip(*plain, strict=True))
+
+        yield write
 
 
 class _Frame:

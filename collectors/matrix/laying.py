@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -45,6 +46,20 @@ class Placement:
     #: Block -> (items,): the row of each item of its cells' table of items.
     rows: Sequence[Rows]
 
+    @cached_property
+    def _flat(self) -> tuple[Rows, Rows]:
+        """The rows of all blocks, one block after the other, and where each begins in them, with the end."""
+        return np.concatenate([*self.rows, np.zeros(0, np.int64)]), np.cumsum([0, *map(len, self.rows)])
+
+    def rows_at(self, blocks: Rows, items: Rows) -> Rows:
+        """The row of each item of a block; -1: the block has no such item."""
+        rows, starts = self._flat
+        first = starts[blocks]
+        is_there = (items >= 0) & (items < starts[blocks + 1] - first)
+        found = np.full(len(items), -1, np.int64)
+        found[is_there] = rows[(first + items)[is_there]]
+        return found
+
 
 class Inexact(Exception):
     """A score is not a number that the array of scores can hold."""
@@ -69,7 +84,7 @@ def lay(
     NaN, False and -1 are unknown. `con` has the views of views_of. With `exact` raises Inexact where a score does not
     fit the array of scores; otherwise it is rounded. Raises StorageError for a file that cannot be read.
     """
-    register(con, placement)
+    con.register("places", placement.cells)
     work = _Laying(lake, con, arrays, placement, exact)
     has_open = bool(con.execute("SELECT 1 FROM _shard_files WHERE NOT is_folded LIMIT 1").fetchall())
     if holdings.has_other_scores and (has_open or not holdings.has_ruled_parts):  # the view knows them
@@ -98,18 +113,32 @@ def lay(
             job.result()
 
 
-def register(con: duckdb.DuckDBPyConnection, placement: Placement) -> None:
-    """Gives `con` the tables places (Placement.cells) and rows_of_blocks: block, item, row_number."""
+def placed(
+    con: duckdb.DuckDBPyConnection,
+    placement: Placement,
+    columns: Sequence[str],
+    source: str,
+    parameters: Sequence[Any] = (),
+) -> Iterator[tuple[Rows, Rows, pa.RecordBatch]]:
+    """Yields the rows of `source`, SQL after FROM, in any order: batches, with their rows and columns in the arrays.
+
+    `source` joins the table `places` by cell_id or more. It is the only one that it need join: with the rows of items
+    as a second one DuckDB joined these two first, to a row for each record.
+    """
     con.register("places", placement.cells)
-    blocks = np.repeat(np.arange(len(placement.rows)), [len(rows) for rows in placement.rows])
-    items = np.concatenate([np.arange(len(rows)) for rows in placement.rows]) if placement.rows else blocks
-    into = np.concatenate(placement.rows) if placement.rows else blocks
-    con.register("rows_of_blocks", pa.table({"block": blocks, "item": items, "row_number": into}))
+    read = con.execute(f"SELECT block, item, model_column, {', '.join(columns)} FROM {source}", parameters)
+    for batch in read.to_arrow_reader(BATCH_ROWS):
+        blocks, items, into = (batch.column(place).to_numpy(zero_copy_only=False) for place in range(3))
+        rows = placement.rows_at(blocks, items)
+        is_there = rows >= 0
+        if not is_there.all():
+            batch, rows, into = batch.filter(pa.array(is_there)), rows[is_there], into[is_there]
+        yield rows, into, batch
 
 
 @dataclass(frozen=True)
 class _Laying:
-    """One call of `lay`. The connection has the tables `places` and `rows_of_blocks`."""
+    """One call of `lay`. The connection has the table `places`."""
 
     lake: Lake
     con: duckdb.DuckDBPyConnection
@@ -202,7 +231,6 @@ class _Laying:
         self.scatter(
             """
             read_parquet(?) AS part JOIN places USING (cell_id)
-            JOIN rows_of_blocks USING (block, item)
             ANTI JOIN _outdated
                 ON part.cell_id = _outdated.cell_id
                 AND part.generation < _outdated.generation
@@ -214,23 +242,17 @@ class _Laying:
 
     def lay_rows(self, rows: str, where: str = "true") -> None:
         """Lays `rows`, SQL after FROM that joins places, in any order."""
-        self.scatter(f"{rows} JOIN rows_of_blocks USING (block, item) WHERE {where}", [])
+        self.scatter(f"{rows} WHERE {where}", [])
 
     def scatter(self, source: str, parameters: list[str]) -> None:
-        width = self.arrays.scores.shape[1]
-        columns = ", ".join(["score", *self.tokens])
-        records = self.con.execute(
-            f"SELECT row_number * {width} + model_column AS at, {columns} FROM {source}", parameters
-        )
-        for batch in records.to_arrow_reader(BATCH_ROWS):
-            at = batch.column("at").to_numpy(zero_copy_only=False)
+        for rows, columns, batch in placed(self.con, self.placement, ["score", *self.tokens], source, parameters):
             scores = self.fitting(batch.column("score").to_numpy(zero_copy_only=False))
-            self.arrays.scores.ravel()[at] = scores  # ravel() of an array in C order is a view
+            self.arrays.scores[rows, columns] = scores
             if self.arrays.valid.size:
-                self.arrays.valid.ravel()[at] = ~np.isnan(scores)
+                self.arrays.valid[rows, columns] = ~np.isnan(scores)
             for name in self.tokens:
                 values = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
-                getattr(self.arrays, name).ravel()[at] = values
+                getattr(self.arrays, name)[rows, columns] = values
 
     def fitting(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.floating[Any]]:
         """The scores in the type of the array. Scores beyond the range of float32 become the ends of that range."""

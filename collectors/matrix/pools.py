@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -21,7 +21,7 @@ from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask, imports_left_out
 from collectors.lake.store import Lake
 from collectors.matrix.arrays import Arrays, empty_arrays
-from collectors.matrix.laying import BATCH_ROWS, Inexact, Placement, lay, register, views_of
+from collectors.matrix.laying import Inexact, Placement, lay, placed, views_of
 from collectors.matrix.packed import FILES, lay_packed
 from collectors.matrix.pool_arrays import OTHER, SAMPLED, UNSCORED, Pool, Pools, Rows, common
 from schemas.failures import ConfigError, StorageError, one_line
@@ -97,7 +97,7 @@ def read_pools(
         raise _nothing(con, lake, holdings, tasks, choice)
     names = sorted(set(cells["candidate"].to_pylist()))
     questions, blocks = _questions(con, cells)
-    placement = _placement(cells, names, blocks)
+    placement = placement_of(cells, names, blocks)
     shape = (len(questions), len(names))
     arrays = _laid(lake, holdings, con, placement, shape, tokens=tokens)
     every = Pool(
@@ -110,7 +110,7 @@ def read_pools(
         scores=arrays["scores"],
         prompt_tokens=arrays["prompt_tokens"],
         completion_tokens=arrays["completion_tokens"],
-        numbers=_numbers(con, shape, placement, numbers),
+        numbers=numbers_of(con, shape, placement, numbers),
     )
     return Pools(choice, every, _places(questions, cells, names), blocks, left_out, _dropped(con, tasks))
 
@@ -138,7 +138,7 @@ def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tupl
         SELECT _pool_cells.* REPLACE (epoch_us(started_at) AS started_at), _left_out.cell_id IS NOT NULL AS is_left_out,
             round, gained
         FROM _pool_cells LEFT JOIN _left_out USING (task, cell_id)
-        WHERE {_of_tasks(tasks)}
+        WHERE {of_tasks(tasks, "_pool_cells")}
         """
     ).to_arrow_table()
     import pyarrow.compute as pc  # 75 ms
@@ -180,7 +180,7 @@ _TOLD = ("dtype", "num_fewshot", "chat_template", "max_length", "engine", "quant
 
 def _dropped(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> list[tuple[str, str, str]]:
     """As Pools.dropped."""
-    rows = con.execute(f"SELECT task, name, why, differs FROM _dropped WHERE {_of_tasks(tasks)}").fetchall()
+    rows = con.execute(f"SELECT task, name, why, differs FROM _dropped WHERE {of_tasks(tasks, '_dropped')}").fetchall()
     return sorted((task, name, _WHY.get(why) or _differing(differs)) for task, name, why, differs in rows)
 
 
@@ -191,8 +191,9 @@ def _differing(settings: Sequence[str]) -> str:
     return f"--same: {', '.join(told)}"
 
 
-def _of_tasks(tasks: Sequence[str] | None) -> str:
-    return "true" if tasks is None else f"task IN ({', '.join(map(quoted, tasks)) or 'NULL'})"
+def of_tasks(tasks: Sequence[str] | None, table: str) -> str:
+    """A condition on the rows of a table; None: all."""
+    return "true" if tasks is None else f"{table}.task IN ({', '.join(map(quoted, tasks)) or 'NULL'})"
 
 
 def _questions(con: duckdb.DuckDBPyConnection, cells: pa.Table) -> tuple[pa.Table, dict[tuple[str, str], Rows]]:
@@ -252,7 +253,8 @@ def _starts(*columns: npt.NDArray[Any]) -> list[int]:
     return [int(row) for row in np.flatnonzero(differs)]
 
 
-def _placement(cells: pa.Table, names: list[str], blocks: dict[tuple[str, str], Rows]) -> Placement:
+def placement_of(cells: pa.Table, names: list[str], blocks: Mapping[tuple[str, str], Rows]) -> Placement:
+    """The places of `cells` (Pool.cells) in arrays with the columns `names`; `blocks` as Pools.tables."""
     numbers = {block: number for number, block in enumerate(blocks)}
     tables = zip(cells["task"].to_pylist(), cells["items_digest"].to_pylist(), strict=True)
     columns = {name: column for column, name in enumerate(names)}
@@ -306,28 +308,27 @@ def _is_packed(lake: Lake, con: duckdb.DuckDBPyConnection) -> bool:
     return not doubled
 
 
-def _numbers(
-    con: duckdb.DuckDBPyConnection, shape: tuple[int, int], placement: Placement, names: Collection[str]
+def numbers_of(
+    con: duckdb.DuckDBPyConnection,
+    shape: tuple[int, int],
+    placement: Placement,
+    names: Collection[str],
+    tasks: Sequence[str] | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Those of `names` that some answer has."""
+    """Those of `names` (NUMBERS) that some answer has -> their array; `tasks` are all of the placed cells."""
     arrays: dict[str, npt.NDArray[np.float64]] = {}
-    register(con, placement)
     for source in ("costs", "matrix"):
         mine = [name for name in names if (name == "cached_tokens") == (source == "matrix")]
         if not mine:
             continue
-        read = con.execute(
-            f"SELECT row_number * {shape[1]} + model_column AS at, {', '.join(mine)} FROM {source} "
-            "JOIN places USING (cell_id) JOIN rows_of_blocks USING (block, item) "
-            f"WHERE coalesce({', '.join(mine)}) IS NOT NULL"
-        )
-        for batch in read.to_arrow_reader(BATCH_ROWS):
-            at = batch.column("at").to_numpy(zero_copy_only=False)
+        # That one of them is known is no condition: for it DuckDB computed each cost twice.
+        known = f"{source} JOIN places USING (cell_id) WHERE {of_tasks(tasks, source)}"
+        for rows, columns, batch in placed(con, placement, mine, known):
             for name in mine:
                 values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)  # null is NaN
                 if name not in arrays and np.isnan(values).all():
                     continue
-                arrays.setdefault(name, np.full(shape, np.nan)).ravel()[at] = values
+                arrays.setdefault(name, np.full(shape, np.nan))[rows, columns] = values
     return arrays
 
 

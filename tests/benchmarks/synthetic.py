@@ -67,7 +67,7 @@ class Synthetic:
     seed: int = 0
     #: Also what only an engine knows: seconds, cached tokens, all its tokens. Records from elsewhere lack it.
     engine: bool = False
-    #: Also the texts of answers, cut from one text of made-up words, and outcomes.
+    #: Also the texts of answers, cut from one text of made-up words.
     texts: bool = False
     #: Task -> its items.
     tasks: Mapping[str, int] = field(default_factory=lambda: TASKS)
@@ -138,6 +138,7 @@ class Synthetic:
             "metrics": metrics.take(pa.array(right.astype(np.int8))),
             "prompt_tokens": pa.array(prompt),
             "completion_tokens": pa.array(length),
+            "outcome": pa.repeat("ok", count),
         }
         if task in GENERATED:
             columns["finish_reason"] = pa.array(np.where(length < 1024, "stop", "length"))
@@ -148,7 +149,6 @@ class Synthetic:
         if self.texts:
             starts = own.integers(len(self._words) - 8 * 1024, size=count)
             answers = [[self._words[start : start + 6 * int(n)]] for start, n in zip(starts, length, strict=True)]
-            columns["outcome"] = pa.repeat("ok", count)
             columns["responses"] = pa.array(answers, RECORD.field("responses").type)
         rest = {f.name: pa.nulls(count, f.type) for f in RECORD if f.name not in columns}
         return pa.table([{**columns, **rest}[name] for name in RECORD.names], schema=RECORD)

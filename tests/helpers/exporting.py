@@ -8,7 +8,8 @@ from typing import Any
 
 import duckdb
 
-from collectors.exporters.grid import Grid, Options, needed_views, read_grids
+from collectors.exporters.grid import Grid, Options
+from collectors.exporters.reading import needed_views, read_grids
 from collectors.exporters.registry import FORMATS, export
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask, connect
@@ -81,7 +82,7 @@ def grids(
 
     def read(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> list[Grid]:
         options = {"texts": one.texts, "unread": one.unread, "unscored": one.unscored}
-        return read_grids(con, _lake(lake), holdings, tasks or None, choice, **options)[0]  # type: ignore[arg-type]
+        return list(read_grids(con, _lake(lake), holdings, tasks or None, choice, **options)[0])  # type: ignore[arg-type]
 
     return ask(_lake(lake), read, only=lambda holdings: needed_views(holdings, numbers), choice=choice)
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from collectors.exporters.grid import Grid, Objects, Options, renamed_models
+from collectors.exporters.grid import Grid, Grids, Objects, Options, renamed_models
 from collectors.exporters.texts import (
     as_python_list,
     check_names,
+    csv_file,
     guard_notes,
     is_python_list,
     write_csv,
@@ -33,22 +34,41 @@ Columns = dict[str, list[Any]]
 
 def write_wide(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """routerbench_*: sample_id, prompt, eval_name, each model's score, responses, USD, and the oracle's choice."""
+    grids = Grids.of(grids)
     notes = _check(grids)
-    models = grids[0].models
-    columns = _items_of(grids)
-    for place, model in enumerate(models):
-        columns[model] = [float(score) for grid in grids for score in grid.scores[:, place]]
-    for place, model in enumerate(models):
-        columns[f"{model}|model_response"] = [text for grid in grids for text in _responses(grid, place)]
-    for place, model in enumerate(models):
-        columns[f"{model}|total_cost"] = [float(usd) for grid in grids for usd in grid.usd[:, place]]
-    columns["oracle_model_to_route_to"] = [name for grid in grids for name in oracle_names(grid)]
-    return notes + _write(columns, path, grids)
+    if path.suffix.lower() == ".csv":
+        unknown = 0
+        with csv_file(path, _NAMES) as write:
+            for grid in grids:
+                unknown += _unknown_texts(grid)
+                write(_wide(grid))
+    else:
+        columns: Columns = {}
+        unknown = 0
+        for grid in grids:
+            unknown += _unknown_texts(grid)
+            for name, values in _wide(grid).items():
+                columns.setdefault(name, []).extend(values)
+        write_frame_pickle(path, columns)
+    return [*notes, *_unknown_notes(unknown), *_guard_notes(grids, path)]
+
+
+def _wide(grid: Grid) -> Columns:
+    columns = _items_of([grid])
+    for place, model in enumerate(grid.models):
+        columns[model] = grid.scores[:, place].tolist()
+    for place, model in enumerate(grid.models):
+        columns[f"{model}|model_response"] = _responses(grid, place)
+    for place, model in enumerate(grid.models):
+        columns[f"{model}|total_cost"] = grid.usd[:, place].tolist()
+    columns["oracle_model_to_route_to"] = oracle_names(grid)
+    return columns
 
 
 def write_long(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """routerbench_raw: a row for each model and sample; performance is a text there."""
-    notes = _check(grids)
+    grids = Grids.of(grids)
+    notes = [*_check(grids), *_unknown_notes(sum(map(_unknown_texts, grids)))]
     per_model = []
     for place, model in enumerate(grids[0].models):
         rows = _items_of(grids)
@@ -59,7 +79,12 @@ def write_long(grids: Sequence[Grid], path: Path, options: Options) -> list[str]
         per_model.append(rows)
     names = list(per_model[0])
     columns: Columns = {name: list(itertools.chain.from_iterable(rows[name] for rows in per_model)) for name in names}
-    return notes + _write({"index": list(range(len(columns["sample_id"]))), **columns}, path, grids)
+    columns = {"index": list(range(len(columns["sample_id"]))), **columns}
+    if path.suffix.lower() == ".csv":
+        write_csv(path, columns, _NAMES)
+    else:
+        write_frame_pickle(path, columns)
+    return notes + _guard_notes(grids, path)
 
 
 def oracle_names(grid: Grid) -> list[str]:
@@ -73,20 +98,16 @@ def oracle_names(grid: Grid) -> list[str]:
 _NAMES = ("sample_id", "eval_name", "model_name", "oracle_model_to_route_to")
 
 
-def _write(columns: Columns, path: Path, grids: Sequence[Grid]) -> list[str]:
-    if path.suffix.lower() != ".csv":
-        write_frame_pickle(path, columns)
-        return []
-    write_csv(path, columns, _NAMES)
-    return guard_notes([*grids[0].models, *[grid.task for grid in grids]])
+def _guard_notes(grids: Grids, path: Path) -> list[str]:
+    return guard_notes([*grids.models, *grids.tasks]) if path.suffix.lower() == ".csv" else []
 
 
 # ---- names
 
 
-def _check(grids: Sequence[Grid]) -> list[str]:
-    check_names("model", grids[0].models, _wrong_model)
-    tasks = [grid.task for grid in grids]
+def _check(grids: Grids) -> list[str]:
+    check_names("model", grids.models, _wrong_model)
+    tasks = grids.tasks
     check_names("task", tasks, _wrong_task)
     notes = [
         f"its evaluate_routers.py takes {other} for part of {task}, by the beginning of the name"
@@ -98,10 +119,16 @@ def _check(grids: Sequence[Grid]) -> list[str]:
             f"its evaluate_routers.py has prices of its own names alone; {len(renamed):,} models have other names "
             f"in their source, such as {renamed[0]}: --names source"
         )
-    unknown = sum(texts is None for grid in grids for texts in grid.responses.flat)
-    if unknown:
-        notes.append(f"{unknown:,} answers have no text in the lake; their model_response is ['']")
     return notes
+
+
+def _unknown_texts(grid: Grid) -> int:
+    """Answers without a text."""
+    return int((grid.responses == None).sum())  # noqa: E711 - of each element
+
+
+def _unknown_notes(unknown: int) -> list[str]:
+    return [f"{unknown:,} answers have no text in the lake; their model_response is ['']"] if unknown else []
 
 
 def _wrong_task(name: str) -> str | None:
@@ -149,6 +176,8 @@ def _is_encoded(grid: Grid) -> bool:
 
 def _responses(grid: Grid, place: int) -> list[str]:
     column: Objects = grid.responses[:, place]
+    if (column == None).all():  # noqa: E711 - of each element
+        return [as_python_list([""])] * len(column)
     kept = [text for texts in column if texts is not None for text in texts]
     encoded = _from_routerbench(grid, grid.cells[place]) and all(map(is_python_list, kept))
     return [_encoded([""] if texts is None else texts, encoded) for texts in column]
