@@ -41,6 +41,8 @@ SHOWN = (
 )
 #: In place of settings that differ.
 ALIKE = "alike"
+#: Columns that tell cells of one model, dtype and prompting apart, and the word before each.
+APART = {"effort": "effort ", "revision": "revision ", "endpoint": "", "max_length": "context "}
 
 
 def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
@@ -57,13 +59,13 @@ def show(con: duckdb.DuckDBPyConnection, console: Console) -> None:
     )
     older = _older_definitions(con)
     for group in groups[:MOST_TASKS]:
-        show_leaderboard(con, console, group)
+        cells = show_leaderboard(con, console, group)
         if newer := older.get((group["task"], group["prompting"])):
             console.print(
                 f"another definition of {group['task']} is newer, of {newer}; forget.py --definition "
                 f"{group['prompting']} hides this one"
             )
-        show_corner(con, console, group)
+        show_corner(con, console, group, cells)
     if len(groups) > MOST_TASKS:
         console.print(f"… and {len(groups) - MOST_TASKS} more tasks: see the view leaderboard")
     show_groups(con, console)
@@ -119,10 +121,11 @@ def show_coverage(con: duckdb.DuckDBPyConnection, console: Console) -> None:
         console.print(f"{unplanned} cells have shards but no row in runs/: only the view records shows their records")
 
 
-def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
+def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Prints the first cells of a task, and returns them."""
     rows = fetch(
         con,
-        "SELECT shown.*, greatest(0, coalesce(sampled_items, planned_items) - attempted) AS missing "
+        "SELECT shown.*, endpoint, greatest(0, coalesce(sampled_items, planned_items) - attempted) AS missing "
         "FROM shown JOIN cells USING (cell_id) "
         f"WHERE {_where('shown')} ORDER BY rank NULLS LAST, shown.model, cell_id LIMIT {MOST_CELLS}",
         [group[name] for name in GROUP],
@@ -132,10 +135,10 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
     is_set_level = all(row["score"] is None for row in rows)
     spread = "± stderr" if is_set_level else "95 % CI"
     table = headed("rank", "<model", "<dtype", group["metric"], spread, "ok", "<not ok", "failed", "missing")
-    for row in rows:
+    for row, name in zip(rows, _names(rows), strict=True):
         table.add_row(
             number(row["rank"]),
-            row["model"] + (" *" if row["imported_from"] else ""),
+            name + (" *" if row["imported_from"] else ""),
             _dtype(row),
             number(row["value" if is_set_level else "score"], ".4f"),
             number(row["value_stderr"], ".4f") if is_set_level else _interval(row),
@@ -158,17 +161,14 @@ def show_leaderboard(con: duckdb.DuckDBPyConnection, console: Console, group: di
         )
     if group["cells"] > MOST_CELLS:
         console.print(f"… and {group['cells'] - MOST_CELLS} more models")
+    return rows
 
 
-def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any]) -> None:
-    """Prints the scores of the first models on the first items of one task."""
+def show_corner(
+    con: duckdb.DuckDBPyConnection, console: Console, group: dict[str, Any], cells: list[dict[str, Any]]
+) -> None:
+    """Prints the scores of `cells` on the first items of one task."""
     values = [group[name] for name in GROUP]
-    cells = fetch(
-        con,
-        f"SELECT cell_id, model, dtype, quantization FROM shown WHERE {_where('shown')} "
-        f"ORDER BY rank NULLS LAST, model, cell_id LIMIT {MOST_CELLS}",
-        values,
-    )
     items = [
         item
         for (item,) in con.execute(
@@ -182,9 +182,9 @@ def show_corner(con: duckdb.DuckDBPyConnection, console: Console, group: dict[st
     )
     verdicts = {(row["cell_id"], row["item"]): row["score"] for row in rows}
     table = headed("<model", "<dtype", *(f"#{item}" for item in items))
-    for cell in cells:
+    for cell, name in zip(cells, _names(cells), strict=True):
         marks = (_mark(verdicts, (cell["cell_id"], item)) for item in items)
-        table.add_row(cell["model"], _dtype(cell), *marks)
+        table.add_row(name, _dtype(cell), *marks)
     console.print(table)
     console.print("score per item (#); ? answered without a score; · not collected")
 
@@ -421,6 +421,22 @@ def _setup(row: dict[str, Any]) -> str:
 
 def _interval(row: dict[str, Any]) -> str:
     return f"{row['ci_low']:.3f}…{row['ci_high']:.3f}" if row["ci_low"] is not None else ""
+
+
+def _names(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """The model of each cell; where a table would have two alike, with what differs between them."""
+    same: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        same.setdefault((cell["model"], _dtype(cell), cell["imported_from"]), []).append(cell)
+    told: dict[str, str] = {}
+    for group in same.values():
+        differ = [key for key in APART if len({cell[key] for cell in group}) > 1]
+        texts = [", ".join(f"{APART[key]}{one[key]}" for key in differ if one[key] is not None) for one in group]
+        for cell, text in zip(group, texts, strict=True):
+            is_alike = len(group) > 1 and texts.count(text) > 1
+            words = [text] * bool(text) + [f"cell {cell['cell_id']}"] * is_alike
+            told[cell["cell_id"]] = f" ({', '.join(words)})" if words else ""
+    return [cell["model"] + told[cell["cell_id"]] for cell in cells]
 
 
 def _dtype(row: dict[str, Any]) -> str:
