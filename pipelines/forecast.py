@@ -127,7 +127,8 @@ def _count(number: int, what: str) -> str:
 def _described(fitted: Fitted) -> str:
     tasks = sorted({block.task for block in fitted.source.blocks})
     which = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
-    return f"{which}, {int(fitted.is_whole.sum()):,} complete models, {len(fitted.sparse):,} with a part of the answers"
+    whole, sparse = int(fitted.is_whole.sum()), len(fitted.sparse)
+    return f"{which}, {whole:,} complete model{'s' * (whole != 1)}, {sparse:,} with a part of the answers"
 
 
 def _show(lake: Lake, args: argparse.Namespace, made: list[str]) -> int:

@@ -164,10 +164,12 @@ def read_routers(lake: Lake, path: Path, chosen: ChosenPool) -> Choices:
     )
 
 
-def _chosen(routers: Sequence[Choices], pool: Pool, tasks: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+def _chosen(
+    routers: Sequence[Choices], pools: Pools, pool: Pool, tasks: Sequence[str]
+) -> dict[str, npt.NDArray[np.int64]]:
     """Router -> its choices of a pool, of those that chose in all of the pool's tasks."""
     return {
-        router: one.columns(pool, router)
+        router: one.columns(pool, router, pools.absent)
         for one in routers
         for router in one.routers
         if set(tasks) <= set(one.tasks_of(router))
@@ -180,7 +182,7 @@ def _of_task(pools: Pools, task: str, args: argparse.Namespace, routers: Sequenc
     if not complete_items(pool.scores).any():
         candidates = len(pool.candidates)
         raise ConfigError(f"{task}: no question has a score from all {candidates:,} candidates: see --pool")
-    return _headline(pool, args, _chosen(routers, pool, [task]))
+    return _headline(pool, args, _chosen(routers, pools, pool, [task]))
 
 
 def _of_all(pools: Pools, tasks: Sequence[str], args: argparse.Namespace, routers: Sequence[Choices]) -> list[Headline]:
@@ -194,7 +196,7 @@ def _of_all(pools: Pools, tasks: Sequence[str], args: argparse.Namespace, router
         print(f"{ALL}: not drawn, no two candidates have a score for the same questions of all of them")
         return []
     try:
-        chosen = _chosen(routers, pool, tasks)
+        chosen = _chosen(routers, pools, pool, tasks)
     except ConfigError as error:  # such as a candidate that not all tasks have
         print(f"{ALL}: drawn without routers: {one_line(error)}")
         chosen = {}

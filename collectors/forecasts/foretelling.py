@@ -138,7 +138,7 @@ class Forecaster:
         whole, fewest = int(self.learned.whole.sum()), fewest_held_out(self.level)
         if whole < fewest:
             bands = "bands" if fewest == FEWEST_HELD_OUT else f"bands of {percent(self.level)}"
-            return f"{whole:,} complete models can be held out, and {bands} need {fewest:,}"
+            return f"{whole:,} complete model{'s' * (whole != 1)} can be held out, and {bands} need {fewest:,}"
         if len(np.unique(self.learned.families[self.learned.whole])) < 2:
             return f"all {whole:,} complete models are of one family, and bands need models of another family"
         return None

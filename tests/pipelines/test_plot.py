@@ -183,3 +183,14 @@ def test_plot_of_choices_draws_routers_and_curves(
     page = (tmp_path / "out/index.html").read_text()
     assert "knn up to" in page
     assert "best single model" in page
+
+
+def test_plot_of_a_choice_that_is_not_in_the_pool_says_why(
+    lake: LakeBuilder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.items("quiz", "i0", 10)
+    path = tmp_path / "mine.csv"
+    path.write_text("task,item,model\nquiz,0,d\n")
+    assert main(["--lake", lake.lake.uri, "--out", str(tmp_path / "out"), "--choices", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "mine chose 'd' on quiz, which is not in the pool; left out: it lacks scores: --questions any keeps" in said
