@@ -8,6 +8,7 @@ version's own Parquet, by ranges. A page from file:// may load scripts, so it sh
 | `question-KEY.js` | one item table of a task: its parts, and where its texts lie |
 | `question-KEY-N.js` | texts and counts of some of its questions |
 | `cells-PART-N.js` | the cells at places 100 N to 100 N + 99 of a part |
+| `names-PART.js` | model and prices of all cells of a part, by which answers are ordered and chosen |
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ def question_scripts(tables: Tables, lake: Lake, manifest: Mapping[str, Any] | N
             of_table = places.setdefault(_key(cells[cell.cell_id]), {})
             of_table.setdefault(part, []).append(cell.place)
         yield from _cells_scripts(part, some, cells, told)
+        yield _names_script(part, some, cells, told)
     for row in item_tables:
         of_table = places.get(_key(row), {})
         stated = [_part(lake, manifest or {}, parts[name], places) for name, places in of_table.items()]
@@ -196,6 +198,40 @@ def _cells_scripts(
             names = (shown(about["model"]), model_page(about["model"]), kinds.index(kind))
             rows[cell.place % _CELLS] = [cell.cell_id, *names]
         yield _script("siteCells", f"cells-{digest(part)}-{number}", {"kinds": kinds, "cells": rows})
+
+
+def _names_script(
+    part: str,
+    placed: list[_Placed],
+    cells: Mapping[str, Mapping[str, Any]],
+    told: Mapping[tuple[str, str], list[str]],
+) -> Script:
+    """The name at each place as the number of letters that it shares with the one before, and the others."""
+    kinds: list[dict[str, Any]] = []
+    names: list[Any] = []
+    runs: list[list[int]] = []
+    before = ""
+    for cell in placed:
+        about = cells[cell.cell_id]
+        if (kind := _kind(cell, about, told.get(_key(about), []))) not in kinds:
+            kinds.append(kind)
+        number, name = kinds.index(kind), shown(about["model"])
+        if missing := cell.place - len(names) // 2:  # places of cells that the site does not show
+            names += [0, ""] * missing
+            before = ""
+        same = _shared(before, name)
+        names += [same, name[same:]]
+        if missing or not runs or runs[-1][0] != number:
+            runs.append([number, missing])
+        runs[-1][1] += 1
+        before = name
+    return _script("siteNames", f"names-{digest(part)}", {"kinds": kinds, "names": names, "runs": runs})
+
+
+def _shared(before: str, name: str) -> int:
+    """How many letters both begin with, as JavaScript counts them: only those that are one unit each."""
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1] and pair[0] < "\ud800", zip(before, name, strict=False))
+    return sum(1 for _ in pairs)
 
 
 def _kind(cell: _Placed, about: Mapping[str, Any], told: list[str]) -> dict[str, Any]:

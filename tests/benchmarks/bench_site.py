@@ -135,6 +135,8 @@ def bench_questions(report: Report, work: Path, items: int) -> None:
         chromium.received -= before
         _read(report, chromium, started, "its next hundred", 200)
         assert f" of {WIDE} right." in chromium.value("document.getElementById('counts').textContent")
+        _chosen(report, chromium, "its answers by tokens, the first twenty", order="fewest")
+        _chosen(report, chromium, "the wrong ones of some models, the first twenty", verdict="wrong", model="llama")
         serving.shutdown()
         thread.join()
     assert chromium.faults == [], chromium.faults
@@ -144,6 +146,19 @@ def _read(report: Report, chromium: Browser, started: float, what: str, answers:
     chromium.wait(f"document.querySelectorAll('article').length >= {answers}")
     report.row(f"{what}, s", time.perf_counter() - started, None)
     report.row(f"{what}, MB fetched", chromium.received / 1e6, 1)
+
+
+def _chosen(report: Report, chromium: Browser, what: str, **fields: str) -> None:
+    """Fills in the form above the answers, until the first that fit are there."""
+    chromium.value("void (window.before = document.querySelector('article'))")
+    before, started = chromium.received, time.perf_counter()
+    for name, value in fields.items():
+        field = f"document.getElementById('choice').elements.{name}"
+        event = "dispatchEvent(new Event('input', {bubbles: true}))"
+        chromium.value(f"{field}.value = {json.dumps(value)}; {field}.{event}")
+    chromium.wait("!window.before.isConnected && document.querySelectorAll('article').length")
+    chromium.received -= before
+    _read(report, chromium, started, what, 1)
 
 
 def _write_questions(lake: Lake, items: int) -> None:
@@ -217,14 +232,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="*", default=["2M"], choices=MODELS, help="records of the lakes")
     parser.add_argument("--no-pages", action="store_true", help="the databases alone")
+    parser.add_argument("--questions", action="store_true", help="the page of a question alone")
     parser.add_argument("--items", type=int, default=48, help="questions of the large version, 8,500 answers each")
     args = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="routerlake-bench-site-") as folder:
         if not args.no_pages:
-            bench_pages(report, Path(folder))
+            if not args.questions:
+                bench_pages(report, Path(folder))
             bench_questions(report, Path(folder), args.items)
-        bench_database(report, Path(folder), args.sizes)
+        if not args.questions:
+            bench_database(report, Path(folder), args.sizes)
     return 0 if report.good else 1
 
 

@@ -1,9 +1,10 @@
 // The page of any question of a large version: its text from scripts in data/, its answers from the version's own Parquet,
-// a hundred at a time, in the order of its files. All texts enter the page as textContent alone.
+// a hundred at a time, in the order of its files. Chosen ones lie apart, and each text among a page of others: twenty at
+// a time, of which the first texts are read and the others when they are asked for. All texts enter the page as textContent alone.
 "use strict";
 addEventListener("DOMContentLoaded", () => {
   const {root, element, rounded, shown, fixed, answers: {form, chosen, onChange}} = window.site;
-  const STEP = 100, MOST_PARTS = 3, CELLS = 100, MOST_GAP = 512;
+  const STEP = 100, CHOSEN = 20, TEXTS = 3, MOST_PARTS = 3, CELLS = 100, MOST_GAP = 512, CHOSEN_GAP = 32;
   const LONGEST = 20_000, MOST = 500_000; // as in many_pages.py: characters of a text, and of all texts at once
   const VERDICT = ["score", "correct", "outcome", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens", "latency_s", "stated_usd"];
   const ANSWER = ["responses", "loglikelihoods"];
@@ -177,7 +178,8 @@ addEventListener("DOMContentLoaded", () => {
   }
 
   async function nextChosen(mine) {
-    const answers = mine.order.slice(mine.shown, mine.shown + STEP);
+    const answers = mine.order.slice(mine.shown, mine.shown + CHOSEN);
+    await Promise.all(answers.map(async answer => Object.assign(answer, await cellAt(answer.part, answer.place))));
     for (const part of new Set(answers.map(answer => answer.part))) {
       await addTexts(part, answers.filter(answer => answer.part === part), mine);
     }
@@ -188,7 +190,9 @@ addEventListener("DOMContentLoaded", () => {
   async function everything(mine) {
     const answers = [];
     for (const part of mine.table.parts) {
-      if (hasItem(part, mine.item)) answers.push(...await answersOf(part, await found(part, mine.item), mine));
+      if (!hasItem(part, mine.item)) continue;
+      const rows = await found(part, mine.item), names = await namesOf(part);
+      answers.push(...await judged(part, rows, mine, rows.map(row => names[row.place])));
     }
     return answers.map(answer => Object.assign(answer, {tokens: answer.completion_tokens, usd: usdOf(answer)}));
   }
@@ -223,29 +227,48 @@ addEventListener("DOMContentLoaded", () => {
     return {id, model, page, ...kinds[kind]};
   }
 
-  async function answersOf(part, rows, mine) {
+  // Model and prices of each cell of a part by its place. A name begins with as many letters of the one before as are stated.
+  async function namesOf(part) {
+    const name = `names-${part.key}`;
+    await loaded(name);
+    const {kinds, names, runs} = window.siteNames[name], of = runs.flatMap(([kind, number]) => Array(number).fill(kind));
+    let model = "";
+    return of.map((kind, place) => {
+      model = model.slice(0, names[2 * place]) + names[2 * place + 1];
+      return {model, ...kinds[kind]};
+    });
+  }
+
+  const answersOf = async (part, rows, mine) => judged(part, rows, mine, await Promise.all(rows.map(row => cellAt(part, row.place))));
+
+  async function judged(part, rows, mine, cells) {
     if (!rows.length) return [];
     const verdicts = await window.siteReader.read(part.records, VERDICT, rows[0].at, rows.at(-1).at + 1);
-    const cells = await Promise.all(rows.map(row => cellAt(part, row.place)));
     return rows.map((row, i) => {
-      const answer = {part, item: mine.item, ...verdicts[row.at - rows[0].at], ...cells[i]};
+      const answer = {part, item: mine.item, place: row.place, ...verdicts[row.at - rows[0].at], ...cells[i]};
       return Object.assign(answer, {verdict: answer.correct == null ? "unjudged" : answer.correct ? "right" : "wrong"});
     });
   }
 
-  // Gives answers of a part their texts, which are read together where they lie near each other.
+  // Gives answers of a part their texts, which are read together where they lie near each other; `later` reads a chosen one's.
   async function addTexts(part, answers, mine) {
     if (!part.responses) return;
     if (!mine.texts.has(part)) mine.texts.set(part, await window.siteReader.find(part.responses, ["item", "cell_id", "filter", "repeat"], {item: {$eq: mine.item}}));
-    const byCell = new Map(answers.map(answer => [answer.id, answer])), runs = [];
+    const byCell = new Map(answers.map(answer => [answer.id, answer])), runs = [], gap = mine.order ? CHOSEN_GAP : MOST_GAP;
     for (const row of mine.texts.get(part)) {
       if (row.repeat !== 0 || row.filter !== byCell.get(row.cell_id)?.filter) continue;
-      if (runs.length && row.at - runs.at(-1).at(-1).at <= MOST_GAP) runs.at(-1).push(row);
+      if (runs.length && row.at - runs.at(-1).at(-1).at <= gap) runs.at(-1).push(row);
       else runs.push([row]);
     }
-    for (const rows of runs) {
-      const from = rows[0].at, texts = await window.siteReader.read(part.responses, ANSWER, from, rows.at(-1).at + 1);
-      for (const {at, cell_id} of rows) Object.assign(byCell.get(cell_id), texts[at - from]);
+    const places = new Map(answers.map((answer, place) => [answer.id, place]));
+    if (mine.order) runs.sort((a, b) => places.get(a[0].cell_id) - places.get(b[0].cell_id));
+    for (const [number, rows] of runs.entries()) {
+      const read = async () => {
+        const from = rows[0].at, texts = await window.siteReader.read(part.responses, ANSWER, from, rows.at(-1).at + 1);
+        for (const {at, cell_id} of rows) Object.assign(byCell.get(cell_id), texts[at - from], {later: null});
+      };
+      if (!mine.order || number < TEXTS) await read();
+      else for (const {cell_id} of rows) Object.assign(byCell.get(cell_id), {later: read});
     }
   }
 
@@ -278,14 +301,28 @@ addEventListener("DOMContentLoaded", () => {
     small.append(records(`FROM matrix WHERE cell_id = '${answer.id}' AND item = ${item}`, measured(answer).join(" · ") || "record"));
     if (answer.setting) small.append(" · ", element("bdi", "", answer.setting));
     made.append(head, small);
-    const texts = (answer.responses ?? []).filter(text => text != null).map(text => cut(text, longest));
+    if (!answer.later) made.append(...said(answer, longest));
+    else {
+      const button = element("button", "", "Show its text");
+      button.type = "button";
+      button.addEventListener("click", async () => {
+        button.disabled = true;
+        try { if (answer.later) await answer.later(); button.replaceWith(...said(answer, longest)); } catch (error) { fail(error); }
+      });
+      made.append(button);
+    }
+    return made;
+  }
+
+  function said(answer, longest) {
+    const made = [], texts = (answer.responses ?? []).filter(text => text != null).map(text => cut(text, longest));
     for (const text of texts) {
-      made.append(block(visible(text.text)));
-      if (text.cut) made.append(cutNote(text, ": the version's responses have all of it."));
+      made.push(block(visible(text.text)));
+      if (text.cut) made.push(cutNote(text, ": the version's responses have all of it."));
     }
     const choices = answer.loglikelihoods ?? [];
-    if (!texts.length && choices.length) made.append(likelihoods(choices));
-    if (!texts.length && !choices.length) made.append(element("p", "small", "The answer's text is not stored."));
+    if (!texts.length && choices.length) made.push(likelihoods(choices));
+    if (!texts.length && !choices.length) made.push(element("p", "small", "The answer's text is not stored."));
     return made;
   }
 

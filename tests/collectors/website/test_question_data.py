@@ -163,6 +163,24 @@ def test_scripts_state_texts_and_settings_that_differ(scripts: dict[str, Any]) -
     assert {"few-shot 5, chat template \\u202echat, dtype bfloat16", "few-shot 0, dtype float32", ""} == set(kinds)
 
 
+def test_names_of_a_part_are_those_of_its_cells(scripts: dict[str, Any]) -> None:
+    parts = [name.removeprefix("names-") for name in scripts if name.startswith("names-")]
+    seen = 0
+    for part in parts:
+        value, before = scripts[f"names-{part}"], ""
+        kinds = [value["kinds"][kind] for kind, number in value["runs"] for _ in range(number)]
+        for place, (same, rest) in enumerate(zip(value["names"][::2], value["names"][1::2], strict=True)):
+            before = before[:same] + rest
+            chunk = scripts[f"cells-{part}-{place // 100}"]
+            if (cell := chunk["cells"][place % 100]) is not None:
+                _, model, _, kind = cell
+                assert (before, kinds[place]) == (model, chunk["kinds"][kind])
+                seen += 1
+        assert len(kinds) == place + 1
+    assert seen == sum(len([one for one in cells["cells"] if one]) for cells in scripts.values() if "cells" in cells)
+    assert seen > 103
+
+
 def test_version_has_an_index_of_pages_and_all_that_a_page_needs(version: Path) -> None:
     lake = Lake(str(version))
     _, manifest = open_published(str(version))
