@@ -202,29 +202,6 @@ def test_task_without_repeats_beside_those_of_the_run_is_asked_once(runs: Runs) 
 # ---- a lake
 
 
-def test_run_that_was_killed_goes_on_and_a_larger_share_asks_the_difference_alone(runs: Runs) -> None:
-    first = asked(runs, {"times": 3, "share": 0.1})
-    runs.collect(first, shards=9)  # all of the first cell, one shard of its repeats
-    again = asked(runs, {"times": 3, "share": 0.1})
-    held = runs.stored_items()
-    assert again.items_todo == len(MODELS) * (ITEMS + 4) - sum(held.values())
-    runs.collect(again, size=2)
-    larger = asked(runs, {"times": 3, "share": 0.25})
-    assert runs.collect(larger, size=3) == len(MODELS) * 6
-    assert asked(runs, {"times": 3, "share": 0.25}).items_todo == 0
-    assert asked(runs, None).items_todo == 0
-    assert runs.stored_items() == Counter(
-        {(p.cell.cell_id, i): 1 for p in larger.cells for i in (items_of(p) if p.cell.spec.repeats else range(ITEMS))}
-    )
-    with connect(runs.lake, only=["records", "coverage"]) as con:
-        rows = con.execute(
-            "SELECT repeat, count(*) FROM records WHERE filter = 'strict-match' GROUP BY repeat ORDER BY repeat"
-        ).fetchall()
-        covered = con.execute("SELECT DISTINCT planned, asked, left_out, missing FROM coverage ORDER BY ALL").fetchall()
-    assert rows == [(0, 2 * (ITEMS + 10)), *((repeat, 2 * 10) for repeat in (1, 2, 3))]
-    assert covered == [(ITEMS, 10, ITEMS - 10, 0), (ITEMS, ITEMS, 0, 0)]
-
-
 class CountedLake(Lake):
     """A lake that counts its listings and readings."""
 
@@ -241,15 +218,36 @@ class CountedLake(Lake):
         return super().read(*args, **keywords)
 
 
-def test_planning_of_repeats_asks_the_lake_for_nothing_more(runs: Runs) -> None:
-    runs.collect(asked(runs, {"times": 2, "items": 3}), shards=10)
-    calls = []
-    for repeats in (None, {"times": 2, "items": 3}):
-        lake = runs.lake = CountedLake(runs.lake.root)
-        asked(runs, repeats)
-        calls.append(lake.calls)
-    assert calls[0] == calls[1]
-    assert calls[0]["names"] > 0
+def test_run_that_was_killed_goes_on_and_a_larger_share_asks_the_difference_alone(runs: Runs) -> None:
+    """Planning asks the lake for nothing more than without repeats but lists of other parts that were asked."""
+
+    def plan(share: float | None, limit: int = 20) -> Plan:
+        runs.lake = CountedLake(runs.lake.root)
+        return asked(runs, share and {"times": 3, "share": share}, limit=limit, models=["stub/a"])
+
+    def calls_of(plan: Plan) -> Counter[str]:
+        assert plan.cells[0].items_todo
+        assert isinstance(runs.lake, CountedLake)
+        return runs.lake.calls
+
+    runs.collect(plan(0.2), shards=8, size=3)  # seven shards of all items, and one of two with repeats
+    again = plan(0.2)
+    assert (again.items_todo, again.cells[0].items_todo) == (1, 0)
+    assert calls_of(plan(0.2, limit=21)) - calls_of(plan(None, limit=21)) == {"read": 1}
+    runs.collect(again)
+    larger = plan(0.4)
+    assert runs.collect(larger) == 4
+    assert plan(0.4).items_todo == plan(0.2).items_todo == plan(None).items_todo == 0
+    assert runs.stored_items() == Counter(
+        {(p.cell.cell_id, i): 1 for p in larger.cells for i in (items_of(p) if p.cell.spec.repeats else range(20))}
+    )
+    with connect(runs.lake, only=["records", "coverage"]) as con:
+        rows = con.execute(
+            "SELECT repeat, count(*) FROM records WHERE filter = 'strict-match' GROUP BY repeat ORDER BY repeat"
+        ).fetchall()
+        covered = con.execute("SELECT planned, asked, left_out, missing FROM coverage ORDER BY ALL").fetchall()
+    assert rows == [(0, 28), (1, 8), (2, 8), (3, 8)]
+    assert covered == [(20, 8, 12, 0), (20, 20, 0, 0)]
 
 
 def test_group_has_its_value_of_the_cells_that_ask_once(tmp_path: Path, tasks: Path) -> None:
