@@ -43,6 +43,8 @@ _STYLE = {
 _SIZE = (7.6, 5.0)
 #: An SVG with more points than this holds them as one bitmap: 8,500 shapes take 0.6 MB.
 _MOST_SHAPES = 1000
+#: Letters of the line under a title that fit at its size; a longer line gets smaller letters.
+_MOST_UNDER = 104
 #: The axis of costs is logarithmic if the costs span more than this factor.
 _LOG_SPAN = 12.0
 #: Curves with at most so many sizes mark each of them.
@@ -287,7 +289,8 @@ def _two(limits: Any) -> tuple[float, float]:
 
 def titled(figure: Any, text: str, under: str) -> None:
     figure.text(0.09, 0.945, text, fontsize=12, fontweight="bold")
-    figure.text(0.09, 0.905, under, fontsize=8.5, color="#555555")
+    size = min(8.5, 8.5 * _MOST_UNDER / max(len(under), 1))
+    figure.text(0.09, 0.905, under, fontsize=size, color="#555555")
 
 
 def _legend(figure: Any, axes: Any) -> None:

@@ -287,7 +287,7 @@ def _item_page(
     more = {
         "question": None if question["prompt"] is None else cut(question["prompt"], LONGEST),
         "choices": [choice[:LONGEST] for choice in question["choices"] or ()],
-        "gold": gold_text(question["gold"]),
+        "gold": gold_text(question["gold"], question["choices"]),
         "solved": sum(answer["correct"] is True for answer in answers),
         "judged": sum(answer["correct"] is not None for answer in answers),
         "answers": [_answer(answer, longest, told) for answer in answers],
@@ -349,13 +349,15 @@ def cut(text: str, longest: int) -> dict[str, Any]:
     return {"text": text[:longest], "cut": len(text) if len(text) > longest else None}
 
 
-def gold_text(target: str | None) -> str | None:
-    """The right answer: a text as it is, other JSON as such."""
+def gold_text(target: str | None, choices: Sequence[str] | None) -> str | None:
+    """The right answer: a text as it is, the number of a choice with its text, other JSON as such."""
     if target is None:
         return None
     try:
         value = json.loads(target)
     except (ValueError, RecursionError):
         value = target
+    if type(value) is int and 0 <= value < len(choices or ()):
+        return f"{value}: {(choices or ())[value]}"[:LONGEST]
     text = value if isinstance(value, str) else target
     return text[:LONGEST]

@@ -311,7 +311,7 @@ def _chunks(rows: list[dict[str, Any]]) -> Iterator[dict[int, Any]]:
 
 def _text(row: Mapping[str, Any]) -> dict[str, Any]:
     question = None if row["prompt"] is None else cut(row["prompt"], LONGEST)
-    gold = gold_text(row["gold"])
+    gold = gold_text(row["gold"], row["choices"])
     return {
         "question": question and {**question, "text": plain(question["text"]), "length": len(question["text"])},
         "choices": [plain(choice[:LONGEST]) for choice in row["choices"] or ()],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from collectors.pictures.draw import draw_cost, draw_scaling, short
+from collectors.pictures.draw import draw_cost, draw_scaling, new_axes, short, titled
 from collectors.pictures.headline import Headline, headline
 from collectors.pictures.page import page, script_json
 
@@ -187,3 +187,14 @@ def test_script_json_ends_no_script_and_refuses_what_is_no_json() -> None:
     assert json.loads(text) == {"a": NASTY, "b": "\u2028"}
     with pytest.raises(ValueError, match="not JSON compliant"):
         script_json(float("nan"))
+
+
+def test_line_under_a_title_stays_in_the_picture_however_long_it_is() -> None:
+    under = (
+        "8,497 models, 23,529 items; 1,234 models without a known cost are left out; AIQ 0.6592 as in RouterBench's "
+    )
+    for text in (under[:104], f"{under}paper, 0.5563 as in its code"):
+        with new_axes() as (figure, _):
+            titled(figure, "quiz", text)
+            box = figure.texts[-1].get_window_extent(figure.canvas.get_renderer())
+            assert box.x1 <= figure.bbox.x1

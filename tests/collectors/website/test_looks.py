@@ -9,6 +9,7 @@ import pytest
 from collectors.website import boards
 from collectors.website.building import BuiltSite
 from collectors.website.extra_pages import board
+from collectors.website.many_pages import gold_text
 from collectors.website.rendering import Page, Site, render
 from collectors.website.tables import LONGEST_NAME, Column, Table, item_page, shown, task_page
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
@@ -50,6 +51,19 @@ def test_questions_long_prompt_is_cut_between_words(site: BuiltSite) -> None:
     texts = [text for path in site.folder.glob("task/*-questions.html") for text in Links(path.read_text()).texts]
     assert ("word " * 32).rstrip() + "…" in texts
     assert "short" in texts
+
+
+def test_right_answer_is_a_text_or_a_choice_with_its_text() -> None:
+    choices = ["one", "two"]
+    assert gold_text("1", choices) == "1: two"
+    assert [gold_text(target, choices) for target in ("2", "-1", "true", '"1"', "1.0")] == [
+        "2",
+        "-1",
+        "true",
+        "1",
+        "1.0",
+    ]
+    assert (gold_text("1", None), gold_text("[0, 1]", choices), gold_text(None, choices)) == ("1", "[0, 1]", None)
 
 
 def test_page_places_above_it_end_without_a_mark() -> None:
