@@ -110,7 +110,7 @@ def read_pools(
         scores=arrays["scores"],
         prompt_tokens=arrays["prompt_tokens"],
         completion_tokens=arrays["completion_tokens"],
-        numbers=numbers_of(con, shape, placement, numbers),
+        numbers=numbers_of(con, shape, placement, numbers, tasks),
     )
     return Pools(choice, every, _places(questions, cells, names), blocks, left_out, _dropped(con, tasks))
 
