@@ -31,9 +31,6 @@ from schemas.views import PoolChoice
 
 _ITEM_COLUMNS = ("item_hash", "prompt", "target", "choices", "subject", "source_key")
 
-#: Answers of tasks that are read together: a query costs as much time as a million of them.
-_GROUP = 1 << 22
-
 
 def needed_views(holdings: Holdings, numbers: Collection[str]) -> tuple[str, ...]:
     """The views that read_grids and its grids read."""
@@ -101,13 +98,13 @@ class _Reading:
 
     @cached_property
     def groups(self) -> list[list[str]]:
-        """The tasks in groups of neighbours, of about _GROUP answers where a task has fewer."""
+        """The tasks in groups of neighbours, of about pools.GROUP answers where a task has fewer."""
         groups: list[list[str]] = []
         size = 0
         for task in self.tasks:
             rows = self.loaded.places[task][0]
             answers = (rows.stop - rows.start) * len(self.loaded.every.candidates)
-            if not groups or size + answers > _GROUP:
+            if not groups or size + answers > pools.GROUP:
                 groups.append([])
                 size = 0
             groups[-1].append(task)
@@ -131,7 +128,7 @@ class _Reading:
         placement = pools.placement_of(cells, every.candidates, blocks)
         some = None if len(self.groups) == 1 else tasks
         numbers = [name for name in NUMBERS if name not in self.unread]
-        group = _Group(rows, shape, pools.numbers_of(self.con, shape, placement, numbers, some))
+        group = _Group(rows, shape, pools.numbers_of(self.con, shape, placement, numbers))
         if self.unscored:
             group.asked, group.failures = np.zeros(shape, np.bool_), np.full(shape, None, object)
             for into, columns, batch in self._placed("failure", "matrix", placement, some):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -172,6 +173,8 @@ def _without_keys(cells: pa.Table) -> pa.Table:
     return cells.set_column(place, "candidate", pa.array([names[name] for name in column], pa.string()))
 
 
+#: Answers of tasks that are read together: a query costs as much time as a million of them.
+GROUP = 1 << 22
 #: The words of the view _dropped.
 _WHY = {"unscored": UNSCORED, "sampled": SAMPLED, "metric": OTHER}
 #: Settings whose values say something to a person; of the others the name is enough.
@@ -309,27 +312,48 @@ def _is_packed(lake: Lake, con: duckdb.DuckDBPyConnection) -> bool:
 
 
 def numbers_of(
-    con: duckdb.DuckDBPyConnection,
-    shape: tuple[int, int],
-    placement: Placement,
-    names: Collection[str],
-    tasks: Sequence[str] | None = None,
+    con: duckdb.DuckDBPyConnection, shape: tuple[int, int], placement: Placement, names: Collection[str]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Those of `names` (NUMBERS) that some answer has -> their array; `tasks` are all of the placed cells."""
+    """Those of `names` (NUMBERS) that some answer has -> their array."""
     arrays: dict[str, npt.NDArray[np.float64]] = {}
     for source in ("costs", "matrix"):
         mine = [name for name in names if (name == "cached_tokens") == (source == "matrix")]
         if not mine:
             continue
-        # That one of them is known is no condition: for it DuckDB computed each cost twice.
-        known = f"{source} JOIN places USING (cell_id) WHERE {of_tasks(tasks, source)}"
-        for rows, columns, batch in placed(con, placement, mine, known):
-            for name in mine:
-                values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)  # null is NaN
-                if name not in arrays and np.isnan(values).all():
-                    continue
-                arrays.setdefault(name, np.full(shape, np.nan))[rows, columns] = values
+        for tasks, part in _groups(placement):
+            # That one of them is known is no condition: for it DuckDB computed each cost twice.
+            known = f"{source} JOIN places USING (cell_id) WHERE {of_tasks(tasks, source)}"
+            for rows, columns, batch in placed(con, part, mine, known):
+                for name in mine:
+                    values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)  # null is NaN
+                    if name not in arrays:
+                        if np.isnan(values).all():
+                            continue
+                        arrays[name] = np.full(shape, np.nan)
+                    arrays[name][rows, columns] = values
     return arrays
+
+
+def _groups(placement: Placement) -> Iterator[tuple[list[str] | None, Placement]]:
+    """The cells in groups of tasks; None: all are one."""
+    tasks, sizes = placement.cells["task"].to_pylist(), np.array([len(rows) for rows in placement.rows])
+    answers = Counter[str]()
+    for task, size in zip(tasks, sizes[placement.cells["block"].to_numpy()].tolist(), strict=True):
+        answers[task] += size
+    groups: list[list[str]] = []
+    room = 0
+    for task, size in answers.items():
+        if size > room:
+            groups.append([])
+            room = GROUP
+        groups[-1].append(task)
+        room -= size
+    if len(groups) < 2:
+        yield None, placement
+        return
+    for group in groups:
+        kept = pa.array([task in group for task in tasks], pa.bool_())
+        yield group, Placement(placement.cells.filter(kept), placement.rows)
 
 
 def _places(questions: pa.Table, cells: pa.Table, names: list[str]) -> dict[str, tuple[slice, Rows]]:
