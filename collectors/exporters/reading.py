@@ -128,7 +128,7 @@ class _Reading:
         placement = pools.placement_of(cells, every.candidates, blocks)
         some = None if len(self.groups) == 1 else tasks
         numbers = [name for name in NUMBERS if name not in self.unread]
-        group = _Group(rows, shape, pools.numbers_of(self.con, shape, placement, numbers))
+        group = _Group(rows, shape, pools.numbers_of(self.con, shape, placement, numbers, some))
         if self.unscored:
             group.asked, group.failures = np.zeros(shape, np.bool_), np.full(shape, None, object)
             for into, columns, batch in self._placed("failure", "matrix", placement, some):

@@ -312,17 +312,21 @@ def _is_packed(lake: Lake, con: duckdb.DuckDBPyConnection) -> bool:
 
 
 def numbers_of(
-    con: duckdb.DuckDBPyConnection, shape: tuple[int, int], placement: Placement, names: Collection[str]
+    con: duckdb.DuckDBPyConnection,
+    shape: tuple[int, int],
+    placement: Placement,
+    names: Collection[str],
+    tasks: Sequence[str] | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Those of `names` (NUMBERS) that some answer has -> their array."""
+    """Those of `names` (NUMBERS) that some answer has -> their array; `tasks` are those of the cells, None: all."""
     arrays: dict[str, npt.NDArray[np.float64]] = {}
     for source in ("costs", "matrix"):
         mine = [name for name in names if (name == "cached_tokens") == (source == "matrix")]
         if not mine:
             continue
-        for tasks, part in _groups(placement):
+        for group, part in _groups(placement, tasks):
             # That one of them is known is no condition: for it DuckDB computed each cost twice.
-            known = f"{source} JOIN places USING (cell_id) WHERE {of_tasks(tasks, source)}"
+            known = f"{source} JOIN places USING (cell_id) WHERE {of_tasks(group, source)}"
             for rows, columns, batch in placed(con, part, mine, known):
                 for name in mine:
                     values = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)  # null is NaN
@@ -334,8 +338,8 @@ def numbers_of(
     return arrays
 
 
-def _groups(placement: Placement) -> Iterator[tuple[list[str] | None, Placement]]:
-    """The cells in groups of tasks; None: all are one."""
+def _groups(placement: Placement, asked: Sequence[str] | None) -> Iterator[tuple[Sequence[str] | None, Placement]]:
+    """The cells in groups of tasks; where one holds all, of those that were asked for."""
     tasks, sizes = placement.cells["task"].to_pylist(), np.array([len(rows) for rows in placement.rows])
     answers = Counter[str]()
     for task, size in zip(tasks, sizes[placement.cells["block"].to_numpy()].tolist(), strict=True):
@@ -349,7 +353,7 @@ def _groups(placement: Placement) -> Iterator[tuple[list[str] | None, Placement]
         groups[-1].append(task)
         room -= size
     if len(groups) < 2:
-        yield None, placement
+        yield asked, placement
         return
     for group in groups:
         kept = pa.array([task in group for task in tasks], pa.bool_())
