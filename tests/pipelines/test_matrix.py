@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -352,23 +351,6 @@ def test_matrix_show_tells_setups_refusals_and_reasons_apart(
     assert line_of(out, "quiz", "alike", "model-a").split() == ["quiz", "1", "alike", "1", "of", "1", "model-a", *SAME]
     assert "2 more could not be planned" in out
     assert line_of(out, "bad_task", "2 tasks", "(and 1 other reasons)")
-
-
-def test_matrix_show_tells_cells_of_one_name_apart(lake: LakeBuilder, capsys: pytest.CaptureFixture[str]) -> None:
-    own, first, second, *others = (BuiltCell(items=10 + number) for number in range(5))
-    lake.run(own)
-    lake.run(first, endpoint="http://127.0.0.1:8001/v1")
-    lake.run(second, endpoint="http://127.0.0.1:8002/v1")
-    lake.run(*others, effort="high")
-    for cell in (own, first, second, *others):
-        lake.scores(cell, [1.0])
-    assert main(["--show"]) == 0
-    out = capsys.readouterr().out
-    names = [line.split("float32")[0].strip() for line in out.splitlines() if "float32" in line]
-    told = {"model-a", *(f"model-a (http://127.0.0.1:800{number}/v1)" for number in (1, 2))}
-    told |= {f"model-a (effort high, cell {cell.cell_id})" for cell in others}
-    assert {re.sub(r"^1 +", "", name) for name in names} == told, "in the leaderboard and in the corner"
-    assert len(names) == 2 * len(told)
 
 
 def test_matrix_script_piped_is_not_wrapped_and_its_next_commands_run(lake: LakeBuilder, tmp_path: Path) -> None:
