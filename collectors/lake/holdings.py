@@ -28,6 +28,9 @@ from schemas.records import GLOBS, SCHEMA_FILES, SCHEMA_VERSION, TABLES
 from schemas.versions import OLDEST_VERSION, RULED_VERSION, check_readable
 from schemas.views import ViewFiles
 
+#: A lake of at most so many objects and, by their names, rows is small. DuckDB's threads share work of 120,000 rows.
+FEW_OBJECTS, FEW_ROWS = 500, 10_000
+
 
 @dataclass(frozen=True)
 class Part:
@@ -235,6 +238,14 @@ class Holdings:
         """Whether the matrix shows the scores that the files of compactions store."""
         return self.judge is None and not self._has_older_parts
 
+    @property
+    def is_small(self) -> bool:
+        """Whether there are at most FEW_OBJECTS and, by the names of shards, FEW_ROWS."""
+        if sum(map(len, self.listed.values())) > FEW_OBJECTS:
+            return False
+        shards = filter(None, map(ShardName.parse, self.listed["shards"]))
+        return sum(s.last - s.first + 1 for s in shards) + sum(part.rows for part in self.parts) <= FEW_ROWS
+
     def view_files(self, *, live: bool = False) -> ViewFiles:
         """Returns the files for schemas.views. `live`: later shards are read, too, unless some must be passed over."""
         parts = self.parts
@@ -253,7 +264,17 @@ class Holdings:
         # Bits stand for scores of 0 and 1 that all rows have.
         whole = {p.records: p.primary_rows // p.cells for p in parts if p.bits and p.schema_version >= RULED_VERSION}
         return ViewFiles(
-            listed, compacted, primary, lost, self.include, manifest, self.absent, self.filled, older, whole
+            listed,
+            compacted,
+            primary,
+            lost,
+            self.include,
+            manifest,
+            self.absent,
+            self.filled,
+            older,
+            whole,
+            small=self.is_small,
         )
 
 

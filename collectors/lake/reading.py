@@ -25,15 +25,12 @@ from collectors.lake.holdings import Holdings, newest_manifest, read_holdings
 from collectors.lake.locking import lock
 from collectors.lake.store import Lake
 from schemas.failures import StorageError, one_line
-from schemas.identity import ShardName
 from schemas.sql import quoted
 from schemas.views import PoolChoice, create_views, view_files
 from schemas.views.order import with_dependencies
 
 logger = logging.getLogger(__name__)
 
-#: A lake of at most so many objects and, by their names, rows is small. DuckDB's threads share work of 120,000 rows.
-_FEW_OBJECTS, _FEW_ROWS = 500, 10_000
 #: DuckDB's message that a file, or all files, lack a column.
 _LACKS = re.compile("schema mismatch|Binder Error")
 
@@ -65,7 +62,8 @@ def connect(
     """
     holdings = holdings or read_holdings(lake)
     # Without replacements a mistyped view is an unknown table, not a Python variable of the caller.
-    threads = threads or (1 if _is_small(lake, holdings) else None)
+    # A second thread would only wait for the first: a quarter of all CPU time is spent so.
+    threads = threads or (1 if holdings.is_small and lake.local else None)
     config: dict[str, Any] = {"python_enable_replacements": "false"} | ({"threads": threads} if threads else {})
     con = duckdb.connect(config=config)
     try:
@@ -76,14 +74,6 @@ def connect(
         con.close()
         raise StorageError(f"cannot read the lake at {lake.uri}: {one_line(error)}") from error
     return con
-
-
-def _is_small(lake: Lake, holdings: Holdings) -> bool:
-    """Whether a second thread of DuckDB would only wait for the first: a quarter of all CPU time is spent so."""
-    if not lake.local or sum(map(len, holdings.listed.values())) > _FEW_OBJECTS:
-        return False
-    shards = filter(None, map(ShardName.parse, holdings.listed["shards"]))
-    return sum(s.last - s.first + 1 for s in shards) + sum(part.rows for part in holdings.parts) <= _FEW_ROWS
 
 
 def ask(

@@ -6,6 +6,7 @@ Names with a leading underscore are steps of the others and may change. Knows no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
@@ -61,6 +62,8 @@ PRICES = ("_cell_prices",)
 #: Sums over all records that several views read. They are a table where a query names its views: as a view each reader
 #: scans the records anew, and filters do not reach the records through the leaderboard's windows.
 SUMS = ("_totals",)
+#: Steps with all columns, answers too: they stay views everywhere, so that memory does not hold the texts.
+WIDE = ("_stored", "_open_rows")
 #: Steps that choose the pool, each read several times by the next one. They are tables everywhere, because DuckDB binds
 #: a view anew wherever it is named: as views they took 27 CPU-seconds on a lake of five cells, and half a second as
 #: tables. They read the variables pool_cells, pool_same and pool_questions when they are made.
@@ -68,7 +71,8 @@ POOL = (
     *("_pool_questions", "_scored", "_pool_choice", "_pool_cells", "_questions_of"),
     *("_ragged", "_left_out", "_members"),
 )
-
+#: The step before them that reads pool_cells.
+READS_CELLS = "_considered"
 
 #: Tables of a published version that its database holds, all but answers and replaced rows.
 KEPT_TABLES = (*(table for table in GLOBS if table != "shards"), "compact/folded", "compact/records")
@@ -88,8 +92,9 @@ def create_views(
 
     A folder's absolute path goes into the views, so that a database file works from any working directory. `cells` are
     rows of the view of that name, for a caller who has them: a query of 100,000 takes half a second. `only` names the
-    views to create; the views that they read are created too, unless a table has the name. Raises StorageError at a
-    path that DuckDB cannot glob, ConfigError for a wrong condition in `choice`, duckdb.Error without a lake.
+    views to create; the views that they read are created too, unless a table has the name. In a small lake those that
+    several of them read are tables: to bind a view costs more than its rows. Raises StorageError at a path that DuckDB
+    cannot glob, ConfigError for a wrong condition in `choice`, duckdb.Error without a lake.
     """
     choice = choice or PoolChoice()
     files = replace(files or ViewFiles(), judge=choice.judge)
@@ -105,12 +110,13 @@ def create_views(
     if only is None and files.listed is None and cells is None and _make_over_empty_tables(con, names, wanted, choice):
         wanted = set()
     is_read = False
+    shared = _shared(wanted) if files.small and only is not None and files.listed is not None else set()
     for view in (view for name, view in view_files().items() if name in wanted):
-        if view.name == "_pool_choice":
+        if view.name == READS_CELLS:
             choice.set_cells(con)
         kept = (*KEPT, *PRICES) if only is None else (*KEPT, *PRICES, *SUMS)
         is_listed = files.listed is not None or cells is not None  # a listing does not change
-        is_table = view.name in POOL or (view.name in kept and files.listed is not None)
+        is_table = view.name in POOL or (view.name in kept and files.listed is not None) or view.name in shared
         if view.name == "_pool_cells" and is_listed and only is not None:
             is_table = False  # its columns of cells are in a table already
         if view.name == STEPS[0] and only is not None:
@@ -118,7 +124,7 @@ def create_views(
         if not (is_read and view.name == TABLE):
             statement = view.sql
             if is_table:
-                is_sorted = view.name not in UNSORTED or only is None
+                is_sorted = view.name not in {*UNSORTED, *shared} or only is None
                 statement = view.as_table if is_sorted else view.as_rows
             statement = names.put_into(statement)
             if is_table and view.name == "_left_out" and not con.execute("FROM _ragged LIMIT 1").fetchall():
@@ -130,6 +136,13 @@ def create_views(
             choice.check_judge(con)
     if comments:
         write_comments(con)
+
+
+def _shared(wanted: Collection[str]) -> set[str]:
+    """The views that several of `wanted` read, without those of wide rows."""
+    files = view_files()
+    readers = Counter(read for name in wanted for read in files[name].reads)
+    return {name for name, count in readers.items() if count > 1 and files[name].kind == "view"} - {*WIDE}
 
 
 def without_rows(statement: str) -> str:
@@ -196,27 +209,33 @@ def _make_over_empty_tables(
 ) -> bool:
     """Makes views, each while those that it reads are empty tables of the same columns, and the tables of POOL.
 
-    DuckDB binds a view when it is made, and with it all views below: 1.9 CPU-seconds for all of them, and 0.3 so. What
-    it stores is the same to the byte. False if one cannot be made, and then none is.
+    DuckDB binds a view when it is made, and with it all views below: 1.9 CPU-seconds for all of them, and 0.3 so. The
+    tables of POOL are of rows, and so are in a small lake the tables that stand for views while these are made: over
+    the views they take 0.6 more. What DuckDB stores is the same to the byte. False if one cannot be made, and then none
+    is.
     """
     choice = choice or PoolChoice()
     files = {name: view for name, view in view_files().items() if name in wanted}
     views = {name: view for name, view in files.items() if view.kind == "view"}
+    filled = with_dependencies(views.keys() & {*POOL}) if names.files.small else set()
     con.begin()
     try:
         for name, view in files.items():
-            statement = names.put_into(view.as_table if name in views else view.sql)
-            con.execute(without_rows(statement) if name in views else statement)
-        for name, view in reversed(views.items()):
+            if name == READS_CELLS and name in filled:
+                choice.set_cells(con)
+            statement = view.sql if name not in views else view.as_table if name in POOL else view.as_rows
+            statement = names.put_into(statement)
+            con.execute(statement if name in filled or name not in views else without_rows(statement))
+        for name, view in reversed([(name, view) for name, view in views.items() if name not in filled & {*POOL}]):
             con.execute(f"DROP TABLE {name}")
             if name not in POOL:
                 con.execute(names.put_into(view.sql))
         if choice.judge:
             choice.check_judge(con)
-        for name in (name for name in views if name in POOL):  # of rows, so the views below have to be there
+        for name in (name for name in views if name in POOL and name not in filled):
             if name == "_pool_choice":
                 choice.set_cells(con)
-            con.execute(names.put_into(views[name].as_table))
+            con.execute(names.put_into(views[name].as_table))  # of rows, so the views below have to be there
     except duckdb.Error:
         con.rollback()
         return False

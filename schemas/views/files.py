@@ -112,6 +112,8 @@ class ViewFiles:
     whole: Mapping[str, int] = field(default_factory=dict)
     #: Name or id of the judge whose verdicts the matrix shows; None: the tasks' own, in records.
     judge: str | None = None
+    #: Whether the lake holds so little that to bind a view costs more than its rows.
+    small: bool = False
 
     @property
     def has_older_rows(self) -> bool:
