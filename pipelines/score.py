@@ -141,7 +141,7 @@ def print_scored(scored: Sequence[Scored], console: Console) -> None:
         bounds.append(
             [
                 *name,
-                one.pool.candidates[judged.best_model],
+                one.best_model,
                 f"{judged.best_single:.4f}",
                 _cost(one.best_cost, one.unit),
                 f"{judged.random:.4f}",
@@ -173,7 +173,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _task(one: Scored) -> str:
-    return f"{one.pool.task}, by {one.weighted_by.removesuffix('s')}" if one.weighted_by else one.pool.task
+    return f"{one.task}, by {one.weighted_by.removesuffix('s')}" if one.weighted_by else one.task
 
 
 def left_out(scored: Sequence[Scored]) -> str:
@@ -186,7 +186,7 @@ def left_out(scored: Sequence[Scored]) -> str:
     lacking = {"without a choice": unchosen, "without a score from some model": unscored}
     parts = [f"{items:,} items {why}" for why, items in lacking.items() if items]
     if parts and len(rows) > 1:
-        parts[-1] += f", most of {most.router} on {most.pool.task} ({most.left_out:,})"
+        parts[-1] += f", most of {most.router} on {most.task} ({most.left_out:,})"
     lines = [f"left out: {' and '.join(parts)}"] if parts else []
     return "; ".join(lines + ([f"{uncosted:,} choices have an unknown {what}"] if uncosted else []))
 

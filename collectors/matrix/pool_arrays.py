@@ -73,8 +73,8 @@ class Pool:
         return np.asarray(self.questions["item"].to_numpy())
 
     def number(self, name: str) -> npt.NDArray[np.float64]:
-        """One of `numbers`, or NaN everywhere if no answer has it."""
-        return self.numbers[name] if name in self.numbers else np.full(self.scores.shape, np.nan)
+        """One of `numbers`, or NaN everywhere, which nobody may write into, if no answer has it."""
+        return self.numbers[name] if name in self.numbers else np.broadcast_to(np.float64(np.nan), self.scores.shape)
 
     def taken(self, rows: npt.NDArray[np.bool_], columns: Rows) -> Pool:
         """The questions of the mask `rows` and the candidates in `columns`, in this order."""

@@ -14,7 +14,7 @@ alike AS (
         started_at,
         (decoding ->> '$.repeats') IS NOT NULL AS is_repeated,
         (
-            (model, revision, dtype, quantization, max_length, overrides, generation_config),
+            (model, endpoint, revision, dtype, quantization, max_length, overrides, generation_config),
             (chat_template_args, thinking, thinking_tokens, reasoning_effort),
             (task, task_version, task_digest, items_digest, output_type, metric, filter, overlong),
             (num_fewshot, fewshot_seed, chat_template, fewshot_as_multiturn, system_prompt),

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.lake.compaction import compact
+from collectors.lake.holdings import read_holdings
 from collectors.lake.reading import connect
 from schemas import columns
 from schemas.failures import StorageError
 from schemas.identity import ShardName
 from schemas.records import RECORD, RUN_CELL
-from schemas.views import KEPT, POOL, PRICES, contents, create_views, named_in, view_files
+from schemas.views import KEPT, POOL, PRICES, READS_CELLS, PoolChoice, contents, create_views, named_in, view_files
 from schemas.views.files import RULED_ROWS
 from tests.helpers.filled_lakes import add, everything, filled
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder, rows
@@ -265,6 +266,29 @@ def test_views_that_a_query_names_say_without_the_others_what_they_say_among_all
                 assert repr(rows(con, query)) == repr(rows(whole, query)), view  # NaN is not equal to itself
     assert named_in("FROM models").isdisjoint({"cells", "matrix", "records"})
     assert named_in("SELECT 1") == set()
+
+
+def test_views_of_a_small_lake_are_tables_where_several_read_them_and_say_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The pool's condition becomes a variable in front of the first view that reads it.
+    assert [name for name, view in view_files().items() if "'pool_cells'" in view.sql] == [READS_CELLS]
+    lake = filled(tmp_path / "lake").lake
+    query, tables = "FROM pool ORDER BY ALL", "SELECT table_name FROM duckdb_tables()"
+    choice = PoolChoice("model <> 'a'")
+    answers = []
+    for rows_limit, is_table in ((10_000, True), (0, False)):
+        monkeypatch.setattr("collectors.lake.holdings.FEW_ROWS", rows_limit)
+        with connect(lake, only=named_in(query), choice=choice) as con:
+            assert (("cells",) in rows(con, tables)) == is_table
+            answers.append(rows(con, query))
+        with duckdb.connect() as con:  # a file of views, whose tables are those of the pool alone
+            create_views(con, lake.uri, read_holdings(lake).view_files(live=True), choice=choice)
+            assert ("cells",) not in rows(con, tables)
+            answers.append(rows(con, query))
+    assert answers[0]
+    assert {"a"}.isdisjoint(value for answer in answers[0] for value in answer)
+    assert answers.count(answers[0]) == len(answers)
 
 
 def test_views_open_shards_as_a_table_say_what_they_say_as_views(
