@@ -97,6 +97,8 @@ class Fleet:
         self._last_done = time.monotonic()
         #: Kind of UnreachableError -> the outage.
         self._outages = {kind: Outage(patience) for kind in ("storage", "hub_down", DISK_FULL, ENDPOINT_DOWN)}
+        #: Workers without a shard that wait for dollars of the shards in hand.
+        self._resting: list[Any] = []
         #: When the fleet last looked at the cluster's nodes (monotonic clock).
         self._looked = time.monotonic()
         #: When an engine last worked, or the last warning that none can (monotonic clock).
@@ -123,6 +125,7 @@ class Fleet:
                     if actor := self.hands.awaited.get(future):
                         with about(self.hands.first(actor).job.planned.cell):
                             self._answered(actor)
+                        self._wake(actor)
                     elif actor := self._started(future):
                         self.hands.add(actor)
                 self._watch()
@@ -253,8 +256,7 @@ class Fleet:
         else:
             if isinstance(report, Away) and report.kind == OVER_BUDGET:
                 self.hands.drop_first(actor)
-                self._overspent(hand, report)
-                self.hands.feed(actor)
+                self._overspent(actor, hand, report)
                 return
             if isinstance(report, Away) and not moot and self._waits(hand, report):
                 self.hands.wait_for(actor)
@@ -275,13 +277,31 @@ class Fleet:
         else:
             self.hands.feed(actor)
 
-    def _overspent(self, hand: InHand, away: Away) -> None:
-        """Tries a shard again while the budget has much left beside those in hand, and else ends the run in order."""
+    def _wake(self, answered: Any) -> None:
+        """Feeds the workers that wait for dollars, after another one's answer."""
+        woken, self._resting = self._resting, [actor for actor in self._resting if actor is answered]
+        for actor in woken:
+            if actor is not answered:
+                self.hands.feed(actor)
+
+    def _overspent(self, actor: Any, hand: InHand, away: Away) -> None:
+        """Tries a shard again while the budget has much left, and else ends the run in order.
+
+        A shard that was paid nothing, and would have no more dollars at once, waits for those of shards in hand.
+        """
         self.budget.paid(hand.job.planned.cell.model.key, away.usd)
         self.queue.retry(dataclasses.replace(hand.job, tries=hand.job.tries - 1))
-        left, limit = self.budget.left, self.plan.config.budget.usd
-        if (left is not None and limit is not None and left < 0.05 * limit) or hand.allowed == 0 or not away.usd:
-            self.outcome.stopped = self.budget.reached() or f"budget.usd: {away.message}"
+        left, limit = self.budget.left or 0.0, self.plan.config.budget.usd or 0.0
+        is_stuck = not away.usd and (self.hands.allowance(hand.model).usd or 0.0) <= (hand.allowed or 0.0)
+        is_spent = left < 0.05 * limit
+        if is_stuck and not is_spent and not self.hands.is_idle(actor):
+            self.hands.wait_for(actor)
+        elif is_stuck and not is_spent and self.hands.awaited:
+            self._resting.append(actor)
+        else:
+            if is_stuck or is_spent:
+                self.outcome.stopped = self.budget.reached() or f"budget.usd: {away.message}"
+            self.hands.feed(actor)
 
     def _waits(self, hand: InHand, away: Away) -> bool:
         now = time.monotonic()

@@ -80,6 +80,10 @@ class Hands:
         """The shard that a worker answers next."""
         return self._of[actor][0]
 
+    def is_idle(self, actor: Any) -> bool:
+        """Whether a worker has no shard."""
+        return not self._of[actor]
+
     @property
     def models(self) -> list[ModelRef]:
         """The models that workers have shards of, once for each worker."""
@@ -155,14 +159,14 @@ class Hands:
         cell = dataclasses.replace(job.planned.cell, model=model)
         ahead = upcoming and self.faults.fitted(upcoming)
         if model.endpoint:
-            allowance = self._allowance(model)
+            allowance = self.allowance(model)
             actor.begin.remote(cell, job.first, job.last, ahead, allowance)
             self._of[actor].append(InHand(job, model, allowed=allowance.usd))
         else:
             actor.begin.remote(cell, job.first, job.last, ahead)
             self._of[actor].append(InHand(job, model))
 
-    def _allowance(self, model: ModelRef) -> Allowance:
+    def allowance(self, model: ModelRef) -> Allowance:
         """Most dollars for an endpoint's next shard: half of those that no other shard may spend."""
         prices, left = self.host_prices.get(model.key, {}), self.budget.left
         if left is None:

@@ -101,4 +101,5 @@ def test_endpoints_budget_ends_a_run_before_it_is_overspent(tmp_path: Path, caps
         run = runs.finish(runs.start_collect(path, env=env))
     assert run.code == 3, run.out + run.err
     assert "budget" in run.out
-    assert 0.5 * limit < sum(fake.paid.values()) * 0.06 <= limit
+    # The last shard may spend half of what is left, and that is less than one answer's most.
+    assert limit - 2 * 0.17 < sum(fake.paid.values()) * 0.06 <= limit, run.out + run.err
