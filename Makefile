@@ -11,8 +11,6 @@ demo_lake := demo-lake
 demo_site := demo-site
 SIZE ?= 20M
 JOBS ?= 4
-# Each process imports for 8 CPU-seconds before its first test.
-FAST_JOBS ?= 2
 # Tests that share an engine or a cluster stay in one process: tests/conftest.py has the groups.
 parallel := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -45,7 +43,7 @@ test: env ## run the tests but the longest, in four processes of up to 5 GB each
 	$(python) -m pytest $(parallel)
 
 test-fast: env ## run the half of the tests that need no engine, no Ray and little time: a minute
-	$(python) -m pytest $(parallel) -n $(FAST_JOBS) -m "not slow or fast"
+	$(python) -m pytest $(parallel) -m "not slow or fast"
 
 test-long: env ## run every test with all examples, storms and kills; `make test` runs a few of each
 	ROUTERLAKE_TESTS=long $(python) -m pytest $(parallel)
