@@ -23,14 +23,7 @@ from tests.helpers.thorough import long_only
 
 def worker_processes(pid: int) -> list[psutil.Process]:
     """The actors below process `pid`."""
-    found = []
-    for process in runs.tree(pid):
-        try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
-                found.append(process)
-        except (psutil.NoSuchProcess, IndexError):
-            continue
-    return found
+    return [process for process in runs.tree(pid) if runs.is_worker(process)]
 
 
 def kill_driver(path: Path, lake: Path, moment: int) -> None:

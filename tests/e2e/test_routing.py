@@ -11,7 +11,7 @@ import pytest
 from pipelines.route import main
 from tests.e2e.conftest import Cluster
 from tests.helpers.routed_worlds import routed_lake
-from tests.helpers.runs import ROOT, alive, start, tree, wait_until
+from tests.helpers.runs import ROOT, alive, command_line, start, tree, wait_until
 
 ROUTERS = """
 routers:
@@ -52,7 +52,7 @@ def test_board_on_a_cluster_goes_on_after_a_kill_with_the_digits_of_one_machine(
     trials = tmp_path / "spread" / "trials"
     wait_until("a trial is kept", lambda: list(trials.glob("[!.]*.npz")) or killed.poll() is not None)
     assert killed.poll() is None, killed.texts()
-    started = [one for one in tree(cluster.pid) if "collectors.routers.process" in " ".join(one.cmdline())]
+    started = [one for one in tree(cluster.pid) if "collectors.routers.process" in " ".join(command_line(one))]
     assert started
     killed.kill()
     killed.wait()

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
 
-from tests.helpers.runs import PATIENCE, kill
+from tests.helpers.runs import PATIENCE, is_worker, kill
 
 #: How fast a node that is gone is noticed: within seconds instead of half a minute.
 _FAST = {"initial_delay_ms": 1000, "period_ms": 1000, "timeout_ms": 3000, "failure_threshold": 3}
@@ -66,14 +66,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 def workers_of(node: Any) -> list[psutil.Process]:
     """The engine processes on a node."""
-    found = []
-    for process in (child for parent in _processes(node) for child in _children(parent)):
-        try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    return [child for parent in _processes(node) for child in _children(parent) if is_worker(child)]
 
 
 @contextmanager

@@ -128,6 +128,19 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """The words that it was started with; none of one that has ended, also while nobody has waited for it."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie is one, too
+        return []
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is an actor of the run: Ray renames the process."""
+    return "".join(command_line(process)[:1]).startswith("ray::Worker")
+
+
 def kill(process: psutil.Process) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
