@@ -26,10 +26,11 @@ from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.prices.tables import SHIPPED, add_prices, read_prices, shipped_path
-from pipelines.console.lake_shown import MOST_TASKS, show_prices
+from pipelines.console.lake_shown import show_prices
 from pipelines.console.plain_console import stdout_console
 from pipelines.console.rows_out import add_format, print_rows
 from pipelines.console.script import Parser
+from pipelines.console.tables import MOST_TASKS
 from schemas.failures import ConfigError, RouterlakeError, one_line
 
 DESCRIPTION = """\

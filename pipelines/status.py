@@ -33,12 +33,12 @@ from collectors.runs.record import chosen_run, list_runs, read_end
 from collectors.runs.signals import PAUSE, RESUME, send
 from collectors.runs.status import RunStatus
 from collectors.runs.watching import RunWatch
-from pipelines.console.lake_shown import headed
 from pipelines.console.plain_console import stdout_console
 from pipelines.console.rows_out import add_format, print_dicts
 from pipelines.console.run_report import report
 from pipelines.console.run_shown import as_json, line, shown
 from pipelines.console.script import Parser, write_file
+from pipelines.console.tables import headed
 from schemas.failures import ConfigError, RouterlakeError, StorageError, one_line
 
 #: Seconds between two looks with and without a terminal, and the least pause as a multiple of a look's own duration.

@@ -41,12 +41,21 @@ class RouterlakeError(Exception):
         if kind:
             self.kind = kind
 
-    def __reduce__(self) -> tuple[type[RouterlakeError], tuple[str, str]]:
-        return type(self), (str(self), self.kind)
+    def __reduce__(self) -> tuple[type[RouterlakeError], tuple[str, str], dict[str, str]]:
+        return type(self), (str(self), self.kind), self.__dict__
 
 
 class ConfigError(RouterlakeError):
+    """`advice` ends the message: options of the command, for a caller who has others to name."""
+
     kind = "config"
+
+    def __init__(self, message: str, kind: str | None = None, *, advice: str = "") -> None:
+        super().__init__(message + advice, kind)
+        self.message, self.advice = message, advice
+
+    def without_advice(self) -> ConfigError:
+        return ConfigError(self.message, self.kind)
 
 
 class ModelError(RouterlakeError):

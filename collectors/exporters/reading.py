@@ -98,18 +98,10 @@ class _Reading:
 
     @cached_property
     def groups(self) -> list[list[str]]:
-        """The tasks in groups of neighbours, of about pools.GROUP answers where a task has fewer."""
-        groups: list[list[str]] = []
-        size = 0
-        for task in self.tasks:
-            rows = self.loaded.places[task][0]
-            answers = (rows.stop - rows.start) * len(self.loaded.every.candidates)
-            if not groups or size + answers > pools.GROUP:
-                groups.append([])
-                size = 0
-            groups[-1].append(task)
-            size += answers
-        return groups
+        """The tasks in groups that are read together, each with as many answers as its part of the arrays has room."""
+        places = {task: self.loaded.places[task][0] for task in self.tasks}
+        candidates = len(self.loaded.every.candidates)
+        return pools.in_groups({task: (rows.stop - rows.start) * candidates for task, rows in places.items()})
 
     def grid(self, task: str) -> Grid:
         if self._last is None or task not in self._last[0]:

@@ -239,7 +239,7 @@ class Pools:
     def of_task_columns(self, task: str) -> Rows:
         """The columns of the task's candidates. Raises ConfigError if the lake has none under the choice."""
         if task not in self.places:
-            raise ConfigError(f"the pool has no candidate in task {task}: see --pool, --include and --task")
+            raise ConfigError(f"the pool has no candidate in task {task}", advice=": see --pool, --include and --task")
         return self.places[task][1]
 
     def over_all(self) -> Pool | None:

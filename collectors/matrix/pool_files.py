@@ -124,7 +124,7 @@ def _is_text(value: Any) -> bool:
 
 def _check_size(size: int, place: str) -> None:
     if size > _MOST:
-        raise ConfigError(f"--pool {place}: {size:,} bytes are too many for a pool")
+        raise ConfigError(f"pool {place}: {size:,} bytes are too many for a pool")
 
 
 def read_pool_file(path: str) -> PoolFile:
@@ -161,14 +161,14 @@ def parse_pool(data: bytes, place: str) -> PoolFile:
     try:
         value = yaml.load(data, Loader=_Loader)  # a SafeLoader
     except (*YAML_VALUE_ERRORS, yaml.YAMLError) as error:
-        raise ConfigError(f"--pool {place}: this is not YAML: {one_line(error, 200)}") from error
+        raise ConfigError(f"pool {place}: this is not YAML: {one_line(error, 200)}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"--pool {place}: expected the keys {', '.join(KEYS)}")
+        raise ConfigError(f"pool {place}: expected the keys {', '.join(KEYS)}")
     if unknown := sorted(str(key) for key in value.keys() - KEYS.keys()):
-        raise ConfigError(f"--pool {place}: no key {unknown[0]!r}; there are {', '.join(KEYS)}")
+        raise ConfigError(f"pool {place}: no key {unknown[0]!r}; there are {', '.join(KEYS)}")
 
     def wrong(key: str) -> ConfigError:
-        return ConfigError(f"--pool {place}: {key}: expected {KEYS[key]}, not {reprlib.repr(value.get(key))}")
+        return ConfigError(f"pool {place}: {key}: expected {KEYS[key]}, not {reprlib.repr(value.get(key))}")
 
     def text(key: str, default: str) -> str:
         one = value.get(key, default)

@@ -126,9 +126,10 @@ def _nothing(
     place = "version" if lake.is_published() else "lake"
     known = sorted({task for (task,) in con.execute("SELECT DISTINCT task FROM _run_cells").fetchall()})
     near = [one for task in tasks or () if task not in known for one in difflib.get_close_matches(task, known, n=2)]
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    hint = hint or imports_left_out(lake, holdings.include) or ": see --pool and --include"
-    return ConfigError(f"the {place} at {lake.uri} has no {which}cell with a score{of}{meets}{hint}")
+    what = f"the {place} at {lake.uri} has no {which}cell with a score{of}{meets}"
+    if near:
+        return ConfigError(f"{what}; did you mean {' or '.join(near)}?")
+    return ConfigError(what, advice=imports_left_out(lake, holdings.include) or ": see --pool and --include")
 
 
 def _chosen(con: duckdb.DuckDBPyConnection, tasks: Sequence[str] | None) -> tuple[pa.Table, pa.Table]:
@@ -338,12 +339,8 @@ def numbers_of(
     return arrays
 
 
-def _groups(placement: Placement, asked: Sequence[str] | None) -> Iterator[tuple[Sequence[str] | None, Placement]]:
-    """The cells in groups of tasks; where one holds all, of those that were asked for."""
-    tasks, sizes = placement.cells["task"].to_pylist(), np.array([len(rows) for rows in placement.rows])
-    answers = Counter[str]()
-    for task, size in zip(tasks, sizes[placement.cells["block"].to_numpy()].tolist(), strict=True):
-        answers[task] += size
+def in_groups(answers: Mapping[str, int]) -> list[list[str]]:
+    """The tasks, with so many answers each, in groups of neighbours of at most GROUP answers, or of one larger task."""
     groups: list[list[str]] = []
     room = 0
     for task, size in answers.items():
@@ -352,6 +349,16 @@ def _groups(placement: Placement, asked: Sequence[str] | None) -> Iterator[tuple
             room = GROUP
         groups[-1].append(task)
         room -= size
+    return groups
+
+
+def _groups(placement: Placement, asked: Sequence[str] | None) -> Iterator[tuple[Sequence[str] | None, Placement]]:
+    """The cells in groups of tasks; where one holds all, of those that were asked for."""
+    tasks, sizes = placement.cells["task"].to_pylist(), np.array([len(rows) for rows in placement.rows])
+    answers = Counter[str]()
+    for task, size in zip(tasks, sizes[placement.cells["block"].to_numpy()].tolist(), strict=True):
+        answers[task] += size
+    groups = in_groups(answers)
     if len(groups) < 2:
         yield asked, placement
         return

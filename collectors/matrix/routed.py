@@ -106,12 +106,13 @@ class Choices:
         for row, choice in self._of(pool, router):
             if choice.model not in place:
                 near = _nearest(choice.model, pool.candidates)
-                hint = "" if near.startswith("did") else " (see --pool and --include)"
+                advice = "" if near.startswith("did") else " (see --pool and --include)"
                 if why := absent.get((choice.task, choice.model)):
-                    near, hint = f"left out: {why}", ""
+                    near, advice = f"left out: {why}", ""
                 raise ConfigError(
                     f"{_place(self.path, choice.row)}: {router} chose {choice.model!r} on {choice.task}, which is not "
-                    f"in the pool; {near}{hint}"
+                    f"in the pool; {near}",
+                    advice=advice,
                 )
             columns[row] = place[choice.model]
         return columns
@@ -173,12 +174,12 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewher
     for one item.
     """
     if not os.path.isfile(path):
-        raise ConfigError(f"--choices {path}: no such file")
+        raise ConfigError(f"{path}: no such file")
     columns = _load(con, path)
     key = next((column for column in KEYS if column in columns), None)
     if key is None or "model" not in columns:
         raise ConfigError(
-            f"--choices {path}: it needs a column model, and question, item, item_hash or source_key; it has "
+            f"{path}: it needs a column model, and question, item, item_hash or source_key; it has "
             f"{', '.join(sorted(columns))}"
         )
     name = "question" if key == "question" else f"{key}::VARCHAR"
@@ -215,12 +216,12 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewher
     ).fetchall()
     tasks = con.execute("SELECT task, count(DISTINCT question) FROM asked_items GROUP BY task ORDER BY task").fetchall()
     if not tasks and not matches:
-        raise ConfigError("the pool has no candidate with a score: see --pool and --include")
+        raise ConfigError("the pool has no candidate with a score", advice=": see --pool and --include")
     reading = _Reading(path, key, "task" in columns, dict(tasks), {}, elsewhere)
     for _, rows in itertools.groupby(matches, key=lambda row: row[0]):
         reading.take(list(rows))
     if not reading.chosen:
-        raise ConfigError(f"--choices {path}: it has no rows")
+        raise ConfigError(f"{path}: it has no rows")
     for number, router in enumerate(reading.chosen, 1):
         if without_keys(router) != router:  # pictures and boards show it
             raise ConfigError(f"{path}: the name of router {number} holds a user, query or token")
@@ -295,7 +296,7 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
 
         def refuse(row: int, kind: str, message: str) -> None:
             place = "" if message.startswith("line ") else f", {_line(path, row)}"
-            raise ConfigError(f"--choices {path}{place}: {message}")
+            raise ConfigError(f"{path}{place}: {message}")
 
         for batch in table.batches(wanted, refuse):  # also without a column: the first bad row names the reason
             con.register("given", batch)
@@ -303,7 +304,7 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
             con.unregister("given")
         return table.names
     except (duckdb.Error, BadFile, OSError, ValueError, pa.ArrowException) as error:
-        raise ConfigError(f"--choices {path}: {one_line(error, 200)}") from error
+        raise ConfigError(f"{path}: {one_line(error, 200)}") from error
 
 
 def chosen_models(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, dict[tuple[str, str], str]]:
@@ -335,7 +336,7 @@ class _Reading:
                 raise self._wrong(number, f"{column} is empty")
         matches = [row[5:7] for row in rows if row[6] is not None]
         if not matches:
-            raise self._wrong(number, self._unknown(task, name))
+            raise self._wrong(number, *self._unknown(task, name))
         meant = sorted({task for task, _ in matches})
         if len(meant) > 1 and self.key == "item":  # equal hashes are one question, equal positions are not
             some = ", ".join(meant[:5]) + (", …" if len(meant) > 5 else "")
@@ -363,24 +364,26 @@ class _Reading:
                     f"{_line(self.path, before.row)}",
                 )
 
-    def _unknown(self, task: str | None, name: str) -> str:
+    def _unknown(self, task: str | None, name: str) -> tuple[str, str]:
+        """What is wrong with an item that matches none, and an advice."""
         if task is not None and task not in self.tasks:
             kinds = self.elsewhere(task) if self.elsewhere else []
             if kinds:
-                return f"only {' and '.join(kinds)} records have the task {task!r}: add --include {kinds[0]}, or all"
+                of = f"only {' and '.join(kinds)} records have the task {task!r}"
+                return of, f": add --include {kinds[0]}, or all"
             if self.tasks:
-                return f"the pool has no cell of task {task!r}; {_nearest(task, self.tasks)}"
+                return f"the pool has no cell of task {task!r}; {_nearest(task, self.tasks)}", ""
         if not self.tasks:
-            return "the pool has no candidate with a score: see --pool and --include"
+            return "the pool has no candidate with a score", ": see --pool and --include"
         of = "" if task is None else f" of task {task}"
         counts = {task: self.tasks[task]} if task in self.tasks else self.tasks
         if self.key == "item" and len(counts) == 1:
             [(one, count)] = counts.items()
-            return f"item {name!r} is not among the {count:,} of task {one}, counted from 0"
-        return f"no cell has an item{of} with the {self.key} {name!r}"
+            return f"item {name!r} is not among the {count:,} of task {one}, counted from 0", ""
+        return f"no cell has an item{of} with the {self.key} {name!r}", ""
 
-    def _wrong(self, row: int, what: str) -> ConfigError:
-        return ConfigError(f"{_place(self.path, row)}: {what}")
+    def _wrong(self, row: int, what: str, advice: str = "") -> ConfigError:
+        return ConfigError(f"{_place(self.path, row)}: {what}", advice=advice)
 
 
 def _nearest(name: str, candidates: Iterable[str]) -> str:
@@ -398,7 +401,7 @@ def _nearest(name: str, candidates: Iterable[str]) -> str:
 
 def _place(path: Path | None, row: int) -> str:
     """What a message begins with: the place of row number `row`, counted from 1."""
-    return f"choices[{row - 1}]" if path is None else f"--choices {path}, {_line(path, row)}"
+    return f"choices[{row - 1}]" if path is None else f"{path}, {_line(path, row)}"
 
 
 def _line(path: Path, row: int) -> str:

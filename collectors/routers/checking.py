@@ -7,7 +7,6 @@ are those of collectors.routers.standings.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,10 +32,6 @@ from schemas.identity import digest
 
 #: Most tasks that a line names.
 _MOST_TASKS = 5
-#: The advice of messages about pools, by options of other commands: a submission has the keys pool and include.
-_ADVICE = re.compile(r"(: | \()(name tasks by --task, or )?see --pool[a-z, -]*\)?$")
-#: An option of other commands whose name is a key of a submission.
-_OPTION = re.compile(r"--(pool|include) ")
 
 
 @dataclass(frozen=True)
@@ -140,10 +135,11 @@ class PublishedBasis:
         return "; the version keeps no pool that a submission may name: its keeper adds them (publish.py --pools)"
 
     def _told(self, error: Exception, submission: Submission) -> str:
-        """The message of an error in the words of a submission: it names options of other commands."""
-        text = one_line(error, 400).replace(f"--choices {submission.path}", submission.path.name)
-        told = _ADVICE.sub("", text)
-        return _OPTION.sub(r"\1: ", told + self._advice() if told != text else text)
+        """The message of an error without a path; an advice names options of other commands, which a sender lacks."""
+        advice = ""
+        if isinstance(error, ConfigError) and error.advice:
+            error, advice = error.without_advice(), self._advice()
+        return one_line(error, 400).replace(str(submission.path), submission.path.name) + advice
 
     def _fold(self, submission: Submission, questions: Questions) -> Fold:
         every = np.arange(len(questions.ids))

@@ -96,11 +96,13 @@ def load_questions(lake: Lake, chosen: ChosenPool, tasks: Sequence[str] | None =
     try:
         pool = pools.of_task(names[0]) if len(names) == 1 else pools.over(names)
     except ValueError as error:
-        raise ConfigError(f"a board over {len(names)} tasks: {error}: name tasks by --task, or see --pool") from error
+        advice = ": name tasks by --task, or see --pool"
+        raise ConfigError(f"a board over {len(names)} tasks: {error}", advice=advice) from error
     check_more_is_better(pool)
     if not len(pool.questions) or len(pool.candidates) < 2:
         raise ConfigError(
-            f"{len(pool.candidates)} candidates have {len(pool.questions)} questions in common: see --pool, --questions"
+            f"{len(pool.candidates)} candidates have {len(pool.questions)} questions in common",
+            advice=": see --pool, --questions",
         )
     texts, keys, subjects = _texts(lake, chosen, pool)
     missing = sorted(set(pools.every.candidates) - set(pool.candidates))

@@ -17,8 +17,8 @@ from collectors.runs.record import RunEnd
 from collectors.runs.shard_statistics import EndpointPace, ShardTotals
 from collectors.runs.stages import summary
 from collectors.runs.status import FailureKind, RunStatus
-from pipelines.console.lake_shown import MOST_CELLS, headed, number
 from pipelines.console.progress import duration, short
+from pipelines.console.tables import MOST_CELLS, headed, number
 
 #: Models in the table of slow models.
 MOST_SLOW = 5

@@ -107,7 +107,7 @@ def create_views(
     if cells is not None:
         con.register("given_cells", cells)
         con.execute("CREATE TABLE _cell_rows AS FROM given_cells")
-    if only is None and files.listed is None and cells is None and _make_over_empty_tables(con, names, wanted, choice):
+    if only is None and files.listed is None and cells is None and _make_over_tables(con, names, wanted, choice):
         wanted = set()
     is_read = False
     shared = _shared(wanted) if files.small and only is not None and files.listed is not None else set()
@@ -199,20 +199,20 @@ def keep_tables(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
 def make_kept_views(con: duckdb.DuckDBPyConnection, files: ViewFiles) -> None:
     """Makes the views of a version's database over its tables (kept_table), in the open database."""
     names = replace(_of_database(files), kept=frozenset(KEPT_TABLES))
-    if not _make_over_empty_tables(con, names, view_files().keys()):
+    if not _make_over_tables(con, names, view_files().keys()):
         for name, view in view_files().items():
             con.execute(names.put_into(view.as_table if name in POOL else view.sql))
 
 
-def _make_over_empty_tables(
+def _make_over_tables(
     con: duckdb.DuckDBPyConnection, names: Placeholders, wanted: Collection[str], choice: PoolChoice | None = None
 ) -> bool:
-    """Makes views, each while those that it reads are empty tables of the same columns, and the tables of POOL.
+    """Makes views, each while those that it reads are tables of the same columns, and the tables of POOL.
 
     DuckDB binds a view when it is made, and with it all views below: 1.9 CPU-seconds for all of them, and 0.3 so. The
-    tables of POOL are of rows, and so are in a small lake the tables that stand for views while these are made: over
-    the views they take 0.6 more. What DuckDB stores is the same to the byte. False if one cannot be made, and then none
-    is.
+    tables that stand for views are empty. In a small lake those that POOL reads have their rows, since the tables of
+    POOL are of rows and over the views take 0.6 more. What DuckDB stores is the same to the byte. False if one cannot
+    be made, and then none is.
     """
     choice = choice or PoolChoice()
     files = {name: view for name, view in view_files().items() if name in wanted}
