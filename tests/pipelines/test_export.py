@@ -64,7 +64,7 @@ def test_export_command_mixes_imported_records_in_only_when_asked(
             ["--format", "embedllm", "--out", "x", "--accuracy-only"],
             "--accuracy-only belongs to --format llmrouterbench",
         ),
-        (["--format", "routerarena", "--out", "x", "--choices", "none.csv"], "--choices none.csv: no such file"),
+        (["--format", "routerarena", "--out", "x", "--choices", "none.csv"], "none.csv: no such file"),
         (["--format", "llmrouter", "--out", "x", "--tokens", "none"], "--tokens none: FileNotFoundError"),
         (["--format", "routerbench", "--out", "x.csv", "--include", "imported"], "no imported cell with a score"),
     ],
