@@ -29,7 +29,7 @@ from tests.benchmarks.synthetic import ITEMS, Synthetic
 QUERIES = {
     "oracle: best score, then cheapest": ("SELECT avg(best_score), sum(usd) FROM oracle_items", 3),
     "oracle against best single model": ("SELECT sum(gap) FROM oracle", None),
-    "cheapest correct model per item": ("SELECT count(model), sum(usd) FROM cheapest_correct", 8),
+    "cheapest correct model per item": ("SELECT count(candidate), sum(usd) FROM cheapest_correct", 8),
     "costs": ("SELECT sum(usd) FROM costs", None),
     "leaderboard with costs": ("SELECT avg(score), avg(usd_per_1000) FROM leaderboard", None),
     "pareto": ("SELECT count(*) FROM pareto", None),

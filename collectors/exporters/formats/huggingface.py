@@ -6,7 +6,7 @@ score is null, and their failure gives the reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ _OF_ITEM = ("item", "item_hash", "source_key", "prompt", "target", "choices", "s
 _OF_CELL = ("cell_id", "imported_from", "revision", "dtype", "quantization", "num_fewshot", "chat_template")
 _OF_ANSWER = ("score", "failure", "prompt_tokens", "completion_tokens", "cached_tokens", "latency_s")
 
-#: Rows from which on a row group is written: a group costs as much time as a thousand rows.
-_GROUP_ROWS = 4096
+#: A row group has about so many rows, or bytes. It stores the texts of an item, which each model's row has, once.
+_GROUP_ROWS, _GROUP_BYTES = 1 << 17, 1 << 26
+#: Rows that are made at a time, and the largest dictionary of a column, bytes.
+_BATCH_ROWS, _DICTIONARY = 1 << 14, 1 << 24
 
 SCHEMA = pa.schema(
     [
@@ -42,39 +44,50 @@ SCHEMA = pa.schema(
 def write(grids: Sequence[Grid], path: Path, options: Options) -> list[str]:
     """Task by task, model by model, in the order of items; items that a model was never asked have no row."""
     unscored = unasked = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", dictionary_pagesize_limit=_DICTIONARY) as file:
         group: list[pa.Table] = []
         for grid in grids:
-            items = _items(grid)
-            for column, cell in enumerate(grid.cells):
-                unasked += int((~grid.asked[:, column]).sum())
-                if cell is not None:
-                    group.append(_rows(grid, items, column, cell))
-                    unscored += int((np.isnan(grid.scores[:, column]) & grid.asked[:, column]).sum())
-                if sum(map(len, group)) >= _GROUP_ROWS:
-                    file.write_table(pa.concat_tables(group).combine_chunks())
+            unasked += int((~grid.asked).sum())
+            unscored += int((np.isnan(grid.scores) & grid.asked).sum())
+            for rows in _rows(grid):
+                group.append(rows)
+                if sum(map(len, group)) >= _GROUP_ROWS or sum(one.nbytes for one in group) >= _GROUP_BYTES:
+                    file.write_table(pa.concat_tables(group))
                     group = []
         if group:
-            file.write_table(pa.concat_tables(group).combine_chunks())
+            file.write_table(pa.concat_tables(group))
     notes = [f"{unscored:,} answers have no score: null, with their failure"] if unscored else []
     return notes + ([f"{unasked:,} items were not asked of a model that others were asked: no row"] if unasked else [])
 
 
-def _items(grid: Grid) -> pa.Table:
-    """The columns of each item of a grid, made once for all its models."""
-    return pa.table({name: pa.array([item[name] for item in grid.items], SCHEMA.field(name).type) for name in _OF_ITEM})
-
-
-def _rows(grid: Grid, items: pa.Table, column: int, cell: dict[str, Any]) -> pa.Table:
-    asked = np.flatnonzero(grid.asked[:, column])
-    texts = grid.responses[asked, column]
-    columns: dict[str, Any] = {
-        **dict(zip(_OF_ITEM, (items if len(asked) == len(items) else items.take(asked)).columns, strict=True)),
-        **{name: pa.array(values[asked, column], from_pandas=True) for name, values in grid.numbers.items()},
-        "failure": pa.array(grid.failures[asked, column], pa.string()),
-        "responses": pa.array([None if one is None else list(one) for one in texts], SCHEMA.field("responses").type),
-    }
-    same = {"task": grid.task, "items_digest": grid.items_digest, "model": grid.models[column], "metric": grid.metric}
-    same |= {name: cell[name] for name in _OF_CELL}
-    columns |= {name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(asked)) for name, value in same.items()}
-    return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
+def _rows(grid: Grid) -> Iterator[pa.Table]:
+    """The rows of a grid, of some models at a time."""
+    items = pa.table(
+        {name: pa.array([item[name] for item in grid.items], SCHEMA.field(name).type) for name in _OF_ITEM}
+    )
+    cells = pa.table(
+        {
+            "model": pa.array(grid.models, SCHEMA.field("model").type),
+            **{
+                name: pa.array([cell[name] if cell else None for cell in grid.cells], SCHEMA.field(name).type)
+                for name in _OF_CELL
+            },
+        }
+    )
+    of_grid = {"task": grid.task, "items_digest": grid.items_digest, "metric": grid.metric}
+    together = max(1, _BATCH_ROWS // max(1, len(grid.items)))
+    for first in range(0, len(grid.models), together):
+        models, asked = np.nonzero(grid.asked[:, first : first + together].T)
+        place = asked, models + first
+        columns: dict[str, Any] = {
+            **dict(zip(items.column_names, items.take(asked).columns, strict=True)),
+            **dict(zip(cells.column_names, cells.take(place[1]).columns, strict=True)),
+            **{name: pa.array(values[place], from_pandas=True) for name, values in grid.numbers.items()},
+            **{
+                name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(asked))
+                for name, value in of_grid.items()
+            },
+            "failure": pa.array(grid.failures[place], pa.string()),
+            "responses": pa.array(grid.responses[place], SCHEMA.field("responses").type),
+        }
+        yield pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
