@@ -30,7 +30,6 @@ from collectors.lake.reading import ask
 from collectors.lake.store import Lake
 from collectors.matrix import judged
 from collectors.matrix.judged import judge_lines
-from collectors.matrix.pool_arrays import NUMBERS
 from collectors.matrix.routed import VIEWS, chosen_models
 from pipelines.console.pool_options import add_pool, pool_of
 from pipelines.console.script import Parser
@@ -135,7 +134,6 @@ def run(args: argparse.Namespace) -> None:
     lake = Lake(args.lake).open_for_reading()
     pool = pool_of(args, lake)
     choices = given.pop("choices", None)
-    numbers = [name for name in NUMBERS if name not in form.unread]
 
     def write(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> tuple[Written, list[str]]:
         grids, lines = read_grids(
@@ -145,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
             args.task or None,
             pool.choice,
             texts=form.texts,
-            unread=form.unread,
+            numbers=form.numbers,
             unscored=form.unscored,
         )
         routers = chosen_models(con, choices) if choices else None
@@ -157,7 +155,7 @@ def run(args: argparse.Namespace) -> None:
     written, lines = ask(
         lake,
         write,
-        only=lambda holdings: (*VIEWS, *needed_views(holdings, numbers), *judged.VIEWS),
+        only=lambda holdings: (*VIEWS, *needed_views(holdings, form.numbers), *judged.VIEWS),
         include=pool.include,
         choice=pool.choice,
     )

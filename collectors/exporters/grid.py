@@ -58,8 +58,8 @@ class Grid:
     #: Each question's id, and the columns item_hash, prompt, target, choices, subject and source_key of the view items.
     #: `item` is its position in the item table, or in the grid where that has questions of several tables.
     items: list[dict[str, Any]]
-    #: Each (items, models) float64: score, usd, latency_s, prompt_tokens, completion_tokens, cached_tokens, and
-    #: reasoning_tokens where the format takes them.
+    #: Each (items, models) float64: score, and those of usd, latency_s, prompt_tokens, completion_tokens, cached_tokens
+    #: and reasoning_tokens that the format needs or takes.
     numbers: dict[str, Floats]
     #: (items, models): failure kind; None where scored.
     failures: Objects

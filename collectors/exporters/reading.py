@@ -45,16 +45,15 @@ def read_grids(
     choice: PoolChoice,
     *,
     texts: bool = False,
-    unread: Collection[str] = (),
+    numbers: Collection[str] = (*NUMBERS, THOUGHTS),
     unscored: bool = False,
 ) -> tuple[Grids, list[str]]:
     """One grid for each task of the pool, in order of name, and lines about the pool for the user.
 
     `con` was made with `choice`, has needed_views, and is open while grids are read. `texts`: with the responses.
-    `unread`: usd and cached_tokens that stay NaN, and reasoning_tokens that are left out, which saves a reading of the
-    matrix each. `unscored`: also questions and answers without a score that some candidate was asked. Tasks whose
-    metric is better where it is less are left out. Raises ConfigError where the pool is empty, or nothing but such
-    tasks is there.
+    `numbers`: those that grids have beside scores, of NUMBERS and THOUGHTS. `unscored`: also questions and answers
+    without a score that some candidate was asked. Tasks whose metric is better where it is less are left out. Raises
+    ConfigError where the pool is empty, or nothing but such tasks is there.
     """
     loaded = pools.read_pools(con, lake, holdings, tasks, choice)
     if lost := sorted(set(tasks or ()) - set(loaded.tasks)):
@@ -64,7 +63,7 @@ def read_grids(
         raise ConfigError(less[0])
     encoded = con.execute("SELECT DISTINCT imported_from FROM imports WHERE format = 'routerbench'").fetchall()
     names = frozenset(name for (name,) in encoded)
-    reading = _Reading(con, loaded, kept, frozenset(unread), texts=texts, unscored=unscored, encoded=names)
+    reading = _Reading(con, loaded, kept, frozenset(numbers), texts=texts, unscored=unscored, encoded=names)
     models = loaded.every.candidates
     cells = {task: [reading.rows_of[task].get(name) for name in models] for task in kept}
     return Grids(models, cells, reading.grid), [*head(loaded), *less]
@@ -78,7 +77,7 @@ class _Reading:
     loaded: Pools
     #: The tasks to read, in order.
     tasks: Sequence[str]
-    unread: frozenset[str]
+    numbers: frozenset[str]
     _: KW_ONLY
     texts: bool
     unscored: bool
@@ -119,7 +118,7 @@ class _Reading:
         blocks = {table: into - rows.start for table, into in loaded.tables.items() if table[0] in tasks}
         placement = pools.placement_of(cells, every.candidates, blocks)
         some = None if len(self.groups) == 1 else tasks
-        numbers = [name for name in NUMBERS if name not in self.unread]
+        numbers = [name for name in NUMBERS if name in self.numbers]
         group = _Group(rows, shape, pools.numbers_of(self.con, shape, placement, numbers, some))
         if self.unscored:
             group.asked, group.failures = np.zeros(shape, np.bool_), np.full(shape, None, object)
@@ -133,7 +132,7 @@ class _Reading:
                 # They stand on the rows of a task's first filter.
                 for row, column, texts in zip(into, columns, batch.column("responses").to_pylist(), strict=True):
                     group.responses[row, column] = texts
-        if THOUGHTS not in self.unread:
+        if THOUGHTS in self.numbers:
             group.numbers[THOUGHTS] = np.full(shape, np.nan)
             for into, columns, batch in self._placed(THOUGHTS, "matrix", placement, some):
                 values = batch.column(THOUGHTS).cast(pa.float64()).to_numpy(zero_copy_only=False)
@@ -161,9 +160,9 @@ class _Reading:
         shape = (int(counted.sum()), len(every.candidates))
         unknown = np.broadcast_to(np.nan, shape)
         numbers = {"score": every.scores[rows][counted].astype(np.float64)}
-        numbers |= {name: part(group.numbers[name]) if name in group.numbers else unknown for name in NUMBERS}
-        if THOUGHTS in group.numbers:
-            numbers[THOUGHTS] = part(group.numbers[THOUGHTS])
+        for name in (*NUMBERS, THOUGHTS):
+            if name in self.numbers:
+                numbers[name] = part(group.numbers[name]) if name in group.numbers else unknown
         cells = self.rows_of[task]
         digests = sorted({row["items_digest"] for row in cells.values()})
         has_score = ~np.isnan(numbers["score"])

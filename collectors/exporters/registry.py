@@ -24,6 +24,7 @@ from collectors.exporters.formats import (
 from collectors.exporters.gaps import complete
 from collectors.exporters.grid import THOUGHTS, Grid, Grids, Options, source_names
 from collectors.exporters.out import new_path
+from collectors.matrix.pool_arrays import NUMBERS
 from schemas.failures import ConfigError
 
 
@@ -52,9 +53,9 @@ class ExportFormat:
     options: tuple[str, ...] = ()
 
     @property
-    def unread(self) -> list[str]:
-        """Numbers of a grid that it has no use for and that cost time to read."""
-        return [name for name in ("usd", "cached_tokens", THOUGHTS) if name not in (*self.needs, *self.takes)]
+    def numbers(self) -> list[str]:
+        """The numbers beside scores that its grids have; each costs time and memory to read."""
+        return [name for name in (*NUMBERS, THOUGHTS) if name in (*self.needs, *self.takes)]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ FORMATS = {
         "what filters left of answers, cached tokens, few-shot prompts, answers without a score or a cost",
         llmrouterbench.write,
         needs=("score", "usd", *_TOKENS),
+        takes=("latency_s",),
         texts=True,
         options=("tokens", "accuracy_only"),
     ),
@@ -117,6 +119,7 @@ FORMATS = {
         "costs, other texts than the first filter's, revisions, item hashes, answers without a score or token counts",
         llmrouter.write,
         needs=("score", *_TOKENS),
+        takes=("latency_s",),
         texts=True,
         options=("encoder", "tokens", "accuracy_only"),
     ),
@@ -145,14 +148,14 @@ FORMATS = {
         unscored=True,
         texts=True,
         by_task=True,
-        takes=("usd", "cached_tokens"),
+        takes=NUMBERS,
     ),
     "every_eval_ever": ExportFormat(
         "Every Eval Ever 0.3.0: a folder data/, for each model a JSON and its samples",
         "costs but as texts, choices' log-likelihoods, other metrics, answers without a score",
         every_eval_ever.write,
         texts=True,
-        takes=("usd", "cached_tokens", THOUGHTS),
+        takes=(*NUMBERS, THOUGHTS),
     ),
     "semantic_router": ExportFormat(
         "vLLM semantic-router: benchmark data of its model selection; .jsonl",

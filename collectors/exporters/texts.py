@@ -14,6 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from collectors.extras import take_pandas
 from schemas.failures import ConfigError
 
@@ -122,14 +125,25 @@ def is_python_list(text: str) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
-def write_csv(path: Path, columns: Mapping[str, Sequence[Any]], names: Collection[str] = ()) -> None:
+#: A column of a file: texts or numbers.
+Values = Sequence[Any] | npt.NDArray[Any]
+#: Rows of a CSV file of which there are objects at a time.
+_CSV_ROWS = 1 << 10
+
+
+def listed(values: Values) -> Sequence[Any]:
+    """The values as plain objects."""
+    return list(values.tolist()) if isinstance(values, np.ndarray) else values
+
+
+def write_csv(path: Path, columns: Mapping[str, Values], names: Collection[str] = ()) -> None:
     """A CSV file of these columns, as csv_file writes it."""
     with csv_file(path, names) as write:
         write(columns)
 
 
 @contextlib.contextmanager
-def csv_file(path: Path, names: Collection[str] = ()) -> Iterator[Callable[[Mapping[str, Sequence[Any]]], None]]:
+def csv_file(path: Path, names: Collection[str] = ()) -> Iterator[Callable[[Mapping[str, Values]], None]]:
     """Yields a function that writes rows of columns to a new CSV file, for portions with the same columns.
 
     Every text is quoted: line ends within one, and texts that look like numbers, stay as they are. The header and the
@@ -138,11 +152,14 @@ def csv_file(path: Path, names: Collection[str] = ()) -> Iterator[Callable[[Mapp
     with open(path, "x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
-        def write(columns: Mapping[str, Sequence[Any]]) -> None:
+        def write(columns: Mapping[str, Values]) -> None:
             if not file.tell():
                 writer.writerow(map(guarded, columns))
-            plain = [list(map(guarded, of)) if name in names else of for name, of in columns.items()]
-            writer.writerows(zip(*plain, strict=True))
+            rows = len(next(iter(columns.values())))
+            for first in range(0, rows, _CSV_ROWS):
+                part = slice(first, first + _CSV_ROWS)
+                plain = [map(guarded, of[part]) if name in names else listed(of[part]) for name, of in columns.items()]
+                writer.writerows(zip(*plain, strict=True))
 
         yield write
 

@@ -14,7 +14,6 @@ from collectors.exporters.registry import FORMATS, export
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask, connect
 from collectors.lake.store import Lake
-from collectors.matrix.pool_arrays import NUMBERS
 from collectors.prices.tables import add_prices, read_prices
 from schemas.views import PoolChoice, named_in
 from tests.helpers.lake_builder import BuiltCell, LakeBuilder
@@ -78,13 +77,12 @@ def grids(
     """What a format sees of the lake, imported records among them; by default questions with gaps, too."""
     choice = PoolChoice(where, questions=questions)
     one = FORMATS[form]
-    numbers = [name for name in NUMBERS if name not in one.unread]
 
     def read(con: duckdb.DuckDBPyConnection, holdings: Holdings) -> list[Grid]:
-        options = {"texts": one.texts, "unread": one.unread, "unscored": one.unscored}
+        options = {"texts": one.texts, "numbers": one.numbers, "unscored": one.unscored}
         return list(read_grids(con, _lake(lake), holdings, tasks or None, choice, **options)[0])  # type: ignore[arg-type]
 
-    return ask(_lake(lake), read, only=lambda holdings: needed_views(holdings, numbers), choice=choice)
+    return ask(_lake(lake), read, only=lambda holdings: needed_views(holdings, one.numbers), choice=choice)
 
 
 def exported(lake: LakeBuilder | Lake, form: str, out: Path, *, missing: str = "error", **options: Any) -> list[str]:

@@ -13,11 +13,13 @@ from typing import Any
 
 from collectors.exporters.grid import Grid, Grids, Objects, Options, renamed_models
 from collectors.exporters.texts import (
+    Values,
     as_python_list,
     check_names,
     csv_file,
     guard_notes,
     is_python_list,
+    listed,
     write_csv,
     write_frame_pickle,
     wrong_pandas_name,
@@ -48,19 +50,19 @@ def write_wide(grids: Sequence[Grid], path: Path, options: Options) -> list[str]
         for grid in grids:
             unknown += _unknown_texts(grid)
             for name, values in _wide(grid).items():
-                columns.setdefault(name, []).extend(values)
+                columns.setdefault(name, []).extend(listed(values))
         write_frame_pickle(path, columns)
     return [*notes, *_unknown_notes(unknown), *_guard_notes(grids, path)]
 
 
-def _wide(grid: Grid) -> Columns:
-    columns = _items_of([grid])
+def _wide(grid: Grid) -> dict[str, Values]:
+    columns: dict[str, Values] = {**_items_of([grid])}
     for place, model in enumerate(grid.models):
-        columns[model] = grid.scores[:, place].tolist()
+        columns[model] = grid.scores[:, place]
     for place, model in enumerate(grid.models):
         columns[f"{model}|model_response"] = _responses(grid, place)
     for place, model in enumerate(grid.models):
-        columns[f"{model}|total_cost"] = grid.usd[:, place].tolist()
+        columns[f"{model}|total_cost"] = grid.usd[:, place]
     columns["oracle_model_to_route_to"] = oracle_names(grid)
     return columns
 

@@ -166,20 +166,19 @@ def test_grids_of_many_tasks_take_as_many_queries_as_one(tmp_path: Path) -> None
     assert queries[0] == queries[1]
 
 
-def test_grids_without_costs_have_the_same_numbers_otherwise(tmp_path: Path) -> None:
+def test_grids_have_the_numbers_that_were_asked_for(tmp_path: Path) -> None:
     lake = price(build(tmp_path / "lake", GAPS, tasks=("x", "y"))).lake
     holdings = read_holdings(lake)
     with connect(lake, holdings, only=needed_views(holdings, ["usd", "cached_tokens"])) as con:
         whole = list(read_grids(con, lake, holdings, None, PoolChoice())[0])
-        for unread in (("usd", "cached_tokens"), ("cached_tokens",)):
-            some, _ = read_grids(con, lake, holdings, None, PoolChoice(), unread=unread)
+        for numbers in ((), ("latency_s",), ("usd", "completion_tokens")):
+            some, _ = read_grids(con, lake, holdings, None, PoolChoice(), numbers=numbers)
             for grid, other in zip(some, whole, strict=True):
+                assert grid.numbers.keys() == {"score", *numbers}
                 for name, values in grid.numbers.items():
-                    assert (
-                        np.isnan(values).all() if name in unread else np.array_equal(values, other.numbers[name], True)
-                    )
+                    assert np.array_equal(values, other.numbers[name], True)
                 assert (grid.models, grid.items) == (other.models, other.items)
-    assert {name for name, form in FORMATS.items() if "usd" not in form.unread} == {
+    assert {name for name, form in FORMATS.items() if "usd" in form.numbers} == {
         *("routerbench", "routerbench_long", "llmrouterbench", "routerarena", "huggingface", "every_eval_ever")
     }
 
