@@ -7,11 +7,15 @@ next: a table function is refused unless it is named below as one that only read
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import duckdb
 
 from schemas.failures import ConfigError, one_line
+from schemas.sql import quoted
 
 #: Types of statements that change nothing outside the database in memory. DuckDB counts DESCRIBE, SUMMARIZE and SHOW as
 #: SELECT, and splits PIVOT into CREATE TYPE and SELECT.
@@ -30,6 +34,8 @@ _IN_QUERIES = re.compile(f"(?:{_PURE}|{_SHOWING}|{_FILES})")
 _IN_CONDITIONS = re.compile(f"(?:{_PURE})")
 #: Scalar functions that DuckDB itself says have side effects, and that have none outside the query.
 _INERT = re.compile(r"(?:nextval|currval|setseed|random|gen_random_uuid|uuid\w*|error|stats|current_\w+)")
+#: Those of another value at each call: a condition has to mean the same tomorrow.
+_CHANGING = re.compile(r"(?:nextval|currval|setseed|random|gen_random_uuid|uuid\w*)")
 
 _TABLE_FUNCTIONS = (
     "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('table', 'table_macro')"
@@ -47,7 +53,10 @@ def check_query(con: duckdb.DuckDBPyConnection, query: str) -> None:
 
 
 def check_condition(con: duckdb.DuckDBPyConnection, condition: str) -> None:
-    """Raises ConfigError for a condition that is more than one, or may do more than read columns."""
+    """Raises ConfigError for a condition that is more than one, or may do more than read columns and views of `con`.
+
+    A file's name is a table to DuckDB, and a connection to a lake is locked only later.
+    """
     try:
         statements = con.extract_statements(f"SELECT 1 WHERE (\n{condition}\n)")
     except duckdb.Error as error:
@@ -55,6 +64,35 @@ def check_condition(con: duckdb.DuckDBPyConnection, condition: str) -> None:
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ConfigError("it holds a statement of its own")
     _check_functions(con, condition, _IN_CONDITIONS)
+    if changing := sorted(filter(_CHANGING.fullmatch, called_functions(condition))):
+        raise ConfigError(f"{changing[0]} has another value at each call")
+    [(text,)] = con.execute(f"SELECT json_serialize_sql({quoted(statements[0].query)})").fetchall()
+    tree = json.loads(text)
+    if tree["error"]:
+        raise ConfigError(one_line(ConfigError(tree["error_message"]), 200))
+    defined = {node["key"].lower() for node in _nodes(tree, "key") if node["key"].isidentifier()}  # by WITH
+    for node in _nodes(tree, "table_name"):
+        names = [node[f"{part}_name"] for part in ("catalog", "schema", "table")]
+        if names[:2] not in (["", ""], ["", "main"]) or names[2].lower() not in {*defined, *_relations(con)}:
+            raise ConfigError(f"{'.'.join(filter(None, names))!r} is no view of the lake")
+
+
+def _nodes(tree: Any, key: str) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a serialized statement, whatever their depth, in which `key` is a text."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get(key), str) and node[key]:
+                yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _relations(con: duckdb.DuckDBPyConnection) -> set[str]:
+    names = "SELECT view_name FROM duckdb_views() UNION SELECT table_name FROM duckdb_tables()"
+    return {name.lower() for (name,) in con.execute(names).fetchall()}
 
 
 def refused_functions(con: duckdb.DuckDBPyConnection) -> set[str]:

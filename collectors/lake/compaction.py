@@ -349,7 +349,8 @@ class _Compaction:
             [(held,)] = con.execute(query, [old]).fetchall()
             stored += held
         if chunk.retracted:
-            query = f"SELECT count(*) FROM _stored AS written{_FORGOTTEN.format(join='SEMI')}"
+            mine = "_stored AS written SEMI JOIN part_cells USING (cell_id)"  # the view has a whole group of chunks
+            query = f"SELECT count(*) FROM {mine}{_FORGOTTEN.format(join='SEMI')}"
             [(forgotten,)] = con.execute(query).fetchall()
             stored -= forgotten
         kept = written.part.rows + written.older_rows

@@ -82,6 +82,8 @@ def choose_pool(
     it nor a file states any. Raises ConfigError for a wrong or missing file, and for an option beside a written pool.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if pool is not None and not pool.strip():
+        raise ConfigError("--pool is empty")
     text = pool or "true"
     if include is not None and include not in INCLUDED:
         raise ConfigError(f"include: {include!r} is none of {', '.join(INCLUDED)}")

@@ -62,6 +62,15 @@ def test_query_that_reads_is_allowed(query: str) -> None:
         "model IN (SELECT content FROM read_text('/etc/passwd'))",
         "EXISTS (FROM enable_profiling(format = 'json'))",
         "EXISTS (FROM glob('*'))",
+        "EXISTS (FROM 'secret.csv')",
+        'error((SELECT a FROM "/tmp/secret.parquet")) IS NULL',
+        "EXISTS (FROM secret.csv)",
+        "EXISTS (FROM 'http://127.0.0.1:9/x.json')",
+        "EXISTS (SUMMARIZE 'secret.csv')",
+        'EXISTS (WITH "secret.csv" AS (SELECT 1) FROM "secret.csv")',
+        "EXISTS (WITH csv AS (SELECT 1) FROM secret.csv)",
+        "EXISTS (FROM nowhere)",
+        "random() < 0.5",
         "",
     ],
 )
@@ -72,9 +81,13 @@ def test_condition_that_is_more_than_a_condition_is_refused(condition: str) -> N
 
 def test_condition_on_columns_and_views_is_allowed() -> None:
     with duckdb.connect() as con:
-        check_condition(
-            con, "model LIKE 'a%' -- a comment\n AND task IN (SELECT task FROM cells) AND length(model) > 2"
-        )
+        con.execute("CREATE VIEW cells AS SELECT 'a' AS model, 't' AS task")
+        for condition in (
+            "model LIKE 'a%' -- a comment\n AND task IN (SELECT task FROM cells) AND length(model) > 2",
+            "model IN (WITH best AS (FROM main.Cells) SELECT model FROM best JOIN cells USING (task))",
+            "model IN (SELECT unnest(['a', 'b']))",
+        ):
+            check_condition(con, condition)
 
 
 def test_called_functions_are_the_names_before_brackets_by_duckdbs_own_tokens() -> None:

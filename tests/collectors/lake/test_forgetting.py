@@ -198,3 +198,15 @@ def test_take_back_twice_or_of_an_unknown_retraction_is_refused(tmp_path: Path) 
         take_back(lake, retraction, "right")
     with pytest.raises(ConfigError, match="is not in the lake"):
         take_back(lake, "20260101T000000-00000000", "right")
+
+
+def test_forget_items_of_two_cells_of_a_model_both_are_folded_without_them(tmp_path: Path) -> None:
+    other = BuiltCell(model="model-a", items=6, prompting="p9")
+    lake = built(tmp_path / "lake", A, other, B).lake
+    forget(lake, tasks=("quiz",), items=((0, 3),))
+    left = query(lake, "SELECT cell_id, item, generation FROM matrix ORDER BY ALL")
+    assert [row[1] for row in left] == [4, 5] * 3
+    compact(lake)
+    assert query(lake, "SELECT cell_id, item, generation FROM matrix ORDER BY ALL") == left
+    prune(lake, NOW)
+    assert query(lake, "SELECT cell_id, item, generation FROM matrix ORDER BY ALL") == left
