@@ -135,7 +135,11 @@ def test_pool_written_down_and_published_gives_the_same_digits_by_its_name(
     assert rows[0] == rows[1]
     assert (rows[0][0]["models"], rows[0][0]["items"], rows[0][0]["score"]) == (2, 3, pytest.approx(2 / 3))
     assert "`small`" in (tmp_path / "elsewhere/README.md").read_text()
-    for pool, message in (("@large", "keeps small"), ("small", "--pool @small is the pool that the version keeps")):
+    for pool, message in (
+        ("", "--pool is empty"),
+        ("@large", "keeps small"),
+        ("small", "--pool @small is the pool that the version keeps"),
+    ):
         assert matrix(["--lake", str(tmp_path / "elsewhere"), "--pool", pool, "--sql", "FROM oracle"]) == 2
         assert message in capsys.readouterr().err
 
