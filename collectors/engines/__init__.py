@@ -86,6 +86,8 @@ class ModelRef:
     def key(self) -> str:
         """Identity of a loaded model: revision, dtype, quantization and the other settings that decide how it loads."""
         base = f"{self.revision}:{self.dtype}:{self.quantization}"
+        if not self.has_files:  # an engine may give all its models one revision
+            base += f":{self.source}"
         special = [self.options, self.trust_remote_code, self.longest, self.overrides]
         return f"{base}:{digest(special)}" if any(special) else base
 

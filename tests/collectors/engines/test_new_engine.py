@@ -174,3 +174,10 @@ def test_engine_that_sets_no_other_lengths_can_score_its_whole_context() -> None
     for name in ("a", "bcd"):
         engine.load(ModelRef(name, name, f"{name}-1", None))
         assert engine.score_length == engine.rolling_length == engine.max_length == 100 + len(name)
+
+
+def test_models_without_files_that_share_a_revision_are_loaded_apart() -> None:
+    keys = [ModelRef(name, name, "script-1", None, "text", has_files=False).key for name in ("a", "b")]
+    assert keys[0] != keys[1]
+    files = [ModelRef(name, name, "files-1", None, "float32").key for name in ("a", "b")]
+    assert files[0] == files[1], "one copy of the weights serves both"
