@@ -1,8 +1,8 @@
 """An engine without a model, for load tests and for trying out a pipeline. It answers at once and fails on request.
 
-Each answer is drawn from a hash of the model and the tokens: a rerun, another batch or another machine gives the same
-one, another model a different one. Owns a byte-level tokenizer, a latency that can be set, and the faults that a fleet
-has to survive. Knows nothing of tasks; its answers are right only by chance.
+Each answer is drawn from a hash of the model, the tokens and, where it is sampled, the seed: a rerun, another batch or
+another machine gives the same one, another model a different one. Owns a byte-level tokenizer, a latency that can be
+set, and the faults that a fleet has to survive. Knows nothing of tasks; its answers are right only by chance.
 """
 
 from __future__ import annotations
@@ -187,7 +187,8 @@ class StubEngine(BaseEngine[StubOptions]):
         return float("nan") if _chosen(drawn, self._options.nan_every) else logprob, drawn % 4 == 0
 
     def _generate(self, request: GenerateRequest) -> Generation:
-        drawn = _draw(self._who, request.prompt, [])
+        sampled = [request.seed % 2**32] if request.temperature and request.seed is not None else []
+        drawn = _draw(self._who, request.prompt, sampled)
         text = f" Counted to {drawn % 97}.\nThe answer is {drawn % 13}.\n#### {drawn % 13}\n\nQ: What is next?\n\n"
         if _chosen(drawn, self._options.empty_every):
             text = ""

@@ -1,4 +1,4 @@
-"""Names tasks that the lake holds under another definition, before a run asks all of their items anew.
+"""Names tasks that the lake holds under another definition or with other settings, before a run asks them anew.
 
 Owns the comparison of a task's items and settings with those in the lake. A number of examples, a template or a limit
 is a choice of the config, and is no other definition.
@@ -7,12 +7,16 @@ is a choice of the config, and is no other definition.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from collectors.lake.holdings import Holdings
 from collectors.lake.reading import ask
 from collectors.lake.store import Lake
+from schemas.records import RUN_CELL
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,6 +26,32 @@ if TYPE_CHECKING:
 
 #: Settings of a task's definition, columns of the view cells.
 SETTINGS = ("task_version", "output_type", "metric", "filter", "higher_is_better")
+
+#: Settings of a config that make another cell of one model and task, columns of the view cells.
+CHOSEN = (
+    "revision",
+    "dtype",
+    "quantization",
+    "num_fewshot",
+    "chat_template",
+    "system_prompt",
+    "decoding",
+    "max_length",
+)
+#: Cells that are compared: the first ones show what a config changed.
+_MOST = 10_000
+_EFFORT = ("thinking_tokens", "reasoning_effort")
+#: Counts cells of the same models that differ from those of which the lake has nothing, a row a task. A cell that asks
+#: its items several times is not the same model's cell that asks each once.
+_UNLIKE = f"""
+SELECT task, count(DISTINCT there.cell_id), {", ".join(f"bool_or(there.{n} IS DISTINCT FROM here.{n})" for n in CHOSEN)}
+FROM _run_cells AS there INNER JOIN fresh AS here USING (task, model)
+WHERE there.cell_id <> here.cell_id AND there.items_digest = here.items_digest AND there.task_digest = here.task_digest
+    AND {" AND ".join(f"there.{name} IS NOT DISTINCT FROM here.{name}" for name in _EFFORT)}
+    AND (there.decoding ->> '$.repeats' IS NULL) = (here.decoding ->> '$.repeats' IS NULL)
+GROUP BY task
+ORDER BY task
+"""
 
 #: One reading for all tasks. Not of the view cells, which makes a row of fifty columns for each of a million cells.
 _DEFINITIONS = f"""
@@ -34,7 +64,7 @@ GROUP BY ALL
 
 
 def other_definitions(plan: Plan, lake: Lake) -> list[str]:
-    """A line for each task of which the lake has cells under another definition alone, with what differs.
+    """A line for each task of which the lake has cells, but under another definition or with other settings.
 
     Raises StorageError if the lake cannot be read.
     """
@@ -45,7 +75,7 @@ def other_definitions(plan: Plan, lake: Lake) -> list[str]:
 
     def lines(con: duckdb.DuckDBPyConnection, _: Holdings) -> list[str]:
         con.execute(_DEFINITIONS)
-        return [line for task in tasks.values() for line in _compared(con, task)]
+        return [*(line for task in tasks.values() for line in _compared(con, task)), *_unlike(con, plan)]
 
     return ask(lake, lines, only=["_run_cells", "items"], include="collected", shards=False)
 
@@ -69,6 +99,24 @@ def _compared(con: duckdb.DuckDBPyConnection, task: BoundTask) -> Iterator[str]:
         f"Different: {', '.join(differs)}. All items are asked anew{again}; forget.py --definition {old} hides the old "
         "answers"
     )
+
+
+def _unlike(con: duckdb.DuckDBPyConnection, plan: Plan) -> Iterator[str]:
+    """A line for each task of which planned models have cells with other settings, and none with these."""
+    names = ("cell_id", "task", "model", "items_digest", "task_digest", *CHOSEN, *_EFFORT)
+    fresh = (planned for planned in plan.cells if planned.todo and planned.items_todo == planned.wanted)
+    rows = [planned.row for planned in itertools.islice(fresh, _MOST)]
+    con.register(
+        "fresh", pa.table({name: pa.array([row[name] for row in rows], RUN_CELL.field(name).type) for name in names})
+    )
+    for task, cells, *differ in con.execute(_UNLIKE).fetchall():
+        changed = [name for name, differs in zip(CHOSEN, differ, strict=True) if differs]
+        if changed:
+            yield (
+                f"task {task}: the lake has {cells:,} cells of these models with other settings. Different: "
+                f"{', '.join(changed)}. Their answers stay apart, and all items are asked"
+            )
+    con.unregister("fresh")
 
 
 def _items(con: duckdb.DuckDBPyConnection, task: BoundTask, items_digest: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ def written(folder: Path, items: list[dict[str, Any]], text: str = "{{question}}
     return folder
 
 
-def plan_of(folder: Path, lake: Path) -> Plan:
-    return planned(configured(folder, "stub/a", tasks=["mine"], engine={"name": "stub"}), lake)
+def plan_of(folder: Path, lake: Path, models: Sequence[str] = ("stub/a",), **config: Any) -> Plan:
+    keys = {"models": list(models), "tasks": ["mine"], "engine": {"name": "stub"}, **config}
+    return planned(configured(folder, models[0], **keys), lake)
 
 
 @pytest.fixture
@@ -98,6 +100,16 @@ def test_plan_names_another_definition_of_documents_of_an_unknown_shape(
 @pytest.mark.slow
 def test_plan_of_the_same_definition_names_nothing(tmp_path: Path, lake: Path) -> None:
     assert plan_of(tmp_path / "before", lake).notes == []
+
+
+@pytest.mark.slow
+def test_plan_names_the_settings_in_which_cells_of_the_same_models_differ(tmp_path: Path, lake: Path) -> None:
+    folder = tmp_path / "before"
+    assert plan_of(folder, lake, ["stub/b"], dtype="bfloat16").notes == [], "the lake has nothing of that model"
+    [note] = plan_of(folder, lake, ["stub/a", "stub/b"], dtype="bfloat16", system_prompt="Short.").notes
+    assert note.startswith("task mine: the lake has 1 cells of these models with other settings. ")
+    assert "Different: dtype, system_prompt." in note
+    assert plan_of(folder, lake, ["stub/a", "stub/b"]).notes == []
 
 
 @pytest.mark.slow
