@@ -106,7 +106,7 @@ def _table_of(path: Path, names: list[str]) -> str:
             if len(names) > len(set(names)):
                 raise ConfigError(f"{path}: a column name appears twice")
             return table
-    nearest = min(lacking, key=lambda table: len(lacking[table]))
+    nearest = max(lacking, key=lambda table: (len({*names} & {*TABLES[table].names}), -len(lacking[table])))
     raise ConfigError(
         f"{path}: its columns fit no price table; {nearest} lacks {', '.join(lacking[nearest])} "
         "(all formats: python pipelines/prices.py --help)"

@@ -65,6 +65,7 @@ def test_read_prices_keeps_what_is_unknown_unknown(tmp_path: Path) -> None:
     [
         ([HEADER], "has no rows"),
         (["model,price", "a,1"], "fit no price table"),
+        (["model,provider,usd_per_m_prompt", "a,b,1"], "fit no price table; prices lacks usd_per_million_prompt"),
         ([HEADER + ",colour", GOOD + ",red"], "no column colour"),
         ([HEADER + ",source", GOOD + ",again"], "appears twice"),
         ([HEADER, GOOD.replace(",1,", ",-1,")], "line 2: usd_per_million_prompt is '-1'"),
