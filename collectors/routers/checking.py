@@ -59,9 +59,8 @@ class Examined:
     #: (test questions,): columns, or NO_CHOICE.
     chosen: npt.NDArray[np.int64] | None = None
     missing: int = 0
-    #: None where the choices were not checked for leakage, and `unchecked` has why.
+    #: None where there are no choices.
     leakage: Leakage | None = None
-    unchecked: str | None = None
     #: A line for each reason to keep it off the board.
     faults: list[str] = field(default_factory=list)
 
@@ -183,9 +182,8 @@ class PublishedBasis:
         if found.missing == len(test):
             found.faults.append(f"it has no choice for any of the {len(test):,} test questions")
             return
-        found.unchecked = _unchecked(basis)
-        found.leakage = None if found.unchecked else self._leakage(basis, columns)
-        if found.leakage and found.leakage.knows_answers:
+        found.leakage = self._leakage(basis, columns)
+        if found.leakage.knows_answers:
             found.faults.append(leak_line(found.leakage))
 
     def _leakage(self, basis: Basis, columns: npt.NDArray[np.int64]) -> Leakage:
@@ -201,15 +199,6 @@ def _content(questions: Questions) -> str:
     names = digest([pool.candidates, questions.tasks, questions.ids])
     arrays = (pool.scores, *(pool.numbers[name] for name in sorted(pool.numbers)))
     return hashlib.sha256(b"".join([names.encode(), *(values.tobytes() for values in arrays)])).hexdigest()
-
-
-def _unchecked(basis: Basis) -> str | None:
-    """Why the choices of a pool cannot be checked for leakage."""
-    scores = basis.questions.pool.scores
-    low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
-    if low >= 0 and high <= 1:
-        return None
-    return f"the scores run from {low:g} to {high:g}, and the check needs scores from 0 to 1"
 
 
 def leak_line(found: Leakage) -> str:
@@ -266,8 +255,6 @@ def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
                 f"choices: {len(test) - found.missing:,} of {len(test):,}; {found.missing:,} are missing, and go to "
                 "the best constant"
             )
-    if found.unchecked:
-        lines.append(f"leakage: not checked: {found.unchecked}")
     if found.leakage and not found.leakage.knows_answers:
         lines.append(_plausible(found.leakage))
     return lines

@@ -108,3 +108,40 @@ def test_leakage_between_the_limits_is_suspicious_and_not_refused() -> None:
     assert found.odds_ratio is not None
     assert SUSPICIOUS < found.odds_ratio < LIMIT
     assert (found.knows_answers, found.is_suspicious) == (False, True)
+
+
+RANGES = {
+    "a narrow one": lambda share: 0.4 + 0.05 * share,
+    "log-likelihoods": lambda share: np.log(share) * 50,
+    "points": lambda share: np.round(share * 10),
+    "both kinds": lambda share: np.where(np.arange(len(share))[:, np.newaxis] % 2, share * 0.3, share > 0.5),
+}
+
+
+@pytest.mark.parametrize("kind", RANGES)
+def test_leakage_of_graded_scores_is_seen_whatever_their_range(kind: str) -> None:
+    random = np.random.default_rng(7)
+    features, skills = random.normal(size=(300, 4)), random.normal(size=(4, 5)) * 0.6
+    scores = RANGES[kind](1 / (1 + np.exp(-features @ skills - random.normal(size=(300, 5))))).astype(np.float32)
+    tasks = np.where(np.arange(300) % 2, "graded", "other")
+    near = np.argsort(-(features[150:] @ features[:150].T), axis=1)[:, :20]
+    best = scores[150:].argmax(axis=1)
+    rules = {
+        "oracle": best,
+        "near": scores[near].mean(axis=1).argmax(axis=1),
+        "constant": np.full(150, scores[150:].mean(axis=0).argmax()),
+        "random": random.integers(0, 5, 150),
+    }
+    found = {
+        name: leakage(scores, tasks, np.concatenate([np.full(150, -1), chosen]), features)
+        for name, chosen in rules.items()
+    }
+    assert {name for name, one in found.items() if one.knows_answers} == {"oracle"}
+    assert found["oracle"].right == found["oracle"].questions
+
+
+def test_leakage_is_that_of_right_and_wrong_whatever_stands_for_them() -> None:
+    questions = world(300)
+    vectors, best = kinds(questions)
+    scores, tasks = questions.pool.scores, np.array(questions.tasks)
+    assert leakage(scores * 0.25 - 8, tasks, best, vectors) == leakage(scores, tasks, best, vectors)
