@@ -95,6 +95,12 @@ def oracle(scores: Floats, usd: Floats | None = None) -> npt.NDArray[np.int64]:
     return choices
 
 
+def oracle_of_known(scores: Floats, usd: Floats | None = None) -> npt.NDArray[np.int64]:
+    """As `oracle`, but among the known scores of each item: NO_CHOICE if there are none."""
+    is_known = ~np.isnan(scores)
+    return np.where(is_known.any(axis=1), oracle(np.where(is_known, scores, -np.inf), usd), NO_CHOICE)
+
+
 def best_scores(scores: Floats) -> npt.NDArray[np.float64]:
     """(items,): the best score of each row of `scores` (items, models); NaN if a score of the row is unknown."""
     best = np.full(len(scores), np.nan)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from collectors.metrics.gaps import NO_CHOICE
 from collectors.metrics.plane import convex_hull
-from collectors.metrics.pool import oracle
+from collectors.metrics.pool import oracle_of_known
 from collectors.routers.contract import ABSTAIN, BadChoice, Columns, Estimates, Floats, Mask, Queries, best_of, means_of
 
 
@@ -145,9 +146,8 @@ class Oracle:
     def route(self, queries: Queries, candidates: Sequence[str]) -> Columns:
         assert queries.answers is not None
         assert queries.answers.truth is not None
-        is_known = ~np.isnan(queries.answers.truth)
-        chosen = oracle(np.where(is_known, queries.answers.truth, -np.inf), queries.answers.observed["usd"])
-        return np.where(is_known.any(axis=1), chosen, ABSTAIN)
+        chosen = oracle_of_known(queries.answers.truth, queries.answers.observed["usd"])
+        return np.where(chosen == NO_CHOICE, ABSTAIN, chosen)
 
 
 def filled(values: Floats) -> Floats:

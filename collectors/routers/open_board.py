@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from collectors.metrics.pool import oracle_of_known
 from collectors.routers.boards import Trial
 from collectors.routers.checking import Basis, Examined, PublishedBasis, verdict_on
 from collectors.routers.contract import ABSTAIN
@@ -109,8 +110,8 @@ def _trial(name: str, chosen: Any, usd: float) -> Trial:
 def _bases(basis: Basis) -> Iterator[tuple[str, Any]]:
     """Choices of the rows of BASES on the test questions."""
     pool, test = basis.questions.pool, basis.fold.test
-    scores = pool.scores[test]
-    yield "oracle", np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
+    usd = pool.numbers.get("usd")
+    yield "oracle", oracle_of_known(pool.scores[test], None if usd is None else usd[test])
     yield "best-constant", np.full(len(test), best_constant(pool, basis.fold))
     if (column := cheapest_constant(pool, basis.fold)) is not None:
         yield "cheapest", np.full(len(test), column)
