@@ -93,7 +93,8 @@ def build_site(
         _, manifest = open_published(lake.uri)
         digest = hashlib.sha256(lake.read(PUBLISHED_MANIFEST)).hexdigest()
     changed, no_changes = changes(lake, manifest, before)
-    extra = [page for page in (changed, board(board_file) if board_file else None) if page]
+    version = str(manifest["version"]) if manifest else None
+    extra = [page for page in (changed, board(board_file, version) if board_file else None) if page]
     writer = _Writer(folder)
     write_database(uri, folder / DATABASE, include)
     writer.sign(DATABASE)

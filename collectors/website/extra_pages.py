@@ -20,6 +20,8 @@ from schemas.failures import ConfigError, StorageError, one_line
 CHANGES, BOARD = ("changes.html", "Changes"), ("board.html", "Routers")
 #: Most bytes of a board's file, and most rows of a board.
 _MOST_BYTES, _MOST_ROWS = 50_000_000, 10_000
+#: Keys of the pool and split that a board is of.
+_PLACE = ("pool", "include", "split")
 
 # ---- changes
 
@@ -61,19 +63,24 @@ def changes(lake: Lake, manifest: Mapping[str, Any] | None, before: str | None) 
 # ---- routers
 
 
-def board(path: Path) -> Page:
-    """The page of a board's file, board.json of `route.py board` or `publish.py board`. Raises ConfigError."""
+def board(path: Path, version: str | None = None) -> Page:
+    """The page of a board's file, board.json of `route.py board` or `publish.py board`.
+
+    `version` is the name of the version that the site shows. Raises ConfigError for another file, or another version's.
+    """
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
         value = json.loads(path.read_bytes())
         boards = value.get("boards", [value])
         tables = [_board_table(number, one) for number, one in enumerate(boards)]
-        notes = [note for one in boards for note in one.get("notes", ()) if isinstance(note, str)]
+        of = value.get("version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a board's board.json: {one_line(error, 200)}") from error
+    if None not in (of, version) and of != version:
+        raise ConfigError(f"{path} is a board of version {shown(plain(of))}, and this is version {version}")
     lead = "Routers choose a model for each question. Score and cost are those of their choices on the test questions."
-    return Page(BOARD[0], "Routers", [lead, *dict.fromkeys(notes)], tables)
+    return Page(BOARD[0], "Routers", [lead], tables)
 
 
 def _board_table(number: int, one: Mapping[str, Any]) -> Table:
@@ -85,14 +92,25 @@ def _board_table(number: int, one: Mapping[str, Any]) -> Table:
         Column("usd", "$ a question", "usd"),
         Column("verdict", "against the best constant"),
         Column("missing", "missing", "count", note="questions that it chose nothing for"),
+        Column(
+            "leakage", "leakage", note="whether the choices are nearer to the oracle than a router without the answers"
+        ),
         Column("by", "by"),
         Column("sha256", "SHA-256", "digest", note="of its choices"),
     ]
     rows = [_board_row(row, columns) for row in one["rows"][:_MOST_ROWS]]
     filled = [column for column in columns if any(row[column.key] is not None for row in rows)]
-    named = [shown(one[key]) for key in ("pool", "split") if isinstance(one.get(key), str)]
-    caption = "Routers, ranked" + (f": {', '.join(named)}" if named else "")
-    return Table(f"routers-{number}", caption, filled, rows, filters=("router",))
+    notes = [note for note in one.get("notes", ()) if isinstance(note, str)]
+    return Table(f"routers-{number}", _heading(one), filled, rows, filters=("router",), notes=notes)
+
+
+def _heading(one: Mapping[str, Any]) -> str:
+    """As in board.md; a board of `route.py board` has no pool."""
+    if "pool" not in one:
+        return "Routers, ranked"
+    pool, include, split = (shown(one[key]) if isinstance(one.get(key), str) else "" for key in _PLACE)
+    records = f", {include} records" if include else ""
+    return f"Pool {pool or 'of all candidates'}{records}, split {split or 'none: all questions'}"
 
 
 def _board_row(row: Mapping[str, Any], columns: list[Column]) -> dict[str, Any]:

@@ -82,6 +82,30 @@ def test_board_rows_of_both_kinds_of_files_are_shown(tmp_path: Path) -> None:
         assert "1 knn 0.750 50.0 % $0.00200 better" in shown(board(tmp_path / "board.json"))
 
 
+def test_board_has_a_heading_and_its_notes_for_each_pool_and_split_and_the_leakage(tmp_path: Path) -> None:
+    rows = [{"rank": 1, "router": "knn", "score": 0.75, "leakage": "suspicious"}, {"router": "oracle", "score": 1.0}]
+    boards = [
+        {"pool": None, "include": "collected", "split": None, "rows": rows, "notes": ["tied: knn"]},
+        {"pool": "small", "include": "all", "split": "own", "rows": rows[1:], "notes": ["tied: none"]},
+    ]
+    (tmp_path / "board.json").write_text(json.dumps({"version": "1.0.0", "boards": boards}))
+    page = board(tmp_path / "board.json", "1.0.0")
+    assert [table.caption for table in page.tables] == [
+        "Pool of all candidates, collected records, split none: all questions",
+        "Pool small, all records, split own",
+    ]
+    text = shown(page)
+    assert "1 knn 0.750 suspicious" in text
+    assert text.index("tied: knn") < text.index("Pool small") < text.index("tied: none")
+
+
+def test_board_of_another_version_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "board.json").write_text(json.dumps({"version": "1.0.0", "boards": []}))
+    with pytest.raises(ConfigError, match=r"is a board of version 1\.0\.0, and this is version 1\.2\.0"):
+        board(tmp_path / "board.json", "1.2.0")
+    assert board(tmp_path / "board.json").title == "Routers"
+
+
 def test_board_values_of_another_kind_are_unknown_and_names_stay_text(tmp_path: Path) -> None:
     rows = [{"rank": "1", "router": name, "score": [1], "usd": 1e300, "by": {"a": 1}} for name in HOSTILE]
     (tmp_path / "board.json").write_text(json.dumps({"rows": rows, "notes": [HOSTILE[0], 5]}))
