@@ -7,7 +7,7 @@ one that is faulty is named with its reason, and no other is touched by it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from collectors.routers.contract import ABSTAIN
 from collectors.routers.outcomes import best_constant, cheapest_constant
 from collectors.routers.registry import RouterSpec
 from collectors.routers.standings import Board, stand
-from collectors.routers.submissions import Submission, read_submission
+from collectors.routers.submissions import read_submission
 from schemas.failures import ConfigError, one_line
 
 #: Most submissions of a folder.
@@ -46,9 +46,12 @@ def build(folder: Path, version: PublishedBasis) -> OpenBoard:
     names, digests = set[str](), dict[tuple[int, str], str]()
     for path in _statements(folder):
         try:
-            submission = _read(path, names)
+            submission = read_submission(path)
         except ConfigError as error:
             refused[path.name] = [_without(folder, one_line(error, 400))]
+            continue
+        if is_taken(submission.name, names):
+            refused[path.name] = [taken_line(submission.name)]
             continue
         found = version.examine(submission)
         if found.faults or found.basis is None:
@@ -79,11 +82,13 @@ def _statements(folder: Path) -> list[Path]:
     return paths
 
 
-def _read(path: Path, names: set[str]) -> Submission:
-    submission = read_submission(path)
-    if _alike(submission.name) in {*names, *BASES}:
-        raise ConfigError(f"submission {path.name}: the name {submission.name!r} is taken")
-    return submission
+def is_taken(name: str, names: Collection[str] = ()) -> bool:
+    """Whether a row of every board has the name, or one of `names`, as _alike has them."""
+    return _alike(name) in {*names, *BASES}
+
+
+def taken_line(name: str) -> str:
+    return f"the name {name!r} is taken"
 
 
 def _alike(name: str) -> str:

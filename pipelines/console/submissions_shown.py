@@ -48,10 +48,14 @@ def check(script: str, argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     from collectors.routers.checking import PublishedBasis, lines_of
+    from collectors.routers.open_board import is_taken, taken_line
     from collectors.routers.submissions import read_submission
 
     version = PublishedBasis(args.version)
-    found = version.examine(read_submission(args.file))
+    submission = read_submission(args.file)
+    found = version.examine(submission)
+    if args.file.suffix == ".json" and is_taken(submission.name):  # choices alone state no name
+        found.faults.insert(0, taken_line(submission.name))
     lines = lines_of(found, version)
     if args.json:
         print(json.dumps({"fits": not found.faults, "lines": lines, "faults": found.faults}, indent=1))

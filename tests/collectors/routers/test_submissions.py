@@ -92,6 +92,16 @@ def test_check_of_the_oracles_choices_says_that_they_know_the_answers(
     assert value["faults"][0].startswith("leakage:")
 
 
+def test_check_of_a_name_that_every_board_has_is_told_what_the_board_tells(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = send(tmp_path / "in", name="Best-Constant")
+    assert main(["check", str(path), "--version", version, "--json"]) == 1
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    assert faults == build(tmp_path / "in", PublishedBasis(version)).refused["mine.json"]
+    assert faults == ["the name 'Best-Constant' is taken"]
+
+
 FAULTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "unknown item": (b"item,model\n0,a\n900,a\n", {}, "line 3: item '900' is not among"),
     "unknown model": (b"item,model\n0,gpt-x\n", {}, "mine.csv, line 2: mine chose 'gpt-x'"),
