@@ -66,8 +66,9 @@ bench: ## list the benchmarks: what each measures and how to start it
 bench-parity: env models ## compare our verdicts with lm-eval's own, row by row
 	$(python) tests/benchmarks/bench_parity.py
 
-bench-lake: env ## the lake's sizes and speeds at 20M synthetic records, exports, score and plot; SIZE=2M or 200M for others (40 minutes)
+bench-lake: env ## the lake's sizes and speeds at 20M synthetic records, 100,000 open shards, exports, score and plot; SIZE=2M or 200M for others (40 minutes)
 	short=0; $(python) -m tests.benchmarks.bench_lake --size $(SIZE) || short=1; \
+	$(python) -m tests.benchmarks.bench_growing || short=1; \
 	$(python) -m tests.benchmarks.bench_export --size $(SIZE) || short=1; exit $$short
 
 bench-routers: env ## routers: a whole board, peers' figures, 8,500 models, simulated worlds (20 minutes)
@@ -89,7 +90,7 @@ bench-collection: env models ## collecting against stock lm-eval with equal verd
 	short=0; $(python) -m tests.benchmarks.bench_collection || short=1; \
 	$(python) -m tests.benchmarks.bench_swap || short=1; exit $$short
 
-bench-fleet: env ## a fleet: planning 8,500 models, 1 and 4 raylets, a storm of 100 kills; KILLS=n (20 minutes)
+bench-fleet: env ## a fleet: plans of 102,000 cells and of a million, 1 and 4 raylets, a storm of 100 kills; KILLS=n (20 minutes)
 	short=0; $(python) -m tests.benchmarks.bench_fleet || short=1; \
 	$(python) -m tests.benchmarks.bench_raylets || short=1; \
 	$(python) -m tests.benchmarks.bench_storm --kills $(or $(KILLS),100) || short=1; exit $$short

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,10 @@ sys.exit(code)
 """
 
 
-def bench_planning(report: Report, args: argparse.Namespace) -> None:
+def bench_planning(report: Report, models: int, most_seconds: float, most_gb: float) -> None:
     """A dry run of the catalog's models × 12 tasks, with placements and estimate, half of the cells committed."""
     with tempfile.TemporaryDirectory() as folder:
-        config = planned_half(Path(folder), args.models)
+        config = planned_half(Path(folder), models)
         command = [sys.executable, "-c", CODE, "--config", str(config), "--dry-run"]
         subprocess.run(command, env=environment(), check=True, capture_output=True)  # fills caches
         started = time.monotonic()
@@ -63,9 +62,9 @@ def bench_planning(report: Report, args: argparse.Namespace) -> None:
     cpu, peak = measured(done.stderr)
     [line] = [line for line in done.stdout.splitlines() if line.startswith("to collect")]
     print("\n".join(done.stdout.splitlines()[-20:]))
-    what = f"planning {args.models:,} models × {len(TASKS) * len(SHOTS)} tasks, half committed"
-    report.row(f"{what}: seconds", seconds, 30, f"{cpu:.1f} s of CPU; {line}")
-    report.row(f"{what}: GB", peak / 1e9, 1)
+    what = f"planning {models:,} models × {len(TASKS) * len(SHOTS)} tasks, half committed"
+    report.row(f"{what}: seconds", seconds, most_seconds, f"{cpu:.1f} s of CPU; {line}")
+    report.row(f"{what}: GB", peak / 1e9, most_gb)
 
 
 def environment() -> dict[str, str]:
@@ -123,18 +122,17 @@ def catalog(models: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=MODEL)
 
 
-#: What is measured, by the name that --only takes.
-ROWS: dict[str, Callable[[Report, argparse.Namespace], None]] = {"planning": bench_planning}
+#: Models of the catalog -> most seconds and GB of their plan: 102,000 cells, and a million.
+SIZES = {8_500: (30, 1), 83_584: (60, 2)}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=ROWS, nargs="*", default=list(ROWS), help="some of the rows")
-    parser.add_argument("--models", type=int, default=8500, help="models of the catalog (default %(default)s)")
+    parser.add_argument("--models", type=int, choices=SIZES, nargs="*", default=list(SIZES), help="some of the sizes")
     args = parser.parse_args()
     report = Report()
-    for name in args.only:
-        ROWS[name](report, args)
+    for models in args.models:
+        bench_planning(report, models, *SIZES[models])
     return 0 if report.good else 1
 
 
