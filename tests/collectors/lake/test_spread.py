@@ -35,6 +35,7 @@ def in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "TOGETHER_ROWS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True])
 def test_spread_compaction_and_version_have_the_bytes_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool

@@ -218,6 +218,7 @@ class CountedLake(Lake):
         return super().read(*args, **keywords)
 
 
+@pytest.mark.slow
 def test_run_that_was_killed_goes_on_and_a_larger_share_asks_the_difference_alone(runs: Runs) -> None:
     """Planning asks the lake for nothing more than without repeats but lists of other parts that were asked."""
 
@@ -250,6 +251,7 @@ def test_run_that_was_killed_goes_on_and_a_larger_share_asks_the_difference_alon
     assert covered == [(20, 8, 12, 0), (20, 20, 0, 0)]
 
 
+@pytest.mark.slow
 def test_group_has_its_value_of_the_cells_that_ask_once(tmp_path: Path, tasks: Path) -> None:
     from collectors.judging.judges import Judges
     from collectors.runs.aggregates import Aggregator
