@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 
+from collectors.children import end_with_parent
 from collectors.harness.own_code import is_allowed, use_code
 from collectors.lake.store import Lake
 from collectors.verdicts.answers import Batch, Source
@@ -83,6 +84,7 @@ _shared: list[Synchronized[int]] = []
 
 
 def _begin(done: Synchronized[int], allow_code: bool) -> None:
+    end_with_parent()
     _shared[:] = [done]
     use_code(allow_code)
     gc.freeze()  # a collection that walks all libraries takes as long as judging 5,000 answers

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import duckdb
 
+from collectors.children import end_with_parent
 from collectors.lake.holdings import Holdings, read_holdings
 from collectors.lake.parts import limit_memory
 from collectors.lake.reading import connect, pass_over_damage
@@ -252,7 +253,7 @@ def write_database(uri: str, path: Path, include: str = "all") -> None:
     before = os.environ.get(name)
     os.environ[name] = value
     try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
             pool.submit(_write, uri, path, include).result()
     finally:
         os.environ.pop(name)
