@@ -47,6 +47,7 @@ _WHOLE = {
     "tasks": "task, items_digest, prompting",
     "candidates": "task, candidate",
     "oracle": "is_all, task",
+    "oracle_heldout": "is_all, task",
     "pareto": "is_all, task, usd_per_1000, candidate",
     "suspicions": "ALL",
     "imports": "ALL",
@@ -122,6 +123,11 @@ SELECT
     * EXCLUDE (candidate, model, score, tasks, scored_tasks, whole_tasks, is_whole, mean_score)
 FROM of_all
 ORDER BY rank NULLS LAST, tasks DESC, scored_items DESC, candidate
+"""
+_REPEATED = """
+SELECT cell_id, min(member_cell_id) AS member_cell_id, any_value(cells.decoding ->> '$.repeats')::INTEGER AS times
+FROM _drawn_cells INNER JOIN cells USING (cell_id)
+GROUP BY cell_id ORDER BY cell_id
 """
 _ITEMS = """
 SELECT task, items_digest, item, subject, prompt, choices, target AS gold, content_hash
@@ -211,7 +217,20 @@ INNER JOIN verdicts AS b
 GROUP BY ALL
 ORDER BY task, union_score DESC, candidate_a, candidate_b
 """
+#: As _QUESTIONS where the site has the table repeated: a question counts each model once.
+_QUESTIONS_ONCE = _QUESTIONS.replace(
+    "* EXCLUDE (task)",
+    "* EXCLUDE (task) REPLACE (CASE WHEN NOT is_repeated THEN score END AS score, "
+    "CASE WHEN NOT is_repeated THEN correct END AS correct)",
+).replace(
+    "FROM site.matrix",
+    "FROM (SELECT *, cell_id::VARCHAR IN (SELECT cell_id FROM site.repeated) AS is_repeated FROM site.matrix)",
+)
 _DERIVED = {
+    "repeated": (
+        "one cell that asked a part of the items of another (member_cell_id), in the same way, `times` times each",
+        _REPEATED,
+    ),
     "cells": ("one model on one task in one setup", _CELLS),
     "models": ("one model", _MODELS),
     "overall": (
@@ -232,11 +251,25 @@ _DERIVED = {
 }
 #: Tables that read the texts of answers.
 _OF_ANSWERS = ("responses", "hidden")
+#: Tables that a site has where they hold a row.
+_WHERE_THERE = ("repeated", "oracle_heldout")
 #: Tables of texts that belong to the data, of which names alone are cut.
 _CONTENT = ("items", "responses", "questions")
 #: Column of names in the matrix -> its type.
 _TYPES = {"task": "task_name", "model": "model_name", "cell_id": "cell_name"}
-_VIEWS = (*_WHOLE, "cells", "models", "items", "costs", "failures", "_members", "_pool_rows", "responses", "hidden")
+_VIEWS = (
+    *_WHOLE,
+    "_drawn_cells",
+    "cells",
+    "models",
+    "items",
+    "costs",
+    "failures",
+    "_members",
+    "_pool_rows",
+    "responses",
+    "hidden",
+)
 
 
 #: Read when DuckDB is loaded: jemalloc then clears the memory that it hands out.
@@ -284,6 +317,8 @@ def _write(uri: str, path: Path, include: str) -> None:
 class _Tables:
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self.con = con
+        #: Names of _WHERE_THERE that hold a row.
+        self.made: set[str] = set()
 
     def write(self) -> None:
         if not self._number("SELECT count(*) FROM cells"):
@@ -293,6 +328,8 @@ class _Tables:
             self._make(view, f"SELECT * FROM {view} ORDER BY {_ordered(order)}")
         self.con.execute(f"CREATE TEMP TABLE paired AS {_PAIRED}")
         for name, (_, query) in _DERIVED.items():
+            if name == "questions" and "repeated" in self.made:
+                query = _QUESTIONS_ONCE
             if name == "matrix":
                 self._make_matrix(query)
             else:
@@ -319,8 +356,10 @@ class _Tables:
         """A table of moderate size: computed by all threads, whose sums are exact, and written by one."""
         self.con.execute("RESET threads")
         self.con.execute(f"CREATE TEMP TABLE made AS {query}")
-        self._cut_keys(_TYPES if name in _CONTENT else None)
-        self._written(name, "FROM made")
+        if name not in _WHERE_THERE or self._number("SELECT count(*) FROM made"):
+            self._cut_keys(_TYPES if name in _CONTENT else None)
+            self._written(name, "FROM made")
+            self.made.update({name} & {*_WHERE_THERE})
         self.con.execute("DROP TABLE made")
 
     def _cut_keys(self, only: Collection[str] | None) -> None:
@@ -376,8 +415,13 @@ class _Tables:
     def _explain(self) -> None:
         """Comments, which the query page lists."""
         views = view_files()
+        absent = {*_WHERE_THERE} - self.made
         for name in (*_WHOLE, *_DERIVED):
+            if name in absent:
+                continue
             row = f"one row per {_DERIVED[name][0]}" if name in _DERIVED else views[name].comment
+            for other in absent:
+                row = row.replace(f" (view {other})", "")
             self.con.execute(f"COMMENT ON TABLE site.{name} IS {quoted(row)}")
             docs = {
                 **(column_docs("costs") if name == "matrix" else {}),

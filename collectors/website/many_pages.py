@@ -69,7 +69,7 @@ def task_pages(tables: Tables, has_items: bool, drawn: Sequence[dict[str, str]])
 
 def _task_page(tables: Tables, task: dict[str, Any], pictures: Sequence[dict[str, str]]) -> Page:
     name, key = task["task"], digest(task["task"])
-    board, frontier, pairs = (filled(sql, task) for sql in (BOARD, _FRONTIER, _PAIRS_OF))
+    board, frontier, pairs = (filled(sql, task) for sql in (tables.once(BOARD), _FRONTIER, _PAIRS_OF))
     rows = with_pages(tables.rows(board))
     [about] = tables.rows(filled(_TASK, task)) or [{}]
     [oracle] = tables.rows(filled(_ORACLE, task)) or [{}]
@@ -105,6 +105,7 @@ def _task_page(tables: Tables, task: dict[str, Any], pictures: Sequence[dict[str
                 "No record yet.",
                 notes=board_notes(rows),
             ),
+            *_several_tables(f"several-{key}", tables, filled(tables.several(BOARD), task)),
             Table(
                 f"frontier-{key}",
                 "Models that no other beats in score and cost",
@@ -129,6 +130,24 @@ def _task_page(tables: Tables, task: dict[str, Any], pictures: Sequence[dict[str
     )
 
 
+def _several_tables(name: str, tables: Tables, sql: str) -> Iterator[Table]:
+    """The leaderboard of cells that asked a part of the items several times: below the one that has the ranks."""
+    if not tables.repeated or not (rows := with_pages(tables.rows(sql))):
+        return
+    times = {row["times"] for row in rows}
+    each = f"{times.pop()} answers each" if len(times) == 1 else "several answers each"
+    caption = f"Asked several times, a part of the questions: {each}"
+    columns = [column for column in board_columns(rows) if column.key != "rank"]
+    columns.insert(1, Column("times", "answers each", "count"))
+    yield Table(name, caption, columns, rows, sql, notes=[_SEVERAL])
+
+
+_SEVERAL = (
+    "These cells have no rank: they tell how often a model answers a question rightly, and what of the oracle is luck. "
+    "A score is that of the task's own verdict over all answers to a question."
+)
+
+
 def questions_address(task: str) -> str:
     return f"task/{digest(task)}-questions.html"
 
@@ -143,7 +162,7 @@ def _questions_page(tables: Tables, task: dict[str, Any], has_items: bool) -> Pa
         Column("prompt", "question", "name", link="page"),
         Column("subject", "subject"),
         Column("share", "share that solved it", "heat"),
-        Column("solved", "solved by", "count", sql=RECORDS),
+        Column("solved", "solved by", "count", sql=tables.once(RECORDS)),
         Column("judged", "asked", "count"),
     ]
     table = Table(
@@ -185,19 +204,21 @@ ORDER BY is_group, leaderboard.task, cell_id
 def model_pages(tables: Tables) -> Iterator[Page]:
     scores = _grouped(
         tables.rows(
-            "SELECT l.*, c.planned, c.missing FROM leaderboard AS l LEFT JOIN coverage AS c "
-            "USING (cell_id) ORDER BY l.model, is_group, l.task, cell_id"
+            tables.once(
+                "SELECT l.*, c.planned, c.missing FROM leaderboard AS l LEFT JOIN coverage AS c "
+                "USING (cell_id) ORDER BY l.model, is_group, l.task, cell_id"
+            )
         )
     )
     for model in tables.rows("FROM models ORDER BY model"):
-        yield _model_page(model, with_pages(scores.get(model["model"], [])))
+        yield _model_page(tables, model, with_pages(scores.get(model["model"], [])))
 
 
 def _grouped(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: list(group) for name, group in itertools.groupby(rows, key=lambda row: row["model"])}
 
 
-def _model_page(model: dict[str, Any], rows: list[dict[str, Any]]) -> Page:
+def _model_page(tables: Tables, model: dict[str, Any], rows: list[dict[str, Any]]) -> Page:
     stated = [
         ("source", model["source"] if model["source"] != model["model"] else None),
         ("parameters", f"{model['parameters']:,}" if model["parameters"] else None),
@@ -216,14 +237,16 @@ def _model_page(model: dict[str, Any], rows: list[dict[str, Any]]) -> Page:
         "Scores",
         columns,
         rows,
-        filled(_SCORES_OF, model),
+        filled(tables.once(_SCORES_OF), model),
         ("task",),
         "No record yet.",
     )
+    sql = filled(tables.several(_SCORES_OF), model)
+    several = _several_tables(f"several-{digest(model['model'])}", tables, sql)
     return Page(
         model_page(model["model"]),
         model["model"],
-        tables=[table],
+        tables=[table, *several],
         stated=stated,
         above=[("leaderboard.html", "Leaderboard")],
     )
@@ -255,7 +278,8 @@ def item_pages(tables: Tables) -> Iterator[Page]:
             told = told_apart(tables, {**task, "items_digest": items_digest})
             for item, group in itertools.groupby(of_table, key=lambda row: row["item"]):
                 question = questions.get((items_digest, item))
-                yield _item_page({**task, "items_digest": items_digest, "item": item}, question, list(group), told)
+                place = {**task, "items_digest": items_digest, "item": item}
+                yield _item_page(tables, place, question, list(group), told)
 
 
 _TOLD = """
@@ -271,19 +295,28 @@ def told_apart(tables: Tables, table: Mapping[str, Any]) -> list[str]:
 
 
 def setting(row: Mapping[str, Any], told: Sequence[str]) -> str:
-    """The settings of a cell by which it is told apart."""
-    return ", ".join(f"{SETTINGS[key]} {row[key]}" for key in told if row[key] is not None)
+    """The settings of a cell by which it is told apart, and `times` if it asked several times."""
+    parts = [f"{SETTINGS[key]} {row[key]}" for key in told if row[key] is not None]
+    return ", ".join([*parts, *([f"{row['times']} answers each"] if row.get("times") else ())])
 
 
 _ITEMS_OF = "SELECT items_digest, item, subject, prompt, choices, gold FROM items WHERE task = {task}"
 
 
 def _item_page(
-    place: dict[str, Any], question: dict[str, Any] | None, answers: list[dict[str, Any]], told: Sequence[str]
+    tables: Tables,
+    place: dict[str, Any],
+    question: dict[str, Any] | None,
+    answers: list[dict[str, Any]],
+    told: Sequence[str],
 ) -> Page:
     question = question or {"subject": None, "prompt": None, "choices": None, "gold": None}
     task, items_digest, item = place["task"], place["items_digest"], place["item"]
     longest = min(LONGEST, _MOST // len(answers))
+    several = [
+        {**one, "times": tables.repeated[one["cell_id"]]} for one in answers if one["cell_id"] in tables.repeated
+    ]
+    answers = [one for one in answers if one["cell_id"] not in tables.repeated]
     more = {
         "question": None if question["prompt"] is None else cut(question["prompt"], LONGEST),
         "choices": [choice[:LONGEST] for choice in question["choices"] or ()],
@@ -291,8 +324,9 @@ def _item_page(
         "solved": sum(answer["correct"] is True for answer in answers),
         "judged": sum(answer["correct"] is not None for answer in answers),
         "answers": [_answer(answer, longest, told) for answer in answers],
+        "several": [_answer(answer, longest, told) for answer in several],
         "sql": filled(RECORDS, place),
-        "counted": filled(JUDGED, place),
+        "counted": filled(tables.once(JUDGED), place),
     }
     return Page(
         item_page(task, items_digest, item),

@@ -25,7 +25,7 @@ def start(tables: Tables, manifest: Mapping[str, Any] | None, drawn: Sequence[Ma
         _figure("models", counts["models"], "FROM models"),
         _figure("tasks", counts["tasks"], "FROM tasks"),
         _figure("questions", counts["items"], "FROM questions LIMIT 1000"),
-        _figure("records", counts["records"], "FROM matrix LIMIT 1000", "one model's answer to one question each"),
+        *_records(tables, counts["records"]),
         _figure("missing", counts["missing"], _MISSING, "planned and not collected"),
         _figure("failed", counts["failed"], _FAILED, "by our own fault: no score, never wrong"),
         _figure("priced", f"{counts['priced']:.0%}", _PRICED, "of the records have a cost"),
@@ -43,6 +43,21 @@ def start(tables: Tables, manifest: Mapping[str, Any] | None, drawn: Sequence[Ma
         links=[FORETOLD] if has_forecasts(tables) else [],
         drawn=drawn,
     )
+
+
+def _records(tables: Tables, count: int) -> list[dict[str, str]]:
+    """The number of records; those of several answers to a question apart."""
+    once, under = "FROM matrix LIMIT 1000", "one model's answer to one question each"
+    if not tables.repeated:
+        return [_figure("records", count, once, under)]
+    several = tables.row("SELECT count(*) AS n FROM matrix SEMI JOIN repeated USING (cell_id)")["n"]
+    sql = "FROM matrix SEMI JOIN repeated USING (cell_id) LIMIT 1000"
+    times = sorted(set(tables.repeated.values()))
+    each = f"{times[0]} answers" if len(times) == 1 else "several answers"
+    return [
+        _figure("records", count - several, tables.once(once), under),
+        _figure("repeated", several, sql, f"records of {each} of one model to one question"),
+    ]
 
 
 def pictures(drawn: Sequence[Mapping[str, str]]) -> Page:
@@ -229,7 +244,7 @@ def query(tables: Tables, has_sql: bool) -> Page:
     more = {
         "wasm": has_sql,
         "described": described,
-        "examples": [(label, query_page(sql)) for label, sql in _EXAMPLES.items()],
+        "examples": [(label, query_page(tables.once(sql))) for label, sql in _EXAMPLES.items()],
     }
     return Page("query.html", "Query", template="query.html", more=more)
 

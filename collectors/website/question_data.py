@@ -129,7 +129,7 @@ def question_scripts(tables: Tables, lake: Lake, manifest: Mapping[str, Any] | N
     parts = {part.records: part for part in read_holdings(lake, include=include).parts} if manifest else {}
     item_tables = tables.rows("SELECT DISTINCT task, items_digest FROM questions ORDER BY ALL")
     told = {(row["task"], row["items_digest"]): told_apart(tables, row) for row in item_tables}
-    cells = {row["cell_id"]: row for row in tables.rows(_CELLS_OF)}
+    cells = {row["cell_id"]: {**row, "times": tables.repeated.get(row["cell_id"])} for row in tables.rows(_CELLS_OF)}
     places: dict[tuple[str, str], dict[str, list[int]]] = {}
     for part, group in itertools.groupby(placed, key=lambda cell: cell.part):
         some = [cell for cell in group if cell.cell_id in cells]
@@ -283,7 +283,8 @@ def _table_scripts(tables: Tables, table: Mapping[str, Any], parts: list[dict[st
         firsts.append(next(iter(some)))
         yield _script("siteTexts", f"question-{key}-{number}", some)
     sql, judged = (
-        [plain(filled(before, table)), after] for before, after in (q.split("{item}") for q in (RECORDS, JUDGED))
+        [plain(filled(before, table)), after]
+        for before, after in (q.split("{item}") for q in (RECORDS, tables.once(JUDGED)))
     )
     value = {
         "task": shown(table["task"]),
