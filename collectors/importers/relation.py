@@ -102,9 +102,9 @@ class SourceTable(ABC):
         parts = [f"{row} AS row"]
         for label, (column, kind) in wanted.items():
             if isinstance(column, Constant):
-                parts.append(f"{_sql_of(quoted(column.text), kind, 'VARCHAR')} AS {label}")
+                parts.append(f"{sql_of(quoted(column.text), kind, 'VARCHAR')} AS {label}")
             else:
-                parts.append(f"{_sql_of(inner[column], kind, types[column])} AS {label}")
+                parts.append(f"{sql_of(inner[column], kind, types[column])} AS {label}")
         self._note_odd_values(wanted, source, row, inner, types)
         sql = f"(SELECT {', '.join(parts)} FROM {source})"
         if len(wanted) <= _FEW:
@@ -119,7 +119,7 @@ class SourceTable(ABC):
         queries = []
         for column, kind in wanted.values():
             if isinstance(column, str) and kind in _NUMBERS and types[column] == "VARCHAR":
-                number = _sql_of(inner[column], kind, "VARCHAR")
+                number = sql_of(inner[column], kind, "VARCHAR")
                 odd = f"{number} = -1 AND trim({inner[column]}) <> '-1'" if kind is Kind.COUNT else f"isnan({number})"
                 what = f"concat({quoted(column[:60])}, ' is ', '\"', left({inner[column]}, 40), '\"')"
                 queries.append(f"SELECT {self.number}, {row}, {what} FROM {source} WHERE {odd}")
@@ -328,7 +328,7 @@ def select_items(staging: Staging, rows: str, labels: Collection[str]) -> None:
 # ---- values
 
 
-def _sql_of(sql: str, kind: Kind, dtype: str) -> str:
+def sql_of(sql: str, kind: Kind, dtype: str) -> str:
     """A column of DuckDB's type `dtype` as SQL of a kind."""
     if kind is Kind.TEXTS:
         return f"texts_of_json({_json_of(sql, dtype)})"

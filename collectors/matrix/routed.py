@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from collectors.importers.files import BadFile, SourceFile
 from collectors.importers.json_values import decoded
-from collectors.importers.text_tables import text_table
+from collectors.importers.text_tables import refuse_doubled, text_table
 from collectors.lake.holdings import Holdings
 from collectors.lake.store import Lake
 from collectors.matrix.pool_arrays import Pool
@@ -175,42 +175,23 @@ def read_choices(con: duckdb.DuckDBPyConnection, path: Path, elsewhere: Elsewher
     """
     if not os.path.isfile(path):
         raise ConfigError(f"{path}: no such file")
-    columns = _load(con, path)
-    key = next((column for column in KEYS if column in columns), None)
-    if key is None or "model" not in columns:
-        raise ConfigError(
-            f"{path}: it needs a column model, and question, item, item_hash or source_key; it has "
-            f"{', '.join(sorted(columns))}"
-        )
-    name = "question" if key == "question" else f"{key}::VARCHAR"
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE asked_items AS
-        SELECT DISTINCT places.task, question, {name} AS name
-        FROM (
-            SELECT task, items_digest, item, question_number FROM _questions_of SEMI JOIN (
-                SELECT task, items_digest FROM _pool_choice ANTI JOIN _left_out USING (task, cell_id)
-            ) AS kept USING (task, items_digest)
-        ) AS places
-        INNER JOIN (SELECT question_number, question FROM _question_names) AS names USING (question_number)
-        LEFT JOIN (SELECT task, items_digest, item, item_hash, source_key FROM items) AS texts
-            USING (task, items_digest, item)
-        """
-    )
+    columns = load_rows(con, path, COLUMNS)
+    key = key_of(path, columns, "model")
+    name_items(con, key)
     router = "router::VARCHAR" if "router" in columns else "?"
-    task = "choices.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
+    task = "rows_of_file.task::VARCHAR" if "task" in columns else "NULL::VARCHAR"
     types = dict(
-        con.execute("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'choices'").fetchall()
+        con.execute("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'rows_of_file'").fetchall()
     )
     probabilities = {"VARCHAR": "probabilities", None: "NULL"}.get(types.get("probabilities"), "to_json(probabilities)")
     matches = con.execute(
         f"""
-        SELECT choices.row, {router}, {task}, choices.{key}::VARCHAR, choices.model::VARCHAR,
+        SELECT rows_of_file.row, {router}, {task}, rows_of_file.{key}::VARCHAR, rows_of_file.model::VARCHAR,
             asked_items.task, asked_items.question, {probabilities}
-        FROM choices
+        FROM rows_of_file
         LEFT JOIN asked_items
-            ON name = choices.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)
-        ORDER BY choices.row
+            ON name = rows_of_file.{key}::VARCHAR AND asked_items.task = coalesce({task}, asked_items.task)
+        ORDER BY rows_of_file.row
         """,
         [path.stem] if router == "?" else [],
     ).fetchall()
@@ -277,34 +258,68 @@ def _candidate(value: Any, candidates: Sequence[str], row: int) -> str | None:
     )
 
 
-def _load(con: duckdb.DuckDBPyConnection, path: Path) -> Collection[str]:
-    """Makes the table `choices` of a file's rows, with their numbers. Returns the columns of the file."""
+def load_rows(con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[str]) -> Collection[str]:
+    """Makes the table rows_of_file of a file's rows: their number, and those of KEYS and `columns` that it has.
+
+    Returns all columns of the file. Raises ConfigError, with the line, where it cannot be read.
+    """
     try:
         if path.suffix.lower() == ".parquet":
             file = pq.ParquetFile(path)  # not by `con`, which is locked and reads the lake alone
+            refuse_doubled(file.schema_arrow.names)
             names = set(file.schema_arrow.names)
-            rows = file.read([name for name in (*KEYS, *COLUMNS) if name in names])
+            rows = file.read([name for name in (*KEYS, *columns) if name in names])
             con.register("given", rows.append_column("row", pa.array(range(1, len(rows) + 1), pa.int64())))
-            con.execute("CREATE OR REPLACE TEMP TABLE choices AS FROM given")
+            con.execute("CREATE OR REPLACE TEMP TABLE rows_of_file AS FROM given")
             con.unregister("given")
             return names
         table = text_table(SourceFile(str(path), path.name, path.stat().st_size))
-        wanted = [name for name in (*KEYS, *COLUMNS) if name in table.names]
+        wanted = [name for name in (*KEYS, *columns) if name in table.names]
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE choices (row BIGINT{''.join(f', {name} VARCHAR' for name in wanted)})"
+            f"CREATE OR REPLACE TEMP TABLE rows_of_file (row BIGINT{''.join(f', {name} VARCHAR' for name in wanted)})"
         )
 
         def refuse(row: int, kind: str, message: str) -> None:
-            place = "" if message.startswith("line ") else f", {_line(path, row)}"
+            place = "" if message.startswith("line ") else f", {line_of(path, row)}"
             raise ConfigError(f"{path}{place}: {message}")
 
         for batch in table.batches(wanted, refuse):  # also without a column: the first bad row names the reason
             con.register("given", batch)
-            con.execute("INSERT INTO choices FROM given")
+            con.execute("INSERT INTO rows_of_file FROM given")
             con.unregister("given")
         return table.names
     except (duckdb.Error, BadFile, OSError, ValueError, pa.ArrowException) as error:
         raise ConfigError(f"{path}: {one_line(error, 200)}") from error
+
+
+def key_of(path: Path, columns: Collection[str], needed: str) -> str:
+    """The column of KEYS that names the items. Raises ConfigError without one, and without the column `needed`."""
+    key = next((column for column in KEYS if column in columns), None)
+    if key is None or needed not in columns:
+        raise ConfigError(
+            f"{path}: it needs a column {needed}, and question, item, item_hash or source_key; it has "
+            f"{', '.join(sorted(columns))}"
+        )
+    return key
+
+
+def name_items(con: duckdb.DuckDBPyConnection, key: str) -> None:
+    """Makes the table asked_items of what the pool's cells were asked: task, question, and its name by `key`."""
+    name = "question" if key == "question" else f"{key}::VARCHAR"
+    con.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE asked_items AS
+        SELECT DISTINCT places.task, question, {name} AS name
+        FROM (
+            SELECT task, items_digest, item, question_number FROM _questions_of SEMI JOIN (
+                SELECT task, items_digest FROM _pool_choice ANTI JOIN _left_out USING (task, cell_id)
+            ) AS kept USING (task, items_digest)
+        ) AS places
+        INNER JOIN (SELECT question_number, question FROM _question_names) AS names USING (question_number)
+        LEFT JOIN (SELECT task, items_digest, item, item_hash, source_key FROM items) AS texts
+            USING (task, items_digest, item)
+        """
+    )
 
 
 def chosen_models(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, dict[tuple[str, str], str]]:
@@ -355,13 +370,13 @@ class _Reading:
                 raise self._wrong(
                     number,
                     f"{router} states other probabilities for {self.key} {name} of {task} than in "
-                    f"{_line(self.path, before.row)}",
+                    f"{line_of(self.path, before.row)}",
                 )
             if before.model != model:
                 raise self._wrong(
                     number,
                     f"{router} chose {model} for {self.key} {name} of {task}, and {before.model} in "
-                    f"{_line(self.path, before.row)}",
+                    f"{line_of(self.path, before.row)}",
                 )
 
     def _unknown(self, task: str | None, name: str) -> tuple[str, str]:
@@ -401,10 +416,10 @@ def _nearest(name: str, candidates: Iterable[str]) -> str:
 
 def _place(path: Path | None, row: int) -> str:
     """What a message begins with: the place of row number `row`, counted from 1."""
-    return f"choices[{row - 1}]" if path is None else f"{path}, {_line(path, row)}"
+    return f"choices[{row - 1}]" if path is None else f"{path}, {line_of(path, row)}"
 
 
-def _line(path: Path, row: int) -> str:
+def line_of(path: Path, row: int) -> str:
     """The place of row number `row`, counted from 1: its line, or its number in a file without lines."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":

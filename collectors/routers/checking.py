@@ -1,7 +1,7 @@
 """Whether a submission fits a published version, and whether its choices know the answers.
 
-Owns the version as submissions meet it, its pools and splits each loaded once, and the faults of a submission. Figures
-are those of collectors.routers.standings.
+Owns the version as submissions meet it, its pools and splits each loaded once, and the faults of a submission. Records
+of a model are read by collectors.routers.sent_models. Figures are those of collectors.routers.standings and ranking.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from collectors.metrics.leakage import LEAST, LIMIT, SUSPICIOUS, Leakage, leakag
 from collectors.publish.manifests import open_published
 from collectors.routers.encoders import vectors_of
 from collectors.routers.questions import Questions, load_questions, stored_split
-from collectors.routers.submissions import Submission
+from collectors.routers.sent_models import SentModel, examine_records
+from collectors.routers.submissions import RECORDS, Submission
 from collectors.routers.trial import Fold
 from schemas.failures import ConfigError, one_line
 from schemas.identity import digest
@@ -61,6 +62,8 @@ class Examined:
     missing: int = 0
     #: None where there are no choices.
     leakage: Leakage | None = None
+    #: The records of a model; None for choices.
+    sent: SentModel | None = None
     #: A line for each reason to keep it off the board.
     faults: list[str] = field(default_factory=list)
 
@@ -164,6 +167,9 @@ class PublishedBasis:
             found.faults.append(f"it was made with other prices ({submission.prices}) than these ({self.prices[0]})")
         basis = found.basis = self.basis(submission)
         chosen = self._pool(submission)
+        if submission.kind == RECORDS:
+            self._examine_records(found, basis, chosen)
+            return
         choices = ask(
             self.lake,
             lambda con, _: read_choices(con, submission.path),
@@ -186,11 +192,23 @@ class PublishedBasis:
         if found.leakage.knows_answers:
             found.faults.append(leak_line(found.leakage))
 
+    def _examine_records(self, found: Examined, basis: Basis, chosen: ChosenPool) -> None:
+        submission = found.submission
+        if alike(submission.name) in {alike(name) for name in basis.questions.pool.candidates}:
+            found.faults.append(f"the name {submission.name!r} is taken by a candidate of the version")
+        found.sent, faults = examine_records(self.lake, submission, basis, chosen)
+        found.faults += [self._told(ConfigError(fault), submission) for fault in faults]
+
     def _leakage(self, basis: Basis, columns: npt.NDArray[np.int64]) -> Leakage:
         scores = basis.questions.pool.scores
         asked = np.full(len(columns), NO_CHOICE, np.int64)
         asked[basis.fold.test] = columns[basis.fold.test]
         return leakage(scores, np.array(basis.questions.tasks), asked, basis.vectors)
+
+
+def alike(name: str) -> str:
+    """A name without characters that a reader does not see."""
+    return " ".join(name.casefold().split())
 
 
 def _content(questions: Questions) -> str:
@@ -232,7 +250,7 @@ def verdict_on(found: Examined) -> str:
 
 
 def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
-    """What a person reads of a check: version, pool, split, prices, choices and leakage."""
+    """What a person reads of a check: version, pool, split, prices, choices and leakage, or records and suspicions."""
     submission, basis = found.submission, found.basis
     name, rows, day = version.prices
     lines = [
@@ -246,7 +264,8 @@ def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
             f"candidates, {len(basis.questions.ids):,} questions of {_tasks(basis.questions.tasks)}",
             f"split {submission.split}: {len(test):,} test questions, and {len(basis.fold.train):,} to learn from"
             if submission.split
-            else "split: none; figures are on all questions, and nobody can tell which of them the router learned from",
+            else "split: none; figures are on all questions, and nobody can tell which of them "
+            f"the {'model' if submission.kind == RECORDS else 'router'} learned from",
             f"prices {name}: {rows:,} rows of a price table{f', the newest of {day}' if day else ''}; "
             f"{_priced(basis):,} of {len(pool.candidates):,} candidates have a cost, by it or stated by their source",
         ]
@@ -255,6 +274,9 @@ def lines_of(found: Examined, version: PublishedBasis) -> Sequence[str]:
                 f"choices: {len(test) - found.missing:,} of {len(test):,}; {found.missing:,} are missing, and go to "
                 "the best constant"
             )
+    if found.sent:
+        lines += [*found.sent.lines, *found.sent.namesakes]
+        lines += [f"suspicious ({kind}): {line}" for kind, line in found.sent.suspicions]
     if found.leakage and not found.leakage.knows_answers:
         lines.append(_plausible(found.leakage))
     return lines

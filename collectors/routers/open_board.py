@@ -1,7 +1,7 @@
 """A board to which others add: made anew from a folder of submissions, the same bytes for the same folder.
 
-Owns which submissions are on it, and its two files. Submissions of one pool and split are compared with each other;
-one that is faulty is named with its reason, and no other is touched by it.
+Owns which submissions are on it, and its two files. Routers of one pool and split are compared with each other, and so
+are models; one that is faulty is named with its reason, and no other is touched by it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 
 from collectors.metrics.pool import oracle_of_known
 from collectors.routers.boards import Trial
-from collectors.routers.checking import Basis, Examined, PublishedBasis, verdict_on
+from collectors.routers.checking import Basis, Examined, PublishedBasis, alike, verdict_on
 from collectors.routers.contract import ABSTAIN
 from collectors.routers.outcomes import best_constant, cheapest_constant
+from collectors.routers.ranking import Ranking, rank_models
 from collectors.routers.registry import RouterSpec
 from collectors.routers.standings import Board, stand
-from collectors.routers.submissions import read_submission
+from collectors.routers.submissions import RECORDS, read_submission
 from schemas.failures import ConfigError, one_line
 
 #: Most submissions of a folder.
@@ -32,9 +33,10 @@ BASES = ("oracle", "best-constant", "cheapest")
 
 @dataclass(frozen=True)
 class OpenBoard:
-    """Boards by pool and split, and the submissions that are on none."""
+    """Boards of routers and of models by pool and split, and the submissions that are on none."""
 
     boards: list[tuple[Basis, Board, dict[str, Examined]]]
+    models: list[tuple[Basis, Ranking]]
     #: File of a submission -> why it is on no board.
     refused: dict[str, list[str]]
 
@@ -42,7 +44,8 @@ class OpenBoard:
 def build(folder: Path, version: PublishedBasis) -> OpenBoard:
     """Raises ConfigError for a folder that is missing or holds too many files."""
     refused: dict[str, list[str]] = {}
-    by_basis: dict[int, tuple[Basis, dict[str, Examined]]] = {}
+    routers: dict[int, tuple[Basis, dict[str, Examined]]] = {}
+    models: dict[int, tuple[Basis, dict[str, Examined]]] = {}
     names, digests = set[str](), dict[tuple[int, str], str]()
     for path in _statements(folder):
         try:
@@ -58,14 +61,23 @@ def build(folder: Path, version: PublishedBasis) -> OpenBoard:
             refused[path.name] = [_without(folder, fault) for fault in found.faults]
             continue
         if (content := (id(found.basis), submission.sha256)) in digests:
-            refused[path.name] = [f"its choices are those of {digests[content]}, byte for byte"]
+            refused[path.name] = [f"its {submission.kind} are those of {digests[content]}, byte for byte"]
             continue
-        names.add(_alike(submission.name))
+        names.add(alike(submission.name))
         digests[content] = submission.name
+        by_basis = models if submission.kind == RECORDS else routers
         by_basis.setdefault(id(found.basis), (found.basis, {}))[1][submission.name] = found
-    boards = [(basis, _stand(basis, found), found) for basis, found in by_basis.values()]
-    boards.sort(key=lambda one: (one[0].pool or "", one[0].split or "", one[0].include))
-    return OpenBoard(boards, refused)
+    return OpenBoard(
+        [(basis, _stand(basis, found), found) for basis, found in _in_order(routers)],
+        [(basis, rank_models(basis, found)) for basis, found in _in_order(models)],
+        refused,
+    )
+
+
+def _in_order(
+    by_basis: Mapping[int, tuple[Basis, dict[str, Examined]]],
+) -> list[tuple[Basis, dict[str, Examined]]]:
+    return sorted(by_basis.values(), key=lambda one: (one[0].pool or "", one[0].split or "", one[0].include))
 
 
 def _without(folder: Path, line: str) -> str:
@@ -83,17 +95,12 @@ def _statements(folder: Path) -> list[Path]:
 
 
 def is_taken(name: str, names: Collection[str] = ()) -> bool:
-    """Whether a row of every board has the name, or one of `names`, as _alike has them."""
-    return _alike(name) in {*names, *BASES}
+    """Whether a row of every board has the name, or one of `names`, as alike has them."""
+    return alike(name) in {*names, *BASES}
 
 
 def taken_line(name: str) -> str:
     return f"the name {name!r} is taken"
-
-
-def _alike(name: str) -> str:
-    """A name without characters that a reader does not see."""
-    return " ".join(name.casefold().split())
 
 
 def _stand(basis: Basis, found: dict[str, Examined]) -> Board:
@@ -132,20 +139,30 @@ def as_json(made: OpenBoard, version: PublishedBasis) -> bytes:
         "prices": version.prices[0],
         "boards": [
             {
-                "pool": basis.pool,
-                "include": basis.include,
-                "split": basis.split,
+                **_head(basis),
                 "candidates": basis.questions.pool.candidates,
-                "questions": len(basis.questions.ids),
                 **board.head,
                 "rows": [_row(one.row(), found.get(one.router.name)) for one in board.standings],
                 "notes": board.notes,
             }
             for basis, board, found in made.boards
         ],
+        "models": [
+            {**_head(basis), "test_questions": len(basis.fold.test), "rows": ranking.rows, "notes": ranking.notes}
+            for basis, ranking in made.models
+        ],
         "refused": [{"file": name, "why": why} for name, why in sorted(made.refused.items())],
     }
     return json.dumps(value, indent=1, allow_nan=False).encode()
+
+
+def _head(basis: Basis) -> dict[str, Any]:
+    return {
+        "pool": basis.pool,
+        "include": basis.include,
+        "split": basis.split,
+        "questions": len(basis.questions.ids),
+    }
 
 
 #: Keys of a board's row that are of routers trained here.
@@ -195,6 +212,24 @@ def rows_for_people(board: Board, found: dict[str, Examined]) -> Sequence[dict[s
             }
         )
     return rows
+
+
+def models_for_people(ranking: Ranking) -> Sequence[dict[str, Any]]:
+    """The rows of a board of models, with the columns that a person compares."""
+    return [
+        {
+            "rank": row["rank"],
+            "name": row["name"],
+            "sent by": (row["by"] or "somebody") if row["sent"] else None,
+            "score": _short(row["score"], 4),
+            "95 % interval": None if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
+            "answered": _short(row["answered"], 0),
+            "USD a question": _short(row["usd"], 6),
+            "completion tokens": _short(row["completion_tokens"], 1),
+            "suspicious": ", ".join(one["kind"] for one in row.get("suspicions", ())) or None,
+        }
+        for row in ranking.rows
+    ]
 
 
 #: Heading of the comparison with the best constant.

@@ -1,7 +1,10 @@
-"""Submissions to a board: a router's choices in a file, and a JSON file beside it that describes them.
+"""Submissions to a board: a router's choices or a model's records in a file, and a JSON file beside it that describes
+them.
 
     {"name": "my-router", "by": "Jane Doe", "file": "choices.csv", "sha256": "9f86…", "version": "1.0.0",
      "pool": "small", "split": "content-0-1a2b3c4d5e6f", "usd_per_query": 0.00002, "url": "https://example.org"}
+    {"name": "Acme 7B, our run", "kind": "records", "model": "acme/acme-7b", "revision": "1f0c…",
+     "file": "records.csv", "sha256": "60ab…"}
 
 Owns the keys of that file and the bounds of both. Anybody may send one: names are short plain text, the file lies
 beside the statement, and nothing in it is run or read as a condition. Knows nothing of the version that it is for.
@@ -26,11 +29,14 @@ from schemas.failures import ConfigError, one_line
 from schemas.texts import holds_key_values
 from schemas.views import INCLUDED
 
+#: What a file holds.
+CHOICES, RECORDS = "choices", "records"
 #: Key -> what stands there. The first three have to be there.
 KEYS = {
     "name": "letters, digits, spaces, '.', '_', '+' and '-', at most 80, the first a letter or digit",
     "file": "the name of a CSV, JSON lines or Parquet file beside it",
     "sha256": "64 hexadecimal digits",
+    "kind": "choices of a router, which it is without, or records of a model",
     "version": "the name of the published version",
     "by": "one line of at most 200 characters",
     "pool": "the name of a pool that the version keeps; without it all candidates",
@@ -38,9 +44,13 @@ KEYS = {
     "split": "the name of a split that the version holds; without it all questions",
     "prices": "the digest of the price table, as check shows it",
     "usd_per_query": "USD of one routing, from 0 on",
+    "model": "the model's name, which its price goes by, at most 200 characters without blanks",
+    "revision": "the model's revision, at most 100 characters without blanks",
     "url": "http://… or https://…",
 }
 _NEEDED = ("name", "file", "sha256")
+#: Keys of one kind alone.
+_ONLY = {"usd_per_query": CHOICES, "model": RECORDS, "revision": RECORDS}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,79}")
 _SHORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FORM = {
@@ -51,10 +61,13 @@ _FORM = {
     "by": re.compile(r"[^\x00-\x1f\x7f]{1,200}"),
     "pool": _SHORT,
     "split": _SHORT,
+    "kind": re.compile(f"{CHOICES}|{RECORDS}"),
     "prices": re.compile(r"[0-9a-f]{16}"),
+    "model": re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:/@-]{0,199}"),
+    "revision": re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}"),
     "url": re.compile(r"https?://[^\s<>\"'`\\]{1,300}"),
 }
-#: Bytes of the statement and of the choices, and bytes and rows that a Parquet file stands for.
+#: Bytes of the statement and of the file, and bytes and rows that a Parquet file stands for.
 _MOST_STATED, _MOST_BYTES, _MOST_ROWS = 1 << 16, 1 << 28, 50_000_000
 _MOST_USD = 1e6
 #: Kind of a BadFile -> the words for a person.
@@ -65,12 +78,14 @@ _MOST_LINE = 1 << 20
 
 @dataclass(frozen=True)
 class Submission:
-    """Choices of one router, as somebody sent them."""
+    """Choices of one router, or records of one model, as somebody sent them."""
 
     name: str
-    #: The choices, and their SHA-256.
+    #: The file, and its SHA-256.
     path: Path
     sha256: str
+    #: CHOICES or RECORDS.
+    kind: str = CHOICES
     version: str | None = None
     by: str | None = None
     pool: str | None = None
@@ -78,6 +93,9 @@ class Submission:
     split: str | None = None
     prices: str | None = None
     usd_per_query: float = 0.0
+    #: None for choices.
+    model: str | None = None
+    revision: str | None = None
     url: str | None = None
 
 
@@ -94,6 +112,11 @@ def read_submission(path: Path) -> Submission:
     stated = {key: _value(path, key, one) for key, one in value.items()}
     if lost := [key for key in _NEEDED if key not in stated]:
         raise _wrong(path, f"{lost[0]}: expected {KEYS[lost[0]]}")
+    kind = stated.get("kind", CHOICES)
+    if foreign := [key for key, of in _ONLY.items() if key in stated and of != kind]:
+        raise _wrong(path, f"{foreign[0]}: it is a key of {_ONLY[foreign[0]]}, and kind is {kind}")
+    if kind == RECORDS and "model" not in stated:
+        raise _wrong(path, f"model: expected {KEYS['model']}")
     file = path.with_name(stated.pop("file"))
     _refuse_link(path, file)
     if (sha256 := _checked_sha256(file)) != stated["sha256"]:
@@ -138,7 +161,7 @@ def _value(path: Path, key: str, value: Any) -> Any:
 
 
 def _checked_sha256(path: Path) -> str:
-    """Of a file of choices. Raises ConfigError for one that is missing or stands for more than the bounds."""
+    """Of a file of rows. Raises ConfigError for one that is missing or stands for more than the bounds."""
     _check_size(path, _MOST_BYTES)
     try:
         if path.suffix.lower() == ".parquet":

@@ -13,20 +13,29 @@ from pipelines.console.script import Parser, write_file
 from schemas.texts import visible
 
 if TYPE_CHECKING:
+    from collectors.routers.checking import Basis
     from collectors.routers.open_board import OpenBoard
 
 CHECK = """\
-Check a submission against a published version: its pool, split and prices, choices that are missing, doubled or of
+Check a submission against a published version: its pool, split and prices, rows that are missing, doubled or of
 unknown questions, and whether they know the answers.
 
-FILE is a file of choices as matrix.py score reads it, or a JSON file that states what they are:
+FILE is a file of a router's choices as matrix.py score reads it, or a JSON file that states what they are:
 
   {"name": "my-router", "by": "Jane Doe", "file": "choices.csv", "sha256": "…", "version": "1.0.0",
    "pool": "small", "split": "content-0-1a2b3c4d5e6f", "usd_per_query": 0.00002, "url": "https://example.org"}
 
 name, file and sha256 are needed (sha256sum prints it). pool and split are names that the version keeps; without a pool
 all candidates of all tasks are meant, without a split all questions. include (collected, imported or all) and prices
-(the digest that this command prints) may be stated, too."""
+(the digest that this command prints) may be stated, too.
+
+Records of a model are a table with a row for each question: question, item_hash, source_key or item (with task where
+there are several), score, and as far as known prompt_tokens, completion_tokens, latency_s and usd. It is stated by
+
+  {"name": "Acme 7B, our run", "kind": "records", "model": "acme/acme-7b", "revision": "…", "file": …, "sha256": …}
+
+A model that lacks a test question has no rank. What looks wrong, such as scores that are another model's, is shown as
+suspicious and keeps nothing off the board."""
 
 BOARD = """\
 Build a board from a folder of submissions (*.json and the files that they name): board.json and board.md. The same
@@ -36,6 +45,12 @@ _LEGEND = (
     "In a tie the difference from the best constant may be chance (paired bootstrap, Holm's correction, {0:g}); its "
     "{1:.0%} interval stands in brackets. Suspicious choices are nearer to the oracle than a router often gets: "
     "compare them with the router's choices on new questions."
+)
+
+_OF_MODELS = (
+    "Models that were sent beside those of the version. A rank is 1 + the models that are better beyond chance (paired "
+    "bootstrap, Holm's correction, {0:g}), so ties share one; a model that lacks a score has none. A cost is by the "
+    "version's prices, else as its sender states; suspicious ones are explained by check and in board.json."
 )
 
 CODES = "exit codes: 0 it fits, or all do; 1 it does not, or some do not: each is named; 2 the input is wrong"
@@ -94,18 +109,28 @@ def board(script: str, argv: Sequence[str]) -> int:
 
 def _markdown(made: OpenBoard, version: str) -> str:
     from collectors.metrics.resampling import LEVEL
-    from collectors.routers.open_board import rows_for_people
+    from collectors.routers.open_board import models_for_people, rows_for_people
 
     legend = _LEGEND.format(LEVEL, 1 - LEVEL)
     parts = [f"# Board of version {version}"]
     for basis, standings, found in made.boards:
         parts.append(
-            f"## Pool {basis.pool or 'of all candidates'}, {basis.include} records, "
-            f"split {basis.split or 'none: all questions'}\n\n"
+            f"## {_titled(basis, 'Pool')}\n\n"
             f"{len(basis.questions.pool.candidates):,} candidates, {len(basis.fold.test):,} test questions. "
             f"{legend}\n\n" + markdown_table(rows_for_people(standings, found))
+        )
+    for basis, ranking in made.models:
+        notes = "".join(f" {visible(note[:1].upper() + note[1:])}." for note in ranking.notes)
+        parts.append(
+            f"## {_titled(basis, 'Models, pool')}\n\n{len(basis.fold.test):,} test questions. "
+            f"{_OF_MODELS.format(LEVEL)}{notes}\n\n" + markdown_table(models_for_people(ranking))
         )
     if made.refused:
         rows = [{"file": name, "why": "; ".join(why)} for name, why in sorted(made.refused.items())]
         parts.append("## On no board\n\n" + markdown_table(rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _titled(basis: Basis, what: str) -> str:
+    pool, split = basis.pool or "of all candidates", basis.split or "none: all questions"
+    return f"{what} {pool}, {basis.include} records, split {split}"
