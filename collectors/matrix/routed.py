@@ -258,15 +258,21 @@ def _candidate(value: Any, candidates: Sequence[str], row: int) -> str | None:
     )
 
 
-def load_rows(con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[str]) -> Collection[str]:
+def load_rows(
+    con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[str], most: int | None = None
+) -> Collection[str]:
     """Makes the table rows_of_file of a file's rows: their number, and those of KEYS and `columns` that it has.
 
-    Returns all columns of the file. Raises ConfigError, with the line, where it cannot be read.
+    Returns all columns of the file. Raises ConfigError, with the line, where it cannot be read, and where it has more
+    rows than `most`.
     """
+    too_many = ConfigError(f"{path}: it has more than {most or 0:,} rows")
     try:
         if path.suffix.lower() == ".parquet":
             file = pq.ParquetFile(path)  # not by `con`, which is locked and reads the lake alone
             refuse_doubled(file.schema_arrow.names)
+            if most is not None and file.metadata.num_rows > most:
+                raise too_many
             names = set(file.schema_arrow.names)
             rows = file.read([name for name in (*KEYS, *columns) if name in names])
             con.register("given", rows.append_column("row", pa.array(range(1, len(rows) + 1), pa.int64())))
@@ -283,7 +289,11 @@ def load_rows(con: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[str]
             place = "" if message.startswith("line ") else f", {line_of(path, row)}"
             raise ConfigError(f"{path}{place}: {message}")
 
+        rows_so_far = 0
         for batch in table.batches(wanted, refuse):  # also without a column: the first bad row names the reason
+            rows_so_far += len(batch)
+            if most is not None and rows_so_far > most:
+                raise too_many
             con.register("given", batch)
             con.execute("INSERT INTO rows_of_file FROM given")
             con.unregister("given")

@@ -26,6 +26,8 @@ Values = npt.NDArray[np.float64]
 
 #: Columns of numbers that an answer took -> the largest that counts.
 NUMBERS = {"prompt_tokens": 2**31 - 1, "completion_tokens": 2**31 - 1, "latency_s": 1e9, "usd": 1e6}
+#: Most rows of a file, or four for each question of the pool: a million take 0.4 GB.
+_MOST_ROWS = 1_000_000
 #: Rows of one kind that a line names, and characters of a value in it.
 _MOST_NAMED, _MOST_SHOWN = 3, 40
 #: What is wrong with rows, as a line says it, and the SQL of these rows: row, what.
@@ -34,11 +36,9 @@ _WRONG = {
     "without a task": "SELECT row, NULL AS what FROM named WHERE has_task AND trim(coalesce(stated, '')) = ''",
     "of an item that the pool's candidates were not asked": "SELECT row, coalesce(stated || '/', '') || name AS what "
     "FROM named WHERE question IS NULL AND trim(name) <> '' AND NOT (has_task AND trim(coalesce(stated, '')) = '')",
-    "of an item of several tasks (add a column task)": "SELECT row, any_value(name) AS what FROM named GROUP BY row "
-    "HAVING count(DISTINCT task) > 1",
+    "of an item of several tasks (add a column task)": "SELECT row, name AS what FROM named WHERE is_of_tasks",
     "of an item that is another question in each table of its task (name it by question, item_hash or source_key)": (
-        "SELECT row, any_value(name) AS what FROM named WHERE is_place GROUP BY row, task "
-        "HAVING count(DISTINCT question) > 1"
+        "SELECT row, name AS what FROM named WHERE is_of_tables AND NOT is_of_tasks"
     ),
 }
 
@@ -69,19 +69,27 @@ def read_records(con: duckdb.DuckDBPyConnection, path: Path, pool: Pool) -> Sent
     A column `task` is needed if items of several tasks have the same name. `con` has VIEWS, with the pool that the
     records refer to. Raises ConfigError for a file that cannot be read as such a table.
     """
-    columns = load_rows(con, path, ("task", "score", *NUMBERS))
+    columns = load_rows(con, path, ("task", "score", *NUMBERS), max(_MOST_ROWS, 4 * len(pool.questions)))
     key = key_of(path, columns, "score")
     name_items(con, key)
     has_task = "task" in columns
     stated = "rows_of_file.task::VARCHAR" if has_task else "NULL::VARCHAR"
     name = f"rows_of_file.{key}::VARCHAR"
+    # A name that is another question in each task is there once: a million rows of it would else be one for each task.
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE named AS
+        WITH asked AS (
+            SELECT name, task, question, min(task) OVER alike < max(task) OVER alike AS is_of_tasks,
+                {key == "item"} AND min(question) OVER alike < max(question) OVER alike AS is_of_tables
+            FROM asked_items
+            WINDOW alike AS (PARTITION BY name{", task" if has_task else ""})
+            QUALIFY NOT (is_of_tasks OR is_of_tables) OR row_number() OVER (alike ORDER BY task, question) = 1
+        )
         SELECT rows_of_file.row, {name} AS name, {stated} AS stated, {has_task} AS has_task,
-            {key == "item"} AS is_place, asked.task, asked.question
+            is_of_tasks, is_of_tables, asked.task, asked.question
         FROM rows_of_file
-        LEFT JOIN asked_items AS asked ON asked.name = {name} AND asked.task = coalesce({stated}, asked.task)
+        LEFT JOIN asked ON asked.name = {name}{f" AND asked.task = {stated}" if has_task else ""}
         """
     )
     _make_values(con)

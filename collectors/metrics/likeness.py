@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.floating[Any]]
 
-#: Fewest questions that show anything.
-LEAST = 20
+#: Fewest questions, and fewest differences by chance, that show anything: two models that are right on 2 of 80 are
+#: equal in one case of 40 where these questions are the easy ones.
+LEAST, _LEAST_EXPECTED = 20, 5
 #: So few differences come about by chance in one of 1,000 cases.
 _ALARM = 0.001
 #: Scores that are compared at once.
@@ -98,7 +99,7 @@ def copied(own: Values, scores: Values, tasks: npt.NDArray[Any], known: npt.NDAr
     None if there is none. `known` (others,): columns that are known to be the same model, which are passed over.
     """
     near = likeness(own, scores, tasks)
-    shares = np.where(known | (near.common < LEAST), np.nan, near.shares)
+    shares = np.where(known | (near.common < LEAST) | (near.expected < _LEAST_EXPECTED), np.nan, near.shares)
     if np.isnan(shares).all():
         return None
     column = int(np.nanargmin(shares))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -24,48 +23,15 @@ from collectors.routers.submissions import read_submission
 from collectors.routers.trial import Fold
 from pipelines.publish import main
 from schemas.failures import ConfigError
-from tests.helpers.filled_lakes import published
 from tests.helpers.importing import COLUMNS, imported, table
-from tests.helpers.lake_builder import BuiltCell, LakeBuilder
 from tests.helpers.routed_worlds import world
+from tests.helpers.sent import FAIR, ITEMS, answers, choices, right_or_wrong, send
 from tests.helpers.thorough import long_only
-
-ITEMS = 80
-
-
-def answers() -> dict[str, list[float]]:
-    """Two models that are each right on about half of the items, and one on fewer."""
-    draw = random.Random(1)
-    return {
-        model: [float(draw.random() < chance) for _ in range(ITEMS)]
-        for model, chance in (("a", 0.5), ("b", 0.5), ("c", 0.3))
-    }
 
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> str:
-    place = tmp_path_factory.mktemp("board")
-    builder = LakeBuilder(place / "lake")
-    for model, scores in answers().items():
-        builder.planned(BuiltCell(model=model), scores)
-    builder.items("quiz", "i0", ITEMS)
-    return publish(published(builder.lake, place / "s", "1.0.0"), str(place / "out"))[0]
-
-
-def choices(chosen: list[str]) -> bytes:
-    return ("item,model\n" + "".join(f"{item},{model}\n" for item, model in enumerate(chosen))).encode()
-
-
-FAIR = choices(["a" if item % 3 else "b" for item in range(ITEMS)])
-
-
-def send(folder: Path, data: bytes = FAIR, name: str = "mine", file: str = "mine.csv", **stated: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / Path(file).name).write_bytes(data)
-    value = {"name": name, "file": file, "sha256": hashlib.sha256(data).hexdigest(), **stated}
-    path = folder / f"{Path(file).stem}.json"
-    path.write_text(json.dumps(value))
-    return path
+    return right_or_wrong(tmp_path_factory.mktemp("board"))
 
 
 def test_check_names_version_pool_split_prices_choices_and_leakage(
