@@ -47,7 +47,7 @@ Publish a lake as an immutable version that anyone can cite, check and query in 
   publish.py verify URI            check that a copy of a version, or of a site, is whole
   publish.py diff URI URI          count added, removed and changed records between versions, by task and model
   publish.py site URI OUT          write a version or lake as static pages that a person browses without a server
-  publish.py check FILE            check a submission, a router's choices, against a version
+  publish.py check FILE            check a router's choices, or a model's records, against a version
   publish.py board FOLDER          build a board of a version from a folder of submissions
 
 A version holds all records, items, models and runs as Parquet, the whole matrix packed, a DuckDB file and its SQL, a

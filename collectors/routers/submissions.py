@@ -3,7 +3,7 @@ them.
 
     {"name": "my-router", "by": "Jane Doe", "file": "choices.csv", "sha256": "9f86…", "version": "1.0.0",
      "pool": "small", "split": "content-0-1a2b3c4d5e6f", "usd_per_query": 0.00002, "url": "https://example.org"}
-    {"name": "Acme 7B, our run", "kind": "records", "model": "acme/acme-7b", "revision": "1f0c…",
+    {"name": "Acme 7B our run", "kind": "records", "model": "acme/acme-7b", "revision": "1f0c…",
      "file": "records.csv", "sha256": "60ab…"}
 
 Owns the keys of that file and the bounds of both. Anybody may send one: names are short plain text, the file lies

@@ -32,7 +32,7 @@ all candidates of all tasks are meant, without a split all questions. include (c
 Records of a model are a table with a row for each question: question, item_hash, source_key or item (with task where
 there are several), score, and as far as known prompt_tokens, completion_tokens, latency_s and usd. It is stated by
 
-  {"name": "Acme 7B, our run", "kind": "records", "model": "acme/acme-7b", "revision": "…", "file": …, "sha256": …}
+  {"name": "Acme 7B our run", "kind": "records", "model": "acme/acme-7b", "revision": "…", "file": …, "sha256": …}
 
 A model that lacks a test question has no rank. What looks wrong, such as scores that are another model's, is shown as
 suspicious and keeps nothing off the board."""
