@@ -1,4 +1,4 @@
-"""The pages that not every site has: the changes since the version before, and a board of routers.
+"""The pages that not every site has: the changes since the version before, and a board of routers and models.
 
 Owns how the version before is found, and the check of a board's file, which anybody may have written.
 """
@@ -17,7 +17,7 @@ from collectors.website.rendering import Page
 from collectors.website.tables import Column, Table, plain, shown
 from schemas.failures import ConfigError, StorageError, one_line
 
-CHANGES, BOARD = ("changes.html", "Changes"), ("board.html", "Routers")
+CHANGES, BOARD = ("changes.html", "Changes"), ("board.html", "Board")
 #: Most bytes of a board's file, and most rows of a board.
 _MOST_BYTES, _MOST_ROWS = 50_000_000, 10_000
 #: Keys of the pool and split that a board is of.
@@ -60,7 +60,7 @@ def changes(lake: Lake, manifest: Mapping[str, Any] | None, before: str | None) 
     return Page(CHANGES[0], "Changes since the version before", [lead], [table], numbers=totals), []
 
 
-# ---- routers
+# ---- routers and models that others sent
 
 
 def board(path: Path, version: str | None = None) -> Page:
@@ -72,15 +72,23 @@ def board(path: Path, version: str | None = None) -> Page:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
         value = json.loads(path.read_bytes())
-        boards = value.get("boards", [value])
+        boards, models = value.get("boards", [value]), value.get("models", [])
         tables = [_board_table(number, one) for number, one in enumerate(boards)]
+        tables += [_models_table(number, one) for number, one in enumerate(models)]
         of = value.get("version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a board's board.json: {one_line(error, 200)}") from error
     if None not in (of, version) and of != version:
         raise ConfigError(f"{path} is a board of version {shown(plain(of))}, and this is version {version}")
-    lead = "Routers choose a model for each question. Score and cost are those of their choices on the test questions."
-    return Page(BOARD[0], "Routers", [lead], tables)
+    lead = [_ROUTERS] * bool(boards or not models) + [_MODELS] * bool(models)
+    return Page(BOARD[0], "Routers and models" if models else "Routers", lead, tables)
+
+
+_ROUTERS = "Routers choose a model for each question. Score and cost are those of their choices on the test questions."
+_MODELS = (
+    "Models that were sent stand beside the version's own, on the same test questions. One that lacks a score has no "
+    "rank; what is suspicious is explained by publish.py check."
+)
 
 
 def _board_table(number: int, one: Mapping[str, Any]) -> Table:
@@ -98,10 +106,37 @@ def _board_table(number: int, one: Mapping[str, Any]) -> Table:
         Column("by", "by"),
         Column("sha256", "SHA-256", "digest", note="of its choices"),
     ]
-    rows = [_board_row(row, columns) for row in one["rows"][:_MOST_ROWS]]
+    return _table(f"routers-{number}", _heading(one), columns, [_board_row(row) for row in one["rows"]], one)
+
+
+def _models_table(number: int, one: Mapping[str, Any]) -> Table:
+    columns = [
+        Column("rank", "rank", "count", note="1 + the models that are better beyond chance"),
+        Column("name", "name", "name"),
+        Column("model", "model"),
+        Column("score", "score", "score"),
+        Column("low", "95 % interval", "interval", high="high", middle="score"),
+        Column("answered", "answered", "count", note="test questions with a score"),
+        Column("usd", "$ a question", "usd", note="by the version's prices, else as its sender states"),
+        Column("completion_tokens", "completion tokens", "number", note="mean of a question"),
+        Column("by", "sent by"),
+        Column("suspicious", "suspicious"),
+        Column("sha256", "SHA-256", "digest", note="of its records"),
+    ]
+    return _table(
+        f"models-{number}", f"Models: {_heading(one)}", columns, [_model_row(row) for row in one["rows"]], one
+    )
+
+
+def _table(
+    name: str, caption: str, columns: list[Column], given: list[dict[str, Any]], one: Mapping[str, Any]
+) -> Table:
+    """Of the columns that a row has a value for, with the notes of the board."""
+    every = [*columns, *(Column(column.high, "", column.kind) for column in columns if column.high)]
+    rows = [{column.key: _believed(row.get(column.key), column) for column in every} for row in given[:_MOST_ROWS]]
     filled = [column for column in columns if any(row[column.key] is not None for row in rows)]
     notes = [note for note in one.get("notes", ()) if isinstance(note, str)]
-    return Table(f"routers-{number}", _heading(one), filled, rows, filters=("router",), notes=notes)
+    return Table(name, caption, filled, rows, filters=(columns[1].key,), notes=notes)
 
 
 def _heading(one: Mapping[str, Any]) -> str:
@@ -113,10 +148,16 @@ def _heading(one: Mapping[str, Any]) -> str:
     return f"Pool {pool or 'of all candidates'}{records}, split {split or 'none: all questions'}"
 
 
-def _board_row(row: Mapping[str, Any], columns: list[Column]) -> dict[str, Any]:
+def _board_row(row: Mapping[str, Any]) -> dict[str, Any]:
     against = row.get("vs_best_constant")
-    given = {**row, "verdict": against.get("verdict") if isinstance(against, Mapping) else None}
-    return {column.key: _believed(given.get(column.key), column) for column in columns}
+    return {**row, "verdict": against.get("verdict") if isinstance(against, Mapping) else None}
+
+
+def _model_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = row.get("suspicions") or []
+    kinds = [one["kind"] for one in found if isinstance(one, Mapping) and isinstance(one.get("kind"), str)]
+    by = row.get("by") or ("somebody" if row.get("sent") is True else None)
+    return {**row, "by": by, "suspicious": ", ".join(kinds) or None}
 
 
 def _believed(value: Any, column: Column) -> Any:

@@ -82,7 +82,7 @@ def _parse(script: str, argv: list[str]) -> argparse.Namespace:
         "--board",
         metavar="JSON",
         type=Path,
-        help="board.json of route.py board or publish.py board, for a page of routers",
+        help="board.json of route.py board or publish.py board, for a page of routers and models",
     )
     parser.add_argument("--serve", action="store_true", help=f"serve the site on {HOST} until Ctrl-C")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="port of --serve (default: %(default)s)")

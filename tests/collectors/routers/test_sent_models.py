@@ -19,6 +19,7 @@ from collectors.matrix.pools import load_pools
 from collectors.matrix.sent_records import VIEWS, SentRecords, read_records
 from collectors.routers.checking import Examined, PublishedBasis, lines_of
 from collectors.routers.open_board import as_json, build
+from collectors.routers.sent_models import _range
 from collectors.routers.submissions import read_submission
 from pipelines.matrix import main as matrix
 from pipelines.publish import main
@@ -262,6 +263,17 @@ def test_rows_of_a_table_of_other_types_are_read_as_numbers_or_named(basis: Publ
     lines = b'{"item": 0, "score": true}\n{"item": 1, "score": "0"}\n{"item": 2, "score": {"a": 1}}\n'
     found = examined(basis, tmp_path / "j", lines, file="mine.jsonl")
     assert found.faults[0].startswith("1 row with a score that is no number: line 3")
+
+
+def test_range_of_a_tasks_scores_is_the_stated_one_or_that_of_its_leaderboard() -> None:
+    plain = {"has_score_range": False, "score_low": None, "score_high": None, "correct_threshold": 1.0}
+    stated = {**plain, "has_score_range": True, "score_low": 0.0, "score_high": 10.0, "correct_threshold": None}
+    half, open_above = np.array([0.0, 0.5]), {**stated, "score_high": None}
+    assert _range([stated, stated], half) == (0, 10)
+    assert _range([stated, open_above], half) == (0, np.inf)
+    assert _range([plain, plain], half) == (0, 1)
+    for cells, scores in (([plain], half * 4), ([{**plain, "correct_threshold": None}], half), ([plain, stated], half)):
+        assert _range(cells, scores) == (-np.inf, np.inf)
 
 
 def test_file_of_many_times_the_rows_of_the_pool_is_refused(

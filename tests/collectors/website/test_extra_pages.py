@@ -99,6 +99,20 @@ def test_board_has_a_heading_and_its_notes_for_each_pool_and_split_and_the_leaka
     assert text.index("tied: knn") < text.index("Pool small") < text.index("tied: none")
 
 
+def test_board_of_models_has_their_intervals_senders_and_suspicions(tmp_path: Path) -> None:
+    own = {"rank": 1, "name": "a", "model": "a", "score": 0.75, "low": 0.7, "high": 0.8, "answered": 80, "usd": 0.002}
+    sent = {"rank": None, "name": "b", "model": "acme/b", "score": 0.5, "low": None, "high": None, "answered": 60,
+            "by": HOSTILE[0], "suspicions": [{"kind": "copy", "line": "x"}, {"kind": "constant"}, 5]}  # fmt: skip
+    models = [{"pool": "small", "include": "all", "split": None, "rows": [own, sent], "notes": []}]
+    (tmp_path / "board.json").write_text(json.dumps({"version": "1.0.0", "boards": [], "models": models}))
+    page = board(tmp_path / "board.json", "1.0.0")
+    assert [table.caption for table in page.tables] == ["Models: Pool small, all records, split none: all questions"]
+    text = shown(page)
+    assert "1 a a 0.750 0.700–0.800 80 $0.00200" in text.replace(" – ", "–")
+    assert "copy, constant" in text
+    assert "<script>window" not in render(SITE, page).decode()
+
+
 def test_board_of_another_version_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "board.json").write_text(json.dumps({"version": "1.0.0", "boards": []}))
     with pytest.raises(ConfigError, match=r"is a board of version 1\.0\.0, and this is version 1\.2\.0"):
@@ -115,7 +129,19 @@ def test_board_values_of_another_kind_are_unknown_and_names_stay_text(tmp_path: 
     assert not set("\0\u202e") & set(html)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"rows": 5}', '{"boards": [5]}', '{"a": 1}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"rows": 5}',
+        '{"boards": [5]}',
+        '{"boards": [], "models": [{}]}',
+        '{"boards": [], "models": 5}',
+        '{"a": 1}',
+        "[" * 100_000,
+    ],
+)
 def test_board_file_of_another_form_is_refused_in_a_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "board.json").write_text(text)
     with pytest.raises(ConfigError, match="is not a board's board"):
